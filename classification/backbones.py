@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from math import lcm
+from typing import Any, cast
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torchvision.models import vgg
 
-from classification.receptive_field import trace_grid
+from classification.receptive_field import Grid, trace_grid
 from data_prep.contracts.errors import InputError
-from networks.published import build_network, find_network
-from networks.registry import TIMM, Family
+from networks.inference import measure_layers
+from networks.published import build_network, find_network, timm_stages
+from networks.registry import NETWORKS, TIMM, Family
 
-_STRIDES = (16, 32)
 _TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
+# Where the head of a network of timm's begins: the first of these.
+_HEADS = (
+    "global_pool", "pre_logits", "fc_norm", "attn_pool", "head_drop", "head", "classifier", "fc"
+)  # fmt: skip
 
 
 class _PooledNorm(nn.Module):
@@ -28,10 +34,9 @@ class _PooledNorm(nn.Module):
     class activation maps stay exact.
     """
 
-    def __init__(self, channels: int, eps: float) -> None:
+    def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
-        plain = nn.LayerNorm(channels)
-        self.weight, self.bias, self.eps = plain.weight, plain.bias, eps
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 
     def forward(self, maps: Tensor) -> Tensor:
         """Norm float (B, C, h, w); the same shape."""
@@ -92,11 +97,9 @@ def _vgg(name: str, finer: bool) -> nn.Module:
 
 def _convnext(name: str, finer: bool) -> nn.Module:
     network = build_network(name)
-    norm = cast("nn.LayerNorm", network.get_submodule("classifier.0"))
+    norm = _PooledNorm(cast("nn.LayerNorm", network.get_submodule("classifier.0")))
     layers = list(network.get_submodule("features").named_children())
-    return nn.Sequential(
-        OrderedDict([*layers, ("norm", _PooledNorm(norm.normalized_shape[0], norm.eps))])
-    )
+    return nn.Sequential(OrderedDict([*layers, ("norm", norm)]))
 
 
 def _small_cnn(name: str, finer: bool) -> nn.Module:
@@ -117,6 +120,77 @@ def _small_cnn(name: str, finer: bool) -> nn.Module:
     return nn.Sequential(OrderedDict(blocks))
 
 
+class TimmTrunk(nn.Module):
+    """A network of timm's without its head, whose output is a map: tokens are cells of a grid.
+
+    Where the head is a norm behind the pooling, its published weights are kept. Where it reads a
+    class token, the map is that token in a single cell.
+
+    Attributes:
+        sized: What timm is told of the size of images, where it builds the network for one size.
+        reads_token: Whether the head reads a class token.
+        stride: Input px from one cell to the next, as timm says.
+    """
+
+    def __init__(self, name: str, image_size: int) -> None:
+        super().__init__()
+        fixed = find_network(name, "classifier").fixed_size
+        self.sized = {} if fixed in (None, image_size) else {"img_size": image_size}
+        network: Any = build_network(name, **self.sized)
+        norm = getattr(network, "fc_norm", getattr(getattr(network, "head", None), "norm", None))
+        self.pooled_norm: nn.Module = nn.Identity()
+        if isinstance(norm, nn.LayerNorm):
+            self.pooled_norm = _PooledNorm(norm)
+        elif norm is not None and any(True for _ in norm.parameters()):
+            kind = type(norm).__name__
+            raise InputError(f"its head norms pooled maps by {kind}, which maps cannot")
+        self.reads_token = getattr(network, "global_pool", None) == "token"
+        names = [child for child, _ in network.named_children()]
+        for child in names[min(names.index(head) for head in _HEADS if head in names) :]:
+            setattr(network, child, nn.Identity())
+        self.network = network
+        self.stride: int = network.feature_info[-1]["reduction"]
+        self._side = image_size // self.stride
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map float (B, 3, S, S) to maps (B, C, h, w), normed as the head would."""
+        found: Tensor = self.network.forward_features(pixels)
+        if self.reads_token:
+            return found[:, 0, :, None, None]
+        maps: Tensor = self.pooled_norm(self.as_maps(found))
+        return maps
+
+    def as_maps(self, found: Tensor) -> Tensor:
+        """Tokens (B, N, C), less those before the grid, or maps of any layout, as (B, C, h, w)."""
+        if found.ndim == 3:
+            return (
+                found[:, -(self._side**2) :].transpose(1, 2).unflatten(2, (self._side, self._side))
+            )
+        last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
+        return found.permute(0, 3, 1, 2) if last else found
+
+    def fit_places(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights with the embedding of places, where there is one, interpolated to its grid."""
+        fitted, own = dict(state), getattr(self.network, "pos_embed", None)
+        for key, value in state.items():
+            if key.endswith("pos_embed") and own is not None and value.ndim == own.ndim == 3:
+                others, grid = own.shape[1] - self._side**2, [self._side, self._side]
+                fitted[key] = resample_abs_pos_embed(value, grid, num_prefix_tokens=others)
+        return fitted
+
+    @property
+    def last_block(self) -> nn.Module:
+        """The last block of a transformer, which still looks from place to place."""
+        block: nn.Module = self.network.blocks[-1]
+        return block
+
+    @property
+    def stages(self) -> list[list[nn.Module]]:
+        """Layers in stages, each of which ends where the next maps are smaller."""
+        *stages, last = timm_stages(self.network)
+        return [*stages, [*last, self.pooled_norm]]
+
+
 # Takes the network's name, and whether to leave out the last halving, which moves no weight.
 _BUILDERS: dict[Family, Callable[[str, bool], nn.Module]] = {
     "densenet": _densenet,
@@ -129,10 +203,12 @@ _BUILDERS: dict[Family, Callable[[str, bool], nn.Module]] = {
     "convnext": _convnext,
     "squeezenet": lambda name, finer: build_network(name).get_submodule("features"),
     "small_cnn": _small_cnn,
-    "timm": lambda name, finer: build_network(name, global_pool=""),
 }
-RENAMED: dict[Family, dict[str, str]] = {"convnext": {"classifier.0.": "norm."}}
-"""Beginnings of names in torchvision's whole network that are others in a trunk, by family."""
+RENAMED: dict[Family, dict[str, str]] = {
+    "convnext": {"classifier.0.": "norm."},
+    "timm": {"head.norm.": "pooled_norm.", "fc_norm.": "pooled_norm."},
+}
+"""Beginnings of names in a published network that are others in a trunk, by family."""
 _PROBE = 128  # px: every network here takes it
 
 
@@ -148,34 +224,43 @@ class Trunk:
     tiles: bool = False  # whether cells tile the image, whatever the arithmetic of padding says
 
 
-def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
-    """Build a network without its classifier, with random weights."""
+def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE) -> Trunk:
+    """Build a network without its classifier, random; None: with its own cells, the coarsest."""
     network = find_network(name, "classifier")
-    if last_stride not in _STRIDES:
-        raise InputError(f"last_stride: expected 16 or 32, but got {last_stride}")
-    if network.strides and last_stride not in network.strides:
-        raise InputError(
-            f"last_stride: {name} has cells of {network.strides[0]} px only; set model.last_stride "
-            f"= {network.strides[0]}"
-        )
     if image_size < network.min_size:
         raise InputError(
             f"{name}: needs images of at least {network.min_size} px, but gets {image_size}; set "
             "data.image_size"
         )
-    layers = _BUILDERS[network.family](name, last_stride == 16)
     try:
-        grid, channels, _ = trace_grid(layers, image_size, whole=network.fixed_size is not None)
+        if name.startswith(TIMM):
+            layers: nn.Module = TimmTrunk(name, image_size)
+        else:
+            layers = _BUILDERS[network.family](name, last_stride == 16)
+        grid, channels = trace_grid(layers, image_size)
     except InputError as error:
-        raise InputError(f"{name}: {error}; choose a convolutional network") from None
-    except Exception as error:  # networks of one size say so by errors of many kinds
+        raise InputError(f"{name}: {error}; choose another network") from None
+    except Exception as error:  # timm's say what they cannot read by errors of many kinds
         if not name.startswith(TIMM):
             raise
-        raise _other_size(name, layers, image_size, network.fixed_size, _reason(error)) from None
-    if grid.stride != last_stride:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"last_stride: {name} has cells of {grid.stride} px, not {last_stride}"
-            + (f"; set model.last_stride = {grid.stride}" if grid.stride in _STRIDES else "")
+            f"{name}: cannot read images of {image_size} px ({reason}); choose another "
+            "data.image_size, or another network"
+        ) from None
+    if isinstance(layers, TimmTrunk) and grid.stride < layers.stride:
+        # Swin puts neighbours together by slicing, which is not followed: its cells tile the image.
+        grid = Grid(layers.stride, layers.stride / 2)
+    if last_stride not in (None, grid.stride):
+        raise InputError(
+            f"last_stride: {name} has cells of {grid.stride} px, not {last_stride}; leave "
+            "model.last_stride out"
+        )
+    if image_size % grid.stride and network.family == "timm":
+        step = lcm(grid.stride, 32)  # a pixel store has multiples of 32
+        raise InputError(
+            f"{name}: its cells of {grid.stride} px do not tile images of {image_size} px; set "
+            f"data.image_size = {max(step, round(image_size / step) * step)}"
         )
     # The rectifier behind DenseNet's last norm is no layer of it.
     rectify = network.family == "densenet"
@@ -186,43 +271,17 @@ def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
     return Trunk(layers, channels, grid.stride, centre, rectify, tiles)
 
 
-def _other_size(
-    name: str, layers: nn.Module, image_size: int, takes: int | None, reason: str
-) -> InputError:
-    """The line for images of a size that a network does not take."""
-    if takes is None or takes == image_size:
-        return InputError(
-            f"{name}: cannot read images of {image_size} px ({reason}); choose another "
-            "data.image_size, or another network"
-        )
-    told = f"{name}: takes images of {takes} px only, but gets {image_size}"
-    try:
-        trace_grid(layers, takes, whole=True)
-    except InputError as error:  # else its user would be sent from one error to the next
-        return InputError(f"{told}, and {error}; choose a convolutional network")
-    if takes % 32:
-        return InputError(f"{told}, and no pixel store has {takes}; choose another network")
-    return InputError(f"{told}; set data.image_size = {takes}")
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 @cache
 def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
     """Names of a trunk's children in stages: each begins where the maps get smaller.
 
     A child without weights belongs to the stage before.
     """
-    with torch.random.fork_rng(devices=()):
-        network = find_network(name, "classifier")
-        layers = _BUILDERS[network.family](name, False)
-    size, whole = network.fixed_size or _PROBE, network.fixed_size is not None
+    with torch.device("meta"):
+        layers = _BUILDERS[NETWORKS[name].family](name, False)
     stages: list[list[str]] = [[]]
     last = 0
-    for child, stride in trace_grid(layers, size, whole=whole)[2].items():
+    for child, stride, _ in measure_layers(layers, _PROBE):
         learns = any(True for _ in layers.get_submodule(child).parameters())
         if stride > last and learns and last:
             stages.append([])

@@ -1,16 +1,17 @@
 """From pixel batches to scores and saliency maps: CAM, Grad-CAM, LayerCAM, one batch at a time.
 
-Gradients are taken with respect to tensors that were cut out of the graph, not caught by module
-hooks: a rectifier that works in place breaks those, and cannot touch these.
+Gradients are taken with respect to tensors that were cut out of the graph, of which the layers
+behind them get copies: a rectifier that works in place cannot touch them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, nn
 
+from classification.backbones import TimmTrunk
 from classification.dataset import LabelBatch
 from classification.frames import PredictedScores, scores_frames
 from classification.loss import scores_of
@@ -30,7 +31,7 @@ def predict_scores(
     placement: Callable[[str], Placement],
     device: torch.device | str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
-    maps: MapMethod = "cam",
+    maps: str = "cam",
 ) -> Iterator[PredictedScores]:
     """Score images, batch by batch; memory does not grow with the number of images.
 
@@ -60,7 +61,7 @@ def predict_scores(
                 batch.image_ids,
                 scores_of(rows[..., 0].contiguous()).numpy(),
                 rows[..., 1:].reshape(found.maps.shape).numpy(),
-                maps,
+                model.map_method(maps),
                 findings,
                 [frame_in_original(found.frame, placement(i)) for i in batch.image_ids],
             )
@@ -74,12 +75,16 @@ class _Saliency(NamedTuple):
     frame: Frame  # outer frame of the grid, x1, y1, x2, y2 in store px
 
 
-def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -> _Saliency:
+def saliency_maps(model: ImageClassifier, images: Tensor, method: str = "cam") -> _Saliency:
     """Score a batch and show where each finding's evidence lies.
 
     ``cam``: what each place adds to the logit. ``gradcam``: its positive part, for any head.
-    ``layercam``: finer maps, from before the last halving, weighed by their gradients.
+    ``layercam``: finer maps, from before the last halving, weighed by their gradients. Where the
+    head reads a class token, each place of the last block's input is weighed by its gradients.
     """
+    if model.map_method(method) == "token_gradcam":
+        with evaluating(model):
+            return _token_grad_cam(model, images)
     if method not in get_args(MapMethod):
         raise InputError(
             f"maps: expected one of {', '.join(get_args(MapMethod))}, but got {method!r}"
@@ -101,17 +106,46 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
 
 def _layer_cam(model: ImageClassifier, images: Tensor) -> _Saliency:
     """LayerCAM (Jiang et al. 2021): early maps weighed by their positive gradients, at least 0."""
-    with torch.no_grad():
-        early = model.early_features(images)
-    maps = []
-    with torch.enable_grad():
-        leaf = early.detach().requires_grad_()
-        logits = model.logits(model.late_features(leaf.clone()))  # (B, K)
-        for one in logits.unbind(1):
-            (gradient,) = torch.autograd.grad(one.sum(), leaf, retain_graph=True)
-            maps.append(F.relu((F.relu(gradient.float()) * early.float()).sum(dim=1)))
-    height, width = early.shape[2:]
-    return _Saliency(logits.detach(), torch.stack(maps, dim=1), model.early_frame(height, width))
+    layer, grid = model.before_halving
+    logits, early, gradients = _gradients_at(model, images, layer)
+    maps = [F.relu((F.relu(each.float()) * early.float()).sum(dim=1)) for each in gradients]
+    return _Saliency(logits, torch.stack(maps, dim=1), grid.frame(*early.shape[2:]))
+
+
+def _token_grad_cam(model: ImageClassifier, images: Tensor) -> _Saliency:
+    """Grad-CAM of the tokens that the last block reads, from which the class token takes."""
+    trunk = cast("TimmTrunk", model.trunk)
+    logits, tokens, gradients = _gradients_at(model, images, trunk.last_block)
+    by_finding = [trunk.as_maps(gradient).float() for gradient in gradients]
+    maps = _grad_cam(trunk.as_maps(tokens).float(), torch.stack(by_finding, dim=1))
+    return _Saliency(logits, maps, model.map_frame(*maps.shape[2:]))
+
+
+def _gradients_at(
+    model: ImageClassifier, images: Tensor, layer: nn.Module
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Logits (B, K), what a layer reads, and its gradients for each finding."""
+    read: list[Tensor] = []
+
+    def begin(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        torch.set_grad_enabled(True)  # from here on, until the caller's mode comes back
+        read.append(given[0].detach().requires_grad_())
+        return (read[0].clone(), *given[1:])  # a copy: the layer may work in place
+
+    hook = layer.register_forward_pre_hook(begin)
+    try:
+        with torch.no_grad():
+            logits = model(images)
+            gradients = _gradients(logits, read[0])
+    finally:
+        hook.remove()
+    return logits.detach(), read[0].detach(), gradients
+
+
+def _gradients(logits: Tensor, leaf: Tensor) -> list[Tensor]:
+    """Gradients of each finding's logits (B, K) by what they were computed from."""
+    grad = torch.autograd.grad
+    return [grad(one.sum(), leaf, retain_graph=True)[0] for one in logits.unbind(1)]
 
 
 def _head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,9 +154,7 @@ def _head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, T
         leaf = features.detach().requires_grad_()
         # A copy goes in: a head may begin with a layer that works in place.
         logits = model.logits(leaf.clone())
-        gradients = [
-            torch.autograd.grad(one.sum(), leaf, retain_graph=True)[0] for one in logits.unbind(1)
-        ]
+        gradients = _gradients(logits, leaf)
     return logits.detach(), torch.stack(gradients, dim=1)
 
 

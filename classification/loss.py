@@ -82,6 +82,22 @@ def _positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:
     return torch.from_numpy(np.clip(weights, 1 / limit, limit).astype(np.float32))
 
 
+def _logits(model: ImageClassifier, batch: LabelBatch, kept: dict[str, Tensor] | None) -> Tensor:
+    """Logits of a batch.
+
+    Of a frozen trunk `kept` holds pooled features by image: those that it lacks are computed and
+    added. Their pixels must be the same each time.
+    """
+    if kept is None:
+        logits: Tensor = model(batch.images)
+        return logits
+    if new := [row for row, image_id in enumerate(batch.image_ids) if image_id not in kept]:
+        with torch.no_grad():
+            pooled = model.features(batch.images[new]).mean(dim=(2, 3))
+        kept.update(zip((batch.image_ids[row] for row in new), pooled, strict=True))
+    return model.head(torch.stack([kept[image_id] for image_id in batch.image_ids]))
+
+
 def training_losses(
     model: ImageClassifier,
     batch: LabelBatch,
@@ -89,20 +105,24 @@ def training_losses(
     *,
     smoothing: float = 0.0,
     mixup: float = 0.0,
+    kept: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """``classification``, the loss of one training batch, by a model in training mode.
 
     All targets may be unknown. `smoothing` is the share of each target that moves to one half,
-    `mixup` the alpha of the Beta that weighs pairs; 0 mixes nothing.
+    `mixup` the alpha of the Beta that weighs pairs; 0 mixes nothing. `kept` as in `_logits`.
     """
     if mixup:
         batch = _mix_pairs(batch, mixup)
     targets = _smooth(batch.targets, smoothing)
-    return {"classification": criterion(model(batch.images), targets)}
+    return {"classification": criterion(_logits(model, batch, kept), targets)}
 
 
 def validation_losses(
-    model: ImageClassifier, batch: LabelBatch, criterion: Criterion = masked_cross_entropy
+    model: ImageClassifier,
+    batch: LabelBatch,
+    criterion: Criterion = masked_cross_entropy,
+    kept: dict[str, Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Loss without gradient, and scores, float64 (B, K) in [0, 1], of one validation batch.
 
@@ -110,7 +130,7 @@ def validation_losses(
     nothing is smoothed or mixed.
     """
     with evaluating(model), torch.no_grad():
-        logits = model(batch.images)
+        logits = _logits(model, batch, kept)
     return {"classification": criterion(logits, batch.targets)}, scores_of(logits)
 
 

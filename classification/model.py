@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from classification.backbones import Trunk, build_trunk, trunk_stages
+from classification.backbones import TimmTrunk, Trunk, build_trunk, trunk_stages
 from classification.receptive_field import Grid, trace_grid
 from classification.weights import load_features
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from networks.checkpoints import Checkpoint
-from networks.inference import StoreModel
+from networks.inference import StoreModel, measure_layers
 from networks.published import fetch_imagenet, find_network
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
@@ -80,6 +80,8 @@ class ImageClassifier(StoreModel):
     @property
     def stages(self) -> list[list[nn.Module]]:
         """Children of the trunk."""
+        if isinstance(self.trunk, TimmTrunk):
+            return self.trunk.stages
         names = trunk_stages(self.architecture["arguments"]["backbone"])
         return [[self.trunk.get_submodule(name) for name in stage] for stage in names]
 
@@ -87,39 +89,33 @@ class ImageClassifier(StoreModel):
         return (F.relu(maps) if self._rectify else maps).float()
 
     @cached_property
-    def _before_halving(self) -> tuple[int, Grid]:
-        """How many of the trunk's children lie before the last halving, and their cells."""
+    def before_halving(self) -> tuple[nn.Module, Grid]:
+        """The trunk's child that reads the maps before the last halving, and the cells of those."""
         if not isinstance(self.trunk, nn.Sequential):
             raise InputError(
                 "maps: layercam needs a network that is a sequence of layers; take cam or gradcam"
             )
         size = self.preprocess.size
-        strides = list(trace_grid(self.trunk, size)[2].values())
+        strides = [stride for _, stride, _ in measure_layers(self.trunk, size)]
         n = max(number for number, stride in enumerate(strides, 1) if stride < strides[-1])
-        first = self.trunk[:n]
-        first.training = self.trunk.training  # a new module, whose mode its children would take on
-        grid = trace_grid(first, size)[0]
-        return n, Grid(grid.stride, grid.stride / 2) if self._tiles else grid
-
-    def early_features(self, images: Tensor) -> Tensor:
-        """The feature maps before the last halving, of at least twice as many cells a side."""
-        layers: nn.Module = self.trunk[: self._before_halving[0]]  # type: ignore[index]
-        maps: Tensor = layers(self.pixels(images))
-        return maps
-
-    def late_features(self, early: Tensor) -> Tensor:
-        """What `features` gives, from `early_features`."""
-        layers: nn.Module = self.trunk[self._before_halving[0] :]  # type: ignore[index]
-        return self._last(layers(early))
-
-    def early_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Outer frame of a map of `early_features`, as `map_frame`."""
-        return self._before_halving[1].frame(height, width)
+        grid, _ = trace_grid(self.trunk[:n], size)
+        return self.trunk[n], Grid(grid.stride, grid.stride / 2) if self._tiles else grid
 
     def logits(self, features: Tensor) -> Tensor:
         """Pool feature maps (B, C, h, w) to logits (B, K), in float32 also under autocast."""
-        with torch.autocast(features.device.type, enabled=False):
-            return self.classifier(self.dropout(features.mean(dim=(2, 3))))
+        return self.head(features.mean(dim=(2, 3)))
+
+    def head(self, pooled: Tensor) -> Tensor:
+        """Logits (B, K) of pooled features (B, C), in float32 also under autocast."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            logits: Tensor = self.classifier(self.dropout(pooled))
+        return logits
+
+    def map_method(self, asked: str) -> str:
+        """How its maps are made: a head that reads a class token has those of gradients alone."""
+        if not isinstance(self.trunk, TimmTrunk) or not self.trunk.reads_token:
+            return asked
+        return "token_gradcam"
 
     def maps(self, features: Tensor) -> Tensor:
         """Class activation maps (B, K, h, w), float32: what each place adds to each logit.
@@ -148,7 +144,7 @@ def build_classifier(
     *,
     n_findings: int = 1,
     image_size: int = 224,
-    last_stride: Literal[16, 32] = 32,
+    last_stride: int | None = None,
     dropout: float = 0.0,
     weights: Literal["imagenet"] | None = None,
     mean: float | None = None,
@@ -157,22 +153,18 @@ def build_classifier(
 ) -> ImageClassifier:
     """Build a classifier with one sigmoid output a finding.
 
-    Every network gets the same head: the mean over its last maps and one linear layer, from which
-    class activation maps follow without approximation. That is the published head of DenseNet,
-    ResNet, Inception, EfficientNet, MobileNetV2 and, norm included, of ConvNeXt. Others lose
-    layers: VGG its two hidden layers of 4,096 (124 million parameters of VGG16's 138, which fix
-    the image size and leave no place to point at), MobileNetV3 its one of 1,024 or 1,280,
-    SqueezeNet the rectifier behind its logits, Inception the auxiliary head that only training
-    uses.
+    Every network gets the same head, the mean over its last maps and one linear layer, from which
+    class activation maps follow without approximation; docs/weights.md says whose head that is not.
 
     Args:
         backbone: A classifier's network in `networks.registry`, such as CheXNet's
             ``densenet121``, or ``timm:`` and a name of timm's.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
-        last_stride: Input pixels per cell of the activation map. 16 leaves out the last halving:
-            the map of a 128 px image is then 8 x 8 instead of 4 x 4 cells, for more computing
-            and the same parameters. InceptionV3 and ConvNeXt have 32 only, SqueezeNet 16 only.
+        last_stride: Input pixels per cell of the activation map; None for the network's own, the
+            coarsest. 16 leaves out the last halving: the map of a 128 px image is then 8 x 8
+            instead of 4 x 4 cells, for more computing and the same parameters. InceptionV3,
+            ConvNeXt and timm's have one only.
         dropout: Share of pooled features dropped in training, in [0, 1).
         weights: None or ``imagenet``, downloaded on first use, or from an installed package.
             Weights from a file are loaded into the built model.
@@ -206,7 +198,8 @@ def build_classifier(
     std = network.std if std is None else std
     trunk = build_trunk(backbone, last_stride, image_size)
     if weights:
-        published = Checkpoint(f"weights of {backbone}", fetch_imagenet(backbone))
+        state = fetch_imagenet(backbone, **getattr(trunk.layers, "sized", {}))
+        published = Checkpoint(f"weights of {backbone}", state)
         load_features(trunk.layers, published, network)
     preprocess = Preprocess(image_size, mean, std)
     model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)
@@ -215,7 +208,7 @@ def build_classifier(
         "backbone": backbone,
         "n_findings": n_findings,
         "image_size": image_size,
-        "last_stride": last_stride,
+        "last_stride": trunk.stride,
         "dropout": dropout,
         "mean": mean,
         "std": std,

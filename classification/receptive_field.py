@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from data_prep.contracts.errors import InputError
+from networks.inference import shapes_of
 
 # What each layer that moves or spreads the cells is called with, in order, after its input.
 _SLIDING = {
@@ -18,7 +19,6 @@ _SLIDING = {
     "max_pool2d": ("kernel_size", "stride", "padding", "dilation"),
     "avg_pool2d": ("kernel_size", "stride", "padding"),
 }
-_PROBE = 128  # px
 _PLACELESS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax", "sum"}
 
 
@@ -43,42 +43,19 @@ class Grid:
 _Grids = tuple[Grid, Grid]  # down the rows, along the columns
 
 
-def trace_grid(
-    layers: nn.Module, image_size: int, *, whole: bool = False
-) -> tuple[Grid, int, dict[str, int]]:
-    """Follow a network's layers from the image to its feature maps, without convolving.
+def trace_grid(layers: nn.Module, image_size: int) -> tuple[Grid, int]:
+    """Follow a network's layers from the image to its maps' cells and channels, without computing.
 
     Of branches that look at different places, as in ResNet-D, the middle between them is taken.
     """
-    # Where padding depends on the size it does so by what is left of 32, so a small one will do.
-    as_it_is = whole or image_size < _PROBE
-    size = image_size if as_it_is else _PROBE + image_size % _PROBE
-    strides: dict[str, int] = {}
-
-    def note(name: str, out: Any) -> None:
-        if (grids := _grids(out)) is not None:
-            strides[name] = grids[0].stride
-
-    hooks = [
-        child.register_forward_hook(lambda _, __, out, name=name: note(name, out))
-        for name, child in layers.named_children()
-    ]
-    was_training = layers.training
-    layers.eval()
-    try:
-        place = next((weight.device for weight in layers.parameters()), None)
-        pixels = torch.zeros(1, 3, size, size, device=place)
-        _mark(pixels, (Grid(), Grid()))
-        with torch.no_grad(), _Following():
-            maps = layers(pixels)
-    finally:
-        layers.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    pixels = torch.zeros(1, 3, image_size, image_size, device="meta")
+    _mark(pixels, (Grid(), Grid()))
+    with torch.no_grad(), _Following():
+        maps = shapes_of(layers).eval()(pixels)
     grids = _grids(maps)
     if grids is None or maps.ndim != 4 or grids[0] != grids[1] or maps.shape[2] != maps.shape[3]:
         raise InputError("its output is not a grid of square cells over the image")
-    return grids[0], maps.shape[1], strides
+    return grids[0], maps.shape[1]
 
 
 class _Following(TorchFunctionMode):
@@ -92,27 +69,12 @@ class _Following(TorchFunctionMode):
         before = _meet([*_tensors(args), *_tensors(kwargs.values())])
         if before is None:
             return func(*args, **kwargs)
-        # A convolution's numbers do not matter here, and are most of the work.
-        out = (_empty_convolution if name == "conv2d" else func)(*args, **kwargs)
+        out = func(*args, **kwargs)
         if name not in _PLACELESS:
             after = _slide(name, before, args, kwargs)
             for tensor in _tensors([out]):
                 _mark(tensor, after)
         return out
-
-
-def _empty_convolution(
-    input: Tensor,  # noqa: A002  torch's name
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    """Zeros in the shape of a convolution's output, from one channel of one image."""
-    one = torch.nn.functional.conv2d(input[:1, :1], weight[:1, :1], None, stride, padding, dilation)
-    return input.new_zeros(len(input), len(weight), *one.shape[2:])
 
 
 def _slide(name: str, grids: _Grids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Grids:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from classification.backbones import RENAMED
+from classification.backbones import RENAMED, TimmTrunk
 from networks.checkpoints import (
     Checkpoint,
     body_key,
@@ -22,14 +23,6 @@ from networks.published import find_network, recognise
 from networks.registry import Network, network_names
 
 _OWN_LAST = ("classifier.weight", "classifier.bias")
-
-
-class _Startable(Protocol):
-    """What of a classifier its weights go into."""
-
-    trunk: nn.Module
-    classifier: nn.Linear
-    architecture: dict[str, Any]
 
 
 def load_features(
@@ -54,11 +47,13 @@ def load_features(
         known=known,
         setting="model.backbone",
     )
+    if isinstance(layers, TimmTrunk):
+        checkpoint = replace(checkpoint, state=layers.fit_places(checkpoint.state))
     state = fit_layers(layers, checkpoint, describe=describe, rename=rename)
     layers.load_state_dict(state, strict=False)
 
 
-def start_from(model: _Startable, checkpoint: Checkpoint, own_findings: Sequence[str] = ()) -> str:
+def start_from(model: Any, checkpoint: Checkpoint, own_findings: Sequence[str] = ()) -> str:
     """Load what a classifier can use of a checkpoint, and say what that is.
 
     Features come from any network that has the model's backbone: a classifier with however many
@@ -94,7 +89,7 @@ def start_from(model: _Startable, checkpoint: Checkpoint, own_findings: Sequence
 
 
 def _shared_rows(
-    model: _Startable, checkpoint: Checkpoint, own_findings: Sequence[str]
+    model: Any, checkpoint: Checkpoint, own_findings: Sequence[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Rows of a checkpoint's last layer for the findings that the model has, too."""
     public, state = recognise(checkpoint), checkpoint.state

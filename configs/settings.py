@@ -239,7 +239,9 @@ class ClassifierModelSettings(_ModelSettings):
     backbone: _Trunk = Field(
         default="densenet121", description="a network of docs/weights.md, or timm:NAME"
     )
-    last_stride: Literal[16, 32] = Field(default=32, description="px a cell of the heat map")
+    last_stride: Literal[16, 32] | None = Field(
+        default=None, description="px a cell of the heat map; left out: the network's own"
+    )
     dropout: _Fraction = Field(default=0.0, description="of the pooled features")
     trainable: Trainable = Field(
         default="all",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from torchvision.ops.feature_pyramid_network import (
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
+from networks.inference import measure_layers
 from networks.published import build_network, find_network, timm_stages
 from networks.registry import NETWORKS, TIMM
 
@@ -121,44 +121,16 @@ def _replace_norms(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module
             _replace_norms(child, make)
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """One child of a body: its stride in input pixels, and the channels of its output."""
-
-    name: str
-    stride: int
-    channels: int
-
-
 @cache
-def _body_layers(name: str) -> tuple[_Layer, ...]:
-    """Strides and channels of a body's children, from a run on tensors without content."""
-    layers = []
-    body = _shapes_only(name).eval()
-    pixels = torch.empty(1, 3, _PROBE, _PROBE, device="meta")
-    for child, layer in body.named_children():
-        try:
-            pixels = layer(pixels)
-            layers.append(_Layer(child, _PROBE // pixels.shape[-1], pixels.shape[1]))
-        except Exception as error:
-            raise TypeError(
-                f"{name}: the direct children of a body from detection.backbone.build_body must be "
-                f"its layers in the order of the forward, each reading what the one before gives; "
-                f"'{child}' does not ({type(error).__name__}: {error})"
-            ) from error
-    return tuple(layers)
+def _body_layers(name: str) -> list[tuple[str, int, int]]:
+    """Name, stride and channels of a body's children."""
+    return measure_layers(_shapes_only(name), _PROBE)
 
 
 def _shapes_only(name: str) -> nn.Module:
     """A body without content: nothing is computed, no random number drawn."""
     with torch.device("meta"):
-        try:
-            return build_body(name, "batch")
-        except RuntimeError as error:  # as torch calls it
-            raise TypeError(
-                f"{name}: detection.backbone.build_body must build on torch's meta device, which "
-                f"has shapes and no values, and something reads or draws values there: {error}"
-            ) from error
+        return build_body(name, "batch")
 
 
 @cache
@@ -238,7 +210,7 @@ def build_pyramid(
         info: Any = body.feature_info
         places = {stage["reduction"]: (n, stage["num_chs"]) for n, stage in enumerate(info)}
     else:
-        places = {layer.stride: (layer.name, layer.channels) for layer in _body_layers(name)}
+        places = {stride: (layer, width) for layer, stride, width in _body_layers(name)}
     if not places.keys() >= set(strides):
         raise InputError(
             f"backbone: a pyramid needs maps of {', '.join(map(str, strides))} px a cell, and "
@@ -262,23 +234,11 @@ def build_pyramid(
 def pyramid_stages(name: str, backbone: BackboneWithFPN) -> list[list[nn.Module]]:
     """Layers of the body under a pyramid by the stride at which they work: 2, 4, 8, 16, 32.
 
-    timm's by its own stages, of which ConvNeXt and Swin have none of 2 px.
-
-    =========== ======================= ============== ============== ======== ============
-    stride      32                      16             8              4        2
-    =========== ======================= ============== ============== ======== ============
-    ResNet, -XT layer4                  layer3         layer2         layer1   conv1, bn1
-    MobileNet L 13 to 16                7 to 12        4 to 6         2, 3     0, 1
-    MobileNet S 9 to 12                 4 to 8         2, 3           1        0
-    EfficientN. 6 to 8                  4, 5           3              2        0, 1
-    Lite0       blocks 11 to 15, last   5 to 10        3, 4           1, 2     stem, 0
-    DenseNet    transition3, block4, .. transition2, . transition1, . block1   conv0, norm0
-    =========== ======================= ============== ============== ======== ============
+    timm's by its own stages, of which ConvNeXt has none of 2 px.
     """
     if name.startswith(TIMM):
         return timm_stages(backbone.body.get_submodule("model"))
-    layers = _body_layers(name)
-    return [
-        [backbone.body.get_submodule(layer.name) for layer in layers if layer.stride == stride]
-        for stride in sorted({layer.stride for layer in layers})
-    ]
+    stages: dict[int, list[nn.Module]] = {}
+    for layer, stride, _ in _body_layers(name):
+        stages.setdefault(stride, []).append(backbone.body.get_submodule(layer))
+    return [stages[stride] for stride in sorted(stages)]

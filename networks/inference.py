@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -89,6 +90,27 @@ class StoreModel(nn.Module, ABC):
         for layer in self._frozen:
             layer.eval()
         return self
+
+
+def shapes_of(layers: nn.Module) -> nn.Module:
+    """A copy of a network whose tensors have shapes and no values: to run it computes nothing."""
+    tensors = [*layers.parameters(), *layers.buffers()]
+    return deepcopy(layers, {id(tensor): tensor.to("meta") for tensor in tensors})
+
+
+def measure_layers(layers: nn.Module, size: int) -> list[tuple[str, int, int]]:
+    """Name, stride and channels of a network's children, which are its layers in forward order."""
+    pixels, measured = torch.empty(1, 3, size, size, device="meta"), []
+    for name, layer in shapes_of(layers).eval().named_children():
+        try:
+            pixels = layer(pixels)
+            measured.append((name, size // pixels.shape[-1], pixels.shape[1]))
+        except Exception as error:
+            raise TypeError(
+                "the children of a network must be its layers in forward order, each reading what "
+                f"the one before gives; '{name}' does not ({type(error).__name__}: {error})"
+            ) from error
+    return measured
 
 
 def require_findings(findings: Sequence[str], n_findings: int, model: str) -> None:

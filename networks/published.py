@@ -94,7 +94,7 @@ def fetch_imagenet(name: str, **arguments: Any) -> dict[str, Tensor]:
         )
     if isinstance(network.weights, PackagedWeights):
         return fetch_weights(network.weights)
-    return fetch_weights(models.get_weight(network.weights))
+    return fetch_weights(models.get_model_weights(name)["IMAGENET1K_V1"])
 
 
 def fetch_coco(head: str) -> dict[str, Tensor]:
@@ -193,7 +193,7 @@ def _create_timm(name: str, *, pretrained: bool = False, **arguments: Any) -> nn
             raise InputError(
                 f"weights of {name}: cannot be fetched ({reason}); start from a file"
             ) from None
-        raise InputError(f"{name}: timm cannot build it ({reason})") from None
+        raise InputError(f"timm cannot build {name} ({reason})") from None
 
 
 # The order in which arnoweng/CheXNet, zoogzog/chexnet and jrzech/reproduce-chexnet all give them.

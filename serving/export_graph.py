@@ -139,6 +139,11 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
             "fixed places; export a retinanet, fcos or ssdlite, or take the run itself"
         )
     classifier = cast("ImageClassifier", model)
+    if classifier.map_method("cam") != "cam":
+        raise InputError(
+            "its head reads a class token, whose maps are gradients, and no export computes those; "
+            "export a network that pools its maps"
+        )
     size = classifier.preprocess.size
     with torch.inference_mode():
         features = classifier.features(torch.zeros(1, 1, size, size, dtype=torch.uint8))

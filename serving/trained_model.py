@@ -57,7 +57,7 @@ class TrainedModel:
     precision: Precision  # what it computes in
     device: str  # where it computes
     views: tuple[View, ...] = (View(),)  # the plain one first; more are test-time augmentation
-    maps: MapMethod = "cam"  # how a classifier's maps are made
+    maps: str = "cam"  # how a classifier's maps are made
     # findings it answers for, by the name that it learnt; None: all that it learnt
     names: Mapping[str, str] | None = None
 
@@ -87,12 +87,13 @@ class TrainedModel:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model = cast("Detector | ImageClassifier", load_model(folder, BUILDERS))
         model.to(device).to(memory_format=torch.channels_last)  # as in training: faster
+        how = model.map_method(maps) if isinstance(model, ImageClassifier) else maps
         if maps != "cam" and not isinstance(model, ImageClassifier):
             raise InputError(f"{folder}: a detector shows boxes, not maps; leave out --maps {maps}")
         if len(views) > 1 and not isinstance(model, Detector):
             raise InputError(f"{folder}: --tta joins a detector's boxes; leave it out")
         preprocess = Preprocess.from_json(folder / "preprocess.json")
-        return cls(run, model, preprocess, precision, device, views, maps)
+        return cls(run, model, preprocess, precision, device, views, how)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
         """The same model for some of its findings, under the names that a data set gives them."""

@@ -54,6 +54,11 @@ class ClassifierTask(TrainingTask):
         self.model = self._build_model(
             build_classifier, start_from, config, store.size, **self._channels()
         )
+        # Pooled features by image, for a trunk that stays as it is and pixels that do, too.
+        frozen = config.model.trainable in ("head", 0)
+        self._kept_of_val: dict[str, Tensor] | None = {} if frozen else None
+        changed = augmentation is not None or config.training.mixup
+        self._kept: dict[str, Tensor] | None = {} if frozen and not changed else None
 
     def _channels(self) -> dict[str, str]:
         """How the network's three channels were normalised where its weights learned."""
@@ -67,7 +72,12 @@ class ClassifierTask(TrainingTask):
         """Loss of a training batch, its targets smoothed and its pairs mixed as configured."""
         how = self._training
         return training_losses(
-            model, batch, self._criterion, smoothing=how.label_smoothing, mixup=how.mixup
+            model,
+            batch,
+            self._criterion,
+            smoothing=how.label_smoothing,
+            mixup=how.mixup,
+            kept=self._kept if model is self.model else None,  # not of a trial copy
         )
 
     def loss_weight(self, batch: LabelBatch) -> float:
@@ -78,7 +88,7 @@ class ClassifierTask(TrainingTask):
         self, model: ImageClassifier, batch: LabelBatch
     ) -> tuple[dict[str, Tensor], _Scored]:
         """Loss and scores of a validation batch."""
-        losses, scores = validation_losses(model, batch, self._criterion)
+        losses, scores = validation_losses(model, batch, self._criterion, self._kept_of_val)
         return losses, _Scored(scores.cpu().numpy(), batch.targets.numpy())
 
     def validation_metrics(self, outputs: list[_Scored]) -> dict[str, float]:

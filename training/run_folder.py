@@ -44,6 +44,7 @@ _HARMLESS: list[Any] = [
     np.float64(0).__reduce__()[0],  # what rebuilds a scalar; its module moves between versions
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
 ]
+_OLD_TIMM = re.compile(r"^trunk\.(?!network\.|pooled_norm\.)")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that others nest their weights in
 
 
@@ -112,9 +113,11 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
     architecture = read_architecture(folder)
     build, arguments = builders[architecture["kind"]], architecture["arguments"]
     state = read_weights(folder / WEIGHTS_FILE)
+    is_timm = str(arguments.get("backbone")).startswith("timm:")
+    if is_timm:  # the names of before November 2026
+        state = {_OLD_TIMM.sub("trunk.network.", key): value for key, value in state.items()}
     try:
-        # timm may draw values as it builds
-        if not str(arguments.get("backbone")).startswith("timm:"):
+        if not is_timm:  # which may draw values as it builds
             with torch.device("meta"):  # shapes alone: sizes that nobody trained take no memory
                 _require_fit(build(**arguments), state, folder / WEIGHTS_FILE)
         model = build(**arguments)

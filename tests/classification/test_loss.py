@@ -189,3 +189,29 @@ def test_weights_are_of_the_beta_distribution(alpha):
     weights = _weights(alpha)
     assert weights.mean() == pytest.approx(0.5, abs=0.07)
     assert weights.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
+
+
+def test_features_that_are_kept_give_the_same_losses_and_gradients_without_the_trunk(
+    build_small, batch, monkeypatch
+):
+    model, kept = build_small(), {}
+    model.freeze_for_epoch("head")
+    expected = training_losses(model, batch)["classification"]
+    (plain,) = torch.autograd.grad(expected, model.classifier.weight)
+    training_losses(
+        model,
+        replace(
+            batch, image_ids=batch.image_ids[:1], images=batch.images[:1], targets=batch.targets[:1]
+        ),
+        kept=kept,
+    )
+    assert list(kept) == batch.image_ids[:1]  # those that it lacks come with the next batch
+    first = training_losses(model, batch, kept=kept)["classification"]
+    monkeypatch.setattr(model, "trunk", None)
+    again = training_losses(model, batch, kept=kept)["classification"]
+    (gradient,) = torch.autograd.grad(again, model.classifier.weight)
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first, expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradient, plain, atol=1e-6, rtol=1e-6)
+    losses, _ = validation_losses(model, batch, kept=kept)
+    torch.testing.assert_close(losses["classification"], expected.detach(), atol=1e-6, rtol=1e-6)

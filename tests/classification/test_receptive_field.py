@@ -1,7 +1,5 @@
 """A cell of a map lies where the network looks, and only networks with such cells are taken."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,6 @@ from torchvision.ops import SqueezeExcitation
 from classification.backbones import _PooledNorm, build_trunk, trunk_stages
 from classification.model import build_classifier
 from classification.receptive_field import Grid, trace_grid
-from data_prep.contracts.errors import InputError
 from networks.registry import NETWORKS, network_names
 
 HEAVY = ("resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")
@@ -69,7 +66,7 @@ def test_the_gradient_of_each_cell_lies_in_its_middle(name, last_stride, monkeyp
     for random in ("kaiming_normal_", "kaiming_uniform_", "trunc_normal_", "normal_", "uniform_"):
         monkeypatch.setattr(nn.init, random, lambda tensor, *_, **__: tensor.data.zero_())
     trunk = build_trunk(name, last_stride, size)
-    grid = trace_grid(trunk.layers, size, whole=True)[0]
+    grid = trace_grid(trunk.layers, size)[0]
     assert trunk.tiles or grid.centre == trunk.centre
     looking_evenly(trunk.layers)
     mean = F.avg_pool2d
@@ -120,7 +117,7 @@ def test_padding_by_itself_moves_the_cells():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.conv(F.pad(x, (0, 1, 0, 1)))
 
-    assert trace_grid(Same(), 64)[:2] == (Grid(2, 1.5), 8)
+    assert trace_grid(Same(), 64) == (Grid(2, 1.5), 8)
 
 
 def test_tracing_changes_nothing():
@@ -140,99 +137,3 @@ def test_stages_hold_each_layer_once_from_the_image_on(name):
     stages = trunk_stages(name)
     assert [child for stage in stages for child in stage] == children
     assert 4 <= len(stages) <= 5
-
-
-def fake_timm(network: nn.Module, size: int | None = None) -> SimpleNamespace:
-    settings = SimpleNamespace(
-        mean=(0.5, 0.4, 0.3),
-        std=(0.2,) * 3,
-        input_size=(3, size or 224, size or 224),
-        fixed_input_size=size is not None,
-    )
-    return SimpleNamespace(
-        is_model=lambda name: name == "tiny",
-        create_model=lambda name, **_: network,
-        models=SimpleNamespace(get_pretrained_cfg=lambda name: settings),
-    )
-
-
-class OneSize(nn.Module):
-    """Cells of 32 px, of images of one size only, as networks with windows have them."""
-
-    def __init__(self, size: int, grid: bool = True) -> None:
-        super().__init__()
-        self.size, self.grid = size, grid
-        self.convs = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 8, 8, 3, 2, 1) for i in range(5)))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert x.shape[2] == self.size, f"Input height ({x.shape[2]}) is not\n{self.size}."
-        maps = self.convs(x)
-        return maps if self.grid else maps.flatten(2)
-
-
-@pytest.mark.parametrize(
-    ("takes", "grid", "image_size", "message"),
-    [
-        (192, True, 64, "timm:tiny: takes images of 192 px only, but gets 64; set data.image_size"),
-        (240, True, 64, "240 px only, but gets 64, and no pixel store has 240; choose another"),
-        (192, False, 64, "gets 64, and its output is not a grid .*; choose a convolutional"),
-        (192, False, 192, "timm:tiny: its output is not a grid .*; choose a convolutional"),
-    ],
-)
-def test_a_network_of_one_size_says_which(takes, grid, image_size, message, monkeypatch):
-    monkeypatch.setattr("networks.published.timm", fake_timm(OneSize(takes, grid), takes))
-    with pytest.raises(InputError, match=message) as caught:
-        build_classifier("timm:tiny", image_size=image_size)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("size", [192, 384])  # not what is left of 128
-def test_a_network_of_one_size_is_followed_at_that_size(size, monkeypatch):
-    monkeypatch.setattr("networks.published.timm", fake_timm(OneSize(size), size))
-    model = build_classifier("timm:tiny", image_size=size).eval()
-    assert model(torch.zeros(1, 1, size, size, dtype=torch.uint8)).shape == (1, 1)
-    assert model.map_frame(2, 2) == (-15.5, -15.5, 48.5, 48.5)
-
-
-def test_any_other_failure_of_timm_is_one_line_too(monkeypatch):
-    monkeypatch.setattr("networks.published.timm", fake_timm(OneSize(96)))
-    message = r"timm:tiny: cannot read images of 64 px \(Input height \(64\) is not\); choose"
-    with pytest.raises(InputError, match=message):
-        build_classifier("timm:tiny", image_size=64)
-
-
-def test_a_network_of_timm_gets_its_own_normalisation_and_cells(monkeypatch):
-    network = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 8, 8, 3, 2, 1) for i in range(5)))
-    monkeypatch.setattr("networks.published.timm", fake_timm(network))
-    model = build_classifier("timm:tiny", image_size=64)
-    assert model(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape == (1, 1)
-    assert (model.preprocess.mean, model.preprocess.std) == (0.4, 0.2)
-    assert model.map_frame(2, 2) == (-15.5, -15.5, 48.5, 48.5)
-    with pytest.raises(InputError, match=r"cells of 32 px, not 16; set model.last_stride = 32"):
-        build_classifier("timm:tiny", image_size=64, last_stride=16)
-
-
-@pytest.mark.parametrize(
-    ("network", "name", "message"),
-    [
-        (nn.Flatten(), "timm:tiny", "is not a grid of square cells.*choose a convolutional"),
-        (nn.Flatten(), "timm:huge", "timm has no network 'huge'"),
-    ],
-)
-def test_what_timm_cannot_give_is_told_in_one_line(network, name, message, monkeypatch):
-    monkeypatch.setattr("networks.published.timm", fake_timm(network))
-    with pytest.raises(InputError, match=message) as caught:
-        build_classifier(name, image_size=64)
-    assert "\n" not in str(caught.value)
-
-
-def test_real_networks_of_timm_have_cells():
-    for name in ("timm:resnet18", "timm:tf_efficientnet_b0", "timm:convnext_atto"):
-        model = build_classifier(name, image_size=64).eval()
-        assert model.features(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape[2:] == (2, 2)
-    for size in (128, 224):
-        with pytest.raises(InputError, match="is not a grid"):
-            build_classifier("timm:vit_tiny_patch16_224", image_size=size)
-    with pytest.raises(InputError, match="takes images of 256 px only, but gets 128; set data"):
-        build_classifier("timm:maxvit_pico_rw_256", image_size=128)
-    build_classifier("timm:maxvit_pico_rw_256", image_size=256)

@@ -147,7 +147,7 @@ def test_cells_of_efficientnet_lite_tile_the_image():
     # By the arithmetic of its padding they would begin 15.5 px into the image and end beyond it.
     model = build_classifier("efficientnet_lite0", image_size=64)
     assert model.map_frame(2, 2) == (0, 0, 64, 64)
-    assert model.early_frame(4, 4) == (0, 0, 64, 64)
+    assert model.before_halving[1].frame(4, 4) == (0, 0, 64, 64)
 
 
 def test_gradients_are_found_where_the_caller_has_turned_them_off(tiny, batch):

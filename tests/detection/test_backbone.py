@@ -18,6 +18,7 @@ from detection.backbone import (
 from detection.dataset import LesionBatch
 from detection.detector import training_losses
 from detection.model import build_detector
+from networks.inference import measure_layers
 from networks.published import build_network
 from networks.registry import network_names
 from training.run_folder import load_model, save_model
@@ -314,31 +315,12 @@ def test_looking_for_strides_draws_no_random_number():
     assert torch.equal(torch.rand(1), expected)
 
 
-class _ReadsItsWeights(nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(nn.Conv2d(3, 8, 3, stride=2))
-        self.scale = float(self[0].weight.detach().mean())  # type: ignore[union-attr, arg-type]
-
-
 class _OutOfOrder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.last, self.first = nn.Conv2d(8, 8, 3), nn.Conv2d(3, 8, 3)
 
 
-@pytest.mark.parametrize(
-    ("features", "says"),
-    [
-        (_ReadsItsWeights, "resnet18: .*build_body must build on torch's meta device, .* values"),
-        (_OutOfOrder, "resnet18: the direct children of a body .* order of the forward.*'last'"),
-    ],
-)
-def test_a_body_that_cannot_be_measured_says_what_a_body_must_be(features, says, monkeypatch):
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.features = features()
-
-    monkeypatch.setattr("detection.backbone.build_network", lambda name: Network())
-    with pytest.raises(TypeError, match=says):
-        _body_layers.__wrapped__("resnet18")
+def test_a_body_that_cannot_be_measured_says_what_a_body_must_be():
+    with pytest.raises(TypeError, match=r"forward order, each .*'last' does not"):
+        measure_layers(_OutOfOrder(), 64)

@@ -7,15 +7,13 @@ from typer.testing import CliRunner
 from networks.registry import NETWORKS, network_names
 from scripts.cli import build_app
 
-PUBLISHED = [name for name, network in NETWORKS.items() if isinstance(network.weights, str)]
+PUBLISHED = [name for name, network in NETWORKS.items() if network.weights == "torchvision"]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_weights_and_smallest_image_are_torchvisions(name):
-    network = NETWORKS[name]
-    weights = models.get_weight(network.weights)
-    assert type(weights) is models.get_model_weights(name)
-    assert network.min_size == max(weights.meta["min_size"])
+    weights = models.get_model_weights(name)["IMAGENET1K_V1"]
+    assert NETWORKS[name].min_size == max(weights.meta["min_size"])
 
 
 def test_help_of_train_names_every_network():
