@@ -190,14 +190,6 @@ class FasterRCNNSettings(_BodySettings):
     )
 
 
-class SSDLiteSettings(_BodySettings):
-    """SSDLite; the keys are the arguments of `build_ssdlite`, likewise."""
-
-    reduced_tail: bool = Field(
-        default=False, description="half of MobileNetV3's last channels, as in the COCO file"
-    )
-
-
 _DETECTORS: dict[str, type[DetectorModelSettings]] = {
     "retinanet": RetinaNetSettings,
     "rt_detr": RtDetrSettings,
@@ -205,7 +197,7 @@ _DETECTORS: dict[str, type[DetectorModelSettings]] = {
     "deformable_detr": DeformableDetrSettings,
     "fcos": FCOSSettings,
     "faster_rcnn": FasterRCNNSettings,
-    "ssdlite": SSDLiteSettings,
+    "ssdlite": _BodySettings,
 }
 _ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings` and `build`: docs/arms.md
 

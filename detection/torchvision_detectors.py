@@ -17,14 +17,12 @@ from torchvision.models.detection.fcos import (
     FCOSHead,
     FCOSRegressionHead,
 )
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.backbone import Norm, build_pyramid, group_norm
 from detection.dense import DenseDetector, HeadPass, TorchvisionDetector, suppressed
@@ -156,12 +154,6 @@ class _SSDLiteMaps(nn.Module):
         pyramid: Any = build_pyramid(name, body, 8, strides=(16, 32))
         self.body = pyramid.body
         widths = [block[0].in_channels for block in pyramid.fpn.inner_blocks]
-        # A MobileNetV3's first map is inside the block that halves last, behind its expansion.
-        layers: list[Any] = list(self.body.children())
-        halving = [place for place, layer in enumerate(layers) if getattr(layer, "_is_cn", False)]
-        self._halving = halving[-1] if halving else None
-        if halving:
-            widths = [layers[halving[-1]].block[0].out_channels, layers[-1].out_channels]
         self.channels = [*widths, 512, 256, 256, 128]
         pairs = zip(self.channels[1:], self.channels[2:], strict=False)
         self.extra = nn.ModuleList(_extra_block(wide, narrow, norm) for wide, narrow in pairs)
@@ -169,30 +161,10 @@ class _SSDLiteMaps(nn.Module):
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Map float (B, 3, S, S) to the six maps, finest first."""
-        if self._halving is None:
-            maps = list(self.body(pixels).values())
-        else:
-            layers: list[Any] = list(self.body.children())
-            expansion, *onward = layers[self._halving].block
-            maps = [nn.Sequential(*layers[: self._halving], expansion)(pixels)]
-            maps.append(nn.Sequential(*onward, *layers[self._halving + 1 :])(maps[0]))
+        maps = list(self.body(pixels).values())
         for layer in self.extra:
             maps.append(layer(maps[-1]))
         return {str(level): found for level, found in enumerate(maps)}
-
-
-class _DefaultBoxes(DefaultBoxGenerator):
-    """torchvision's, computed and sent once: all images of a model are of one size."""
-
-    _made: Tensor | None = None
-
-    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """The same (A, 4) for each image, store px."""
-        if self._made is None or self._made.device != feature_maps[0].device:
-            one = ImageList(image_list.tensors[:1], image_list.image_sizes[:1])
-            with torch.inference_mode(mode=False):
-                self._made = super().forward(one, feature_maps)[0]
-        return [self._made] * len(image_list.image_sizes)
 
 
 class _LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
@@ -212,7 +184,7 @@ class _LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is De
         self, backbone: _SSDLiteMaps, head: SSDLiteHead, preprocess: Preprocess, n_findings: int
     ) -> None:
         size = (preprocess.size, preprocess.size)
-        anchors = _DefaultBoxes([[2, 3]] * _SSD_LEVELS, min_ratio=0.2, max_ratio=0.95)
+        anchors = DefaultBoxGenerator([[2, 3]] * _SSD_LEVELS, min_ratio=0.2, max_ratio=0.95)
         super().__init__(backbone, anchors, size, n_findings + 1, head=head)
         self.prepare(preprocess, n_findings)
 
@@ -242,7 +214,6 @@ def build_ssdlite(
     *,
     backbone: str = "mobilenet_v3_large",
     norm: Norm = "group",
-    reduced_tail: bool = False,
     n_findings: int = 1,
     image_size: int = 320,
     weights: Literal["imagenet"] | None = None,
@@ -254,10 +225,7 @@ def build_ssdlite(
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
     """
-    if reduced_tail and not backbone.startswith("mobilenet_v3"):
-        raise InputError(f"reduced_tail: is of mobilenet_v3_large or _small, not of {backbone}")
-    tail = {"reduced_tail": True} if reduced_tail else {}
-    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std, **tail)
+    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
     norm_layer = group_norm if norm == "group" else _SmallMapNorm
     maps = _SSDLiteMaps(backbone, body, norm_layer)
     head = SSDLiteHead(maps.channels, [6] * _SSD_LEVELS, n_findings + 1, norm_layer)

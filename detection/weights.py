@@ -145,7 +145,6 @@ def build_start(
     image_size: int,
     mean: float | None,
     std: float | None,
-    **arguments: Any,
 ) -> tuple[nn.Module, Preprocess]:
     """The body that a detector starts with, random or ImageNet's, and the pixels it looks at.
 
@@ -159,7 +158,7 @@ def build_start(
         raise InputError(
             f"weights {weights}: were made with batch norm; set norm to frozen or batch, not group"
         )
-    body = build_body(backbone, norm, **arguments)
+    body = build_body(backbone, norm)
     if weights == "imagenet":
         _load_body(body, Checkpoint("weights imagenet", fetch_imagenet(backbone)), backbone)
     network = find_network(backbone, "detector")

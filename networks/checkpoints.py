@@ -22,7 +22,6 @@ _WRAPPERS = re.compile(r"^(?:module|_orig_mod|model)\.")
 _OLD_PYRAMID = re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$")
 _OLD_HEAD = re.compile(r"^(head\.\w+_head\.conv\.)(\d+)\.(weight|bias)$")
 _OLD_PROPOSALS = re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$")
-_SSD_LAYER = re.compile(r"^backbone\.features\.([01])\.(\d+)\.")
 _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _DENSE_LAYER = re.compile(r"^denseblock(\d)\.denselayer(\d+)\.")
 _RES_BLOCK = re.compile(r"^layer([1-4])\.(\d+)\.")
@@ -100,7 +99,7 @@ def detector_keys(keys: Collection[str]) -> Callable[[str], str]:
     """Gives the name that torchvision's detector of today, or ours, has for a checkpoint's tensor.
 
     In files of before torchvision 0.14 a head's convolutions are 0, 2, 4, 6, with the rectifiers
-    between them. torchvision's SSDLite cuts its body in two.
+    between them.
 
     Example:
         >>> rename = detector_keys(["head.regression_head.conv.6.bias"])
@@ -110,25 +109,15 @@ def detector_keys(keys: Collection[str]) -> Callable[[str], str]:
         'head.regression_head.conv.3.0.bias'
     """
     fcos = any("bbox_ctrness" in key for key in keys)  # its heads count so today
-    ssdlite = any("backbone.extra." in key for key in keys)
 
     def rename(key: str) -> str:
         while (shorter := _WRAPPERS.sub("", key, count=1)) != key:
             key = shorter
-        if ssdlite:
-            key = _SSD_LAYER.sub(_layer_of_ssdlite, key)
         if not fcos:
             key = _OLD_HEAD.sub(lambda m: f"{m[1]}{int(m[2]) // 2}.0.{m[3]}", key)
         return _OLD_PROPOSALS.sub(r"\1.0.0.\2", _OLD_PYRAMID.sub(r"\1.0.\2", key))
 
     return rename
-
-
-def _layer_of_ssdlite(match: re.Match[str]) -> str:
-    """Where a layer of its body is in a MobileNetV3, whose layer 13 it is cut in."""
-    part, layer = int(match[1]), int(match[2])
-    inside = {(0, 13): "13.block.0", (1, 0): "13.block"}
-    return f"backbone.body.{inside.get((part, layer), layer + 13 * part)}."
 
 
 def guess_architecture(keys: Iterable[str]) -> str | None:
