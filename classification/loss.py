@@ -1,7 +1,6 @@
 """Cross entropy where some answers are unknown, with its class balance, and softer targets."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -18,27 +17,6 @@ from networks.inference import evaluating
 def _smooth(targets: Tensor, smoothing: float) -> Tensor:
     """Move answers towards one half (Szegedy et al. 2016), for two classes a finding."""
     return targets * (1 - smoothing) + smoothing / 2 if smoothing else targets
-
-
-def _mix_pairs(batch: LabelBatch, alpha: float) -> LabelBatch:
-    """Lay each image over another of the batch, and their targets with the same weights.
-
-    mixup, Zhang et al. 2018: one weight a batch from Beta(alpha, alpha) and one order of partners,
-    by torch's CPU generator, which the training seeds for each step.
-    """
-    weight = float(torch.distributions.Beta(alpha, alpha).sample())  # of the partner
-    return _mix(batch, torch.randperm(len(batch)), weight)
-
-
-def _mix(batch: LabelBatch, partner: Tensor, weight: float) -> LabelBatch:
-    """Lay the partner of each image over it."""
-    pixels = batch.images.float()
-    others = pixels[partner.to(pixels.device, non_blocking=True)]
-    images = pixels.lerp(others, weight).round().to(torch.uint8)
-    targets = batch.targets.lerp(batch.targets[partner], weight)
-    # With a weight of 0 or 1, too: which targets are known shall not depend on what is drawn.
-    unknown = batch.targets.isnan() | batch.targets[partner].isnan()
-    return replace(batch, images=images, targets=targets.masked_fill(unknown, torch.nan))
 
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
@@ -104,16 +82,13 @@ def training_losses(
     criterion: Criterion = masked_cross_entropy,
     *,
     smoothing: float = 0.0,
-    mixup: float = 0.0,
     kept: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """``classification``, the loss of one training batch, by a model in training mode.
 
-    All targets may be unknown. `smoothing` is the share of each target that moves to one half,
-    `mixup` the alpha of the Beta that weighs pairs; 0 mixes nothing. `kept` as in `_logits`.
+    All targets may be unknown. `smoothing` is the share of each target that moves to one half;
+    `kept` as in `_logits`.
     """
-    if mixup:
-        batch = _mix_pairs(batch, mixup)
     targets = _smooth(batch.targets, smoothing)
     return {"classification": criterion(_logits(model, batch, kept), targets)}
 
@@ -127,7 +102,7 @@ def validation_losses(
     """Loss without gradient, and scores, float64 (B, K) in [0, 1], of one validation batch.
 
     One forward in evaluation mode: batch-norm statistics and the model's mode stay as they are;
-    nothing is smoothed or mixed.
+    nothing is smoothed.
     """
     with evaluating(model), torch.no_grad():
         logits = _logits(model, batch, kept)

@@ -108,17 +108,19 @@ def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
         InputError: As `read_config`.
     """
     content = _parse_toml(text, place)
-    if isinstance(model := content.get("model"), dict):
-        _renew(model, str(content.get("kind")))
+    _renew(content)
     return _check(content, place, set())
 
 
-def _renew(model: dict[str, Any], kind: str) -> None:
-    """Rename the keys that runs of before version 0.18 have."""
-    if kind == "classifier" and "architecture" in model:
+def _renew(content: dict[str, Any]) -> None:
+    """Rename the keys that runs of before November 2026 have, and leave out what is no more."""
+    model, training = (content.get(section, {}) for section in ("model", "training"))
+    if content.get("kind") == "classifier" and "architecture" in model:
         model["backbone"] = model.pop("architecture")
     if (layers := model.pop("trainable_layers", None)) is not None:
         model["trainable"] = "all" if layers == 5 else layers
+    for key in ("hard_negatives", "mixup"):
+        training.pop(key, None)
 
 
 def dump_config(config: BaseModel) -> str:

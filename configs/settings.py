@@ -380,9 +380,6 @@ class TrainingSettings(Section):
 class DetectorTrainingSettings(TrainingSettings):
     """As every training, the figure that picks the best epoch, and what is drawn more often."""
 
-    hard_negatives: _Fraction = Field(
-        default=0.0, description="share of negative draws that the most mistaken fifth gets"
-    )
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
         default="ap50", description="picks the best epoch on validation; epoch: the last"
     )
@@ -400,18 +397,6 @@ class ClassifierTrainingSettings(TrainingSettings):
     label_smoothing: _Fraction = Field(
         default=0.0, description="0.1 teaches 0.95 and 0.05 in place of 1 and 0"
     )
-    mixup: _NotNegative = Field(
-        default=0.0, le=10, description="alpha of the Beta that weighs pairs; 0 mixes none"
-    )
-
-    @model_validator(mode="after")
-    def _pairs_need_two(self) -> Self:
-        if self.mixup and self.batch_size == 1:
-            raise ValueError(
-                f"mixup = {self.mixup} mixes the images of a batch, and batch_size = 1 has one; "
-                "choose a larger batch, or mixup = 0.0"
-            )
-        return self
 
 
 class _Config(Section):

@@ -94,11 +94,6 @@ class DenseDetector(TorchvisionDetector):
         anchors = self.anchor_generator(batch, shapes)
         return HeadPass(outputs, anchors, sizes, batch.image_sizes)
 
-    def image_scores(self, passed: HeadPass) -> Tensor:
-        """The most confident anchor's, of any finding."""
-        logits, _ = self.coded({name: out.detach() for name, out in passed.outputs.items()})
-        return logits.flatten(1).amax(dim=1).sigmoid()
-
     def detections(self, passed: HeadPass) -> Detections:
         """On a CPU by `detection.frames`, as exports do; on a GPU all images at once."""
         outputs = {name: output.detach() for name, output in passed.outputs.items()}

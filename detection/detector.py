@@ -59,10 +59,6 @@ class Detector(StoreModel):
     def detections(self, passed: Any) -> Detections:
         """The boxes of each image, in float32, without a gradient."""
 
-    @abstractmethod
-    def image_scores(self, passed: Any) -> Tensor:
-        """How sure the network is of any lesion, (B,) in [0, 1], without a gradient."""
-
     def forward(self, images: Tensor, targets: Targets | None = None) -> Any:
         """Losses in training mode, `Detections` in evaluation mode, as in torchvision."""
         passed = self.run(images, targets)

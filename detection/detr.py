@@ -132,10 +132,6 @@ class LesionDetr(Detector):
             losses["bbox"] = losses["bbox"] + 0.0 * embedding.weight.sum()
         return losses
 
-    def image_scores(self, passed: _Pass) -> Tensor:
-        """The most confident query's, of any finding."""
-        return passed.logits.detach().flatten(1).amax(dim=1).sigmoid()
-
     def detections(self, passed: _Pass) -> Detections:
         """The best queries of each finding; nothing is suppressed, as matching is one to one."""
         boxes = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size

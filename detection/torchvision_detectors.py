@@ -322,10 +322,6 @@ class _LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
         parts = zip(*(a + b for a, b in zip(of_anchors, of_boxes, strict=True)), strict=True)
         return {name: torch.stack(part).mean() for name, part in zip(names, parts, strict=True)}
 
-    def image_scores(self, passed: _Proposed) -> Tensor:
-        """The most confident proposal's: the proposal network knows lesions, of any kind."""
-        return passed.objectness.detach().amax(dim=1).sigmoid()
-
     @torch.no_grad()
     def detections(self, passed: _Proposed) -> Detections:
         """Of the proposals, classified and moved."""

@@ -57,8 +57,7 @@ class ClassifierTask(TrainingTask):
         # Pooled features by image, for a trunk that stays as it is and pixels that do, too.
         frozen = config.model.trainable in ("head", 0)
         self._kept_of_val: dict[str, Tensor] | None = {} if frozen else None
-        changed = augmentation is not None or config.training.mixup
-        self._kept: dict[str, Tensor] | None = {} if frozen and not changed else None
+        self._kept: dict[str, Tensor] | None = {} if frozen and augmentation is None else None
 
     def _channels(self) -> dict[str, str]:
         """How the network's three channels were normalised where its weights learned."""
@@ -69,14 +68,13 @@ class ClassifierTask(TrainingTask):
         return {"channels": self.start.public.channels} if self.start.public else {}
 
     def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
-        """Loss of a training batch, its targets smoothed and its pairs mixed as configured."""
+        """Loss of a training batch, its targets smoothed as configured."""
         how = self._training
         return training_losses(
             model,
             batch,
             self._criterion,
             smoothing=how.label_smoothing,
-            mixup=how.mixup,
             kept=self._kept if model is self.model else None,  # not of a trial copy
         )
 

@@ -18,7 +18,7 @@ from data_prep.contracts.schemas import EDGES
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import PixelStore
 from detection.dataset import LesionBatch, LesionDataset, collate
-from detection.detector import Detector, checked_targets, training_losses, validation_losses
+from detection.detector import Detector, training_losses, validation_losses
 from detection.model import build_detector
 from detection.weights import start_from
 from evaluation.boxes.box_metrics import average_precision
@@ -64,27 +64,19 @@ class DetectorTask(TrainingTask):
         self.collate = collate
         self.positive = ids["train"].isin(boxes["image_id"])
         self.model = self._build_model(build_detector, start_from, config, store.size)
-        share, hard = config.training.positive_share, config.training.hard_negatives
-        weights = balancing_weights(self.positive, share) if share else None
-        self._hard = self._boxes = None
-        if hard:
-            base = np.ones(len(self.positive)) if weights is None else weights
-            self._hard = _HardNegatives(self.train.image_ids, ~self.positive, base, hard)
+        share = config.training.positive_share
+        self.draw_weights = balancing_weights(self.positive, share) if share else None
+        self._boxes = None
         if augmentation is not None or mosaic > 0:
             self._boxes = _EpochSums(list(_COLUMNS))
-        self.draw_weights = self._hard.weights if self._hard else weights
-        self.callbacks += [callback for callback in (self._hard, self._boxes) if callback]
+            self.callbacks.append(self._boxes)
 
     def training_losses(self, model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
-        """Losses of a training batch; counts its boxes, and notes how its negatives score."""
+        """Losses of a training batch; counts its boxes."""
         if self._boxes is not None:
             counts = batch.dropped._asdict()
             self._boxes.add({name: counts[field] for name, field in _COLUMNS.items()})
-        if self._hard is None:
-            return training_losses(model, batch)
-        losses, image_ids, scores = _scored_losses(model, batch)
-        self._hard.see(image_ids, scores)
-        return losses
+        return training_losses(model, batch)
 
     def loss_weight(self, batch: LesionBatch) -> float:
         """Number of images, whose mean the losses are."""
@@ -117,18 +109,6 @@ class DetectorTask(TrainingTask):
         return DroppedBoxes(
             **{field: sum(int(row[name]) for row in history) for name, field in _COLUMNS.items()}
         )
-
-
-def _scored_losses(
-    model: Detector, batch: LesionBatch
-) -> tuple[dict[str, Tensor], list[str], Tensor]:
-    """Losses of a training batch, and the scores of its negative images from the same forward."""
-    targets = checked_targets(batch, model.n_findings)
-    passed = model.run(batch.images, targets)
-    rows = [row for row, boxes in enumerate(batch.boxes) if not len(boxes)]
-    negative = torch.tensor(rows, dtype=torch.int64).to(batch.images.device, non_blocking=True)
-    scores = model.image_scores(passed)[negative]
-    return model.losses(passed, targets), [batch.image_ids[row] for row in rows], scores
 
 
 def _validate(model: Detector, batch: LesionBatch) -> tuple[dict[str, Tensor], _Seen]:
@@ -211,76 +191,3 @@ class _EpochSums(Callback):
         """Join before the record reads the figures: this callback comes before it."""
         counts = reduce_over_processes(torch.tensor([*self._counts.values()], dtype=torch.int64))
         self.joined = dict(zip(self._counts, counts.tolist(), strict=True))
-
-
-_HARDEST = 0.2  # share of the negatives seen so far that count as hard
-_UNSEEN = -1.0
-
-
-class _HardNegatives(Callback):
-    """Remembers what the model said about negative images, and draws the worst more often.
-
-    While an epoch trains, each negative image leaves its false-positive score: the most confident
-    finding on it, as the forward pass of the training step gave it, so it costs nothing. At the
-    end of the epoch these scores replace the older ones; the best of several draws counts. The
-    next epoch gives a `share` of all draws of negatives to the fifth of them with the highest
-    scores, evenly, and the rest of these draws to all negatives, by `weights`. Positive images
-    keep their share. In the first epoch nothing is known and nothing is hard.
-
-    Source:
-        Shrivastava, Gupta and Girshick 2016, online hard example mining, by image and by epoch.
-    """
-
-    def __init__(
-        self, image_ids: pd.Index, negative: np.ndarray, weights: np.ndarray, share: float
-    ) -> None:
-        self._image_ids = image_ids
-        self._negative = np.asarray(negative, dtype=bool)
-        self._weights = np.asarray(weights, dtype=np.float64)
-        self._share = share
-        self._scores = torch.full((len(image_ids),), _UNSEEN, dtype=torch.float64)
-        self._new = self._scores.clone()
-
-    def see(self, image_ids: Sequence[str], scores: Tensor) -> None:
-        """Take the scores of some negative images of a batch, in [0, 1]; NaN is left aside."""
-        rows = torch.from_numpy(self._image_ids.get_indexer(pd.Index(image_ids)))
-        finite = scores.detach().double().nan_to_num(nan=_UNSEEN)
-        self._new = self._new.to(finite.device)  # where they are gathered without a wait
-        rows = rows.to(finite.device, non_blocking=True)
-        self._new.scatter_reduce_(0, rows, finite, "amax")
-
-    def end_epoch(self) -> None:
-        """Let the scores of this epoch replace the older ones; all processes then know the same."""
-        new = reduce_over_processes(self._new.cpu(), largest=True)
-        self._scores = torch.where(new > _UNSEEN, new, self._scores)
-        self._new = torch.full_like(new, _UNSEEN)
-
-    def weights(self) -> np.ndarray:
-        """How often to draw each row in the next epoch, for `SeededSampler`, ``(N,)``."""
-        scores = self._scores.numpy()
-        seen = np.flatnonzero(self._negative & (scores > _UNSEEN))
-        mass = self._weights[self._negative].sum()
-        if not len(seen) or not mass:
-            return self._weights
-        # Stable: among equal scores the earlier row is the harder one, on every machine.
-        order = seen[np.argsort(-scores[seen], kind="stable")]
-        hard = order[: max(1, round(_HARDEST * len(seen)))]
-        weights = np.where(self._negative, self._weights * (1 - self._share), self._weights)
-        weights[hard] += self._share * mass / len(hard)
-        return weights
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget scores from outside of an epoch, such as of a search of the batch size."""
-        self._new = torch.full_like(self._new, _UNSEEN)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the checkpoint is written: this callback comes before the record."""
-        self.end_epoch()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The scores, so that a resumed training draws what it would have drawn."""
-        return {"scores": self._scores}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the scores of the training that is resumed."""
-        self._scores = state_dict["scores"]

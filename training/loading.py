@@ -33,8 +33,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         n_rows: Rows of the data set.
         seed: Seed of the whole training.
         weights: How often to draw each row relative to the others, shape ``(n_rows,)``; rows are
-            then drawn with replacement. None draws each row once. A function is called for them at
-            the start of each epoch.
+            then drawn with replacement. None draws each row once.
         rank: Of this process among `world_size`. Together they draw each batch that one process
             would draw, and nothing twice but what `ends_with_spare` says.
         share: Images of a batch that each process gets.
@@ -52,7 +51,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         n_rows: int,
         *,
         seed: int,
-        weights: np.ndarray | Callable[[], np.ndarray] | None = None,
+        weights: np.ndarray | None = None,
         rank: int = 0,
         world_size: int = 1,
         share: int = 1,
@@ -61,8 +60,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
             raise ValueError("Expected at least one row to draw but got none")
         self._n_rows = n_rows
         self._seed = seed
-        self._weights = weights if callable(weights) else None
-        self._shares = None if weights is None or callable(weights) else _shares(weights, n_rows)
+        self._shares = None if weights is None else _shares(weights, n_rows)
         self._rank = rank
         self._world_size = world_size
         self._share = share
@@ -89,11 +87,10 @@ class SeededSampler(Sampler[tuple[int, int]]):
         # Of seed and epoch alone: what makes a resumed training, and one on another number of
         # processes, draw the same.
         rng = np.random.default_rng([self._seed, self._epoch])
-        shares = self._shares if self._weights is None else _shares(self._weights(), self._n_rows)
-        if shares is None:
+        if self._shares is None:
             rows = rng.permutation(self._n_rows)
         else:
-            rows = rng.choice(self._n_rows, size=self._n_rows, p=shares)
+            rows = rng.choice(self._n_rows, size=self._n_rows, p=self._shares)
         seeds = rng.integers(2**63, size=self._n_rows)
         end = self._rank + len(self) * self._world_size
         for position in range(self._rank, end, self._world_size):

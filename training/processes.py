@@ -344,14 +344,14 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def reduce_over_processes(values: Tensor, *, largest: bool = False) -> Tensor:
-    """The sum, or the largest, of each value on the CPU over all processes; all must call it."""
+def reduce_over_processes(values: Tensor) -> Tensor:
+    """The sum of each value on the CPU over all processes; all must call it."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
         return values
     reduced = values.clone()
-    dist.all_reduce(reduced, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
+    dist.all_reduce(reduced, dist.ReduceOp.SUM)
     return reduced
 
 

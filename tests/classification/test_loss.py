@@ -1,4 +1,4 @@
-"""The classifier learns from what is known, and only from that; mixed and smoothed targets."""
+"""The classifier learns from what is known, and only from that; smoothed targets."""
 
 from dataclasses import replace
 
@@ -8,8 +8,6 @@ import torch
 
 from classification.dataset import LabelBatch
 from classification.loss import (
-    _mix,
-    _mix_pairs,
     _positive_weights,
     masked_cross_entropy,
     scores_of,
@@ -78,20 +76,14 @@ def test_a_batch_can_be_overfitted(build_small, batch):
     assert (scores - batch.targets)[known].abs().max() < 0.1
 
 
-def test_smoothing_and_mixup_change_the_loss_of_training(build_small, batch):
+def test_smoothing_changes_the_loss_of_training(build_small, batch):
     model = build_small().eval()  # batch norm and dropout as they are: the batch alone decides
-    plain = training_losses(model, batch)["classification"]
     smoothed = training_losses(model, batch, smoothing=0.2)["classification"]
     logits, known = model(batch.images), ~batch.targets.isnan()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
         logits[known], batch.targets[known] * 0.8 + 0.1
     )
     assert smoothed.item() == pytest.approx(expected.item())
-    torch.manual_seed(1)
-    mixed = training_losses(model, batch, mixup=1.0)["classification"]
-    torch.manual_seed(1)
-    assert training_losses(model, batch, mixup=1.0)["classification"].equal(mixed)
-    assert not mixed.isclose(plain)
 
 
 def test_validation_leaves_mode_and_batch_norm_as_they_were(build_small, batch):
@@ -128,67 +120,6 @@ def _batch(n: int = 64) -> LabelBatch:
     images = (200 * present).to(torch.uint8).reshape(n, 1, 1, 1).expand(n, 1, 4, 4)
     unknown = torch.where(torch.from_numpy(rng.random(n) < 0.3), NAN, present)
     return LabelBatch([f"image{i}" for i in range(n)], images, torch.stack([present, unknown], 1))
-
-
-def test_images_and_targets_are_mixed_with_the_same_weights():
-    torch.manual_seed(3)
-    batch = _batch()
-    mixed = _mix_pairs(batch, 1.0)
-    grey = mixed.images[:, 0, 0, 0] / 200
-    assert (grey - mixed.targets[:, 0]).abs().max() <= 0.5 / 200 + 1e-6  # whole grey levels
-    between = (mixed.targets[:, 0] > 0) & (mixed.targets[:, 0] < 1)
-    assert between.any()
-    assert mixed.images.dtype == torch.uint8
-    assert mixed.image_ids == batch.image_ids
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_a_pair_of_which_one_is_unknown_stays_unknown(weight):
-    images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
-    targets = torch.tensor([[1.0], [NAN], [0.0], [1.0]])
-    batch = LabelBatch(["a", "b", "c", "d"], images, targets)
-    mixed = _mix(batch, torch.tensor([1, 0, 3, 2]), weight).targets[:, 0]
-    assert mixed.isnan().tolist() == [True, True, False, False]
-    assert mixed[2:].tolist() == pytest.approx([weight, 1 - weight])
-
-
-def test_an_image_mixed_with_itself_is_itself():
-    batch = _batch(8)
-    mixed = _mix(batch, torch.arange(8), 0.37)
-    assert torch.equal(mixed.images, batch.images)
-    assert torch.equal(mixed.targets.nan_to_num(-1), batch.targets.nan_to_num(-1))
-
-
-def test_the_batch_given_is_left_alone():
-    batch = _batch(8)
-    before = batch.images.clone(), batch.targets.clone()
-    _mix(batch, torch.arange(8).flip(0), 0.4)
-    assert torch.equal(batch.images, before[0])
-    assert torch.equal(batch.targets.nan_to_num(-1), before[1].nan_to_num(-1))
-
-
-def _weights(alpha: float, n: int = 400) -> np.ndarray:
-    """The weights that are drawn, read from a batch of one image and its opposite."""
-    images = torch.zeros(64, 1, 1, 1, dtype=torch.uint8)
-    targets = torch.arange(64.0).reshape(-1, 1)
-    batch = LabelBatch([""] * 64, images, targets)
-    weights = []
-    for seed in range(n):
-        torch.manual_seed(seed)
-        moved = _mix_pairs(batch, alpha).targets - targets
-        torch.manual_seed(seed)
-        torch.distributions.Beta(alpha, alpha).sample()
-        partner = torch.randperm(64)
-        row = int((partner != torch.arange(64)).nonzero()[0])
-        weights.append((moved[row] / (partner[row] - row)).item())
-    return np.array(weights)
-
-
-@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
-def test_weights_are_of_the_beta_distribution(alpha):
-    weights = _weights(alpha)
-    assert weights.mean() == pytest.approx(0.5, abs=0.07)
-    assert weights.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
 
 
 def test_features_that_are_kept_give_the_same_losses_and_gradients_without_the_trunk(

@@ -268,7 +268,7 @@ def test_what_follows_from_an_epoch_is_the_same_on_all_processes(data, tmp_path)
     """Averaged weights, a falling rate, early stopping, hard negatives and counts of boxes."""
     keys = [
         *_DETECTOR, "training.epochs=6", "training.batch_size=4", "training.ema_decay=0.9",
-        "training.schedule=plateau", "training.patience=4", "training.hard_negatives=0.5",
+        "training.schedule=plateau", "training.patience=4",
         "training.monitor=val_loss", "augmentation.shift=0.2", "training.learning_rate=0.01",
     ]  # fmt: skip
     words = [_words("retinanet_quickstart", data, tmp_path / f, keys) for f in ("one", "two")]

@@ -232,10 +232,10 @@ SETTINGS = {
 # All that a training can be asked for, in two trainings of each model.
 WAYS = {
     "detector": ("retinanet_quickstart", ["augmentation.mosaic=0.5", "training.ema_decay=0.9",
-                 "training.accumulate=2", "training.clip=0.5", "training.hard_negatives=0.5"]),
+                 "training.accumulate=2", "training.clip=0.5"]),
     "frozen detector in fp16": ("retinanet_quickstart", ["model.trainable=2",
                                 "model.weights={start}", "training.precision=fp16"]),
-    "classifier": ("chexnet_quickstart", ["training.mixup=0.4", "training.ema_decay=0.9",
+    "classifier": ("chexnet_quickstart", ["training.ema_decay=0.9",
                    "training.label_smoothing=0.1", "training.positive_weight=balanced",
                    "training.accumulate=2", "training.optimiser=rmsprop"]),
     "thawing classifier in fp16": ("chexnet_quickstart", ["model.trainable=stages",
@@ -282,8 +282,7 @@ def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_p
 @pytest.mark.parametrize("config", SETTINGS)
 def test_loading_processes_change_nothing_but_the_waiting(gpu, drawn_set, tmp_path, config):
     """They start from a server of their own, and so do not pretend."""
-    changes = ["training.hard_negatives=0.5"] if "retina" in config else ["training.mixup=0.4"]
-    changes += ["training.positive_share=0.5"]
+    changes = ["training.positive_share=0.5"]
     runs = [
         RunFolder.open(
             train_there(
@@ -305,10 +304,9 @@ STEPS_MAY_WAIT = {
 }
 
 
-# Boxes and targets of the batch, and its pairs in mixup: a few numbers, for which none waits.
+# Boxes and targets of the batch: a few numbers, for which none waits.
 BATCH_PARTS = {
-    "detection/model.py:<genexpr>",
-    "classification/loss.py:_mix",
+    "detection/detector.py:<genexpr>",
     "classification/loss.py:masked_cross_entropy",
 }
 
@@ -326,7 +324,7 @@ def test_a_step_waits_for_nothing_but_what_is_listed(
         steps.append((gpu.waits.copy(), gpu.constants.copy()))
 
     monkeypatch.setattr(EpochRecord, "on_train_batch_end", note)
-    more = ["training.positive_weight=3", "training.mixup=0.4"] if "chexnet" in config else []
+    more = ["training.positive_weight=3"] if "chexnet" in config else []
     train_there(drawn_set, tmp_path / "run", config, average, "training.epochs=1", *more)
     for (waits, sent), (later_waits, later_sent) in pairwise(steps[1:]):
         assert later_waits - waits == STEPS_MAY_WAIT[config]

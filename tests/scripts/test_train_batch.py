@@ -11,16 +11,13 @@ from safetensors.torch import load_file
 
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
-from detection.dataset import LesionBatch
-from detection.detector import training_losses, validation_losses
-from detection.model import build_detector
 from scripts import console
 from scripts.cli import run_verb
 from scripts.train import train
 from tests.scripts.small_sets import interrupted_after
 from training import run
 from training.batch_size import available_memory
-from training.detector import DetectorTask, _scored_losses
+from training.detector import DetectorTask
 from training.run_folder import RunFolder
 
 _TINY = [
@@ -91,8 +88,8 @@ def test_free_memory_is_a_plausible_number() -> None:
 
 
 _EVERYTHING = [
-    "training.epochs=2", "training.hard_negatives=0.5", "augmentation.mosaic=0.5",
-    "augmentation.scale=0.5", "augmentation.shift=0.4",
+    "training.epochs=2", "augmentation.mosaic=0.5", "augmentation.scale=0.5",
+    "augmentation.shift=0.4",
 ]  # fmt: skip
 
 
@@ -124,21 +121,3 @@ def test_draws_change_what_is_learned_from_only_where_asked(data: Path, tmp_path
     _train(data, tmp_path / "run")
     assert "train_boxes" not in pd.read_csv(tmp_path / "run/metrics.csv").columns
     assert RunFolder.open(tmp_path / "run").info["boxes"] is None
-
-
-def test_scores_of_negatives_come_with_the_same_losses_as_without_them() -> None:
-    torch.manual_seed(0)
-    model = build_detector(
-        "retinanet", backbone="resnet18", fpn_channels=16, head_convs=1, image_size=96, norm="group"
-    )
-    boxes = [torch.tensor([[10.0, 10.0, 50.0, 60.0]]), torch.zeros(0, 4), torch.zeros(0, 4)]
-    labels = [torch.ones(len(b), dtype=torch.int64) for b in boxes]
-    images = torch.randint(256, (3, 1, 96, 96), dtype=torch.uint8)
-    batch = LesionBatch(["a", "b", "c"], images, boxes, labels)
-    losses, ids, scores = _scored_losses(model, batch)
-    plain = training_losses(model, batch)
-    assert ids == ["b", "c"]
-    assert all(torch.equal(value, plain[name]) for name, value in losses.items())
-    assert not scores.requires_grad
-    best = [image["scores"].max() for image in validation_losses(model, batch)[1]]
-    torch.testing.assert_close(scores, torch.stack(best[1:]))  # group norm: the modes agree

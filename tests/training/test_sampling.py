@@ -1,11 +1,8 @@
 """Draws depend on the seed and the epoch alone, and processes share them without overlap."""
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 
-from training.detector import _HardNegatives
 from training.loading import SeededSampler, balancing_weights
 
 
@@ -102,65 +99,3 @@ def test_draws_of_a_configuration_and_seed_stay_what_they_were():
     plain = list(SeededSampler(4, seed=3))
     assert [row for row, _ in plain] == [3, 2, 1, 0]
     assert plain[0][1] == 7390452496230446619
-
-
-def test_weights_that_change_are_asked_for_each_epoch():
-    weights = np.array([1.0, 0.0, 0.0])
-    sampler = SeededSampler(3, seed=0, weights=lambda: weights)
-    assert {row for row, _ in _epoch(sampler, 0)} == {0}
-    weights = np.array([0.0, 0.0, 1.0])
-    assert {row for row, _ in _epoch(sampler, 1)} == {2}
-
-
-IDS = pd.Index([f"i{n:02d}" for n in range(20)])
-NEGATIVE = np.arange(20) >= 10  # ten of each
-
-
-def hard(share: float = 0.5) -> _HardNegatives:
-    return _HardNegatives(IDS, NEGATIVE, balancing_weights(~NEGATIVE, 0.4), share)
-
-
-def test_the_most_mistaken_fifth_gets_its_share_and_positives_keep_theirs():
-    negatives = hard(share=0.25)
-    negatives.see(list(IDS[10:]), torch.linspace(0.0, 0.9, 10))
-    negatives.end_epoch()
-    weights = negatives.weights()
-    assert weights.sum() == pytest.approx(1.0)
-    assert weights[:10].sum() == pytest.approx(0.4)
-    n_hard = round(0.2 * 10)
-    assert weights[-n_hard:].sum() == pytest.approx(0.6 * (0.25 + 0.75 * n_hard / 10))
-    assert len(set(weights[10 : 20 - n_hard].round(12))) == 1
-
-
-def test_nothing_changes_before_an_epoch_has_ended():
-    negatives = hard()
-    before = negatives.weights()
-    negatives.see(["i15"], torch.tensor([0.9]))
-    np.testing.assert_array_equal(negatives.weights(), before)
-    negatives.end_epoch()
-    assert negatives.weights().argmax() == 15
-
-
-def test_of_several_draws_the_worst_counts_and_a_newer_epoch_replaces_it():
-    negatives = hard()
-    negatives.see(["i12", "i13", "i12"], torch.tensor([0.9, 0.5, 0.1]))
-    negatives.end_epoch()
-    assert negatives.weights().argmax() == 12
-    negatives.see(["i12"], torch.tensor([0.2]))
-    negatives.end_epoch()
-    assert negatives.weights().argmax() == 13, "which was not drawn again and keeps its score"
-
-
-def test_a_score_that_is_not_finite_is_left_aside():
-    negatives = hard()
-    negatives.see(["i12"], torch.tensor([float("nan")]))
-    negatives.end_epoch()
-    np.testing.assert_array_equal(negatives.weights(), hard().weights())
-
-
-def test_a_resumed_training_draws_what_it_would_have_drawn():
-    negatives, resumed = hard(), hard()
-    negatives.see(list(IDS[10:]), torch.rand(10, generator=torch.Generator().manual_seed(0)))
-    negatives.end_epoch()
-    resumed.load_state_dict(negatives.state_dict())
-    np.testing.assert_array_equal(resumed.weights(), negatives.weights())
