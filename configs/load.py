@@ -156,7 +156,8 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def replace_keys(content: dict[str, Any], values: Mapping[str, Any], place: str) -> None:
     """Replace values of a configuration's content, by ``section.key``.
 
-    Of another architecture, keys that it does not have are left out of the content before.
+    Another architecture gives the configuration its name, and keys that it does not have are left
+    out before.
 
     Args:
         content: Changed in place.
@@ -166,6 +167,8 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], place: str)
     if (architecture := values.get("model.architecture")) in detector_names():
         settings: Any = config_class("detector", str(architecture)).model_fields["model"].annotation
         if isinstance(model := content.get("model"), dict):
+            if architecture != model.get("architecture", "retinanet"):
+                content["name"] = architecture  # else a report would call it what it is not
             content["model"] = {k: v for k, v in model.items() if k in settings.model_fields}
     for key, value in values.items():
         *sections, leaf = key.split(".")

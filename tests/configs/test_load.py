@@ -292,6 +292,7 @@ def test_another_architecture_leaves_keys_out_that_it_does_not_have():
     config = read_config(file, ["model.architecture=rt_detr", "model.queries=20"])
     assert config.model.backbone == "resnet18"
     assert config.model.queries == 20
+    assert config.name == "rt_detr"
     assert parse_config(dump_config(config), "again") == config
     with pytest.raises(InputError, match=r"--set model\.head_convs: unknown key"):
         read_config(file, ["model.architecture=rt_detr", "model.head_convs=2"])
