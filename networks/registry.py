@@ -108,6 +108,8 @@ _ALL = (
 )  # fmt: skip
 NETWORKS = {network.name: network for network in _ALL}
 
+DETECTORS = ("retinanet", "fcos", "faster_rcnn", "ssdlite", "rt_detr", "d_fine", "deformable_detr")
+
 # Published comparisons name networks that do not exist; what their authors may have meant.
 _NOT_A_NETWORK = {"resnet121": "densenet121 or resnet101"}
 

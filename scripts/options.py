@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import configs
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
-from networks.registry import network_names
+from networks.registry import DETECTORS, network_names
 from scripts.runner import AnyPath, Argument
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ else:
             read=_read_settings,
             write=settings_words,
             metavar="KEY=VALUE",
-            words="Replace a key of the configuration, such as training.epochs=20. model.backbone "
+            words="Replace a key of the configuration, such as training.epochs=20. "
+            f"model.architecture of a detector: {', '.join(DETECTORS)}, or that of an installed "
+            "package (docs/arms.md). model.backbone "
             f"of a detector: {', '.join(network_names('detector'))}. model.backbone of a "
             f"classifier: {', '.join(network_names('classifier'))}, timm:NAME.",
         ),

@@ -22,7 +22,7 @@ from configs.settings import config_class
 from data_prep.formats.registry import FORMATS
 from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
 from evaluation.metrics.registry import METRICS, in_reading_order
-from networks.registry import NETWORKS, PackagedWeights
+from networks.registry import DETECTORS, NETWORKS, PackagedWeights
 from scripts.cli import VERBS, verb_function
 from scripts.runner import Parameter, command_name, description, parameters_of, section
 
@@ -125,7 +125,7 @@ def other_keys() -> str:
     """What other detectors than RetinaNet are asked beside what all are, by architecture."""
     common = ("backbone", "weights", "trainable", "architecture", "norm")
     rows = ["| architecture | key | values | default | what it does |", "|---|---|---|---|---|"]
-    for name in ("fcos", "faster_rcnn", "ssdlite", "rt_detr", "d_fine", "deformable_detr"):
+    for name in DETECTORS[1:]:
         of_model = [row for row in key_table("detector", name).splitlines() if "| `model." in row]
         own = (
             row for row in of_model if not row.startswith(tuple(f"| `model.{k}`" for k in common))

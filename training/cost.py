@@ -55,8 +55,12 @@ def count_flops(model: nn.Module, image_size: int) -> int:
     was_training = model.training
     model.eval()
     counter = FlopCounterMode(display=False)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)  # else it looks for gradients of what a network splits
     with torch.no_grad(), counter:
         model(torch.zeros(1, 1, image_size, image_size, dtype=torch.uint8, device=device))
+    for parameter in learning:
+        parameter.requires_grad_(True)
     model.train(was_training)
     return int(counter.get_total_flops())
 

@@ -37,7 +37,7 @@ class Arm:
     name: str
     kind: str
     model: dict[str, Any]  # keys of its section
-    steps: int = 45  # in which it learns a batch by heart
+    steps: int = 30  # in which it learns a batch by heart
     rate: float = 3e-3
     exports: bool = True
     long: bool = True  # not every time: by hand
@@ -137,14 +137,14 @@ def example_installed(folder: Path) -> Iterator[None]:
 
 _BODY = {"backbone": "mobilenet_v3_small", "norm": "group"}
 _QUERIES = {"queries": 20, "channels": 32, "decoder_layers": 2}
-_DETR: dict[str, Any] = {"kind": "detector", "exports": False, "steps": 105, "rate": 1e-3}
+_DETR: dict[str, Any] = {"kind": "detector", "exports": False, "steps": 90, "rate": 1e-3}
 _ALONE = (("denoising", 0),)
 
 
 def _detr(name: str, alone: tuple[tuple[str, Any], ...] = _ALONE, **more: Any) -> Arm:
     keys = {"denoising": 20, "encoder_layers": 1} if alone else {"encoder_layers": 1}
     model = {"architecture": name, **_BODY, **_QUERIES, **keys}
-    return Arm(name, model=model, alone=alone, **_DETR, **more)
+    return Arm(name, model=model, alone=alone, **_DETR | more)
 
 
 def _classifier(name: str, **more: Any) -> Arm:
@@ -158,7 +158,7 @@ _ALL = [
     ),
     _detr("rt_detr", long=False),
     _detr("d_fine"),
-    _detr("deformable_detr", alone=()),
+    _detr("deformable_detr", alone=(), steps=300),
     Arm(
         "fcos", "detector", long=False,
         model={"architecture": "fcos", **_BODY, "fpn_channels": 32, "head_convs": 1},
@@ -171,7 +171,7 @@ _ALL = [
     ),
     Arm("ssdlite", "detector", model={"architecture": "ssdlite", **_BODY}),
     Arm(
-        "centernet", "detector", exports=False, long=False,
+        "centernet", "detector", exports=False, steps=45, long=False,
         model={"architecture": "centernet", **_BODY, "channels": 32},
     ),
     _classifier("small_cnn", long=False),

@@ -23,6 +23,7 @@ from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from detection.model import build_detector
 from detection.weights import start_from as start_detector
 from networks.checkpoints import Checkpoint
+from networks.registry import DETECTORS
 from serving.tta import MultiViewDetector
 from tests.arms.arms import ARMS, BOXES, SIZE, Arm, patches
 from tests.memory_store import ImageStore
@@ -78,6 +79,7 @@ def learned(arm: Arm) -> Any:
 
 def test_every_detector_here_is_an_arm():
     assert set(detector_names()) == {arm.name for arm in ARMS.values() if arm.kind == "detector"}
+    assert set(detector_names()) == {*DETECTORS, "centernet"}
 
 
 @pytest.mark.parametrize("pixels", [0, 255])
@@ -183,6 +185,9 @@ def _without_chance(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.Dropout):
             module.eval()
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
         if hasattr(module, "fg_bg_sampler"):
             module.fg_bg_sampler.batch_size_per_image = 10**6
 
@@ -278,12 +283,13 @@ def test_frozen_stages_stay_as_they_are_and_all_else_learns(arm):
     model = arm.build(**norm).train()
     stages = [[p for layer in stage for p in layer.parameters()] for stage in model.stages]
     body = {id(p) for stage in stages for p in stage}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in body]
     for how, learning in (("head", 0), (2, 2), ("all", len(stages))):
         model.freeze_for_epoch(how)
         learns = [all(p.requires_grad for p in stage) for stage in stages]
         kept = len(stages) - learning
         assert learns == [False] * kept + [True] * learning
-        assert all(p.requires_grad for p in model.parameters() if id(p) not in body)
+        assert all(p.requires_grad for p in rest)
         state = {n: v.clone() for s in model.stages[:kept] for m in s for n, v in _named(model, m)}
         found = _gradients(arm, model, arm.batch())
         assert [name for name, gradient in found.items() if gradient is None] == []

@@ -11,13 +11,11 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
-from torchvision.ops import box_iou
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from configs.settings import RetinaNetSettings
 from data_prep.contracts.errors import InputError
 from detection.backbone import build_body, build_pyramid
-from detection.dataset import LesionDataset, collate
 from detection.detector import checked_targets, training_losses, validation_losses
 from detection.model import build_detector
 from detection.retinanet import build_retinanet, default_anchor_sizes
@@ -74,19 +72,6 @@ def test_channels_last_gives_the_same_detections(build_small, batch):
         found = model.to(memory_format=torch.channels_last)(batch.images)
     for image, other in zip(found, expected, strict=True):
         assert image["scores"][:5] == pytest.approx(other["scores"][:5], abs=1e-5)
-
-
-def test_frozen_stages_keep_live_statistics_still(build_small, batch):
-    model = build_small(norm="batch")
-    model.freeze_for_epoch(1)
-    before = {name: value.clone() for name, value in model.backbone.body.named_buffers()}
-    sum(training_losses(model, batch).values()).backward()
-    changed = {
-        name.split(".")[0]
-        for name, value in model.backbone.body.named_buffers()
-        if not torch.equal(value, before[name])
-    }
-    assert changed == {"layer4"}
 
 
 def test_anchors_keep_their_share_of_the_image_and_two_strides():
@@ -180,16 +165,6 @@ def _swap_norms(model: nn.Module, make) -> None:
                 setattr(module, name, norm)
 
 
-def test_validation_leaves_mode_and_batch_norm_as_they_were(build_small, batch):
-    model = build_small(norm="batch").train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    losses, found = validation_losses(model, batch)
-    assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any(loss.requires_grad for loss in losses.values())
-    assert len(found) == len(batch)
-
-
 def test_validation_runs_the_network_once_and_equals_both_modes(build_small, batch):
     model = build_small(norm="frozen")
     runs = []
@@ -219,49 +194,6 @@ def test_a_box_beside_the_image_is_refused_with_its_image(batch):
         checked_targets(bad, 1)
 
 
-def without_boxes(batch):
-    none = [boxes[:0] for boxes in batch.boxes]
-    return replace(batch, boxes=none, labels=[labels[:0] for labels in batch.labels])
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-@pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
-def test_a_batch_of_negatives_or_of_one_image_has_finite_losses(
-    version, norm, build_small, batch, dataset
-):
-    model = build_small(head=version, norm=norm)
-    losses = training_losses(model, without_boxes(batch))
-    assert losses["bbox_regression"].item() == 0.0
-    sum(losses.values()).backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert gradients
-    assert all(gradient.isfinite().all() for gradient in gradients)
-    if norm == "group":  # P7 is one pixel here: a norm over a single value would raise or erase it
-        losses = training_losses(model, collate([dataset[0]]))
-        assert all(loss.isfinite() for loss in losses.values())
-
-
-@pytest.mark.parametrize("version", [pytest.param("v1", marks=pytest.mark.long), "v2"])
-def test_a_batch_can_be_overfitted(version, build_small, batch):
-    torch.manual_seed(0)
-    model = build_small(backbone="mobilenet_v3_small", head=version, norm="group", head_convs=2)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
-    for _ in range(45):
-        optimiser.zero_grad()
-        losses = training_losses(model, batch)
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-    _, found = validation_losses(model, batch)
-    for image, truth in zip(found, batch.boxes, strict=True):
-        sure = image["boxes"][image["scores"] > 0.3]
-        assert len(sure) >= len(truth)
-        for box in truth:
-            assert box_iou(box[None], sure).max() > 0.5
-        if not len(truth):
-            assert len(sure) == 0
-
-
 @pytest.mark.parametrize(
     ("label", "box", "reason"),
     [
@@ -279,19 +211,6 @@ def test_an_unusable_box_is_refused_with_its_image(label, box, reason, build_sma
     )
     with pytest.raises(InputError, match=rf"image 'empty': box .* label .*{reason}"):
         training_losses(build_small(), bad)
-
-
-def test_bf16_training_is_finite_and_keeps_float32_losses(build_small, make_store, boxes):
-    # Not at 64 px, which no configuration may have: see DetectorDataSettings.
-    store = make_store(96)
-    rows = LesionDataset(store, store.ids, boxes, ("opacity",))
-    batch = collate([rows[row] for row in range(len(rows))])
-    model = build_small(head="v2", image_size=96)
-    with torch.autocast("cpu", torch.bfloat16):
-        losses = training_losses(model, batch)
-    assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    sum(losses.values()).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_a_configurations_keys_are_keywords_of_the_builder():

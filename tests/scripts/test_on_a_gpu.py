@@ -56,7 +56,7 @@ from training.loop import build_optimiser
 from training.run_folder import RunFolder
 
 SIZE = 64
-SMALL = {"resnet18", "mobilenet_v3_small", "squeezenet1_1", "small_cnn", "efficientnet_lite0"}
+SMALL = {"resnet18", "squeezenet1_1"}  # and tests/arms
 PLACE = Placement(1.0, 1.0, 0.0, 0.0)
 
 
@@ -261,7 +261,7 @@ def runs(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=pytest.mark.long if "fp16" in way else ()) for way in WAYS]
+    "way", [pytest.param(way, marks=() if way == "detector" else pytest.mark.long) for way in WAYS]
 )
 def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_path, way):
     config, changes = WAYS[way]
@@ -311,7 +311,10 @@ BATCH_PARTS = {
 }
 
 
-@pytest.mark.parametrize("average", ["training.ema_decay=0", "training.ema_decay=0.9"])
+@pytest.mark.parametrize(
+    "average",
+    [pytest.param("training.ema_decay=0", marks=pytest.mark.long), "training.ema_decay=0.9"],
+)
 @pytest.mark.parametrize("config", STEPS_MAY_WAIT)
 def test_a_step_waits_for_nothing_but_what_is_listed(
     gpu, drawn_set, tmp_path, monkeypatch, config, average
@@ -480,11 +483,11 @@ def test_a_server_that_finds_no_memory_says_so_and_is_ready_once_there_is_some(
 
 VERBS = {
     "predict": "predict {run} --data {data} --out {out} --device cuda",
-    "predict with views": "predict {run} --data {data} --out {out} --device cuda --tta flip",
     "predict an image": "predict {run} {image} --out {out} --device cuda",
     "overlay": "overlay {run} --data {data} --out {out}",
     "tune": "tune {untuned} --data {data}",
 }
+VIEWS = {"predict with views": f"{VERBS['predict']} --tta flip"}
 OF_BOTH = {
     "compare": "compare {runs} --data {data} --out {out} --replicates 100",
     "transfer": "transfer {runs} {data} --out {out} --replicates 100 --positives 2",
@@ -501,6 +504,7 @@ OF_CHILDREN = {  # which run here, one after another
     ("verb", "config"),
     [
         *((verb, config) for verb in VERBS for config in SETTINGS),
+        ("predict with views", "retinanet_quickstart"),
         *((verb, "chexnet_quickstart") for verb in OF_BOTH),
         *(pytest.param(verb, "chexnet_quickstart", marks=pytest.mark.long) for verb in OF_CHILDREN),
     ],
@@ -516,7 +520,7 @@ def test_a_verb_works_on_the_device(gpu, drawn_set, runs, tmp_path, monkeypatch,
         runs[config], tmp_path / "run", ignore=shutil.ignore_patterns("validation")
     )
     gpu.forget_counts()
-    words = {**VERBS, **OF_BOTH, **OF_CHILDREN}[verb].format(
+    words = {**VERBS, **VIEWS, **OF_BOTH, **OF_CHILDREN}[verb].format(
         run=runs[config],
         other=next(run for name, run in runs.items() if name != config),
         runs=" ".join(map(str, runs.values())),

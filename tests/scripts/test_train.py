@@ -185,15 +185,6 @@ def test_last_weights_are_kept_on_request(data, tmp_path, capfd):
     assert "Kept the weights of the last epoch, 2" in capfd.readouterr().err
 
 
-def test_interrupted_and_resumed_run_has_the_same_weights(data, tmp_path, whole):
-    config, out = whole
-    _train_one_epoch_and_interrupt(data, tmp_path / "halves", config)
-    assert not (tmp_path / "halves/run.json").exists()
-    _train(data, tmp_path / "halves", config=config)
-    once, halves = (load_file(f / "model.safetensors") for f in (out, tmp_path / "halves"))
-    assert all(torch.equal(value, halves[name]) for name, value in once.items())
-
-
 def test_ended_run_is_left_as_it_is(data, ended, capsys):
     before = {p: p.stat().st_mtime_ns for p in ended.rglob("*")}
     capsys.readouterr()
