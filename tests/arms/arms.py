@@ -148,7 +148,7 @@ def _detr(name: str, alone: tuple[tuple[str, Any], ...] = _ALONE, **more: Any) -
 
 
 def _classifier(name: str, **more: Any) -> Arm:
-    return Arm(name, "classifier", {"backbone": name}, steps=45, **more)
+    return Arm(name, "classifier", {"backbone": name}, **{"steps": 45} | more)
 
 
 _ALL = [
@@ -176,7 +176,7 @@ _ALL = [
     ),
     _classifier("small_cnn", long=False),
     _classifier("densenet121"),
-    _classifier("mobilenet_v3_small"),
-    _classifier("efficientnet_lite0"),
+    _classifier("mobilenet_v3_small", steps=120),
+    _classifier("efficientnet_lite0", steps=120),
 ]  # fmt: skip
 ARMS = {arm.name: arm for arm in _ALL}

@@ -82,7 +82,8 @@ _OF_EXTRAS = {  # one of its modules, and a command that needs it
     "tensorboard": ("tensorboard", f'{_TRAIN} training.loggers=["tensorboard"]'),
     "wandb": ("wandb", f'{_TRAIN} training.loggers=["wandb"]'),
 }
-_NO_VERB = {"test", "bench", "lite"}  # of lite, each configuration names its package of weights
+# Of lite, each configuration names its package of weights; detr is named by the detector's builder.
+_NO_VERB = {"test", "bench", "lite", "detr"}
 
 
 def test_an_extra_that_is_absent_is_named_before_any_work(tmp_path, monkeypatch, capsys):
