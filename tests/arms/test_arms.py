@@ -99,7 +99,7 @@ def test_a_batch_with_findings_has_a_gradient_everywhere(arm):
 def test_a_batch_is_learned_by_heart(arm, learned):
     if arm.kind == "classifier":  # in training mode: few batches have moved the statistics
         model = copy.deepcopy(learned).train()
-        assert float(sum(arm.losses(model, arm.batch()).values())) < 0.1
+        assert sum(arm.losses(model, arm.batch()).values()).item() < 0.1
         return
     answers = arm.answers(learned, patches())
     *positive, negative = (max([0.0, *answer["scores"].tolist()]) for answer in answers)
