@@ -86,7 +86,7 @@ _NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 }
 
 
-def build_body(name: str, norm: str, **arguments: Any) -> nn.Module:
+def build_body(name: str, norm: str) -> nn.Module:
     """A detector's backbone without pooling and classifier, random, with a kind of normalisation.
 
     It must build on torch's meta device, and its children must be its layers in forward order, but
@@ -98,7 +98,7 @@ def build_body(name: str, norm: str, **arguments: Any) -> nn.Module:
         )
     if norm not in _NORMS:
         raise InputError(f"norm: expected one of {', '.join(_NORMS)}, but got {norm!r}")
-    network = build_network(name, **arguments)
+    network = build_network(name)
     if norm != "batch" and not any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
         raise InputError(
             f"norm: {name} has no batch norm to make {norm}; set model.norm = batch, which leaves "

@@ -111,9 +111,9 @@ else:
             metavar="KEY=VALUE",
             words="Replace a key of the configuration, such as training.epochs=20. "
             f"model.architecture of a detector: {', '.join(DETECTORS)}, or that of an installed "
-            "package (docs/arms.md). model.backbone "
-            f"of a detector: {', '.join(network_names('detector'))}. model.backbone of a "
-            f"classifier: {', '.join(network_names('classifier'))}, timm:NAME.",
+            "package (docs/arms.md). model.backbone of both: timm:NAME; "
+            f"of a detector: {', '.join(network_names('detector'))}; of a "
+            f"classifier: {', '.join(network_names('classifier'))}.",
         ),
     ]
 
