@@ -94,8 +94,11 @@ class StoreModel(nn.Module, ABC):
 
 def shapes_of(layers: nn.Module) -> nn.Module:
     """A copy of a network whose tensors have shapes and no values: to run it computes nothing."""
-    tensors = [*layers.parameters(), *layers.buffers()]
-    return deepcopy(layers, {id(tensor): tensor.to("meta") for tensor in tensors})
+    memo = {
+        id(each): torch.empty(each.shape, dtype=each.dtype, device="meta")
+        for each in (*layers.parameters(), *layers.buffers())
+    }
+    return deepcopy(layers, memo)
 
 
 def measure_layers(layers: nn.Module, size: int) -> list[tuple[str, int, int]]:

@@ -273,9 +273,9 @@ def render_answers(
     )
 
 
-def draw_answers(answers: Sequence[Answer]) -> Figure:
+def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
     """The same as a figure of matplotlib, for notebooks and for `Figure.savefig`."""
-    return as_figure([render_answers(answers)])
+    return as_figure([render_answers(answers, panel=panel)])
 
 
 def name_and_image(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:

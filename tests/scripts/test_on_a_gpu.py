@@ -279,6 +279,7 @@ def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_p
     assert runs[0].info["peak_memory_bytes"] > 0
 
 
+@pytest.mark.long  # tests/training/test_fit.py has it on the processor
 @pytest.mark.parametrize("config", SETTINGS)
 def test_loading_processes_change_nothing_but_the_waiting(gpu, drawn_set, tmp_path, config):
     """They start from a server of their own, and so do not pretend."""
@@ -355,7 +356,9 @@ def test_a_loss_that_is_not_finite_is_told_a_step_late_with_its_own_images(
     assert len(batches) == bad + 2
 
 
-@pytest.mark.parametrize("config", SETTINGS)
+@pytest.mark.parametrize(
+    "config", [pytest.param("retinanet_quickstart", marks=pytest.mark.long), "chexnet_quickstart"]
+)
 def test_the_largest_batch_is_found_in_the_memory_of_the_device(gpu, drawn_set, tmp_path, config):
     out = train_there(drawn_set, tmp_path / "most", config, "training.batch_size=auto")
     assert RunFolder.open(out).info["peak_memory_bytes"] > 0

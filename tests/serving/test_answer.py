@@ -230,9 +230,9 @@ def test_an_image_of_any_shape_is_drawn_beside_each_answer(run, size):
     picture = render_answers([one, one], panel=96)
     assert picture.dtype == np.uint8
     assert picture.shape[1] >= 3 * 64
-    figure = draw_answers([one])
+    figure = draw_answers([one], panel=96)
     width, height = figure.get_size_inches() * figure.dpi
-    single = render_answers([one])
+    single = render_answers([one], panel=96)
     assert (round(height), round(width)) == single.shape[:2]
 
 

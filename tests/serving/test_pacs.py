@@ -29,6 +29,7 @@ pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 from data_prep.contracts.errors import InputError
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE
+from serving.guard import Warned
 from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, _LeftOut
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from serving.pacs.journal import Journal, digest
@@ -293,7 +294,7 @@ def test_what_is_no_chest_radiograph_is_skipped_once(desk, changed, reason):
 
 
 def test_strict_skips_what_a_warning_speaks_against(desk: Desk) -> None:
-    desk.system.warned = ("does not look like a chest X-ray",)
+    desk.system.warned = (Warned("does not look like a chest X-ray"),)
     shelf = Shelf(radiograph())
     assert list(desk.run(shelf, strict=True).tally.skipped.values()) == [desk.system.warned[0]]
     assert shelf.stored == []
