@@ -9,6 +9,7 @@ Example:
     1.0
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
 from cxr_start import require_own_rooms
 
 __version__ = "0.1.0"
+
+# timm's download library asks notebooks for widgets of its own, which nothing here needs.
+warnings.filterwarnings("ignore", "IProgress not found")
 
 _VERBS = (
     "synth", "prepare", "check", "split", "configs", "train", "sweep", "curve",
