@@ -61,7 +61,7 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_090,  # issue 35 in the making: to end below 67_120
+    "lines": 68_090,  # issue 35 brought 912 (no room); 54 of issues 33, 34 left: to be paid back
     "modules": 240,
     "longest module": 529,
     "plumbing, %": 21.7,
