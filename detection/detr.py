@@ -196,7 +196,7 @@ def build_detr(
         norm: As for `detection.retinanet.build_retinanet`.
         n_findings: Findings to tell apart.
         image_size: Side of the pixel store's images, px.
-        queries: Boxes that are looked for in an image.
+        queries: Boxes that are looked for in an image; at most the places of its maps.
         channels: Width of the transformer; a multiple of 32.
         encoder_layers: Layers of the encoder: of the deepest maps, in Deformable DETR of all.
         decoder_layers: Layers of the decoder, each with losses of its own.
@@ -224,6 +224,8 @@ def build_detr(
         embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
         out_indices=[2, 3, 4],
     )  # fmt: skip
+    if architecture != "deformable_detr":  # the best places of all maps are its queries
+        queries = min(queries, sum((image_size // stride) ** 2 for stride in (8, 16, 32)))
     settings: dict[str, Any] = {
         "backbone_config": stub,
         "num_labels": n_findings,
