@@ -20,7 +20,6 @@ from configs.settings import (
     DetectorConfig,
     Section,
     config_class,
-    detector_names,
 )
 from data_prep.contracts.errors import InputError
 
@@ -114,7 +113,9 @@ def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
 
 def _renew(content: dict[str, Any]) -> None:
     """Rename the keys that runs of before November 2026 have, and leave out what is no more."""
-    model, training = (content.get(section, {}) for section in ("model", "training"))
+    model, training = (content.get(section) for section in ("model", "training"))
+    if not isinstance(model, dict) or not isinstance(training, dict):
+        return  # a damaged one, of which the check says what is wrong
     if content.get("kind") == "classifier" and "architecture" in model:
         model["backbone"] = model.pop("architecture")
     if (layers := model.pop("trainable_layers", None)) is not None:
@@ -164,19 +165,22 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], place: str)
         values: By key.
         place: For errors, with ``{}`` for the key.
     """
-    if (architecture := values.get("model.architecture")) in detector_names():
-        settings: Any = config_class("detector", str(architecture)).model_fields["model"].annotation
-        if isinstance(model := content.get("model"), dict):
-            if architecture != model.get("architecture", "retinanet"):
-                content["name"] = architecture  # else a report would call it what it is not
-            content["model"] = {k: v for k, v in model.items() if k in settings.model_fields}
+    key, model = "model.architecture", content.get("model")
+    if key in values and content.get("kind") == "detector" and isinstance(model, dict):
+        architecture, before = str(values[key]), model.get("architecture", "retinanet")
+        config = _config_class("detector", architecture, place.replace("{}", key))
+        settings: Any = config.model_fields["model"].annotation
+        content["model"] = {k: v for k, v in model.items() if k in settings.model_fields}
+        if architecture != before:
+            content["name"] = architecture  # else a report would call it what it is not
     for key, value in values.items():
         *sections, leaf = key.split(".")
         table = content
         for section in sections:
             table = table.setdefault(section, {})
             if not isinstance(table, dict):
-                raise InputError(f"{place.format(key)}: '{section}' is a value, not a section")
+                given = place.replace("{}", key)
+                raise InputError(f"{given}: '{section}' is a value, not a section")
         table[leaf] = value
 
 
@@ -204,13 +208,9 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
         place = "--set kind: on " * ("kind" in overridden) + path
         kinds = ", ".join(f'"{known}"' for known in KINDS)
         raise InputError(f"{place}: kind must be one of {kinds}, got {kind!r}")
-    architecture = model.get("architecture", "retinanet") if isinstance(model, dict) else ""
-    try:
-        settings = config_class(kind, str(architecture) or "retinanet")
-    except ValueError as error:
-        key = "model.architecture"
-        place = f"--set {key}" if key in overridden else f"{path}: {key}"
-        raise InputError(f"{place}: {error}") from None
+    keys_of_model = model if isinstance(model, dict) else {}
+    architecture = str(keys_of_model.get("architecture", "retinanet"))
+    settings = _config_class(kind, architecture, f"{path}: model.architecture")
     try:
         return settings.model_validate(content)
     except ValidationError as error:
@@ -228,6 +228,13 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
             place = f"{' '.join(given)}: on {path}"
         raise InputError(f"{place.removesuffix(': ')}: {rule}")
     raise InputError(f"{place}: {_problem(first, key, settings)}")
+
+
+def _config_class(kind: str, architecture: str, place: str) -> Any:
+    try:
+        return config_class(kind, architecture)
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from None
 
 
 def _problem(error: Mapping[str, Any], key: str, model: type[BaseModel]) -> str:

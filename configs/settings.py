@@ -204,7 +204,8 @@ _ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings` and `build`: 
 
 def detector_names() -> list[str]:
     """Architectures of detectors: those here, and those that installed packages bring."""
-    return [*_DETECTORS, *sorted(entry_points(group=_ENTRY_POINTS).names - _DETECTORS.keys())]
+    here = registry.DETECTORS
+    return [*here, *sorted(entry_points(group=_ENTRY_POINTS).names - set(here))]
 
 
 def foreign_detector(name: str) -> Any:

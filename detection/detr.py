@@ -190,20 +190,8 @@ def build_detr(
 ) -> LesionDetr:
     """Build a detector of the package transformers on a body of ours.
 
-    Args:
-        architecture: Which.
-        backbone: A detector's backbone in `networks.registry`.
-        norm: As for `detection.retinanet.build_retinanet`.
-        n_findings: Findings to tell apart.
-        image_size: Side of the pixel store's images, px.
-        queries: Boxes that are looked for in an image; at most the places of its maps.
-        channels: Width of the transformer; a multiple of 32.
-        encoder_layers: Layers of the encoder: of the deepest maps, in Deformable DETR of all.
-        decoder_layers: Layers of the decoder, each with losses of its own.
-        denoising: Queries made of the true boxes while it learns; Deformable DETR makes none.
-        weights: ``imagenet`` for the body, or None.
-        mean: Mean of the pixels, in [0, 1]; None for what the backbone's weights want.
-        std: Standard deviation, likewise.
+    `configs.settings.RtDetrSettings` says what the keys are; Deformable DETR makes no denoising
+    queries. The others look for no more boxes than their maps have places.
 
     Raises:
         InputError: The package is not installed, an argument is outside its range, or the weights

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from configs.settings import KINDS
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
     SEAL,
@@ -87,7 +88,7 @@ def read_architecture(folder: Path) -> dict[str, Any]:
     path = folder / ARCHITECTURE_FILE
     architecture = read_json(path, "model").get("architecture", {})
     arguments = architecture.get("arguments")
-    if architecture.get("kind") not in ("detector", "classifier") or type(arguments) is not dict:
+    if not isinstance(arguments, dict) or architecture.get("kind") not in KINDS:
         raise InputError(f"{path}: describes no model; was it written by another version?")
     # The names of before November 2026; and a stranger's run, which has weights of its own, must
     # not make this machine fetch others.
@@ -96,7 +97,7 @@ def read_architecture(folder: Path) -> dict[str, Any]:
     old = ("trainable_layers", "weights")
     kept = {key: value for key, value in arguments.items() if key not in old}
     if architecture["kind"] == "detector":
-        kept["architecture"] = architecture["name"]
+        kept["architecture"] = str(architecture.get("name"))
     return architecture | {"arguments": kept}
 
 

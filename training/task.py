@@ -56,7 +56,7 @@ class Start(Checkpoint):
             return cls(weights, state)
         arguments = read_architecture(run.folder)["arguments"]
         findings = tuple(run.started["findings"])
-        return cls(weights, state, findings, arguments["backbone"], arguments, run)
+        return cls(weights, state, findings, arguments.get("backbone"), arguments, run)
 
     public = cached_property(recognise)  # what is known of it, where it is a public checkpoint
 

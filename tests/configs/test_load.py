@@ -1,6 +1,7 @@
 """Configurations: the shipped ones are valid, and every slip gets one helpful line."""
 
 import tomllib
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -306,3 +307,18 @@ def test_configurations_of_before_november_2026_are_renewed():
     assert parse_config(old, "run").model.trainable == 3
     old = dump_config(read_config(find_config("small_cnn"))).replace("backbone =", "architecture =")
     assert parse_config(old, "run").model.backbone == "small_cnn"
+
+
+def test_a_damaged_configuration_of_a_run_is_one_line():
+    for text in ('kind = "classifier"\nmodel = 3', 'kind = "detector"\nmodel = []\ntraining = 1'):
+        with pytest.raises(InputError, match=r"run: .*"):
+            parse_config(text, "run")
+
+
+def test_a_detector_that_cannot_be_imported_is_one_line(monkeypatch):
+    broken = EntryPoint("mine", "no_such_module:Mine", "cxr_compare.detectors")
+    monkeypatch.setattr(
+        "configs.settings.entry_points", lambda group, **by: EntryPoints([broken]).select(**by)
+    )
+    with pytest.raises(InputError, match=r"--set model\.architecture: mine .* cannot be imported"):
+        read_config(find_config("retinanet_small"), ["model.architecture=mine"])

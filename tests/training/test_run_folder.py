@@ -217,9 +217,13 @@ def test_a_missing_batch_norm_counter_is_no_error(net):
         ({"kind": "classifier", "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
         ({"kind": "classifier", "arguments": {"width": 3}}, "weights of another architecture"),
         ({"kind": "classifier", "arguments": {"width": 10**9}}, "weights of another architecture"),
-        ({"kind": "classifier", "arguments": {"width": 10**30}}, "a number that is none, or too l"),
+        (
+            {"kind": "classifier", "arguments": {"width": 10**30}},
+            "a number that is none, or too large",
+        ),
         ({"kind": "classifier", "arguments": {"width": -1}}, "negative dimension"),
         ({}, "describes no model"),
+        (3, "architecture must be an object"),
     ],
 )
 def test_another_architecture_is_refused_in_one_line(architecture, message, net, tmp_path):
