@@ -81,7 +81,7 @@ class LesionDetr(Detector):
         self._loss = network.loss_function
         network.loss_function = _hand_on
         self.network = network
-        _name_shared_weights_once(network)
+        _share_layers(network)
 
     @property
     def body(self) -> nn.Module:
@@ -153,11 +153,18 @@ class LesionDetr(Detector):
         return to_tensors(shown[(-shown.scores).argsort(kind="stable")])
 
 
-def _name_shared_weights_once(network: nn.Module) -> None:
-    """Leave second names of shared weights out of the state, which a file could not hold."""
+def _share_layers(network: nn.Module) -> None:
+    """Make layers that share weights one layer, and name it once in the state, as files want it.
+
+    Weights alone would be shared no longer where a move to a device makes new parameters.
+    """
     once = {weight: name for name, weight in network.named_parameters()}
     every = network.named_parameters(remove_duplicate=False)
     second = {name: once[weight] for name, weight in every if once[weight] != name}
+    for name, first in second.items():
+        parent, _, layer = name.rpartition(".")[0].rpartition(".")
+        shared = network.get_submodule(first.rpartition(".")[0])
+        setattr(network.get_submodule(parent), layer, shared)
 
     def leave_out(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
         for name in second:

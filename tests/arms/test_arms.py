@@ -264,10 +264,7 @@ def test_cost_and_the_largest_batch_are_measured(arm):
     assert found == 2
 
 
-def test_a_gpu_answers_and_learns_as_the_processor(arm, learned, request):
-    if arm.name == "deformable_detr":
-        reason = "its class layers share weights, and the pretended GPU makes copies of them"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_a_gpu_answers_and_learns_as_the_processor(arm, learned):
     batch = arm.batch()
     model = arm.build(**dict(arm.alone))
     _without_chance(model)
