@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import (
     folder_lock,
     make_folder,
@@ -14,7 +14,6 @@ from data_prep.contracts.folders import (
     require_only,
     write_json,
 )
-from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import numpy as np
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import make_folder
-from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet

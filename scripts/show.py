@@ -9,9 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import read_json
-from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import (
     MARKERS,
     KindName,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-from data_prep.contracts.errors import InputError, require_packages
+from data_prep.contracts.errors import InputError, counted, require_packages
 from data_prep.contracts.folders import folder_lock, provenance, require_only, write_json
-from data_prep.contracts.words import counted
 from scripts import console
 from scripts.child_processes import Command, Running, follow_parent, run_commands
 from scripts.cluster import open_machines

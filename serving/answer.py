@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import inert_cell
-from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
 from evaluation.metrics.metric import listing, policy_words, score_words

@@ -17,10 +17,9 @@ from typing import IO, Any, overload
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, Terminal, counted
 from data_prep.contracts.folders import make_folder
 from data_prep.contracts.tables import inert_cell
-from data_prep.contracts.words import Terminal, counted
 from data_prep.images.dicom_header import starts_like_dicom
 from data_prep.store.decode import LooseImage, read_loose
 from data_prep.work.local_copies import open_image

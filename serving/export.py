@@ -7,9 +7,8 @@ from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance, read_json, whole_folder, write_json
-from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
 from data_prep.work.object_store import recorded_path

@@ -15,8 +15,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from data_prep.contracts.boxes import Boxes, box_iou
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.pixel_store import PixelSource

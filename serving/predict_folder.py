@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, Terminal, counted
 from data_prep.contracts.folders import atomic_path, provenance, read_json
 from data_prep.contracts.tables import write_table
-from data_prep.contracts.words import Terminal, counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts

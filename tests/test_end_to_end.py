@@ -86,7 +86,7 @@ def link_rsna_slice(source: Path, folder: Path, n_each: int = 20) -> None:
 def blank_drawings() -> Iterator[None]:
     """In this process no plots and no figures are drawn: the quickstart draws them all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.plots._save", lambda figure, path: path.touch())
+        patch.setattr("training.run._save_figure", lambda figure, path: path.touch())
         patch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
         yield
 

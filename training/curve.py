@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from configs.load import dump_config, find_config, first_difference, parse_config, read_config
 from configs.settings import KINDS
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import make_folder, record_of_same, write_text
-from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import patient_groups
 from data_prep.splits.add_split import add_nested_parts, draw_nested_parts
 from data_prep.store.dataset import DataSet, Target

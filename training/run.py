@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from configs.settings import Config
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import Terminal, counted
+from data_prep.contracts.errors import InputError, Terminal, counted
+from data_prep.contracts.folders import atomic_path
 from data_prep.work.pool import cpu_count
 from training.batch_size import Hardware, available_memory, largest_share
 from training.cost import PeakMemory, count_parameters, describe_device
@@ -19,7 +27,6 @@ from training.fit import FitResult, fit
 from training.loading import BatchLoader, SeededSampler, is_out_of_memory, require_loaded
 from training.loggers import build_loggers, metrics_of
 from training.loop import has_live_batch_norm
-from training.plots import draw_batch, draw_curves
 from training.processes import Rank, gather
 from training.run_folder import RunFolder, save_architecture, save_model
 from training.task import TrainingTask
@@ -29,6 +36,9 @@ _STEPS = 8  # an epoch keeps at least as many
 _MUCH = 0.1  # of an epoch's learning: more of it without a batch is told
 _SHARE = 0.8  # of the free memory: the system and the loaders need some
 _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
+_MOST_DRAWN = 16  # images of an example batch
+_TRAIN, _VAL, _BOX = "#0072b2", "#d55e00", "#ffd92f"  # told apart by colour-blind eyes too
+_LINES = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 
 def choose_batch_size(
@@ -140,7 +150,7 @@ def complete_run(
     if first:
         batch = _first_batch(task, int(how.batch_size), how.seed, task.draw_weights)
         captions, boxes = task.describe(batch)
-        draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
+        _draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
         # Now: of a training that diverges the best weights are of use only with these beside them.
         save_architecture(task.model, run.folder)
         task.model.preprocess.to_json(run.folder / "preprocess.json")
@@ -153,7 +163,7 @@ def complete_run(
     save_model(task.model, run.folder)
     parameters, learned = count_parameters(task.model)
     best = result.best_epoch
-    draw_curves(result.history, run.folder / "curves.png", monitor=how.monitor, best_epoch=best)
+    _draw_curves(result.history, run.folder / "curves.png", monitor=how.monitor, best_epoch=best)
     best_figures = metrics_of(next(row for row in result.history if row["epoch"] == best))
     run.complete(
         {
@@ -259,3 +269,73 @@ def _line(row: dict[str, Any], epochs: int, loaders: int) -> str:
         f"validation {row['val_loss']:.3f}  {figures}  ({row['seconds']:.0f} s"
         f"{more if waited > _MUCH else ''})"
     )
+
+
+def _draw_curves(
+    history: Sequence[dict[str, Any]], path: Path, *, monitor: str, best_epoch: int
+) -> None:
+    """Draw losses and metrics by epoch as a PNG, the kept epoch marked."""
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, metrics = figure.subplots(1, 2)
+    marker = "o" if len(history) == 1 else ""  # one point makes no line
+    for name, label, colour in (
+        ("train_loss", "training", _TRAIN),
+        ("val_loss", "validation", _VAL),
+    ):
+        losses.plot(epochs, [r[name] for r in history], color=colour, label=label, marker=marker)
+    losses.set_ylim(bottom=0)
+    _finish_axes(losses, "Loss", best_epoch)
+    for name, colour in zip(metrics_of(history[0]), _LINES, strict=False):
+        bold = 2.2 if name == monitor else 1.2
+        values = [row[name] for row in history]
+        metrics.plot(epochs, values, color=colour, label=name, lw=bold, marker=marker)
+    metrics.set_ylim(-0.02, 1.02)
+    _finish_axes(metrics, "Validation metrics", best_epoch)
+    _save_figure(figure, path)
+
+
+def _finish_axes(axes: Axes, title: str, best_epoch: int) -> None:
+    axes.axvline(best_epoch, color="0.4", lw=1, ls=":", label=f"kept: epoch {best_epoch}")
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def _draw_batch(
+    images: np.ndarray,
+    captions: Sequence[str],
+    path: Path,
+    *,
+    boxes: Sequence[np.ndarray] | None = None,
+) -> None:
+    """Draw at most 16 images of a batch as the model gets them: augmented, with their boxes.
+
+    Of images, uint8 ``(B, S, S)``, a caption each, drawn above it and not in it, and per image
+    ``xyxy`` in store px, ``(N, 4)``; None for a classifier.
+    """
+    shown = min(len(images), _MOST_DRAWN)
+    columns = min(4, shown)
+    rows = math.ceil(shown / columns)
+    figure = Figure(figsize=(2.8 * columns, 3.05 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for row, axes in zip(range(shown), grid, strict=False):
+        # Continuous edges: pixel i covers i to i + 1, as box coordinates do.
+        height, width = images[row].shape
+        axes.imshow(images[row], cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+        axes.set_title(captions[row], fontsize=8)
+        for x1, y1, x2, y2 in () if boxes is None else boxes[row]:
+            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=_BOX, lw=1.5))
+    _save_figure(figure, path)
+
+
+def _save_figure(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from data_prep.audit.audit import AUDIT, Audit
+from data_prep.contracts.errors import counted
 from data_prep.contracts.tables import is_member, read_table
-from data_prep.contracts.words import counted
 from data_prep.splits.add_split import count_roles, role_lines
 from data_prep.store.dataset import DataSet
 

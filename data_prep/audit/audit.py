@@ -31,9 +31,8 @@ from data_prep.audit.copies import (
     text_suspects,
 )
 from data_prep.audit.counts import count_prevalence, describe_images, expected_image_leak
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet

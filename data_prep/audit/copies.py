@@ -17,8 +17,8 @@ from data_prep.audit.checks import (
     find_duplicates,
     judged,
 )
+from data_prep.contracts.errors import counted
 from data_prep.contracts.tables import is_member
-from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import ImageReader, open_reader
 from data_prep.images.image_facts import TEXT_LINE_CHARACTERS

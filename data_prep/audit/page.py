@@ -28,12 +28,11 @@ from data_prep.audit.copies import (
     thumbnail,
 )
 from data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance, write_text
 from data_prep.contracts.pages import template_environment
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import write_csv
-from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import (
     CERTAIN_DISTANCE,
     NEAR_CORRELATION,

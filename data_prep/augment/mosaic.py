@@ -8,8 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 
 N_TILES = 4

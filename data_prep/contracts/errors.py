@@ -1,11 +1,18 @@
-"""The one exception that means "your input, not our bug"."""
+"""The one exception that means "your input, not our bug", and the words of other messages."""
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 _MOST_CHARACTERS = 2_000
 _LONG = re.compile(r"[^\s/]{300,}")  # no name of a file has as many signs
+_SINGULAR_VERBS = {
+    "have": "has", "are": "is", "were": "was", "do": "does", "carry": "carries",
+    "come": "comes", "occur": "occurs", "appear": "appears",
+}  # fmt: skip
+_IRREGULAR = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "copies"}
 
 
 class InputError(ValueError):
@@ -27,16 +34,12 @@ class InputError(ValueError):
     def __init__(self, message: str, *, full_disk: bool = False) -> None:
         self.full_disk = full_disk  # the same command goes on where there is room again
         # Messages quote what is in files: it must neither break the line nor steer the terminal.
-        message = _clipped(message)
+        # An id or a cell of hundreds of signs shows its beginning and end alone.
+        message = _LONG.sub(lambda long: f"{long[0][:60]}...{long[0][-20:]}", message)
         if len(message) > _MOST_CHARACTERS:
             message = f"{message[: _MOST_CHARACTERS // 2]} ... {message[-_MOST_CHARACTERS // 4 :]}"
         shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
         super().__init__("".join(shown))
-
-
-def _clipped(text: str) -> str:
-    """A text whose ids and cells of hundreds of signs show their beginning and end alone."""
-    return _LONG.sub(lambda long: f"{long[0][:60]}...{long[0][-20:]}", text)
 
 
 def require_packages(asked: str, extra: str, modules: Sequence[str]) -> None:
@@ -48,3 +51,38 @@ def require_packages(asked: str, extra: str, modules: Sequence[str]) -> None:
                 f"{asked}: {name.replace('_', '-')} is not installed; pip install "
                 f"'cxr-compare[{extra}]'"
             )
+
+
+def counted(count: int, noun: str, verb: str = "") -> str:
+    """A number with its noun in the singular or the plural."""
+    said = verb if count != 1 or not verb else _SINGULAR_VERBS[verb]
+    return f"{count:,} {noun if count == 1 else _plural(noun)}{' ' * bool(verb)}{said}"
+
+
+def counted_phrase(count: int, phrase: str) -> str:
+    """A number with a phrase that begins with a noun in the plural, and maybe its verb."""
+    if count != 1:
+        return f"{count:,} {phrase}"
+    noun, space, rest = phrase.partition(" ")
+    singulars = {many: one for one, many in _IRREGULAR.items()}
+    verb, gap, end = rest.partition(" ")
+    rest = f"{_SINGULAR_VERBS.get(verb, verb)}{gap}{end}"
+    return f"1 {singulars.get(noun, noun.removesuffix('s'))}{space}{rest}"
+
+
+def _plural(noun: str) -> str:
+    """A noun in the plural."""
+    rest, space, last = noun.rpartition(" ")
+    return f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"
+
+
+class Terminal(Protocol):
+    """Shows lines and progress; the module `scripts.console` is one."""
+
+    def say(self, text: str = "") -> None:
+        """Show a line."""
+
+    def progress(
+        self, description: str, total: int | None
+    ) -> AbstractContextManager[Callable[..., None]]:
+        """Show how far a block is; gives a function to call with how many are done."""

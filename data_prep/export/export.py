@@ -11,12 +11,11 @@ from typing import Any
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import require_free_space, whole_folder
 from data_prep.contracts.pages import template_environment
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import is_member
-from data_prep.contracts.words import counted
 from data_prep.export.content import (
     MISREAD,
     AnnotationContent,

@@ -27,10 +27,9 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted_phrase
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_text_csv
-from data_prep.contracts.words import counted_phrase
 from data_prep.formats.coco import read_json_file
 from data_prep.formats.csv_tables import TABLE
 from data_prep.formats.cxr_extension import to_edges

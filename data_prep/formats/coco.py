@@ -25,9 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.words import counted
 from data_prep.formats.cxr_extension import (
     KEY,
     plain_facts,

@@ -18,9 +18,8 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.tables import is_member, read_text_csv, to_numbers
-from data_prep.contracts.words import counted
 from data_prep.formats.source import (
     NO_PIXELS,
     Format,

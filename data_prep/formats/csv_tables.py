@@ -26,7 +26,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER, ROLES
 from data_prep.contracts.tables import (
     empty_table,
@@ -36,7 +36,6 @@ from data_prep.contracts.tables import (
     renamed,
     to_numbers,
 )
-from data_prep.contracts.words import counted
 from data_prep.formats.label_files import STATE_WORDS, ImageIndex, in_name_space, stated_tables
 from data_prep.formats.readers import ROW
 from data_prep.formats.source import (

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.errors import counted
 from data_prep.contracts.tables import is_member
-from data_prep.contracts.words import counted
 from data_prep.formats.source import (
     Format,
     SourceBuilder,

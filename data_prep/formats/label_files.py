@@ -23,10 +23,9 @@ import pandas as pd
 import pydicom
 from PIL import Image, UnidentifiedImageError
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted, counted_phrase
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
 from data_prep.contracts.tables import is_member
-from data_prep.contracts.words import counted, counted_phrase
 from data_prep.formats.cxr_extension import LabelRows
 from data_prep.formats.readers import ROW, with_reference
 from data_prep.formats.source import (

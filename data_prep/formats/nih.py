@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.tables import (
     empty_table,
     first_line,
@@ -23,7 +23,6 @@ from data_prep.contracts.tables import (
     refuse_line,
     to_numbers,
 )
-from data_prep.contracts.words import counted
 from data_prep.formats.label_files import read_lines
 from data_prep.formats.source import (
     NO_PIXELS,

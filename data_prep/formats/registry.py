@@ -17,7 +17,7 @@ from data_prep.formats.annotation_tools import CVAT, LABEL_STUDIO
 from data_prep.formats.coco import COCO
 from data_prep.formats.covid import COVID_SETS
 from data_prep.formats.csv_tables import CSV, TABLE
-from data_prep.formats.dicom_folder import DICOM
+from data_prep.formats.dicom_folder import DICOM, SR
 from data_prep.formats.kermany import KERMANY
 from data_prep.formats.nih import NIH
 from data_prep.formats.rsna import RSNA
@@ -28,7 +28,6 @@ from data_prep.formats.source import (
     SourceTables,
     WrongFormatError,
 )
-from data_prep.formats.structured_reports import SR
 from data_prep.formats.vindr import VINDR
 from data_prep.formats.voc import VOC
 from data_prep.formats.yolo import YOLO

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import is_member, refuse_line, renamed, to_numbers
-from data_prep.contracts.words import counted
 from data_prep.formats.label_files import (
     NO_FINDING,
     STATE_WORDS,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import (
     empty_table,
@@ -24,7 +24,6 @@ from data_prep.contracts.tables import (
     renamed,
     to_numbers,
 )
-from data_prep.contracts.words import counted
 from data_prep.formats.label_files import STATE_WORDS, image_size
 from data_prep.formats.readers import ROW, with_reference
 from data_prep.formats.source import (

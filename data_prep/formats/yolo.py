@@ -21,8 +21,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.formats.cxr_extension import KEY, read_set_facts
 from data_prep.formats.label_files import (
     ImageIndex,

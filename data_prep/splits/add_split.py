@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import folder_lock, make_folder, read_json, write_json
 from data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from data_prep.contracts.tables import (
@@ -23,7 +23,6 @@ from data_prep.contracts.tables import (
     to_numbers,
     write_table,
 )
-from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import (
     NearDuplicates,
     key_columns,

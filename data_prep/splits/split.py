@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.tables import is_member
-from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import key_columns, patient_groups
 
 Labels = pd.Series | pd.DataFrame | None

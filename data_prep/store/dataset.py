@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, Terminal, counted
 from data_prep.contracts.folders import read_json
 from data_prep.contracts.schemas import (
     FINGERPRINTS,
@@ -29,13 +29,11 @@ from data_prep.contracts.tables import (
     require_members,
     stored_table,
 )
-from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.local_copies import local_folder, open_image
 from data_prep.work.object_store import path_of
 
 if TYPE_CHECKING:
-    from data_prep.contracts.words import Terminal
     from data_prep.store.pixel_store import PixelStore
     from data_prep.work.pool import Engine
 

@@ -9,9 +9,8 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import MADE_BY
-from data_prep.contracts.words import counted
 from data_prep.work.object_store import path_of
 
 KindName = Literal[

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.lib import format as npy_format
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import (
     disk_errors,
     folder_lock,
@@ -35,7 +35,6 @@ from data_prep.contracts.folders import (
     write_json,
 )
 from data_prep.contracts.tables import empty_table, frame_digest, read_table, write_table
-from data_prep.contracts.words import counted
 from data_prep.store.decode import DecodeTask, decode_all
 from data_prep.store.preprocess import Placement, store_spec
 from data_prep.work.local_copies import fetch_shard

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import (
     folder_lock,
     make_folder,
@@ -33,7 +33,6 @@ from data_prep.contracts.tables import (
     typed_table,
     write_table,
 )
-from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.local_copies import local_folder
 

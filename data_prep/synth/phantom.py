@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import (
     folder_lock,
     make_folder,
@@ -21,7 +21,6 @@ from data_prep.contracts.folders import (
     write_json,
 )
 from data_prep.contracts.tables import write_csv
-from data_prep.contracts.words import counted
 from data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
 from data_prep.synth.files import (
     FLAWS_CSV,

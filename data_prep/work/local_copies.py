@@ -28,9 +28,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import LOCK, make_folder, write_text
-from data_prep.contracts.words import counted
 from data_prep.work import object_store
 from data_prep.work.object_store import (
     Stored,

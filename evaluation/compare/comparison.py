@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from data_prep.audit.audit import split_errors
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import counted
 from data_prep.store.dataset import Target
 from evaluation.boxes.box_metrics import FrocCurve
 from evaluation.compare.claims import GoalResult, Setting, Verdict, holm

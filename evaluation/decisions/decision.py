@@ -12,8 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import InputError, counted
 from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.boxes.matching import BoxPairs

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.tables import positions
-from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import SeenImages, patient_groups
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import counted
 from evaluation.boxes.map_boxes import upsample
 from evaluation.metrics.metric import score_words
 

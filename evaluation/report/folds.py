@@ -14,10 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance, read_json, write_json, write_text
 from data_prep.contracts.tables import read_table, write_csv
-from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import REPORT_MARKER, require_kind
 from data_prep.work.object_store import shown
 from evaluation.metrics.metric import ALL, DASH, number, policy_words, span_words

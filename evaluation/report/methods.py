@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import counted
 from data_prep.store.dataset import DataSet
 from evaluation.boxes.map_boxes import cell_words
 from evaluation.compare.comparison import Comparison

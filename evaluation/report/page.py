@@ -13,8 +13,8 @@ from typing import Any
 
 from jinja2 import Environment
 
+from data_prep.contracts.errors import counted
 from data_prep.contracts.pages import template_environment
-from data_prep.contracts.words import counted
 from evaluation.metrics.metric import ends_words, listing, number, policy_words, score_words
 from evaluation.statistics.bootstrap import Interval
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import InputError, counted
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import EXPLORATORY

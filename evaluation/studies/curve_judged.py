@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.store.predictions import Predictions
 from evaluation.compare.protocol import log_use
 from evaluation.compare.scorecard import Scorecard

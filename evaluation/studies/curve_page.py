@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import counted
 from evaluation.metrics.metric import DASH, listing, p_words
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.report.files import study_files

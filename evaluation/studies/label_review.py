@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.words import counted
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.formats.readers import same_lesions
 from data_prep.store.dataset import DataSet, Target

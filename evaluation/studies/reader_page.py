@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.errors import counted
 from data_prep.contracts.folders import provenance
-from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.metric import DASH, listing, number, p_words, span_words
 from evaluation.report.page import Table

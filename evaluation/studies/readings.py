@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import read_text_csv, refuse_line
-from data_prep.contracts.words import counted
 from data_prep.store.predictions import Predictions, is_predictions_folder
 from evaluation.boxes.matching import HitRule
 from evaluation.decisions.test_set import SystemOutput, TestSet

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance, read_json, require_only, write_json
-from data_prep.contracts.words import counted
 from evaluation.report.plot import (
     Axis,
     Chart,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from data_prep.contracts.errors import counted
 from data_prep.contracts.folders import write_text
-from data_prep.contracts.words import counted
 from evaluation.metrics.metric import number
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.studies.study_page import Section, ShownChart, StudyPage

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.words import counted
+from data_prep.contracts.errors import counted
 from data_prep.store.predictions import Predictions
 from evaluation.compare.claims import holm
 from evaluation.compare.protocol import log_use

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.contracts.errors import counted
 from data_prep.contracts.folders import provenance
-from data_prep.contracts.words import counted
 from evaluation.metrics.metric import DASH, listing, number, p_equation, policy_words, span_words
 from evaluation.metrics.registry import metric_title
 from evaluation.report.page import Table, figure_words

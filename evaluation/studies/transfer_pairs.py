@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import read_json
-from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.decision import Decision

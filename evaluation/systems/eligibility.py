@@ -9,10 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import read_json
 from data_prep.contracts.tables import require_members
-from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.work.object_store import path_of

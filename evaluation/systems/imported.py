@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted, counted_phrase
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import is_member
-from data_prep.contracts.words import counted, counted_phrase
 from data_prep.export.content import file_stems
 from data_prep.formats.label_files import read_lines
 from data_prep.formats.source import finding_name

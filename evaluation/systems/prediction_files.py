@@ -17,12 +17,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import atomic_path, make_folder, write_text
 from data_prep.contracts.pages import template_environment
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import read_text_csv, write_csv
-from data_prep.contracts.words import counted
 from data_prep.formats.coco import read_json_file
 from data_prep.formats.label_files import read_lines
 from data_prep.formats.yolo import read_class_names

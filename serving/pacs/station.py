@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 
 from pydicom.dataset import Dataset
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import Terminal, counted
+from data_prep.contracts.errors import InputError, Terminal, counted
 from data_prep.images.decoded_image import DecodedImage
 from data_prep.images.dicom_header import header_facts, why_no_radiograph
 from data_prep.images.image import read_image

@@ -24,7 +24,7 @@ from detection.model import build_detector
 from detection.weights import start_from as start_detector
 from networks.checkpoints import Checkpoint
 from networks.registry import DETECTORS
-from serving.tta import MultiViewDetector
+from serving.trained_model import MultiViewDetector
 from tests.arms.arms import ARMS, BOXES, SIZE, Arm, patches
 from tests.memory_store import ImageStore
 from tests.pretended_device import pretended_cuda

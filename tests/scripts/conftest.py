@@ -17,7 +17,7 @@ def blank_plots() -> Iterator[None]:
     The whole runs of ``test_train.py`` are drawn, as are those of ``scripts/quickstart``.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.plots._save", _touch)
+        patch.setattr("training.run._save_figure", _touch)
         patch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
         yield
 

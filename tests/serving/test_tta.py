@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from data_prep.augment.views import parse_views
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_detector
-from serving.trained_model import TrainedModel
-from serving.tta import MultiViewDetector
+from serving.trained_model import MultiViewDetector, TrainedModel
 from training.cost import count_flops
 
 SIZE = 96
