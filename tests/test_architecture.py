@@ -61,21 +61,21 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_096,  # issue 35 in the making: to end below 67_120
-    "modules": 240,
+    "lines": 67_986,  # issue 35 in the making: to end below 67_120
+    "modules": 236,
     "longest module": 529,
     "plumbing, %": 21.7,
     "names used outside their subfolder": 533,
-    "public names": 1_049,
-    "modules importing more than 16 others": 5,
+    "public names": 1_047,
+    "modules importing more than 16 others": 3,
     "imports inside functions": 121,
     "functions over 80 lines": 0,
-    "modules with at most one importer": 74,
-    "lines of tests": 54_865,
+    "modules with at most one importer": 72,
+    "lines of tests": 54_864,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 8,
     "files that a setting passes to the optimiser": 6,
-    "files that a score passes": 64,
+    "files that a score passes": 62,
     "visits of a score to files": 370,
 }
 
