@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance, read_json, write_json, write_text
 from data_prep.contracts.tables import read_table, write_csv
 from data_prep.store.folder_kinds import REPORT_MARKER, require_kind
 from data_prep.work.object_store import shown
+from evaluation.compare.claims import holm
 from evaluation.metrics.metric import ALL, DASH, number, policy_words, span_words
 from evaluation.metrics.registry import METRICS, family, metric_title
 from evaluation.overlays.shapes import system_colour
@@ -85,8 +87,12 @@ class Folds:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Mean, spread and interval of every figure, see `_summarised`."""
-        return _summarised(self.figures)
+        """Mean, spread and interval of every figure; of the pairs of systems p by Holm, too."""
+        table = _summarised(self.figures)
+        p_values = table.pop("p")
+        pairs = table["system"].isin([f"{a} - {b}" for a, b in combinations(self.systems, 2)])
+        adjusted = p_values[pairs].groupby([table[key] for key in KEYS if key != "system"])
+        return table.assign(p_holm=adjusted.transform(lambda p: np.array(holm(list(p.fillna(1.0))))))
 
     def to_markdown(self) -> str:
         """The headline figures, a row a system and a row a contrast with the first."""
@@ -97,6 +103,7 @@ class Folds:
         for system in [*self.systems, *contrasts]:
             cells = [_cell(self.table, system, *figure) for figure in headlines]
             lines.append(f"| {system} | " + " | ".join(cells) + " |")
+        lines += ["", *(self._pairs(*figure) for figure in headlines if len(self.systems) > 1)]
         k = len(self.folders)
         return (
             "\n".join(lines) + f"\n\nMean over {k} folds ({sum(self.n_images):,} test images in "
@@ -104,6 +111,16 @@ class Folds:
             f"it learns from {k - 1}/{k} of their patients. Folds share training images, so it is "
             "wider than the t interval of independent values (Nadeau and Bengio 2003).\n"
         )
+
+    def _pairs(self, metric: str, policy: str) -> str:
+        """Which pairs of systems differ in a figure, as a line of a list."""
+        rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
+        found = rows[rows["p_holm"] < 1 - LEVEL]
+        named = [
+            f"{row.system} {number(row.mean)} (p {number(row.p_holm)})" for row in found.itertuples()
+        ]
+        shown = "; ".join(named) if named else "none"
+        return f"- {_title(metric, policy)}: pairs shown to differ, of {len(rows)} (Holm): {shown}"
 
     def write(self, out: Path) -> None:
         """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
@@ -169,8 +186,9 @@ def _summarised(figures: pd.DataFrame) -> pd.DataFrame:
     note = missing.map(lambda n: f"undefined in {n} of {n_folds} folds" if n else "")
     values.columns = [f"fold_{n + 1}" for n in range(n_folds)]
     low, high = np.maximum(mean - half, -most), np.minimum(mean + half, most)
+    p_values = 2 * stdtr(n_folds - 1, -(mean / error).abs())
     table = pd.DataFrame({"mean": mean, "sd": spread, "ci_low": low, "ci_high": high}).assign(
-        n_folds=n_folds, note=note
+        n_folds=n_folds, note=note, p=p_values
     )
     return table.join(values).reset_index()
 
@@ -196,11 +214,17 @@ def _title(metric: str, policy: str) -> str:
     return metric_title(metric) + (f", {policy_words(policy)}" if policy else "")
 
 
-def _row(table: pd.DataFrame, system: str, metric: str, policy: str) -> pd.Series | None:
+def _of_figure(table: pd.DataFrame, metric: str, policy: str) -> pd.DataFrame:
+    """Rows of all images together, of the unit that stands first."""
     rows = table[
-        (table["system"] == system) & (table["metric"] == metric) & (table["policy"] == policy)
-        & (table["subgroup"] == ALL)
-    ]  # fmt: skip
+        (table["metric"] == metric) & (table["policy"] == policy) & (table["subgroup"] == ALL)
+    ]
+    return rows.drop_duplicates("system")
+
+
+def _row(table: pd.DataFrame, system: str, metric: str, policy: str) -> pd.Series | None:
+    rows = _of_figure(table, metric, policy)
+    rows = rows[rows["system"] == system]
     return None if rows.empty else rows.iloc[0]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
@@ -15,6 +16,9 @@ from evaluation.report.folds import Folds
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 
 
+PAIRS = {"A - B": (0.10, 0.11, 0.10), "A - C": (0.10, -0.02, 0.03), "B - C": (0.001, 0.0, -0.06)}
+
+
 def write_report(folder, position, systems=("A", "B"), patients=None, **changes):
     row = {"target": "opacity", "unit": "image", "subgroup": "all", "policy": ""}
     rows = [
@@ -22,6 +26,9 @@ def write_report(folder, position, systems=("A", "B"), patients=None, **changes)
         for system in systems
         for metric, values in FIGURES.items()
     ]
+    if len(systems) == 3:
+        pairs = [{"system": pair, "estimate": values[position]} for pair, values in PAIRS.items()]
+        rows += [row | {"metric": "auroc"} | pair for pair in pairs]
     rows.append(rows[0] | {"metric": "tp", "estimate": 3.0})
     data_set = {"content_id": "c", "labels_id": "l", "split": f"cv-{position}"}
     payload = {
@@ -62,6 +69,22 @@ def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_says_so(reports):
     assert np.isnan(row["mean"])
     assert np.isnan(row["ci_low"])
     assert row["note"] == "undefined in 1 of 3 folds"
+
+
+def test_pairs_that_differ_are_told_by_holm_over_all_pairs(tmp_path):
+    folders = [write_report(tmp_path / str(n), n, ("A", "B", "C")) for n in range(3)]
+    folds = Folds.read(folders)
+    narrower = np.sqrt((1 / 3) / (1 / 3 + 1 / 2))  # Nadeau and Bengio 2003
+    statistics = [stats.ttest_1samp(values, 0).statistic * narrower for values in PAIRS.values()]
+    p_values = 2 * stats.t.sf(np.abs(statistics), 2)
+    adjusted = multipletests(p_values, method="holm")[1]
+    table = folds.table.set_index(["system", "metric"])["p_holm"]
+    assert [table[pair, "auroc"] for pair in PAIRS] == pytest.approx(list(adjusted))
+    assert np.isnan(table["A", "auroc"])
+    shown = [pair for pair, p in zip(PAIRS, adjusted, strict=True) if p < 0.05]
+    assert shown == ["A - B"]
+    line = f"- AUROC: pairs shown to differ, of 3 (Holm): A - B 0.103 (p {adjusted[0]:.3f})\n"
+    assert line in folds.to_markdown()
 
 
 def test_counts_have_no_mean(reports):
