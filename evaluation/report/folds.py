@@ -91,8 +91,8 @@ class Folds:
         table = _summarised(self.figures)
         p_values = table.pop("p")
         pairs = table["system"].isin([f"{a} - {b}" for a, b in combinations(self.systems, 2)])
-        adjusted = p_values[pairs].groupby([table[key] for key in KEYS if key != "system"])
-        return table.assign(p_holm=adjusted.transform(lambda p: np.array(holm(list(p.fillna(1.0))))))
+        families = p_values[pairs].fillna(1.0).groupby([table[k] for k in KEYS if k != "system"])
+        return table.assign(p_holm=families.transform(lambda family: np.array(holm([*family]))))
 
     def to_markdown(self) -> str:
         """The headline figures, a row a system and a row a contrast with the first."""
@@ -116,10 +116,9 @@ class Folds:
         """Which pairs of systems differ in a figure, as a line of a list."""
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
         found = rows[rows["p_holm"] < 1 - LEVEL]
-        named = [
-            f"{row.system} {number(row.mean)} (p {number(row.p_holm)})" for row in found.itertuples()
-        ]
-        shown = "; ".join(named) if named else "none"
+        named = [f"{pair.system} {number(pair.mean)} (p {number(pair.p_holm)})"
+                 for pair in found.itertuples()]  # fmt: skip
+        shown = "; ".join(named) or "none"
         return f"- {_title(metric, policy)}: pairs shown to differ, of {len(rows)} (Holm): {shown}"
 
     def write(self, out: Path) -> None:
