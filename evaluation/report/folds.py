@@ -21,7 +21,7 @@ from data_prep.contracts.tables import read_table, write_csv
 from data_prep.store.folder_kinds import REPORT_MARKER, require_kind
 from data_prep.work.object_store import shown
 from evaluation.compare.claims import holm
-from evaluation.metrics.metric import ALL, DASH, number, policy_words, span_words
+from evaluation.metrics.metric import ALL, DASH, number, p_words, policy_words, span_words
 from evaluation.metrics.registry import METRICS, family, metric_title
 from evaluation.overlays.shapes import system_colour
 from evaluation.report.files import DECISIONS
@@ -103,7 +103,7 @@ class Folds:
         for system in [*self.systems, *contrasts]:
             cells = [_cell(self.table, system, *figure) for figure in headlines]
             lines.append(f"| {system} | " + " | ".join(cells) + " |")
-        lines += ["", *(self._pairs(*figure) for figure in headlines if len(self.systems) > 1)]
+        lines += ["", *(line for figure in headlines if (line := self._pairs(*figure)))]
         k = len(self.folders)
         return (
             "\n".join(lines) + f"\n\nMean over {k} folds ({sum(self.n_images):,} test images in "
@@ -113,12 +113,16 @@ class Folds:
         )
 
     def _pairs(self, metric: str, policy: str) -> str:
-        """Which pairs of systems differ in a figure, as a line of a list."""
+        """Which pairs of systems differ in a figure, as a line of a list; "" where none has it."""
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
         found = rows[rows["p_holm"] < 1 - LEVEL]
-        named = [f"{pair.system} {number(pair.mean)} (p {number(pair.p_holm)})"
-                 for pair in found.itertuples()]  # fmt: skip
+        named = [
+            f"{pair.system} {number(pair.mean)} ({p_words(pair.p_holm)})"
+            for pair in found.itertuples()
+        ]
         shown = "; ".join(named) or "none"
+        if rows.empty:
+            return ""
         return f"- {_title(metric, policy)}: pairs shown to differ, of {len(rows)} (Holm): {shown}"
 
     def write(self, out: Path) -> None:
