@@ -21,7 +21,7 @@ from data_prep.contracts.tables import read_table, write_csv
 from data_prep.store.folder_kinds import REPORT_MARKER, require_kind
 from data_prep.work.object_store import shown
 from evaluation.compare.claims import holm
-from evaluation.metrics.metric import ALL, DASH, number, p_words, policy_words, span_words
+from evaluation.metrics.metric import ALL, DASH, number, p_equation, policy_words, span_words
 from evaluation.metrics.registry import METRICS, family, metric_title
 from evaluation.overlays.shapes import system_colour
 from evaluation.report.files import DECISIONS
@@ -117,7 +117,7 @@ class Folds:
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
         found = rows[rows["p_holm"] < 1 - LEVEL]
         named = [
-            f"{pair.system} {number(pair.mean)} ({p_words(pair.p_holm)})"
+            f"{pair.system} {number(pair.mean)} ({p_equation(pair.p_holm)})"
             for pair in found.itertuples()
         ]
         shown = "; ".join(named) or "none"

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
-from evaluation.metrics.metric import p_words
+from evaluation.metrics.metric import p_equation
 from evaluation.report.folds import Folds
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
@@ -84,7 +84,7 @@ def test_pairs_that_differ_are_told_by_holm_over_all_pairs(tmp_path):
     assert np.isnan(table["A", "auroc"])
     shown = [pair for pair, p in zip(PAIRS, adjusted, strict=True) if p < 0.05]
     assert shown == ["A - B"]
-    line = f"- AUROC: pairs shown to differ, of 3 (Holm): A - B 0.103 ({p_words(adjusted[0])})\n"
+    line = f"- AUROC: pairs shown to differ, of 3 (Holm): A - B 0.103 ({p_equation(adjusted[0])})\n"
     assert line in folds.to_markdown()
 
 
