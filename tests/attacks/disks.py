@@ -50,36 +50,9 @@ class Case:
 
 
 CASES = (
-    Case("synth", "synth {d}/out --images 60 --size 96 --seed 4"),
-    Case("prepare", "prepare {w}/xrays {d}/out --format rsna --size 64"),
-    Case("check", "check {d}/data", ("data",)),
-    Case("split", "split {d}/data --name other --seed 5", ("data",)),
-    Case("train", "train {w}/tiny.toml --data {w}/data --out {d}/out --device cpu"),
+    *(Case(name, *command) for name, command in material.COMMANDS.items()),
     Case("train, pixels", "train {w}/tiny.toml --data {d}/data --out {w}/train-{n} --device cpu "
          "--set data.image_size=96", ("data",)),
-    Case("sweep", "sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 --device cpu "
-         "--over training.learning_rate=1e-4..1e-2"),
-    Case("curve", "curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data "
-         "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu --replicates 200 "
-         "--set training.epochs=1", ("data",)),
-    Case("predict --data", "predict {w}/run --data {w}/data --out {d}/out"),
-    Case("predict", "predict {w}/run {w}/xrays/stage_2_test_images --out {d}/out --csv {d}/a.csv"),
-    Case("predict --dicom", "predict {w}/run {w}/xrays/stage_2_test_images --no-overlay "
-         "--dicom {d}/out"),
-    Case("import", "import {w}/scores.csv --data {w}/data --out {d}/out --name Other"),
-    Case("ensemble", "ensemble {w}/predictions {w}/other --data {w}/data --out {d}/out"),
-    Case("tune", "tune {d}/predictions --data {w}/data", ("predictions",)),
-    Case("compare", "compare A={d}/predictions --data {w}/data --out {d}/out --replicates 200",
-         ("predictions",)),
-    Case("readers", "readers {w}/ratings.csv --truth {w}/truth.csv --out {d}/out"),
-    Case("transfer", "transfer {w}/run {w}/data B={w}/data2 --out {d}/out --replicates 100"),
-    Case("plan", "plan --auroc 0.85,0.80 --prevalence 0.3 --out {d}/out"),
-    Case("overlay", "overlay A={w}/predictions --data {w}/data --out {d}/out --limit 6"),
-    Case("overlay --blind", "overlay --blind --data {w}/data --out {d}/out --limit 6"),
-    Case("export run", "export {d}/run --format onnx", ("run",)),
-    Case("export openvino", "export {w}/run {d}/out --format openvino"),
-    Case("export set", "export {w}/data {d}/out --format coco --images png"),
-    Case("export yolo", "export {w}/data {d}/out --format yolo"),
     Case("serve", "serve {w}/run --port 0", (), 25),
 )  # fmt: skip
 

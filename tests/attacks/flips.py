@@ -200,7 +200,7 @@ def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[
 def make(folder: Path) -> list[Path]:
     """Two runs, their predictions, exports and a report, beside the data set."""
     work = material.make(folder)
-    steps = (
+    material.complete(work, (
         ("detector/run.json", "train", work / "boxes.toml", "--data", work / "data", "--out",
          work / "detector", "--device", "cpu"),
         ("onnx/export.json", "export", work / "run", work / "onnx", "--format", "onnx"),
@@ -208,12 +208,7 @@ def make(folder: Path) -> list[Path]:
          "--format", "openvino"),
         ("report/metrics.json", "compare", f"Tiny={work / 'run'}", f"Boxes={work / 'detector'}",
          "--data", work / "data", "--out", work / "report"),
-    )  # fmt: skip
-    for marker, *words in steps:
-        if not (work / marker).is_file():
-            done = material.cxr(*words)
-            if done.returncode:
-                raise SystemExit(f"{words[0]}: {done.stderr}")
+    ))  # fmt: skip
     names = ("data", "run", "detector", "predictions", "onnx", "openvino", "report")
     return [work / name for name in names]
 

@@ -22,26 +22,12 @@ import time
 from pathlib import Path
 
 from tests.attacks import material
+from tests.scripts.launched import command_line, naming
 
-# {w}: the inputs' folder; {d}: a new folder with copies of what the command writes into.
-CASES = {
-    "import": ("import {w}/scores.csv --data {w}/data --out {d}/out --name Other", ()),
-    "predict": ("predict {w}/run --data {w}/data --out {d}/out", ()),
-    "export": ("export {d}/run --format onnx", ("run",)),
-    "openvino": ("export {w}/run {d}/out --format openvino", ()),
-    "export set": ("export {w}/data {d}/out --format coco --images png", ()),
-    "train": ("train {w}/tiny.toml --data {w}/data --out {d}/out --device cpu", ()),
-    "sweep": (
-        "sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 3 --device cpu "
-        "--over training.learning_rate=1e-4..1e-2",
-        (),
-    ),
-    "curve": (
-        "curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data --out {d}/out "
-        "--sizes 0.5,1 --seeds 1 --device cpu --replicates 200 --set training.epochs=1",
-        ("data",),
-    ),
-}
+NAMES = (
+    "import", "predict --data", "export run", "export openvino", "export set", "train", "sweep",
+    "curve",
+)  # fmt: skip
 _TIMES = {
     "created", "revision", "seconds", "sha256", "cost", "images_per_second", "sha256_of_this_file",
 }  # fmt: skip
@@ -87,17 +73,9 @@ def _begin(words: list[str], scratch: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _processes(folder: Path) -> list[str]:
+def running(folder: Path) -> list[str]:
     """Commands under way that name a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode(errors="replace").replace("\0", " ")
-        except OSError:
-            continue
-        if str(folder) in words and int(path.parent.name) != os.getpid():
-            found.append(words)
-    return found
+    return [command_line(each) for each in naming(str(folder)) if each != os.getpid()]
 
 
 def _fresh(disk: Path, copied: tuple[str, ...], work: Path) -> None:
@@ -109,7 +87,7 @@ def _fresh(disk: Path, copied: tuple[str, ...], work: Path) -> None:
 
 def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) -> list[str]:
     """Kill a command in some rounds; what differs from one that was not killed, a line each."""
-    text, copied = CASES[name]
+    text, copied = material.COMMANDS[name]
     words = text.format(w=work, d=disk).split()
     scratch = disk.with_name("tmp")
     scratch.mkdir(exist_ok=True)
@@ -133,7 +111,7 @@ def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) 
                 last.communicate()
                 kills += 1
                 time.sleep(1)
-                wrong += [f"{name} {number}: still runs: {each}" for each in _processes(disk)]
+                wrong += [f"{name} {number}: still runs: {each}" for each in running(disk)]
         else:
             last = _begin(words, scratch)
             said = last.communicate()[1].decode()
@@ -150,7 +128,7 @@ def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) 
                 marks = " ".join(line for line in lines if line[0] in "+-")
                 wrong.append(f"{name} {number}: {file}: {marks[:300]}")
         wrong += [f"{name} {number}: left in TMPDIR: {path.name}" for path in scratch.iterdir()]
-        wrong += [f"{name} {number}: still runs: {each}" for each in _processes(disk)]
+        wrong += [f"{name} {number}: still runs: {each}" for each in running(disk)]
     print(f"{name:12} {took:6.0f} s {rounds:6} {kills:6} {len(wrong):9}", flush=True)
     for line in wrong:
         print(f"  {line}", flush=True)
@@ -160,7 +138,7 @@ def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) 
 def main() -> int:
     """Run the attacks; 1 where anything fell."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(CASES)}")
+    parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seed", type=int, default=31)
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
@@ -169,7 +147,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cxr-kills-") as folder:
         work = material.make((given.work or Path(folder) / "inputs").resolve())
         print("command       unkilled rounds  kills  differing")
-        for name in CASES:
+        for name in NAMES:
             if not given.names or name in given.names:
                 draw = random.Random(f"{given.seed} {name}")  # noqa: S311
                 wrong += attack(name, work, Path(folder) / "disk", given.rounds, draw)

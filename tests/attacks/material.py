@@ -1,12 +1,14 @@
 """Small inputs of every verb, made once by the program itself."""
 
-import csv
 import os
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+
+import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 _TRAINING = """epochs = 2
@@ -38,6 +40,39 @@ anchor_sizes = [12.0, 24.0, 48.0, 96.0, 192.0]
 {_TRAINING}"""
 
 
+# What each verb writes: {w}, the inputs' folder; {d}, a folder with copies of the inputs named.
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "synth": ("synth {d}/out --images 60 --size 96 --seed 4", ()),
+    "prepare": ("prepare {w}/xrays {d}/out --format rsna --size 64", ()),
+    "check": ("check {d}/data", ("data",)),
+    "split": ("split {d}/data --name other --seed 5", ("data",)),
+    "train": ("train {w}/tiny.toml --data {w}/data --out {d}/out --device cpu", ()),
+    "sweep": ("sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 --device cpu "
+              "--over training.learning_rate=1e-4..1e-2", ()),
+    "curve": ("curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data "
+              "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu --replicates 200 "
+              "--set training.epochs=1", ("data",)),
+    "predict --data": ("predict {w}/run --data {w}/data --out {d}/out", ()),
+    "predict": ("predict {w}/run {w}/xrays/stage_2_test_images --out {d}/out --csv {d}/a.csv", ()),
+    "predict --dicom": ("predict {w}/run {w}/xrays/stage_2_test_images --no-overlay "
+                        "--dicom {d}/out", ()),
+    "import": ("import {w}/scores.csv --data {w}/data --out {d}/out --name Other", ()),
+    "ensemble": ("ensemble {w}/predictions {w}/other --data {w}/data --out {d}/out", ()),
+    "tune": ("tune {d}/predictions --data {w}/data", ("predictions",)),
+    "compare": ("compare A={d}/predictions --data {w}/data --out {d}/out --replicates 200",
+                ("predictions",)),
+    "readers": ("readers {w}/ratings.csv --truth {w}/truth.csv --out {d}/out", ()),
+    "transfer": ("transfer {w}/run {w}/data B={w}/data2 --out {d}/out --replicates 100", ()),
+    "plan": ("plan --auroc 0.85,0.80 --prevalence 0.3 --out {d}/out", ()),
+    "overlay": ("overlay A={w}/predictions --data {w}/data --out {d}/out --limit 6", ()),
+    "overlay --blind": ("overlay --blind --data {w}/data --out {d}/out --limit 6", ()),
+    "export run": ("export {d}/run --format onnx", ("run",)),
+    "export openvino": ("export {w}/run {d}/out --format openvino", ()),
+    "export set": ("export {w}/data {d}/out --format coco --images png", ()),
+    "export yolo": ("export {w}/data {d}/out --format yolo", ()),
+}  # fmt: skip
+
+
 def cxr_command(*words: object) -> list[str]:
     """A command of the program in this tree, as its console script runs it."""
     return [sys.executable, "-c", "from scripts.cli import main; main()", *map(str, words)]
@@ -65,7 +100,7 @@ def make(folder: Path) -> Path:
     (folder / "tiny.toml").write_text(_CLASSIFIER)
     (folder / "boxes.toml").write_text(_DETECTOR)
     data, run, predictions = folder / "data", folder / "run", folder / "predictions"
-    steps = (
+    complete(folder, (
         ("xrays/synth.json", "synth", folder / "xrays", "--images", 90, "--size", 96,
          "--prevalence", 0.4, "--seed", 3),
         ("data/dataset.json", "prepare", folder / "xrays", data, "--format", "rsna",
@@ -73,42 +108,38 @@ def make(folder: Path) -> Path:
         ("run/run.json", "train", folder / "tiny.toml", "--data", data, "--out", run,
          "--device", "cpu"),
         ("predictions/predictions.json", "predict", run, "--data", data, "--out", predictions),
-        ("other/predictions.json", "import", folder / "scores.csv", "--data", data, "--out",
-         folder / "other", "--name", "Other"),
-    )  # fmt: skip
+    ))  # fmt: skip
+    _write_tables(folder, data)
+    imported = ("import", folder / "scores.csv", "--data", data, "--out", folder / "other")
+    complete(folder, [("other/predictions.json", *imported, "--name", "Other")])
+    return folder
+
+
+def complete(folder: Path, steps: Iterable[tuple[object, ...]]) -> None:
+    """Run the commands whose file, named first, is not in the folder yet."""
     for marker, *words in steps:
-        if words[0] == "import":
-            _write_tables(folder, data)
-        if not (folder / marker).is_file():
+        if not (folder / str(marker)).is_file():
             began = time.monotonic()
             done = cxr(*words)
             if done.returncode:
                 raise SystemExit(f"{' '.join(map(str, words))}: {done.stderr}")
             print(f"made {marker} in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return folder
 
 
 def _write_tables(folder: Path, data: Path) -> None:
     """Scores of another software, and ratings of three readers, at random."""
-    import pandas as pd
-
     split = pd.read_parquet(data / "splits" / "default.parquet")
-    judged = split[split["role"].isin(["val", "test"])]["image_id"]
+    judged = split.loc[split["role"].isin(["val", "test"]), ["image_id"]]
     draw = random.Random(7)  # noqa: S311
-    with (folder / "scores.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["image_id", "score"])
-        rows.writerows([image, round(draw.random(), 4)] for image in judged)
-    cases = [f"c{number:02d}" for number in range(40)]
-    with (folder / "truth.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["case", "label"])
-        rows.writerows([case, number % 2] for number, case in enumerate(cases))
-    with (folder / "ratings.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["reader", "case", "modality", "rating"])
-        for reader in "ABC":
-            for modality in ("film", "screen"):
-                for number, case in enumerate(cases):
-                    rating = draw.randint(1, 5) + number % 2
-                    rows.writerow([reader, case, modality, rating])
+    scores = [round(draw.random(), 4) for _ in range(len(judged))]
+    judged.assign(score=scores).to_csv(folder / "scores.csv", index=False)
+    truth = pd.DataFrame({"case": [f"c{n:02d}" for n in range(40)], "label": [0, 1] * 20})
+    truth.to_csv(folder / "truth.csv", index=False)
+    ratings = [
+        (reader, case, modality, draw.randint(1, 5) + label)
+        for reader in "ABC"
+        for modality in ("film", "screen")
+        for case, label in truth.itertuples(index=False)
+    ]
+    columns = ["reader", "case", "modality", "rating"]
+    pd.DataFrame(ratings, columns=columns).to_csv(folder / "ratings.csv", index=False)

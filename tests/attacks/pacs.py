@@ -27,10 +27,11 @@ import pydicom
 import requests
 
 from data_prep.contracts.errors import InputError
+from tests.scripts.launched import free_port
 from tests.serving.radiographs import radiograph
 from tests.serving.test_pacs import Desk, Shelf
 from tests.serving.test_pacs import radiograph as small
-from tests.serving.test_pacs_orthanc import PASSWORD, USER, Archive, Pacs, free_port, wait_for
+from tests.serving.test_pacs_orthanc import PASSWORD, USER, Archive, Pacs, wait_for
 from tests.small_dicom import as_file
 
 _NAMESPACE = "CXR_ATTACK_MOUNTS"

@@ -46,15 +46,11 @@ def _material(folder: Path) -> list[Path]:
     folders = flips.make(folder)
     study = ("--truth", folder / "truth.csv", "--out", folder / "readers")
     trials = ("--over", "training.learning_rate=1e-4..1e-3", "--trials", 2, "--device", "cpu")
-    for name, *words in (
-        ("readers", folder / "ratings.csv", *study),
-        ("sweep", folder / "tiny.toml", "--data", folder / "data", *trials, "--out",
-         folder / "sweep"),
-    ):  # fmt: skip
-        if not (folder / name / f"{name}.json").is_file():
-            done = material.cxr(name, *words)
-            if done.returncode:
-                raise SystemExit(f"{name}: {done.stderr}")
+    material.complete(folder, (
+        ("readers/readers.json", "readers", folder / "ratings.csv", *study),
+        ("sweep/sweep.json", "sweep", folder / "tiny.toml", "--data", folder / "data", *trials,
+         "--out", folder / "sweep"),
+    ))  # fmt: skip
     return [*folders, *(folder / name for name in ("other", "xrays", "readers", "sweep"))]
 
 

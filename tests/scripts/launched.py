@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from scripts.child_processes import _free_port
+from scripts.child_processes import _free_port as free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -168,7 +168,7 @@ def wait_until(what: Callable[[], Any], seconds: float = 150) -> None:
 
 def torchrun(world_size: int) -> Iterator[dict[str, str]]:
     """Variables of each process, as torchrun sets them."""
-    port = _free_port()
+    port = free_port()
     for rank in range(world_size):
         yield {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
@@ -179,7 +179,7 @@ def torchrun(world_size: int) -> Iterator[dict[str, str]]:
 
 def slurm(tasks: int, nodes: int = 1) -> Iterator[dict[str, str]]:
     """Variables of each task, as srun sets them; all nodes are this machine."""
-    port, by_node = _free_port(), tasks // nodes
+    port, by_node = free_port(), tasks // nodes
     for rank in range(tasks):
         yield {
             "SLURM_JOB_ID": "42", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(tasks),

@@ -73,13 +73,6 @@ def test_order_is_kept_and_few_rows_are_under_way(ray):
     assert list(answers) == list(range(1, 60))
 
 
-@pytest.mark.long  # a poisoned image does the same, below
-def test_rows_that_end_their_process_cost_those_rows_only(ray):
-    rows = [partial(os._exit, 1) if n == 38 else partial(int, n) for n in range(60)]
-    answers = list(ray.map_rows(operator.call, rows, on_crash=lambda row: -1))
-    assert answers == [-1 if n == 38 else n for n in range(60)]
-
-
 def test_a_programming_error_in_a_worker_keeps_its_type(ray):
     with pytest.raises(ValueError, match="invalid literal") as failed:
         list(ray.map_rows(int, ["1", "x", "3"], on_crash=lambda row: -1))

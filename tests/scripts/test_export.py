@@ -6,34 +6,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet, dataset_ids
+from data_prep.store.dataset import DataSet
+from scripts.prepare import prepare
 from scripts.tune import tune
-from tests.scripts.small_sets import cxr, scored_images, write_predictions
+from tests.scripts.small_sets import cxr, scored_images, write_predictions, write_source
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set without pixels: a mass on ``a``, an uncertain one on ``b``."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    images = pd.DataFrame(
-        {"image_id": ["a", "b"], "patient_id": ["t:1", "t:2"], "patient_id_source": "given",
-         "source": "t", "path": None, "file_sha256": None, "height": 80, "width": 100}
-    )  # fmt: skip
-    key = {"image_id": ["a", "b"], "finding": "mass", "reader": "reference"}
-    findings = pd.DataFrame({**key, "state": ["present", "uncertain"], "origin": "reader"})
-    boxes = pd.DataFrame(key).head(1).assign(x1=1.0, y1=2.0, x2=30.0, y2=40.0)
-    coverage = pd.DataFrame(key).head(1).assign(coverage="all")
-    for name, table in (("images", images), ("findings", findings), ("boxes", boxes),
-                        ("box_coverage", coverage)):  # fmt: skip
-        write_table(table, folder / f"{name}.parquet", name)
-    target = {"mass": {"any_of": ["mass"], "display_name": "Mass"}}
-    ids = dataset_ids(images, findings, boxes, coverage)
-    info = {"name": "tiny", "source_root": str(folder), "targets": target, "ids": ids}
-    write_json(folder / "dataset.json", "dataset", info)
-    return folder
+    folder, states = tmp_path_factory.mktemp("export"), {"mass": ["present", "uncertain"]}
+    source = write_source(folder / "source", ["a", "b"], states, width=100, height=80)
+    (source / "boxes.csv").write_text("image_id,finding,x1,y1,x2,y2\na,mass,1,2,30,40\n")
+    prepare(source, folder / "data", format="csv", workers=0)
+    return folder / "data"
 
 
 def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatch, capsys):
@@ -52,7 +38,7 @@ def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatc
     [
         (["--format", "pascal"], "use one of coco, voc, yolo, kaggle"),
         (["--format", "coco", "--images", "some"], "use one of none, png, jpeg, link, copy"),
-        (["--format", "coco", "--split", "no"], "has no split 'no'; it has none"),
+        (["--format", "coco", "--split", "no"], "has no split 'no'; it has default"),
         ([], "--format is missing: onnx, openvino for a run"),
         (["--format", "coco", "--precision", "int8"], "--precision is for a run"),
         (["--format", "onnx", "--reader", "r1"], "--reader is for a data set's labels"),

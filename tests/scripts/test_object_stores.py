@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -33,7 +32,7 @@ from data_prep.work import object_store
 from data_prep.work.local_copies import fetch_shard, local_folder, open_image
 from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, local_path, send
 from serving import predict_folder
-from tests.scripts.launched import ended, environment, hooked_path, start
+from tests.scripts.launched import ended, environment, free_port, hooked_path, start
 from tests.scripts.small_sets import cxr, write_source
 from tests.scripts.test_ray_clusters import SMALL_PARTS, cluster_of
 from tests.scripts.untrained import untrained_run
@@ -52,9 +51,7 @@ CONTENT = bytes(range(256)) * 1200  # several reads of the network
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of an S3 server that has a bucket `bkt`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     log = (tmp_path_factory.mktemp("moto") / "log").open("wb")
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -393,9 +390,7 @@ def test_the_verbs_give_on_s3_what_they_give_locally(line, source, tmp_path, cap
 def test_the_verbs_give_on_google_s_protocol_what_they_give_locally(source, tmp_path, monkeypatch):
     server = pytest.importorskip("gcp_storage_emulator.server")
     gcsfs = pytest.importorskip("gcsfs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks by TLS, which it lacks
     monkeypatch.setenv("NO_GCE_CHECK", "true")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import multiprocessing
 import re
 import shutil
 from collections import Counter
@@ -29,7 +28,6 @@ from classification.model import build_classifier
 from configs.load import parse_config
 from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Placement
 from detection.dataset import LesionBatch
 from detection.detector import predict_boxes
@@ -277,25 +275,6 @@ def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_p
     assert runs[0].info["device"] == "cuda"
     assert runs[0].info["device_name"] == "Pretended GPU"
     assert runs[0].info["peak_memory_bytes"] > 0
-
-
-@pytest.mark.long  # tests/training/test_fit.py has it on the processor
-@pytest.mark.parametrize("config", SETTINGS)
-def test_loading_processes_change_nothing_but_the_waiting(gpu, drawn_set, tmp_path, config):
-    """They start from a server of their own, and so do not pretend."""
-    changes = ["training.positive_share=0.5"]
-    runs = [
-        RunFolder.open(
-            train_there(
-                drawn_set, tmp_path / f"{n}", config, *changes, f"training.workers={workers}"
-            )
-        )
-        for n, workers in enumerate((0, 2))
-    ]
-    here, there = (load_file(run.folder / "model.safetensors") for run in runs)
-    assert all(torch.equal(value, there[name]) for name, value in here.items())
-    assert [run.info["cpu_settings"]["workers"] for run in runs] == [0, 2]
-    assert multiprocessing.active_children() == []
 
 
 STEPS_MAY_WAIT = {
@@ -566,10 +545,3 @@ def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypat
 def test_a_run_from_there_is_exported_where_there_is_no_gpu(runs, config):
     assert cxr("export", runs[config], "--format", "onnx") == 0
     assert list((runs[config] / "exports").iterdir())
-
-
-@pytest.mark.parametrize("maps", ["gradcam", "layercam"])
-def test_maps_are_made_on_the_device(gpu, drawn_set, runs, tmp_path, maps):
-    words = f"predict {runs['chexnet_quickstart']} --data {drawn_set} --out {tmp_path / 'out'}"
-    assert cxr(*words.split(), "--maps", maps, "--device", "cuda") == 0
-    assert set(Predictions.open(tmp_path / "out").maps["method"]) == {maps}

@@ -4,34 +4,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
-from data_prep.store.preprocess import Placement, Preprocess
+from data_prep.store.preprocess import Preprocess
 from detection.model import build_detector
 from scripts import console
 from scripts.predict import _parse_names
 from serving.predict_folder import predict_data_set
 from serving.trained_model import TrainedModel
+from tests.memory_store import MemoryStore
 
 LEARNT = ["pneumonia", "mass"]
 IDS = pd.Index(["a", "b"], name="image_id")
-
-
-class Store:
-    """Stands for a pixel store of 64 px originals."""
-
-    size, ids = 64, IDS
-
-    def image(self, image_id: str) -> np.ndarray:
-        return np.random.default_rng(ord(image_id)).integers(0, 256, (64, 64), dtype=np.uint8)
-
-    def placement(self, image_id: str) -> Placement:
-        return Placement(scale_x=1.0, scale_y=1.0, offset_x=0.0, offset_y=0.0)
 
 
 def trained(folder: Path, model: Any) -> TrainedModel:
@@ -40,7 +28,7 @@ def trained(folder: Path, model: Any) -> TrainedModel:
 
 
 def predicted(model: TrainedModel) -> dict[str, pd.DataFrame]:
-    store: Any = Store()
+    store: Any = MemoryStore(dict.fromkeys(IDS, (64, 64)))
     sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
     return dict(next(iter(model.predict(store, IDS, sizes, 2))).tables)
 

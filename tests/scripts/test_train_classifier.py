@@ -23,6 +23,7 @@ from scripts import console
 from scripts.cli import run_verb
 from scripts.train import train
 from serving.trained_model import BUILDERS
+from tests.memory_store import ImageStore
 from tests.scripts.small_sets import interrupted_after
 from training.classifier import ClassifierTask, _score_metrics, _Scored
 from training.run_folder import RunFolder, load_model
@@ -147,21 +148,14 @@ def test_public_checkpoints_call_findings_as_our_readers_do() -> None:
     assert "lung_opacity" in _XRAYVISION_FINDINGS  # RSNA's
 
 
-class _Store:
-    size = 64
-    ids = pd.Index([f"image{n}" for n in range(6)])
-
-    def image(self, image_id: str) -> np.ndarray:
-        return np.full((64, 64), 40 * int(image_id[-1]), np.uint8)
-
-
 def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> None:
     """As NIH's labels with a second reading of some: unknown ones neither teach nor count."""
     rng = np.random.default_rng(0)
     table = rng.integers(0, 2, size=(6, 14)).astype(float)
     table[rng.random(table.shape) < 0.4] = np.nan
     table[:, 3] = np.nan  # never read
-    store = _Store()
+    images = {f"image{n}": np.full((64, 64), 40 * n, np.uint8) for n in range(6)}
+    store = ImageStore(images, size=64)
     labels = pd.DataFrame(table, index=store.ids, columns=list(FINDINGS))
     rows = ImageLabelDataset(store, store.ids, labels, FINDINGS)  # type: ignore[arg-type]
 

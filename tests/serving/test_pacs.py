@@ -35,6 +35,7 @@ from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from serving.pacs.journal import Journal, digest
 from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
 from serving.pacs.station import StationSettings, _try_addresses, _Worker
+from tests.scripts.launched import free_port
 from tests.scripts.small_sets import cxr, refusal
 from tests.serving import radiographs
 from tests.small_dicom import as_file
@@ -698,7 +699,7 @@ def inbox(tmp_path: Path) -> Inbox:
 
 def test_received_images_are_answered_and_results_sent_on(desk: Desk, inbox: Inbox) -> None:
     shelf = Shelf()
-    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, []) as address:
+    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, []) as address:
         peer = StorePeer(address, "CT1", patience(5, Clock()))
         peer.store([radiograph()])
         assert [path.stem for path in inbox.waiting()] == [digest("1.2.3.1")]
@@ -716,7 +717,7 @@ def test_received_images_are_answered_and_results_sent_on(desk: Desk, inbox: Inb
 
 def test_other_kinds_of_objects_are_refused_when_the_association_is_made(inbox: Inbox) -> None:
     other = radiograph(SOPClassUID=pydicom.uid.CTImageStorage)
-    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, []) as address:
+    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, []) as address:
         peer = StorePeer(address, "CT1", patience(0, Clock()))
         with pytest.raises(RefusedError, match="takes"):
             peer.store([other])
@@ -725,7 +726,7 @@ def test_other_kinds_of_objects_are_refused_when_the_association_is_made(inbox: 
 
 @pytest.mark.parametrize(("called", "caller"), [("OTHER", "CT1"), ("CXR", "STRANGER")])
 def test_strangers_are_rejected(inbox: Inbox, called: str, caller: str) -> None:
-    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, ["CT1"]) as own:
+    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, ["CT1"]) as own:
         address = Address(called, own.host, own.port)
         peer = StorePeer(address, caller, patience(0, Clock()))
         with pytest.raises(UnreachableError, match=f"rejects the association of {caller}"):
@@ -735,7 +736,7 @@ def test_strangers_are_rejected(inbox: Inbox, called: str, caller: str) -> None:
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_peer_that_is_away_is_an_outage() -> None:
-    peer = StorePeer(Address("PACS", "127.0.0.1", _free_port()), "CXR", patience(0, Clock()))
+    peer = StorePeer(Address("PACS", "127.0.0.1", free_port()), "CXR", patience(0, Clock()))
     with pytest.raises(UnreachableError, match="refuses the connection or does not answer"):
         peer.store([radiograph()])
     nameless = StorePeer(Address("PACS", "no.such.invalid", 104), "CXR", patience(0, Clock()))
@@ -747,8 +748,8 @@ def test_a_peer_that_is_away_is_an_outage() -> None:
 def test_a_destination_is_tried_once_at_the_start_and_its_absence_is_no_end(inbox: Inbox) -> None:
     lines: list[str] = []
     settings, terminal = SimpleNamespace(), SimpleNamespace(say=lines.append)
-    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, []) as here:
-        away = Address("PACS", "127.0.0.1", _free_port())
+    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, []) as here:
+        away = Address("PACS", "127.0.0.1", free_port())
         for address in (here, away):
             peer = StorePeer(address, "CXR", patience(60, Clock()))
             _try_addresses(settings, None, peer, terminal)  # type: ignore[arg-type]
@@ -792,7 +793,7 @@ def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
         Tls(certificates[name], certificates["authority"]) for name in ("known", "stranger")
     )
     away = patience(0, Clock())
-    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, [], known) as own:
+    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, [], known) as own:
         silent = socket.create_connection((own.host, own.port))  # holds nobody up for long
         for tls in (None, stranger):
             with pytest.raises(UnreachableError):
@@ -805,7 +806,7 @@ def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
         assert len(inbox.waiting()) == 1
         silent.close()
     with (
-        listening(Address("CXR", "127.0.0.1", _free_port()), inbox, [], stranger) as own,
+        listening(Address("CXR", "127.0.0.1", free_port()), inbox, [], stranger) as own,
         pytest.raises(UnreachableError),
     ):
         StorePeer(own, "CT1", away, known).store([radiograph()])
@@ -846,7 +847,7 @@ def test_a_receiver_that_has_no_space_says_so_and_goes_on(inbox: Inbox, monkeypa
     monkeypatch.setattr(
         "serving.pacs.dimse.shutil.disk_usage", lambda path: SimpleNamespace(free=free)
     )
-    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, []) as address:
+    with listening(Address("CXR", "127.0.0.1", free_port()), inbox, []) as address:
         peer = StorePeer(address, "CT1", patience(0, Clock(), lines))
         with pytest.raises(UnreachableError, match="out of resources"):
             peer.store([radiograph()])
@@ -888,12 +889,6 @@ def test_what_failed_stays_for_the_next_run(desk: Desk, inbox: Inbox) -> None:
             worker.take_received(inbox)
         assert len(inbox.waiting()) == left
     assert len(shelf.stored) == 2
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 # The command line

@@ -25,6 +25,8 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.scripts.launched import free_port
+
 pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
 pytest.importorskip("highdicom", reason="needs the extra pacs")
 pytest.importorskip("pynetdicom", reason="needs the extra pacs")
@@ -93,12 +95,6 @@ class Archive:
         ids = self.get("/instances").json()
         files = (self.get(f"/instances/{each}/file").content for each in ids)
         return [pydicom.dcmread(io.BytesIO(content)) for content in files]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def wait_for(what: Callable[[], bool], words: str, seconds: float = 600) -> None:

@@ -12,7 +12,7 @@ from tests.evaluation.simulation.makers import Floats, draw, skill_of
 
 _BETWEEN_READERS, _READER_BY_MODALITY = 0.25, 0.15
 """Standard deviations of the shift of positive cases."""
-_LEVELS = np.array([-0.5, 0.4, 1.1, 2.0])
+LEVELS = np.array([-0.5, 0.4, 1.1, 2.0])
 """Where a rating of 1 to 5 changes; 3 and more calls a case positive."""
 _CASES = 100
 _TRUTH_READERS = 1500
@@ -34,7 +34,7 @@ def simulated_study(rng: np.random.Generator, n_readers: int, *, nested: bool) -
     # Nested: all readings are of different people, so no two share more than the case.
     groups = [[each] for each in skills.ravel()] if nested else skills.tolist()
     sample = draw(rng, _CASES, groups, prevalence=0.45)
-    ratings = 1 + (logit(sample.scores)[:, None, :] > _LEVELS[None, :, None]).sum(axis=1)
+    ratings = 1 + (logit(sample.scores)[:, None, :] > LEVELS[None, :, None]).sum(axis=1)
     cases = [f"c{place:03d}" for place in range(_CASES)]
     truth = pd.DataFrame({"label": sample.y_true, "patient": cases}, index=pd.Index(cases))
     tables = []
@@ -47,14 +47,18 @@ def simulated_study(rng: np.random.Generator, n_readers: int, *, nested: bool) -
     return ReaderStudy(truth, readings, readings.iloc[:0])
 
 
-def true_auroc(rng: np.random.Generator) -> float:
-    """The mean AUROC of readers like these, with ratings from 1 to 5."""
-    skills = study_skills(rng, _TRUTH_READERS, nested=False)[:, 0]
-    ends = np.array([-np.inf, *_LEVELS, np.inf])
+def rated_auroc(shifts: Floats) -> Floats:
+    """The AUROC of ratings from 1 to 5 for each shift of positive cases, shape ``(readers,)``."""
+    ends = np.array([-np.inf, *LEVELS, np.inf])
     of_negative = np.diff(ndtr(ends))
-    of_positive = np.diff(ndtr(ends - skills[:, None]), axis=1)  # (readers, 5)
+    of_positive = np.diff(ndtr(ends - shifts[:, None]), axis=1)  # (readers, 5)
     below = np.cumsum(of_negative) - of_negative / 2
-    return float((of_positive * below).sum(axis=1).mean())
+    return np.asarray((of_positive * below).sum(axis=1))
+
+
+def true_auroc(rng: np.random.Generator) -> float:
+    """The mean AUROC of readers like these."""
+    return float(rated_auroc(study_skills(rng, _TRUTH_READERS, nested=False)[:, 0]).mean())
 
 
 def reader_measure(

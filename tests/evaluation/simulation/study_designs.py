@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import expit, logit, ndtr, ndtri, stdtrit
+from scipy.special import expit, logit, ndtri, stdtrit
 from sklearn.linear_model import LogisticRegression
 
 from evaluation.compare.claims import holm
@@ -23,6 +23,7 @@ from evaluation.statistics.obuchowski_rockette import (
 from evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
 from evaluation.studies.study_plan import plans_assumed
 from tests.evaluation.simulation.makers import IMAGES_OF_A_PATIENT, Floats, draw
+from tests.evaluation.simulation.reader_designs import LEVELS, rated_auroc
 
 Measured = Callable[[np.random.Generator], dict[str, float]]
 
@@ -224,6 +225,26 @@ def _shown(found: ClusteredEstimate, study: PlannedStudy) -> dict[str, float]:
 _SIZES = np.array([100.0, 200.0, 400.0, 800.0])
 
 
+def trained_arms(
+    rng: np.random.Generator, lacks: Floats, patients: int
+) -> tuple[Floats, Floats, float]:
+    """AUROCs of trainings that lack so much to 1 (arms, sizes, seeds), by patients in common.
+
+    Scores are binormal; what a patient adds is shared by all systems, by those of an arm, of a
+    size, or is a training's own. With the AUROCs' covariance over patients and its freedom.
+    """
+    truth = np.arange(patients) < 0.3 * patients
+    scores = (np.sqrt(2) * ndtri(1 - np.minimum(lacks, 0.6)))[..., None] * truth
+    for variance, levels in ((0.5, 0), (0.15, 1), (0.1, 2), (0.25, 3)):
+        common = lacks.shape[:levels] + (1,) * (3 - levels)
+        scores = scores + np.sqrt(variance) * rng.standard_normal((*common, patients))
+    owner = np.arange(patients)
+    parts = [auroc_parts(truth, each, owner, patients) for each in scores.reshape(-1, patients)]
+    added = np.column_stack([each.contributions for each in parts])
+    figures = np.array([each.value for each in parts]).reshape(lacks.shape)
+    return figures, added.T @ added, AurocParts.mean(parts).freedom
+
+
 def curve_measure(patients: int, *, plateau: bool) -> Measured:
     """Two arms of one learning curve, three seeds: what their bands cover at the four sizes."""
     lacks = 0.12 + 0.18 * (_SIZES / 100) ** -0.9 if plateau else 0.3 * (_SIZES / 100) ** -0.25
@@ -231,18 +252,8 @@ def curve_measure(patients: int, *, plateau: bool) -> Measured:
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
         apart = np.exp(0.1 * rng.standard_normal(shape) - 0.1**2 / 2)
-        truth = np.arange(patients) < 0.3 * patients
-        height = np.sqrt(2) * ndtri(1 - np.minimum(lacks[:, None] * apart, 0.6))
-        scores = height[..., None] * truth
-        for variance, levels in ((0.5, 0), (0.15, 1), (0.1, 2), (0.25, 3)):
-            common = shape[:levels] + (1,) * (3 - levels)
-            scores = scores + np.sqrt(variance) * rng.standard_normal((*common, patients))
-        owner = np.arange(patients)
-        parts = [auroc_parts(truth, each, owner, patients) for each in scores.reshape(-1, patients)]
-        added = np.column_stack([each.contributions for each in parts])
-        figures = np.array([each.value for each in parts]).reshape(shape)
-        freedom = AurocParts.mean(parts).freedom
-        curves = fit_learning_curves([_SIZES] * 2, figures, added.T @ added, freedom)
+        figures, covariance, freedom = trained_arms(rng, lacks[:, None] * apart, patients)
+        curves = fit_learning_curves([_SIZES] * 2, figures, covariance, freedom)
         bands = [curve.at(_SIZES) for curve in curves]
         holds = [(band.low <= 1 - lacks) & (1 - lacks <= band.high) for band in bands]
         beyond = [curve.at([2 * _SIZES[-1]]) for curve in curves]
@@ -257,28 +268,21 @@ def curve_measure(patients: int, *, plateau: bool) -> Measured:
     return measure
 
 
-_BETWEEN, _LEVELS = 0.29, np.array([-0.5, 0.4, 1.1, 2.0])
-"""Standard deviation of readers' shift of positive cases, and where a rating of 1 to 5 changes."""
-
-
-def _rated_auroc(shift: float) -> float:
-    """The AUROC of ratings from 1 to 5."""
-    ends = np.array([-np.inf, *_LEVELS, np.inf])
-    of_negative, of_positive = np.diff(ndtr(ends)), np.diff(ndtr(ends - shift))
-    return float((of_positive * (np.cumsum(of_negative) - of_negative / 2)).sum())
+_BETWEEN = 0.29
+"""Standard deviation of readers' shift of positive cases."""
 
 
 def few_readers_measure(rng: np.random.Generator, readers: int, cases: int) -> Measured:
     """Readers of one modality and a system that is as good as they are on the mean."""
     skill = np.sqrt(2) * ndtri(0.85)
     shifts = skill + _BETWEEN * rng.standard_normal(4000)
-    truth = float(np.mean([_rated_auroc(shift) for shift in shifts]))
-    of_system = float(brentq(lambda shift: _rated_auroc(shift) - truth, 0.5, 3.0))
+    truth = float(rated_auroc(shifts).mean())
+    of_system = float(brentq(lambda shift: rated_auroc(np.array([shift]))[0] - truth, 0.5, 3.0))
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
         own = [[skill + _BETWEEN * rng.standard_normal()] for _ in range(readers)]
         sample = draw(rng, cases, [*own, [of_system]], prevalence=0.45)
-        ratings = (logit(sample.scores)[:, None, :] > _LEVELS[None, :, None]).sum(axis=1)
+        ratings = (logit(sample.scores)[:, None, :] > LEVELS[None, :, None]).sum(axis=1)
         parts = [auroc_parts(sample.y_true, each, sample.patients, cases) for each in ratings]
         added = np.column_stack([each.contributions for each in parts])
         figures = np.array([each.value for each in parts])

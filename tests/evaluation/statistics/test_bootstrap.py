@@ -13,10 +13,7 @@ from sklearn import metrics as oracle
 from sklearn.metrics import roc_curve
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.image_metrics import CalibrationFigures, rates
-from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,
     Interval,
@@ -38,7 +35,6 @@ from evaluation.statistics.clustered_tests import (
     clustered_mcnemar,
 )
 from evaluation.statistics.ranking import RankedScores
-from tests.evaluation.judged_images import judged_images
 
 THRESHOLD = 0.6
 
@@ -367,46 +363,6 @@ def test_intervals_over_seeds_cover_the_recipe_and_those_of_one_seed_do_not():
         one.append(inside(parts[0].estimate().interval, expected))
     assert COVERED[0] <= share(several) <= 0.99  # it may err on the safe side, not on the other
     assert share(one) < COVERED[0]
-
-
-@pytest.mark.long
-def test_bootstrap_intervals_cover_the_truth():
-    rng = np.random.default_rng(5)
-    threshold, skill = 0.7, 1.4
-    true = {
-        "recall": norm.sf((threshold - skill) / ALONE),
-        "specificity": norm.cdf(threshold / ALONE),
-    }
-    covered = {name: [] for name in (*true, "auroc")}
-    by_image = []
-    for _ in range(600):
-        drawn = TestSet(rng)
-        scores = drawn.scores(skill)
-        for owner, found in ((drawn.owner, covered), (np.arange(len(scores)), None)):
-            card = scorecard(drawn, scores, owner, threshold)
-            resamples = Resamples(int(owner.max()) + 1, 300, seed=int(rng.integers(1 << 30)))
-            values = cluster_bootstrap(card, resamples)
-            if found is None:
-                by_image.append(holds(values, MetricKey("all", "cut", "recall"), true["recall"]))
-                continue
-            for name, figure in true.items():
-                found[name].append(holds(values, MetricKey("all", "cut", name), figure))
-            found["auroc"].append(holds(values, MetricKey("all", "", "auroc"), true_auroc(skill)))
-    for flags in covered.values():
-        assert (
-            COVERED[0] - 0.01 <= share(flags) <= COVERED[1]
-        )  # 600 sets: one in a hundred of noise
-    assert share(by_image) < min(COVERED[0], share(covered["recall"]))
-
-
-def holds(values, figure, truth):
-    interval = percentile_interval(values[figure])
-    return interval.low <= truth <= interval.high
-
-
-def scorecard(drawn, scores, owner, threshold):
-    choice = {"cut": ThresholdChoice("cut", threshold)}
-    return Scorecard(judged_images(drawn.truth, owner), pd.Series(scores), choice)
 
 
 def test_expanded_percentiles_cover_a_mean_of_few_patients_as_often_as_of_many():

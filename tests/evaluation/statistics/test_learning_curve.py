@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import ndtri
 from scipy.stats import linregress
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.clustered_tests import AurocParts, auroc_parts, over_seeds
+from evaluation.statistics.clustered_tests import over_seeds
 from evaluation.statistics.learning_curve import crossing, fit_learning_curves
+from tests.evaluation.simulation.study_designs import trained_arms
 
 AMOUNTS = np.array([100.0, 200.0, 400.0, 800.0])
 CONSTANT = 0.1
@@ -36,26 +36,15 @@ def lacking(line, amounts):
 def study(rng, lines, patients, seeds, spread, nested=0.0):
     """AUROCs, their covariance over patients and its freedom, of trainings as in `cxr curve`.
 
-    Scores are binormal; what a patient adds is shared by all systems, by those of an arm, of a
-    size, or is a training's own. `spread` is the standard deviation of ln(1 - AUROC) between
-    trainings at each size, `nested` its correlation between sizes of one seed.
+    `spread` is the standard deviation of ln(1 - AUROC) between trainings at each size, `nested`
+    its correlation between sizes of one seed.
     """
     shape = (len(lines), len(AMOUNTS), seeds)
     of_seed, own = rng.normal(size=(len(lines), 1, seeds)), rng.normal(size=shape)
     deviations = np.sqrt(nested) * of_seed + np.sqrt(1 - nested) * own
     sigma = np.broadcast_to(spread, len(AMOUNTS))[:, None]
     curves = np.stack([lacking(line, AMOUNTS) for line in lines])[:, :, None]
-    lacks = np.minimum(curves * np.exp(sigma * deviations - sigma**2 / 2), 0.6)
-    truth = np.arange(patients) < 0.3 * patients
-    scores = np.sqrt(2) * ndtri(1 - lacks)[..., None] * truth
-    for weight, levels in ((0.5, 0), (0.15, 1), (0.1, 2), (0.25, 3)):
-        common = shape[:levels] + (1,) * (3 - levels)
-        scores = scores + np.sqrt(weight) * rng.normal(size=(*common, patients))
-    owner = np.arange(patients)
-    parts = [auroc_parts(truth, each, owner, patients) for each in scores.reshape(-1, patients)]
-    added = np.column_stack([each.contributions for each in parts])
-    figures = np.array([each.value for each in parts]).reshape(shape)
-    return figures, added.T @ added, AurocParts.mean(parts).freedom
+    return trained_arms(rng, curves * np.exp(sigma * deviations - sigma**2 / 2), patients)
 
 
 def simulated(truth, patients, seeds, spread, trials, nested=0.0, seed=11):
@@ -279,9 +268,28 @@ def test_input_that_cannot_be_fitted_is_refused(call, message):
         call()
 
 
-def check(truth, patients, spread, trials):
+MANY = [
+    pytest.param(truth, patients, spread, 1000, marks=pytest.mark.long)
+    for truth in TRUTHS
+    for patients in (150, 700)
+    for spread in (CONSTANT, FALLING)
+]
+
+
+@pytest.mark.parametrize(
+    ("truth", "patients", "spread", "trials"),
+    [
+        ("equal", 150, CONSTANT, 40),
+        ("parallel", 150, CONSTANT, 40),
+        ("cross at the largest", 150, CONSTANT, 40),
+        ("cross inside", 700, CONSTANT, 40),
+        *MANY,
+    ],
+)
+def test_simulated_studies_are_covered_and_claim_no_crossing_that_is_not(
+    truth, patients, spread, trials
+):
     found = simulated(truth, patients, 3, spread, trials)
-    print(f"{truth}, {patients} patients, {spread}: {found}")
     noise = 3.5 * np.sqrt(0.05 * 0.95 / trials)
     assert (found["band"] > 0.935 - noise).all()
     assert found["lack of fit"] <= 0.06 + noise
@@ -291,23 +299,6 @@ def check(truth, patients, spread, trials):
         assert found["shown"] <= 0.025 + noise
     elif patients == 700 and spread == CONSTANT:
         assert found["shown"] > 0.6
-
-
-@pytest.mark.parametrize(
-    ("truth", "patients"),
-    [("equal", 150), ("parallel", 150), ("cross at the largest", 150), ("cross inside", 700)],
-)
-def test_simulated_studies_are_covered_and_claim_no_crossing_that_is_not(truth, patients):
-    check(truth, patients, CONSTANT, 40)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("spread", [CONSTANT, FALLING], ids=["constant", "falling"])
-@pytest.mark.parametrize("patients", [150, 700])
-@pytest.mark.parametrize("truth", TRUTHS)
-def test_many_simulated_studies_are_what_the_module_says(truth, patients, spread):
-    """With -s it prints the figures of the module's docstring."""
-    check(truth, patients, spread, 1000)
 
 
 @pytest.mark.long

@@ -406,13 +406,3 @@ def test_the_page_says_what_a_hit_is_and_draws_each_reader(published, tmp_path):
                  "FROC: lesion sensitivity at 0.5 false positives per image"):  # fmt: skip
         assert text in html
     assert set(table["first"]) == {"tomosynthesis", "mammography"}
-
-
-def test_an_interval_that_nearly_touches_zero_has_four_digits(shared_data, tmp_path):
-    folder = shared_data / "reader_study_vandyke"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}")
-    stored = verb([folder / "ratings.csv"], out=tmp_path / "out", truth=folder / "truth.csv",
-                  rename="0=cine MRI,1=spin-echo MRI").to_dict()  # fmt: skip
-    assert "“cine MRI” (0.897)" in stored["answer"]
-    assert "95 % interval −0.0880 to 0.0004" in stored["answer"]
