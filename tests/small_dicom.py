@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -72,3 +73,19 @@ def write_dicom(path: Path, values: np.ndarray, **elements: Any) -> Path:
     """Write an image as `dicom_image` makes it."""
     path.write_bytes(as_file(dicom_image(values, **elements)))
     return path
+
+
+def lut(entries: list[int], first: int, bits: int) -> list[Dataset]:
+    """The sequence of a lookup table whose first entry is of a value."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
+    item.add_new("LUTData", "US", entries)
+    return [item]
+
+
+def image_file(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
+    """The content of a file of another kind, as Pillow writes it."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -139,28 +138,6 @@ def test_a_run_can_be_compared_directly(rsna):
         "--data", rsna / "data", "--out", rsna / "direct", "--overwrite", fails=True,
     )  # fmt: skip
     assert "predictions of another training" in done.stderr
-
-
-def test_a_run_is_tuned_and_drawn_directly(rsna, tmp_path):
-    run = shutil.copytree(rsna / "classifier", tmp_path / "run")
-    (run / "validation" / "decisions" / "opacity.json").unlink()
-    tuned = json.loads(cxr("tune", run, "--data", rsna / "data", "--json").stdout)
-    predictions = rsna / "classifier-predictions" / "decisions" / "opacity.json"
-    for policy, as_predictions in json.loads(predictions.read_text())["policies"].items():
-        own = tuned["policies"][policy]
-        assert own["threshold"] == pytest.approx(as_predictions["threshold"], abs=1e-5)
-        assert own["validation"] == as_predictions["validation"]
-    done = cxr(
-        "overlay", run, f"Tuned={rsna / 'classifier-predictions'}", "--data", rsna / "data",
-        "--out", tmp_path / "drawn", "--role", "train", "--limit", 1, "--json", fails=True,
-    )  # fmt: skip
-    assert "Tuned" in done.stderr  # its predictions hold no train image, and the run makes its own
-    done = cxr(
-        "overlay", run, "--data", rsna / "data", "--out", tmp_path / "drawn", "--role", "train",
-        "--limit", 2, "--json",
-    )  # fmt: skip
-    assert sorted(map(Path, json.loads(done.stdout))) == sorted((tmp_path / "drawn").iterdir())
-    assert "undecided" not in done.stderr
 
 
 def test_files_are_answered_by_both_models_and_bad_ones_named(rsna, tmp_path):

@@ -16,7 +16,6 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from pydicom.encaps import encapsulate, get_frame
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.image import read_image
-from tests.small_dicom import dicom_image
+from tests.small_dicom import dicom_image, image_file
 
 SHARES = (10, 25, 50, 75, 90, 99)  # percent
 ENDINGS = ("bare", "ended", "zeros", "file")
@@ -38,19 +37,13 @@ _EOI = b"\xff\xd9"
 _IEND = b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def encoded(kind: str, image: Image.Image, **options: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def jpegs(image: Image.Image) -> dict[str, bytes]:
     """JPEG of 8 bits as cameras, archives and web sites write it."""
     return {
-        "baseline": encoded("JPEG", image, quality=90),
-        "restarts": encoded("JPEG", image, quality=90, restart_marker_blocks=20),
-        "optimised": encoded("JPEG", image, quality=90, optimize=True),
-        "progressive": encoded("JPEG", image, quality=90, progressive=True),
+        "baseline": image_file(image, "JPEG", quality=90),
+        "restarts": image_file(image, "JPEG", quality=90, restart_marker_blocks=20),
+        "optimised": image_file(image, "JPEG", quality=90, optimize=True),
+        "progressive": image_file(image, "JPEG", quality=90, progressive=True),
     }
 
 
@@ -114,8 +107,8 @@ def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict
     side = max(deep.shape) // 4
     for name, options in (("one tile", {}), ("tiles", {"tile_size": (side, side)})):
         for syntax, lossy in ((uid.JPEG2000Lossless, False), (uid.JPEG2000, True)):
-            frame = encoded(
-                "JPEG2000", Image.fromarray(deep), no_jp2=True, irreversible=lossy, **options,
+            frame = image_file(
+                deep, "JPEG2000", no_jp2=True, irreversible=lossy, **options,
                 **({"quality_layers": [20, 8]} if lossy else {}),
             )  # fmt: skip
             made[f"JPEG 2000 {'lossy' if lossy else 'lossless'}, {name}"] = with_frame(
@@ -133,16 +126,16 @@ def plain_files(eight: np.ndarray, deep: np.ndarray) -> dict[str, bytes]:
     colour = Image.merge("RGB", [grey, grey.transpose(0), grey])
     made = {f"{kind}.jpg": content for kind, content in jpegs(grey).items()}
     made |= {f"colour {kind}.jpg": content for kind, content in jpegs(colour).items()}
-    made["cmyk.jpg"] = encoded("JPEG", colour.convert("CMYK"), quality=90)
-    made["grey.png"], made["deep.png"] = encoded("PNG", grey), encoded("PNG", deeper)
-    made["rgba.png"] = encoded("PNG", colour.convert("RGBA"))
+    made["cmyk.jpg"] = image_file(colour.convert("CMYK"), "JPEG", quality=90)
+    made["grey.png"], made["deep.png"] = image_file(grey, "PNG"), image_file(deeper, "PNG")
+    made["rgba.png"] = image_file(colour.convert("RGBA"), "PNG")
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
-        made[f"{compression}.tif"] = encoded("TIFF", grey, compression=compression)
-    made["deep.tif"] = encoded("TIFF", deeper, compression="tiff_lzw")
-    made["lossy.webp"] = encoded("WEBP", grey)
-    made["lossless.webp"] = encoded("WEBP", grey, lossless=True)
-    made["grey.gif"], made["grey.bmp"] = encoded("GIF", grey), encoded("BMP", grey)
-    made["grey.pgm"] = encoded("PPM", grey)
+        made[f"{compression}.tif"] = image_file(grey, "TIFF", compression=compression)
+    made["deep.tif"] = image_file(deeper, "TIFF", compression="tiff_lzw")
+    made["lossy.webp"] = image_file(grey, "WEBP")
+    made["lossless.webp"] = image_file(grey, "WEBP", lossless=True)
+    made["grey.gif"], made["grey.bmp"] = image_file(grey, "GIF"), image_file(grey, "BMP")
+    made["grey.pgm"] = image_file(grey, "PPM")
     return made
 
 

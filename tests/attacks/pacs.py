@@ -3,9 +3,9 @@
     python -m tests.attacks.pacs EXPORT FILMS [PART ...]
 
 EXPORT is what cxr export made, FILMS a folder of chest radiographs (DICOM), PART one of studies,
-watched, pull, receive, journal. Needs root (it mounts tmpfs, in a mount namespace of its own) and
+watched, pull, receive. Needs root (it mounts tmpfs, in a mount namespace of its own) and
 the Debian packages orthanc, orthanc-dicomweb and dcmtk. Ends with 1 if a film was answered for
-never or twice, a change was not named once, or a traceback was seen. Bits are flipped by seed 0.
+never or twice, a change was not named once, or a traceback was seen.
 """
 
 import io
@@ -26,16 +26,12 @@ import numpy as np
 import pydicom
 import requests
 
-from data_prep.contracts.errors import InputError
 from tests.scripts.launched import free_port
 from tests.serving.radiographs import radiograph
-from tests.serving.test_pacs import Desk, Shelf
-from tests.serving.test_pacs import radiograph as small
 from tests.serving.test_pacs_orthanc import PASSWORD, USER, Archive, Pacs, wait_for
 from tests.small_dicom import as_file
 
 _NAMESPACE = "CXR_ATTACK_MOUNTS"
-_FLIPS = 400
 
 
 class Bench:
@@ -279,40 +275,8 @@ def send(bench: Bench, films: list[Path]) -> set[Path]:
     return refused
 
 
-def journal(bench: Bench) -> None:
-    """Flipped bits of a journal: no traceback, and nothing is lost or doubled."""
-    became: dict[str, int] = {}
-    generator = np.random.default_rng(0)
-    folder = bench.folder / "journal"
-    folder.mkdir()
-    desk = Desk(folder)
-    shelf = Shelf(*[small(f"1.2.3.{n}", f"1.2.{n % 5}") for n in range(20)])
-    for _ in range(3):
-        desk.run(shelf)
-    path = folder / "journal.sqlite"
-    whole, had = path.read_bytes(), dict(shelf.held)
-    for _ in range(_FLIPS):
-        content = bytearray(whole)
-        content[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
-        path.write_bytes(content)
-        shelf.stored, desk.lines = [], []
-        try:
-            worker = desk.run(shelf)
-        except InputError as error:
-            result = str(error).replace(str(path), "JOURNAL")
-        except BaseException as error:  # noqa: BLE001 - what a user would see as a traceback
-            result = f"FELL: {type(error).__name__}: {error}"
-        else:
-            result = "nothing to do" if not worker.tally.answered else "some answered once more"
-            if "no longer" in str(desk.lines) or shelf.held.keys() != had.keys():
-                result = "FELL: named or doubled"
-        became[result] = became.get(result, 0) + 1
-    for result, number in sorted(became.items(), key=lambda item: -item[1]):
-        bench.row(f"journal, {number} of {_FLIPS} flips", result, not result.startswith("FELL"))
-
-
 PARTS: dict[str, Callable[[Bench], None]] = {
-    "studies": studies, "watched": watched, "pull": pull, "receive": receive, "journal": journal,
+    "studies": studies, "watched": watched, "pull": pull, "receive": receive,
 }  # fmt: skip
 
 

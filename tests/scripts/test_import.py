@@ -4,13 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
-from data_prep.export.export import export_annotations
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.compare.compare import compare_systems
@@ -196,43 +194,6 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
         with pytest.raises(InputError, match=message):
             imported.import_file(wrong, data, tmp_path / "no", name="T", columns=columns)
     assert not (tmp_path / "no").exists()
-
-
-def test_boxes_come_back_the_same_by_every_way(data, tmp_path):
-    """A detector's boxes written as other programs write them, and read again."""
-    rng = np.random.default_rng(0)
-    corner, size = rng.uniform(0, 40, (30, 2)), rng.uniform(1, 39, (30, 2))
-    boxes = pd.DataFrame(np.hstack([corner, corner + size]), columns=EDGES)
-    boxes.insert(0, "image_id", np.sort(rng.choice(["c", "d", "e"], 30)))
-    boxes = boxes.assign(finding="opacity", score=rng.random(30) * 0.998 + 0.001)
-    boxes.to_csv(tmp_path / "boxes.csv", index=False)
-    export_annotations(DataSet.open(data), tmp_path / "coco", "coco")
-    truth = tmp_path / "coco" / "annotations" / "instances.json"
-    numbers = {e["file_name"]: e["id"] for e in json.loads(truth.read_text())["images"]}
-    results = [
-        {"image_id": numbers[row.image_id], "category_id": 1, "score": row.score,
-         "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1]}
-        for row in boxes.itertuples()
-    ]  # fmt: skip
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    (tmp_path / "yolo").mkdir()
-    for image_id, rows in boxes.groupby("image_id"):
-        lines = [
-            f"0 {(r.x1 + r.x2) / 200} {(r.y1 + r.y2) / 160} {(r.x2 - r.x1) / 100} "
-            f"{(r.y2 - r.y1) / 80} {r.score}\n"
-            for r in rows.itertuples()
-        ]
-        (tmp_path / "yolo" / f"{image_id}.txt").write_text("".join(lines))
-    sources = {"a": boxes, "b": tmp_path / "boxes.csv", "c": tmp_path / "results.json",
-               "d": str(tmp_path / "yolo")}  # fmt: skip
-    for name, source in sources.items():
-        known = {"coco_truth": truth} if name == "c" else {}
-        found = imported.import_file(source, data, tmp_path / name, name=name, **known)
-        assert found.boxes[["image_id", "finding", "score"]].equals(
-            boxes[["image_id", "finding", "score"]].astype(found.boxes.dtypes[:2].to_dict())
-        )
-        np.testing.assert_allclose(found.boxes[EDGES], boxes[EDGES], atol=1e-9)
-        assert sorted(found.images_run) == ["c", "d", "e", "f"]
 
 
 def test_boxes_are_clipped_counted_and_limited(run, capsys):

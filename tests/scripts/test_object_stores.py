@@ -444,26 +444,6 @@ def test_a_store_that_fails_stops_prepare_instead_of_leaving_images_out(
     assert excluded["path"].tolist() == ["images/i07.png"]
 
 
-@pytest.mark.long
-def test_ray_decodes_from_s3_what_one_process_does_and_says_when_the_store_fails(
-    line, source, tmp_path, capsys
-):
-    pytest.importorskip("ray")
-    store = s3fs.S3FileSystem()
-    store.put(f"{source}/", "bkt/source/", recursive=True)
-    few = ("--format", "csv", "--size", "32", "--name", "set")
-    assert cxr("prepare", source, tmp_path / "local", *few, "--workers", "0") == 0
-    ray = (*few, "--engine", "ray")
-    line.fail("busy", "GET /bkt/source/images/i11.png", times=10_000)
-    assert cxr("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("cxr: s3://bkt/source/images/i11.png: ")
-    assert last.endswith("then run the same command again to go on")
-    line.fail("busy", "GET /bkt/source/images/", times=3)
-    assert cxr("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 0
-    require_same(stored("bkt/data"), tmp_path / "local")
-
-
 def test_another_machine_brings_the_folders_that_a_command_names(line, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (5, 32, 32), np.uint8)
     here = tmp_path / "made" / "pixels" / "letterbox-32"

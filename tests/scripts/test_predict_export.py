@@ -1,13 +1,12 @@
 """`cxr export RUN` and `cxr predict EXPORT`: one command line from a run to predictions."""
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -105,41 +104,6 @@ def test_what_all_miss_is_known_of_runs_with_the_same_validation_images(made):
     assert share.estimate == labels["fn"] / missed.n_positive
     assert share.ci_low <= share.estimate <= share.ci_high
     assert missed_together([run, Run.open(made.export)], None) is None
-
-
-def test_the_server_answers_for_a_run_and_its_export_exactly_as_cxr_predict(made, capsys):
-    import httpx
-
-    from serving.web.schemas import ServeSettings
-    from serving.web.server import build_app
-
-    image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
-    systems = [f"run={made.run}", f"export={made.export}"]
-    assert cxr("predict", *systems, image, "--json", "--no-overlay") == 0
-    expected = json.loads(capsys.readouterr().out)
-    served = [Run.open(made.run, name="run"), Run.open(made.export, name="export")]
-
-    async def ask() -> Any:
-        app = build_app(served, ServeSettings(allowed_hosts=("testserver",)))
-        transport = httpx.ASGITransport(app)
-        address = "http://testserver"
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url=address) as client,
-        ):
-            while (await client.get("/readyz")).status_code != 200:
-                await asyncio.sleep(0.01)
-            files = {"file": (image.name, image.read_bytes())}
-            return (await client.post("/v1/analyze", files=files)).json()
-
-    found = asyncio.run(ask())
-    keys = ("system", "decision", "probability", "score", "threshold", "boxes")
-    assert [{key: each[key] for key in keys} for each in found["systems"]] == [
-        {key: each[key] for key in keys} for each in expected
-    ]
-    assert [each["backend"] for each in found["systems"]] == ["torch", "openvino"]
-    assert found["systems"][0]["decision"] is not None
-    assert found["warnings"] == expected[0]["warnings"]
 
 
 def test_one_image_imports_no_torch_and_no_matplotlib(made, tmp_path):

@@ -173,24 +173,6 @@ def test_folder_that_is_no_run_is_refused_and_nothing_is_left(data, tmp_path, ma
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("file", "message"),
-    [
-        ("foreign_keras_v1.0.hdf5", "is an HDF5 file, as Keras writes it"),
-        (
-            "squeezenet1_1_model.pth",
-            "weights of squeezenet, not of resnet18; take a file of one of",
-        ),
-    ],
-)
-def test_real_file_of_another_program_or_network_is_refused(
-    data, shared_data, tmp_path, file, message
-):
-    with pytest.raises(InputError, match=f"{file}: {message}"):
-        _detector(data, tmp_path / "run", shared_data / "weights" / file)
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.long
 def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it_saw(
     data, classifier, tmp_path, monkeypatch

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from html.parser import HTMLParser
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from data_prep.work.object_store import file_digest
 from data_prep.work.pool import LocalEngine
 from evaluation.systems.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
+from tests.outline import Outline
 
 N = 48
 
@@ -64,29 +64,9 @@ def html(dataset, found) -> str:
     return _render_audit(dataset, found)
 
 
-class Balance(HTMLParser):
-    """Checks that every element is closed, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag not in ("meta", "link", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: object) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, tag
-        assert self.open.pop() == tag
-
-
 def test_page_is_well_formed_and_needs_nothing_from_outside(html):
-    parser = Balance()
-    parser.feed(html)
-    assert parser.open == []
+    outline = Outline(html)
+    assert outline.open == outline.problems == []
     assert "<script" not in html
     for address in re.findall(r'(?:href|src)="([^"]+)"', html):
         assert address.startswith(("data:", "#")) or address in ("audit_cases.csv", "exclude.csv")

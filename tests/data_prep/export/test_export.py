@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.work.object_store import file_digest
-from scripts.prepare import prepare
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]
@@ -235,35 +233,6 @@ def test_predictions_are_no_labels_until_somebody_corrected_them(dataset, tmp_pa
     assert boxes[-1] == ["a", "mass", "reference", 0.0, 20.0, 40.126, 80.0]  # within the image
     with pytest.raises(InputError, match="--predictions: coco holds labels alone"):
         export_annotations(dataset, tmp_path / "coco", "coco", **how)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("format", ["cvat", "label-studio"])
-def test_films_of_rsna_go_to_an_annotator_and_back(shared_data, tmp_path, format):  # noqa: A002
-    download, folder = shared_data / "rsna", tmp_path / "rsna"
-    (folder / "stage_2_train_images").mkdir(parents=True)
-    rows = pd.read_csv(download / "stage_2_train_labels.csv", dtype=str)
-    chosen = rows.groupby("Target")["patientId"].unique().map(lambda ids: [*ids[:3]]).sum()
-    rows[rows["patientId"].isin(chosen)].to_csv(folder / "stage_2_train_labels.csv", index=False)
-    for name in chosen:
-        place = f"stage_2_train_images/{name}.dcm"
-        (folder / place).symlink_to(download / place)
-    (folder / "rsna_to_nih.csv").symlink_to(download / "rsna_to_nih.csv")
-    before = prepare(folder, tmp_path / "set", format="rsna", workers=1)
-    export_annotations(before, tmp_path / "desk", format)
-    if format == "cvat":  # which writes two digits, and names its own annotators
-        path = tmp_path / "desk" / "annotations.xml"
-        digits = re.sub(r'"(\d+\.\d+)"', lambda m: f'"{float(m[1]):.2f}"', path.read_text())
-        path.write_text(digits.replace('source="manual"', 'source="file"'))
-    after = prepare(tmp_path / "desk", tmp_path / "back", format=format, workers=1)
-    key = ["image_id", "finding", *EDGES]
-    boxes = [each.boxes.sort_values(key)[key].reset_index(drop=True) for each in (before, after)]
-    assert len(boxes[0]) >= 3
-    pd.testing.assert_frame_equal(*boxes, atol=0.005, rtol=0)
-    people = [dict(each.images[["image_id", "patient_id"]].to_numpy()) for each in (before, after)]
-    assert people[0] == people[1]
-    said = [each.findings.set_index(["image_id", "finding"])["state"] for each in (before, after)]
-    assert said[0].sort_index().equals(said[1].sort_index())
 
 
 def test_a_target_narrows_what_goes_out(dataset, tmp_path):

@@ -15,6 +15,7 @@ from data_prep.images import codestream, dicom
 from data_prep.images.image import read_image
 from serving.guard import file_warnings
 from tests.attacks import cuts
+from tests.small_dicom import image_file
 
 SIDE = 96
 Y, X = np.mgrid[:SIDE, :SIDE] / SIDE
@@ -24,7 +25,7 @@ GREY = (FILM >> 3).astype(np.uint8)
 
 
 def jpeg(image: np.ndarray = GREY, **options: object) -> bytes:
-    return cuts.encoded("JPEG", Image.fromarray(image), quality=90, **options)
+    return image_file(image, "JPEG", quality=90, **options)
 
 
 def read(tmp_path, content: bytes):

@@ -19,15 +19,9 @@ from data_prep.images import decoded_image, dicom
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_header import _age_years
 from data_prep.images.image import read_image
+from tests.small_dicom import image_file, lut
 
 WriteDicom = Callable[..., Path]
-
-
-def lut(entries: list[int], first: int, bits: int) -> list[Dataset]:
-    item = Dataset()
-    item.add_new("LUTDescriptor", "US", [len(entries), first, bits])
-    item.add_new("LUTData", "US", entries)
-    return [item]
 
 
 RAMP8 = np.array([[0, 1, 100], [128, 254, 255]], np.uint8)
@@ -246,20 +240,18 @@ def test_impossible_headers_are_refused(write_dicom, tmp_path, elements, reason)
     assert "\n" not in str(error.value)
 
 
-def jpeg(width: int, height: int) -> bytes:
-    content = BytesIO()
-    Image.new("L", (width, height)).save(content, "JPEG")
-    return content.getvalue()
-
-
 @pytest.mark.parametrize(
     ("syntax", "inside", "reason"),
     [
-        (uid.JPEGBaseline8Bit, jpeg(64, 32), "inside is 64 x 32 px, grey, 8 bits, the header"),
+        (
+            uid.JPEGBaseline8Bit,
+            image_file(np.zeros((32, 64), np.uint8), "JPEG"),
+            "inside is 64 x 32 px, grey, 8 bits, the header",
+        ),
         (uid.RLELossless, bytes(2 << 20), "larger than the image"),
     ],
     ids=["another image", "more data than the image can have"],
-)
+)  # fmt: skip
 def test_an_image_inside_that_the_header_does_not_announce_is_refused(
     write_dicom, tmp_path, syntax, inside, reason
 ):

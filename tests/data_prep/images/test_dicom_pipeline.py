@@ -16,6 +16,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from data_prep.images.dicom import read_dicom
+from tests.small_dicom import lut
 
 WriteDicom = Callable[..., Path]
 
@@ -23,13 +24,6 @@ DEPTHS = (8, 10, 12, 14, 16)
 MODALITIES = ("none", "rescale", "lut")
 VOIS = ("none", "linear", "linear exact", "lut", "sigmoid")
 SLOPE, INTERCEPT = 2.5, -100.0
-
-
-def lut(entries: list[int], first: int, bits: int) -> list[Dataset]:
-    item = Dataset()
-    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
-    item.add_new("LUTData", "US", entries)
-    return [item]
 
 
 class Case:

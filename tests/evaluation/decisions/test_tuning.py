@@ -1,13 +1,11 @@
 """What validation chooses: the rule, the scale, the thresholds, the probability."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as oracle
-from sklearn.linear_model import LogisticRegression
 
 from data_prep.contracts.errors import InputError
 from evaluation.boxes.box_metrics import WeightedRsnaScore
@@ -17,7 +15,7 @@ from evaluation.decisions.decision import Decision, TuningOptions
 from evaluation.decisions.test_set import CANDIDATES, SystemOutput, _patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import _choose_reduction, checked_decision, tune
-from evaluation.statistics.calibration import _fit_platt, _PlattScaling, clipped_logit
+from evaluation.statistics.calibration import _fit_platt, _PlattScaling
 
 
 class _Scores:
@@ -170,39 +168,6 @@ def test_a_missing_score_is_refused(predict, test_set):
         tune(system, test_set)
 
 
-def test_platt_scaling_is_the_logistic_regression_of_the_logit():
-    rng = np.random.default_rng(0)
-    scores = rng.random(400)
-    y_true = rng.random(400) < scores**2
-    ours = _fit_platt(y_true, scores)
-    n = int(y_true.sum())
-    high, low = (n + 1) / (n + 2), 1 / (400 - n + 2)
-    # Platt's smoothed labels as weighted rows of both classes.
-    wanted = np.where(y_true, high, low)
-    rows = np.tile(clipped_logit(scores), 2)[:, None]
-    labels, weights = np.repeat([1, 0], 400), np.concatenate([wanted, 1 - wanted])
-    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
-    model.fit(rows, labels, sample_weight=weights)
-    assert ours.slope == pytest.approx(model.coef_[0, 0], rel=1e-4)
-    assert ours.intercept == pytest.approx(model.intercept_[0], rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    "scores",
-    [
-        [0.0, 0.0, 0.0, 1.0, 1.0],  # separated by certain scores
-        [0.0, 0.0, 0.0, 0.0, 0.0],  # nothing to learn from but the prevalence
-        [1.0, 1.0, 0.9, 0.1, 0.0],  # the wrong way round
-    ],
-)
-def test_platt_scaling_exists_and_stays_finite(scores):
-    scaling = _fit_platt([0, 0, 0, 1, 1], scores)
-    probability = scaling.probability(scores)
-    assert np.isfinite(probability).all()
-    assert ((probability > 0) & (probability < 1)).all()
-    json.dumps(dataclasses.asdict(scaling), allow_nan=False)
-
-
 def test_a_probability_never_falls_where_the_score_rises():
     truth, scores = np.array([1, 1, 0, 1, 0, 0]), np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.9])
     assert scores[truth == 1].mean() < scores[truth == 0].mean()
@@ -210,10 +175,6 @@ def test_a_probability_never_falls_where_the_score_rises():
     assert _fit_platt(truth, scores - 0.1).probability(scores - 0.1) == pytest.approx(
         [0.5] * 6, abs=0.1
     )
-
-
-def test_one_class_gives_no_probability():
-    assert _fit_platt([1, 1], [0.2, 0.4]) is None
 
 
 def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set):

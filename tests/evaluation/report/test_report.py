@@ -4,7 +4,6 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -20,27 +19,7 @@ from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _embe
 from evaluation.report.report import MAX_BYTES, write_report
 from evaluation.report.tables import _forest, table_rows
 from tests.measure_page import measure
-
-VOID = {"meta", "link", "input", "br", "img"}
-
-
-class Outline(HTMLParser):
-    """Check that every tag is closed in order, and collect what the tests ask for."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.ids, self.links, self.problems = [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        facts = dict(attrs)
-        self.ids += [facts["id"]] if "id" in facts else []
-        self.links += [facts[key] for key in ("href", "src") if facts.get(key)]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID and (not self.open or self.open.pop() != tag):
-            self.problems.append(tag)
+from tests.outline import Outline
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +63,7 @@ def html(read_only):
 
 @pytest.fixture
 def outline(html):
-    parser = Outline()
-    parser.feed(html)
-    return parser
+    return Outline(html)
 
 
 @pytest.fixture
@@ -223,8 +200,7 @@ def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, read_
     assert {"Methods and limits", "How to read the numbers"} < set(folds)
     assert "at the threshold" not in unfolded(html).split('id="more"')[1]
     details = (read_only / "details.html").read_text()
-    parser = Outline()
-    parser.feed(details)
+    parser = Outline(details)
     assert (parser.problems, parser.open) == ([], [])
     assert "STARD" in details
     assert "0123456789abcdef" in details  # the content id of the data
@@ -365,8 +341,7 @@ def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
     further = (report_folder / "cases-002.html").read_text()
     assert 'href="cases-002.html"' in html
     assert 'href="report.html#gallery"' in further
-    parser = Outline()
-    parser.feed(further)
+    parser = Outline(further)
     outside = {link for link in parser.links if not link.startswith(("#", "data:"))}
     assert outside == {"report.html", "report.html#gallery", "images.html"}
     assert (parser.problems, parser.open) == ([], [])

@@ -6,7 +6,7 @@ an interval held the truth, 0 where not, or a figure; NaN counts for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,7 @@ REPLICATES = 400
 AUROC = 0.85
 AT_THRESHOLD = ("recall", "specificity", "f1", "accuracy")
 _TRUTH_SETS = 4000
+_IMAGES = {"one": "one image a patient", "rsna": "images as in RSNA/NIH"}
 _TESTED = 0.25
 """Share of data sets whose p-values are made, too: they cost most."""
 
@@ -125,8 +126,7 @@ def _at_thresholds(found: Judged) -> Found:
 def _threshold_case(
     n_validation: int, n_test: int, clusters: str = "one", auroc: float = AUROC
 ) -> Case:
-    where = {"one": "one image a patient", "rsna": "images as in RSNA/NIH"}[clusters]
-    name = f"{n_validation} / {n_test} patients, {where}"
+    name = f"{n_validation} / {n_test} patients, {_IMAGES[clusters]}"
     name += f", AUROC {auroc:.2f}" if auroc != AUROC else ""
     skill = skill_of(auroc)
     skills = [[skill]] * 2
@@ -292,8 +292,8 @@ def several() -> Iterator[Case]:
 
 
 def _power_case(first: float, second: float, n_test: int, clusters: str = "one") -> Case:
-    where = {"one": "", "rsna": ", images as in RSNA/NIH"}[clusters]
-    name = f"AUROC {first:.2f} and {second:.2f}, 150 / {n_test} patients{where}"
+    name = f"AUROC {first:.2f} and {second:.2f}, 150 / {n_test} patients"
+    name += "" if clusters == "one" else f", {_IMAGES[clusters]}"
     skills = [[skill_of(first)], [skill_of(second)]]
 
     def measure(rng: np.random.Generator) -> Found:
@@ -391,14 +391,13 @@ def readers() -> Iterator[Case]:
 
 
 def _box_case(n_validation: int, n_test: int, clusters: str = "one") -> Case:
-    where = {"one": "one image a patient", "rsna": "images as in RSNA/NIH"}[clusters]
     sizes = (n_validation, n_test)
 
     def make(rng: np.random.Generator) -> Measure:
         truth = population(rng, n_validation, clusters)
         return lambda rng: box_measure(rng, sizes, clusters, truth, REPLICATES)
 
-    return Case("boxes", f"{n_validation} / {n_test} patients, {where}", make)
+    return Case("boxes", f"{n_validation} / {n_test} patients, {_IMAGES[clusters]}", make)
 
 
 def boxes() -> Iterator[Case]:
@@ -425,24 +424,10 @@ def reductions() -> Iterator[Case]:
     yield _reduction_case(40, 60)
 
 
-def folds() -> Iterator[Case]:
-    """Two equal learners over five folds, trained again in each."""
-    yield from (Case("folds", name, make) for name, make in FOLDS.items())
-
-
-def plans() -> Iterator[Case]:
-    """Studies of the size that `cxr plan` asks for."""
-    yield from (Case("plans", name, make) for name, make in PLANS.items())
-
-
-def few_readers() -> Iterator[Case]:
-    """Readers of one modality, and a system as good as they are."""
-    yield from (Case("few_readers", name, make) for name, make in FEW_READERS.items())
-
-
-def curves() -> Iterator[Case]:
-    """Two arms of one learning curve."""
-    yield from (Case("curves", name, make) for name, make in CURVES.items())
+def _studies(
+    design: str, named: Mapping[str, Callable[[np.random.Generator], Measure]]
+) -> Callable[[], list[Case]]:
+    return lambda: [Case(design, name, make) for name, make in named.items()]
 
 
 def marks() -> Iterator[Case]:
@@ -470,36 +455,23 @@ def goals() -> Iterator[Case]:
         for noise, how in ((NOISE, ""), (ALIKE, ", patients alike by 0.8")):
             if clusters == "one" and how:
                 continue
-            where = {"one": "one image a patient", "rsna": "images as in RSNA/NIH"}[clusters]
             yield Case(
                 "goals",
-                f"{n_patients} patients, {where}, {truth:.2f}{how}",
+                f"{n_patients} patients, {_IMAGES[clusters]}, {truth:.2f}{how}",
                 lambda _, of=(n_patients, clusters, truth, noise): (
                     lambda rng: goal_measure(rng, *of)
                 ),
             )
 
 
-DESIGNS = {
-    each.__name__: each
-    for each in (
-        thresholds,
-        auroc,
-        seeds,
-        several,
-        power,
-        chance,
-        calibration,
-        readers,
-        boxes,
-        reductions,
-        folds,
-        plans,
-        few_readers,
-        curves,
-        marks,
-        goals,
-    )
+DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
+    **{each.__name__: each for each in (thresholds, auroc, seeds, several, power, chance)},
+    **{each.__name__: each for each in (calibration, readers, boxes, reductions)},
+    "folds": _studies("folds", FOLDS),  # two equal learners, trained again in each of five
+    "plans": _studies("plans", PLANS),  # studies of the size that `cxr plan` asks for
+    "few_readers": _studies("few_readers", FEW_READERS),  # and a system as good as they are
+    "curves": _studies("curves", CURVES),  # two arms of one learning curve
+    **{each.__name__: each for each in (marks, goals)},
 }
 DESIGNS |= {
     each.__name__: _without_luck(each)

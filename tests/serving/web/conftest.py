@@ -1,7 +1,6 @@
 """One server of two tiny exports for all tests of the web layer."""
 
 import asyncio
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +11,11 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from PIL import Image
 
 from serving.run import Run
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
+from tests.small_dicom import image_file
 
 
 class Client:
@@ -91,9 +90,7 @@ def png() -> Callable[[int], bytes]:
     def make(seed: int) -> bytes:
         coarse = np.random.default_rng(seed).integers(0, 256, (9, 12), dtype=np.uint8)
         pixels = np.kron(coarse, np.ones((10, 10), np.uint8))  # noise of single pixels is doubted
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, format="PNG")
-        return file.getvalue()
+        return image_file(pixels, "PNG")
 
     return make
 

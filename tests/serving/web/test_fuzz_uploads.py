@@ -25,6 +25,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.images.image import read_image
 from serving.run import Run
 from tests.data_prep.images.test_fuzz_images import mutate
+from tests.small_dicom import image_file
 
 REFUSALS = {400, 413, 415, 422}
 AT_ONCE = 8
@@ -94,21 +95,15 @@ def judge(client: Any, served: list[Run], tmp_path: Path) -> Judge:
     return Judge(client, served, tmp_path)
 
 
-def as_file(pixels: np.ndarray, format: str, **options: Any) -> bytes:  # noqa: A002
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format, **options)
-    return file.getvalue()
-
-
 def test_damaged_uploads_get_a_right_answer_or_a_reason(judge, png):
     pixels = np.asarray(Image.open(io.BytesIO(png(1))))
     slice_ = io.BytesIO()
     pydicom.dcmwrite(slice_, examples.ct)
     sources = {
         "grey.png": png(1),
-        "deep.png": as_file(pixels.astype(np.uint16) * 200, "PNG"),
-        "grey.jpg": as_file(pixels, "JPEG"),
-        "grey.tif": as_file(pixels, "TIFF", compression="tiff_lzw"),
+        "deep.png": image_file(pixels.astype(np.uint16) * 200, "PNG"),
+        "grey.jpg": image_file(pixels, "JPEG"),
+        "grey.tif": image_file(pixels, "TIFF", compression="tiff_lzw"),
         "slice.dcm": slice_.getvalue(),
     }
     judge.send(list(sources.items()))
@@ -150,8 +145,8 @@ def test_ten_thousand_damaged_uploads_of_real_images(judge, app, shared_data):
     sources = {path.name: path.read_bytes() for path in files}
     for path in sorted((shared_data / "kermany_224").rglob("*.jpeg"))[1:8:2]:
         grey = np.asarray(Image.open(path).convert("L"))
-        sources[f"{path.stem}.tif"] = as_file(grey, "TIFF", compression="tiff_lzw")
-        sources[f"{path.stem}.png"] = as_file(grey, "PNG")
+        sources[f"{path.stem}.tif"] = image_file(grey, "TIFF", compression="tiff_lzw")
+        sources[f"{path.stem}.png"] = image_file(grey, "PNG")
     decoder = app.state.server.decoder
     first, memory, replaced = decoder.pids, [0, 0], set(decoder.pids)
     judge.every = 4

@@ -7,6 +7,7 @@ import signal
 import zipfile
 import zlib
 from collections.abc import Awaitable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -22,17 +23,14 @@ from serving.guard import file_warnings
 from serving.web.schemas import ServeSettings
 from serving.web.uploads import Decoded, Decoder, Refused, _format_of
 from tests.data_prep.images.test_image import huge, png_of_size
-from tests.small_dicom import as_file, dicom_image
+from tests.small_dicom import as_file, dicom_image, image_file
 
 T = TypeVar("T")
 GREYS = np.random.default_rng(3).integers(0, 256, (48, 64), dtype=np.uint8)
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 
 
-def encoded(format: str, **options: Any) -> bytes:  # noqa: A002
-    file = io.BytesIO()
-    Image.fromarray(GREYS).save(file, format, **options)
-    return file.getvalue()
+encoded = partial(image_file, GREYS)
 
 
 def dicom(values: np.ndarray = GREYS, *, preamble: bytes = bytes(128), **elements: Any) -> bytes:
