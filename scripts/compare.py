@@ -16,15 +16,7 @@ from data_prep.store.dataset import DataSet, Target
 from evaluation.compare.protocol import Protocol, log_use
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import check_policy
-from evaluation.report.files import (
-    CASES_PAGES,
-    METRICS,
-    MOST_THUMBNAILS,
-    OF_ALL_TARGETS,
-    OF_ONE_TARGET,
-    PAGE,
-    SYSTEMS,
-)
+from evaluation.report import files
 from scripts import console
 from scripts.options import DataFolder, Names, own_split
 from scripts.runner import AnyPath, Argument, verb
@@ -58,7 +50,7 @@ def compare(
     policy: list[str] | None = None,
     cases: Annotated[int, Argument(least=1)] = 8,
     metrics: Names = (),
-    thumbnails: Annotated[int, Argument(least=0)] = MOST_THUMBNAILS,
+    thumbnails: Annotated[int, Argument(least=0)] = files.MOST_THUMBNAILS,
     reference_by: Literal["reader"] | None = None,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
@@ -179,9 +171,9 @@ class _Asked:
                     return self._compare(systems, test_set, out)
 
             return Report(test_set, judge, out, self.metrics)
-        require_only(out, OF_ONE_TARGET, "report", CASES_PAGES)
+        require_only(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
         with folder_lock(out):
-            (out / METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
+            (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
             comparison = self._compare(systems, test_set, out)
             self._write(comparison, self.question(systems, test_set, out), test_set, out)
         return Report(test_set, lambda: comparison, out, self.metrics)
@@ -256,14 +248,14 @@ def _states(name: str | None, paths: Sequence[Path], target: str, out: Path) -> 
     """Of each training seed digests that tell one training, prediction and tuning apart."""
     states = []
     for number, path in enumerate(paths, 1):
-        files, predicted = {}, path
+        steps, predicted = {}, path
         if predicts(path) and not (path / "predictions.json").is_file():
             seed = f"{name}-{number}" if paths[1:] else name or system_folder(path)
-            files["trained"] = path / ("export.json" if is_export(path) else "run.json")
-            predicted = out / SYSTEMS / seed
-        files["predicted"] = predicted / "predictions.json"
-        files["tuned"] = predicted / "decisions" / f"{target}.json"
-        found = {done: file.read_bytes() for done, file in files.items() if file.is_file()}
+            steps["trained"] = path / ("export.json" if is_export(path) else "run.json")
+            predicted = out / files.SYSTEMS / seed
+        steps["predicted"] = predicted / "predictions.json"
+        steps["tuned"] = predicted / "decisions" / f"{target}.json"
+        found = {done: file.read_bytes() for done, file in steps.items() if file.is_file()}
         states.append({done: hashlib.sha256(found[done]).hexdigest()[:16] for done in found})
     return states
 
@@ -287,9 +279,9 @@ def _is_answered(out: Path, question: dict[str, Any]) -> bool | None:
     None where it holds no report; false where that shows other rows, cases or thumbnails. What a
     report keeps of a run, in its ``systems``, stands for the run.
     """
-    if not (out / METRICS).is_file():
+    if not (out / files.METRICS).is_file():
         return None
-    report = read_json(out / METRICS, "metrics")
+    report = read_json(out / files.METRICS, "metrics")
     before = report.get("question") or {}
     before = before if "shown" in before else {}
     kept = before.get("systems", {})
@@ -340,8 +332,8 @@ def _compare_each(
 
     targets = [test_set.target for test_set in test_sets]
     names = {target.name for target in targets}
-    require_only(out, OF_ALL_TARGETS.union(names), "report on these targets")
-    if reserved := sorted({*OF_ALL_TARGETS, LOCK} & names):
+    require_only(out, files.OF_ALL_TARGETS.union(names), "report on these targets")
+    if reserved := sorted({*files.OF_ALL_TARGETS, LOCK} & names):
         raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
     with folder_lock(out):
         # As predictions folders, so that no run is predicted once per target.
@@ -354,7 +346,7 @@ def _compare_each(
             if not asked.overwrite:
                 _is_answered(own, asked.question(predicted, test_set, own))
         # Without its page the folder is incomplete, whatever an earlier run had left.
-        (out / PAGE).unlink(missing_ok=True)
+        (out / files.PAGE).unlink(missing_ok=True)
         reports = {}
         for test_set in test_sets:
             console.say(f"{test_set.target.display_name}:")

@@ -14,27 +14,7 @@ from data_prep.contracts.folders import atomic_path, make_folder, write_json, wr
 from data_prep.contracts.tables import write_csv, write_table
 from evaluation.compare.comparison import Comparison
 from evaluation.metrics.metric import inside_sentence, listing
-from evaluation.report.files import (
-    ARCHIVE,
-    CASES_PAGES,
-    CHECKLISTS,
-    COSTS_TABLE,
-    DECISIONS,
-    DETAILS,
-    FIGURE_NAMES,
-    FIGURES,
-    IMAGES_PAGE,
-    IMAGES_TABLE,
-    LATEX_TABLE,
-    MARKDOWN_TABLE,
-    METRICS,
-    METRICS_TABLE,
-    PAGE,
-    REFERENCES,
-    TESTS_TABLE,
-    THUMBNAILS,
-    WHERE_TABLE,
-)
+from evaluation.report import files
 from evaluation.report.page import Row, Table, render, sentence
 from evaluation.report.tables import TableRow, image_count, summary_table
 
@@ -55,17 +35,17 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
     """
     make_folder(out)
     tables = {
-        METRICS_TABLE: _all_units(comparison),
-        TESTS_TABLE: comparison.told_tests,
-        WHERE_TABLE: comparison.failures,
-        COSTS_TABLE: _cost_table(comparison),
+        files.METRICS_TABLE: _all_units(comparison),
+        files.TESTS_TABLE: comparison.told_tests,
+        files.WHERE_TABLE: comparison.failures,
+        files.COSTS_TABLE: _cost_table(comparison),
     }
     for name, table in tables.items():
         write_csv(table, out / name)
-    write_table(comparison.decisions, out / DECISIONS, "decisions")
+    write_table(comparison.decisions, out / files.DECISIONS, "decisions")
     _write_archive(out)
     asked = {} if question is None else {"question": question}
-    write_json(out / METRICS, "metrics", metrics_json(comparison) | asked)
+    write_json(out / files.METRICS, "metrics", metrics_json(comparison) | asked)
 
 
 def metrics_json(comparison: Comparison) -> dict[str, Any]:
@@ -132,11 +112,11 @@ def write_table_files(
     for each in told["checklists"]:
         items = each.columns, ["---"] * len(each.columns), *each.rows
         lines += [each.title, "", *(_markdown_row(list(map(str, item))) for item in items), ""]
-    write_text(out / CHECKLISTS, "\n".join(lines))
-    write_text(out / REFERENCES, render("references.bib.jinja", **told))
+    write_text(out / files.CHECKLISTS, "\n".join(lines))
+    write_text(out / files.REFERENCES, render("references.bib.jinja", **told))
     table = summary_table(comparison, rows, paper=True)
-    write_text(out / LATEX_TABLE, _latex_table(comparison, table))
-    write_text(out / MARKDOWN_TABLE, _markdown_table(comparison, table))
+    write_text(out / files.LATEX_TABLE, _latex_table(comparison, table))
+    write_text(out / files.MARKDOWN_TABLE, _markdown_table(comparison, table))
 
 
 def _latex_table(comparison: Comparison, table: Table) -> str:
@@ -226,28 +206,25 @@ def _markdown_text(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
 
 
-_IN_ARCHIVE = (
-    LATEX_TABLE, MARKDOWN_TABLE, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, PAGE,
-    DETAILS, IMAGES_PAGE, CHECKLISTS, REFERENCES,
-)  # fmt: skip
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that equal files are equal archives
 
 
 def _write_archive(out: Path) -> None:
     """Write ``report.zip``: tables, figures and pages, and a README that names each."""
-    inside = [out / name for name in _IN_ARCHIVE if (out / name).is_file()]
-    captions = [out / FIGURES / f"{name}.txt" for name in FIGURE_NAMES]
+    inside = [out / name for name in files.IN_ARCHIVE if (out / name).is_file()]
+    captions = [out / files.FIGURES / f"{name}.txt" for name in files.FIGURE_NAMES]
     readme = "\n".join([
         sentence("readme_start"),
         *(sentence("readme", path.name) for path in inside),
-        *(f"Figure {n} ({FIGURES}/{path.stem}.*): {path.read_text(encoding='utf-8').strip()}"
+        *(f"Figure {n} ({files.FIGURES}/{path.stem}.*): {path.read_text(encoding='utf-8').strip()}"
           for n, path in enumerate(filter(Path.is_file, captions), 1)),
     ])  # fmt: skip
-    linked = f"{FIGURES}/*", CASES_PAGES, IMAGES_TABLE, f"{THUMBNAILS}/*"  # by the pages
+    # What the pages link to.
+    linked = f"{files.FIGURES}/*", files.CASES_PAGES, files.IMAGES_TABLE, f"{files.THUMBNAILS}/*"
     further = [path for pattern in linked for path in sorted(out.glob(pattern))]
-    files = {str(path.relative_to(out)): path.read_bytes() for path in (*inside, *further)}
-    with atomic_path(out / ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, content in {"README.txt": f"{readme}\n".encode(), **files}.items():
+    contents = {str(path.relative_to(out)): path.read_bytes() for path in (*inside, *further)}
+    with atomic_path(out / files.ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in {"README.txt": f"{readme}\n".encode(), **contents}.items():
             entry = zipfile.ZipInfo(f"report/{name}", _LONG_AGO)
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
 
