@@ -24,17 +24,9 @@ from data_prep.export.content import (
     content_of,
 )
 from data_prep.export.render import SUFFIXES
+from data_prep.formats import rsna
 from data_prep.formats.annotation_tools import PATIENTS
 from data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
-from data_prep.formats.rsna import (
-    CLASS_INFO,
-    CLASSES,
-    FINDING,
-    LABELS,
-    MAPPING,
-    TEST_IMAGES,
-    TRAIN_IMAGES,
-)
 from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.formats.voc import SET_FACTS
 from data_prep.store.dataset import DataSet
@@ -168,11 +160,11 @@ def _write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
     plain = images[known & ~is_member(images["image_id"], boxes["image_id"])]
     others = pd.DataFrame({"patientId": plain["stem"], "Target": plain["label"].astype("int64")})
     rows = pd.concat([drawn, others]).sort_values(["patientId", "x", "y"], kind="stable")
-    folder.write(LABELS, rows.to_csv(index=False))
+    folder.write(rsna.LABELS, rows.to_csv(index=False))
     _write_classes(images[known], folder)
     _write_mapping(images, folder)
     for image, labelled in zip(content.entries(), known, strict=True):
-        place = TRAIN_IMAGES if labelled else TEST_IMAGES
+        place = rsna.TRAIN_IMAGES if labelled else rsna.TEST_IMAGES
         folder.put_image(image, f"{place}/{folder.file_name_of(image)}")
     _lost_in_kaggle(content, images, folder)
 
@@ -180,14 +172,14 @@ def _write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
 def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     if "x_class" not in images.columns or images["x_class"].isna().all():
         return
-    names = {ours: other for other, ours in CLASSES.items()}
+    names = {ours: other for other, ours in rsna.CLASSES.items()}
     written = images["x_class"].map(names)
     is_opaque = images["x_class"] == "lung_opacity"
     if written.isna().any() or (is_opaque != (images["label"] == 1)).any():
         folder.cannot.append("cannot say x_class: its classes are not those of the challenge")
         return
     table = pd.DataFrame({"patientId": images["stem"], "class": written})
-    folder.write(CLASS_INFO, table.to_csv(index=False))
+    folder.write(rsna.CLASS_INFO, table.to_csv(index=False))
 
 
 def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
@@ -207,15 +199,15 @@ def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     doubtful = nih["patient_id_source"] == "mapped_unverified"
     if doubtful.any():
         table["mse"] = doubtful.map({True: "", False: "0"})
-    folder.write(MAPPING, table.to_csv(index=False))
+    folder.write(rsna.MAPPING, table.to_csv(index=False))
 
 
 def _lost_in_kaggle(
     content: AnnotationContent, images: pd.DataFrame, folder: AnnotationFolder
 ) -> None:
-    if content.classes != (FINDING,):
+    if content.classes != (rsna.FINDING,):
         names = ", ".join(content.classes)
-        folder.cannot.append(f"the finding has no name there: {names} reads back as {FINDING}")
+        folder.cannot.append(f"the finding has no name there: {names} reads back as {rsna.FINDING}")
     folder.cannot_say(
         int(images["label"].isna().sum()), "images have no label for the target: unlabelled there"
     )
