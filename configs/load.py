@@ -14,19 +14,13 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from configs.settings import (
-    KINDS,
-    ClassifierConfig,
-    DetectorConfig,
-    Section,
-    config_class,
-)
+from configs.settings import KINDS, Config, Section, config_class
 from data_prep.contracts.errors import InputError
 
 _FOLDER = Path(__file__).parent
 
 
-def shipped_configs() -> list[str]:
+def _shipped_configs() -> list[str]:
     """Names of the configurations that come with the program."""
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
@@ -43,7 +37,7 @@ def find_config(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    names = shipped_configs()
+    names = _shipped_configs()
     if name in names:
         return _FOLDER / f"{name}.toml"
     near = difflib.get_close_matches(name, names, n=1)
@@ -54,9 +48,7 @@ def find_config(name: str) -> Path:
     )
 
 
-def read_config(
-    path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()
-) -> DetectorConfig | ClassifierConfig:
+def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
     """Read and check a configuration.
 
     Args:
@@ -96,7 +88,7 @@ def _parse_toml(text: str, place: str) -> dict[str, Any]:
         raise InputError(f"{place}: is not TOML: {error}") from None
 
 
-def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
+def parse_config(text: str, place: str) -> Config:
     """Check a configuration's text, as a run folder holds it, also one of an older version.
 
     Args:
@@ -301,11 +293,8 @@ def _suggestion(key: str, known: list[str]) -> str:
 
 
 Name = Annotated[str, Field(min_length=1)]
-
-
-def _as_list(given: Any) -> Any:
-    """One name as a list of one."""
-    return [given] if isinstance(given, str) else given
+# One name stands for a list of one.
+_Names = Annotated[list[Name], BeforeValidator(lambda x: [x] if isinstance(x, str) else x)]
 
 
 class _GoalFile(Section):
@@ -315,11 +304,11 @@ class _GoalFile(Section):
     at_least: float = Field(gt=0, lt=1, description="What its exact interval must lie above.")
 
 
-class ProtocolFile(Section):
+class _ProtocolFile(Section):
     """The keys of a protocol."""
 
     target: Name = Field(description="What is judged.")
-    metric: Annotated[list[Name], BeforeValidator(_as_list)] = Field(
+    metric: _Names = Field(
         default=["auroc"],
         min_length=1,
         max_length=2,
@@ -339,7 +328,7 @@ class ProtocolFile(Section):
     )
 
 
-def read_protocol(path: Path) -> tuple[ProtocolFile, str]:
+def read_protocol(path: Path) -> tuple[_ProtocolFile, str]:
     """Read and check a protocol.
 
     Args:
@@ -354,12 +343,12 @@ def read_protocol(path: Path) -> tuple[ProtocolFile, str]:
     """
     keys = _read_toml(path)
     try:
-        return ProtocolFile(**keys), hashlib.sha256(path.read_bytes()).hexdigest()
+        return _ProtocolFile(**keys), hashlib.sha256(path.read_bytes()).hexdigest()
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
-    raise InputError(f"{path}: {key}: {_problem(first, key, ProtocolFile)}")
+    raise InputError(f"{path}: {key}: {_problem(first, key, _ProtocolFile)}")
 
 
 _SECTIONS = ("data", "model", "augmentation", "training")
@@ -385,7 +374,7 @@ def summaries() -> list[_ConfigSummary]:
         >>> [summary.network for summary in summaries() if summary.name == "retinanet"]
         ['resnet50']
     """
-    found = [_summary(find_config(name)) for name in shipped_configs()]
+    found = [_summary(find_config(name)) for name in _shipped_configs()]
     return sorted(found, key=lambda summary: summary.kind, reverse=True)
 
 
@@ -451,7 +440,7 @@ _KIND = {
 }
 
 
-def annotated(config: DetectorConfig | ClassifierConfig) -> str:
+def annotated(config: Config) -> str:
     """A configuration as TOML with every key, defaults included, and a comment on each.
 
     Args:

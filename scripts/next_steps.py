@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.store.folder_kinds import data_set_of, facts_of, folders_within, kind_of
+from data_prep.store.folder_kinds import KindName, data_set_of, facts_of, folders_within, kind_of
 from evaluation.report.files import PAGE, SYSTEMS
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
 
     Where the audit found an error, what removes it comes first, since training would stop.
     """
-    from data_prep.audit.audit import PAGE as AUDIT_PAGE
-    from data_prep.audit.audit import redraw_command, split_errors
+    from data_prep.audit.audit import AUDIT_PAGE, redraw_command, split_errors
 
     if errors := split_errors(dataset, split):
         if any(problem.split for problem in errors):
@@ -120,12 +119,11 @@ def _question(folder: Path) -> tuple[Any, ...]:
     return made_on.get("content_id"), made_on.get("split_id"), facts.get("target")
 
 
-def _beside(folder: Path, kind: str) -> list[Path]:
+def _beside(folder: Path, kind: KindName) -> list[Path]:
     """Other complete folders of a kind with the same parent."""
     own = folder.resolve()
-    found = folders_within(own.parent)
-    return [_near(folder, path.name) for name, paths in found.items() if name == kind
-            for path in paths if path.resolve() != own]  # fmt: skip
+    found = folders_within(own.parent).get(kind, [])
+    return [_near(folder, path.name) for path in found if path.resolve() != own]
 
 
 def _free(folder: Path, name: str) -> Path:

@@ -101,8 +101,10 @@ def serve(
         workers=workers,
         rate=rate,
         strict=strict,
-        examples=_folder(examples, "--examples"),
+        examples=examples,
     )
+    if examples is not None and not examples.is_dir():
+        raise InputError(f"--examples {examples}: is not a folder")
     if not is_loopback(host) and settings.token is None:
         raise InputError(
             f"serve --host {host}: others can reach that address, so a token is required; write "
@@ -155,12 +157,6 @@ def _read_token(file: Path | None) -> str | None:
             "line; make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
     return token
-
-
-def _folder(path: Path | None, option: str) -> Path | None:
-    if path is not None and not path.is_dir():
-        raise InputError(f"{option} {path}: is not a folder")
-    return path
 
 
 def _listening(settings: ServeSettings) -> socket.socket:

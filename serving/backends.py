@@ -36,7 +36,7 @@ def open_model(folder: Path, **options: Any) -> Model:
     return TrainedModel.open(folder, **options)
 
 
-class ChosenBackend(NamedTuple):
+class _ChosenBackend(NamedTuple):
     """What predicts."""
 
     folder: Path  # a run for torch, else an export
@@ -53,7 +53,7 @@ def choose_backend(
     needs_torch: str | None = None,
     gpu: bool = False,
     data: Path | None = None,
-) -> ChosenBackend:
+) -> _ChosenBackend:
     """Choose what predicts, without loading it.
 
     Args:
@@ -91,17 +91,17 @@ def choose_backend(
             else "--precision int8: torch computes in fp32 or bf16; add --backend openvino or onnx"
         )
     reason = needs_torch or ("a GPU is here" if gpu else next(iter(problems), ""))
-    return ChosenBackend(folder, "torch", wanted, f"Back end: torch {wanted} ({reason})")
+    return _ChosenBackend(folder, "torch", wanted, f"Back end: torch {wanted} ({reason})")
 
 
-def _exported(run: Path, format: Format, precision: Precision) -> ChosenBackend:  # noqa: A002
+def _exported(run: Path, format: Format, precision: Precision) -> _ChosenBackend:  # noqa: A002
     folder = export_folder(run, format, precision)
-    return ChosenBackend(folder, format, precision, f"Back end: {format} {precision} ({folder})")
+    return _ChosenBackend(folder, format, precision, f"Back end: {format} {precision} ({folder})")
 
 
 def _given_export(
     folder: Path, backend: _Backend | None, precision: Precision | None, needs_torch: str | None
-) -> ChosenBackend:
+) -> _ChosenBackend:
     spec = ExportSpec.read(folder)
     if needs_torch:
         raise InputError(f"{needs_torch}: torch alone can; give the run in place of {folder}")
@@ -112,7 +112,7 @@ def _given_export(
             f"--precision {precision}: {folder} computes in {spec.precision}; leave --precision out"
         )
     words = f"Back end: {spec.backend} ({folder})"
-    return ChosenBackend(folder, spec.format, spec.precision, words)
+    return _ChosenBackend(folder, spec.format, spec.precision, words)
 
 
 def _why_not(

@@ -392,7 +392,7 @@ class ExportedModel:
             return Part(boxes.images, {"boxes": named_rows(boxes.boxes, self.names)})
         frame = cast(Frame, self.spec.map_frame)
         frames = [frame_in_original(frame, placement(image_id)) for image_id in image_ids]
-        shares = _scores_of(output["logits"])
+        shares = sigmoid(output["logits"].astype(np.float64))  # as of a run, in float64
         scored = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
         tables = {
             "scores": named_rows(scored.scores, self.names),
@@ -438,11 +438,6 @@ class ExportedModel:
             "precision": self.precision,
             "image_size": size,
         }
-
-
-def _scores_of(logits: np.ndarray) -> np.ndarray:
-    """Sigmoid in float64, as `classification.loss.scores_of` for tensors."""
-    return sigmoid(logits.astype(np.float64))
 
 
 def _read(source: PixelSource, groups: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:

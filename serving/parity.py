@@ -57,7 +57,7 @@ _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to
 
 
 @dataclass(frozen=True)
-class Measure:
+class _Measure:
     """One figure of a proof: a difference, the largest that is kept, and the figures compared."""
 
     case: str
@@ -76,7 +76,7 @@ class Measure:
         """The figure as a message shows it.
 
         Example:
-            >>> Measure("validation", "AUROC falls by", 0.03, 0.02, 0.91, 0.88).words()
+            >>> _Measure("validation", "AUROC falls by", 0.03, 0.02, 0.91, 0.88).words()
             'AUROC falls by 0.03 (0.91 to 0.88; at most 0.02 is kept) on validation'
         """
         sides = [] if self.original is None else [f"{self.original:.3g} to {self.exported:.3g}"]
@@ -91,7 +91,7 @@ class Proof:
 
     precision: str
     images: str
-    measures: tuple[Measure, ...]
+    measures: tuple[_Measure, ...]
 
     def require(self, what: str) -> None:
         """Refuse an export, named `what`, of which a figure lies beyond its limit."""
@@ -197,7 +197,7 @@ def _phantoms(size: int) -> np.ndarray:
     return np.stack([letterbox(pixels, size)[0] for pixels in drawn])
 
 
-def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[Measure]:
+def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[_Measure]:
     """Boxes, scores, maps and decisions of images, which must be the same."""
     source = LoosePixels.of({f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1])
     sides = [
@@ -206,7 +206,7 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
     first, second = (side.ran for side in sides)
     ran, findings = first.intersection(second), run.model.findings
     failed = len(first.symmetric_difference(second))
-    measures = [Measure(case, "images that one side alone can answer:", failed, 0)]
+    measures = [_Measure(case, "images that one side alone can answer:", failed, 0)]
     if run.model.kind == "boxes":
         pairs = [[side.boxes(image_id, findings) for side in sides] for image_id in ran]
         measures += _same_boxes(case, pairs)
@@ -221,8 +221,8 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
         grids = [np.stack([np.asarray(values) for values in of_side]) for of_side in maps]
         share = _apart(*grids) / max(float(np.abs(grids[0]).max()), _LEAST_MAP)
         measures += [
-            Measure(case, "scores differ by", _apart(*map(np.asarray, scores)), _SCORE_LIMIT),
-            Measure(case, "maps differ, as a share of their largest value, by", share, _MAP_LIMIT),
+            _Measure(case, "scores differ by", _apart(*map(np.asarray, scores)), _SCORE_LIMIT),
+            _Measure(case, "maps differ, as a share of their largest value, by", share, _MAP_LIMIT),
         ]
     if (decision := run.decision) is None:
         return measures
@@ -235,8 +235,8 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
     )
     return [
         *measures,
-        Measure(case, "image scores differ by", _apart(before, after), _SCORE_LIMIT),
-        Measure(case, "decisions changed:", changed, 0),
+        _Measure(case, "image scores differ by", _apart(before, after), _SCORE_LIMIT),
+        _Measure(case, "decisions changed:", changed, 0),
     ]
 
 
@@ -245,15 +245,15 @@ def _called_apart(before: np.ndarray, after: np.ndarray, threshold: float) -> np
     return np.asarray(is_positive(before, threshold) != is_positive(after, threshold))
 
 
-def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[Measure]:
+def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[_Measure]:
     differences = [_match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
     boxes, unmatched, scores, corners = zip(*differences, strict=True)
     share = sum(unmatched) / max(2 * sum(boxes), 1)
     return [
-        Measure(case, "boxes compared:", sum(boxes)),
-        Measure(case, "share of boxes without a partner:", share, _UNMATCHED_LIMIT),
-        Measure(case, "scores of boxes differ by", max(scores), _SCORE_LIMIT),
-        Measure(case, "corners differ, in px, by", max(corners), _CORNER_LIMIT),
+        _Measure(case, "boxes compared:", sum(boxes)),
+        _Measure(case, "share of boxes without a partner:", share, _UNMATCHED_LIMIT),
+        _Measure(case, "scores of boxes differ by", max(scores), _SCORE_LIMIT),
+        _Measure(case, "corners differ, in px, by", max(corners), _CORNER_LIMIT),
     ]
 
 
@@ -300,7 +300,7 @@ def _apart(one: np.ndarray, two: np.ndarray) -> float:
     return float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
 
 
-def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measure]:
+def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Measure]:
     """No detection, and every limit of decoding reached: all logits are moved by a constant.
 
     The run's side is decoded as on a GPU: on a CPU runs and exports share one decoder.
@@ -314,7 +314,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measu
         "images without a detection": least - 1.0 - float(logits.max()),
         "images at every limit": least - float(np.quantile(logits.numpy(), _LEAST_PASSING)),
     }
-    measures: list[Measure] = []
+    measures: list[_Measure] = []
     for case, shift in shifts.items():
         found = model.model.decode_together(logits + shift, offsets, heads)
         names = ("boxes", "scores", "labels")
@@ -328,7 +328,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measu
 
 def _falls(
     decision: Decision, answers: Sequence[_Answers], test_set: TestSet, ids: pd.Index
-) -> Iterator[Measure]:
+) -> Iterator[_Measure]:
     """AUROC, AP50 and decisions on validation images of known label, of run and export."""
     case, folder = "validation images", test_set.dataset.folder
     labels = test_set.labels.reindex(ids).dropna()
@@ -342,7 +342,7 @@ def _falls(
             "which an export is judged, needs positive and negative ones"
         )
     lost = len(ran.difference(ran_exported))
-    yield Measure(case, "images that the export cannot answer:", lost, 0)
+    yield _Measure(case, "images that the export cannot answer:", lost, 0)
     figures = {"AUROC falls by": areas}
     if answers[0].output.kind == "boxes":
         truth = describe_images(test_set, judged, labels)
@@ -354,9 +354,9 @@ def _falls(
         ]
     for name, (before, after) in figures.items():
         if before is not None and after is not None:
-            yield Measure(case, name, before - after, _DROP_LIMIT, before, after)
+            yield _Measure(case, name, before - after, _DROP_LIMIT, before, after)
     threshold = decision.thresholds[decision.policy(None, folder)].threshold
     if threshold is not None:
         share = float(np.mean(_called_apart(scores[0], scores[1], threshold)))
-        yield Measure(case, "share of decisions changed:", share, _CHANGED_LIMIT)
-    yield Measure(case, "image scores differ by", _apart(*scores))
+        yield _Measure(case, "share of decisions changed:", share, _CHANGED_LIMIT)
+    yield _Measure(case, "image scores differ by", _apart(*scores))

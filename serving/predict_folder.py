@@ -85,7 +85,7 @@ def predict_data_set(
         wanted = pd.Series(sorted(image_ids), dtype=wanted.dtype)
     store = dataset.make_store(model.preprocess.size, terminal, engine)
     sizes = dataset.images[["image_id", "width", "height"]]
-    info = describe(model, name) | {
+    info = _describe(model, name) | {
         "data_set": {
             "name": dataset.name,
             "content_id": dataset.ids["content_id"],
@@ -169,7 +169,7 @@ def freeze_decision(
     terminal.say(f"Operating point ({policy}, {images}): {point}")
 
 
-def describe(model: Model, name: str | None) -> dict[str, Any]:
+def _describe(model: Model, name: str | None) -> dict[str, Any]:
     """What ``predictions.json`` says of the system."""
     info, usual = model.info, str(model.info["name"])
     run = model.folder if model.backend == "torch" else _run_of_export(model)

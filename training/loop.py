@@ -138,7 +138,8 @@ class Loop(LightningModule):
             if all(map(math.isfinite, values.values())):
                 continue
             if what == "loss":
-                raise self._not_finite(f"loss ({_shown(values)})", image_ids)
+                shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+                raise self._not_finite(f"loss ({shown})", image_ids)
             images = [name for share in gather(image_ids) for name in share]
             raise self._not_finite(what, images)
 
@@ -205,10 +206,6 @@ class _Sent(NamedTuple):
     what: Literal["loss", "gradient"]
     numbers: SentNumbers
     image_ids: list[str]
-
-
-def _shown(values: dict[str, float]) -> str:
-    return ", ".join(f"{name}={value:.4g}" for name, value in values.items())
 
 
 def has_live_batch_norm(model: nn.Module) -> bool:

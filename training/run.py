@@ -72,13 +72,6 @@ def with_batch_size(settings: Config, batch_size: int | str) -> Config:
     return settings.model_copy(update={"training": training})
 
 
-def _memory_error(settings: Config, task: TrainingTask, hardware: Hardware) -> InputError:
-    """The error of a batch for which memory ran out: what would fit is measured."""
-    half = max(hardware.devices, int(settings.training.batch_size) // 2)
-    fitting = _largest(settings, task, hardware, half)
-    return _too_large(settings, fitting, "do not fit in memory")
-
-
 def _too_large(settings: Config, fitting: int, what: str = "") -> InputError:
     """The error with the batch that fits (0: none does), and how to learn as before with it."""
     if not fitting:
@@ -240,7 +233,9 @@ def _fit(
     gc.collect()
     if hardware.device == "cuda":
         torch.cuda.empty_cache()
-    raise _memory_error(settings, task, hardware)
+    half = max(hardware.devices, int(how.batch_size) // 2)
+    fitting = _largest(settings, task, hardware, half)
+    raise _too_large(settings, fitting, "do not fit in memory")
 
 
 def _seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -29,13 +29,13 @@ _PUBLISHED = ("imagenet", "coco")
 
 
 @dataclass(frozen=True)
-class Start(Checkpoint):
+class _Start(Checkpoint):
     """Weights from a file or a run, with all that the run has seen."""
 
     run: RunFolder | None = None  # the run that made them; None for a file from elsewhere
 
     @classmethod
-    def open(cls, weights: str) -> Start | None:
+    def open(cls, weights: str) -> _Start | None:
         """Read what a configuration's ``weights`` names.
 
         A weights file that lies in a run folder counts as that run, so that what it has seen is
@@ -169,7 +169,7 @@ class TrainingTask(ABC):
 
     def __init__(self, config: Config, target: Target) -> None:
         self.findings = target.any_of
-        self.start = Start.open(config.model.weights)
+        self.start = _Start.open(config.model.weights)
         self.notes: list[str] = []
         self.callbacks: list[Callback] = []
 

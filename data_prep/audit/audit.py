@@ -40,7 +40,7 @@ from data_prep.work.pool import Engine
 
 AUDIT = "audit.json"
 """Name of what programs read of an audit, in the folder of its data set."""
-PAGE = "audit.html"
+AUDIT_PAGE = "audit.html"
 EXCLUDE = "exclude.csv"
 """Name of the list of images to leave out, which `cxr prepare --exclude` takes."""
 _NOT_ASKED = Problem(
@@ -84,7 +84,7 @@ class Audit:
         summary = f"checked {self.scope}: {counts}"
         if self.folder is None:
             return "\n".join([*lines, summary])
-        lines += [f"{self.folder}: {summary}", f"Page: {self.folder / PAGE}"]
+        lines += [f"{self.folder}: {summary}", f"Page: {self.folder / AUDIT_PAGE}"]
         if n := len(self.exclusions):
             listed = f"{self.folder / EXCLUDE}, a list to edit and for cxr prepare --exclude"
             lines.append(f"{counted(n, 'image')} to leave out: {listed}")

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from pydicom.uid import UID_dictionary
 
-from data_prep.audit.audit import AUDIT, EXCLUDE, PAGE, Audit
+from data_prep.audit.audit import AUDIT, AUDIT_PAGE, EXCLUDE, Audit
 from data_prep.audit.checks import SEVERITIES, SHORTCUT_AUROC, Problem
 from data_prep.audit.copies import (
     ILLEGIBLE_PX,
@@ -153,7 +153,7 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
     write_csv(_all_cases(dataset, found), folder / _CASES_NAME)
     if len(exclusions := found.exclusions) and not (folder / EXCLUDE).exists():
         write_csv(exclusions, folder / EXCLUDE)
-    return write_text(folder / PAGE, _render_audit(dataset, found, pixels=pixels))
+    return write_text(folder / AUDIT_PAGE, _render_audit(dataset, found, pixels=pixels))
 
 
 _CASE_COLUMNS = ["check", "severity", "split", "group", "image_id", "partner", "patient_id", "path",

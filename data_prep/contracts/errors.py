@@ -55,8 +55,12 @@ def require_packages(asked: str, extra: str, modules: Sequence[str]) -> None:
 
 def counted(count: int, noun: str, verb: str = "") -> str:
     """A number with its noun in the singular or the plural."""
-    said = verb if count != 1 or not verb else _SINGULAR_VERBS[verb]
-    return f"{count:,} {noun if count == 1 else _plural(noun)}{' ' * bool(verb)}{said}"
+    if count != 1:
+        rest, space, last = noun.rpartition(" ")
+        noun = f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"
+    elif verb:
+        verb = _SINGULAR_VERBS[verb]
+    return f"{count:,} {noun} {verb}".rstrip()
 
 
 def counted_phrase(count: int, phrase: str) -> str:
@@ -68,12 +72,6 @@ def counted_phrase(count: int, phrase: str) -> str:
     verb, gap, end = rest.partition(" ")
     rest = f"{_SINGULAR_VERBS.get(verb, verb)}{gap}{end}"
     return f"1 {singulars.get(noun, noun.removesuffix('s'))}{space}{rest}"
-
-
-def _plural(noun: str) -> str:
-    """A noun in the plural."""
-    rest, space, last = noun.rpartition(" ")
-    return f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"
 
 
 class Terminal(Protocol):

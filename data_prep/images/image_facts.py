@@ -126,7 +126,7 @@ class _TextLine(NamedTuple):
     box: tuple[float, float, float, float] | None
 
 
-def find_text_line(pixels: np.ndarray) -> _TextLine:
+def _find_text_line(pixels: np.ndarray) -> _TextLine:
     """Find the longest line of text, whatever it says.
 
     Strokes of letters are thin and stand out from what is around them, letters of a line have
@@ -263,7 +263,7 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
 
 def image_facts(pixels: np.ndarray) -> dict[str, Any]:
     """Measure an image once, where it is decoded."""
-    line = find_text_line(pixels)
+    line = _find_text_line(pixels)
     is_suspect = line.characters >= TEXT_LINE_CHARACTERS
     place = line.box if is_suspect and line.box is not None else (None,) * 4
     return {

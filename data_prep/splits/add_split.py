@@ -263,7 +263,9 @@ def read_split_file(
     key = next((k for k in ("image_id", "patient_id") if k in text.columns), None)
     if key is None:
         raise InputError(f"{path}: needs a column image_id or patient_id beside role")
-    roles = _roles(text["role"], path)
+    roles = text["role"].str.lower().map(_ROLE_WORDS)
+    refuse_line(roles.isna(), path, "; use train, val, test or unused", text["role"])
+    roles = roles.astype("str")
     rows = pd.DataFrame({key: text[key], "role": roles, "fold": _folds(text, roles, path)})
     known = _known_rows(rows, images, path, strict=strict)
     table = images[["image_id", "patient_id"]].sort_values("image_id", ignore_index=True)
@@ -292,12 +294,6 @@ def read_split_file(
         "notes": notes,
     }
     return table.assign(role=table["role"].fillna("unused"))[["image_id", "role", "fold"]], how
-
-
-def _roles(text: pd.Series, path: Path) -> pd.Series:
-    roles = text.str.lower().map(_ROLE_WORDS)
-    refuse_line(roles.isna(), path, "; use train, val, test or unused", text)
-    return roles.astype("str")
 
 
 def _folds(text: pd.DataFrame, roles: pd.Series, path: Path) -> pd.Series:

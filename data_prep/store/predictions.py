@@ -133,7 +133,8 @@ class PredictionWriter:
         images = read_table(self.folder / "predicted_images.parquet", "predicted_images")
         self.done = set(images["image_id"])
         parts = (self.folder / "predicted_images.parquet").glob("part-*.parquet")
-        self._next = 1 + max((_part_number(p) for p in parts), default=-1)
+        names = (re.fullmatch(r"part-(\d+)\.parquet", path.name) for path in parts)
+        self._next = 1 + max((int(name[1]) for name in names if name), default=-1)
 
     def add(self, images: pd.DataFrame, **tables: pd.DataFrame | None) -> None:
         """Write one part: its images, and those of ``scores``, ``boxes`` and ``maps`` it has."""
@@ -157,11 +158,6 @@ class PredictionWriter:
                 (self.folder / _UNFINISHED).unlink(missing_ok=True)
         finally:
             self._lock.__exit__(None, None, None)
-
-
-def _part_number(path: Path) -> int:
-    match = re.fullmatch(r"part-(\d+)\.parquet", path.name)
-    return int(match.group(1)) if match else -1
 
 
 def is_predictions_folder(folder: Path) -> bool:

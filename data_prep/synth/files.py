@@ -145,19 +145,13 @@ def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
 
 def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     common = {key: value for key, value in record.items() if key not in ("lesions", "number")}
-    common["class"] = _class_of(record)
+    without_lesions = _NOT_NORMAL if record["distractors"] else _NORMAL
+    common["class"] = _OPACITY if record["lesions"] else without_lesions
     nothing = dict.fromkeys(("x", "y", "width", "height"), np.nan)
     empty = {**nothing, "Target": 0, "lesion": None, "contrast_to_noise": np.nan}
     return [{**common, **lesion, "Target": 1} for lesion in record["lesions"]] or [
         {**common, **empty}
     ]
-
-
-def _class_of(record: dict[str, Any]) -> str:
-    """The challenge's class of an image record."""
-    if record["lesions"]:
-        return _OPACITY
-    return _NOT_NORMAL if record["distractors"] else _NORMAL
 
 
 @dataclass(frozen=True)

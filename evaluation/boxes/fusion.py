@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from data_prep.contracts.boxes import Boxes, box_iou
 from evaluation.statistics.ranking import Floats, Integers
@@ -116,21 +115,3 @@ def _gather(
 
 LEAST_SCORE = 0.001
 """Boxes below it are not kept, as in every predictions folder."""
-
-
-def label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
-    """Number the image and finding of each box: only boxes of one number can meet."""
-    image, images = pd.factorize(boxes["image_id"], sort=True)
-    finding, findings = pd.factorize(boxes["finding"], sort=True)
-    return image * max(len(findings), 1) + finding, pd.Index(images), pd.Index(findings)
-
-
-def named_boxes(
-    boxes: Boxes, images: pd.Index, findings: pd.Index, sizes: pd.DataFrame
-) -> pd.DataFrame:
-    """Boxes numbered by `label_boxes` as a table, clipped to their images' `sizes` where known."""
-    image, finding = np.divmod(boxes.labels, max(len(findings), 1))
-    table = sizes.set_index("image_id")[["width", "height"]].reindex(images)
-    limits = table.astype("Float64").to_numpy(dtype=np.float64, na_value=np.inf)[image]
-    clipped = replace(boxes, corners=np.clip(boxes.corners, 0.0, np.hstack([limits, limits])))
-    return clipped.to_table(images[image], findings[finding])

@@ -81,25 +81,6 @@ def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     return pd.DataFrame(rows, index=image_ids, columns=columns, dtype=np.float64)
 
 
-def cell_sizes(maps: pd.DataFrame, image_ids: pd.Index) -> Floats:
-    """Width and height of a cell of each image's map, original px, ``(N, 2)``; 0 without a map.
-
-    Example:
-        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [4],
-        ...     "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [64.0]})
-        >>> cell_sizes(maps, pd.Index(["b", "a"])).tolist()
-        [[0.0, 0.0], [16.0, 8.0]]
-    """
-    sizes = pd.DataFrame(
-        {
-            "image_id": maps["image_id"],
-            "width": (maps["x2"] - maps["x1"]) / maps["grid_w"],
-            "height": (maps["y2"] - maps["y1"]) / maps["grid_h"],
-        }
-    ).set_index("image_id")
-    return sizes.reindex(image_ids).fillna(0.0).to_numpy(dtype=np.float64)
-
-
 def cell_words(maps: pd.DataFrame) -> str:
     """Say how many cells a system's maps have, and how large one is.
 

@@ -50,7 +50,7 @@ class _RankedBoxes:
 
 
 @dataclass(frozen=True)
-class TrueBoxes:
+class _TrueBoxes:
     """True boxes by image."""
 
     image: npt.NDArray[np.int64]  # position of the box's image, rising, shape `(N,)`
@@ -63,7 +63,7 @@ class BoxPairs:
     """Every predicted with every true box of its image."""
 
     boxes: _RankedBoxes  # the predicted boxes
-    truth: TrueBoxes  # the true boxes
+    truth: _TrueBoxes  # the true boxes
     box: npt.NDArray[np.int64]  # predicted box of each pair, rising, shape `(pairs,)`
     true: npt.NDArray[np.int64]  # true box of each pair, shape `(pairs,)`
     iou: Floats  # `(pairs,)`
@@ -82,20 +82,20 @@ def _rank_boxes(boxes: Boxes, n_images: int) -> _RankedBoxes:
     return _RankedBoxes(ordered[kept], rank[kept], boxes.scores[order], boxes.corners[order])
 
 
-def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
+def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> _TrueBoxes:
     """Lay true boxes out by image; those of other images are left out."""
     image = image_ids.get_indexer(pd.Index(truth["image_id"]))
     judged = image >= 0
     order = np.argsort(image[judged], kind="stable")
     image = image[judged][order]
     corners = truth[EDGES].to_numpy(np.float64)[judged][order]
-    return TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
+    return _TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
 
 
 def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> BoxPairs:
     """Pair predicted and true boxes of the images judged and measure how far they overlap."""
     predicted = Boxes.from_table(boxes, positions(boxes["image_id"], image_ids))
-    ranked, true_of = _rank_boxes(predicted, len(image_ids)), true_boxes(truth, image_ids)
+    ranked, true_of = _rank_boxes(predicted, len(image_ids)), _true_boxes(truth, image_ids)
     first_true = np.cumsum(true_of.per_image) - true_of.per_image
     partners = true_of.per_image[ranked.image]
     box = np.repeat(np.arange(len(ranked.image)), partners)

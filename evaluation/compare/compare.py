@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance
 from data_prep.store.predictions import Predictions
 from evaluation.compare.claims import GoalResult
@@ -24,12 +24,12 @@ from evaluation.compare.judged_models import (
 )
 from evaluation.compare.paired_tests import paired_tests, seed_parts, with_clustered_auroc
 from evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol
-from evaluation.decisions.test_set import TestSet, Unit, image_groups
+from evaluation.decisions.test_set import EvaluationSet, TestSet, Unit, image_groups
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.metric import ALL, MetricKey, Note, listing
 from evaluation.statistics.bootstrap import Resamples
-from evaluation.statistics.clustered_tests import AurocParts
-from evaluation.systems.eligibility import Images, common_test_images, few_patients, training_id
+from evaluation.statistics.clustered_tests import AurocParts, effective_patients
+from evaluation.systems.eligibility import Images, common_test_images, training_id
 
 
 def compare_systems(
@@ -104,7 +104,7 @@ def compare_systems(
         systems={name: SystemResult.of(seeds, test_set) for name, seeds in models.items()},
         decisions=_decisions_table(models, test_set.images),
         provenance=_provenance_of(models, test_set, protocol, resamples),
-        notes=[*notes, *of_models, *few_patients(judged), *unit_notes, *_seed_notes(models)],
+        notes=[*notes, *of_models, *_few_patients(judged), *unit_notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit,
         goals=[
@@ -260,3 +260,37 @@ def _provenance_of(
         "systems": systems,
         "protocol": protocol.to_dict(),
     }
+
+
+_FEW_PATIENTS = 20
+"""Effective patients of a class below which a comparison carries a caution."""
+_MANY_IMAGES = 0.1
+"""Share of a class's images in one patient from which it does."""
+
+
+def _few_patients(judged: EvaluationSet) -> list[Note]:
+    """Caution where a class has few effective patients, or one patient much of its images."""
+    notes = []
+    for name, of_class in (("positive", judged.y_true), ("negative", ~judged.y_true)):
+        images = np.bincount(judged.patients[of_class])
+        n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
+        effective = effective_patients(images)
+        if not n_images:
+            continue
+        text = ""
+        if effective < _FEW_PATIENTS:
+            like = f" and say as much as those of {effective:.1f} patients with one image each"
+            text = (
+                f"The {n_images:,} {name} images are of {counted(n_patients, 'patient')}"
+                f"{like if n_images > n_patients else ''}: below {_FEW_PATIENTS}, one patient "
+                "more or less may change the answer."
+            )
+        most = int(images.max())
+        if most > 1 and most >= _MANY_IMAGES * n_images:
+            text += (
+                f" One patient has {most:,} of the {n_images:,} {name} images "
+                f"({100 * most / n_images:.0f} %)."
+            )
+        if text:
+            notes.append(Note("few_patients", text.strip()))
+    return notes

@@ -21,7 +21,7 @@ from data_prep.contracts.tables import positions
 from data_prep.duplicates.near_duplicates import SeenImages, patient_groups
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.map_boxes import MapBoxRule, cell_sizes, map_points
+from evaluation.boxes.map_boxes import MapBoxRule, map_points
 from evaluation.boxes.matching import deciding_points
 from evaluation.metrics.metric import VERSUS_NORMAL, MetricKey
 from evaluation.metrics.registry import METRICS
@@ -409,10 +409,20 @@ class SystemOutput:
         return map_points(self.maps, self.image_ids)[["point_x", "point_y"]]
 
     def cells(self) -> Floats | None:
-        """Width and height of each image's map cell, original px; `None` where no map points."""
+        """Width and height of each image's map cell, original px, ``(N, 2)``; 0 without a map.
+
+        `None` where no map points.
+        """
         if self.gives_boxes or self.maps is None:
             return None
-        return cell_sizes(self.maps, self.image_ids)
+        maps = self.maps.set_index("image_id")
+        sizes = pd.DataFrame(
+            {
+                "width": (maps["x2"] - maps["x1"]) / maps["grid_w"],
+                "height": (maps["y2"] - maps["y1"]) / maps["grid_h"],
+            }
+        )
+        return sizes.reindex(self.image_ids).fillna(0.0).to_numpy(dtype=np.float64)
 
     def boxes(
         self, scores: pd.Series, scale: tuple[float, float] | None, rule: MapBoxRule | None

@@ -29,16 +29,11 @@ def _environment(*folders: Path, autoescape: bool = True) -> Environment:
     return environment
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str | Path, **values: Any) -> str:
     """Return a page as HTML, where every value is escaped, or another file as text."""
-    if not template.endswith(".html.jinja"):
-        return _environment(autoescape=False).get_template(template).render(**values)
-    return render_from(_HERE, template, **values)
-
-
-def render_from(folder: Path, template: str, **values: Any) -> str:
-    """Return a page whose template lies in another folder."""
-    return _environment(folder).get_template(template).render(**values)
+    path = _HERE / template  # a whole path is of a template that lies elsewhere
+    escaped = path.name.endswith(".html.jinja")
+    return _environment(path.parent, autoescape=escaped).get_template(path.name).render(**values)
 
 
 def sentence(macro: str, *values: Any, template: str = "words.txt.jinja") -> str:

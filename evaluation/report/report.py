@@ -182,12 +182,6 @@ def _examples(gallery: Gallery) -> list[_Example]:
     ]
 
 
-def _main_charts(charts: Sequence[Chart]) -> list[Chart]:
-    """Return ROC, FROC and calibration, or what there is instead."""
-    ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
-    return sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
-
-
 def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
     """Return the provenance with each system's versions only where they are others."""
 
@@ -204,7 +198,9 @@ def _render_report(
     tables: dict[str, Any],
 ) -> str:  # fmt: skip
     """Return the report as HTML; pure, apart from reading the templates."""
-    first = _main_charts(charts)
+    # ROC, FROC and calibration, or what there is instead.
+    ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
+    first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
     judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
     # What others published is of patients.
     sources = set() if comparison.background.synthetic else set(judged.get("source", []))

@@ -122,7 +122,10 @@ def write_table_files(
 def _latex_table(comparison: Comparison, table: Table) -> str:
     """Return a table with caption and label that needs the package booktabs and nothing else."""
     heads = ["", *table.columns[1:]]
-    caption = f"{_caption(comparison)} Figures with 95 % intervals."
+    finding, counts = comparison.target.display_name, image_count(comparison.estimates)
+    caption = f"{listing(comparison.names)} on {inside_sentence(finding)}"
+    caption += f": {counts}. " if counts else ". "
+    caption += "Figures with 95 % intervals."
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -138,14 +141,6 @@ def _latex_table(comparison: Comparison, table: Table) -> str:
         lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{{heading}}} \\"]
         lines += [" & ".join(map(_latex_text, row)) + r" \\" for row in cells]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
-
-
-def _caption(comparison: Comparison) -> str:
-    """What was judged, and on how many images."""
-    finding, counts = comparison.target.display_name, image_count(comparison.estimates)
-    return f"{listing(comparison.names)} on {inside_sentence(finding)}" + (
-        f": {counts}." if counts else "."
-    )
 
 
 def _latex_text(text: str) -> str:
@@ -274,17 +269,13 @@ def _cost_table(comparison: Comparison) -> pd.DataFrame:
     policy, rows = comparison.main_policy, []
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
-        for metric, at in _chosen(policy):
+        for metric, at in (("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)):
             figure = comparison.estimates.of(name, metric, at)
             row[metric] = figure.estimate
             row |= {f"{metric}_low": figure.low, f"{metric}_high": figure.high}
         cost = result.cost
         rows.append(row | {key: cost.get(key) for key in COST_KEYS})
     return pd.DataFrame(rows)
-
-
-def _chosen(policy: str) -> list[tuple[str, str]]:
-    return [("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)]
 
 
 def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:

@@ -354,10 +354,6 @@ def _exp(logarithm: float) -> float:
         return float(np.exp(logarithm))
 
 
-def _within(interval: tuple[float, float], measured: tuple[float, float] | None) -> bool:
-    return measured is not None and measured[0] <= interval[0] and interval[1] <= measured[1]
-
-
 def _reason(
     first: LearningCurve,
     second: LearningCurve,
@@ -373,6 +369,6 @@ def _reason(
         return "no effort was measured by both arms"
     if interval == (0.0, math.inf):
         return "the curves are not shown to differ in slope"
-    if not _within(interval, measured):
+    if not (measured[0] <= interval[0] and interval[1] <= measured[1]):
         return "the interval reaches beyond the effort that both arms measured"
     return ""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from data_prep.contracts.folders import provenance, write_json, write_text
 from data_prep.contracts.tables import write_csv
-from evaluation.report.page import Table, render_from
+from evaluation.report.page import Table, render
 from evaluation.report.plot import Chart, to_svg
 
 _HERE = Path(__file__).parent
@@ -72,7 +72,7 @@ class StudyPage:
 
     def render(self, template: str = "study.html.jinja", **values: Any) -> str:
         """Return the page as HTML; a template of its own fills further blocks of the frame."""
-        return render_from(_HERE, template, page=self, **values)
+        return render(_HERE / template, page=self, **values)
 
 
 def write_study(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError, counted
@@ -18,7 +17,6 @@ from data_prep.work.object_store import path_of
 from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.metrics.metric import Note
 from evaluation.statistics.bootstrap import cluster_index
-from evaluation.statistics.clustered_tests import effective_patients
 
 _SHOWN = 5
 
@@ -263,37 +261,3 @@ def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> Non
                 "predict them again, or compare on the images that all have with --images common, "
                 "where failures are counted against and for a system beside"
             )
-
-
-_FEW_PATIENTS = 20
-"""Effective patients of a class below which a comparison carries a caution."""
-_MANY_IMAGES = 0.1
-"""Share of a class's images in one patient from which it does."""
-
-
-def few_patients(judged: EvaluationSet) -> list[Note]:
-    """Caution where a class has few effective patients, or one patient much of its images."""
-    notes = []
-    for name, of_class in (("positive", judged.y_true), ("negative", ~judged.y_true)):
-        images = np.bincount(judged.patients[of_class])
-        n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
-        effective = effective_patients(images)
-        if not n_images:
-            continue
-        text = ""
-        if effective < _FEW_PATIENTS:
-            like = f" and say as much as those of {effective:.1f} patients with one image each"
-            text = (
-                f"The {n_images:,} {name} images are of {counted(n_patients, 'patient')}"
-                f"{like if n_images > n_patients else ''}: below {_FEW_PATIENTS}, one patient "
-                "more or less may change the answer."
-            )
-        most = int(images.max())
-        if most > 1 and most >= _MANY_IMAGES * n_images:
-            text += (
-                f" One patient has {most:,} of the {n_images:,} {name} images "
-                f"({100 * most / n_images:.0f} %)."
-            )
-        if text:
-            notes.append(Note("few_patients", text.strip()))
-    return notes

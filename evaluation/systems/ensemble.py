@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,9 @@ from data_prep.contracts.schemas import EDGES, ROLES
 from data_prep.contracts.tables import is_member, write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import SEEN_FILE, Predictions, PredictionWriter
-from evaluation.boxes.fusion import (
-    LEAST_SCORE,
-    NAME,
-    OVERLAP,
-    best_box_fusion,
-    label_boxes,
-    named_boxes,
-)
+from evaluation.boxes.fusion import LEAST_SCORE, NAME, OVERLAP, best_box_fusion
 from evaluation.boxes.matching import MAX_BOXES
+from evaluation.statistics.ranking import Integers
 from evaluation.systems.eligibility import check_data_set, training_id, training_sets
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
@@ -205,13 +199,13 @@ def _join_detectors(
     parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
     boxes = pd.concat(parts, ignore_index=True)
     boxes = boxes[_of_images_that_ran(boxes, images)]
-    labels, names, findings = label_boxes(boxes)
+    labels, names, findings = _label_boxes(boxes)
     stored, models = Boxes.from_table(boxes, labels), boxes["model"].to_numpy()
     fused = best_box_fusion(stored, models=models, weights=weight)
     # Sorted by label and falling score: the place within the label is the rank.
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
-    table = named_boxes(kept, names, findings, dataset.images)
+    table = _named_boxes(kept, names, findings, dataset.images)
     share, tops = np.array(weight) / sum(weight), _top_scores(members, images)
     return _Joined(
         "boxes",
@@ -263,6 +257,24 @@ def _mean_scores(keys: pd.DataFrame, each: np.ndarray, share: np.ndarray) -> pd.
     mean = share @ each
     spread = np.sqrt(share @ (each - mean) ** 2)
     return keys.assign(score=np.clip(mean, 0.0, 1.0), spread=spread)
+
+
+def _label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
+    """Number the image and finding of each box: only boxes of one number can meet."""
+    image, images = pd.factorize(boxes["image_id"], sort=True)
+    finding, findings = pd.factorize(boxes["finding"], sort=True)
+    return image * max(len(findings), 1) + finding, pd.Index(images), pd.Index(findings)
+
+
+def _named_boxes(
+    boxes: Boxes, images: pd.Index, findings: pd.Index, sizes: pd.DataFrame
+) -> pd.DataFrame:
+    """Boxes numbered by `_label_boxes` as a table, clipped to their images' `sizes` where known."""
+    image, finding = np.divmod(boxes.labels, max(len(findings), 1))
+    table = sizes.set_index("image_id")[["width", "height"]].reindex(images)
+    limits = table.astype("Float64").to_numpy(dtype=np.float64, na_value=np.inf)[image]
+    clipped = replace(boxes, corners=np.clip(boxes.corners, 0.0, np.hstack([limits, limits])))
+    return clipped.to_table(images[image], findings[finding])
 
 
 def _top_scores(members: Sequence[Predictions], images: pd.DataFrame) -> np.ndarray:

@@ -246,7 +246,9 @@ class DicomWebArchive:
         status = 0 if response is None else response.status_code
         words = f"answers {status} for {what}"
         if response is not None and (status in _LATER or status >= 500):
-            return OutageError(words, retry_after=_seconds(response), is_down=status in _LATER)
+            wait = response.headers.get("Retry-After", "")
+            seconds = float(wait) if wait.isdigit() else None
+            return OutageError(words, retry_after=seconds, is_down=status in _LATER)
         if status in (401, 403):
             return InputError(
                 f"{self.shown}: {words}; set {self._variables}_TOKEN, or {self._variables}_USER "
@@ -281,8 +283,3 @@ def _require_url(url: str) -> None:
 def _value(entry: Mapping[str, Any], tag: str) -> Any:
     values = entry.get(tag, {}).get("Value") or [None]
     return values[0]
-
-
-def _seconds(response: requests.Response) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None

@@ -54,7 +54,7 @@ def _too_busy(retry_after: int) -> Refused:
     return Refused(429, "busy", words, {"Retry-After": str(retry_after)})
 
 
-class Places:
+class _Places:
     """Bounds the requests that are worked on; those that still arrive are the gate's."""
 
     def __init__(self, most: int) -> None:
@@ -93,7 +93,7 @@ class _Waiting:
             self.result.set_result(outcome)
 
 
-class Batcher:
+class _Batcher:
     """Answers for images, several at a time where several wait.
 
     Of each batch `on_batch` is told how many images it had, and its seconds.
@@ -238,11 +238,11 @@ class Server:
         self.decoder = Decoder(settings)
         # What waits, and what is decoded or answered at the time.
         under_way = settings.queue + settings.batch + settings.workers
-        self.places, self.reports = Places(under_way), Places(_MOST_REPORTS)
+        self.places, self.reports = _Places(under_way), _Places(_MOST_REPORTS)
         self.status: Literal["ok", "starting", "stopping"] = "starting"
         self.metrics = _Metrics(lambda: self.batcher.waiting)
         runs = [system.run for system in systems]
-        self.batcher = Batcher(runs, settings, self.metrics.count_batch)
+        self.batcher = _Batcher(runs, settings, self.metrics.count_batch)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

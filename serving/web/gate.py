@@ -67,7 +67,7 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
     return [*(pair for pair in headers if pair[0].lower() not in added), *added.items()]
 
 
-class RateLimit:
+class _RateLimit:
     """A token bucket for each client address; the table is bounded, the idlest is forgotten."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -152,7 +152,7 @@ class Gate:
             token = secrets.token_urlsafe()
         self._token = None if token is None else token.encode()
         self._most, self._seconds = settings.max_bytes, settings.seconds
-        self._limit = RateLimit(settings.rate)
+        self._limit = _RateLimit(settings.rate)
         self._held, self._most_held = 0, max(_MOST_BYTES, settings.max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import (
+    _shipped_configs,
     annotated,
     dump_config,
     find_config,
@@ -14,21 +15,20 @@ from configs.load import (
     parse_config,
     read_config,
     read_protocol,
-    shipped_configs,
     summaries,
 )
 from data_prep.contracts.errors import InputError
 from networks.registry import network_names
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", _shipped_configs())
 def test_shipped_config_is_valid_and_survives_a_round_trip(name):
     config = read_config(find_config(name))
     assert parse_config(dump_config(config), "again") == config
     assert first_difference(config, config) is None
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", _shipped_configs())
 def test_shipped_config_explains_itself_and_never_flips(name):
     text = find_config(name).read_text()
     assert text.startswith("# ")
@@ -260,7 +260,7 @@ def test_classifiers_may_be_every_network_that_published_comparisons_name():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", shipped_configs())
+@pytest.mark.parametrize("name", _shipped_configs())
 def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(name, tmp_path):
     config = read_config(find_config(name), ["training.seed=7"])
     text = annotated(config)
@@ -275,7 +275,7 @@ def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(name, t
 
 def test_every_shipped_configuration_says_what_it_suits():
     listed = summaries()
-    assert {each.name for each in listed} == set(shipped_configs())
+    assert {each.name for each in listed} == set(_shipped_configs())
     assert [each.kind for each in listed if each.name == "retinanet_lite"] == ["detector"]
     assert all("CPU" in each.suits or "GPU" in each.suits for each in listed)
 

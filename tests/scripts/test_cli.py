@@ -24,7 +24,7 @@ from data_prep.contracts.folders import write_json
 from scripts import cli, show
 from scripts.next_steps import next_steps
 from scripts.runner import command_name
-from serving.parity import Measure, Proof
+from serving.parity import Proof, _Measure
 from tests.scripts.small_sets import cxr, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,8 +201,8 @@ def test_show_tells_what_machine_this_is(capsys):
 
 def test_show_tells_how_an_export_was_held_against_its_run(tmp_path):
     measures = (
-        Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),
-        Measure("validation images", "image scores differ by", 0.25),
+        _Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),
+        _Measure("validation images", "image scores differ by", 0.25),
     )
     proof = Proof("int8", "8 validation images", measures).to_json()
     about = {"is": "CheXNet as onnx int8", "run": "out/chexnet", "learned_from": "phantom"}

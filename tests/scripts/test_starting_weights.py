@@ -32,7 +32,7 @@ from scripts.predict import predict
 from scripts.train import train
 from training.best_epoch import EpochRecord
 from training.run_folder import RunFolder
-from training.task import Start
+from training.task import _Start
 
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
@@ -215,10 +215,10 @@ def _seen(*rows: tuple[str, str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "patient_id", "role"])
 
 
-def _start(*seen: tuple[str, str, str]) -> Start:
+def _start(*seen: tuple[str, str, str]) -> _Start:
     """Weights of a run that saw some images; of a file from elsewhere where it saw none."""
     run: Any = SimpleNamespace(folder=Path("chexnet"), seen=_seen(*seen)) if seen else None
-    return Start("run", {}, run=run)
+    return _Start("run", {}, run=run)
 
 
 def test_seen_images_are_joined_by_image_and_patient() -> None:
@@ -264,7 +264,7 @@ def test_test_images_that_the_weights_saw_under_other_names_are_told_and_stay_kn
 
 @pytest.mark.parametrize("weights", ["none", "imagenet", "coco"])
 def test_published_weights_are_left_to_the_builder(weights: str) -> None:
-    assert Start.open(weights) is None
+    assert _Start.open(weights) is None
 
 
 @pytest.mark.parametrize(

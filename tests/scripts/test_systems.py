@@ -14,7 +14,7 @@ from evaluation.systems.eligibility import describe_training_data, training_id
 from scripts import console
 from serving.export_spec import ExportSpec
 from serving.exported_model import ExportedModel
-from serving.predict_folder import _copy_seen, describe
+from serving.predict_folder import _copy_seen, _describe
 
 FACTS = {"name": "CheXNet", "seed": 3, "created": "today", "best_value": 0.9}
 SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})
@@ -34,7 +34,7 @@ def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
         run = {**FACTS, "folder": str(tmp_path / "run"), "inference_id": "1234"}
         spec = ExportSpec("onnx", "int8", "scores", ("mass",), {"name": "t"}, 64, run=run)
         model = ExportedModel(folder, spec, Preprocess(64, 0.5, 0.25))
-        with PredictionWriter(tmp_path / "out", describe(model, None)) as writer:
+        with PredictionWriter(tmp_path / "out", _describe(model, None)) as writer:
             _copy_seen(model, writer, console)
         return Predictions.open(tmp_path / "out")
 

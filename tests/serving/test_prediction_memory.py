@@ -93,11 +93,11 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace as Model\n"
         "from serving import exported_model\n"
-        "from serving.predict_folder import describe\n"
+        "from serving.predict_folder import _describe\n"
         f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
         "findings=['opacity'], names=None, tta=None, maps='cam', "
         "folder=Path('a/b/c'), inference_id=lambda: '2', training_id=lambda: '3')\n"
-        "assert describe(model, None)['exported_from'] == '3'\n"
+        "assert _describe(model, None)['exported_from'] == '3'\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

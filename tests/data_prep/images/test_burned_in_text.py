@@ -18,7 +18,7 @@ from data_prep.images.image import read_image
 from data_prep.images.image_facts import (
     TEXT_LINE_CHARACTERS,
     TEXT_PLACE,
-    find_text_line,
+    _find_text_line,
     image_facts,
 )
 from data_prep.synth.phantom import write_phantom
@@ -33,7 +33,7 @@ LINES = [
 
 
 def text_score(pixels: np.ndarray) -> float:
-    return find_text_line(pixels).characters
+    return _find_text_line(pixels).characters
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_place_is_around_the_letters_at_any_size(images):
         ink = cv2.resize(drawn("KOWALSKI PIOTR M", 28, "DejaVuSans"), None, fx=scale, fy=scale)
         height, width = ink.shape
         image[300 : 300 + height, 200 : 200 + width] = np.round(255 * ink)
-        found = find_text_line(image).box
+        found = _find_text_line(image).box
         assert found is not None
         wanted = (200, 300, 200 + width, 300 + height)
         assert np.abs(np.subtract(found, wanted)).max() <= 8 * scale
@@ -145,7 +145,7 @@ def test_score_is_a_fact_of_each_image_and_its_place_of_a_suspect(images):
     assert {facts[column] for column in TEXT_PLACE} == {None}
     named = burn(images[0], np.random.default_rng(4))
     facts = image_facts(named)
-    assert tuple(facts[column] for column in TEXT_PLACE) == find_text_line(named).box
+    assert tuple(facts[column] for column in TEXT_PLACE) == _find_text_line(named).box
 
 
 def test_pieces_of_a_wire_are_no_line():

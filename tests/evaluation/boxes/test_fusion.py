@@ -6,7 +6,8 @@ import pytest
 
 from data_prep.contracts.boxes import Boxes, box_iou
 from detection.frames import _suppress
-from evaluation.boxes.fusion import best_box_fusion, label_boxes, named_boxes
+from evaluation.boxes.fusion import best_box_fusion
+from evaluation.systems.ensemble import _label_boxes, _named_boxes
 
 
 def simulate(seed, n_labels=6, most=40, n_models=3):
@@ -96,10 +97,10 @@ def test_findings_and_images_never_meet_and_boxes_keep_to_their_image():
     frame = frame.astype({"x1": float, "x2": float}).assign(y1=0.0, y2=10.0)
     sizes = pd.DataFrame({"image_id": ["b", "a"], "width": [60, pd.NA], "height": [10, pd.NA]})
     mixed = frame.sample(frac=1, random_state=0)
-    labels, images, findings = label_boxes(mixed)
+    labels, images, findings = _label_boxes(mixed)
     stored = Boxes.from_table(mixed, labels)
     fused = best_box_fusion(stored, models=np.zeros(3, int), weights=[1.0])
-    table = named_boxes(fused, images, findings, sizes.astype({"width": "Int64"}))
+    table = _named_boxes(fused, images, findings, sizes.astype({"width": "Int64"}))
     found = table.sort_values("score", ascending=False)
     assert list(zip(found["image_id"], found["finding"], strict=True)) == [
         ("a", "x"), ("a", "y"), ("b", "x")

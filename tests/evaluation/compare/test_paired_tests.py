@@ -9,7 +9,7 @@ from scipy.stats import binomtest, norm, t
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.claims import holm
-from evaluation.compare.compare import _name_models, compare_systems
+from evaluation.compare.compare import _few_patients, _name_models, compare_systems
 from evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
 from evaluation.compare.failure_analysis import _add_groups
 from evaluation.compare.intervals import EXACT_METHOD, _SystemCards, resampled_figures
@@ -30,7 +30,6 @@ from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Interval, Resamples
 from evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
-from evaluation.systems.eligibility import few_patients
 from tests.evaluation.judged_images import judged_images, row_of
 
 N = 240
@@ -356,17 +355,17 @@ def test_what_is_no_proportion_still_says_that_its_width_is_unknown():
 
 def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(judged):
     few = replace(judged, y_true=np.isin(np.arange(N), [0, 100, 200]))
-    (caution,) = few_patients(few)
+    (caution,) = _few_patients(few)
     assert "The 3 positive images are of 3 patients" in caution.text
     owner = np.where(np.arange(N) < 100, 0, np.arange(N) - 99)
     one = replace(judged, y_true=np.arange(N) % 2 == 0, patients=owner, n_patients=141)
-    notes = [note.text for note in few_patients(one)]
+    notes = [note.text for note in _few_patients(one)]
     # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
     assert all(f"those of {120**2 / 2570:.1f} patients with one image each" in n for n in notes)
     assert all("One patient has 50 of the 120" in note and "(42 %)" in note for note in notes)
     assert [note.split()[2] for note in notes] == ["positive", "negative"]
     spread = replace(judged, patients=np.arange(N), n_patients=N, y_true=np.arange(N) % 2 == 0)
-    assert few_patients(spread) == []
+    assert _few_patients(spread) == []
 
 
 def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_share_of(judged):
