@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import lcm
@@ -17,14 +17,14 @@ from torchvision.models import vgg
 from classification.receptive_field import Grid, trace_grid
 from data_prep.contracts.errors import InputError
 from networks.inference import measure_layers
-from networks.published import build_network, find_network, timm_stages
-from networks.registry import NETWORKS, TIMM, Family
+from networks.published import build_network, features_of, find_network, timm_stages
+from networks.registry import NETWORKS, Family
 
-_TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
 # Where the head of a network of timm's begins: the first of these.
 _HEADS = (
     "global_pool", "pre_logits", "fc_norm", "attn_pool", "head_drop", "head", "classifier", "fc"
 )  # fmt: skip
+_PROBE = 128  # px: every network here takes it
 
 
 class _PooledNorm(nn.Module):
@@ -46,43 +46,40 @@ class _PooledNorm(nn.Module):
         return (maps - middle) * spread * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def _densenet(name: str, finer: bool) -> nn.Module:
-    features = build_network(name).get_submodule("features")
-    if finer:
-        features.get_submodule("transition3").pool = nn.Identity()
-    return features
-
-
-def _resnet(name: str, finer: bool) -> nn.Module:
+def _build_layers(name: str, family: Family) -> nn.Module:
+    """The layers of a network of the registry below its pooling, random."""
+    if family == "small_cnn":
+        return _small_cnn()
+    if family == "vgg":
+        return _vgg(name)
     network = build_network(name)
-    if finer:
-        first = network.get_submodule("layer4.0")
-        strided = [m for m in first.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
-        for layer in strided:  # one in the block, one beside it
-            layer.stride = (1, 1)
-    return _without_top(network)
+    layers = features_of(network)
+    if family == "densenet":
+        layers.add_module("relu5", nn.ReLU())  # a function behind `features` in torchvision
+    if family == "convnext":
+        norm = cast("nn.LayerNorm", network.get_submodule("classifier.0"))
+        layers.add_module("norm", _PooledNorm(norm))
+    return layers
 
 
-def _inception(name: str, finer: bool) -> nn.Module:
-    return _without_top(build_network(name, aux_logits=False, init_weights=True))
+def _small_cnn() -> nn.Module:
+    """Five blocks of convolution, rectifier, dropout, batch norm and pooling."""
+    blocks: OrderedDict[str, nn.Module] = OrderedDict()
+    before = 3
+    for width, dropout in ((32, 0.0), (64, 0.1), (64, 0.0), (128, 0.2), (256, 0.2)):
+        parts: dict[str, nn.Module] = {
+            "conv": nn.Conv2d(before, width, 3, padding=1),
+            "relu": nn.ReLU(inplace=True),
+            "dropout": nn.Dropout(dropout),
+            "norm": nn.BatchNorm2d(width),
+            "pool": nn.MaxPool2d(2),
+        }
+        blocks[f"block{len(blocks) + 1}"] = nn.Sequential(OrderedDict(parts))
+        before = width
+    return nn.Sequential(blocks)
 
 
-def _without_top(network: nn.Module) -> nn.Module:
-    """ResNet and Inception have their layers at their top, in the order of the forward."""
-    kept = [(name, layer) for name, layer in network.named_children() if name not in _TOPS]
-    return nn.Sequential(OrderedDict(kept))
-
-
-def _features(name: str, finer: bool) -> nn.Module:
-    """MobileNet and EfficientNet halve by one convolution; at stride 1 padding is symmetric."""
-    features = build_network(name).get_submodule("features")
-    if finer:
-        [*_, last] = [m for m in features.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1]
-        last.stride = (1, 1)
-    return features
-
-
-def _vgg(name: str, finer: bool) -> nn.Module:
+def _vgg(name: str) -> nn.Module:
     # Not by the whole network, whose first linear layer alone is 400 MB that nothing here reads.
     depth = {"vgg16": "D", "vgg19": "E"}[name.removesuffix("_bn")]
     features = vgg.make_layers(vgg.cfgs[depth], batch_norm=name.endswith("_bn"))
@@ -90,34 +87,24 @@ def _vgg(name: str, finer: bool) -> nn.Module:
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:  # as torchvision starts them
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-    if finer:
-        features[-1] = nn.Identity()
     return features
 
 
-def _convnext(name: str, finer: bool) -> nn.Module:
-    network = build_network(name)
-    norm = _PooledNorm(cast("nn.LayerNorm", network.get_submodule("classifier.0")))
-    layers = list(network.get_submodule("features").named_children())
-    return nn.Sequential(OrderedDict([*layers, ("norm", norm)]))
-
-
-def _small_cnn(name: str, finer: bool) -> nn.Module:
-    """Five blocks of convolution, rectifier, dropout, batch norm and pooling."""
-    blocks: list[tuple[str, nn.Module]] = []
-    before = 3
-    for width, dropout in ((32, 0.0), (64, 0.1), (64, 0.0), (128, 0.2), (256, 0.2)):
-        last = finer and len(blocks) == 4
-        parts: list[tuple[str, nn.Module]] = [
-            ("conv", nn.Conv2d(before, width, 3, padding=1)),
-            ("relu", nn.ReLU(inplace=True)),
-            ("dropout", nn.Dropout(dropout)),
-            ("norm", nn.BatchNorm2d(width)),
-            ("pool", nn.Identity() if last else nn.MaxPool2d(2)),
-        ]
-        blocks.append((f"block{len(blocks) + 1}", nn.Sequential(OrderedDict(parts))))
-        before = width
-    return nn.Sequential(OrderedDict(blocks))
+def _leave_out_last_halving(layers: nn.Module) -> None:
+    """Keep the size of the maps in the last child that halves them; no weight moves."""
+    halving = [
+        name
+        for name, layer in layers.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
+        and layer.stride in (2, (2, 2))
+    ]
+    child = halving[-1].split(".")[0]
+    for name in (name for name in halving if name.split(".")[0] == child):
+        layer = layers.get_submodule(name)  # of a ResNet's block one within it and one beside it
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+        else:
+            layers.set_submodule(name, nn.Identity())
 
 
 class TimmTrunk(nn.Module):
@@ -163,9 +150,8 @@ class TimmTrunk(nn.Module):
     def as_maps(self, found: Tensor) -> Tensor:
         """Tokens (B, N, C), less those before the grid, or maps of any layout, as (B, C, h, w)."""
         if found.ndim == 3:
-            return (
-                found[:, -(self._side**2) :].transpose(1, 2).unflatten(2, (self._side, self._side))
-            )
+            cells = found[:, -(self._side**2) :].transpose(1, 2)
+            return cells.unflatten(2, (self._side, self._side))
         last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
         return found.permute(0, 3, 1, 2) if last else found
 
@@ -191,37 +177,13 @@ class TimmTrunk(nn.Module):
         return [*stages, [*last, self.pooled_norm]]
 
 
-# Takes the network's name, and whether to leave out the last halving, which moves no weight.
-_BUILDERS: dict[Family, Callable[[str, bool], nn.Module]] = {
-    "densenet": _densenet,
-    "resnet": _resnet,
-    "inception": _inception,
-    "mobilenet": _features,
-    "efficientnet": _features,
-    "efficientnet_lite": _features,
-    "vgg": _vgg,
-    "convnext": _convnext,
-    "squeezenet": lambda name, finer: build_network(name).get_submodule("features"),
-    "small_cnn": _small_cnn,
-}
-RENAMED: dict[Family, dict[str, str]] = {
-    "convnext": {"classifier.0.": "norm."},
-    "timm": {"head.norm.": "pooled_norm.", "fc_norm.": "pooled_norm."},
-}
-"""Beginnings of names in a published network that are others in a trunk, by family."""
-_PROBE = 128  # px: every network here takes it
-
-
 @dataclass(frozen=True)
 class Trunk:
     """A convolutional network without its classification layer."""
 
     layers: nn.Module  # maps float (B, 3, S, S) to float (B, channels, h, w)
     channels: int  # of the last maps
-    stride: int  # input px from one cell of the last maps to the next
-    centre: float  # px from the left or upper edge to the middle of what the first cell sees
-    rectify: bool = False  # whether a rectifier follows that is no layer of the network
-    tiles: bool = False  # whether cells tile the image, whatever the arithmetic of padding says
+    grid: Grid  # of their cells
 
 
 def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE) -> Trunk:
@@ -232,59 +194,63 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE) ->
             f"{name}: needs images of at least {network.min_size} px, but gets {image_size}; set "
             "data.image_size"
         )
+    if network.family == "timm":
+        trunk = _timm_trunk(name, image_size)
+    else:
+        layers = _build_layers(name, network.family)
+        if last_stride == 16 and network.strides == (16, 32):
+            _leave_out_last_halving(layers)
+        grid, channels = trace_grid(layers, image_size)
+        if network.family == "efficientnet_lite":
+            # It pads to the right and below, half a cell in all; its published weights make up for
+            # it: maps of mirrored images are mirrored where the cells tile the image.
+            grid = grid.tiling()
+        trunk = Trunk(layers, channels, grid)
+    if last_stride not in (None, trunk.grid.stride):
+        raise InputError(
+            f"last_stride: {name} has cells of {trunk.grid.stride} px, not {last_stride}; leave "
+            "model.last_stride out"
+        )
+    return trunk
+
+
+def _timm_trunk(name: str, image_size: int) -> Trunk:
     try:
-        if name.startswith(TIMM):
-            layers: nn.Module = TimmTrunk(name, image_size)
-        else:
-            layers = _BUILDERS[network.family](name, last_stride == 16)
+        layers = TimmTrunk(name, image_size)
         grid, channels = trace_grid(layers, image_size)
     except InputError as error:
         raise InputError(f"{name}: {error}; choose another network") from None
-    except Exception as error:  # timm's say what they cannot read by errors of many kinds
-        if not name.startswith(TIMM):
-            raise
+    except Exception as error:  # noqa: BLE001  what they cannot read is an error of any kind
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{name}: cannot read images of {image_size} px ({reason}); choose another "
             "data.image_size, or another network"
         ) from None
-    if isinstance(layers, TimmTrunk) and grid.stride < layers.stride:
+    if grid.stride < layers.stride:
         # Swin puts neighbours together by slicing, which is not followed: its cells tile the image.
-        grid = Grid(layers.stride, layers.stride / 2)
-    if last_stride not in (None, grid.stride):
-        raise InputError(
-            f"last_stride: {name} has cells of {grid.stride} px, not {last_stride}; leave "
-            "model.last_stride out"
-        )
-    if image_size % grid.stride and network.family == "timm":
+        grid = Grid(layers.stride).tiling()
+    if image_size % grid.stride:
         step = lcm(grid.stride, 32)  # a pixel store has multiples of 32
         raise InputError(
             f"{name}: its cells of {grid.stride} px do not tile images of {image_size} px; set "
             f"data.image_size = {max(step, round(image_size / step) * step)}"
         )
-    # The rectifier behind DenseNet's last norm is no layer of it.
-    rectify = network.family == "densenet"
-    # EfficientNet-Lite pads to the right and below, half a cell in all; its published weights make
-    # up for it: maps of mirrored images are mirrored where the cells tile the image.
-    tiles = network.family == "efficientnet_lite"
-    centre = grid.stride / 2 if tiles else grid.centre
-    return Trunk(layers, channels, grid.stride, centre, rectify, tiles)
+    return Trunk(layers, channels, grid)
 
 
 @cache
-def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
+def trunk_stages(name: str) -> list[list[str]]:
     """Names of a trunk's children in stages: each begins where the maps get smaller.
 
     A child without weights belongs to the stage before.
     """
     with torch.device("meta"):
-        layers = _BUILDERS[NETWORKS[name].family](name, False)
-    stages: list[list[str]] = [[]]
+        layers = _build_layers(name, NETWORKS[name].family)
+    stages: list[list[str]] = []
     last = 0
     for child, stride, _ in measure_layers(layers, _PROBE):
-        learns = any(True for _ in layers.get_submodule(child).parameters())
-        if stride > last and learns and last:
+        if stride > last and any(True for _ in layers.get_submodule(child).parameters()):
             stages.append([])
-        last = stride if learns else last
+            last = stride
         stages[-1].append(child)
-    return tuple(tuple(stage) for stage in stages)
+    return stages

@@ -1,8 +1,4 @@
-"""From pixel batches to scores and saliency maps: CAM, Grad-CAM, LayerCAM, one batch at a time.
-
-Gradients are taken with respect to tensors that were cut out of the graph, of which the layers
-behind them get copies: a rectifier that works in place cannot touch them.
-"""
+"""From pixel batches to scores and saliency maps: CAM, Grad-CAM, LayerCAM, one batch at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -78,29 +74,25 @@ class _Saliency(NamedTuple):
 def saliency_maps(model: ImageClassifier, images: Tensor, method: str = "cam") -> _Saliency:
     """Score a batch and show where each finding's evidence lies.
 
-    ``cam``: what each place adds to the logit. ``gradcam``: its positive part, for any head.
-    ``layercam``: finer maps, from before the last halving, weighed by their gradients. Where the
-    head reads a class token, each place of the last block's input is weighed by its gradients.
+    ``cam``: what each place adds to the logit. ``gradcam`` (Selvaraju et al. 2017): for a head that
+    is a mean and one linear layer, its positive part divided by the number of cells. ``layercam``:
+    finer maps, from before the last halving, weighed by their gradients. Where the head reads a
+    class token, each place of the last block's input is weighed by its gradients.
     """
-    if model.map_method(method) == "token_gradcam":
-        with evaluating(model):
-            return _token_grad_cam(model, images)
-    if method not in get_args(MapMethod):
-        raise InputError(
-            f"maps: expected one of {', '.join(get_args(MapMethod))}, but got {method!r}"
-        )
     with evaluating(model):
+        if model.map_method(method) == "token_gradcam":
+            return _token_grad_cam(model, images)
+        if method not in get_args(MapMethod):
+            raise InputError(
+                f"maps: expected one of {', '.join(get_args(MapMethod))}, but got {method!r}"
+            )
         if method == "layercam":
             return _layer_cam(model, images)
-        if method == "cam":
-            with torch.inference_mode():
-                features = model.features(images)
-                logits, maps = model.logits(features), model.maps(features)
-        else:
-            with torch.no_grad():
-                features = model.features(images)
-            logits, gradients = _head_gradients(model, features)
-            maps = _grad_cam(features, gradients)
+        with torch.inference_mode():
+            features = model.features(images)
+            logits, maps = model.logits(features), model.maps(features)
+            if method == "gradcam":
+                maps = F.relu(maps) / maps[0, 0].numel()
     return _Saliency(logits, maps, model.map_frame(maps.shape[2], maps.shape[3]))
 
 
@@ -113,11 +105,12 @@ def _layer_cam(model: ImageClassifier, images: Tensor) -> _Saliency:
 
 
 def _token_grad_cam(model: ImageClassifier, images: Tensor) -> _Saliency:
-    """Grad-CAM of the tokens that the last block reads, from which the class token takes."""
+    """Grad-CAM of the tokens that the last block reads: channels weighed by their mean gradient."""
     trunk = cast("TimmTrunk", model.trunk)
     logits, tokens, gradients = _gradients_at(model, images, trunk.last_block)
-    by_finding = [trunk.as_maps(gradient).float() for gradient in gradients]
-    maps = _grad_cam(trunk.as_maps(tokens).float(), torch.stack(by_finding, dim=1))
+    features = trunk.as_maps(tokens).float()
+    means = [trunk.as_maps(gradient).float().mean(dim=(2, 3)) for gradient in gradients]
+    maps = F.relu(torch.einsum("bkc,bchw->bkhw", torch.stack(means, dim=1), features))
     return _Saliency(logits, maps, model.map_frame(*maps.shape[2:]))
 
 
@@ -136,32 +129,10 @@ def _gradients_at(
     try:
         with torch.no_grad():
             logits = model(images)
-            gradients = _gradients(logits, read[0])
+            gradients = [
+                torch.autograd.grad(each.sum(), read[0], retain_graph=True)[0]
+                for each in logits.unbind(1)
+            ]
     finally:
         hook.remove()
     return logits.detach(), read[0].detach(), gradients
-
-
-def _gradients(logits: Tensor, leaf: Tensor) -> list[Tensor]:
-    """Gradients of each finding's logits (B, K) by what they were computed from."""
-    grad = torch.autograd.grad
-    return [grad(one.sum(), leaf, retain_graph=True)[0] for one in logits.unbind(1)]
-
-
-def _head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, K), and their gradients (B, K, C, h, w) by features (B, C, h, w), float32."""
-    with torch.enable_grad():
-        leaf = features.detach().requires_grad_()
-        # A copy goes in: a head may begin with a layer that works in place.
-        logits = model.logits(leaf.clone())
-        gradients = _gradients(logits, leaf)
-    return logits.detach(), torch.stack(gradients, dim=1)
-
-
-def _grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017), (B, K, h, w): maps weighed by mean gradient, at least 0.
-
-    Where the head is a mean and one linear layer: the positive CAM divided by the number of cells.
-    """
-    weights = gradients.mean(dim=(3, 4))  # (B, K, C)
-    return F.relu(torch.einsum("bkc,bchw->bkhw", weights, features))

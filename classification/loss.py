@@ -13,12 +13,6 @@ from classification.dataset import LabelBatch
 from classification.model import ImageClassifier
 from networks.inference import evaluating
 
-
-def _smooth(targets: Tensor, smoothing: float) -> Tensor:
-    """Move answers towards one half (Szegedy et al. 2016), for two classes a finding."""
-    return targets * (1 - smoothing) + smoothing / 2 if smoothing else targets
-
-
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
 
 
@@ -86,10 +80,10 @@ def training_losses(
 ) -> dict[str, Tensor]:
     """``classification``, the loss of one training batch, by a model in training mode.
 
-    All targets may be unknown. `smoothing` is the share of each target that moves to one half;
-    `kept` as in `_logits`.
+    All targets may be unknown. `smoothing` is the share of each target that moves to one half
+    (Szegedy et al. 2016, for two classes a finding); `kept` as in `_logits`.
     """
-    targets = _smooth(batch.targets, smoothing)
+    targets = batch.targets * (1 - smoothing) + smoothing / 2
     return {"classification": criterion(_logits(model, batch, kept), targets)}
 
 

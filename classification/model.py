@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from classification.backbones import TimmTrunk, Trunk, build_trunk, trunk_stages
 from classification.receptive_field import Grid, trace_grid
-from classification.weights import load_features
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
-from networks.checkpoints import Checkpoint
+from networks.checkpoints import (
+    Checkpoint,
+    Shapes,
+    describe_difference,
+    fit_layers,
+    require_finite,
+)
 from networks.inference import StoreModel, measure_layers
-from networks.published import fetch_imagenet, find_network
+from networks.published import fetch_imagenet, find_network, guess_architecture, recognise
+from networks.registry import network_names
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
 _COLOUR_MEAN = (0.485, 0.456, 0.406)
 _COLOUR_STD = (0.229, 0.224, 0.225)
+# The norm of pooled features in published networks: ConvNeXt's of torchvision, and of timm.
+_POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 
 
 class ImageClassifier(StoreModel):
-    """One logit a finding from store pixels; build it with `build_classifier`.
-
-    Args:
-        trunk: The convolutional network.
-        n_findings: Number of findings K.
-        preprocess: Size and normalisation of the pixels.
-        dropout: Share of pooled features dropped in training.
-        channels: As in `build_classifier`.
+    """One logit a finding from store pixels; `build_classifier` says what its arguments are.
 
     Attributes:
         by_colour: Whether the three channels that the network reads differ.
@@ -46,20 +49,16 @@ class ImageClassifier(StoreModel):
         n_findings: int,
         preprocess: Preprocess,
         dropout: float,
-        channels: Literal["same", "imagenet"] = "same",
+        channels: Literal["same", "imagenet"],
     ) -> None:
         super().__init__()
-        self.trunk = trunk.layers
-        self._stride, self._centre, self._rectify = trunk.stride, trunk.centre, trunk.rectify
-        self._tiles = trunk.tiles
+        self.trunk, self._grid = trunk.layers, trunk.grid
         self.by_colour = channels == "imagenet"
         mean, std = torch.tensor(_COLOUR_MEAN), torch.tensor(_COLOUR_STD)
         # From the grey normalisation to that of each colour; no weights, so in no file.
-        for name, value in (
-            ("gain", preprocess.std / std),
-            ("shift", (preprocess.mean - mean) / std),
-        ):
-            self.register_buffer(f"_{name}", value.reshape(1, 3, 1, 1), persistent=False)
+        gain, shift = preprocess.std / std, (preprocess.mean - mean) / std
+        self.register_buffer("_gain", gain.reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_shift", shift.reshape(1, 3, 1, 1), persistent=False)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(trunk.channels, n_findings)
         self.preprocess = preprocess
@@ -70,7 +69,8 @@ class ImageClassifier(StoreModel):
 
         Reads uint8 (B, 1, S, S), store pixels of the model's size; they are normalised only here.
         """
-        return self._last(self.trunk(self.pixels(images)))
+        maps: Tensor = self.trunk(self.pixels(images))
+        return maps.float()
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised float32 (B, 3, S, S) of store pixels; the channels may differ."""
@@ -85,9 +85,6 @@ class ImageClassifier(StoreModel):
         names = trunk_stages(self.architecture["arguments"]["backbone"])
         return [[self.trunk.get_submodule(name) for name in stage] for stage in names]
 
-    def _last(self, maps: Tensor) -> Tensor:
-        return (F.relu(maps) if self._rectify else maps).float()
-
     @cached_property
     def before_halving(self) -> tuple[nn.Module, Grid]:
         """The trunk's child that reads the maps before the last halving, and the cells of those."""
@@ -99,7 +96,8 @@ class ImageClassifier(StoreModel):
         strides = [stride for _, stride, _ in measure_layers(self.trunk, size)]
         n = max(number for number, stride in enumerate(strides, 1) if stride < strides[-1])
         grid, _ = trace_grid(self.trunk[:n], size)
-        return self.trunk[n], Grid(grid.stride, grid.stride / 2) if self._tiles else grid
+        tiles = self._grid == self._grid.tiling()
+        return self.trunk[n], grid.tiling() if tiles else grid
 
     def logits(self, features: Tensor) -> Tensor:
         """Pool feature maps (B, C, h, w) to logits (B, K), in float32 also under autocast."""
@@ -132,7 +130,7 @@ class ImageClassifier(StoreModel):
         Each cell's middle is that of its receptive field (Araujo et al. 2019). With strided layers
         (in ResNet-18 by half a cell) it lies up and left, so the frame begins before the image.
         """
-        return Grid(self._stride, self._centre).frame(height, width)
+        return self._grid.frame(height, width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32 (B, K), of store pixels, uint8 (B, 1, S, S)."""
@@ -200,7 +198,7 @@ def build_classifier(
     if weights:
         state = fetch_imagenet(backbone, **getattr(trunk.layers, "sized", {}))
         published = Checkpoint(f"weights of {backbone}", state)
-        load_features(trunk.layers, published, network)
+        _load_features(trunk.layers, published, backbone)
     preprocess = Preprocess(image_size, mean, std)
     model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)
     nn.init.zeros_(model.classifier.bias)
@@ -208,7 +206,7 @@ def build_classifier(
         "backbone": backbone,
         "n_findings": n_findings,
         "image_size": image_size,
-        "last_stride": trunk.stride,
+        "last_stride": trunk.grid.stride,
         "dropout": dropout,
         "mean": mean,
         "std": std,
@@ -216,3 +214,75 @@ def build_classifier(
     }
     model.architecture = {"kind": "classifier", "name": "classifier", "arguments": arguments}
     return model
+
+
+def _load_features(layers: nn.Module, checkpoint: Checkpoint, name: str) -> None:
+    """Load a network's trunk from a checkpoint of any network that has this trunk."""
+    own_norm = "norm."
+    if isinstance(layers, TimmTrunk):
+        own_norm = "pooled_norm."
+        checkpoint = replace(checkpoint, state=layers.fit_places(checkpoint.state))
+
+    def describe(found: Shapes, wanted: Shapes) -> str:
+        what = checkpoint.network or guess_architecture(checkpoint.shapes)
+        known = network_names("classifier")
+        return describe_difference(found, wanted, name=name, what=what, known=known)
+
+    rename = partial(_POOLED_NORM.sub, own_norm)
+    state = fit_layers(layers, checkpoint, describe=describe, rename=rename)
+    layers.load_state_dict(state, strict=False)
+
+
+def start_from(
+    model: ImageClassifier, checkpoint: Checkpoint, own_findings: Sequence[str] = ()
+) -> str:
+    """Load what a classifier can use of a checkpoint, and say what that is.
+
+    Features come from any network that has the model's backbone: a classifier with however many
+    findings, or a detector. Of the last layer come the rows of those findings that both know, by
+    name: where the checkpoint is of a run of ours, or a public one whose findings are known.
+
+    Args:
+        model: From `build_classifier`; untouched when the weights do not fit.
+        checkpoint: The weights, and what is known of them.
+        own_findings: What the model shall learn, in order.
+
+    Returns:
+        A line that says what was taken and what was not.
+
+    Raises:
+        InputError: The weights are of another network, or hold a value that is not finite.
+    """
+    name = model.architecture["arguments"]["backbone"]
+    rows = _shared_rows(model, checkpoint, own_findings)
+    _load_features(model.trunk, checkpoint, name)
+    with torch.no_grad():
+        for row, finding in enumerate(own_findings):
+            if finding in rows:
+                model.classifier.weight[row], model.classifier.bias[row] = rows[finding]
+    taken = f"{checkpoint.source}: takes the features of {name}"
+    if not rows:
+        return f"{taken}; the last layer starts anew"
+    new = [finding for finding in own_findings if finding not in rows]
+    if not new:
+        return f"{taken} and its last layer"
+    return f"{taken} and its last layer for {', '.join(rows)}; it starts anew for {', '.join(new)}"
+
+
+def _shared_rows(
+    model: ImageClassifier, checkpoint: Checkpoint, own_findings: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Rows of a checkpoint's last layer for the findings that the model has, too."""
+    public, state = recognise(checkpoint), checkpoint.state
+    last = public.last if public else "classifier"
+    learned = list(public.findings if public else checkpoint.findings or ())
+    keys = (f"{last}.weight", f"{last}.bias")
+    if any(key not in state for key in keys):
+        return {}
+    weight, bias = (state[key] for key in keys)
+    if weight.shape != (len(learned), model.classifier.in_features) or len(bias) != len(learned):
+        return {}
+    for key in keys:
+        require_finite(state[key], key, checkpoint.source)
+    rows = {finding: learned.index(finding) for finding in own_findings if finding in learned}
+    return {finding: (weight[row], bias[row]) for finding, row in rows.items()}

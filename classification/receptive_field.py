@@ -1,8 +1,8 @@
-"""Receptive fields of a network's last feature maps, found by following its layers."""
+"""Where the cells of a network's last feature maps lie, found by following its functions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,34 +13,31 @@ from torch.overrides import TorchFunctionMode
 from data_prep.contracts.errors import InputError
 from networks.inference import shapes_of
 
-# What each layer that moves or spreads the cells is called with, in order, after its input.
+# What each function that moves or spreads the cells is called with, in order, after its input.
 _SLIDING = {
     "conv2d": ("weight", "bias", "stride", "padding", "dilation"),
     "max_pool2d": ("kernel_size", "stride", "padding", "dilation"),
     "avg_pool2d": ("kernel_size", "stride", "padding"),
 }
 _PLACELESS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax", "sum"}
+_NO_GRID = "its output is not a grid of square cells over the image"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How the cells of a feature map lie over the image, in one direction."""
+    """How the cells of a feature map lie over the image, down as across."""
 
     stride: int = 1  # input px from one cell to the next
     centre: float = 0.5  # px from the edge to the middle of the first cell's field; of a pixel 0.5
 
-    def slide(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Grid:
-        """The grid behind a convolution or a pooling (Araujo, Norris and Sim 2019)."""
-        moved = (dilation * (kernel - 1) / 2 - padding) * self.stride
-        return Grid(self.stride * stride, self.centre + moved)
+    def tiling(self) -> Grid:
+        """The same cells where they tile the image."""
+        return Grid(self.stride, self.stride / 2)
 
     def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Outer frame of so many cells, ``x1, y1, x2, y2`` in px."""
         start = self.centre - self.stride / 2
         return start, start, start + width * self.stride, start + height * self.stride
-
-
-_Grids = tuple[Grid, Grid]  # down the rows, along the columns
 
 
 def trace_grid(layers: nn.Module, image_size: int) -> tuple[Grid, int]:
@@ -49,13 +46,13 @@ def trace_grid(layers: nn.Module, image_size: int) -> tuple[Grid, int]:
     Of branches that look at different places, as in ResNet-D, the middle between them is taken.
     """
     pixels = torch.zeros(1, 3, image_size, image_size, device="meta")
-    _mark(pixels, (Grid(), Grid()))
+    pixels.grid = Grid()  # type: ignore[attr-defined]
     with torch.no_grad(), _Following():
         maps = shapes_of(layers).eval()(pixels)
-    grids = _grids(maps)
-    if grids is None or maps.ndim != 4 or grids[0] != grids[1] or maps.shape[2] != maps.shape[3]:
-        raise InputError("its output is not a grid of square cells over the image")
-    return grids[0], maps.shape[1]
+    grid = getattr(maps, "grid", None)
+    if grid is None or maps.ndim != 4 or maps.shape[2] != maps.shape[3]:
+        raise InputError(_NO_GRID)
+    return grid, maps.shape[1]
 
 
 class _Following(TorchFunctionMode):
@@ -66,75 +63,53 @@ class _Following(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        before = _meet([*_tensors(args), *_tensors(kwargs.values())])
-        if before is None:
-            return func(*args, **kwargs)
+        inputs = _tensors([*args, *kwargs.values()])
+        grids = [tensor.grid for tensor in inputs if hasattr(tensor, "grid")]  # not of weights
         out = func(*args, **kwargs)
-        if name not in _PLACELESS:
-            after = _slide(name, before, args, kwargs)
+        if grids and name not in _PLACELESS:
+            after = _slide(name, _meet(grids), args, kwargs)
             for tensor in _tensors([out]):
-                _mark(tensor, after)
+                tensor.grid = after  # type: ignore[attr-defined]
         return out
 
 
-def _slide(name: str, grids: _Grids, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Grids:
-    """The grids behind a function."""
-    if name == "pad":
-        left, _, top, _ = (*(args[1] if len(args) > 1 else kwargs["pad"]), 0, 0)[:4]
-        rows, columns = grids
-        return (
-            Grid(rows.stride, rows.centre - top * rows.stride),
-            Grid(columns.stride, columns.centre - left * columns.stride),
-        )
-    if name not in _SLIDING:
-        return grids
-    given = {**dict(zip(_SLIDING[name], args[1:], strict=False)), **kwargs}
-    kernel = given["weight"].shape[2:] if name == "conv2d" else _pair(given["kernel_size"])
-    stride = given.get("stride")
-    strides = _pair(stride if stride not in (None, (), []) else (1 if name == "conv2d" else kernel))
-    dilations = _pair(given.get("dilation", 1))
-    padding = given.get("padding", 0)
-    if padding == "same":
-        paddings = tuple(d * (k - 1) // 2 for d, k in zip(dilations, kernel, strict=True))
-    else:
-        paddings = (0, 0) if padding == "valid" else _pair(padding)
-    rows, columns = (
-        grid.slide(k, s, p, d)
-        for grid, k, s, p, d in zip(grids, kernel, strides, paddings, dilations, strict=True)
-    )
-    return rows, columns
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
-
-
-def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    found = []
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
-            found.append(value)
+            yield value
         elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
+            yield from _tensors(value)
 
 
-def _mark(tensor: Tensor, grids: _Grids) -> None:
-    tensor.grids = grids  # type: ignore[attr-defined]
+def _meet(grids: list[Grid]) -> Grid:
+    """The grid that inputs have in common: the coarsest."""
+    stride = max(grid.stride for grid in grids)
+    centres = [grid.centre for grid in grids if grid.stride == stride]
+    return Grid(stride, (min(centres) + max(centres)) / 2)
 
 
-def _grids(tensor: Any) -> _Grids | None:
-    return getattr(tensor, "grids", None)
+def _slide(name: str, grid: Grid, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
+    """The grid behind a function (Araujo, Norris and Sim 2019), as it is down the rows."""
+    if name == "pad":
+        edges = args[1] if len(args) > 1 else kwargs["pad"]  # left, right, top, bottom
+        top = edges[2] if len(edges) > 2 else 0
+        if edges[0] != top:  # of tokens in a row, not of maps
+            raise InputError(_NO_GRID)
+        return Grid(grid.stride, grid.centre - top * grid.stride)
+    if name not in _SLIDING:
+        return grid
+    given = {**dict(zip(_SLIDING[name], args[1:], strict=False)), **kwargs}
+    is_conv = name == "conv2d"
+    kernel = given["weight"].shape[2] if is_conv else _first(given["kernel_size"])
+    stride = _first(given.get("stride") or (1 if is_conv else kernel))
+    dilation, padding = _first(given.get("dilation", 1)), given.get("padding", 0)
+    if isinstance(padding, str):
+        padding = dilation * (kernel - 1) // 2 if padding == "same" else 0
+    moved = (dilation * (kernel - 1) / 2 - _first(padding)) * grid.stride
+    return Grid(grid.stride * stride, grid.centre + moved)
 
 
-def _meet(tensors: list[Tensor]) -> _Grids | None:
-    """The grid that tensors have in common; those without one, such as weights, do not count."""
-    found = [grids for tensor in tensors if (grids := _grids(tensor)) is not None]
-    if not found:
-        return None
-    met = []
-    for axis in (0, 1):
-        stride = max(grids[axis].stride for grids in found)
-        centres = [grids[axis].centre for grids in found if grids[axis].stride == stride]
-        met.append(Grid(stride, (min(centres) + max(centres)) / 2))
-    return met[0], met[1]
+def _first(value: Any) -> int:
+    """Of a pair the figure for the rows."""
+    figure: int = value if isinstance(value, int) else value[0]
+    return figure

@@ -133,13 +133,6 @@ def _shapes_only(name: str) -> nn.Module:
         return build_body(name, "batch")
 
 
-@cache
-def body_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of a body's tensors with batch norm, without its step counters."""
-    state = _shapes_only(name).state_dict()
-    return {k: tuple(v.shape) for k, v in state.items() if not k.endswith("num_batches_tracked")}
-
-
 _DENSE_TAPS = {4: "transition1", 8: "transition2", 16: "transition3", 32: "norm5"}
 
 

@@ -10,21 +10,19 @@ from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
-from detection.backbone import body_shapes, build_body
+from detection.backbone import build_body
 from detection.detector import Detector
 from networks.checkpoints import (
     STEP_COUNTER,
     Checkpoint,
     Shapes,
-    body_key,
     describe_difference,
     detector_keys,
     fit_layers,
-    guess_architecture,
     match_names,
     require_finite,
 )
-from networks.published import fetch_imagenet, find_network
+from networks.published import fetch_imagenet, find_network, guess_architecture
 from networks.registry import network_names
 
 _STATISTICS = ("running_mean", "running_var")
@@ -182,27 +180,13 @@ def _body_problem(found: Shapes, wanted: Shapes, *, given: Shapes, name: str) ->
         if len(found) > len(wanted):
             return "was made with batch norm; set model.norm to frozen or batch, not group"
         return "has no batch statistics: it was made with group norm; set model.norm to group"
-    what = _exact_body(given) or guess_architecture(given)
     return describe_difference(
         found,
         wanted,
         name=name,
-        what=what,
+        what=guess_architecture(given),
         known=network_names("detector"),
-        setting="model.backbone",
     )
-
-
-def _exact_body(given: Shapes) -> str | None:
-    """The backbone that a checkpoint has tensor by tensor."""
-    given = {body_key(key): shape for key, shape in given.items()}
-    for name in network_names("detector"):
-        wanted = _without_statistics(body_shapes(name))
-        parts = {key.split(".")[0] for key in wanted}
-        part = {key: shape for key, shape in given.items() if key.split(".")[0] in parts}
-        if _without_statistics(part) == wanted:
-            return name
-    return None
 
 
 def _without_statistics(shapes: Shapes) -> dict[str, tuple[int, ...]]:

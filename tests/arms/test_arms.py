@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from classification.model import build_classifier
-from classification.weights import start_from as start_classifier
+from classification.model import start_from as start_classifier
 from configs.settings import TrainingSettings, config_class, detector_names
 from data_prep.augment.augment import build_augmentation
 from data_prep.augment.views import parse_views

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from classification.inference import saliency_maps
-from classification.model import ImageClassifier, build_classifier
-from classification.weights import start_from
+from classification.model import ImageClassifier, build_classifier, start_from
 from data_prep.contracts.errors import InputError
 from networks.checkpoints import Checkpoint
 from serving.export_graph import layout_of

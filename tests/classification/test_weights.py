@@ -10,8 +10,13 @@ import torch
 from torch import nn
 from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 
-from classification.model import _COLOUR_MEAN, _COLOUR_STD, ImageClassifier, build_classifier
-from classification.weights import start_from
+from classification.model import (
+    _COLOUR_MEAN,
+    _COLOUR_STD,
+    ImageClassifier,
+    build_classifier,
+    start_from,
+)
 from data_prep.contracts.errors import InputError
 from networks.checkpoints import Checkpoint
 from networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS, _PublicCheckpoint, recognise
@@ -200,8 +205,8 @@ def test_a_real_squeezenet_file_gives_its_own_features(shared_data):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("densenet121", "weights of squeezenet, not of densenet121; set model.backbone to sq"),
-        ("resnet18", "weights of squeezenet, not of resnet18"),
+        ("densenet121", "weights of squeezenet1_1, not of densenet121; set model.backbone to sq"),
+        ("resnet18", "weights of squeezenet1_1, not of resnet18"),
     ],
 )
 def test_real_weights_of_another_network_are_refused(shared_data, name, message):

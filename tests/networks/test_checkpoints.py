@@ -10,7 +10,6 @@ from networks.checkpoints import (
     describe_difference,
     detector_keys,
     fit_layers,
-    guess_architecture,
     match_names,
 )
 
@@ -56,55 +55,6 @@ def test_name_inside_a_body_drops_what_holds_it(key, inside):
 def test_retinanet_of_older_torchvision_gets_the_names_of_today(key, today):
     assert detector_keys([key])(key) == today
     assert detector_keys([today])(today) == today
-
-
-def _resnet(blocks: tuple[int, ...], convs: int) -> list[str]:
-    return [
-        f"layer{stage}.{block}.conv{conv}.weight"
-        for stage, count in enumerate(blocks, 1)
-        for block in range(count)
-        for conv in range(1, convs + 1)
-    ]
-
-
-def _densenet(layers: tuple[int, ...]) -> list[str]:
-    return [
-        f"features.denseblock{block}.denselayer{layer}.norm.1.weight"
-        for block, count in enumerate(layers, 1)
-        for layer in range(1, count + 1)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("keys", "guess"),
-    [
-        (_resnet((2, 2, 2, 2), 2), "resnet18"),
-        (_resnet((3, 4, 6, 3), 2), "resnet34"),
-        (_resnet((3, 4, 6, 3), 3), "resnet50"),
-        (_resnet((3, 4, 23, 3), 3), "resnet101"),
-        (_resnet((3, 8, 36, 3), 3), "resnet152"),
-        (_resnet((1, 1, 1, 1), 2), "resnet"),
-        (_densenet((6, 12, 24, 16)), "densenet121"),
-        ([f"module.densenet169.{k}" for k in _densenet((6, 12, 32, 32))], "densenet169"),
-        (_densenet((6, 12, 48, 32)), "densenet201"),
-        (_densenet((2, 4, 6, 4)), "densenet"),
-        (["features.3.squeeze.weight", "classifier.1.weight"], "squeezenet"),
-        (["features.0.weight", "features.2.bias", "classifier.0.weight"], "vgg or alexnet"),
-        (["Mixed_5b.branch1x1.conv.weight"], "inception"),
-        (["features.4.0.block.0.0.weight"], "mobilenet or efficientnet_b"),
-        (["_conv_stem.weight", "_blocks.0._depthwise_conv.weight"], "efficientnet_lite"),
-        (
-            ["_blocks.0._depthwise_conv.weight", "_blocks.0._se_reduce.weight"],
-            "efficientnet as lukemelas has it",
-        ),
-        (["features.1.0.layer_scale", "features.1.0.block.0.weight"], "convnext"),
-        (["encoder.layers.encoder_layer_0.ln_1.weight", "class_token"], "transformer"),
-        (["classifier.weight"], None),
-        ([], None),
-    ],
-)
-def test_architecture_is_guessed_from_names(keys, guess):
-    assert guess_architecture(keys) == guess
 
 
 OWN = {"conv1.weight": np.zeros((8, 3, 7, 7)), "bn1.bias": np.zeros(8)}
@@ -158,18 +108,13 @@ def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(shape
 @pytest.mark.parametrize(
     ("what", "name", "known", "told"),
     [
-        ("resnet18", "vgg16", ("resnet18", "vgg16"), "not of vgg16; set KEY to resnet18"),
-        ("vgg or alexnet", "resnet18", ("vgg11", "vgg16"), "; set KEY to vgg11 or vgg16"),
-        ("u-net", "resnet18", ("resnet18", "vgg16"), "; take a file of one of resnet18, vgg16"),
-        ("u-net", "resnet18", (), "weights of u-net, not of resnet18; take another file"),
-        # The name or its family: the tensors tell more.
-        ("vgg or alexnet", "vgg16", ("vgg16",), "not weights of vgg16, whose 3 tensors were"),
+        ("resnet18", "vgg16", ("resnet18", "vgg16"), "; set model.backbone to resnet18"),
+        ("timm:vit_tiny", "vgg16", ("vgg16",), "; set model.backbone to timm:vit_tiny"),
+        ("resnet50", "vgg16", ("resnet18", "vgg16"), "; take a file of one of resnet18, vgg16"),
         ("vgg16", "vgg16", ("vgg16",), "1 missing (first a); 1 too many (first d)"),
-        (None, "vgg16", ("vgg16",), "(first d); take another file, or set KEY to the"),
+        (None, "vgg16", ("vgg16",), "(first d); take another file, or set model.backbone to the"),
     ],
 )  # fmt: skip
 def test_what_differs_is_said_with_what_to_do(what, name, known, told):
     found, wanted = {"b": (1,), "c": (2,), "d": (4,)}, {"a": (1,), "b": (1,), "c": (2,)}
-    assert told in describe_difference(
-        found, wanted, name=name, what=what, known=known, setting="KEY"
-    )
+    assert told in describe_difference(found, wanted, name=name, what=what, known=known)

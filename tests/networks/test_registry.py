@@ -1,9 +1,11 @@
 """The registry of networks is what torchvision publishes, and what the documentation says."""
 
 import pytest
+import torch
 from torchvision import models
 from typer.testing import CliRunner
 
+from networks.published import build_network, guess_architecture
 from networks.registry import NETWORKS, network_names
 from scripts.cli import build_app
 
@@ -14,6 +16,19 @@ PUBLISHED = [name for name, network in NETWORKS.items() if network.weights == "t
 def test_weights_and_smallest_image_are_torchvisions(name):
     weights = models.get_model_weights(name)["IMAGENET1K_V1"]
     assert NETWORKS[name].min_size == max(weights.meta["min_size"])
+
+
+@pytest.mark.parametrize("name", ["densenet121", "resnext50_32x4d", "vgg19", "efficientnet_lite1"])
+def test_a_network_is_recognised_by_its_tensors_whatever_its_norms_and_colours(name):
+    with torch.device("meta"):
+        state = build_network(name).state_dict()
+    shapes = {f"module.{key}": tuple(value.shape) for key, value in state.items()}
+    assert guess_architecture(shapes) == name
+    shapes = {key: shape for key, shape in shapes.items() if "running_" not in key}
+    stem = next(iter(shapes))
+    shapes[stem] = (shapes[stem][0], 1, *shapes[stem][2:])
+    assert guess_architecture(shapes) == name
+    assert guess_architecture(shapes | {stem: (1, 1, 1, 1)}) is None
 
 
 def test_help_of_train_names_every_network():
