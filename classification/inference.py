@@ -110,8 +110,9 @@ def _token_grad_cam(model: ImageClassifier, images: Tensor) -> _Saliency:
     logits, tokens, gradients = _gradients_at(model, images, trunk.last_block)
     features = trunk.as_maps(tokens).float()
     means = [trunk.as_maps(gradient).float().mean(dim=(2, 3)) for gradient in gradients]
-    maps = F.relu(torch.einsum("bkc,bchw->bkhw", torch.stack(means, dim=1), features))
-    return _Saliency(logits, maps, model.map_frame(*maps.shape[2:]))
+    with torch.autocast(features.device.type, enabled=False):
+        maps = torch.einsum("bkc,bchw->bkhw", torch.stack(means, dim=1), features)
+    return _Saliency(logits, F.relu(maps), model.map_frame(*maps.shape[2:]))
 
 
 def _gradients_at(

@@ -39,7 +39,7 @@ class Arm:
     model: dict[str, Any]  # keys of its section
     steps: int = 30  # in which it learns a batch by heart
     rate: float = 3e-3
-    exports: bool = True
+    refused: str = ""  # why it is not exported
     long: bool = True  # not every time: by hand
     alone: tuple[tuple[str, Any], ...] = ()  # keys without which two processes do not equal one
 
@@ -60,7 +60,9 @@ class Arm:
         keys = settings.model_dump(exclude={"weights", "trainable"})
         build = build_detector if self.kind == "detector" else build_classifier
         torch.manual_seed(0)
-        return build(n_findings=1, image_size=image_size, **keys)
+        model = build(n_findings=1, image_size=image_size, **keys)
+        model.freeze_for_epoch(self.model.get("trainable", "all"))
+        return model
 
     def batch(self, images: Tensor | None = None, boxed: bool = True) -> Any:
         """Five images, four of them positive; or some images, all negative where not boxed."""
@@ -76,7 +78,7 @@ class Arm:
         return LesionBatch(names, pixels, [scale * rows for rows in boxes], labels)
 
     @property
-    def losses(self) -> Callable[[Any, Any], dict[str, Tensor]]:
+    def losses(self) -> Callable[..., dict[str, Tensor]]:
         return detector_losses if self.kind == "detector" else classifier_losses
 
     def validate(self, model: Any, batch: Any) -> tuple[dict[str, Tensor], Any]:
@@ -137,7 +139,8 @@ def example_installed(folder: Path) -> Iterator[None]:
 
 _BODY = {"backbone": "mobilenet_v3_small", "norm": "group"}
 _QUERIES = {"queries": 20, "channels": 32, "decoder_layers": 2}
-_DETR: dict[str, Any] = {"kind": "detector", "exports": False, "steps": 90, "rate": 1e-3}
+_NO_ANCHORS = "cannot be exported: its boxes do not lie on anchors"
+_DETR: dict[str, Any] = {"kind": "detector", "refused": _NO_ANCHORS, "steps": 90, "rate": 1e-3}
 _ALONE = (("denoising", 0),)
 
 
@@ -147,14 +150,22 @@ def _detr(name: str, alone: tuple[tuple[str, Any], ...] = _ALONE, **more: Any) -
     return Arm(name, model=model, alone=alone, **_DETR | more)
 
 
-def _classifier(name: str, **more: Any) -> Arm:
-    return Arm(name, "classifier", {"backbone": name}, **{"steps": 45} | more)
+def _classifier(backbone: str, **more: Any) -> Arm:
+    name = backbone.replace(":", "_")
+    return Arm(name, "classifier", {"backbone": backbone}, **{"steps": 45} | more)
 
 
 _ALL = [
     Arm(
         "retinanet", "detector", long=False,
         model={"architecture": "retinanet", **_BODY, "fpn_channels": 32, "head_convs": 1},
+    ),
+    Arm(
+        "retinanet_timm", "detector",
+        model={
+            "architecture": "retinanet", "backbone": "timm:test_convnext", "norm": "batch",
+            "fpn_channels": 32, "head_convs": 1,
+        },
     ),
     _detr("rt_detr", long=False),
     _detr("d_fine"),
@@ -164,17 +175,23 @@ _ALL = [
         model={"architecture": "fcos", **_BODY, "fpn_channels": 32, "head_convs": 1},
     ),
     Arm(
-        "faster_rcnn", "detector", exports=False, steps=150, rate=1e-3,
+        "faster_rcnn", "detector", refused=_NO_ANCHORS, steps=150, rate=1e-3,
         model={
             "architecture": "faster_rcnn", **_BODY, "fpn_channels": 32, "box_channels": 32,
         },
     ),
     Arm("ssdlite", "detector", model={"architecture": "ssdlite", **_BODY}),
     Arm(
-        "centernet", "detector", exports=False, steps=45, long=False,
+        "centernet", "detector", refused=_NO_ANCHORS, steps=45, long=False,
         model={"architecture": "centernet", **_BODY, "channels": 32},
     ),
     _classifier("small_cnn", long=False),
+    Arm(  # it begins with the weights of the run of another arm
+        "frozen", "classifier", steps=300, rate=1e-1, long=False,
+        model={"backbone": "small_cnn", "weights": "small_cnn", "trainable": "head"},
+    ),
+    _classifier("timm:test_convnext", long=False),
+    _classifier("timm:test_vit", long=False, refused="its head reads a class token"),
     _classifier("densenet121"),
     _classifier("mobilenet_v3_small", steps=120),
     _classifier("efficientnet_lite0", steps=120),

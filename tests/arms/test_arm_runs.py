@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from configs.settings import detector_names
 from scripts import child_processes
 from scripts.train import train
 from serving.guard import GUARD_NAME
@@ -44,32 +47,35 @@ def run_of(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[st
 
     def trained(name: str) -> Path:
         if not (folder / name).is_dir():
-            _train(ARMS[name], data, folder / name)
+            _train(ARMS[name], data, folder / name, trained)
             _guard().write(folder / name / GUARD_NAME)  # too few images to learn one
         return folder / name
 
     return trained
 
 
-def _write(arm: Arm, path: Path, **training: Any) -> Path:
+def _write(arm: Arm, path: Path, run_of: Callable[[str], Path], **training: Any) -> Path:
+    if start := arm.model.get("weights"):
+        arm = replace(arm, model=arm.model | {"weights": str(run_of(start))})
     path.write_text(arm.toml(ema_decay=0.5, monitor="epoch", **training))
     return path
 
 
-def _train(arm: Arm, data: Path, out: Path) -> None:
-    config = _write(arm, out.with_suffix(".toml"))
+def _train(arm: Arm, data: Path, out: Path, run_of: Callable[[str], Path]) -> None:
+    config = _write(arm, out.with_suffix(".toml"), run_of)
     train(str(config), data=data, out=out, device="cpu")
 
 
 def test_a_training_that_was_interrupted_ends_as_one_that_was_not(arm, data, run_of, tmp_path):
+    whole = load_file(run_of(arm.name) / "model.safetensors")
     with interrupted_after(epoch=1):
-        _train(arm, data, tmp_path / "halves")
+        _train(arm, data, tmp_path / "halves", run_of)
     assert not (tmp_path / "halves/run.json").exists()
-    _train(arm, data, tmp_path / "halves")
-    whole, halves = (
-        load_file(f / "model.safetensors") for f in (run_of(arm.name), tmp_path / "halves")
-    )
-    assert all(value.equal(halves[name]) for name, value in whole.items())
+    _train(arm, data, tmp_path / "halves", run_of)
+    halves = load_file(tmp_path / "halves/model.safetensors")
+    # Features that are kept were computed beside other images, which moves their last bits.
+    apart = 1e-5 if "trainable" in arm.model else 0.0
+    torch.testing.assert_close(halves, whole, rtol=apart, atol=apart)
 
 
 def test_a_run_measures_its_memory_guards_and_answers_for_an_image(arm, run_of, image, tmp_path):
@@ -89,12 +95,11 @@ def test_an_export_answers_as_its_run_or_is_refused_in_one_line(
     arm, run_of, tmp_path, capsys, form
 ):
     words = ["export", run_of(arm.name), tmp_path / "export", "--format", form]
-    if arm.exports:
+    if not arm.refused:
         assert cxr(*words) == 0  # it is held against the run
         return
     assert cxr(*words) == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert "cannot be exported: its boxes do not lie on anchors" in line
+    assert arm.refused in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "export").exists()
 
 
@@ -154,9 +159,9 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.long
-def test_a_sweep_goes_over_architectures(data, tmp_path, in_this_process):
-    names = [arm.name for arm in ARMS.values() if arm.kind == "detector"]
-    config = _write(ARMS["retinanet"], tmp_path / "arm.toml", seed=1)
+def test_a_sweep_goes_over_architectures(data, run_of, tmp_path, in_this_process):
+    names = detector_names()
+    config = _write(ARMS["retinanet"], tmp_path / "arm.toml", run_of, seed=1)
     words = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
     over = ["--over", f"model.architecture={','.join(names)}", "--device", "cpu"]
     assert cxr("sweep", *words, *over) == 0
@@ -165,21 +170,21 @@ def test_a_sweep_goes_over_architectures(data, tmp_path, in_this_process):
 
 
 @pytest.mark.long
-def test_a_curve_is_drawn_of_an_arm(arm, data, tmp_path, in_this_process):
+def test_a_curve_is_drawn_of_an_arm(arm, data, run_of, tmp_path, in_this_process):
     other = ARMS["small_cnn" if arm.kind == "detector" else "retinanet"]
-    configs = {each.kind: _write(each, tmp_path / f"{each.kind}.toml") for each in (arm, other)}
+    configs = {
+        each.kind: _write(each, tmp_path / f"{each.kind}.toml", run_of) for each in (arm, other)
+    }
     words = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
     kinds = [word for kind, config in configs.items() for word in (f"--{kind}", config)]
     assert cxr("curve", *kinds, *words, "--replicates", 200, "--device", "cpu") == 0
 
 
 @pytest.mark.long
-def test_two_processes_learn_what_one_learns(arm, data, tmp_path):
-    model = arm.model | dict(arm.alone)
-    if arm.kind == "detector":
-        model |= {"norm": "group"}
-    arm = Arm(arm.name, arm.kind, model)
-    config = _write(arm, tmp_path / "arm.toml", optimiser="sgd", learning_rate=1e-4, epochs=1)
+def test_two_processes_learn_what_one_learns(arm, data, run_of, tmp_path):
+    arm = replace(arm, model=arm.model | dict(arm.alone))
+    how = {"optimiser": "sgd", "learning_rate": 1e-4, "epochs": 1}
+    config = _write(arm, tmp_path / "arm.toml", run_of, **how)
     words = ["train", config, "--data", data, "--device", "cpu", "--out"]
     alone([*words, tmp_path / "one"], tmp_path)
     with launched([*words, tmp_path / "two"], torchrun(2), tmp_path) as two:

@@ -9,7 +9,7 @@ from torchvision import models
 from torchvision.models import densenet121
 
 from classification.loss import training_losses
-from classification.model import _COLOUR_MEAN, _COLOUR_STD, build_classifier
+from classification.model import _COLOUR_MEAN, _COLOUR_STD
 from data_prep.contracts.errors import InputError
 from networks.registry import NETWORKS
 
@@ -133,15 +133,6 @@ def test_the_mean_of_a_map_plus_the_bias_is_the_logit(name, last_stride, cells, 
         logits, maps = model(batch.images), model.maps(model.features(batch.images))
     assert maps.shape == (4, 2, cells, cells)
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + model.classifier.bias, logits)
-
-
-def test_the_architecture_rebuilds_the_model(build_small):
-
-    model = build_small(last_stride=16, dropout=0.3)
-    again = build_classifier(**model.architecture["arguments"])
-    again.load_state_dict(model.state_dict())
-    assert again.architecture == model.architecture
-    assert again.dropout.p == 0.3
 
 
 @pytest.mark.parametrize(

@@ -83,21 +83,6 @@ def test_maps_tile_the_image_and_class_activation_maps_add_up_to_the_logit(
         assert found.maps.amax() > 0
 
 
-@pytest.mark.parametrize(("name", "size", "cells", "shown"), NETWORKS)
-def test_each_layer_learns_freezes_and_comes_back(name, size, cells, shown, tmp_path):
-    model = build(name, size)
-    model.freeze_for_epoch("head")
-    learning = [key for key, value in model.named_parameters() if value.requires_grad]
-    assert learning == ["classifier.weight", "classifier.bias"]
-    model.freeze_for_epoch("all")
-    model(images(size)).sum().backward()
-    assert [key for key, value in model.named_parameters() if value.grad is None] == []
-    save_model(model, tmp_path)
-    back = load_model(tmp_path, {"classifier": build_classifier})
-    with torch.no_grad():
-        assert torch.equal(back(images(size)), model.eval()(images(size)))
-
-
 def test_gradients_of_the_tokens_are_those_of_small_steps():
     model = build("test_vit", 96).eval()
     pixels = images(96)[:1]

@@ -21,7 +21,6 @@ from detection.model import build_detector
 from networks.inference import measure_layers
 from networks.published import build_network
 from networks.registry import network_names
-from training.run_folder import load_model, save_model
 
 SIZE = 96
 # torchvision's documented number of parameters, and of those in the layers left out here.
@@ -129,20 +128,6 @@ def test_body_learns_with_batch_norm_of_either_kind(name, norm):
     assert bool(moved) == (norm == "batch")
 
 
-@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v3_large", "efficientnet_lite0"])
-def test_saved_detector_comes_back_on_its_backbone(name, tmp_path):
-    model = build_detector(
-        "retinanet", backbone=name, norm="batch", fpn_channels=16, head_convs=1, image_size=SIZE
-    )
-    sum(training_losses(model, _batch()).values()).backward()  # moves the statistics
-    save_model(model, tmp_path)
-    back = load_model(tmp_path, {"detector": build_detector})
-    with torch.no_grad():
-        found, expected = back(_batch().images), model.eval()(_batch().images)
-    assert torch.equal(found[0]["scores"], expected[0]["scores"])
-    assert torch.equal(found[1]["boxes"], expected[1]["boxes"])
-
-
 @pytest.mark.parametrize("name", list(PARAMETERS))
 def test_body_is_the_published_network_less_the_last_layers(name):
     with torch.device("meta"):
@@ -160,25 +145,11 @@ TIMM = [
 
 
 @pytest.mark.parametrize(("name", "norm"), TIMM)
-def test_a_network_of_timm_under_a_pyramid_learns_freezes_and_comes_back(name, norm, tmp_path):
-    model = build_detector(
-        "retinanet", backbone=name, norm=norm, fpn_channels=16, head_convs=1, image_size=SIZE
-    )
+def test_a_network_of_timm_has_the_norm_that_is_asked_for(name, norm):
     kinds = {"frozen": FrozenBatchNorm2d, "group": nn.GroupNorm, "batch": nn.LayerNorm}
-    assert any(isinstance(module, kinds[norm]) for module in model.body.modules())
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.body.modules())
-    model.freeze_for_epoch("head")
-    assert not any(p.requires_grad for p in model.body.parameters())
-    model.freeze_for_epoch(2)
-    assert any(p.requires_grad for p in model.body.parameters())
-    model.freeze_for_epoch("all")
-    sum(training_losses(model, _batch()).values()).backward()
-    assert all(p.grad is not None for p in model.parameters())
-    save_model(model, tmp_path)
-    back = load_model(tmp_path, {"detector": build_detector})
-    with torch.no_grad():
-        found, expected = back(_batch().images), model.eval()(_batch().images)
-    assert torch.equal(found[0]["scores"], expected[0]["scores"])
+    layers = list(build_body(name, norm).modules())
+    assert any(isinstance(layer, kinds[norm]) for layer in layers)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
 
 
 def test_norms_keep_the_activation_that_timm_puts_into_its_batch_norm():

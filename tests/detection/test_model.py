@@ -178,14 +178,6 @@ def test_validation_runs_the_network_once_and_equals_both_modes(build_small, bat
     assert torch.equal(found[0]["boxes"], detections[0]["boxes"])
 
 
-def test_a_model_opens_again_from_its_own_arguments(build_small):
-    model = build_small(box_loss="ciou")
-    again = build_detector(**model.architecture["arguments"])
-    assert again.architecture == model.architecture
-    again.load_state_dict(model.state_dict())
-    assert again.head.regression_head.loss == "ciou"
-
-
 def test_a_box_beside_the_image_is_refused_with_its_image(batch):
     beside = torch.tensor([[70.0, 5.0, 90.0, 25.0]])  # the images have 64 px
     labels = [*batch.labels[:3], torch.tensor([1])]

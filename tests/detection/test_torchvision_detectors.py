@@ -16,8 +16,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extractor
 
-from detection.dataset import LesionBatch
-from detection.detector import Detector, checked_targets, training_losses, validation_losses
+from detection.detector import Detector, checked_targets, training_losses
 from detection.frames import MAX_PER_FINDING, NMS_IOU
 from detection.model import build_detector
 from tests.detection.test_parity import draw_batch, transform_settings
@@ -112,38 +111,6 @@ def test_losses_and_boxes_are_torchvisions(architecture):
             torch.testing.assert_close(image["scores"][own], scores, rtol=1e-4, atol=1e-5)
             apart = (image["boxes"][own][:, None] - other["boxes"][same]).abs().amax(2)
             assert (apart.amin(1) < 1e-2).all()
-
-
-def empty(batch: LesionBatch) -> LesionBatch:
-    return LesionBatch(
-        batch.image_ids, batch.images, [b[:0] for b in batch.boxes], [n[:0] for n in batch.labels]
-    )
-
-
-@pytest.mark.parametrize("architecture", SMALL)
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_a_batch_of_negatives_teaches_in_full_precision(architecture, precision):
-    model, batch = build(architecture, norm="batch"), empty(draw_batch(SIZE, 2, 2))
-    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        losses = training_losses(model, batch)
-    assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    sum(losses.values()).backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert all(gradient.isfinite().all() for gradient in gradients)
-    assert any(gradient.abs().sum() > 0 for gradient in gradients)
-
-
-@pytest.mark.parametrize("architecture", SMALL)
-def test_validation_repeats_and_draws_from_no_global_generator(architecture):
-    model, batch = build(architecture, norm="batch"), draw_batch(SIZE, 2, 3)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    generator = torch.random.get_rng_state()
-    first, _ = validation_losses(model, batch)
-    second, _ = validation_losses(model, batch)
-    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}
-    assert torch.equal(generator, torch.random.get_rng_state())
-    assert model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("architecture", SMALL)

@@ -27,7 +27,7 @@ from scripts.predict import predict
 from scripts.train import train
 from serving.run import Run
 from tests.scripts.small_sets import interrupted_after
-from training import plots
+from training.run import _save_figure
 from training.run_folder import RunFolder, load_model
 
 _SMALL = {
@@ -39,7 +39,7 @@ _SMALL = {
         "data.image_size=96", "training.epochs=2", "model.backbone=small_cnn",
     ],
 }  # fmt: skip
-_DRAWN = plots._save  # elsewhere tests/scripts/conftest.py leaves plots empty
+_DRAWN = _save_figure  # elsewhere tests/scripts/conftest.py leaves plots empty
 
 
 def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:
@@ -57,7 +57,7 @@ def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: Any) -> 
     """A configuration and the run of it without an interruption, with its plots."""
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "_save", _DRAWN)
+        patch.setattr("training.run._save_figure", _DRAWN)
         _train(data, out, config=request.param)
     assert (out / "curves.png").stat().st_size
     assert (out / "batch.png").stat().st_size
