@@ -190,7 +190,7 @@ _ALL = [
         "frozen", "classifier", steps=300, rate=1e-1, long=False,
         model={"backbone": "small_cnn", "weights": "small_cnn", "trainable": "head"},
     ),
-    _classifier("timm:test_convnext", long=False),
+    _classifier("timm:test_convnext"),
     _classifier("timm:test_vit", long=False, refused="its head reads a class token"),
     _classifier("densenet121"),
     _classifier("mobilenet_v3_small", steps=120),
