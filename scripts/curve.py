@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError, counted
@@ -148,7 +149,7 @@ def curve(
     before = plan.record(started, _STARTED)
     if before is None:
         require_only(out, {_STARTED, _RUNS, *FILES}, "curve")
-    plan = plan.with_parts(add_parts(dataset, judged, splits, sizes, range(seeds)))
+    plan = replace(plan, parts=add_parts(dataset, judged, splits, sizes, range(seeds)))
     make_folder(out)
     with (
         open_machines(

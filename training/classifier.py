@@ -48,7 +48,7 @@ class ClassifierTask(TrainingTask):
         self.positive = (self.train.targets == 1).any(axis=1)
         share = config.training.positive_share
         self.draw_weights = balancing_weights(self.positive, share) if share else None
-        self._training = config.training
+        self._smoothing = config.training.label_smoothing
         self._criterion = build_criterion(config.training.positive_weight, self.train.targets)
         self.model = self._build_model(
             build_classifier, start_from, config, store.size, **self._channels()
@@ -68,14 +68,8 @@ class ClassifierTask(TrainingTask):
 
     def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
         """Loss of a training batch, its targets smoothed as configured."""
-        how = self._training
-        return training_losses(
-            model,
-            batch,
-            self._criterion,
-            smoothing=how.label_smoothing,
-            kept=self._kept if model is self.model else None,  # not of a trial copy
-        )
+        kept = self._kept if model is self.model else None  # not of a trial copy
+        return training_losses(model, batch, self._criterion, smoothing=self._smoothing, kept=kept)
 
     def loss_weight(self, batch: LabelBatch) -> float:
         """Share of known answers, in images."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -79,10 +79,6 @@ class CurvePlan:
     mixed: bool  # whether there is the third arm
     # whether all shares learn for as many ``steps`` or ``epochs``
     equal: Literal["steps", "epochs"]
-
-    def with_parts(self, parts: Mapping[tuple[str, float, int], str]) -> CurvePlan:
-        """The same plan with what each training learns from."""
-        return replace(self, parts=parts)
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
         """What another call must find unchanged to go on."""

@@ -41,8 +41,7 @@ class Request:
     ) -> Request:
         """Read and check the configuration and the data set."""
         settings = read_config(find_config(str(config)), overrides or ())
-        if settings.training.loggers:
-            _require_loggers(settings.training.loggers)
+        _require_loggers(settings.training.loggers)
         require_shares(settings.training.batch_size, devices)
         _require_same_kind(settings, out)
         request = cls(settings, DataSet.open(data), out, **options)
@@ -117,15 +116,15 @@ class Request:
 
     def errors_of_audit(self, terminal: Terminal) -> list[str]:
         """Errors that the training goes on in spite of; refuses them where nobody said to go on."""
-        sound = require_sound(self.dataset, self.split, despite_errors=self.despite_audit)
-        if not sound.audited:
+        audited, errors = require_sound(self.dataset, self.split, despite_errors=self.despite_audit)
+        if not audited:
             terminal.say(
                 f"note: no audit has looked at split '{self.split}' (cxr check "
                 f"{self.dataset.folder}); only patients and equal images were compared"
             )
-        for error in sound.errors:
+        for error in errors:
             terminal.say(f"warning: trained despite an error of the audit: {error}")
-        return list(sound.errors)
+        return list(errors)
 
 
 def require_shares(batch_size: int | str, devices: int) -> None:

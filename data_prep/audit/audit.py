@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import pandas as pd
 
@@ -273,16 +273,14 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
     return errors if errors or looked else None
 
 
-class _Soundness(NamedTuple):
-    """What is known against a split."""
+def require_sound(
+    dataset: DataSet, split: str, *, despite_errors: bool = False
+) -> tuple[bool, tuple[str, ...]]:
+    """Refuse a split on which the audit found what makes results wrong.
 
-    # whether an audit has looked at the split; else only patients and equal images were compared
-    audited: bool
-    errors: tuple[str, ...]  # what makes results on it wrong, in plain words
-
-
-def require_sound(dataset: DataSet, split: str, *, despite_errors: bool = False) -> _Soundness:
-    """Refuse a split on which the audit found what makes results wrong."""
+    Returns whether an audit has looked at it (else only patients and equal images were compared),
+    and its errors in plain words.
+    """
     errors = split_errors(dataset, split)
     audited = errors is not None
     errors = _quick_errors(dataset, split) if errors is None else errors
@@ -293,7 +291,7 @@ def require_sound(dataset: DataSet, split: str, *, despite_errors: bool = False)
             f"{dataset.folder}: the audit found an error: {first.said}{more}. What to do: "
             f"{first.advice}; or go on nevertheless with --despite-audit"
         )
-    return _Soundness(audited, tuple(problem.said for problem in errors))
+    return audited, tuple(problem.said for problem in errors)
 
 
 def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:

@@ -27,13 +27,12 @@ from data_prep.formats.source import (
     SourceTables,
     finding_name,
     has_columns,
-    has_file,
+    has_match,
     list_image_files,
     normal_views,
     one_target_each,
     patients_from_names,
     reference_rows,
-    usable_files,
 )
 
 COVID = "covid_19"
@@ -299,7 +298,7 @@ def _list_labelled(builder: SourceBuilder, base: Path) -> pd.DataFrame:
     against = named_class.notna() & (named_class != files["x_class"])
     out.add(files.loc[against, "path"], "named as of another class than its folder")
     empty = f"{base}: the folders of its classes hold no image; unpack them there"
-    return usable_files(builder, files, named.notna(), empty)
+    return builder.usable_files(files, named.notna(), empty)
 
 
 def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | None:
@@ -355,7 +354,7 @@ def _read_origins(path: Path) -> pd.DataFrame:
 
 def _looks_like_covid(folder: Path) -> bool:
     return (
-        has_file("COVID", "COVID-19", _HOLDER, _OLD_HOLDER)(folder)
+        has_match("COVID", "COVID-19", _HOLDER, _OLD_HOLDER)(folder)
         or has_columns(folder / _METADATA, "patientid", "finding")
         or has_columns(folder / _HANNOVER, "patient_id", "image_id", "projection")
     )

@@ -44,7 +44,7 @@ from data_prep.formats.source import (
     SourceBuilder,
     SourceTables,
     has_columns,
-    has_file,
+    has_match,
     no_roles,
     normal_views,
     patients_from_names,
@@ -303,7 +303,7 @@ CSV = Format(
     name="csv",
     title="CSV files of your own",
     folder="`images.csv`, `labels.csv` and, where there are boxes, `boxes.csv`",
-    detect=has_file(_IMAGES),
+    detect=has_match(_IMAGES),
     read=_read_csv_set,
     options=("reference",),
 )

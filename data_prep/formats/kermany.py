@@ -21,13 +21,12 @@ from data_prep.formats.source import (
     Format,
     SourceBuilder,
     SourceTables,
-    has_file,
+    has_match,
     list_image_files,
     no_roles,
     one_target_each,
     patients_from_names,
     reference_rows,
-    usable_files,
 )
 
 _FINDINGS = ("pneumonia", "bacterial_pneumonia", "viral_pneumonia")
@@ -95,7 +94,7 @@ def _list_labelled(builder: SourceBuilder) -> pd.DataFrame:
     files["x_class"] = kinds.where(~in_normal, "normal").astype("str")
     published = files["name"].str.extract(_PATIENT)[0].notna()
     empty = f"{source}: its NORMAL and PNEUMONIA folders hold no image; unpack them"
-    return usable_files(builder, files, published, empty)
+    return builder.usable_files(files, published, empty)
 
 
 def _findings(files: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +139,7 @@ KERMANY = Format(
     name="kermany",
     title="Kermany's paediatric X-rays",
     folder="`train`, `val` and `test` with `NORMAL/` and `PNEUMONIA/`, or those two alone",
-    detect=has_file(
+    detect=has_match(
         "PNEUMONIA", *(f"{p}{role}/PNEUMONIA" for p in ("", f"{_NESTED}/") for role in _ROLES)
     ),
     read=_read_kermany,

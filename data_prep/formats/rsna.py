@@ -22,7 +22,7 @@ from data_prep.formats.source import (
     Format,
     SourceBuilder,
     SourceTables,
-    has_file,
+    has_match,
     normal_views,
     reference_rows,
     require_unique_ids,
@@ -237,7 +237,7 @@ RSNA = Format(
     name="rsna",
     title="RSNA Pneumonia Detection Challenge 2018",
     folder="`stage_2_train_labels.csv`, with `stage_2_train_images/` where there are pixels",
-    detect=has_file(TRAIN_IMAGES, LABELS),
+    detect=has_match(TRAIN_IMAGES, LABELS),
     read=_read_rsna,
     sources=("kaggle.com/c/rsna-pneumonia-detection-challenge",),
 )

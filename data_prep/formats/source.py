@@ -20,13 +20,8 @@ from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table, is_member, read_text_csv, renamed
 
 
-def has_file(*names: str) -> Callable[[Path], bool]:
-    """A test of folders: one of the names is in it."""
-    return lambda folder: any((folder / name).exists() for name in names)
-
-
 def has_match(*patterns: str) -> Callable[[Path], bool]:
-    """A test of folders: something in it fits one of the patterns."""
+    """A test of folders: something in it has one of the names, or fits one of the patterns."""
     return lambda folder: any(next(folder.glob(p), None) is not None for p in patterns)
 
 
@@ -259,6 +254,18 @@ class SourceBuilder:
             self.notes.append(f"{file}: {len(rows) - len(once)} repeated rows, kept once")
         return once
 
+    def usable_files(self, files: pd.DataFrame, published: pd.Series, empty: str) -> pd.DataFrame:
+        """The files that are not ruled out by their path, with ``image_id``.
+
+        It is the file's ``name`` where that is a published one, else its path ``inside`` the set.
+        """
+        bare = files["inside"].str.replace(r"\.\w+$", "", regex=True)
+        files = self.out.keep(files.assign(image_id=files["name"].where(published, bare)), "path")
+        if files.empty:
+            raise InputError(empty)
+        require_unique_ids(files, self.root)
+        return files.reset_index(drop=True)
+
     def rule_out_boxes(self, boxes: pd.DataFrame, hint: str = "", if_widths: str = "") -> None:
         """Rule out images with an impossible box: a wrong box is a wrong label.
 
@@ -402,21 +409,6 @@ def require_unique_ids(images: pd.DataFrame, root: Path) -> None:
     if repeated.any():
         first = images.loc[repeated].sort_values(["image_id", "path"])["path"].iloc[:2].tolist()
         raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
-
-
-def usable_files(
-    builder: SourceBuilder, files: pd.DataFrame, published: pd.Series, empty: str
-) -> pd.DataFrame:
-    """The files that are not ruled out by their path, with ``image_id``.
-
-    It is the file's ``name`` where that is a published one, else its path ``inside`` the set.
-    """
-    bare = files["inside"].str.replace(r"\.\w+$", "", regex=True)
-    files = builder.out.keep(files.assign(image_id=files["name"].where(published, bare)), "path")
-    if files.empty:
-        raise InputError(empty)
-    require_unique_ids(files, builder.root)
-    return files.reset_index(drop=True)
 
 
 def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) -> pd.Series:

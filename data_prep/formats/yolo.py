@@ -36,7 +36,6 @@ from data_prep.formats.source import (
     SourceBuilder,
     SourceTables,
     files_below,
-    has_file,
     has_match,
 )
 
@@ -336,7 +335,7 @@ _LABELS = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels
 
 def _looks_like_yolo(folder: Path) -> bool:
     return has_match(*_LABELS)(folder) or (
-        has_file("images")(folder) and has_match("*/*.txt")(folder)
+        has_match("images")(folder) and has_match("*/*.txt")(folder)
     )
 
 

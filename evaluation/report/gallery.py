@@ -463,16 +463,16 @@ def draw_galleries(
     return [replace(first, cases=cases, page=page) for page, cases in enumerate(laid, start=1)]
 
 
-def _lay_out(drawn: _Drawn, *, in_report: int = IN_REPORT, on_page: int = _ON_PAGE) -> list[_Drawn]:
+def _lay_out(drawn: _Drawn) -> list[_Drawn]:
     """Put the first cases of each category on the first page and fill further ones in order."""
-    pages: list[_Drawn] = [[(category, cases[:in_report]) for category, cases in drawn]]
+    pages: list[_Drawn] = [[(category, cases[:IN_REPORT]) for category, cases in drawn]]
     room = 0
     for category, cases in drawn:
-        rest: list[DrawnCase] = cases[in_report:]
+        rest: list[DrawnCase] = cases[IN_REPORT:]
         while rest:
             if not room:
                 pages.append([])
-                room = on_page
+                room = _ON_PAGE
             taken, rest = rest[:room], rest[room:]
             pages[-1].append((category, taken))
             room -= len(taken)
