@@ -25,13 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from configs.settings import TrainingSettings
 from training.batch_size import Precision
-from training.best_epoch import (
-    EpochRecord,
-    Row,
-    WholeFiles,
-    best_row,
-    require_same_architecture,
-)
+from training.best_epoch import EpochRecord, Row, WholeFiles, best_row, require_same_architecture
 from training.loading import BatchLoader, SeededSampler
 from training.loop import Loop, monitor_mode, share_batch_statistics
 from training.processes import Rank

@@ -23,12 +23,7 @@ from data_prep.contracts.folders import (
 from data_prep.contracts.tables import is_member, read_table, write_table
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.formats.source import SourceTables
-from data_prep.splits.add_split import (
-    draw_split,
-    image_links,
-    image_strata,
-    write_split,
-)
+from data_prep.splits.add_split import draw_split, image_links, image_strata, write_split
 from data_prep.splits.split import SplitRule, extend_split, official_split
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.work.object_store import recorded_path

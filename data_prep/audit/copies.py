@@ -9,14 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from data_prep.audit.checks import (
-    Problem,
-    Severity,
-    aligned,
-    differing,
-    find_duplicates,
-    judged,
-)
+from data_prep.audit.checks import Problem, Severity, aligned, differing, find_duplicates, judged
 from data_prep.contracts.errors import counted
 from data_prep.contracts.tables import is_member
 from data_prep.duplicates.near_duplicates import NearDuplicates

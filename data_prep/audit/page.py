@@ -20,13 +20,7 @@ from pydicom.uid import UID_dictionary
 
 from data_prep.audit.audit import AUDIT, AUDIT_PAGE, EXCLUDE, Audit
 from data_prep.audit.checks import SEVERITIES, SHORTCUT_AUROC, Problem
-from data_prep.audit.copies import (
-    ILLEGIBLE_PX,
-    THUMBNAIL_PX,
-    open_images,
-    text_suspects,
-    thumbnail,
-)
+from data_prep.audit.copies import ILLEGIBLE_PX, THUMBNAIL_PX, open_images, text_suspects, thumbnail
 from data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
 from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance, write_text

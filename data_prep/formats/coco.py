@@ -35,19 +35,8 @@ from data_prep.formats.cxr_extension import (
     stated_size,
     to_edges,
 )
-from data_prep.formats.label_files import (
-    ImageIndex,
-    LabelFiles,
-    class_finding,
-    role_of,
-)
-from data_prep.formats.source import (
-    Format,
-    SourceBuilder,
-    SourceTables,
-    files_below,
-    has_match,
-)
+from data_prep.formats.label_files import ImageIndex, LabelFiles, class_finding, role_of
+from data_prep.formats.source import Format, SourceBuilder, SourceTables, files_below, has_match
 
 
 def read_json_file(path: Path) -> Any:

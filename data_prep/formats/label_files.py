@@ -38,12 +38,7 @@ from data_prep.formats.source import (
     patients_from_names,
     require_unique_ids,
 )
-from data_prep.images.decoded_image import (
-    MAX_FILE_BYTES,
-    plain_reason,
-    require_file,
-    require_size,
-)
+from data_prep.images.decoded_image import MAX_FILE_BYTES, plain_reason, require_file, require_size
 from data_prep.work.local_copies import open_image
 
 _ROLE = re.compile(

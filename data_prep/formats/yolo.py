@@ -31,13 +31,7 @@ from data_prep.formats.label_files import (
     read_lines,
     role_of,
 )
-from data_prep.formats.source import (
-    Format,
-    SourceBuilder,
-    SourceTables,
-    files_below,
-    has_match,
-)
+from data_prep.formats.source import Format, SourceBuilder, SourceTables, files_below, has_match
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")

@@ -23,11 +23,7 @@ from data_prep.contracts.tables import (
     to_numbers,
     write_table,
 )
-from data_prep.duplicates.near_duplicates import (
-    NearDuplicates,
-    key_columns,
-    patient_groups,
-)
+from data_prep.duplicates.near_duplicates import NearDuplicates, key_columns, patient_groups
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.splits.split import (
     Labels,

@@ -14,12 +14,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError, Terminal, counted
 from data_prep.contracts.folders import read_json
-from data_prep.contracts.schemas import (
-    FINGERPRINTS,
-    REFERENCE_READER,
-    SYNTHETIC,
-    SYNTHETIC_PATIENT,
-)
+from data_prep.contracts.schemas import FINGERPRINTS, REFERENCE_READER, SYNTHETIC, SYNTHETIC_PATIENT
 from data_prep.contracts.tables import (
     empty_table,
     frame_digest,

@@ -18,21 +18,11 @@ from evaluation.compare.judged_models import Models, cards_of
 from evaluation.compare.paired_tests import seed_parts
 from evaluation.compare.protocol import Prevalence, Protocol
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.compare.shares import (
-    FAILURE_COLUMNS,
-    FEW,
-    ShareName,
-    Shares,
-    promised_figures,
-)
+from evaluation.compare.shares import FAILURE_COLUMNS, FEW, ShareName, Shares, promised_figures
 from evaluation.decisions.test_set import EvaluationSet, Groups, TestSet, image_groups
 from evaluation.metrics.image_metrics import benefits
 from evaluation.statistics.bootstrap import Resamples
-from evaluation.statistics.clustered_tests import (
-    AurocParts,
-    auroc_over_seeds,
-    auroc_parts,
-)
+from evaluation.statistics.clustered_tests import AurocParts, auroc_over_seeds, auroc_parts
 from evaluation.statistics.ranking import ExchangedPatients, Floats, is_positive
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 

@@ -20,14 +20,7 @@ from evaluation.metrics.image_metrics import equal_mass_bins
 from evaluation.metrics.metric import ends_words, listing, number, policy_words
 from evaluation.metrics.registry import RATE_WORDS
 from evaluation.report.page import sentence
-from evaluation.report.plot import (
-    MARKERS,
-    Axis,
-    Chart,
-    Curve,
-    Point,
-    legend_sample,
-)
+from evaluation.report.plot import MARKERS, Axis, Chart, Curve, Point, legend_sample
 from evaluation.statistics.bootstrap import Interval, roc_band, share_band
 from evaluation.statistics.ranking import Floats
 

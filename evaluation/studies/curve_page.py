@@ -14,15 +14,7 @@ from evaluation.metrics.metric import DASH, listing, p_words
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.report.files import study_files
 from evaluation.report.page import Table, figure_words
-from evaluation.report.plot import (
-    Axis,
-    Chart,
-    Curve,
-    Point,
-    draw_with_legend,
-    save_figure,
-    to_svg,
-)
+from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure, to_svg
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.learning_curve import LearningCurve
 from evaluation.studies.curve_results import (

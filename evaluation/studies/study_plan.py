@@ -13,14 +13,7 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance, read_json, require_only, write_json
-from evaluation.report.plot import (
-    Axis,
-    Chart,
-    Curve,
-    Point,
-    draw_with_legend,
-    save_figure,
-)
+from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure
 from evaluation.statistics.bootstrap import LEVEL
 from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.sample_size import (
