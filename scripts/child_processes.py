@@ -341,9 +341,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
                 console.say(error)
             return status
         except KeyboardInterrupt:
-            for process in processes:
-                interrupt(process)
-            _wait(processes, _GRACE)
+            _end([_Process(process) for process in processes])
             if (ended := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
                 return int(ended or 0)  # it has reported it
             raise
@@ -382,8 +380,10 @@ def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) 
         if all(code == 0 for code in codes):
             return 0, ""
         time.sleep(_POLL)
-    if failed and _wait(processes[:1], _REPORT_GRACE):
-        failed = 0
+    if failed:
+        with suppress(subprocess.TimeoutExpired):
+            processes[0].wait(_REPORT_GRACE)
+            failed = 0
     code = processes[failed].returncode
     if code < 0:
         # Where memory runs out, the system sends signal 9, and the process cannot report it.
@@ -393,16 +393,6 @@ def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) 
         line = f"cxr: process {failed + 1} of {len(processes)} was ended by signal {-code}{why}"
         return 2, f"{line}; run the same command again to go on"
     return int(code), _last_error_line(logs[failed]) if failed else ""
-
-
-def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
-    """Whether all end within some seconds."""
-    until = time.monotonic() + seconds
-    while any(process.poll() is None for process in processes):
-        if time.monotonic() > until:
-            return False
-        time.sleep(_POLL)
-    return True
 
 
 def _last_error_line(log: IO[bytes]) -> str:

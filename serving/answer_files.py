@@ -28,7 +28,7 @@ from data_prep.work.pool import cpu_count, write_behind
 from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
-from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput, ImageFiles
+from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput
 from serving.run import Run, answers_by_image
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
@@ -92,7 +92,7 @@ class Answers(Sequence[Answer]):
 
 def answer_files(
     runs: Sequence[Run],
-    files: ImageFiles,
+    files: tuple[list[LooseImage], list[Path]],
     output: AnswerOutput,
     terminal: Terminal,
     *,
@@ -103,7 +103,7 @@ def answer_files(
 
     Args:
         runs: What answers.
-        files: For which images.
+        files: For which images, as `find_images` returns them.
         output: Where answers go.
         terminal: What shows lines.
         batch_size: Images at a time; None for what suits the models.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from data_prep.contracts.errors import InputError, require_packages
 from data_prep.store.decode import LooseImage, find_files, read_loose
@@ -41,15 +41,12 @@ class AnswerOutput:
         )
 
 
-class ImageFiles(NamedTuple):
-    """Files to answer for: those read so far, of which the last shows an image, and the others."""
-
-    begun: list[LooseImage]
-    others: list[Path]
-
-
-def find_images(sources: Sequence[Path], output: AnswerOutput) -> ImageFiles:
+def find_images(
+    sources: Sequence[Path], output: AnswerOutput
+) -> tuple[list[LooseImage], list[Path]]:
     """Find files, and read until one shows an image: models are not loaded for nothing.
+
+    Returns those read so far, of which the last shows an image, and the others.
 
     Raises:
         InputError: None of them does.
@@ -61,7 +58,7 @@ def find_images(sources: Sequence[Path], output: AnswerOutput) -> ImageFiles:
     for file in read_loose(files):
         begun.append(file)
         if file.problem is None:
-            return ImageFiles(begun, files[len(begun) :])
+            return begun, files[len(begun) :]
     reason = str(begun[0].problem)
     many = f"none of {len(files)} files is an image; the first: "
     raise InputError(reason if len(files) == 1 else many + reason)

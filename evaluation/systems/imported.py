@@ -123,8 +123,7 @@ def import_file(
         **provenance(),
     }
     with PredictionWriter(Path(out), info) as writer:
-        tables = {kind: rows}
-        writer.add(status, scores=tables.get("scores"), boxes=tables.get("boxes"))
+        writer.add(status, **{kind: rows})
     return Predictions.open(Path(out))
 
 
