@@ -117,8 +117,8 @@ class Folds:
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
         found = rows[rows["p_holm"] < 1 - LEVEL]
         named = [
-            f"{pair.system} {number(pair.mean)} ({p_equation(pair.p_holm)})"
-            for pair in found.itertuples()
+            f"{system} {number(mean)} ({p_equation(p)})"
+            for system, mean, p in zip(found["system"], found["mean"], found["p_holm"], strict=True)
         ]
         shown = "; ".join(named) or "none"
         if rows.empty:
