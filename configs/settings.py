@@ -123,7 +123,7 @@ class _BodySettings(DetectorModelSettings):
 
 
 class RetinaNetSettings(_BodySettings):
-    """RetinaNet; the keys are the arguments of `detection.retinanet.build_retinanet`."""
+    """RetinaNet; the keys are arguments of `detection.retinanet.LesionRetinaNet`."""
 
     head: Literal["v1", "v2"] = Field(
         default="v2", description="v2: group norm and GIoU, as torchvision's second version"
@@ -146,7 +146,7 @@ class RetinaNetSettings(_BodySettings):
 
 
 class DeformableDetrSettings(_BodySettings):
-    """Deformable DETR; the keys are the arguments of `detection.detr.build_detr`."""
+    """Deformable DETR; the keys are arguments of `detection.detr.LesionDetr`."""
 
     queries: int = Field(default=300, ge=1, le=1000, description="boxes looked for in an image")
     channels: int = Field(
@@ -166,7 +166,7 @@ class RtDetrSettings(DeformableDetrSettings):
 
 
 class FCOSSettings(_BodySettings):
-    """FCOS; the keys are the arguments of `detection.torchvision_detectors.build_fcos`."""
+    """FCOS; the keys are arguments of `detection.torchvision_detectors.LesionFCOS`."""
 
     fpn_channels: int = Field(
         default=256, ge=8, le=1024, multiple_of=8, description="width of the pyramid"
@@ -175,7 +175,7 @@ class FCOSSettings(_BodySettings):
 
 
 class FasterRCNNSettings(_BodySettings):
-    """Faster R-CNN; the keys are the arguments of `build_faster_rcnn`, likewise."""
+    """Faster R-CNN; the keys are arguments of `LesionFasterRCNN`, likewise."""
 
     fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
     box_channels: int = Field(
@@ -199,7 +199,7 @@ _DETECTORS: dict[str, type[DetectorModelSettings]] = {
     "faster_rcnn": FasterRCNNSettings,
     "ssdlite": _BodySettings,
 }
-_ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings` and `build`: docs/arms.md
+_ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings`: docs/arms.md
 
 
 def detector_names() -> list[str]:

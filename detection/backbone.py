@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import BatchNormAct2d, GroupNormAct
@@ -19,11 +19,10 @@ from torchvision.ops.feature_pyramid_network import (
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.preprocess import Preprocess
 from networks.inference import measure_layers
 from networks.published import build_network, find_network, timm_stages
 from networks.registry import NETWORKS, TIMM
-
-Norm = Literal["frozen", "batch", "group"]
 
 _CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
 _MAX_GROUPS = 32
@@ -123,14 +122,9 @@ def _replace_norms(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module
 
 @cache
 def _body_layers(name: str) -> list[tuple[str, int, int]]:
-    """Name, stride and channels of a body's children."""
-    return measure_layers(_shapes_only(name), _PROBE)
-
-
-def _shapes_only(name: str) -> nn.Module:
-    """A body without content: nothing is computed, no random number drawn."""
+    """Name, stride and channels of a body's children; no random number is drawn."""
     with torch.device("meta"):
-        return build_body(name, "batch")
+        return measure_layers(build_body(name, "batch"), _PROBE)
 
 
 _DENSE_TAPS = {4: "transition1", 8: "transition2", 16: "transition3", 32: "norm5"}
@@ -180,58 +174,73 @@ class _TimmFeatures(nn.Module):
         return {str(level): found for level, found in enumerate(maps)}
 
 
-def build_pyramid(
-    name: str,
-    body: nn.Module,
-    channels: int,
-    *,
-    p6_from_c5: bool = False,
-    strides: Sequence[int] = (8, 16, 32),
-    pooled_top: bool = False,
-) -> BackboneWithFPN:
-    """Put a feature pyramid, P3 to P7 (strides 8 to 128), on a body (Lin et al. 2017).
-
-    Each level starts from the deepest layer of its stride; P2 would hold 3/4 of all anchors. P6
-    starts from C5 (torchvision's v2) or from P5 (v1), or is all there is on top, P5's every second
-    place, where `pooled_top` (Faster R-CNN's).
-
-    Raises:
-        InputError: The network has no maps of one of the strides.
-    """
-    places: dict[int, tuple[Any, int]]  # a stage or layer and its channels, the deepest by stride
-    if name.startswith(TIMM):
-        info: Any = body.feature_info
-        places = {stage["reduction"]: (n, stage["num_chs"]) for n, stage in enumerate(info)}
-    else:
-        places = {stride: (layer, width) for layer, stride, width in _body_layers(name)}
-    if not places.keys() >= set(strides):
-        raise InputError(
-            f"backbone: a pyramid needs maps of {', '.join(map(str, strides))} px a cell, and "
-            f"{name} has {', '.join(map(str, sorted(places)))}; choose another network"
-        )
-    taps, widths = map(list, zip(*(places[stride] for stride in strides), strict=True))
-    top: ExtraFPNBlock = LastLevelMaxPool()
-    if not pooled_top:
-        top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
-        # torchvision guesses this from the channel counts, which may be equal by chance.
-        top.use_P5 = not p6_from_c5
-    levels = {tap: str(level) for level, tap in enumerate(taps) if isinstance(tap, str)}
-    pyramid = BackboneWithFPN(body, levels, widths, channels, extra_blocks=top)
-    if name.startswith(TIMM):
-        pyramid.body = _TimmFeatures(body, taps)  # type: ignore[assignment]
-    elif NETWORKS[name].family == "densenet":
-        pyramid.body = _DenseFeatures(body, strides)  # type: ignore[assignment]
-    return pyramid
-
-
-def pyramid_stages(name: str, backbone: BackboneWithFPN) -> list[list[nn.Module]]:
+def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
     """Layers of the body under a pyramid by the stride at which they work: 2, 4, 8, 16, 32.
 
     timm's by its own stages, of which ConvNeXt has none of 2 px.
     """
     if name.startswith(TIMM):
-        return timm_stages(backbone.body.get_submodule("model"))
+        return timm_stages(body.get_submodule("model"))
     stages: dict[int, list[nn.Module]] = {}
     for layer, stride, _ in _body_layers(name):
-        stages.setdefault(stride, []).append(backbone.body.get_submodule(layer))
+        stages.setdefault(stride, []).append(body.get_submodule(layer))
     return [stages[stride] for stride in sorted(stages)]
+
+
+class DetectorStart(NamedTuple):
+    """What every detector is built on; `detection.model.build_detector` hands it to each."""
+
+    backbone: str  # name of the body's network
+    norm: str  # its normalisation: ``frozen``, ``batch`` or ``group``
+    body: nn.Module  # random, or with published weights
+    preprocess: Preprocess  # size and normalisation of the pixels that it reads
+    n_findings: int
+
+    def pyramid(
+        self,
+        channels: int,
+        *,
+        p6_from_c5: bool = False,
+        strides: Sequence[int] = (8, 16, 32),
+        pooled_top: bool = False,
+    ) -> BackboneWithFPN:
+        """Put a feature pyramid, P3 to P7 (strides 8 to 128), on the body (Lin et al. 2017).
+
+        Each level starts from the deepest layer of its stride; P2 would hold 3/4 of all anchors. P6
+        starts from C5 (torchvision's v2) or from P5 (v1), or is all there is on top, P5's every
+        second place, where `pooled_top` (Faster R-CNN's).
+
+        Raises:
+            InputError: The network has no maps of one of the strides.
+        """
+        name, body = self.backbone, self.body
+        # A stage or layer and its channels, the deepest by stride.
+        places: dict[int, tuple[Any, int]]
+        if name.startswith(TIMM):
+            info: Any = body.feature_info
+            places = {stage["reduction"]: (n, stage["num_chs"]) for n, stage in enumerate(info)}
+        else:
+            places = {stride: (layer, width) for layer, stride, width in _body_layers(name)}
+        if not places.keys() >= set(strides):
+            raise InputError(
+                f"backbone: a pyramid needs maps of {', '.join(map(str, strides))} px a cell, and "
+                f"{name} has {', '.join(map(str, sorted(places)))}; choose another network"
+            )
+        taps, widths = map(list, zip(*(places[stride] for stride in strides), strict=True))
+        top: ExtraFPNBlock = LastLevelMaxPool()
+        if not pooled_top:
+            top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
+            # torchvision guesses this from the channel counts, which may be equal by chance.
+            top.use_P5 = not p6_from_c5
+        levels = {tap: str(level) for level, tap in enumerate(taps) if isinstance(tap, str)}
+        pyramid = BackboneWithFPN(body, levels, widths, channels, extra_blocks=top)
+        if name.startswith(TIMM):
+            pyramid.body = _TimmFeatures(body, taps)  # type: ignore[assignment]
+        elif NETWORKS[name].family == "densenet":
+            pyramid.body = _DenseFeatures(body, strides)  # type: ignore[assignment]
+        return pyramid
+
+    def maps(self, *strides: int) -> tuple[nn.Module, list[int]]:
+        """The body alone, which gives its maps at these strides, px, and their channels."""
+        pyramid: Any = self.pyramid(8, strides=strides)  # its random values are part of a seed's
+        return pyramid.body, [block[0].in_channels for block in pyramid.fpn.inner_blocks]

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data_prep.augment.mosaic import N_TILES, NONE_DROPPED, DroppedBoxes, join_mosaic
-from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from data_prep.store.pixel_store import require_images
 from networks.inference import stack_pixels
@@ -64,7 +63,7 @@ class LesionDataset(Dataset[_LesionSample]):
         store: Letterboxed pixels.
         image_ids: Images of this set, in this order; those without boxes are negatives.
         boxes: ``image_id, finding, x1, y1, x2, y2``, original px; rows of other images are
-            left aside. None where only the pixels are wanted.
+            left aside. None where only the pixels are wanted. `detection.detector` checks them.
         findings: Names in label order: the first is label 1.
         augmentation: Applied where a sample is asked for with a seed.
         mosaic: Probability that a sample which is asked for with a seed is a mosaic: its own
@@ -72,8 +71,7 @@ class LesionDataset(Dataset[_LesionSample]):
             together. It keeps the id of its own image, though a negative one may have boxes then.
 
     Raises:
-        InputError: An image is not in the store, a finding is not among ``findings``, or a box
-            is not finite or not positive in size.
+        InputError: An image is not in the store.
     """
 
     def __init__(
@@ -94,7 +92,6 @@ class LesionDataset(Dataset[_LesionSample]):
         require_images(store, self.image_ids)
         table = pd.DataFrame(columns=["image_id", "finding", *EDGES]) if boxes is None else boxes
         table = table[table["image_id"].isin(self.image_ids)]
-        _check_boxes(table, self.findings)
         self._start, self._boxes, self._labels = self._index_boxes(table)
 
     def _index_boxes(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -121,7 +118,11 @@ class LesionDataset(Dataset[_LesionSample]):
             return sample
         if self.mosaic:
             sample = self._maybe_mosaic(sample, seed)
-        return sample if self.augmentation is None else _augmented(sample, self.augmentation, seed)
+        if self.augmentation is None:
+            return sample
+        pixels, boxes, kept, now = self.augmentation.apply(sample.pixels, sample.boxes, seed)
+        dropped = sample.dropped.plus(now._replace(given=0))  # they were counted when they came
+        return _LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], dropped)
 
     def _plain(self, row: int) -> _LesionSample:
         image_id = str(self.image_ids[row])
@@ -145,32 +146,6 @@ class LesionDataset(Dataset[_LesionSample]):
         labels = [part.labels[kept] for part, kept in zip(parts, joined.kept, strict=True)]
         return _LesionSample(
             own.image_id, joined.pixels, joined.boxes, np.concatenate(labels), joined.dropped
-        )
-
-
-def _augmented(sample: _LesionSample, augmentation: Augmentation, seed: int) -> _LesionSample:
-    pixels, boxes, kept, now = augmentation.apply(sample.pixels, sample.boxes, seed)
-    dropped = sample.dropped.plus(now._replace(given=0))  # they were counted when they came
-    return _LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], dropped)
-
-
-def _check_boxes(table: pd.DataFrame, findings: tuple[str, ...]) -> None:
-    if not len(table):
-        return
-    unknown = ~table["finding"].isin(findings)
-    if unknown.any():
-        first = table[unknown].iloc[0]
-        raise InputError(
-            f"boxes: image {first['image_id']!r} has finding {first['finding']!r}, which is not "
-            f"one of {', '.join(findings)}; drop its boxes or add the finding"
-        )
-    edges = table[EDGES].to_numpy(np.float64)
-    bad = ~(np.isfinite(edges).all(axis=1) & (edges[:, 2:] > edges[:, :2]).all(axis=1))
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise InputError(
-            f"boxes: image {table['image_id'].iloc[row]!r} has box {edges[row].tolist()} px; "
-            "boxes need x1 < x2 and y1 < y2"
         )
 
 

@@ -5,20 +5,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, nms
 
 from data_prep.contracts.boxes import Boxes
-from data_prep.store.preprocess import Preprocess
-from detection.backbone import pyramid_stages
-from detection.detector import Detections, Detector, Targets, to_tensors
+from detection.detector import Detections, Detector, Targets
 from detection.frames import (
     CANDIDATES_PER_LEVEL,
     LARGEST_GROWTH,
-    MAX_PER_FINDING,
     MIN_SCORE,
     NMS_IOU,
+    best_boxes,
     decode_boxes,
 )
 
@@ -29,51 +27,22 @@ class HeadPass(NamedTuple):
     outputs: dict[str, Tensor]  # of the head, each (B, A, ...), float32
     anchors: list[Tensor]  # per image (A, 4) xyxy, store px, float32
     level_sizes: list[int]  # anchors on each level; they add up to A
-    image_sizes: list[tuple[int, int]]  # (height, width), store px
 
 
-class TorchvisionDetector(Detector):
-    """A detector of torchvision on store pixels, with a body of `detection.backbone`.
+class DenseDetector(Detector):
+    """A detector of torchvision's with scores and a box for every anchor of its feature maps.
 
     Pixels come from the store as they are, and anchors, losses, boxes and suppression are computed
-    in float32 under autocast: bfloat16 has steps of 2 px from 256 px on.
-    """
-
-    backbone: Any
-    transform: Any
-
-    def prepare(self, preprocess: Preprocess, n_findings: int) -> None:
-        """What a model reads and finds; torchvision's transform would normalise again."""
-        self.preprocess = preprocess
-        self.n_findings = n_findings
-        del self.transform
-
-    @property
-    def body(self) -> nn.Module:
-        """The backbone below the other maps."""
-        return self.backbone.get_submodule("body")
-
-    @property
-    def stages(self) -> list[list[nn.Module]]:
-        """What works at strides of 2, 4, 8, 16 and 32 px."""
-        return pyramid_stages(self.architecture["arguments"]["backbone"], self.backbone)
-
-    def image_list(self, pixels: Tensor) -> ImageList:
-        """The pixels as torchvision takes them."""
-        return ImageList(pixels, [(self.preprocess.size, self.preprocess.size)] * len(pixels))
-
-
-class DenseDetector(TorchvisionDetector):
-    """A detector with scores and a box for every anchor of its feature maps.
-
-    It differs from torchvision's where that would be wrong for this work:
+    in float32 under autocast: bfloat16 has steps of 2 px from 256 px on. It differs from
+    torchvision's where that would be wrong for this work:
 
     - Background (class 0) is never a detection.
-    - An image whose output is not finite says so (``finite``); torchvision's returns no boxes,
-      which would read as "nothing found".
+    - An image whose output is not finite says so; torchvision's returns no boxes, which would read
+      as "nothing found".
     - At most 100 boxes for each finding rather than for all findings together.
     """
 
+    backbone: Any
     head: Any
     anchor_generator: Any
 
@@ -84,15 +53,13 @@ class DenseDetector(TorchvisionDetector):
     def run(self, images: Tensor, targets: Targets | None = None) -> HeadPass:
         """Outputs and anchors are float32, whatever autocast does inside."""
         pixels = self.pixels(images)
-        batch = self.image_list(pixels)
         features = list(self.backbone(pixels).values())
         outputs = {name: output.float() for name, output in self.head(features).items()}
         # The generator reads shape, type and device only: stand-ins keep the anchors float32.
         shapes = [f.new_empty((1, 1, *f.shape[-2:]), dtype=torch.float32) for f in features]
         per_place = self.anchor_generator.num_anchors_per_location()
         sizes = [f.shape[-2] * f.shape[-1] * n for f, n in zip(features, per_place, strict=True)]
-        anchors = self.anchor_generator(batch, shapes)
-        return HeadPass(outputs, anchors, sizes, batch.image_sizes)
+        return HeadPass(outputs, self.anchor_generator(image_list(pixels), shapes), sizes)
 
     def detections(self, passed: HeadPass) -> Detections:
         """On a CPU by `detection.frames`, as exports do; on a GPU all images at once."""
@@ -102,8 +69,7 @@ class DenseDetector(TorchvisionDetector):
             if logits.device.type != "cpu":
                 return self.decode_together(logits, offsets, passed)
         size, anchors = self.preprocess.size, passed.anchors[0].numpy()
-        decoded = decode_boxes(logits.numpy(), offsets.numpy(), anchors, passed.level_sizes, size)
-        return [to_tensors(boxes) for boxes in decoded]
+        return decode_boxes(logits.numpy(), offsets.numpy(), anchors, passed.level_sizes, size)
 
     def decode_together(self, logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
         """What `decode_boxes` gives, of all images of a batch at once, on their device.
@@ -129,6 +95,11 @@ class DenseDetector(TorchvisionDetector):
             parts.append((boxes.view(count, -1, 4), scores, places % n_findings))
         boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
         return suppressed(boxes, scores, labels, finite, n_findings, self.preprocess.size)
+
+
+def image_list(pixels: Tensor) -> ImageList:
+    """Pixels (B, 3, S, S) as torchvision takes them; nothing is padded."""
+    return ImageList(pixels, [(pixels.shape[2], pixels.shape[3])] * len(pixels))
 
 
 def decode_anchors(offsets: Tensor, anchors: Tensor, limit: float) -> Tensor:
@@ -161,22 +132,11 @@ def suppressed(
     rows = torch.cat([boxes, scores[:, None], groups[:, None]], dim=1)[kept.sort().values]
     found = torch.cat([finite.double(), rows.double().flatten()]).cpu().numpy()
     finite_images, table = found[:count], found[count:].reshape(-1, 6)
+    owners, positions = np.divmod(table[:, 5].astype(np.int64), n_findings)
+    every = Boxes(table[:, :4].astype(np.float32), table[:, 4].astype(np.float32), positions + 1)
     return [
-        to_tensors(_best_boxes(table, image * n_findings, n_findings) if ok else None)
-        for image, ok in enumerate(finite_images)
+        best_boxes(every[owners == image]) if ok else None for image, ok in enumerate(finite_images)
     ]
 
 
 _MOST_AT_ONCE = 100_000  # boxes: beyond, torchvision suppresses group by group, in less memory
-
-
-def _best_boxes(table: np.ndarray, first: int, n_findings: int) -> Boxes:
-    """The best boxes of each finding of an image by falling score; of x1, ..., score, group."""
-    rows = []
-    for group in range(first, first + n_findings):
-        own = np.flatnonzero(table[:, 5] == group)
-        rows.append(own[np.argsort(-table[own, 4], kind="stable")][:MAX_PER_FINDING])
-    best = table[np.concatenate(rows)]
-    best = best[np.argsort(-best[:, 4], kind="stable")]
-    corners, scores = best[:, :4].astype(np.float32), best[:, 4].astype(np.float32)
-    return Boxes(corners, scores, best[:, 5].astype(np.int64) - first + 1)

@@ -1,5 +1,6 @@
 """What every detector does: losses and boxes in store px from one pass over store pixels."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -12,22 +13,24 @@ from torch import Tensor, nn
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement
+from detection.backbone import body_stages
 from detection.dataset import LesionBatch
-from detection.frames import PredictedBoxes, boxes_frames, sizes_by_image
+from detection.frames import PredictedBoxes, boxes_frames
 from networks.inference import StoreModel, evaluating, require_findings
 
 Targets = list[dict[str, Tensor]]
 """Per image ``boxes`` (N, 4) xyxy, store px, and ``labels`` (N,), 1 to K, on its device."""
-Detections = list[dict[str, Tensor]]
-"""Per image, in main memory: ``boxes`` (N, 4) xyxy, store px, clipped to the image; ``scores``
-(N,), falling, at least `MIN_SCORE`; ``labels`` (N,), 1 to K, at most `MAX_PER_FINDING` of each;
-and ``finite``, a boolean scalar, false where the network's output has a NaN or an infinity."""
+Detections = list[Boxes | None]
+"""Per image its boxes, float32 xyxy, store px, clipped to the image, by falling score, at least
+`MIN_SCORE`; labels 1 to K, at most `MAX_PER_FINDING` of each. None where the network's output has a
+NaN or an infinity."""
 
 
 class Detector(StoreModel):
     """A detector of lesions; docs/arms.md says how to write one.
 
     `run` computes what losses and boxes have in common; the other methods take what it gives.
+    `detection.model.build_detector` sets `architecture`, `preprocess` and `n_findings`.
     """
 
     resolved: Mapping[str, Any] = MappingProxyType({})
@@ -39,10 +42,18 @@ class Detector(StoreModel):
     coco_without_epsilon = False
     """Whether torchvision's COCO weights were made with a batch-norm epsilon of 0."""
 
+    body_place = "backbone.body"
+    """Name of the module that weights of other networks go into: the backbone below any pyramid."""
+
     @property
-    @abstractmethod
     def body(self) -> nn.Module:
-        """The backbone below any pyramid, which weights of other networks go into."""
+        """The module at `body_place`."""
+        return self.get_submodule(self.body_place)
+
+    @property
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """What works at strides of 2, 4, 8, 16 and 32 px."""
+        return body_stages(self.architecture["arguments"]["backbone"], self.body)
 
     @abstractmethod
     def run(self, images: Tensor, targets: Targets | None = None) -> Any:
@@ -58,6 +69,10 @@ class Detector(StoreModel):
     @abstractmethod
     def detections(self, passed: Any) -> Detections:
         """The boxes of each image, in float32, without a gradient."""
+
+    def fetch_coco(self) -> dict[str, Tensor]:
+        """Torchvision's weights of this detector from COCO; an error where there are none."""
+        raise InputError("weights: expected none, imagenet, a file or a run, but got 'coco'")
 
     def forward(self, images: Tensor, targets: Targets | None = None) -> Any:
         """Losses in training mode, `Detections` in evaluation mode, as in torchvision."""
@@ -108,33 +123,31 @@ def checked_targets(batch: LesionBatch, n_findings: int) -> Targets:
                 f"image {image_id!r}: expected boxes of shape ({len(labels)}, 4), "
                 f"but got {tuple(boxes.shape)}"
             )
-    boxes, labels = torch.cat(batch.boxes), torch.cat(batch.labels)
-    wrongs = _wrongs(boxes, labels, batch.images.shape[-1], n_findings)
-    bad = torch.stack(list(wrongs.values()))  # (4, N)
-    if bad.any():
-        row = int(bad.any(0).nonzero()[0])
-        owner = [i for i, b in zip(batch.image_ids, batch.boxes, strict=True) for _ in b][row]
-        reason = next(why for why, found in zip(wrongs, bad[:, row], strict=True) if found)
-        raise InputError(
-            f"image {owner!r}: box {boxes[row].tolist()} px with label {int(labels[row])} "
-            f"{reason}; correct it, or leave the image out"
-        )
+        for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
+            if wrong := _wrong(box, label, batch.images.shape[-1], n_findings):
+                raise InputError(
+                    f"image {image_id!r}: box {box} px with label {label} {wrong}; correct it, or "
+                    "leave the image out"
+                )
     counts = [len(image) for image in batch.boxes]
-    there = (each.to(batch.images.device, non_blocking=True) for each in (boxes, labels))
+    joined = torch.cat(batch.boxes), torch.cat(batch.labels)
+    there = (each.to(batch.images.device, non_blocking=True) for each in joined)
     parts = (each.split(counts) for each in there)
     return [{"boxes": own, "labels": names} for own, names in zip(*parts, strict=True)]
 
 
-def _wrongs(boxes: Tensor, labels: Tensor, size: int, n_findings: int) -> dict[str, Tensor]:
-    """What may be wrong with boxes (N, 4), and with which (N,) it is."""
-    first, last = boxes[:, :2], boxes[:, 2:]
-    unknown = f"is not a finding of this model, which knows 1 to {n_findings} (0 is background)"
-    return {
-        "is not finite": ~boxes.isfinite().all(1),
-        "needs x1 < x2 and y1 < y2": ~(last > first).all(1),
-        f"lies outside the image of {size} px": ~((first < size) & (last > 0)).all(1),
-        unknown: (labels < 1) | (labels > n_findings),
-    }
+def _wrong(box: list[float], label: int, size: int, n_findings: int) -> str | None:
+    """What is wrong with a box, or with its label."""
+    x1, y1, x2, y2 = box
+    if not all(map(math.isfinite, box)):
+        return "is not finite"
+    if x1 >= x2 or y1 >= y2:
+        return "needs x1 < x2 and y1 < y2"
+    if max(x1, y1) >= size or min(x2, y2) <= 0:
+        return f"lies outside the image of {size} px"
+    if not 1 <= label <= n_findings:
+        return f"is not a finding of this model, which knows 1 to {n_findings} (0 is background)"
+    return None
 
 
 def predict_boxes(
@@ -162,7 +175,7 @@ def predict_boxes(
         InputError: The number of findings is not the model's, or an image has no known size.
     """
     require_findings(findings, model.n_findings, "detector")
-    sizes = sizes_by_image(images)
+    sizes = images.set_index("image_id")
     device = torch.device(device)
     model.to(device)
     with evaluating(model):
@@ -173,27 +186,4 @@ def predict_boxes(
                 torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
             ):
                 detections = model(batch.images.to(device, non_blocking=True))
-            yield boxes_frames(batch.image_ids, _to_numpy(detections), findings, placement, sizes)
-
-
-def _to_numpy(detections: Sequence[Mapping[str, Tensor]]) -> list[Boxes | None]:
-    return [
-        Boxes(*(image[name].numpy() for name in ("boxes", "scores", "labels")))
-        if image["finite"]
-        else None
-        for image in detections
-    ]
-
-
-def to_tensors(boxes: Boxes | None) -> dict[str, Tensor]:
-    """One image of `Detections`; `None` where the network's output is not finite."""
-    if boxes is None:
-        none = {"boxes": torch.zeros((0, 4)), "scores": torch.zeros(0)}
-        labels = torch.zeros(0, dtype=torch.int64)
-        return none | {"labels": labels, "finite": torch.tensor(False)}
-    return {
-        "boxes": torch.from_numpy(boxes.corners),
-        "scores": torch.from_numpy(boxes.scores),
-        "labels": torch.from_numpy(boxes.labels),
-        "finite": torch.tensor(True),
-    }
+            yield boxes_frames(batch.image_ids, detections, findings, placement, sizes)

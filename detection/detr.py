@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
-from detection.backbone import Norm, build_pyramid, pyramid_stages
-from detection.detector import Detections, Detector, Targets, to_tensors
-from detection.frames import MAX_PER_FINDING, MIN_SCORE
-from detection.weights import build_start
+from detection.backbone import DetectorStart
+from detection.detector import Detections, Detector, Targets
+from detection.frames import best_boxes
 
 _WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; others weigh in their losses
 _PARTS = {*_WEIGHTS, "vfl", "fgl", "ddf"}
+_STRIDES = (8, 16, 32)  # px a place of the maps
 _CLASSES = {"rt_detr": "RTDetr", "d_fine": "DFine", "deformable_detr": "DeformableDetr"}
 
 
@@ -58,7 +58,7 @@ class _Maps(nn.Module):
 
 
 class LesionDetr(Detector):
-    """A DETR of the package transformers for store pixels; build it with `build_detr`.
+    """A DETR of the package transformers for store pixels: RT-DETR, D-FINE or Deformable DETR.
 
     It differs from the package where that would be wrong for this work:
 
@@ -67,32 +67,66 @@ class LesionDetr(Detector):
     - Losses and matching are in float32 under autocast.
     - An image whose output is not finite says so.
 
+    `configs.settings.RtDetrSettings` says what the keys are; Deformable DETR makes no denoising
+    queries. The others look for no more boxes than their maps have places.
+
     Source:
         Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection (RT-DETR); Peng et al.
         2025, D-FINE; Zhu et al. 2021, Deformable DETR.
     """
 
     class_layers = ("class_embed", "enc_score_head", "denoising_class_embed")
+    body_place = "network.model.backbone.body"
 
-    def __init__(self, network: Any, preprocess: Preprocess, n_findings: int) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        start: DetectorStart,
+        *,
+        queries: int = 300,
+        channels: int = 256,
+        encoder_layers: int = 1,
+        decoder_layers: int = 6,
+        denoising: int = 0,
+    ) -> None:
         super().__init__()
-        self.preprocess = preprocess
-        self.n_findings = n_findings
-        self._loss = network.loss_function
-        network.loss_function = _hand_on
-        self.network = network
-        _share_layers(network)
-
-    @property
-    def body(self) -> nn.Module:
-        """The convolutional body."""
-        return self.network.get_submodule("model.backbone.body")
-
-    @property
-    def stages(self) -> list[list[nn.Module]]:
-        """What works at strides of 2, 4, 8, 16 and 32 px."""
-        name = self.architecture["arguments"]["backbone"]
-        return pyramid_stages(name, self.network.get_submodule("model.backbone"))
+        try:
+            import transformers
+        except ImportError:
+            raise InputError(
+                f"architecture: {architecture} needs transformers, which is not installed; pip "
+                "install 'cxr-compare[detr]'"
+            ) from None
+        body, widths = start.maps(*_STRIDES)
+        stub = transformers.RTDetrResNetConfig(
+            embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
+            out_indices=[2, 3, 4],
+        )  # fmt: skip
+        settings: dict[str, Any] = {
+            "backbone_config": stub,
+            "num_labels": start.n_findings,
+            "num_queries": queries,
+            "d_model": channels,
+            "encoder_layers": encoder_layers,
+            "encoder_ffn_dim": 4 * channels,
+            "decoder_layers": decoder_layers,
+            "decoder_ffn_dim": 4 * channels,
+            "auxiliary_loss": True,
+        }
+        if architecture == "deformable_detr":
+            settings |= {"with_box_refine": True, "disable_custom_kernels": True}
+        else:  # the best places of all maps are its queries
+            places = sum((start.preprocess.size // stride) ** 2 for stride in _STRIDES)
+            settings |= {"num_queries": min(queries, places), "num_denoising": denoising}
+            settings |= {"encoder_hidden_dim": channels, "decoder_in_channels": [channels] * 3}
+            settings |= {"freeze_backbone_batch_norms": False}
+        name = _CLASSES[architecture]
+        config = getattr(transformers, f"{name}Config")(**settings)
+        self.network: Any = getattr(transformers, f"{name}ForObjectDetection")(config)
+        _put_body(self.network, _Maps(body), widths)
+        _expect_little(self.network)
+        _share_layers(self.network)
+        self._loss, self.network.loss_function = self.network.loss_function, _hand_on
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
         """RT-DETR and D-FINE make queries of the targets, too, while they learn."""
@@ -134,23 +168,16 @@ class LesionDetr(Detector):
 
     def detections(self, passed: _Pass) -> Detections:
         """The best queries of each finding; nothing is suppressed, as matching is one to one."""
-        boxes = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
-        rows = torch.cat([boxes, passed.logits.detach().sigmoid()], dim=2).cpu()  # one wait
-        return [self._found(image) for image in rows]
+        corners = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
+        rows = torch.cat([corners, passed.logits.detach().sigmoid()], dim=2).cpu()  # one wait
+        return [self._best(image) if np.isfinite(image).all() else None for image in rows.numpy()]
 
-    def _found(self, rows: Tensor) -> dict[str, Tensor]:
-        """Detections of an image from its queries (Q, 4 + K)."""
-        if not rows.isfinite().all():
-            return to_tensors(None)
-        corners, scores = rows[:, :4].clamp(0, self.preprocess.size), rows[:, 4:]
-        best = scores.sort(dim=0, descending=True, stable=True)
-        kept, places = best.values[:MAX_PER_FINDING], best.indices[:MAX_PER_FINDING]
-        labels = torch.arange(1, self.n_findings + 1).expand_as(places)
-        boxes = Boxes(
-            corners[places.flatten()].numpy(), kept.flatten().numpy(), labels.flatten().numpy()
-        )
-        shown = boxes[(boxes.scores >= MIN_SCORE)]
-        return to_tensors(shown[(-shown.scores).argsort(kind="stable")])
+    def _best(self, rows: np.ndarray) -> Boxes:
+        """The boxes of an image from its queries (Q, 4 + K), each query once for each finding."""
+        corners, scores = rows[:, :4].clip(0, self.preprocess.size), rows[:, 4:]
+        labels = np.broadcast_to(np.arange(1, self.n_findings + 1), scores.shape)
+        boxes = Boxes(corners.repeat(self.n_findings, axis=0), scores.ravel(), labels.ravel())
+        return best_boxes(boxes)
 
 
 def _share_layers(network: nn.Module) -> None:
@@ -177,72 +204,6 @@ def _share_layers(network: nn.Module) -> None:
 
     network.register_state_dict_post_hook(leave_out)
     network.register_load_state_dict_pre_hook(put_back)
-
-
-def build_detr(
-    architecture: Literal["rt_detr", "d_fine", "deformable_detr"],
-    *,
-    backbone: str = "resnet50",
-    norm: Norm = "group",
-    n_findings: int = 1,
-    image_size: int = 512,
-    queries: int = 300,
-    channels: int = 256,
-    encoder_layers: int = 1,
-    decoder_layers: int = 6,
-    denoising: int = 0,
-    weights: Literal["imagenet"] | None = None,
-    mean: float | None = None,
-    std: float | None = None,
-) -> LesionDetr:
-    """Build a detector of the package transformers on a body of ours.
-
-    `configs.settings.RtDetrSettings` says what the keys are; Deformable DETR makes no denoising
-    queries. The others look for no more boxes than their maps have places.
-
-    Raises:
-        InputError: The package is not installed, an argument is outside its range, or the weights
-            cannot be had.
-    """
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(
-            f"architecture: {architecture} needs transformers, which is not installed; pip install "
-            "'cxr-compare[detr]'"
-        ) from None
-    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
-    pyramid = build_pyramid(backbone, body, 8, p6_from_c5=False)
-    blocks: Any = pyramid.fpn.inner_blocks
-    widths = [block[0].in_channels for block in blocks]
-    stub = transformers.RTDetrResNetConfig(
-        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
-        out_indices=[2, 3, 4],
-    )  # fmt: skip
-    if architecture != "deformable_detr":  # the best places of all maps are its queries
-        queries = min(queries, sum((image_size // stride) ** 2 for stride in (8, 16, 32)))
-    settings: dict[str, Any] = {
-        "backbone_config": stub,
-        "num_labels": n_findings,
-        "num_queries": queries,
-        "d_model": channels,
-        "encoder_layers": encoder_layers,
-        "encoder_ffn_dim": 4 * channels,
-        "decoder_layers": decoder_layers,
-        "decoder_ffn_dim": 4 * channels,
-        "auxiliary_loss": True,
-    }
-    if architecture == "deformable_detr":
-        settings |= {"with_box_refine": True, "disable_custom_kernels": True}
-    else:
-        settings |= {"num_denoising": denoising, "encoder_hidden_dim": channels}
-        settings |= {"decoder_in_channels": [channels] * 3, "freeze_backbone_batch_norms": False}
-    name = _CLASSES[architecture]
-    config = getattr(transformers, f"{name}Config")(**settings)
-    network = getattr(transformers, f"{name}ForObjectDetection")(config)
-    _put_body(network, _Maps(pyramid.body), widths)
-    _expect_little(network)
-    return LesionDetr(network, preprocess, n_findings)
 
 
 def _put_body(network: Any, maps: _Maps, widths: list[int]) -> None:

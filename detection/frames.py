@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from data_prep.store.preprocess import Placement
 # The stored boxes of DESIGN.md section 3; every later sweep starts from them.
 MIN_SCORE, NMS_IOU, MAX_PER_FINDING = 0.001, 0.6, 100
 CANDIDATES_PER_LEVEL = 1000  # for each finding
+_LEAST = np.float32(MIN_SCORE)
+_LEAST_LOGIT = np.float32(math.log(MIN_SCORE / (1 - MIN_SCORE)) - 1e-3)  # and a margin
 _BLOCK = 64  # boxes at a time: few of them are kept, and most are needed by none
 LARGEST_GROWTH = math.log(1000 / 16)  # torchvision's limit of exp() of a width or height
 
@@ -48,28 +51,27 @@ def decode_boxes(
     Source:
         torchvision's ``RetinaNet.postprocess_detections``, to which the tests compare it.
     """
-    return [
-        _decode_one(image_logits, image_offsets, anchors, level_sizes, size)
-        for image_logits, image_offsets in zip(logits, offsets, strict=True)
-    ]
+    n_findings = logits.shape[2]
+    decoded: list[Boxes | None] = []
+    for image_logits, image_offsets in zip(logits, offsets, strict=True):
+        if not (np.isfinite(image_logits).all() and np.isfinite(image_offsets).all()):
+            decoded.append(None)
+            continue
+        places, scores = _candidates(image_logits, level_sizes)
+        rows, labels = np.divmod(places, n_findings)
+        corners = np.clip(_decode(image_offsets[rows], anchors[rows]), 0, np.float32(size))
+        boxes = Boxes(corners, scores, labels + 1)
+        decoded.append(best_boxes(boxes[_suppress(boxes, NMS_IOU, MAX_PER_FINDING)]))
+    return decoded
 
 
-def _decode_one(
-    logits: np.ndarray,
-    offsets: np.ndarray,
-    anchors: np.ndarray,
-    level_sizes: Sequence[int],
-    size: int,
-) -> Boxes | None:
-    if not (np.isfinite(logits).all() and np.isfinite(offsets).all()):
-        return None
-    n_findings = logits.shape[1]
-    places, scores = _candidates(logits, level_sizes)
-    rows, labels = np.divmod(places, n_findings)
-    corners = np.clip(_decode(offsets[rows], anchors[rows]), 0, np.float32(size))
-    boxes = Boxes(corners, scores, labels + 1)
-    boxes = boxes[_suppress(boxes, NMS_IOU, MAX_PER_FINDING)]
-    return boxes[np.argsort(-boxes.scores, kind="stable")]
+def best_boxes(boxes: Boxes) -> Boxes:
+    """At most 100 boxes of each finding with a score of at least 0.001, by falling score."""
+    ordered = boxes[np.argsort(-boxes.scores, kind="stable")]
+    shown = ordered.scores >= MIN_SCORE
+    for label in np.unique(ordered.labels):
+        shown[np.flatnonzero(ordered.labels == label)[MAX_PER_FINDING:]] = False
+    return ordered[shown]
 
 
 def _suppress(boxes: Boxes, iou_threshold: float, most: int | None = None) -> np.ndarray:
@@ -112,31 +114,16 @@ def _candidates(logits: np.ndarray, level_sizes: Sequence[int]) -> tuple[np.ndar
     n_findings = logits.shape[1]
     most = CANDIDATES_PER_LEVEL * n_findings
     chosen = []
-    for start, values in _by_level(logits, level_sizes):
+    for start, stop in pairwise(np.cumsum([0, *level_sizes])):
+        values = logits[start:stop].ravel()
         # Few of many anchors: the sigmoid, which is slow, is taken of those alone.
         near = np.flatnonzero(values > _LEAST_LOGIT)
-        scores = _sigmoid(values[near])
+        scores = 1 / (1 + np.exp(-values[near]))
         near, scores = near[scores >= _LEAST], scores[scores >= _LEAST]
         best = np.argsort(-scores, kind="stable")[:most]
         chosen.append((start * n_findings + near[best], scores[best]))
     places, found = zip(*chosen, strict=True)
     return np.concatenate(places), np.concatenate(found)
-
-
-_LEAST = np.float32(MIN_SCORE)
-_LEAST_LOGIT = np.float32(math.log(MIN_SCORE / (1 - MIN_SCORE)) - 1e-3)  # and a margin
-
-
-def _by_level(logits: np.ndarray, level_sizes: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    start = 0
-    for count in level_sizes:
-        yield start, logits[start : start + count].ravel()
-        start += count
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    shares: np.ndarray = 1 / (1 + np.exp(-values))
-    return shares
 
 
 def _decode(offsets: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -155,11 +142,6 @@ class PredictedBoxes(NamedTuple):
     boxes: pd.DataFrame  # image_id, finding, x1, y1, x2, y2, score; original px
 
 
-def sizes_by_image(images: pd.DataFrame) -> pd.DataFrame:
-    """``width, height`` of the originals, px, float64, by image id; once for all batches."""
-    return images.set_index("image_id")[["width", "height"]].astype(np.float64)
-
-
 def boxes_frames(
     image_ids: Sequence[str],
     detected: Sequence[Boxes | None],
@@ -175,11 +157,12 @@ def boxes_frames(
             is not finite, and the image ``failed``.
         findings: Names in label order.
         placement: How each image lies in the store, by image id.
-        sizes: From `sizes_by_image`; boxes are clipped to them, and dropped where no area is left.
+        sizes: ``width, height`` of the originals, px, by image id; boxes are clipped to them, and
+            dropped where no area is left.
 
     Example:
         >>> one = Boxes(np.array([[8.0, 8.0, 24.0, 16.0]]), np.array([0.5]), np.array([1]))
-        >>> sizes = sizes_by_image(pd.DataFrame({"image_id": ["a"], "width": 64, "height": 64}))
+        >>> sizes = pd.DataFrame({"width": 64, "height": 64}, index=["a"])
         >>> half = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=0.0)
         >>> boxes_frames(["a"], [one], ["opacity"], lambda _: half, sizes).boxes.values.tolist()
         [['a', 'opacity', 16.0, 16.0, 48.0, 32.0, 0.5]]
@@ -187,13 +170,12 @@ def boxes_frames(
     pairs = zip(image_ids, detected, strict=True)
     finite = [(image_id, boxes) for image_id, boxes in pairs if boxes is not None]
     names = [image_id for image_id, _ in finite]
-    corners, scores, labels = [np.zeros((0, 4))], [np.zeros(0)], [np.zeros(0, np.int64)]
-    for (image_id, boxes), (width, height) in zip(finite, _sizes_of(sizes, names), strict=True):
-        corners.append(placement(image_id).to_original(boxes.corners, width, height))
-        scores.append(boxes.scores)
-        labels.append(boxes.labels)
+    parts = [
+        Boxes(placement(name).to_original(boxes.corners, *size), boxes.scores, boxes.labels)
+        for (name, boxes), size in zip(finite, _sizes_of(sizes, names), strict=True)
+    ]
     owner = np.repeat(np.arange(len(names)), [len(boxes) for _, boxes in finite])
-    original = Boxes(*(np.concatenate(part) for part in (corners, scores, labels)))
+    original = Boxes.joined(parts)
     has_area = (original.corners[:, 2:] > original.corners[:, :2]).all(axis=1)
     original = original[has_area]
     table = original.to_table(
@@ -205,7 +187,7 @@ def boxes_frames(
 
 def _sizes_of(sizes: pd.DataFrame, image_ids: Sequence[str]) -> np.ndarray:
     """Width and height of each image, float64 (B, 2)."""
-    wanted = sizes.reindex(list(image_ids)).to_numpy()
+    wanted = sizes[["width", "height"]].reindex(list(image_ids)).astype(np.float64).to_numpy()
     if not np.isfinite(wanted).all():
         image_id = image_ids[int(np.flatnonzero(~np.isfinite(wanted).all(axis=1))[0])]
         raise InputError(f"images: no width and height for image {image_id!r}; prepare it again")

@@ -7,35 +7,56 @@ from typing import Any
 
 from configs.settings import foreign_detector
 from data_prep.contracts.errors import InputError
+from data_prep.store.preprocess import Preprocess
+from detection.backbone import DetectorStart, build_body
 from detection.detector import Detector
-from detection.detr import build_detr
-from detection.retinanet import build_retinanet
-from detection.torchvision_detectors import build_faster_rcnn, build_fcos, build_ssdlite
+from detection.detr import LesionDetr
+from detection.retinanet import LesionRetinaNet
+from detection.torchvision_detectors import LesionFasterRCNN, LesionFCOS, LesionSSDLite
+from detection.weights import load_body, start_from
+from networks.checkpoints import Checkpoint
+from networks.published import fetch_imagenet, find_network
 
-_BUILDERS: dict[str, Callable[..., Detector]] = {
-    "retinanet": build_retinanet,
-    "rt_detr": partial(build_detr, "rt_detr"),
-    "d_fine": partial(build_detr, "d_fine"),
-    "deformable_detr": partial(build_detr, "deformable_detr"),
-    "fcos": build_fcos,
-    "faster_rcnn": build_faster_rcnn,
-    "ssdlite": build_ssdlite,
+_DETECTORS: dict[str, Callable[..., Detector]] = {
+    "retinanet": LesionRetinaNet,
+    "rt_detr": partial(LesionDetr, "rt_detr"),
+    "d_fine": partial(LesionDetr, "d_fine"),
+    "deformable_detr": partial(LesionDetr, "deformable_detr"),
+    "fcos": LesionFCOS,
+    "faster_rcnn": LesionFasterRCNN,
+    "ssdlite": LesionSSDLite,
 }
+_MIN_IMAGE = 32  # px: C5 is then one pixel
 
 
 def build_detector(
-    architecture: str, *, n_findings: int = 1, weights: str | None = None, **arguments: Any
+    architecture: str,
+    *,
+    backbone: str = "resnet50",
+    norm: str = "group",
+    weights: str | None = None,
+    n_findings: int = 1,
+    image_size: int = 512,
+    mean: float | None = None,
+    std: float | None = None,
+    **settings: Any,
 ) -> Detector:
     """Build a detector in training mode; it reads uint8 (B, 1, S, S).
 
     Args:
         architecture: ``retinanet``, or another of `configs.settings.detector_names`.
+        backbone: A detector's backbone in `networks.registry`, or ``timm:NAME``.
+        norm: The backbone's normalisation: ``frozen`` batch norm for pretrained weights, ``group``
+            (or live ``batch``) for random ones.
+        weights: None, ``imagenet`` (backbone) or ``coco`` (a RetinaNet's, everything but the class
+            layer): downloaded on first use, or from an installed package. Those of a file or a run
+            are loaded into the built model, see `detection.weights`.
         n_findings: Findings to tell apart; label k is the k-th, 0 is background.
-        weights: Published ones, which are downloaded or come from an installed package; None for
-            random ones. Those of a file or a run are loaded into the built model.
-        arguments: ``image_size``, side of the pixel store's images, px; ``mean`` and ``std`` of the
-            pixels, where they are not those of the backbone's weights; and the keys of the
-            architecture's settings.
+        image_size: Side of the pixel store's images, px.
+        mean: Mean of the pixels, in [0, 1]; None for what the backbone's published weights want,
+            mostly ImageNet's averaged over colours.
+        std: Standard deviation of the pixels, likewise.
+        settings: The other keys of the architecture's settings in `configs.settings`.
 
     Raises:
         InputError: An argument is outside its range, or the weights cannot be had.
@@ -49,15 +70,41 @@ def build_detector(
     """
     if n_findings < 1:
         raise InputError(f"n_findings: expected at least 1, but got {n_findings}")
+    if weights not in (None, "imagenet", "coco"):
+        raise InputError(f"weights: expected none, imagenet or coco, but got {weights!r}")
+    if image_size < _MIN_IMAGE:
+        raise InputError(f"image_size: expected at least {_MIN_IMAGE} px, but got {image_size}")
+    if weights == "imagenet" and norm == "group":
+        raise InputError(
+            "weights imagenet: were made with batch norm; set norm to frozen or batch, not group"
+        )
     try:
-        build = _BUILDERS.get(architecture) or foreign_detector(architecture).build
+        make = _DETECTORS.get(architecture) or foreign_detector(architecture)
     except ValueError as error:
         raise InputError(f"architecture: {error}") from None
-    given = signature(build).bind(n_findings=n_findings, weights=weights, **arguments)
+    body = build_body(backbone, norm)
+    if weights == "imagenet":
+        load_body(body, Checkpoint("weights imagenet", fetch_imagenet(backbone)), backbone)
+    network = find_network(backbone, "detector")
+    mean = network.mean if mean is None else mean
+    preprocess = Preprocess(image_size, mean, network.std if std is None else std)
+    build = partial(make, DetectorStart(backbone, norm, body, preprocess, n_findings))
+    given = signature(build).bind(**settings)
     given.apply_defaults()
     model: Detector = build(*given.args, **given.kwargs)
-    pixels = {"mean": model.preprocess.mean, "std": model.preprocess.std}
-    arguments = {**given.arguments, **model.resolved, **pixels, "architecture": architecture}
-    del arguments["weights"]
+    model.preprocess, model.n_findings = preprocess, n_findings
+    arguments = {
+        "architecture": architecture,
+        "backbone": backbone,
+        "norm": norm,
+        "n_findings": n_findings,
+        "image_size": image_size,
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        **given.arguments,
+        **model.resolved,
+    }
     model.architecture = {"kind": "detector", "name": architecture, "arguments": arguments}
+    if weights == "coco":
+        start_from(model, Checkpoint("weights coco", model.fetch_coco()))
     return model

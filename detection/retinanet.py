@@ -1,17 +1,14 @@
-"""RetinaNet on store pixels: anchors, heads, losses, and its builder."""
+"""RetinaNet on store pixels: anchors, heads and losses."""
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection._utils import Matcher, encode_boxes
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import (
     RetinaNetClassificationHead,
     RetinaNetHead,
@@ -20,13 +17,9 @@ from torchvision.models.detection.retinanet import (
 from torchvision.ops import sigmoid_focal_loss
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
-from detection.backbone import Norm, build_pyramid, group_norm
+from detection.backbone import DetectorStart, group_norm
 from detection.dense import DenseDetector, HeadPass, decode_anchors
 from detection.detector import Targets
-from detection.frames import CANDIDATES_PER_LEVEL, MIN_SCORE, NMS_IOU
-from detection.weights import build_start, start_from
-from networks.checkpoints import Checkpoint
 from networks.published import fetch_coco
 
 _LEVELS = 5  # P3 to P7, or P2 to P6; each doubles the stride
@@ -53,18 +46,15 @@ def build_anchors(
         )
     if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
         raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
-    octaves = tuple(_octave_sizes(size)[:steps] for size in sizes)
+    # In whole px, as torchvision's COCO weights were trained.
+    octaves = tuple(
+        tuple(int(size * 2 ** (step / _OCTAVE_STEPS)) for step in range(steps)) for size in sizes
+    )
     return AnchorGenerator(octaves, (tuple(ratios),) * _LEVELS)
 
 
-def _octave_sizes(smallest: float) -> tuple[int, ...]:
-    """The three sizes of one level, in whole px as torchvision's COCO weights were trained."""
-    return tuple(int(smallest * 2 ** (step / _OCTAVE_STEPS)) for step in range(_OCTAVE_STEPS))
-
-
-_HeadVersion = Literal["v1", "v2"]
-_BoxLoss = Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"]
-_AUTO_BOX_LOSS: dict[_HeadVersion, _BoxLoss] = {"v1": "l1", "v2": "giou"}  # as in torchvision
+_AUTO_BOX_LOSS = {"v1": "l1", "v2": "giou"}  # by the version of the head, as in torchvision
+_BOX_LOSSES = ("auto", "l1", "smooth_l1", "giou", "diou", "ciou")
 _EPSILON = 1e-7  # torchvision's, against division by 0
 _SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
 _MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
@@ -76,15 +66,7 @@ class _BoxHead(RetinaNetRegressionHead):
     Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        anchors: int,
-        *,
-        version: _HeadVersion,
-        convs: int,
-        loss: _BoxLoss = "auto",
-    ) -> None:
+    def __init__(self, channels: int, anchors: int, *, version: str, convs: int, loss: str) -> None:
         super().__init__(channels, anchors, norm_layer=group_norm if version == "v2" else None)
         self.conv = self.conv[:convs]
         self.loss = _AUTO_BOX_LOSS[version] if loss == "auto" else loss
@@ -148,6 +130,24 @@ class _Head(RetinaNetHead):
 
     regression_head: _BoxHead
 
+    def __init__(
+        self, channels: int, anchors: int, n_classes: int, *, version: str, convs: int, loss: str
+    ) -> None:
+        if version not in _AUTO_BOX_LOSS:
+            raise InputError(f"head: expected v1 or v2, but got {version!r}")
+        if not 1 <= convs <= _MAX_CONVS:
+            raise InputError(f"head_convs: expected 1 to {_MAX_CONVS}, but got {convs}")
+        if loss not in _BOX_LOSSES:
+            raise InputError(
+                f"box_loss: expected one of {', '.join(_BOX_LOSSES)}, but got {loss!r}"
+            )
+        super().__init__(channels, anchors, n_classes)
+        self.classification_head = RetinaNetClassificationHead(
+            channels, anchors, n_classes, norm_layer=group_norm if version == "v2" else None
+        )
+        self.classification_head.conv = self.classification_head.conv[:convs]
+        self.regression_head = _BoxHead(channels, anchors, version=version, convs=convs, loss=loss)
+
     def compute_loss(
         self,
         targets: list[dict[str, Tensor]],
@@ -182,37 +182,13 @@ class _Head(RetinaNetHead):
         return {name: reduce(torch.add, parts) / len(targets) for name, parts in losses.items()}
 
 
-def _build_head(
-    channels: int,
-    anchors: int,
-    n_findings: int,
-    *,
-    version: _HeadVersion = "v1",
-    convs: int = 4,
-    box_loss: _BoxLoss = "auto",
-) -> RetinaNetHead:
-    """Both heads of a RetinaNet: the pyramid to ``cls_logits`` and ``bbox_regression``."""
-    if version not in ("v1", "v2"):
-        raise InputError(f"head: expected v1 or v2, but got {version!r}")
-    if not 1 <= convs <= _MAX_CONVS:
-        raise InputError(f"head_convs: expected 1 to {_MAX_CONVS}, but got {convs}")
-    if box_loss not in get_args(_BoxLoss):
-        raise InputError(
-            f"box_loss: expected one of {', '.join(get_args(_BoxLoss))}, but got {box_loss!r}"
-        )
-    classes = n_findings + 1
-    head = _Head(channels, anchors, classes)
-    norm = group_norm if version == "v2" else None
-    head.classification_head = RetinaNetClassificationHead(
-        channels, anchors, classes, norm_layer=norm
-    )
-    head.classification_head.conv = head.classification_head.conv[:convs]
-    head.regression_head = _BoxHead(channels, anchors, version=version, convs=convs, loss=box_loss)
-    return head
-
-
 class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's RetinaNet for store pixels; build it with `build_retinanet`.
+    """torchvision's RetinaNet for store pixels, with a feature pyramid, P3 to P7.
+
+    Head ``v1`` is torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box loss, P6
+    from P5. ``v2`` is its ``retinanet_resnet50_fpn_v2``: group norm in the heads, generalised
+    IoU loss, P6 from C5. `configs.settings.RetinaNetSettings` says what the keys are; each of the
+    `anchor_sizes` is there three times, at 2^0, 2^(1/3) and 2^(2/3).
 
     Source:
         Lin et al. 2017, Focal Loss for Dense Object Detection.
@@ -222,25 +198,29 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
 
     def __init__(
         self,
-        backbone: BackboneWithFPN,
-        head: RetinaNetHead,
-        anchor_generator: AnchorGenerator,
-        preprocess: Preprocess,
-        n_findings: int,
+        start: DetectorStart,
+        *,
+        head: str = "v1",
+        fpn_channels: int = 256,
+        head_convs: int = 4,
+        anchor_sizes: Sequence[float] | None = None,
+        anchor_ratios: Sequence[float] = DEFAULT_RATIOS,
+        box_loss: str = "auto",
     ) -> None:
-        super().__init__(
-            backbone,
-            n_findings + 1,
-            anchor_generator=anchor_generator,
-            head=head,
-            proposal_matcher=_AnchorMatcher(0.5, 0.4, allow_low_quality_matches=True),
-            # The parent compares with `>`; here a score of exactly 0.001 counts.
-            score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
-            nms_thresh=NMS_IOU,
-            detections_per_img=_LEVELS * CANDIDATES_PER_LEVEL * n_findings,
-            topk_candidates=CANDIDATES_PER_LEVEL * n_findings,
+        pyramid = start.pyramid(fpn_channels, p6_from_c5=head == "v2")
+        if anchor_sizes is None:
+            anchor_sizes = default_anchor_sizes(start.preprocess.size)
+        anchors = build_anchors(anchor_sizes, anchor_ratios)
+        n_anchors, n_classes = anchors.num_anchors_per_location()[0], start.n_findings + 1
+        heads = _Head(
+            fpn_channels, n_anchors, n_classes, version=head, convs=head_convs, loss=box_loss
         )
-        self.prepare(preprocess, n_findings)
+        matcher = _AnchorMatcher(0.5, 0.4, allow_low_quality_matches=True)
+        super().__init__(
+            pyramid, n_classes, anchor_generator=anchors, head=heads, proposal_matcher=matcher
+        )
+        self.coco_without_epsilon = head == "v1"
+        self.resolved = {"anchor_sizes": list(anchor_sizes), "anchor_ratios": list(anchor_ratios)}
 
     def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The head's own, without background."""
@@ -251,99 +231,13 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             return self.compute_loss(targets, passed.outputs, passed.anchors)
 
-
-def build_retinanet(
-    *,
-    backbone: str = "resnet50",
-    head: _HeadVersion = "v1",
-    norm: Norm = "group",
-    fpn_channels: int = 256,
-    head_convs: int = 4,
-    n_findings: int = 1,
-    image_size: int = 512,
-    anchor_sizes: Sequence[float] | None = None,
-    anchor_ratios: Sequence[float] = DEFAULT_RATIOS,
-    weights: Literal["imagenet", "coco"] | None = None,
-    mean: float | None = None,
-    std: float | None = None,
-    box_loss: _BoxLoss = "auto",
-) -> LesionRetinaNet:
-    """Build a RetinaNet with a feature pyramid, P3 to P7.
-
-    Head ``v1`` is torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box loss, P6
-    from P5. ``v2`` is its ``retinanet_resnet50_fpn_v2``: group norm in the heads, generalised
-    IoU loss, P6 from C5.
-
-    Args:
-        backbone: A detector's backbone in `networks.registry`, such as ``resnet50``.
-        head: ``v1`` or ``v2``.
-        norm: Backbone's normalisation: ``frozen`` batch norm for pretrained weights, ``group``
-            (or live ``batch``) for random ones.
-        fpn_channels: Channels of every pyramid level; a multiple of 8 for ``v2``.
-        head_convs: Hidden convolutions in each head, 1 to 4.
-        n_findings: Findings to tell apart; label k is the k-th, 0 is background.
-        image_size: Side of the pixel store's images, px.
-        anchor_sizes: Side of the smallest anchor on each of P3 to P7, store px; each level has
-            it three times, at 2^0, 2^(1/3) and 2^(2/3). None scales torchvision's (32 to 512 px)
-            to the image; see `detection.retinanet.default_anchor_sizes`.
-        anchor_ratios: Height over width.
-        weights: None, ``imagenet`` (backbone) or ``coco`` (everything but the class layer);
-            downloaded on first use, or from an installed package. Weights from a file or a run
-            are loaded into the built model, see `detection.weights`.
-        mean: Mean of the pixels, in [0, 1]; None for what the backbone's published weights want,
-            mostly ImageNet's averaged over colours.
-        std: Standard deviation of the pixels, likewise.
-        box_loss: ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``; ``auto`` is the head
-            version's own.
-
-    Returns:
-        The model in training mode. It reads uint8 (B, 1, S, S).
-
-    Raises:
-        InputError: An argument is outside its range, or the weights cannot be had.
-
-    Source:
-        Lin et al. 2017, Focal Loss for Dense Object Detection.
-
-    Example:
-        >>> model = build_retinanet(
-        ...     backbone="resnet18", norm="group", fpn_channels=16, head_convs=1, image_size=64
-        ... ).eval()
-        >>> with torch.inference_mode():
-        ...     found = model(torch.zeros(1, 1, 64, 64, dtype=torch.uint8))
-        >>> sorted(found[0])
-        ['boxes', 'finite', 'labels', 'scores']
-    """
-    if weights not in (None, "imagenet", "coco"):
-        raise InputError(f"weights: expected none, imagenet or coco, but got {weights!r}")
-    own = (backbone, fpn_channels, head_convs, len(anchor_ratios))
-    if weights == "coco" and own != ("resnet50", 256, 4, 3):
-        raise InputError(
-            "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
-            "anchor_ratios"
-        )
-    of_body = None if weights == "coco" else weights
-    body, preprocess = build_start(backbone, norm, of_body, image_size, mean, std)
-    pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=head == "v2")
-    sizes = default_anchor_sizes(image_size) if anchor_sizes is None else tuple(anchor_sizes)
-    anchors = build_anchors(sizes, anchor_ratios)
-    model = LesionRetinaNet(
-        pyramid,
-        _build_head(
-            fpn_channels,
-            anchors.num_anchors_per_location()[0],
-            n_findings,
-            version=head,
-            convs=head_convs,
-            box_loss=box_loss,
-        ),
-        anchors,
-        preprocess,
-        n_findings,
-    )
-    model.coco_without_epsilon = head == "v1"
-    if weights == "coco":
-        model.architecture = {"name": "retinanet", "arguments": {"backbone": backbone}}
-        start_from(model, Checkpoint("weights coco", fetch_coco(head)))
-    model.resolved = {"anchor_sizes": list(sizes)}
-    return model
+    def fetch_coco(self) -> dict[str, Tensor]:
+        """Of torchvision's model with the same head."""
+        keys = self.architecture["arguments"]
+        own = [keys[key] for key in ("backbone", "fpn_channels", "head_convs")]
+        if [*own, len(keys["anchor_ratios"])] != ["resnet50", 256, 4, 3]:
+            raise InputError(
+                "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
+                "anchor_ratios"
+            )
+        return fetch_coco(keys["head"])

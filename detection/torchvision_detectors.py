@@ -1,8 +1,7 @@
 """FCOS, SSDLite and Faster R-CNN on store pixels, with torchvision's layers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,6 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.fcos import (
     FCOSClassificationHead,
@@ -23,12 +21,10 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from data_prep.store.preprocess import Preprocess
-from detection.backbone import Norm, build_pyramid, group_norm
-from detection.dense import DenseDetector, HeadPass, TorchvisionDetector, suppressed
+from detection.backbone import DetectorStart, group_norm
+from detection.dense import DenseDetector, HeadPass, image_list, suppressed
 from detection.detector import Detections, Detector, Targets
 from detection.retinanet import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
-from detection.weights import build_start
 
 _MOST_CERTAIN = -1e-6  # of the logarithm of a probability, whose logit is then finite
 
@@ -60,19 +56,10 @@ def _mean_losses(
 # ---------------------------------------------------------------------- FCOS
 
 
-class _FCOSHead(FCOSHead):
-    """torchvision's, less deep, and with our group norm."""
+class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
+    """torchvision's FCOS with a feature pyramid, P3 to P7: one box for each place, no anchors.
 
-    def __init__(self, channels: int, n_classes: int, convs: int) -> None:
-        super().__init__(channels, 1, n_classes, num_convs=0)
-        self.classification_head = FCOSClassificationHead(
-            channels, 1, n_classes, convs, norm_layer=group_norm
-        )
-        self.regression_head = FCOSRegressionHead(channels, 1, convs, norm_layer=group_norm)
-
-
-class _LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's FCOS for store pixels; build it with `build_fcos`.
+    `configs.settings.FCOSSettings` says what the keys are; its norm is our group norm.
 
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
@@ -81,10 +68,17 @@ class _LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Dete
     class_layers = ("cls_logits",)
 
     def __init__(
-        self, backbone: BackboneWithFPN, head: FCOSHead, preprocess: Preprocess, n_findings: int
+        self, start: DetectorStart, *, fpn_channels: int = 256, head_convs: int = 4
     ) -> None:
-        super().__init__(backbone, n_findings + 1, head=head)
-        self.prepare(preprocess, n_findings)
+        pyramid, n_classes = start.pyramid(fpn_channels), start.n_findings + 1
+        head = FCOSHead(fpn_channels, 1, n_classes, num_convs=0)
+        head.classification_head = FCOSClassificationHead(
+            fpn_channels, 1, n_classes, head_convs, norm_layer=group_norm
+        )
+        head.regression_head = FCOSRegressionHead(
+            fpn_channels, 1, head_convs, norm_layer=group_norm
+        )
+        super().__init__(pyramid, n_classes, head=head)
 
     def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Of the geometric mean of class and centredness, and of boxes about their places."""
@@ -102,29 +96,6 @@ class _LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Dete
             passed,
             targets,
         )
-
-
-def build_fcos(
-    *,
-    backbone: str = "resnet50",
-    norm: Norm = "group",
-    fpn_channels: int = 256,
-    head_convs: int = 4,
-    n_findings: int = 1,
-    image_size: int = 512,
-    weights: Literal["imagenet"] | None = None,
-    mean: float | None = None,
-    std: float | None = None,
-) -> DenseDetector:
-    """Build an FCOS with a feature pyramid, P3 to P7: one box for each place, without anchors.
-
-    Source:
-        Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
-    """
-    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
-    pyramid = build_pyramid(backbone, body, fpn_channels)
-    head = _FCOSHead(fpn_channels, n_findings + 1, head_convs)
-    return _LesionFCOS(pyramid, head, preprocess, n_findings)
 
 
 # ---------------------------------------------------------------------- SSDLite
@@ -149,11 +120,9 @@ class _SmallMapNorm(nn.BatchNorm2d):
 class _SSDLiteMaps(nn.Module):
     """A body's maps at strides of 16 and 32, and four more, each half of the one before."""
 
-    def __init__(self, name: str, body: nn.Module, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(self, start: DetectorStart, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        pyramid: Any = build_pyramid(name, body, 8, strides=(16, 32))
-        self.body = pyramid.body
-        widths = [block[0].in_channels for block in pyramid.fpn.inner_blocks]
+        self.body, widths = start.maps(16, 32)
         self.channels = [*widths, 512, 256, 256, 128]
         pairs = zip(self.channels[1:], self.channels[2:], strict=False)
         self.extra = nn.ModuleList(_extra_block(wide, narrow, norm) for wide, narrow in pairs)
@@ -167,8 +136,8 @@ class _SSDLiteMaps(nn.Module):
         return {str(level): found for level, found in enumerate(maps)}
 
 
-class _LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's SSDLite for store pixels; build it with `build_ssdlite`.
+class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
+    """torchvision's SSDLite: default boxes of six maps, from a fifth of the image up.
 
     torchvision learns nothing from an image without boxes; here its three worst mistakes count, as
     many as for one anchor with a box.
@@ -178,15 +147,14 @@ class _LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is De
     """
 
     class_layers = ("head.classification_head",)
-    backbone: _SSDLiteMaps
 
-    def __init__(
-        self, backbone: _SSDLiteMaps, head: SSDLiteHead, preprocess: Preprocess, n_findings: int
-    ) -> None:
-        size = (preprocess.size, preprocess.size)
+    def __init__(self, start: DetectorStart) -> None:
+        norm = group_norm if start.norm == "group" else _SmallMapNorm
+        maps, n_classes = _SSDLiteMaps(start, norm), start.n_findings + 1
+        size = (start.preprocess.size, start.preprocess.size)
+        head = SSDLiteHead(maps.channels, [6] * _SSD_LEVELS, n_classes, norm)
         anchors = DefaultBoxGenerator([[2, 3]] * _SSD_LEVELS, min_ratio=0.2, max_ratio=0.95)
-        super().__init__(backbone, anchors, size, n_findings + 1, head=head)
-        self.prepare(preprocess, n_findings)
+        super().__init__(maps, anchors, size, n_classes, head=head)
 
     def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Of each finding against all other classes together, and offsets without their scale."""
@@ -211,28 +179,6 @@ class _LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is De
         return _mean_losses(of_image, passed, targets)
 
 
-def build_ssdlite(
-    *,
-    backbone: str = "mobilenet_v3_large",
-    norm: Norm = "group",
-    n_findings: int = 1,
-    image_size: int = 320,
-    weights: Literal["imagenet"] | None = None,
-    mean: float | None = None,
-    std: float | None = None,
-) -> DenseDetector:
-    """Build an SSDLite: default boxes of six maps, from a fifth of the image up.
-
-    Source:
-        Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
-    """
-    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
-    norm_layer = group_norm if norm == "group" else _SmallMapNorm
-    maps = _SSDLiteMaps(backbone, body, norm_layer)
-    head = SSDLiteHead(maps.channels, [6] * _SSD_LEVELS, n_findings + 1, norm_layer)
-    return _LesionSSDLite(maps, head, preprocess, n_findings)
-
-
 # ---------------------------------------------------------------------- Faster R-CNN
 
 
@@ -246,10 +192,12 @@ class _Proposed(NamedTuple):
     proposals: list[Tensor]  # per image (P, 4) xyxy, store px
 
 
-class _LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
-    """torchvision's Faster R-CNN for store pixels; build it with `build_faster_rcnn`.
+class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward is Detector's
+    """torchvision's Faster R-CNN with a feature pyramid, P2 to P6.
 
-    Losses are means over the images, also of what each image samples.
+    Losses are means over the images, also of what each image samples. Anchors, and the level that a
+    proposal is read from, are torchvision's at 512 px and the same share of other images;
+    `anchor_sizes` are the only sizes of each level (`configs.settings.FasterRCNNSettings`).
 
     Source:
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
@@ -261,15 +209,34 @@ class _LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
     roi_heads: Any
 
     def __init__(
-        self, backbone: BackboneWithFPN, preprocess: Preprocess, n_findings: int, **parts: Any
+        self,
+        start: DetectorStart,
+        *,
+        fpn_channels: int = 256,
+        box_channels: int = 1024,
+        anchor_sizes: Sequence[float] | None = None,
+        anchor_ratios: Sequence[float] = DEFAULT_RATIOS,
     ) -> None:
-        super().__init__(backbone, **parts)
-        self.prepare(preprocess, n_findings)
+        pyramid = start.pyramid(fpn_channels, strides=(4, 8, 16, 32), pooled_top=True)
+        size = start.preprocess.size
+        if anchor_sizes is None:
+            anchor_sizes = default_anchor_sizes(size, 4)
+        pool = MultiScaleRoIAlign(
+            ["0", "1", "2", "3"], 7, sampling_ratio=2, canonical_scale=round(224 * size / 512)
+        )
+        super().__init__(
+            pyramid,
+            rpn_anchor_generator=build_anchors(anchor_sizes, anchor_ratios, steps=1),
+            box_roi_pool=pool,
+            box_head=TwoMLPHead(fpn_channels * 7**2, box_channels),
+            box_predictor=FastRCNNPredictor(box_channels, start.n_findings + 1),
+        )
+        self.resolved = {"anchor_sizes": list(anchor_sizes), "anchor_ratios": list(anchor_ratios)}
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Proposed:
         """The proposals have no gradient, as in torchvision."""
         pixels = self.pixels(images)
-        batch = self.image_list(pixels)
+        batch = image_list(pixels)
         maps = self.backbone(pixels)
         outputs = self.rpn.head(list(maps.values()))
         with torch.autocast(pixels.device.type, enabled=False):
@@ -300,8 +267,11 @@ class _LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
     def losses(self, passed: _Proposed, targets: Targets) -> dict[str, Tensor]:
         """Torchvision's of each image; in evaluation mode always the same samples."""
         device = passed.objectness.device
-        draws = nullcontext() if self.training else _fixed_draws(device)
-        with draws, torch.autocast(device.type, enabled=False):
+        devices = [] if device.type == "cpu" else [device]
+        same_samples = torch.random.fork_rng(devices, enabled=not self.training)
+        with same_samples, torch.autocast(device.type, enabled=False):
+            if not self.training:
+                torch.manual_seed(0)
             labels, boxes = self.rpn.assign_targets_to_anchors(passed.anchors, targets)
             wanted = self.rpn.box_coder.encode(boxes, passed.anchors)
             of_anchors = [
@@ -337,52 +307,3 @@ class _LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
         labels = torch.arange(self.n_findings, device=finite.device).expand_as(scores)
         each = (boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1))
         return suppressed(*each, finite, self.n_findings, self.preprocess.size)
-
-
-@contextmanager
-def _fixed_draws(device: torch.device) -> Iterator[None]:
-    """Draw the same every time, and leave the global generators as they are."""
-    with torch.random.fork_rng([] if device.type == "cpu" else [device]):
-        torch.manual_seed(0)
-        yield
-
-
-def build_faster_rcnn(
-    *,
-    backbone: str = "resnet50",
-    norm: Norm = "group",
-    fpn_channels: int = 256,
-    box_channels: int = 1024,
-    n_findings: int = 1,
-    image_size: int = 512,
-    anchor_sizes: Sequence[float] | None = None,
-    anchor_ratios: Sequence[float] = DEFAULT_RATIOS,
-    weights: Literal["imagenet"] | None = None,
-    mean: float | None = None,
-    std: float | None = None,
-) -> Detector:
-    """Build a Faster R-CNN with a feature pyramid, P2 to P6.
-
-    Anchors, and the level that a proposal is read from, are torchvision's at 512 px and the same
-    share of other images; `anchor_sizes` are the only sizes of each level.
-
-    Source:
-        Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
-    """
-    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
-    pyramid = build_pyramid(backbone, body, fpn_channels, strides=(4, 8, 16, 32), pooled_top=True)
-    sizes = default_anchor_sizes(image_size, 4) if anchor_sizes is None else tuple(anchor_sizes)
-    pool = MultiScaleRoIAlign(
-        ["0", "1", "2", "3"], 7, sampling_ratio=2, canonical_scale=round(224 * image_size / 512)
-    )
-    model = _LesionFasterRCNN(
-        pyramid,
-        preprocess,
-        n_findings,
-        rpn_anchor_generator=build_anchors(sizes, anchor_ratios, steps=1),
-        box_roi_pool=pool,
-        box_head=TwoMLPHead(fpn_channels * 7**2, box_channels),
-        box_predictor=FastRCNNPredictor(box_channels, n_findings + 1),
-    )
-    model.resolved = {"anchor_sizes": list(sizes)}
-    return model

@@ -9,8 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
-from detection.backbone import build_body
 from detection.detector import Detector
 from networks.checkpoints import (
     STEP_COUNTER,
@@ -22,13 +20,12 @@ from networks.checkpoints import (
     match_names,
     require_finite,
 )
-from networks.published import fetch_imagenet, find_network, guess_architecture
+from networks.published import guess_architecture
 from networks.registry import network_names
 
 _STATISTICS = ("running_mean", "running_var")
 _BATCH_NORM_EPS = 1e-5
 _COCO_CLASSES = 91  # outputs of torchvision's COCO models, one of them background
-_MIN_IMAGE = 32  # px: C5 is then one pixel
 # What two runs of one architecture may differ in, and have tensors of the same shapes.
 _FREE = {"n_findings", "image_size", "mean", "std", "norm", "anchor_sizes", "box_loss"}
 
@@ -55,13 +52,13 @@ def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[s
     rename = detector_keys(checkpoint.state)
     places = match_names(checkpoint.state, rename, source=source)
     given = {key: checkpoint.state[place] for key, place in places.items()}
-    prefix = next(name for name, module in model.named_modules() if module is model.body)
-    features = {key.removeprefix(f"{prefix}."): value for key, value in given.items()}
+    prefix = f"{model.body_place}."
+    features = {key.removeprefix(prefix): value for key, value in given.items()}
     body = _fit_body(model.body, Checkpoint(source, features), backbone)
     own = {
         key: value
         for key, value in model.state_dict().items()
-        if not key.startswith(f"{prefix}.") and not key.endswith(STEP_COUNTER)
+        if not key.startswith(prefix) and not key.endswith(STEP_COUNTER)
     }
     if not _same_architecture(model, checkpoint, own, given):
         model.body.load_state_dict(body, strict=False)
@@ -82,7 +79,7 @@ def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[s
         given = {key: value for key, value in given.items() if key not in classes}
     if new := [key for key in own if key not in given and key not in classes]:
         notes.append(f"{len(new)} tensors that it lacks start anew, first {new[0]}")
-    if left := [key for key in given if key not in own and not key.startswith(f"{prefix}.")]:
+    if left := [key for key in given if key not in own and not key.startswith(prefix)]:
         notes.append(f"{len(left)} tensors have no place in this model, first {left[0]}")
     kept = {key: value for key, value in given.items() if key in own}
     for key, value in kept.items():
@@ -114,14 +111,14 @@ def _require_size(
     bad += [k for k in own if k not in given and k.split(".")[0] in parts]
     if not bad:
         return
-    pairs = {
-        key: (checkpoint.arguments[key], value)
+    was = checkpoint.arguments
+    differing = {
+        key: f"{key} {was[key]} instead of {value}"
         for key, value in model.architecture["arguments"].items()
-        if key in checkpoint.arguments.keys() - _FREE
+        if key in was.keys() - _FREE and was[key] != value
     }
-    differing = {key: pair for key, pair in pairs.items() if _plain(pair[0]) != _plain(pair[1])}
     if differing:
-        sizes = ", ".join(f"{key} {was} instead of {is_}" for key, (was, is_) in differing.items())
+        sizes = ", ".join(differing.values())
         keys = " and ".join(f"model.{key}" for key in differing)
         raise InputError(
             f"{checkpoint.source}: a detector of another size: {sizes}; set {keys} as it was"
@@ -132,46 +129,14 @@ def _require_size(
     )
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def build_start(
-    backbone: str,
-    norm: str,
-    weights: str | None,
-    image_size: int,
-    mean: float | None,
-    std: float | None,
-) -> tuple[nn.Module, Preprocess]:
-    """The body that a detector starts with, random or ImageNet's, and the pixels it looks at.
-
-    `mean` and `std` are None for what the body's published weights want.
-    """
-    if weights not in (None, "imagenet"):
-        raise InputError(f"weights: expected none, imagenet, a file or a run, but got {weights!r}")
-    if image_size < _MIN_IMAGE:
-        raise InputError(f"image_size: expected at least {_MIN_IMAGE} px, but got {image_size}")
-    if weights and norm == "group":
-        raise InputError(
-            f"weights {weights}: were made with batch norm; set norm to frozen or batch, not group"
-        )
-    body = build_body(backbone, norm)
-    if weights == "imagenet":
-        _load_body(body, Checkpoint("weights imagenet", fetch_imagenet(backbone)), backbone)
-    network = find_network(backbone, "detector")
-    mean = network.mean if mean is None else mean
-    return body, Preprocess(image_size, mean, network.std if std is None else std)
-
-
-def _load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
+def load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Load a body's weights from a checkpoint of any network that has this body."""
     body.load_state_dict(_fit_body(body, checkpoint, name), strict=False)
 
 
 def _fit_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
-    given = {k: v for k, v in checkpoint.shapes.items() if not k.endswith(STEP_COUNTER)}
-    return fit_layers(body, checkpoint, describe=partial(_body_problem, given=given, name=name))
+    describe = partial(_body_problem, given=checkpoint.shapes, name=name)
+    return fit_layers(body, checkpoint, describe=describe)
 
 
 def _body_problem(found: Shapes, wanted: Shapes, *, given: Shapes, name: str) -> str:
@@ -189,5 +154,6 @@ def _body_problem(found: Shapes, wanted: Shapes, *, given: Shapes, name: str) ->
     )
 
 
-def _without_statistics(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+def _without_statistics(shapes: Shapes) -> Shapes:
+    """Without what batch norm alone keeps."""
     return {key: shape for key, shape in shapes.items() if not key.endswith(_STATISTICS)}

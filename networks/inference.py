@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -16,14 +16,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 
 
-class _Sample(Protocol):
-    @property
-    def pixels(self) -> np.ndarray:
-        """uint8 (S, S), store pixels."""
-
-
-def stack_pixels(samples: Sequence[_Sample]) -> Tensor:
-    """The images of a batch, uint8 (B, 1, S, S); it owns its memory."""
+def stack_pixels(samples: Sequence[Any]) -> Tensor:
+    """The images of a batch, uint8 (B, 1, S, S), of samples' `pixels` (S, S); owns its memory."""
     return torch.from_numpy(np.stack([sample.pixels for sample in samples])).unsqueeze(1)
 
 

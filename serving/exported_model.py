@@ -24,7 +24,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Part, named_rows
 from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
 from data_prep.work.pool import processor_name, read_ahead
-from detection.frames import boxes_frames, decode_boxes, sizes_by_image
+from detection.frames import boxes_frames, decode_boxes
 from evaluation.statistics.calibration import sigmoid
 from serving.export_spec import (
     ANCHORS_FILE,
@@ -375,7 +375,7 @@ class ExportedModel:
         ]
         many = len(groups) > 1 if many is None else many
         session = self.streaming(batch_size) if many else self.session
-        by_image = sizes_by_image(sizes)
+        by_image = sizes.set_index("image_id")
         outputs = session.stream(read_ahead(_read(source, groups)))
         for group, output in zip(groups, outputs, strict=True):
             yield self._part(group, output, source.placement, by_image)

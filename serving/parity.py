@@ -314,15 +314,13 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Meas
         "images without a detection": least - 1.0 - float(logits.max()),
         "images at every limit": least - float(np.quantile(logits.numpy(), _LEAST_PASSING)),
     }
+    none = Boxes.joined([])
     measures: list[_Measure] = []
     for case, shift in shifts.items():
         found = model.model.decode_together(logits + shift, offsets, heads)
-        names = ("boxes", "scores", "labels")
-        first = [Boxes(*(image[name].numpy() for name in names)) for image in found]
         decoded = exported.decode(outputs | {"logits": outputs["logits"] + np.float32(shift)})
-        none = Boxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0))
-        second = [none if boxes is None else boxes for boxes in decoded]
-        measures += _same_boxes(case, zip(first, second, strict=True))
+        pairs = zip(found, decoded, strict=True)
+        measures += _same_boxes(case, ((one or none, other or none) for one, other in pairs))
     return measures
 
 

@@ -30,8 +30,8 @@ from data_prep.store.preprocess import Preprocess
 from data_prep.work.pool import read_ahead
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
-from detection.detector import Detector, predict_boxes
-from detection.frames import MAX_PER_FINDING, MIN_SCORE
+from detection.detector import Detections, Detector, predict_boxes
+from detection.frames import best_boxes
 from detection.model import build_detector
 from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion
 from serving.export_spec import digest_files, require_names
@@ -275,43 +275,31 @@ class MultiViewDetector(nn.Module):
         super().__init__()
         self.model, self.views, self.n_findings = model, tuple(views), model.n_findings
 
-    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Detections in store px, as `Detector` gives them in evaluation mode."""
-        size = images.shape[-1]
-        n_images, parts = len(images), []
-        finite = torch.ones(n_images, dtype=torch.bool)
+    def forward(self, images: Tensor) -> Detections:
+        """As `Detector` gives them in evaluation mode; None where a view's output is not finite."""
+        size, failed = images.shape[-1], set()
+        parts: list[Boxes] = []
+        views: list[int] = []  # of each box
         for number, view in enumerate(self.views):
             with _with_size(self.model, view.canvas(size)):
                 detections = self.model(_render_view(images, view))
-            for image, of_image in enumerate(detections):
-                finite[image] &= bool(of_image["finite"])
-                boxes = view.boxes_back(of_image["boxes"].float().numpy(), size)
-                group = image * (self.n_findings + 1) + of_image["labels"].numpy()
-                scores = of_image["scores"].double().numpy()
-                parts.append((boxes, scores, group, np.full(len(boxes), number)))
-        corners, scores, groups, models = (
-            np.concatenate(part) for part in zip(*parts, strict=True)
-        )
-        shown = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+            for image, boxes in enumerate(detections):
+                if boxes is None:
+                    failed.add(image)
+                    continue
+                groups = image * (self.n_findings + 1) + boxes.labels
+                parts.append(Boxes(view.boxes_back(boxes.corners, size), boxes.scores, groups))
+                views += [number] * len(boxes)
+        every = Boxes.joined(parts)
+        shown = (every.corners[:, 2:] > every.corners[:, :2]).all(axis=1)
         fused = best_box_fusion(
-            Boxes(corners, scores, groups)[shown],
-            models=models[shown],
+            every[shown],
+            models=np.asarray(views, np.int64)[shown],
             weights=[1.0] * len(self.views),
         )
-        return [self._of_image(image, fused, finite[image]) for image in range(n_images)]
-
-    def _of_image(self, image: int, boxes: Boxes, ok: Tensor) -> dict[str, Tensor]:
-        first = image * (self.n_findings + 1)
-        rows = []
-        for group in range(first + 1, first + self.n_findings + 1):
-            start, stop = np.searchsorted(boxes.labels, [group, group + 1])  # by falling score
-            sure = boxes.scores[start:stop] >= MIN_SCORE
-            rows.append(np.arange(start, stop)[sure][:MAX_PER_FINDING])
-        kept = boxes[np.concatenate(rows)]
-        kept = kept[np.argsort(-kept.scores, kind="stable")]
-        return {
-            "boxes": torch.from_numpy(kept.corners),
-            "scores": torch.from_numpy(kept.scores),
-            "labels": torch.from_numpy(kept.labels - first),
-            "finite": ok,
-        }
+        owners, labels = np.divmod(fused.labels, self.n_findings + 1)
+        fused = replace(fused, labels=labels)
+        return [
+            None if image in failed else best_boxes(fused[owners == image])
+            for image in range(len(images))
+        ]

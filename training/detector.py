@@ -14,7 +14,7 @@ from torch import Tensor
 from configs.settings import DetectorConfig
 from data_prep.augment.augment import Augmentation
 from data_prep.augment.mosaic import DroppedBoxes
-from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.boxes import Boxes
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import PixelStore
 from detection.dataset import LesionBatch, LesionDataset, collate
@@ -35,8 +35,8 @@ class _Seen(NamedTuple):
     """What one validation batch gave, in store px: enough for the metrics."""
 
     image_ids: list[str]  # its images
-    found: pd.DataFrame  # ``image_id, label, x1, y1, x2, y2, score``
-    true: pd.DataFrame  # ``image_id, label, x1, y1, x2, y2``
+    found: pd.DataFrame  # ``image_id, finding, x1, y1, x2, y2, score``; findings by number
+    true: pd.DataFrame  # likewise, all of score 1
 
 
 class DetectorTask(TrainingTask):
@@ -113,10 +113,9 @@ class DetectorTask(TrainingTask):
 
 def _validate(model: Detector, batch: LesionBatch) -> tuple[dict[str, Tensor], _Seen]:
     """Losses and boxes of a validation batch."""
-    losses, detections = validation_losses(model, batch)
-    found = [{k: v.float().numpy() for k, v in image.items()} for image in detections]
+    losses, found = validation_losses(model, batch)
     true = [
-        {"boxes": boxes.numpy(), "labels": labels.numpy()}
+        Boxes(boxes.numpy(), np.ones(len(boxes)), labels.numpy())
         for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
     ]
     return losses, _Seen(
@@ -130,8 +129,10 @@ def _detection_metrics(seen: list[_Seen]) -> dict[str, float]:
     found = pd.concat([batch.found for batch in seen], ignore_index=True)
     true = pd.concat([batch.true for batch in seen], ignore_index=True)
     by_finding = [
-        average_precision(found[found["label"] == label], true[true["label"] == label], image_ids)
-        for label in sorted(true["label"].unique())
+        average_precision(
+            found[found["finding"] == label], true[true["finding"] == label], image_ids
+        )
+        for label in sorted(true["finding"].unique())
     ]
     best = found.groupby("image_id")["score"].max().reindex(image_ids, fill_value=0.0)
     area = auroc(image_ids.isin(true["image_id"]), best.to_numpy())
@@ -142,15 +143,11 @@ def _detection_metrics(seen: list[_Seen]) -> dict[str, float]:
     }
 
 
-def _frame(image_ids: list[str], images: list[dict[str, Any]]) -> pd.DataFrame:
-    """Boxes of several images as one frame, store px."""
-    counts = [len(image["labels"]) for image in images]
-    frame = pd.DataFrame(np.concatenate([image["boxes"] for image in images]), columns=EDGES)
-    frame.insert(0, "image_id", np.repeat(np.asarray(image_ids, object), counts))
-    frame.insert(1, "label", np.concatenate([image["labels"] for image in images]).astype(int))
-    if images and "scores" in images[0]:
-        frame["score"] = np.concatenate([image["scores"] for image in images])
-    return frame
+def _frame(image_ids: Sequence[str], images: Sequence[Boxes | None]) -> pd.DataFrame:
+    """Boxes of several images as one frame, store px; `None` has none."""
+    boxes = Boxes.joined([each for each in images if each is not None])
+    owners = np.repeat(np.asarray(image_ids, object), [len(each or ()) for each in images])
+    return boxes.to_table(owners, boxes.labels)
 
 
 class _EpochSums(Callback):

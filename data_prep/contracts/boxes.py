@@ -6,6 +6,7 @@ Corners are ``xyxy`` with continuous edges. Between steps boxes are rows of a ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,16 @@ class Boxes:
 
     def __getitem__(self, rows: Any) -> Boxes:
         return Boxes(self.corners[rows], self.scores[rows], self.labels[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Boxes]) -> Boxes:
+        """The boxes of several records, in order, in float64."""
+        corners, scores, labels = [np.zeros((0, 4))], [np.zeros(0)], [np.zeros(0, np.int64)]
+        for part in parts:
+            corners.append(part.corners)
+            scores.append(part.scores)
+            labels.append(part.labels)
+        return cls(np.concatenate(corners), np.concatenate(scores), np.concatenate(labels))
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, labels: np.ndarray) -> Boxes:

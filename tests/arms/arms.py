@@ -19,6 +19,7 @@ from classification.loss import training_losses as classifier_losses
 from classification.loss import validation_losses as validate_classifier
 from classification.model import build_classifier
 from configs.load import parse_config
+from data_prep.contracts.boxes import Boxes
 from detection.dataset import LesionBatch
 from detection.detector import training_losses as detector_losses
 from detection.detector import validation_losses as validate_detector
@@ -87,14 +88,19 @@ class Arm:
         return how(model, batch)  # type: ignore[operator]
 
     def answers(self, model: Any, images: Tensor) -> list[dict[str, Tensor]]:
-        """Boxes and scores, or score and map, of each image."""
+        """Boxes and scores, or score and map, of each image; nothing where it is not finite."""
         model.eval()
         if self.kind == "detector":
             with torch.no_grad():
-                return list(model(images))
+                return [_tensors(boxes) for boxes in model(images)]
         found = saliency_maps(model, images)
         rows = zip(found.logits.sigmoid().cpu(), found.maps.cpu(), strict=True)
         return [{"scores": score, "maps": maps} for score, maps in rows]
+
+
+def _tensors(boxes: Boxes | None) -> dict[str, Tensor]:
+    fields = {} if boxes is None else vars(boxes)
+    return {name: torch.from_numpy(values) for name, values in fields.items()}
 
 
 def _toml(value: Any) -> str:

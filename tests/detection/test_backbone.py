@@ -8,13 +8,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
-from detection.backbone import (
-    _NORMS,
-    _body_layers,
-    build_body,
-    build_pyramid,
-    group_norm,
-)
+from data_prep.store.preprocess import Preprocess
+from detection.backbone import _NORMS, DetectorStart, _body_layers, build_body, group_norm
 from detection.dataset import LesionBatch
 from detection.detector import training_losses
 from detection.model import build_detector
@@ -176,22 +171,26 @@ def test_what_a_pyramid_cannot_stand_on_is_refused_in_one_line(name, norm, says)
         build_detector("retinanet", backbone=name, norm=norm, fpn_channels=16, image_size=SIZE)
 
 
+def start_on(name: str) -> DetectorStart:
+    """A random body with batch norm."""
+    return DetectorStart(name, "batch", build_body(name, "batch"), Preprocess(SIZE, 0.5, 0.2), 1)
+
+
 @pytest.mark.parametrize("name", ["densenet121", "resnet18", "timm:resnet10t"])
 def test_a_pyramid_may_begin_at_another_stride_and_end_pooled(name):
-    body = build_body(name, "batch")
-    pyramid = build_pyramid(name, body, 8, strides=(4, 8, 16, 32), pooled_top=True).eval()
+    pyramid = start_on(name).pyramid(8, strides=(4, 8, 16, 32), pooled_top=True).eval()
     with torch.no_grad():
         levels = pyramid(torch.rand(1, 3, 64, 64)).values()
     assert [level.shape[-1] for level in levels] == [16, 8, 4, 2, 1]
     with pytest.raises(
         InputError, match=f"needs maps of 8, 64 px a cell, and {name} has .*; choose"
     ):
-        build_pyramid(name, build_body(name, "batch"), 8, strides=(8, 64))
+        start_on(name).pyramid(8, strides=(8, 64))
 
 
 def test_densenet_under_a_pyramid_is_torchvisions_densenet():
     network = models.densenet121(weights=None).eval()
-    pyramid = build_pyramid("densenet121", build_body("densenet121", "batch"), 8, p6_from_c5=True)
+    pyramid = start_on("densenet121").pyramid(8, p6_from_c5=True)
     pyramid.body.load_state_dict(network.features.state_dict())  # the names are its own
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -269,7 +268,7 @@ def test_channels_that_make_no_groups_of_eight_are_refused(channels):
 
 def test_pyramid_of_a_resnet_keeps_the_names_that_old_runs_have():
     with torch.device("meta"):
-        ours = build_pyramid("resnet18", build_body("resnet18", "batch"), 16, p6_from_c5=False)
+        ours = start_on("resnet18").pyramid(16)
         body = models.resnet18(weights=None)
     stages = {"layer2": "0", "layer3": "1", "layer4": "2"}
     theirs = BackboneWithFPN(body, stages, [128, 256, 512], 16)

@@ -6,6 +6,7 @@ import pytest
 from data_prep.augment.augment import build_augmentation
 from data_prep.contracts.errors import InputError
 from detection.dataset import LesionDataset, collate
+from detection.detector import checked_targets
 
 
 def test_boxes_return_to_the_original_within_a_thousandth_of_a_pixel(store, boxes, originals):
@@ -66,15 +67,16 @@ def test_no_sample_shares_memory_with_the_store(store, boxes):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("finding", "mass", "finding 'mass', which is not one of opacity"),
-        ("x1", np.nan, "boxes need x1 < x2"),
-        ("x2", 10.0, "boxes need x1 < x2"),
+        ("finding", "mass", "is not a finding of this model"),
+        ("x1", np.nan, "is not finite"),
+        ("x2", 10.0, "needs x1 < x2"),
     ],
 )
 def test_a_bad_box_is_refused_with_its_image(store, boxes, column, value, message):
     boxes.loc[0, column] = value
-    with pytest.raises(InputError, match=f"image 'square' has .*{message}"):
-        LesionDataset(store, store.ids, boxes, ("opacity",))
+    dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
+    with pytest.raises(InputError, match=f"image 'square': box .* {message}"):
+        checked_targets(collate([dataset[row] for row in range(len(dataset))]), 1)
 
 
 def test_the_same_seed_gives_the_same_image_and_no_seed_the_plain_one(store, boxes):

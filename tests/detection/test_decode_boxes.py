@@ -1,7 +1,6 @@
 """Boxes are torchvision's, by numpy and, on a GPU, of a whole batch at once."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +8,11 @@ import torch
 from torch import Tensor
 
 from detection.dense import HeadPass
+from detection.detector import Detections
 from detection.frames import MAX_PER_FINDING, MIN_SCORE, decode_boxes
 from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
+from tests.detection.test_parity import as_torchvision, limit_as_ours
 
 SIZE = 96
 COUNT = 5
@@ -48,7 +49,8 @@ def by_torchvision(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Te
     """The first boxes of each finding that torchvision's own method gives."""
     levels = {n: list(v.split(heads.level_sizes, 1)) for n, v in heads.outputs.items()}
     anchors = [list(a.split(heads.level_sizes)) for a in heads.anchors]
-    found = model.postprocess_detections(levels, anchors, heads.image_sizes)
+    limit_as_ours(model, 2)
+    found = model.postprocess_detections(levels, anchors, [(SIZE, SIZE)] * COUNT)
     limited = []
     for image in found:
         rank = torch.zeros_like(image["labels"])
@@ -59,19 +61,19 @@ def by_torchvision(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Te
     return limited
 
 
-def by_numpy(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Tensor]]:
+def by_numpy(model: LesionRetinaNet, heads: HeadPass) -> Detections:
     return model.detections(heads)
 
 
-def together(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Tensor]]:
+def together(model: LesionRetinaNet, heads: HeadPass) -> Detections:
     """As on a GPU."""
     logits, offsets = heads.outputs["cls_logits"][..., 1:], heads.outputs["bbox_regression"]
     return model.decode_together(logits, offsets, heads)
 
 
-def require_equal(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> None:
+def require_equal(ours: Detections, theirs: Sequence[dict[str, Tensor]]) -> None:
     """The same boxes, each with a partner: rounding may exchange two that score alike."""
-    for one, other in zip(ours, theirs, strict=True):
+    for one, other in zip(map(as_torchvision, ours), theirs, strict=True):
         assert (one["scores"].diff() <= 0).all()
         assert len(one["boxes"]) == len(other["boxes"])
         sides = (
@@ -94,19 +96,18 @@ def test_boxes_are_torchvisions(detector, decode, mean, reason, seed):
     heads = draw_heads(detector, seed, mean=mean)
     found = decode(detector, heads)
     require_equal(found, by_torchvision(detector, heads))
-    most = max(len(image["boxes"]) for image in found)
+    most = max(map(len, found))
     low, high = {"every limit reached": (200, 200), "few candidates": (5, 199), "none": (0, 0)}[
         reason
     ]
     assert low <= most <= high
-    assert all(bool(image["finite"]) for image in found)
 
 
 @pytest.mark.parametrize("mean", [0.0, -7.0])
 def test_equal_scores_keep_the_anchors_order_on_every_device(detector, mean):
     heads = draw_heads(detector, 3, mean=mean, coarse=True)
     assert heads.outputs["cls_logits"].unique().numel() < 2000  # many of some 10,000 are equal
-    require_equal(together(detector, heads), by_numpy(detector, heads))
+    require_equal(together(detector, heads), [*map(as_torchvision, by_numpy(detector, heads))])
 
 
 @pytest.mark.parametrize("decode", [by_numpy, together])
@@ -116,9 +117,8 @@ def test_an_infinite_output_says_so_and_leaves_the_other_images_alone(detector, 
     heads.outputs["cls_logits"][1, 7, 2] = torch.inf
     heads.outputs["bbox_regression"][3, 5, 0] = torch.nan
     found = decode(detector, heads)
-    assert [bool(image["finite"]) for image in found] == [True, False, True, False, True]
-    assert [len(found[1]["boxes"]), len(found[3]["boxes"])] == [0, 0]
-    require_equal(found[::2], expected[::2])
+    assert [image is None for image in found] == [False, True, False, True, False]
+    require_equal(found[::2], [*map(as_torchvision, expected[::2])])
 
 
 @pytest.mark.parametrize("decode", [by_numpy, together])
@@ -127,7 +127,7 @@ def test_a_score_just_at_the_least_is_a_box_and_one_below_is_none(detector, deco
     at = torch.logit(torch.tensor(MIN_SCORE, dtype=torch.float64))
     heads.outputs["cls_logits"][0, 3, 1] = (at + 1e-5).float()
     heads.outputs["cls_logits"][1, 3, 1] = (at - 1e-5).float()
-    assert [len(image["boxes"]) for image in decode(detector, heads)] == [1, 0, 0, 0, 0]
+    assert [len(image) for image in decode(detector, heads)] == [1, 0, 0, 0, 0]
 
 
 def test_suppression_goes_on_until_enough_boxes_are_kept():

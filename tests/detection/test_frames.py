@@ -7,7 +7,7 @@ import pytest
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement
-from detection.frames import boxes_frames, sizes_by_image
+from detection.frames import boxes_frames
 
 FINDINGS = ("opacity", "nodule", "mass")
 PLACES = {
@@ -16,7 +16,7 @@ PLACES = {
     "high": Placement(1.7, 1.69, 9.0, 0.0),
 }
 SIZES = pd.DataFrame(
-    {"image_id": list(PLACES), "width": [128, 173, 27], "height": pd.array([128, 113, 37], "Int64")}
+    {"width": [128, 173, 27], "height": pd.array([128, 113, 37], "Int64")}, index=list(PLACES)
 )
 
 
@@ -34,7 +34,7 @@ def detections(seed: int, count: int, *, finite: bool = True) -> Boxes | None:
 
 def frames(found: dict[str, Boxes | None]) -> tuple[pd.DataFrame, pd.DataFrame]:
     places = PLACES.__getitem__
-    return boxes_frames(list(found), list(found.values()), FINDINGS, places, sizes_by_image(SIZES))
+    return boxes_frames(list(found), list(found.values()), FINDINGS, places, SIZES)
 
 
 @pytest.mark.parametrize("finite", [True, False], ids=["nothing found", "nothing finite"])
@@ -48,7 +48,7 @@ def test_a_batch_without_a_box_is_an_empty_table_of_the_same_types(finite):
 
 
 def test_an_image_of_unknown_size_is_named_but_a_failed_one_needs_none():
-    sizes = sizes_by_image(SIZES.assign(width=pd.array([128, None, 27], "Int64")))
+    sizes = SIZES.assign(width=pd.array([128, None, 27], "Int64"))
     for finite in (True, False):
         found = [detections(0, 2), detections(1, 2, finite=finite)]
         call = ["plain", "wide"], found, FINDINGS, PLACES.__getitem__, sizes

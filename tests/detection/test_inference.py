@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import _validate_table
 from detection.dataset import LesionDataset, collate
@@ -61,14 +62,12 @@ def test_boxes_are_original_pixels_inside_the_image(spread_model, samples, predi
 
 def test_a_known_box_comes_back_in_original_pixels(build_small, samples, predict, boxes):
     model = build_small()
-    truth = {sample.image_id: torch.from_numpy(sample.boxes) for sample in samples}
+    truth = {sample.image_id: sample.boxes for sample in samples}
     ids = iter([sample.image_id for sample in samples])
 
     def detections(_):
         found = truth[next(ids)]
-        ones = torch.ones(len(found))
-        labels = ones.long()
-        return [{"boxes": found, "scores": ones, "labels": labels, "finite": torch.tensor(True)}]
+        return [Boxes(found, np.ones(len(found)), np.ones(len(found), int))]
 
     model.detections = detections
     _, found = predict(model, [[sample] for sample in samples])

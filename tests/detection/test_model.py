@@ -15,10 +15,9 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from configs.settings import RetinaNetSettings
 from data_prep.contracts.errors import InputError
-from detection.backbone import build_body, build_pyramid
 from detection.detector import checked_targets, training_losses, validation_losses
 from detection.model import build_detector
-from detection.retinanet import build_retinanet, default_anchor_sizes
+from detection.retinanet import LesionRetinaNet, default_anchor_sizes
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 COCO_ANCHORS = (32, 64, 128, 256, 512)
@@ -47,7 +46,7 @@ def test_anchors_and_outputs_stay_float32_under_autocast(build_small, batch):
     assert torch.equal(heads.anchors[0], expected.anchors[0])  # bfloat16 would shift them
     assert {x.dtype for x in (*heads.outputs.values(), *losses.values())} == {torch.float32}
     assert all(loss.isfinite() for loss in losses.values())
-    assert all(bool(image["finite"]) and image["boxes"].dtype == torch.float32 for image in found)
+    assert all(image.corners.dtype == np.float32 for image in found)
 
 
 def test_every_anchor_starts_at_the_prior(build_small, batch):
@@ -57,12 +56,11 @@ def test_every_anchor_starts_at_the_prior(build_small, batch):
     assert scores.mean() == pytest.approx(0.01, rel=0.05)
 
 
-def test_p6_comes_from_c5_in_v2_even_where_channel_counts_are_equal():
+def test_p6_comes_from_c5_in_v2_even_where_channel_counts_are_equal(build_small):
     # torchvision would take P5 here: it compares the channel counts (512 and 512).
-    from_c5 = build_pyramid("resnet18", build_body("resnet18", "group"), 512, p6_from_c5=True)
-    assert from_c5.fpn.extra_blocks.use_P5 is False
-    from_p5 = build_pyramid("resnet18", build_body("resnet18", "group"), 32, p6_from_c5=False)
-    assert from_p5.fpn.extra_blocks.use_P5 is True
+    from_c5 = build_small(head="v2", fpn_channels=512)
+    assert from_c5.backbone.fpn.extra_blocks.use_P5 is False
+    assert build_small(head="v1").backbone.fpn.extra_blocks.use_P5 is True
 
 
 def test_channels_last_gives_the_same_detections(build_small, batch):
@@ -71,7 +69,7 @@ def test_channels_last_gives_the_same_detections(build_small, batch):
         expected = model(batch.images)
         found = model.to(memory_format=torch.channels_last)(batch.images)
     for image, other in zip(found, expected, strict=True):
-        assert image["scores"][:5] == pytest.approx(other["scores"][:5], abs=1e-5)
+        assert image.scores[:5] == pytest.approx(other.scores[:5], abs=1e-5)
 
 
 def test_anchors_keep_their_share_of_the_image_and_two_strides():
@@ -175,7 +173,7 @@ def test_validation_runs_the_network_once_and_equals_both_modes(build_small, bat
         expected = training_losses(model.train(), batch)
         detections = model.eval()(batch.images)
     assert {k: v.item() for k, v in losses.items()} == {k: v.item() for k, v in expected.items()}
-    assert torch.equal(found[0]["boxes"], detections[0]["boxes"])
+    assert np.array_equal(found[0].corners, detections[0].corners)
 
 
 def test_a_box_beside_the_image_is_refused_with_its_image(batch):
@@ -207,4 +205,5 @@ def test_an_unusable_box_is_refused_with_its_image(label, box, reason, build_sma
 
 def test_a_configurations_keys_are_keywords_of_the_builder():
     keys = set(RetinaNetSettings.model_fields) - {"architecture", "trainable"}
-    assert keys < set(signature(build_retinanet).parameters)
+    builders = signature(build_detector), signature(LesionRetinaNet)
+    assert keys < {name for builder in builders for name in builder.parameters}

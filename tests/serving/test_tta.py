@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data_prep.augment.views import parse_views
+from data_prep.contracts.boxes import Boxes
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_detector
 from serving.trained_model import MultiViewDetector, TrainedModel
@@ -30,21 +31,17 @@ class PatchFinder(nn.Module):
         self.blind_below = blind_below
         self.sides: list[int] = []
 
-    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+    def forward(self, images: Tensor) -> list[Boxes]:
         assert self.preprocess.size == images.shape[-1]
         self.sides.append(images.shape[-1])
         return [self._find(image[0].numpy()) for image in images]
 
-    def _find(self, pixels: np.ndarray) -> dict[str, Tensor]:
+    def _find(self, pixels: np.ndarray) -> Boxes:
         rows, columns = np.nonzero(pixels > 127)
         seen = len(rows) and len(pixels) >= self.blind_below
         boxes = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]] if seen else []
-        return {
-            "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-            "scores": torch.full((len(boxes),), 0.8),
-            "labels": torch.full((len(boxes),), 2),
-            "finite": torch.tensor(not np.isnan(pixels).any()),
-        }
+        corners = np.array(boxes, np.float32).reshape(-1, 4)
+        return Boxes(corners, np.full(len(boxes), 0.8), np.full(len(boxes), 2))
 
 
 def patch_images() -> Tensor:
@@ -56,10 +53,12 @@ def patch_images() -> Tensor:
 def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
     model: Any = PatchFinder()
     patch, nothing = MultiViewDetector(model, EVERY)(patch_images())
-    np.testing.assert_allclose(patch["boxes"], [[8, 20, 40, 44]], atol=0.7)
-    assert patch["labels"].tolist() == [2]
-    assert patch["scores"].tolist() == pytest.approx([0.8])
-    assert len(nothing["boxes"]) == 0
+    assert patch is not None
+    np.testing.assert_allclose(patch.corners, [[8, 20, 40, 44]], atol=0.7)
+    assert patch.labels.tolist() == [2]
+    assert patch.scores.tolist() == pytest.approx([0.8])
+    assert nothing is not None
+    assert len(nothing) == 0
     assert model.sides == [96, 96, 96, 128]
     assert model.preprocess.size == SIZE, "and the model is as it was"
 
@@ -67,7 +66,8 @@ def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
 def test_a_box_that_one_view_alone_saw_counts_less() -> None:
     model: Any = PatchFinder(blind_below=128)
     found = MultiViewDetector(model, EVERY)(patch_images())[0]
-    assert found["scores"].tolist() == pytest.approx([0.8 / 4])
+    assert found is not None
+    assert found.scores.tolist() == pytest.approx([0.8 / 4])
 
 
 def detector() -> nn.Module:
@@ -90,12 +90,12 @@ def test_a_mirrored_image_gives_mirrored_boxes() -> None:
     images = torch.randint(256, (1, 1, SIZE, SIZE), dtype=torch.uint8)
     with torch.inference_mode():
         one, two = model(images)[0], model(images.flip(3))[0]
-    mirrored = torch.stack([SIZE - two["boxes"][:, 2], two["boxes"][:, 1],
-                            SIZE - two["boxes"][:, 0], two["boxes"][:, 3]], 1)  # fmt: skip
-    assert len(one["boxes"]) > 10
-    torch.testing.assert_close(one["scores"], two["scores"], atol=1e-5, rtol=0)
-    best = mirrored[:3]
-    distances = (one["boxes"][None] - best[:, None]).abs().amax(2).amin(1)
+    assert one is not None
+    assert two is not None
+    assert len(one) > 10
+    np.testing.assert_allclose(one.scores, two.scores, atol=1e-5, rtol=0)
+    best = two.corners[:3, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [SIZE, 0, SIZE, 0]
+    distances = np.abs(one.corners[None] - best[:, None]).max(2).min(1)
     assert distances.max() < 0.5
 
 
