@@ -176,7 +176,7 @@ def test_container_is_given_what_the_wheel_is_built_from_and_nothing_else():
 GPL = re.compile(r"(?<![A-Za-z])A?GPL|GNU (Affero )?General Public")
 
 
-def _needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> Iterator[str]:
+def needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> Iterator[str]:
     """The distributions that one brings along, itself first; those not installed are left out."""
     fresh = {(name, extra) for extra in {"", *extras}} - done
     done |= fresh
@@ -188,13 +188,13 @@ def _needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> It
     for text in distribution.requires or [] if fresh else []:
         need = Requirement(text)
         if need.marker is None or any(need.marker.evaluate({"extra": e}) for _, e in fresh):
-            yield from _needed(need.name, frozenset(need.extras), done)
+            yield from needed(need.name, frozenset(need.extras), done)
 
 
 def test_nothing_that_the_wheel_needs_is_under_the_gpl():
     optional = frozenset({"export", "lite", "tensorboard", "mlflow", "wandb"})
     said = {}
-    for name in _needed("cxr-compare", optional, set()):
+    for name in needed("cxr-compare", optional, set()):
         about = metadata.metadata(name)
         kinds = [kind for kind in about.get_all("Classifier") or [] if kind.startswith("License")]
         # Its first line: some give the whole text, with the licences of what is built in.

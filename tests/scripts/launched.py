@@ -93,16 +93,18 @@ def contents(folder: Path) -> dict[str, Any]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".json":
-            found[name] = _settled(json.loads(path.read_text()))
+            found[name] = settled(json.loads(path.read_text()))
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
-def _settled(value: Any) -> Any:
+def settled(value: Any, *more: str) -> Any:
+    """JSON without what may differ, and without more keys."""
     if isinstance(value, Mapping):
-        return {key: _settled(each) for key, each in value.items() if key not in _VARYING}
-    return [_settled(each) for each in value] if isinstance(value, list) else value
+        kept = value.keys() - _VARYING - {*more}
+        return {key: settled(each, *more) for key, each in value.items() if key in kept}
+    return [settled(each, *more) for each in value] if isinstance(value, list) else value
 
 
 def below(process: int) -> list[int]:

@@ -11,7 +11,6 @@ import pytest
 from data_prep.contracts.folders import read_json
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
-from data_prep.synth.phantom import write_phantom
 from scripts.prepare import prepare
 from tests.scripts.small_sets import cxr, write_source
 from training.curve import CurvePlan, CurveRun
@@ -276,26 +275,3 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(data, made_up, cap
     assert said in capsys.readouterr().err
     assert made_up.trained == []
     assert not (data.parent / "out").exists()
-
-
-@pytest.mark.long
-def test_real_trainings_of_all_arms_two_at_a_time_give_a_page_and_are_not_repeated(tmp_path):
-    write_phantom(tmp_path / "source", n_images=80, seed=3, size=96, prevalence=0.5)
-    prepare(tmp_path / "source", tmp_path / "data", format="rsna", size=[96])
-    small = ["--set", "data.image_size=96", "--set", "training.epochs=1",
-             "--detector-set", "model.backbone=mobilenet_v3_small", "--classifier-set",
-             "model.backbone=mobilenet_v3_small", "--set", "model.weights=none"]  # fmt: skip
-    words = ["--sizes", "0.5,1", "--seeds", 2, "--mixed", "--jobs", 2, *small]
-    assert curve(tmp_path / "data", *words) == 0
-    out = tmp_path / "out"
-    runs = sorted(each.parent for each in out.glob("runs/default/*/run.json"))
-    assert len(runs) == 2 * (2 + 2 + 1)
-    table = pd.read_csv(out / "curve.csv")
-    assert set(table["arm"]) == {"detector", "classifier", "mixed"}
-    assert table["estimate"].between(0, 1).all()
-    before = {each: (each / "run.json").stat().st_mtime_ns for each in runs}
-    stored = read_json(out / "curve.json", "curve")
-    assert curve(tmp_path / "data", *words) == 0
-    assert {each: (each / "run.json").stat().st_mtime_ns for each in runs} == before
-    again = read_json(out / "curve.json", "curve")
-    assert (again["points"], again["curves"]) == (stored["points"], stored["curves"])

@@ -32,7 +32,7 @@ from data_prep.work import object_store
 from data_prep.work.local_copies import fetch_shard, local_folder, open_image
 from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, local_path, send
 from serving import predict_folder
-from tests.scripts.launched import ended, environment, free_port, hooked_path, start
+from tests.scripts.launched import ended, environment, free_port, hooked_path, settled, start
 from tests.scripts.small_sets import cxr, write_source
 from tests.scripts.test_ray_clusters import SMALL_PARTS, cluster_of
 from tests.scripts.untrained import untrained_run
@@ -314,23 +314,13 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-_PLACES = {"source_root", "created", "command", "when", "run", "folder", "cost",
-           "sha256_of_this_file"}  # fmt: skip
-
-
 def plain(name: str, content: bytes) -> Any:
     """What of a file must be equal: all but times and places."""
     if name.endswith(".json"):
-        return json.dumps(_without(json.loads(content)))
+        return settled(json.loads(content), "source_root", "when", "run", "folder")
     if ".decoded/" in name:
         return pd.read_parquet(io.BytesIO(content)).drop(columns="file_mtime_ns").to_csv()
     return content
-
-
-def _without(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _without(v) for k, v in value.items() if k not in _PLACES}
-    return [_without(each) for each in value] if isinstance(value, list) else value
 
 
 def stored(folder: str) -> dict[str, bytes]:

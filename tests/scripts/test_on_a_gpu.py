@@ -261,7 +261,7 @@ def runs(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 @pytest.mark.parametrize(
     "way", [pytest.param(way, marks=() if way == "detector" else pytest.mark.long) for way in WAYS]
 )
-def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_path, way):
+def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_path, capsys, way):
     config, changes = WAYS[way]
     changes = [change.format(start=runs[config]) for change in changes]
     with interrupted_after(1):
@@ -272,6 +272,11 @@ def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_p
     ]
     whole, halves = (load_file(run.folder / "model.safetensors") for run in runs)
     assert all(torch.equal(value, halves[name]) for name, value in whole.items())
+    boxes = runs[0].info["boxes"]  # that the mosaics dropped, of all epochs
+    assert boxes == runs[1].info["boxes"]
+    if boxes is not None:
+        assert 0 < boxes["outside"] < boxes["given"]
+        assert f"out of the image {boxes['outside']}" in capsys.readouterr().err
     assert runs[0].info["device"] == "cuda"
     assert runs[0].info["device_name"] == "Pretended GPU"
     assert runs[0].info["peak_memory_bytes"] > 0

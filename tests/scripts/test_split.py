@@ -1,4 +1,4 @@
-"""`cxr split` from the outside."""
+"""`cxr split` from the outside, and the split of a command that names none."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from scripts.cli import run_verb
+from scripts.options import own_split
 from scripts.split import split as split_verb
 from tests.scripts.small_sets import table_set
 
@@ -97,3 +98,37 @@ def test_options_that_contradict_each_other_are_refused_in_one_line(data, option
         split(data, **{"name": "new", **options})
     assert "\n" not in str(refusal.value)
     assert sorted((data / "splits").iterdir()) == before
+
+
+@pytest.fixture
+def cv(data: Path) -> DataSet:
+    """The data set with a second split."""
+    split(data, name="cv", val=0.2, test=0.2, seed=1)
+    return DataSet.open(data)
+
+
+def made_on(folder: Path, name: str, kind: str, content_id: str) -> Path:
+    folder.mkdir()
+    facts = {"contract": kind, "schema_version": 1,
+             "data_set": {"content_id": content_id, "split": name}}  # fmt: skip
+    (folder / f"{kind}.json").write_text(json.dumps(facts))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["run", "predictions"])
+def test_a_run_or_its_predictions_bring_their_split(tmp_path, cv, kind):
+    source = made_on(tmp_path / "a", "cv", kind, cv.ids["content_id"])
+    assert own_split(None, [source], cv) == "cv"
+    assert own_split("default", [source], cv) == "default"  # what is asked for holds
+
+
+def test_a_run_of_another_data_set_brings_none(tmp_path, cv):
+    source = made_on(tmp_path / "a", "cv", "run", "another")
+    assert own_split(None, [source], cv) == "default"
+
+
+def test_systems_of_different_splits_are_named(tmp_path, cv):
+    one = made_on(tmp_path / "a", "cv", "run", cv.ids["content_id"])
+    two = made_on(tmp_path / "b", "default", "run", cv.ids["content_id"])
+    with pytest.raises(InputError, match=r"a 'cv', .*b 'default'; choose one with --split"):
+        own_split(None, [one, two], cv)

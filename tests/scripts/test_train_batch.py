@@ -7,14 +7,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
-from scripts import console
 from scripts.cli import run_verb
 from scripts.train import train
-from tests.scripts.small_sets import interrupted_after
 from training import run
 from training.batch_size import available_memory
 from training.detector import DetectorTask
@@ -85,36 +82,6 @@ def test_batch_beyond_the_free_memory_is_refused_before_anything_is_written(
 
 def test_free_memory_is_a_plausible_number() -> None:
     assert 2**24 < available_memory() < 2**50
-
-
-_EVERYTHING = [
-    "training.epochs=2", "augmentation.mosaic=0.5", "augmentation.scale=0.5",
-    "augmentation.shift=0.4",
-]  # fmt: skip
-
-
-@pytest.mark.long
-def test_interrupted_training_with_all_of_it_resumes_exactly_and_counts_boxes(
-    data, tmp_path, monkeypatch
-):
-    said: list[str] = []
-    monkeypatch.setattr(console, "say", lambda text="": said.append(text))
-    _train(data, tmp_path / "whole", *_EVERYTHING)
-    with interrupted_after(epoch=1):
-        _train(data, tmp_path / "halves", *_EVERYTHING)
-    _train(data, tmp_path / "halves", *_EVERYTHING)
-    whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "halves"))
-    assert all(torch.equal(value, halves[name]) for name, value in whole.items())
-    rows, again = (pd.read_csv(tmp_path / f / "metrics.csv") for f in ("whole", "halves"))
-    columns = ["train_boxes", "train_boxes_out", "train_boxes_small", "train_boxes_covered"]
-    pd.testing.assert_frame_equal(rows[columns], again[columns])
-
-    boxes = RunFolder.open(tmp_path / "whole").info["boxes"]
-    assert boxes == dict(zip(["given", "outside", "small", "covered"], rows[columns].sum(),
-                             strict=True))  # fmt: skip
-    assert 0 < boxes["outside"] < boxes["given"]
-    line = next(text for text in said if text.startswith("augmentation: dropped"))
-    assert f"out of the image {boxes['outside']}" in line
 
 
 def test_draws_change_what_is_learned_from_only_where_asked(data: Path, tmp_path: Path) -> None:

@@ -15,21 +15,11 @@ from PIL import Image
 
 from serving.export import REQUIREMENTS_FILE
 from serving.run import Run
+from tests.test_wheel import needed
 
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.xdist_group("bare")
-
-
-def _distributions(name: str, found: dict[str, metadata.Distribution]) -> None:
-    """A distribution and all that it needs."""
-    if name in found:
-        return
-    found[name] = metadata.distribution(name)
-    for text in found[name].requires or []:
-        need = Requirement(text)
-        if need.marker is None or need.marker.evaluate({"extra": ""}):
-            _distributions(need.name, found)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +29,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory, systems: dict[str, tuple[Path
     venv = tmp_path_factory.mktemp("bare") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (folder,) = venv.glob("lib/*/site-packages")
-    found: dict[str, metadata.Distribution] = {}
-    for text in wanted:
-        _distributions(Requirement(text).name, found)
-    for each in found.values():
+    done: set[tuple[str, str]] = set()
+    found = {name for text in wanted for name in needed(Requirement(text).name, frozenset(), done)}
+    for each in map(metadata.distribution, found):
         for top in {path.parts[0] for path in each.files or [] if path.parts[0] != ".."}:
             if not (folder / top).exists():
                 (folder / top).symlink_to(str(each.locate_file(top)))

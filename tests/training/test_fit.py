@@ -51,6 +51,11 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def _require_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
 def _untimed(result: FitResult) -> FitResult:
     history = [{k: v for k, v in row.items() if k not in _TIMES} for row in result.history]
     return replace(result, history=history)
@@ -93,11 +98,9 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(tmp_path, a
     result = fit_small(tmp_path / "halves", halves, resume=True, **changes)
 
     assert result.best_epoch == expected.best_epoch
-    for name, value in _weights(whole).items():
-        assert torch.equal(value, halves.state_dict()[name]), name
+    _require_equal(whole.state_dict(), halves.state_dict())
     last = [torch.load(tmp_path / f / "checkpoints/last.ckpt") for f in ("whole", "halves")]
-    for name, value in last[0]["state_dict"].items():
-        assert torch.equal(value, last[1]["state_dict"][name]), name
+    _require_equal(*(each["state_dict"] for each in last))
     tables = [
         pd.read_csv(tmp_path / f / "metrics.csv").drop(columns=_TIMES) for f in ("whole", "halves")
     ]
@@ -116,8 +119,7 @@ def test_processes_that_load_change_nothing_and_end_with_the_training(tmp_path):
     assert multiprocessing.active_children() == []
     fit_small(tmp_path / "halves", halves, resume=True, **loading(1))
     assert multiprocessing.active_children() == []
-    for name, value in _weights(whole).items():
-        assert torch.equal(value, halves.state_dict()[name]), name
+    _require_equal(whole.state_dict(), halves.state_dict())
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (2, 4), (3, 3)])
@@ -464,8 +466,7 @@ def test_fp16_steps_do_not_depend_on_the_scale_and_are_resumed_exactly(tmp_path)
     last = [torch.load(tmp_path / f / "checkpoints/last.ckpt") for f in ("whole", "halves")]
     assert last[0]["MixedPrecision"] == last[1]["MixedPrecision"]
     assert last[0]["MixedPrecision"]["scale"] == 2.0**15
-    for name, value in last[0]["state_dict"].items():
-        assert torch.equal(value, last[1]["state_dict"][name]), name
+    _require_equal(*(each["state_dict"] for each in last))
 
 
 def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path):
