@@ -1,4 +1,4 @@
-"""A small DICOM image for all tests: a good one, but for the elements that are to be odd."""
+"""Small images for all tests: a good DICOM one, but for elements that are to be odd, and others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 from pydicom import uid
@@ -89,3 +90,9 @@ def image_file(pixels: np.ndarray | Image.Image, kind: str, **options: Any) -> b
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def chest(seed: int, height: int = 160, width: int = 160) -> np.ndarray:
+    """Smooth noise: copies of it are as alike, and two as different, as those of radiographs."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)

@@ -127,22 +127,6 @@ def test_data_and_judge_import_without_torch():
     assert done.returncode == 0, done.stderr
 
 
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys\nfrom scripts.cli import build_app\n"
-        "for asked in (['--help'], ['predict', '--help']):\n"
-        "    try: build_app()(asked, standalone_mode=False)\n"
-        "    except SystemExit: pass\n"
-        "heavy = {'torch', 'pandas', 'sklearn', 'matplotlib', 'numpy', 'scipy', 'rich'}\n"
-        "heavy |= {'pydantic'}\n"
-        "print('LOADED', sorted(heavy & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "LOADED []" in done.stdout
-    assert "compare" in done.stdout
-
-
 def test_every_public_function_and_class_has_a_docstring():
     missing = []
     for path in FILES:

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -26,9 +25,10 @@ import numpy as np
 import pydicom
 import requests
 
-from tests.scripts.launched import free_port
+from tests.scripts.launched import free_port, wait_until
 from tests.serving.radiographs import radiograph
-from tests.serving.test_pacs_orthanc import PASSWORD, USER, Archive, Pacs, wait_for
+from tests.serving.test_pacs import as_version_1
+from tests.serving.test_pacs_orthanc import PASSWORD, USER, Archive, Pacs
 from tests.small_dicom import as_file
 
 _NAMESPACE = "CXR_ATTACK_MOUNTS"
@@ -156,16 +156,6 @@ def studies(bench: Bench) -> None:
     bench.results()
 
 
-def as_version_1(journal: Path) -> None:
-    """The journal as the version before would have left it."""
-    connection = sqlite3.connect(journal)
-    connection.executescript(
-        "DROP TABLE studies; PRAGMA user_version = 1; "
-        "CREATE TABLE studies (job TEXT, study TEXT, instances INTEGER)"
-    )
-    connection.close()
-
-
 def watched(bench: Bench) -> None:
     """A study that grows for a day, and a retake, while cxr pacs watches."""
     pacs = bench.pacs("watched", "--watch", 1)
@@ -174,13 +164,13 @@ def watched(bench: Bench) -> None:
     ids: list[str] = []
     for number in range(1, 25):
         ids += bench.add(bench.film("1.2.5.1", str(number % 3)))
-        wait_for(lambda n=number: bench.results() == before + 2 * n, f"film {number}")  # type: ignore[misc]
+        wait_until(lambda n=number: bench.results() == before + 2 * n)  # type: ignore[misc]
     bench.row("24 films, one an hour", f"{bench.results() - before} results", True)
     time.sleep(5)  # settled
     bench.remove(ids[3])
     bench.add(bench.film("1.2.5.1", "1"))
-    wait_for(lambda: bench.results() == before + 50, "the retake")
-    wait_for(lambda: "no longer lists it" in pacs.said.read_text(), "a line", 20)
+    wait_until(lambda: bench.results() == before + 50)
+    wait_until(lambda: "no longer lists it" in pacs.said.read_text(), 20)
     time.sleep(5)
     pacs.end(signal.SIGINT)
     said = pacs.said.read_text()
@@ -229,7 +219,7 @@ def receive(bench: Bench) -> None:
             journal=disk / "j.sqlite",
         )  # fmt: skip
         pacs.start()
-        wait_for(lambda said=pacs.said: "Receiving" in said.read_text(), "a start")  # type: ignore[misc]
+        wait_until(lambda said=pacs.said: "Receiving" in said.read_text())  # type: ignore[misc]
         before = bench.results()
         films = []
         for number in range(12):
@@ -246,7 +236,7 @@ def receive(bench: Bench) -> None:
         is_up = pacs.process is not None and pacs.process.poll() is None
         subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
         send(bench, sorted(refused))
-        wait_for(lambda n=before: bench.results() == n + 24, "all results", 180)  # type: ignore[misc]
+        wait_until(lambda n=before: bench.results() == n + 24, 180)  # type: ignore[misc]
         time.sleep(6)
         pacs.end(signal.SIGTERM)
         said = pacs.said.read_text()

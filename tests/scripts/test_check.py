@@ -27,6 +27,7 @@ from scripts.next_steps import trainings
 from scripts.prepare import prepare
 from scripts.split import split
 from tests.scripts.small_sets import cxr, table_set, write_source
+from tests.small_dicom import chest
 
 check = partial(cli.run_verb, check_verb)
 
@@ -114,11 +115,6 @@ def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
         assert again["facts"]["shortcuts"] == made["facts"]["shortcuts"]
 
 
-def texture(seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (160, 160), dtype=np.uint8)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
-
-
 def worn(pixels: np.ndarray) -> np.ndarray:
     """A copy that lost its edge, its resolution, its grey curve and its quality."""
     small = cv2.resize(pixels[2:-1, :-2], (112, 96), interpolation=cv2.INTER_AREA)
@@ -132,7 +128,7 @@ def worn_copy(tmp_path_factory) -> Path:
     ids = [f"i{n:02d}" for n in range(12)]
     source = tmp_path_factory.mktemp("worn") / "source"
     write_source(source, ids, {"mass": [1, 0] * 6}, path=[f"{name}.png" for name in ids])
-    shown = [texture(n) for n in range(1, 12)]
+    shown = [chest(n) for n in range(1, 12)]
     for name, pixels in zip(ids, [*shown, worn(shown[0])], strict=True):
         cv2.imwrite(str(source / f"{name}.png"), pixels)
     return source

@@ -476,15 +476,3 @@ def test_machines_that_share_no_disk_prepare_and_predict_from_s3(line, source, t
     for name in ("model.safetensors", "shard-00000.npy"):
         assert list(tmp_path.glob(f"*/cxr-remote/s3/bkt/**/{name}"))
     assert list((tmp_path / "first").rglob("*.npy")) + list((tmp_path / "second").rglob("*.npy"))
-
-
-def test_local_paths_import_no_package_for_stores(tmp_path):
-    code = (
-        "import sys; from scripts.cli import main; sys.argv = ['cxr', 'show', sys.argv[1]]\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "print({'fsspec', 'sqlite3', 's3fs'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "set()"

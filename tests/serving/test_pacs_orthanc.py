@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import pytest
 import requests
 from PIL import Image
 
-from tests.scripts.launched import free_port
+from tests.scripts.launched import free_port, wait_until
 
 pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
 pytest.importorskip("highdicom", reason="needs the extra pacs")
@@ -67,7 +67,7 @@ class Archive:
             self.process = subprocess.Popen(
                 [ORTHANC, self.folder / "orthanc.json"], stdout=log, stderr=log
             )
-        wait_for(self.is_up, "Orthanc to start")
+        wait_until(self.is_up)
 
     def is_up(self) -> bool:
         try:
@@ -95,13 +95,6 @@ class Archive:
         ids = self.get("/instances").json()
         files = (self.get(f"/instances/{each}/file").content for each in ids)
         return [pydicom.dcmread(io.BytesIO(content)) for content in files]
-
-
-def wait_for(what: Callable[[], bool], words: str, seconds: float = 600) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, f"waited too long for {words}"
-        time.sleep(0.05)
 
 
 def cxr(*arguments: object) -> list[str]:
@@ -235,7 +228,7 @@ def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_kille
     pacs.start()
     for results, killed in ((9, "pacs"), (21, "orthanc"), (40, "pacs"), (61, "orthanc"),
                             (75, "pacs"), (90, "pacs")):  # fmt: skip
-        wait_for(lambda n=results: orthanc.count() >= given + n, f"{results} results")  # type: ignore[misc]
+        wait_until(lambda n=results: orthanc.count() >= given + n, 600)  # type: ignore[misc]
         if killed == "pacs":
             pacs.end(signal.SIGKILL)
             pacs.start()
@@ -277,22 +270,22 @@ def test_received_images_are_answered_and_sent_back_by_c_store(
             return trial.connect_ex(("127.0.0.1", listener)) == 0
 
     pacs.start()
-    wait_for(listens, "cxr pacs to listen")
+    wait_until(listens)
     orthanc.post("/modalities/cxr/store", json.dumps(ids))
     pacs.end(signal.SIGKILL)  # acknowledged, and hardly one is answered
     assert orthanc.count() < 18
     pacs.start()
-    wait_for(lambda: orthanc.count() >= 12, "some results")
+    wait_until(lambda: orthanc.count() >= 12, 600)
     orthanc.kill()
     orthanc.start()
-    wait_for(lambda: orthanc.count() == 18, "all results")
+    wait_until(lambda: orthanc.count() == 18, 600)
     orthanc.post("/modalities/cxr/store", json.dumps(ids[:2]))  # sent once more
     time.sleep(2.0)
     results = [each for each in orthanc.get("/instances").json() if each not in ids]
     orthanc.post("/modalities/cxr/store", json.dumps([each for each in results if "SR" not in str(
         orthanc.get(f"/instances/{each}/simplified-tags").json().get("Modality"))]))  # fmt: skip
     received = tmp_path / "journal.sqlite-images" / "received"
-    wait_for(lambda: not any(received.iterdir()), "an empty inbox")
+    wait_until(lambda: not any(received.iterdir()))
     assert pacs.end(signal.SIGTERM) == 143
     assert orthanc.count() == 18
     require_results(orthanc, images)

@@ -21,13 +21,9 @@ from data_prep.work.pool import LocalEngine
 from evaluation.systems.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
 from tests.outline import Outline
+from tests.small_dicom import chest
 
 N = 48
-
-
-def chest(seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (150, 180), dtype=np.uint8)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +33,7 @@ def dataset(tmp_path_factory) -> DataSet:
     source = folder / "source"
     source.mkdir()
     for n in range(N):
-        pixels = chest(n) if n != 1 else chest(0) // 2 + 30
+        pixels = chest(n, 150, 180) if n != 1 else chest(0, 150, 180) // 2 + 30
         cv2.imwrite(str(source / f"{n}.png"), pixels)
     ids = [f"b{n}" for n in range(N)]
     patients = [f"p{n}" for n in range(N)]
@@ -201,7 +197,7 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     folder = shutil.copytree(dataset.folder, tmp_path / "set")
     source = shutil.copytree(dataset.source_root, tmp_path / "source")
     decode = read_table(folder / "decode.parquet", "decode").set_index("image_id")
-    named = cv2.putText(chest(5) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
+    named = cv2.putText(chest(5, 150, 180) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
     cv2.imwrite(str(source / "5.png"), named)
     columns = ["text_score", *TEXT_PLACE]
     decode.loc["b5", columns] = [image_facts(named)[column] for column in columns]
@@ -268,7 +264,7 @@ def test_images_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
     read, problem = open_images(other)
     assert problem is None
     assert read("b3").shape == (107, 128)  # 150 x 180 px without the black border
-    small = cv2.resize(chest(3), (128, 107), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(chest(3, 150, 180), (128, 107), interpolation=cv2.INTER_AREA)
     assert np.abs(read("b3").astype(int) - small).mean() < 3
 
 

@@ -1,6 +1,5 @@
 """Copies are found without exception up to a distance, and the pixels have the last word."""
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +17,7 @@ from data_prep.duplicates.near_duplicates import (
 from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image import read_image
 from data_prep.images.image_facts import TURNS, _perceptual_hash, inverted_words, turned
+from tests.small_dicom import chest
 
 
 def random_hashes(n: int, seed: int = 0) -> np.ndarray:
@@ -90,12 +90,6 @@ class ImageSet:
     def read(self, image_id: str) -> np.ndarray:
         self.reads += 1
         return self.arrays[image_id]
-
-
-def chest(seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (160, 160), dtype=np.uint8)
-    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
-    return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX)
 
 
 def test_a_brighter_mirrored_copy_is_found_with_its_twins():

@@ -4,18 +4,33 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from serving.run import Run
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
+from tests.scripts.launched import wait_until
 from tests.small_dicom import image_file
+
+
+@contextmanager
+def listening(app: Any, **options: Any) -> Iterator[int]:
+    """The port of the loopback at which a server of an app listens."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", **options))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, 20)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join(20)
 
 
 class Client:

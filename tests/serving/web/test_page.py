@@ -4,18 +4,14 @@ import base64
 import io
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from PIL import Image
 
 from data_prep.images.decoded_image import DecodedImage
@@ -25,6 +21,8 @@ from serving.run import Run
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
 from tests.measure_page import Browser
+from tests.scripts.launched import wait_until
+from tests.serving.web.conftest import listening
 from tests.serving.web.test_app import report_of
 
 _PATIENCE = 20.0  # seconds
@@ -77,29 +75,12 @@ class _Page:
         return int(self.run(_PIXELS % pane))
 
 
-@contextmanager
-def _listening(app: FastAPI, **options: Any) -> Iterator[str]:
-    """Where a server of an app listens."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", **options))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    end = time.monotonic() + _PATIENCE
-    while not server.started:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(_PATIENCE)
-
-
 @pytest.fixture(scope="module")
 def address(served: list[Run]) -> Iterator[str]:
     """Where a server of the exports listens."""
-    with _listening(build_app(served, ServeSettings())) as address:
-        end = time.monotonic() + _PATIENCE
-        while httpx.get(f"{address}readyz").status_code != 200:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+    with listening(build_app(served, ServeSettings())) as port:
+        address = f"http://127.0.0.1:{port}/"
+        wait_until(lambda: httpx.get(f"{address}readyz").status_code == 200, _PATIENCE)
         yield address
 
 
@@ -268,7 +249,8 @@ def test_report_opens_by_its_link_where_the_server_asks_for_a_token(page, served
     folder = report_of(tmp_path / "report", inference_id=model_id)
     (folder / "report.html").write_text(f"{head}{script}<p style='color: red'>Report</p>")
     app = build_app(served, ServeSettings(token=token), report=folder)
-    with _listening(app, lifespan="off") as address:
+    with listening(app, lifespan="off") as port:
+        address = f"http://127.0.0.1:{port}/"
         tab = _Page(page.browser, address)
         tab.browser.page.goto(address)
         tab.wait("document.querySelector('#token[open]')")

@@ -1,0 +1,43 @@
+"""What must start at once does not import what takes long to import."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CLI = "from scripts.cli import main; sys.argv = 'cxr {}'.split(); main()"
+IN_HELP = "torch pandas sklearn matplotlib numpy scipy rich pydantic"
+VERBS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_compare._VERBS]"
+WRONG_PATHS = "from scripts.predict import predict; predict('run', 'notes.txt')"
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy", "says"),
+    [
+        (CLI.format("--help"), IN_HELP, "compare"),
+        (CLI.format("predict --help"), IN_HELP, "--backend"),
+        (CLI.format("show ."), "fsspec sqlite3 s3fs", "folder of folders"),  # local: no stores
+        (VERBS, "torch sklearn scipy.stats matplotlib typer", ""),
+        (WRONG_PATHS, "torch pandas scipy sklearn matplotlib albumentations", "notes.txt: neither"),
+        ("import evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),
+        # Worker processes start with it; albumentations would cost 1.7 s each.
+        ("import data_prep.store.decode", "albumentations pandas torch", ""),
+    ],
+    ids=["help", "help of a verb", "show", "verbs", "wrong paths", "registry", "decode"],
+)
+def test_it_imports_nothing_heavy(code, heavy, says, tmp_path):
+    for name in ("run/run.json", "run/config.toml", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    at_exit = f"print('LOADED', sorted({set(heavy.split())} & set(sys.modules)))"
+    program = f"import atexit, sys; atexit.register(lambda: {at_exit}); {code}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "LOADED []" in done.stdout, done.stderr
+    assert says in done.stdout + done.stderr
