@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +12,11 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra serve")
 
+import uvicorn
 
 from serving.web import gate as gates
 from serving.web.gate import Gate, PatientProtocol, ReportCookie, _RateLimit, with_security_headers
 from serving.web.schemas import ServeSettings
-from tests.serving.web.conftest import listening
 
 TOKEN = "a-token-of-this-test"  # noqa: S105
 LIMITS: dict[str, Any] = {
@@ -344,9 +345,21 @@ def port() -> Iterator[int]:
         header_seconds = 0.5
 
     limits = {**LIMITS, "max_bytes": 1 << 16, "seconds": 1.0}
-    gate = Gate(Echo(), ServeSettings(**limits))
-    with listening(gate, http=Hasty, lifespan="off", log_level="critical") as port:
-        yield port
+    config = uvicorn.Config(
+        Gate(Echo(), ServeSettings(**limits)),
+        port=0,
+        http=Hasty,
+        lifespan="off",
+        log_level="critical",
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join()
 
 
 def talk(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
