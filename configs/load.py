@@ -206,11 +206,7 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     try:
         return settings.model_validate(content)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False)
-    # An unknown key often explains a missing one, so it is reported first.
-    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-    keys = [str(part) for part in first["loc"]]
-    key = ".".join(keys)
+        key, first = _first(error)
     place = f"--set {key}" if key in overridden else f"{path}: {key}"
     if first["type"] == "value_error":  # a rule of ours, maybe over several keys, which it names
         rule = first["msg"].removeprefix("Value error, ")
@@ -227,6 +223,13 @@ def _config_class(kind: str, architecture: str, place: str) -> Any:
         return config_class(kind, architecture)
     except ValueError as error:
         raise InputError(f"{place}: {error}") from None
+
+
+def _first(error: ValidationError) -> tuple[str, Mapping[str, Any]]:
+    """The key and error to report: an unknown key first, which often explains a missing one."""
+    errors = error.errors(include_url=False, include_context=False)
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    return ".".join(map(str, first["loc"])), first
 
 
 def _problem(error: Mapping[str, Any], key: str, model: type[BaseModel]) -> str:
@@ -345,9 +348,7 @@ def read_protocol(path: Path) -> tuple[_ProtocolFile, str]:
     try:
         return _ProtocolFile(**keys), hashlib.sha256(path.read_bytes()).hexdigest()
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False)
-    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
+        key, first = _first(error)
     raise InputError(f"{path}: {key}: {_problem(first, key, _ProtocolFile)}")
 
 
@@ -434,10 +435,7 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-_KIND = {
-    "detector": "learns from boxes",
-    "classifier": "learns from image labels",
-}
+_KIND = {"detector": "learns from boxes", "classifier": "learns from image labels"}
 
 
 def annotated(config: Config) -> str:
@@ -473,9 +471,11 @@ def _line(name: str, value: Any, comment: str = "") -> str:
     """A key as a line of TOML."""
     if value is None:
         return f"# {name} =  # {comment}"
-    # One line, also of a list, which tomli_w spreads.
-    written = tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
+    return f"{name} = {_toml_value(value)}" + (f"  # {comment}" if comment else "")
+
+
+def _toml_value(value: Any) -> str:
+    """A value on one line, also a list, which tomli_w spreads."""
     if isinstance(value, list):
-        items = [tomli_w.dumps({"x": item}).removeprefix("x = ").strip() for item in value]
-        written = f"[{', '.join(items)}]"
-    return f"{name} = {written}" + (f"  # {comment}" if comment else "")
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()

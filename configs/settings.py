@@ -122,21 +122,26 @@ class _BodySettings(DetectorModelSettings):
         return self
 
 
-class RetinaNetSettings(_BodySettings):
+class _AnchorSettings(_BodySettings):
+    """Of detectors with anchors on five levels of a pyramid."""
+
+    fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
+    anchor_sizes: list[_Side] | None = Field(
+        default=None, min_length=5, max_length=5,
+        description="px, the smallest on each level of the pyramid; left out: by image_size",
+    )  # fmt: skip
+    anchor_ratios: list[_Positive] = Field(
+        default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
+    )
+
+
+class RetinaNetSettings(_AnchorSettings):
     """RetinaNet; the keys are arguments of `detection.retinanet.LesionRetinaNet`."""
 
     head: Literal["v1", "v2"] = Field(
         default="v2", description="v2: group norm and GIoU, as torchvision's second version"
     )
-    fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
     head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
-    anchor_sizes: list[_Side] | None = Field(
-        default=None, min_length=5, max_length=5,
-        description="px, the smallest on each of P3 to P7; left out: by image_size",
-    )  # fmt: skip
-    anchor_ratios: list[_Positive] = Field(
-        default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
-    )
     weights: str = Field(
         default="none", description="imagenet, coco, a file, or a run folder: docs/weights.md"
     )
@@ -174,19 +179,11 @@ class FCOSSettings(_BodySettings):
     head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
 
 
-class FasterRCNNSettings(_BodySettings):
+class FasterRCNNSettings(_AnchorSettings):
     """Faster R-CNN; the keys are arguments of `LesionFasterRCNN`, likewise."""
 
-    fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
     box_channels: int = Field(
         default=1024, ge=8, le=4096, description="width of the layers that classify a proposal"
-    )
-    anchor_sizes: list[_Side] | None = Field(
-        default=None, min_length=5, max_length=5,
-        description="px, on each of P2 to P6; left out: by image_size",
-    )  # fmt: skip
-    anchor_ratios: list[_Positive] = Field(
-        default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
     )
 
 
@@ -292,10 +289,7 @@ class _AugmentationSettings(Section):
     gamma: float = Field(default=0.0, ge=0, le=3.0, description="0.5: between 1/1.5 and 1.5")
     blur: float = Field(default=0.0, ge=0, le=5.0, description="largest sigma, px")
     noise: float = Field(
-        default=0.0,
-        ge=0,
-        le=1.0,
-        description="largest standard deviation, of the grey range",
+        default=0.0, ge=0, le=1.0, description="largest standard deviation, of the grey range"
     )
     cutout: float = Field(default=0.0, ge=0, le=0.9, description="largest side of a hole, share")
     horizontal_flip: float = Field(default=0.0, ge=0, le=1.0, description="probability")

@@ -39,18 +39,12 @@ _INTERRUPTED, _TERMINATED = 130, 143
 
 
 class Command(NamedTuple):
-    """A `cxr` command.
+    """A `cxr` command."""
 
-    Attributes:
-        name: Of its own among those that run.
-        words: Without `cxr`.
-        log: The file that its output is added to; its folder is there.
-        out: The folder that it writes, which one that another machine still runs may hold.
-    """
-
-    name: str
-    words: Sequence[str]
-    log: Path
+    name: str  # of its own among those that run
+    words: Sequence[str]  # without `cxr`
+    log: Path  # the file that its output is added to; its folder is there
+    # The folder that it writes, which one that another machine still runs may hold.
     out: Path | None = None
 
 
@@ -119,18 +113,12 @@ class _Process:
 
 
 class Running:
-    """A command under way, or ended.
-
-    Attributes:
-        command: It.
-        status: Its exit status; None while it runs.
-        stopped: Whether `stop` has asked it to end.
-    """
+    """A command under way, or ended."""
 
     def __init__(self, command: Command, child: Child) -> None:
         self.command, self.child = command, child
-        self.status: int | None = None
-        self.stopped = False
+        self.status: int | None = None  # of its exit; None while it runs
+        self.stopped = False  # whether `stop` has asked it to end
 
     def has_ended(self) -> bool:
         """Whether it runs no more."""
@@ -387,9 +375,7 @@ def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) 
     code = processes[failed].returncode
     if code < 0:
         # Where memory runs out, the system sends signal 9, and the process cannot report it.
-        why = (
-            " (out of memory? try a smaller training.batch_size)" if code == -signal.SIGKILL else ""
-        )
+        why = " (out of memory? try a smaller training.batch_size)" * (code == -signal.SIGKILL)
         line = f"cxr: process {failed + 1} of {len(processes)} was ended by signal {-code}{why}"
         return 2, f"{line}; run the same command again to go on"
     return int(code), _last_error_line(logs[failed]) if failed else ""

@@ -41,17 +41,11 @@ _FAILED, _INTERRUPTED = 2, 130
 
 
 class _Share(NamedTuple):
-    """What one command takes of a machine.
+    """What one command takes of a machine."""
 
-    Attributes:
-        processors: Whole ones.
-        gpus: Below 1 where several commands share one.
-        threads: Of torch on processors; None leaves the choice to the command.
-    """
-
-    processors: int
-    gpus: float = 0.0
-    threads: int | None = None
+    processors: int  # whole ones
+    gpus: float = 0.0  # below 1 where several commands share one
+    threads: int | None = None  # of torch on processors; None leaves the choice to the command
 
 
 def _share_machines(

@@ -49,53 +49,34 @@ else:
 
 @dataclass(frozen=True)
 class Argument:
-    """What a parameter's type does not say; the metadata of an ``Annotated`` type.
+    """What a parameter's type does not say; the metadata of an ``Annotated`` type."""
 
-    Attributes:
-        kind: The folder must be a complete one of this kind.
-        read: Makes the value from words of the command line, or from what Python hands over; of
-            words that it cannot read it raises ValueError, which says what is wrong with them.
-        write: Makes words of the command line from a value, where `read` takes nested ones.
-        least: Smallest value.
-        most: Largest value.
-        metavar: What stands for the value in the help.
-        names: Offered by the shell's completion.
-        option: Its name on the command line, where that is one of Python's own words.
-        words: Its description, where the docstring has none: of options that many verbs share.
-    """
-
-    kind: KindName | None = None
+    kind: KindName | None = None  # the folder must be a complete one of this kind
+    # Makes the value from words of the command line, or from what Python hands over; of words that
+    # it cannot read it raises ValueError, which says what is wrong with them.
     read: Callable[[Any], Any] | None = None
+    # Makes words of the command line from a value, where `read` takes nested ones.
     write: Callable[[Any], list[str]] | None = None
-    least: float | None = None
-    most: float | None = None
-    metavar: str | None = None
-    names: Callable[[], list[str]] | None = None
-    option: str = ""
+    least: float | None = None  # smallest value
+    most: float | None = None  # largest value
+    metavar: str | None = None  # what stands for the value in the help
+    names: Callable[[], list[str]] | None = None  # offered by the shell's completion
+    option: str = ""  # its name on the command line, where that is one of Python's own words
+    # Its description, where the docstring has none: of options that many verbs share.
     words: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb found or wrote, where no noun of its own holds it.
+    """What a verb found or wrote, where no noun of its own holds it."""
 
-    Attributes:
-        text: What the terminal shows.
-        payload: What ``--json`` prints, where no file holds it.
-        file: The JSON that marks the folder complete, called as its kind.
-        page: What to look at.
-        next_steps: Commands that usually follow.
-        exit_status: 1 where the work found a problem.
-        piped: Whether the text is the result, for another program to read.
-    """
-
-    text: str
-    payload: Any = None
-    file: Path | None = None
-    page: Path | None = None
-    next_steps: tuple[str, ...] = ()
-    exit_status: int = 0
-    piped: bool = False
+    text: str  # what the terminal shows
+    payload: Any = None  # what ``--json`` prints, where no file holds it
+    file: Path | None = None  # the JSON that marks the folder complete, called as its kind
+    page: Path | None = None  # what to look at
+    next_steps: tuple[str, ...] = ()  # commands that usually follow
+    exit_status: int = 0  # 1 where the work found a problem
+    piped: bool = False  # whether the text is the result, for another program to read
 
     def __post_init__(self) -> None:
         if self.page is not None and not self.next_steps:
@@ -113,27 +94,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a verb, as the command line, the reference and the checks need it.
+    """One parameter of a verb, as the command line, the reference and the checks need it."""
 
-    Attributes:
-        name: Of the function's parameter.
-        type: Without ``None`` and metadata; of a list, that of its items.
-        default: `inspect.Parameter.empty` where it must be given.
-        positional: Given by its position; all others are options.
-        variadic: Takes the rest of what is given by position.
-        several: Takes any number of values.
-        argument: What the type does not say.
-        words: Its description.
-    """
-
-    name: str
-    type: Any
-    default: Any
-    positional: bool
-    variadic: bool
-    several: bool
-    argument: Argument
-    words: str
+    name: str  # of the function's parameter
+    type: Any  # without ``None`` and metadata; of a list, that of its items
+    default: Any  # `inspect.Parameter.empty` where it must be given
+    positional: bool  # given by its position; all others are options
+    variadic: bool  # takes the rest of what is given by position
+    several: bool  # takes any number of values
+    argument: Argument  # what the type does not say
+    words: str  # its description
 
     @property
     def option(self) -> str:

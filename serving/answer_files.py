@@ -47,19 +47,12 @@ def _free_stem(stem: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
-    """What systems say of images, image by image.
+    """What systems say of images, image by image."""
 
-    Attributes:
-        answers: Of each image one a system.
-        left_out: Why, of each file without an answer.
-        exit_status: 1 where files were left out.
-        printed: Whether they were printed as they came; none is then kept.
-    """
-
-    answers: tuple[Answer, ...]
-    left_out: dict[str, str] = field(default_factory=dict)
-    exit_status: int = 0
-    printed: bool = False
+    answers: tuple[Answer, ...]  # of each image one a system
+    left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
+    exit_status: int = 0  # 1 where files were left out
+    printed: bool = False  # whether they were printed as they came; none is then kept
 
     @overload
     def __getitem__(self, index: int) -> Answer: ...

@@ -20,12 +20,6 @@ from data_prep.contracts.schemas import EDGES
 class Boxes:
     """Boxes with their scores and labels, row by row.
 
-    Attributes:
-        corners: Shape ``(N, 4)`` xyxy; px of the original or of the pixel store, as said where
-            they come from.
-        scores: In [0, 1], shape ``(N,)``.
-        labels: Whole numbers, shape ``(N,)``: the finding of each box, or its image and finding.
-
     Example:
         >>> corners = np.array([[0.0, 0, 4, 4], [2, 2, 4, 4]])
         >>> boxes = Boxes(corners, np.array([0.9, 0.2]), np.ones(2))
@@ -33,9 +27,9 @@ class Boxes:
         (2, [[0.0, 0.0, 4.0, 4.0]])
     """
 
-    corners: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
+    corners: np.ndarray  # (N, 4) xyxy, px of the original or of the store, as said by what gives it
+    scores: np.ndarray  # (N,), in [0, 1]
+    labels: np.ndarray  # (N,), whole numbers: the finding of each box, or its image and finding
 
     def __len__(self) -> int:
         return len(self.scores)

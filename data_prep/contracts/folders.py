@@ -372,9 +372,8 @@ def _free_bytes(place: Path) -> int:
 def _in_units(size: float) -> str:
     """A number of bytes: 1536 is 1.5 KiB."""
     step = min((max(int(size), 1).bit_length() - 1) // 10, 3)
-    return (
-        f"{size / 1024**step:,.1f}".removesuffix(".0") + f" {('bytes', 'KiB', 'MiB', 'GiB')[step]}"
-    )
+    number = f"{size / 1024**step:,.1f}".removesuffix(".0")
+    return f"{number} {('bytes', 'KiB', 'MiB', 'GiB')[step]}"
 
 
 _ASKED = ContextVar("asked", default="")

@@ -67,21 +67,16 @@ def same(one: float, other: float) -> bool:
 
 @dataclass(frozen=True)
 class Claim:
-    """A difference of two systems, and the interval on which all that is said of it rests.
-
-    Attributes:
-        values: The figures of both systems.
-        difference: First - second; its interval covers `level`.
-        comparisons: How many comparisons the interval is widened for.
-    """
+    """A difference of two systems, and the interval on which all that is said of it rests."""
 
     first: str
     second: str
     metric: str
     policy: str
-    values: tuple[float, float]
+    values: tuple[float, float]  # the figures of both systems
+    # First - second; its interval covers `level`.
     difference: Estimate = field(default_factory=Estimate)
-    comparisons: int = 1
+    comparisons: int = 1  # how many comparisons the interval is widened for
 
     @classmethod
     def of(
@@ -317,46 +312,29 @@ at one threshold."""
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A sentence on one pair of systems.
+    """A sentence on one pair of systems."""
 
-    Attributes:
-        text: The sentence.
-        kind: What it is about.
-        claims: The differences in it, each with the interval that decides it.
-        decided: Whether it says that something was shown.
-        secondary: Whether a protocol left it open, so that it confirms nothing.
-    """
-
-    text: str
-    kind: ConclusionKind
-    claims: tuple[Claim, ...]
-    decided: bool
-    secondary: bool = False
+    text: str  # the sentence
+    kind: ConclusionKind  # what it is about
+    claims: tuple[Claim, ...]  # the differences in it, each with the interval that decides it
+    decided: bool  # whether it says that something was shown
+    secondary: bool = False  # whether a protocol left it open, so that it confirms nothing
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The report's opening.
+    """The report's opening."""
 
-    Attributes:
-        where: On what it was judged, as an answer begins.
-        answer: The answer without these words.
-        scope: How far it reaches: sentences by the few words that sum them up.
-        conclusions: Further comparisons.
-        kind: What kind of answer it is.
-        claims: The differences of the primary figure between all pairs, decided as one family.
-        cautions: What may make it wrong, the most harmful first; shown right below the headline.
-        chance: That no system was shown to be better than chance, where that is so.
-    """
-
-    where: str
-    answer: str
-    scope: Mapping[str, str]
-    conclusions: list[Conclusion]
-    kind: HeadlineKind
+    where: str  # on what it was judged, as an answer begins
+    answer: str  # the answer without these words
+    scope: Mapping[str, str]  # how far it reaches: sentences by the few words that sum them up
+    conclusions: list[Conclusion]  # further comparisons
+    kind: HeadlineKind  # what kind of answer it is
+    # The differences of the primary figure between all pairs, decided as one family.
     claims: tuple[Claim, ...] = ()
+    # What may make it wrong, the most harmful first; shown right below the headline.
     cautions: tuple[Note, ...] = ()
-    chance: str = ""
+    chance: str = ""  # that no system was shown to be better than chance, where that is so
 
     @property
     def headline(self) -> str:
@@ -373,20 +351,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an answer is told with, beside its figures.
+    """What an answer is told with, beside its figures."""
 
-    Attributes:
-        seeds: Training runs behind each system, where known.
-        same_training: Systems that are a run, or an export of it, as one named before: its name.
-        synthetic: How many of the judged images are synthetic.
-        cautions: What may make the answer wrong, the most harmful first.
-        uses_before: How often the test images were used before; `None`: unknown.
-        goals: What the system was found to reach of the protocol's goals.
-    """
-
-    seeds: Mapping[str, int] | None = None
+    seeds: Mapping[str, int] | None = None  # training runs behind each system, where known
+    # Systems that are a run, or an export of it, as one named before: its name.
     same_training: Mapping[str, str] = field(default_factory=dict)
-    synthetic: int = 0
-    cautions: tuple[Note, ...] = ()
-    uses_before: int | None = None
-    goals: Sequence[GoalResult] = ()
+    synthetic: int = 0  # how many of the judged images are synthetic
+    cautions: tuple[Note, ...] = ()  # what may make the answer wrong, the most harmful first
+    uses_before: int | None = None  # how often the test images were used before; `None`: unknown
+    goals: Sequence[GoalResult] = ()  # what the system was found to reach of the protocol's goals

@@ -28,30 +28,26 @@ from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
 @dataclass(frozen=True)
 class SystemResult:
-    """What one system gave on the test images; of several training seeds the first's.
+    """What one system gave on the test images; of several training seeds the first's."""
 
-    Attributes:
-        thresholds: Per policy; `None` where validation gives none.
-        curve: ``threshold``, ``fpr``, ``tpr``, ``precision``, ``recall``; empty where unknown.
-        confusion: Per policy that has a threshold ``tp``, ``fp``, ``tn``, ``fn``.
-        boxes: On the test images; a classifier's are read from its maps; `None` without any.
-        maps: Activation maps on the test images, one per image; `None` without any.
-        map_scale: The fixed low and high end of the maps.
-        cost: Parameters, FLOPs, latency; values may be `None`.
-        froc: The FROC curve per kind of hit (``iou``, ``centre``); empty without boxes.
-        coverage: The accuracy-coverage curve per policy at which images are referred to a reader.
-        seeds: Training runs behind the system; `None` where unknown (other software, readers).
-    """
-
+    # Per policy; `None` where validation gives none.
     thresholds: dict[str, float | None] = field(default_factory=dict)
+    # ``threshold``, ``fpr``, ``tpr``, ``precision``, ``recall``; empty where unknown.
     curve: dict[str, Floats] = field(default_factory=dict)
+    # Per policy that has a threshold ``tp``, ``fp``, ``tn``, ``fn``.
     confusion: dict[str, dict[str, int]] = field(default_factory=dict)
+    # On the test images; a classifier's are read from its maps; `None` without any.
     boxes: pd.DataFrame | None = None
+    # Activation maps on the test images, one per image; `None` without any.
     maps: pd.DataFrame | None = None
-    map_scale: tuple[float, float] | None = None
+    map_scale: tuple[float, float] | None = None  # the fixed low and high end of the maps
+    # Parameters, FLOPs, latency; values may be `None`.
     cost: dict[str, Any] = field(default_factory=dict)
+    # The FROC curve per kind of hit (``iou``, ``centre``); empty without boxes.
     froc: dict[str, FrocCurve] = field(default_factory=dict)
+    # The accuracy-coverage curve per policy at which images are referred to a reader.
     coverage: dict[str, CoverageCurve] = field(default_factory=dict)
+    # Training runs behind the system; `None` where unknown (other software, readers).
     seeds: int | None = None
 
     @classmethod
@@ -86,19 +82,14 @@ class SystemResult:
 
 @dataclass(frozen=True)
 class Background:
-    """What is known of the data behind a comparison.
+    """What is known of the data behind a comparison."""
 
-    Attributes:
-        data_name: Name of the data set that systems are judged on.
-        synthetic: How many of the judged images are synthetic.
-        audit: Errors that ``cxr check`` found, of the whole set or of the split that is judged;
-            `None` where it has not looked at that split.
-        elsewhere: Per system the other data sets that it was trained on; none of those unknown.
-    """
-
-    data_name: str = ""
-    synthetic: int = 0
+    data_name: str = ""  # name of the data set that systems are judged on
+    synthetic: int = 0  # how many of the judged images are synthetic
+    # Errors that ``cxr check`` found, of the whole set or of the split that is judged; `None` where
+    # it has not looked at that split.
     audit: tuple[str, ...] | None = None
+    # Per system the other data sets that it was trained on; none of those unknown.
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod

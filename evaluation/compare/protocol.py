@@ -216,19 +216,14 @@ EXPLORATORY = Protocol()
 
 @dataclass(frozen=True)
 class TestSetUses:
-    """The uses of a test split.
-
-    Attributes:
-        entries: Every use, the present one last: ``when, split_id, target, systems, protocol``.
-        problem: Why the uses are unknown; empty where they are known.
-        protocol: SHA-256 of the present use's protocol; `None` without one.
-    """
+    """The uses of a test split."""
 
     __test__ = False  # a name that pytest would collect
 
+    # Every use, the present one last: ``when, split_id, target, systems, protocol``.
     entries: Sequence[Mapping[str, Any]] = field(default=())
-    problem: str = ""
-    protocol: str | None = None
+    problem: str = ""  # why the uses are unknown; empty where they are known
+    protocol: str | None = None  # SHA-256 of the present use's protocol; `None` without one
 
     @property
     def before_protocol(self) -> int | None:

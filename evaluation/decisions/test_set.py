@@ -42,18 +42,13 @@ class TestSet:
     """A data set, what is judged in it, and the split whose ``test`` images judge.
 
     The ``val`` images of the same split choose thresholds and all else of a decision.
-
-    Attributes:
-        dataset: Images, labels, boxes and splits.
-        target: What is judged.
-        split: Name of the split.
     """
 
     __test__ = False  # a name that pytest would collect
 
-    dataset: DataSet
-    target: Target
-    split: str = "default"
+    dataset: DataSet  # images, labels, boxes and splits
+    target: Target  # what is judged
+    split: str = "default"  # name of the split
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -109,27 +104,18 @@ class TestSet:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The images that every system is scored on, and what is true of them.
+    """The images that every system is scored on, and what is true of them."""
 
-    Attributes:
-        image_ids: Shape ``(N,)``, sorted.
-        y_true: Shape ``(N,)``.
-        patients: Patient of each image as an index from 0, shape ``(N,)``.
-        n_patients: How many patients.
-        boxes_trusted: Whether localisation may be judged on an image, shape ``(N,)``.
-        truth: True boxes of the target on these images, original px.
-        x_class: The kind of each image, where the data set knows it.
-        tolerance: Width and height of one map cell of the coarsest system on each image, by which
-            a scored point may miss a lesion, original px, shape ``(N, 2)``; `None` without maps.
-    """
-
-    image_ids: pd.Index
-    y_true: npt.NDArray[np.bool_]
-    patients: npt.NDArray[np.int64]
-    n_patients: int
+    image_ids: pd.Index  # shape ``(N,)``, sorted
+    y_true: npt.NDArray[np.bool_]  # shape ``(N,)``
+    patients: npt.NDArray[np.int64]  # patient of each image as an index from 0, shape ``(N,)``
+    n_patients: int  # how many patients
+    # Whether localisation may be judged on an image, shape ``(N,)``.
     boxes_trusted: npt.NDArray[np.bool_]
-    truth: pd.DataFrame
-    x_class: pd.Series | None = None
+    truth: pd.DataFrame  # true boxes of the target on these images, original px
+    x_class: pd.Series | None = None  # the kind of each image, where the data set knows it
+    # Width and height of one map cell of the coarsest system on each image, by which a scored point
+    # may miss a lesion, original px, shape ``(N, 2)``; `None` without maps.
     tolerance: npt.NDArray[np.float64] | None = None
 
     @cached_property
@@ -327,17 +313,11 @@ def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarr
 
 @dataclass(frozen=True)
 class SystemOutput:
-    """A system's output on chosen images, for one target.
+    """A system's output on chosen images, for one target."""
 
-    Attributes:
-        predictions: The system.
-        target: What is judged.
-        image_ids: The images, on all of which the system ran; unique, shape ``(N,)``.
-    """
-
-    predictions: Predictions
-    target: Target
-    image_ids: pd.Index
+    predictions: Predictions  # the system
+    target: Target  # what is judged
+    image_ids: pd.Index  # the images, on all of which the system ran; unique, shape ``(N,)``
 
     @property
     def gives_boxes(self) -> bool:

@@ -72,43 +72,29 @@ class Counts:
 
 @dataclass(frozen=True)
 class Metric:
-    """Everything that is known of one metric.
+    """Everything that is known of one metric."""
 
-    Attributes:
-        name: Short name, as in ``metrics.csv``.
-        title: Column or row title.
-        meaning: What it says.
-        family: The function that computes it, see `evaluation.metrics.registry`.
-        undefined: Why it can be undefined on a set of images; notes of the table say this.
-        direction: Which end is better.
-        ideal: What it should be, where the direction is ``ideal``.
-        boxed: Whether it is computed on images whose lesions are all boxed, else on all.
-        share_of: Of which images it is a share; `None` where it is no share of images.
-        needs: What a system must have for it.
-        formula: Of a metric at a threshold: its value from counts.
-        test: How its paired difference is tested.
-        place: Its table in the report and its rank there; equal ranks keep the registry's order.
-        also: Shorter lists that it stands in.
-        unbounded: Whether it can leave [-1, 1], so that it is drawn on no common axis.
-        partners: Of one half of an operating point: the metrics of which each is the other half.
-            Any system can raise a half alone by calling more, or fewer, images positive.
-    """
-
-    name: str
-    title: str
-    meaning: str
-    family: str
+    name: str  # short name, as in ``metrics.csv``
+    title: str  # column or row title
+    meaning: str  # what it says
+    family: str  # the function that computes it, see `evaluation.metrics.registry`
+    # Why it can be undefined on a set of images; notes of the table say this.
     undefined: str = "undefined on these images"
-    direction: Direction = "higher"
-    ideal: float | None = None
-    boxed: bool = False
+    direction: Direction = "higher"  # which end is better
+    ideal: float | None = None  # what it should be, where the direction is ``ideal``
+    boxed: bool = False  # whether it is computed on images whose lesions are all boxed, else on all
+    # Of which images it is a share; `None` where it is no share of images.
     share_of: Share | None = None
-    needs: tuple[Need, ...] = ()
+    needs: tuple[Need, ...] = ()  # what a system must have for it
+    # Of a metric at a threshold: its value from counts.
     formula: Callable[[Counts], Any] | None = None
-    test: Test = "bootstrap"
+    test: Test = "bootstrap"  # how its paired difference is tested
+    # Its table in the report and its rank there; equal ranks keep the registry's order.
     place: tuple[Part, int] = ("further", 0)
-    also: tuple[Highlight, ...] = ()
-    unbounded: bool = False
+    also: tuple[Highlight, ...] = ()  # shorter lists that it stands in
+    unbounded: bool = False  # whether it can leave [-1, 1], so that it is drawn on no common axis
+    # Of one half of an operating point: the metrics of which each is the other half. Any system can
+    # raise a half alone by calling more, or fewer, images positive.
     partners: tuple[str, ...] = ()
 
     @property

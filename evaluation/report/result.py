@@ -193,15 +193,10 @@ class Report:
 
 @dataclass(frozen=True)
 class ReportsByTarget:
-    """The reports on several targets, and the page that joins them.
+    """The reports on several targets, and the page that joins them."""
 
-    Attributes:
-        reports: By target.
-        page: The page over all of them.
-    """
-
-    reports: Mapping[str, Report]
-    page: Path
+    reports: Mapping[str, Report]  # by target
+    page: Path  # over all of them
 
     def __str__(self) -> str:
         return f"All targets: {self.page}"

@@ -47,19 +47,12 @@ MOST_UNDEFINED = 0.1
 
 @dataclass(frozen=True)
 class Resamples:
-    """A reproducible set of resamples of patients.
+    """A reproducible set of resamples of patients."""
 
-    Attributes:
-        n_clusters: Number of patients.
-        n_replicates: Number of resamples.
-        seed: The same seed gives the same resamples, whatever they are used for.
-        stream: Resamples of another number owe nothing to these, though the seed is the same.
-    """
-
-    n_clusters: int
-    n_replicates: int = 2000
-    seed: int = 0
-    stream: int = 0
+    n_clusters: int  # number of patients
+    n_replicates: int = 2000  # number of resamples
+    seed: int = 0  # the same seed gives the same resamples, whatever they are used for
+    stream: int = 0  # resamples of another number owe nothing to these, though the seed is the same
 
     @property
     def method(self) -> str:

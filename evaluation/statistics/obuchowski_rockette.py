@@ -58,30 +58,22 @@ _LEAST = 1e-24
 
 @dataclass(frozen=True)
 class ClusteredEstimate:
-    """A figure or a difference, its standard error, and what follows from the two.
+    """A figure or a difference, its standard error, and what follows from the two."""
 
-    Attributes:
-        value: The estimate.
-        error: Standard error; `None` where there is none.
-        freedom: Degrees of freedom of its t distribution; infinite: the normal one.
-        bounded: Whether the figure lies in [0, 1]; its interval is then taken on the logit.
-        note: Why there is no standard error.
-        effective_patients: Of the rarer class (`clustered_tests`); `None` where unknown.
-        trials: Of an AUROC: pairs of a positive and a negative patient, no patient in two pairs,
-            and no more than the effective patients of the rarer class. Its interval reaches no
-            further than the exact one of so many trials, which it is at 0 and 1.
-        span: A figure that is not bounded lies between minus this and this.
-        squares: Parts of the variance that are mean squares, each with its degrees of freedom.
-    """
-
-    value: float
-    error: float | None
-    freedom: float = np.inf
+    value: float  # the estimate
+    error: float | None  # standard error; `None` where there is none
+    freedom: float = np.inf  # degrees of freedom of its t distribution; infinite: the normal one
+    # Whether the figure lies in [0, 1]; its interval is then taken on the logit.
     bounded: bool = False
-    note: str = ""
+    note: str = ""  # why there is no standard error
+    # Of the rarer class (`clustered_tests`); `None` where unknown.
     effective_patients: float | None = None
+    # Of an AUROC: pairs of a positive and a negative patient, no patient in two pairs, and no more
+    # than the effective patients of the rarer class. Its interval reaches no further than the exact
+    # one of so many trials, which it is at 0 and 1.
     trials: float = 0
-    span: float = 1.0
+    span: float = 1.0  # a figure that is not bounded lies between minus this and this
+    # Parts of the variance that are mean squares, each with its degrees of freedom.
     squares: tuple[tuple[float, float], ...] = ()
 
     @property

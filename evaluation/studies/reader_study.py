@@ -85,21 +85,15 @@ class ReaderStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedStudy(ReaderStudy):
-    """A study with marks; a case's rating is its own, else that of its highest mark.
+    """A study with marks; a case's rating is its own, else that of its highest mark."""
 
-    Attributes:
-        marks: ``reader``, ``modality``, ``case``, ``rating``, ``counted`` (in the lesion
-            sensitivity and the false marks), and ``lesion`` ("" of a false mark) or edges in px.
-        lesions: ``case``, ``lesion`` (its name) and, maybe, ``weight`` (they sum to 1 a case) and
-            edges in px.
-        hit: When a mark with edges hits.
-        false_marks: False positives per image at which FROC gives the sensitivity.
-    """
-
+    # ``reader``, ``modality``, ``case``, ``rating``, ``counted`` (in the lesion sensitivity and the
+    # false marks), and ``lesion`` ("" of a false mark) or edges in px.
     marks: pd.DataFrame
+    # ``case``, ``lesion`` (its name) and, maybe, ``weight`` (they sum to 1 a case) and edges in px.
     lesions: pd.DataFrame
-    hit: HitRule = HITS["centre"]
-    false_marks: float = 0.5
+    hit: HitRule = HITS["centre"]  # when a mark with edges hits
+    false_marks: float = 0.5  # false positives per image at which FROC gives the sensitivity
     _found: dict[tuple[str, str, bool], tuple[Finds, Floats]] = field(
         default_factory=dict, repr=False, compare=False
     )
