@@ -184,9 +184,7 @@ class Detector(Answers):
             found = self.decode(raw)
         else:
             with torch.inference_mode():
-                told = self.model(torch.from_numpy(images))
-            names = ("boxes", "scores", "labels")
-            found = [Boxes(*(each[name].numpy() for name in names)) for each in told]
+                found = self.model(torch.from_numpy(images))
         tables = []
         for name, each in zip(image_ids, found, strict=True):
             table = pd.DataFrame(each.corners.astype(float), columns=["x1", "y1", "x2", "y2"])
