@@ -35,6 +35,7 @@ from data_prep.store.preprocess import letterbox
 from detection.backbone import group_norm
 from detection.dataset import LesionBatch
 from detection.detector import training_losses as detector_losses
+from detection.frames import CANDIDATES_PER_LEVEL, MIN_SCORE, NMS_IOU
 from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
 from scripts.runtime import choose_device, has_bf16_instructions
@@ -256,10 +257,10 @@ def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet,
         image_std=[ours.preprocess.std] * 3,
         anchor_generator=anchors,
         head=head,
-        score_thresh=ours.score_thresh,
-        nms_thresh=ours.nms_thresh,
+        score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
+        nms_thresh=NMS_IOU,
         detections_per_img=_LARGE,
-        topk_candidates=ours.topk_candidates,
+        topk_candidates=CANDIDATES_PER_LEVEL,
     )
     peer.load_state_dict(ours.state_dict())
     ours.to(device).to(memory_format=torch.channels_last)
