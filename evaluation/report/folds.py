@@ -115,14 +115,14 @@ class Folds:
     def _pairs(self, metric: str, policy: str) -> str:
         """Which pairs of systems differ in a figure, as a line of a list; "" where none has it."""
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
+        if rows.empty:
+            return ""
         found = rows[rows["p_holm"] < 1 - LEVEL]
         named = [
             f"{system} {number(mean)} ({p_equation(p)})"
             for system, mean, p in zip(found["system"], found["mean"], found["p_holm"], strict=True)
         ]
         shown = "; ".join(named) or "none"
-        if rows.empty:
-            return ""
         return f"- {_title(metric, policy)}: pairs shown to differ, of {len(rows)} (Holm): {shown}"
 
     def write(self, out: Path) -> None:
