@@ -34,14 +34,10 @@ def tune(
     policy: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
-    refer: float | None = None,
 ) -> Decision:
     """Choose how boxes become a score, and thresholds, on validation.
 
     A classifier's boxes come from its maps: where they are cut, which parts count, and their score.
-
-    Doubt, for --refer, is the spread of an ensemble's scores where there is one, else nearness to
-    the threshold.
 
     Args:
         predictions: Predictions folder, or a run: its validation images are predicted first, and
@@ -57,7 +53,6 @@ def tune(
         reduction: How boxes become an image score: max, top_k or noisy_or; may be given several
             times, by default all. The simplest of them, in this order, unless the AUROC of
             another is higher on validation by more than chance.
-        refer: Refer the most doubtful images to a reader: at most this share of validation.
 
     Returns:
         The decision, which is stored with the predictions.
@@ -72,7 +67,7 @@ def tune(
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for name in policies:
         check_policy(name)
-    chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), refer)
+    chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())))
     dataset = DataSet.open(data)
     split = own_split(split, [predictions], dataset)
     test_set = TestSet(dataset, dataset.target(target), split)

@@ -210,10 +210,7 @@ SCHEMAS: dict[str, Schema] = {
         },
         unique=("image_id",),
     ),
-    "scores": Schema(
-        {**_KEY, "score": _number(0, 1), "spread": _number(0, optional=True)},
-        unique=("image_id", "finding"),
-    ),
+    "scores": Schema({**_KEY, "score": _number(0, 1)}, unique=("image_id", "finding")),
     "predicted_boxes": Schema({**_KEY, **_BOX, "score": _number(0, 1)}, rules=_BOX_RULES),
     "maps": Schema(
         {
@@ -290,10 +287,9 @@ JSON_SHAPES: dict[str, Any] = {
             {"method": ("isotonic",), "scores": [float], "probabilities": [float]},
             {"method": str, "slope": float, "intercept": float, "no_box?": _NUMBER},
         ),
-        "asked?": (None, {"calibration": _WORD, "reductions": [str], "refer": _NUMBER}),
+        "asked?": (None, {"calibration": _WORD, "reductions": [str]}),
         "map_scale": (None, [float, float]), "map_box_level": _NUMBER,
         "policies": {str: {"threshold": _NUMBER, "reason": _WORD, "validation": {str: _NUMBER}}},
-        "referral?": {str: {"share": float, "by": str, "cut": _NUMBER, "reason": _WORD}},
         "validation": {str: _NUMBER},
     },
     "export": {

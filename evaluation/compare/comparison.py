@@ -19,7 +19,6 @@ from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
 from evaluation.compare.verdict import CHANCE, state_verdict
 from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.thresholds import CoverageCurve
 from evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import training_id, training_sets
@@ -45,8 +44,6 @@ class SystemResult:
     cost: dict[str, Any] = field(default_factory=dict)
     # The FROC curve per kind of hit (``iou``, ``centre``); empty without boxes.
     froc: dict[str, FrocCurve] = field(default_factory=dict)
-    # The accuracy-coverage curve per policy at which images are referred to a reader.
-    coverage: dict[str, CoverageCurve] = field(default_factory=dict)
     # Training runs behind the system; `None` where unknown (other software, readers).
     seeds: int | None = None
 
@@ -66,7 +63,6 @@ class SystemResult:
             map_scale=decision.map_scale,
             cost=dict(model.predictions.info.get("cost") or {}),
             froc=card.froc(),
-            coverage={policy: left.curve() for policy, left in card.referred.items()},
             seeds=None if one_unknown else len(models),
         )
 

@@ -71,9 +71,6 @@ class JudgedModel:
             called = card.called(policy)
             column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
             frame[f"decision_{policy}"] = column
-            left = card.referred.get(policy)
-            if left is not None and left.referred is not None:
-                frame[f"referred_{policy}"] = pd.array(left.referred, dtype="boolean")
         points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
         frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
         frame["localised"] = _on_lesion(judged, card.localised)
@@ -172,15 +169,12 @@ def _unit_card(
 ) -> Scorecard:
     rule, output = _decision_by(unit, model, test_set), model.output
     scores = pd.Series(units.highest(output.scores(model.decision.reduction)), units.names)
-    spread = output.spread() if rule.referral else None
     return Scorecard(
         whole,
         scores,
         rule.thresholds,
         validation=rule.chosen_scores,
         probability=rule.probability(scores),
-        referrals=rule.referral,
-        spread=None if spread is None else units.highest(spread),
     )
 
 

@@ -40,12 +40,7 @@ from evaluation.boxes.matching import (
 from evaluation.compare.estimates import THRESHOLDS, is_chosen
 from evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision
 from evaluation.decisions.test_set import EvaluationSet, SystemOutput
-from evaluation.decisions.thresholds import (
-    Referral,
-    ReferralFigures,
-    ThresholdChoice,
-    ValidationScores,
-)
+from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
 from evaluation.metrics.image_metrics import CalibrationFigures, confusion_counts, rates
 from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
 from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined
@@ -96,8 +91,6 @@ class Scorecard:
         cut_choice: BoxCutChoice | None = None,
         held: Mapping[Need, str] | None = None,
         probability: Floats | None = None,
-        referrals: Mapping[str, Referral] | None = None,
-        spread: Floats | None = None,
     ) -> None:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
         self.validation, self.box_cut, self.probability = validation, box_cut, probability
@@ -141,14 +134,11 @@ class Scorecard:
                 for name, judge in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
                     self._called.append((family(name), judge(pairs, *of_patients).at))
         self._count_names, self._counts = self._patient_counts()
-        self._referrals = referrals or {}
-        self.referred = self._refer(self._referrals, spread)
 
     @classmethod
     def of(cls, output: SystemOutput, decision: Decision, judged: EvaluationSet) -> Scorecard:
         """The figures of a system's output under its decision."""
         scores = output.scores(decision.reduction)
-        spread = output.spread() if decision.referral else None
         return cls(
             judged,
             scores,
@@ -160,23 +150,7 @@ class Scorecard:
             cut_choice=decision.cut_choice,
             held=decision.held,
             probability=decision.probability(scores),
-            referrals=decision.referral,
-            spread=None if spread is None else spread.to_numpy(dtype=np.float64),
         )
-
-    def _refer(
-        self, referrals: Mapping[str, Referral], spread: Floats | None
-    ) -> dict[str, ReferralFigures]:
-        figures = {}
-        for policy, referral in referrals.items():
-            called, threshold = self.called(policy), self.thresholds[policy].threshold
-            if called is None or threshold is None:
-                continue
-            doubt = referral.doubt(self.scores, threshold, spread)
-            figures[policy] = ReferralFigures(
-                self.judged.y_true, called, doubt, referral.cut, self.judged.patients
-            )
-        return figures
 
     @property
     def localised(self) -> npt.NDArray[np.bool_] | None:
@@ -207,8 +181,7 @@ class Scorecard:
         metric = METRICS[key.metric]
         made = {name: False for need, name in self._held.items() if need in metric.needs}
         if is_chosen(key.policy):
-            again = metric.family != "referral"  # whose doubt is measured from one threshold
-            made[THRESHOLDS] = again and key.policy in self.chosen_policies
+            made[THRESHOLDS] = key.policy in self.chosen_policies
         if "box_cut" in metric.needs:
             made[BOX_CUT] = self.cut_choice is not None
         return made
@@ -294,8 +267,6 @@ class Scorecard:
         figures |= of_called
         counts |= self._refitted_counts(weights, thresholds, ranked, normal)
         figures |= self._at_thresholds(counts, self.thresholds)
-        for policy, left in self.referred.items():
-            figures |= {MetricKey(ALL, policy, m): v for m, v in left.figures(weights).items()}
         return _Replicates(figures, held)
 
     def _at_cut(self, weights: Floats, cuts: Floats) -> dict[MetricKey, Floats]:
@@ -379,10 +350,6 @@ class Scorecard:
         missing |= self._without_place("", (m for m in family("point") if not _at_threshold(m)))
         if self._calibration is None:
             missing |= _without("probability", "", family("calibration"))
-        for policy, referral in self._referrals.items():
-            if referral.cut is None:
-                cut = [metric for metric in family("referral") if "referral" in _needs(metric)]
-                missing |= {MetricKey(ALL, policy, m): f"no cut: {referral.reason}" for m in cut}
         placed = [metric for metric in family("point") if _at_threshold(metric)]
         for policy, choice in self.thresholds.items():
             if choice.threshold is None:

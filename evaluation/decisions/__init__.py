@@ -1,1 +1,1 @@
-"""Boxes to image scores, thresholds, calibration, referral, and `tune`."""
+"""Boxes to image scores, thresholds, calibration, and `tune`."""

@@ -17,7 +17,7 @@ from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.boxes.matching import BoxPairs
 from evaluation.decisions.test_set import Reduction
-from evaluation.decisions.thresholds import POLICIES, Referral, ThresholdChoice, ValidationScores
+from evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
 from evaluation.metrics.metric import Need
 from evaluation.statistics.calibration import Calibration, calibration_from_dict
 from evaluation.statistics.ranking import Floats, Integers
@@ -87,33 +87,23 @@ class TuningOptions:
         calibration: A method of `METHODS`, or ``choose`` among them by
             the log loss of held-out folds of patients.
         reductions: Rules to choose from; the simplest unless another is better by more than chance.
-        refer: At most this share of validation images is referred to a reader.
     """
 
     calibration: str | None = None
     reductions: tuple[str, ...] = ()
-    refer: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.refer is not None and not 0 < self.refer < 1:
-            raise InputError(f"--refer {self.refer:g}: expected a share between 0 and 1, as 0.1")
 
     def to_dict(self) -> dict[str, Any] | None:
         """For ``decisions/<target>.json``; `None` where all are the default."""
         if self == TuningOptions():
             return None
-        return {
-            "calibration": self.calibration,
-            "reductions": list(self.reductions),
-            "refer": self.refer,
-        }
+        return {"calibration": self.calibration, "reductions": list(self.reductions)}
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> TuningOptions:
         """Read what `to_dict` wrote."""
         if not payload:
             return cls()
-        return cls(payload["calibration"], tuple(payload["reductions"]), payload["refer"])
+        return cls(payload["calibration"], tuple(payload["reductions"]))
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,6 @@ class Decision:
         tried: Every setting tried, with the figure it was judged by.
         options: What the user chose beside policies.
         losses: Held-out log loss of each calibration, where it chose among them.
-        referral: Per policy, from which doubt on images are referred to a reader.
         chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored,
             like all that follows.
         cut_choice: What the score cut of boxes was chosen on.
@@ -156,7 +145,6 @@ class Decision:
     tried: list[dict[str, Any]] = field(default_factory=list)
     options: TuningOptions = field(default_factory=TuningOptions)
     losses: dict[str, float] = field(default_factory=dict)
-    referral: dict[str, Referral] = field(default_factory=dict)
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
     cut_choice: BoxCutChoice | None = field(default=None, compare=False)
     system: str = field(default="", compare=False)
@@ -192,7 +180,6 @@ class Decision:
         made: dict[Need, str | None] = {
             "boxes": "cut of map boxes" if self.map_boxes else None,
             "probability": "calibration" if fitted else None,
-            "referral": "cut of referral" if self.referral else None,
         }
         return {need: name for need, name in made.items() if name}
 
@@ -234,7 +221,6 @@ class Decision:
                 }
                 for name, choice in self.thresholds.items()
             },
-            "referral": {name: each.to_dict() for name, each in self.referral.items()},
             "validation": self.validation.get("", {}),
             "settings_tried": len(self.tried),
             "tried": self.tried,
@@ -265,10 +251,6 @@ class Decision:
             | {"": payload["validation"]},
             tried=payload["tried"],
             losses=(payload.get("choices") or {}).get("calibration") or {},
-            referral={
-                name: Referral(each["share"], each["by"], each["cut"], each["reason"])
-                for name, each in payload.get("referral", {}).items()
-            },
         )
 
     def difference(self, other: Decision) -> str | None:
@@ -278,8 +260,8 @@ class Decision:
         difference: nothing rests on them.
         """
         stored, derived = self.to_dict(), other.to_dict()
-        for part in ("policies", "referral"):
-            derived[part] = {k: v for k, v in derived[part].items() if k in stored["policies"]}
+        policies = derived["policies"].items()
+        derived["policies"] = {k: v for k, v in policies if k in stored["policies"]}
         if self.box_cut is None:
             derived["box_cut"] = None
         places = [(stored, derived)]
@@ -310,7 +292,7 @@ def _calibration_words(decision: Decision) -> str:
 
 
 def _policy_words(decision: Decision, policy: str) -> Iterator[str]:
-    """A policy's threshold with its figures, and from which doubt on it refers."""
+    """A policy's threshold with its figures."""
     choice = decision.thresholds[policy]
     if choice.threshold is None:
         yield f"  {policy}: no threshold ({choice.reason})"
@@ -322,7 +304,3 @@ def _policy_words(decision: Decision, policy: str) -> Iterator[str]:
         if (value := figures[metric]) is not None
     )
     yield f"  {policy}: score >= {choice.threshold:.6g} ({shown})"
-    if policy in decision.referral:
-        referral = decision.referral[policy]
-        cut = referral.reason if referral.cut is None else f"from {referral.cut:.4g} on"
-        yield f"    refer by {referral.by}, {cut}"

@@ -367,19 +367,6 @@ class SystemOutput:
             )
         return combined
 
-    def spread(self) -> pd.Series | None:
-        """How far the scores that were averaged lie apart, per image; `None` where unknown.
-
-        Of several findings of a target the one that decides: the highest score.
-        """
-        rows = self._finding_scores
-        if "spread" not in rows or rows["spread"].isna().any():
-            return None
-        order = ["image_id", "score", "finding"]
-        highest = rows.sort_values(order, ascending=[True, False, True]).drop_duplicates("image_id")
-        spread = highest.set_index("image_id")["spread"].reindex(self.image_ids)
-        return None if spread.isna().any() else spread.astype(np.float64)
-
     def points(self) -> pd.DataFrame | None:
         """Where the decision points: top box's centre or map's peak; `None` without either."""
         if self.gives_boxes:

@@ -31,13 +31,10 @@ from evaluation.decisions.test_set import (
 )
 from evaluation.decisions.thresholds import (
     POLICIES,
-    Referral,
     ThresholdChoice,
     ValidationScores,
     check_policy,
-    choose_referral,
     choose_threshold,
-    doubt_of,
 )
 from evaluation.metrics.image_metrics import auroc, classification_metrics, confusion_counts
 from evaluation.metrics.metric import Note
@@ -76,7 +73,6 @@ class _JudgedScores(NamedTuple):
     y_true: pd.Series
     scores: pd.Series
     patients: npt.NDArray[np.str_]
-    spread: pd.Series | None  # where doubtful ones are referred
     folds: npt.NDArray[np.int64] | None  # of patients, where a choice needs them
 
     def of_units(self, units: Units) -> _JudgedScores:
@@ -89,7 +85,6 @@ class _JudgedScores(NamedTuple):
             highest(self.y_true),
             highest(self.scores),
             units.first(self.patients),
-            None if self.spread is None else highest(self.spread),
             None if self.folds is None else units.first(self.folds),
         )
 
@@ -229,9 +224,9 @@ def tune(
         predictions: The system.
         test_set: What is judged; the ``val`` images of its split are used.
         policies: See `evaluation.decisions.thresholds.check_policy`.
-        options: What else is chosen: calibration, reductions, referral.
-        unit: Calibration, thresholds and referral are of images, studies or patients; a study's
-            or patient's score is the highest of its images. All else is chosen on images.
+        options: What else is chosen: calibration, reductions.
+        unit: Calibration and thresholds are of images, studies or patients; a study's or
+            patient's score is the highest of its images. All else is chosen on images.
 
     Returns:
         The decision. Where the system ran on no validation image of known label, its thresholds
@@ -269,8 +264,7 @@ def tune(
     scale, rule, tried = _choose_map_boxes(output, reduced.scores, test_set)
     boxes = output.boxes(reduced.scores, scale, rule)
     cut_choice = _box_cut_choice(output, boxes, test_set)
-    spread = output.spread() if options.refer else None
-    judged = _JudgedScores(rows.y_true, reduced.scores, patients, spread, folds)
+    judged = _JudgedScores(rows.y_true, reduced.scores, patients, folds)
     if unit != "image":
         judged = judged.of_units(group_images(test_set.images, rows.labels, ids, unit))
     calibration, losses = _calibrate(judged, options)
@@ -290,7 +284,6 @@ def tune(
         tried=reduced.tried + tried,
         options=options,
         losses=losses,
-        referral=_choose_referrals(judged, thresholds, options.refer),
         chosen_scores=ValidationScores(
             judged.y_true.to_numpy() == 1, judged.scores.to_numpy(np.float64), judged.patients
         ),
@@ -338,20 +331,6 @@ def checked_decision(
             f"({changed}); run cxr tune again"
         )
     return derived, []  # it agrees, and holds what an older program did not write yet
-
-
-def _choose_referrals(
-    judged: _JudgedScores, thresholds: dict[str, ThresholdChoice], share: float | None
-) -> dict[str, Referral]:
-    if share is None:
-        return {}
-    spread = None if judged.spread is None else judged.spread.to_numpy()
-    by = "nearness" if spread is None else "spread"
-    return {
-        name: choose_referral(doubt_of(judged.scores, choice.threshold, spread), share, by)
-        for name, choice in thresholds.items()
-        if choice.threshold is not None
-    }
 
 
 def _decision_ids(predictions: Predictions, test_set: TestSet) -> dict[str, Any]:

@@ -26,7 +26,6 @@ COMPUTED_BY = {
     "afroc": "evaluation.boxes.box_metrics:WeightedAfroc",
     "rsna": "evaluation.boxes.box_metrics:WeightedRsnaScore",
     "iobb": "evaluation.boxes.box_metrics:WeightedIobb",
-    "referral": "evaluation.decisions.thresholds:ReferralFigures.figures",
     "threshold": "evaluation.decisions.thresholds:choose_threshold",
 }
 """The function behind each family of metrics, as ``module:name``."""
@@ -439,47 +438,6 @@ _BOX_METRICS = (
     ),
 )
 
-_ALL_REFERRED = "every image that counts here is referred"
-_referral = partial(
-    Metric, family="referral", direction="none", needs=("threshold", "referral")
-)  # What is left to decide is easier the more is referred, so none of these stands alone.
-_REFERRAL_METRICS = (
-    _referral(
-        "coverage",
-        "Coverage",
-        "The share of images that is decided; the most doubtful are referred to a reader, from a "
-        "level of doubt that validation chose.",
-        undefined=_no_image,
-    ),
-    _referral(
-        "accuracy_covered",
-        "Accuracy where decided",
-        "Accuracy among the images that are not referred.",
-        undefined=_ALL_REFERRED,
-    ),
-    _referral(
-        "recall_covered",
-        "Sensitivity where decided",
-        "Sensitivity among the images that are not referred.",
-        undefined="no positive image is left unreferred",
-    ),
-    _referral(
-        "specificity_covered",
-        "Specificity where decided",
-        "Specificity among the images that are not referred.",
-        undefined="no negative image is left unreferred",
-    ),
-    _referral(
-        "aurc",
-        "Area under the risk-coverage curve",
-        "The share of wrong decisions among the most certain images, averaged over how many of "
-        "them are decided; needs no cut. Lower is better.",
-        undefined=_no_image,
-        direction="lower",
-        needs=("threshold",),
-    ),
-)
-
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -489,7 +447,6 @@ METRICS: dict[str, Metric] = {
         *_CALIBRATION_METRICS,
         *_PLACE_METRICS,
         *_BOX_METRICS,
-        *_REFERRAL_METRICS,
     )
 }
 """Every metric by its short name, a family's in the order in which its function gives them."""

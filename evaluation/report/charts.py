@@ -75,7 +75,6 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         _precision_recall_chart(systems, policies, prevalence),
         *(_froc_chart(systems, hit) for hit in _HITS),
         _calibration_chart(systems, comparison.provenance.get("systems", {})),
-        _coverage_chart(systems, _coverage_policy(comparison), prevalence),
         _net_benefit_chart(systems, all_positive),
     ]
     return [chart for chart in charts if chart.curves]
@@ -126,11 +125,9 @@ def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
 
 def _read_systems(comparison: Comparison) -> list[_System]:
     figures, failures, protocol = comparison.estimates, comparison.failures, comparison.protocol
-    policy, decisions = _coverage_policy(comparison), comparison.decisions
+    decisions = comparison.decisions
     wanted = {
         "primary": (protocol.metric, protocol.policy),
-        "coverage": ("coverage", policy),
-        "accuracy_covered": ("accuracy_covered", policy),
         **{metric: (metric, "") for metric in _CURVE_FIGURES},
     }
     prefixes = {prefix: [f"{prefix}_at_{at.replace('/', '_')}" for at in RATE_WORDS]
@@ -158,13 +155,6 @@ def _prevalence(comparison: Comparison) -> float:
 def _arrays(frame: pd.DataFrame) -> dict[str, Floats]:
     names = [name for name in ("label", "score", "probability") if name in frame]
     return {name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in names}
-
-
-def _coverage_policy(comparison: Comparison) -> str:
-    policies = list(
-        dict.fromkeys(p for system in comparison.systems.values() for p in system.coverage)
-    )
-    return "max_f1" if "max_f1" in policies else next(iter(policies), "")
 
 
 def _benefit(failures: pd.DataFrame) -> str:
@@ -356,31 +346,6 @@ def _calibration_chart(systems: Sequence[_System], provenance: Mapping[str, Any]
         note=f"Calibrated on validation images: {listing(methods)}. Each point: one of "
         f"{' or '.join(map(str, sorted(groups)))} groups of equally many images, by probability. "
         f"Bands: 95 % intervals of the observed share, {_RESAMPLES} resamples of patients.",
-    )
-
-
-def _coverage_chart(systems: Sequence[_System], policy: str, prevalence: float) -> Chart:
-    """Accuracy of the most certain images, where images are referred: ``cxr tune --refer``."""
-    curves = []
-    for system in systems:
-        curve = system.result.coverage.get(policy)
-        if curve is None:
-            continue
-        x, y = (system.figures[key].estimate for key in ("coverage", "accuracy_covered"))
-        words = f"{system.name}: {number(x)} decided, {number(y)} of them right"
-        points = () if math.isnan(x) or math.isnan(y) else (Point(x, y, words),)
-        line = np.array(curve.coverage), np.array(curve.accuracy)
-        curves.append(system.curve(*line, points))
-    most = 0.5 if math.isnan(prevalence) else max(prevalence, 1 - prevalence)
-    return Chart(
-        key="coverage",
-        title=f"Accuracy and coverage, threshold for {policy_words(policy)}",
-        x=Axis("Coverage (share of images not referred)"),
-        y=Axis("Accuracy of those"),
-        curves=tuple(curves),
-        guides=(((0, 1), (most, most)),),
-        guide_label=f"calling all images alike ({number(most)})",
-        description="Accuracy of the decided images as more of the doubtful ones are referred.",
     )
 
 

@@ -66,10 +66,6 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "costs": {name: each.cost for name, each in comparison.systems.items()},
         "notes": [note.text for note in comparison.notes],
         "metrics": _records(_all_units(comparison)),
-        "coverage": {
-            name: {policy: curve._asdict() for policy, curve in each.coverage.items()}
-            for name, each in comparison.systems.items()
-        },
         "tests": _records(comparison.told_tests),
         "where": _records(comparison.failures),
         "by_reader": comparison.by_reader,

@@ -35,7 +35,7 @@ class _Joined:
 
     kind: str  # ``boxes`` or ``scores``
     images: pd.DataFrame  # ``image_id``, ``status``, ``reason``
-    tables: dict[str, pd.DataFrame]  # `boxes`, `scores` with the members' `spread`, perhaps `maps`
+    tables: dict[str, pd.DataFrame]  # `boxes`, or `scores` and perhaps `maps`
     made_of: str  # in words
     settings: dict[str, Any]  # all that decides the result beside the members
     notes: list[str] = field(default_factory=list)
@@ -206,12 +206,10 @@ def _join_detectors(
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
     table = _named_boxes(kept, names, findings, dataset.images)
-    share, tops = np.array(weight) / sum(weight), _top_scores(members, images)
     return _Joined(
         "boxes",
         images,
-        # Beside the fused boxes, for doubt: how far the members' own image scores lie apart.
-        {"boxes": table, "scores": _mean_scores(_every_finding(members, images), tops, share)},
+        {"boxes": table},
         made_of=f"{_names_of(members)}: {NAME} at IoU {OVERLAP:g}",
         settings={"method": "best", "iou": OVERLAP, "weights": weight},
     )
@@ -235,7 +233,7 @@ def _join_classifiers(
                 f"{members[0].folder}; predict both again"
             )
     each = np.stack([table["score"].to_numpy(np.float64) for table in tables])
-    joined = {"scores": _mean_scores(tables[0][_KEYS], each, share)}
+    joined = {"scores": tables[0][_KEYS].assign(score=np.clip(share @ each, 0.0, 1.0))}
     notes = []
     maps = _mean_maps(members, images, share)
     if maps is not None:
@@ -250,13 +248,6 @@ def _join_classifiers(
         settings={"method": "mean", "weights": weight},
         notes=notes,
     )
-
-
-def _mean_scores(keys: pd.DataFrame, each: np.ndarray, share: np.ndarray) -> pd.DataFrame:
-    """Mean and spread (standard deviation) of the members' scores, shape ``(members, N)``."""
-    mean = share @ each
-    spread = np.sqrt(share @ (each - mean) ** 2)
-    return keys.assign(score=np.clip(mean, 0.0, 1.0), spread=spread)
 
 
 def _label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
@@ -275,20 +266,6 @@ def _named_boxes(
     limits = table.astype("Float64").to_numpy(dtype=np.float64, na_value=np.inf)[image]
     clipped = replace(boxes, corners=np.clip(boxes.corners, 0.0, np.hstack([limits, limits])))
     return clipped.to_table(images[image], findings[finding])
-
-
-def _top_scores(members: Sequence[Predictions], images: pd.DataFrame) -> np.ndarray:
-    """The most confident box of each image and finding per member; 0 where there is none."""
-    keys = pd.MultiIndex.from_frame(_every_finding(members, images))
-    tops = [member.boxes.groupby(_KEYS)["score"].max() for member in members]
-    return np.stack([top.reindex(keys).fillna(0.0).to_numpy(np.float64) for top in tops])
-
-
-def _every_finding(members: Sequence[Predictions], images: pd.DataFrame) -> pd.DataFrame:
-    """``image_id``, ``finding``: every finding of every image that ran."""
-    ran = images.loc[images["status"] == "ok", "image_id"]
-    findings = sorted(_findings_of(members[0]))
-    return pd.MultiIndex.from_product([ran, findings], names=_KEYS).to_frame(index=False)
 
 
 def _mean_maps(

@@ -76,8 +76,8 @@ def detector(data: Path, tmp_path: Path) -> Path:
     return write_predictions(tmp_path / "detector", data, ids, "Detector", boxes=boxes)
 
 
-def test_tune_says_how_it_calibrated_and_what_it_refers(data, predictions):
-    asked = {"calibration": "choose", "refer": 0.2, "policy": ["threshold=0.5"]}
+def test_tune_says_how_it_calibrated(data, predictions):
+    asked = {"calibration": "choose", "policy": ["threshold=0.5"]}
     shown = str(tune(predictions, data=data, **asked))
     stored = Predictions.open(predictions).decision("opacity")
     assert set(stored["choices"]["calibration"]) == {
@@ -85,8 +85,6 @@ def test_tune_says_how_it_calibrated_and_what_it_refers(data, predictions):
     }  # fmt: skip
     assert "(held-out log loss: as_it_is " in shown
     assert stored["policies"]["threshold=0.5"]["threshold"] == 0.5
-    cut = stored["referral"]["threshold=0.5"]["cut"]
-    assert f"refer by nearness, from {cut:.4g} on" in shown
 
 
 def test_tune_chooses_among_the_rules_given_and_keeps_the_simplest(data, detector):
@@ -102,7 +100,6 @@ def test_tune_chooses_among_the_rules_given_and_keeps_the_simplest(data, detecto
     [
         ({"calibration": "beta"}, "--calibration beta: is none of none, temp"),
         ({"reduction": ["mean"]}, "--reduction mean: is none of max, top_k"),
-        ({"refer": 2.0}, "--refer 2: expected a share"),
         ({"policy": ["best"]}, "unknown policy 'best'"),
     ],
 )

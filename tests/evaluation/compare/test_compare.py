@@ -28,7 +28,6 @@ from evaluation.decisions.test_set import (
 )
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note, score_words
-from evaluation.report.charts import report_charts
 from evaluation.report.result_tables import write_tables
 from evaluation.report.tables import _unit_tables
 from evaluation.statistics.bootstrap import NO_WIDTH, Resamples, expanded_level
@@ -468,10 +467,6 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     assert set(written["unit"]) == {"image", "patient"}
 
 
-def coverage_charts(comparison):
-    return [chart for chart in report_charts(comparison) if chart.key == "coverage"]
-
-
 def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
     images = read_table(judged_set.folder / "images.parquet", "images")
     studies = images["image_id"].map("study {}".format)
@@ -483,7 +478,6 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
     keys = ["system", "subgroup", "policy", "metric"]
     both = comparison.metrics.merge(comparison.by_unit.table(), on=keys, suffixes=("", "_unit"))
     assert len(both) > 40
-    assert not coverage_charts(comparison)  # nothing is referred unless asked for
     pd.testing.assert_series_equal(
         both["estimate"], both["estimate_unit"], check_names=False, rtol=1e-9
     )
@@ -491,24 +485,10 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
 
 def test_what_was_asked_of_tune_holds_in_compare(predict, test_set, judged_set):
     system = predict("A", "boxes", seed=1)
-    options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"), refer=0.2)
+    options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"))
     decision = tune(system, test_set, options=options)
     system.write_decision("opacity", decision.to_dict())
     comparison = compare_systems({"A": system}, test_set, replicates=100, unit="patient")
-    for by_unit in (False, True):
-        for metric in ("coverage", "accuracy_covered", "aurc"):
-            row = figure(comparison, "A", metric, "max_f1", by_unit=by_unit)
-            assert row.ci_low <= row.estimate <= row.ci_high
-    (chart,) = coverage_charts(comparison)
-    assert [curve.name for curve in chart.curves] == ["A"]
-    assert len(chart.curves[0].points) == 1
-    curve = comparison.systems["A"].coverage["max_f1"]
-    assert curve.coverage[-1] == 1.0
-    accuracy = figure(comparison, "A", "accuracy", "max_f1")
-    assert curve.accuracy[-1] == pytest.approx(accuracy.estimate)
-    referred = comparison.decisions["referred_max_f1"]
-    left = figure(comparison, "A", "coverage", "max_f1")
-    assert 1 - referred.mean() == pytest.approx(left.estimate)
     probability = comparison.decisions["probability"]
     expected = decision.probability(comparison.decisions["score"])
     np.testing.assert_allclose(probability, expected)

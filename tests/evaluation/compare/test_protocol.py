@@ -42,9 +42,7 @@ def test_a_margin_is_held_against_the_whole_interval(low, high, words):
     [
         ({"metric": "brier"}, "lower is better"),
         ({"metric": "iobb_false_marks_10"}, "lower is better"),
-        ({"metric": "aurc"}, "lower is better"),
         ({"metric": "calibration_slope"}, "neither higher nor lower is better, 1 is ideal"),
-        ({"metric": "coverage"}, "neither higher nor lower is better"),
         ({"metric": "ap50", "unit": "patient"}, "places are judged by image only"),
         ({"metric": "aurok"}, "no metric 'aurok'; there are auroc"),
         ({"metric": "recall"}, "needs a policy"),

@@ -179,7 +179,7 @@ def test_a_probability_never_falls_where_the_score_rises():
 
 def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set):
     system = predict("A", "boxes", seed=1)
-    options = TuningOptions(calibration="choose", reductions=("max", "noisy_or"), refer=0.2)
+    options = TuningOptions(calibration="choose", reductions=("max", "noisy_or"))
     decision = tune(system, test_set, options=options)
     system.write_decision("opacity", decision.to_dict())
     stored = Decision.from_dict(system.decision("opacity"))
@@ -191,8 +191,6 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set)
     assert set(decision.losses) == {
         "as_it_is", "temperature", "platt", "isotonic",
     }  # fmt: skip
-    assert decision.referral["max_f1"].by == "nearness"
-    assert decision.referral["max_f1"].cut < 1
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
@@ -222,7 +220,7 @@ def test_a_decision_that_a_search_made_is_refused(predict, test_set):
 def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, test_set):
     decision = tune(predict("A", "boxes", seed=1), test_set)
     old = decision.to_dict()
-    for key in ("asked", "choices", "referral"):
+    for key in ("asked", "choices"):
         del old[key]
     old["box_cut"] = None
     for spec in old["policies"].values():
@@ -232,6 +230,18 @@ def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, t
     assert stored.difference(decision) is None
     old["policies"]["max_f1"]["validation"]["f1"] += 0.01
     assert "max_f1.validation.f1" in Decision.from_dict(old).difference(decision)
+
+
+def test_a_decision_that_referred_doubtful_images_opens_without_its_referral(predict, test_set):
+    system = predict("A", seed=1)
+    decision = tune(system, test_set)
+    old = decision.to_dict() | {
+        "asked": {"calibration": None, "reductions": [], "refer": 0.2},
+        "referral": {"max_f1": {"share": 0.2, "by": "nearness", "cut": 0.7, "reason": None}},
+    }
+    system.write_decision("opacity", old)
+    derived, notes = checked_decision("A", system, test_set, ())
+    assert (derived, notes) == (decision, [])
 
 
 def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, judged_set, target):

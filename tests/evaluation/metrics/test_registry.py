@@ -19,7 +19,6 @@ from evaluation.boxes.box_metrics import (
 from evaluation.boxes.matching import HITS, find_lesions, pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
-from evaluation.decisions.thresholds import ReferralFigures
 from evaluation.metrics.image_metrics import (
     CalibrationFigures,
     classification_metrics,
@@ -72,9 +71,6 @@ def test_families_give_the_metrics_of_their_records_in_order():
     assert tuple(rates(1, 1, 1, 1)) == family("decision")
     assert tuple(confusion_counts(truth, score, 0.5)) == family("counts")
     assert tuple(CalibrationFigures(truth, score).figures()) == family("calibration")
-    called = score >= 0.5
-    referred = ReferralFigures(truth == 1, called, 1 - score, 0.5, np.arange(4)).figures()
-    assert set(referred) == set(family("referral"))
     boxes = pd.DataFrame([("a", 0, 0, 9, 9, 0.5)], columns=["image_id", *EDGES, "score"])
     pairs = pair_boxes(boxes, boxes.drop(columns="score"), pd.Index(["a"]))
     one = np.ones((1, 1), dtype=int)
@@ -108,7 +104,7 @@ def test_shorter_lists_keep_their_metrics(shown_in, metrics):
 
 def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
     expected = {
-        "aurc": "area under the risk-coverage curve", "auroc": "AUROC", "f1": "F1", "mcc": "MCC",
+        "auroc": "AUROC", "f1": "F1", "mcc": "MCC",
         "iobb_false_marks_10": "false positives per image (overlap < 10 %)", "lr_positive": "LR+",
         "iobb_accuracy_10": "IoBB accuracy at 10 %", "froc_mean": "FROC, mean",
         "brier": "Brier score", "ece": "ECE, equal width", "rsna_score": "RSNA 2018 score",

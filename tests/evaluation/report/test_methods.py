@@ -35,7 +35,7 @@ def test_an_ensemble_shows_its_cost_against_the_first_system(comparison):
 def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, test_set):
     detector, classifier = predict("A", "boxes", seed=1), predict("B", seed=2)
     for system, options in (
-        (detector, TuningOptions(calibration="choose", reductions=("max", "top_k"), refer=0.1)),
+        (detector, TuningOptions(calibration="choose", reductions=("max", "top_k"))),
         (classifier, TuningOptions(calibration="isotonic")),
     ):
         decision = tune(system, test_set, options=options)
@@ -48,10 +48,8 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
     assert f"boxes called from score {cut:g} in the RSNA score" in detector
     assert "(2 ways from boxes to an image score" in detector
     assert "held-out log loss: as it is" in detector
-    assert "the most doubtful 10 % of validation at most, by nearness" in detector
     assert "order is kept, scores on one level are tied" in classifier
     assert "boxes called" not in classifier
-    assert "referred" not in classifier
 
 
 def test_a_further_policy_is_judged_beside_the_stored_ones(predict, test_set, judged_set):

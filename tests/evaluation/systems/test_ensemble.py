@@ -8,8 +8,6 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.decisions.decision import TuningOptions
-from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note
 from evaluation.systems.eligibility import common_test_images, describe_training_data
 from evaluation.systems.ensemble import (
@@ -180,35 +178,3 @@ def test_the_id_follows_members_and_settings(detectors):
     assert first == _joined_id(detectors, {"iou": 0.5})
     assert first != _joined_id(detectors, {"iou": 0.6})
     assert first != _joined_id(detectors[::-1], {"iou": 0.5})
-
-
-def test_the_members_spread_is_kept_per_image_for_doubt(predict, detectors, judged_set):
-    members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
-    joined = _join_classifiers(members, weights=[3, 1]).tables["scores"].set_index("image_id")
-    first, second = (m.scores.set_index("image_id")["score"] for m in members)
-    gap = (first - second).abs()[joined.index]
-    # Weights 3/4 and 1/4: the standard deviation is sqrt(3)/4 of the gap.
-    np.testing.assert_allclose(joined["spread"], np.sqrt(3) / 4 * gap, atol=1e-12)
-
-    tops = _join_detectors(detectors, judged_set).tables["scores"].set_index("image_id")
-    highest = [d.boxes.groupby("image_id")["score"].max().reindex(tops.index) for d in detectors]
-    first, second = (scores.fillna(0.0) for scores in highest)  # silent: 0, as ever
-    assert (first == 0).any()
-    np.testing.assert_allclose(tops["score"], (first + second) / 2)
-    np.testing.assert_allclose(tops["spread"], (first - second).abs() / 2, atol=1e-12)
-    assert len(tops) == len(judged_set.image_ids("val")) + len(judged_set.image_ids("test"))
-
-
-def test_the_spread_of_an_ensemble_becomes_doubt(predict, test_set, judged_set, tmp_path):
-    members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
-    joined = _join_classifiers(members)
-    info = {**members[0].info, "system": "both", "inference_id": "both"}
-    with PredictionWriter(tmp_path / "both", info) as writer:
-        writer.add(joined.images, **joined.tables)
-    system = Predictions.open(tmp_path / "both")
-    decision = tune(system, test_set, options=TuningOptions(refer=0.2))
-    assert {each.by for each in decision.referral.values()} == {"spread"}
-    ids = judged_set.image_ids("val")
-    spread = joined.tables["scores"].set_index("image_id")["spread"].reindex(ids)
-    cut = decision.referral["max_f1"].cut
-    assert 0.15 < (spread >= cut).mean() <= 0.2
