@@ -210,7 +210,11 @@ SCHEMAS: dict[str, Schema] = {
         },
         unique=("image_id",),
     ),
-    "scores": Schema({**_KEY, "score": _number(0, 1)}, unique=("image_id", "finding")),
+    "scores": Schema(
+        # Earlier ensembles wrote the spread of their members' scores; nothing reads it.
+        {**_KEY, "score": _number(0, 1), "spread": _number(0, optional=True)},
+        unique=("image_id", "finding"),
+    ),
     "predicted_boxes": Schema({**_KEY, **_BOX, "score": _number(0, 1)}, rules=_BOX_RULES),
     "maps": Schema(
         {

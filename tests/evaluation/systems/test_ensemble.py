@@ -178,3 +178,10 @@ def test_the_id_follows_members_and_settings(detectors):
     assert first == _joined_id(detectors, {"iou": 0.5})
     assert first != _joined_id(detectors, {"iou": 0.6})
     assert first != _joined_id(detectors[::-1], {"iou": 0.5})
+
+
+def test_an_ensemble_that_holds_the_spread_of_its_members_still_opens(predict, tmp_path):
+    member = predict("C1", "scores", seed=1)
+    with PredictionWriter(tmp_path / "old", member.info) as writer:
+        writer.add(member.images, scores=member.scores.assign(spread=0.1))
+    assert Predictions.open(tmp_path / "old").scores["score"].equals(member.scores["score"])
