@@ -1,0 +1,210 @@
+"""The mean of a bounded variable, by betting against what it may be.
+
+A bettor claims that the mean is above m and stakes, before each value, a share of its wealth on
+it. If the mean is at most m, the wealth is a supermartingale: it reaches 1 / p at any time with a
+chance of at most p (Ville 1939), whatever the distribution between the bounds and however few the
+values. So no approximation stands between the number of patients and what is promised of them.
+
+Each stake is fixed by earlier values alone, so the order of the values matters, though never for
+the error. `shuffled` brings values into an order that no user chooses.
+
+An interval needs bets that do not depend on the mean in question, and so does a stream without an
+end; one test of a known number of values may aim its bets anew after each value, which finds more.
+
+Values lie in rows ``(R, n)``, each row a sample of its own, so that thousands run at once; NaN
+stands for no value, where rows differ in length.
+
+Source:
+    Waudby-Smith and Ramdas 2024, JRSS B 86:1 (hedged capital, predictable plug-in bets); Voracek
+    and Orabona 2025, arXiv 2505.22422 (bets that aim anew).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.contracts.errors import InputError
+from evaluation.statistics.bootstrap import LEVEL
+from evaluation.statistics.ranking import Floats
+
+_MOST = 0.75
+"""Largest share of its wealth that a bet can lose; the paper's proposals are 1/2 and 3/4."""
+_MOST_OF_TEST = 0.9
+"""Likewise of a test, whose bounds are those of the patient with the most images: few are near."""
+_HALVINGS = 40
+_SEED = 20240101
+
+
+def shuffled(values: npt.ArrayLike) -> Floats:
+    """The values of each row in an order that nobody chooses, the same for all rows.
+
+    Example:
+        >>> shuffled([1.0, 2.0, 3.0, 4.0]).tolist()
+        [[2.0, 4.0, 1.0, 3.0]]
+    """
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    return table[:, np.random.default_rng(_SEED).permutation(table.shape[1])]
+
+
+def log_wealth(
+    values: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    *,
+    lower: float = 0.0,
+    upper: float = 1.0,
+    error: float = 1 - LEVEL,
+    open_ended: bool = False,
+) -> Floats:
+    """The logarithm of the wealth of a bettor who claims that the mean is above `mean`.
+
+    It begins with 1. To bet that the mean is below, hand in ``-values``, ``-mean``, ``-upper`` and
+    ``-lower``.
+
+    Args:
+        values: Shape ``(R, n)`` or ``(n,)``, NaN where there is no value.
+        mean: Of the null hypothesis "the mean is at most this", one for all or shape ``(R,)``.
+        lower: What no value is below.
+        upper: What no value is above.
+        error: The bets reach a wealth of ``1 / error`` the soonest.
+        open_ended: Bet for a stream that goes on, not for the values of the row.
+
+    Returns:
+        After each value, shape ``(R, n)``; where there is none, as before it.
+
+    Raises:
+        InputError: A value lies outside the bounds, or these do not rise.
+
+    Example:
+        >>> log_wealth([1, 1, 0], 0.5, error=0.5).round(4).tolist()
+        [[0.5187, 1.0783, -0.308]]
+    """
+    table = _scaled(values, lower, upper)
+    return _running(table, _scaled_mean(mean, lower, upper), _bets(table, error, open_ended))
+
+
+def mean_p_value(
+    values: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    *,
+    lower: float = 0.0,
+    upper: float = 1.0,
+    error: float = 1 - LEVEL,
+) -> Floats:
+    """The p-value of "the mean is at most `mean`", of independent values in the order given.
+
+    Each bet is the best for reaching a wealth of ``1 / error`` with the values that are left.
+
+    Args, errors: As `log_wealth`; a p-value below `error` is not sought.
+
+    Returns:
+        1 over the largest wealth on the way, shape ``(R,)``; 1 where there is no value.
+
+    Example:
+        >>> mean_p_value([1, 1, 1, 0], 0.5, error=0.5).round(4).tolist()
+        [0.4209]
+    """
+    table = _scaled(values, lower, upper)
+    scaled = np.broadcast_to(_scaled_mean(mean, lower, upper)[:, 0], len(table))
+    cap = _MOST_OF_TEST / np.maximum(scaled, np.finfo(np.float64).tiny)
+    there = ~np.isnan(table)
+    left, seen = there.sum(axis=1), np.zeros(len(table))
+    total, squares = np.full(len(table), 0.5), np.full(len(table), 0.25)
+    wealth, most = np.zeros((2, len(table)))
+    for now, value in zip(there.T, np.where(there, table, 0.0).T, strict=True):
+        missing = -np.log(error) - wealth  # of the log wealth that is aimed at
+        rest = np.maximum(left, 1) * squares / (seen + 1)  # variance of the sum that is left
+        bet = np.minimum(np.sqrt(2 * np.maximum(missing, 0) / rest), cap)
+        bet = np.where(now & (most < -np.log(error)), bet, 0.0)
+        wealth = wealth + np.log1p(bet * (value - scaled))
+        most = np.maximum(most, wealth)
+        seen, left = seen + now, left - now
+        total = total + value
+        squares = squares + np.where(now, (value - total / (seen + 1)) ** 2, 0.0)
+    return np.asarray(np.exp(-most))
+
+
+def mean_interval(
+    values: npt.ArrayLike,
+    level: float = LEVEL,
+    *,
+    lower: float = 0.0,
+    upper: float = 1.0,
+    open_ended: bool = False,
+) -> Floats:
+    """The interval of the mean of independent values in the order given.
+
+    It holds the means that neither of two bettors, each with half of the error, refutes.
+
+    Args, errors: As `log_wealth`; with `open_ended` it is one of a confidence sequence.
+
+    Returns:
+        Lower and upper end, shape ``(R, 2)``; the bounds where there is no value.
+
+    Example:
+        >>> mean_interval([0.9] * 50).round(2).tolist()
+        [[0.82, 0.92]]
+    """
+    table = _scaled(values, lower, upper)
+    error = (1 - level) / 2
+    ends = (
+        _lowest_mean(table, error, open_ended),
+        1 - _lowest_mean(1 - table, error, open_ended),
+    )
+    return np.stack(ends, axis=1) * (upper - lower) + lower
+
+
+def _scaled(values: npt.ArrayLike, lower: float, upper: float) -> Floats:
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if not lower < upper:
+        raise InputError(f"bounds of a mean must rise, got {lower:g} and {upper:g}")
+    scaled = (table - lower) / (upper - lower)
+    outside = (scaled < -1e-9) | (scaled > 1 + 1e-9)
+    if outside.any():
+        raise InputError(
+            f"values must lie between {lower:g} and {upper:g}, got {table[outside][0]:g}"
+        )
+    return np.clip(scaled, 0.0, 1.0)
+
+
+def _scaled_mean(mean: npt.ArrayLike, lower: float, upper: float) -> Floats:
+    return (np.asarray(mean, dtype=np.float64).reshape(-1, 1) - lower) / (upper - lower)
+
+
+def _bets(table: Floats, error: float, open_ended: bool) -> Floats:
+    """The stake on each value of [0, 1], from earlier values alone, not yet capped."""
+    there = ~np.isnan(table)
+    values = np.where(there, table, 0.0)
+    count = np.cumsum(there, axis=1)
+    mean = (0.5 + np.cumsum(values, axis=1)) / (count + 1)
+    squares = np.cumsum(np.where(there, (values - mean) ** 2, 0.0), axis=1)
+    variance = (0.25 + squares) / (count + 1)
+    before = np.concatenate([np.full((len(table), 1), 0.25), variance[:, :-1]], axis=1)
+    if open_ended:
+        number = np.maximum(count, 1)
+        size = number * np.log1p(number)
+    else:
+        size = np.maximum(count[:, -1:], 1) if table.shape[1] else np.ones((len(table), 1))
+    return np.asarray(np.sqrt(2 * np.log(1 / error) / (before * size)))
+
+
+def _running(table: Floats, mean: Floats, bets: Floats) -> Floats:
+    """Log wealth after each value of [0, 1] of one who bets that the mean is above `mean`."""
+    capped = np.minimum(bets, _MOST / np.maximum(mean, np.finfo(np.float64).tiny))
+    gain = np.log1p(capped * (table - mean))
+    return np.cumsum(np.where(np.isnan(table), 0.0, gain), axis=1)
+
+
+def _lowest_mean(table: Floats, error: float, open_ended: bool) -> Floats:
+    """The smallest mean that is not refuted, shape ``(R,)``.
+
+    The wealth falls as the mean that it is bet against rises, so halving finds it, from below.
+    """
+    bets = _bets(table, error, open_ended)
+    low, high = np.zeros((len(table), 1)), np.ones((len(table), 1))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        wealth = _running(table, middle, bets).max(axis=1, initial=0.0)[:, None]
+        refuted = wealth >= np.log(1 / error)
+        low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
+    return np.asarray(low[:, 0])
