@@ -106,7 +106,7 @@ def test_p_value_rises_with_the_mean_that_is_tested():
     p = np.maximum(mean_p_value(rows, np.linspace(0.1, 0.9, 9), error=0.001), 0.001)
     assert (np.diff(p) >= -1e-12).all()
     assert p[0] == 0.001
-    assert p[-1] == 1
+    assert p[-1] > 0.9  # the mean of these values is 0.8
 
 
 def test_order_is_the_same_for_all_rows_and_no_users_choice():
