@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -63,8 +64,8 @@ def _make_key(path: Path) -> None:
         place = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(place, "wb") as file:
             file.write(secrets.token_bytes(KEY_BYTES))
-        if not path.exists():  # another process may have been faster
-            temporary.rename(path)
+        with suppress(FileExistsError):  # another process was faster: its key holds
+            path.hardlink_to(temporary)
     except OSError as error:
         raise InputError(f"{path}: the key cannot be made there ({error.strerror})") from None
     finally:

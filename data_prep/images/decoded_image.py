@@ -87,11 +87,15 @@ class DecodedImage:
     spacing_row_mm: float | None = None
     spacing_col_mm: float | None = None  # distance between columns, likewise
     # `view` ('PA', 'AP', 'LL', 'other' or None), `sex` ('M', 'F', 'O' or None), `age_years`
-    # (float or None) and `modality` (text or None) of a DICOM file; of any, `synthetic`: whether
-    # it says that a program drew it. No identifiers
+    # (float or None), `modality` (text or None) and `maker` (a class or None) of a DICOM file; of
+    # any, `synthetic`: whether it says that a program drew it. No identifiers
     header: dict[str, Any] = field(default_factory=dict)
     # by how much red, green and blue of a plain image file differ on average, 0 to 255
     colour: float = 0.0
+    # PatientID after its issuer, and SOPInstanceUID, of a DICOM file; empty where unknown. They
+    # serve to make pseudonyms, and are written nowhere
+    patient: str = field(default="", repr=False)
+    instance: str = field(default="", repr=False)
     # the same at full depth, where it was asked for
     deep: DeepPixels | None = field(default=None, repr=False)
     # why these may not be the pixels that were stored, in sentences without a full stop; they

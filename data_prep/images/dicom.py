@@ -45,6 +45,7 @@ from data_prep.images.dicom_header import (
     deflated_start,
     has_preamble,
     header_facts,
+    ids_of,
     orientation,
     pixel_spacing,
 )
@@ -131,10 +132,11 @@ def _read(
         burned_in_annotation=burned_in_annotation(header),
         **known,
     )
-    facts = header_facts(header)
+    patient, instance = ids_of(header)
     return DecodedImage(
-        pixels, record, row_mm, column_mm, facts, deep=whole_depth, doubts=tuple(doubts)
-    )
+        pixels, record, row_mm, column_mm, header_facts(header),
+        patient=patient, instance=instance, deep=whole_depth, doubts=tuple(doubts),
+    )  # fmt: skip
 
 
 def _open(path: Path) -> tuple[FileDataset, list[str]]:

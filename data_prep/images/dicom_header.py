@@ -44,11 +44,21 @@ _MODALITIES = frozenset({
     "RTSTRUCT", "RWV", "SC", "SEG", "SM", "SMR", "SR", "SRF", "ST", "STAIN", "TEXTUREMAP", "TG",
     "US", "VA", "VF", "XA", "XAPROTOCOL", "XC",
 })  # fmt: skip
+OTHER = "other"
+"""What a class of a closed list is called that the list does not name."""
+MAKERS = {
+    "agfa": "AGFA", "canon": "CANON|TOSHIBA", "carestream": "CARESTREAM|KODAK", "drgem": "DRGEM",
+    "fujifilm": "FUJI", "ge": r"\bGE\b|GENERAL ELECTRIC|GEMS", "hologic": "HOLOGIC",
+    "iray": r"\bI-?RAY\b", "konica minolta": "KONICA|MINOLTA", "mindray": "MINDRAY",
+    "philips": "PHILIPS", "samsung": "SAMSUNG", "shimadzu": "SHIMADZU", "siemens": "SIEMENS",
+    "swissray": "SWISSRAY", "united imaging": r"UNITED IMAGING|\bUIH\b", "varex": "VAREX|VARIAN",
+}  # fmt: skip
+"""Makers of detectors, and what their Manufacturer says in any case."""
 _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
 
 
 def header_facts(header: Dataset) -> dict[str, Any]:
-    """Read view, sex, age and modality, and whether it is synthetic; no identifiers."""
+    """Read view, sex, age, modality and maker, and whether it is synthetic; no identifiers."""
     sex = _text(header, "PatientSex").upper()
     modality = _text(header, "Modality").upper()
     return {
@@ -56,8 +66,20 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         "sex": sex if sex in {"M", "F", "O"} else None,
         "age_years": _age_years(_text(header, "PatientAge")),
         "modality": modality if modality in _MODALITIES else None,
+        "maker": _maker(_text(header, "Manufacturer").upper()),
         "synthetic": _text(header, "ConversionType").upper() == "SYN",
     }
+
+
+def _maker(text: str) -> str | None:
+    """The detector's maker by the Manufacturer in capitals.
+
+    Example:
+        >>> _maker("GE HEALTHCARE"), _maker("FUJIFILM CORPORATION"), _maker("ACME"), _maker("")
+        ('ge', 'fujifilm', 'other', None)
+    """
+    known = (name for name, pattern in MAKERS.items() if re.search(pattern, text))
+    return next(known, OTHER) if text else None
 
 
 def _age_years(text: str) -> float | None:
@@ -302,17 +324,23 @@ def _what_it_holds(header: Dataset, modality: str | None) -> str:
     return "holds no image" + (f" (modality {modality})" if modality else "")
 
 
+def ids_of(header: Dataset) -> tuple[str, str]:
+    """PatientID, after its issuer where that is given, and SOPInstanceUID; empty if missing."""
+    patient, issuer = _clean_text(header, "PatientID"), _clean_text(header, "IssuerOfPatientID")
+    patient = f"{issuer}/{patient}" if issuer and patient else patient
+    return patient, _clean_text(header, "SOPInstanceUID")
+
+
 def _names(header: Dataset, path: str) -> dict[str, Any]:
     """What the file is called by, and whether it states to be of the chest."""
-    uid = _clean_text(header, "SOPInstanceUID")
+    patient, uid = ids_of(header)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", uid):
         uid = "file-" + hashlib.sha256(path.encode(errors="surrogateescape")).hexdigest()[:20]
-    patient, issuer = _clean_text(header, "PatientID"), _clean_text(header, "IssuerOfPatientID")
     return {
         "image_id": uid,
-        "patient": f"{issuer}/{patient}" if issuer and patient else patient,
+        "patient": patient,
         "study": _clean_text(header, "StudyInstanceUID"),
-        "patient_id": patient,
+        "patient_id": _clean_text(header, "PatientID"),
         "accession_number": _clean_text(header, "AccessionNumber"),
         "states_chest": bool(_CHEST.search(_clean_text(header, "BodyPartExamined").upper())),
     }

@@ -1,0 +1,244 @@
+"""The log of answers: no row is lost, no id can be read in it, what is wrong is said."""
+
+import errno
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.pseudonyms import keyed_hash
+from data_prep.images.dicom_header import header_facts
+from data_prep.images.image import read_image
+from data_prep.store.answer_log import AGE_BANDS, LOG_KEY, AnswerLog, LoggedImage, read_audit
+from data_prep.store.answer_log import read_log as _read_log
+from tests.small_dicom import write_dicom
+
+OK = {"system": "CheXNet", "target": "opacity", "policy": "max_f1", "threshold": 0.4,
+      "status": "ok", "score": 0.61, "decision": "positive", "guard_distance": -3.5}  # fmt: skip
+
+
+def read_log(path: Path, notes: list[str] | None = None):
+    return _read_log(path, (notes if notes is not None else []).append)
+
+
+def the_day(folder: Path) -> Path:
+    (file,) = folder.glob("answers-*.jsonl")
+    return file
+
+
+def test_a_row_holds_classes_and_keyed_hashes_alone(tmp_path):
+    header = {"PatientID": "JANE-77", "IssuerOfPatientID": "WARD9", "SOPInstanceUID": "1.2.3.4",
+              "PatientSex": "O", "PatientAge": "083Y", "ViewPosition": "AP",
+              "Manufacturer": "FUJIFILM Corporation"}  # fmt: skip
+    file = write_dicom(tmp_path / "SMITH.dcm", np.zeros((16, 16), np.uint8), **header)
+    log = AnswerLog(tmp_path / "log", print)
+    log.add(LoggedImage.of(str(file), read_image(file)), [OK], seconds=0.25)
+    log.close()
+
+    (line,) = the_day(tmp_path / "log").read_text().splitlines()
+    key = (tmp_path / "log" / LOG_KEY).read_bytes()
+    row = json.loads(line)
+    assert row.pop("time").endswith("+00:00")
+    assert row == OK | {
+        "patient": keyed_hash(key, "patient:WARD9/JANE-77")[:16],
+        "image": keyed_hash(key, "image:1.2.3.4")[:16],
+        "seconds": 0.25, "view": "AP", "sex": "other", "age_band": "80+", "maker": "fujifilm",
+    }  # fmt: skip
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "log").iterdir()]
+    assert modes == [0o600, 0o600]
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("manufacturer", "maker"),
+    [("GE MEDICAL SYSTEMS", "ge"), ("Image Gear", "other"), ("Siemens Healthineers", "siemens"),
+     ("TOSHIBA_MEC", "canon"), ("KONICA MINOLTA", "konica minolta"), ("", None)],
+)  # fmt: skip
+def test_makers_of_every_spelling(manufacturer, maker):
+    header = Dataset()
+    header.Manufacturer = manufacturer
+    assert header_facts(header)["maker"] == maker
+
+
+@pytest.mark.parametrize(
+    ("years", "band"),
+    [(0.0, "0-1"), (1.99, "0-1"), (17.5, "12-17"), (18, "18-39"), (120, "80+"), (121, None),
+     (-1, None), (float("nan"), None), (None, None)],
+)  # fmt: skip
+def test_the_band_of_an_age(tmp_path, years, band):
+    log = AnswerLog(tmp_path / "log", print)
+    log.add(LoggedImage("a", header={"age_years": years}), [OK], seconds=None)
+    assert read_log(tmp_path / "log")["age_band"].isna().item() is (band is None)
+    assert band in (None, read_log(tmp_path / "log")["age_band"].item())
+    assert list(AGE_BANDS)[-1] == "80+"
+
+
+def test_an_image_without_a_patient_is_its_own(tmp_path):
+    images = []
+    for name, grey in (("a.png", 5), ("b.png", 5), ("c.png", 9)):
+        path = tmp_path / name
+        write_dicom(path, np.full((16, 16), grey, np.uint8), PatientID="", SOPInstanceUID=name)
+        images.append(LoggedImage.of(str(path), read_image(path)))
+    log = AnswerLog(tmp_path / "log", print)
+    for image in [*images, LoggedImage.of("lost/d.png", None), LoggedImage.of("e.png", None)]:
+        log.add(image, [OK], seconds=None)
+    rows = read_log(tmp_path / "log")
+    codes = rows["patient"].factorize()[0].tolist()
+    assert codes == [0, 0, 1, 2, 3]  # the same pixels are one patient
+    assert rows["image"].nunique() == 5
+
+
+def _append(folder: Path, writer: int) -> None:
+    log = AnswerLog(folder, print)
+    with ThreadPoolExecutor(2) as threads:
+        for number in range(100):
+            image = LoggedImage(f"{writer}-{number}", header={"view": "PA"})
+            threads.submit(log.add, image, [OK, OK | {"system": "B"}], seconds=1.0)
+    log.close()
+
+
+def test_threads_and_processes_append_whole_rows_under_one_key(tmp_path):
+    with ProcessPoolExecutor(3) as processes:
+        list(processes.map(_append, [tmp_path / "log"] * 3, range(3)))
+    notes: list[str] = []
+    rows = read_log(tmp_path / "log", notes)
+    assert (len(rows), rows["image"].nunique(), notes) == (600, 300, [])
+
+
+def test_a_lost_disk_is_told_once_and_counted_and_its_cut_line_harms_no_other(
+    tmp_path, monkeypatch
+):
+    said: list[str] = []
+    log = AnswerLog(tmp_path / "log", said.append)
+    image, write = LoggedImage("a"), os.write
+
+    def cut(file: int, content: bytes) -> int:
+        if content == b"\n":
+            return write(file, content)
+        write(file, content[:20])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    log.add(image, [OK], seconds=1.0)
+    monkeypatch.setattr(os, "write", cut)
+    for _ in range(2):
+        log.add(image, [OK, OK], seconds=1.0)
+    monkeypatch.undo()
+    log.add(image, [OK], seconds=1.0)
+    log.close()
+
+    assert log.lost == 4
+    assert len(said) == 2
+    assert "cannot be written any more (No space left on device)" in said[0]
+    assert said[1].endswith("misses 4 rows")
+    notes: list[str] = []
+    assert len(read_log(tmp_path / "log", notes)) == 2
+    assert notes == [f"{the_day(tmp_path / 'log')}: 2 lines cut short, passed over"]
+
+
+def test_a_line_that_a_killed_process_cut_is_ended_by_the_next(tmp_path):
+    _append(tmp_path / "log", 0)
+    file = the_day(tmp_path / "log")
+    file.write_bytes(file.read_bytes()[:-30])
+    AnswerLog(tmp_path / "log", print).add(LoggedImage("z"), [OK], seconds=1.0)
+    assert len(read_log(tmp_path / "log")) == 200
+
+
+@pytest.mark.parametrize("place", ["file", "open", "day", "/proc"])
+def test_a_log_that_cannot_be_written_is_refused(tmp_path, place):
+    folder = Path("/proc/cxr-log") if place == "/proc" else tmp_path / place
+    if place == "file":
+        folder.write_text("")
+    elif place != "/proc":
+        AnswerLog(folder, print).close()
+        if place == "open":
+            folder.chmod(0o750)
+        else:
+            file = the_day(folder)
+            file.unlink()
+            file.mkdir()
+    with pytest.raises(InputError, match=r"others may read it|File exists|Is a dir|No such file"):
+        AnswerLog(folder, print)
+
+
+def test_a_table_in_place_of_a_log_needs_three_columns(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "time,patient,score,decision\n2026-02-01,p2,0.25,0\n2026-01-31T23:00Z,p1,.5,1\n"
+    )
+    rows = read_log(path)
+    assert rows["patient"].tolist() == ["p1", "p2"]  # by time
+    assert rows["decision"].tolist() == [True, False]
+    assert rows["score"].tolist() == [0.5, 0.25]
+    assert rows["image"].is_unique
+    assert rows["status"].tolist() == ["ok", "ok"]
+    assert rows[["view", "maker", "seconds"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("time,patient\n2026-02-01,p", "column 'score' is missing"),
+        ("time,patient,score\n2026-02-01,p,high", "line 2: score='high' is not a number"),
+        ("time,patient,score\n2026-02-01,p,inf", "line 2: score='inf' is not finite"),
+        ("time,patient,score\nmonday,p,1", "line 2: time='monday' is no time"),
+        ("time,patient,score\n2026-02-01,,1", "line 2: patient is empty"),
+        ("time,patient,score\n2026-02-01,p,", "line 2: score is empty"),
+        ("time,patient,score,view\n2026-02-01,p,1,XX", "line 2: view='XX' is none of PA, AP"),
+        ("time,patient,score\n", "holds no answer yet"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_named(tmp_path, content, message):
+    path = tmp_path / "log.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_log(path)
+
+
+def test_a_line_that_is_no_row_is_named(tmp_path):
+    _append(tmp_path / "log", 0)
+    with the_day(tmp_path / "log").open("a") as file:
+        file.write('{"time": "2026-02-01"}\n')
+    with pytest.raises(InputError, match=r"line 201: is no row of a log of this version"):
+        read_log(tmp_path / "log")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no answers-"):
+        read_log(tmp_path / "empty")
+
+
+def test_labels_that_come_later_find_their_images(tmp_path):
+    log = AnswerLog(tmp_path / "log", print)
+    for name in ("1.2.3", "film.png"):
+        log.add(LoggedImage(name), [OK], seconds=None)
+    hashed = read_log(tmp_path / "log")["image"].tolist()
+    audit, key = tmp_path / "audit.csv", tmp_path / "log" / LOG_KEY
+    audit.write_text("image_id,label\nfilm.png,0\n1.2.3,Present\nfilm.png,negative\n")
+    found = read_audit(audit, key)
+    assert dict(zip(found["image"], found["label"], strict=True)) == {
+        hashed[1]: False,
+        hashed[0]: True,
+    }
+    audit.write_text(f"image,label\n{hashed[0]},1\n")
+    assert read_audit(audit, key)["image"].tolist() == hashed[:1]
+    audit.write_text("image_id,label\na,1\n")
+    assert read_audit(audit)["image"].tolist() == ["a"]  # a table calls images by their ids
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image_id,label\na,maybe\n", "line 2: label='maybe' is no label"),
+        ("image_id,label\na,1\nb,0\na,0\n", "line 4: this image has another label above"),
+        ("image_id,label\n,1\n", "line 2: no image_id, nor an image"),
+        ("image_id\na\n", "column 'label' is missing"),
+    ],
+)
+def test_a_label_that_is_none_is_named(tmp_path, content, message):
+    path = tmp_path / "audit.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_audit(path)
