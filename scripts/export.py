@@ -182,8 +182,8 @@ def _predicted(folder: Path, dataset: DataSet, target_name: str | None) -> dict[
     if output.threshold is None:
         raise InputError(f"{folder}: has no threshold for {target.name}; see cxr tune")
     whole = target.any_of[0] if len(target.any_of) == 1 else target.name
-    positive = output.decisions["decision"].astype(bool)
-    state = positive.map({True: "present", False: "absent"})
+    state = output.decisions["decision"].map({True: "present", False: "absent"}).fillna("uncertain")
+    positive = state == "present"
     findings = pd.DataFrame({"finding": whole, "state": state, "score": output.decisions["score"]})
     least = output.threshold if evidence.gives_boxes else 0.0
     called = output.boxes["image_id"].map(positive) & (output.boxes["score"] >= least)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
@@ -16,7 +16,7 @@ from evaluation.systems.eligibility import learned_validation
 from scripts import console
 from scripts.next_steps import next_steps
 from scripts.options import DataFolder, own_split
-from scripts.runner import AnyPath, verb
+from scripts.runner import AnyPath, Argument, verb
 from scripts.runtime import choose_device, tune_cpu
 from scripts.systems import is_run
 
@@ -34,6 +34,8 @@ def tune(
     policy: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
+    rule_out: Annotated[str | None, Argument(metavar="PROMISE")] = None,
+    rule_in: Annotated[str | None, Argument(metavar="PROMISE")] = None,
 ) -> Decision:
     """Choose how boxes become a score, and thresholds, on validation.
 
@@ -53,6 +55,9 @@ def tune(
         reduction: How boxes become an image score: max, top_k or noisy_or; may be given several
             times, by default all. The simplest of them, in this order, unless the AUROC of
             another is higher on validation by more than chance.
+        rule_out: Triage: rule images out below the threshold of this promise of sensitivity. What
+            is neither ruled out nor ruled in is referred to a reader.
+        rule_in: Triage: rule images in from the threshold of this promise of specificity or PPV.
 
     Returns:
         The decision, which is stored with the predictions.
@@ -67,7 +72,7 @@ def tune(
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for name in policies:
         check_policy(name)
-    chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())))
+    chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), rule_out, rule_in)
     dataset = DataSet.open(data)
     split = own_split(split, [predictions], dataset)
     test_set = TestSet(dataset, dataset.target(target), split)

@@ -19,7 +19,7 @@ from data_prep.images.decoded_image import DecodedImage, decode_record, grey_fro
 from data_prep.images.image import read_image
 from evaluation.metrics.metric import listing, policy_words, score_words
 from evaluation.overlays.draw import as_figure, draw_predictions
-from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
+from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, called_words, system_colour
 from serving.guard import Warned, WarningKind
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ANSWER_COLUMNS = (
     "image", "system", "finding", "status", "decision", "probability", "score", "policy",
-    "threshold", "computed_decision", "n_boxes", "boxes", "warnings",
+    "threshold", "computed_decision", "triage", "n_boxes", "boxes", "warnings",
 )  # fmt: skip
 """Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
 BOX_COLUMNS = ("finding", *EDGES, "score")
@@ -37,7 +37,8 @@ Status = Literal["ok", "doubtful"]
 """Whether an answer counts: not where it is ``doubtful``, with a warning."""
 _KEYS = (
     "image", "system", "kind", "finding", "status", "decision", "undecided_because", "probability",
-    "score", "policy", "threshold", "computed_decision", "boxes", "warnings", "notes",
+    "score", "policy", "threshold", "computed_decision", "triage", "triage_rule", "boxes",
+    "warnings", "notes",
 )  # fmt: skip
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SYSTEM = "\0"  # stands for a system's name
@@ -69,9 +70,14 @@ class Answer:
             give, whether it counts or not; `decision` is what counts.
         boxes: The boxes of a positive answer, ``finding, x1, y1, x2, y2, score``, px of the
             original, by falling score: a detector's from the threshold on, a classifier's cut out
-            of its map. A negative answer has none; an undecided one a detector's from 0.5 on.
+            of its map. A negative answer has none; an undecided one a detector's from 0.5 on, one
+            that triage refers those from the threshold on.
         warnings: What speaks against the answer, which then has no decision; empty where the image
             looks like a frontal chest X-ray, and the system knows such images.
+        triage: ``ruled_out``, ``referred`` or ``ruled_in``, which then decide: referred is
+            undecided. Empty where the system was not tuned to rule out or in, or another policy was
+            asked for, and where a warning speaks against the answer.
+        triage_rule: From which scores on, in words; empty likewise.
         undecided_because: Why the system cannot decide on any image, else None.
         notes: What a reader should know of the image, such as an inversion; speaks not against it.
         finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
@@ -91,6 +97,7 @@ class Answer:
     computed_decision: bool | None
     boxes: pd.DataFrame
     warnings: tuple[Warned, ...] = ()
+    triage_rule: str = ""
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
     finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
@@ -125,14 +132,13 @@ class Answer:
 
     def __str__(self) -> str:
         """The answer in one line, as the terminal shows it."""
-        called = (_DECISIONS[self.decision] or "undecided").upper()
-        called = called if self.decision else called.lower()
-        called = called if self.status == "ok" else "no answer"
+        called = called_words(self.decision, self.triage) if self.status == "ok" else "no answer"
         parts = [self.image, self.system, called]
         if self.probability is not None:
             parts.append(f"probability {self.probability:.2f}")
-        limit = "" if self.threshold is None else f" (threshold {score_words(self.threshold)})"
-        parts.append(f"score {score_words(self.score)}{limit}")
+        limit = "" if self.threshold is None else f"threshold {score_words(self.threshold)}"
+        limit = self.triage_rule or limit
+        parts.append(f"score {score_words(self.score)}" + (f" ({limit})" if limit else ""))
         if len(self.boxes) and self.status == "ok":
             parts.append(self._boxes_in_words())
         return "  ".join(parts)
@@ -156,6 +162,11 @@ class Answer:
     def decision(self) -> bool | None:
         """True positive, False negative; None where it is undecided or a warning speaks against."""
         return self.computed_decision if self.status == "ok" else None
+
+    @property
+    def triage(self) -> str:
+        """What triage says, where it counts."""
+        return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
         """The answer for a program, ready for JSON."""

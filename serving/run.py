@@ -19,7 +19,7 @@ from data_prep.store.dataset import Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.decided_output import decide, map_levels
-from evaluation.decisions.decision import Decision
+from evaluation.decisions.decision import Decision, Triage
 from evaluation.decisions.test_set import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from serving.answer import ARRAY, COLOUR, Answer, name_and_image
@@ -128,6 +128,13 @@ class Run:
             return None, usual, f"{reason}; run cxr tune on the run again"
         policy = decision.policy(self.wanted_policy, self.folder)
         return decision, policy, decision.thresholds[policy].reason
+
+    @property
+    def triage(self) -> Triage | None:
+        """By which it rules images out or in; `None` where another policy decides."""
+        decision = self.decision
+        decides = decision is not None and self.policy in decision.options.triage
+        return decision.triage if decision is not None and decides else None
 
     def _has_chosen(self, decision: Decision) -> bool:
         """Whether a decision was chosen with this model, on any device: only rounding differs."""
@@ -267,6 +274,7 @@ class Run:
                     finding=self.target.display_name,
                     policy=self.policy,
                     warnings=warnings,
+                    triage_rule="" if self.triage is None else self.triage.rule,
                     undecided_because=self.undecided_because,
                     notes=image_notes(image),
                     finding_scores=scores.get(key, dict.fromkeys(model.findings, 0.0)),

@@ -291,7 +291,13 @@ JSON_SHAPES: dict[str, Any] = {
             {"method": ("isotonic",), "scores": [float], "probabilities": [float]},
             {"method": str, "slope": float, "intercept": float, "no_box?": _NUMBER},
         ),
-        "asked?": (None, {"calibration": _WORD, "reductions": [str]}),
+        "asked?": (None, {
+            "calibration": _WORD, "reductions": [str], "rule_out?": _WORD, "rule_in?": _WORD,
+        }),
+        "triage?": (None, {
+            "below": _NUMBER, "above": _NUMBER, "referred": float, "ci_low": float,
+            "ci_high": float, "why": [str],
+        }),
         "map_scale": (None, [float, float]), "map_box_level": _NUMBER,
         "policies": {str: {"threshold": _NUMBER, "reason": _WORD, "validation": {str: _NUMBER}}},
         "validation": {str: _NUMBER},

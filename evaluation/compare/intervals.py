@@ -48,7 +48,7 @@ from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
-_NOT_TUNED = "not tuned for this policy"
+_NOT_TUNED = "not tuned for this"
 _CHOICE_UNSURE = "choices were refitted: other validation patients would have chosen otherwise"
 _CALIBRATION_INSTEAD = "of calibration, read Brier score, slope and in the large"
 _TOO_HIGH = "too high on average of so few positive images: AP50 by 0.04 with 18, by 0.02 with 60"

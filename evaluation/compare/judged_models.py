@@ -71,6 +71,8 @@ class JudgedModel:
             called = card.called(policy)
             column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
             frame[f"decision_{policy}"] = column
+        if self.decision.triage is not None:
+            frame["triage"] = self.decision.triage.standings(card.scores)
         points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
         frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
         frame["localised"] = _on_lesion(judged, card.localised)
@@ -175,6 +177,7 @@ def _unit_card(
         rule.thresholds,
         validation=rule.chosen_scores,
         probability=rule.probability(scores),
+        triage=rule.triage,
     )
 
 

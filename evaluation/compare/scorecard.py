@@ -38,7 +38,7 @@ from evaluation.boxes.matching import (
     pair_boxes,
 )
 from evaluation.compare.estimates import THRESHOLDS, is_chosen
-from evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision
+from evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision, Triage
 from evaluation.decisions.test_set import EvaluationSet, SystemOutput
 from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
 from evaluation.metrics.image_metrics import CalibrationFigures, confusion_counts, rates
@@ -91,10 +91,11 @@ class Scorecard:
         cut_choice: BoxCutChoice | None = None,
         held: Mapping[Need, str] | None = None,
         probability: Floats | None = None,
+        triage: Triage | None = None,
     ) -> None:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
         self.validation, self.box_cut, self.probability = validation, box_cut, probability
-        self.cut_choice, self._held = cut_choice, held or {}
+        self.cut_choice, self._held, self._triage = cut_choice, held or {}, triage
         self.scores = scores.to_numpy(dtype=np.float64)
         self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
         if points is not None:
@@ -150,6 +151,7 @@ class Scorecard:
             cut_choice=decision.cut_choice,
             held=decision.held,
             probability=decision.probability(scores),
+            triage=decision.triage,
         )
 
     @property
@@ -225,6 +227,9 @@ class Scorecard:
                 columns[policy, "normal_tn"] = ~called & ~j.y_true & j.versus_normal
             for kind, hit in self._on_lesion.items():
                 columns[policy, f"found{kind}"] = boxed & hit & called
+        if self._triage is not None:
+            standings = self._triage.standings(self.scores)
+            columns |= {("", name): standings == name for name in family("triage")}
         table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
         return list(columns), per_cluster(table, j.patients, j.n_patients)
 
@@ -260,6 +265,10 @@ class Scorecard:
         for kind in self._on_lesion:
             pointed = _share(counts["", f"pointed{kind}"], counts["", "boxed"])
             figures[MetricKey(ALL, "", f"pointing_accuracy{kind}")] = pointed
+        if self._triage is not None:
+            images = sum(counts["", name] for name in family("triage"))
+            shares = {name: _share(counts["", name], images) for name in family("triage")}
+            figures |= {MetricKey(ALL, "", name): share for name, share in shares.items()}
         held = self._at_thresholds(counts, thresholds)
         if BOX_CUT in chosen:
             held |= of_called

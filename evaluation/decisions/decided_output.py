@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evaluation.decisions.decision import Decision
 
 _UNDECIDED_CUT = 0.5
+_OF_STANDING = {"ruled_out": False, "referred": None, "ruled_in": True}
 NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES, "score"])
 
 
@@ -34,8 +35,8 @@ class DecidedOutput:
     """What one system gave on all images, indexed by image for quick looking up."""
 
     name: str  # display name
-    # `score` and, as far as known, `probability`, `decision`, `localised`, `point_x`, `point_y`; a
-    # row an image
+    # `score` and, as far as known, `probability`, `decision`, `triage`, `localised`, `point_x`,
+    # `point_y`; a row an image
     decisions: pd.DataFrame
     boxes: pd.DataFrame  # `image_id`, corners, `score`; a detector's `finding`, too
     maps: pd.DataFrame | None = None  # rows of the maps table, one per image; `None` without maps
@@ -83,6 +84,7 @@ class DecidedOutput:
             threshold=self.threshold,
             probability=_real(row.get("probability")),
             decision=decision,
+            triage=row.get("triage", ""),
             boxes=boxes,
             box_cut=self._cut(boxes, decision),
             grid=self._grid_of(image_id),
@@ -129,13 +131,16 @@ def decide(
         name: Display name.
         evidence: What the system says of the images.
         decision: What validation chose; `None` leaves all undecided.
-        policy: One of the decision's.
+        policy: One of the decision's. One of its triage's gives no decision on what is referred.
         levels: Where contours lie; see `map_levels`.
     """
     scores = evidence.scores(None if decision is None else decision.reduction)
     table = pd.DataFrame({"score": scores})
     threshold = None if decision is None else decision.thresholds[policy].threshold
     table["decision"] = None if threshold is None else is_positive(scores, threshold)
+    if decision is not None and decision.triage is not None and policy in decision.options.triage:
+        table["triage"] = standings = decision.triage.standings(scores)
+        table["decision"] = pd.Series(standings).map(_OF_STANDING).to_numpy(dtype=object)
     probability = None if decision is None else decision.probability(scores)
     if probability is not None:
         table["probability"] = probability
@@ -176,10 +181,11 @@ def _box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> 
     """The score from which a detector's boxes count.
 
     A positive image shows the box that decided and every box at or above the threshold; a
-    negative one shows none, whatever rule reduced the boxes to the image's score.
+    negative one shows none, whatever rule reduced the boxes to the image's score. One that triage
+    refers is undecided, too, and shows the boxes at or above the threshold.
     """
     if decision is None:
-        return _UNDECIDED_CUT
+        return _UNDECIDED_CUT if threshold is None else threshold
     if not decision:
         return math.inf
     highest = float(scores.max(initial=0.0))

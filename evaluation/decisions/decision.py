@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -17,9 +17,16 @@ from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.boxes.matching import BoxPairs
 from evaluation.decisions.test_set import Reduction
-from evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
-from evaluation.metrics.metric import Need
+from evaluation.decisions.thresholds import (
+    POLICIES,
+    ThresholdChoice,
+    ValidationScores,
+    check_policy,
+)
+from evaluation.metrics.metric import Need, score_words
+from evaluation.statistics.bootstrap import cluster_index, per_cluster
 from evaluation.statistics.calibration import Calibration, calibration_from_dict
+from evaluation.statistics.clustered_tests import exact_share
 from evaluation.statistics.ranking import Floats, Integers
 
 BOX_CUT = "score cut of boxes"
@@ -87,23 +94,133 @@ class TuningOptions:
         calibration: A method of `METHODS`, or ``choose`` among them by
             the log loss of held-out folds of patients.
         reductions: Rules to choose from; the simplest unless another is better by more than chance.
+        rule_out: The promise below whose threshold images are ruled out.
+        rule_in: The promise from whose threshold on images are ruled in.
     """
 
     calibration: str | None = None
     reductions: tuple[str, ...] = ()
+    rule_out: str | None = None
+    rule_in: str | None = None
+
+    def __post_init__(self) -> None:
+        for option, promise, kinds in (
+            ("--rule-out", self.rule_out, ("sensitivity",)),
+            ("--rule-in", self.rule_in, ("specificity", "ppv")),
+        ):
+            if promise and check_policy(promise).kind not in kinds:
+                raise InputError(
+                    f"{option} {promise}: rests on a promise of {' or '.join(kinds)}, as "
+                    f"{kinds[0]}>=0.95@0.90"
+                )
+
+    @property
+    def triage(self) -> tuple[str, ...]:
+        """The promises of triage; empty without it."""
+        return tuple(promise for promise in (self.rule_out, self.rule_in) if promise)
 
     def to_dict(self) -> dict[str, Any] | None:
         """For ``decisions/<target>.json``; `None` where all are the default."""
         if self == TuningOptions():
             return None
-        return {"calibration": self.calibration, "reductions": list(self.reductions)}
+        asked = {"calibration": self.calibration, "reductions": list(self.reductions)}
+        return asked | ({"rule_out": self.rule_out, "rule_in": self.rule_in} if self.triage else {})
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> TuningOptions:
         """Read what `to_dict` wrote."""
         if not payload:
             return cls()
-        return cls(payload["calibration"], tuple(payload["reductions"]))
+        promises = payload.get("rule_out"), payload.get("rule_in")
+        return cls(payload["calibration"], tuple(payload["reductions"]), *promises)
+
+
+@dataclass(frozen=True)
+class Triage:
+    """Below one score images are ruled out, from another on ruled in; between a reader decides.
+
+    Where the thresholds of both promises cross, both hold from the one to the other: images are
+    ruled in from the score on below which they are ruled out, and none is referred.
+
+    Attributes:
+        below: Ruled out below this score; `None`: none is.
+        above: Ruled in from this score on; `None`: none is.
+        referred: Share of the validation images that is referred.
+        ends: Of its exact 95 % interval by patient.
+        why: What is not ruled out, or in, or referred, and why.
+    """
+
+    below: float | None
+    above: float | None
+    referred: float = math.nan
+    ends: tuple[float, float] = (math.nan, math.nan)
+    why: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        options: TuningOptions,
+        thresholds: Mapping[str, ThresholdChoice],
+        scores: npt.ArrayLike,
+        patients: npt.ArrayLike,
+    ) -> Triage | None:
+        """Triage at the thresholds of its promises, and what it refers of validation."""
+        if not options.triage:
+            return None
+        cuts, why = [], []
+        for promise, done in ((options.rule_out, "out"), (options.rule_in, "in")):
+            choice = thresholds[promise] if promise else None
+            cuts.append(None if choice is None else choice.threshold)
+            reason = "no promise says how" if choice is None else choice.reason
+            why += [f"no image is ruled {done}: {reason}"] if reason else []
+        below, above = cuts
+        if below is not None and above is not None and above <= below:
+            why.append("none is referred, since both promises hold at this one threshold")
+            above = below
+        found = cls(below, above, why=tuple(why))
+        clusters, n_patients = cluster_index(patients)
+        referred = found.standings(scores) == "referred"
+        table = np.stack([referred, np.ones_like(referred)], axis=1)
+        hits, images = per_cluster(table, clusters, n_patients).T
+        return replace(found, referred=float(referred.mean()), ends=exact_share(hits, images))
+
+    def standings(self, scores: npt.ArrayLike) -> npt.NDArray[np.str_]:
+        """What becomes of images by their scores, ``(N,)``.
+
+        ``ruled_out``, ``referred`` or ``ruled_in`` each.
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        out = values < (-np.inf if self.below is None else self.below)
+        into = values >= (np.inf if self.above is None else self.above)
+        return np.select([out, into], ["ruled_out", "ruled_in"], "referred")
+
+    @property
+    def rule(self) -> str:
+        """From which scores on what becomes of an image."""
+        cuts = [] if self.below is None else [f"ruled out below {score_words(self.below)}"]
+        cuts += [] if self.above is None else [f"ruled in from {score_words(self.above)} on"]
+        return ", ".join(cuts) or "all are referred"
+
+    def __str__(self) -> str:
+        share = [100 * value for value in (self.referred, *self.ends)]
+        price = "refers {:.1f} % of validation (95 % interval {:.1f} to {:.1f} %)".format(*share)
+        return "; ".join([f"score {self.rule}", *self.why, price])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``decisions/<target>.json``."""
+        return {
+            "below": self.below, "above": self.above, "referred": self.referred,
+            "ci_low": self.ends[0], "ci_high": self.ends[1], "why": list(self.why),
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
+        """Read what `to_dict` wrote."""
+        if not payload:
+            return None
+        ends = payload["ci_low"], payload["ci_high"]
+        why = tuple(payload["why"])
+        return cls(payload["below"], payload["above"], payload["referred"], ends, why)
 
 
 @dataclass(frozen=True)
@@ -124,6 +241,7 @@ class Decision:
         tried: Every setting tried, with the figure it was judged by.
         options: What the user chose beside policies.
         losses: Held-out log loss of each calibration, where it chose among them.
+        triage: Which images are ruled out, ruled in or referred; `None` where it was not asked for.
         chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored,
             like all that follows.
         cut_choice: What the score cut of boxes was chosen on.
@@ -145,6 +263,7 @@ class Decision:
     tried: list[dict[str, Any]] = field(default_factory=list)
     options: TuningOptions = field(default_factory=TuningOptions)
     losses: dict[str, float] = field(default_factory=dict)
+    triage: Triage | None = None
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
     cut_choice: BoxCutChoice | None = field(default=None, compare=False)
     system: str = field(default="", compare=False)
@@ -169,6 +288,7 @@ class Decision:
             f"{counted(chosen_on['n_patients'], 'patient')}, {chosen_on['n_positive']} positive",
             *_rule_words(self),
             *(line for policy in self.thresholds for line in _policy_words(self, policy)),
+            *([] if self.triage is None else [f"  triage: {self.triage}"]),
             *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines if self.path is None else [*lines, f"Decision: {self.path}"])
@@ -180,6 +300,7 @@ class Decision:
         made: dict[Need, str | None] = {
             "boxes": "cut of map boxes" if self.map_boxes else None,
             "probability": "calibration" if fitted else None,
+            "triage": "thresholds of triage" if self.triage else None,
         }
         return {need: name for need, name in made.items() if name}
 
@@ -188,10 +309,15 @@ class Decision:
         return None if self.calibration is None else self.calibration.probability(scores)
 
     def policy(self, wanted: str | None, where: object) -> str:
-        """The policy that decides: the one wanted, else `max_f1` or the first there is.
+        """The policy that decides: the one wanted, else triage's, `max_f1` or the first there is.
+
+        Of triage the one that rules out, or that rules in where no image is ruled out.
 
         An InputError, which names the folder, where there is no operating point for the one wanted.
         """
+        if wanted is None and self.triage is not None:
+            last = self.triage.below is None and self.triage.above is not None
+            return self.options.triage[-1 if last else 0]
         if wanted is None:
             return POLICIES[0] if POLICIES[0] in self.thresholds else next(iter(self.thresholds))
         if wanted not in self.thresholds:
@@ -221,6 +347,7 @@ class Decision:
                 }
                 for name, choice in self.thresholds.items()
             },
+            "triage": self.triage and self.triage.to_dict(),
             "validation": self.validation.get("", {}),
             "settings_tried": len(self.tried),
             "tried": self.tried,
@@ -251,6 +378,7 @@ class Decision:
             | {"": payload["validation"]},
             tried=payload["tried"],
             losses=(payload.get("choices") or {}).get("calibration") or {},
+            triage=Triage.from_dict(payload.get("triage")),
         )
 
     def difference(self, other: Decision) -> str | None:

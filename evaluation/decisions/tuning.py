@@ -19,7 +19,7 @@ from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_metrics import WeightedAveragePrecision
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from evaluation.boxes.matching import match_boxes, pair_boxes
-from evaluation.decisions.decision import BoxCutChoice, Decision, TuningOptions
+from evaluation.decisions.decision import BoxCutChoice, Decision, Triage, TuningOptions
 from evaluation.decisions.test_set import (
     CANDIDATES,
     Reduction,
@@ -224,7 +224,7 @@ def tune(
         predictions: The system.
         test_set: What is judged; the ``val`` images of its split are used.
         policies: See `evaluation.decisions.thresholds.check_policy`.
-        options: What else is chosen: calibration, reductions.
+        options: What else is chosen: calibration, reductions, triage.
         unit: Calibration and thresholds are of images, studies or patients; a study's or
             patient's score is the highest of its images. All else is chosen on images.
 
@@ -236,6 +236,7 @@ def tune(
         InputError: A policy is unknown, the predictions are broken, or have no boxes to reduce.
     """
     options = options or TuningOptions()
+    policies = tuple(dict.fromkeys((*policies, *options.triage)))
     if options.reductions and predictions.kind != "boxes":
         raise InputError(
             f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
@@ -284,6 +285,7 @@ def tune(
         tried=reduced.tried + tried,
         options=options,
         losses=losses,
+        triage=Triage.of(options, thresholds, judged.scores, judged.patients),
         chosen_scores=ValidationScores(
             judged.y_true.to_numpy() == 1, judged.scores.to_numpy(np.float64), judged.patients
         ),

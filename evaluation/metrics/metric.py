@@ -16,7 +16,7 @@ Direction = Literal["higher", "lower", "ideal", "none"]
 Share = Literal["all", "positive", "negative", "called", "not_called"]
 """Of which images a metric is a share: all, by their label, or by the decision on them."""
 
-Need = Literal["threshold", "boxes", "box_cut", "point", "cell", "probability"]
+Need = Literal["threshold", "boxes", "box_cut", "point", "cell", "probability", "triage"]
 """What a system must have for a metric."""
 
 Part = Literal["first", "place", "rates", "further", "none"]
@@ -35,6 +35,7 @@ NEEDS: dict[Need, str] = {
     "point": "the system gives neither boxes nor maps",
     "cell": "no system points by an activation map, so there is no cell to tolerate",
     "probability": "validation gives no probability to judge",
+    "triage": "the system was not tuned to rule images out or in",
 }
 """Why a system lacks a metric, by what it needs."""
 

@@ -26,6 +26,7 @@ COMPUTED_BY = {
     "afroc": "evaluation.boxes.box_metrics:WeightedAfroc",
     "rsna": "evaluation.boxes.box_metrics:WeightedRsnaScore",
     "iobb": "evaluation.boxes.box_metrics:WeightedIobb",
+    "triage": "evaluation.decisions.decision:Triage.standings",
     "threshold": "evaluation.decisions.thresholds:choose_threshold",
 }
 """The function behind each family of metrics, as ``module:name``."""
@@ -438,6 +439,31 @@ _BOX_METRICS = (
     ),
 )
 
+_triage = partial(Metric, family="triage", undefined=_no_image, share_of="all", needs=("triage",))
+_TRIAGE_METRICS = (
+    _triage(
+        "ruled_out",
+        "Ruled out by triage",
+        "The share of images below the threshold of the promise that rules out.",
+        direction="none",
+    ),
+    _triage(
+        "referred",
+        "Referred to a reader by triage",
+        "The share of images that are neither ruled out nor ruled in: the price of what triage "
+        "promises.",
+        direction="lower",
+        place=("first", 8),
+        also=("summary",),
+    ),
+    _triage(
+        "ruled_in",
+        "Ruled in by triage",
+        "The share of images from the threshold of the promise that rules in on.",
+        direction="none",
+    ),
+)
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -445,6 +471,7 @@ METRICS: dict[str, Metric] = {
         *(metric for percent in MATCHED_PERCENT for metric in _matched_metrics(percent)),
         *_COUNT_METRICS,
         *_CALIBRATION_METRICS,
+        *_TRIAGE_METRICS,
         *_PLACE_METRICS,
         *_BOX_METRICS,
     )

@@ -30,6 +30,7 @@ from evaluation.overlays.shapes import (
     Label,
     Points,
     Shape,
+    called_words,
     describe_score,
     describe_truth,
     legend,
@@ -226,7 +227,7 @@ def _at_least_wide(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.u
 
 def _answer(prediction: ImagePrediction, finding: str) -> tuple[str, str, str, str]:
     """The caption of a system's panel: what it says of the finding, and by which score."""
-    called = {True: "POSITIVE", False: "negative", None: "undecided"}[prediction.decision]
+    called = called_words(prediction.decision, prediction.triage)
     called = "no answer" if prediction.withheld else called
     sure = "" if prediction.probability is None else f", probability {prediction.probability:.2f}"
     words = f"{finding}: {called}{sure}"

@@ -296,6 +296,7 @@ class ImagePrediction:
     threshold: float | None = None  # on that score
     probability: float | None = None  # of the finding, calibrated
     decision: bool | None = None  # None: undecided
+    triage: str = ""  # ruled_out, referred or ruled_in; empty without triage
     withheld: bool = False  # whether a warning speaks against it, so that it does not count
     # ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``
     boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
@@ -466,6 +467,17 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
         words += f" of {prediction.cell_of}" * bool(prediction.cell_of)
         words += f" ({prediction.cell:.0f} px)" * bool(prediction.cell)
     return sign, words
+
+
+def called_words(decision: bool | None, triage: str = "") -> str:
+    """What a system says of an image; what it finds stands out.
+
+    Example:
+        >>> called_words(True), called_words(None, "referred"), called_words(True, "ruled_in")
+        ('POSITIVE', 'refer to a reader', 'RULED IN')
+    """
+    words = {"ruled_out": "ruled out", "referred": "refer to a reader", "ruled_in": "RULED IN"}
+    return words.get(triage, {True: "POSITIVE", False: "negative", None: "undecided"}[decision])
 
 
 def describe_score(prediction: ImagePrediction) -> str:

@@ -141,6 +141,14 @@ class SystemAnswer(_System):
     computed_decision: Literal["positive", "negative"] | None = Field(
         description="What score and threshold give, also of a doubtful answer: no decision to use."
     )
+    triage: Literal["", "ruled_out", "referred", "ruled_in"] = Field(
+        default="", description="Where the system was tuned to rule out or in; referred: a reader "
+        "decides.", examples=["referred"],
+    )  # fmt: skip
+    triage_rule: str = Field(
+        default="", description="From which scores on.",
+        examples=["ruled out below 0.120, ruled in from 0.810 on"],
+    )  # fmt: skip
     warnings: list[str] = Field(
         default=[], max_length=_MOST_SYSTEMS, description="What speaks against this answer."
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +17,10 @@ from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
+from evaluation.boxes.map_boxes import MapBoxRule
+from evaluation.decisions.decision import Decision, Triage, TuningOptions
+from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.metrics.metric import score_words
 from evaluation.overlays.shapes import ImagePrediction
 from scripts import predict
 from scripts.cli import run_verb
@@ -109,6 +114,45 @@ def test_an_image_on_which_the_network_fails_is_an_error_and_leaves_the_others(r
     assert run.predict(dark).score > 0
     with pytest.raises(InputError, match="array: the output of CheXNet is not finite"):
         run.predict(bright)
+
+
+OUT, IN = "sensitivity>=0.90", "specificity>=0.95"
+
+
+@pytest.mark.parametrize(
+    ("cuts", "triage", "decision", "called"),
+    [
+        ((0.01, 0.02), "ruled_in", True, "RULED IN"),
+        ((0.01, 0.99), "referred", None, "refer to a reader"),
+        ((0.98, 0.99), "ruled_out", False, "ruled out"),
+    ],
+)
+def test_triage_decides_where_no_other_policy_is_asked_for(
+    run: Run, chest: Path, cuts: Any, triage: str, decision: bool | None, called: str
+) -> None:
+    names = ("max_f1", OUT, IN)
+    choices = zip(names, (0.5, *cuts), strict=True)
+    tuned = Decision(
+        "opacity", {}, thresholds={name: ThresholdChoice(name, cut) for name, cut in choices},
+        options=TuningOptions(rule_out=OUT, rule_in=IN), triage=Triage(*cuts),
+        map_scale=(-1.0, 1.0), map_boxes=MapBoxRule(0.5),
+    )  # fmt: skip
+    said = {}
+    for policy in (tuned.policy(None, ""), "max_f1"):
+        by_policy = Run(Path("run"), "CheXNet")
+        by_policy.model, by_policy.target = run.model, TARGET
+        by_policy.operating_point, by_policy.map_levels = (tuned, policy, None), {}
+        said[policy] = by_policy.predict(chest)
+    found, other = said[OUT], said["max_f1"]
+    assert (found.triage, found.decision, found.threshold) == (triage, decision, cuts[0])
+    assert f"  {called}  score" in str(found)
+    rule = f"ruled out below {score_words(cuts[0])}, ruled in from {score_words(cuts[1])} on"
+    assert f"({rule})" in str(found)
+    assert found.to_dict()["triage_rule"] == rule
+    assert answer_row(found.to_dict())["triage"] == triage
+    assert (other.triage, other.triage_rule, other.threshold) == ("", "", 0.5)
+    warned = replace(found, warnings=(Warned("odd"),))
+    assert (warned.triage, warned.to_dict()["triage"], warned.decision) == ("", "", None)
 
 
 def answer(**changed: Any) -> Answer:

@@ -3,7 +3,8 @@
 import { COLOURS } from "./draw.js";
 import { counted, h, inside, listing, outcome, plain, policyWords, share, styled } from "./dom.js";
 
-const SIGNS = { positive: "▲", negative: "○", undecided: "?", "no answer": "–", doubtful: "–" };
+const SIGNS = { positive: "▲", negative: "○", undecided: "?", "no answer": "–", doubtful: "–", "ruled in": "▲", "ruled out": "○", "refer to a reader": "?" };
+const VERBS = { positive: ["says positive for", "say positive for"], negative: ["says negative for", "say negative for"], "ruled in": ["rules in", "rule in"], "ruled out": ["rules out", "rule out"] };
 const MOST_FINDINGS = 6;
 
 /** One line that says it all: `kind`, `title`, and a sentence for each system where they differ. */
@@ -16,20 +17,25 @@ export function verdict(answer) {
   const decisions = systems.map((each) => each.status === "ok" ? each.decision : null);
   const lines = systems.map((each) => `${each.system}: ${sentence(each)}`);
   if (answer.disagreement) return { kind: "disagree", title: "The systems disagree", lines, short: "disagree" };
+  const referring = systems.filter((each) => each.status === "ok" && each.triage === "referred").map((each) => each.system);
+  if (referring.length) {
+    return { kind: "undecided", title: `Refer to a reader: ${listing(referring)} ${referring.length === 1 ? "decides" : "decide"} neither way`, lines: systems.length > 1 ? lines : [], short: "refer" };
+  }
   if (decisions.every((each) => each === null)) {
     return { kind: "undecided", title: systems.length > 1 ? "No system decides" : `${systems[0].system} does not decide`, lines, short: "undecided" };
   }
   if (decisions.includes(null) || finding === null) {
     return { kind: decisions.includes(null) ? "undecided" : "mixed", title: decisions.includes(null) ? "Not every system answers" : "The systems look for different findings", lines, short: decisions.includes(null) ? "undecided" : "" };
   }
-  const who = systems.length === 1 ? `${systems[0].system} says` : systems.length === 2 ? "Both systems say" : `All ${systems.length} systems say`;
-  return { kind: decisions[0], title: `${who} ${decisions[0]} for ${finding}`, lines: [], short: decisions[0] };
+  const who = systems.length === 1 ? systems[0].system : systems.length === 2 ? "Both systems" : `All ${systems.length} systems`;
+  const said = new Set(systems.map(outcome)).size === 1 ? outcome(systems[0]) : decisions[0];
+  return { kind: decisions[0], title: `${who} ${VERBS[said][systems.length === 1 ? 0 : 1]} ${finding}`, lines: [], short: said };
 }
 
 function sentence(each) {
   const at = each.probability === null ? "" : `, probability ${share(each.probability)}`;
   if (each.status !== "ok") return outcome(each);
-  if (each.decision === null) return `undecided${at}`;
+  if (each.triage || each.decision === null) return `${outcome(each)}${at}`;
   return `${each.decision} for ${inside(each.finding)}${at}`;
 }
 
@@ -80,7 +86,7 @@ export function card(each, place, facts, lookAt, howItDid) {
   return styled(h("article", { class: each.status === "ok" ? "card" : "card doubtful", "aria-label": each.system },
     h("header", {},
       h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
-      h("p", { class: `decision ${decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
+      h("p", { class: `decision ${each.status === "ok" && each.triage ? each.decision ?? "undecided" : decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
     h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Judges the whole image, then shows where", ` · ${inside(each.finding)}`),
     each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
     each.status === "ok" ? computed : h("details", {}, h("summary", {}, "What it computed"), computed),
@@ -99,7 +105,7 @@ function bar(each) {
   const value = calibrated ? each.probability : each.score;
   const limit = calibrated ? each.threshold_probability : each.threshold;
   const name = calibrated ? `Probability of ${inside(each.finding)}` : "Score (not calibrated)";
-  const rule = limit === null ? "no threshold" : `positive from ${share(limit)} (${policyWords(each.policy)})`;
+  const rule = each.triage_rule ? `score ${share(each.score)}: ${each.triage_rule}` : limit === null ? "no threshold" : `positive from ${share(limit)} (${policyWords(each.policy)})`;
   const track = h("div", { class: "track", role: "meter", "aria-label": name, "aria-valuemin": "0", "aria-valuemax": "1",
     "aria-valuenow": value.toFixed(3), "aria-valuetext": `${share(value)}, ${rule}` },
   h("span", { class: "fill" }), limit === null ? null : h("span", { class: "limit" }));

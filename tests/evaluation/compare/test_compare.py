@@ -339,7 +339,7 @@ def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(predict,
     comparison = compare_systems(pair, test_set, replicates=20)
     row = figure(comparison, "A - B", "precision", "youden")
     assert np.isnan(row.estimate)
-    assert row.note == "B: not tuned for this policy"
+    assert row.note == "B: not tuned for this"
 
 
 def test_localisation_is_judged_only_where_boxes_are_trusted(predict, judged_set, target):

@@ -1,0 +1,103 @@
+"""What is ruled out, referred or ruled in, and the share that is referred: counted by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.errors import InputError
+from evaluation.compare.compare import compare_systems
+from evaluation.decisions.decision import Decision, Triage, TuningOptions
+from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.decisions.tuning import checked_decision, tune
+from evaluation.statistics.bootstrap import Interval
+
+OUT, IN = "sensitivity>=0.90", "specificity>=0.95"
+OPTIONS = TuningOptions(rule_out=OUT, rule_in=IN)
+SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+WHY = "5 patients have the finding, 22 are needed"
+
+
+def triage(out, into, options=OPTIONS, patients=None):
+    chosen = {OUT: ThresholdChoice(OUT, out, None if out else WHY),
+              IN: ThresholdChoice(IN, into, None if into else WHY)}  # fmt: skip
+    patients = np.arange(10) if patients is None else patients
+    return Triage.of(options, chosen, SCORES, patients)
+
+
+def counts(found):
+    return tuple((found.standings(SCORES) == name).sum()
+                 for name in ("ruled_out", "referred", "ruled_in"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("out", "into", "expected", "says"),
+    [
+        (0.3, 0.7, (2, 4, 4), "score ruled out below 0.300, ruled in from 0.700 on; refers 40.0 %"),
+        (0.7, 0.3, (6, 0, 4), "none is referred, since both promises hold at this one threshold"),
+        (0.5, 0.5, (4, 0, 6), "none is referred"),
+        (None, 0.7, (0, 6, 4), f"ruled in from 0.700 on; no image is ruled out: {WHY}; refers 60"),
+        (0.3, None, (2, 8, 0), f"ruled out below 0.300; no image is ruled in: {WHY}; refers 80"),
+        (None, None, (0, 10, 0), "all are referred; no image is ruled out: "),
+    ],
+)  # the score at a threshold is at or above it
+def test_what_becomes_of_ten_images(out, into, expected, says):
+    found = triage(out, into)
+    assert counts(found) == expected
+    assert found.referred == expected[1] / 10
+    single = Interval.of_share(found.referred, 10)  # Clopper-Pearson: an image a patient
+    assert found.ends == pytest.approx((single.low, single.high))
+    assert says in str(found)
+    assert Triage.from_dict(found.to_dict()) == found
+
+
+def test_one_promise_alone_leaves_the_rest_to_the_reader():
+    found = triage(0.3, 0.7, TuningOptions(rule_out=OUT))
+    assert counts(found) == (2, 8, 0)
+    assert "no image is ruled in: no promise says how" in str(found)
+    assert triage(0.3, 0.7, TuningOptions()) is None
+
+
+def test_images_of_a_patient_make_the_share_less_sure():
+    alone, together = triage(0.3, 0.7), triage(0.3, 0.7, patients=np.arange(10) // 2)
+    assert together.referred == alone.referred
+    assert together.ends[0] < alone.ends[0] < alone.ends[1] < together.ends[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [({"rule_out": IN}, "--rule-out specificity"), ({"rule_in": "max_f1"}, "--rule-in max_f1")],
+)
+def test_a_promise_that_rules_the_other_way_is_refused(given, says):
+    with pytest.raises(InputError, match=f"{says}.*rests on a promise of"):
+        TuningOptions(**given)
+
+
+def test_triage_is_stored_derived_again_and_judged_on_test(predict, test_set):
+    system, other = predict("A", "boxes", seed=1), predict("B", seed=2)
+    decision = tune(system, test_set, policies=("max_f1",), options=OPTIONS)
+    system.write_decision("opacity", decision.to_dict())
+    assert Decision.from_dict(system.decision("opacity")) == decision
+    assert list(decision.thresholds) == ["max_f1", OUT, IN]
+    assert decision.policy(None, "") == OUT
+    assert checked_decision("A", system, test_set, ())[0] == decision
+    found = compare_systems({"A": system, "B": other}, test_set, replicates=60, unit="patient")
+    rows = found.decisions.set_index("system")
+    score, low, high = (
+        rows.loc["A", "score"],
+        *(decision.thresholds[p].threshold for p in (OUT, IN)),
+    )
+    expected = {"ruled_out": score < low, "referred": (score >= low) & (score < high),
+                "ruled_in": score >= high}  # fmt: skip
+    figures = found.metrics[found.metrics["system"] == "A"].set_index("metric")
+    for name, images in expected.items():
+        assert (rows.loc["A", "triage"] == name).tolist() == images.tolist()
+        row = figures.loc[name]
+        assert row["estimate"] == pytest.approx(images.mean())
+        assert row["ci_low"] < row["estimate"] < row["ci_high"]
+        assert "choice held: thresholds of triage" in row["ci_method"]
+    assert rows.loc["B", "triage"].isna().all()
+    by_patient = found.by_unit.table()
+    again = tune(system, test_set, policies=("max_f1",), options=OPTIONS, unit="patient")
+    highest = pd.Series(score.to_numpy()).groupby(rows.loc["A", "patient_id"].to_numpy()).max()
+    share = (again.triage.standings(highest) == "referred").mean()
+    assert by_patient.query("metric == 'referred'")["estimate"].iloc[0] == pytest.approx(share)
