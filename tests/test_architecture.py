@@ -61,22 +61,22 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 67_299,
+    "lines": 67_532,
     "modules": 237,
     "longest module": 529,
-    "plumbing, %": 21.7,
-    "names used outside their subfolder": 526,
-    "public names": 1_026,
+    "plumbing, %": 21.6,
+    "names used outside their subfolder": 528,
+    "public names": 1_028,
     "modules importing more than 16 others": 3,
     "imports inside functions": 120,
     "functions over 80 lines": 0,
     "modules with at most one importer": 74,
-    "lines of tests": 53_698,
+    "lines of tests": 53_845,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 8,
     "files that a setting passes to the optimiser": 6,
     "files that a score passes": 62,
-    "visits of a score to files": 360,
+    "visits of a score to files": 362,
 }
 
 
