@@ -30,6 +30,14 @@ def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
+Log = Annotated[
+    AnyPath | None,
+    Argument(
+        metavar="FOLDER",
+        words="Folder to note each answer in for cxr monitor, without names: "
+        "docs/serving.md#log says what it holds.",
+    ),
+]
 Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
 
 

@@ -10,9 +10,9 @@ from typing import Annotated
 
 from data_prep.contracts.errors import InputError, require_packages
 from scripts import console
-from scripts.options import Backend, Device, Policy, Precision
+from scripts.options import Backend, Device, Log, Policy, Precision
 from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runs import Runs, open_runs, parse_runs
+from scripts.runs import Runs, open_runs, opened_log, parse_runs
 
 _NEEDED = ("dicomweb_client", "highdicom", "pynetdicom")
 _TALKATIVE = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "requests", "urllib3")
@@ -31,6 +31,7 @@ def pacs(
     watch: Annotated[float | None, Argument(least=1.0, metavar="SECONDS")] = None,
     limit: Annotated[int | None, Argument(least=1)] = None,
     journal: AnyPath = Path("cxr-pacs.sqlite"),
+    log: Log = None,
     dry_run: bool = False,
     strict: bool = False,
     patience: Annotated[float, Argument(least=0.0, metavar="SECONDS")] = 60.0,
@@ -104,20 +105,23 @@ def pacs(
         )
     if dry_run and watch is not None:
         raise InputError("pacs --watch: --dry-run looks once; leave one out")
+    if dry_run and log is not None:
+        raise InputError("pacs --log: --dry-run notes nothing; leave one out")
     named = parse_runs(runs)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
     from serving.pacs.station import StationSettings, run_station
 
-    settings = StationSettings(
-        url=dicomweb, listen=listen, callers=caller or [], send_to=send_to, title=ae_title,
-        tls_cert=tls_cert, tls_ca=tls_ca, modalities=_modalities(modality),
-        since=_study_date(since), limit=limit, watch=watch, journal=journal,
-        patience=patience, dry_run=dry_run, strict=strict,
-    )  # fmt: skip
     options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
     emit = console.emit if console.printed_as() == "text" else console.say
-    tally = run_station(settings, lambda: open_runs(named, options), console, emit)
+    with opened_log(log) as answer_log:
+        settings = StationSettings(
+            url=dicomweb, listen=listen, callers=caller or [], send_to=send_to, title=ae_title,
+            tls_cert=tls_cert, tls_ca=tls_ca, modalities=_modalities(modality),
+            since=_study_date(since), limit=limit, watch=watch, journal=journal,
+            patience=patience, dry_run=dry_run, strict=strict, log=answer_log,
+        )  # fmt: skip
+        tally = run_station(settings, lambda: open_runs(named, options), console, emit)
     counts = {
         "answered": len(tally.answered), "results": len(tally.results),
         "done_before": len(tally.done_before), "skipped": len(tally.skipped),

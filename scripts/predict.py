@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.options import Address, DataFolder, Device, Engine, Policy, own_split
+from scripts.options import Address, DataFolder, Device, Engine, Log, Policy, own_split
 from scripts.runner import AnyPath, Argument, verb
-from scripts.runs import RunGiven, RunsAndImages, open_runs, sort_paths
+from scripts.runs import RunGiven, RunsAndImages, open_runs, opened_log, sort_paths
 from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
 from serving.backends import choose_backend
 
@@ -44,6 +44,7 @@ def predict(
     maps: Literal["cam", "gradcam", "layercam"] = "cam",
     engine: Engine = "local",
     address: Address = None,
+    log: Log = None,
 ) -> Answers | Predictions:
     """Answer for images, or predict a data set's val and test images.
 
@@ -113,16 +114,21 @@ def predict(
 
         printed = console.printed_as()
         overlays = out if printed is None else out or Path(_OVERLAYS)
-        output = AnswerOutput(overlays if overlay else None, csv, dicom, open_, printed)
-        files = find_images(sources, output)
-        from serving.answer_files import answer_files
+        with opened_log(log) as noted:
+            output = AnswerOutput(overlays if overlay else None, csv, dicom, open_, noted, printed)
+            files = find_images(sources, output)
+            from serving.answer_files import answer_files
 
-        loaded = open_runs(runs, {**how, "policy": policy})
-        return answer_files(loaded, files, output, console, batch_size=batch_size, strict=strict)
+            loaded = open_runs(runs, {**how, "policy": policy})
+            return answer_files(
+                loaded, files, output, console, batch_size=batch_size, strict=strict
+            )
     if unfit := [option for option, value in for_images.items() if value]:
         raise InputError(f"predict: --{unfit[0]} is for images; leave out --data or --{unfit[0]}")
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
+    if log is not None and finding:
+        raise InputError("predict --log: notes the findings of the run; leave out --finding")
     if engine == "ray":
         if device == "cuda":
             raise InputError("--device cuda: --engine ray predicts on processors; leave it out")
@@ -137,10 +143,11 @@ def predict(
     model = _open_model(run, data, how)
     if finding:
         model = model.with_names(_parse_names(finding))
-    with open_engine(engine, address=address) as workers:
+    with open_engine(engine, address=address) as workers, opened_log(log) as noted:
         return predict_data_set(
             model, dataset, out, split, console,
             batch_size=batch_size, name=name, engine=workers if engine == "ray" else None,
+            log=noted,
         )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -15,6 +16,7 @@ from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
 from serving.backends import choose_backend
 
 if TYPE_CHECKING:
+    from data_prep.store.answer_log import AnswerLog
     from serving.run import Run
 
 
@@ -124,16 +126,14 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     if any(engine.backend == "torch" for engine in engines):
         tune_cpu()
         device = choose_device(device)
-    from serving.run import Run
-
     loaded = [
-        Run.open(
+        _open(
             engine.folder,
             name=name,
             policy=options["policy"],
             device=device,
             precision="bf16" if engine.precision == "bf16" else "fp32",
-        ).load()
+        )
         for engine, (name, _) in zip(engines, runs, strict=True)
     ]
     names = [run.name for run in loaded]
@@ -154,6 +154,28 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     return loaded
 
 
+def _open(folder: str | Path, **how: Any) -> Run:
+    from serving.run import Run
+
+    return Run.open(folder, **how).load()
+
+
+@contextmanager
+def opened_log(folder: Path | None) -> Iterator[AnswerLog | None]:
+    """The log of answers that --log names, None without; it says at the end what it misses.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    if folder is None:
+        yield None
+        return
+    from data_prep.store.answer_log import AnswerLog
+
+    with closing(AnswerLog(folder, console.say)) as log:
+        yield log
+
+
 def load(
     run: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32"
 ) -> Run:
@@ -170,6 +192,4 @@ def load(
     if not Path(run).is_dir():  # before torch is imported, which takes seconds
         raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
     tune_cpu()
-    from serving.run import Run
-
-    return Run.open(run, device=choose_device(device), precision=precision).load()
+    return _open(run, device=choose_device(device), precision=precision)

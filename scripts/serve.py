@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 from data_prep.contracts.errors import InputError, require_packages
 from data_prep.work.object_store import is_loopback
 from scripts import console
-from scripts.options import Backend, Device, Policy, Precision
+from scripts.options import Backend, Device, Log, Policy, Precision
 from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runs import Runs, open_runs, parse_runs
+from scripts.runs import Runs, open_runs, opened_log, parse_runs
 
 if TYPE_CHECKING:
     from serving.web.schemas import ServeSettings
@@ -48,6 +48,7 @@ def serve(
     workers: Annotated[int, Argument(least=1)] = 1,
     rate: Annotated[float, Argument(least=0.0)] = 0.0,
     strict: bool = False,
+    log: Log = None,
 ) -> Outcome:
     """Serve a page and an HTTP interface that answer for chest X-rays.
 
@@ -110,7 +111,8 @@ def serve(
             f"serve --host {host}: others can reach that address, so a token is required; write "
             f"one of {_SHORTEST_TOKEN} signs or more into a file and give it as --token FILE"
         )
-    with _listening(settings) as listening:
+    with _listening(settings) as listening, opened_log(log) as answer_log:
+        settings = replace(settings, log=answer_log)
         options = {
             "policy": policy, "backend": backend, "precision": precision, "device": device,
         }  # fmt: skip

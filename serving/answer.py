@@ -80,6 +80,7 @@ class Answer:
         triage_rule: From which scores on, in words; empty likewise.
         undecided_because: Why the system cannot decide on any image, else None.
         notes: What a reader should know of the image, such as an inversion; speaks not against it.
+        guard_distance: Log odds of no frontal chest X-ray, by the run's guard; None without one.
         finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
             box of a detector, 0 without one.
         prediction: What the overlay shows.
@@ -100,6 +101,7 @@ class Answer:
     triage_rule: str = ""
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
+    guard_distance: float | None = None
     finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
     prediction: ImagePrediction = field(
         default_factory=lambda: ImagePrediction("", COLOUR), repr=False

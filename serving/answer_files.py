@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,10 +30,9 @@ from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
 from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput
-from serving.run import Run, answers_by_image
+from serving.run import Run, answers_by_image, note_answers
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
-_OfImage = list[Answer] | InputError
 
 
 def _free_stem(stem: str, taken: set[str]) -> str:
@@ -116,11 +116,11 @@ def answer_files(
     if output.dicom is not None:
         make_folder(output.dicom)
         objects = _DicomWriter(output.dicom, [Algorithm.of(run) for run in runs], terminal)
-    with _Writer(output, terminal, objects) as writer:
+    with _Writer(output, terminal, runs, objects) as writer:
         for file in begun[:-1]:
-            writer.leave_out(file.path, str(file.problem))
+            writer.leave_out(file, str(file.problem))
         batches = _batches(chain(begun[-1:], stream), batch_size)
-        answered = ((batch, _answer(runs, batch)) for batch in batches)
+        answered = ((batch, *_answer(runs, batch)) for batch in batches)
         write_behind(lambda batch: _write_batch(*batch, writer, strict=strict), answered)
     for folder in made:
         with suppress(OSError):  # what was written stays
@@ -142,27 +142,37 @@ def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage
         yield some
 
 
-def _answer(runs: Sequence[Run], files: Sequence[LooseImage]) -> list[_OfImage]:
-    """What the runs say of each file that could be read."""
+def _answer(
+    runs: Sequence[Run], files: Sequence[LooseImage]
+) -> tuple[list[list[Answer] | InputError], float]:
+    """What the runs say of each file that could be read, and the seconds that one of them took."""
     images = [(str(file.path), file.image) for file in files if file.image is not None]
-    return answers_by_image(runs, images) if images else []
+    start = time.monotonic()
+    answered = answers_by_image(runs, images) if images else []
+    return answered, (time.monotonic() - start) / max(1, len(images))
 
 
 def _write_batch(
-    files: Sequence[LooseImage], answered: Sequence[_OfImage], writer: _Writer, *, strict: bool
+    files: Sequence[LooseImage],
+    answered: Sequence[list[Answer] | InputError],
+    seconds: float,
+    writer: _Writer,
+    *,
+    strict: bool,
 ) -> None:
     of_image = iter(answered)
     for file in files:
         if file.image is None:
-            writer.leave_out(file.path, str(file.problem))
+            writer.leave_out(file, str(file.problem))
             continue
         answers = next(of_image)
         if isinstance(answers, InputError):
-            writer.leave_out(file.path, str(answers))
+            writer.leave_out(file, str(answers), seconds=seconds)
         elif strict and (warned := Answer.joint_warnings(answers)):
-            writer.leave_out(file.path, f"{file.path}: {warned[0]}; refused by --strict")
+            problem = f"{file.path}: {warned[0]}; refused by --strict"
+            writer.leave_out(file, problem, answers, seconds=seconds)
         else:
-            writer.write(answers)
+            writer.write(file, answers, seconds)
 
 
 @dataclass
@@ -171,6 +181,7 @@ class _Writer:
 
     output: AnswerOutput
     terminal: Terminal
+    runs: Sequence[Run]
     objects: _DicomWriter | None = None
     answered: int = 0  # images so far
     left_out: dict[str, str] = field(default_factory=dict)  # files so far, and why
@@ -192,8 +203,9 @@ class _Writer:
             self._rows.writeheader()
         return self
 
-    def write(self, answers: Sequence[Answer]) -> None:
+    def write(self, file: LooseImage, answers: Sequence[Answer], seconds: float) -> None:
         """One image, answered by each system."""
+        self._note(file, answers, seconds)
         if self.output.printed_as is None:
             self.kept += answers
         else:
@@ -207,14 +219,29 @@ class _Writer:
             self.objects.write(answers)
         self.answered += 1
 
-    def leave_out(self, path: Path, problem: str) -> None:
-        """One file without an answer."""
+    def leave_out(
+        self,
+        file: LooseImage,
+        problem: str,
+        answers: Sequence[Answer] | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        """One file without an answer that counts; `answers` are those that a warning refused."""
+        path = file.path
+        self._note(file, answers, seconds)
         self.terminal.say(f"left out: {problem}")
         self._emit([Answer.refused(str(path), problem)])
         if self._rows is not None:
             row = {"image": shown(str(path)), "status": "refused", "problem": shown(problem)}
             self._rows.writerow({column: inert_cell(cell) for column, cell in row.items()})
         self.left_out[str(path)] = problem
+
+    def _note(
+        self, file: LooseImage, answers: Sequence[Answer] | None, seconds: float | None
+    ) -> None:
+        image = (str(file.path), file.image)
+        note_answers(self.output.log, self.runs, image, answers, seconds)
 
     def _print(self, answers: Sequence[Answer]) -> None:
         """What stands beside the answers, then a line each; or JSON alone on stdout."""

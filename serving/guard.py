@@ -125,11 +125,13 @@ class Guard:
         image: DecodedImage | np.ndarray,
         square: np.ndarray | None = None,
         system: str = "this run",
+        score: float | None = None,
     ) -> tuple[Warned, ...]:
         """Say what speaks against a frontal chest X-ray, in sentences without a full stop.
 
         `square` is the image letterboxed, where that was made already, `system` what the run is
-        called: of several that answer, each says it of its own images.
+        called: of several that answer, each says it of its own images; `score` that of the image,
+        where it is known.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
@@ -137,7 +139,7 @@ class Guard:
             pixels = square
         age = None if decoded is None else decoded.header.get("age_years")
         warnings = self._age_warnings(age, system)
-        if self.score(pixels) >= self.limit:
+        if (self.score(pixels) if score is None else score) >= self.limit:
             words = f"does not look like the frontal chest X-rays that trained {system}"
             turned = (
                 Warned(f"{words} ({seems})", kind)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from data_prep.contracts.errors import InputError, require_packages
 from data_prep.store.decode import LooseImage, find_files, read_loose
+
+if TYPE_CHECKING:
+    from data_prep.store.answer_log import AnswerLog
 
 OVERLAY_END, REPORT_END, CAPTURE_END = "-overlay.png", "-sr.dcm", "-sc.dcm"  # of file names
 
@@ -21,6 +24,7 @@ class AnswerOutput:
     csv: Path | None = None  # table to write
     dicom: Path | None = None  # folder of a report and an overlay for each DICOM image
     opens: bool = False  # whether to open what was drawn
+    log: AnswerLog | None = None  # for the monitor
     # what stdout gets as answers come; None keeps them instead
     printed_as: Literal["text", "json"] | None = None
 

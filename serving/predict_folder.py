@@ -6,6 +6,7 @@ Parts are predicted here, or in worker processes, each of which loads the model 
 from __future__ import annotations
 
 import shutil
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ import pandas as pd
 from data_prep.contracts.errors import InputError, Terminal, counted
 from data_prep.contracts.folders import atomic_path, provenance, read_json
 from data_prep.contracts.tables import write_table
+from data_prep.images.decoded_image import DecodedImage
+from data_prep.store.answer_log import AnswerLog, LoggedImage
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
@@ -31,6 +34,7 @@ from evaluation.decisions.tuning import tune, validation_scores
 from evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from serving.backends import open_model
 from serving.export_spec import JUDGED_FILE, PREPROCESS_FILE, validation_folder
+from serving.run import Run
 
 if TYPE_CHECKING:
     from serving.backends import Model
@@ -54,6 +58,7 @@ def predict_data_set(
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
     engine: Engine | None = None,
+    log: AnswerLog | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen ones, into a predictions folder.
 
@@ -69,6 +74,7 @@ def predict_data_set(
         image_ids: Predict these images alone.
         made_before: Predictions of the same model, which are taken over.
         engine: Predicts in parts; without one this process does.
+        log: Where answers are noted for the monitor, as those for single images are.
 
     No cost is measured of chosen images, nor of val images alone, as nobody compares them.
 
@@ -109,6 +115,10 @@ def predict_data_set(
                 if engine is None
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
+            if log is not None:
+                run = Run.open(model.folder, name=info["system"])
+                run.model = model
+                parts = _noted(parts, log, run, dataset, store)
             _write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
             _copy_seen(model, writer, terminal)
@@ -269,6 +279,32 @@ def _write_parts(
             advance(len(batch.images))
 
     write_behind(lambda part: writer.add(part.images, **part.tables), _join(told(), size))
+
+
+def _noted(
+    parts: Iterable[Part], log: AnswerLog, run: Run, dataset: DataSet, store: PixelStore
+) -> Iterator[Part]:
+    """Note in a log what a run says of each image, by its score and its guard."""
+    images = dataset.images.set_index("image_id")
+    start = time.monotonic()
+    for part in parts:
+        seconds = (time.monotonic() - start) / len(part.images)
+        output = run.decided(part)
+        for image_id in part.images["image_id"]:
+            facts = images.loc[image_id].to_dict()
+            row = run.log_row()
+            if image_id in output.decisions.index:
+                square = store.image(image_id)
+                said = output.prediction(image_id, "")
+                warnings, distance = run.guarded(DecodedImage(square, {}, header=facts), square)
+                decision = None if warnings else said.decision
+                row |= {
+                    "status": "refused" if warnings else "ok", "score": said.score,
+                    "decision": decision, "guard_distance": distance,
+                }  # fmt: skip
+            log.add(LoggedImage(image_id, facts["patient_id"], facts), [row], seconds=seconds)
+        yield part
+        start = time.monotonic()
 
 
 def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:

@@ -15,10 +15,11 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from data_prep.images.decoded_image import DecodedImage
+from data_prep.store.answer_log import AnswerLog, LoggedImage
 from data_prep.store.dataset import Target
 from data_prep.store.decode import LoosePixels
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.decided_output import decide, map_levels
+from data_prep.store.predictions import Part, Predictions
+from evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
 from evaluation.decisions.decision import Decision, Triage
 from evaluation.decisions.test_set import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
@@ -242,26 +243,21 @@ class Run:
         and ``cxr compare`` would give for the image: the same code makes them. `of_files` is what
         `file_warnings` said of each; None: each is called by its path, and the file is looked at.
         """
-        model, decision = self.model, self.decision
+        model = self.model
         of_files = _warnings_of(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
         source = LoosePixels.of(originals, model.preprocess.size)
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
-        ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
-        predictions = Predictions.in_memory({"system": self.name, "kind": model.kind}, part.tables)
-        evidence = SystemOutput(predictions, self.target, ran)
-        output = decide(self.name, evidence, decision, self.policy, levels=self.map_levels)
+        output = self.decided(part)
         scores = _finding_scores(part.tables, model.findings)
         answers: list[Answer | InputError] = []
         for row, (called, image) in enumerate(images):
             key = str(row)
-            if key not in ran:
+            if key not in output.decisions.index:
                 answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
                 continue
-            warnings = of_files[row]
-            if self.guard is not None:
-                square = source.image(key)
-                warnings += self.guard.warnings(image, square=square, system=self.name)
+            warned, guard_distance = self.guarded(image, source.image(key))
+            warnings = of_files[row] + warned
             if self.synthetic and not image.header.get("synthetic"):
                 warnings += (Warned(_SYNTHETIC.format(system=self.name), "synthetic_run"),)
             answers.append(
@@ -277,11 +273,36 @@ class Run:
                     triage_rule="" if self.triage is None else self.triage.rule,
                     undecided_because=self.undecided_because,
                     notes=image_notes(image),
+                    guard_distance=guard_distance,
                     finding_scores=scores.get(key, dict.fromkeys(model.findings, 0.0)),
                     pixels=image.pixels,
                 )
             )
         return answers
+
+    def guarded(
+        self, image: DecodedImage, square: np.ndarray
+    ) -> tuple[tuple[Warned, ...], float | None]:
+        """What the guard has against an image, letterboxed as well, and how far it is off."""
+        if self.guard is None:
+            return (), None
+        distance = self.guard.score(square)
+        return self.guard.warnings(image, square, self.name, distance), distance
+
+    def decided(self, part: Part) -> DecidedOutput:
+        """What its decision makes of predictions, of the images that did not fail."""
+        ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
+        kind = {"system": self.name, "kind": self.model.kind}
+        evidence = SystemOutput(Predictions.in_memory(kind, part.tables), self.target, ran)
+        return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
+
+    def log_row(self, **answered: Any) -> dict[str, Any]:
+        """A row for the log of answers: of an image without an answer, unless one is given."""
+        chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
+        return {
+            "system": self.name, "target": self.target.name, "policy": self.policy,
+            "threshold": chosen, "status": "failed", "decision": None, **answered,
+        }  # fmt: skip
 
 
 def _warnings_of(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
@@ -301,6 +322,26 @@ def answers_by_image(
         answers = [answer for answer in of_image if not isinstance(answer, InputError)]
         outcomes.append(failed[0] if failed else answers)
     return outcomes
+
+
+def note_answers(
+    log: AnswerLog | None,
+    runs: Sequence[Run],
+    image: tuple[str, DecodedImage | None],
+    answers: Sequence[Answer] | None,
+    seconds: float | None,
+) -> None:
+    """Note in a log, where there is one, what each run said of an image; None: there is no answer.
+
+    `image` is the name of its file, and what it shows, where that could be read.
+    """
+    if log is None:
+        return
+    rows = [run.log_row() for run in runs]
+    for row, answer in zip(rows, answers or (), strict=answers is not None):
+        known = {name: getattr(answer, name) for name in ("score", "decision", "guard_distance")}
+        row |= {**known, "status": "ok" if answer.status == "ok" else "refused"}
+    log.add(LoggedImage.of(*image), rows, seconds=seconds)
 
 
 def _run_folder(folder: Path) -> RunFolder:

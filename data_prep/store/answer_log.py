@@ -57,6 +57,7 @@ _COLUMNS = (
     "seconds",  # that the answer took: of the request, or the image's share of its batch
     "view", "sex", "age_band", "maker",  # of the header; null where unknown
 )  # fmt: skip
+_WORDS = {True: "positive", False: "negative", None: None}  # of a decision
 _HASH_DIGITS = 16  # 64 bits: any two of 10^6 ids get one hash with a chance of 3e-8
 _LABELS = {"1": True, "positive": True, "present": True, "true": True,
            "0": False, "negative": False, "absent": False, "false": False}  # fmt: skip
@@ -131,7 +132,8 @@ class AnswerLog:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     log = AnswerLog(Path(folder), print)
         ...     image = LoggedImage("1.2.840.1", "JANE-1", {"sex": "F", "age_years": 71.0})
-        ...     log.add(image, [{"system": "CheXNet", "status": "ok", "score": 0.81}], seconds=0.2)
+        ...     answer = {"system": "CheXNet", "status": "ok", "score": 0.81, "decision": True}
+        ...     log.add(image, [answer], seconds=0.2)
         ...     rows = read_log(Path(folder))
         >>> rows[["system", "score", "sex", "age_band"]].values.tolist()
         [['CheXNet', 0.81, 'F', '65-79']]
@@ -162,8 +164,8 @@ class AnswerLog:
 
         Args:
             image: The image.
-            answers: Of each system the columns from ``system`` to ``guard_distance``; those left
-                out are null.
+            answers: Of each system the columns from ``system`` to ``threshold`` and ``status``
+                to ``guard_distance``, the decision as a flag; those left out are null.
             seconds: That the answer took.
         """
         now = datetime.now(UTC)
@@ -172,7 +174,10 @@ class AnswerLog:
             **image.hashed(self._key),
             "seconds": None if seconds is None else round(seconds, 4),
         }
-        rows = ({**dict.fromkeys(_COLUMNS), **known, **answer} for answer in answers)
+        rows = [
+            {**dict.fromkeys(_COLUMNS), **known, **answer, "decision": _WORDS[answer["decision"]]}
+            for answer in answers
+        ]
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         with self._lock:
             try:
@@ -307,8 +312,8 @@ def _typed(text: pd.DataFrame, path: Path) -> pd.DataFrame:
         refuse_line(columns[name].isna(), path, f"{name} is empty")
     unscored = (columns["status"] == "ok") & columns["score"].isna()
     refuse_line(unscored, path, "score is empty; write status=failed where there is no answer")
-    decided = {"positive": True, "negative": False}
-    columns["decision"] = columns["decision"].map(decided).astype("boolean")
+    flags = {word: flag for flag, word in _WORDS.items()}
+    columns["decision"] = columns["decision"].map(flags).astype("boolean")
     return pd.DataFrame(columns)[list(_COLUMNS)]
 
 

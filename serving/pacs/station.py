@@ -24,6 +24,7 @@ from data_prep.contracts.errors import InputError, Terminal, counted
 from data_prep.images.decoded_image import DecodedImage
 from data_prep.images.dicom_header import header_facts, why_no_radiograph
 from data_prep.images.image import read_image
+from data_prep.store.answer_log import AnswerLog
 from data_prep.work.object_store import is_loopback
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
@@ -32,7 +33,7 @@ from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
 from serving.pacs.journal import Journal, digest, job_id, writing
 from serving.pacs.patience import Patience, RefusedError, UnreachableError
-from serving.run import Run, answers_by_image
+from serving.run import Run, answers_by_image, note_answers
 
 _VARIABLES, _SEND_VARIABLES = "CXR_PACS", "CXR_PACS_SEND"
 _LOOK_AGAIN = 5.0  # seconds until received images are tried again where the archive is away
@@ -58,6 +59,7 @@ class StationSettings:
     patience: float  # seconds that an archive may stay away
     dry_run: bool  # whether to send nothing and note nothing
     strict: bool  # whether an image with a warning is skipped
+    log: AnswerLog | None = None  # for the monitor; what is skipped by its header is not in it
 
     @property
     def own(self) -> Address | None:
@@ -290,12 +292,17 @@ class _Worker:
                 else:
                     readable.append((image, path, header, read_image(path)))
             except InputError as error:
+                note_answers(self._settings.log, self._systems, (image, None), None, None)
                 self._fail(image, _without_path(error, path))
         if not readable:
             return
         images = [(str(path), decoded) for _, path, _, decoded in readable]
+        start = time.monotonic()
         by_image = answers_by_image(self._systems, images)
-        for (image, path, header, _), answers in zip(readable, by_image, strict=True):
+        seconds = (time.monotonic() - start) / len(images)
+        for (image, path, header, decoded), answers in zip(readable, by_image, strict=True):
+            said = None if isinstance(answers, InputError) else answers
+            note_answers(self._settings.log, self._systems, (image, decoded), said, seconds)
             if isinstance(answers, InputError):
                 self._fail(image, _without_path(answers, path))
             else:

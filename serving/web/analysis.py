@@ -22,10 +22,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import DecodedImage, decode_record
+from data_prep.store.answer_log import AnswerLog
 from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import RESEARCH_USE, to_bytes
 from serving.guard import Warned
-from serving.run import Run, answers_by_image
+from serving.run import Run, answers_by_image, note_answers
 from serving.web.schemas import (
     AnalyzeAnswer,
     DicomObjects,
@@ -45,6 +46,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32)
 _WAKE = 0.2  # seconds after which a thread without work looks whether it shall end
 _LOOK = 0.004  # seconds after which a thread that waits for more looks whether more is coming
 _LONGEST_WAIT = 0.05  # seconds that the first image of a batch waits for others
+_FAILED = (413, 415, 422)  # status of an upload that could not be read
 _AGAIN = 10.0  # seconds after which a server that could not answer tries again
 
 
@@ -193,7 +195,7 @@ class _Batcher:
 class _Metrics:
     """What Prometheus reads of one server: counts and seconds, never names."""
 
-    def __init__(self, waiting: Callable[[], float]) -> None:
+    def __init__(self, waiting: Callable[[], float], log: AnswerLog | None) -> None:
         self._registry = CollectorRegistry()
         counter = partial(Counter, registry=self._registry)
         seconds = partial(Histogram, registry=self._registry, buckets=_SECONDS)
@@ -204,6 +206,8 @@ class _Metrics:
         self._decisions = counter("cxr_decisions", "Answers given.", ["system", "decision"])
         gauge = Gauge("cxr_waiting_images", "Images that wait.", registry=self._registry)
         gauge.set_function(waiting)
+        lost = Gauge("cxr_log_lost_rows", "Rows that the log misses.", registry=self._registry)
+        lost.set_function(lambda: 0 if log is None else log.lost)
 
     def count(self, route: str, status: int, seconds: float) -> None:
         """A request that was answered."""
@@ -240,7 +244,7 @@ class Server:
         under_way = settings.queue + settings.batch + settings.workers
         self.places, self.reports = _Places(under_way), _Places(_MOST_REPORTS)
         self.status: Literal["ok", "starting", "stopping"] = "starting"
-        self.metrics = _Metrics(lambda: self.batcher.waiting)
+        self.metrics = _Metrics(lambda: self.batcher.waiting, settings.log)
         runs = [system.run for system in systems]
         self.batcher = _Batcher(runs, settings, self.metrics.count_batch)
 
@@ -274,6 +278,34 @@ class Server:
         if self.status == "starting":
             self.status = "ok"
 
+    def note(
+        self, name: str, image: DecodedImage | None, answers: list[Answer] | None, start: float
+    ) -> None:
+        """Note an upload in the log of answers; it came at `start`, of `time.monotonic`."""
+        runs = [system.run for system in self.systems]
+        seconds = time.monotonic() - start
+        note_answers(self.settings.log, runs, (name, image), answers, seconds)
+
+    async def _answers(
+        self, name: str, content: bytes, *, source: bool
+    ) -> tuple[Decoded, list[Answer]]:
+        """Decode an upload and have each system answer for it."""
+        start, image, answers = time.monotonic(), None, None
+        try:
+            with self.batcher.coming():
+                decoded = await self.decoder.decode(content, source=source)
+            image = decoded.image
+            answers = await self.batcher.answer(name, image, decoded.warnings)
+        except InputError as error:
+            self.note(name, image, None, start)
+            raise Refused(422, "not_finite", str(error).removeprefix(f"{name}: ")) from None
+        except Exception as error:
+            if not isinstance(error, Refused) or error.status in _FAILED:
+                self.note(name, image, None, start)
+            raise
+        self.note(name, image, answers, start)
+        return decoded, answers
+
     async def analyze(
         self, request_id: str, name: str, content: bytes, include: frozenset[Include]
     ) -> AnalyzeAnswer:
@@ -286,12 +318,7 @@ class Server:
                 "this server makes no DICOM objects; leave out include=sr and include=sc, or have "
                 "'cxr-compare[dicom]' installed on it",
             )
-        with self.batcher.coming():
-            decoded = await self.decoder.decode(content, source=bool(wanted))
-        try:
-            answers = await self.batcher.answer(name, decoded.image, decoded.warnings)
-        except InputError as error:
-            raise Refused(422, "not_finite", str(error).removeprefix(f"{name}: ")) from None
+        decoded, answers = await self._answers(name, content, source=bool(wanted))
         described = [
             system.describe(answer, maps="maps" in include)
             for system, answer in zip(self.systems, answers, strict=True)

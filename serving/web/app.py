@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -36,6 +37,7 @@ from serving.web.schemas import (
 from serving.web.systems import versions_of
 
 _LONGEST_NAME = 120
+_TOO_SLOW = 504
 _MOST_PARTS = 1_000_000  # values of the JSON of a report: to read it stops all else for a second
 _PAGE = Path(__file__).with_name("page")
 _KINDS = {
@@ -188,9 +190,14 @@ async def analyze(
         raise not_now(server)
     name, content = await _upload(request)
     with server.places.take():
-        request_id = request.scope["cxr_request_id"]
+        request_id, start = request.scope["cxr_request_id"], time.monotonic()
         work = server.analyze(request_id, name, content, frozenset(include))
-        return await _unless_gone(request, work, server.settings.seconds)
+        try:
+            return await _unless_gone(request, work, server.settings.seconds)
+        except Refused as refused:
+            if refused.status == _TOO_SLOW:
+                server.note(name, None, None, start)
+            raise
 
 
 @router.post(
@@ -360,7 +367,7 @@ async def _unless_gone(request: Request, work: Awaitable[_T], seconds: float) ->
             return task.result()
         if gone.done():
             raise Refused(499, "client_gone", "the client closed the connection")
-        raise Refused(504, "too_slow", f"no answer within {seconds:g} seconds; try again")
+        raise Refused(_TOO_SLOW, "too_slow", f"no answer within {seconds:g} seconds; try again")
     finally:
         task.cancel()
         gone.cancel()

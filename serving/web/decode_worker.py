@@ -86,6 +86,7 @@ def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
         "shape": list(image.pixels.shape),
         "record": image.record,
         "header": image.header,
+        "ids": [image.patient, image.instance],
         "spacing": [image.spacing_row_mm, image.spacing_col_mm],
         "colour": image.colour,
         "warnings": [(words, words.kind) for words in file_warnings(path, image)],

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_prep.store.answer_log import AnswerLog
 from serving.answer import Status
 from serving.dicom_objects.instance import RESEARCH_USE
 from serving.guard import WarningKind
@@ -36,6 +37,7 @@ class ServeSettings:
     workers: int = 1  # processes that decode
     rate: float = 0.0  # requests a second that one client may send; 0 for no limit
     examples: Path | None = None  # folder of example images
+    log: AnswerLog | None = None  # for the monitor
 
 
 class Refused(Exception):  # noqa: N818 - an answer

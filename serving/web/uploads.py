@@ -347,8 +347,9 @@ def _decoded(kind: str, answer: Mapping[str, Any], content: bytes) -> Decoded:
         deep = DeepPixels(values, *answer["deep"])
     row_mm, column_mm = answer["spacing"]
     image = DecodedImage(
-        pixels, answer["record"], row_mm, column_mm, answer["header"], answer["colour"], deep
-    )
+        pixels, answer["record"], row_mm, column_mm, answer["header"], answer["colour"],
+        *answer["ids"], deep=deep,
+    )  # fmt: skip
     bits = int(answer["record"]["bits"] or 8)
     taken = Source.from_json(answer["source"]) if "source" in answer else None
     warnings = tuple(Warned(*each) for each in answer["warnings"])

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data_prep.contracts.pseudonyms import keyed_hash
 from data_prep.images.image import read_image
+from data_prep.store.answer_log import LOG_KEY, read_log
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.decisions.test_set import TestSet
@@ -53,6 +55,37 @@ def test_an_export_answers_as_its_run(made, tmp_path, capsys):
     answer, of_run = answers[made.export], answers[made.run]
     assert answer["decision"] == of_run["decision"] is not None
     assert answer["score"] == pytest.approx(of_run["score"], abs=1e-5)
+
+
+def test_a_data_set_is_noted_as_single_images_are(made, tmp_path, capsys):
+    log, out = tmp_path / "log", tmp_path / "out"
+    words = ("predict", made.run, "--data", made.data, "--out", out, "--log", log)
+    assert cxr(*words, "--name", "A") == 0
+    capsys.readouterr()
+    rows = read_log(log).set_index("image")
+    dataset = DataSet.open(made.data)
+    roles = dataset.split("default")["role"]
+    assert len(rows) == roles.isin(["val", "test"]).sum()
+    assert set(rows["status"]) <= {"ok", "refused"}
+    assert set(rows["system"]) == {"A"}
+    assert rows["seconds"].gt(0).all()
+
+    source = made.data.parent / "source" / "stage_2_train_images"
+    test = dataset.images.set_index("image_id").loc[dataset.image_ids("test", "default")]
+    images = [source / f"{image_id}.dcm" for image_id in test.index]
+    assert cxr("predict", made.run, *images, "--no-overlay", "--json", "--log", log) == 0
+    answers = {Path(a["image"]).stem: a for a in json.loads(capsys.readouterr().out)}
+    key = (log / LOG_KEY).read_bytes()
+    for image_id, facts in test.iterrows():
+        row = rows.loc[keyed_hash(key, f"image:{image_id}")[:16]]
+        assert row["patient"] == keyed_hash(key, f"patient:{facts['patient_id']}")[:16]
+        assert row["view"] == facts["view"]
+        answer = answers[image_id]
+        assert row["score"] == pytest.approx(answer["score"], abs=1e-5)
+        if row["status"] == answer["status"] == "ok":
+            assert row["decision"] == (answer["decision"] == "positive")
+    assert cxr(*words, "--finding", "lung_opacity") == 2
+    assert "leave out --finding" in capsys.readouterr().err
 
 
 def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made, tmp_path, capsys):

@@ -286,7 +286,9 @@ def loaded(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text("{}")
-    run.guard = cast(Guard, SimpleNamespace(warnings=lambda *_, **__: (Warned("no chest"),)))
+    said = (Warned("no chest"),)
+    guard = SimpleNamespace(warnings=lambda *_: said, score=lambda *_: 2.0)
+    run.guard = cast(Guard, guard)
     monkeypatch.setattr(predict, "open_runs", lambda *_: [run])
     yield run
     run.guard = None

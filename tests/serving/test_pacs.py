@@ -27,6 +27,7 @@ pytest.importorskip("highdicom", reason="needs the extra pacs")
 pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.answer_log import AnswerLog, read_log
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE
 from serving.guard import Warned
@@ -63,6 +64,9 @@ class System:
         self.model = SimpleNamespace(
             batch_size=2, backend="onnx", precision="fp32", inference_id=lambda: "0123"
         )
+
+    def log_row(self, **answered: Any) -> dict[str, Any]:
+        return {"system": self.name, "status": "failed", "decision": None, **answered}
 
     def answer(self, images: list[tuple[str, Any]], of_files: None) -> list[Answer]:
         self.asked += [Path(called).stem for called, _ in images]
@@ -154,6 +158,23 @@ def small_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
+
+
+def test_the_log_holds_answers_refusals_and_failures_but_not_what_is_skipped(desk: Desk) -> None:
+    sound, hand = radiograph("1.2.3.1", "1.2.3"), radiograph("1.2.3.2", "1.2.3")
+    damaged = radiograph("1.2.3.3", "1.2.3")
+    hand.BodyPartExamined, damaged.PixelData = "HAND", b"\0\0"
+    log = AnswerLog(desk.folder / "log", desk.lines.append)
+    worker = desk.worker(Shelf(sound, hand, damaged), log=log)
+    (desk.folder / "images").mkdir()
+    with worker.journal:
+        worker.pull(Shelf(sound, hand, damaged), desk.folder / "images")  # type: ignore[arg-type]
+        desk.system.warned = (Warned("no chest"),)
+        other = Shelf(radiograph("1.2.5.1", "1.2.5"))
+        worker.pull(other, desk.folder / "images")  # type: ignore[arg-type]
+    rows = read_log(desk.folder / "log")
+    assert sorted(rows["status"]) == ["failed", "ok", "refused"]
+    assert rows.loc[rows["status"] != "failed", "patient"].nunique() == 1
 
 
 # What is done once

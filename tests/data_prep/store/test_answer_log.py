@@ -19,7 +19,7 @@ from data_prep.store.answer_log import read_log as _read_log
 from tests.small_dicom import write_dicom
 
 OK = {"system": "CheXNet", "target": "opacity", "policy": "max_f1", "threshold": 0.4,
-      "status": "ok", "score": 0.61, "decision": "positive", "guard_distance": -3.5}  # fmt: skip
+      "status": "ok", "score": 0.61, "decision": True, "guard_distance": -3.5}  # fmt: skip
 
 
 def read_log(path: Path, notes: list[str] | None = None):
@@ -45,6 +45,7 @@ def test_a_row_holds_classes_and_keyed_hashes_alone(tmp_path):
     row = json.loads(line)
     assert row.pop("time").endswith("+00:00")
     assert row == OK | {
+        "decision": "positive",
         "patient": keyed_hash(key, "patient:WARD9/JANE-77")[:16],
         "image": keyed_hash(key, "image:1.2.3.4")[:16],
         "seconds": 0.25, "view": "AP", "sex": "other", "age_band": "80+", "maker": "fujifilm",
