@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from data_prep.store.predictions import image_status
+from data_prep.contracts.schemas import EDGES
+from data_prep.store.predictions import Part, image_status
 from data_prep.store.preprocess import Frame
-
-
-class PredictedScores(NamedTuple):
-    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`."""
-
-    images: pd.DataFrame
-    scores: pd.DataFrame
-    maps: pd.DataFrame
 
 
 def scores_frames(
@@ -27,8 +19,8 @@ def scores_frames(
     method: str,
     findings: Sequence[str],
     frames: Sequence[Frame],
-) -> PredictedScores:
-    """The scores and maps of a batch, image by image, finding by finding.
+) -> Part:
+    """The tables ``scores`` and ``maps`` of a batch, image by image, finding by finding.
 
     An image with a score or a map value that is not finite is ``failed`` and has no rows.
 
@@ -43,28 +35,24 @@ def scores_frames(
     Example:
         >>> maps = np.zeros((1, 1, 2, 2))
         >>> rows = scores_frames(["a"], np.array([[0.5]]), maps, "cam", ["mass"], [(0, 0, 8, 8)])
-        >>> rows.scores.values.tolist(), len(rows.maps["values"][0])
+        >>> rows.tables["scores"].values.tolist(), len(rows.tables["maps"]["values"][0])
         ([['a', 'mass', 0.5]], 4)
     """
     finite = np.isfinite(scores).all(axis=1) & np.isfinite(maps).all(axis=(1, 2, 3))  # (B,)
     good, k = np.flatnonzero(finite), len(findings)
     ids = pd.array(list(image_ids), dtype="str").take(np.repeat(good, k))
     names = pd.array(list(findings), dtype="str").take(np.tile(np.arange(k), len(good)))
+    rows = pd.DataFrame({"image_id": ids, "finding": names})
     grid_h, grid_w = maps.shape[2:]
     edges = np.repeat(np.asarray(frames, np.float64).reshape(-1, 4)[good], k, axis=0)
-    rows = maps[good].reshape(len(good) * k, grid_h * grid_w)
-    values = np.fromiter(rows, object, len(rows))
-    key = {"image_id": ids, "finding": names}
+    cells = maps[good].reshape(len(rows), grid_h * grid_w)
     map_columns = {
-        **key,
-        "method": pd.array([method], dtype="str").take(np.zeros(len(values), int)),
-        "grid_h": np.full(len(values), grid_h),
-        "grid_w": np.full(len(values), grid_w),
-        "values": values,
-        **dict(zip(("x1", "y1", "x2", "y2"), edges.T, strict=True)),
+        "method": pd.array([method], dtype="str").take(np.zeros(len(rows), int)),
+        "grid_h": np.full(len(rows), grid_h),
+        "grid_w": np.full(len(rows), grid_w),
+        "values": np.fromiter(cells, object, len(rows)),
+        **dict(zip(EDGES, edges.T, strict=True)),
     }
-    return PredictedScores(
-        image_status(image_ids, finite),
-        pd.DataFrame({**key, "score": scores[good].ravel().astype(np.float64)}),
-        pd.DataFrame(map_columns),
-    )
+    scored = rows.assign(score=scores[good].ravel().astype(np.float64))
+    tables = {"scores": scored, "maps": rows.assign(**map_columns)}
+    return Part(image_status(image_ids, finite), tables)

@@ -8,32 +8,32 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from classification.backbones import TimmTrunk
-from classification.dataset import LabelBatch
-from classification.frames import PredictedScores, scores_frames
+from classification.frames import scores_frames
 from classification.loss import scores_of
 from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
+from data_prep.store.predictions import Part
 from data_prep.store.preprocess import Frame, Placement, frame_in_original
-from networks.inference import evaluating, require_findings
+from networks.inference import ImageBatch, evaluating, require_findings
 
 MapMethod = Literal["cam", "gradcam", "layercam"]
 
 
 def predict_scores(
     model: ImageClassifier,
-    batches: Iterable[LabelBatch],
+    batches: Iterable[ImageBatch],
     findings: Sequence[str],
     *,
     placement: Callable[[str], Placement],
     device: torch.device | str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
     maps: str = "cam",
-) -> Iterator[PredictedScores]:
+) -> Iterator[Part]:
     """Score images, batch by batch; memory does not grow with the number of images.
 
     Args:
         model: The classifier; moved to ``device``.
-        batches: Usually a `DataLoader`; targets in them are not read.
+        batches: Images of the model's size.
         findings: Names in the order of the model's outputs, K of them.
         placement: How each image lies in the store, by image id.
         device: Where to compute.

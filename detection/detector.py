@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
+from data_prep.store.predictions import Part
 from data_prep.store.preprocess import Placement
 from detection.backbone import body_stages
 from detection.dataset import LesionBatch
-from detection.frames import PredictedBoxes, boxes_frames
-from networks.inference import StoreModel, evaluating, require_findings
+from detection.frames import boxes_frames
+from networks.inference import ImageBatch, StoreModel, evaluating, require_findings
 
 Targets = list[dict[str, Tensor]]
 """Per image ``boxes`` (N, 4) xyxy, store px, and ``labels`` (N,), 1 to K, on its device."""
@@ -152,19 +153,19 @@ def _wrong(box: list[float], label: int, size: int, n_findings: int) -> str | No
 
 def predict_boxes(
     model: Detector,
-    batches: Iterable[LesionBatch],
+    batches: Iterable[ImageBatch],
     findings: Sequence[str],
     *,
     placement: Callable[[str], Placement],
     images: pd.DataFrame,
     device: torch.device | str = "cpu",
     precision: Literal["fp32", "bf16"] = "fp32",
-) -> Iterator[PredictedBoxes]:
+) -> Iterator[Part]:
     """Find lesions, batch by batch; memory does not grow with the number of images.
 
     Args:
         model: The detector; moved to ``device``.
-        batches: Usually a `DataLoader`; boxes in them are not read.
+        batches: Images of the model's size.
         findings: Names in label order, K of them.
         placement: How each image lies in the store, by image id.
         images: ``image_id, width, height`` of the originals, px; boxes are clipped to them.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from data_prep.contracts.boxes import Boxes, box_iou
 from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import image_status
+from data_prep.store.predictions import Part, image_status
 from data_prep.store.preprocess import Placement
 
 # The stored boxes of DESIGN.md section 3; every later sweep starts from them.
@@ -135,21 +134,14 @@ def _decode(offsets: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return np.concatenate([centres - half, centres + half], axis=1)
 
 
-class PredictedBoxes(NamedTuple):
-    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`."""
-
-    images: pd.DataFrame  # image_id, status, reason: one row an image
-    boxes: pd.DataFrame  # image_id, finding, x1, y1, x2, y2, score; original px
-
-
 def boxes_frames(
     image_ids: Sequence[str],
     detected: Sequence[Boxes | None],
     findings: Sequence[str],
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
-) -> PredictedBoxes:
-    """The detections of a batch in original pixels.
+) -> Part:
+    """The table ``boxes`` of a batch, in original pixels.
 
     Args:
         image_ids: B images.
@@ -164,7 +156,8 @@ def boxes_frames(
         >>> one = Boxes(np.array([[8.0, 8.0, 24.0, 16.0]]), np.array([0.5]), np.array([1]))
         >>> sizes = pd.DataFrame({"width": 64, "height": 64}, index=["a"])
         >>> half = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=0.0)
-        >>> boxes_frames(["a"], [one], ["opacity"], lambda _: half, sizes).boxes.values.tolist()
+        >>> part = boxes_frames(["a"], [one], ["opacity"], lambda _: half, sizes)
+        >>> part.tables["boxes"].values.tolist()
         [['a', 'opacity', 16.0, 16.0, 48.0, 32.0, 0.5]]
     """
     pairs = zip(image_ids, detected, strict=True)
@@ -182,7 +175,8 @@ def boxes_frames(
         pd.array(names, dtype="str").take(owner[has_area]),
         pd.array(list(findings), dtype="str").take(original.labels - 1),
     )
-    return PredictedBoxes(image_status(image_ids, [boxes is not None for boxes in detected]), table)
+    status = image_status(image_ids, [boxes is not None for boxes in detected])
+    return Part(status, {"boxes": table})
 
 
 def _sizes_of(sizes: pd.DataFrame, image_ids: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What both models do alike: they read store pixels, and parts of them may be frozen."""
+"""What both models do alike: they read images of a store, and parts of them may be frozen."""
 
 from __future__ import annotations
 
@@ -6,36 +6,98 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Literal, Self
+from dataclasses import InitVar, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.pixel_store import require_images
 from data_prep.store.preprocess import Preprocess
 
-
-def stack_pixels(samples: Sequence[Any]) -> Tensor:
-    """The images of a batch, uint8 (B, 1, S, S), of samples' `pixels` (S, S); owns its memory."""
-    return torch.from_numpy(np.stack([sample.pixels for sample in samples])).unsqueeze(1)
-
+if TYPE_CHECKING:
+    from data_prep.augment.augment import Augmentation
+    from data_prep.store.pixel_store import PixelSource
 
 Trainable = Literal["all", "head", "head_first", "stages"] | int
 
 
+@dataclass(frozen=True)
+class ImageSample:
+    """One image; subclasses say what is known of it."""
+
+    image_id: str
+    pixels: np.ndarray  # uint8 (S, S), store pixels
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images for a model; what subclasses know of them stays in main memory: checks are free."""
+
+    image_ids: list[str]
+    images: Tensor  # uint8 (B, 1, S, S), store pixels; the model normalises
+
+    @classmethod
+    def of(cls, samples: Sequence[ImageSample], *known: Any) -> Self:
+        """Stack images of one size into a batch, which owns its memory."""
+        pixels = torch.from_numpy(np.stack([sample.pixels for sample in samples]))
+        return cls([sample.image_id for sample in samples], pixels.unsqueeze(1), *known)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same batch, its images on another device."""
+        return replace(self, images=self.images.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same batch, its images in page-locked memory; `DataLoader` calls this."""
+        return replace(self, images=self.images.pin_memory())
+
+
+_Sample = TypeVar("_Sample", bound=ImageSample)
+
+
+@dataclass(eq=False)
+class ImageDataset(Dataset[_Sample], ABC):
+    """Images of a pixel store with what is known of them; an image that it lacks is an error."""
+
+    store: PixelSource
+    image_ids: pd.Index  # images of this set, in this order
+    known: InitVar[pd.DataFrame]  # of these images, and maybe of others
+    findings: Sequence[str]  # to learn, in the order of the model's outputs
+    augmentation: Augmentation | None = None  # applied where a sample is asked for with a seed
+
+    def __post_init__(self, known: pd.DataFrame) -> None:
+        self.image_ids = pd.Index(self.image_ids)
+        require_images(self.store, self.image_ids)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> _Sample:
+        """One image by its row, or by (row, seed) augmented; equal seeds give equal images."""
+        row, seed = key if isinstance(key, tuple) else (key, None)
+        sample = self._plain(row, str(self.image_ids[row]))
+        return sample if seed is None else self._augmented(sample, seed)
+
+    @abstractmethod
+    def _plain(self, row: int, image_id: str) -> _Sample: ...
+
+    @abstractmethod
+    def _augmented(self, sample: _Sample, seed: int) -> _Sample: ...
+
+
 class StoreModel(nn.Module, ABC):
-    """A model that reads images of the pixel store, and whose backbone may be frozen by stages.
+    """A model that reads images of the pixel store, and whose backbone may be frozen by stages."""
 
-    Attributes:
-        architecture: ``kind``, ``name`` and ``arguments``, from which its builder makes the same
-            network again; the builder sets it.
-        preprocess: Size and normalisation of the pixels that the model reads.
-        n_findings: Number of findings K.
-    """
-
+    # ``kind``, ``name`` and ``arguments``, from which its builder makes the same network again
     architecture: dict[str, Any]
-    preprocess: Preprocess
+    preprocess: Preprocess  # size and normalisation of the pixels that it reads
     n_findings: int
     _frozen: tuple[nn.Module, ...] = ()  # a tuple: the backbone has registered them
 

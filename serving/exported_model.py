@@ -21,7 +21,7 @@ import numpy as np
 from classification.frames import scores_frames
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Part, named_rows
+from data_prep.store.predictions import Part
 from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
 from data_prep.work.pool import processor_name, read_ahead
 from detection.frames import boxes_frames, decode_boxes
@@ -388,17 +388,14 @@ class ExportedModel:
         sizes: pd.DataFrame,
     ) -> Part:
         if self.kind == "boxes":
-            boxes = boxes_frames(image_ids, self.decode(output), self.learnt, placement, sizes)
-            return Part(boxes.images, {"boxes": named_rows(boxes.boxes, self.names)})
+            boxes = self.decode(output)
+            part = boxes_frames(image_ids, boxes, self.learnt, placement, sizes)
+            return part.named(self.names)
         frame = cast(Frame, self.spec.map_frame)
         frames = [frame_in_original(frame, placement(image_id)) for image_id in image_ids]
         shares = sigmoid(output["logits"].astype(np.float64))  # as of a run, in float64
-        scored = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
-        tables = {
-            "scores": named_rows(scored.scores, self.names),
-            "maps": named_rows(scored.maps, self.names),
-        }
-        return Part(scored.images, tables)
+        part = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
+        return part.named(self.names)
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """What the export costs: its size, what training took, one image measured now at batch 1.

@@ -15,25 +15,21 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
 
-from classification.dataset import ImageLabelDataset
-from classification.dataset import collate as collate_labels
 from classification.inference import MapMethod, predict_scores
 from classification.model import ImageClassifier, build_classifier
 from data_prep.augment.views import View
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
-from data_prep.store.pixel_store import PixelSource
-from data_prep.store.predictions import Part, named_rows
+from data_prep.store.pixel_store import PixelSource, require_images
+from data_prep.store.predictions import Part
 from data_prep.store.preprocess import Preprocess
 from data_prep.work.pool import read_ahead
-from detection.dataset import LesionDataset
-from detection.dataset import collate as collate_lesions
 from detection.detector import Detections, Detector, predict_boxes
 from detection.frames import best_boxes
 from detection.model import build_detector
 from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion
+from networks.inference import ImageBatch, ImageSample
 from serving.export_spec import digest_files, require_names
 from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
 from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
@@ -206,33 +202,29 @@ class TrainedModel:
 
         `sizes` holds ``image_id, width, height`` of the originals, px.
         """
+        require_images(source, image_ids)
+        batches = read_ahead(self._batches(source, image_ids, batch_size))
         shared: dict[str, Any] = {
             "placement": source.placement,
             "device": self.device,
             "precision": self.precision,
         }
-        if isinstance(self.model, Detector):
-            lesions = LesionDataset(source, image_ids, None, self.learnt)
-            boxed = self._ahead(lesions, batch_size, collate_lesions)
+        if isinstance(self.model, ImageClassifier):
+            parts = predict_scores(self.model, batches, self.learnt, maps=self.maps, **shared)
+        else:
             detector = cast("Detector", self.viewed)
-            for found in predict_boxes(detector, boxed, self.learnt, images=sizes, **shared):
-                yield Part(found.images, {"boxes": named_rows(found.boxes, self.names)})
-        elif isinstance(self.model, ImageClassifier):
-            labelled = ImageLabelDataset(source, image_ids, None, self.learnt)
-            scored = self._ahead(labelled, batch_size, collate_labels)
-            for batch in predict_scores(self.model, scored, self.learnt, maps=self.maps, **shared):
-                tables = {
-                    "scores": named_rows(batch.scores, self.names),
-                    "maps": named_rows(batch.maps, self.names),
-                }
-                yield Part(batch.images, tables)
+            parts = predict_boxes(detector, batches, self.learnt, images=sizes, **shared)
+        for part in parts:
+            yield part.named(self.names)
 
-    def _ahead(
-        self, rows: Dataset[Any], batch_size: int, collate: Callable[[Any], Any]
-    ) -> Iterator[Any]:
-        """Batches that are read, and for a GPU page-locked, while the network computes."""
-        pinned = self.device == "cuda"
-        return read_ahead(DataLoader(rows, batch_size, collate_fn=collate, pin_memory=pinned))
+    def _batches(
+        self, source: PixelSource, image_ids: pd.Index, batch_size: int
+    ) -> Iterator[ImageBatch]:
+        """Images from their store; for a GPU page-locked."""
+        for start in range(0, len(image_ids), batch_size):
+            names = [str(image_id) for image_id in image_ids[start : start + batch_size]]
+            batch = ImageBatch.of([ImageSample(name, source.image(name)) for name in names])
+            yield batch.pin_memory() if self.device == "cuda" else batch
 
 
 def _render_view(images: Tensor, view: View) -> Tensor:

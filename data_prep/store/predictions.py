@@ -56,20 +56,22 @@ class Part:
     images: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
 
+    def named(self, names: Mapping[str, str] | None) -> Part:
+        """Only the findings that a model answers for, under their names there; None: all."""
+        if names is None:
+            return self
+        tables = {}
+        for name, table in self.tables.items():
+            kept = table[table["finding"].isin(list(names))]
+            tables[name] = kept.assign(finding=kept["finding"].map(dict(names)))
+        return Part(self.images, tables)
+
 
 def joined_parts(parts: Sequence[Part]) -> Part:
     """Several parts as one, of which each has the same tables."""
     names = parts[0].tables
     tables = {n: pd.concat([p.tables[n] for p in parts], ignore_index=True) for n in names}
     return Part(pd.concat([p.images for p in parts], ignore_index=True), tables)
-
-
-def named_rows(table: pd.DataFrame, names: Mapping[str, str] | None) -> pd.DataFrame:
-    """The rows of the findings that a model answers for, with their names there; None: all."""
-    if names is None:
-        return table
-    kept = table[table["finding"].isin(list(names))]
-    return kept.assign(finding=kept["finding"].map(dict(names)))
 
 
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:

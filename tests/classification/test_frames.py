@@ -14,5 +14,5 @@ def test_an_image_fails_by_its_score_or_its_map_and_nothing_left_gives_empty_tab
     scores[::2] = maps[1, 0, 1, 1] = np.nan
     found = scores_frames(IDS, scores, maps, "cam", FINDINGS, FRAMES)
     assert set(found.images["status"]) == {"failed"}
-    assert len(found.scores) == len(found.maps) == 0
-    assert found.maps["grid_h"].dtype == np.int64
+    assert [len(table) for table in found.tables.values()] == [0, 0]
+    assert found.tables["maps"]["grid_h"].dtype == np.int64

@@ -1,7 +1,6 @@
 """Scores and maps come from one forward, lie in the original, and are never silently missing."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -10,6 +9,7 @@ from classification.inference import predict_scores
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import _validate_table
+from data_prep.store.predictions import joined_parts
 
 FINDINGS = ("opacity", "nodule")
 
@@ -29,11 +29,9 @@ def predict(store):
                 model, map(collate, batches), findings, placement=store.placement, **options
             )
         )
-        tables = ("predicted_images", "scores", "maps")
-        return tuple(
-            _validate_table(pd.concat(frames, ignore_index=True), table)
-            for table, frames in zip(tables, zip(*parts, strict=True), strict=True)
-        )
+        whole = joined_parts(parts)
+        tables = {"predicted_images": whole.images, **whole.tables}
+        return tuple(_validate_table(table, name) for name, table in tables.items())
 
     return run
 

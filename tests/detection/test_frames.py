@@ -34,7 +34,8 @@ def detections(seed: int, count: int, *, finite: bool = True) -> Boxes | None:
 
 def frames(found: dict[str, Boxes | None]) -> tuple[pd.DataFrame, pd.DataFrame]:
     places = PLACES.__getitem__
-    return boxes_frames(list(found), list(found.values()), FINDINGS, places, SIZES)
+    part = boxes_frames(list(found), list(found.values()), FINDINGS, places, SIZES)
+    return part.images, part.tables["boxes"]
 
 
 @pytest.mark.parametrize("finite", [True, False], ids=["nothing found", "nothing finite"])
@@ -53,7 +54,7 @@ def test_an_image_of_unknown_size_is_named_but_a_failed_one_needs_none():
         found = [detections(0, 2), detections(1, 2, finite=finite)]
         call = ["plain", "wide"], found, FINDINGS, PLACES.__getitem__, sizes
         if not finite:
-            assert set(boxes_frames(*call).boxes["image_id"]) <= {"plain"}
+            assert set(boxes_frames(*call).tables["boxes"]["image_id"]) <= {"plain"}
             continue
         with pytest.raises(InputError, match="no width and height for image 'wide'"):
             boxes_frames(*call)

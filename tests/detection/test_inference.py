@@ -1,13 +1,13 @@
 """Predicted boxes are in original pixels, complete, bounded, and never silently missing."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import _validate_table
+from data_prep.store.predictions import joined_parts
 from detection.dataset import LesionDataset, collate
 from detection.detector import predict_boxes
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
@@ -34,9 +34,8 @@ def predict(store, originals):
                 **options,
             )
         )
-        images = pd.concat([part.images for part in parts], ignore_index=True)
-        boxes = pd.concat([part.boxes for part in parts], ignore_index=True)
-        return images, _validate_table(boxes, "predicted_boxes")
+        whole = joined_parts(parts)
+        return whole.images, _validate_table(whole.tables["boxes"], "predicted_boxes")
 
     return run
 

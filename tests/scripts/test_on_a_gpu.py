@@ -154,8 +154,9 @@ def test_a_classifier_scores_and_maps_as_on_the_processor(gpu, name, maps: MapMe
     how = {"placement": lambda _: PLACE, "maps": maps}
     (expected,) = predict_scores(model, batches, ["opacity"], **how)
     (found,) = predict_scores(moved, batches, ["opacity"], device="cuda", **how)
-    pd.testing.assert_frame_equal(found.scores, expected.scores, rtol=1e-4)
-    pd.testing.assert_frame_equal(found.maps, expected.maps, rtol=1e-3, atol=1e-5)
+    found, expected = found.tables, expected.tables
+    pd.testing.assert_frame_equal(found["scores"], expected["scores"], rtol=1e-4)
+    pd.testing.assert_frame_equal(found["maps"], expected["maps"], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", networks("detector"))
@@ -169,7 +170,8 @@ def test_a_detector_finds_as_on_the_processor(gpu, name):
     (found,) = predict_boxes(moved, [as_lesions(images)], ["opacity"], device="cuda", **how)
     pd.testing.assert_frame_equal(found.images, expected.images)
     scores = ["image_id", "score"]
-    pd.testing.assert_frame_equal(found.boxes[scores], expected.boxes[scores], rtol=1e-4)
+    first, second = (part.tables["boxes"][scores] for part in (found, expected))
+    pd.testing.assert_frame_equal(first, second, rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["l1", "smooth_l1", "giou", "diou", "ciou"])
