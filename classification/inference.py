@@ -14,14 +14,14 @@ from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Part
 from data_prep.store.preprocess import Frame, Placement, frame_in_original
-from networks.inference import ImageBatch, evaluating, require_findings
+from networks.inference import evaluating, require_findings
 
 MapMethod = Literal["cam", "gradcam", "layercam"]
 
 
 def predict_scores(
     model: ImageClassifier,
-    batches: Iterable[ImageBatch],
+    batches: Iterable[tuple[Sequence[str], Tensor]],
     findings: Sequence[str],
     *,
     placement: Callable[[str], Placement],
@@ -33,7 +33,7 @@ def predict_scores(
 
     Args:
         model: The classifier; moved to ``device``.
-        batches: Images of the model's size.
+        batches: Ids and store pixels, uint8 (B, 1, S, S), of some images at a time.
         findings: Names in the order of the model's outputs, K of them.
         placement: How each image lies in the store, by image id.
         device: Where to compute.
@@ -47,19 +47,19 @@ def predict_scores(
     device = torch.device(device)
     model.to(device)
     with evaluating(model):
-        for batch in batches:
+        for image_ids, pixels in batches:
             # Entered anew for each batch: a generator must not leave its caller in this mode.
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                found = saliency_maps(model, batch.images.to(device, non_blocking=True), maps)
+                found = saliency_maps(model, pixels.to(device, non_blocking=True), maps)
             # In one piece, (B, K, 1 + h * w): the host waits for the device once.
             rows = torch.cat([found.logits[..., None], found.maps.flatten(2)], dim=2).cpu()
             yield scores_frames(
-                batch.image_ids,
+                image_ids,
                 scores_of(rows[..., 0].contiguous()).numpy(),
                 rows[..., 1:].reshape(found.maps.shape).numpy(),
                 model.map_method(maps),
                 findings,
-                [frame_in_original(found.frame, placement(i)) for i in batch.image_ids],
+                [frame_in_original(found.frame, placement(i)) for i in image_ids],
             )
 
 

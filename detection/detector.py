@@ -17,7 +17,7 @@ from data_prep.store.preprocess import Placement
 from detection.backbone import body_stages
 from detection.dataset import LesionBatch
 from detection.frames import boxes_frames
-from networks.inference import ImageBatch, StoreModel, evaluating, require_findings
+from networks.inference import StoreModel, evaluating, require_findings
 
 Targets = list[dict[str, Tensor]]
 """Per image ``boxes`` (N, 4) xyxy, store px, and ``labels`` (N,), 1 to K, on its device."""
@@ -153,7 +153,7 @@ def _wrong(box: list[float], label: int, size: int, n_findings: int) -> str | No
 
 def predict_boxes(
     model: Detector,
-    batches: Iterable[ImageBatch],
+    batches: Iterable[tuple[Sequence[str], Tensor]],
     findings: Sequence[str],
     *,
     placement: Callable[[str], Placement],
@@ -165,7 +165,7 @@ def predict_boxes(
 
     Args:
         model: The detector; moved to ``device``.
-        batches: Images of the model's size.
+        batches: Ids and store pixels, uint8 (B, 1, S, S), of some images at a time.
         findings: Names in label order, K of them.
         placement: How each image lies in the store, by image id.
         images: ``image_id, width, height`` of the originals, px; boxes are clipped to them.
@@ -180,11 +180,11 @@ def predict_boxes(
     device = torch.device(device)
     model.to(device)
     with evaluating(model):
-        for batch in batches:
+        for image_ids, pixels in batches:
             # Entered anew for each batch: a generator must not leave its caller in these modes.
             with (
                 torch.inference_mode(),
                 torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
             ):
-                detections = model(batch.images.to(device, non_blocking=True))
-            yield boxes_frames(batch.image_ids, detections, findings, placement, sizes)
+                detections = model(pixels.to(device, non_blocking=True))
+            yield boxes_frames(image_ids, detections, findings, placement, sizes)

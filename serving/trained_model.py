@@ -29,7 +29,6 @@ from detection.detector import Detections, Detector, predict_boxes
 from detection.frames import best_boxes
 from detection.model import build_detector
 from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion
-from networks.inference import ImageBatch, ImageSample
 from serving.export_spec import digest_files, require_names
 from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
 from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
@@ -219,12 +218,12 @@ class TrainedModel:
 
     def _batches(
         self, source: PixelSource, image_ids: pd.Index, batch_size: int
-    ) -> Iterator[ImageBatch]:
-        """Images from their store; for a GPU page-locked."""
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        """Images from their store, uint8 (B, 1, S, S); for a GPU page-locked."""
         for start in range(0, len(image_ids), batch_size):
             names = [str(image_id) for image_id in image_ids[start : start + batch_size]]
-            batch = ImageBatch.of([ImageSample(name, source.image(name)) for name in names])
-            yield batch.pin_memory() if self.device == "cuda" else batch
+            images = torch.from_numpy(np.stack([source.image(name) for name in names])[:, None])
+            yield names, images.pin_memory() if self.device == "cuda" else images
 
 
 def _render_view(images: Tensor, view: View) -> Tensor:

@@ -24,11 +24,8 @@ def predict(store):
     """Run `predict_scores` over batches of samples and join what it yields, checked."""
 
     def run(model, batches, findings=FINDINGS, **options):
-        parts = list(
-            predict_scores(
-                model, map(collate, batches), findings, placement=store.placement, **options
-            )
-        )
+        pixels = ((batch.image_ids, batch.images) for batch in map(collate, batches))
+        parts = list(predict_scores(model, pixels, findings, placement=store.placement, **options))
         whole = joined_parts(parts)
         tables = {"predicted_images": whole.images, **whole.tables}
         return tuple(_validate_table(table, name) for name, table in tables.items())
@@ -122,7 +119,7 @@ def test_the_generator_is_lazy_and_leaves_modes_alone(build_small, samples, stor
     def batches():
         for sample in samples:
             drawn.append(sample.image_id)
-            yield collate([sample])
+            yield [sample.image_id], collate([sample]).images
 
     stream = predict_scores(model, batches(), FINDINGS, placement=store.placement)
     next(stream)

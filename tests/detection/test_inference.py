@@ -24,10 +24,11 @@ def predict(store, originals):
     """Run `predict_boxes` over batches of samples and join what it yields."""
 
     def run(model, batches, findings=("opacity",), **options):
+        pixels = ((batch.image_ids, batch.images) for batch in map(collate, batches))
         parts = list(
             predict_boxes(
                 model,
-                map(collate, batches),
+                pixels,
                 findings,
                 placement=store.placement,
                 images=originals,
@@ -112,7 +113,7 @@ def test_the_generator_is_lazy_and_leaves_modes_alone(build_small, samples, stor
     def batches():
         for sample in samples:
             drawn.append(sample.image_id)
-            yield collate([sample])
+            yield [sample.image_id], collate([sample]).images
 
     stream = predict_boxes(
         model, batches(), ("opacity",), placement=store.placement, images=originals

@@ -150,7 +150,8 @@ def test_a_classifier_scores_and_maps_as_on_the_processor(gpu, name, maps: MapMe
     stride = max(NETWORKS[name].strides)
     model = build_classifier(name, image_size=size, last_stride=stride).eval()
     moved = copy.deepcopy(model)
-    batches = [as_labels(draw_images(size))]
+    images = draw_images(size)
+    batches = [(image_ids(images), images)]
     how = {"placement": lambda _: PLACE, "maps": maps}
     (expected,) = predict_scores(model, batches, ["opacity"], **how)
     (found,) = predict_scores(moved, batches, ["opacity"], device="cuda", **how)
@@ -166,8 +167,9 @@ def test_a_detector_finds_as_on_the_processor(gpu, name):
     images = draw_images(SIZE)
     sizes = pd.DataFrame({"image_id": image_ids(images), "width": SIZE, "height": SIZE})
     how = {"placement": lambda _: PLACE, "images": sizes}
-    (expected,) = predict_boxes(model, [as_lesions(images)], ["opacity"], **how)
-    (found,) = predict_boxes(moved, [as_lesions(images)], ["opacity"], device="cuda", **how)
+    batches = [(image_ids(images), images)]
+    (expected,) = predict_boxes(model, batches, ["opacity"], **how)
+    (found,) = predict_boxes(moved, batches, ["opacity"], device="cuda", **how)
     pd.testing.assert_frame_equal(found.images, expected.images)
     scores = ["image_id", "score"]
     first, second = (part.tables["boxes"][scores] for part in (found, expected))
