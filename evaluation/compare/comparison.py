@@ -18,8 +18,10 @@ from evaluation.compare.estimates import Estimate, Estimates, PairTests
 from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
 from evaluation.compare.verdict import CHANCE, state_verdict
+from evaluation.decisions.decision import Triage
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
+from evaluation.metrics.registry import family
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import training_id, training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
@@ -208,6 +210,24 @@ class Comparison:
         }
         return {name: group[0] for group in groups.values() for name in group[1:]}
 
+    @property
+    def triage(self) -> list[str]:
+        """What triage makes of the test images, a sentence for each system that was tuned to it."""
+        told = []
+        for name, facts in self.provenance.get("systems", {}).items():
+            rule = Triage.from_dict((facts.get("decision") or {}).get("triage"))
+            if rule is None:
+                continue
+            out, referred, ruled_in = (self.estimates.of(name, each) for each in family("triage"))
+            ends = f"95 % interval {_percent(referred.low, referred.high)}; "
+            told.append(
+                f"{name} rules out {_percent(out.estimate)} of the test images, refers "
+                f"{_percent(referred.estimate)} to a reader ({ends * referred.bounded}on "
+                f"validation {_percent(rule.referred)}) and rules in "
+                f"{_percent(ruled_in.estimate)}; by score, {'; '.join((rule.rule, *rule.why))}."
+            )
+        return told
+
     def tests_by(self, unit: str) -> PairTests:
         """The tests of pairs of systems by image, study or patient."""
         tests = self.tests
@@ -256,6 +276,10 @@ class Comparison:
             if told:
                 tests.loc[told, "p_holm"] = holm(tests.loc[told, "p_value"].tolist())
         return tests
+
+
+def _percent(*shares: float) -> str:
+    return f"{' to '.join(f'{100 * share:.1f}' for share in shares)} %"
 
 
 def _cautions(

@@ -9,6 +9,9 @@ from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision, Triage, TuningOptions
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.decisions.tuning import checked_decision, tune
+from evaluation.metrics.metric import score_words
+from evaluation.report.methods import methods
+from evaluation.report.result_tables import metrics_json
 from evaluation.statistics.bootstrap import Interval
 
 OUT, IN = "sensitivity>=0.90", "specificity>=0.95"
@@ -96,6 +99,13 @@ def test_triage_is_stored_derived_again_and_judged_on_test(predict, test_set):
         assert row["ci_low"] < row["estimate"] < row["ci_high"]
         assert "choice held: thresholds of triage" in row["ci_method"]
     assert rows.loc["B", "triage"].isna().all()
+    shares = [f"{100 * expected[name].mean():.1f} %" for name in expected]
+    (told,) = metrics_json(found)["answer"]["triage"]
+    assert told.startswith(f"A rules out {shares[0]} of the test images, refers {shares[1]} to a")
+    assert f"and rules in {shares[2]}; by score, ruled out below {score_words(low)}, " in told
+    in_methods = methods(found, test_set.dataset)["paragraphs"][2].split(" B: ")
+    assert "ruled in from" in in_methods[0]
+    assert "ruled in" not in in_methods[1]
     by_patient = found.by_unit.table()
     again = tune(system, test_set, policies=("max_f1",), options=OPTIONS, unit="patient")
     highest = pd.Series(score.to_numpy()).groupby(rows.loc["A", "patient_id"].to_numpy()).max()
