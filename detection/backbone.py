@@ -11,17 +11,13 @@ from timm.layers import BatchNormAct2d, GroupNormAct
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops.feature_pyramid_network import (
-    ExtraFPNBlock,
-    LastLevelMaxPool,
-    LastLevelP6P7,
-)
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from networks.inference import measure_layers
-from networks.published import build_network, find_network, timm_stages
+from networks.published import build_network, features_of, find_network, timm_stages
 from networks.registry import NETWORKS, TIMM
 
 _CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
@@ -51,11 +47,6 @@ class _FrozenNorm(FrozenBatchNorm2d):
     batch norm does behind it.
     """
 
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__(norm.num_features, eps=norm.eps)
         self.act = getattr(norm, "act", nn.Identity())
@@ -64,7 +55,7 @@ class _FrozenNorm(FrozenBatchNorm2d):
         """Maps (B, C, h, w) of any precision to maps of the same."""
         if x.dtype not in (torch.bfloat16, torch.float16):
             return self.act(super().forward(x))
-        fixed = (self.running_mean, self.running_var, self.weight, self.bias)
+        fixed = map(self.get_buffer, ("running_mean", "running_var", "weight", "bias"))
         return self.act(functional.batch_norm(x, *fixed, training=False, eps=self.eps))
 
 
@@ -98,26 +89,16 @@ def build_body(name: str, norm: str) -> nn.Module:
     if norm not in _NORMS:
         raise InputError(f"norm: expected one of {', '.join(_NORMS)}, but got {norm!r}")
     network = build_network(name)
-    if norm != "batch" and not any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+    layers = [*network.named_modules()]
+    norms = [(place, layer) for place, layer in layers if isinstance(layer, nn.BatchNorm2d)]
+    if norm != "batch" and not norms:
         raise InputError(
             f"norm: {name} has no batch norm to make {norm}; set model.norm = batch, which leaves "
             "its own norm as it is"
         )
-    _replace_norms(network, _NORMS[norm])
-    if name.startswith(TIMM):
-        return network
-    if isinstance(features := getattr(network, "features", None), nn.Module):
-        return features
-    del network.avgpool, network.fc  # a ResNet has its features at its top
-    return network
-
-
-def _replace_norms(module: nn.Module, make: Callable[[nn.BatchNorm2d], nn.Module]) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, make(child))
-        else:
-            _replace_norms(child, make)
+    for place, layer in norms:
+        network.set_submodule(place, _NORMS[norm](layer))
+    return network if name.startswith(TIMM) else features_of(network)
 
 
 @cache
@@ -139,23 +120,20 @@ class _DenseFeatures(nn.ModuleDict):
 
     def __init__(self, features: nn.Module, strides: Sequence[int]) -> None:
         super().__init__(dict(features.named_children()))
-        self._levels = {_DENSE_TAPS[stride]: str(level) for level, stride in enumerate(strides)}
+        self._taps = [_DENSE_TAPS[stride] for stride in strides]
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Map float (B, 3, S, S) to maps from fine to coarse, at least 0, under ``0``, ``1``, .."""
-        found = {}
+        maps = {}
         for name, layer in self.items():
             if name.startswith("transition"):
-                norm, rectifier, *onward = layer.children()  # the rest: 1 x 1 convolution, pooling
-                features = pixels = rectifier(norm(pixels))
-                for step in onward:
-                    pixels = step(pixels)
+                norm, rectifier, convolution, pool = layer.children()
+                maps[name] = rectifier(norm(pixels))
+                pixels = pool(convolution(maps[name]))
             else:
                 pixels = layer(pixels)
-                features = pixels.relu() if name in self._levels else pixels
-            if name in self._levels:
-                found[self._levels[name]] = features
-        return found
+        maps["norm5"] = pixels.relu()
+        return {str(level): maps[tap] for level, tap in enumerate(self._taps)}
 
 
 class _TimmFeatures(nn.Module):
@@ -227,7 +205,7 @@ class DetectorStart(NamedTuple):
                 f"{name} has {', '.join(map(str, sorted(places)))}; choose another network"
             )
         taps, widths = map(list, zip(*(places[stride] for stride in strides), strict=True))
-        top: ExtraFPNBlock = LastLevelMaxPool()
+        top: Any = LastLevelMaxPool()
         if not pooled_top:
             top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
             # torchvision guesses this from the channel counts, which may be equal by chance.

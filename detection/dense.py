@@ -3,22 +3,12 @@
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import batched_nms, nms
 
-from data_prep.contracts.boxes import Boxes
 from detection.detector import Detections, Detector, Targets
-from detection.frames import (
-    CANDIDATES_PER_LEVEL,
-    LARGEST_GROWTH,
-    MIN_SCORE,
-    NMS_IOU,
-    best_boxes,
-    decode_boxes,
-)
+from detection.frames import CANDIDATES_PER_LEVEL, LARGEST_GROWTH, decode_boxes
 
 
 class HeadPass(NamedTuple):
@@ -74,27 +64,23 @@ class DenseDetector(Detector):
     def decode_together(self, logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
         """What `decode_boxes` gives, of all images of a batch at once, on their device.
 
-        Of logits (B, A, K), findings only, and offsets (B, A, 4), float32. The host waits three
-        times a batch: for the candidates, the suppression and the results.
+        Of logits (B, A, K), findings only, and offsets (B, A, 4), float32.
         """
         count, _, n_findings = logits.shape
         finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
         most, parts = CANDIDATES_PER_LEVEL * n_findings, []
-        by_level = (
-            logits.split(passed.level_sizes, dim=1),
-            offsets.split(passed.level_sizes, dim=1),
-            passed.anchors[0].split(passed.level_sizes),
-        )
-        for level, level_offsets, anchors in zip(*by_level, strict=True):
+        outputs = (logits, offsets, passed.anchors[0][None])
+        by_level = zip(*(each.split(passed.level_sizes, dim=1) for each in outputs), strict=True)
+        for level, level_offsets, anchors in by_level:
             # Of equal scores the earlier anchor is first, as in numpy; topk would not say.
             ordered = level.sigmoid().flatten(1).sort(dim=1, descending=True, stable=True)
             scores, places = ordered.values[:, :most], ordered.indices[:, :most]  # (B, N)
             rows = places // n_findings
             chosen = level_offsets.gather(1, rows[..., None].expand(-1, -1, 4))
-            boxes = decode_anchors(chosen.flatten(0, 1), anchors[rows.flatten()], LARGEST_GROWTH)
-            parts.append((boxes.view(count, -1, 4), scores, places % n_findings))
+            boxes = decode_anchors(chosen.flatten(0, 1), anchors[0, rows.flatten()])
+            parts.append((boxes.view(count, -1, 4), scores, places % n_findings + 1))
         boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-        return suppressed(boxes, scores, labels, finite, n_findings, self.preprocess.size)
+        return self.suppressed(boxes, scores, labels, finite)
 
 
 def image_list(pixels: Tensor) -> ImageList:
@@ -102,41 +88,9 @@ def image_list(pixels: Tensor) -> ImageList:
     return ImageList(pixels, [(pixels.shape[2], pixels.shape[3])] * len(pixels))
 
 
-def decode_anchors(offsets: Tensor, anchors: Tensor, limit: float) -> Tensor:
+def decode_anchors(offsets: Tensor, anchors: Tensor) -> Tensor:
     """Boxes (N, 4) xyxy of anchors; torchvision's coder sends a constant to the device."""
     sides = anchors[:, 2:] - anchors[:, :2]
     centres = offsets[:, :2] * sides + (anchors[:, :2] + 0.5 * sides)
-    half = 0.5 * (offsets[:, 2:].clamp(max=limit).exp() * sides)
+    half = 0.5 * (offsets[:, 2:].clamp(max=LARGEST_GROWTH).exp() * sides)
     return torch.cat([centres - half, centres + half], dim=1)
-
-
-def suppressed(
-    boxes: Tensor, scores: Tensor, labels: Tensor, finite: Tensor, n_findings: int, size: int
-) -> Detections:
-    """The best boxes of each image and finding, less those that overlap a better one.
-
-    Of boxes (B, N, 4) in store px, float32 scores and labels (B, N), counted from 0, and whether
-    the network's output is finite (B,).
-    """
-    count = len(boxes)
-    boxes = boxes.clamp(0.0, float(size))
-    images, places = torch.where((scores >= MIN_SCORE) & finite[:, None])
-    boxes, scores, labels = (each[images, places] for each in (boxes, scores, labels))
-    groups = images * n_findings + labels
-    # In float64: groups are moved apart by whole images, which would cost float32 its digits.
-    exact = boxes.double(), scores.double()
-    if boxes.device.type == "cpu" or len(scores) > _MOST_AT_ONCE:
-        kept = batched_nms(*exact, groups, NMS_IOU)
-    else:  # what that does, less a constant that it sends
-        kept = nms(exact[0] + groups.double()[:, None] * (size + 1.0), exact[1], NMS_IOU)
-    rows = torch.cat([boxes, scores[:, None], groups[:, None]], dim=1)[kept.sort().values]
-    found = torch.cat([finite.double(), rows.double().flatten()]).cpu().numpy()
-    finite_images, table = found[:count], found[count:].reshape(-1, 6)
-    owners, positions = np.divmod(table[:, 5].astype(np.int64), n_findings)
-    every = Boxes(table[:, :4].astype(np.float32), table[:, 4].astype(np.float32), positions + 1)
-    return [
-        best_boxes(every[owners == image]) if ok else None for image, ok in enumerate(finite_images)
-    ]
-
-
-_MOST_AT_ONCE = 100_000  # boxes: beyond, torchvision suppresses group by group, in less memory

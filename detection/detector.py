@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torchvision.ops import batched_nms, nms
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
@@ -16,7 +18,7 @@ from data_prep.store.predictions import Part
 from data_prep.store.preprocess import Placement
 from detection.backbone import body_stages
 from detection.dataset import LesionBatch
-from detection.frames import boxes_frames
+from detection.frames import MIN_SCORE, NMS_IOU, best_boxes, boxes_frames
 from networks.inference import StoreModel, evaluating, require_findings
 
 Targets = list[dict[str, Tensor]]
@@ -25,6 +27,7 @@ Detections = list[Boxes | None]
 """Per image its boxes, float32 xyxy, store px, clipped to the image, by falling score, at least
 `MIN_SCORE`; labels 1 to K, at most `MAX_PER_FINDING` of each. None where the network's output has a
 NaN or an infinity."""
+_MOST_AT_ONCE = 100_000  # boxes: beyond, torchvision suppresses group by group, in less memory
 
 
 class Detector(StoreModel):
@@ -34,17 +37,11 @@ class Detector(StoreModel):
     `detection.model.build_detector` sets `architecture`, `preprocess` and `n_findings`.
     """
 
+    # Arguments of its builder that were left out, as it chose them.
     resolved: Mapping[str, Any] = MappingProxyType({})
-    """Arguments of its builder that were left out, as it chose them."""
-
-    class_layers: tuple[str, ...] = ()
-    """Layers that know the findings, of whose tensors these are parts of the names."""
-
-    coco_without_epsilon = False
-    """Whether torchvision's COCO weights were made with a batch-norm epsilon of 0."""
-
-    body_place = "backbone.body"
-    """Name of the module that weights of other networks go into: the backbone below any pyramid."""
+    class_layers: tuple[str, ...] = ()  # parts of the names of layers that know the findings
+    coco_without_epsilon = False  # torchvision made its COCO weights with a batch norm's of 0
+    body_place = "backbone.body"  # what weights of other networks go into, below any pyramid
 
     @property
     def body(self) -> nn.Module:
@@ -74,6 +71,32 @@ class Detector(StoreModel):
     def fetch_coco(self) -> dict[str, Tensor]:
         """Torchvision's weights of this detector from COCO; an error where there are none."""
         raise InputError("weights: expected none, imagenet, a file or a run, but got 'coco'")
+
+    def suppressed(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, finite: Tensor
+    ) -> Detections:
+        """The best boxes of each image and finding, less those that overlap a better one.
+
+        Of float32 boxes (B, N, 4) in store px, their scores and labels (B, N), and whether the
+        network's output is finite (B,). The host waits for the candidates, the suppression and the
+        results.
+        """
+        size, n_findings = float(self.preprocess.size), self.n_findings
+        images, places = torch.where((scores >= MIN_SCORE) & finite[:, None])
+        boxes, scores, labels = (each[images, places] for each in (boxes, scores, labels))
+        boxes, groups = boxes.clamp(0.0, size), images * n_findings + labels - 1
+        # In float64: groups are moved apart by whole images, which would cost float32 its digits.
+        exact = boxes.double(), scores.double()
+        if boxes.device.type == "cpu" or len(scores) > _MOST_AT_ONCE:
+            kept = batched_nms(*exact, groups, NMS_IOU)
+        else:  # what that does, less a constant that it sends
+            kept = nms(exact[0] + groups.double()[:, None] * (size + 1.0), exact[1], NMS_IOU)
+        rows = torch.cat([boxes, scores[:, None], groups[:, None]], dim=1)[kept.sort().values]
+        joined = torch.cat([finite.float(), rows.flatten()]).cpu().numpy()
+        known, table = joined[: len(finite)], joined[len(finite) :].reshape(-1, 6)
+        owners, positions = np.divmod(table[:, 5].astype(np.int64), n_findings)
+        found = Boxes(table[:, :4], table[:, 4], positions + 1)
+        return [best_boxes(found[owners == row]) if ok else None for row, ok in enumerate(known)]
 
     def forward(self, images: Tensor, targets: Targets | None = None) -> Any:
         """Losses in training mode, `Detections` in evaluation mode, as in torchvision."""

@@ -19,9 +19,7 @@ from networks.published import fetch_imagenet, find_network
 
 _DETECTORS: dict[str, Callable[..., Detector]] = {
     "retinanet": LesionRetinaNet,
-    "rt_detr": partial(LesionDetr, "rt_detr"),
-    "d_fine": partial(LesionDetr, "d_fine"),
-    "deformable_detr": partial(LesionDetr, "deformable_detr"),
+    **{name: partial(LesionDetr, name) for name in ("rt_detr", "d_fine", "deformable_detr")},
     "fcos": LesionFCOS,
     "faster_rcnn": LesionFasterRCNN,
     "ssdlite": LesionSSDLite,
@@ -41,22 +39,13 @@ def build_detector(
     std: float | None = None,
     **settings: Any,
 ) -> Detector:
-    """Build a detector in training mode; it reads uint8 (B, 1, S, S).
+    """Build a detector in training mode; it reads uint8 (B, 1, S, S), S the `image_size`, px.
 
-    Args:
-        architecture: ``retinanet``, or another of `configs.settings.detector_names`.
-        backbone: A detector's backbone in `networks.registry`, or ``timm:NAME``.
-        norm: The backbone's normalisation: ``frozen`` batch norm for pretrained weights, ``group``
-            (or live ``batch``) for random ones.
-        weights: None, ``imagenet`` (backbone) or ``coco`` (a RetinaNet's, everything but the class
-            layer): downloaded on first use, or from an installed package. Those of a file or a run
-            are loaded into the built model, see `detection.weights`.
-        n_findings: Findings to tell apart; label k is the k-th, 0 is background.
-        image_size: Side of the pixel store's images, px.
-        mean: Mean of the pixels, in [0, 1]; None for what the backbone's published weights want,
-            mostly ImageNet's averaged over colours.
-        std: Standard deviation of the pixels, likewise.
-        settings: The other keys of the architecture's settings in `configs.settings`.
+    `configs.settings` says what the keys of each architecture are. Published weights are downloaded
+    on first use, or from an installed package: ``imagenet`` (the backbone's) or ``coco`` (a
+    RetinaNet's, all but the class layer). Those of a file or a run are loaded into the built model:
+    `detection.weights`. Mean and standard deviation of the pixels, in [0, 1], are left out for what
+    the backbone's published weights want. Label k is the k-th finding, 0 is background.
 
     Raises:
         InputError: An argument is outside its range, or the weights cannot be had.
@@ -86,8 +75,8 @@ def build_detector(
     if weights == "imagenet":
         load_body(body, Checkpoint("weights imagenet", fetch_imagenet(backbone)), backbone)
     network = find_network(backbone, "detector")
-    mean = network.mean if mean is None else mean
-    preprocess = Preprocess(image_size, mean, network.std if std is None else std)
+    mean, std = network.mean if mean is None else mean, network.std if std is None else std
+    preprocess = Preprocess(image_size, mean, std)
     build = partial(make, DetectorStart(backbone, norm, body, preprocess, n_findings))
     given = signature(build).bind(**settings)
     given.apply_defaults()
@@ -99,8 +88,8 @@ def build_detector(
         "norm": norm,
         "n_findings": n_findings,
         "image_size": image_size,
-        "mean": preprocess.mean,
-        "std": preprocess.std,
+        "mean": mean,
+        "std": std,
         **given.arguments,
         **model.resolved,
     }

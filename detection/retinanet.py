@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,37 +10,32 @@ from torch.nn import functional
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection._utils import Matcher, encode_boxes
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.retinanet import (
-    RetinaNetClassificationHead,
-    RetinaNetHead,
-    RetinaNetRegressionHead,
-)
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import sigmoid_focal_loss
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import DetectorStart, group_norm
 from detection.dense import DenseDetector, HeadPass, decode_anchors
 from detection.detector import Targets
+from detection.frames import LARGEST_GROWTH
 from networks.published import fetch_coco
 
 _LEVELS = 5  # P3 to P7, or P2 to P6; each doubles the stride
-_OCTAVE_STEPS = 3  # sizes on each level, a third of an octave apart
 DEFAULT_RATIOS = (0.5, 1.0, 2.0)
 
 
-def default_anchor_sizes(image_size: int, finest_stride: int = 8) -> tuple[int, ...]:
-    """Smallest anchor of each level, px: torchvision's at 512 px, the same share of other images.
-
-    At least two strides: a lesion between two smaller anchors overlaps neither by half.
-    """
-    finest = max(2 * finest_stride, round(image_size / 16))
-    return tuple(finest * 2**level for level in range(_LEVELS))
-
-
 def build_anchors(
-    sizes: Sequence[float], ratios: Sequence[float], *, steps: int = _OCTAVE_STEPS
-) -> AnchorGenerator:
-    """The anchors of five levels: each level's smallest, steps of its octave, at every ratio."""
+    sizes: Sequence[float] | None, ratios: Sequence[float], image_size: int, stride: int, steps: int
+) -> tuple[AnchorGenerator, dict[str, Any]]:
+    """The anchors of five levels: each level's smallest, steps of its octave, at every ratio.
+
+    Sizes that are left out, px, are torchvision's at 512 px, and the same share of other images,
+    but at least two strides of the finest level: a lesion between two smaller anchors overlaps
+    neither by half. Sizes and ratios come back, too, as `Detector.resolved` has them.
+    """
+    if sizes is None:
+        finest = max(2 * stride, round(image_size / 16))
+        sizes = [finest * 2**level for level in range(_LEVELS)]
     if len(sizes) != _LEVELS or not all(1 <= size < float("inf") for size in sizes):
         raise InputError(
             f"anchor_sizes: expected {_LEVELS} sides of at least 1 px, but got {list(sizes)}"
@@ -47,10 +43,9 @@ def build_anchors(
     if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
         raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
     # In whole px, as torchvision's COCO weights were trained.
-    octaves = tuple(
-        tuple(int(size * 2 ** (step / _OCTAVE_STEPS)) for step in range(steps)) for size in sizes
-    )
-    return AnchorGenerator(octaves, (tuple(ratios),) * _LEVELS)
+    octaves = tuple(tuple(int(size * 2 ** (n / steps)) for n in range(steps)) for size in sizes)
+    resolved = {"anchor_sizes": list(sizes), "anchor_ratios": list(ratios)}
+    return AnchorGenerator(octaves, (tuple(ratios),) * _LEVELS), resolved
 
 
 _AUTO_BOX_LOSS = {"v1": "l1", "v2": "giou"}  # by the version of the head, as in torchvision
@@ -60,30 +55,21 @@ _SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a de
 _MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 
 
-class _BoxHead(RetinaNetRegressionHead):
-    """torchvision's box head, with less depth and a choice of loss.
+def _box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Sum over the M matched anchors of an image; all (M, 4).
 
     Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
     """
-
-    def __init__(self, channels: int, anchors: int, *, version: str, convs: int, loss: str) -> None:
-        super().__init__(channels, anchors, norm_layer=group_norm if version == "v2" else None)
-        self.conv = self.conv[:convs]
-        self.loss = _AUTO_BOX_LOSS[version] if loss == "auto" else loss
-
-    def image_loss(self, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """Sum over the M matched anchors of an image; all (M, 4)."""
-        if self.loss in ("l1", "smooth_l1"):
-            wanted = encode_boxes(boxes, anchors, anchors.new_ones(4))
-            if self.loss == "l1":
-                return functional.l1_loss(offsets, wanted, reduction="sum")
-            return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=_SMOOTH_L1_BETA)
-        limit = self.box_coder.bbox_xform_clip
-        if self.loss == "ciou":
-            # It divides by the height, which must not be 0; the decoding stops the other end.
-            shape = offsets[:, 2:].clamp(min=-limit)
-            offsets = torch.cat([offsets[:, :2], shape], dim=1)
-        return _iou_loss(self.loss, decode_anchors(offsets, anchors, limit), boxes).sum()
+    if kind in ("l1", "smooth_l1"):
+        wanted = encode_boxes(boxes, anchors, anchors.new_ones(4))
+        if kind == "l1":
+            return functional.l1_loss(offsets, wanted, reduction="sum")
+        return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=_SMOOTH_L1_BETA)
+    if kind == "ciou":
+        # It divides by the height, which must not be 0; the decoding stops the other end.
+        shape = offsets[:, 2:].clamp(min=-LARGEST_GROWTH)
+        offsets = torch.cat([offsets[:, :2], shape], dim=1)
+    return _iou_loss(kind, decode_anchors(offsets, anchors), boxes).sum()
 
 
 def _iou_loss(kind: str, boxes: Tensor, true: Tensor) -> Tensor:
@@ -128,10 +114,8 @@ class _AnchorMatcher(Matcher):
 class _Head(RetinaNetHead):
     """Both heads; for their losses the host waits once, for the numbers of anchors that count."""
 
-    regression_head: _BoxHead
-
     def __init__(
-        self, channels: int, anchors: int, n_classes: int, *, version: str, convs: int, loss: str
+        self, channels: int, anchors: int, n_classes: int, version: str, convs: int, loss: str
     ) -> None:
         if version not in _AUTO_BOX_LOSS:
             raise InputError(f"head: expected v1 or v2, but got {version!r}")
@@ -141,12 +125,11 @@ class _Head(RetinaNetHead):
             raise InputError(
                 f"box_loss: expected one of {', '.join(_BOX_LOSSES)}, but got {loss!r}"
             )
-        super().__init__(channels, anchors, n_classes)
-        self.classification_head = RetinaNetClassificationHead(
-            channels, anchors, n_classes, norm_layer=group_norm if version == "v2" else None
-        )
-        self.classification_head.conv = self.classification_head.conv[:convs]
-        self.regression_head = _BoxHead(channels, anchors, version=version, convs=convs, loss=loss)
+        RetinaNetHead(channels, anchors, n_classes)  # its random values are part of a seed's
+        super().__init__(channels, anchors, n_classes, group_norm if version == "v2" else None)
+        for head in (self.classification_head, self.regression_head):
+            head.conv = head.conv[:convs]
+        self.box_loss = _AUTO_BOX_LOSS[version] if loss == "auto" else loss
 
     def compute_loss(
         self,
@@ -162,9 +145,8 @@ class _Head(RetinaNetHead):
         matched = torch.stack(matched_idxs)  # (B, A)
         masks = torch.stack([matched >= 0, matched != Matcher.BETWEEN_THRESHOLDS], dim=1)
         counts = masks.sum(2).tolist()  # the wait
-        classes, offsets = (
-            head_outputs[name].unbind() for name in ("cls_logits", "bbox_regression")
-        )
+        classes = head_outputs["cls_logits"].unbind()
+        offsets = head_outputs["bbox_regression"].unbind()
         losses: dict[str, list[Tensor]] = {"classification": [], "bbox_regression": []}
         for image, (target, of_image) in enumerate(zip(targets, counts, strict=True)):
             lesion, used = (
@@ -177,7 +159,7 @@ class _Head(RetinaNetHead):
             focal = sigmoid_focal_loss(classes[image][used], wanted[used], reduction="sum")
             losses["classification"].append(focal / n_matched)
             own = offsets[image][lesion], anchors[image][lesion], target["boxes"][box]
-            losses["bbox_regression"].append(self.regression_head.image_loss(*own) / n_matched)
+            losses["bbox_regression"].append(_box_loss(self.box_loss, *own) / n_matched)
         # One by one as torchvision: equal bits.
         return {name: reduce(torch.add, parts) / len(targets) for name, parts in losses.items()}
 
@@ -208,19 +190,16 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         box_loss: str = "auto",
     ) -> None:
         pyramid = start.pyramid(fpn_channels, p6_from_c5=head == "v2")
-        if anchor_sizes is None:
-            anchor_sizes = default_anchor_sizes(start.preprocess.size)
-        anchors = build_anchors(anchor_sizes, anchor_ratios)
-        n_anchors, n_classes = anchors.num_anchors_per_location()[0], start.n_findings + 1
-        heads = _Head(
-            fpn_channels, n_anchors, n_classes, version=head, convs=head_convs, loss=box_loss
+        anchors, self.resolved = build_anchors(
+            anchor_sizes, anchor_ratios, start.preprocess.size, stride=8, steps=3
         )
+        n_anchors, n_classes = anchors.num_anchors_per_location()[0], start.n_findings + 1
+        heads = _Head(fpn_channels, n_anchors, n_classes, head, head_convs, box_loss)
         matcher = _AnchorMatcher(0.5, 0.4, allow_low_quality_matches=True)
         super().__init__(
             pyramid, n_classes, anchor_generator=anchors, head=heads, proposal_matcher=matcher
         )
         self.coco_without_epsilon = head == "v1"
-        self.resolved = {"anchor_sizes": list(anchor_sizes), "anchor_ratios": list(anchor_ratios)}
 
     def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The head's own, without background."""

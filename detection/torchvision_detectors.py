@@ -10,11 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.fcos import (
-    FCOSClassificationHead,
-    FCOSHead,
-    FCOSRegressionHead,
-)
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.models.detection.ssd import SSD
@@ -22,9 +18,9 @@ from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _nor
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from detection.backbone import DetectorStart, group_norm
-from detection.dense import DenseDetector, HeadPass, image_list, suppressed
+from detection.dense import DenseDetector, HeadPass, image_list
 from detection.detector import Detections, Detector, Targets
-from detection.retinanet import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
+from detection.retinanet import DEFAULT_RATIOS, build_anchors
 
 _MOST_CERTAIN = -1e-6  # of the logarithm of a probability, whose logit is then finite
 
@@ -219,19 +215,17 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
     ) -> None:
         pyramid = start.pyramid(fpn_channels, strides=(4, 8, 16, 32), pooled_top=True)
         size = start.preprocess.size
-        if anchor_sizes is None:
-            anchor_sizes = default_anchor_sizes(size, 4)
+        anchors, self.resolved = build_anchors(anchor_sizes, anchor_ratios, size, stride=4, steps=1)
         pool = MultiScaleRoIAlign(
             ["0", "1", "2", "3"], 7, sampling_ratio=2, canonical_scale=round(224 * size / 512)
         )
         super().__init__(
             pyramid,
-            rpn_anchor_generator=build_anchors(anchor_sizes, anchor_ratios, steps=1),
+            rpn_anchor_generator=anchors,
             box_roi_pool=pool,
             box_head=TwoMLPHead(fpn_channels * 7**2, box_channels),
             box_predictor=FastRCNNPredictor(box_channels, start.n_findings + 1),
         )
-        self.resolved = {"anchor_sizes": list(anchor_sizes), "anchor_ratios": list(anchor_ratios)}
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Proposed:
         """The proposals have no gradient, as in torchvision."""
@@ -304,6 +298,5 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
             decoded = self.roi_heads.box_coder.decode(torch.cat([*offsets]), passed.proposals)
         boxes = pad_sequence(decoded[:, 1:].split([len(image) for image in logits]), True)
         scores = pad_sequence([image.softmax(1)[:, 1:] for image in logits], True)  # (B, P, K)
-        labels = torch.arange(self.n_findings, device=finite.device).expand_as(scores)
-        each = (boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1))
-        return suppressed(*each, finite, self.n_findings, self.preprocess.size)
+        labels = torch.arange(1, self.n_findings + 1, device=finite.device).expand_as(scores)
+        return self.suppressed(boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1), finite)

@@ -7,13 +7,9 @@ import pytest
 import torch
 
 from detection.detector import training_losses
-from detection.retinanet import _SMOOTH_L1_BETA, _BoxHead
+from detection.retinanet import _SMOOTH_L1_BETA, _box_loss
 
 LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
-
-
-def head_of(loss: str, version: str = "v1") -> _BoxHead:
-    return _BoxHead(16, 9, version=version, convs=1, loss=loss)
 
 
 def pair_loss(box: list[float], truth: list[float], loss: str) -> float:
@@ -64,15 +60,15 @@ def test_box_losses_are_the_published_ones(loss):
     boxes = anchors + rng.normal(0, 3, (12, 4))
     offsets = rng.normal(0, 0.2, (12, 4))
     offsets[:2, 0] = 5.0  # far off: no overlap at all
-    value = head_of(loss).image_loss(*map(torch.from_numpy, (offsets, anchors, boxes)))
+    value = _box_loss(loss, *map(torch.from_numpy, (offsets, anchors, boxes)))
     expected = expected_loss(offsets, anchors, boxes, loss)
     assert value.item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(("version", "loss"), [("v1", "l1"), ("v2", "giou")])
-def test_auto_is_the_head_versions_own_loss(version, loss):
-    assert head_of("auto", version).loss == loss
-    assert head_of("ciou", version).loss == "ciou"
+def test_auto_is_the_head_versions_own_loss(version, loss, build_small):
+    assert build_small(head=version, box_loss="auto").head.box_loss == loss
+    assert build_small(head=version, box_loss="ciou").head.box_loss == "ciou"
 
 
 @pytest.mark.parametrize("loss", ["auto", *LOSSES])
@@ -96,7 +92,7 @@ def test_a_collapsed_or_exploded_box_has_a_finite_gradient(loss, extreme):
     offsets.requires_grad_()
     anchors = torch.tensor([[16.0, 16.0, 48.0, 48.0]] * 2)
     boxes = torch.tensor([[10.0, 20.0, 40.0, 50.0]] * 2)
-    value = head_of(loss).image_loss(offsets, anchors, boxes)
+    value = _box_loss(loss, offsets, anchors, boxes)
     value.backward()
     assert value.isfinite()
     assert offsets.grad.isfinite().all()

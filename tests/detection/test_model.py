@@ -17,7 +17,7 @@ from configs.settings import RetinaNetSettings
 from data_prep.contracts.errors import InputError
 from detection.detector import checked_targets, training_losses, validation_losses
 from detection.model import build_detector
-from detection.retinanet import LesionRetinaNet, default_anchor_sizes
+from detection.retinanet import LesionRetinaNet, build_anchors
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 COCO_ANCHORS = (32, 64, 128, 256, 512)
@@ -73,9 +73,10 @@ def test_channels_last_gives_the_same_detections(build_small, batch):
 
 
 def test_anchors_keep_their_share_of_the_image_and_two_strides():
-    assert default_anchor_sizes(512) == COCO_ANCHORS
-    assert default_anchor_sizes(1024) == tuple(2 * s for s in COCO_ANCHORS)
-    assert min(default_anchor_sizes(64)) == 16  # two strides of P3
+    expected = ((512, 8, 32), (1024, 8, 64), (64, 8, 16), (64, 4, 8))  # two strides of P3 or P2
+    for image_size, stride, smallest in expected:
+        _, chosen = build_anchors(None, (1.0,), image_size, stride, steps=1)
+        assert chosen["anchor_sizes"] == [size * smallest / 32 for size in COCO_ANCHORS]
 
 
 @pytest.mark.parametrize(
