@@ -34,6 +34,12 @@ _MOST_OF_TEST = 0.9
 """Likewise of a test, whose bounds are those of the patient with the most images: few are near."""
 _HALVINGS = 40
 _SEED = 20240101
+_ODDS = np.array([1.2, 1.5, 2.0, 3.5, 8.0])
+"""How a bettor on a change takes the odds of 1 to have grown: small changes and large ones."""
+_EARLY = 100  # values: a start among the first ones weighs about alike
+_BLOCK = 128  # values at once: their products stay within what a float holds
+_AT_ONCE = 1 << 14  # values whose wealth is in memory
+_RICHEST = 1e100  # where wealth is cut: it stays a supermartingale
 
 
 def shuffled(values: npt.ArrayLike) -> Floats:
@@ -208,3 +214,98 @@ def _lowest_mean(table: Floats, error: float, open_ended: bool) -> Floats:
         refuted = wealth >= np.log(1 / error)
         low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
     return np.asarray(low[:, 0])
+
+
+def change_evidence(values: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Floats:
+    """The evidence that the mean of a stream has left an interval, from some value on.
+
+    Bettors start before every value, each with a part of a wealth of 1, and stake it on a mean
+    above `upper` or below `lower`. While every value has, given those before, a mean within the
+    interval, their wealth together is a supermartingale: it ever reaches 1 / p with a chance of at
+    most p. Those who start near a change become rich, however late it comes.
+
+    Args:
+        values: In [0, 1], shape ``(R, n)`` or ``(n,)``, a stream a row; NaN where there is none.
+        lower: Of the interval in which the mean was, in [0, 1]: one for all or shape ``(R,)``.
+        upper: Its upper end, as `lower`.
+
+    Returns:
+        The wealth after each value, shape ``(R, n)``.
+
+    Source:
+        A mixture over starts as of Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS 2:2, with
+        weights that add up to 1, so that Ville's inequality holds over all time.
+
+    Example:
+        >>> change_evidence([0, 1] * 50 + [1] * 50, 0.4, 0.6)[0, [99, 149]].round(1).tolist()
+        [0.9, 1023157.3]
+    """
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    later = np.log(_EARLY) / np.log(np.arange(table.shape[1] + 1) + _EARLY)
+    evidence = np.tile(later[1:], (len(table), 1))  # held by those who have not started
+    run = _BLOCK * max(1, _AT_ONCE // (_BLOCK * max(1, len(table))))
+    for betted, end in _sides(table, lower, upper):
+        wealth = np.zeros((len(table), len(_ODDS), 1))
+        for begin in range(0, table.shape[1], run):
+            part = slice(begin, begin + run)
+            factors = _factors(betted[:, part], end)
+            new = -np.diff(later[begin : begin + factors.shape[2] + 1]) * factors
+            grown, wealth = _grown(wealth, factors, new)
+            evidence[:, part] += grown.mean(axis=1) / 2
+    return evidence
+
+
+def _grown(wealth: Floats, factors: Floats, new: Floats) -> tuple[Floats, Floats]:
+    """The wealth of each bettor after each value, and after the last.
+
+    The wealth is that before, and what starts anew, times the factor: a sum over starts of
+    products, of which the blocks are done at once and only their ends one after another.
+
+    Args:
+        wealth: Before, shape ``(R, bets, 1)``.
+        factors: By what each value multiplies it, shape ``(R, bets, n)``.
+        new: What starts at each value, already multiplied.
+    """
+    size = factors.shape[2]
+    filled = [(0, 0), (0, 0), (0, -size % _BLOCK)]
+    blocks = (*factors.shape[:2], -1, _BLOCK)
+    product = np.cumprod(np.pad(factors, filled, constant_values=1.0).reshape(blocks), axis=3)
+    started = np.cumsum(np.pad(new, filled).reshape(blocks) / product, axis=3)
+    before = [wealth]
+    for block in range(product.shape[2]):
+        last = product[:, :, block, -1:] * (before[-1] + started[:, :, block, -1:])
+        before.append(np.minimum(last, _RICHEST))
+    started += np.stack(before[:-1], axis=2)
+    return (product * started).reshape(*factors.shape[:2], -1)[:, :, :size], before[-1]
+
+
+def _sides(
+    table: Floats, lower: npt.ArrayLike, upper: npt.ArrayLike
+) -> tuple[tuple[Floats, Floats], ...]:
+    """What is bet on as too large, and the end of the interval there; of both directions."""
+    low, high = (np.asarray(end, dtype=np.float64).reshape(-1, 1) for end in (lower, upper))
+    return (table, high), (1 - table, 1 - low)
+
+
+def _factors(values: Floats, end: Floats) -> Floats:
+    """By what each value multiplies the wealth of each bettor, shape ``(R, bets, n)``.
+
+    The stake of a bettor is the best one where 1 has so many times the odds of the end.
+    """
+    end = np.clip(end, 1e-9, 1.0)[:, :, None]  # (R or 1, 1, 1)
+    odds = _ODDS[:, None]
+    stake = (odds - 1) / (1 + (odds - 1) * end)
+    return np.asarray(1 + stake * np.nan_to_num(values[:, None, :] - end))
+
+
+def start_shares(values: npt.ArrayLike, lower: float, upper: float) -> Floats:
+    """How the wealth of `change_evidence` after the last value is shared among starts, (n,)."""
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    start = np.arange(table.shape[1] + 1)
+    weight = -np.diff(np.log(_EARLY) / np.log(start + _EARLY))
+    grown = np.full(table.shape[1], -np.inf)
+    for betted, end in _sides(table, lower, upper):
+        for gain in np.log(_factors(betted, end)[0]):
+            grown = np.logaddexp(grown, np.cumsum(gain[::-1])[::-1])
+    shares = weight * np.exp(grown - grown.max())
+    return shares / shares.sum()

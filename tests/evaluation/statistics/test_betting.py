@@ -7,7 +7,14 @@ import pytest
 import scipy.stats
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.betting import log_wealth, mean_interval, mean_p_value, shuffled
+from evaluation.statistics.betting import (
+    change_evidence,
+    log_wealth,
+    mean_interval,
+    mean_p_value,
+    shuffled,
+    start_shares,
+)
 
 
 def by_hand(values, mean, error, *, anew, open_ended=False, most=0.75):
@@ -120,3 +127,47 @@ def test_values_outside_their_bounds_are_named():
         mean_interval([0.2, 1.5])
     with pytest.raises(InputError, match="bounds of a mean must rise, got 1 and 1"):
         mean_p_value([1.0], 0.5, lower=1, upper=1)
+
+
+def change_by_hand(values, lower, upper):
+    """The wealth of `change_evidence` after the last value, every start on its own."""
+    weights = [math.log(100) / math.log(j + 100) for j in range(len(values) + 1)]
+    total = weights[-1]
+    for start in range(len(values)):
+        for odds in (1.2, 1.5, 2.0, 3.5, 8.0):
+            for flipped, end in ((False, upper), (True, 1 - lower)):
+                wealth = weights[start] - weights[start + 1]
+                for value in values[start:]:
+                    if not math.isnan(value):
+                        gain = (1 - value if flipped else value) - end
+                        wealth *= 1 + (odds - 1) / (1 + (odds - 1) * end) * gain
+                total += wealth / 10
+    return total
+
+
+def test_evidence_of_a_change_is_the_sum_over_all_starts():
+    drawn = np.random.default_rng(5).random((2, 300))
+    drawn[:, 150:] = drawn[:, 150:] ** 0.5
+    drawn[0, [3, 140, 299]] = np.nan
+    lower, upper = np.array([0.4, 0.55]), np.array([0.5, 0.7])
+    wealth = change_evidence(drawn, lower, upper)
+    for row in range(2):
+        for stop in (1, 128, 129, 300):
+            by_hand = change_by_hand(drawn[row, :stop], lower[row], upper[row])
+            assert wealth[row, stop - 1] == pytest.approx(by_hand)
+
+
+def test_streams_without_a_change_show_evidence_no_more_often_than_said():
+    drawn = np.random.default_rng(6).random((2000, 1500)) < 0.3
+    wealth = change_evidence(drawn, 0.3, 0.3)
+    assert 0 < (wealth.max(axis=1) >= 5).mean() <= 0.2
+    assert (wealth.max(axis=1) >= 20).mean() <= 0.05
+    assert wealth[:, 19].mean() == pytest.approx(1, abs=0.02)
+
+
+def test_a_change_is_dated_and_endless_evidence_stays_a_number():
+    values = np.concatenate([np.tile([1, 0, 0, 0, 0, 0], 500), np.ones(3000)])
+    wealth = change_evidence(values, 0.1, 0.2)
+    assert wealth[0, 2999] < 1 < 1e5 < wealth[0, 3019]
+    assert np.isfinite(wealth).all()
+    assert start_shares(values[:3040], 0.1, 0.2).argmax() == 3000

@@ -1,0 +1,517 @@
+"""Has a system in use changed, and when? Figures of its log by patient, watched at any time.
+
+Every figure is the mean a patient of a variable in [0, 1]. Its reference is an interval from the
+first weeks of the log, or from validation, at half of the figure's share of the false alarms; with
+the other half the stream is tested against that interval (`change_evidence`). The shares add up to
+`ERROR`: where nothing changes, the chance that any figure ever raises an alarm is at most that,
+however often one looks. It rests on patients who are independent of each other; so each counts
+once in a window of days, by the mean of the images of the first day.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evaluation.metrics.metric import number, span_words
+from evaluation.statistics.betting import (
+    change_evidence,
+    mean_interval,
+    shuffled,
+    start_shares,
+)
+from evaluation.statistics.ranking import Floats, Integers
+
+ERROR = 0.05
+"""Chance that any figure ever raises an alarm where nothing changes, at most."""
+FEWEST = 50
+"""Patients of a reference, below which it watches nothing."""
+
+
+class _Kind(NamedTuple):
+    """A kind of figure: its share of `ERROR`, and its name."""
+
+    share: float
+    title: str
+
+
+KINDS = {
+    "call_rate": _Kind(0.16, "Call rate"),
+    "sensitivity": _Kind(0.16, "Sensitivity on audited images"),
+    "specificity": _Kind(0.12, "Specificity on audited images"),
+    "ppv": _Kind(0.08, "PPV on audited images"),
+    "score": _Kind(0.16, "Scores"),
+    "guard": _Kind(0.08, "Guard distances"),
+    "view": _Kind(0.04, "View"),
+    "sex": _Kind(0.02, "Sex"),
+    "age_band": _Kind(0.04, "Age"),
+    "maker": _Kind(0.04, "Maker"),
+    "disagreement": _Kind(0.04, "Disagreement"),
+    "failed": _Kind(0.04, "Images without an answer"),
+    "slow": _Kind(0.02, "Seconds"),
+}
+"""Shares add up to 1, and are the same whether or not a log has what a kind needs."""
+_HEADERS = ("view", "sex", "age_band", "maker")
+_BY_LABEL = ("sensitivity", "specificity")  # whose reference is validation, where it is given
+_COMPARED = ("call_rate", "score", "view", "sex", "age_band")  # first weeks with validation
+_QUANTILES = {"score": (0.1, 0.5, 0.9), "guard_distance": (0.1, 0.5, 0.9), "seconds": (0.95,)}
+_NUMBERS = ("threshold", "score", "guard_distance", "seconds", "decision", "label")
+_TEXTS = ("time", "system", "target", "patient", "image", "status")
+_OF_IMAGE = ["patient", "day", *_HEADERS]
+_ALONE = ("", "")  # key and title of the only figure of a kind
+_BINS = 40  # of a course
+_LEVEL = 0.95  # of the interval of what a figure is now
+_RECENT = 5_000  # patients who tell it at most
+_MOSTLY = 0.5  # of a change, that a changed mix must explain to be named
+_TAIL = 0.1  # of the shares of starts, beyond either end of when a change began
+_FEWEST_OF_GROUP = 20  # patients, before and since
+
+
+@dataclass(frozen=True)
+class _GroupChange:
+    """A description, no test: a figure in one group before and since a change."""
+
+    column: str  # view, sex, age_band or maker
+    group: str
+    before: float  # mean a patient of the reference
+    since: float  # and since the likely start
+    n_patients: int  # since then
+
+
+@dataclass(frozen=True)
+class _Change:
+    """An alarm: when, since about when, how sure, and where it is strongest."""
+
+    on: str  # day on which the evidence reached the bound, as 2026-01-31
+    since: str  # likeliest first day of the change
+    since_low: str  # first and last likely day, 80 % of the evidence
+    since_high: str
+    one_in: float  # of so many monitors without a change at most one shows such evidence
+    groups: tuple[_GroupChange, ...]  # the two largest differences
+    mix: str  # header whose changed mix explains at least half of the change, or ""
+    mix_share: float  # of the change, that it explains
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A mean a patient in [0, 1] with its interval; None where there is no patient."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class _Bin:
+    """A part of a course."""
+
+    end: str  # its last day
+    mean: float | None  # a patient
+    evidence: float  # the highest e-value; 0 in the reference
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One figure and what became of it."""
+
+    key: str  # as `call_rate@CheXNet` or `view=AP`
+    kind: str  # a key of `KINDS`
+    title: str  # in words
+    share: float  # of the false alarms; 0 where it is not watched: its reference is too small
+    source: str  # of the reference: first weeks or validation
+    n_reference: int  # patients
+    was: _Estimate  # the reference, with its interval at level 1 - half of the share
+    n_stream: int  # patients
+    # The last patients (at most 5,000); after an alarm those since the likely start, with a 95 %
+    # interval as if that had been known.
+    now: _Estimate
+    evidence: float  # highest e-value so far
+    change: _Change | None
+    course: tuple[_Bin, ...]
+    values: Floats = field(repr=False)  # of the patients of the reference
+
+    @property
+    def bound(self) -> float | None:
+        """The e-value that raises an alarm, 1 over half of the share; None: not watched."""
+        return 2 / self.share if self.share else None
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What a monitor found in a log."""
+
+    rows: tuple[Watched, ...]  # alarms first, by their start; those not watched last
+    first_day: str
+    last_day: str
+    reference_days: int  # days from the first on that are the reference
+    window: int  # days in which a patient counts once
+    n_images: int
+    n_patients: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def alarms(self) -> list[Watched]:
+        """The figures that have changed."""
+        return [row for row in self.rows if row.change is not None]
+
+
+class _Known(NamedTuple):
+    """How the first weeks cut what a log holds into figures."""
+
+    systems: list[str]
+    cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
+    classes: dict[str, list[str]]  # of each header
+
+
+class _Block(NamedTuple):
+    """Figures that are known of the same images."""
+
+    kind: str
+    system: str  # "" of what is no system's
+    titles: dict[str, str]  # by key
+    values: Floats  # in [0, 1], shape (images, figures)
+    frame: pd.DataFrame  # the images in the order of time: patient, day and header
+
+
+class _Units(NamedTuple):
+    """Patients as they count, in the order of their first images."""
+
+    means: Floats  # shape (figures, patients)
+    day: Integers  # that counts, from the first of the log
+    rows: npt.NDArray[np.intp]  # of the block's frame, that count
+    of_row: npt.NDArray[np.intp]  # patient of each
+
+
+class _Reference(NamedTuple):
+    """What a block was."""
+
+    block: _Block
+    units: _Units
+    source: str
+
+    @property
+    def n(self) -> int:
+        """How many patients."""
+        return self.units.means.shape[1]
+
+
+class _Calendar(NamedTuple):
+    """Days of a log, counted from its first."""
+
+    origin: pd.Timestamp
+    last: int
+
+    def date(self, day: float) -> str:
+        """A day as 2026-01-31."""
+        return f"{self.origin + pd.Timedelta(days=int(day)):%Y-%m-%d}"
+
+
+def monitor_log(
+    log: pd.DataFrame, validation: pd.DataFrame | None = None, *, first: int = 28, window: int = 28
+) -> Monitoring:
+    """Watch every figure of a log.
+
+    Args:
+        log: A row an image and system, as `read_log` gives it, and, where images were audited,
+            ``label`` (1 or 0, missing where unknown). Needs ``time``, ``patient`` and ``score``.
+        validation: The same columns of validation images, but for ``time``: the reference of
+            sensitivity and specificity.
+        first: Days from the first on that are the reference of all else.
+        window: Days in which a patient counts once. Longer than `first` it changes who counts:
+            later on only those who have not been there for so long.
+
+    Example:
+        >>> days = pd.date_range("2026-01-01", periods=600, freq="4h", tz="UTC")
+        >>> scores = np.random.default_rng(0).random(600)
+        >>> log = pd.DataFrame({"time": days, "patient": range(600), "score": scores})
+        >>> found = monitor_log(log)
+        >>> len(found.rows), found.alarms
+        (4, [])
+    """
+    stream = _completed(log)
+    weeks = stream[stream["day"] < first]
+    known = _known(weeks)
+    references = {
+        (block.kind, block.system): _Reference(block, _units(block, window), "first weeks")
+        for block in _blocks(weeks, known)
+    }
+    notes = list(_threshold_notes(stream))
+    if validation is not None:
+        table = _completed(validation.assign(time=stream["time"].iloc[0]))
+        if not known.systems[1:]:  # whatever it is called there
+            table["system"] = known.systems[0]
+        for block in _blocks(table, known):
+            reference = _Reference(block, _units(block, window), "validation")
+            of = block.kind, block.system
+            if block.kind in _BY_LABEL:
+                references[of] = reference
+            elif block.kind in _COMPARED and of in references:
+                notes += _differences(references[of], reference)
+    figures = Counter[str]()  # that divide the share of their kind
+    for reference in references.values():
+        figures[reference.block.kind] += len(reference.block.titles) * (reference.n >= FEWEST)
+    calendar = _Calendar(stream["time"].iloc[0].normalize(), int(stream["day"].iloc[-1]))
+    rows: list[Watched] = []
+    for block in _blocks(stream, known):
+        units = _units(block, window)
+        nothing = _Reference(block, units._replace(means=units.means[:, :0]), "first weeks")
+        reference = references.get((block.kind, block.system), nothing)
+        begin = int(np.searchsorted(units.day, first)) * (reference.source == "first weeks")
+        alike = figures[block.kind] if reference.n >= FEWEST else 0
+        share = ERROR * KINDS[block.kind].share / alike if alike else 0.0
+        rows += _Test(block, units, reference, begin, share, calendar).rows()
+    rows.sort(key=lambda row: (row.change is None, row.change and row.change.since, not row.share))
+    return Monitoring(
+        tuple(rows), calendar.date(0), calendar.date(calendar.last), first, window,
+        int(stream["image"].nunique()), int(stream["patient"].nunique()), tuple(notes),
+    )  # fmt: skip
+
+
+def _completed(log: pd.DataFrame) -> pd.DataFrame:
+    """A log with all columns, by time, with patients and days as numbers."""
+    table = log.reindex(columns=[*_TEXTS, *_NUMBERS, *_HEADERS])
+    for column, usual in (("system", "system"), ("status", "ok")):
+        table[column] = table[column].astype(object).where(table[column].notna(), usual)
+    if table["image"].isna().all():
+        table["image"] = np.arange(len(table))
+    for column in _NUMBERS:
+        table[column] = (
+            pd.to_numeric(table[column]).astype("Float64").to_numpy(float, na_value=np.nan)
+        )
+    if table["target"].nunique() > 1:
+        table["system"] = table["system"] + ", " + table["target"].astype(object)
+    table["patient"] = pd.factorize(table["patient"])[0]
+    table = table.sort_values("time", kind="stable", ignore_index=True)
+    days = (table["time"] - table["time"].iloc[0].normalize()) // pd.Timedelta(days=1)
+    return table.assign(day=days.to_numpy(np.int64))
+
+
+def _known(weeks: pd.DataFrame) -> _Known:
+    answered = weeks[weeks["status"] == "ok"]
+    cuts = {
+        (str(system), column): np.quantile(values, quantiles)
+        for system, rows in answered.groupby("system")
+        for column, quantiles in _QUANTILES.items()
+        if (values := rows[column].dropna().to_numpy()).size
+    }
+    classes = {column: sorted(map(str, weeks[column].dropna().unique())) for column in _HEADERS}
+    return _Known(sorted(weeks["system"].unique()), cuts, classes)
+
+
+def _blocks(log: pd.DataFrame, known: _Known) -> Iterator[_Block]:
+    """The figures of a log: of each system, of each two, and of the headers."""
+    for system in known.systems:
+        yield from _of_system(log[log["system"] == system], system, known)
+    for one, other in combinations(known.systems, 2):
+        pair = [log[log["system"] == system].drop_duplicates("image") for system in (one, other)]
+        both = pair[0].merge(pair[1][["image", "decision"]], on="image", suffixes=("", "_other"))
+        calls = both[["decision", "decision_other"]]
+        differ = calls["decision"] != calls["decision_other"]
+        shown = calls.notna().all(axis=1)
+        yield from _block("disagreement", f"{one} and {other}", both, shown, {_ALONE: differ})
+    images = log.drop_duplicates("image")
+    for column, classes in known.classes.items():
+        watched = classes[:1] if len(classes) == 2 else classes  # one of two tells the other
+        title = KINDS[column].title
+        figures = {(f"={name}", f"{title} {name}"): images[column] == name for name in watched}
+        if classes:
+            new = f"{title} not seen in the first weeks"
+            figures["=new", new] = ~images[column].isin(classes)
+        yield from _block(column, "", images, images[column].notna(), figures)
+
+
+def _of_system(log: pd.DataFrame, system: str, known: _Known) -> Iterator[_Block]:
+    called, label, answered = log["decision"], log["label"], log["status"] == "ok"
+    name = system if known.systems[1:] else ""
+    audited = called.notna() & label.notna()
+    yield from _block("call_rate", name, log, called.notna(), {_ALONE: called})
+    yield from _block("sensitivity", name, log, audited & (label == 1), {_ALONE: called})
+    yield from _block("specificity", name, log, audited & (label == 0), {_ALONE: 1 - called})
+    yield from _block("ppv", name, log, audited & (called == 1), {_ALONE: label})
+    for kind, column in (("score", "score"), ("guard", "guard_distance"), ("slow", "seconds")):
+        cuts = zip(_QUANTILES[column], known.cuts.get((system, column), ()), strict=False)
+        figures = {
+            (f">q{100 * quantile:g}", f"{KINDS[kind].title} above {cut:.3g}"): log[column] > cut
+            for quantile, cut in cuts
+        }
+        yield from _block(kind, name, log, answered & log[column].notna(), figures)
+    yield from _block("failed", name, log, log["status"].notna(), {_ALONE: ~answered})
+
+
+def _block(
+    kind: str,
+    system: str,
+    log: pd.DataFrame,
+    shown: pd.Series,
+    figures: Mapping[tuple[str, str], pd.Series],  # by the last part of the key, and the title
+) -> Iterator[_Block]:
+    """The figures on the images of which they are known, where there are any."""
+    if figures and shown.any():
+        values = np.stack([each[shown].to_numpy(float) for each in figures.values()], axis=1)
+        of, at = (f", {system}", f"@{system}") if system else ("", "")
+        titles = {
+            f"{kind}{part}{at}": f"{title or KINDS[kind].title}{of}" for part, title in figures
+        }
+        yield _Block(kind, system, titles, values, log.loc[shown, _OF_IMAGE])
+
+
+def _units(block: _Block, window: int) -> _Units:
+    """Each patient once a window of days, by the mean of the images of the first day in it."""
+    patient, day = (block.frame[column].to_numpy() for column in ("patient", "day"))
+    rows = np.flatnonzero(_first_days(patient, day, window))
+    code = patient[rows] * (day.max() + 1) + day[rows]
+    _, begin, unit = np.unique(code, return_index=True, return_inverse=True)
+    order = np.argsort(begin)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    of_row = rank[unit]
+    sums = [np.bincount(of_row, column) for column in block.values[rows].T]
+    return _Units(np.stack(sums) / np.bincount(of_row), day[rows][begin[order]], rows, of_row)
+
+
+def _first_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[np.bool_]:
+    """Which images are of a day that counts: a patient's first, and the first a window later.
+
+    Example:
+        >>> _first_days(np.array([0, 0, 1, 0, 0]), np.array([1, 1, 2, 300, 366]), 365).tolist()
+        [True, True, True, False, True]
+    """
+    counts, left = np.zeros(len(day), dtype=bool), np.arange(len(day))
+    while left.size:
+        first = np.full(int(patient.max()) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(first, patient[left], day[left])
+        since = day[left] - first[patient[left]]
+        counts[left[since == 0]] = True
+        left = left[since >= window]
+    return counts
+
+
+class _Test(NamedTuple):
+    """A block of the stream against its reference."""
+
+    block: _Block
+    units: _Units
+    reference: _Reference
+    begin: int  # the first patient who is tested
+    share: float  # of the false alarms, of each figure; 0: not watched
+    calendar: _Calendar
+
+    def rows(self) -> Iterator[Watched]:
+        """What became of each figure."""
+        means, was = self.units.means, self.reference
+        intervals = mean_interval(shuffled(was.units.means), 1 - (self.share or ERROR) / 2)
+        low, high = intervals.T if self.share else (0.0, 1.0)
+        evidence = change_evidence(means[:, self.begin :], low, high)
+        for row, (key, title) in enumerate(self.block.titles.items()):
+            start, change = self.begin, None
+            if self.share and evidence[row].max(initial=0.0) >= 2 / self.share:
+                start, change = self._change(row, evidence[row], intervals[row])
+            now = means[row, max(start, means.shape[1] - _RECENT) :]
+            yield Watched(
+                key=key,
+                kind=self.block.kind,
+                title=title,
+                share=self.share,
+                source=was.source,
+                n_reference=was.n,
+                was=_estimate(was.units.means[row], intervals[row]),
+                n_stream=means.shape[1] - self.begin,
+                now=_estimate(now, mean_interval(now, _LEVEL)[0]),
+                evidence=float(evidence[row].max(initial=1.0)),
+                change=change,
+                course=tuple(self._course(means[row], evidence[row])),
+                values=was.units.means[row],
+            )
+
+    def _course(self, values: Floats, wealth: Floats) -> Iterator[_Bin]:
+        days = self.calendar.last + 1
+        ends = np.linspace(0, days, min(_BINS, days) + 1)[1:].round()
+        start = 0
+        for end, stop in zip(ends, np.searchsorted(self.units.day, ends), strict=True):
+            mean = float(values[start:stop].mean()) if stop > start else None
+            tested = slice(max(start - self.begin, 0), max(stop - self.begin, 0))
+            yield _Bin(self.calendar.date(end - 1), mean, float(wealth[tested].max(initial=0.0)))
+            start = stop
+
+    def _change(self, row: int, wealth: Floats, interval: Floats) -> tuple[int, _Change]:
+        """The likely first patient of a change, and all that is said of it."""
+        richest = int(wealth.argmax())
+        stream = self.units.means[row, self.begin : self.begin + richest + 1]
+        shares = start_shares(stream, interval[0], interval[1])
+        likely = np.searchsorted(np.cumsum(shares), [_TAIL, 1 - _TAIL]).clip(0, richest)
+        first = int(shares.argmax())
+        at = self.begin + np.array([np.argmax(wealth >= 2 / self.share), first, *likely])
+        on, since, low, high = map(self.calendar.date, self.units.day[at])
+        one_in = 1 / (self.share / 2 + 1 / float(wealth[richest]))
+        return int(at[1]), _Change(on, since, low, high, one_in, *self._where(row, int(at[1])))
+
+    def _where(self, row: int, start: int) -> tuple[tuple[_GroupChange, ...], str, float]:
+        """The groups of the largest differences, and the header whose mix explains the most."""
+        changes: list[_GroupChange] = []
+        mixes = {"": 0.0}
+        for column in (name for name in _HEADERS if name != self.block.kind):
+            before = _by_group(self.reference.block, self.reference.units, row, column, 0)
+            since = _by_group(self.block, self.units, row, column, start)
+            both = before.add_suffix("_was").join(since, how="inner")
+            total = (both["mean"] * both["share"] - both["mean_was"] * both["share_was"]).sum()
+            mixed = ((both["share"] - both["share_was"]) * both["mean_was"]).sum()
+            if total and mixed / total >= _MOSTLY:
+                mixes[column] = float(mixed / total)
+            enough = both[(both[["n", "n_was"]] >= _FEWEST_OF_GROUP).all(axis=1)]
+            changes += [
+                _GroupChange(column, str(group), float(was), float(now), int(n))
+                for group, was, now, n in enough[["mean_was", "mean", "n"]].itertuples()
+            ]
+        changes.sort(key=lambda each: -abs(each.since - each.before))
+        mix = max(mixes, key=lambda column: mixes[column])
+        return tuple(changes[:2]), mix, mixes[mix]
+
+
+def _estimate(values: Floats, ends: Floats) -> _Estimate:
+    if not values.size:
+        return _Estimate(None, None, None)
+    return _Estimate(float(values.mean()), float(ends[0]), float(ends[1]))
+
+
+def _by_group(block: _Block, units: _Units, row: int, column: str, start: int) -> pd.DataFrame:
+    """Mean a patient, patients and their share by group, of the patients from `start` on."""
+    kept = units.of_row >= start
+    rows = units.rows[kept]
+    groups, patients = block.frame[column].to_numpy(object)[rows], units.of_row[kept]
+    values = pd.Series(block.values[rows, row])
+    means = values.groupby([groups, patients]).mean()
+    table = means.groupby(level=0).agg(["mean", "size"]).set_axis(["mean", "n"], axis=1)
+    return table.assign(share=table["n"] / table["n"].sum())
+
+
+def _threshold_notes(stream: pd.DataFrame) -> Iterator[str]:
+    """Systems whose threshold was changed while the log was written."""
+    for system, rows in stream.dropna(subset="threshold").groupby("system"):
+        values = rows["threshold"].to_numpy()
+        for place in np.flatnonzero(np.diff(values))[:3]:
+            day = rows["time"].iloc[place + 1]
+            yield (
+                f"{system}: the threshold went from {values[place]:.4g} to {values[place + 1]:.4g} "
+                f"on {day:%Y-%m-%d}; figures of calls have changed with it."
+            )
+
+
+def _differences(weeks: _Reference, validation: _Reference) -> Iterator[str]:
+    """Figures of which the first weeks and validation have intervals apart."""
+    if min(weeks.n, validation.n) < FEWEST:
+        return
+    here, there = (mean_interval(shuffled(each.units.means)) for each in (weeks, validation))
+    for row, title in enumerate(weeks.block.titles.values()):
+        if here[row, 0] > there[row, 1] or here[row, 1] < there[row, 0]:
+            means = [float(each.units.means[row].mean()) for each in (weeks, validation)]
+            yield (
+                f"{title}: {number(means[0])} ({span_words(*here[row])}) in the first weeks, "
+                f"{number(means[1])} ({span_words(*there[row])}) in validation."
+            )

@@ -1,0 +1,193 @@
+"""A monitor of a log: quiet where nothing changes, and what it says where something does."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation.studies.monitoring import ERROR, KINDS, monitor_log
+
+START = pd.Timestamp("2026-01-01", tz="UTC")
+
+
+def make_log(day, **columns) -> pd.DataFrame:
+    """Answers on given days, each of a patient of its own unless said otherwise."""
+    time = START + pd.to_timedelta(np.asarray(day, dtype=float), unit="D")
+    usual = {"patient": np.arange(len(time)), "score": 0.5}
+    return pd.DataFrame({"time": time, **usual, **columns})
+
+
+def stepped(rng, low, high, *, at=100, days=200, per_day=20) -> pd.DataFrame:
+    """Calls with a share that steps up on a day."""
+    day = np.arange(days * per_day) / per_day
+    return make_log(day, decision=rng.random(len(day)) < np.where(day < at, low, high))
+
+
+def row_of(found, key):
+    return next(row for row in found.rows if row.key == key)
+
+
+def test_shares_of_all_figures_add_up_to_the_promised_chance():
+    assert sum(kind.share for kind in KINDS.values()) == pytest.approx(1)
+    rng = np.random.default_rng(0)
+    n = 2000
+    log = make_log(
+        np.arange(n) / 20, decision=rng.random(n) < 0.3, score=rng.random(n), seconds=rng.random(n),
+        guard_distance=rng.random(n), label=rng.random(n) < 0.5,
+        view=rng.choice(["PA", "AP", "LL"], n), sex=rng.choice(["M", "F"], n),
+        maker=rng.choice(["A", "B"], n),
+    )  # fmt: skip
+    other = log.assign(system="B", decision=rng.random(n) < 0.3)
+    found = monitor_log(pd.concat([log.assign(system="A"), other]).assign(image=[*range(n)] * 2))
+    assert len(found.rows) == 2 * (1 + 1 + 1 + 1 + 3 + 3 + 1 + 1) + 1 + 4 + 2 + 2
+    shares = pd.Series({row.key: row.share for row in found.rows})
+    assert shares.min() > 0
+    assert shares.sum() == pytest.approx(ERROR * (1 - KINDS["age_band"].share))
+    assert shares["call_rate@A"] == pytest.approx(ERROR * 0.16 / 2)
+    assert found.alarms == []
+
+
+def test_streams_of_patients_with_many_like_images_ring_no_more_often_than_said():
+    """Eight images a patient, all alike: taken as patients of their own they ring."""
+    by_patient = by_image = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        n = 400
+        patient = np.repeat(np.arange(n), 8)
+        day = np.repeat(np.sort(rng.random(n)) * 100, 8) + np.tile([0, 0, 0, 0, 1, 1, 2, 3], n)
+        called = (rng.random(n) < 0.3)[patient]
+        log = make_log(day, patient=patient, decision=called, score=rng.random(n)[patient])
+        by_patient += bool(monitor_log(log).alarms)
+        by_image += bool(monitor_log(log.assign(patient=range(len(log)))).alarms)
+    assert by_patient == 0
+    assert by_image >= 5
+
+
+def test_patients_who_come_every_month_do_not_ring():
+    """Half of the images are of patients who return, and who are called twice as often."""
+    alarms = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        once = rng.random(3000) * 300
+        visits = rng.poisson(10, 300)
+        patient = np.concatenate([np.arange(3000), np.repeat(np.arange(300) + 5000, visits)])
+        day = np.concatenate([once, rng.random(visits.sum()) * 300])
+        called = rng.random(len(day)) < np.where(patient < 5000, 0.2, 0.4)
+        alarms += bool(monitor_log(make_log(day, patient=patient, decision=called)).alarms)
+    assert alarms == 0
+
+
+def test_a_step_is_found_dated_and_described():
+    log = stepped(np.random.default_rng(1), 0.2, 0.45)
+    found = monitor_log(log)
+    (row,) = found.alarms
+    assert found.rows[0] is row
+    assert (row.key, row.source, row.n_reference, row.n_stream) == (
+        "call_rate", "first weeks", 560, 3440,
+    )  # fmt: skip
+    assert row.was.low < 0.2 < row.was.high < 0.45
+    assert row.now.low < 0.45 < row.now.high
+    assert row.evidence >= row.bound == 2 / row.share == pytest.approx(2 / (ERROR * 0.16))
+    change = row.change
+    assert "2026-04-05" <= change.since_low <= change.since <= change.since_high <= "2026-04-17"
+    assert "2026-04-11" < change.on < "2026-05-01"
+    assert 1 / row.share <= change.one_in <= 2 / row.share
+    quiet = [part for part in row.course if part.end < "2026-04-01"]
+    assert max(part.evidence for part in quiet) < 2
+    assert row.course[0].evidence == 0
+    assert row.course[-1].mean == pytest.approx(0.45, abs=0.15)
+
+
+def test_a_late_change_in_a_long_log_is_found():
+    log = stepped(np.random.default_rng(2), 0.2, 0.5, at=900, days=930)
+    (row,) = monitor_log(log).alarms
+    assert row.change.since in {f"2028-06-{day}" for day in (18, 19, 20)}
+
+
+def test_a_patient_counts_once_a_window_by_the_first_day_in_it():
+    day = [*range(100), 0.5, 1, 20, 28, 40, 57]
+    patient = [*range(100), 0, 0, 0, 0, 0, 0]
+    decision = [0] * 100 + [1, 1, 1, 1, 1, 0]
+    log = make_log(day, patient=patient, decision=decision)
+    found = monitor_log(log, first=60, window=28)
+    row = row_of(found, "call_rate")
+    # Patient 0: the mean 0.5 of both images of day 0, then day 28 and day 57; day 40 is too soon.
+    assert (row.n_reference, row.n_stream) == (62, 40)
+    assert row.was.mean == pytest.approx((0.5 + 1 + 0) / 62)
+    assert row_of(monitor_log(log, first=60, window=365), "call_rate").n_reference == 60
+    assert (found.n_images, found.n_patients) == (106, 100)
+
+
+@pytest.mark.parametrize(("weeks", "rings"), [(4, False), (80, True)])
+def test_a_small_reference_rings_less_easily(weeks, rings):
+    """Fourteen patients a week: 0.3 for 4 weeks or for 80, and then 0.5."""
+    before, after = np.tile([0, 0, 0, 1, 1, 0, 0, 1, 0, 0], 14 * weeks // 10 + 1), [0, 1] * 150
+    decision = np.concatenate([before[: 14 * weeks], after])
+    log = make_log(np.arange(len(decision)) / 2, decision=decision)
+    assert bool(monitor_log(log, first=7 * weeks).alarms) == rings
+
+
+def test_too_few_patients_in_the_reference_take_no_share():
+    log = stepped(np.random.default_rng(3), 0.0, 1.0, per_day=1)
+    row = row_of(monitor_log(log, first=49), "call_rate")
+    assert (row.share, row.bound, row.change, row.n_reference) == (0.0, None, None, 49)
+    assert row_of(monitor_log(log, first=50), "call_rate").change is not None
+
+
+def test_what_is_not_in_the_first_weeks_is_found():
+    day = np.arange(4000) / 20
+    maker = np.where((day > 120) & (np.arange(4000) % 5 == 0), "B", "A")
+    status = np.where((day > 150) & (np.arange(4000) % 4 == 0), "failed", "ok")
+    found = monitor_log(make_log(day, maker=maker, status=status))
+    assert [row.key for row in found.alarms] == ["maker=A", "maker=new", "failed"]
+    assert [row.change.since for row in found.alarms[1:]] == ["2026-05-01", "2026-05-31"]
+
+
+def test_sensitivity_is_held_against_validation_and_ppv_against_the_first_weeks():
+    rng = np.random.default_rng(4)
+    day = np.arange(6000) / 20
+    label = rng.random(6000) < 0.5
+    log = make_log(
+        day, image=np.arange(6000), label=np.where(np.arange(6000) % 3 == 0, label, np.nan),
+        decision=np.where(label, rng.random(6000) < 0.6, rng.random(6000) < 0.1),
+    )  # fmt: skip
+    truth = np.tile([True, False], 500)
+    validation = pd.DataFrame({
+        "patient": range(1000), "label": truth, "system": "CheXNet", "score": 0.5,
+        "decision": np.where(truth, np.arange(1000) % 10 != 0, np.arange(1000) % 10 == 1),
+    })  # fmt: skip
+    found = monitor_log(log, validation)
+    assert [row.key for row in found.alarms] == ["sensitivity"]
+    (row,) = found.alarms
+    assert (row.source, row.n_reference) == ("validation", 500)
+    assert row.n_stream == (label & (np.arange(6000) % 3 == 0)).sum()
+    assert row.change.since < "2026-01-20"
+    assert row_of(found, "ppv").source == "first weeks"
+    assert any(note.startswith("Call rate: ") and "in validation" in note for note in found.notes)
+
+
+def test_the_mix_that_explains_a_change_is_named():
+    rng = np.random.default_rng(5)
+    day = np.arange(6000) / 20
+    portable = rng.random(6000) < np.where(day < 150, 0.3, 0.8)
+    log = make_log(
+        day, view=np.where(portable, "AP", "PA"), sex=rng.choice(["F", "M"], 6000),
+        decision=rng.random(6000) < np.where(portable, 0.5, 0.1),
+    )  # fmt: skip
+    row = row_of(monitor_log(log), "call_rate")
+    assert row.change.mix == "view"
+    assert row.change.mix_share == pytest.approx(1, abs=0.2)
+    assert [group.column for group in row.change.groups] == ["sex", "sex"]
+    assert row_of(monitor_log(log), "view=AP").change.mix == ""
+
+
+def test_systems_that_part_are_found_and_a_new_threshold_is_told():
+    rng = np.random.default_rng(6)
+    day = np.arange(4000) / 20
+    calls = rng.random(4000) < 0.3
+    late = (day >= 100) & (rng.random(4000) < 0.3)
+    one = make_log(day, image=np.arange(4000), decision=calls, system="A", threshold=0.5)
+    two = one.assign(system="B", decision=calls ^ late, threshold=np.where(day < 150, 0.4, 0.6))
+    found = monitor_log(pd.concat([one, two]))
+    assert {row.key for row in found.alarms} == {"disagreement@A and B", "call_rate@B"}
+    assert not row_of(found, "call_rate@A").change
+    assert found.notes[0].startswith("B: the threshold went from 0.4 to 0.6 on 2026-05-31")
