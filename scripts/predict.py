@@ -9,7 +9,7 @@ from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.options import Address, DataFolder, Device, Engine, Log, Policy, own_split
 from scripts.runner import AnyPath, Argument, verb
-from scripts.runs import RunGiven, RunsAndImages, open_runs, opened_log, sort_paths
+from scripts.runs import RunGiven, RunsAndImages, note_parts, open_runs, opened_log, sort_paths
 from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
 from serving.backends import choose_backend
 
@@ -127,8 +127,6 @@ def predict(
         raise InputError(f"predict: --{unfit[0]} is for images; leave out --data or --{unfit[0]}")
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
-    if log is not None and finding:
-        raise InputError("predict --log: notes the findings of the run; leave out --finding")
     if engine == "ray":
         if device == "cuda":
             raise InputError("--device cuda: --engine ray predicts on processors; leave it out")
@@ -142,12 +140,14 @@ def predict(
     how |= {"tta": tta, "maps": maps}
     model = _open_model(run, data, how)
     if finding:
+        if log is not None:
+            raise InputError("predict --log: notes the findings of the run; leave out --finding")
         model = model.with_names(_parse_names(finding))
     with open_engine(engine, address=address) as workers, opened_log(log) as noted:
         return predict_data_set(
             model, dataset, out, split, console,
             batch_size=batch_size, name=name, engine=workers if engine == "ray" else None,
-            log=noted,
+            on_part=note_parts(noted, model, dataset, name),
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -17,6 +17,10 @@ from serving.backends import choose_backend
 
 if TYPE_CHECKING:
     from data_prep.store.answer_log import AnswerLog
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.pixel_store import PixelStore
+    from data_prep.store.predictions import Part
+    from serving.backends import Model
     from serving.run import Run
 
 
@@ -154,10 +158,13 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     return loaded
 
 
-def _open(folder: str | Path, **how: Any) -> Run:
+def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
     from serving.run import Run
 
-    return Run.open(folder, **how).load()
+    run = Run.open(folder, **how)
+    if model is not None:
+        run.model = model
+    return run.load()
 
 
 @contextmanager
@@ -174,6 +181,23 @@ def opened_log(folder: Path | None) -> Iterator[AnswerLog | None]:
 
     with closing(AnswerLog(folder, console.say)) as log:
         yield log
+
+
+def note_parts(
+    log: AnswerLog | None, model: Model, dataset: DataSet, name: str | None
+) -> Callable[[Part, PixelStore, float], object] | None:
+    """What notes a data set's predictions in a log, for `predict_data_set`; None without a log."""
+    if log is None:
+        return None
+    run, images = _open(model.folder, model, name=name), dataset.images.set_index("image_id")
+
+    def note(part: Part, store: PixelStore, seconds: float) -> None:
+        each = seconds / len(part.images)
+        for image_id, row in run.log_rows(part, images, store.image):
+            facts = {str(name): fact for name, fact in images.loc[image_id].items()}
+            log.add(image_id, facts["patient_id"], facts, [row], each)
+
+    return note
 
 
 def load(

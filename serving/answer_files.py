@@ -30,7 +30,7 @@ from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
 from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput
-from serving.run import Run, answers_by_image, note_answers
+from serving.run import Run, answers_by_image, log_rows
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 
@@ -240,8 +240,9 @@ class _Writer:
     def _note(
         self, file: LooseImage, answers: Sequence[Answer] | None, seconds: float | None
     ) -> None:
-        image = (str(file.path), file.image)
-        note_answers(self.output.log, self.runs, image, answers, seconds)
+        if self.output.log is not None:
+            rows = log_rows(self.runs, answers)
+            self.output.log.add_file(str(file.path), file.image, rows, seconds)
 
     def _print(self, answers: Sequence[Answer]) -> None:
         """What stands beside the answers, then a line each; or JSON alone on stdout."""

@@ -20,8 +20,6 @@ import pandas as pd
 from data_prep.contracts.errors import InputError, Terminal, counted
 from data_prep.contracts.folders import atomic_path, provenance, read_json
 from data_prep.contracts.tables import write_table
-from data_prep.images.decoded_image import DecodedImage
-from data_prep.store.answer_log import AnswerLog, LoggedImage
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
@@ -34,7 +32,6 @@ from evaluation.decisions.tuning import tune, validation_scores
 from evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from serving.backends import open_model
 from serving.export_spec import JUDGED_FILE, PREPROCESS_FILE, validation_folder
-from serving.run import Run
 
 if TYPE_CHECKING:
     from serving.backends import Model
@@ -58,7 +55,7 @@ def predict_data_set(
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
     engine: Engine | None = None,
-    log: AnswerLog | None = None,
+    on_part: Callable[[Part, PixelStore, float], object] | None = None,
 ) -> Predictions:
     """Predict the val and test images of a split, or chosen ones, into a predictions folder.
 
@@ -74,7 +71,7 @@ def predict_data_set(
         image_ids: Predict these images alone.
         made_before: Predictions of the same model, which are taken over.
         engine: Predicts in parts; without one this process does.
-        log: Where answers are noted for the monitor, as those for single images are.
+        on_part: Called with each part, the images' store and the seconds that it took.
 
     No cost is measured of chosen images, nor of val images alone, as nobody compares them.
 
@@ -115,10 +112,8 @@ def predict_data_set(
                 if engine is None
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
-            if log is not None:
-                run = Run.open(model.folder, name=info["system"])
-                run.model = model
-                parts = _noted(parts, log, run, dataset, store)
+            if on_part is not None:
+                parts = _told(parts, store, on_part)
             _write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
             _copy_seen(model, writer, terminal)
@@ -281,28 +276,12 @@ def _write_parts(
     write_behind(lambda part: writer.add(part.images, **part.tables), _join(told(), size))
 
 
-def _noted(
-    parts: Iterable[Part], log: AnswerLog, run: Run, dataset: DataSet, store: PixelStore
+def _told(
+    parts: Iterable[Part], store: PixelStore, on_part: Callable[[Part, PixelStore, float], object]
 ) -> Iterator[Part]:
-    """Note in a log what a run says of each image, by its score and its guard."""
-    images = dataset.images.set_index("image_id")
     start = time.monotonic()
     for part in parts:
-        seconds = (time.monotonic() - start) / len(part.images)
-        output = run.decided(part)
-        for image_id in part.images["image_id"]:
-            facts = images.loc[image_id].to_dict()
-            row = run.log_row()
-            if image_id in output.decisions.index:
-                square = store.image(image_id)
-                said = output.prediction(image_id, "")
-                warnings, distance = run.guarded(DecodedImage(square, {}, header=facts), square)
-                decision = None if warnings else said.decision
-                row |= {
-                    "status": "refused" if warnings else "ok", "score": said.score,
-                    "decision": decision, "guard_distance": distance,
-                }  # fmt: skip
-            log.add(LoggedImage(image_id, facts["patient_id"], facts), [row], seconds=seconds)
+        on_part(part, store, time.monotonic() - start)
         yield part
         start = time.monotonic()
 

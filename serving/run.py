@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from data_prep.images.decoded_image import DecodedImage
-from data_prep.store.answer_log import AnswerLog, LoggedImage
 from data_prep.store.dataset import Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.predictions import Part, Predictions
@@ -296,6 +295,26 @@ class Run:
         evidence = SystemOutput(Predictions.in_memory(kind, part.tables), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 
+    def log_rows(
+        self, part: Part, images: pd.DataFrame, square_of: Callable[[str], np.ndarray]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Rows for the log of answers by the id of the image, of predictions for a data set.
+
+        `images` is its table by ``image_id``; `square_of` gives an image as the model sees it.
+        """
+        output = self.decided(part)
+        for image_id in part.images["image_id"]:
+            row = self.log_row()
+            if image_id in output.decisions.index:
+                said, square = output.prediction(image_id, COLOUR), square_of(image_id)
+                header = images.loc[image_id].to_dict()
+                warned, distance = self.guarded(DecodedImage(square, {}, header=header), square)
+                row |= {
+                    "status": "refused" if warned else "ok", "score": said.score,
+                    "decision": None if warned else said.decision, "guard_distance": distance,
+                }  # fmt: skip
+            yield image_id, row
+
     def log_row(self, **answered: Any) -> dict[str, Any]:
         """A row for the log of answers: of an image without an answer, unless one is given."""
         chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
@@ -324,24 +343,13 @@ def answers_by_image(
     return outcomes
 
 
-def note_answers(
-    log: AnswerLog | None,
-    runs: Sequence[Run],
-    image: tuple[str, DecodedImage | None],
-    answers: Sequence[Answer] | None,
-    seconds: float | None,
-) -> None:
-    """Note in a log, where there is one, what each run said of an image; None: there is no answer.
-
-    `image` is the name of its file, and what it shows, where that could be read.
-    """
-    if log is None:
-        return
+def log_rows(runs: Sequence[Run], answers: Sequence[Answer] | None) -> list[dict[str, Any]]:
+    """A row a run for the log of answers of what they said of one image; None: no answer."""
     rows = [run.log_row() for run in runs]
     for row, answer in zip(rows, answers or (), strict=answers is not None):
         known = {name: getattr(answer, name) for name in ("score", "decision", "guard_distance")}
         row |= {**known, "status": "ok" if answer.status == "ok" else "refused"}
-    log.add(LoggedImage.of(*image), rows, seconds=seconds)
+    return rows
 
 
 def _run_folder(folder: Path) -> RunFolder:

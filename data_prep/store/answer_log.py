@@ -12,10 +12,9 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 
@@ -63,37 +62,8 @@ _LABELS = {"1": True, "positive": True, "present": True, "true": True,
            "0": False, "negative": False, "absent": False, "false": False}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class LoggedImage:
-    """What the log takes of an image; its ids are hashed before anything is written."""
-
-    name: str  # its id: a DICOM file's SOPInstanceUID, else the name of the file
-    patient: str | None = None  # None: it is a patient of its own
-    # `view`, `sex`, `age_years` and `maker` as the loader found them
-    header: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, file: str, image: DecodedImage | None) -> Self:
-        """What is known of a file: nothing but its name where it could not be read."""
-        name = Path(file).name
-        if image is None:
-            return cls(name)
-        # Without a patient id: two names of the same pixels are one patient.
-        own = f"pixels:{image.record['pixel_sha256']}"
-        return cls(image.instance or name, image.patient or own, image.header)
-
-    def hashed(self, key: bytes) -> dict[str, str | None]:
-        """The columns that a log has of it."""
-        facts = {column: self.header.get(column) for column in ("view", "sex", "maker")}
-        if facts["sex"] == "O":
-            facts["sex"] = OTHER
-        patient = f"image:{self.name}" if self.patient is None else f"patient:{self.patient}"
-        return {
-            "patient": keyed_hash(key, patient)[:_HASH_DIGITS],
-            "image": keyed_hash(key, f"image:{self.name}")[:_HASH_DIGITS],
-            **{column: _class_of(column, value) for column, value in facts.items()},
-            "age_band": _age_band(self.header.get("age_years")),
-        }
+def _pseudonym(key: bytes, text: str) -> str:
+    return keyed_hash(key, text)[:_HASH_DIGITS]
 
 
 def _class_of(column: str, value: Any) -> str | None:
@@ -131,9 +101,9 @@ class AnswerLog:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     log = AnswerLog(Path(folder), print)
-        ...     image = LoggedImage("1.2.840.1", "JANE-1", {"sex": "F", "age_years": 71.0})
+        ...     header = {"sex": "F", "age_years": 71.0}
         ...     answer = {"system": "CheXNet", "status": "ok", "score": 0.81, "decision": True}
-        ...     log.add(image, [answer], seconds=0.2)
+        ...     log.add("1.2.840.1", "JANE-1", header, [answer], seconds=0.2)
         ...     rows = read_log(Path(folder))
         >>> rows[["system", "score", "sex", "age_band"]].values.tolist()
         [['CheXNet', 0.81, 'F', '65-79']]
@@ -157,22 +127,51 @@ class AnswerLog:
                 "right, or name another folder"
             ) from None
 
-    def add(
-        self, image: LoggedImage, answers: Sequence[Mapping[str, Any]], *, seconds: float | None
+    def add_file(
+        self,
+        file: str,
+        image: DecodedImage | None,
+        answers: Sequence[Mapping[str, Any]],
+        seconds: float | None,
     ) -> None:
-        """Note what each system said of an image.
+        """Note what each system said of a file, as `add` does; None: it could not be read."""
+        name = Path(file).name
+        if image is None:
+            self.add(name, None, {}, answers, seconds)
+            return
+        # Without a patient id two names of the same pixels are one patient.
+        patient = image.patient or f"pixels:{image.record['pixel_sha256']}"
+        self.add(image.instance or name, patient, image.header, answers, seconds)
+
+    def add(
+        self,
+        name: str,
+        patient: str | None,
+        header: Mapping[str, Any],
+        answers: Sequence[Mapping[str, Any]],
+        seconds: float | None,
+    ) -> None:
+        """Note what each system said of an image; its ids are hashed before they are written.
 
         Args:
-            image: The image.
+            name: Its id: a DICOM file's SOPInstanceUID, else the name of the file.
+            patient: The patient's; None: the image is a patient of its own.
+            header: ``view, sex, age_years, maker``, some of them, as the loader found them.
             answers: Of each system the columns from ``system`` to ``threshold`` and ``status``
                 to ``guard_distance``, the decision as a flag; those left out are null.
             seconds: That the answer took.
         """
         now = datetime.now(UTC)
+        facts = {column: header.get(column) for column in ("view", "sex", "maker")}
+        facts["sex"] = OTHER if facts["sex"] == "O" else facts["sex"]
+        whose = f"image:{name}" if patient is None else f"patient:{patient}"
         known = {
             "time": now.isoformat(timespec="milliseconds"),
-            **image.hashed(self._key),
+            "patient": _pseudonym(self._key, whose),
+            "image": _pseudonym(self._key, f"image:{name}"),
             "seconds": None if seconds is None else round(seconds, 4),
+            **{column: _class_of(column, value) for column, value in facts.items()},
+            "age_band": _age_band(header.get("age_years")),
         }
         rows = [
             {**dict.fromkeys(_COLUMNS), **known, **answer, "decision": _WORDS[answer["decision"]]}
@@ -339,7 +338,7 @@ def read_audit(path: Path, key: Path | None = None) -> pd.DataFrame:
     refuse_line(ids == "", path, "no image_id, nor an image of the log")
     if in_clear and key is not None:
         secret = read_id_key(Path(key))
-        ids = ids.map(lambda name: keyed_hash(secret, f"image:{name}")[:_HASH_DIGITS])
+        ids = ids.map(lambda name: _pseudonym(secret, f"image:{name}"))
     labels = text["label"].str.strip().str.lower().map(_LABELS)
     refuse_line(labels.isna(), path, " is no label; write 1 or 0", text["label"])
     rows = pd.DataFrame({"image": ids, "label": labels.astype(bool)}).drop_duplicates()

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydicom.dataset import Dataset
 
@@ -14,7 +15,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.pseudonyms import keyed_hash
 from data_prep.images.dicom_header import header_facts
 from data_prep.images.image import read_image
-from data_prep.store.answer_log import AGE_BANDS, LOG_KEY, AnswerLog, LoggedImage, read_audit
+from data_prep.store.answer_log import AGE_BANDS, LOG_KEY, AnswerLog, read_audit
 from data_prep.store.answer_log import read_log as _read_log
 from tests.small_dicom import write_dicom
 
@@ -22,7 +23,7 @@ OK = {"system": "CheXNet", "target": "opacity", "policy": "max_f1", "threshold":
       "status": "ok", "score": 0.61, "decision": True, "guard_distance": -3.5}  # fmt: skip
 
 
-def read_log(path: Path, notes: list[str] | None = None):
+def read_log(path: Path, notes: list[str] | None = None) -> pd.DataFrame:
     return _read_log(path, (notes if notes is not None else []).append)
 
 
@@ -37,7 +38,7 @@ def test_a_row_holds_classes_and_keyed_hashes_alone(tmp_path):
               "Manufacturer": "FUJIFILM Corporation"}  # fmt: skip
     file = write_dicom(tmp_path / "SMITH.dcm", np.zeros((16, 16), np.uint8), **header)
     log = AnswerLog(tmp_path / "log", print)
-    log.add(LoggedImage.of(str(file), read_image(file)), [OK], seconds=0.25)
+    log.add_file(str(file), read_image(file), [OK], 0.25)
     log.close()
 
     (line,) = the_day(tmp_path / "log").read_text().splitlines()
@@ -73,21 +74,20 @@ def test_makers_of_every_spelling(manufacturer, maker):
 )  # fmt: skip
 def test_the_band_of_an_age(tmp_path, years, band):
     log = AnswerLog(tmp_path / "log", print)
-    log.add(LoggedImage("a", header={"age_years": years}), [OK], seconds=None)
+    log.add("a", None, {"age_years": years}, [OK], None)
     assert read_log(tmp_path / "log")["age_band"].isna().item() is (band is None)
     assert band in (None, read_log(tmp_path / "log")["age_band"].item())
     assert list(AGE_BANDS)[-1] == "80+"
 
 
 def test_an_image_without_a_patient_is_its_own(tmp_path):
-    images = []
+    log = AnswerLog(tmp_path / "log", print)
     for name, grey in (("a.png", 5), ("b.png", 5), ("c.png", 9)):
         path = tmp_path / name
         write_dicom(path, np.full((16, 16), grey, np.uint8), PatientID="", SOPInstanceUID=name)
-        images.append(LoggedImage.of(str(path), read_image(path)))
-    log = AnswerLog(tmp_path / "log", print)
-    for image in [*images, LoggedImage.of("lost/d.png", None), LoggedImage.of("e.png", None)]:
-        log.add(image, [OK], seconds=None)
+        log.add_file(str(path), read_image(path), [OK], None)
+    for lost in ("lost/d.png", "e.png"):
+        log.add_file(lost, None, [OK], None)
     rows = read_log(tmp_path / "log")
     codes = rows["patient"].factorize()[0].tolist()
     assert codes == [0, 0, 1, 2, 3]  # the same pixels are one patient
@@ -98,8 +98,8 @@ def _append(folder: Path, writer: int) -> None:
     log = AnswerLog(folder, print)
     with ThreadPoolExecutor(2) as threads:
         for number in range(100):
-            image = LoggedImage(f"{writer}-{number}", header={"view": "PA"})
-            threads.submit(log.add, image, [OK, OK | {"system": "B"}], seconds=1.0)
+            rows = [OK, OK | {"system": "B"}]
+            threads.submit(log.add, f"{writer}-{number}", None, {"view": "PA"}, rows, 1.0)
     log.close()
 
 
@@ -116,7 +116,7 @@ def test_a_lost_disk_is_told_once_and_counted_and_its_cut_line_harms_no_other(
 ):
     said: list[str] = []
     log = AnswerLog(tmp_path / "log", said.append)
-    image, write = LoggedImage("a"), os.write
+    write = os.write
 
     def cut(file: int, content: bytes) -> int:
         if content == b"\n":
@@ -124,12 +124,12 @@ def test_a_lost_disk_is_told_once_and_counted_and_its_cut_line_harms_no_other(
         write(file, content[:20])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    log.add(image, [OK], seconds=1.0)
+    log.add("a", None, {}, [OK], 1.0)
     monkeypatch.setattr(os, "write", cut)
     for _ in range(2):
-        log.add(image, [OK, OK], seconds=1.0)
+        log.add("a", None, {}, [OK, OK], 1.0)
     monkeypatch.undo()
-    log.add(image, [OK], seconds=1.0)
+    log.add("a", None, {}, [OK], 1.0)
     log.close()
 
     assert log.lost == 4
@@ -145,7 +145,7 @@ def test_a_line_that_a_killed_process_cut_is_ended_by_the_next(tmp_path):
     _append(tmp_path / "log", 0)
     file = the_day(tmp_path / "log")
     file.write_bytes(file.read_bytes()[:-30])
-    AnswerLog(tmp_path / "log", print).add(LoggedImage("z"), [OK], seconds=1.0)
+    AnswerLog(tmp_path / "log", print).add("z", None, {}, [OK], 1.0)
     assert len(read_log(tmp_path / "log")) == 200
 
 
@@ -214,7 +214,7 @@ def test_a_line_that_is_no_row_is_named(tmp_path):
 def test_labels_that_come_later_find_their_images(tmp_path):
     log = AnswerLog(tmp_path / "log", print)
     for name in ("1.2.3", "film.png"):
-        log.add(LoggedImage(name), [OK], seconds=None)
+        log.add(name, None, {}, [OK], None)
     hashed = read_log(tmp_path / "log")["image"].tolist()
     audit, key = tmp_path / "audit.csv", tmp_path / "log" / LOG_KEY
     audit.write_text("image_id,label\nfilm.png,0\n1.2.3,Present\nfilm.png,negative\n")

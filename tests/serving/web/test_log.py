@@ -77,6 +77,11 @@ def test_an_upload_that_is_no_image_failed_and_one_that_is_too_much_is_not_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     log, answer = AnswerLog(tmp_path / "log", print), Run.answer
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.3)
+        return answer(*given)
+
     app = build_app(served, ServeSettings(strict=True, allowed_hosts=("testserver",), log=log))
     with client_of(app) as web:
 
@@ -94,7 +99,7 @@ def test_an_upload_that_is_no_image_failed_and_one_that_is_too_much_is_not_ours(
         assert states(b"no image") == ["failed", "failed"]
         state = app.state.server
         monkeypatch.setattr(state, "settings", replace(state.settings, seconds=0.1))
-        monkeypatch.setattr(Run, "answer", lambda *all_: time.sleep(0.3) or answer(*all_))
+        monkeypatch.setattr(Run, "answer", slow)
         assert states(png(3)) == ["failed", "failed"]
         monkeypatch.setattr(state, "settings", replace(state.settings, seconds=30.0))
         monkeypatch.setattr(Run, "answer", lambda *_: [InputError("a.png: is not finite")])
@@ -106,8 +111,10 @@ def test_a_log_that_cannot_be_written_stops_the_start(
     verb: str, exports: list[Path], films: list[Path], tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "log").write_text("a file")
-    rest = {"predict": [films[0]], "serve": ["--port", "0"],
-            "pacs": ["--dicomweb", "http://127.0.0.1:9/x"]}[verb]  # fmt: skip
+    rest: Any = {
+        "predict": [films[0]], "serve": ["--port", "0"],
+        "pacs": ["--dicomweb", "http://127.0.0.1:9/x"],
+    }[verb]  # fmt: skip
     assert cxr(verb, exports[0], *rest, "--log", tmp_path / "log") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "log: cannot be written (File exists)" in line
