@@ -15,16 +15,9 @@ from classification.backbones import TimmTrunk, Trunk, build_trunk, trunk_stages
 from classification.receptive_field import Grid, trace_grid
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
-from networks.checkpoints import (
-    Checkpoint,
-    Shapes,
-    describe_difference,
-    fit_layers,
-    require_finite,
-)
+from networks.checkpoints import Checkpoint, require_finite
 from networks.inference import StoreModel, measure_layers
-from networks.published import fetch_imagenet, find_network, guess_architecture, recognise
-from networks.registry import network_names
+from networks.published import fetch_imagenet, find_network, fit_layers, recognise
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
 _COLOUR_MEAN = (0.485, 0.456, 0.406)
@@ -34,12 +27,9 @@ _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 
 
 class ImageClassifier(StoreModel):
-    """One logit a finding from store pixels; `build_classifier` says what its arguments are.
+    """One logit a finding from store pixels; `build_classifier` says what its arguments are."""
 
-    Attributes:
-        by_colour: Whether the three channels that the network reads differ.
-    """
-
+    by_colour: bool  # whether the three channels that the network reads differ
     _gain: Tensor
     _shift: Tensor
 
@@ -151,29 +141,21 @@ def build_classifier(
 ) -> ImageClassifier:
     """Build a classifier with one sigmoid output a finding.
 
-    Every network gets the same head, the mean over its last maps and one linear layer, from which
-    class activation maps follow without approximation; docs/weights.md says whose head that is not.
+    The model is in training mode and reads uint8 (B, 1, S, S). Every network gets the same head,
+    the mean over its last maps and one linear layer, from which class activation maps follow
+    without approximation.
 
     Args:
-        backbone: A classifier's network in `networks.registry`, such as CheXNet's
-            ``densenet121``, or ``timm:`` and a name of timm's.
+        backbone: As `last_stride` and `dropout` in `configs.settings.ClassifierModelSettings`.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
-        last_stride: Input pixels per cell of the activation map; None for the network's own, the
-            coarsest. 16 leaves out the last halving: the map of a 128 px image is then 8 x 8
-            instead of 4 x 4 cells, for more computing and the same parameters. InceptionV3,
-            ConvNeXt and timm's have one only.
-        dropout: Share of pooled features dropped in training, in [0, 1).
-        weights: None or ``imagenet``, downloaded on first use, or from an installed package.
-            Weights from a file are loaded into the built model.
-        mean: Mean of the pixels, in [0, 1]; None for what the network's published weights want,
-            mostly ImageNet's averaged over colours.
-        std: Standard deviation of the pixels, likewise.
-        channels: The three channels that the network reads are all the grey image, ``same``, or
-            normalised as ImageNet's colours, ``imagenet``, as public CheXNets learned.
-
-    Returns:
-        The model in training mode. It reads uint8 (B, 1, S, S).
+        last_stride: 16 leaves out the last halving: more cells by the same parameters.
+        dropout: Share of the pooled features, in [0, 1).
+        weights: None or ``imagenet``; `start_from` loads those of a file.
+        mean: Of the pixels, in [0, 1]; None for what the network's published weights want.
+        std: Likewise.
+        channels: The three that the network reads are all the grey image, ``same``, or normalised
+            as ImageNet's colours, ``imagenet``, as public CheXNets learned.
 
     Raises:
         InputError: An argument is outside its range, or the weights cannot be had.
@@ -222,14 +204,8 @@ def _load_features(layers: nn.Module, checkpoint: Checkpoint, name: str) -> None
     if isinstance(layers, TimmTrunk):
         own_norm = "pooled_norm."
         checkpoint = replace(checkpoint, state=layers.fit_places(checkpoint.state))
-
-    def describe(found: Shapes, wanted: Shapes) -> str:
-        what = checkpoint.network or guess_architecture(checkpoint.shapes)
-        known = network_names("classifier")
-        return describe_difference(found, wanted, name=name, what=what, known=known)
-
     rename = partial(_POOLED_NORM.sub, own_norm)
-    state = fit_layers(layers, checkpoint, describe=describe, rename=rename)
+    state = fit_layers(layers, checkpoint, name, "classifier", rename)
     layers.load_state_dict(state, strict=False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,17 +12,12 @@ from detection.detector import Detector
 from networks.checkpoints import (
     STEP_COUNTER,
     Checkpoint,
-    Shapes,
-    describe_difference,
     detector_keys,
-    fit_layers,
     match_names,
     require_finite,
 )
-from networks.published import guess_architecture
-from networks.registry import network_names
+from networks.published import fit_layers
 
-_STATISTICS = ("running_mean", "running_var")
 _BATCH_NORM_EPS = 1e-5
 _COCO_CLASSES = 91  # outputs of torchvision's COCO models, one of them background
 # What two runs of one architecture may differ in, and have tensors of the same shapes.
@@ -54,7 +48,7 @@ def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[s
     given = {key: checkpoint.state[place] for key, place in places.items()}
     prefix = f"{model.body_place}."
     features = {key.removeprefix(prefix): value for key, value in given.items()}
-    body = _fit_body(model.body, Checkpoint(source, features), backbone)
+    body = fit_layers(model.body, Checkpoint(source, features), backbone, "detector")
     own = {
         key: value
         for key, value in model.state_dict().items()
@@ -131,29 +125,4 @@ def _require_size(
 
 def load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Load a body's weights from a checkpoint of any network that has this body."""
-    body.load_state_dict(_fit_body(body, checkpoint, name), strict=False)
-
-
-def _fit_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
-    describe = partial(_body_problem, given=checkpoint.shapes, name=name)
-    return fit_layers(body, checkpoint, describe=describe)
-
-
-def _body_problem(found: Shapes, wanted: Shapes, *, given: Shapes, name: str) -> str:
-    """Why a checkpoint's body is not the wanted one, and what to do; `given` is all of it."""
-    if _without_statistics(found) == _without_statistics(wanted):
-        if len(found) > len(wanted):
-            return "was made with batch norm; set model.norm to frozen or batch, not group"
-        return "has no batch statistics: it was made with group norm; set model.norm to group"
-    return describe_difference(
-        found,
-        wanted,
-        name=name,
-        what=guess_architecture(given),
-        known=network_names("detector"),
-    )
-
-
-def _without_statistics(shapes: Shapes) -> Shapes:
-    """Without what batch norm alone keeps."""
-    return {key: shape for key, shape in shapes.items() if not key.endswith(_STATISTICS)}
+    body.load_state_dict(fit_layers(body, checkpoint, name, "detector"), strict=False)

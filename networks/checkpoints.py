@@ -1,7 +1,4 @@
-"""The weight loader of both models: which tensors of a checkpoint are those of a network.
-
-No torch: of a tensor only its shape and its arithmetic are used.
-"""
+"""Checkpoints, and the names that their tensors have: of published files and of old runs."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.contracts.errors import InputError
-from networks.registry import TIMM
 
 # What a network is called by what holds it. Stripped from the front as often as one is found.
 _HOLDERS = re.compile(
@@ -135,51 +131,6 @@ def match_names(
     return places
 
 
-def fit_layers(
-    layers: Any,
-    checkpoint: Checkpoint,
-    *,
-    describe: Callable[[Shapes, Shapes], str],
-    rename: Callable[[str], str] = str,
-) -> dict[str, Any]:
-    """The layers that a checkpoint of any network shares with a body or trunk, all of them.
-
-    A first layer that reads one grey channel is spread over those that the network reads, which
-    all hold the same image: each gets its part.
-
-    Args:
-        layers: The module that they are for. Its state's first tensor is the first layer's weights.
-        checkpoint: Tensors of other layers, such as the last one of a classifier with however many
-            classes, are passed over.
-        describe: Says what differs, from the shapes found and those wanted; `describe_difference`.
-        rename: Gives a tensor of the checkpoint, known by its `body_key`, the module's own name.
-
-    Returns:
-        Tensors by the module's names, to load without step counters, which old files and frozen
-        layers lack.
-
-    Raises:
-        InputError: The checkpoint is of another network, of two, or a value is not finite.
-    """
-    own, state, source = layers.state_dict(), checkpoint.state, checkpoint.source
-    wanted_keys = match_names(own, body_key, source="this network")
-    parts = {name.split(".")[0] for name in wanted_keys}
-    names = {key: rename(body_key(key)) for key in state}
-    inside = [key for key, name in names.items() if name.split(".")[0] in parts]
-    found_keys = match_names(inside, names.__getitem__, source=source)
-    given = {name: state[key] for name, key in found_keys.items()}
-    stem, first = next((name, own[key]) for name, key in wanted_keys.items())
-    if stem in given and (*given[stem].shape,) == (*first.shape[:1], 1, *first.shape[2:]):
-        given[stem] = given[stem].expand(first.shape) / first.shape[1]
-    found = {name: tuple(value.shape) for name, value in given.items()}
-    wanted = {name: tuple(own[key].shape) for name, key in wanted_keys.items()}
-    if found != wanted:
-        raise InputError(f"{source}: {describe(found, wanted)}")
-    for name, value in given.items():
-        require_finite(value, found_keys[name], source)
-    return {key: given[name] for name, key in wanted_keys.items()}
-
-
 def require_finite(value: Any, key: str, source: str) -> None:
     """Refuse a checkpoint's tensor, `key` of `source`, that holds a value that is not finite."""
     if not value.isfinite().all():
@@ -187,37 +138,3 @@ def require_finite(value: Any, key: str, source: str) -> None:
             f"{source}: {key} holds values that are not finite; its training diverged, take "
             "another checkpoint"
         )
-
-
-def describe_difference(
-    found: Shapes,
-    wanted: Shapes,
-    *,
-    name: str,
-    what: str | None,
-    known: Collection[str],
-) -> str:
-    """Say why a checkpoint's tensors are not those of a network, and what to do.
-
-    `what` is the network of the checkpoint, if it is recognised; `known` are those that the model
-    may stand on instead.
-
-    Example:
-        >>> describe_difference({}, {}, name="vgg16", what="resnet18", known=["vgg16", "resnet18"])
-        'weights of resnet18, not of vgg16; set model.backbone to resnet18'
-    """
-    if what and what != name:
-        advice = f"take a file of one of {', '.join(known)}"
-        if what in known or what.startswith(TIMM):
-            advice = f"set model.backbone to {what}"
-        return f"weights of {what}, not of {name}; {advice}"
-    kinds = {
-        "missing": [key for key in wanted if key not in found],
-        "of another shape": [key for key in wanted if found.get(key, wanted[key]) != wanted[key]],
-        "too many": [key for key in found if key not in wanted],
-    }
-    problems = "; ".join(f"{len(k)} {kind} (first {k[0]})" for kind, k in kinds.items() if k)
-    return (
-        f"not weights of {name}, whose {len(wanted)} tensors were looked for: {problems}; take "
-        "another file, or set model.backbone to the network that it is of"
-    )

@@ -1,4 +1,4 @@
-"""Published networks and checkpoints: of torchvision, timm, EfficientNet-Lite and CheXNets."""
+"""Published networks, their weights, and what a checkpoint has of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -20,7 +20,14 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import STEP_COUNTER, Checkpoint, Shapes, body_key
+from networks.checkpoints import (
+    STEP_COUNTER,
+    Checkpoint,
+    Shapes,
+    body_key,
+    match_names,
+    require_finite,
+)
 from networks.registry import (
     NETWORKS,
     TIMM,
@@ -73,8 +80,7 @@ def guess_architecture(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -
         >>> guess_architecture({"alpha": (3, 2)}) is None
         True
     """
-    not_learned = (STEP_COUNTER, "running_mean", "running_var")
-    given = {body_key(k): shape for k, shape in shapes.items() if not k.endswith(not_learned)}
+    given = {body_key(key): shape for key, shape in _learned(shapes).items()}
     for name in names:
         if not NETWORKS[name].weights:
             continue
@@ -85,6 +91,84 @@ def guess_architecture(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -
         if part in (wanted, {**wanted, stem: (width, 1, *kernel)}):
             return name
     return None
+
+
+def _learned(shapes: Shapes) -> Shapes:
+    """Without what batch norm alone keeps."""
+    kept = (STEP_COUNTER, "running_mean", "running_var")
+    return {key: shape for key, shape in shapes.items() if not key.endswith(kept)}
+
+
+def fit_layers(
+    layers: nn.Module,
+    checkpoint: Checkpoint,
+    name: str,
+    kind: ModelKind,
+    rename: Callable[[str], str] = str,
+) -> dict[str, Tensor]:
+    """The layers that a checkpoint of any network shares with a body or trunk, all of them.
+
+    A first layer that reads one grey channel is spread over those that the network reads, which
+    all hold the same image: each gets its part. Tensors of other layers, such as the last one of a
+    classifier with however many classes, are passed over.
+
+    Args:
+        layers: Of the network `name`. Its state's first tensor is the first layer's weights.
+        checkpoint: Of any network.
+        name: A network that the `kind` of model may stand on.
+        kind: Detector or classifier.
+        rename: Gives a tensor of the checkpoint, known by its `body_key`, the module's own name.
+
+    Returns:
+        Tensors by the module's names, to load without step counters, which old files and frozen
+        layers lack.
+
+    Raises:
+        InputError: The checkpoint is of another network, of two, or a value is not finite.
+    """
+    own, state, source = layers.state_dict(), checkpoint.state, checkpoint.source
+    wanted_keys = match_names(own, body_key, source="this network")
+    parts = {place.split(".")[0] for place in wanted_keys}
+    places = {key: rename(body_key(key)) for key in state}
+    inside = [key for key, place in places.items() if place.split(".")[0] in parts]
+    found_keys = match_names(inside, places.__getitem__, source=source)
+    given = {place: state[key] for place, key in found_keys.items()}
+    stem, first = next((place, own[key]) for place, key in wanted_keys.items())
+    if stem in given and (*given[stem].shape,) == (*first.shape[:1], 1, *first.shape[2:]):
+        given[stem] = given[stem].expand(first.shape) / first.shape[1]
+    found = {place: tuple(value.shape) for place, value in given.items()}
+    wanted = {place: tuple(own[key].shape) for place, key in wanted_keys.items()}
+    if found != wanted:
+        raise InputError(f"{source}: {_difference(found, wanted, checkpoint, name, kind)}")
+    for place, value in given.items():
+        require_finite(value, found_keys[place], source)
+    return {key: given[place] for place, key in wanted_keys.items()}
+
+
+def _difference(
+    found: Shapes, wanted: Shapes, checkpoint: Checkpoint, name: str, kind: ModelKind
+) -> str:
+    """Say why a checkpoint's tensors are not those of a network, and what to do."""
+    if kind == "detector" and _learned(found) == _learned(wanted):
+        if len(found) > len(wanted):
+            return "was made with batch norm; set model.norm to frozen or batch, not group"
+        return "has no batch statistics: it was made with group norm; set model.norm to group"
+    of, known = checkpoint.network or guess_architecture(checkpoint.shapes), network_names(kind)
+    if of and of != name:
+        advice = f"take a file of one of {', '.join(known)}"
+        if of in known or of.startswith(TIMM):
+            advice = f"set model.backbone to {of}"
+        return f"weights of {of}, not of {name}; {advice}"
+    kinds = {
+        "missing": [key for key in wanted if key not in found],
+        "of another shape": [key for key in wanted if found.get(key, wanted[key]) != wanted[key]],
+        "too many": [key for key in found if key not in wanted],
+    }
+    problems = "; ".join(f"{len(k)} {label} (first {k[0]})" for label, k in kinds.items() if k)
+    return (
+        f"not weights of {name}, whose {len(wanted)} tensors were looked for: {problems}; take "
+        "another file, or set model.backbone to the network that it is of"
+    )
 
 
 def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:

@@ -1,17 +1,12 @@
 """A checkpoint's tensors are found under any name, and what differs is said with what to do."""
 
-import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import (
-    Checkpoint,
-    body_key,
-    describe_difference,
-    detector_keys,
-    fit_layers,
-    match_names,
-)
+from networks.checkpoints import Checkpoint, body_key, detector_keys, match_names
+from networks.published import _difference, fit_layers
 
 
 @pytest.mark.parametrize(
@@ -57,64 +52,49 @@ def test_retinanet_of_older_torchvision_gets_the_names_of_today(key, today):
     assert detector_keys([today])(today) == today
 
 
-OWN = {"conv1.weight": np.zeros((8, 3, 7, 7)), "bn1.bias": np.zeros(8)}
+def weights(stem: tuple[int, ...] = (8, 3, 7, 7)) -> dict[str, Tensor]:
+    return {"module.conv1.weight": torch.ones(stem), "bn1.bias": torch.ones(8)}
 
 
-class Values:
-    """What is used of a tensor, without torch."""
-
-    def __init__(self, *shape: int) -> None:
-        self.values = np.ones(shape)
-        self.shape = shape
-
-    def isfinite(self) -> np.ndarray:
-        return np.isfinite(self.values)
+LAYERS = nn.ModuleDict({"conv1": nn.Conv2d(3, 8, 7, bias=False), "bn1": nn.Module()})
+LAYERS["bn1"].bias = nn.Parameter(torch.zeros(8))
 
 
-class Layers:
-    """What is used of a module, without torch."""
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        return OWN
-
-
-def _tell(found: object, wanted: object) -> str:
-    return f"{len(found)} of {len(wanted)}"
+def fit(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return fit_layers(LAYERS, Checkpoint("w.pth", state), "resnet18", "classifier")
 
 
 def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
-    state = {"module.conv1.weight": Values(8, 3, 7, 7), "bn1.bias": Values(8)}
-    state |= {"fc.weight": Values(9, 8), "module.fc.weight": Values(9, 8)}
-    state |= {"bn1.num_batches_tracked": Values()}
-    assert fit_layers(Layers(), Checkpoint("w.pth", state), describe=_tell) == {
-        "conv1.weight": state["module.conv1.weight"],
-        "bn1.bias": state["bn1.bias"],
-    }
-    state["model.bn1.bias"] = Values(8)
+    state = weights() | {"fc.weight": torch.ones(9, 8), "module.fc.weight": torch.ones(9, 8)}
+    state |= {"bn1.num_batches_tracked": torch.ones(())}
+    fitted = fit(state)
+    assert list(fitted) == ["conv1.weight", "bn1.bias"]
+    assert fitted["conv1.weight"] is state["module.conv1.weight"]
+    state["model.bn1.bias"] = torch.ones(8)
     told = r"^w.pth: holds two networks \(bn1.bias and model.bn1.bias\); save one alone$"
     with pytest.raises(InputError, match=told):
-        fit_layers(Layers(), Checkpoint("w.pth", state), describe=_tell)
+        fit(state)
     with pytest.raises(InputError, match=r"fc\.weight and module\.fc\.weight"):
         match_names(state, body_key, source="w.pth")
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 5, 5), (4, 1, 7, 7), (8, 2, 7, 7)])
 def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(shape):
-    state = {"conv1.weight": Values(*shape), "bn1.bias": Values(8)}
-    with pytest.raises(InputError, match=r"^w.pth: 2 of 2$"):
-        fit_layers(Layers(), Checkpoint("w.pth", state), describe=_tell)
+    assert fit(weights((8, 1, 7, 7)))["conv1.weight"].shape == (8, 3, 7, 7)
+    with pytest.raises(InputError, match=r"^w.pth: not weights of resnet18, .* 1 of another shape"):
+        fit(weights(shape))
 
 
 @pytest.mark.parametrize(
-    ("what", "name", "known", "told"),
+    ("of", "kind", "told"),
     [
-        ("resnet18", "vgg16", ("resnet18", "vgg16"), "; set model.backbone to resnet18"),
-        ("timm:vit_tiny", "vgg16", ("vgg16",), "; set model.backbone to timm:vit_tiny"),
-        ("resnet50", "vgg16", ("resnet18", "vgg16"), "; take a file of one of resnet18, vgg16"),
-        ("vgg16", "vgg16", ("vgg16",), "1 missing (first a); 1 too many (first d)"),
-        (None, "vgg16", ("vgg16",), "(first d); take another file, or set model.backbone to the"),
+        ("resnet18", "classifier", "weights of resnet18, not of vgg16; set model.backbone to resn"),
+        ("timm:vit_tiny", "detector", "not of vgg16; set model.backbone to timm:vit_tiny"),
+        ("resnet152", "detector", "not of vgg16; take a file of one of densenet121, resnet18, re"),
+        ("vgg16", "classifier", "1 missing (first a); 1 too many (first d)"),
+        (None, "classifier", "(first d); take another file, or set model.backbone to the"),
     ],
-)  # fmt: skip
-def test_what_differs_is_said_with_what_to_do(what, name, known, told):
+)
+def test_what_differs_is_said_with_what_to_do(of, kind, told):
     found, wanted = {"b": (1,), "c": (2,), "d": (4,)}, {"a": (1,), "b": (1,), "c": (2,)}
-    assert told in describe_difference(found, wanted, name=name, what=what, known=known)
+    assert told in _difference(found, wanted, Checkpoint("w.pth", {}, network=of), "vgg16", kind)
