@@ -95,7 +95,11 @@ def transfer(
     from evaluation.studies.transfer_analysis import Judging, judge_transfer
     from evaluation.studies.transfer_page import drops, write_transfer
 
-    check_policy(policy)
+    if check_policy(policy).kind == "promise":
+        raise InputError(
+            f"--policy {policy}: a promise does not hold where the threshold is chosen anew on "
+            "local images; use sensitivity>=F or specificity>=F"
+        )
     folders: dict[str, Path] = {}
     sets: dict[str, DataSet] = {}
     for name, (path, *others) in [*paths, *data]:

@@ -32,6 +32,7 @@ def tune(
     target: str | None = None,
     split: str | None = None,
     policy: list[str] | None = None,
+    promise: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
     rule_out: Annotated[str | None, Argument(metavar="PROMISE")] = None,
@@ -50,6 +51,10 @@ def tune(
         policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (what a miss and a false
             alarm cost; cost:FN/FP@P at prevalence P) or threshold=T (declared); may be given
             several times. By default max_f1, sensitivity>=0.95 and specificity>=0.90.
+        promise: A threshold whose figure holds for new patients with a confidence C:
+            sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or
+            false_marks<=F@C (a mean an image), or two joined by & before the @C; may be given
+            several times.
         calibration: How a score becomes a probability; choose: by the log loss of held-out folds of
             validation patients. Platt scaling by default.
         reduction: How boxes become an image score: max, top_k or noisy_or; may be given several
@@ -69,9 +74,15 @@ def tune(
     Example:
         cxr tune out/retinanet-predictions --data out/data --target opacity --reduction max
     """
-    policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
+    policies = tuple(dict.fromkeys([*(policy or POLICIES), *(promise or ())]))
     for name in policies:
         check_policy(name)
+    for name in promise or ():
+        if check_policy(name).kind != "promise":
+            raise InputError(
+                f"--promise {name!r}: a promise ends in its confidence, such as "
+                "sensitivity>=0.90@0.90; without one it is a --policy"
+            )
     chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), rule_out, rule_in)
     dataset = DataSet.open(data)
     split = own_split(split, [predictions], dataset)

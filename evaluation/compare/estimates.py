@@ -127,8 +127,11 @@ Differences = Mapping[tuple[str, str], Mapping[MetricKey, Floats | ClusteredEsti
 
 
 def is_chosen(policy: str) -> bool:
-    """Whether validation chooses the threshold of a policy; a declared one is no choice."""
-    return bool(policy) and check_policy(policy).kind != "threshold"
+    """Whether another validation set may choose another threshold for a policy.
+
+    A declared one is no choice, and a promise is one of the threshold as it is.
+    """
+    return bool(policy) and check_policy(policy).kind not in ("threshold", "promise")
 
 
 def of_choices(choices: Mapping[str, bool]) -> str:

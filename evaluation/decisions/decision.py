@@ -16,6 +16,7 @@ from data_prep.contracts.errors import InputError, counted
 from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.boxes.matching import BoxPairs
+from evaluation.decisions.promises import read_promise
 from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import (
     POLICIES,
@@ -108,7 +109,9 @@ class TuningOptions:
             ("--rule-out", self.rule_out, ("sensitivity",)),
             ("--rule-in", self.rule_in, ("specificity", "ppv")),
         ):
-            if promise and check_policy(promise).kind not in kinds:
+            made = read_promise(promise or "")
+            figures = {part.figure for part in made.parts} if made else set()
+            if promise and not (figures or {check_policy(promise).kind}) <= set(kinds):
                 raise InputError(
                     f"{option} {promise}: rests on a promise of {' or '.join(kinds)}, as "
                     f"{kinds[0]}>=0.95@0.90"

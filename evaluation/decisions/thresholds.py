@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError
+from evaluation.decisions.promises import PromisedImages, midpoints, read_promise
 from evaluation.statistics.bootstrap import Resamples, SegmentSums, cluster_bootstrap
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores, first_at_least
 
@@ -48,7 +49,8 @@ _STREAM = 1
 class _Policy(NamedTuple):
     """What a policy's name asks for."""
 
-    kind: str  # `max_f1`, `youden`, `sensitivity`, `specificity`, `cost` or `threshold`
+    # `max_f1`, `youden`, `sensitivity`, `specificity`, `cost`, `threshold` or `promise`
+    kind: str
     # the floor, the cost of a missed positive in false alarms, or the declared threshold; `None`
     # for the first two
     value: float | None = None
@@ -71,20 +73,22 @@ def check_policy(policy: str) -> _Policy:
     Args:
         policy: ``max_f1``, ``youden``, ``sensitivity>=F``, ``specificity>=F`` (F in [0, 1]),
             ``cost:FN/FP`` (what a missed positive and a false alarm cost, at the prevalence of
-            validation), ``cost:FN/FP@P`` (at prevalence P), or ``threshold=T`` (declared by the
-            user, T in [0, 1]).
+            validation), ``cost:FN/FP@P`` (at prevalence P), ``threshold=T`` (declared by the
+            user, T in [0, 1]), or a promise, see `evaluation.decisions.promises.read_promise`.
 
     Returns:
         What it asks for.
 
     Raises:
-        InputError: The name is none of these.
+        InputError: The name is none of these, or a promise with a number out of its bounds.
 
     Example:
         >>> check_policy("specificity>=0.90")
         _Policy(kind='specificity', value=0.9, prevalence=None)
         >>> check_policy("cost:10/1@0.05")
         _Policy(kind='cost', value=10.0, prevalence=0.05)
+        >>> check_policy("sensitivity>=0.90@0.90").kind
+        'promise'
     """
     if policy in ("max_f1", "youden"):
         return _Policy(policy)
@@ -96,37 +100,37 @@ def check_policy(policy: str) -> _Policy:
         prevalence = None if parts[3] is None else float(parts[3])
         if prevalence is None or 0 < prevalence < 1:
             return _Policy("cost", float(parts[1]) / float(parts[2]), prevalence)
+    if read_promise(policy):
+        return _Policy("promise")
     raise InputError(
         f"unknown policy {policy!r}: use max_f1, youden, sensitivity>=F or specificity>=F with F "
         "between 0 and 1, cost:FN/FP or cost:FN/FP@P with costs above 0 and a prevalence P between "
-        "0 and 1, or threshold=T with T between 0 and 1"
+        "0 and 1, threshold=T with T between 0 and 1, or a promise such as sensitivity>=F@C with a "
+        "confidence C"
     )
 
 
-def _threshold_candidates(y_score: npt.ArrayLike) -> Floats:
-    """Midpoints between adjacent distinct scores, rising."""
-    distinct = np.unique(np.asarray(y_score, dtype=np.float64))
-    return _midpoints(distinct[:-1], distinct[1:])
-
-
-def _midpoints(lower: Floats, upper: Floats) -> Floats:
-    middle = lower + (upper - lower) / 2
-    return np.where(middle > lower, middle, upper)
-
-
 def choose_threshold(
-    y_true: npt.ArrayLike, y_score: npt.ArrayLike, policy: str = "max_f1"
+    y_true: npt.ArrayLike,
+    y_score: npt.ArrayLike,
+    policy: str = "max_f1",
+    images: PromisedImages | None = None,
 ) -> ThresholdChoice:
     """Choose the threshold that a policy asks for on these (validation) images.
 
     ``max_f1``, ``youden`` and ``cost`` take the best candidate, among equals the highest;
     ``sensitivity>=F`` the highest that keeps the floor; ``specificity>=F`` the lowest;
-    ``threshold=T`` is T, whatever the images say.
+    ``threshold=T`` is T, whatever the images say. A promise is held on
+    the same scores with their patients, `images`.
     """
     wanted = check_policy(policy)
     if wanted.kind == "threshold":
         return ThresholdChoice(policy, wanted.value)
     truth, scores = check_truth_and_scores(y_true, y_score)
+    if promise := read_promise(policy):
+        if images is None:
+            raise InputError(f"{policy}: a promise holds by patient, so it is made by cxr tune")
+        return ThresholdChoice(policy, *images.choose(promise))
     if not truth.any() or truth.all():
         absent = "negative" if truth.any() else "positive"
         return ThresholdChoice(policy, None, f"validation has no {absent} image")
@@ -317,7 +321,7 @@ class _Cuts(NamedTuple):
         called = np.take_along_axis(self.called, place[:, None], axis=1)[:, 0]
         upper = self.scores[first_at_least(self.called, called)]
         below = np.minimum(first_at_least(self.called, called + 1), len(self.scores) - 1)
-        return _midpoints(self.scores[below], upper)
+        return midpoints(self.scores[below], upper)
 
 
 _Place = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]

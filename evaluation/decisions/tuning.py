@@ -18,8 +18,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_metrics import WeightedAveragePrecision
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
-from evaluation.boxes.matching import match_boxes, pair_boxes
+from evaluation.boxes.matching import find_lesions, localised, match_boxes, pair_boxes
 from evaluation.decisions.decision import BoxCutChoice, Decision, Triage, TuningOptions
+from evaluation.decisions.promises import Places, PromisedImages
 from evaluation.decisions.test_set import (
     CANDIDATES,
     Reduction,
@@ -50,6 +51,10 @@ from evaluation.statistics.clustered_tests import auroc_difference
 _CHOOSE = "choose"
 _DEFAULT_LEVEL = 0.5
 _SAME = 1e-9
+_USUAL_SHARE = 0.9
+_LEARNED = (
+    "the system learned from patients of {} validation images, so nothing is promised by them"
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,9 @@ class _ReducedScores:
     reduction: Reduction | None  # `None` for a system that gives image scores
     scores: pd.Series  # of the validation images
     tried: list[dict[str, Any]]  # every setting with its figure
+    # Of the error of a promise: it is of a score that the same images chose, so the chances of
+    # all reductions must add up; the usual one takes most.
+    error_share: float = 1.0
 
 
 def _choose_reduction(
@@ -157,7 +165,9 @@ def _choose_reduction(
         {"rule": candidate.rule, "min_score": candidate.min_score, "auroc": figure}
         for candidate, figure in zip(candidates, figures, strict=True)
     ]
-    return _ReducedScores(candidates[best], columns[best], tried)
+    share = _USUAL_SHARE if best == 0 else (1 - _USUAL_SHARE) / (len(candidates) - 1)
+    only = len(candidates) == 1
+    return _ReducedScores(candidates[best], columns[best], tried, 1.0 if only else share)
 
 
 def _box_cut_choice(
@@ -169,6 +179,25 @@ def _box_cut_choice(
     judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
     pairs = pair_boxes(boxes, test_set.true_boxes, judged)
     return BoxCutChoice(pairs, test_set.patients(judged))
+
+
+def _places(output: SystemOutput, scores: pd.Series, test_set: TestSet) -> Places:
+    """Where the system marks its images, for promises of places.
+
+    A box is shown on a positive image from its own score on, its highest box always.
+    """
+    ids = output.image_ids
+    boxed, points = ids.isin(test_set.boxes_trusted), output.points()
+    on_lesion = None if points is None else localised(points, test_set.true_boxes)
+    if not output.gives_boxes:
+        return Places(boxed, on_lesion)
+    finds = find_lesions(pair_boxes(output.predicted_boxes, test_set.true_boxes, ids))
+    image = finds.mark_image[finds.false]
+    own, of_image = finds.mark_score[finds.false], scores.to_numpy(np.float64)[image]
+    highest = np.full(len(ids), -np.inf)
+    np.maximum.at(highest, finds.mark_image, finds.mark_score)
+    shown = np.where(own == highest[image], of_image, np.minimum(own, of_image))
+    return Places(boxed, on_lesion, (image, shown))
 
 
 def _choose_map_boxes(
@@ -269,8 +298,19 @@ def tune(
     if unit != "image":
         judged = judged.of_units(group_images(test_set.images, rows.labels, ids, unit))
     calibration, losses = _calibrate(judged, options)
+    images = PromisedImages(
+        judged.y_true.to_numpy() == 1,
+        judged.scores.to_numpy(np.float64),
+        judged.patients,
+        _places(output, reduced.scores, test_set) if unit == "image" else None,
+        reduced.error_share,
+    )
+    learned = len(test_set.seen_by(predictions, ids, ["train"]).all_ids)
     thresholds = {
-        policy: choose_threshold(judged.y_true, judged.scores, policy) for policy in policies
+        policy: ThresholdChoice(policy, None, _LEARNED.format(learned))
+        if learned and check_policy(policy).kind == "promise"
+        else choose_threshold(judged.y_true, judged.scores, policy, images)
+        for policy in policies
     }
     return Decision(
         target=target.name,
@@ -286,9 +326,7 @@ def tune(
         options=options,
         losses=losses,
         triage=Triage.of(options, thresholds, judged.scores, judged.patients),
-        chosen_scores=ValidationScores(
-            judged.y_true.to_numpy() == 1, judged.scores.to_numpy(np.float64), judged.patients
-        ),
+        chosen_scores=ValidationScores(images.y_true, images.scores, images.patients),
         cut_choice=cut_choice,
     )
 

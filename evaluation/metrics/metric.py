@@ -163,6 +163,7 @@ _POLICIES = {
     "max_f1": "best F1",
     "youden": "best sensitivity + specificity",
 }
+_SIGNS = {">=": " ≥ ", "<=": " ≤ ", "&": " and ", ",prevalence=": " at prevalence ", "_": " "}
 _COST = re.compile(r"cost:([\d.]+)/([\d.]+)(?:@([\d.]+))?")
 
 
@@ -176,13 +177,19 @@ def policy_words(policy: str) -> str:
         'least cost, a miss to a false alarm as 10 to 1, at prevalence 0.05'
         >>> policy_words("threshold=0.3")
         'a declared score of 0.3'
+        >>> policy_words("ppv>=0.3,prevalence=0.1&sensitivity>=0.8@0.90")
+        'ppv ≥ 0.3 at prevalence 0.1 and sensitivity ≥ 0.8 with 90 % confidence'
     """
     if cost := _COST.fullmatch(policy):
         place = f"prevalence {cost[3]}" if cost[3] else "the prevalence of validation"
         return f"least cost, a miss to a false alarm as {cost[1]} to {cost[2]}, at {place}"
     if policy.startswith("threshold="):
         return f"a declared score of {policy.removeprefix('threshold=')}"
-    return _POLICIES.get(policy, policy.replace(">=", " ≥ ").replace("_", " "))
+    claim, promised, confidence = policy.partition("@")
+    for sign, words in _SIGNS.items():
+        claim = claim.replace(sign, words)
+    sure = f" with {100 * float(confidence):g} % confidence" if promised else ""
+    return _POLICIES.get(policy, claim + sure)
 
 
 DASH = "–"

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from data_prep.contracts.errors import InputError
+from evaluation.decisions.promises import _between_distinct
 from evaluation.decisions.thresholds import (
     ValidationScores,
-    _threshold_candidates,
     _ThresholdRefit,
     check_policy,
     choose_again,
@@ -35,7 +35,7 @@ def _figure(y_true, y_score, threshold, name):
 @given(LABELS, SCORES, st.sampled_from(["max_f1", "sensitivity>=0.80", "specificity>=0.75"]))
 def test_the_choice_is_that_of_an_exhaustive_search(y_true, y_score, policy):
     choice = choose_threshold(y_true, y_score, policy)
-    candidates = _threshold_candidates(y_score).tolist()
+    candidates = _between_distinct(y_score).tolist()
     if not y_true.any() or y_true.all() or not candidates:
         assert choice.threshold is None
         return
@@ -57,7 +57,7 @@ def test_the_choice_is_that_of_an_exhaustive_search(y_true, y_score, policy):
 @given(arrays.arrays(np.float64, 6, elements=st.floats(0, 1, allow_subnormal=True)))
 def test_every_candidate_separates_its_two_neighbours(scores):
     distinct = np.unique(scores)
-    candidates = _threshold_candidates(scores)
+    candidates = _between_distinct(scores)
     assert (candidates > distinct[:-1]).all()
     assert (candidates <= distinct[1:]).all()
 
@@ -106,7 +106,7 @@ def test_the_cheapest_threshold_is_that_of_an_exhaustive_search(y_true, y_score,
     missed, alarm, prevalence = costs
     policy = f"cost:{missed}/{alarm}" + ("" if prevalence is None else f"@{prevalence}")
     choice = choose_threshold(y_true, y_score, policy)
-    candidates = _threshold_candidates(y_score).tolist()
+    candidates = _between_distinct(y_score).tolist()
     if not y_true.any() or y_true.all() or not candidates:
         assert choice.threshold is None
         return

@@ -1,0 +1,473 @@
+"""Promises: a threshold whose figure holds for new patients with a stated confidence.
+
+`sensitivity>=0.90@0.90`: over many validation sets drawn as this one was, at least 90 % give a
+threshold whose true sensitivity is 0.90 or more, or give none. Patients are the units, since images
+of a patient resemble each other.
+
+Every figure is a share of images that must not be below a floor. Of a patient with n counted images
+and h good ones, ``h - floor * n`` has a mean of at most 0 where the share lies below the floor.
+Where each patient has one image that is tested by the binomial distribution, else by betting, which
+needs a bound: a patient with many images counts as at most a quarter of the root of the number of
+patients, which is as large as the bets of so many patients ever need, and looks at no score.
+
+Thresholds are tested from the safe end on until one fails, so many cost no more than one. A figure
+that only falls (or only rises) with the threshold is tested at every validation score. The positive
+predictive value does neither: a third of the patients proposes the order, the others test.
+
+Source:
+    Angelopoulos, Bates, Candes, Jordan and Lei 2025, Annals of Applied Statistics 19:1641 (learn
+    then test, fixed sequence); Bates et al. 2021, J ACM 68:43 (monotone risks); Clopper and
+    Pearson 1934; betting: `evaluation.statistics.betting`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy  # whose parts load when they are first used
+
+from data_prep.contracts.errors import InputError, counted
+from evaluation.statistics.betting import mean_p_value, shuffled
+from evaluation.statistics.ranking import Floats, Integers
+
+MOST_MARKS = 5
+"""So many false marks of an image count in a promise of their mean, which needs a bound."""
+_FIGURES = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "localised_sensitivity": "localised sensitivity",
+    "ppv": "positive predictive value",
+    "false_marks": "false marks an image",
+}
+_FALLING = ("sensitivity", "localised_sensitivity")
+"""Figures that a higher threshold lowers; of the others all but `ppv` improve with it."""
+_PART = re.compile(
+    r"(?:(sensitivity|specificity|localised_sensitivity)>=([\d.]+)"
+    r"|(ppv)>=([\d.]+),prevalence=([\d.]+)|(false_marks)<=([\d.]+))"
+)
+_PROPOSING = 3  # one patient of so many
+_FEWEST_ROWS, _MOST_ROWS = 16, 256  # thresholds that are tested at once
+_MOST_PATIENTS = 20_000  # so many are said to be needed at most
+
+
+class Promised(NamedTuple):
+    """One figure of a promise and its bound."""
+
+    figure: str  # a key of `_FIGURES`
+    bound: float  # at least, of false marks at most
+    prevalence: float | None = None  # of the positive predictive value
+
+    @property
+    def floor(self) -> float:
+        """What the share of good images must not be below."""
+        return 1 - self.bound / MOST_MARKS if self.figure == "false_marks" else self.bound
+
+    @property
+    def words(self) -> str:
+        """The claim, such as "sensitivity >= 0.9"."""
+        sign = "<=" if self.figure == "false_marks" else ">="
+        at = "" if self.prevalence is None else f" at prevalence {self.prevalence:g}"
+        return f"{_FIGURES[self.figure]} {sign} {self.bound:g}{at}"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a promise says: all of its figures, with one confidence for all at once."""
+
+    parts: tuple[Promised, ...]  # one or two
+    confidence: float  # in (0, 1)
+
+    @property
+    def error(self) -> float:
+        """How often each part may be wrong."""
+        return (1 - self.confidence) / len(self.parts)
+
+    @property
+    def sure(self) -> str:
+        """The confidence in words."""
+        both = " of both at once" if len(self.parts) > 1 else ""
+        return f"{100 * self.confidence:g} % confidence{both}"
+
+
+def read_promise(text: str) -> Promise | None:
+    """Read a promise; `None` for a text that makes none, which has no ``@``.
+
+    Args:
+        text: ``sensitivity>=F@C``, ``specificity>=F@C``, ``localised_sensitivity>=F@C``,
+            ``ppv>=F,prevalence=P@C`` or ``false_marks<=F@C``, or two of them joined by ``&`` before
+            the ``@C``; F, P and the confidence C lie between 0 and 1, and F of false marks between
+            0 and 5.
+
+    Raises:
+        InputError: A number lies outside its bounds, or a figure comes twice.
+
+    Example:
+        >>> read_promise("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]
+        Promised(figure='specificity', bound=0.7, prevalence=None)
+        >>> read_promise("sensitivity>=0.90")
+    """
+    asked, at, confidence = text.rpartition("@")
+    found = [_PART.fullmatch(part) for part in asked.split("&")]
+    if not at or not all(found):
+        return None
+    parts = tuple(
+        Promised(match[1] or match[3] or match[6], *_numbers(text, match))
+        for match in found
+        if match
+    )
+    if len({part.figure for part in parts}) < len(parts) or len(parts) > 2:
+        raise InputError(f"promise {text!r}: give one figure, or two different ones joined by &")
+    return Promise(parts, _between(text, "the confidence after @", confidence))
+
+
+def _numbers(text: str, match: re.Match[str]) -> tuple[float, float | None]:
+    if match[6]:
+        return _between(text, "the mean number of false marks", match[7], MOST_MARKS), None
+    bound = _between(text, f"the {_FIGURES[match[1] or match[3]]}", match[2] or match[4])
+    return bound, _between(text, "the prevalence", match[5]) if match[5] else None
+
+
+def _between(text: str, name: str, value: str, most: float = 1) -> float:
+    """A number above 0 and below `most`."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < most:
+        raise InputError(f"promise {text!r}: {name} must lie between 0 and {most:g}, got {value!r}")
+    return number
+
+
+class Places(NamedTuple):
+    """Where a system marks the validation images, and whether rightly; `None` without places."""
+
+    boxed: npt.NDArray[np.bool_]  # whether all lesions of an image are boxed, shape `(N,)`
+    # whether the scored point of an image lies on a lesion, shape `(N,)`
+    on_lesion: npt.NDArray[np.bool_] | None = None
+    # image of each box that hits no lesion, and up to which threshold it is shown
+    false: tuple[Integers, Floats] | None = None
+
+
+def share_p_values(
+    good: npt.ArrayLike,
+    images: npt.ArrayLike,
+    floor: npt.ArrayLike,
+    error: float,
+    *,
+    whole: bool = True,
+) -> Floats:
+    """P-values of "the share of good images is below `floor`", by patient.
+
+    Args:
+        good: Good images of each patient, shape ``(R, patients)``, a sample a row; patients in an
+            order that owes nothing to their images, see `evaluation.statistics.betting.shuffled`.
+        images: Counted images of each patient, at least 1, shape ``(patients,)``.
+        floor: In (0, 1), one for all or shape ``(R,)``.
+        error: The p-value that is aimed at.
+        whole: Whether an image is either good or not, so that a single one is a binomial trial.
+
+    Returns:
+        Shape ``(R,)``.
+
+    Example:
+        >>> share_p_values([[1, 1, 1, 0], [1, 1, 1, 1]], [1, 1, 1, 1], 0.5, 0.1).tolist()
+        [0.3125, 0.0625]
+    """
+    sums, sizes = np.atleast_2d(np.asarray(good, dtype=np.float64)), np.asarray(images)
+    floors, several = np.asarray(floor, dtype=np.float64).reshape(-1, 1), (sizes > 1).any()
+    if whole and not several:
+        tail = scipy.stats.binom.sf(sums.sum(axis=1) - 1, len(sizes), floors[:, 0])
+        return np.asarray(tail, dtype=np.float64)
+    most = most_images(len(sizes)) if several else 1
+    counted_as = np.minimum(sizes, most)
+    # A mean of `floor * most` where the share is the floor, whatever patients count as.
+    values = sums / sizes * counted_as + floors * (most - counted_as)
+    return mean_p_value(values, floors[:, 0] * most, upper=most, error=error)
+
+
+def most_images(n_patients: int) -> int:
+    """As how many images a patient counts at most, where there are so many patients.
+
+    Example:
+        >>> [most_images(n) for n in (30, 150, 1_000, 10_000)]
+        [1, 3, 7, 25]
+    """
+    return max(1, math.isqrt(n_patients) // 4)
+
+
+class _Share(NamedTuple):
+    """A figure as a share of good images, which must not be below a floor."""
+
+    counts: npt.NDArray[np.bool_]  # the images that it is a share of, shape `(N,)`
+    crossed: Floats  # the scores at which it changes
+    good: Callable[[Floats], Floats]  # thresholds `(R,)` to how good images are, 0 to 1, `(R, N)`
+    falling: bool = False  # whether a higher threshold lowers it
+    whole: bool = True  # whether an image is either good or not
+
+
+class _Units(NamedTuple):
+    """The counted images of a share by patient, patients in an order that nobody chooses."""
+
+    image: Integers  # the images that count, those of a patient together
+    first: Integers  # where each patient begins
+    sizes: Integers  # how many each has
+
+    @classmethod
+    def of(cls, counts: npt.NDArray[np.bool_], patients: npt.NDArray[np.str_]) -> _Units:
+        image = np.flatnonzero(counts)
+        names, owner = np.unique(patients[image], return_inverse=True)
+        place = np.argsort(shuffled(np.arange(len(names)))[0])[owner]
+        sizes = np.bincount(place)
+        return cls(image[np.argsort(place, kind="stable")], np.cumsum(sizes) - sizes, sizes)
+
+    def sums(self, good: Floats) -> Floats:
+        """Of images ``(R, N)``, by patient ``(R, patients)``."""
+        return np.asarray(np.add.reduceat(good[:, self.image], self.first, axis=1))
+
+
+@dataclass(frozen=True)
+class PromisedImages:
+    """What a promise is held on: the validation images of one system, or studies or patients."""
+
+    y_true: npt.NDArray[np.bool_]  # shape `(N,)`
+    scores: Floats  # shape `(N,)`
+    patients: npt.NDArray[np.str_]  # name of the patient of each, shape `(N,)`
+    places: Places | None = None  # `None` for studies and patients
+    error_share: float = 1.0  # of a promise's error, where the same images chose the score
+
+    def choose(self, promise: Promise) -> tuple[float | None, str | None]:
+        """The threshold that keeps a promise, or why there is none.
+
+        Of those that keep it the highest where it holds a sensitivity, else the lowest.
+        """
+        if len(np.unique(self.scores)) < 2:
+            return None, "all validation images have the same score"
+        low, high, points = -np.inf, np.inf, None
+        for part in promise.parts:
+            if why := self._lacking(part.figure):
+                return None, why
+            if part.figure == "ppv":
+                points, reason = self._predictive(part, promise)
+            else:
+                end, reason = self._end(part, promise)
+                if part.figure in _FALLING:
+                    high = min(high, end)
+                else:
+                    low = max(low, end)
+            if reason:
+                return None, reason
+        ends = [end for end in (high, low) if np.isfinite(end)]
+        kept = np.array(ends[:1]) if points is None else points
+        kept = kept[(kept >= low) & (kept <= high)]
+        if not len(kept):
+            claims = " and ".join(part.words for part in promise.parts)
+            return None, f"no threshold was shown to keep {claims} with {promise.sure}"
+        return float(kept.max() if np.isfinite(high) else kept.min()), None
+
+    def _lacking(self, figure: str) -> str:
+        """Why a figure is not defined on these images; empty where it is."""
+        places = self.places
+        if figure in ("false_marks", "localised_sensitivity"):
+            if places is None:
+                return "a promise of places is of images, not of studies or patients"
+            if figure == "false_marks" and places.false is None:
+                return "the system gives no boxes of its own, so it has no false marks"
+            if places.on_lesion is None:
+                return "the system points at no place, so it localises nothing"
+        wanted = ("sensitivity", "specificity") if figure == "ppv" else (figure,)
+        lacks = {
+            "sensitivity": "positive image",
+            "specificity": "negative image",
+            "localised_sensitivity": "positive image whose lesions are boxed",
+            "false_marks": "image whose lesions are all boxed",
+        }
+        absent = [lacks[each] for each in wanted if not self._share(each).counts.any()]
+        return f"validation has no {absent[0]}" if absent else ""
+
+    def _share(self, figure: str) -> _Share:
+        """A figure as a share of images; false marks as the share of `MOST_MARKS` not made."""
+        truth, scores, places = self.y_true, self.scores, self.places
+        if figure == "false_marks" and places is not None and places.false is not None:
+            image, score = places.false
+
+            def not_made(cuts: Floats) -> Floats:
+                marks = [np.bincount(image[score >= cut], minlength=len(scores)) for cut in cuts]
+                return 1 - np.minimum(np.array(marks), MOST_MARKS) / MOST_MARKS
+
+            return _Share(places.boxed, score, not_made, whole=False)
+        if figure == "specificity":
+            below = _rows(scores, np.less)
+            return _Share(~truth, scores[~truth], below)
+        reached, counts = scores, truth
+        on_lesion = None if places is None else places.on_lesion
+        if figure == "localised_sensitivity" and places is not None and on_lesion is not None:
+            reached = np.where(on_lesion, scores, -np.inf)
+            counts = truth & places.boxed
+        return _Share(counts, reached[counts], _rows(reached, np.greater_equal), falling=True)
+
+    def _end(self, part: Promised, promise: Promise) -> tuple[float, str]:
+        """The last threshold that keeps a figure, from the safe end on, or why none does."""
+        share, error = self._share(part.figure), promise.error * self.error_share
+        units = _Units.of(share.counts, self.patients)
+        cuts = _between_distinct(np.concatenate([self.scores, share.crossed]))
+        cuts = cuts if share.falling else cuts[::-1]
+        # Of thresholds between which nothing changes the one nearest the other end.
+        place = np.searchsorted(np.sort(share.crossed), cuts)
+        cuts = cuts[np.append(place[1:] != place[:-1], True)]
+
+        def p_values(begin: int, end: int) -> Floats:
+            good = units.sums(share.good(cuts[begin:end]))
+            return share_p_values(good, units.sizes, part.floor, error, whole=share.whole)
+
+        kept = _kept(len(cuts), p_values, error)
+        if kept:
+            return float(cuts[kept - 1]), ""
+        good = units.sums(share.good(cuts[:1]))
+        found = float(good.sum() / units.sizes.sum())
+        shown = (1 - found) * MOST_MARKS if part.figure == "false_marks" else found
+        enough = patients_needed(good[0], units.sizes, part.floor, error, whole=share.whole)
+        return np.nan, _too_few(part, promise, len(units.sizes), shown, enough)
+
+    def _predictive(self, part: Promised, promise: Promise) -> tuple[Floats | None, str]:
+        """Thresholds that keep a positive predictive value, falling, or why none does.
+
+        It is kept where, for some s, the sensitivity is at least s and the share of called
+        negatives at most s over a ratio. One part of the patients proposes s and the order.
+        """
+        names = np.unique(self.patients)
+        order = shuffled(np.arange(len(names)))[0].astype(np.int64)
+        proposing = np.isin(self.patients, names[order[: -(-len(names) // _PROPOSING)]])
+        one, other = (self._only(rows) for rows in (proposing, ~proposing))
+        if why := one._lacking("ppv") or other._lacking("ppv"):
+            return None, f"{why} in a part of its patients"
+        prevalence = part.prevalence or 0.0
+        error = promise.error * self.error_share
+        ratio = (1 - prevalence) * part.bound / (prevalence * (1 - part.bound))
+        cuts, sensitivity = _proposed(one, ratio)
+        found = [other._share(figure) for figure in ("sensitivity", "specificity")]
+        units = [_Units.of(share.counts, other.patients) for share in found]
+        floors = [sensitivity, np.maximum(1 - sensitivity / ratio, 0.0)]
+
+        def p_values(begin: int, end: int) -> Floats:
+            return np.max(
+                [
+                    share_p_values(
+                        of.sums(share.good(cuts[begin:end])), of.sizes, floor[begin:end],
+                        error,
+                    )
+                    for share, of, floor in zip(found, units, floors, strict=True)
+                ],
+                axis=0,
+            )  # fmt: skip
+
+        kept = _kept(len(cuts), p_values, error)
+        if kept:
+            return cuts[:kept], ""
+        scale = max(
+            patients_needed(of.sums(share.good(cuts[:1]))[0], of.sizes, floor[0], error)
+            / len(of.sizes)
+            for share, of, floor in zip(found, units, floors, strict=True)
+        )
+        reached, spared = (float(share.good(cuts[:1])[0, share.counts].mean()) for share in found)
+        false = (1 - prevalence) * (1 - spared)
+        shown = prevalence * reached / (prevalence * reached + false) if reached else 0.0
+        return None, _too_few(part, promise, len(names), shown, scale * len(names))
+
+    def _only(self, rows: npt.NDArray[np.bool_]) -> PromisedImages:
+        return PromisedImages(self.y_true[rows], self.scores[rows], self.patients[rows])
+
+
+def _rows(scores: Floats, compare: Callable[..., Any]) -> Callable[[Floats], Floats]:
+    """Whether scores lie above or below thresholds ``(R,)``, 0 or 1, shape ``(R, N)``."""
+    return lambda cuts: np.asarray(compare(scores, cuts[:, None]), dtype=np.float64)
+
+
+def _kept(count: int, p_values: Callable[[int, int], Floats], error: float) -> int:
+    """How many of so many tests in a row succeed before the first that fails."""
+    begin, rows = 0, _FEWEST_ROWS
+    while begin < count:
+        end = min(begin + rows, count)
+        failed = p_values(begin, end) > error
+        if failed.any():
+            return begin + int(failed.argmax())
+        begin, rows = end, min(4 * rows, _MOST_ROWS)
+    return count
+
+
+def _between_distinct(scores: Floats) -> Floats:
+    """Midpoints between adjacent distinct finite scores, rising."""
+    distinct = np.unique(scores[np.isfinite(scores)])
+    return midpoints(distinct[:-1], distinct[1:])
+
+
+def midpoints(lower: Floats, upper: Floats) -> Floats:
+    """Between scores, so that no threshold is one: ``score >= midpoint`` is exactly `upper`."""
+    middle = lower + (upper - lower) / 2
+    return np.where(middle > lower, middle, upper)
+
+
+def _proposed(images: PromisedImages, ratio: float) -> tuple[Floats, Floats]:
+    """Thresholds in the order of tests, and the sensitivity that each is tested for.
+
+    The first is the one that keeps the value by most standard errors, of images; lower ones follow.
+    A sensitivity divides the surplus equally between the two tests.
+    """
+    cuts = _between_distinct(images.scores)
+    found, spared = (images._share(figure) for figure in ("sensitivity", "specificity"))
+    n_found, n_spared = found.counts.sum(), spared.counts.sum()
+    reached = (found.good(cuts)[:, found.counts].sum(axis=1) + 0.5) / (n_found + 1)
+    false = 1 - (spared.good(cuts)[:, spared.counts].sum(axis=1) + 0.5) / (n_spared + 1)
+    one = np.sqrt(reached * (1 - reached) / n_found)
+    other = np.sqrt(false * (1 - false) / n_spared)
+    tested = (reached / one + false / other) / (1 / one + 1 / (ratio * other))
+    first = int(np.argmax((reached - tested) / one))
+    return cuts[first::-1], np.clip(tested[first::-1], 1e-9, 1 - 1e-9)
+
+
+def patients_needed(
+    good: Floats, images: Integers, floor: float, error: float, *, whole: bool = True
+) -> float:
+    """How many patients like these would show that the share of good images keeps a floor.
+
+    Args: As `share_p_values`, of one sample.
+
+    Returns:
+        About so many, or infinity where the share is not above the floor.
+
+    Example:
+        >>> patients_needed(np.ones(3), np.ones(3, dtype=int), 0.9, 0.1)
+        22.0
+    """
+    if good.sum() <= floor * images.sum():
+        return np.inf
+
+    def shown(count: int) -> bool:
+        rows = np.resize(good, count), np.resize(images, count)
+        return bool(share_p_values(*rows, floor, error, whole=whole)[0] <= error)
+
+    few, many = 0, 1
+    while not shown(many):
+        few, many = many, 2 * many
+        if many > _MOST_PATIENTS:
+            return np.inf
+    while many - few > max(1, many // 50):
+        middle = (few + many) // 2
+        few, many = (few, middle) if shown(middle) else (middle, many)
+    return float(many)
+
+
+def _too_few(part: Promised, promise: Promise, patients: int, shown: float, enough: float) -> str:
+    """Why no threshold keeps a figure, and how many patients would do."""
+    would = "more patients would not do"
+    if np.isfinite(enough):
+        would = f"at that about {math.ceil(enough):,} patients would do"
+    return (
+        f"{part.words} was not shown with {promise.sure} on {counted(patients, 'patient')}; the "
+        f"safest threshold has {shown:.3g} here, {would}"
+    )
