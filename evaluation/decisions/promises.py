@@ -33,7 +33,7 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError, counted
-from evaluation.statistics.betting import mean_p_value, shuffled
+from evaluation.statistics.betting import mean_p_value
 from evaluation.statistics.ranking import Floats, Integers
 
 MOST_MARKS = 5
@@ -43,7 +43,7 @@ _FIGURES = {
     "specificity": "specificity",
     "localised_sensitivity": "localised sensitivity",
     "ppv": "positive predictive value",
-    "false_marks": "false marks an image",
+    "false_marks": "false positives per image",
 }
 _FALLING = ("sensitivity", "localised_sensitivity")
 """Figures that a higher threshold lowers; of the others all but `ppv` improve with it."""
@@ -51,7 +51,7 @@ _PART = re.compile(
     r"(?:(sensitivity|specificity|localised_sensitivity)>=([\d.]+)"
     r"|(ppv)>=([\d.]+),prevalence=([\d.]+)|(false_marks)<=([\d.]+))"
 )
-_PROPOSING = 3  # one patient of so many
+_PROPOSING, _SEED = 3, 20240101  # one patient of so many, drawn by this seed
 _FEWEST_ROWS, _MOST_ROWS = 16, 256  # thresholds that are tested at once
 _MOST_PATIENTS = 20_000  # so many are said to be needed at most
 
@@ -165,8 +165,7 @@ def share_p_values(
     """P-values of "the share of good images is below `floor`", by patient.
 
     Args:
-        good: Good images of each patient, shape ``(R, patients)``, a sample a row; patients in an
-            order that owes nothing to their images, see `evaluation.statistics.betting.shuffled`.
+        good: Good images of each patient, shape ``(R, patients)``, a sample a row.
         images: Counted images of each patient, at least 1, shape ``(patients,)``.
         floor: In (0, 1), one for all or shape ``(R,)``.
         error: The p-value that is aimed at.
@@ -212,7 +211,7 @@ class _Share(NamedTuple):
 
 
 class _Units(NamedTuple):
-    """The counted images of a share by patient, patients in an order that nobody chooses."""
+    """The counted images of a share by patient."""
 
     image: Integers  # the images that count, those of a patient together
     first: Integers  # where each patient begins
@@ -221,10 +220,9 @@ class _Units(NamedTuple):
     @classmethod
     def of(cls, counts: npt.NDArray[np.bool_], patients: npt.NDArray[np.str_]) -> _Units:
         image = np.flatnonzero(counts)
-        names, owner = np.unique(patients[image], return_inverse=True)
-        place = np.argsort(shuffled(np.arange(len(names)))[0])[owner]
-        sizes = np.bincount(place)
-        return cls(image[np.argsort(place, kind="stable")], np.cumsum(sizes) - sizes, sizes)
+        owner = np.unique(patients[image], return_inverse=True)[1]
+        sizes = np.bincount(owner)
+        return cls(image[np.argsort(owner, kind="stable")], np.cumsum(sizes) - sizes, sizes)
 
     def sums(self, good: Floats) -> Floats:
         """Of images ``(R, N)``, by patient ``(R, patients)``."""
@@ -341,7 +339,7 @@ class PromisedImages:
         negatives at most s over a ratio. One part of the patients proposes s and the order.
         """
         names = np.unique(self.patients)
-        order = shuffled(np.arange(len(names)))[0].astype(np.int64)
+        order = np.random.default_rng(_SEED).permutation(len(names))
         proposing = np.isin(self.patients, names[order[: -(-len(names) // _PROPOSING)]])
         one, other = (self._only(rows) for rows in (proposing, ~proposing))
         if why := one._lacking("ppv") or other._lacking("ppv"):

@@ -6,7 +6,8 @@ chance of at most p (Ville 1939), whatever the distribution between the bounds a
 values. So no approximation stands between the number of patients and what is promised of them.
 
 Each stake is fixed by earlier values alone, so the order of the values matters, though never for
-the error. `shuffled` brings values into an order that no user chooses.
+the error. A p-value and the interval of a closed sample therefore bring them into an order that no
+user chooses; the values of a stream stay as they came.
 
 An interval needs bets that do not depend on the mean in question, and so does a stream without an
 end; one test of a known number of values may aim its bets anew after each value, which finds more.
@@ -40,17 +41,6 @@ _EARLY = 100  # values: a start among the first ones weighs about alike
 _BLOCK = 128  # values at once: their products stay within what a float holds
 _AT_ONCE = 1 << 14  # values whose wealth is in memory
 _RICHEST = 1e100  # where wealth is cut: it stays a supermartingale
-
-
-def shuffled(values: npt.ArrayLike) -> Floats:
-    """The values of each row in an order that nobody chooses, the same for all rows.
-
-    Example:
-        >>> shuffled([1.0, 2.0, 3.0, 4.0]).tolist()
-        [[2.0, 4.0, 1.0, 3.0]]
-    """
-    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    return table[:, np.random.default_rng(_SEED).permutation(table.shape[1])]
 
 
 def log_wealth(
@@ -97,7 +87,7 @@ def mean_p_value(
     upper: float = 1.0,
     error: float = 1 - LEVEL,
 ) -> Floats:
-    """The p-value of "the mean is at most `mean`", of independent values in the order given.
+    """The p-value of "the mean is at most `mean`", of independent values in any order.
 
     Each bet is the best for reaching a wealth of ``1 / error`` with the values that are left.
 
@@ -108,9 +98,9 @@ def mean_p_value(
 
     Example:
         >>> mean_p_value([1, 1, 1, 0], 0.5, error=0.5).round(4).tolist()
-        [0.4209]
+        [0.3492]
     """
-    table = _scaled(values, lower, upper)
+    table = _shuffled(_scaled(values, lower, upper))
     scaled = np.broadcast_to(_scaled_mean(mean, lower, upper)[:, 0], len(table))
     cap = _MOST_OF_TEST / np.maximum(scaled, np.finfo(np.float64).tiny)
     there = ~np.isnan(table)
@@ -138,7 +128,7 @@ def mean_interval(
     upper: float = 1.0,
     open_ended: bool = False,
 ) -> Floats:
-    """The interval of the mean of independent values in the order given.
+    """The interval of the mean of independent values, in any order unless it is open-ended.
 
     It holds the means that neither of two bettors, each with half of the error, refutes.
 
@@ -152,6 +142,7 @@ def mean_interval(
         [[0.82, 0.92]]
     """
     table = _scaled(values, lower, upper)
+    table = table if open_ended else _shuffled(table)
     error = (1 - level) / 2
     ends = (
         _lowest_mean(table, error, open_ended),
@@ -171,6 +162,11 @@ def _scaled(values: npt.ArrayLike, lower: float, upper: float) -> Floats:
             f"values must lie between {lower:g} and {upper:g}, got {table[outside][0]:g}"
         )
     return np.clip(scaled, 0.0, 1.0)
+
+
+def _shuffled(table: Floats) -> Floats:
+    """The columns in an order that nobody chooses."""
+    return table[:, np.random.default_rng(_SEED).permutation(table.shape[1])]
 
 
 def _scaled_mean(mean: npt.ArrayLike, lower: float, upper: float) -> Floats:
