@@ -24,7 +24,6 @@ from evaluation.metrics.metric import number, span_words
 from evaluation.statistics.betting import (
     change_evidence,
     mean_interval,
-    shuffled,
     start_shares,
 )
 from evaluation.statistics.ranking import Floats, Integers
@@ -406,7 +405,7 @@ class _Test(NamedTuple):
     def rows(self) -> Iterator[Watched]:
         """What became of each figure."""
         means, was = self.units.means, self.reference
-        intervals = mean_interval(shuffled(was.units.means), 1 - (self.share or ERROR) / 2)
+        intervals = mean_interval(was.units.means, 1 - (self.share or ERROR) / 2)
         low, high = intervals.T if self.share else (0.0, 1.0)
         evidence = change_evidence(means[:, self.begin :], low, high)
         for row, (key, title) in enumerate(self.block.titles.items()):
@@ -507,7 +506,7 @@ def _differences(weeks: _Reference, validation: _Reference) -> Iterator[str]:
     """Figures of which the first weeks and validation have intervals apart."""
     if min(weeks.n, validation.n) < FEWEST:
         return
-    here, there = (mean_interval(shuffled(each.units.means)) for each in (weeks, validation))
+    here, there = (mean_interval(each.units.means) for each in (weeks, validation))
     for row, title in enumerate(weeks.block.titles.values()):
         if here[row, 0] > there[row, 1] or here[row, 1] < there[row, 0]:
             means = [float(each.units.means[row].mean()) for each in (weeks, validation)]
