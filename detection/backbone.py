@@ -55,8 +55,9 @@ class _FrozenNorm(FrozenBatchNorm2d):
         """Maps (B, C, h, w) of any precision to maps of the same."""
         if x.dtype not in (torch.bfloat16, torch.float16):
             return self.act(super().forward(x))
-        fixed = map(self.get_buffer, ("running_mean", "running_var", "weight", "bias"))
-        return self.act(functional.batch_norm(x, *fixed, training=False, eps=self.eps))
+        names = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, weight, bias = map(self.get_buffer, names)
+        return self.act(functional.batch_norm(x, mean, variance, weight, bias, eps=self.eps))
 
 
 def _to_groups(norm: nn.BatchNorm2d) -> nn.Module:

@@ -40,7 +40,7 @@ class Detector(StoreModel):
     # Arguments of its builder that were left out, as it chose them.
     resolved: Mapping[str, Any] = MappingProxyType({})
     class_layers: tuple[str, ...] = ()  # parts of the names of layers that know the findings
-    coco_without_epsilon = False  # torchvision made its COCO weights with a batch norm's of 0
+    coco_without_epsilon = False  # its COCO weights were made with a batch-norm epsilon of 0
     body_place = "backbone.body"  # what weights of other networks go into, below any pyramid
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torchvision.ops import box_convert
 
 from data_prep.contracts.boxes import Boxes
@@ -19,6 +20,7 @@ from detection.frames import best_boxes
 
 _WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; others weigh in their losses
 _PARTS = {*_WEIGHTS, "vfl", "fgl", "ddf"}
+_RARE = 0.01  # share of queries that find something, for the first biases (Lin et al. 2017)
 _STRIDES = (8, 16, 32)  # px a place of the maps
 _CLASSES = {"rt_detr": "RTDetr", "d_fine": "DFine", "deformable_detr": "DeformableDetr"}
 
@@ -34,14 +36,6 @@ class _Pass(NamedTuple):
 def _hand_on(*arguments: Any, **keywords: Any) -> tuple[Any, Any, Any]:
     """In the place of the package's loss, which is to work in full precision, and later."""
     return None, (arguments, keywords), None
-
-
-def _in_float32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {key: _in_float32(each) for key, each in value.items()}
-    return type(value)(map(_in_float32, value)) if isinstance(value, list | tuple) else value
 
 
 class _Maps(nn.Module):
@@ -124,7 +118,9 @@ class LesionDetr(Detector):
         config = getattr(transformers, f"{name}Config")(**settings)
         self.network: Any = getattr(transformers, f"{name}ForObjectDetection")(config)
         _put_body(self.network, _Maps(body), widths)
-        _expect_little(self.network)
+        for name, layer in self.network.named_modules():
+            if isinstance(layer, nn.Linear) and any(part in name for part in self.class_layers):
+                nn.init.constant_(layer.bias, -math.log((1 - _RARE) / _RARE))
         _share_layers(self.network)
         self._loss, self.network.loss_function = self.network.loss_function, _hand_on
 
@@ -134,23 +130,21 @@ class LesionDetr(Detector):
         found = self.network(pixel_values=self.pixels(images), labels=labels)
         logits, boxes = found.logits.float(), found.pred_boxes.float()
         if found.get("denoising_meta_values"):  # those queries come first
-            logits, boxes = logits[:, -self._queries :], boxes[:, -self._queries :]
+            queries = self.network.config.num_queries
+            logits, boxes = logits[:, -queries:], boxes[:, -queries:]
         return _Pass(logits, boxes, found.loss_dict)
 
     def _label(self, target: Mapping[str, Tensor]) -> dict[str, Tensor]:
         boxes = box_convert(target["boxes"], "xyxy", "cxcywh") / self.preprocess.size
         return {"class_labels": target["labels"] - 1, "boxes": boxes}
 
-    @property
-    def _queries(self) -> int:
-        queries: int = self.network.config.num_queries
-        return queries
-
     def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
         """The package's by their kind, of all layers of the decoder and all kinds of queries."""
         if passed.loss is None:
             raise ValueError("Expected a pass with targets, but got one without")
-        arguments, keywords = _in_float32(passed.loss)
+        arguments, keywords = tree_map_only(
+            Tensor, lambda value: value.float() if value.is_floating_point() else value, passed.loss
+        )
         with torch.autocast(passed.logits.device.type, enabled=False):
             _, parts, _ = self._loss(*arguments, **keywords)
         boxes = sum(len(target["labels"]) for target in targets)
@@ -218,13 +212,3 @@ def _put_body(network: Any, maps: _Maps, widths: list[int]) -> None:
             bias=before.bias is not None,
         )  # fmt: skip
         network._init_weights(projection[0])
-
-
-_RARE = 0.01  # share of queries that find something, for the first biases (Lin et al. 2017)
-
-
-def _expect_little(network: Any) -> None:
-    """Let the class layers begin with few findings; the package begins with every second query."""
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Linear) and ("class_embed" in name or "score_head" in name):
-            nn.init.constant_(layer.bias, -math.log((1 - _RARE) / _RARE))

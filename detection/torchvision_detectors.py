@@ -33,9 +33,7 @@ def _logits(log_probability: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _mean_losses(
-    losses: Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]],
-    passed: HeadPass,
-    targets: Targets,
+    losses: Callable[..., dict[str, Tensor]], passed: HeadPass, targets: Targets
 ) -> dict[str, Tensor]:
     """Means over the images of losses of one image's outputs and target, in float32.
 
@@ -47,9 +45,6 @@ def _mean_losses(
             for row, target in enumerate(targets)
         ]
         return {name: torch.stack([image[name] for image in each]).mean() for name in each[0]}
-
-
-# ---------------------------------------------------------------------- FCOS
 
 
 class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
@@ -71,9 +66,7 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         head.classification_head = FCOSClassificationHead(
             fpn_channels, 1, n_classes, head_convs, norm_layer=group_norm
         )
-        head.regression_head = FCOSRegressionHead(
-            fpn_channels, 1, head_convs, norm_layer=group_norm
-        )
+        head.regression_head = FCOSRegressionHead(fpn_channels, 1, head_convs, group_norm)
         super().__init__(pyramid, n_classes, head=head)
 
     def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -86,15 +79,12 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
         """Torchvision's of each image, means over the images."""
-        anchors, sizes = passed.anchors[:1], passed.level_sizes
-        return _mean_losses(
-            lambda outputs, target: self.compute_loss([target], outputs, anchors, sizes),
-            passed,
-            targets,
-        )
 
+        def of_image(outputs: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+            return self.compute_loss([target], outputs, passed.anchors[:1], passed.level_sizes)
 
-# ---------------------------------------------------------------------- SSDLite
+        return _mean_losses(of_image, passed, targets)
+
 
 _SSD_LEVELS = 6
 
@@ -175,9 +165,6 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
         return _mean_losses(of_image, passed, targets)
 
 
-# ---------------------------------------------------------------------- Faster R-CNN
-
-
 class _Proposed(NamedTuple):
     """What one pass through backbone and proposal network gives, in full precision but for maps."""
 
@@ -229,7 +216,7 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Proposed:
         """The proposals have no gradient, as in torchvision."""
-        pixels = self.pixels(images)
+        count, pixels = len(images), self.pixels(images)
         batch = image_list(pixels)
         maps = self.backbone(pixels)
         outputs = self.rpn.head(list(maps.values()))
@@ -237,18 +224,10 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
             objectness, offsets = ([level.float() for level in levels] for levels in outputs)
             sizes = [level[0].numel() for level in objectness]
             anchors = self.rpn.anchor_generator(batch, objectness)
-            flat_objectness, flat_offsets = concat_box_prediction_layers(objectness, offsets)
-            proposed = self.rpn.box_coder.decode(flat_offsets.detach(), anchors)
-            proposals, _ = self.rpn.filter_proposals(
-                proposed.view(len(images), -1, 4), flat_objectness, batch.image_sizes, sizes
-            )
-        return _Proposed(
-            maps,
-            flat_objectness.view(len(images), -1),
-            flat_offsets.view(len(images), -1, 4),
-            anchors,
-            proposals,
-        )
+            logits, moves = concat_box_prediction_layers(objectness, offsets)
+            decoded = self.rpn.box_coder.decode(moves.detach(), anchors).view(count, -1, 4)
+            proposals, _ = self.rpn.filter_proposals(decoded, logits, batch.image_sizes, sizes)
+        return _Proposed(maps, logits.view(count, -1), moves.view(count, -1, 4), anchors, proposals)
 
     def _classified(self, passed: _Proposed, boxes: list[Tensor]) -> tuple[Sequence[Tensor], ...]:
         """Per image the logits (P, K + 1) and offsets (P, 4 (K + 1)) of boxes, float32."""
@@ -268,12 +247,8 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
                 torch.manual_seed(0)
             labels, boxes = self.rpn.assign_targets_to_anchors(passed.anchors, targets)
             wanted = self.rpn.box_coder.encode(boxes, passed.anchors)
-            of_anchors = [
-                self.rpn.compute_loss(objectness, offsets, [label], [aim])
-                for objectness, offsets, label, aim in zip(
-                    passed.objectness, passed.offsets, labels, wanted, strict=True
-                )
-            ]
+            rows = zip(passed.objectness, passed.offsets, labels, wanted, strict=True)
+            of_anchors = [self.rpn.compute_loss(*out, [label], [aim]) for *out, label, aim in rows]
             chosen, _, labels, wanted = self.roi_heads.select_training_samples(
                 passed.proposals, targets
             )

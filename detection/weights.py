@@ -43,8 +43,7 @@ def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[s
         InputError: The weights are of another network, normalisation or size, or damaged.
     """
     source, backbone = checkpoint.source, model.architecture["arguments"]["backbone"]
-    rename = detector_keys(checkpoint.state)
-    places = match_names(checkpoint.state, rename, source=source)
+    places = match_names(checkpoint.state, detector_keys(checkpoint.state), source=source)
     given = {key: checkpoint.state[place] for key, place in places.items()}
     prefix = f"{model.body_place}."
     features = {key.removeprefix(prefix): value for key, value in given.items()}
@@ -105,22 +104,17 @@ def _require_size(
     bad += [k for k in own if k not in given and k.split(".")[0] in parts]
     if not bad:
         return
-    was = checkpoint.arguments
-    differing = {
-        key: f"{key} {was[key]} instead of {value}"
-        for key, value in model.architecture["arguments"].items()
-        if key in was.keys() - _FREE and was[key] != value
-    }
-    if differing:
-        sizes = ", ".join(differing.values())
+    was, now = checkpoint.arguments, model.architecture["arguments"]
+    if differing := [key for key in now if key in was.keys() - _FREE and was[key] != now[key]]:
+        sizes = ", ".join(f"{key} {was[key]} instead of {now[key]}" for key in differing)
         keys = " and ".join(f"model.{key}" for key in differing)
-        raise InputError(
-            f"{checkpoint.source}: a detector of another size: {sizes}; set {keys} as it was"
+        problem = f"a detector of another size: {sizes}; set {keys} as it was"
+    else:
+        problem = (
+            f"{len(bad)} tensors of the detector are missing or of another shape, first "
+            f"{min(bad)}; take the settings that it was trained with"
         )
-    raise InputError(
-        f"{checkpoint.source}: {len(bad)} tensors of the detector are missing or of another shape, "
-        f"first {sorted(bad)[0]}; take the settings that it was trained with"
-    )
+    raise InputError(f"{checkpoint.source}: {problem}")
 
 
 def load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
