@@ -17,6 +17,7 @@ from evaluation.compare.failure_analysis import failure_table
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.judged_models import (
     Models,
+    PromiseResult,
     cards_of,
     compare_units,
     judge_models,
@@ -111,6 +112,12 @@ def compare_systems(
             GoalResult.of(next(iter(of_case.values()))[0], metric, protocol, case)
             for case, of_case in {"": unit_cards if grouped else cards, **uncounted}.items()
             for metric in protocol.goals
+        ],
+        promises=[
+            result
+            for members in models.values()
+            for model in members
+            for result in PromiseResult.of(model, test_set)
         ],
         background=Background.of(test_set, judged.image_ids, models),
     )

@@ -15,7 +15,7 @@ from data_prep.store.dataset import Target
 from evaluation.boxes.box_metrics import FrocCurve
 from evaluation.compare.claims import GoalResult, Setting, Verdict, holm
 from evaluation.compare.estimates import Estimate, Estimates, PairTests
-from evaluation.compare.judged_models import JudgedModel, Models
+from evaluation.compare.judged_models import JudgedModel, Models, PromiseResult
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
 from evaluation.compare.verdict import CHANCE, state_verdict
 from evaluation.decisions.decision import Triage
@@ -145,6 +145,7 @@ class Comparison:
         uses: How often the test images were used, where that is logged.
         background: What is known of the data behind it.
         goals: What the system was found to reach of the protocol's goals.
+        promises: What validation promised of thresholds, and what came true.
         by_reader: The primary difference by each reader's labels; empty where not asked for.
     """
 
@@ -161,6 +162,7 @@ class Comparison:
     uses: TestSetUses | None = None
     background: Background = field(default_factory=Background)
     goals: Sequence[GoalResult] = ()
+    promises: Sequence[PromiseResult] = ()
     by_reader: list[dict[str, Any]] = field(default_factory=list)
 
     def __repr__(self) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,12 @@ from data_prep.contracts.errors import InputError, counted
 from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.boxes.matching import BoxPairs
-from evaluation.decisions.promises import read_promise
+from evaluation.decisions.promises import Promised, read_promise
 from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import (
     POLICIES,
     ThresholdChoice,
     ValidationScores,
-    check_policy,
 )
 from evaluation.metrics.metric import Need, score_words
 from evaluation.statistics.bootstrap import cluster_index, per_cluster
@@ -31,6 +30,8 @@ from evaluation.statistics.clustered_tests import exact_share
 from evaluation.statistics.ranking import Floats, Integers
 
 BOX_CUT = "score cut of boxes"
+PATIENTS = "patients_"
+"""Before the name of a promised figure: how many validation patients it was promised on."""
 _FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)  # of detectors that score low throughout
 _BOX_CUTS = tuple(sorted({*_FAINT_CUTS, *(np.arange(1, 100) / 100).tolist()}))
 _SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
@@ -110,11 +111,10 @@ class TuningOptions:
             ("--rule-in", self.rule_in, ("specificity", "ppv")),
         ):
             made = read_promise(promise or "")
-            figures = {part.figure for part in made.parts} if made else set()
-            if promise and not (figures or {check_policy(promise).kind}) <= set(kinds):
+            if promise and not (made and {part.figure for part in made.parts} <= set(kinds)):
                 raise InputError(
-                    f"{option} {promise}: rests on a promise of {' or '.join(kinds)}, as "
-                    f"{kinds[0]}>=0.95@0.90"
+                    f"{option} {promise}: rests on a promise of {' or '.join(kinds)} with its "
+                    f"confidence, as {kinds[0]}>=0.95@0.90"
                 )
 
     @property
@@ -136,6 +136,60 @@ class TuningOptions:
             return cls()
         promises = payload.get("rule_out"), payload.get("rule_in")
         return cls(payload["calibration"], tuple(payload["reductions"]), *promises)
+
+
+class Outcome(NamedTuple):
+    """What came true of one figure of a promise on test images, with the threshold held."""
+
+    figure: str  # as `Promised.figure`
+    estimate: float
+    ci_low: float  # of the 95 % interval by patient
+    ci_high: float
+    n_images: int  # that the figure counts
+    n_patients: int  # who have them
+
+    def standing(self, part: Promised) -> Literal["met", "missed", "open"]:
+        """Met or missed where the whole interval lies on that side of what was promised."""
+        below, above = self.ci_high < part.bound, self.ci_low > part.bound
+        met, missed = (below, above) if part.figure == "false_marks" else (above, below)
+        return "met" if met else "missed" if missed else "open"
+
+    def words(self, digits: int) -> str:
+        """Figure, interval and patients."""
+        value, low, high = (f"{each:.{digits}f}" for each in self[1:4])
+        return f"{value} ({low} to {high}), {counted(self.n_patients, 'patient')}"
+
+
+def promise_line(policy: str, patients: Sequence[int], outcomes: Sequence[Outcome] | None) -> str:
+    """What was promised, and what came true on test, for whoever reads an answer.
+
+    Args:
+        policy: The promise.
+        patients: Validation patients whose images its figures count, of each figure.
+        outcomes: On test images, of each figure that is defined there; `None` where not tested.
+
+    Example:
+        >>> found = Outcome("sensitivity", 0.931, 0.884, 0.972, 190, 180)
+        >>> promise_line("sensitivity>=0.90@0.90", [212], [found]).partition("; ")[::2]
+        ('promised: sensitivity at least 0.90 with 90 % confidence, on 212 validation patients', \
+'on test: 0.93 (0.88 to 0.97), 180 patients')
+    """
+    promise = read_promise(policy)
+    if promise is None:
+        return ""
+    claims, tested, by_figure = [], [], {each.figure: each for each in outcomes or ()}
+    for part in promise.parts:
+        name, digits = part.name, max(2, len(f"{part.bound:g}"[2:]))
+        sign = "at most" if part.figure == "false_marks" else "at least"
+        at = "" if part.prevalence is None else f" at prevalence {part.prevalence:g}"
+        claims.append(f"{name} {sign} {part.bound:.{digits}f}{at}")
+        said, found = f"{name} " * (len(promise.parts) > 1), by_figure.get(part.figure)
+        said += "not defined there" if found is None else found.words(digits)
+        missed = found is not None and found.standing(part) == "missed"
+        tested.append(said + ": broken" * missed)
+    counts = " and ".join(f"{count:,}" for count in dict.fromkeys(patients))
+    made = f"promised: {' and '.join(claims)} with {promise.sure}, on {counts} validation patients"
+    return f"{made}; {'not tested yet' if outcomes is None else 'on test: ' + ', '.join(tested)}"
 
 
 @dataclass(frozen=True)
@@ -329,6 +383,30 @@ class Decision:
                 f"{', '.join(self.thresholds)}: choose one of them"
             )
         return wanted
+
+    def promised(self, policy: str) -> list[int]:
+        """Validation patients whose images the figures of a promise count, of each figure."""
+        promise, held = read_promise(policy), self.validation.get(policy, {})
+        every = self.chosen_on.get("n_patients", 0)
+        return (
+            [int(held.get(PATIENTS + part.figure) or every) for part in promise.parts]
+            if promise
+            else []
+        )
+
+    def promises(
+        self, policy: str, tested: Mapping[str, Sequence[Outcome]] | None = None
+    ) -> tuple[str, ...]:
+        """What stands behind the answers of a policy, a line for each promise that has a threshold.
+
+        `tested` is what came true, by promise.
+        """
+        asked = self.options.triage if policy in self.options.triage else (policy,)
+        return tuple(
+            promise_line(name, patients, (tested or {}).get(name))
+            for name in asked
+            if self.thresholds[name].threshold is not None and (patients := self.promised(name))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``decisions/<target>.json``."""

@@ -69,11 +69,16 @@ class Promised(NamedTuple):
         return 1 - self.bound / MOST_MARKS if self.figure == "false_marks" else self.bound
 
     @property
+    def name(self) -> str:
+        """What the figure is called."""
+        return _FIGURES[self.figure]
+
+    @property
     def words(self) -> str:
         """The claim, such as "sensitivity >= 0.9"."""
         sign = "<=" if self.figure == "false_marks" else ">="
         at = "" if self.prevalence is None else f" at prevalence {self.prevalence:g}"
-        return f"{_FIGURES[self.figure]} {sign} {self.bound:g}{at}"
+        return f"{self.name} {sign} {self.bound:g}{at}"
 
 
 @dataclass(frozen=True)
@@ -267,6 +272,22 @@ class PromisedImages:
             claims = " and ".join(part.words for part in promise.parts)
             return None, f"no threshold was shown to keep {claims} with {promise.sure}"
         return float(kept.max() if np.isfinite(high) else kept.min()), None
+
+    def size_of(self, figure: str) -> tuple[int, int]:
+        """How many images a figure counts, and how many patients have them."""
+        counts = self.scores > -np.inf if figure == "ppv" else self._share(figure).counts
+        return int(counts.sum()), len(np.unique(self.patients[counts]))
+
+    def good_images(self, figure: str, threshold: float) -> tuple[Floats, Integers] | None:
+        """Good and counted images at a threshold of each patient who has such; `None` without any.
+
+        Of any figure but the positive predictive value, which is no share.
+        """
+        if self._lacking(figure):
+            return None
+        share = self._share(figure)
+        units = _Units.of(share.counts, self.patients)
+        return units.sums(share.good(np.array([threshold])))[0], units.sizes
 
     def _lacking(self, figure: str) -> str:
         """Why a figure is not defined on these images; empty where it is."""

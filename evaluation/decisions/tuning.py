@@ -19,8 +19,8 @@ from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_metrics import WeightedAveragePrecision
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from evaluation.boxes.matching import find_lesions, localised, match_boxes, pair_boxes
-from evaluation.decisions.decision import BoxCutChoice, Decision, Triage, TuningOptions
-from evaluation.decisions.promises import Places, PromisedImages
+from evaluation.decisions.decision import PATIENTS, BoxCutChoice, Decision, Triage, TuningOptions
+from evaluation.decisions.promises import Places, PromisedImages, read_promise
 from evaluation.decisions.test_set import (
     CANDIDATES,
     Reduction,
@@ -181,7 +181,7 @@ def _box_cut_choice(
     return BoxCutChoice(pairs, test_set.patients(judged))
 
 
-def _places(output: SystemOutput, scores: pd.Series, test_set: TestSet) -> Places:
+def places_of(output: SystemOutput, scores: pd.Series, test_set: TestSet) -> Places:
     """Where the system marks its images, for promises of places.
 
     A box is shown on a positive image from its own score on, its highest box always.
@@ -302,7 +302,7 @@ def tune(
         judged.y_true.to_numpy() == 1,
         judged.scores.to_numpy(np.float64),
         judged.patients,
-        _places(output, reduced.scores, test_set) if unit == "image" else None,
+        places_of(output, reduced.scores, test_set) if unit == "image" else None,
         reduced.error_share,
     )
     learned = len(test_set.seen_by(predictions, ids, ["train"]).all_ids)
@@ -321,7 +321,7 @@ def tune(
         map_scale=scale,
         map_boxes=rule,
         thresholds=thresholds,
-        validation=_validation_figures(judged, thresholds),
+        validation=_validation_figures(judged, thresholds, images),
         tried=reduced.tried + tried,
         options=options,
         losses=losses,
@@ -379,7 +379,7 @@ def _decision_ids(predictions: Predictions, test_set: TestSet) -> dict[str, Any]
 
 
 def _validation_figures(
-    judged: _JudgedScores, thresholds: dict[str, ThresholdChoice]
+    judged: _JudgedScores, thresholds: dict[str, ThresholdChoice], images: PromisedImages
 ) -> dict[str, dict[str, Any]]:
     """By policy, and under "" the threshold-free ones."""
     truth, scores = judged.y_true, judged.scores
@@ -390,4 +390,7 @@ def _validation_figures(
             at = classification_metrics(truth, scores, choice.threshold)
             counts = confusion_counts(truth, scores, choice.threshold)
             figures[policy] = counts | {name: at[name] for name in at if name not in figures[""]}
+            promise = read_promise(policy)
+            for part in promise.parts if promise else ():
+                figures[policy][PATIENTS + part.figure] = images.size_of(part.figure)[1]
     return figures

@@ -51,6 +51,7 @@ class Report:
     def __str__(self) -> str:
         lines = [self.headline, *(f"Caution: {caution}" for caution in self.cautions)]
         lines += self._answer.get("readers", [])
+        lines += self._answer.get("promises", [])
         lines += [f"Triage: {told}" for told in self._answer.get("triage", [])]
         return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
 

@@ -60,6 +60,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "readers": [note.text for note in comparison.notes if note.kind == "readers"],
             "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
             "triage": comparison.triage,
+            "promises": [result.words for result in comparison.promises],
             "scope": " ".join(answer.scope.values()),
         },
         "systems": comparison.names,
@@ -73,6 +74,19 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "goals": [
             vars(each) | {"ci_method": each.method, "standing": each.standing}
             for each in comparison.goals
+        ],
+        "promises": [
+            {
+                "system": result.system,
+                "policy": result.policy,
+                "threshold": result.threshold,
+                "validation_patients": patients,
+                **part._asdict(),
+                "confidence": result.promise.confidence,
+                **(outcome._asdict() if outcome else {}),
+            }
+            for result in comparison.promises
+            for (part, outcome), patients in zip(result.rows, result.patients, strict=True)
         ],
         "provenance": comparison.provenance,
     }
