@@ -20,7 +20,7 @@ from evaluation.report import files
 from scripts import console
 from scripts.options import DataFolder, Names, own_split
 from scripts.runner import AnyPath, Argument, verb
-from scripts.systems import System, Systems, open_systems, predicts, system_folder
+from scripts.systems import System, Systems, keep_tested, open_systems, predicts, system_folder
 from serving.export_spec import is_export
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class _Asked:
         require_only(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
-            comparison = self._compare(systems, test_set, out)
+            comparison = self._compare(systems, test_set, out, written=True)
             self._write(comparison, self.question(systems, test_set, out), test_set, out)
         return Report(test_set, lambda: comparison, out, self.metrics)
 
@@ -203,8 +203,13 @@ class _Asked:
             "shown": {**self.shown, "metrics": ",".join(self.metrics)},
         }
 
-    def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
-        """Compare the systems, and log that the test images were used."""
+    def _compare(
+        self, systems: list[System], test_set: TestSet, out: Path, *, written: bool = False
+    ) -> Comparison:
+        """Compare the systems, and log that the test images were used.
+
+        Of a report that is `written` single answers say what came true.
+        """
         from evaluation.compare.compare import compare_systems
         from evaluation.studies.label_review import judge_by_readers
 
@@ -228,7 +233,10 @@ class _Asked:
                 comparison = judge_by_readers(comparison, test_set, judge)
         # Once the figures exist they count as seen, whatever becomes of the report.
         digest = self.protocol.file_sha256
-        return comparison.with_uses(log_use(test_set, opened, digest))
+        comparison = comparison.with_uses(log_use(test_set, opened, digest))
+        if written:
+            keep_tested(systems, list(opened), comparison, test_set, out)
+        return comparison
 
     def _write(
         self, comparison: Comparison, question: dict[str, Any], test_set: TestSet, out: Path

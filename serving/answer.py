@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -37,8 +37,8 @@ Status = Literal["ok", "doubtful"]
 """Whether an answer counts: not where it is ``doubtful``, with a warning."""
 _KEYS = (
     "image", "system", "kind", "finding", "status", "decision", "undecided_because", "probability",
-    "score", "policy", "threshold", "computed_decision", "triage", "triage_rule", "boxes",
-    "warnings", "notes",
+    "score", "policy", "threshold", "computed_decision", "triage", "triage_rule",
+    "promises", "boxes", "warnings", "notes",
 )  # fmt: skip
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SYSTEM = "\0"  # stands for a system's name
@@ -78,6 +78,7 @@ class Answer:
             undecided. Empty where the system was not tuned to rule out or in, or another policy was
             asked for, and where a warning speaks against the answer.
         triage_rule: From which scores on, in words; empty likewise.
+        promises: What was promised of the threshold that decides, and what came true on test.
         undecided_because: Why the system cannot decide on any image, else None.
         notes: What a reader should know of the image, such as an inversion; speaks not against it.
         guard_distance: Log odds of no frontal chest X-ray, by the run's guard; None without one.
@@ -99,6 +100,7 @@ class Answer:
     boxes: pd.DataFrame
     warnings: tuple[Warned, ...] = ()
     triage_rule: str = ""
+    promises: tuple[str, ...] = ()
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
     guard_distance: float | None = None
@@ -176,6 +178,7 @@ class Answer:
             "decision": _DECISIONS[self.decision],
             "computed_decision": _DECISIONS[self.computed_decision],
             "boxes": self.boxes[list(BOX_COLUMNS)].to_dict("records"),
+            "promises": list(self.promises),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
@@ -184,7 +187,8 @@ class Answer:
     def refused(image: str, problem: str) -> dict[str, Any]:
         """The entry of a file without an answer, with the keys of `to_dict` and its problem."""
         known = {"image": image, "status": "refused", "problem": problem}
-        return {**dict.fromkeys(_KEYS), "boxes": [], "warnings": [], "notes": [], **known}
+        empty = {key: [] for key in ("promises", "boxes", "warnings", "notes")}
+        return {**dict.fromkeys(_KEYS), **empty, **known}
 
     @staticmethod
     def joint_warnings(answers: Sequence[Answer]) -> list[Warned]:
@@ -245,6 +249,11 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {column: inert_cell(value) for column, value in row.items()}
 
 
+def promise_lines(answers: Iterable[Answer]) -> list[str]:
+    """What was promised of each system, each once; a sentence."""
+    return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.promises)]
+
+
 def render_answers(
     answers: Sequence[Answer], *, panel: int = 480, draws_doubtful: bool = True
 ) -> np.ndarray:
@@ -280,7 +289,7 @@ def render_answers(
         findings=[answer.finding for answer in answers],
         title=Path(first.image).name,
         warnings=warnings,
-        note=_NOTE.format(policy="; ".join(policies)),
+        note=" ".join([_NOTE.format(policy="; ".join(policies)), *promise_lines(answers)]),
         panel=panel,
     )
 

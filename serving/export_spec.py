@@ -41,6 +41,11 @@ def validation_folder(folder: Path) -> Path:
     return folder if is_export(folder) else folder / "validation"
 
 
+def tested_file(folder: Path, target: str) -> Path:
+    """What a report of `cxr compare` found of the promises of a run's or export's decision."""
+    return validation_folder(folder) / "tested" / f"{target}.json"
+
+
 def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Hash:
     """Digest of files of a folder, of a run its weights, architecture and preprocessing."""
     digest = hashlib.sha256()

@@ -19,12 +19,12 @@ from data_prep.store.dataset import Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.predictions import Part, Predictions
 from evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
-from evaluation.decisions.decision import Decision, Triage
+from evaluation.decisions.decision import Decision, Outcome, Triage
 from evaluation.decisions.test_set import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from serving.answer import ARRAY, COLOUR, Answer, name_and_image
 from serving.backends import open_model
-from serving.export_spec import EXPORT_FILE, ExportSpec, is_export, validation_folder
+from serving.export_spec import EXPORT_FILE, ExportSpec, is_export, tested_file, validation_folder
 from serving.exported_model import ExportedModel
 from serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
 
@@ -154,6 +154,30 @@ class Run:
         """Of the decision's thresholds the one that decides."""
         return self.operating_point[1]
 
+    @cached_property
+    def promises(self) -> tuple[str, ...]:
+        """What was promised of the threshold that decides, and what came true on test, in lines."""
+        if self.decision is None:
+            return ()
+        lines = self.decision.promises(self.policy, self._tested(self.decision))
+        exported = "; made with the run, of which this is an export"
+        return tuple(line + exported * is_export(self.folder) for line in lines)
+
+    def _tested(self, decision: Decision) -> dict[str, list[Outcome]]:
+        """What came true of the promises of this very decision, by promise."""
+        path = tested_file(self.folder, self.target.name)
+        if not path.is_file():
+            return {}
+        tested = read_json(path, "tested")
+        if tested["chosen_on"] != decision.chosen_on:
+            return {}
+        return {
+            policy: [Outcome(**outcome) for outcome in found["outcomes"]]
+            for policy, found in tested["promises"].items()
+            if policy in decision.thresholds
+            and decision.thresholds[policy].threshold == found["threshold"]
+        }
+
     @property
     def undecided_because(self) -> str | None:
         """Why it cannot decide, else `None`."""
@@ -269,6 +293,7 @@ class Run:
                     finding=self.target.display_name,
                     policy=self.policy,
                     warnings=warnings,
+                    promises=self.promises,
                     triage_rule="" if self.triage is None else self.triage.rule,
                     undecided_because=self.undecided_because,
                     notes=image_notes(image),

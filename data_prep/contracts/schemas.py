@@ -302,6 +302,13 @@ JSON_SHAPES: dict[str, Any] = {
         "policies": {str: {"threshold": _NUMBER, "reason": _WORD, "validation": {str: _NUMBER}}},
         "validation": {str: _NUMBER},
     },
+    "tested": {
+        "chosen_on": {}, "report": {},
+        "promises": {str: {"threshold": float, "outcomes": [{
+            "figure": str, "estimate": float, "ci_low": float, "ci_high": float, "n_images": int,
+            "n_patients": int,
+        }]}},
+    },
     "export": {
         "format": ("onnx", "openvino"), "precision": ("fp32", "bf16", "int8"),
         "kind": ("boxes", "scores"), "findings": [str], "size": int, "level_sizes": [int],

@@ -233,6 +233,7 @@ def _image_group(
         group[0].ContentSequence.append(
             _comment(f"{answer.system}: {said} (score {answer.triage_rule})")
         )
+    group[0].ContentSequence.extend(_comment(f"{answer.system}, {x}") for x in answer.promises)
     if answer.undecided_because:
         undecided = f"{answer.system} is undecided: {answer.undecided_because}"
         group[0].ContentSequence.append(_comment(undecided))
