@@ -187,7 +187,7 @@ class Answer:
     def refused(image: str, problem: str) -> dict[str, Any]:
         """The entry of a file without an answer, with the keys of `to_dict` and its problem."""
         known = {"image": image, "status": "refused", "problem": problem}
-        empty = {key: [] for key in ("promises", "boxes", "warnings", "notes")}
+        empty: dict[str, Any] = {key: [] for key in ("promises", "boxes", "warnings", "notes")}
         return {**dict.fromkeys(_KEYS), **empty, **known}
 
     @staticmethod

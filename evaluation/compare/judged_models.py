@@ -37,6 +37,7 @@ from evaluation.metrics.metric import ALL, MetricKey, Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.clustered_tests import exact_share
+from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import (
     describe_images,
     describe_training_data,
@@ -137,33 +138,37 @@ def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcom
     by MOVER (Zou and Donner 2008) on the log of their likelihood ratio.
     """
     if part.figure == "ppv":
-        rates = [_rate(images, figure, threshold) for figure in ("sensitivity", "specificity")]
-        if None in rates:
+        reached, spared = (
+            _rate(images, each, threshold) for each in ("sensitivity", "specificity")
+        )
+        if reached is None or spared is None:
             return None
-        (found, low, high), (spared, least, most) = rates
-        logs = np.log(np.maximum([(found, low, high), (1 - spared, 1 - most, 1 - least)], 1e-12))
+        logs = np.log(np.maximum([reached, 1 - spared[[0, 2, 1]]], 1e-12))
         reach, share = np.abs(logs[:, 1:] - logs[:, :1]), part.prevalence or 0.0
-        ends = (-np.hypot(reach[0, 0], reach[1, 1]), np.hypot(reach[0, 1], reach[1, 0]))
+        ends = np.array(
+            [0, -np.hypot(reach[0, 0], reach[1, 1]), np.hypot(reach[0, 1], reach[1, 0])]
+        )
         middle = np.log(share / (1 - share)) + logs[0, 0] - logs[1, 0]
-        values = 1 / (1 + np.exp(-(middle + np.array([0.0, *ends]))))
-        return Outcome(part.figure, *values.tolist(), *images.size_of("ppv"))
-    rate = _rate(images, part.figure, threshold)
+        rate: Floats | None = 1 / (1 + np.exp(-(middle + ends)))
+    else:
+        rate = _rate(images, part.figure, threshold)
     if rate is None:
         return None
-    if part.figure == "false_marks":
-        rate = tuple(MOST_MARKS * (1 - rate[end]) for end in (0, 2, 1))
-    return Outcome(part.figure, *rate, *images.size_of(part.figure))
+    estimate, low, high = (
+        rate if part.figure != "false_marks" else MOST_MARKS * (1 - rate[[0, 2, 1]])
+    )
+    return Outcome(
+        part.figure, float(estimate), float(low), float(high), *images.size_of(part.figure)
+    )
 
 
-def _rate(
-    images: PromisedImages, figure: str, threshold: float
-) -> tuple[float, float, float] | None:
+def _rate(images: PromisedImages, figure: str, threshold: float) -> Floats | None:
     """A share of images with both ends of its interval; `None` where it is not defined."""
     counts = images.good_images(figure, threshold)
     if counts is None:
         return None
     good, of_patients = counts[0], counts[1].astype(np.float64)
-    return float(good.sum() / of_patients.sum()), *exact_share(good, of_patients)
+    return np.array([good.sum() / of_patients.sum(), *exact_share(good, of_patients)])
 
 
 Models = Mapping[str, Sequence[JudgedModel]]

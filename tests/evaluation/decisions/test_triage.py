@@ -14,7 +14,7 @@ from evaluation.report.methods import methods
 from evaluation.report.result_tables import metrics_json
 from evaluation.statistics.bootstrap import Interval
 
-OUT, IN = "sensitivity>=0.90", "specificity>=0.95"
+OUT, IN = "sensitivity>=0.60@0.80", "specificity>=0.90@0.80"
 OPTIONS = TuningOptions(rule_out=OUT, rule_in=IN)
 SCORES = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 WHY = "5 patients have the finding, 22 are needed"
@@ -68,7 +68,11 @@ def test_images_of_a_patient_make_the_share_less_sure():
 
 @pytest.mark.parametrize(
     ("given", "says"),
-    [({"rule_out": IN}, "--rule-out specificity"), ({"rule_in": "max_f1"}, "--rule-in max_f1")],
+    [
+        ({"rule_out": IN}, "--rule-out specificity"),
+        ({"rule_in": "max_f1"}, "--rule-in max_f1"),
+        ({"rule_out": "sensitivity>=0.9"}, "--rule-out sens"),
+    ],
 )
 def test_a_promise_that_rules_the_other_way_is_refused(given, says):
     with pytest.raises(InputError, match=f"{says}.*rests on a promise of"):

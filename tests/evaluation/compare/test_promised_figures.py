@@ -1,0 +1,116 @@
+"""What came true of promises on test images: counted by hand, and held against simulated truth."""
+
+import numpy as np
+import pytest
+
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.judged_models import _outcome
+from evaluation.decisions.decision import Outcome, TuningOptions, promise_line
+from evaluation.decisions.promises import Places, Promised, PromisedImages
+from evaluation.decisions.tuning import tune
+from evaluation.report.result_tables import metrics_json
+from evaluation.statistics.clustered_tests import exact_share
+
+TRUTH = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)
+SCORES = np.array([0.9, 0.8, 0.6, 0.2, 0.7, 0.3, 0.2, 0.1])
+PATIENTS = np.array(["a", "a", "b", "c", "d", "e", "f", "f"])
+PLACES = Places(
+    np.array([1, 1, 1, 0, 1, 1, 1, 1], dtype=bool),  # the lesions of the fourth are not all boxed
+    np.array([1, 0, 1, 1, 0, 0, 0, 0], dtype=bool),
+    (np.array([1, 4, 4, 5]), np.array([0.8, 0.7, 0.55, 0.3])),  # false boxes, shown from there on
+)
+IMAGES = PromisedImages(TRUTH, SCORES, PATIENTS, PLACES)
+NEITHER = PromisedImages(np.ones(2, dtype=bool), np.array([0.1, 0.9]), np.array(["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("part", "estimate", "good", "counted"),  # the last two by patient
+    [
+        (Promised("sensitivity", 0.9), 3 / 4, [2, 1, 0], [2, 1, 1]),
+        (Promised("specificity", 0.9), 3 / 4, [0, 1, 2], [1, 1, 2]),
+        (Promised("localised_sensitivity", 0.5), 2 / 3, [1, 1], [2, 1]),
+        (Promised("false_marks", 1.0), 3 / 7, [1.8, 1, 0.6, 1, 2], [2, 1, 1, 1, 2]),
+        (Promised("ppv", 0.3, 0.1), 0.075 / (0.075 + 0.225), None, [2, 1, 1, 1, 1, 2]),
+    ],
+)  # fmt: skip
+def test_a_figure_at_a_threshold_is_that_of_its_images_by_patient(part, estimate, good, counted):
+    found = _outcome(IMAGES, part, 0.5)
+    assert found.estimate == pytest.approx(estimate)
+    assert (found.n_images, found.n_patients) == (sum(counted), len(counted))
+    if good is not None:
+        low, high = exact_share(np.array(good, dtype=float), np.array(counted, dtype=float))
+        ends = (5 * (1 - high), 5 * (1 - low)) if part.figure == "false_marks" else (low, high)
+        assert (found.ci_low, found.ci_high) == pytest.approx(ends)
+    assert found.ci_low <= found.estimate <= found.ci_high
+
+
+@pytest.mark.parametrize(
+    "part", [Promised("specificity", 0.9), Promised("ppv", 0.3, 0.1), Promised("false_marks", 1.0)]
+)
+def test_a_figure_without_its_images_has_no_outcome(part):
+    assert _outcome(NEITHER, part, 0.5) is None
+
+
+def test_the_interval_of_a_predictive_value_holds_the_true_one():
+    rng, part, threshold = np.random.default_rng(7), Promised("ppv", 0.3, 0.1), 0.6
+    truth, held = np.arange(300) < 100, []
+    true = 0.1 * 0.6 / (0.1 * 0.6 + 0.9 * 0.1)  # sensitivity 0.6, specificity 0.9
+    for _ in range(400):
+        positive = rng.random(300) < np.where(truth, 0.6, 0.1)
+        images = PromisedImages(truth, positive * 0.8 + 0.1, np.arange(300).astype(str))
+        found = _outcome(images, part, threshold)
+        held.append(found.ci_low <= true <= found.ci_high)
+    assert 0.94 < np.mean(held) < 0.99  # 0.975 +- 0.016: exact intervals hold more than they must
+
+
+FOUND = Outcome("sensitivity", 0.931, 0.884, 0.972, 190, 180)
+BROKEN = Outcome("specificity", 0.62, 0.5712, 0.66, 400, 1)
+BOTH = "sensitivity>=0.90&specificity>=0.705@0.80"
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcomes", "ends"),
+    [
+        ("sensitivity>=0.90@0.90", None, "on 212 and 1,600 validation patients; not tested yet"),
+        (BOTH, [FOUND, BROKEN], "and specificity at least 0.705 with 80 % confidence of both at "
+         "once, on 212 and 1,600 validation patients; on test: sensitivity 0.93 (0.88 to 0.97), "
+         "180 patients, specificity 0.620 (0.571 to 0.660), 1 patient: broken"),
+        (BOTH, [FOUND], "180 patients, specificity not defined there"),
+        ("false_marks<=0.5@0.9", [Outcome("false_marks", 0.7, 0.6, 0.8, 9, 9)],
+         "on test: 0.70 (0.60 to 0.80), 9 patients: broken"),
+        ("ppv>=0.3,prevalence=0.1@0.9", [Outcome("ppv", 0.7, 0.6, 0.8, 9, 9)],
+         "on test: 0.70 (0.60 to 0.80), 9 patients"),
+        ("max_f1", None, ""),
+    ],
+)  # fmt: skip
+def test_one_line_says_what_was_promised_and_what_came_true(policy, outcomes, ends):
+    line = promise_line(policy, [212, 1600], outcomes)
+    assert line.endswith(ends)
+    assert line.startswith("promised: ") == (policy != "max_f1")
+
+
+def test_a_comparison_holds_promises_by_image_as_they_were_made(predict, test_set):
+    system, promise = predict("A", "boxes", seed=1), "sensitivity>=0.5&false_marks<=2@0.8"
+    never = "specificity>=0.999@0.999"
+    options = TuningOptions(reductions=("max",), rule_out="sensitivity>=0.6@0.8")
+    decision = tune(system, test_set, policies=("max_f1", promise, never), options=options)
+    system.write_decision("opacity", decision.to_dict())
+    assert decision.thresholds[never].threshold is None
+    found = compare_systems({"A": system}, test_set, replicates=60, unit="patient")
+    assert [each.policy for each in found.promises] == [promise, options.rule_out]
+    recalls = found.metrics[found.metrics["metric"] == "recall"].set_index("policy")["estimate"]
+    for held in found.promises:
+        choice = decision.thresholds[held.policy]
+        assert (held.threshold, held.patients) == (choice.threshold, decision.promised(held.policy))
+        assert held.outcomes[0].estimate == pytest.approx(recalls[held.policy])
+    told = metrics_json(found)
+    assert told["answer"]["promises"] == [each.words for each in found.promises]
+    assert [row["figure"] for row in told["promises"]] == [
+        "sensitivity",
+        "false_marks",
+        "sensitivity",
+    ]
+    assert told["promises"][0]["confidence"] == 0.8
+    lines = decision.promises(options.rule_out, {options.rule_out: found.promises[1].outcomes})
+    assert lines == (found.promises[1].words.removeprefix("A, "),)
+    assert decision.promises("max_f1") == decision.promises(never) == ()
