@@ -19,7 +19,7 @@ from data_prep.store.dataset import Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.predictions import Part, Predictions
 from evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
-from evaluation.decisions.decision import Decision, Outcome, Triage
+from evaluation.decisions.decision import Decision, Triage
 from evaluation.decisions.test_set import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from serving.answer import ARRAY, COLOUR, Answer, name_and_image
@@ -159,24 +159,11 @@ class Run:
         """What was promised of the threshold that decides, and what came true on test, in lines."""
         if self.decision is None:
             return ()
-        lines = self.decision.promises(self.policy, self._tested(self.decision))
+        path = tested_file(self.folder, self.target.name)
+        tested = read_json(path, "tested") if path.is_file() else None
+        lines = self.decision.promises(self.policy, tested)
         exported = "; made with the run, of which this is an export"
         return tuple(line + exported * is_export(self.folder) for line in lines)
-
-    def _tested(self, decision: Decision) -> dict[str, list[Outcome]]:
-        """What came true of the promises of this very decision, by promise."""
-        path = tested_file(self.folder, self.target.name)
-        if not path.is_file():
-            return {}
-        tested = read_json(path, "tested")
-        if tested["chosen_on"] != decision.chosen_on:
-            return {}
-        return {
-            policy: [Outcome(**outcome) for outcome in found["outcomes"]]
-            for policy, found in tested["promises"].items()
-            if policy in decision.thresholds
-            and decision.thresholds[policy].threshold == found["threshold"]
-        }
 
     @property
     def undecided_because(self) -> str | None:

@@ -17,7 +17,6 @@ from evaluation.compare.failure_analysis import failure_table
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.judged_models import (
     Models,
-    PromiseResult,
     cards_of,
     compare_units,
     judge_models,
@@ -117,7 +116,7 @@ def compare_systems(
             result
             for members in models.values()
             for model in members
-            for result in PromiseResult.of(model, test_set)
+            for result in model.promises(test_set)
         ],
         background=Background.of(test_set, judged.image_ids, models),
     )

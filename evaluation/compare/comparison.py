@@ -15,11 +15,12 @@ from data_prep.store.dataset import Target
 from evaluation.boxes.box_metrics import FrocCurve
 from evaluation.compare.claims import GoalResult, Setting, Verdict, holm
 from evaluation.compare.estimates import Estimate, Estimates, PairTests
-from evaluation.compare.judged_models import JudgedModel, Models, PromiseResult
+from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
 from evaluation.compare.verdict import CHANCE, state_verdict
 from evaluation.decisions.decision import Triage
 from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.tuning import PromiseResult
 from evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
 from evaluation.metrics.registry import family
 from evaluation.statistics.ranking import Floats, curves
@@ -145,7 +146,7 @@ class Comparison:
         uses: How often the test images were used, where that is logged.
         background: What is known of the data behind it.
         goals: What the system was found to reach of the protocol's goals.
-        promises: What validation promised of thresholds, and what came true.
+        promises: What was promised of thresholds on validation, and what came true on test.
         by_reader: The primary difference by each reader's labels; empty where not asked for.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +16,7 @@ from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.decisions.decision import Decision, Outcome, promise_line
-from evaluation.decisions.promises import (
-    MOST_MARKS,
-    Promise,
-    Promised,
-    PromisedImages,
-    read_promise,
-)
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import (
     EvaluationSet,
     SystemOutput,
@@ -32,12 +25,10 @@ from evaluation.decisions.test_set import (
     Units,
     judged_units,
 )
-from evaluation.decisions.tuning import checked_decision, places_of, tune
+from evaluation.decisions.tuning import PromiseResult, checked_decision, held_promises, tune
 from evaluation.metrics.metric import ALL, MetricKey, Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Resamples
-from evaluation.statistics.clustered_tests import exact_share
-from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import (
     describe_images,
     describe_training_data,
@@ -69,6 +60,10 @@ class JudgedModel:
             "decision": self.decision.to_dict(),
         }
 
+    def promises(self, test_set: TestSet) -> list[PromiseResult]:
+        """What was promised of its thresholds on validation, and what came true."""
+        return held_promises(self.name, self.decision, self.output, test_set, self.card.judged)
+
     def decisions(self, system: str) -> pd.DataFrame:
         """A row an image, see `Comparison.decisions`."""
         card, judged, platt = self.card, self.card.judged, self.decision.calibration
@@ -89,86 +84,6 @@ class JudgedModel:
         if judged.x_class is not None:
             frame["x_class"] = judged.x_class.to_numpy()
         return frame
-
-
-@dataclass(frozen=True)
-class PromiseResult:
-    """What validation promised of a threshold, and what came true on test, threshold held."""
-
-    system: str  # of several training seeds with the number of one
-    policy: str
-    promise: Promise  # what that policy says
-    threshold: float
-    patients: list[int]  # validation patients whose images its figures count, of each
-    outcomes: list[Outcome]  # of its figures that are defined on the test images
-
-    @classmethod
-    def of(cls, model: JudgedModel, test_set: TestSet) -> Iterator[PromiseResult]:
-        """Hold every promise that has a threshold against the test images."""
-        card, decision = model.card, model.decision
-        names = card.judged.patients.astype(str)
-        places = None
-        for policy, choice in decision.thresholds.items():
-            promise = read_promise(policy)
-            if promise is None or choice.threshold is None:
-                continue
-            places = places or places_of(model.output, pd.Series(card.scores), test_set)
-            images = PromisedImages(card.judged.y_true, card.scores, names, places)
-            found = [_outcome(images, part, choice.threshold) for part in promise.parts]
-            defined = [outcome for outcome in found if outcome is not None]
-            patients = decision.promised(policy)
-            yield cls(model.name, policy, promise, choice.threshold, patients, defined)
-
-    @property
-    def words(self) -> str:
-        """Promise and what came true, in a line."""
-        return f"{self.system}, {promise_line(self.policy, self.patients, self.outcomes)}"
-
-    @property
-    def rows(self) -> list[tuple[Promised, Outcome | None]]:
-        """Each figure that was promised, with what came true of it where it is defined."""
-        found = {outcome.figure: outcome for outcome in self.outcomes}
-        return [(part, found.get(part.figure)) for part in self.promise.parts]
-
-
-def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcome | None:
-    """A promised figure at a threshold, with its exact interval by patient (Korn and Graubard).
-
-    That of the positive predictive value follows from the intervals of sensitivity and specificity
-    by MOVER (Zou and Donner 2008) on the log of their likelihood ratio.
-    """
-    if part.figure == "ppv":
-        reached, spared = (
-            _rate(images, each, threshold) for each in ("sensitivity", "specificity")
-        )
-        if reached is None or spared is None:
-            return None
-        logs = np.log(np.maximum([reached, 1 - spared[[0, 2, 1]]], 1e-12))
-        reach, share = np.abs(logs[:, 1:] - logs[:, :1]), part.prevalence or 0.0
-        ends = np.array(
-            [0, -np.hypot(reach[0, 0], reach[1, 1]), np.hypot(reach[0, 1], reach[1, 0])]
-        )
-        middle = np.log(share / (1 - share)) + logs[0, 0] - logs[1, 0]
-        rate: Floats | None = 1 / (1 + np.exp(-(middle + ends)))
-    else:
-        rate = _rate(images, part.figure, threshold)
-    if rate is None:
-        return None
-    estimate, low, high = (
-        rate if part.figure != "false_marks" else MOST_MARKS * (1 - rate[[0, 2, 1]])
-    )
-    return Outcome(
-        part.figure, float(estimate), float(low), float(high), *images.size_of(part.figure)
-    )
-
-
-def _rate(images: PromisedImages, figure: str, threshold: float) -> Floats | None:
-    """A share of images with both ends of its interval; `None` where it is not defined."""
-    counts = images.good_images(figure, threshold)
-    if counts is None:
-        return None
-    good, of_patients = counts[0], counts[1].astype(np.float64)
-    return np.array([good.sum() / of_patients.sum(), *exact_share(good, of_patients)])
 
 
 Models = Mapping[str, Sequence[JudgedModel]]

@@ -30,8 +30,6 @@ from evaluation.statistics.clustered_tests import exact_share
 from evaluation.statistics.ranking import Floats, Integers
 
 BOX_CUT = "score cut of boxes"
-PATIENTS = "patients_"
-"""Before the name of a promised figure: how many validation patients it was promised on."""
 _FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)  # of detectors that score low throughout
 _BOX_CUTS = tuple(sorted({*_FAINT_CUTS, *(np.arange(1, 100) / 100).tolist()}))
 _SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
@@ -389,24 +387,27 @@ class Decision:
         promise, held = read_promise(policy), self.validation.get(policy, {})
         every = self.chosen_on.get("n_patients", 0)
         return (
-            [int(held.get(PATIENTS + part.figure) or every) for part in promise.parts]
-            if promise
-            else []
+            [int(held.get(part.counted_as) or every) for part in promise.parts] if promise else []
         )
 
-    def promises(
-        self, policy: str, tested: Mapping[str, Sequence[Outcome]] | None = None
-    ) -> tuple[str, ...]:
+    def promises(self, policy: str, tested: Mapping[str, Any] | None = None) -> tuple[str, ...]:
         """What stands behind the answers of a policy, a line for each promise that has a threshold.
 
-        `tested` is what came true, by promise.
+        `tested` is the content of ``tested/<target>.json``: what came true counts only where it is
+        of this very choice.
         """
-        asked = self.options.triage if policy in self.options.triage else (policy,)
-        return tuple(
-            promise_line(name, patients, (tested or {}).get(name))
-            for name in asked
-            if self.thresholds[name].threshold is not None and (patients := self.promised(name))
-        )
+        same = tested is not None and tested["chosen_on"] == self.chosen_on
+        found = tested["promises"] if tested is not None and same else {}
+        lines = []
+        for name in self.options.triage if policy in self.options.triage else (policy,):
+            cut, came_true = self.thresholds[name].threshold, found.get(name)
+            if cut is None or not (patients := self.promised(name)):
+                continue
+            outcomes = None
+            if came_true is not None and came_true["threshold"] == cut:
+                outcomes = [Outcome(**outcome) for outcome in came_true["outcomes"]]
+            lines.append(promise_line(name, patients, outcomes))
+        return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``decisions/<target>.json``."""

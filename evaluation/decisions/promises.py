@@ -74,6 +74,11 @@ class Promised(NamedTuple):
         return _FIGURES[self.figure]
 
     @property
+    def counted_as(self) -> str:
+        """Under which name a decision keeps on how many patients it was promised."""
+        return f"patients_{self.figure}"
+
+    @property
     def words(self) -> str:
         """The claim, such as "sensitivity >= 0.9"."""
         sign = "<=" if self.figure == "false_marks" else ">="

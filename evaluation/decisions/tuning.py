@@ -19,10 +19,25 @@ from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_metrics import WeightedAveragePrecision
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from evaluation.boxes.matching import find_lesions, localised, match_boxes, pair_boxes
-from evaluation.decisions.decision import PATIENTS, BoxCutChoice, Decision, Triage, TuningOptions
-from evaluation.decisions.promises import Places, PromisedImages, read_promise
+from evaluation.decisions.decision import (
+    BoxCutChoice,
+    Decision,
+    Outcome,
+    Triage,
+    TuningOptions,
+    promise_line,
+)
+from evaluation.decisions.promises import (
+    MOST_MARKS,
+    Places,
+    Promise,
+    Promised,
+    PromisedImages,
+    read_promise,
+)
 from evaluation.decisions.test_set import (
     CANDIDATES,
+    EvaluationSet,
     Reduction,
     SystemOutput,
     TestSet,
@@ -46,7 +61,8 @@ from evaluation.statistics.calibration import (
     choose_calibration,
     fit_calibration,
 )
-from evaluation.statistics.clustered_tests import auroc_difference
+from evaluation.statistics.clustered_tests import auroc_difference, exact_share
+from evaluation.statistics.ranking import Floats
 
 _CHOOSE = "choose"
 _DEFAULT_LEVEL = 0.5
@@ -181,7 +197,7 @@ def _box_cut_choice(
     return BoxCutChoice(pairs, test_set.patients(judged))
 
 
-def places_of(output: SystemOutput, scores: pd.Series, test_set: TestSet) -> Places:
+def _places(output: SystemOutput, scores: pd.Series, test_set: TestSet) -> Places:
     """Where the system marks its images, for promises of places.
 
     A box is shown on a positive image from its own score on, its highest box always.
@@ -302,7 +318,7 @@ def tune(
         judged.y_true.to_numpy() == 1,
         judged.scores.to_numpy(np.float64),
         judged.patients,
-        places_of(output, reduced.scores, test_set) if unit == "image" else None,
+        _places(output, reduced.scores, test_set) if unit == "image" else None,
         reduced.error_share,
     )
     learned = len(test_set.seen_by(predictions, ids, ["train"]).all_ids)
@@ -373,6 +389,88 @@ def checked_decision(
     return derived, []  # it agrees, and holds what an older program did not write yet
 
 
+@dataclass(frozen=True)
+class PromiseResult:
+    """A promise of a threshold, and what came true on test images, with the threshold held."""
+
+    system: str  # of several training seeds with the number of one
+    policy: str
+    promise: Promise  # what that policy says
+    threshold: float
+    patients: list[int]  # validation patients whose images its figures count, of each
+    outcomes: list[Outcome]  # of its figures that are defined on the test images
+
+    @property
+    def words(self) -> str:
+        """Promise and what came true, in a line."""
+        return f"{self.system}, {promise_line(self.policy, self.patients, self.outcomes)}"
+
+    @property
+    def rows(self) -> list[tuple[Promised, Outcome | None]]:
+        """Each figure that was promised, with what came true of it where it is defined."""
+        found = {outcome.figure: outcome for outcome in self.outcomes}
+        return [(part, found.get(part.figure)) for part in self.promise.parts]
+
+
+def held_promises(
+    system: str, decision: Decision, output: SystemOutput, test_set: TestSet, judged: EvaluationSet
+) -> list[PromiseResult]:
+    """Hold every promise of a decision that has a threshold against judged images."""
+    scores, results = output.scores(decision.reduction), []
+    places = _places(output, scores, test_set)
+    values, patients = scores.to_numpy(np.float64), judged.patients.astype(str)
+    images = PromisedImages(judged.y_true, values, patients, places)
+    for policy, choice in decision.thresholds.items():
+        promise, cut = read_promise(policy), choice.threshold
+        if promise is None or cut is None:
+            continue
+        outcomes = [_outcome(images, part, cut) for part in promise.parts]
+        defined = [outcome for outcome in outcomes if outcome is not None]
+        promised_on = decision.promised(policy)
+        results.append(PromiseResult(system, policy, promise, cut, promised_on, defined))
+    return results
+
+
+def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcome | None:
+    """A promised figure at a threshold, with its exact interval by patient (Korn and Graubard).
+
+    That of the positive predictive value follows from the intervals of sensitivity and specificity
+    by MOVER (Zou and Donner 2008) on the log of their likelihood ratio.
+    """
+    if part.figure == "ppv":
+        reached, spared = (
+            _rate(images, each, threshold) for each in ("sensitivity", "specificity")
+        )
+        if reached is None or spared is None:
+            return None
+        logs = np.log(np.maximum([reached, 1 - spared[[0, 2, 1]]], 1e-12))
+        reach, share = np.abs(logs[:, 1:] - logs[:, :1]), part.prevalence or 0.0
+        ends = np.array(
+            [0, -np.hypot(reach[0, 0], reach[1, 1]), np.hypot(reach[0, 1], reach[1, 0])]
+        )
+        middle = np.log(share / (1 - share)) + logs[0, 0] - logs[1, 0]
+        rate: Floats | None = 1 / (1 + np.exp(-(middle + ends)))
+    else:
+        rate = _rate(images, part.figure, threshold)
+    if rate is None:
+        return None
+    estimate, low, high = (
+        rate if part.figure != "false_marks" else MOST_MARKS * (1 - rate[[0, 2, 1]])
+    )
+    return Outcome(
+        part.figure, float(estimate), float(low), float(high), *images.size_of(part.figure)
+    )
+
+
+def _rate(images: PromisedImages, figure: str, threshold: float) -> Floats | None:
+    """A share of images with both ends of its interval; `None` where it is not defined."""
+    counts = images.good_images(figure, threshold)
+    if counts is None:
+        return None
+    good, of_patients = counts[0], counts[1].astype(np.float64)
+    return np.array([good.sum() / of_patients.sum(), *exact_share(good, of_patients)])
+
+
 def _decision_ids(predictions: Predictions, test_set: TestSet) -> dict[str, Any]:
     """What a decision is bound to: `_CHOSEN_ON`."""
     return {"inference_id": predictions.info.get("inference_id"), **test_set.ids}
@@ -392,5 +490,5 @@ def _validation_figures(
             figures[policy] = counts | {name: at[name] for name in at if name not in figures[""]}
             promise = read_promise(policy)
             for part in promise.parts if promise else ():
-                figures[policy][PATIENTS + part.figure] = images.size_of(part.figure)[1]
+                figures[policy][part.counted_as] = images.size_of(part.figure)[1]
     return figures

@@ -1,13 +1,14 @@
 """What came true of promises on test images: counted by hand, and held against simulated truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.judged_models import _outcome
 from evaluation.decisions.decision import Outcome, TuningOptions, promise_line
 from evaluation.decisions.promises import Places, Promised, PromisedImages
-from evaluation.decisions.tuning import tune
+from evaluation.decisions.tuning import _outcome, tune
 from evaluation.report.result_tables import metrics_json
 from evaluation.statistics.clustered_tests import exact_share
 
@@ -111,6 +112,18 @@ def test_a_comparison_holds_promises_by_image_as_they_were_made(predict, test_se
         "sensitivity",
     ]
     assert told["promises"][0]["confidence"] == 0.8
-    lines = decision.promises(options.rule_out, {options.rule_out: found.promises[1].outcomes})
-    assert lines == (found.promises[1].words.removeprefix("A, "),)
+    held = found.promises[1]
+    rows = [outcome._asdict() for outcome in held.outcomes]
+    came_true = {held.policy: {"threshold": held.threshold, "outcomes": rows}}
+    tested = {"chosen_on": decision.chosen_on, "promises": came_true}
+    assert decision.promises(held.policy, tested) == (held.words.removeprefix("A, "),)
+    again = replace(decision.thresholds[held.policy], threshold=held.threshold + 0.01)
+    otherwise = [
+        replace(decision, thresholds=decision.thresholds | {held.policy: again}),
+        *(replace(decision, chosen_on=decision.chosen_on | {key: "another"})
+          for key in ("inference_id", "content_id", "labels_id", "split_id")),
+    ]  # fmt: skip
+    for other in otherwise:  # of the threshold that was tested, and not of one chosen anew
+        (line,) = other.promises(held.policy, tested)
+        assert line.endswith("; not tested yet")
     assert decision.promises("max_f1") == decision.promises(never) == ()
