@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.export import export as export
     from scripts.folds import folds as folds
     from scripts.import_predictions import import_predictions as import_predictions
+    from scripts.monitor import monitor as monitor
     from scripts.overlay import overlay as overlay
     from scripts.pacs import pacs as pacs
     from scripts.plan import plan as plan
@@ -60,6 +61,7 @@ _VERBS = (
     "synth", "prepare", "check", "split", "configs", "train", "sweep", "curve",
     "import_predictions", "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan",
     "export", "show", "predict", "overlay", "pacs", "serve",
+    "monitor",
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},

@@ -31,7 +31,7 @@ _GROUPS = {
     "Data": ("synth", "prepare", "check", "split", "show"),
     "Train": ("configs", "train", "sweep"),
     "Judge": ("predict", "import_predictions", "ensemble", "tune", "compare", "overlay"),
-    "Serve": ("export", "serve", "pacs"),
+    "Serve": ("export", "serve", "pacs", "monitor"),
     "Study": ("curve", "folds", "readers", "transfer", "plan"),
 }
 VERBS = tuple(name for group in _GROUPS.values() for name in group)

@@ -98,6 +98,7 @@ def _describe(folder: Path) -> dict[str, Any]:
         "sweep": _sweep,
         "reader study": lambda place: {"kind": "reader study", "open": place / "readers.html"},
         "learning curve": _curve,
+        "monitor": lambda place: {"kind": "monitor", "open": place / "monitor.html"},
     }
     if kind := kind_of(folder):
         return readers[kind.name](folder)

@@ -77,7 +77,7 @@ MADE_BY = {
     "data set": "prepare", "pixels": "prepare", "split": "split", "audit": "check", "run": "train",
     "predictions": "predict", "decision": "tune", "export": "export", "report": "compare",
     "phantom": "synth", "table of folds": "folds", "reader study": "readers", "sweep": "sweep",
-    "learning curve": "curve",
+    "learning curve": "curve", "monitor": "monitor",
 }  # fmt: skip
 """The command that makes a folder, or a part of one."""
 _FILES_OF = {

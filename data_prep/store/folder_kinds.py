@@ -15,7 +15,7 @@ from data_prep.work.object_store import path_of
 
 KindName = Literal[
     "data set", "run", "export", "predictions", "report", "phantom", "table of folds",
-    "reader study", "sweep", "learning curve",
+    "reader study", "sweep", "learning curve", "monitor",
 ]  # fmt: skip
 REPORT_MARKER = "metrics.json"
 
@@ -48,6 +48,7 @@ _KINDS = (
     _Kind("phantom", "synth.json", ("synth.started.json",)),
     _Kind("table of folds", "folds.json"),
     _Kind("reader study", "readers.json"),
+    _Kind("monitor", "monitor.json"),
     _Kind("sweep", "sweep.json", ("sweep.started.json",)),
     _Kind("learning curve", "curve.html", ("curve.started.json",)),
 )

@@ -1,6 +1,6 @@
 """Has a system in use changed, and when? Figures of its log by patient, watched at any time.
 
-Every figure is the mean a patient of a variable in [0, 1]. Its reference is an interval from the
+Every figure is the mean per patient of a variable in [0, 1]. Its reference is an interval from the
 first weeks of the log, or from validation, at half of the figure's share of the false alarms; with
 the other half the stream is tested against that interval (`change_evidence`). The shares add up to
 `ERROR`: where nothing changes, the chance that any figure ever raises an alarm is at most that,
@@ -46,15 +46,15 @@ KINDS = {
     "sensitivity": _Kind(0.16, "Sensitivity on audited images"),
     "specificity": _Kind(0.12, "Specificity on audited images"),
     "ppv": _Kind(0.08, "PPV on audited images"),
-    "score": _Kind(0.16, "Scores"),
-    "guard": _Kind(0.08, "Guard distances"),
-    "view": _Kind(0.04, "View"),
-    "sex": _Kind(0.02, "Sex"),
-    "age_band": _Kind(0.04, "Age"),
-    "maker": _Kind(0.04, "Maker"),
-    "disagreement": _Kind(0.04, "Disagreement"),
-    "failed": _Kind(0.04, "Images without an answer"),
-    "slow": _Kind(0.02, "Seconds"),
+    "score": _Kind(0.16, "Share of scores"),
+    "guard": _Kind(0.08, "Share of guard distances"),
+    "view": _Kind(0.04, "Share of view"),
+    "sex": _Kind(0.02, "Share of sex"),
+    "age_band": _Kind(0.04, "Share of age"),
+    "maker": _Kind(0.04, "Share of maker"),
+    "disagreement": _Kind(0.04, "Disagreement of systems"),
+    "failed": _Kind(0.04, "Share of images without an answer"),
+    "slow": _Kind(0.02, "Share of answer times (s)"),
 }
 """Shares add up to 1, and are the same whether or not a log has what a kind needs."""
 _HEADERS = ("view", "sex", "age_band", "maker")
@@ -70,6 +70,7 @@ _LEVEL = 0.95  # of the interval of what a figure is now
 _RECENT = 5_000  # patients who tell it at most
 _MOSTLY = 0.5  # of a change, that a changed mix must explain to be named
 _TAIL = 0.1  # of the shares of starts, beyond either end of when a change began
+_MORE = 1.25  # times the change of all, that a group's must be to be named
 _FEWEST_OF_GROUP = 20  # patients, before and since
 
 
@@ -79,7 +80,7 @@ class _GroupChange:
 
     column: str  # view, sex, age_band or maker
     group: str
-    before: float  # mean a patient of the reference
+    before: float  # mean per patient of the reference
     since: float  # and since the likely start
     n_patients: int  # since then
 
@@ -100,7 +101,7 @@ class _Change:
 
 @dataclass(frozen=True)
 class _Estimate:
-    """A mean a patient in [0, 1] with its interval; None where there is no patient."""
+    """A mean per patient in [0, 1] with its interval; None where there is no patient."""
 
     mean: float | None
     low: float | None
@@ -455,6 +456,7 @@ class _Test(NamedTuple):
         """The groups of the largest differences, and the header whose mix explains the most."""
         changes: list[_GroupChange] = []
         mixes = {"": 0.0}
+        overall = self.units.means[row, start:].mean() - self.reference.units.means[row].mean()
         for column in (name for name in _HEADERS if name != self.block.kind):
             before = _by_group(self.reference.block, self.reference.units, row, column, 0)
             since = _by_group(self.block, self.units, row, column, start)
@@ -464,6 +466,7 @@ class _Test(NamedTuple):
             if total and mixed / total >= _MOSTLY:
                 mixes[column] = float(mixed / total)
             enough = both[(both[["n", "n_was"]] >= _FEWEST_OF_GROUP).all(axis=1)]
+            enough = enough[(enough["mean"] - enough["mean_was"]) / overall >= _MORE]
             changes += [
                 _GroupChange(column, str(group), float(was), float(now), int(n))
                 for group, was, now, n in enough[["mean_was", "mean", "n"]].itertuples()
@@ -480,7 +483,7 @@ def _estimate(values: Floats, ends: Floats) -> _Estimate:
 
 
 def _by_group(block: _Block, units: _Units, row: int, column: str, start: int) -> pd.DataFrame:
-    """Mean a patient, patients and their share by group, of the patients from `start` on."""
+    """Mean per patient, patients and their share by group, of the patients from `start` on."""
     kept = units.of_row >= start
     rows = units.rows[kept]
     groups, patients = block.frame[column].to_numpy(object)[rows], units.of_row[kept]

@@ -1,0 +1,363 @@
+"""What a monitor says: its answer in words, its page, its files, and how fast it finds a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import counted
+from data_prep.contracts.folders import provenance, write_text
+from evaluation.metrics.metric import listing, number, span_words
+from evaluation.report.page import Table
+from evaluation.report.plot import Axis, Chart, Curve, legend_sample
+from evaluation.statistics.betting import change_evidence
+from evaluation.studies.monitoring import ERROR, FEWEST, Monitoring, Watched
+from evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
+
+PROMETHEUS = "monitor.prom"
+_MIX = "Look at who is sent now, and at sensitivity and specificity in each group."
+_ADVICE = {
+    "call_rate": "Look at recent calls: patients, devices or processing may have changed. Where "
+    "labels of recent images show worse calls, choose the threshold again on them (cxr tune).",
+    "sensitivity": "Read the missed images, and choose the threshold again on recent labels "
+    "(cxr tune); until then do not rely on negative answers.",
+    "specificity": "Read the false positives, and choose the threshold again on recent labels "
+    "(cxr tune).",
+    "ppv": "Compare with call rate and specificity: the disease has become rarer or more "
+    "frequent, or the calls have changed.",
+    "score": "Look at recent images for exposure, inversion, cropping and processing; check that "
+    "the model in use is the one that was validated.",
+    "guard": "Recent images differ otherwise from those of the training: look at exposure, "
+    "inversion, cropping and the devices that send them.",
+    "view": "Check that the header tells the view rightly; look at sensitivity and specificity in "
+    "each view.",
+    "sex": _MIX,
+    "age_band": _MIX,
+    "maker": "Devices have changed: validate the system on their images.",
+    "disagreement": "Read images on which the systems disagree; see which of them has a changed "
+    "call rate.",
+    "failed": "Read the reasons in the server's own log: which device or format is refused?",
+    "slow": "Look at the load of the machine.",
+}
+_HEADERS = {"view": "view", "sex": "sex", "age_band": "age", "maker": "maker"}
+_MOST_TOLD = 3  # figures in the answer
+_CEILING = 1e6  # of evidence in a chart
+_POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
+_STREAMS, _UNCHANGED, _LONGEST = 200, 500, 4_000  # of a simulation: streams, patients before, after
+
+
+def answer(found: Monitoring) -> str:
+    """In one line whether all is quiet, or what changed."""
+    told = [
+        f"{row.title} from {number(row.was.mean)} to {number(row.now.mean)} since about "
+        f"{row.change.since}"
+        for row in found.alarms
+        if row.change is not None
+    ]
+    if len(told) > _MOST_TOLD:
+        told[_MOST_TOLD:] = [counted(len(told) - _MOST_TOLD, "further figure")]
+    if told:
+        return f"Changed: {'; '.join(told)}."
+    if tested := sum(row.share > 0 and row.n_stream > 0 for row in found.rows):
+        return f"Quiet: none of {counted(tested, 'figure')} has changed."
+    return "Nothing is tested yet: no answers after the reference, or too few in it."
+
+
+def alarm_words(row: Watched) -> list[str]:
+    """What an alarm says: what, since when, how sure, where, what to do."""
+    change = row.change
+    if change is None:
+        return []
+    was, now = row.was, row.now
+    lines = [
+        f"{number(now.mean)} now ({span_words(now.low, now.high)}), {number(was.mean)} in the "
+        f"{row.source} ({span_words(was.low, was.high)}).",
+        f"Since about {change.since}, likely between {change.since_low} and {change.since_high}; "
+        f"alarm on {change.on}.",
+        f"How sure: where nothing changes, at most 1 in {change.one_in:,.0f} monitors ever shows "
+        "as much evidence of this figure.",
+    ]
+    if change.mix:
+        lines.append(
+            f"The changed mix by {_HEADERS[change.mix]} explains {100 * change.mix_share:.0f} % "
+            "of the change (description, not tested)."
+        )
+    if change.groups:
+        told = [
+            f"{_HEADERS[group.column]} {group.group} from {number(group.before)} to "
+            f"{number(group.since)} ({counted(group.n_patients, 'patient')})"
+            for group in change.groups
+        ]
+        lines.append(f"Largest in {listing(told)} (description, not tested).")
+    return [*lines, f"What to do: {_ADVICE[row.kind]}"]
+
+
+def monitor_text(found: Monitoring, delays: Sequence[Delay] = ()) -> str:
+    """All that a terminal shows."""
+    lines = [f"{answer(found)} ({_extent(found)})"]
+    for row in found.alarms:
+        lines += [row.title, *(f"  {line}" for line in alarm_words(row))]
+    lines += [f"Note: {note}" for note in _notes(found)]
+    return "\n".join([*lines, *map(str, delays)])
+
+
+@dataclass(frozen=True)
+class Delay:
+    """How fast a change would be found."""
+
+    key: str  # of the figure
+    title: str
+    was: float  # in the reference, a patient
+    becomes: float
+    patients: float | None  # median from the change to the alarm; None: more than were simulated
+    days: float | None  # in which as many came
+
+    @property
+    def found_after(self) -> str:
+        """In words."""
+        if self.patients is None or self.days is None:
+            return f"not within {_LONGEST:,} patients in most streams"
+        return f"{self.patients:,.0f} patients, {self.days:,.0f} days"
+
+    def __str__(self) -> str:
+        return f"{self.title}, {number(self.was)} to {number(self.becomes)}: {self.found_after}"
+
+
+def simulate_delays(found: Monitoring, seed: int = 0) -> list[Delay]:
+    """How many patients a change of each watched figure takes to be found, in the median.
+
+    Patients of the reference are drawn anew with replacement, 500 unchanged ones and then changed
+    ones: so many of them, at random, count as 1 (or as 0) that the mean changes as named.
+    """
+    rng = np.random.default_rng(seed)
+    days = (pd.Timestamp(found.last_day) - pd.Timestamp(found.first_day)).days + 1
+    delays = []
+    for row in found.rows:
+        if not row.share or not row.n_stream:
+            continue
+        tested = days if row.source == "validation" else days - found.reference_days
+        was = float(row.values.mean())
+        for becomes in _changes(row, was):
+            patients = _median_delay(row, was, becomes, rng)
+            needed = None if patients is None else patients * tested / row.n_stream
+            delays.append(Delay(row.key, row.title, was, becomes, patients, needed))
+    return delays
+
+
+def _changes(row: Watched, was: float) -> Iterator[float]:
+    """What a figure may become."""
+    if row.kind in ("sensitivity", "specificity"):
+        yield max(was - 0.1, 0.0)
+    elif row.kind == "call_rate":
+        yield min(1.5 * was, (1 + was) / 2)
+    elif row.kind == "ppv":  # its odds halve with the prevalence, about
+        yield was / (2 - was)
+    elif row.kind in ("failed", "slow") or row.key.endswith("=new"):
+        yield min(was + 0.1, 1.0)
+    elif row.kind in ("score", "guard"):
+        yield was + 0.1 if was < 0.9 else was - 0.1
+        if ">q50" in row.key:  # a stuck score
+            yield 1.0
+    else:
+        yield min(2 * was, (1 + was) / 2)
+
+
+def _median_delay(
+    row: Watched, was: float, becomes: float, rng: np.random.Generator
+) -> float | None:
+    drawn = rng.choice(row.values, (_STREAMS, _UNCHANGED + _LONGEST))
+    up = becomes > was
+    part = (becomes - was) / (1 - was) if up else (was - becomes) / max(was, 1e-9)
+    changed = drawn[:, _UNCHANGED:]
+    changed[rng.random(changed.shape) < part] = float(up)
+    rings = change_evidence(drawn, row.was.low or 0.0, row.was.high or 1.0) >= 2 / row.share
+    rings = rings[~rings[:, :_UNCHANGED].any(axis=1), _UNCHANGED:]
+    first = np.where(rings.any(axis=1), rings.argmax(axis=1) + 1.0, np.inf)
+    median = float(np.median(first))
+    return median if np.isfinite(median) else None
+
+
+def write_monitor(found: Monitoring, out: Path, delays: Sequence[Delay] = ()) -> Path:
+    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``, the page; return it."""
+    rows = [_stored(row) for row in found.rows]
+    flat = [
+        {
+            "figure": row.key, "title": row.title, "alarm": int(row.change is not None),
+            "evidence": row.evidence, "bound": row.bound, "share": row.share,
+            "reference": row.source, "n_reference": row.n_reference, "n_stream": row.n_stream,
+            **{f"was_{name}": value for name, value in asdict(row.was).items()},
+            **{f"now_{name}": value for name, value in asdict(row.now).items()},
+            "since": row.change and row.change.since, "alarm_on": row.change and row.change.on,
+        }
+        for row in found.rows
+    ]  # fmt: skip
+    stored = {
+        "answer": answer(found), "alarm": bool(found.alarms), "error": ERROR,
+        "first_day": found.first_day, "last_day": found.last_day,
+        "reference_days": found.reference_days, "window_days": found.window,
+        "n_images": found.n_images, "n_patients": found.n_patients, "notes": _notes(found),
+        "figures": rows, "delays": [asdict(delay) for delay in delays],
+        "provenance": provenance(),
+    }  # fmt: skip
+    write_text(out / PROMETHEUS, _prometheus(found))
+    return write_study(out, "monitor", flat, stored, _page(found, delays))
+
+
+def _stored(row: Watched) -> dict[str, Any]:
+    stored = asdict(row)
+    del stored["values"]
+    return stored | {"bound": row.bound, "words": alarm_words(row)}
+
+
+def _prometheus(found: Monitoring) -> str:
+    """The text format of the textfile collector of node_exporter."""
+    watched = [row for row in found.rows if row.share]
+    names = {
+        row.key: row.key.replace("\\", r"\\").replace('"', r"\"").replace("\n", " ")
+        for row in watched
+    }
+    lines = []
+    for name, words, value in (
+        ("alarm", "1 where the figure has changed.", lambda row: int(row.change is not None)),
+        ("evidence", "The highest e-value so far.", lambda row: f"{row.evidence:.6g}"),
+        ("bound", "The e-value that raises an alarm.", lambda row: f"{row.bound:.6g}"),
+    ):
+        lines += [f"# HELP cxr_monitor_{name} {words}", f"# TYPE cxr_monitor_{name} gauge"]
+        lines += [f'cxr_monitor_{name}{{row="{names[row.key]}"}} {value(row)}' for row in watched]
+    last = int(pd.Timestamp(found.last_day, tz="UTC").timestamp())
+    lines += [
+        "# HELP cxr_monitor_last_day_seconds Unix time of the last day of the log.",
+        "# TYPE cxr_monitor_last_day_seconds gauge",
+        f"cxr_monitor_last_day_seconds {last}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _extent(found: Monitoring) -> str:
+    images, patients = counted(found.n_images, "image"), counted(found.n_patients, "patient")
+    return f"{images} of {patients}, {found.first_day} to {found.last_day}"
+
+
+def _notes(found: Monitoring) -> list[str]:
+    notes = list(found.notes)
+    if few := [row.title for row in found.rows if not row.share]:
+        notes.append(f"Not watched, fewer than {FEWEST} patients in the reference: {listing(few)}.")
+    return notes
+
+
+def _page(found: Monitoring, delays: Sequence[Delay]) -> str:
+    quiet = [row for row in found.rows if row.change is None and row.share]
+    sections = [Section("figures", "All figures", tables=[_figures(found)])]
+    if delays:
+        sections.append(Section("delays", "How fast a change is found", tables=[_delays(delays)]))
+    page = StudyPage(
+        title="Monitor",
+        kicker=f"Monitor · {_extent(found)}",
+        answer=answer(found),
+        scope=[
+            f"Where nothing changes, the chance that this monitor ever raises an alarm, over all "
+            f"figures and all time, is at most {100 * ERROR:g} %."
+        ],
+        notes=_notes(found),
+        sections=sections,
+    )
+    return page.render(
+        "monitor.html.jinja",
+        found=found,
+        alarms=[(row, alarm_words(row), list(_charts(row, found))) for row in found.alarms],
+        quiet=[(row, list(_charts(row, found))) for row in quiet],
+        fewest=FEWEST,
+    )
+
+
+def _figures(found: Monitoring) -> Table:
+    columns = ("Figure", "Reference", "Patients", "Now", "Patients", "Evidence", "Alarm")
+    rows = [
+        (
+            row.title,
+            f"{number(row.was.mean)} ({span_words(row.was.low, row.was.high)}), {row.source}",
+            f"{row.n_reference:,}",
+            f"{number(row.now.mean)} ({span_words(row.now.low, row.now.high)})",
+            f"{row.n_stream:,}",
+            f"over {_CEILING:,.0f}" if row.evidence > _CEILING else f"{row.evidence:,.1f}",
+            f"on {row.change.on}" if row.change else _bound_words(row),
+        )
+        for row in found.rows
+    ]
+    lead = (
+        "Means per patient. Reference: interval that the test allows for. Now: the last patients, "
+        "after an alarm those since its likely start, with a 95 % interval."
+    )
+    return Table.of("All figures", lead, columns, rows)
+
+
+def _delays(delays: Sequence[Delay]) -> Table:
+    rows = [
+        (delay.title, f"{number(delay.was)} to {number(delay.becomes)}", delay.found_after)
+        for delay in delays
+    ]
+    lead = (
+        f"Median of {_STREAMS} simulated streams that change after {_UNCHANGED} unchanged "
+        "patients, drawn from the reference; days at the rate of this log."
+    )
+    return Table.of("How fast a change is found", lead, ("Figure", "Change", "Found after"), rows)
+
+
+def _bound_words(row: Watched) -> str:
+    return f"from {row.bound:,.0f} on" if row.bound else "not watched"
+
+
+def _charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
+    """The course of a figure with its reference, and the evidence with its bound."""
+    days = pd.to_datetime([part.end for part in row.course])
+    at = (days - pd.Timestamp(found.first_day)).days.to_numpy(np.float64)
+    end = max(float(at[-1]), 1.0)
+    dates = pd.Timestamp(found.first_day) + pd.to_timedelta([0.1 * end, 0.75 * end], unit="D")
+    ticks = zip((0.1 * end, 0.75 * end), (f"{date:%d %b %Y}" for date in dates), strict=True)
+    x = Axis("Day", tuple(ticks), 0.0, end)
+    means = np.array([np.nan if part.mean is None else part.mean for part in row.course])
+    low, high = row.was.low or 0.0, 1.0 if row.was.high is None else row.was.high
+    y = _share_axis(np.nanmin([*means, low]), np.nanmax([*means, high]))
+    both = np.array([0.0, end])
+    band = both, np.full(2, low), np.full(2, high)
+    curves = (
+        Curve("reference", 1, both, np.full(2, row.was.mean), band=band),
+        Curve("mean per patient", 0, at, means),
+    )
+    key = "".join(sign if sign.isalnum() else "-" for sign in row.key)
+    told = f"{row.title}: {number(row.was.mean)} in the reference, {number(row.now.mean)} now"
+    weeks = [(np.full(2, found.reference_days - 0.5), [y.low, y.high])]
+    in_weeks = row.source == "first weeks"
+    yield ShownChart(
+        Chart(
+            key=f"course-{key}", title=row.title, x=x, y=y, curves=curves, description=told,
+            guides=tuple(weeks) if in_weeks else (),
+            guide_label="end of the reference" if in_weeks else "",
+        ),
+        [(legend_sample(f"course-{key}", 0), "mean per patient"),
+         (legend_sample(f"course-{key}", 1), "reference; band: interval that is allowed for")],
+    )  # fmt: skip
+    evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, _CEILING)
+    yield ShownChart(
+        Chart(
+            key=f"evidence-{key}", title="Evidence of a change", x=x,
+            y=Axis("e-value, log scale", _POWERS, 0.1, 2 * _CEILING, "log"),
+            curves=(Curve("evidence", 0, at, evidence),),
+            guides=((both, np.full(2, row.bound)),), guide_label=f"alarm {_bound_words(row)}",
+            description=f"Evidence of a change: at most {row.evidence:.3g}",
+        )
+    )  # fmt: skip
+
+
+def _share_axis(low: float, high: float) -> Axis:
+    """An axis around shares, with three to six ticks."""
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 5)
+    first, last = np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9)
+    ticks = np.arange(first, max(last, first + 1) + 1) * step
+    words = tuple((float(tick), f"{tick:.2f}") for tick in ticks)
+    return Axis("Mean per patient", words, float(ticks[0]), float(ticks[-1]))

@@ -1,0 +1,170 @@
+"""`cxr monitor`: has a system in use changed? Alarms that hold by patient, at any time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import folder_lock, make_folder, require_only
+from data_prep.store.answer_log import AGE_BANDS, LOG_KEY, read_audit, read_log
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from evaluation.decisions.decided_output import decide
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.test_set import SystemOutput, TestSet
+from evaluation.report.files import study_files
+from evaluation.statistics.ranking import is_positive
+from scripts import console
+from scripts.options import DataFolder, own_split
+from scripts.runner import AnyPath, Argument, Outcome, verb
+from scripts.systems import is_run
+from serving.export_spec import validation_folder
+
+
+@verb
+def monitor(
+    log: AnyPath,
+    *,
+    out: AnyPath,
+    labels: AnyPath | None = None,
+    key: AnyPath | None = None,
+    reference: AnyPath | None = None,
+    data: DataFolder | None = None,
+    target: str | None = None,
+    policy: str | None = None,
+    first: Annotated[int, Argument(least=1)] = 28,
+    window: Annotated[int, Argument(least=1)] = 28,
+    since: str | None = None,
+    simulate: bool = False,
+) -> Outcome:
+    """Has a system in use changed? Watches its log, by patient.
+
+    Where nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
+    often the same log is read: call rate, scores, guard distances, failures, the mix of views, sex,
+    age and makers and, with --labels, sensitivity, specificity and PPV. Writes monitor.html, .csv,
+    .json, and .prom for Prometheus. Exit 0: quiet; 1: something has changed.
+
+    Args:
+        log: Folder that --log of cxr serve, pacs or predict wrote; or a CSV with its columns, of
+            which time, patient and score are needed.
+        out: Folder for the page and the tables; new or a monitor's.
+        labels: CSV of audited images: image_id (as the images are called) or image (as the log
+            calls them), and label (1 or 0). Draw them without regard to the system's answer.
+        key: Key of the log, for image_id in --labels; by default that in the folder of the log.
+        reference: With --data: predictions, or a run that cxr tune has seen. Their validation
+            images become the reference of sensitivity and specificity, and the first weeks are
+            compared with them.
+        data: Data set of the reference.
+        target: Watch answers for this target alone; needed with --reference, where there are
+            several.
+        policy: Threshold of the reference, where the log names none.
+        first: The first so many days are the reference of all else.
+        window: A patient counts once in so many days. More than --first changes who counts: later
+            on only patients who have not been there for so long, which may itself raise an alarm.
+        since: Leave out what is older, as 2026-03-01: begins anew once an alarm has been dealt
+            with.
+        simulate: Say how many patients a change of each figure would take to be found.
+
+    Returns:
+        What has changed, since about when, how sure, where, and what to do.
+
+    Raises:
+        InputError: The log, the labels or the reference are damaged or do not fit each other.
+
+    Example:
+        cxr monitor out/log --out out/monitor
+
+        cxr monitor out/log --out out/monitor --labels audited.csv --reference out/chexnet
+        --data out/data --simulate
+    """
+    if (reference is None) != (data is None):
+        raise InputError("monitor: --reference and --data go together")
+    require_only(out, {*study_files("monitor"), "monitor.prom"}, "monitor")
+    from evaluation.studies.monitor_page import monitor_text, simulate_delays, write_monitor
+    from evaluation.studies.monitoring import monitor_log
+
+    answers = _chosen(read_log(log, console.say), since, target, log)
+    if labels is not None:
+        own = log / LOG_KEY
+        answers = _audited(answers, labels, key or (own if own.is_file() else None))
+    validation = None
+    if reference is not None and data is not None:
+        validation = _validation(reference, DataSet.open(data), target, policy, answers)
+    found = monitor_log(answers, validation, first=first, window=window)
+    delays = simulate_delays(found) if simulate else []
+    make_folder(out)
+    with folder_lock(out):
+        page = write_monitor(found, out, delays)
+    text = monitor_text(found, delays)
+    status = int(bool(found.alarms))
+    return Outcome(text, file=out / "monitor.json", page=page, exit_status=status)
+
+
+def _chosen(
+    answers: pd.DataFrame, since: str | None, target: str | None, log: Path
+) -> pd.DataFrame:
+    """The answers from a day on, for one target."""
+    if since is not None:
+        begin = pd.to_datetime(since, format="ISO8601", utc=True, errors="coerce")
+        if pd.isna(begin):
+            raise InputError(f"monitor --since {since}: is no day such as 2026-03-01")
+        answers = answers[answers["time"] >= begin]
+        if answers.empty:
+            raise InputError(f"monitor --since {since}: {log} holds no answer from then on")
+    targets = answers["target"].dropna().unique()
+    if target is not None and targets.size:
+        if target not in targets:
+            words = f"{log} answers for {', '.join(sorted(targets))}"
+            raise InputError(f"monitor --target {target}: {words}; choose one of them")
+        answers = answers[answers["target"] == target]
+    return answers
+
+
+def _audited(answers: pd.DataFrame, labels: Path, key: Path | None) -> pd.DataFrame:
+    """The log with the labels of the images that were audited."""
+    audit = read_audit(labels, key)
+    joined = answers.merge(audit, on="image", how="left")
+    if joined["label"].isna().all():
+        raise InputError(
+            f"{labels}: none of its images is in the log; name images as the log does (image), or "
+            "as their files are called (image_id), with the --key of this log"
+        )
+    return joined
+
+
+def _validation(
+    folder: Path, dataset: DataSet, name: str | None, policy: str | None, answers: pd.DataFrame
+) -> pd.DataFrame:
+    """Validation images as the log would have them, with their labels."""
+    target = dataset.target(name)
+    if (others := answers["target"].nunique()) > 1:
+        raise InputError(f"monitor: the log answers for {others} targets; choose one by --target")
+    test_set = TestSet(dataset, target, own_split(None, [folder], dataset))
+    predictions = Predictions.open(validation_folder(folder) if is_run(folder) else folder)
+    systems = sorted(answers["system"].unique())
+    if systems[1:] and predictions.name not in systems:
+        words = f"is of '{predictions.name}', but the log holds {', '.join(systems)}"
+        raise InputError(f"{folder}: {words}; give the reference of one of them")
+    stored = predictions.decision(target.name)
+    if stored is None:
+        raise InputError(f"{folder}: has no threshold for '{target.name}'; run cxr tune first")
+    decision = Decision.from_dict(stored)
+    ids = test_set.image_ids("val").intersection(predictions.images_run)
+    output = SystemOutput(predictions, target, ids)
+    decided = decide(predictions.name, output, decision, decision.policy(policy, folder)).decisions
+    of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
+    if len(used := of_system["threshold"].dropna()):  # what the log decides by
+        decided["decision"] = is_positive(decided["score"], used.iloc[0])
+    images = test_set.images.set_index("image_id").reindex(ids)
+    facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
+    years = pd.to_numeric(facts["age_years"])
+    bands = pd.cut(years, [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS])
+    return pd.DataFrame({
+        "system": predictions.name, "patient": test_set.patients(ids), "image": ids,
+        "score": decided["score"], "decision": decided["decision"],
+        "label": test_set.labels.reindex(ids),
+        "view": facts["view"], "sex": facts["sex"], "age_band": bands.astype(object),
+    })  # fmt: skip
