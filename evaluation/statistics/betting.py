@@ -40,7 +40,7 @@ _ODDS = np.array([1.2, 1.5, 2.0, 3.5, 8.0])
 _EARLY = 100  # values: a start among the first ones weighs about alike
 _BLOCK = 128  # values at once: their products stay within what a float holds
 _AT_ONCE = 1 << 14  # values whose wealth is in memory
-_RICHEST = 1e100  # where wealth is cut: it stays a supermartingale
+_RICHEST = 1e12  # where wealth is cut: it stays a supermartingale
 
 
 def log_wealth(
@@ -226,7 +226,7 @@ def change_evidence(values: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.Arra
         upper: Its upper end, as `lower`.
 
     Returns:
-        The wealth after each value, shape ``(R, n)``.
+        The wealth after each value, shape ``(R, n)``, cut at 1e12.
 
     Source:
         A mixture over starts as of Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS 2:2, with
@@ -248,7 +248,7 @@ def change_evidence(values: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.Arra
             new = -np.diff(later[begin : begin + factors.shape[2] + 1]) * factors
             grown, wealth = _grown(wealth, factors, new)
             evidence[:, part] += grown.mean(axis=1) / 2
-    return evidence
+    return np.minimum(evidence, _RICHEST)
 
 
 def _grown(wealth: Floats, factors: Floats, new: Floats) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import counted
 from data_prep.contracts.folders import provenance, write_text
-from evaluation.metrics.metric import listing, number, span_words
+from evaluation.metrics.metric import inside_sentence, listing, number, span_words
 from evaluation.report.page import Table
 from evaluation.report.plot import Axis, Chart, Curve, legend_sample
 from evaluation.statistics.betting import change_evidence
@@ -45,6 +45,11 @@ _ADVICE = {
     "slow": "Look at the load of the machine.",
 }
 _HEADERS = {"view": "view", "sex": "sex", "age_band": "age", "maker": "maker"}
+_IN_CSV = [
+    "key", "title", "alarm", "evidence", "bound", "share", "source", "n_reference", "was_mean",
+    "was_low", "was_high", "n_stream", "now_mean", "now_low", "now_high", "change_since",
+    "change_since_low", "change_since_high", "change_on",
+]  # fmt: skip
 _MOST_TOLD = 3  # figures in the answer
 _CEILING = 1e6  # of evidence in a chart
 _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
@@ -54,8 +59,8 @@ _STREAMS, _UNCHANGED, _LONGEST = 200, 500, 4_000  # of a simulation: streams, pa
 def answer(found: Monitoring) -> str:
     """In one line whether all is quiet, or what changed."""
     told = [
-        f"{row.title} from {number(row.was.mean)} to {number(row.now.mean)} since about "
-        f"{row.change.since}"
+        f"{inside_sentence(row.title)} from {number(row.was.mean)} to {number(row.now.mean)} "
+        f"since about {row.change.since}"
         for row in found.alarms
         if row.change is not None
     ]
@@ -185,17 +190,7 @@ def _median_delay(
 def write_monitor(found: Monitoring, out: Path, delays: Sequence[Delay] = ()) -> Path:
     """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``, the page; return it."""
     rows = [_stored(row) for row in found.rows]
-    flat = [
-        {
-            "figure": row.key, "title": row.title, "alarm": int(row.change is not None),
-            "evidence": row.evidence, "bound": row.bound, "share": row.share,
-            "reference": row.source, "n_reference": row.n_reference, "n_stream": row.n_stream,
-            **{f"was_{name}": value for name, value in asdict(row.was).items()},
-            **{f"now_{name}": value for name, value in asdict(row.now).items()},
-            "since": row.change and row.change.since, "alarm_on": row.change and row.change.on,
-        }
-        for row in found.rows
-    ]  # fmt: skip
+    table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
     stored = {
         "answer": answer(found), "alarm": bool(found.alarms), "error": ERROR,
         "first_day": found.first_day, "last_day": found.last_day,
@@ -205,13 +200,13 @@ def write_monitor(found: Monitoring, out: Path, delays: Sequence[Delay] = ()) ->
         "provenance": provenance(),
     }  # fmt: skip
     write_text(out / PROMETHEUS, _prometheus(found))
-    return write_study(out, "monitor", flat, stored, _page(found, delays))
+    return write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, _page(found, delays))
 
 
 def _stored(row: Watched) -> dict[str, Any]:
     stored = asdict(row)
     del stored["values"]
-    return stored | {"bound": row.bound, "words": alarm_words(row)}
+    return stored | {"bound": row.bound, "alarm": row.change is not None, "words": alarm_words(row)}
 
 
 def _prometheus(found: Monitoring) -> str:
@@ -245,7 +240,7 @@ def _extent(found: Monitoring) -> str:
 
 def _notes(found: Monitoring) -> list[str]:
     notes = list(found.notes)
-    if few := [row.title for row in found.rows if not row.share]:
+    if few := [inside_sentence(row.title) for row in found.rows if not row.share]:
         notes.append(f"Not watched, fewer than {FEWEST} patients in the reference: {listing(few)}.")
     return notes
 

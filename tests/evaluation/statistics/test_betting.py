@@ -171,5 +171,5 @@ def test_a_change_is_dated_and_endless_evidence_stays_a_number():
     values = np.concatenate([np.tile([1, 0, 0, 0, 0, 0], 500), np.ones(3000)])
     wealth = change_evidence(values, 0.1, 0.2)
     assert wealth[0, 2999] < 1 < 1e5 < wealth[0, 3019]
-    assert np.isfinite(wealth).all()
+    assert wealth.max() == 1e12
     assert start_shares(values[:3040], 0.1, 0.2).argmax() == 3000

@@ -176,8 +176,22 @@ def test_the_mix_that_explains_a_change_is_named():
     row = row_of(monitor_log(log), "call_rate")
     assert row.change.mix == "view"
     assert row.change.mix_share == pytest.approx(1, abs=0.2)
-    assert [group.column for group in row.change.groups] == ["sex", "sex"]
+    assert row.change.groups == ()  # both sexes, and either view alone, have it alike
     assert row_of(monitor_log(log), "view=AP").change.mix == ""
+
+
+def test_the_group_with_the_largest_change_is_named():
+    rng = np.random.default_rng(7)
+    day = np.arange(6000) / 20
+    maker, called = rng.choice(["A", "B"], 6000), rng.random(6000)
+    broken = (day >= 150) & (maker == "B")
+    log = make_log(day, maker=maker, decision=called < np.where(broken, 0.7, 0.2))
+    (row,) = monitor_log(log).alarms
+    (group,) = row.change.groups
+    assert (group.column, group.group, row.change.mix) == ("maker", "B", "")
+    assert (group.before, group.since) == pytest.approx((0.2, 0.7), abs=0.06)
+    since = (day >= (pd.Timestamp(row.change.since, tz="UTC") - START).days) & (maker == "B")
+    assert group.n_patients == pytest.approx(since.sum(), abs=20)
 
 
 def test_systems_that_part_are_found_and_a_new_threshold_is_told():

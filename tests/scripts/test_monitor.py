@@ -1,0 +1,172 @@
+"""`cxr monitor` from the outside: its answer, exit status, page, tables and refusals."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.store.answer_log import AnswerLog
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from scripts.monitor import monitor
+from scripts.show import show
+from scripts.tune import tune
+from tests.scripts.small_sets import cxr, refusal, table_set, write_predictions
+
+
+def write_log(path, n=2000, *, steps=False, **columns):
+    """Twenty patients a day, called one time in five; from day 60 on every second time."""
+    rng = np.random.default_rng(0)
+    late = steps & (np.arange(n) >= 1200)
+    called = rng.random(n) < np.where(late, 0.5, 0.2)
+    time = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(n) * 72, unit="min")
+    log = pd.DataFrame({
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ"), "patient": np.arange(n),
+        "image": [f"i{number}" for number in range(n)], "score": rng.random(n).round(3),
+        "decision": np.where(called, "positive", "negative"), "view": rng.choice(["PA", "AP"], n),
+        **columns,
+    })  # fmt: skip
+    log.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def quiet(tmp_path):
+    return write_log(tmp_path / "quiet.csv")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """A data set of 200 validation images, half positive, and predictions that tune has seen."""
+    folder = tmp_path_factory.mktemp("reference")
+    ids = [f"v{number:03d}" for number in range(200)]
+    states = ["present", "absent"] * 100
+    data = table_set(folder, ids, {"opacity": states}, split=["val"] * 200, view=["PA"] * 200,
+                     age_years=[50] * 200)  # fmt: skip
+    scores = np.where(np.arange(200) % 2 == 0, 0.9, 0.1)
+    table = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": scores})
+    predictions = write_predictions(folder / "scores", data, ids, scores=table)
+    tune(predictions, data=data)
+    return predictions, data
+
+
+def test_quiet_is_said_in_one_line_with_exit_status_0(quiet, tmp_path, capsys):
+    assert cxr("monitor", quiet, "--out", tmp_path / "out") == 0
+    line = "Quiet: none of 7 figures has changed."
+    assert capsys.readouterr().err.startswith(f"{line} (2,000 images of 2,000 patients, 2026-01-01")
+    page = (tmp_path / "out/monitor.html").read_text()
+    assert re.search(r"<h1[^>]*>(.*)</h1>", page)[1] == line
+    assert page.count("<figure") == 14
+    assert show(tmp_path / "out").payload["open"] == tmp_path / "out/monitor.html"
+
+
+def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_path, capsys):
+    log, out = write_log(tmp_path / "log.csv", steps=True), tmp_path / "out"
+    assert cxr("monitor", log, "--out", out) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Changed: call rate from 0.")
+    for words in ("Since about 2026-0", "How sure: ", "What to do: Look at recent calls"):
+        assert words in said
+        assert words in (out / "monitor.html").read_text()
+    stored = json.loads((out / "monitor.json").read_text())
+    assert stored["alarm"] is True
+    assert "values" not in stored["figures"][0]
+    table = pd.read_csv(out / "monitor.csv")
+    assert table.loc[table["alarm"], "key"].tolist() == ["call_rate"]
+    assert table["change_since"].iloc[0] == stored["figures"][0]["change"]["since"]
+    lines = (out / "monitor.prom").read_text().splitlines()
+    metric = re.compile(r'cxr_monitor_\w+(\{row="[^"\\]+"\})? -?[0-9.e+]+')
+    assert all(metric.fullmatch(line) for line in lines if not line.startswith("# "))
+    assert lines[2] == 'cxr_monitor_alarm{row="call_rate"} 1'
+    assert lines[3] == 'cxr_monitor_alarm{row="score>q10"} 0'
+    assert cxr("monitor", log, "--out", out, "--since", "2026-03-03") == 0  # the same folder again
+
+
+def test_what_the_log_writes_is_watched_and_audited_with_its_key(tmp_path):
+    log = AnswerLog(tmp_path / "log", print)
+    for number in range(3):
+        answer = {"system": "A", "status": "ok", "score": 0.5, "decision": True}
+        log.add(f"1.2.{number}", f"P{number}", {}, [answer], seconds=0.1)
+    log.close()
+    labels = tmp_path / "audited.csv"
+    pd.DataFrame({"image_id": ["1.2.0", "1.2.2"], "label": [1, 0]}).to_csv(labels, index=False)
+    found = monitor(tmp_path / "log", out=tmp_path / "out", labels=labels)
+    assert found.text.startswith("Nothing is tested yet")
+    counts = {row["key"]: row["n_reference"] for row in found.to_dict()["figures"]}
+    assert (counts["call_rate"], counts["sensitivity"], counts["ppv"]) == (3, 1, 2)
+
+
+def test_validation_is_the_reference_of_audited_images(reference, tmp_path):
+    predictions, data = reference
+    truth = np.tile([1, 1, 0, 0], 500)
+    calls = np.where(np.tile([1, 0, 0, 0], 500) == 1, "positive", "negative")
+    log = write_log(tmp_path / "log.csv", decision=calls, threshold=0.95)
+    labels = tmp_path / "audited.csv"
+    pd.DataFrame({"image": [f"i{n}" for n in range(2000)], "label": truth}).to_csv(
+        labels, index=False
+    )
+    given = {"labels": labels, "reference": predictions, "data": data}
+    rows = {
+        row["key"]: row for row in monitor(log, out=tmp_path / "out", **given).to_dict()["figures"]
+    }
+    # The log decides by 0.95, where validation calls nothing.
+    assert rows["sensitivity"]["was"]["mean"] == 0
+    assert (rows["sensitivity"]["source"], rows["ppv"]["source"]) == ("validation", "first weeks")
+    assert rows["sensitivity"]["n_reference"] == 100
+    undecided = write_log(tmp_path / "own.csv", decision=calls)
+    found = monitor(undecided, out=tmp_path / "out", **given)
+    assert found.exit_status == 1
+    assert found.to_dict()["figures"][0]["key"] == "sensitivity"
+    assert "Share of view AP: " in found.text  # validation has PA alone
+
+
+def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path):
+    found = monitor(quiet, out=tmp_path / "out", simulate=True)
+    delays = {(row["key"], row["becomes"]): row for row in found.to_dict()["delays"]}
+    stuck = delays["score>q50", 1.0]
+    assert stuck["patients"] < 60
+    assert stuck["days"] == pytest.approx(stuck["patients"] / 20, rel=0.02)
+    call_rate = next(row for row in delays.values() if row["key"] == "call_rate")
+    assert call_rate["becomes"] == pytest.approx(1.5 * call_rate["was"])
+    assert call_rate["patients"] is None or call_rate["patients"] > 200
+    assert "How fast a change is found" in found.page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--since", "spring"], "is no day such as 2026-03-01"),
+        (["--since", "2030-01-01"], "holds no answer from then on"),
+        (["--reference", "run"], "--reference and --data go together"),
+        (["--target", "edema"], "answers for opacity; choose one of them"),
+        (["--first", "0"], "--first"),
+        (["--labels", "audited.csv"], "none of its images is in the log"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(options, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"image": ["x"], "label": [1]}).to_csv("audited.csv", index=False)
+    log = write_log(tmp_path / "log.csv", 50, target="opacity")
+    assert said in refusal(capsys, "monitor", log, "--out", "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_do_not_fit_are_refused(reference, quiet, tmp_path, capsys):
+    predictions, data = reference
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").touch()
+    assert "which no monitor has" in refusal(capsys, "monitor", quiet, "--out", tmp_path / "mine")
+    untuned = write_predictions(
+        tmp_path / "untuned", data, DataSet.open(data).images["image_id"],
+        scores=Predictions.open(predictions).scores,
+    )  # fmt: skip
+    words = ["--out", tmp_path / "out", "--data", data, "--reference"]
+    assert "run cxr tune first" in refusal(capsys, "monitor", quiet, *words, untuned)
+    two = write_log(tmp_path / "two.csv", 50, system=["A", "B"] * 25)
+    said = refusal(capsys, "monitor", two, *words, predictions)
+    assert "is of 'Reader', but the log holds A, B" in said
+    several = write_log(tmp_path / "several.csv", 50, target=["opacity", "mass"] * 25)
+    said = refusal(capsys, "monitor", several, *words, predictions)
+    assert "choose one by --target" in said
