@@ -12,11 +12,12 @@ from data_prep.contracts.folders import folder_lock, make_folder, require_only
 from data_prep.store.answer_log import AGE_BANDS, LOG_KEY, read_audit, read_log
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.decisions.decided_output import decide
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.report.files import study_files
 from evaluation.statistics.ranking import is_positive
+from evaluation.studies.monitor_page import write_monitor
+from evaluation.studies.monitoring import monitor_log
 from scripts import console
 from scripts.options import DataFolder, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
@@ -83,9 +84,6 @@ def monitor(
     if (reference is None) != (data is None):
         raise InputError("monitor: --reference and --data go together")
     require_only(out, {*study_files("monitor"), "monitor.prom"}, "monitor")
-    from evaluation.studies.monitor_page import monitor_text, simulate_delays, write_monitor
-    from evaluation.studies.monitoring import monitor_log
-
     answers = _chosen(read_log(log, console.say), since, target, log)
     if labels is not None:
         own = log / LOG_KEY
@@ -94,11 +92,9 @@ def monitor(
     if reference is not None and data is not None:
         validation = _validation(reference, DataSet.open(data), target, policy, answers)
     found = monitor_log(answers, validation, first=first, window=window)
-    delays = simulate_delays(found) if simulate else []
     make_folder(out)
     with folder_lock(out):
-        page = write_monitor(found, out, delays)
-    text = monitor_text(found, delays)
+        text, page = write_monitor(found, out, simulate=simulate)
     status = int(bool(found.alarms))
     return Outcome(text, file=out / "monitor.json", page=page, exit_status=status)
 
@@ -153,18 +149,20 @@ def _validation(
         raise InputError(f"{folder}: has no threshold for '{target.name}'; run cxr tune first")
     decision = Decision.from_dict(stored)
     ids = test_set.image_ids("val").intersection(predictions.images_run)
-    output = SystemOutput(predictions, target, ids)
-    decided = decide(predictions.name, output, decision, decision.policy(policy, folder)).decisions
+    scores = SystemOutput(predictions, target, ids).scores(decision.reduction)
     of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
-    if len(used := of_system["threshold"].dropna()):  # what the log decides by
-        decided["decision"] = is_positive(decided["score"], used.iloc[0])
+    used = of_system["threshold"].dropna()  # what the log decides by
+    chosen = decision.thresholds[decision.policy(policy, folder)].threshold
+    threshold = chosen if used.empty else float(used.iloc[0])
+    if threshold is None:
+        raise InputError(f"{folder}: has no threshold for its policy; choose another --policy")
     images = test_set.images.set_index("image_id").reindex(ids)
     facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
     years = pd.to_numeric(facts["age_years"])
     bands = pd.cut(years, [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS])
     return pd.DataFrame({
         "system": predictions.name, "patient": test_set.patients(ids), "image": ids,
-        "score": decided["score"], "decision": decided["decision"],
+        "score": scores, "decision": is_positive(scores, threshold),
         "label": test_set.labels.reindex(ids),
         "view": facts["view"], "sex": facts["sex"], "age_band": bands.astype(object),
     })  # fmt: skip

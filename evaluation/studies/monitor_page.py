@@ -56,7 +56,7 @@ _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
 _STREAMS, _UNCHANGED, _LONGEST = 200, 500, 4_000  # of a simulation: streams, patients before, after
 
 
-def answer(found: Monitoring) -> str:
+def _answer(found: Monitoring) -> str:
     """In one line whether all is quiet, or what changed."""
     told = [
         f"{inside_sentence(row.title)} from {number(row.was.mean)} to {number(row.now.mean)} "
@@ -73,7 +73,7 @@ def answer(found: Monitoring) -> str:
     return "Nothing is tested yet: no answers after the reference, or too few in it."
 
 
-def alarm_words(row: Watched) -> list[str]:
+def _alarm_words(row: Watched) -> list[str]:
     """What an alarm says: what, since when, how sure, where, what to do."""
     change = row.change
     if change is None:
@@ -102,17 +102,17 @@ def alarm_words(row: Watched) -> list[str]:
     return [*lines, f"What to do: {_ADVICE[row.kind]}"]
 
 
-def monitor_text(found: Monitoring, delays: Sequence[Delay] = ()) -> str:
+def _text(found: Monitoring, delays: Sequence[_Delay] = ()) -> str:
     """All that a terminal shows."""
-    lines = [f"{answer(found)} ({_extent(found)})"]
+    lines = [f"{_answer(found)} ({_extent(found)})"]
     for row in found.alarms:
-        lines += [row.title, *(f"  {line}" for line in alarm_words(row))]
+        lines += [row.title, *(f"  {line}" for line in _alarm_words(row))]
     lines += [f"Note: {note}" for note in _notes(found)]
     return "\n".join([*lines, *map(str, delays)])
 
 
 @dataclass(frozen=True)
-class Delay:
+class _Delay:
     """How fast a change would be found."""
 
     key: str  # of the figure
@@ -133,7 +133,7 @@ class Delay:
         return f"{self.title}, {number(self.was)} to {number(self.becomes)}: {self.found_after}"
 
 
-def simulate_delays(found: Monitoring, seed: int = 0) -> list[Delay]:
+def _simulated(found: Monitoring, seed: int = 0) -> list[_Delay]:
     """How many patients a change of each watched figure takes to be found, in the median.
 
     Patients of the reference are drawn anew with replacement, 500 unchanged ones and then changed
@@ -150,7 +150,7 @@ def simulate_delays(found: Monitoring, seed: int = 0) -> list[Delay]:
         for becomes in _changes(row, was):
             patients = _median_delay(row, was, becomes, rng)
             needed = None if patients is None else patients * tested / row.n_stream
-            delays.append(Delay(row.key, row.title, was, becomes, patients, needed))
+            delays.append(_Delay(row.key, row.title, was, becomes, patients, needed))
     return delays
 
 
@@ -187,12 +187,22 @@ def _median_delay(
     return median if np.isfinite(median) else None
 
 
-def write_monitor(found: Monitoring, out: Path, delays: Sequence[Delay] = ()) -> Path:
-    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``, the page; return it."""
+def write_monitor(found: Monitoring, out: Path, *, simulate: bool = False) -> tuple[str, Path]:
+    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
+
+    Args:
+        found: What the monitor found.
+        out: The folder.
+        simulate: Say how fast a change of each figure would be found.
+
+    Returns:
+        What a terminal shows, and the page.
+    """
+    delays = _simulated(found) if simulate else []
     rows = [_stored(row) for row in found.rows]
     table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
     stored = {
-        "answer": answer(found), "alarm": bool(found.alarms), "error": ERROR,
+        "answer": _answer(found), "alarm": bool(found.alarms), "error": ERROR,
         "first_day": found.first_day, "last_day": found.last_day,
         "reference_days": found.reference_days, "window_days": found.window,
         "n_images": found.n_images, "n_patients": found.n_patients, "notes": _notes(found),
@@ -200,13 +210,19 @@ def write_monitor(found: Monitoring, out: Path, delays: Sequence[Delay] = ()) ->
         "provenance": provenance(),
     }  # fmt: skip
     write_text(out / PROMETHEUS, _prometheus(found))
-    return write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, _page(found, delays))
+    page = _page(found, delays)
+    path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
+    return _text(found, delays), path
 
 
 def _stored(row: Watched) -> dict[str, Any]:
     stored = asdict(row)
     del stored["values"]
-    return stored | {"bound": row.bound, "alarm": row.change is not None, "words": alarm_words(row)}
+    return stored | {
+        "bound": row.bound,
+        "alarm": row.change is not None,
+        "words": _alarm_words(row),
+    }
 
 
 def _prometheus(found: Monitoring) -> str:
@@ -245,7 +261,7 @@ def _notes(found: Monitoring) -> list[str]:
     return notes
 
 
-def _page(found: Monitoring, delays: Sequence[Delay]) -> str:
+def _page(found: Monitoring, delays: Sequence[_Delay]) -> str:
     quiet = [row for row in found.rows if row.change is None and row.share]
     sections = [Section("figures", "All figures", tables=[_figures(found)])]
     if delays:
@@ -253,7 +269,7 @@ def _page(found: Monitoring, delays: Sequence[Delay]) -> str:
     page = StudyPage(
         title="Monitor",
         kicker=f"Monitor · {_extent(found)}",
-        answer=answer(found),
+        answer=_answer(found),
         scope=[
             f"Where nothing changes, the chance that this monitor ever raises an alarm, over all "
             f"figures and all time, is at most {100 * ERROR:g} %."
@@ -264,7 +280,7 @@ def _page(found: Monitoring, delays: Sequence[Delay]) -> str:
     return page.render(
         "monitor.html.jinja",
         found=found,
-        alarms=[(row, alarm_words(row), list(_charts(row, found))) for row in found.alarms],
+        alarms=[(row, _alarm_words(row), list(_charts(row, found))) for row in found.alarms],
         quiet=[(row, list(_charts(row, found))) for row in quiet],
         fewest=FEWEST,
     )
@@ -291,7 +307,7 @@ def _figures(found: Monitoring) -> Table:
     return Table.of("All figures", lead, columns, rows)
 
 
-def _delays(delays: Sequence[Delay]) -> Table:
+def _delays(delays: Sequence[_Delay]) -> Table:
     rows = [
         (delay.title, f"{number(delay.was)} to {number(delay.becomes)}", delay.found_after)
         for delay in delays
