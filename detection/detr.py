@@ -183,9 +183,8 @@ def _share_layers(network: nn.Module) -> None:
     every = network.named_parameters(remove_duplicate=False)
     second = {name: once[weight] for name, weight in every if once[weight] != name}
     for name, first in second.items():
-        parent, _, layer = name.rpartition(".")[0].rpartition(".")
         shared = network.get_submodule(first.rpartition(".")[0])
-        setattr(network.get_submodule(parent), layer, shared)
+        network.set_submodule(name.rpartition(".")[0], shared)
 
     def leave_out(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
         for name in second:
