@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from classification.receptive_field import Grid, trace_grid
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, first_line
 from networks.inference import measure_layers
 from networks.published import build_network, features_of, find_network, timm_stages
-from networks.registry import NETWORKS, Family
+from networks.registry import NETWORKS
 
 # Where the head of a network of timm's begins: the first of these.
 _HEADS = (
@@ -46,8 +45,9 @@ class _PooledNorm(nn.Module):
         return (maps - middle) * spread * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def _build_layers(name: str, family: Family) -> nn.Module:
+def _build_layers(name: str) -> nn.Module:
     """The layers of a network of the registry below its pooling, random."""
+    family = NETWORKS[name].family
     if family == "small_cnn":
         return _small_cnn()
     if family == "vgg":
@@ -64,19 +64,16 @@ def _build_layers(name: str, family: Family) -> nn.Module:
 
 def _small_cnn() -> nn.Module:
     """Five blocks of convolution, rectifier, dropout, batch norm and pooling."""
-    blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    before = 3
-    for width, dropout in ((32, 0.0), (64, 0.1), (64, 0.0), (128, 0.2), (256, 0.2)):
-        parts: dict[str, nn.Module] = {
-            "conv": nn.Conv2d(before, width, 3, padding=1),
-            "relu": nn.ReLU(inplace=True),
-            "dropout": nn.Dropout(dropout),
-            "norm": nn.BatchNorm2d(width),
-            "pool": nn.MaxPool2d(2),
-        }
-        blocks[f"block{len(blocks) + 1}"] = nn.Sequential(OrderedDict(parts))
-        before = width
-    return nn.Sequential(blocks)
+    widths, blocks = (3, 32, 64, 64, 128, 256), nn.Sequential()
+    for number, dropout in enumerate((0.0, 0.1, 0.0, 0.2, 0.2)):
+        block = nn.Sequential()
+        block.add_module("conv", nn.Conv2d(widths[number], widths[number + 1], 3, padding=1))
+        block.add_module("relu", nn.ReLU(inplace=True))
+        block.add_module("dropout", nn.Dropout(dropout))
+        block.add_module("norm", nn.BatchNorm2d(widths[number + 1]))
+        block.add_module("pool", nn.MaxPool2d(2))
+        blocks.add_module(f"block{number + 1}", block)
+    return blocks
 
 
 def _vgg(name: str) -> nn.Module:
@@ -112,12 +109,11 @@ class TimmTrunk(nn.Module):
 
     Where the head is a norm behind the pooling, its published weights are kept. Where it reads a
     class token, the map is that token in a single cell.
-
-    Attributes:
-        sized: What timm is told of the size of images, where it builds the network for one size.
-        reads_token: Whether the head reads a class token.
-        stride: Input px from one cell to the next, as timm says.
     """
+
+    sized: dict[str, int]  # what timm is told of the images, where it builds for one size
+    reads_token: bool  # whether the head reads a class token
+    stride: int  # input px from one cell to the next, as timm says
 
     def __init__(self, name: str, image_size: int) -> None:
         super().__init__()
@@ -136,7 +132,7 @@ class TimmTrunk(nn.Module):
         for child in names[min(names.index(head) for head in _HEADS if head in names) :]:
             setattr(network, child, nn.Identity())
         self.network = network
-        self.stride: int = network.feature_info[-1]["reduction"]
+        self.stride = network.feature_info[-1]["reduction"]
         self._side = image_size // self.stride
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -165,12 +161,6 @@ class TimmTrunk(nn.Module):
         return fitted
 
     @property
-    def last_block(self) -> nn.Module:
-        """The last block of a transformer, which still looks from place to place."""
-        block: nn.Module = self.network.blocks[-1]
-        return block
-
-    @property
     def stages(self) -> list[list[nn.Module]]:
         """Layers in stages, each of which ends where the next maps are smaller."""
         *stages, last = timm_stages(self.network)
@@ -197,7 +187,7 @@ def build_trunk(name: str, last_stride: int | None, image_size: int = _PROBE) ->
     if network.family == "timm":
         trunk = _timm_trunk(name, image_size)
     else:
-        layers = _build_layers(name, network.family)
+        layers = _build_layers(name)
         if last_stride == 16 and network.strides == (16, 32):
             _leave_out_last_halving(layers)
         grid, channels = trace_grid(layers, image_size)
@@ -221,9 +211,8 @@ def _timm_trunk(name: str, image_size: int) -> Trunk:
     except InputError as error:
         raise InputError(f"{name}: {error}; choose another network") from None
     except Exception as error:  # noqa: BLE001  what they cannot read is an error of any kind
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{name}: cannot read images of {image_size} px ({reason}); choose another "
+            f"{name}: cannot read images of {image_size} px ({first_line(error)}); choose another "
             "data.image_size, or another network"
         ) from None
     if grid.stride < layers.stride:
@@ -245,7 +234,7 @@ def trunk_stages(name: str) -> list[list[str]]:
     A child without weights belongs to the stage before.
     """
     with torch.device("meta"):
-        layers = _build_layers(name, NETWORKS[name].family)
+        layers = _build_layers(name)
     stages: list[list[str]] = []
     last = 0
     for child, stride, _ in measure_layers(layers, _PROBE):

@@ -107,7 +107,8 @@ def _layer_cam(model: ImageClassifier, images: Tensor) -> _Saliency:
 def _token_grad_cam(model: ImageClassifier, images: Tensor) -> _Saliency:
     """Grad-CAM of the tokens that the last block reads: channels weighed by their mean gradient."""
     trunk = cast("TimmTrunk", model.trunk)
-    logits, tokens, gradients = _gradients_at(model, images, trunk.last_block)
+    last_block = cast("Any", trunk.network).blocks[-1]  # it still looks from place to place
+    logits, tokens, gradients = _gradients_at(model, images, last_block)
     features = trunk.as_maps(tokens).float()
     means = [trunk.as_maps(gradient).float().mean(dim=(2, 3)) for gradient in gradients]
     with torch.autocast(features.device.type, enabled=False):

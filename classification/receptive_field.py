@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -100,16 +101,10 @@ def _slide(name: str, grid: Grid, args: tuple[Any, ...], kwargs: dict[str, Any])
         return grid
     given = {**dict(zip(_SLIDING[name], args[1:], strict=False)), **kwargs}
     is_conv = name == "conv2d"
-    kernel = given["weight"].shape[2] if is_conv else _first(given["kernel_size"])
-    stride = _first(given.get("stride") or (1 if is_conv else kernel))
-    dilation, padding = _first(given.get("dilation", 1)), given.get("padding", 0)
+    kernel = given["weight"].shape[2] if is_conv else to_2tuple(given["kernel_size"])[0]
+    stride = to_2tuple(given.get("stride") or (1 if is_conv else kernel))[0]
+    dilation, padding = to_2tuple(given.get("dilation", 1))[0], given.get("padding", 0)
     if isinstance(padding, str):
         padding = dilation * (kernel - 1) // 2 if padding == "same" else 0
-    moved = (dilation * (kernel - 1) / 2 - _first(padding)) * grid.stride
+    moved = (dilation * (kernel - 1) / 2 - to_2tuple(padding)[0]) * grid.stride
     return Grid(grid.stride * stride, grid.centre + moved)
-
-
-def _first(value: Any) -> int:
-    """Of a pair the figure for the rows."""
-    figure: int = value if isinstance(value, int) else value[0]
-    return figure

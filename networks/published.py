@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, first_line
 from networks.checkpoints import (
     STEP_COUNTER,
     Checkpoint,
@@ -70,15 +70,11 @@ def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
     return {body_key(key): tuple(value.shape) for key, value in features.named_parameters()}
 
 
-def guess_architecture(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str | None:
+def _guess_architecture(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str | None:
     """The published network of the registry that has a checkpoint's features; None: not known.
 
     Tensor by tensor, but for statistics of norms, which frozen or other norms lack, and for a first
     layer that reads one grey channel.
-
-    Example:
-        >>> guess_architecture({"alpha": (3, 2)}) is None
-        True
     """
     given = {body_key(key): shape for key, shape in _learned(shapes).items()}
     for name in names:
@@ -153,7 +149,7 @@ def _difference(
         if len(found) > len(wanted):
             return "was made with batch norm; set model.norm to frozen or batch, not group"
         return "has no batch statistics: it was made with group norm; set model.norm to group"
-    of, known = checkpoint.network or guess_architecture(checkpoint.shapes), network_names(kind)
+    of, known = checkpoint.network or _guess_architecture(checkpoint.shapes), network_names(kind)
     if of and of != name:
         advice = f"take a file of one of {', '.join(known)}"
         if of in known or of.startswith(TIMM):
@@ -225,9 +221,8 @@ def _fetch(source: WeightsEnum) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         name = Path(source.url).name
         place = Path(torch.hub.get_dir()) / "checkpoints" / name
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"weights {name}: cannot be fetched ({reason}); put {source.url} at {place}"
+            f"weights {name}: cannot be fetched ({first_line(error)}); put {source.url} at {place}"
         ) from None
     return dict(state)
 
@@ -291,16 +286,16 @@ def _timm_network(name: str) -> Network:
 
 def _create_timm(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
     """Build a network of timm's without its last layer; arguments are timm's."""
-    plain, made = name.removeprefix(TIMM), {"num_classes": 0, **arguments}
+    plain = name.removeprefix(TIMM)
     try:
-        return timm.create_model(plain, pretrained=pretrained, **made)
+        return timm.create_model(plain, pretrained=pretrained, num_classes=0, **arguments)
     except Exception as error:  # noqa: BLE001  timm and its hub raise many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        problem = f"timm cannot build {name} ({first_line(error)})"
         if pretrained:
-            raise InputError(
-                f"weights of {name}: cannot be fetched ({reason}); start from a file"
-            ) from None
-        raise InputError(f"timm cannot build {name} ({reason})") from None
+            problem = (
+                f"weights of {name}: cannot be fetched ({first_line(error)}); start from a file"
+            )
+        raise InputError(problem) from None
 
 
 @dataclass(frozen=True)
@@ -361,31 +356,26 @@ def recognise(checkpoint: Checkpoint) -> _PublicCheckpoint | None:
     if checkpoint.findings is not None:
         return None
     shapes = checkpoint.shapes
-    network = guess_architecture(shapes, ("densenet121", "resnet50"))
-    if network is None:
-        return None
+    network = _guess_architecture(shapes, ("densenet121", "resnet50"))
     names = {body_key(key): key for key in shapes}
-    stem = names["conv0.weight" if network == "densenet121" else "conv1.weight"]
-    public = _PUBLIC.get((network, shapes[stem][1]))
-    if public is None:
-        return None
-    weight = names.get(f"{public.last}.weight")
-    if weight and shapes[weight][0] == len(public.findings):
+    stem = names.get("conv0.weight", names.get("conv1.weight"))
+    public = _PUBLIC.get((network, shapes[stem][1])) if network and stem else None
+    weight = names.get(f"{public.last}.weight") if public else None
+    if public and weight and shapes[weight][0] == len(public.findings):
         return replace(public, last=weight.removesuffix(".weight"))
-    return replace(public, findings=()) if public is _XRAYVISION else None
+    return replace(_XRAYVISION, findings=()) if public is _XRAYVISION else None
 
 
 class _Block(nn.Sequential):
     """timm's inverted residual block (MobileNetV2), its layers under the names that runs have."""
 
-    def __init__(self, block: Any) -> None:
-        layers = list(block.children())
-        convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-        norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+    def __init__(self, block: nn.Module) -> None:
+        convs = [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
+        norms = [layer for layer in block.children() if isinstance(layer, nn.BatchNorm2d)]
         names = ("expand", "depthwise", "project")[-len(convs) :]  # the first has no expansion
         parts = map(_conv_norm, convs, norms)
         super().__init__(OrderedDict(zip(names, parts, strict=True)))
-        self._shortcut: bool = block.has_skip
+        self._shortcut = bool(block.has_skip)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map float (B, before, H, W) to (B, after, H / stride, W / stride)."""

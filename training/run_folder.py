@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from configs.settings import KINDS
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, first_line
 from data_prep.contracts.folders import (
     SEAL,
     atomic_path,
@@ -126,8 +126,9 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
         place = "" if str(error).startswith(str(folder)) else f"{path}: "
         raise InputError(f"{place}{error}") from None
     except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: {reason}; was it written by another version?") from None
+        raise InputError(
+            f"{path}: {first_line(error)}; was it written by another version?"
+        ) from None
     _load_weights(model, state, folder / WEIGHTS_FILE)
     return model.eval()
 

@@ -42,6 +42,11 @@ class InputError(ValueError):
         super().__init__("".join(shown))
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def require_packages(asked: str, extra: str, modules: Sequence[str]) -> None:
     """Refuse what is asked for where a module of its pip extra is not installed."""
     for name in modules:

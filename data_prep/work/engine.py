@@ -31,7 +31,7 @@ from typing import Any, Generic, Literal
 
 import cv2
 
-from data_prep.contracts.errors import InputError, require_packages
+from data_prep.contracts.errors import InputError, first_line, require_packages
 from data_prep.contracts.folders import provenance
 from data_prep.work.object_store import address_of
 from data_prep.work.pool import (
@@ -355,7 +355,7 @@ def _join(ray: ModuleType, address: str) -> None:
         _knock(address)
         ray.init(address, **_QUIET)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise InputError(
             f"--address {address}: cannot join a Ray cluster there ({reason}); start it with "
             "ray start, or leave --address out for one on this machine"

@@ -24,7 +24,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, first_line
 
 CACHE_VARIABLE = "CXR_CACHE"
 _SOURCES_VARIABLE = "CXR_SOURCES"
@@ -433,5 +433,5 @@ def _reason(error: Exception) -> str:
         >>> _reason(OSError("no route to http://me:secret@host/a?X-Amz-Signature=1"))
         'no route to http://***@host/a'
     """
-    text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    text = first_line(error)
     return re.sub(r"\?[^\s\"']*", "", re.sub(r"://[^/\s@]*@", "://***@", text))[:300]

@@ -86,8 +86,8 @@ def test_maps_tile_the_image_and_class_activation_maps_add_up_to_the_logit(
 def test_gradients_of_the_tokens_are_those_of_small_steps():
     model = build("test_vit", 96).eval()
     pixels = images(96)[:1]
-    cut = []
-    hook = model.trunk.last_block.register_forward_pre_hook(lambda _, given: cut.append(given[0]))
+    last_block, cut = model.trunk.network.blocks[-1], []
+    hook = last_block.register_forward_pre_hook(lambda _, given: cut.append(given[0]))
     with torch.no_grad():
         model(pixels)
     hook.remove()
@@ -99,7 +99,7 @@ def test_gradients_of_the_tokens_are_those_of_small_steps():
         for sign in (1, -1):
             near = tokens.clone()
             near[:, 1:, channel] += sign * step  # every place, but not the class token
-            hook = model.trunk.last_block.register_forward_pre_hook(lambda _, __, near=near: near)
+            hook = last_block.register_forward_pre_hook(lambda _, __, near=near: near)
             with torch.no_grad():
                 moved.append(float(model(pixels)[0, 0]))
             hook.remove()

@@ -5,7 +5,7 @@ import torch
 from torchvision import models
 from typer.testing import CliRunner
 
-from networks.published import build_network, guess_architecture
+from networks.published import _guess_architecture, build_network
 from networks.registry import NETWORKS, network_names
 from scripts.cli import build_app
 
@@ -23,12 +23,12 @@ def test_a_network_is_recognised_by_its_tensors_whatever_its_norms_and_colours(n
     with torch.device("meta"):
         state = build_network(name).state_dict()
     shapes = {f"module.{key}": tuple(value.shape) for key, value in state.items()}
-    assert guess_architecture(shapes) == name
+    assert _guess_architecture(shapes) == name
     shapes = {key: shape for key, shape in shapes.items() if "running_" not in key}
     stem = next(iter(shapes))
     shapes[stem] = (shapes[stem][0], 1, *shapes[stem][2:])
-    assert guess_architecture(shapes) == name
-    assert guess_architecture(shapes | {stem: (1, 1, 1, 1)}) is None
+    assert _guess_architecture(shapes) == name
+    assert _guess_architecture(shapes | {stem: (1, 1, 1, 1)}) is None
 
 
 def test_help_of_train_names_every_network():
