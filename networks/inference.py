@@ -129,15 +129,13 @@ class StoreModel(nn.Module, ABC):
         deepest.
         """
         stages = self.stages
-        named = {"all": len(stages), "head": 0, "stages": epoch}
-        named["head_first"] = len(stages) if epoch else 0
-        learning = how if isinstance(how, int) else named[how]
-        kept = len(stages) - min(learning, len(stages))
-        for parameter in (p for stage in stages for layer in stage for p in layer.parameters()):
-            parameter.requires_grad_(True)
+        every = len(stages)
+        named = {"all": every, "head": 0, "head_first": every if epoch else 0, "stages": epoch}
+        kept = max(every - (how if isinstance(how, int) else named[how]), 0)
+        for number, stage in enumerate(stages):
+            for layer in stage:
+                layer.requires_grad_(number >= kept)
         self._frozen = tuple(layer for stage in stages[:kept] for layer in stage)
-        for layer in self._frozen:
-            layer.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

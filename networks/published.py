@@ -290,11 +290,10 @@ def _create_timm(name: str, *, pretrained: bool = False, **arguments: Any) -> nn
     try:
         return timm.create_model(plain, pretrained=pretrained, num_classes=0, **arguments)
     except Exception as error:  # noqa: BLE001  timm and its hub raise many kinds
-        problem = f"timm cannot build {name} ({first_line(error)})"
+        reason = first_line(error)
+        problem = f"timm cannot build {name} ({reason})"
         if pretrained:
-            problem = (
-                f"weights of {name}: cannot be fetched ({first_line(error)}); start from a file"
-            )
+            problem = f"weights of {name}: cannot be fetched ({reason}); start from a file"
         raise InputError(problem) from None
 
 

@@ -126,9 +126,8 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
         place = "" if str(error).startswith(str(folder)) else f"{path}: "
         raise InputError(f"{place}{error}") from None
     except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
-        raise InputError(
-            f"{path}: {first_line(error)}; was it written by another version?"
-        ) from None
+        reason = first_line(error)
+        raise InputError(f"{path}: {reason}; was it written by another version?") from None
     _load_weights(model, state, folder / WEIGHTS_FILE)
     return model.eval()
 
