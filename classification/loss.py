@@ -42,16 +42,16 @@ def build_criterion(positive_weight: float | Literal["balanced"], targets: np.nd
     return lambda logits, targets: masked_cross_entropy(logits, targets, there(logits.device))
 
 
-def _positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:
+def _positive_weights(targets: np.ndarray) -> Tensor:
     """Weights (K,) that make positives and negatives of targets (N, K) count the same, by finding.
 
-    Negatives per positive, from 1 / `limit` to `limit`; 1 where there is only one kind.
+    Negatives per positive, from 0.01 to 100; 1 where there is only one kind.
     """
     positives = np.nansum(targets == 1, axis=0).astype(np.float64)
     negatives = np.nansum(targets == 0, axis=0).astype(np.float64)
     one_kind = (positives == 0) | (negatives == 0)
     weights = np.where(one_kind, 1.0, negatives / np.maximum(positives, 1))
-    return torch.from_numpy(np.clip(weights, 1 / limit, limit).astype(np.float32))
+    return torch.from_numpy(np.clip(weights, 0.01, 100).astype(np.float32))
 
 
 def _logits(model: ImageClassifier, batch: LabelBatch, kept: dict[str, Tensor] | None) -> Tensor:

@@ -55,10 +55,7 @@ class ImageClassifier(StoreModel):
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """The last feature maps, float32 (B, C, h, w), as they are pooled, after any rectifier.
-
-        Reads uint8 (B, 1, S, S), store pixels of the model's size; they are normalised only here.
-        """
+        """The last maps of store pixels, float32 (B, C, h, w), as pooled, after any rectifier."""
         maps: Tensor = self.trunk(self.pixels(images))
         return maps.float()
 

@@ -68,7 +68,10 @@ class _Following(TorchFunctionMode):
         grids = [tensor.grid for tensor in inputs if hasattr(tensor, "grid")]  # not of weights
         out = func(*args, **kwargs)
         if grids and name not in _PLACELESS:
-            after = _slide(name, _meet(grids), args, kwargs)
+            stride = max(grid.stride for grid in grids)  # they meet in the coarsest
+            centres = [grid.centre for grid in grids if grid.stride == stride]
+            before = Grid(stride, (min(centres) + max(centres)) / 2)
+            after = _slide(name, before, args, kwargs)
             for tensor in _tensors([out]):
                 tensor.grid = after  # type: ignore[attr-defined]
         return out
@@ -80,13 +83,6 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
-
-
-def _meet(grids: list[Grid]) -> Grid:
-    """The grid that inputs have in common: the coarsest."""
-    stride = max(grid.stride for grid in grids)
-    centres = [grid.centre for grid in grids if grid.stride == stride]
-    return Grid(stride, (min(centres) + max(centres)) / 2)
 
 
 def _slide(name: str, grid: Grid, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:

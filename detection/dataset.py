@@ -49,20 +49,20 @@ class LesionDataset(ImageDataset[_LesionSample]):
     def __post_init__(self, known: pd.DataFrame) -> None:
         super().__post_init__(known)
         table = known[known["image_id"].isin(self.image_ids)]
-        self._start, self._boxes, self._labels = self._index_boxes(table)
-
-    def _index_boxes(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes in store px sorted by image: flat arrays, which worker processes share."""
         rows = self.image_ids.get_indexer(pd.Index(table["image_id"]))
         order = np.argsort(rows, kind="stable")
-        start = np.searchsorted(rows[order], np.arange(len(self.image_ids) + 1))
+        # Sorted by image: flat arrays, which worker processes share.
+        self._start = np.searchsorted(rows[order], np.arange(len(self.image_ids) + 1))
         boxes = table[EDGES].to_numpy(np.float64)[order]
         for row in np.unique(rows):
-            span = slice(start[row], start[row + 1])
-            placement = self.store.placement(self.image_ids[row])
-            boxes[span] = placement.to_store(boxes[span])
+            span = self._span(row)
+            boxes[span] = self.store.placement(self.image_ids[row]).to_store(boxes[span])
+        self._boxes = boxes.astype(np.float32)
         labels = pd.Index(self.findings).get_indexer(pd.Index(table["finding"]))[order] + 1
-        return start, boxes.astype(np.float32), labels.astype(np.int64)
+        self._labels = labels.astype(np.int64)
+
+    def _span(self, row: int) -> slice:
+        return slice(self._start[row], self._start[row + 1])
 
     def _augmented(self, sample: _LesionSample, seed: int) -> _LesionSample:
         if self.mosaic:
@@ -74,10 +74,9 @@ class LesionDataset(ImageDataset[_LesionSample]):
         return _LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], dropped)
 
     def _plain(self, row: int, image_id: str) -> _LesionSample:
-        span = slice(self._start[row], self._start[row + 1])
-        boxes = np.asarray(self._boxes[span], np.float32).reshape(-1, 4)
-        count = DroppedBoxes(len(boxes))
-        return _LesionSample(image_id, self.store.image(image_id), boxes, self._labels[span], count)
+        pixels, span = self.store.image(image_id), self._span(row)
+        boxes, labels = self._boxes[span], self._labels[span]
+        return _LesionSample(image_id, pixels, boxes, labels, DroppedBoxes(len(boxes)))
 
     def _maybe_mosaic(self, own: _LesionSample, seed: int) -> _LesionSample:
         rng = np.random.default_rng([seed, _MOSAIC])

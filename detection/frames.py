@@ -167,14 +167,13 @@ def boxes_frames(
         Boxes(placement(name).to_original(boxes.corners, *size), boxes.scores, boxes.labels)
         for (name, boxes), size in zip(finite, _sizes_of(sizes, names), strict=True)
     ]
-    owner = np.repeat(np.arange(len(names)), [len(boxes) for _, boxes in finite])
+    owners = pd.array(names, dtype="str").repeat([len(boxes) for boxes in parts])
     original = Boxes.joined(parts)
-    has_area = (original.corners[:, 2:] > original.corners[:, :2]).all(axis=1)
-    original = original[has_area]
     table = original.to_table(
-        pd.array(names, dtype="str").take(owner[has_area]),
-        pd.array(list(findings), dtype="str").take(original.labels - 1),
+        owners, pd.array(list(findings), dtype="str").take(original.labels - 1)
     )
+    has_area = (original.corners[:, 2:] > original.corners[:, :2]).all(axis=1)
+    table = table[has_area].reset_index(drop=True)
     status = image_status(image_ids, [boxes is not None for boxes in detected])
     return Part(status, {"boxes": table})
 

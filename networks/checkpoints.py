@@ -9,12 +9,12 @@ from typing import Any
 
 from data_prep.contracts.errors import InputError
 
-# What a network is called by what holds it. Stripped from the front as often as one is found.
+# What a network is called by what holds it, and by what holds that.
 _HOLDERS = re.compile(
-    r"^(?:module|_orig_mod|model|net|network|encoder|feature_extractor|backbone|body|trunk|features"
-    r"|densenet\d*|resnet\d*|resnext\w*|mobilenet\w*|efficientnet\w*)\."
+    r"^(?:(?:module|_orig_mod|model|net|network|encoder|feature_extractor|backbone|body|trunk"
+    r"|features|densenet\d*|resnet\d*|resnext\w*|mobilenet\w*|efficientnet\w*)\.)+"
 )
-_WRAPPERS = re.compile(r"^(?:module|_orig_mod|model)\.")
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model)\.)+")
 # torchvision before 0.14 kept the pyramid's and the heads' convolutions outside of a block.
 _OLD_PYRAMID = re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$")
 _OLD_HEAD = re.compile(r"^(head\.\w+_head\.conv\.)(\d+)\.(weight|bias)$")
@@ -51,9 +51,7 @@ def body_key(key: str) -> str:
         >>> body_key("trunk.layer1.0.conv1.weight"), body_key("_blocks.3._bn1.weight")
         ('layer1.0.conv1.weight', 'block3.depthwise.norm.weight')
     """
-    while (shorter := _HOLDERS.sub("", key, count=1)) != key:
-        key = shorter
-    key = _LITE_LAYER.sub(lambda m: f"{_LITE_LAYERS[m[1]]}.", key)
+    key = _LITE_LAYER.sub(lambda m: f"{_LITE_LAYERS[m[1]]}.", _HOLDERS.sub("", key))
     key = _LITE_BLOCK.sub(lambda m: f"block{m[1]}.{_LITE_PARTS.get(m[2], m[2])}.", key)
     return _OLD_DENSE.sub(r"\1\2", key)
 
@@ -74,8 +72,7 @@ def detector_keys(keys: Collection[str]) -> Callable[[str], str]:
     fcos = any("bbox_ctrness" in key for key in keys)  # its heads count so today
 
     def rename(key: str) -> str:
-        while (shorter := _WRAPPERS.sub("", key, count=1)) != key:
-            key = shorter
+        key = _WRAPPERS.sub("", key)
         if not fcos:
             key = _OLD_HEAD.sub(lambda m: f"{m[1]}{int(m[2]) // 2}.0.{m[3]}", key)
         return _OLD_PROPOSALS.sub(r"\1.0.0.\2", _OLD_PYRAMID.sub(r"\1.0.\2", key))
@@ -112,15 +109,9 @@ def match_names(
 
     Raises:
         InputError: Two tensors have the same normal name.
-
-    Example:
-        >>> match_names(["module.layer1.0.conv1.weight"], body_key, source="w.pth")
-        {'layer1.0.conv1.weight': 'module.layer1.0.conv1.weight'}
     """
     places: dict[str, str] = {}
-    for key in keys:
-        if key.endswith(STEP_COUNTER):
-            continue
+    for key in (key for key in keys if not key.endswith(STEP_COUNTER)):
         if (first := places.setdefault(rename(key), key)) != key:
             raise InputError(f"{source}: holds two networks ({first} and {key}); save one alone")
     return places

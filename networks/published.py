@@ -102,22 +102,12 @@ def fit_layers(
     kind: ModelKind,
     rename: Callable[[str], str] = str,
 ) -> dict[str, Tensor]:
-    """The layers that a checkpoint of any network shares with a body or trunk, all of them.
+    """The layers of the network `name` in a checkpoint of any network that has them, all of them.
 
-    A first layer that reads one grey channel is spread over those that the network reads, which
-    all hold the same image: each gets its part. Tensors of other layers, such as the last one of a
-    classifier with however many classes, are passed over.
-
-    Args:
-        layers: Of the network `name`. Its state's first tensor is the first layer's weights.
-        checkpoint: Of any network.
-        name: A network that the `kind` of model may stand on.
-        kind: Detector or classifier.
-        rename: Gives a tensor of the checkpoint, known by its `body_key`, the module's own name.
-
-    Returns:
-        Tensors by the module's names, to load without step counters, which old files and frozen
-        layers lack.
+    By the names of `layers`, to load without step counters, which old files and frozen layers lack;
+    `rename` gives the module's own name for a `body_key`. Tensors of other layers, such as the last
+    one of a classifier, are passed over. A first layer that reads one grey channel is spread over
+    those that the network reads, which all hold the same image: each gets its part.
 
     Raises:
         InputError: The checkpoint is of another network, of two, or a value is not finite.

@@ -1,8 +1,7 @@
 """The registry of networks: what the detector and the classifier may stand on, one record each.
 
 Free of torch and of the other rooms, for configurations check names against it. The builders, the
-errors and the table in docs/weights.md read it (`python tests/documents.py`
-writes the table).
+errors and the table in docs/weights.md read it (`python tests/documents.py` writes the table).
 """
 
 from __future__ import annotations
@@ -119,11 +118,9 @@ def describe_unknown(name: object, kind: ModelKind) -> str:
     """Say which networks there are in place of one that there is not, and which may be meant.
 
     Example:
-        >>> describe_unknown("ResNet121", "classifier")
-        'there is no ResNet121, though a published comparison names it; it may mean densenet121 or resnet101'
         >>> describe_unknown("resnet5", "detector").partition(", got ")[2]
         "'resnet5'; did you mean 'resnet50'?"
-    """  # noqa: E501
+    """
     meant = _NOT_A_NETWORK.get(str(name).lower())
     if meant and kind == "classifier":
         return f"there is no {name}, though a published comparison names it; it may mean {meant}"

@@ -60,7 +60,8 @@ def test_positive_weights(column, weight, reason):
 def test_a_rare_finding_is_weighed_up_to_the_limit_only():
     targets = np.zeros((1001, 1))
     targets[0] = 1
-    assert _positive_weights(targets, limit=50.0).tolist() == [50.0]
+    assert _positive_weights(targets).tolist() == [100.0]
+    assert _positive_weights(1 - targets).tolist() == [np.float32(0.01)]
 
 
 def test_smoothing_changes_the_loss_of_training(build_small, batch):
