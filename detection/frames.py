@@ -173,7 +173,7 @@ def boxes_frames(
         owners, pd.array(list(findings), dtype="str").take(original.labels - 1)
     )
     has_area = (original.corners[:, 2:] > original.corners[:, :2]).all(axis=1)
-    table = table[has_area].reset_index(drop=True)
+    table = table.loc[has_area].reset_index(drop=True)
     status = image_status(image_ids, [boxes is not None for boxes in detected])
     return Part(status, {"boxes": table})
 

