@@ -172,10 +172,9 @@ def boxes_frames(
     table = original.to_table(
         owners, pd.array(list(findings), dtype="str").take(original.labels - 1)
     )
-    has_area = (original.corners[:, 2:] > original.corners[:, :2]).all(axis=1)
-    table = table.loc[has_area].reset_index(drop=True)
+    has_area = (table["x2"] > table["x1"]) & (table["y2"] > table["y1"])
     status = image_status(image_ids, [boxes is not None for boxes in detected])
-    return Part(status, {"boxes": table})
+    return Part(status, {"boxes": table[has_area].reset_index(drop=True)})
 
 
 def _sizes_of(sizes: pd.DataFrame, image_ids: Sequence[str]) -> np.ndarray:
