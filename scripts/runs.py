@@ -195,7 +195,7 @@ def note_parts(
         each = seconds / len(part.images)
         for image_id, row in run.log_rows(part, images, store.image):
             facts = {str(name): fact for name, fact in images.loc[image_id].items()}
-            log.add(image_id, facts["patient_id"], facts, [row], each)
+            log.add(image_id, str(facts["patient_id"]), facts, [row], each)
 
     return note
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import logging
 import queue
@@ -278,10 +279,14 @@ class Server:
         if self.status == "starting":
             self.status = "ok"
 
-    def note(
+    def note_failure(self, content: bytes, start: float) -> None:
+        """Note in the log an upload that got no answer; it came at `start`, of `time.monotonic`."""
+        # Called by its content: clients may give one name to all that they send.
+        self._note(hashlib.sha256(content).hexdigest(), None, None, start)
+
+    def _note(
         self, name: str, image: DecodedImage | None, answers: list[Answer] | None, start: float
     ) -> None:
-        """Note an upload in the log of answers; it came at `start`, of `time.monotonic`."""
         if self.settings.log is not None:
             rows = log_rows([system.run for system in self.systems], answers)
             self.settings.log.add_file(name, image, rows, time.monotonic() - start)
@@ -290,20 +295,19 @@ class Server:
         self, name: str, content: bytes, *, source: bool
     ) -> tuple[Decoded, list[Answer]]:
         """Decode an upload and have each system answer for it."""
-        start, image, answers = time.monotonic(), None, None
+        start = time.monotonic()
         try:
             with self.batcher.coming():
                 decoded = await self.decoder.decode(content, source=source)
-            image = decoded.image
-            answers = await self.batcher.answer(name, image, decoded.warnings)
+            answers = await self.batcher.answer(name, decoded.image, decoded.warnings)
         except InputError as error:
-            self.note(name, image, None, start)
+            self.note_failure(content, start)
             raise Refused(422, "not_finite", str(error).removeprefix(f"{name}: ")) from None
         except Exception as error:
             if not isinstance(error, Refused) or error.status in _FAILED:
-                self.note(name, image, None, start)
+                self.note_failure(content, start)
             raise
-        self.note(name, image, answers, start)
+        self._note(name, decoded.image, answers, start)
         return decoded, answers
 
     async def analyze(

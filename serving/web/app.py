@@ -196,7 +196,7 @@ async def analyze(
             return await _unless_gone(request, work, server.settings.seconds)
         except Refused as refused:
             if refused.status == _TOO_SLOW:
-                server.note(name, None, None, start)
+                server.note_failure(content, start)
             raise
 
 

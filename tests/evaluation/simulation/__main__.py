@@ -104,7 +104,7 @@ def stored_run(
 
 
 def run(case: Case, sets: int, seed: int) -> dict[str, dict[str, float]]:
-    """Mean, standard error and number of sets of everything that a case measures."""
+    """Mean, or median, standard error and number of sets of everything that a case measures."""
     stream = [seed, zlib.crc32(f"{case.design} {case.name}".encode())]
     measure = case.make(np.random.default_rng([*stream, 2**32 - 1]))
     each = [measure(np.random.default_rng([*stream, number])) for number in range(sets)]
@@ -112,8 +112,12 @@ def run(case: Case, sets: int, seed: int) -> dict[str, dict[str, float]]:
     for name in dict.fromkeys(key for one in each for key in one):
         values = np.array([one[name] for one in each if not np.isnan(one.get(name, np.nan))])
         if len(values):
-            error = float(values.std() / np.sqrt(len(values)))
-            found[name] = {"mean": round(float(values.mean()), 5), "error": round(error, 5),
+            mean, error = float(values.mean()), float(values.std() / np.sqrt(len(values)))
+            if name.startswith("median"):  # its error: half of a 68 % interval by order
+                off = 0.5 / np.sqrt(len(values))
+                low, mean, high = np.quantile(values, [max(0, 0.5 - off), 0.5, min(1, 0.5 + off)])
+                error = float(high - low) / 2
+            found[name] = {"mean": round(float(mean), 5), "error": round(error, 5),
                            "n": len(values)}  # fmt: skip
     return found
 

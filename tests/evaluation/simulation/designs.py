@@ -36,6 +36,7 @@ from tests.evaluation.simulation.makers import (
     skill_spread,
 )
 from tests.evaluation.simulation.mark_designs import mark_designs, mark_measure, true_figures
+from tests.evaluation.simulation.monitor_designs import faults, streams
 from tests.evaluation.simulation.product import Judged, calibrations, judge
 from tests.evaluation.simulation.reader_designs import reader_measure, true_auroc
 from tests.evaluation.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
@@ -476,4 +477,11 @@ DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
 DESIGNS |= {
     each.__name__: _without_luck(each)
     for each in (groups, transfer, promises, shortcuts, predictive, verdicts)
+}
+DESIGNS |= {
+    "streams": lambda: [
+        Case("streams", name, lambda _, of=of: of, 0.3 if "return" in name else 1.0)
+        for name, of in streams()
+    ],
+    "faults": lambda: [Case("faults", name, lambda _, of=of: of, 0.04) for name, of in faults()],
 }
