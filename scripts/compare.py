@@ -6,12 +6,20 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from configs.load import read_protocol
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, folder_lock, read_json, require_only
+from data_prep.contracts.folders import (
+    LOCK,
+    folder_lock,
+    make_folder,
+    read_json,
+    require_only,
+    write_json,
+)
 from data_prep.store.dataset import DataSet, Target
 from evaluation.compare.protocol import Protocol, log_use
 from evaluation.decisions.test_set import TestSet
@@ -20,14 +28,15 @@ from evaluation.report import files
 from scripts import console
 from scripts.options import DataFolder, Names, own_split
 from scripts.runner import AnyPath, Argument, verb
-from scripts.systems import System, Systems, keep_tested, open_systems, predicts, system_folder
-from serving.export_spec import is_export
+from scripts.systems import System, Systems, decision_of_run, open_systems, predicts, system_folder
+from serving.export_spec import is_export, tested_file
 
 if TYPE_CHECKING:
     from evaluation.compare.comparison import Comparison
     from evaluation.report.result import Report, ReportsByTarget
 
 _ALL = "all"
+_SAME_THRESHOLD = 0.01  # of one run's scores, by other batches and back ends
 _State = dict[str, str]
 _GOALS = {"sensitivity": "recall", "specificity": "specificity"}  # of a protocol, by metric
 
@@ -235,7 +244,7 @@ class _Asked:
         digest = self.protocol.file_sha256
         comparison = comparison.with_uses(log_use(test_set, opened, digest))
         if written:
-            keep_tested(systems, list(opened), comparison, test_set, out)
+            _keep_tested(systems, list(opened), comparison, test_set, out)
         return comparison
 
     def _write(
@@ -250,6 +259,43 @@ class _Asked:
                 rows=self.rows, progress=advance, **self.shown,
             )  # fmt: skip
         write_tables(comparison, out, question)
+
+
+def _keep_tested(
+    systems: Sequence[System], names: Sequence[str], comparison: Comparison, test_set: TestSet,
+    out: Path,
+) -> None:  # fmt: skip
+    """Keep what came true of promises beside the decision of each run or export that was given.
+
+    Its answers for single images say so while that decision stands. Its threshold may differ from
+    the one that was judged by rounding alone. `names` are those of the systems in the comparison.
+    """
+    target = test_set.target.name
+    made_by = {"report": out.name, "created": comparison.provenance.get("created"),
+               "data_set": test_set.dataset.name, "split": test_set.split}  # fmt: skip
+    for (_, paths), name in zip(systems, names, strict=True):
+        for number, path in enumerate(paths, start=1):
+            own = decision_of_run(path, None, test_set) if predicts(path) else None
+            policies = own["policies"] if own else {}
+            label = f"{name} #{number}" if paths[1:] else name
+            promises = {
+                result.policy: {
+                    "threshold": cut, "outcomes": [each._asdict() for each in result.outcomes],
+                }
+                for result in comparison.promises
+                if result.system == label
+                and result.policy in policies
+                and (cut := policies[result.policy]["threshold"]) is not None
+                and isclose(cut, result.threshold, rel_tol=_SAME_THRESHOLD)
+            }  # fmt: skip
+            if not (own and promises):
+                continue
+            kept = {"chosen_on": own["chosen_on"], "report": made_by, "promises": promises}
+            try:
+                make_folder(tested_file(path, target).parent)
+                write_json(tested_file(path, target), "tested", kept)
+            except (OSError, InputError) as error:
+                console.say(f"Answers of {path} will not say what came true on test: {error}")
 
 
 def _states(name: str | None, paths: Sequence[Path], target: str, out: Path) -> list[_State]:

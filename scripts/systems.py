@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import make_folder, read_json, write_json
+from data_prep.contracts.folders import read_json
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, is_predictions_folder
 from evaluation.decisions.decision import Decision
@@ -20,13 +19,11 @@ from scripts import console
 from scripts.options import split_name
 from scripts.runner import Argument
 from scripts.runtime import load_model
-from serving.export_spec import is_export, tested_file, validation_folder
+from serving.export_spec import is_export, validation_folder
 
 if TYPE_CHECKING:
-    from evaluation.compare.comparison import Comparison
     from serving.backends import Model
 
-_SAME_THRESHOLD = 0.01  # of one run's scores, by other batches and back ends
 _EXPORTS = "exports"  # within a run's folder, see serving.backends
 
 
@@ -140,7 +137,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
     if predictions.decision(target.name) is None:
         options: dict[str, Any] = {}
         chosen_with = None if is_export(path) else model.inference_id()
-        if own := _decision_of_run(path, chosen_with, test_set):
+        if own := decision_of_run(path, chosen_with, test_set):
             as_run = Decision.from_dict(own)  # chosen anew: other batches, other last digits
             options = {"policies": tuple(as_run.thresholds), "options": as_run.options}
         decision = tune(predictions, test_set, **options)
@@ -187,7 +184,7 @@ def is_run(path: Path) -> bool:
     return (path / "run.json").is_file() and not is_predictions_folder(path)
 
 
-def _decision_of_run(
+def decision_of_run(
     run: Path, inference_id: str | None, test_set: TestSet
 ) -> dict[str, Any] | None:
     """What a run decides by, where it was chosen for the same predictions, labels and split.
@@ -209,50 +206,13 @@ def _decision_of_run(
     return {key: value for key, value in decision.items() if key not in hidden}
 
 
-def keep_tested(
-    systems: Sequence[System], names: Sequence[str], comparison: Comparison, test_set: TestSet,
-    out: Path,
-) -> None:  # fmt: skip
-    """Keep what came true of promises beside the decision of each run or export that was given.
-
-    Its answers for single images say so while that decision stands. Its threshold may differ from
-    the one that was judged by rounding alone. `names` are those of the systems in the comparison.
-    """
-    target = test_set.target.name
-    made_by = {"report": out.name, "created": comparison.provenance.get("created"),
-               "data_set": test_set.dataset.name, "split": test_set.split}  # fmt: skip
-    for (_, paths), name in zip(systems, names, strict=True):
-        for number, path in enumerate(paths, start=1):
-            own = _decision_of_run(path, None, test_set) if predicts(path) else None
-            thresholds = Decision.from_dict(own).thresholds if own else {}
-            label = f"{name} #{number}" if paths[1:] else name
-            promises = {
-                result.policy: {
-                    "threshold": cut, "outcomes": [each._asdict() for each in result.outcomes],
-                }
-                for result in comparison.promises
-                if result.system == label
-                and result.policy in thresholds
-                and (cut := thresholds[result.policy].threshold) is not None
-                and isclose(cut, result.threshold, rel_tol=_SAME_THRESHOLD)
-            }  # fmt: skip
-            if not (own and promises):
-                continue
-            kept = {"chosen_on": own["chosen_on"], "report": made_by, "promises": promises}
-            try:
-                make_folder(tested_file(path, target).parent)
-                write_json(tested_file(path, target), "tested", kept)
-            except (OSError, InputError) as error:
-                console.say(f"Answers of {path} will not say what came true on test: {error}")
-
-
 def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: Path) -> Predictions:
     """Predict chosen images with a run into a folder, decided as the run decides.
 
     With a decision the run's validation images come along, from which it follows.
     """
     model = load_model(run)
-    decision = _decision_of_run(run, model.inference_id(), test_set)
+    decision = decision_of_run(run, model.inference_id(), test_set)
     predictions = predict_once(
         model, run, test_set.dataset, folder, test_set.split, image_ids=image_ids,
         made_before=None if decision is None else Predictions.open(run / "validation"),

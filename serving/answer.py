@@ -19,7 +19,7 @@ from data_prep.images.decoded_image import DecodedImage, decode_record, grey_fro
 from data_prep.images.image import read_image
 from evaluation.metrics.metric import listing, policy_words, score_words
 from evaluation.overlays.draw import as_figure, draw_predictions
-from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, called_words, system_colour
+from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
 from serving.guard import Warned, WarningKind
 
 if TYPE_CHECKING:
@@ -136,8 +136,7 @@ class Answer:
 
     def __str__(self) -> str:
         """The answer in one line, as the terminal shows it."""
-        called = called_words(self.decision, self.triage) if self.status == "ok" else "no answer"
-        parts = [self.image, self.system, called]
+        parts = [self.image, self.system, self.called]
         if self.probability is not None:
             parts.append(f"probability {self.probability:.2f}")
         limit = "" if self.threshold is None else f"threshold {score_words(self.threshold)}"
@@ -166,6 +165,12 @@ class Answer:
     def decision(self) -> bool | None:
         """True positive, False negative; None where it is undecided or a warning speaks against."""
         return self.computed_decision if self.status == "ok" else None
+
+    @property
+    def called(self) -> str:
+        """The answer in a word or two."""
+        withheld = self.status != "ok"
+        return replace(self.prediction, decision=self.decision, withheld=withheld).called
 
     @property
     def triage(self) -> str:
@@ -205,6 +210,11 @@ class Answer:
             for text, names in sorted(systems.items(), key=lambda item: item[0][:1] == _SYSTEM)
         )
         return list(dict.fromkeys(joint))
+
+    @staticmethod
+    def promise_lines(answers: Iterable[Answer]) -> list[str]:
+        """What was promised of each system, each once; a sentence."""
+        return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.promises)]
 
     def _repr_png_(self) -> bytes:
         """The image beside what the system shows on it, in a notebook."""
@@ -249,11 +259,6 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {column: inert_cell(value) for column, value in row.items()}
 
 
-def promise_lines(answers: Iterable[Answer]) -> list[str]:
-    """What was promised of each system, each once; a sentence."""
-    return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.promises)]
-
-
 def render_answers(
     answers: Sequence[Answer], *, panel: int = 480, draws_doubtful: bool = True
 ) -> np.ndarray:
@@ -289,7 +294,7 @@ def render_answers(
         findings=[answer.finding for answer in answers],
         title=Path(first.image).name,
         warnings=warnings,
-        note=" ".join([_NOTE.format(policy="; ".join(policies)), *promise_lines(answers)]),
+        note=" ".join([_NOTE.format(policy="; ".join(policies)), *Answer.promise_lines(answers)]),
         panel=panel,
     )
 

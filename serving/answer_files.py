@@ -27,7 +27,7 @@ from data_prep.work.local_copies import open_image
 from data_prep.work.object_store import shown
 from data_prep.work.pool import cpu_count, write_behind
 from evaluation.overlays.draw import to_png
-from serving.answer import ANSWER_COLUMNS, Answer, answer_row, promise_lines, render_answers
+from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
 from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput
 from serving.run import Run, answers_by_image, log_rows
@@ -66,7 +66,7 @@ class Answers(Sequence[Answer]):
 
     def __str__(self) -> str:
         left_out = [f"left out: {problem}" for problem in self.left_out.values()]
-        return "\n".join([*map(str, self.answers), *promise_lines(self.answers), *left_out])
+        return "\n".join([*map(str, self.answers), *Answer.promise_lines(self.answers), *left_out])
 
     def __repr__(self) -> str:
         without = f", {counted(len(self.left_out), 'file')} left out" if self.left_out else ""
@@ -259,7 +259,7 @@ class _Writer:
             return
         sys.stdout.writelines(shown(str(answer)) + "\n" for answer in answers)
         if not self.answered:  # they are the same of all images
-            sys.stdout.writelines(shown(line) + "\n" for line in promise_lines(answers))
+            sys.stdout.writelines(shown(line) + "\n" for line in Answer.promise_lines(answers))
         sys.stdout.flush()
 
     def _emit(self, entries: Sequence[dict[str, Any]]) -> None:

@@ -22,7 +22,6 @@ from evaluation.decisions.decision import Triage
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import PromiseResult
 from evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
-from evaluation.metrics.registry import family
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import training_id, training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
@@ -221,7 +220,7 @@ class Comparison:
             rule = Triage.from_dict((facts.get("decision") or {}).get("triage"))
             if rule is None:
                 continue
-            out, referred, ruled_in = (self.estimates.of(name, each) for each in family("triage"))
+            out, referred, ruled_in = (self.estimates.of(name, each) for each in Triage.STANDINGS)
             ends = f"95 % interval {_percent(referred.low, referred.high)}; "
             told.append(
                 f"{name} rules out {_percent(out.estimate)} of the test images, refers "

@@ -25,7 +25,7 @@ from evaluation.decisions.test_set import (
     Units,
     judged_units,
 )
-from evaluation.decisions.tuning import PromiseResult, checked_decision, held_promises, tune
+from evaluation.decisions.tuning import PromiseResult, checked_decision, tune
 from evaluation.metrics.metric import ALL, MetricKey, Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Resamples
@@ -62,7 +62,7 @@ class JudgedModel:
 
     def promises(self, test_set: TestSet) -> list[PromiseResult]:
         """What was promised of its thresholds on validation, and what came true."""
-        return held_promises(self.name, self.decision, self.output, test_set, self.card.judged)
+        return PromiseResult.of(self.name, self.decision, self.output, test_set, self.card.judged)
 
     def decisions(self, system: str) -> pd.DataFrame:
         """A row an image, see `Comparison.decisions`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -158,38 +158,6 @@ class Outcome(NamedTuple):
         return f"{value} ({low} to {high}), {counted(self.n_patients, 'patient')}"
 
 
-def promise_line(policy: str, patients: Sequence[int], outcomes: Sequence[Outcome] | None) -> str:
-    """What was promised, and what came true on test, for whoever reads an answer.
-
-    Args:
-        policy: The promise.
-        patients: Validation patients whose images its figures count, of each figure.
-        outcomes: On test images, of each figure that is defined there; `None` where not tested.
-
-    Example:
-        >>> found = Outcome("sensitivity", 0.931, 0.884, 0.972, 190, 180)
-        >>> promise_line("sensitivity>=0.90@0.90", [212], [found]).partition("; ")[::2]
-        ('promised: sensitivity at least 0.90 with 90 % confidence, on 212 validation patients', \
-'on test: 0.93 (0.88 to 0.97), 180 patients')
-    """
-    promise = read_promise(policy)
-    if promise is None:
-        return ""
-    claims, tested, by_figure = [], [], {each.figure: each for each in outcomes or ()}
-    for part in promise.parts:
-        name, digits = part.name, max(2, len(f"{part.bound:g}"[2:]))
-        sign = "at most" if part.figure == "false_marks" else "at least"
-        at = "" if part.prevalence is None else f" at prevalence {part.prevalence:g}"
-        claims.append(f"{name} {sign} {part.bound:.{digits}f}{at}")
-        said, found = f"{name} " * (len(promise.parts) > 1), by_figure.get(part.figure)
-        said += "not defined there" if found is None else found.words(digits)
-        missed = found is not None and found.standing(part) == "missed"
-        tested.append(said + ": broken" * missed)
-    counts = " and ".join(f"{count:,}" for count in dict.fromkeys(patients))
-    made = f"promised: {' and '.join(claims)} with {promise.sure}, on {counts} validation patients"
-    return f"{made}; {'not tested yet' if outcomes is None else 'on test: ' + ', '.join(tested)}"
-
-
 @dataclass(frozen=True)
 class Triage:
     """Below one score images are ruled out, from another on ruled in; between a reader decides.
@@ -204,6 +172,8 @@ class Triage:
         ends: Of its exact 95 % interval by patient.
         why: What is not ruled out, or in, or referred, and why.
     """
+
+    STANDINGS: ClassVar = ("ruled_out", "referred", "ruled_in")  # of an image
 
     below: float | None
     above: float | None
@@ -240,10 +210,7 @@ class Triage:
         return replace(found, referred=float(referred.mean()), ends=exact_share(hits, images))
 
     def standings(self, scores: npt.ArrayLike) -> npt.NDArray[np.str_]:
-        """What becomes of images by their scores, ``(N,)``.
-
-        ``ruled_out``, ``referred`` or ``ruled_in`` each.
-        """
+        """What becomes of images by their scores, ``(N,)``: one of `STANDINGS` each."""
         values = np.asarray(scores, dtype=np.float64)
         out = values < (-np.inf if self.below is None else self.below)
         into = values >= (np.inf if self.above is None else self.above)
@@ -390,6 +357,28 @@ class Decision:
             [int(held.get(part.counted_as) or every) for part in promise.parts] if promise else []
         )
 
+    def promise_line(self, policy: str, outcomes: Sequence[Outcome] | None) -> str:
+        """What was promised, and what came true on test, for whoever reads an answer.
+
+        `outcomes` are of each figure that is defined on test; `None` where it was not tested.
+        """
+        promise, by_figure = read_promise(policy), {each.figure: each for each in outcomes or ()}
+        if promise is None:
+            return ""
+        claims, tested = [], []
+        for part in promise.parts:
+            digits, found = max(2, len(f"{part.bound:g}"[2:])), by_figure.get(part.figure)
+            sign = "at most" if part.figure == "false_marks" else "at least"
+            at = "" if part.prevalence is None else f" at prevalence {part.prevalence:g}"
+            claims.append(f"{part.name} {sign} {part.bound:.{digits}f}{at}")
+            said = "not defined there" if found is None else found.words(digits)
+            missed = found is not None and found.standing(part) == "missed"
+            tested.append(f"{part.name} " * (len(promise.parts) > 1) + said + ": broken" * missed)
+        counts = " and ".join(f"{count:,}" for count in dict.fromkeys(self.promised(policy)))
+        made = f"{' and '.join(claims)} with {promise.sure}, on {counts} validation patients"
+        held = "not tested yet" if outcomes is None else f"on test: {', '.join(tested)}"
+        return f"promised: {made}; {held}"
+
     def promises(self, policy: str, tested: Mapping[str, Any] | None = None) -> tuple[str, ...]:
         """What stands behind the answers of a policy, a line for each promise that has a threshold.
 
@@ -401,12 +390,12 @@ class Decision:
         lines = []
         for name in self.options.triage if policy in self.options.triage else (policy,):
             cut, came_true = self.thresholds[name].threshold, found.get(name)
-            if cut is None or not (patients := self.promised(name)):
+            if cut is None or read_promise(name) is None:
                 continue
             outcomes = None
             if came_true is not None and came_true["threshold"] == cut:
                 outcomes = [Outcome(**outcome) for outcome in came_true["outcomes"]]
-            lines.append(promise_line(name, patients, outcomes))
+            lines.append(self.promise_line(name, outcomes))
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:

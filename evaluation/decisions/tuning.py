@@ -25,7 +25,6 @@ from evaluation.decisions.decision import (
     Outcome,
     Triage,
     TuningOptions,
-    promise_line,
 )
 from evaluation.decisions.promises import (
     MOST_MARKS,
@@ -399,36 +398,34 @@ class PromiseResult:
     threshold: float
     patients: list[int]  # validation patients whose images its figures count, of each
     outcomes: list[Outcome]  # of its figures that are defined on the test images
+    words: str  # promise and what came true, in a line
 
-    @property
-    def words(self) -> str:
-        """Promise and what came true, in a line."""
-        return f"{self.system}, {promise_line(self.policy, self.patients, self.outcomes)}"
+    @classmethod
+    def of(
+        cls, system: str, decision: Decision, output: SystemOutput, test_set: TestSet,
+        judged: EvaluationSet,
+    ) -> list[PromiseResult]:  # fmt: skip
+        """Hold every promise of a decision that has a threshold against judged images."""
+        scores, results = output.scores(decision.reduction), []
+        places = _places(output, scores, test_set)
+        values, patients = scores.to_numpy(np.float64), judged.patients.astype(str)
+        images = PromisedImages(judged.y_true, values, patients, places)
+        for policy, choice in decision.thresholds.items():
+            promise, cut = read_promise(policy), choice.threshold
+            if promise is None or cut is None:
+                continue
+            found = [_outcome(images, part, cut) for part in promise.parts]
+            outcomes = [outcome for outcome in found if outcome is not None]
+            line = f"{system}, {decision.promise_line(policy, outcomes)}"
+            promised_on = decision.promised(policy)
+            results.append(cls(system, policy, promise, cut, promised_on, outcomes, line))
+        return results
 
     @property
     def rows(self) -> list[tuple[Promised, Outcome | None]]:
         """Each figure that was promised, with what came true of it where it is defined."""
         found = {outcome.figure: outcome for outcome in self.outcomes}
         return [(part, found.get(part.figure)) for part in self.promise.parts]
-
-
-def held_promises(
-    system: str, decision: Decision, output: SystemOutput, test_set: TestSet, judged: EvaluationSet
-) -> list[PromiseResult]:
-    """Hold every promise of a decision that has a threshold against judged images."""
-    scores, results = output.scores(decision.reduction), []
-    places = _places(output, scores, test_set)
-    values, patients = scores.to_numpy(np.float64), judged.patients.astype(str)
-    images = PromisedImages(judged.y_true, values, patients, places)
-    for policy, choice in decision.thresholds.items():
-        promise, cut = read_promise(policy), choice.threshold
-        if promise is None or cut is None:
-            continue
-        outcomes = [_outcome(images, part, cut) for part in promise.parts]
-        defined = [outcome for outcome in outcomes if outcome is not None]
-        promised_on = decision.promised(policy)
-        results.append(PromiseResult(system, policy, promise, cut, promised_on, defined))
-    return results
 
 
 def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcome | None:

@@ -30,7 +30,6 @@ from evaluation.overlays.shapes import (
     Label,
     Points,
     Shape,
-    called_words,
     describe_score,
     describe_truth,
     legend,
@@ -227,10 +226,8 @@ def _at_least_wide(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.u
 
 def _answer(prediction: ImagePrediction, finding: str) -> tuple[str, str, str, str]:
     """The caption of a system's panel: what it says of the finding, and by which score."""
-    called = called_words(prediction.decision, prediction.triage)
-    called = "no answer" if prediction.withheld else called
     sure = "" if prediction.probability is None else f", probability {prediction.probability:.2f}"
-    words = f"{finding}: {called}{sure}"
+    words = f"{finding}: {prediction.called}{sure}"
     return prediction.system, prediction.colour, words, describe_score(prediction)
 
 

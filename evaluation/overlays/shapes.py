@@ -310,6 +310,22 @@ class ImagePrediction:
     cell: float = 0.0  # longer side of that cell, the coarsest of all systems, original px
 
     @property
+    def called(self) -> str:
+        """What the system says of the image; what it finds stands out.
+
+        Example:
+            >>> ImagePrediction("A", "", decision=True).called
+            'POSITIVE'
+            >>> ImagePrediction("A", "", triage="referred").called
+            'refer to a reader'
+        """
+        if self.withheld:
+            return "no answer"
+        decided = {True: "POSITIVE", False: "negative", None: "undecided"}[self.decision]
+        words = {"ruled_out": "ruled out", "referred": "refer to a reader", "ruled_in": "RULED IN"}
+        return words.get(self.triage, decided)
+
+    @property
     def contour_words(self) -> str:
         """The probabilities at which the contours of the map lie."""
         return f"{', '.join(f'{share:.0%}'.rstrip('%') for share in self.contours)} %"
@@ -467,17 +483,6 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
         words += f" of {prediction.cell_of}" * bool(prediction.cell_of)
         words += f" ({prediction.cell:.0f} px)" * bool(prediction.cell)
     return sign, words
-
-
-def called_words(decision: bool | None, triage: str = "") -> str:
-    """What a system says of an image; what it finds stands out.
-
-    Example:
-        >>> called_words(True), called_words(None, "referred"), called_words(True, "ruled_in")
-        ('POSITIVE', 'refer to a reader', 'RULED IN')
-    """
-    words = {"ruled_out": "ruled out", "referred": "refer to a reader", "ruled_in": "RULED IN"}
-    return words.get(triage, {True: "POSITIVE", False: "negative", None: "undecided"}[decision])
 
 
 def describe_score(prediction: ImagePrediction) -> str:

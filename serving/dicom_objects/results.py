@@ -26,7 +26,6 @@ from pydicom.valuerep import DA, DT, TM
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.source import display_name, finding_name
-from evaluation.overlays.shapes import called_words
 from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import (
     COPIED_WHERE_GIVEN,
@@ -229,7 +228,7 @@ def _image_group(
         ],
     )
     if answer.triage:
-        said = called_words(answer.decision, answer.triage).lower()
+        said = answer.called.lower()
         group[0].ContentSequence.append(
             _comment(f"{answer.system}: {said} (score {answer.triage_rule})")
         )

@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.pseudonyms import keyed_hash
 from data_prep.images.image import read_image
 from data_prep.store.answer_log import LOG_KEY, read_log
@@ -191,3 +193,44 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     of_run = Predictions.open(tmp_path / "torch")
     assert of_run.info["training_id"] == one.info["training_id"]
     pd.testing.assert_frame_equal(of_run.scores, one.scores, atol=1e-5)
+
+
+def test_single_answers_say_what_was_promised_and_what_came_true(
+    made, tmp_path, capsys, monkeypatch
+):
+    image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
+    run = shutil.copytree(made.run, tmp_path / "run")
+    monkeypatch.setattr(predict_folder, "_recipe_of", lambda run: {})  # nobody trained it
+    promise = "specificity>=0.2@0.6"
+    asked = ("--rule-in", promise)
+    assert cxr("tune", run, "--data", made.data, *asked) == 0
+    words = "promised: specificity at least 0.20 with 60 % confidence, on {} validation patients"
+
+    def said(system: Path, *options: str) -> dict[str, Any]:
+        capsys.readouterr()
+        assert cxr("predict", system, image, "--no-overlay", "--json", *options) == 0
+        return json.loads(capsys.readouterr().out)[0]
+
+    count = Run.open(run).decision.promised(promise)[0]
+    before = said(run)
+    assert before["promises"] == [f"{words.format(count)}; not tested yet"]
+    assert before["triage"] in ("referred", "ruled_in")
+    assert said(run, "--policy", "max_f1")["promises"] == []
+    report = tmp_path / "report"
+    assert cxr("compare", run, "--data", made.data, "--out", report, "--replicates", "100") == 0
+    (told,) = json.loads((report / "metrics.json").read_text())["answer"]["promises"]
+    after = said(run)["promises"]
+    assert after == [told.partition(", ")[2]]
+    assert "; on test: " in after[0]
+    assert cxr("predict", run, image, "--no-overlay") == 0
+    assert f"{after[0]}.\n" in capsys.readouterr().out
+    stored, export = Run.open(run).decision_file, run / "exports" / made.export.name
+    shutil.copy(stored, export / "decisions")  # as cxr export does
+    (exported,) = said(export)["promises"]
+    assert exported.endswith("; not tested yet; made with the run, of which this is an export")
+    assert cxr("tune", run, "--data", made.data, *asked, "--calibration", "none") == 0
+    assert said(run)["promises"] == after  # the same threshold, chosen on the same images
+    other = json.loads(stored.read_text())
+    other["chosen_on"]["labels_id"] = "of other labels"
+    write_json(stored, "decision", other)
+    assert said(run)["promises"] == [f"{words.format(count)}; not tested yet"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.decisions.decision import Outcome, TuningOptions, promise_line
+from evaluation.decisions.decision import Decision, Outcome, TuningOptions
 from evaluation.decisions.promises import Places, Promised, PromisedImages
 from evaluation.decisions.tuning import _outcome, tune
 from evaluation.report.result_tables import metrics_json
@@ -66,26 +66,33 @@ def test_the_interval_of_a_predictive_value_holds_the_true_one():
 
 FOUND = Outcome("sensitivity", 0.931, 0.884, 0.972, 190, 180)
 BROKEN = Outcome("specificity", 0.62, 0.5712, 0.66, 400, 1)
-BOTH = "sensitivity>=0.90&specificity>=0.705@0.80"
+BOTH, SURE = "sensitivity>=0.90&specificity>=0.705@0.80", "sensitivity>=0.90@0.90"
+MARKS, PPV = "false_marks<=0.5@0.9", "ppv>=0.3,prevalence=0.1@0.9"
+MADE = Decision("opacity", {"n_patients": 1600}, validation={
+    BOTH: {"patients_sensitivity": 212, "patients_specificity": 1600},
+    SURE: {"patients_sensitivity": 212},
+})  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("policy", "outcomes", "ends"),
     [
-        ("sensitivity>=0.90@0.90", None, "on 212 and 1,600 validation patients; not tested yet"),
+        (SURE, None, "sensitivity at least 0.90 with 90 % confidence, on 212 validation patients; "
+         "not tested yet"),
+        (SURE, [FOUND], "on 212 validation patients; on test: 0.93 (0.88 to 0.97), 180 patients"),
         (BOTH, [FOUND, BROKEN], "and specificity at least 0.705 with 80 % confidence of both at "
          "once, on 212 and 1,600 validation patients; on test: sensitivity 0.93 (0.88 to 0.97), "
          "180 patients, specificity 0.620 (0.571 to 0.660), 1 patient: broken"),
         (BOTH, [FOUND], "180 patients, specificity not defined there"),
-        ("false_marks<=0.5@0.9", [Outcome("false_marks", 0.7, 0.6, 0.8, 9, 9)],
-         "on test: 0.70 (0.60 to 0.80), 9 patients: broken"),
-        ("ppv>=0.3,prevalence=0.1@0.9", [Outcome("ppv", 0.7, 0.6, 0.8, 9, 9)],
-         "on test: 0.70 (0.60 to 0.80), 9 patients"),
+        (MARKS, [Outcome("false_marks", 0.7, 0.6, 0.8, 9, 9)],
+         "at most 0.50 with 90 % confidence, on 1,600 validation patients; on test: 0.70 (0.60 to "
+         "0.80), 9 patients: broken"),
+        (PPV, [Outcome("ppv", 0.7, 0.6, 0.8, 9, 9)], "on test: 0.70 (0.60 to 0.80), 9 patients"),
         ("max_f1", None, ""),
     ],
 )  # fmt: skip
 def test_one_line_says_what_was_promised_and_what_came_true(policy, outcomes, ends):
-    line = promise_line(policy, [212, 1600], outcomes)
+    line = MADE.promise_line(policy, outcomes)
     assert line.endswith(ends)
     assert line.startswith("promised: ") == (policy != "max_f1")
 
