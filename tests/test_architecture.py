@@ -61,22 +61,22 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 69_478,
+    "lines": 69_475,
     "modules": 241,
     "longest module": 529,
-    "plumbing, %": 21.3,
-    "names used outside their subfolder": 541,
-    "public names": 1_048,
-    "modules importing more than 16 others": 4,
+    "plumbing, %": 21.4,
+    "names used outside their subfolder": 539,
+    "public names": 1_044,
+    "modules importing more than 16 others": 2,
     "imports inside functions": 120,
     "functions over 80 lines": 1,
     "modules with at most one importer": 74,
-    "lines of tests": 54_986,
+    "lines of tests": 55_036,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 8,
     "files that a setting passes to the optimiser": 6,
     "files that a score passes": 65,
-    "visits of a score to files": 376,
+    "visits of a score to files": 372,
 }
 
 
