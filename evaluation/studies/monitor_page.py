@@ -256,6 +256,12 @@ def _extent(found: Monitoring) -> str:
 
 def _notes(found: Monitoring) -> list[str]:
     notes = list(found.notes)
+    if found.window > found.reference_days:
+        notes.append(
+            f"A patient counts once in {found.window} days, which is longer than the reference of "
+            f"{found.reference_days}: later on only patients count who have not been there for so "
+            "long, and where patients return this alone may look like a change."
+        )
     if few := [inside_sentence(row.title) for row in found.rows if not row.share]:
         notes.append(f"Not watched, fewer than {FEWEST} patients in the reference: {listing(few)}.")
     return notes

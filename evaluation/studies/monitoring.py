@@ -65,6 +65,7 @@ _NUMBERS = ("threshold", "score", "guard_distance", "seconds", "decision", "labe
 _TEXTS = ("time", "system", "target", "patient", "image", "status")
 _OF_IMAGE = ["patient", "day", *_HEADERS]
 _ALONE = ("", "")  # key and title of the only figure of a kind
+_SILENT = pd.Timedelta(days=7)
 _BINS = 40  # of a course
 _LEVEL = 0.95  # of the interval of what a figure is now
 _RECENT = 5_000  # patients who tell it at most
@@ -242,7 +243,7 @@ def monitor_log(
         (block.kind, block.system): _Reference(block, _units(block, window), "first weeks")
         for block in _blocks(weeks, known)
     }
-    notes = list(_threshold_notes(stream))
+    notes = list(_system_notes(stream, known))
     if validation is not None:
         table = _completed(validation.assign(time=stream["time"].iloc[0]))
         if not known.systems[1:]:  # whatever it is called there
@@ -493,15 +494,20 @@ def _by_group(block: _Block, units: _Units, row: int, column: str, start: int) -
     return table.assign(share=table["n"] / table["n"].sum())
 
 
-def _threshold_notes(stream: pd.DataFrame) -> Iterator[str]:
-    """Systems whose threshold was changed while the log was written."""
-    for system, rows in stream.dropna(subset="threshold").groupby("system"):
-        values = rows["threshold"].to_numpy()
+def _system_notes(stream: pd.DataFrame, known: _Known) -> Iterator[str]:
+    """Systems that came, went or got another threshold while the log was written."""
+    for system, rows in stream.groupby("system"):
+        begin, end = rows["time"].iloc[[0, -1]]
+        if system not in known.systems:
+            yield f"{system}: first answer on {begin:%Y-%m-%d}, after the reference: not watched."
+        if stream["time"].iloc[-1] - end > _SILENT:
+            yield f"{system}: no answer since {end:%Y-%m-%d}."
+        cut = rows.dropna(subset="threshold")
+        values = cut["threshold"].to_numpy()
         for place in np.flatnonzero(np.diff(values))[:3]:
-            day = rows["time"].iloc[place + 1]
             yield (
                 f"{system}: the threshold went from {values[place]:.4g} to {values[place + 1]:.4g} "
-                f"on {day:%Y-%m-%d}; figures of calls have changed with it."
+                f"on {cut['time'].iloc[place + 1]:%Y-%m-%d}; figures of calls change with it."
             )
 
 

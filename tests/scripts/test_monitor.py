@@ -81,7 +81,9 @@ def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_pat
     assert all(metric.fullmatch(line) for line in lines if not line.startswith("# "))
     assert lines[2] == 'cxr_monitor_alarm{row="call_rate"} 1'
     assert lines[3] == 'cxr_monitor_alarm{row="score>q10"} 0'
-    assert cxr("monitor", log, "--out", out, "--since", "2026-03-03") == 0  # the same folder again
+    again = ["--since", "2026-03-03", "--window", 365]  # into the same folder
+    assert cxr("monitor", log, "--out", out, *again) == 0
+    assert "which is longer than the reference of 28" in capsys.readouterr().err
 
 
 def test_what_the_log_writes_is_watched_and_audited_with_its_key(tmp_path):

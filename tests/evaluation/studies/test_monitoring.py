@@ -205,3 +205,8 @@ def test_systems_that_part_are_found_and_a_new_threshold_is_told():
     assert {row.key for row in found.alarms} == {"disagreement@A and B", "call_rate@B"}
     assert not row_of(found, "call_rate@A").change
     assert found.notes[0].startswith("B: the threshold went from 0.4 to 0.6 on 2026-05-31")
+    renamed = one.assign(system=np.where(day < 100, "A", "C"))
+    assert monitor_log(renamed).notes == (
+        "A: no answer since 2026-04-10.",
+        "C: first answer on 2026-04-11, after the reference: not watched.",
+    )
