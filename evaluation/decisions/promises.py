@@ -36,7 +36,7 @@ from data_prep.contracts.errors import InputError, counted
 from evaluation.statistics.betting import mean_p_value
 from evaluation.statistics.ranking import Floats, Integers
 
-MOST_MARKS = 5
+_MOST_MARKS = 5
 """So many false marks of an image count in a promise of their mean, which needs a bound."""
 _FIGURES = {
     "sensitivity": "sensitivity",
@@ -53,10 +53,10 @@ _PART = re.compile(
 )
 _PROPOSING, _SEED = 3, 20240101  # one patient of so many, drawn by this seed
 _FEWEST_ROWS, _MOST_ROWS = 16, 256  # thresholds that are tested at once
-_MOST_PATIENTS = 20_000  # so many are said to be needed at most
+_MOST_PATIENTS = 10_000  # so many are said to be needed at most
 
 
-class Promised(NamedTuple):
+class _Promised(NamedTuple):
     """One figure of a promise and its bound."""
 
     figure: str  # a key of `_FIGURES`
@@ -66,7 +66,7 @@ class Promised(NamedTuple):
     @property
     def floor(self) -> float:
         """What the share of good images must not be below."""
-        return 1 - self.bound / MOST_MARKS if self.figure == "false_marks" else self.bound
+        return 1 - self.bound / _MOST_MARKS if self.figure == "false_marks" else self.bound
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class Promised(NamedTuple):
 class Promise:
     """What a promise says: all of its figures, with one confidence for all at once."""
 
-    parts: tuple[Promised, ...]  # one or two
+    parts: tuple[_Promised, ...]  # one or two
     confidence: float  # in (0, 1)
 
     @property
@@ -119,7 +119,7 @@ def read_promise(text: str) -> Promise | None:
 
     Example:
         >>> read_promise("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]
-        Promised(figure='specificity', bound=0.7, prevalence=None)
+        _Promised(figure='specificity', bound=0.7, prevalence=None)
         >>> read_promise("sensitivity>=0.90")
     """
     asked, at, confidence = text.rpartition("@")
@@ -127,7 +127,7 @@ def read_promise(text: str) -> Promise | None:
     if not at or not all(found):
         return None
     parts = tuple(
-        Promised(match[1] or match[3] or match[6], *_numbers(text, match))
+        _Promised(match[1] or match[3] or match[6], *_numbers(text, match))
         for match in found
         if match
     )
@@ -138,7 +138,7 @@ def read_promise(text: str) -> Promise | None:
 
 def _numbers(text: str, match: re.Match[str]) -> tuple[float, float | None]:
     if match[6]:
-        return _between(text, "the mean number of false marks", match[7], MOST_MARKS), None
+        return _between(text, "the mean number of false marks", match[7], _MOST_MARKS), None
     bound = _between(text, f"the {_FIGURES[match[1] or match[3]]}", match[2] or match[4])
     return bound, _between(text, "the prevalence", match[5]) if match[5] else None
 
@@ -193,18 +193,18 @@ def share_p_values(
     if whole and not several:
         tail = scipy.stats.binom.sf(sums.sum(axis=1) - 1, len(sizes), floors[:, 0])
         return np.asarray(tail, dtype=np.float64)
-    most = most_images(len(sizes)) if several else 1
+    most = _most_images(len(sizes)) if several else 1
     counted_as = np.minimum(sizes, most)
     # A mean of `floor * most` where the share is the floor, whatever patients count as.
     values = sums / sizes * counted_as + floors * (most - counted_as)
     return mean_p_value(values, floors[:, 0] * most, upper=most, error=error)
 
 
-def most_images(n_patients: int) -> int:
+def _most_images(n_patients: int) -> int:
     """As how many images a patient counts at most, where there are so many patients.
 
     Example:
-        >>> [most_images(n) for n in (30, 150, 1_000, 10_000)]
+        >>> [_most_images(n) for n in (30, 150, 1_000, 10_000)]
         [1, 3, 7, 25]
     """
     return max(1, math.isqrt(n_patients) // 4)
@@ -302,7 +302,7 @@ class PromisedImages:
                 return "a promise of places is of images, not of studies or patients"
             if figure == "false_marks" and places.false is None:
                 return "the system gives no boxes of its own, so it has no false marks"
-            if places.on_lesion is None:
+            if figure != "false_marks" and places.on_lesion is None:
                 return "the system points at no place, so it localises nothing"
         wanted = ("sensitivity", "specificity") if figure == "ppv" else (figure,)
         lacks = {
@@ -315,14 +315,14 @@ class PromisedImages:
         return f"validation has no {absent[0]}" if absent else ""
 
     def _share(self, figure: str) -> _Share:
-        """A figure as a share of images; false marks as the share of `MOST_MARKS` not made."""
+        """A figure as a share of images; false marks as the share of `_MOST_MARKS` not made."""
         truth, scores, places = self.y_true, self.scores, self.places
         if figure == "false_marks" and places is not None and places.false is not None:
             image, score = places.false
 
             def not_made(cuts: Floats) -> Floats:
                 marks = [np.bincount(image[score >= cut], minlength=len(scores)) for cut in cuts]
-                return 1 - np.minimum(np.array(marks), MOST_MARKS) / MOST_MARKS
+                return 1 - np.minimum(np.array(marks), _MOST_MARKS) / _MOST_MARKS
 
             return _Share(places.boxed, score, not_made, whole=False)
         if figure == "specificity":
@@ -335,7 +335,7 @@ class PromisedImages:
             counts = truth & places.boxed
         return _Share(counts, reached[counts], _rows(reached, np.greater_equal), falling=True)
 
-    def _end(self, part: Promised, promise: Promise) -> tuple[float, str]:
+    def _end(self, part: _Promised, promise: Promise) -> tuple[float, str]:
         """The last threshold that keeps a figure, from the safe end on, or why none does."""
         share, error = self._share(part.figure), promise.error * self.error_share
         units = _Units.of(share.counts, self.patients)
@@ -354,11 +354,11 @@ class PromisedImages:
             return float(cuts[kept - 1]), ""
         good = units.sums(share.good(cuts[:1]))
         found = float(good.sum() / units.sizes.sum())
-        shown = (1 - found) * MOST_MARKS if part.figure == "false_marks" else found
-        enough = patients_needed(good[0], units.sizes, part.floor, error, whole=share.whole)
+        shown = (1 - found) * _MOST_MARKS if part.figure == "false_marks" else found
+        enough = _patients_needed(good[0], units.sizes, part.floor, error, whole=share.whole)
         return np.nan, _too_few(part, promise, len(units.sizes), shown, enough)
 
-    def _predictive(self, part: Promised, promise: Promise) -> tuple[Floats | None, str]:
+    def _predictive(self, part: _Promised, promise: Promise) -> tuple[Floats | None, str]:
         """Thresholds that keep a positive predictive value, falling, or why none does.
 
         It is kept where, for some s, the sensitivity is at least s and the share of called
@@ -393,11 +393,11 @@ class PromisedImages:
         kept = _kept(len(cuts), p_values, error)
         if kept:
             return cuts[:kept], ""
-        scale = max(
-            patients_needed(of.sums(share.good(cuts[:1]))[0], of.sizes, floor[0], error)
+        scale = np.max([
+            _patients_needed(of.sums(share.good(cuts[:1]))[0], of.sizes, floor[0], error)
             / len(of.sizes)
             for share, of, floor in zip(found, units, floors, strict=True)
-        )
+        ])  # fmt: skip
         reached, spared = (float(share.good(cuts[:1])[0, share.counts].mean()) for share in found)
         false = (1 - prevalence) * (1 - spared)
         shown = prevalence * reached / (prevalence * reached + false) if reached else 0.0
@@ -454,7 +454,7 @@ def _proposed(images: PromisedImages, ratio: float) -> tuple[Floats, Floats]:
     return cuts[first::-1], np.clip(tested[first::-1], 1e-9, 1 - 1e-9)
 
 
-def patients_needed(
+def _patients_needed(
     good: Floats, images: Integers, floor: float, error: float, *, whole: bool = True
 ) -> float:
     """How many patients like these would show that the share of good images keeps a floor.
@@ -462,14 +462,14 @@ def patients_needed(
     Args: As `share_p_values`, of one sample.
 
     Returns:
-        About so many, or infinity where the share is not above the floor.
+        About so many: infinity beyond 10,000, NaN where the share is not above the floor.
 
     Example:
-        >>> patients_needed(np.ones(3), np.ones(3, dtype=int), 0.9, 0.1)
+        >>> _patients_needed(np.ones(3), np.ones(3, dtype=int), 0.9, 0.1)
         22.0
     """
     if good.sum() <= floor * images.sum():
-        return np.inf
+        return np.nan
 
     def shown(count: int) -> bool:
         rows = np.resize(good, count), np.resize(images, count)
@@ -486,11 +486,13 @@ def patients_needed(
     return float(many)
 
 
-def _too_few(part: Promised, promise: Promise, patients: int, shown: float, enough: float) -> str:
+def _too_few(part: _Promised, promise: Promise, patients: int, shown: float, enough: float) -> str:
     """Why no threshold keeps a figure, and how many patients would do."""
-    would = "more patients would not do"
-    if np.isfinite(enough):
-        would = f"at that about {math.ceil(enough):,} patients would do"
+    would = "at which no number of patients would do"
+    if enough <= _MOST_PATIENTS:
+        would = f"at which about {math.ceil(enough):,} patients would do"
+    elif enough > _MOST_PATIENTS:
+        would = f"at which more than {_MOST_PATIENTS:,} patients would be needed"
     return (
         f"{part.words} was not shown with {promise.sure} on {counted(patients, 'patient')}; the "
         f"safest threshold has {shown:.3g} here, {would}"

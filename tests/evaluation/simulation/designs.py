@@ -38,6 +38,7 @@ from tests.evaluation.simulation.makers import (
 from tests.evaluation.simulation.mark_designs import mark_designs, mark_measure, true_figures
 from tests.evaluation.simulation.monitor_designs import faults, streams
 from tests.evaluation.simulation.product import Judged, calibrations, judge
+from tests.evaluation.simulation.promise_designs import risk_control
 from tests.evaluation.simulation.reader_designs import reader_measure, true_auroc
 from tests.evaluation.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
 from tests.evaluation.simulation.use_designs import predictive, verdicts
@@ -465,6 +466,12 @@ def goals() -> Iterator[Case]:
             )
 
 
+def _promised() -> Iterator[Case]:
+    """Promises of 90 % confidence; 4,000 sets of sensitivity, fewer of all others."""
+    for name, measure, share in risk_control():
+        yield Case("risk_control", name, lambda _, found=measure: found, share)
+
+
 DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
     **{each.__name__: each for each in (thresholds, auroc, seeds, several, power, chance)},
     **{each.__name__: each for each in (calibration, readers, boxes, reductions)},
@@ -473,6 +480,7 @@ DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
     "few_readers": _studies("few_readers", FEW_READERS),  # and a system as good as they are
     "curves": _studies("curves", CURVES),  # two arms of one learning curve
     **{each.__name__: each for each in (marks, goals)},
+    "risk_control": _promised,
 }
 DESIGNS |= {
     each.__name__: _without_luck(each)

@@ -30,6 +30,13 @@ Source:
 """
 
 
+NIH_IMAGES_OF_A_PATIENT = {
+    1: 17503, 2: 4113, 3: 2100, 4: 1330, 5: 938, 6: 787, 7: 608, 8: 494, 9: 387, 10: 320, 11: 281,
+    13: 702, 18: 439, 25: 406, 38: 246, 61: 117, 109: 34,
+}  # fmt: skip
+"""The same of NIH ChestX-ray14 (Data_Entry_2017_v2020: 112,120 images); above 11 by class."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """Shares of the noise's variance; they sum to 1.
@@ -109,14 +116,14 @@ def recall_at(skill: Floats | float, threshold: float) -> float:
 
 
 def cluster_sizes(rng: np.random.Generator, n_patients: int, kind: str) -> npt.NDArray[np.int64]:
-    """Images of each patient: ``one``, ``rsna`` (drawn as RSNA has them), or ``giant``.
+    """Images of each patient: ``one``, ``rsna`` or ``nih`` (drawn as there), or ``giant``.
 
     ``giant``: one patient with 100 images, all others with one.
     """
     sizes = np.ones(n_patients, dtype=np.int64)
-    if kind == "rsna":
-        known = np.array(list(IMAGES_OF_A_PATIENT))
-        counts = np.array(list(IMAGES_OF_A_PATIENT.values()), dtype=np.float64)
+    if kind in ("rsna", "nih"):
+        table = IMAGES_OF_A_PATIENT if kind == "rsna" else NIH_IMAGES_OF_A_PATIENT
+        known, counts = np.array(list(table)), np.array(list(table.values()), dtype=np.float64)
         sizes = rng.choice(known, size=n_patients, p=counts / counts.sum())
     elif kind == "giant":
         sizes[0] = 100
