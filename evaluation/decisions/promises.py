@@ -106,7 +106,7 @@ class Promise:
 
 
 def read_promise(text: str) -> Promise | None:
-    """Read a promise; `None` for a text that makes none, which has no ``@``.
+    """Read a promise; `None` for another policy: one without ``@``, or of cost.
 
     Args:
         text: ``sensitivity>=F@C``, ``specificity>=F@C``, ``localised_sensitivity>=F@C``,
@@ -115,7 +115,8 @@ def read_promise(text: str) -> Promise | None:
             0 and 5.
 
     Raises:
-        InputError: A number lies outside its bounds, or a figure comes twice.
+        InputError: What stands before the ``@`` is no figure, a number lies outside its bounds, or
+            a figure comes twice.
 
     Example:
         >>> read_promise("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]
@@ -123,13 +124,17 @@ def read_promise(text: str) -> Promise | None:
         >>> read_promise("sensitivity>=0.90")
     """
     asked, at, confidence = text.rpartition("@")
-    found = [_PART.fullmatch(part) for part in asked.split("&")]
-    if not at or not all(found):
+    if not at or text.startswith("cost:"):
         return None
+    found = [match for part in asked.split("&") if (match := _PART.fullmatch(part))]
+    if len(found) <= asked.count("&"):
+        raise InputError(
+            f"promise {text!r}: use sensitivity>=F@C, specificity>=F@C, "
+            "localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or false_marks<=F@C with a "
+            "confidence C, or two joined by &"
+        )
     parts = tuple(
-        _Promised(match[1] or match[3] or match[6], *_numbers(text, match))
-        for match in found
-        if match
+        _Promised(match[1] or match[3] or match[6], *_numbers(text, match)) for match in found
     )
     if len({part.figure for part in parts}) < len(parts) or len(parts) > 2:
         raise InputError(f"promise {text!r}: give one figure, or two different ones joined by &")
