@@ -56,7 +56,7 @@ _FEWEST_ROWS, _MOST_ROWS = 16, 256  # thresholds that are tested at once
 _MOST_PATIENTS = 10_000  # so many are said to be needed at most
 
 
-class _Promised(NamedTuple):
+class Promised(NamedTuple):
     """One figure of a promise and its bound."""
 
     figure: str  # a key of `_FIGURES`
@@ -90,7 +90,7 @@ class _Promised(NamedTuple):
 class Promise:
     """What a promise says: all of its figures, with one confidence for all at once."""
 
-    parts: tuple[_Promised, ...]  # one or two
+    parts: tuple[Promised, ...]  # one or two
     confidence: float  # in (0, 1)
 
     @property
@@ -120,7 +120,7 @@ def read_promise(text: str) -> Promise | None:
 
     Example:
         >>> read_promise("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]
-        _Promised(figure='specificity', bound=0.7, prevalence=None)
+        Promised(figure='specificity', bound=0.7, prevalence=None)
         >>> read_promise("sensitivity>=0.90")
     """
     asked, at, confidence = text.rpartition("@")
@@ -134,7 +134,7 @@ def read_promise(text: str) -> Promise | None:
             "confidence C, or two joined by &"
         )
     parts = tuple(
-        _Promised(match[1] or match[3] or match[6], *_numbers(text, match)) for match in found
+        Promised(match[1] or match[3] or match[6], *_numbers(text, match)) for match in found
     )
     if len({part.figure for part in parts}) < len(parts) or len(parts) > 2:
         raise InputError(f"promise {text!r}: give one figure, or two different ones joined by &")
@@ -340,7 +340,7 @@ class PromisedImages:
             counts = truth & places.boxed
         return _Share(counts, reached[counts], _rows(reached, np.greater_equal), falling=True)
 
-    def _end(self, part: _Promised, promise: Promise) -> tuple[float, str]:
+    def _end(self, part: Promised, promise: Promise) -> tuple[float, str]:
         """The last threshold that keeps a figure, from the safe end on, or why none does."""
         share, error = self._share(part.figure), promise.error * self.error_share
         units = _Units.of(share.counts, self.patients)
@@ -363,7 +363,7 @@ class PromisedImages:
         enough = _patients_needed(good[0], units.sizes, part.floor, error, whole=share.whole)
         return np.nan, _too_few(part, promise, len(units.sizes), shown, enough)
 
-    def _predictive(self, part: _Promised, promise: Promise) -> tuple[Floats | None, str]:
+    def _predictive(self, part: Promised, promise: Promise) -> tuple[Floats | None, str]:
         """Thresholds that keep a positive predictive value, falling, or why none does.
 
         It is kept where, for some s, the sensitivity is at least s and the share of called
@@ -491,7 +491,7 @@ def _patients_needed(
     return float(many)
 
 
-def _too_few(part: _Promised, promise: Promise, patients: int, shown: float, enough: float) -> str:
+def _too_few(part: Promised, promise: Promise, patients: int, shown: float, enough: float) -> str:
     """Why no threshold keeps a figure, and how many patients would do."""
     would = "at which no number of patients would do"
     if enough <= _MOST_PATIENTS:
