@@ -36,7 +36,7 @@ from data_prep.contracts.errors import InputError, counted
 from evaluation.statistics.betting import mean_p_value
 from evaluation.statistics.ranking import Floats, Integers
 
-_MOST_MARKS = 5
+MOST_MARKS = 5
 """So many false marks of an image count in a promise of their mean, which needs a bound."""
 _FIGURES = {
     "sensitivity": "sensitivity",
@@ -66,7 +66,7 @@ class Promised(NamedTuple):
     @property
     def floor(self) -> float:
         """What the share of good images must not be below."""
-        return 1 - self.bound / _MOST_MARKS if self.figure == "false_marks" else self.bound
+        return 1 - self.bound / MOST_MARKS if self.figure == "false_marks" else self.bound
 
     @property
     def name(self) -> str:
@@ -143,7 +143,7 @@ def read_promise(text: str) -> Promise | None:
 
 def _numbers(text: str, match: re.Match[str]) -> tuple[float, float | None]:
     if match[6]:
-        return _between(text, "the mean number of false marks", match[7], _MOST_MARKS), None
+        return _between(text, "the mean number of false marks", match[7], MOST_MARKS), None
     bound = _between(text, f"the {_FIGURES[match[1] or match[3]]}", match[2] or match[4])
     return bound, _between(text, "the prevalence", match[5]) if match[5] else None
 
@@ -320,14 +320,14 @@ class PromisedImages:
         return f"validation has no {absent[0]}" if absent else ""
 
     def _share(self, figure: str) -> _Share:
-        """A figure as a share of images; false marks as the share of `_MOST_MARKS` not made."""
+        """A figure as a share of images; false marks as the share of `MOST_MARKS` not made."""
         truth, scores, places = self.y_true, self.scores, self.places
         if figure == "false_marks" and places is not None and places.false is not None:
             image, score = places.false
 
             def not_made(cuts: Floats) -> Floats:
                 marks = [np.bincount(image[score >= cut], minlength=len(scores)) for cut in cuts]
-                return 1 - np.minimum(np.array(marks), _MOST_MARKS) / _MOST_MARKS
+                return 1 - np.minimum(np.array(marks), MOST_MARKS) / MOST_MARKS
 
             return _Share(places.boxed, score, not_made, whole=False)
         if figure == "specificity":
@@ -359,7 +359,7 @@ class PromisedImages:
             return float(cuts[kept - 1]), ""
         good = units.sums(share.good(cuts[:1]))
         found = float(good.sum() / units.sizes.sum())
-        shown = (1 - found) * _MOST_MARKS if part.figure == "false_marks" else found
+        shown = (1 - found) * MOST_MARKS if part.figure == "false_marks" else found
         enough = _patients_needed(good[0], units.sizes, part.floor, error, whole=share.whole)
         return np.nan, _too_few(part, promise, len(units.sizes), shown, enough)
 

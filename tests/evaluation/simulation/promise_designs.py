@@ -16,7 +16,7 @@ from mapie.risk_control import BinaryClassificationController
 from scipy.special import expit, logit, ndtr
 
 from evaluation.decisions.promises import (
-    _MOST_MARKS,
+    MOST_MARKS,
     Places,
     PromisedImages,
     read_promise,
@@ -148,9 +148,7 @@ def _true_marks(clusters: str) -> tuple[Floats, Floats]:
     assert places.false is not None
     cuts, size = np.linspace(0.2, 0.9, 141), len(sample.y_true)
     means = [
-        np.minimum(
-            np.bincount(places.false[0][places.false[1] >= cut], minlength=size), _MOST_MARKS
-        )
+        np.minimum(np.bincount(places.false[0][places.false[1] >= cut], minlength=size), MOST_MARKS)
         for cut in cuts
     ]
     return cuts, np.array([each.mean() for each in means])
