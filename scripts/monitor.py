@@ -152,10 +152,11 @@ def _validation(
     scores = SystemOutput(predictions, target, ids).scores(decision.reduction)
     of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
     used = of_system["threshold"].dropna()  # what the log decides by
-    chosen = decision.thresholds[decision.policy(policy, folder)].threshold
-    threshold = chosen if used.empty else float(used.iloc[0])
+    chosen = decision.thresholds[decision.policy(policy, folder)]
+    threshold = chosen.threshold if used.empty else float(used.iloc[0])
     if threshold is None:
-        raise InputError(f"{folder}: has no threshold for its policy; choose another --policy")
+        words = f"has no threshold for {chosen.policy} ({chosen.reason})"
+        raise InputError(f"{folder}: {words}; choose another --policy")
     images = test_set.images.set_index("image_id").reindex(ids)
     facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
     years = pd.to_numeric(facts["age_years"])

@@ -117,7 +117,8 @@ class _Delay:
 
     key: str  # of the figure
     title: str
-    was: float  # in the reference, a patient
+    change: str  # in words
+    was: float  # mean per patient of the reference
     becomes: float
     patients: float | None  # median from the change to the alarm; None: more than were simulated
     days: float | None  # in which as many came
@@ -130,7 +131,8 @@ class _Delay:
         return f"{self.patients:,.0f} patients, {self.days:,.0f} days"
 
     def __str__(self) -> str:
-        return f"{self.title}, {number(self.was)} to {number(self.becomes)}: {self.found_after}"
+        becomes = f"{number(self.was)} to {number(self.becomes)}"
+        return f"{self.title}, {self.change}, {becomes}: {self.found_after}"
 
 
 def _simulated(found: Monitoring, seed: int = 0) -> list[_Delay]:
@@ -147,29 +149,29 @@ def _simulated(found: Monitoring, seed: int = 0) -> list[_Delay]:
             continue
         tested = days if row.source == "validation" else days - found.reference_days
         was = float(row.values.mean())
-        for becomes in _changes(row, was):
+        for change, becomes in _changes(row, was):
             patients = _median_delay(row, was, becomes, rng)
             needed = None if patients is None else patients * tested / row.n_stream
-            delays.append(_Delay(row.key, row.title, was, becomes, patients, needed))
+            delays.append(_Delay(row.key, row.title, change, was, becomes, patients, needed))
     return delays
 
 
-def _changes(row: Watched, was: float) -> Iterator[float]:
-    """What a figure may become."""
+def _changes(row: Watched, was: float) -> Iterator[tuple[str, float]]:
+    """What may become of a figure: in words, and its new mean."""
     if row.kind in ("sensitivity", "specificity"):
-        yield max(was - 0.1, 0.0)
+        yield "0.1 lower", max(was - 0.1, 0.0)
     elif row.kind == "call_rate":
-        yield min(1.5 * was, (1 + was) / 2)
-    elif row.kind == "ppv":  # its odds halve with the prevalence, about
-        yield was / (2 - was)
+        yield "half as many calls again", min(1.5 * was, (1 + was) / 2)
+    elif row.kind == "ppv":  # its odds halve, about
+        yield "prevalence halved", was / (2 - was)
     elif row.kind in ("failed", "slow") or row.key.endswith("=new"):
-        yield min(was + 0.1, 1.0)
+        yield "a tenth of the images", min(was + 0.1, 1.0)
     elif row.kind in ("score", "guard"):
-        yield was + 0.1 if was < 0.9 else was - 0.1
-        if ">q50" in row.key:  # a stuck score
-            yield 1.0
+        yield "0.1 away", was + 0.1 if was < 0.9 else was - 0.1
+        if ">q50" in row.key:
+            yield "stuck at one value", 1.0
     else:
-        yield min(2 * was, (1 + was) / 2)
+        yield "doubled", min(2 * was, (1 + was) / 2)
 
 
 def _median_delay(
@@ -315,12 +317,17 @@ def _figures(found: Monitoring) -> Table:
 
 def _delays(delays: Sequence[_Delay]) -> Table:
     rows = [
-        (delay.title, f"{number(delay.was)} to {number(delay.becomes)}", delay.found_after)
+        (
+            delay.title,
+            f"{delay.change}, {number(delay.was)} to {number(delay.becomes)}",
+            delay.found_after,
+        )
         for delay in delays
     ]
     lead = (
         f"Median of {_STREAMS} simulated streams that change after {_UNCHANGED} unchanged "
-        "patients, drawn from the reference; days at the rate of this log."
+        "patients, drawn from the reference; days at the rate of this log. A longer reference "
+        "(--first) and more audited images find smaller changes."
     )
     return Table.of("How fast a change is found", lead, ("Figure", "Change", "Found after"), rows)
 
