@@ -71,7 +71,7 @@ class Answer:
         boxes: The boxes of a positive answer, ``finding, x1, y1, x2, y2, score``, px of the
             original, by falling score: a detector's from the threshold on, a classifier's cut out
             of its map. A negative answer has none; an undecided one a detector's from 0.5 on, one
-            that triage refers those from the threshold on.
+            that triage refers those from the threshold on, one that it rules in those that would.
         warnings: What speaks against the answer, which then has no decision; empty where the image
             looks like a frontal chest X-ray, and the system knows such images.
         triage: ``ruled_out``, ``referred`` or ``ruled_in``, which then decide: referred is

@@ -44,6 +44,7 @@ class DecidedOutput:
     levels: dict[float, float] = field(default_factory=dict)
     calibrated: bool = False  # whether those are calibrated probabilities; else they are scores
     threshold: float | None = None  # on the score; `None` where undecided
+    above: float | None = None  # from which on triage rules images in; `None` where it rules none
 
     # A row of a table takes longer to find by pandas than all that is then done with it.
     @cached_property
@@ -86,7 +87,7 @@ class DecidedOutput:
             decision=decision,
             triage=row.get("triage", ""),
             boxes=boxes,
-            box_cut=self._cut(boxes, decision),
+            box_cut=self._cut(boxes, decision, row.get("triage", "")),
             grid=self._grid_of(image_id),
             contours=tuple(self.levels),
             point=_point(row),
@@ -94,11 +95,12 @@ class DecidedOutput:
             within_cell=_flag(row.get("localised_tolerant")),
         )
 
-    def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None) -> float:
+    def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None, triage: str) -> float:
         """Boxes cut out of a map are all meant: their level was chosen on validation."""
         if self.maps is not None:
             return math.inf if decision is False else 0.0
-        return _box_cut(boxes[:, 4], decision, self.threshold)
+        threshold = self.above if triage == "ruled_in" else self.threshold
+        return _box_cut(boxes[:, 4], decision, threshold)
 
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
         """The finding of each box of an image; one cut out of a map has the map's."""
@@ -138,8 +140,11 @@ def decide(
     table = pd.DataFrame({"score": scores})
     threshold = None if decision is None else decision.thresholds[policy].threshold
     table["decision"] = None if threshold is None else is_positive(scores, threshold)
-    if decision is not None and decision.triage is not None and policy in decision.options.triage:
-        table["triage"] = standings = decision.triage.standings(scores)
+    triage = None
+    if decision is not None and policy in decision.options.triage:
+        triage = decision.triage
+    if triage is not None:
+        table["triage"] = standings = triage.standings(scores)
         table["decision"] = pd.Series(standings).map(_OF_STANDING).to_numpy(dtype=object)
     probability = None if decision is None else decision.probability(scores)
     if probability is not None:
@@ -152,7 +157,8 @@ def decide(
     boxes = evidence.finding_boxes if evidence.gives_boxes else evidence.boxes(scores, scale, cut)
     drawn = NO_BOXES if boxes is None else boxes
     calibrated = maps is not None and probability is not None
-    return DecidedOutput(name, table, drawn, maps, levels or {}, calibrated, threshold)
+    above = None if triage is None else triage.above
+    return DecidedOutput(name, table, drawn, maps, levels or {}, calibrated, threshold, above)
 
 
 def map_levels(

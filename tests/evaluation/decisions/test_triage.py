@@ -6,7 +6,9 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
+from evaluation.decisions.decided_output import decide
 from evaluation.decisions.decision import Decision, Triage, TuningOptions
+from evaluation.decisions.test_set import SystemOutput
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.metrics.metric import score_words
@@ -115,3 +117,19 @@ def test_triage_is_stored_derived_again_and_judged_on_test(predict, test_set):
     highest = pd.Series(score.to_numpy()).groupby(rows.loc["A", "patient_id"].to_numpy()).max()
     share = (again.triage.standings(highest) == "referred").mean()
     assert by_patient.query("metric == 'referred'")["estimate"].iloc[0] == pytest.approx(share)
+
+
+def test_an_image_shows_the_boxes_of_what_triage_says(predict, test_set, judged_set, target):
+    system, ids = predict("A", "boxes", seed=1), judged_set.image_ids("test")
+    decision = tune(system, test_set, policies=("max_f1",), options=OPTIONS)
+    found, seen = decide("A", SystemOutput(system, target, ids), decision, OUT), set()
+    for image_id in ids:
+        one = found.prediction(image_id, "")
+        seen.add(one.triage)
+        cut = {"ruled_out": np.inf, "referred": decision.triage.below,
+               "ruled_in": decision.triage.above}[one.triage]  # fmt: skip
+        assert one.box_cut == cut
+        assert one.decision == {"ruled_out": False, "referred": None, "ruled_in": True}[one.triage]
+    assert len(seen) == 3
+    plain = decide("A", SystemOutput(system, target, ids), decision, "max_f1")
+    assert {plain.prediction(image_id, "").triage for image_id in ids} == {""}
