@@ -61,17 +61,17 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 69_502,
+    "lines": 69_508,
     "modules": 241,
     "longest module": 529,
-    "plumbing, %": 21.4,
+    "plumbing, %": 21.3,
     "names used outside their subfolder": 539,
     "public names": 1_042,
     "modules importing more than 16 others": 2,
     "imports inside functions": 120,
     "functions over 80 lines": 1,
     "modules with at most one importer": 74,
-    "lines of tests": 55_493,
+    "lines of tests": 55_511,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 8,
     "files that a setting passes to the optimiser": 6,
