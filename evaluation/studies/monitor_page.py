@@ -161,7 +161,7 @@ def _changes(row: Watched, was: float) -> Iterator[tuple[str, float]]:
     if row.kind in ("sensitivity", "specificity"):
         yield "0.1 lower", max(was - 0.1, 0.0)
     elif row.kind == "call_rate":
-        yield "half as many calls again", min(1.5 * was, (1 + was) / 2)
+        yield "half as many calls again", min(1.5 * was, 1.0)
     elif row.kind == "ppv":  # its odds halve, about
         yield "prevalence halved", was / (2 - was)
     elif row.kind in ("failed", "slow") or row.key.endswith("=new"):
@@ -171,7 +171,7 @@ def _changes(row: Watched, was: float) -> Iterator[tuple[str, float]]:
         if ">q50" in row.key:
             yield "stuck at one value", 1.0
     else:
-        yield "doubled", min(2 * was, (1 + was) / 2)
+        yield ("doubled", 2 * was) if was < 0.4 else ("halved", was / 2)
 
 
 def _median_delay(
@@ -295,7 +295,7 @@ def _page(found: Monitoring, delays: Sequence[_Delay]) -> str:
 
 
 def _figures(found: Monitoring) -> Table:
-    columns = ("Figure", "Reference", "Patients", "Now", "Patients", "Evidence", "Alarm")
+    columns = ("Figure", "Reference", "Its patients", "Now", "Tested patients", "Evidence", "Alarm")
     rows = [
         (
             row.title,
