@@ -28,7 +28,7 @@ from data_prep.work.pool import read_ahead
 from detection.detector import Detections, Detector, predict_boxes
 from detection.frames import best_boxes
 from detection.model import build_detector
-from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion
+from evaluation.systems.ensemble import NAME, OVERLAP, best_box_fusion
 from serving.export_spec import digest_files, require_names
 from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
 from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
@@ -255,7 +255,7 @@ def _with_size(holder: Any, side: int) -> Iterator[None]:
 
 
 class MultiViewDetector(nn.Module):
-    """A detector whose boxes from several views are joined by `evaluation.boxes.fusion`.
+    """A detector whose boxes from several views are joined by `evaluation.systems.ensemble`.
 
     It takes the place of the plain one in `detection.detector.predict_boxes`, and in what measures
     time and operations. A classifier has no views: the mirrored one took CheXNet's AUROC from 0.874

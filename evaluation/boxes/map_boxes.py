@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.fusion import LEAST_SCORE
+from evaluation.boxes.matching import LEAST_SCORE
 from evaluation.statistics.ranking import Floats, Integers
 
 _UPSAMPLING = 8

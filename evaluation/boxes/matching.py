@@ -21,6 +21,8 @@ from evaluation.statistics.ranking import Floats, Integers, is_positive
 
 MAX_BOXES = 100
 """Predicted boxes of an image that count, the most confident."""
+LEAST_SCORE = 0.001
+"""Boxes below it are not kept, as in every predictions folder."""
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _FOREGROUND_IOU, _BACKGROUND_IOU = 0.5, 0.1
 Counts = npt.NDArray[np.int64]

@@ -25,8 +25,7 @@ from data_prep.formats.label_files import read_lines
 from data_prep.formats.source import finding_name
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.boxes.fusion import LEAST_SCORE
-from evaluation.boxes.matching import MAX_BOXES
+from evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from evaluation.systems.prediction_files import (
     FRAME,
     ColumnNames,
