@@ -299,8 +299,6 @@ def _explore_thresholds(
     decisions: pd.DataFrame,
     systems: list[str],
     thresholds: Mapping[str, Mapping[str, float | None]],
-    *,
-    most_steps: int = _MOST_STEPS,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Count, for each system, what is called positive at each of some hundred thresholds.
 
@@ -320,7 +318,7 @@ def _explore_thresholds(
         frozen = {
             key: value for key, value in thresholds.get(name, {}).items() if value is not None
         }
-        at = _thresholds(column, list(frozen.values()), most_steps)
+        at = _thresholds(column, list(frozen.values()))
         place = np.searchsorted(at, column, side="right") - 1
         steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
         places[name] = np.where(np.isnan(column), np.nan, place)
@@ -328,13 +326,11 @@ def _explore_thresholds(
     return counts, places
 
 
-def _thresholds(
-    scores: npt.NDArray[np.float64], frozen: list[float], most: int
-) -> npt.NDArray[np.float64]:
+def _thresholds(scores: npt.NDArray[np.float64], frozen: list[float]) -> npt.NDArray[np.float64]:
     """Some of the scores, evenly by rank, and every frozen threshold; rising."""
     seen = np.unique(scores[~np.isnan(scores)])
-    if len(seen) > most:
-        seen = seen[np.unique(np.linspace(0, len(seen) - 1, most).round().astype(int))]
+    if len(seen) > _MOST_STEPS:
+        seen = seen[np.unique(np.linspace(0, len(seen) - 1, _MOST_STEPS).round().astype(int))]
     return np.unique(np.concatenate([seen, np.asarray(frozen, dtype=np.float64)]))
 
 

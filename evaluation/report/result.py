@@ -29,20 +29,14 @@ from evaluation.report.tables import table_rows
 
 @dataclass(frozen=True)
 class Report:
-    """The answer of a comparison: in words, tables, charts and images.
+    """The answer of a comparison: in words, tables, charts and images."""
 
-    Attributes:
-        test_set: What was judged.
-        judge: Gives the comparison; of a report that was there before it is judged again, from
-            the same predictions.
-        folder: Report folder; `None` where nothing was written.
-        metrics: Rows of `table`; without any the usual ones of a paper.
-    """
-
-    test_set: TestSet
+    test_set: TestSet  # what was judged
+    # Gives the comparison; of a report that was there before it is judged again, from the same
+    # predictions.
     judge: Callable[[], Comparison]
-    folder: Path | None = None
-    metrics: tuple[str, ...] = ()
+    folder: Path | None = None  # of the report; `None` where nothing was written
+    metrics: tuple[str, ...] = ()  # rows of `table`; without any the usual ones of a paper
 
     def __repr__(self) -> str:
         of = repr(self.comparison).strip("<>").removeprefix("Comparison")

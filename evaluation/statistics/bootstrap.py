@@ -132,21 +132,14 @@ def cluster_bootstrap(
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its interval; NaN where one is unknown.
-
-    Attributes:
-        estimate: The figure.
-        low: Lower end.
-        high: Upper end.
-        note: Why it is undefined or has no interval, or what to know about it.
-        unmoved: Whether it has no interval because every resample gave the same value.
-        shifted: Whether it has none because that of the resamples leaves the estimate out.
-    """
+    """An estimate and its interval; NaN where one is unknown."""
 
     estimate: float = math.nan
     low: float = math.nan
     high: float = math.nan
-    note: str = ""
+    note: str = ""  # why it is undefined or has no interval, or what to know about it
+    # Whether it has no interval because every resample gave the same value, or because that of the
+    # resamples leaves the estimate out.
     unmoved: bool = field(default=False, repr=False, kw_only=True)
     shifted: bool = field(default=False, repr=False, kw_only=True)
 

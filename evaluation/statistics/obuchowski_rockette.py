@@ -145,18 +145,13 @@ class ClusteredEstimate:
         return reach if reach <= self.span else None
 
 
-def smallest_detectable(
-    error: float, power: float = _POWER, level: float = LEVEL, freedom: float = np.inf
-) -> float:
-    """The smallest true difference that a test set of this kind shows with a given power.
+def smallest_detectable(error: float, freedom: float = np.inf) -> float:
+    """The smallest true difference that a test set of this kind shows with a power of 80 %.
 
-    ``(t[1 - alpha / 2] + t[power]) x standard error of the paired difference``, two-sided.
-
-    Source:
-        The usual sample size formula for a difference, solved for the difference.
+    ``(t[1 - alpha / 2] + t[power]) x standard error of the paired difference``, two-sided: the
+    usual sample size formula, solved for the difference.
     """
-    ends = scipy.special.stdtrit(freedom, (1 + level) / 2), scipy.special.stdtrit(freedom, power)
-    return float(sum(ends)) * error
+    return float(scipy.special.stdtrit(freedom, [(1 + LEVEL) / 2, _POWER]).sum()) * error
 
 
 @dataclass(frozen=True)

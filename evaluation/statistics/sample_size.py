@@ -18,14 +18,13 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Protocol
 
 import numpy as np
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import LEVEL
-from evaluation.statistics.clustered_tests import AurocParts, effective_patients
+from evaluation.statistics.clustered_tests import AurocParts
 from evaluation.statistics.obuchowski_rockette import FEW_READERS, Components
 from evaluation.statistics.ranking import Floats
 
@@ -96,17 +95,6 @@ class PlannedStudy:
         middle = scipy.special.logit(self.auroc)
         ends = scipy.special.expit([middle - reach, middle + reach])
         return float(np.diff(ends, axis=0).mean()) / 2
-
-
-class Plan(Protocol):
-    """Tells what a study of any number of patients would be."""
-
-    @property
-    def least(self) -> int:
-        """The fewest patients that can be planned: two of either class."""
-
-    def study(self, patients: int) -> PlannedStudy:
-        """The study with so many patients."""
 
 
 def _power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
@@ -233,6 +221,8 @@ class AssumedPlan:
     seed_deviation: float = 0.0  # standard deviation of a system's true AUROC between trainings
     seed_correlation: float = 1.0  # of two trainings' scores of one image, within a class
 
+    least = _LEAST  # patients that can be planned
+
     def study(self, patients: int) -> PlannedStudy:
         """The study with so many patients, two of either class or more."""
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
@@ -263,11 +253,6 @@ class AssumedPlan:
         study = _with_seeds(patients, positives, over_patients, freedom, own, between, seeds)
         return replace(study, auroc=self.aurocs[0] if len(self.aurocs) == 1 else None)
 
-    @property
-    def least(self) -> int:
-        """The fewest patients that can be planned: two of either class."""
-        return _LEAST
-
 
 class PilotPlan:
     """A study with patients like those of a pilot: one or two systems, a part for each seed."""
@@ -286,7 +271,6 @@ class PilotPlan:
         self.patients = int((mean.images.sum(axis=1) > 0).sum())
         self.positives = int((mean.images[:, 0] > 0).sum())
         self.images = float(mean.images.sum() / self.patients)
-        self.effective = min(effective_patients(of_class) for of_class in mean.images.T)
         self.seeds = list(seeds) if seeds is not None else [len(each) for each in systems]
         self._freedom = mean.freedom
         self._variance = mean.variance
@@ -325,9 +309,9 @@ class PilotPlan:
         other._scale = factor
         return other
 
-    def variance_range(self, level: float = LEVEL) -> tuple[float, float]:
+    def variance_range(self) -> tuple[float, float]:
         """Interval of the true variance over patients, as factors of the pilot's estimate."""
-        tails = scipy.special.chdtri(self._freedom, [(1 - level) / 2, (1 + level) / 2])
+        tails = scipy.special.chdtri(self._freedom, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(self._freedom / tails[0]), float(self._freedom / tails[1])
 
 
@@ -441,6 +425,10 @@ class CrossedPlan:
     def least(self) -> int:
         """The fewest cases that can be planned: two of either class."""
         return _with_two_of_a_class(self.positives)
+
+
+Plan = AssumedPlan | PilotPlan | CrossedPlan
+"""Tells what a study of any number of patients would be."""
 
 
 def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> PlannedStudy | None:

@@ -17,8 +17,7 @@ from evaluation.metrics.metric import DASH, listing, number, p_words, span_words
 from evaluation.report.page import Table
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.statistics.ranking import Floats, curves
-from evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
-from evaluation.studies.reader_study import MarkedStudy, ReaderStudy
+from evaluation.studies.reader_analysis import MarkedStudy, ReaderAnalysis, ReaderStudy, StudyRow
 from evaluation.studies.readings import ONLY_MODALITY
 from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
 

@@ -18,7 +18,7 @@ from evaluation.boxes.matching import HitRule
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.statistics.ranking import is_positive
-from evaluation.studies.reader_study import LESION, MarkedStudy, ReaderStudy
+from evaluation.studies.reader_analysis import LESION, MarkedStudy, ReaderStudy
 from evaluation.systems.prediction_files import ColumnNames, read_review, read_source
 
 ONLY_MODALITY = "reading"

@@ -377,7 +377,7 @@ def _design(plan: Plan) -> dict[str, Any]:
         return {"images_of_a_patient": plan.images, "seeds": seeds}
     if isinstance(plan, PilotPlan):
         return {"images_of_a_patient": plan.images, "seeds": plan.seeds}
-    return {"readers": plan.readers} if isinstance(plan, CrossedPlan) else {}
+    return {"readers": plan.readers}
 
 
 def _design_in_words(row: Mapping[str, Any]) -> str:

@@ -10,8 +10,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from evaluation.boxes.matching import Finds
-from evaluation.studies.reader_analysis import analyse_readers
-from evaluation.studies.reader_study import MarkedStudy
+from evaluation.studies.reader_analysis import MarkedStudy, analyse_readers
 from tests.evaluation.simulation.makers import LABELS_ALIKE, Floats, cluster_sizes
 from tests.evaluation.simulation.reader_designs import study_skills
 
