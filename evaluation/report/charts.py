@@ -68,11 +68,11 @@ class _System:
 def report_charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a curve, in reading order."""
     systems, policies = _read_systems(comparison), comparison.policies
-    prevalence = _prevalence(comparison)
-    all_positive = _curve_of(comparison.failures, "decision_curve", TREAT_ALL, "net_benefit")
+    labels = comparison.decisions.drop_duplicates("image_id")["label"]
+    all_positive = _decision_curve(comparison.failures, TREAT_ALL, "net_benefit")
     charts = [
         _roc_chart(systems, policies),
-        _precision_recall_chart(systems, policies, prevalence),
+        _precision_recall_chart(systems, policies, float(labels.mean())),
         *(_froc_chart(systems, hit) for hit in _HITS),
         _calibration_chart(systems, comparison.provenance.get("systems", {})),
         _net_benefit_chart(systems, all_positive),
@@ -132,43 +132,32 @@ def _read_systems(comparison: Comparison) -> list[_System]:
     }
     prefixes = {prefix: [f"{prefix}_at_{at.replace('/', '_')}" for at in RATE_WORDS]
                 for prefix, _, _ in _HITS.values()}  # fmt: skip
-    return [
-        _System(
+    # Of the calibrated probabilities, else of the scores.
+    calibrated = "net_benefit_calibrated"
+    benefit = calibrated if calibrated in set(failures.get("metric", ())) else "net_benefit"
+    systems = []
+    for position, (name, result) in enumerate(comparison.systems.items()):
+        rows = decisions[decisions["system"] == name]
+        held = [column for column in ("label", "score", "probability") if column in rows]
+        system = _System(
             name,
             position,
             result,
             {key: figures.of(name, *each) for key, each in wanted.items()},
-            _arrays(decisions[decisions["system"] == name]),
-            decisions.loc[decisions["system"] == name, "patient_id"].to_numpy(),
+            {column: rows[column].to_numpy(np.float64, na_value=np.nan) for column in held},
+            rows["patient_id"].to_numpy(),
             {prefix: [figures.of(name, each) for each in at] for prefix, at in prefixes.items()},
-            _curve_of(failures, "decision_curve", name, _benefit(failures)),
+            _decision_curve(failures, name, benefit),
         )
-        for position, (name, result) in enumerate(comparison.systems.items())
-    ]
+        systems.append(system)
+    return systems
 
 
-def _prevalence(comparison: Comparison) -> float:
-    labels = comparison.decisions.drop_duplicates("image_id")["label"].dropna()
-    return float(labels.mean()) if len(labels) else math.nan
-
-
-def _arrays(frame: pd.DataFrame) -> dict[str, Floats]:
-    names = [name for name in ("label", "score", "probability") if name in frame]
-    return {name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in names}
-
-
-def _benefit(failures: pd.DataFrame) -> str:
-    """The net benefit of the calibrated probabilities, else of the scores."""
-    calibrated = "net_benefit_calibrated"
-    known = not failures.empty and (failures["metric"] == calibrated).any()
-    return calibrated if known else "net_benefit"
-
-
-def _curve_of(failures: pd.DataFrame, topic: str, system: str, metric: str) -> _Line | None:
+def _decision_curve(failures: pd.DataFrame, system: str, metric: str) -> _Line | None:
     if failures.empty:
         return None
-    keys = failures[["topic", "system", "metric"]]
-    rows = failures[(keys == [topic, system, metric]).all(axis=1)].dropna(subset=["estimate"])
+    keys = failures[["topic", "system", "metric"]] == ["decision_curve", system, metric]
+    rows = failures[keys.all(axis=1)].dropna(subset=["estimate"])
     if rows.empty:
         return None
     return rows["group"].to_numpy(dtype=np.float64), rows["estimate"].to_numpy(dtype=np.float64)

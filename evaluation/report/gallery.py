@@ -237,7 +237,7 @@ _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; th
 
 
 @dataclass(frozen=True)
-class Panel:
+class _Panel:
     """One panel of a case, with its words."""
 
     title: str
@@ -259,7 +259,7 @@ class DrawnCase:
     width: int
     height: int
     data_url: str
-    panels: tuple[Panel, ...]
+    panels: tuple[_Panel, ...]
     outcomes: tuple[str, ...] = ()
     lesion: float | None = None
     gap: float = 0.0
@@ -279,8 +279,8 @@ class DrawnCase:
         drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
         brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
         panels = [
-            Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
-            Panel(truth.title, words, f"truth on {image_id}: {words}", drawing, TRUTH_COLOUR),
+            _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
+            _Panel(truth.title, words, f"truth on {image_id}: {words}", drawing, TRUTH_COLOUR),
             *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
         ]
         return cls(
@@ -352,7 +352,7 @@ def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
 
 def _panel(
     image_id: str, prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
-) -> Panel:
+) -> _Panel:
     sign, words = outcome(prediction, truth)
     score = describe_score(prediction)
     small = [
@@ -364,7 +364,7 @@ def _panel(
     if prediction.contours and not any(shape.layer == "map" for shape in large):
         score += f"; {NO_CONTOUR}"
     fine = [shape for shape in large if isinstance(shape, Label)]
-    return Panel(
+    return _Panel(
         prediction.system,
         words,
         f"{prediction.system} on {image_id}: {words}, {score}",
@@ -408,6 +408,8 @@ _ON_PAGE = 32
 """Cases on a further page."""
 
 _ALL_IMAGES_BYTES = 5_400_000  # 7.2 MB in base64
+_MOST_EXAMPLES = 3
+_EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # how their keys begin
 
 
 @dataclass(frozen=True)
@@ -422,6 +424,18 @@ class Gallery:
     systems: tuple[str, ...] = ()
     page: int = 1
     pages: tuple[str, ...] = (PAGE,)
+
+    @property
+    def examples(self) -> list[tuple[_Category, DrawnCase]]:
+        """One case that all get right, one that only one finds, and one in the wrong place.
+
+        Where a kind has no image another kind of failure stands in for it.
+        """
+        drawn = [(category, cases[0]) for category, cases in self.cases if cases]
+        firsts = []
+        for kind in _EXAMPLES:
+            firsts += [pair for pair in drawn if pair[0].key.startswith(kind)][:1]
+        return firsts[:_MOST_EXAMPLES]
 
 
 def draw_galleries(

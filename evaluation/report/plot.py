@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,6 +104,17 @@ class Curve:
     in_steps: bool = False  # level from each point up to the next
     figure: str = ""  # in words, for the legend
     band: tuple[Floats, Floats, Floats] | None = None  # x, and the interval of y there
+
+    @classmethod
+    def of_points(
+        cls, name: str, position: int, points: Iterable[Point],
+        ends: Iterable[tuple[float | None, float | None]], **options: Any,
+    ) -> Curve:  # fmt: skip
+        """Points with their intervals as upright lines; one without ends has none."""
+        held = tuple(points)
+        x = np.repeat([point.x for point in held], 3)
+        y = np.array([(*pair, None) for pair in ends], dtype=np.float64).ravel()
+        return cls(name, position, x, y, held, solid=True, **options)
 
 
 @dataclass(frozen=True, kw_only=True)

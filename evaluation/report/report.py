@@ -8,7 +8,6 @@ time, and their number is bounded, so neither the file nor the memory grows with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,7 @@ from evaluation.report.files import (
 from evaluation.report.further_tables import further_tables
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
-    DrawnCase,
     Gallery,
-    Panel,
     case_places,
     disagreement,
     draw_galleries,
@@ -50,8 +47,6 @@ from evaluation.report.result_tables import cost_rows, write_table_files
 from evaluation.report.tables import TableRow, image_count, report_tables
 
 MAX_BYTES = 10_000_000
-_MOST_EXAMPLES = 3
-_EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # how their keys begin
 _MAIN_CHARTS = ("roc", "froc-iou", "calibration")
 
 
@@ -113,7 +108,7 @@ def write_report(
             ]
             for name, of in comparison.systems.items()
         ],
-        cases=[out / OVERLAYS / f"{each.case.anchor}.png" for each in _examples(galleries[0])],
+        cases=[out / OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
         maps=galleries[0].map_words,
     )
     write_all_images(
@@ -152,36 +147,6 @@ def _titles(comparison: Comparison, data_name: str) -> dict[str, str]:
     return {"title": title, "finding": finding, "data_name": data_name}
 
 
-@dataclass(frozen=True)
-class _Example:
-    """One X-ray above the figures, and the rule that chose it."""
-
-    title: str
-    order: str
-    total: int
-    case: DrawnCase
-
-    @property
-    def predictions(self) -> tuple[Panel, ...]:
-        """What each system shows; before these stand the plain image and the truth."""
-        return self.case.panels[2:]
-
-
-def _examples(gallery: Gallery) -> list[_Example]:
-    """Return one case that all get right, one that only one finds, and one in the wrong place.
-
-    Where a kind has no image another kind of failure stands in for it.
-    """
-    drawn = [(category, cases[0]) for category, cases in gallery.cases if cases]
-    firsts = []
-    for kind in _EXAMPLES:
-        firsts += [pair for pair in drawn if pair[0].key.startswith(kind)][:1]
-    return [
-        _Example(category.title, category.order, category.total, case)
-        for category, case in firsts[:_MOST_EXAMPLES]
-    ]
-
-
 def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
     """Return the provenance with each system's versions only where they are others."""
 
@@ -215,7 +180,7 @@ def _render_report(
         verdict=comparison.answer,
         notes=[note for note in comparison.notes if not (note.caution or note.of_decisions)],
         derived=[note for note in comparison.notes if note.of_decisions],
-        examples=_examples(galleries[0]),
+        examples=galleries[0].examples,
         main_charts=list(drawn(first)),
         gallery=galleries[0],
         further_charts=list(drawn([chart for chart in charts if chart not in first])),

@@ -389,14 +389,11 @@ def _every_pair(comparison: Comparison) -> Table | None:
             for first, second in combinations(systems, 2):
                 gap = comparison.estimates.difference(first, second, *at)
                 p_value = known.p_value(first, second, at)
-                words = figure_words(gap), p_words(p_value)
                 if gap.known:
-                    rows.append((_what(*at), f"{first} − {second}", *words))
+                    title = metric_title(key.metric)
+                    title += f", {policy_words(key.policy)}" if key.policy else ""
+                    pair = f"{first} − {second}"
+                    rows.append((title, pair, figure_words(gap), p_words(p_value)))
     lead = sentence("every_pair", n_pairs)
     columns = ("Figure", "Difference", "Estimate", "p (Holm, all pairs)")
     return Table.of("Every pair of systems", lead, columns, rows) if rows else None
-
-
-def _what(metric: str, policy: Any) -> str:
-    at = f", {policy_words(policy)}" if isinstance(policy, str) and policy else ""
-    return metric_title(metric) + at

@@ -197,6 +197,11 @@ class Interval:
         quantile = scipy.special.ndtri((1 + LEVEL) / 2)
         return float(2 * scipy.special.ndtr(-abs(self.estimate) / reach * quantile))
 
+    def to_dict(self) -> dict[str, float | None]:
+        """``estimate``, ``low`` and ``high`` for JSON, which knows no NaN: that is `None`."""
+        ends = {"estimate": self.estimate, "low": self.low, "high": self.high}
+        return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
+
     def reversed(self) -> Interval:
         """Return the same difference, taken the other way round."""
         return Interval(-self.estimate, -self.high, -self.low, self.note)

@@ -18,7 +18,7 @@ from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import checked_decision
 from evaluation.metrics.metric import ALL, MetricKey, policy_words
 from evaluation.metrics.registry import METRICS, why_undefined
-from evaluation.statistics.bootstrap import Interval, Resamples, cluster_bootstrap
+from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 from evaluation.statistics.clustered_tests import over_seeds
 from evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
@@ -249,7 +249,9 @@ def _points(
         for share in _shares(design, arm):
             names = _seeds(design, arm, share)
             figures = {
-                metric: SizeFigure(_interval(judged.estimate(metric, names)), tuple(seeds.tolist()))
+                metric: SizeFigure(
+                    judged.estimate(metric, names).as_interval, tuple(seeds.tolist())
+                )
                 for metric in CURVE_METRICS
                 if not np.isnan(seeds := judged.values(metric, names)).any()
             }
@@ -301,11 +303,6 @@ def _size_point(
     return SizePoint(arm, share, images, own.boxes, own.boxed, positive, figures)
 
 
-def _interval(estimate: ClusteredEstimate) -> Interval:
-    low, high = estimate.interval or (np.nan, np.nan)
-    return Interval(estimate.value, low, high, estimate.note)
-
-
 def _differences(design: CurveDesign, judged: _ShareFigures) -> list[Difference]:
     differences = []
     for first, second in _PAIRS:
@@ -318,7 +315,7 @@ def _differences(design: CurveDesign, judged: _ShareFigures) -> list[Difference]
                 if not np.isnan(judged.values(metric, [*groups[0], *groups[1]])).any():
                     gap = judged.estimate(metric, *groups)
                     differences.append(
-                        Difference(metric, share, first, second, _interval(gap), gap.p_value)
+                        Difference(metric, share, first, second, gap.as_interval, gap.p_value)
                     )
     return differences
 

@@ -68,15 +68,12 @@ def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
     for arm in study.arms:
         for point in study.sizes(arm.kind):
             for metric, figure in point.figures.items():
-                interval = figure.interval
                 yield {
                     "arm": arm.kind, "share": point.share, "n_images": point.n_images,
                     "n_boxes": point.n_boxes, "n_boxed": point.n_boxed,
                     "n_positive": point.n_positive,
                     "hours": study.times.hours(point.n_images, point.n_boxes),
-                    "metric": metric, "estimate": _finite(interval.estimate),
-                    "low": _finite(interval.low), "high": _finite(interval.high),
-                    "note": interval.note,
+                    "metric": metric, **figure.interval.to_dict(), "note": figure.interval.note,
                     **{f"seed_{at}": value for at, value in enumerate(figure.seeds)},
                 }  # fmt: skip
 
@@ -87,8 +84,7 @@ def _stored(
     """All of the study, for programs."""
     differences = [
         {"metric": metric, "first": first, "second": second, "n_images": row.n_images,
-         "estimate": _finite(row.gap.estimate), "low": _finite(row.gap.low),
-         "high": _finite(row.gap.high), "p_holm": row.p_value, "shown": row.shown}
+         **row.gap.to_dict(), "p_holm": row.p_value, "shown": row.shown}
         for metric in study.metrics
         for first, second in study.pairs(metric)
         for row in study.compared(metric, first, second)
@@ -392,14 +388,11 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
         else times.hours(point["images"], point["boxes"])
         for point in points
     ]
-    x = np.repeat(at, 3)
-    x[2::3] = np.nan
-    y = np.array([value for point in points for value in (*point["ends"], np.nan)])
-    marks = tuple(
+    marks = [
         Point(across, point["figure"], point["words"], _MARKERS[kind])
         for across, point in zip(at, points, strict=True)
-    )
-    yield Curve(name, position, x, y, marks, faint=True, solid=True)
+    ]
+    yield Curve.of_points(name, position, marks, (point["ends"] for point in points), faint=True)
 
 
 def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:

@@ -14,7 +14,7 @@ from evaluation.metrics.metric import DASH, listing, number, p_equation, policy_
 from evaluation.metrics.registry import metric_title
 from evaluation.report.page import Table, figure_words
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from evaluation.statistics.bootstrap import Interval
 from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
 from evaluation.studies.transfer_analysis import Transfer, TransferCell
 
@@ -38,8 +38,8 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
             continue
         fell = "is lower" if cell.drop.estimate > 0 else "is higher"
         text = (
-            f"{cell.system} on {cell.data_set}: AUROC {_estimate(cell.auroc)}, which {fell} by "
-            f"{number(abs(cell.drop.estimate))} than at home"
+            f"{cell.system} on {cell.data_set}: AUROC {figure_words(cell.auroc.as_interval)}, "
+            f"which {fell} by {number(abs(cell.drop.estimate))} than at home"
         )
         if cell.drop.bounded:
             ends = cell.drop.low, cell.drop.high
@@ -108,26 +108,19 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
     """A cell as rows: figure, threshold, estimate and interval."""
     common = {name: getattr(cell, name) for name in _COMMON}
 
-    def row(metric: str, threshold: str, *figures: float | None, of: str, **rest: Any) -> Any:
-        # JSON knows no NaN: what is undefined is null.
-        defined = [
-            None if figure is None or np.isnan(figure) else float(figure) for figure in figures
-        ]
+    def row(
+        metric: str, threshold: str, figure: Interval, of: str = _OVER_PATIENTS, **rest: Any
+    ) -> dict[str, Any]:
         return {
-            **common, "metric": metric, "threshold": threshold, "estimate": defined[0],
-            "low": defined[1], "high": defined[2], "interval": of, "note": cell.note, **rest,
+            **common, "metric": metric, "threshold": threshold, **figure.to_dict(),
+            "interval": of, "note": cell.note, **rest,
         }  # fmt: skip
 
-    def of_estimate(figure: ClusteredEstimate | None) -> tuple[float | None, ...]:
-        return (None,) * 3 if figure is None else (figure.value, *(figure.interval or (None,) * 2))
-
-    yield row("auroc", "", *of_estimate(cell.auroc), of=_OVER_PATIENTS)
+    yield row("auroc", "", Interval() if cell.auroc is None else cell.auroc.as_interval)
     if cell.drop is not None:
-        drop = cell.drop.estimate, cell.drop.low, cell.drop.high
-        yield row("auroc_drop", "", *drop, of=_OVER_PATIENTS, p_holm=cell.p_value)
+        yield row("auroc_drop", "", cell.drop, p_holm=cell.p_value)
     for name, interval in cell.frozen.items():
-        figures = interval.estimate, interval.low, interval.high
-        yield row(name, "home", *figures, of=_OVER_PATIENTS)
+        yield row(name, "home", interval)
     for refit in cell.refits:
         whole = refit.positives is None
         here = "local, all" if whole else f"local, {refit.positives} positive"
@@ -136,7 +129,7 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
             "labelled_images": refit.images, "n_choices": refit.n_draws,
         }  # fmt: skip
         for name, figures in refit.figures.items():
-            yield row(name, here, *figures, **rest)
+            yield row(name, here, Interval(*figures), **rest)
 
 
 def _page(transfer: Transfer) -> StudyPage:
@@ -195,13 +188,6 @@ _METHODS = (
 )
 
 
-def _estimate(figure: ClusteredEstimate | None) -> str:
-    if figure is None:
-        return DASH
-    ends = figure.interval
-    return number(figure.value) + ("" if ends is None else f" ({span_words(*ends)})")
-
-
 def _columns(transfer: Transfer) -> tuple[str, ...]:
     return tuple(f"{data.name}: {data.finding}" for data in transfer.sets)
 
@@ -221,7 +207,8 @@ def _auroc(cell: TransferCell | None) -> str:
         return "no such finding"
     if cell.auroc is None:
         return cell.note
-    return _estimate(cell.auroc) + (" home" if cell.home else " ▼ shown" if _loss(cell) else "")
+    words = figure_words(cell.auroc.as_interval)
+    return words + (" home" if cell.home else " ▼ shown" if _loss(cell) else "")
 
 
 def _auroc_table(transfer: Transfer) -> Table:
@@ -300,28 +287,25 @@ def _chart(transfer: Transfer) -> Chart:
     n = len(transfer.systems) + 1
     curves = []
     for at, system in enumerate(transfer.systems):
-        x: list[float] = []
-        y: list[float] = []
-        points = []
+        points, ends = list[Point](), list[tuple[float, float]]()
         for column, data in enumerate(transfer.sets):
             cell = transfer.cell(system, data.name)
             if cell is None or cell.auroc is None:
                 continue
             to = column + (at - (n - 1) / 2) * 0.6 / n
-            low, high = cell.auroc.interval or (cell.auroc.value, cell.auroc.value)
-            x, y = [*x, to, to, np.nan], [*y, low, high, np.nan]
-            label = f"{system} on {data.name}: AUROC {_estimate(cell.auroc)}"
-            points.append(Point(to, cell.auroc.value, label, "D" if cell.home else "."))
-        curves.append(Curve(system, at, np.array(x), np.array(y), tuple(points), solid=True))
-    guesses, spans = list[Point](), list[tuple[float, float | None]]()
+            auroc = cell.auroc.value
+            ends.append(cell.auroc.interval or (auroc, auroc))
+            label = f"{system} on {data.name}: AUROC {figure_words(cell.auroc.as_interval)}"
+            points.append(Point(to, auroc, label, "D" if cell.home else "."))
+        curves.append(Curve.of_points(system, at, points, ends))
+    guesses, spans = list[Point](), list[tuple[float | None, float | None]]()
     for column, data in enumerate(transfer.sets):
         if (guess := data.shortcut) is not None:
             to = column + (n - 1) / 2 * 0.6 / n
             label = f"{data.name}: {guess['fact']} alone, AUROC {number(guess['auroc'])}"
             guesses.append(Point(to, guess["auroc"], label, "s"))
-            spans += [(to, guess["ci_low"]), (to, guess["ci_high"]), (to, None)]
-    line = np.array(spans, dtype=np.float64).reshape(-1, 2).T
-    curves.append(Curve(_GUESS, n - 1, line[0], line[1], tuple(guesses), solid=True))
+            spans.append((guess["ci_low"], guess["ci_high"]))
+    curves.append(Curve.of_points(_GUESS, n - 1, guesses, spans))
     lowest = min([0.5, *(value for curve in curves for value in curve.y if not np.isnan(value))])
     low = np.floor(lowest * 10) / 10
     ticks = tuple((float(t), f"{t:.1f}") for t in np.arange(low, 1.05, 0.1))
