@@ -53,7 +53,7 @@ _PART = re.compile(
 )
 _PROPOSING, _SEED = 3, 20240101  # one patient of so many, drawn by this seed
 _FEWEST_ROWS, _MOST_ROWS = 16, 256  # thresholds that are tested at once
-_MOST_PATIENTS = 10_000  # so many are said to be needed at most
+_MOST_PATIENTS = 5_000  # so many are said to be needed at most
 
 
 class Promised(NamedTuple):
@@ -467,7 +467,7 @@ def _patients_needed(
     Args: As `share_p_values`, of one sample.
 
     Returns:
-        About so many: infinity beyond 10,000, NaN where the share is not above the floor.
+        About so many: infinity beyond 5,000, NaN where the share is not above the floor.
 
     Example:
         >>> _patients_needed(np.ones(3), np.ones(3, dtype=int), 0.9, 0.1)
@@ -485,7 +485,7 @@ def _patients_needed(
         few, many = many, 2 * many
         if many > _MOST_PATIENTS:
             return np.inf
-    while many - few > max(1, many // 50):
+    while many - few > max(1, many // 20):
         middle = (few + many) // 2
         few, many = (few, middle) if shown(middle) else (middle, many)
     return float(many)
