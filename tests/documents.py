@@ -17,9 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from configs.load import _keys
 from configs.settings import config_class
 from data_prep.formats.registry import FORMATS
+from evaluation.decisions.promises import _patients_needed
 from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
 from evaluation.metrics.registry import METRICS, in_reading_order
 from networks.registry import DETECTORS, NETWORKS, PackagedWeights
@@ -36,6 +39,7 @@ def generated() -> dict[str, str]:
     parts: dict[str, dict[str, Callable[[], str]]] = {
         "docs/architecture.md": {"tree": tree},
         "docs/formats.md": {"formats": formats_table},
+        "docs/promises.md": {"patients needed": needed_table},
         "docs/weights.md": {
             "networks": networks_table, "classifier keys": lambda: key_table("classifier")
         },
@@ -98,6 +102,24 @@ def _sentence(folder: Path) -> str:
 
 
 # ---------------------------------------------------------------------- registries
+
+
+def needed_table() -> str:
+    """How many patients with one image each show a promise, by the share that is found."""
+    shares = (100, 99, 98, 96, 94)  # %
+    lines = [
+        f"| promise | {' | '.join(f'{share} %' for share in shares)} |",
+        f"|---|{'---:|' * len(shares)}",
+    ]
+    for floor, sure in ((f, c) for f in (0.80, 0.90, 0.95) for c in (0.90, 0.95)):
+        cells = []
+        for share in shares:
+            good = np.ones(100)  # what is missed lies evenly between
+            good[((np.arange(100 - share) + 0.5) * 100 / max(1, 100 - share)).astype(int)] = 0
+            count = _patients_needed(good, np.ones(100, dtype=np.int64), floor, 1 - sure)
+            cells.append("–" if np.isnan(count) else f"{count:,.0f}")
+        lines.append(f"| `>={floor:.2f}@{sure:.2f}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def formats_table() -> str:

@@ -485,7 +485,7 @@ def _patients_needed(
         few, many = many, 2 * many
         if many > _MOST_PATIENTS:
             return np.inf
-    while many - few > max(1, many // 20):
+    while many - few > max(1, many // 100):
         middle = (few + many) // 2
         few, many = (few, middle) if shown(middle) else (middle, many)
     return float(many)

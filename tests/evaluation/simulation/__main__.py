@@ -6,7 +6,7 @@
 Each case is stored in the folder of results as soon as it is done, and one that is there for the
 same revision, seed and number of sets is not run again; with ``--keep`` of any revision. With
 ``--out`` the results of the folder go into a column of ``results.json``, and the tables of the page
-are written from it.
+(``docs/validity.md`` or ``docs/promises.md``) are written from it.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def main() -> None:
         known = {(row["design"], row["case"]): row for row in results[chosen.column]}
         results[chosen.column] = stored(chosen.results, known)
         RESULTS.write_text(written(results))
-        chosen.out.write_text(with_tables(chosen.out.read_text(), results))
-        chosen.out.with_suffix(".csv").write_text(every_row(results))
+        chosen.out.write_text(with_tables(chosen.out.read_text(), results, chosen.out.stem))
+        chosen.out.with_name("validity.csv").write_text(every_row(results))
 
 
 def written(results: dict[str, list[dict[str, Any]]]) -> str:

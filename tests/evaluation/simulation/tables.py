@@ -1,4 +1,4 @@
-"""The tables of docs/validity.md and docs/validity.csv, from stored results of two revisions."""
+"""The tables of docs/validity.md, docs/promises.md and docs/validity.csv, from stored results."""
 
 import csv
 import io
@@ -19,12 +19,17 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: its place in the page, the design, its columns, and a part of its rows' names."""
+    """A table: its place in the page, the design, its columns, and a part of its rows' names.
+
+    With `cases`, the title of its first column, it has a line a case, else a line a figure.
+    """
 
     name: str
     design: str
     columns: tuple[Column, ...]
     rows: str = ""
+    page: str = "validity"
+    cases: str = ""
 
 
 _METRICS = {
@@ -45,6 +50,20 @@ _BOXES = {
     "pointing_accuracy": "pointing accuracy", "localised_sensitivity": "localised sensitivity",
     **_AT_CUT,
 }  # fmt: skip
+_WAYS = {
+    "patients": "by patient", "images": "by image", "MAPIE": "MAPIE",
+    "one image": "one image each", "Bonferroni": "Bonferroni",
+}  # fmt: skip
+
+
+def _broken(other: str) -> tuple[Column, ...]:
+    """How often a promise was broken, and what it leaves of the other figure."""
+    broken = (Column(title, f"{way}|broken") for way, title in _WAYS.items())
+    left = (Column(f"{other}: {title}", f"{way}|price") for way, title in _WAYS.items()
+            if way != "MAPIE")  # fmt: skip
+    return (*broken, *left)
+
+
 _OPENING = (Column("headline", "headline"), Column("any sentence", "any"))
 TABLES = (
     Table("max_f1", "thresholds", (*_at("max_f1"), *_OPENING)),
@@ -142,17 +161,40 @@ TABLES = (
         Column("the cautious one, of fewer than 5 readers", "covers, cautious"),
         Column("weighted AFROC, against an equal system", "wafroc system"),
     )),
+    Table("promised_sensitivity", "risk_control", _broken("specificity"),
+          "sensitivity, ", "promises", "images a patient, correlation"),
+    Table("promised_specificity", "risk_control", _broken("sensitivity"),
+          "specificity, ", "promises", "images a patient, correlation"),
+    Table("promised_two", "risk_control", (
+        Column("PPV: broken", "ppv|broken"), Column("PPV: a threshold", "ppv|given"),
+        Column("both: broken", "both|broken"), Column("both: a threshold", "both|given"),
+    ), "two figures, ", "promises", "images a patient, correlation"),
+    Table("promised_boxes", "risk_control", (
+        Column("broken", "marks|broken"), Column("a threshold", "marks|given"),
+        Column("true mean", "marks|mean", share=False),
+    ), "false boxes, ", "promises", "images a patient, correlation"),
+    Table("promised_real", "risk_control", (
+        *(Column(f"{title}: {_WAYS[way]}", f"{way}|{key}")
+          for way in ("patients", "images", "MAPIE")
+          for key, title in (("other half", "other half"), ("broken", "all"))),
+        Column("all, weighted: by patient", "patients|weighted"),
+        Column("other figure: by patient", "patients|price"),
+        Column("by image", "images|price"),
+    ), "real patients, ", "promises", "promise"),
 )  # fmt: skip
 
 
-def with_tables(page: str, results: Results) -> str:
-    """The page with every table between its two marks written again."""
-    designs = {row["design"] for rows in results.values() for row in rows}
-    for table in (table for table in TABLES if table.design in designs):
+def with_tables(page: str, results: Results, name: str = "validity") -> str:
+    """The page of that name with every table between its two marks written again."""
+    cases = {(row["design"], row["case"]) for rows in results.values() for row in rows}
+    for table in (each for each in TABLES if each.page == name):
+        if not any(table.design == design and table.rows in case for design, case in cases):
+            continue
         begin, end = f"<!--{table.name}-->", f"<!--/{table.name}-->"
         if begin not in page or end not in page:
-            raise ValueError(f"docs/validity.md lacks the marks of table {table.name}")
-        found = f"{begin}\n\n{_written(table, results)}\n\n{end}"
+            raise ValueError(f"docs/{name}.md lacks the marks of table {table.name}")
+        written = _by_case(table, results) if table.cases else _written(table, results)
+        found = f"{begin}\n\n{written}\n\n{end}"
         page = re.sub(
             f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, new=found: new, page, flags=re.S
         )
@@ -197,6 +239,22 @@ def _written(table: Table, results: Results) -> str:
         each["error"] for c in table.columns if c.share for each in cells[c.key, shown[-1]]
     ] if shown else []  # fmt: skip
     return "\n".join([*lines, "", _source(now, max(errors, default=0.0))])
+
+
+def _by_case(table: Table, results: Results) -> str:
+    """A line a case of the design, and the largest standard error of a share."""
+    chosen = [row for row in results["after"]
+              if row["design"] == table.design and row["case"].startswith(table.rows)]  # fmt: skip
+    lines = [_row([table.cases, *(column.title for column in table.columns)]),
+             _row(["---", *["---:" for _ in table.columns]])]  # fmt: skip
+    for row in chosen:
+        cells = [[row["found"][c.key]] if c.key in row["found"] else [] for c in table.columns]
+        title = row["case"].removeprefix(table.rows).replace("rsna", "RSNA").replace("nih", "NIH")
+        shown = (_range(cell, column) for cell, column in zip(cells, table.columns, strict=True))
+        lines.append(_row([title, *shown]))
+    shares = [column.key for column in table.columns if column.share]
+    errors = [row["found"][key]["error"] for row in chosen for key in shares if key in row["found"]]
+    return "\n".join([*lines, "", _source(chosen, max(errors, default=0.0))])
 
 
 def _range(found: Sequence[Mapping[str, float]], column: Column) -> str:
