@@ -17,14 +17,9 @@ _MOST_SYSTEMS = 4  # in one suggested comparison
 
 
 def next_steps(folder: Path, data: Path | None = None) -> list[str]:
-    """The next commands for a complete folder, the usual one first.
+    """The next commands for a complete folder of any kind, to be pasted, the usual one first.
 
-    Args:
-        folder: Of any kind that cxr makes.
-        data: The data set that it was made on; looked for beside it if left out.
-
-    Returns:
-        Commands that can be pasted; empty where there is nothing left to do.
+    `data`, the data set that it was made on, is looked for beside it if left out.
     """
     kind = kind_of(folder)
     data = data or data_set_of(folder)

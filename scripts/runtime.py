@@ -28,10 +28,7 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     """Keep freed memory, and leave loaders and other processes their share of the processors.
 
     Two pools of threads on the same cores wait for each other. ``OMP_NUM_THREADS`` overrides.
-
-    Args:
-        workers: Processes that load, for each of those that share the processors.
-        shared_by: Processes that share them.
+    `shared_by` processes share the processors, each with so many `workers` that load.
     """
     _keep_freed_memory()
     import cv2

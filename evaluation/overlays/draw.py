@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
+from PIL.ImageColor import getrgb
 
 from data_prep.contracts.folders import atomic_path
 from evaluation.overlays.shapes import (
@@ -87,7 +88,7 @@ def _letter(canvas: npt.NDArray[np.uint8], label: Label, scale: float) -> npt.ND
     x, y = (edge * scale for edge in label.corner)
     middle = (x + label.width * scale / 2, y + height / 2)
     ImageDraw.Draw(sheet).text(
-        middle, label.text, _rgb(label.colour), font=font, anchor="mm",
+        middle, label.text, label.colour, font=font, anchor="mm",
         stroke_width=max(1, height // 9), stroke_fill=(0, 0, 0),
     )  # fmt: skip
     return np.array(sheet)
@@ -100,7 +101,7 @@ def _tint(
     mask = np.zeros(canvas.shape[:2], dtype=np.uint8)
     cv2.fillPoly(mask, [_fixed(path) for path in paths], 255, cv2.LINE_AA, _SHIFT)
     share = (mask.astype(np.float32) / 255 * shape.tint)[:, :, None]
-    blended = canvas * (1 - share) + np.asarray(_rgb(shape.colour), dtype=np.float32) * share
+    blended = canvas * (1 - share) + np.asarray(getrgb(shape.colour), dtype=np.float32) * share
     return np.rint(blended).astype(np.uint8)
 
 
@@ -115,7 +116,7 @@ def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, un
         rim, around = canvas.copy(), width + max(1, round(shape.rim * unit))
         cv2.polylines(rim, fixed, False, (0, 0, 0), around, cv2.LINE_AA, _SHIFT)
         cv2.addWeighted(rim, _RIM, canvas, 1 - _RIM, 0, dst=canvas)
-    cv2.polylines(canvas, fixed, False, _rgb(shape.colour), width, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(canvas, fixed, False, getrgb(shape.colour), width, cv2.LINE_AA, _SHIFT)
 
 
 def _dashes(line: Points, unit: float = 1.0) -> list[Points]:
@@ -137,11 +138,6 @@ def _dashes(line: Points, unit: float = 1.0) -> list[Points]:
 def _fixed(path: Points) -> npt.NDArray[np.int32]:
     """Turn continuous coordinates into cv2's fixed point; its pixel centres lie at integers."""
     return np.rint((path - 0.5) * (1 << _SHIFT)).astype(np.int32)
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    """``#RRGGBB`` as three numbers."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 _PAPER, _INK, _QUIET = (255, 255, 255), (24, 28, 34), (95, 103, 115)
@@ -190,19 +186,11 @@ def draw_predictions(
     note: str = "",
     panel: int = 480,
 ) -> npt.NDArray[np.uint8]:
-    """Draw the plain image and each system side by side, with a legend; no truth is known.
+    """Draw the plain image and each system side by side, as RGB, with a legend; no truth is known.
 
-    Args:
-        pixels: Grey, uint8, shape ``(H, W)``, original size.
-        predictions: One per system, in the order of the panels.
-        findings: Display name of what each system is asked for.
-        title: The image's name, below the plain image.
-        warnings: What speaks against the answers; written below the panels.
-        note: Written under the legend.
-        panel: Longer side of each panel in pixels.
-
-    Returns:
-        RGB image, uint8.
+    `pixels` are grey, uint8, in the original size; `findings` are the display names of what each
+    system is asked for. `title` stands below the plain image, `warnings` speak against the answers,
+    `note` stands under the legend. `panel` is the longer side of each panel in pixels.
     """
     size = pixels.shape[1], pixels.shape[0]
     shapes: list[list[Shape | Label]] = [[]]

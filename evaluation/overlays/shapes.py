@@ -508,7 +508,7 @@ def _left_out(prediction: ImagePrediction) -> str:
 def describe_truth(truth: ImageTruth, finding: str) -> str:
     """The truth of an image in words."""
     words = f"{finding}: {_state(truth)}"
-    single = [f"{reader} {_boxes(len(boxes))}" for reader, boxes in truth.readers.items()]
+    single = [f"{reader} {counted(len(boxes), 'box')}" for reader, boxes in truth.readers.items()]
     return f"{words}; {', '.join(single)}" if single else words
 
 
@@ -518,8 +518,4 @@ def _state(truth: ImageTruth) -> str:
     if truth.label < 1:
         kind = truth.kind.replace("_", " ")
         return "absent" + (f" ({kind})" if kind else "")
-    return "present, " + ("not boxed" if truth.boxes is None else _boxes(len(truth.boxes)))
-
-
-def _boxes(count: int) -> str:
-    return counted(count, "box")
+    return "present, " + ("not boxed" if truth.boxes is None else counted(len(truth.boxes), "box"))

@@ -177,13 +177,9 @@ def read_systems(
 ) -> CaseSource:
     """Prepare chosen images for drawing, at one policy's thresholds.
 
-    A system that is not tuned stays undecided: its boxes are drawn in full from score 0.5.
-
-    Args:
-        systems: Predictions by display name, in the order of the panels.
-        test_set: What is shown, and the split that the systems were tuned on.
-        image_ids: The images.
-        policy: Threshold policy.
+    `systems` are by display name, in the order of the panels; `test_set` is of the split that they
+    were tuned on. One that is not tuned stays undecided: its boxes are drawn in full from score
+    0.5.
 
     Raises:
         InputError: A stored decision is not what validation gives, lacks the policy, or no

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,30 +41,12 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
     }
 
 
-@dataclass(frozen=True)
-class _Published:
-    """One published figure."""
-
-    system: str
-    metric: str
-    value: float
-    data: str
-    source: str
-    comparable: str
-    sources: tuple[str, ...]
-    findings: tuple[str, ...]
-    interval: tuple[float, float] | None = None
-
-
 @cache
-def _published_figures() -> tuple[_Published, ...]:
+def _published_figures() -> list[dict[str, Any]]:
     """Every figure that a report may show, from ``published.toml``; each only with related data."""
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
-    figures: list[dict[str, Any]] = [
-        {key: tuple(value) if isinstance(value, list) else value for key, value in each.items()}
-        for each in tomllib.loads(text)["figure"]
-    ]
-    return tuple(_Published(**figure) for figure in figures)
+    figures: list[dict[str, Any]] = tomllib.loads(text)["figure"]
+    return figures
 
 
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
@@ -177,21 +158,22 @@ def _published(comparison: Comparison, sources: Collection[str], policy: str) ->
     """Return published figures on the same data or finding beside the measured ones."""
     rows = []
     for each in _published_figures():
-        of_data = set(each.sources) & set(sources)
-        if not (of_data and set(each.findings) & set(comparison.target.any_of)):
+        of_data = set(each["sources"]) & set(sources)
+        if not (of_data and set(each["findings"]) & set(comparison.target.any_of)):
             continue
         here = []
         for name in comparison.systems:
-            free, at = (comparison.estimates.of(name, each.metric, p) for p in ("", policy))
+            free, at = (comparison.estimates.of(name, each["metric"], p) for p in ("", policy))
             here.append(free if free.known else at)
-        digits = 4 if round(each.value, 3) != each.value else 3
-        figure = number(each.value, digits)
-        if each.interval:
-            low, high = (number(end, digits) for end in each.interval)
+        value, about = each["value"], each["data"]
+        digits = 4 if round(value, 3) != value else 3
+        figure = number(value, digits)
+        if "interval" in each:
+            low, high = (number(end, digits) for end in each["interval"])
             figure += f" ({low} to {high})"
         rows.append(
-            (each.system, metric_title(each.metric), figure, *map(figure_words, here),
-             f"{each.data[0].upper()}{each.data[1:]}. {each.source}", each.comparable)
+            (each["system"], metric_title(each["metric"]), figure, *map(figure_words, here),
+             f"{about[0].upper()}{about[1:]}. {each['source']}", each["comparable"])
         )  # fmt: skip
     if not rows:
         return None

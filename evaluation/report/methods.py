@@ -23,22 +23,50 @@ from evaluation.metrics.registry import METRICS, highlighted, in_reading_order
 from evaluation.report.page import Table, sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
 
+UNKNOWN = "Not known from the run: write it."
+_PARAGRAPHS = ("data", "systems", "decisions", "statistics")
+
 
 def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """How it was done, by its names in the report's templates; `references` as data."""
+    """How it was done, by its names in the report's templates.
+
+    The paragraphs of a paper's methods, the references that they cite, as data, and the checklists.
+    """
+    references, cited = _toml("references"), dict[str, dict[str, Any]]()
+
+    def cite(*keys: str) -> str:
+        """Number references where they are first cited."""
+        cited.update({key: references[key] for key in keys if key not in cited})
+        numbers = [str(list(cited).index(key) + 1) for key in keys]
+        return f" [{', '.join(numbers)}]" if numbers else ""
+
+    def cite_for(kind: str, *names: str) -> str:
+        """Cite what belongs to names of networks, or of sources of images."""
+        return cite(*(
+            key for key, each in references.items()
+            if any(name.startswith(start) for start in each.get(kind, ()) for name in names)
+        ))  # fmt: skip
+
+    kinds = [
+        each.get(kind, {}) for each in references.values() for kind in ("networks", "detectors")
+    ]
+    titles = {name: title for each in kinds for name, title in each.items()}
+    cites = {"cite": cite, "cite_for": cite_for, "titles": titles}
+    run = _facts(comparison, dataset) | cites
+    uncited = run | dict.fromkeys(("cite", "cite_for"), lambda *_: "")
     return {
-        **_written(comparison, dataset),
+        "paragraphs": [_answer(f"paragraph_{name}", run, "methods") for name in _PARAGRAPHS],
+        "references": list(cited.values()),
+        "checklists": [_checklist(**each, run=uncited) for each in _toml("checklists").values()],
         # Of single rates the mean says what they are.
         "metrics": [
             metric
             for metric in in_reading_order()
-            if metric.name in _known(comparison) and metric.place[0] not in ("rates", "none")
+            if metric.name in run["known"] and metric.place[0] not in ("rates", "none")
         ],
         "policies": {policy: check_policy(policy) for policy in comparison.policies},
-        "comparison": comparison,
-        "made": _IntervalFacts.of(comparison),
-        "cells": _cells(comparison),
         "most_undefined": round(100 * MOST_UNDEFINED),
+        **{name: run[name] for name in ("comparison", "made", "cells")},
     }
 
 
@@ -90,54 +118,6 @@ def _bounded(held: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]
     ]
 
 
-def _known(comparison: Comparison) -> set[str]:
-    """The metrics that any system, or any pair, has."""
-    return {k.metric for _, k, each in comparison.estimates if k.subgroup == ALL and each.known}
-
-
-def _cells(comparison: Comparison) -> dict[str, str]:
-    """How many cells each system's map has, and how large."""
-    maps = {name: system.maps for name, system in comparison.systems.items()}
-    return {n: cell_words(rows) for n, rows in maps.items() if rows is not None and len(rows)}
-
-
-UNKNOWN = "Not known from the run: write it."
-_PARAGRAPHS = ("data", "systems", "decisions", "statistics")
-
-
-def _written(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """The paragraphs of a paper's methods, the references that they cite, and the checklists."""
-    references, cited = _toml("references"), dict[str, dict[str, Any]]()
-
-    def cite(*keys: str) -> str:
-        """Number references where they are first cited."""
-        cited.update({key: references[key] for key in keys if key not in cited})
-        numbers = [str(list(cited).index(key) + 1) for key in keys]
-        return f" [{', '.join(numbers)}]" if numbers else ""
-
-    def cite_for(kind: str, *names: str) -> str:
-        """Cite what belongs to names of networks, or of sources of images."""
-        return cite(*(
-            key for key, each in references.items()
-            if any(name.startswith(start) for start in each.get(kind, ()) for name in names)
-        ))  # fmt: skip
-
-    kinds = [
-        each.get(kind, {}) for each in references.values() for kind in ("networks", "detectors")
-    ]
-    titles = {name: title for each in kinds for name, title in each.items()}
-    cites = {"cite": cite, "cite_for": cite_for, "titles": titles}
-    run = _facts(comparison, dataset) | cites
-    return {
-        "paragraphs": [_answer(f"paragraph_{name}", run, "methods") for name in _PARAGRAPHS],
-        "references": list(cited.values()),
-        "checklists": [
-            _checklist(**each, run=run | dict.fromkeys(("cite", "cite_for"), lambda *_: ""))
-            for each in _toml("checklists").values()
-        ],
-    }
-
-
 def _checklist(
     key: str, title: str, items: Sequence[tuple[str, str, str]], run: dict[str, Any]
 ) -> Table:
@@ -169,9 +149,11 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     split = str((comparison.provenance.get("data_set") or {}).get("split", "unknown"))
     judged = comparison.decisions.drop_duplicates("image_id")
     ids = pd.Index(judged["image_id"])
-    known = _known(comparison)
+    figures = list(comparison.estimates)
+    known = {k.metric for _, k, each in figures if k.subgroup == ALL and each.known}
     of_target = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
     boxes = dataset.target_boxes(target)
+    maps = {name: system.maps for name, system in comparison.systems.items()}
     tables = {  # how many rows have each value
         "origins": of_target.loc[of_target["image_id"].isin(ids), "origin"],
         "excluded": dataset.optional_table("excluded")["reason"],
@@ -192,9 +174,12 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "positive": int((judged["label"] >= 1).sum()),
         "negative": int((judged["label"] < 1).sum()),
         "made": _IntervalFacts.of(comparison),
-        "cells": _cells(comparison),
+        "cells": {
+            n: cell_words(rows) for n, rows in maps.items() if rows is not None and len(rows)
+        },
+        "known": known,
         "topics": dict.fromkeys(comparison.failures.get("topic", [])),
-        "uncounted": any(key.subgroup == AGAINST for _, key, _ in comparison.estimates),
+        "uncounted": any(key.subgroup == AGAINST for _, key, _ in figures),
         **{name: table.value_counts().to_dict() for name, table in tables.items()},
     }
 

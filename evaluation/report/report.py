@@ -19,19 +19,9 @@ from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.metric import inside_sentence, listing, policy_words
 from evaluation.metrics.registry import highlighted, metric_title
+from evaluation.report import files
 from evaluation.report.all_images import exploration, write_all_images
 from evaluation.report.charts import chart_legend, cost_charts, policy_markers, report_charts
-from evaluation.report.files import (
-    ARCHIVE,
-    CASES_PAGES,
-    DETAILS,
-    FIGURES,
-    METRICS,
-    METRICS_TABLE,
-    MOST_THUMBNAILS,
-    OVERLAYS,
-    PAGE,
-)
 from evaluation.report.further_tables import further_tables
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
@@ -58,33 +48,30 @@ def write_report(
     seed: int = 0,
     cases: int = CASES_PER_CATEGORY,
     rows: Sequence[TableRow] = (),
-    thumbnails: int = MOST_THUMBNAILS,
+    thumbnails: int = files.MOST_THUMBNAILS,
     progress: Callable[..., None] | None = None,
 ) -> Path:
-    """Write the report, its figures and its overlays.
+    """Write the report, its figures and its overlays; ``report.html``, written last, is returned.
 
-    Args:
-        comparison: What ``cxr compare`` found.
-        dataset: The data set it was found on; without pixels the report has no images.
-        out: Report folder; made if absent. Gets ``report.html``, ``details.html``,
-            ``cases-002.html`` and so on where there are more cases than the report holds,
-            ``images.html`` with all test images (``images.js``, ``thumbs/``), ``table.tex``,
-            ``table.md``, ``figures/`` and ``overlays/``.
-        seed: Of the random sample of agreement.
-        cases: Drawn of each kind at most.
-        rows: Of the table, see `table_rows`; without any the usual ones.
-        thumbnails: Test images with a thumbnail at most, see `write_all_images`.
-        progress: Called once per image drawn.
+    Beside it: ``details.html``, ``cases-002.html`` and so on where there are more cases than the
+    report holds, ``images.html`` with all test images (``images.js``, ``thumbs/``), ``table.tex``,
+    ``table.md``, ``figures/`` and ``overlays/``. A data set without pixels gives no images.
 
-    Returns:
-        Path of ``report.html``, written last.
+    At most `cases` are drawn of each kind, and so many `thumbnails` (see `write_all_images`);
+    `seed` is that of the sample of agreement; `rows`, see `table_rows`, are those of the table,
+    without any the usual ones; `progress` is called once per image drawn.
 
     Raises:
         ValueError: A page would exceed 10 MB.
     """
     out = Path(out)
-    make_folder(out / FIGURES)
-    for pattern in (f"{OVERLAYS}/*.png", CASES_PAGES, f"{FIGURES}/*", ARCHIVE):
+    make_folder(out / files.FIGURES)
+    for pattern in (
+        f"{files.OVERLAYS}/*.png",
+        files.CASES_PAGES,
+        f"{files.FIGURES}/*",
+        files.ARCHIVE,
+    ):
         for stale in out.glob(pattern):
             stale.unlink()  # what an earlier report had need not be in this one
     charts, titles = report_charts(comparison), _titles(comparison, dataset.name)
@@ -92,11 +79,17 @@ def write_report(
     write_table_files(comparison, out, rows, told)
     gaps = disagreement(comparison.decisions, comparison.names)
     galleries = draw_galleries(
-        comparison, dataset, out / OVERLAYS, gaps, per_category=cases, seed=seed, progress=progress
+        comparison,
+        dataset,
+        out / files.OVERLAYS,
+        gaps,
+        per_category=cases,
+        seed=seed,
+        progress=progress,
     )
     tables, finding = report_tables(comparison, rows), comparison.target.display_name
     save_figures(
-        out / FIGURES,
+        out / files.FIGURES,
         f"{listing(comparison.names)} on {inside_sentence(finding)}: {tables['counts']}.",
         forest=tables["forest"],
         charts=charts,
@@ -108,7 +101,7 @@ def write_report(
             ]
             for name, of in comparison.systems.items()
         ],
-        cases=[out / OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
+        cases=[out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
         maps=galleries[0].map_words,
     )
     write_all_images(
@@ -126,19 +119,19 @@ def write_report(
         gallery.pages[gallery.page - 1]: render("cases.html.jinja", gallery=gallery, **titles)
         for gallery in galleries[1:]
     }
-    pages[DETAILS] = render(
+    pages[files.DETAILS] = render(
         "details.html.jinja",
         **titles,
         checklists=told["checklists"],
         provenance=_without_repeats(comparison.provenance),
     )
-    pages[PAGE] = _render_report(comparison, charts, galleries, dataset, tables | told)
+    pages[files.PAGE] = _render_report(comparison, charts, galleries, dataset, tables | told)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
         write_text(out / name, html)
-    return out / PAGE
+    return out / files.PAGE
 
 
 def _titles(comparison: Comparison, data_name: str) -> dict[str, str]:
@@ -176,7 +169,7 @@ def _render_report(
     return render(
         "report.html.jinja",
         **_titles(comparison, dataset.name),
-        details=DETAILS,
+        details=files.DETAILS,
         verdict=comparison.answer,
         notes=[note for note in comparison.notes if not (note.caution or note.of_decisions)],
         derived=[note for note in comparison.notes if note.of_decisions],
@@ -199,20 +192,21 @@ def _render_report(
 
 
 def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
-    """Join the reports below a folder: ``metrics.csv`` over all, and ``report.html`` last.
+    """Join the reports below a folder, each in one of its target's name, in the targets' order.
 
-    Args:
-        out: Folder that holds a report per target, each in a folder of the target's name.
-        targets: In the order to show them.
-        data_name: Name of the data set.
+    Writes ``metrics.csv`` over all and, last, ``report.html``.
     """
-    read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
+    read = {
+        target.name: read_json(out / target.name / files.METRICS, "metrics") for target in targets
+    }
     tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
-    inert = [pd.read_csv(out / name / METRICS_TABLE, dtype=str, na_filter=False) for name in read]
-    write_text(out / METRICS_TABLE, pd.concat(inert).to_csv(index=False))
+    inert = [
+        pd.read_csv(out / name / files.METRICS_TABLE, dtype=str, na_filter=False) for name in read
+    ]
+    write_text(out / files.METRICS_TABLE, pd.concat(inert).to_csv(index=False))
     sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
     page = render("targets.html.jinja", data_name=data_name, sections=sections)
-    return write_text(out / PAGE, page)
+    return write_text(out / files.PAGE, page)
 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
@@ -226,7 +220,7 @@ def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> di
     title = f"Figures for {target.display_name}"
     return {
         "title": target.display_name,
-        "link": f"{target.name}/{PAGE}",
+        "link": f"{target.name}/{files.PAGE}",
         "count": image_count(by_image),
         "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
         "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),

@@ -23,15 +23,8 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
     """Write what programs read; ``metrics.json`` comes last and marks the folder complete.
 
     Beside it: ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``,
-    and ``report.zip`` with what a paper needs of the folder.
-
-    Args:
-        comparison: From `compare_systems`.
-        out: Report folder; made if need be.
-        question: How the report was asked for; kept in ``metrics.json``.
-
-    Raises:
-        InputError: The folder cannot be written.
+    and ``report.zip`` with what a paper needs of the folder. `question`, how the report was asked
+    for, is kept in ``metrics.json``.
     """
     make_folder(out)
     tables = {

@@ -88,11 +88,9 @@ class TableRow(NamedTuple):
 
 
 def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
-    """Read the rows of a table.
+    """Read the rows of a table: short names of metrics, with ``@POLICY`` if they need a threshold.
 
-    Args:
-        wanted: Short names of metrics, each with ``@POLICY`` where it needs a threshold; without
-            one it is taken at the policy that the report shows.
+    Without one such a metric is taken at the policy that the report shows.
 
     Raises:
         InputError: A metric or policy is unknown, or a metric has no policy.

@@ -6,9 +6,7 @@ What a figure lacks to 1 is taken to fall with a power of the number of images `
 
 A third parameter, the level at which more images no longer help, is left out: with four sizes it
 leaves one degree of freedom, and a high level with a small ``b`` describes the same points as a low
-level with a large one. Beyond the largest size the curve would therefore promise too much: where
-figures have such a level, with 700 test patients, the test of fit finds it in 13 to 25 % of studies
-and the band at twice the largest size holds the truth in 66 to 75 %. Curves end at the largest.
+level with a large one. Beyond the largest size, where curves end, one would promise too much.
 
 Each arm's line is the ordinary least squares line of its means over seeds; no arm moves the line of
 another. Its uncertainty follows from the joint covariance of all means, which is that of
@@ -17,11 +15,8 @@ each size of an arm has seeds of its own. It is kept as draws of ``(ln a, b)``, 
 chi-square for the patients, one for each arm's seeds with Satterthwaite's degrees of freedom.
 
 ``docs/curve.md`` has how often bands and intervals hold. Trainings of one seed that vary together
-over its nested sizes are not modelled; between the sizes of the RSNA study (docs/results.md) their
-correlation was 0.1 on the mean, -0.3 to 0.4.
-
-Generalised least squares, with the same covariance as weights, gave intervals of the same width
-there: estimated weights bring errors of their own.
+over its nested sizes are not modelled. Generalised least squares, with the same covariance as
+weights, gave intervals of the same width on RSNA: estimated weights bring errors of their own.
 
 Source:
     Power law: Hestness et al. 2017, "Deep learning scaling is predictable, empirically"; Viering

@@ -13,7 +13,7 @@ from data_prep.contracts.errors import InputError, counted
 from data_prep.store.predictions import Predictions
 from evaluation.compare.protocol import log_use
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.test_set import EvaluationSet, SystemOutput, TestSet
+from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import checked_decision
 from evaluation.metrics.metric import ALL, MetricKey, policy_words
@@ -119,7 +119,10 @@ def _judge_shares(
         counts += len(judged.image_ids), judged.n_patients, *n_of_classes
         resamples = Resamples(judged.n_patients, replicates, stream=number)
         for column, (name, run) in enumerate(runs.items()):
-            card = _judge(name, run, judged, replace(of_split, split=run.part))
+            of_run = replace(of_split, split=run.part)
+            decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
+            output = SystemOutput(run.predictions, of_run.target, judged.image_ids)
+            card = Scorecard.of(output, decision, replace(judged, tolerance=None))
             estimates, missing = card.estimates(), card.missing()
             resampled = cluster_bootstrap(card, resamples)
             for row, (metric, key) in enumerate(keys.items()):
@@ -138,12 +141,6 @@ def _judge_shares(
     n_images, n_patients, *classes = map(int, counts)
     freedom = max(min(classes) - len(splits), 1)
     return _ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
-
-
-def _judge(name: str, run: _JudgedRun, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
-    decision, _ = checked_decision(name, run.predictions, test_set, [_POLICY])
-    output = SystemOutput(run.predictions, test_set.target, judged.image_ids)
-    return Scorecard.of(output, decision, replace(judged, tolerance=None))
 
 
 def _covariance(drawn: _Floats) -> _Floats:

@@ -45,14 +45,12 @@ class Times:
         usual = PRESETS[0]
         if label is None and box is None:
             return usual
-        return cls(
-            usual.label if label is None else label,
-            usual.box if box is None else box,
-            sources=tuple(
-                source if time is None else AS_GIVEN
-                for time, source in zip((label, box), usual.sources, strict=True)
-            ),
+        sources = tuple(
+            source if time is None else AS_GIVEN
+            for time, source in zip((label, box), usual.sources, strict=True)
         )
+        label = usual.label if label is None else label
+        return cls(label, usual.box if box is None else box, sources=sources)
 
     def hours(self, n_images: float, n_boxes: float) -> float:
         """Hours for so many labels and boxes."""
@@ -216,12 +214,8 @@ class CurveStudy:
 
     def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
         """Which arms are compared, in the order of the differences."""
-        pairs = [
-            (difference.first, difference.second)
-            for difference in self.differences
-            if difference.metric == metric
-        ]
-        return list(dict.fromkeys(pairs))
+        of_metric = [row for row in self.differences if row.metric == metric]
+        return list(dict.fromkeys((row.first, row.second) for row in of_metric))
 
     def compared(self, metric: str, first: Kind, second: Kind) -> list[Difference]:
         """The differences of two arms at each size, the smallest first, with Holm's p-values."""

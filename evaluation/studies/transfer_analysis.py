@@ -65,7 +65,7 @@ class _Refit:
     images: float  # validation images that were labelled for it, on the mean
     # Of `_RATES` on the test images: the mean over the draws, and where 90 % of them lie; of all
     # validation images, which are one choice, the figure with its 95 % interval over patients.
-    figures: dict[str, tuple[float, float, float]]
+    figures: dict[str, Interval]
     n_draws: int  # that gave a threshold
 
 
@@ -160,8 +160,7 @@ def _refit_on_all(test: UnseenScores, val: UnseenScores, judging: Judging) -> _R
     threshold = choose_threshold(val.y_true, val.scores, judging.policy).threshold
     if threshold is None:
         return None
-    intervals = _rates_with_intervals(test, threshold, judging)
-    figures = {name: (of.estimate, of.low, of.high) for name, of in intervals.items()}
+    figures = _rates_with_intervals(test, threshold, judging)
     return _Refit(None, float(len(val.image_ids)), figures, 1)
 
 
@@ -194,7 +193,7 @@ def _refit(
     for name, column in zip(_RATES, np.array(figures).T, strict=True):
         defined = column[~np.isnan(column)]  # without a positive call precision is 0 / 0
         ends = np.quantile(defined, [0.05, 0.95]).tolist() if len(defined) else [np.nan] * 2
-        spread[name] = (float(defined.mean()) if len(defined) else np.nan, *ends)
+        spread[name] = Interval(float(defined.mean()) if len(defined) else np.nan, *ends)
     return _Refit(positives, float(np.mean(images)), spread, len(figures))
 
 

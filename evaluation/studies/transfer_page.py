@@ -10,7 +10,15 @@ import numpy as np
 
 from data_prep.contracts.errors import counted
 from data_prep.contracts.folders import provenance
-from evaluation.metrics.metric import DASH, listing, number, p_equation, policy_words, span_words
+from evaluation.metrics.metric import (
+    DASH,
+    ends_words,
+    listing,
+    number,
+    p_equation,
+    policy_words,
+    span_words,
+)
 from evaluation.metrics.registry import metric_title
 from evaluation.report.page import Table, figure_words
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
@@ -128,8 +136,8 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
             "of": _OVER_PATIENTS if whole else _OVER_CHOICES,
             "labelled_images": refit.images, "n_choices": refit.n_draws,
         }  # fmt: skip
-        for name, figures in refit.figures.items():
-            yield row(name, here, Interval(*figures), **rest)
+        for name, figure in refit.figures.items():
+            yield row(name, here, figure, **rest)
 
 
 def _page(transfer: Transfer) -> StudyPage:
@@ -262,11 +270,12 @@ def _local(cell: TransferCell | None, wanted: int | None, metric: str) -> str:
     refits = [] if cell is None else [r for r in cell.refits if r.positives == wanted]
     if not refits:
         return DASH
-    mean, low, high = refits[0].figures[metric]
-    if np.isnan([mean, low, high]).any():
-        return DASH if np.isnan(mean) else number(mean)
-    ends = span_words(low, high)
-    return f"{number(mean)} ({ends})" if wanted is None else f"{number(mean)} [{ends}]"
+    figure = refits[0].figures[metric]
+    if not figure.known:
+        return DASH
+    if wanted is None or not figure.bounded:
+        return figure_words(figure)
+    return f"{number(figure.estimate)} [{ends_words(figure)}]"
 
 
 def _calibration(cell: TransferCell | None) -> str:

@@ -54,18 +54,11 @@ def pair_systems(
     same: Mapping[str, Sequence[str]],
     targets: Sequence[str],
 ) -> tuple[list[Pair], list[str]]:
-    """Pair each system with each data set that labels what it learned.
+    """Pair each system with each data set that labels what it learned, and say what to know.
 
-    Args:
-        systems: In the order of the page.
-        sets: Data sets by name.
-        own_splits: By data set and system, the split on which the system was made, if that is of
-            the data set, else the default one.
-        same: Findings that count as one another.
-        targets: What is judged where a data set has several targets.
-
-    Returns:
-        The pairs, and what to know about them and about what is left out.
+    `own_splits` has, by data set and system, the split on which the system was made, if that is of
+    the data set, else the default one; `same` the findings that count as one another; `targets`
+    what is judged where a data set has several.
 
     Raises:
         InputError: No system can be judged anywhere, or what is judged is not clear.
@@ -80,7 +73,12 @@ def pair_systems(
             labelled = set(dataset.findings["finding"])
             names = _names_here(system.learnt, labelled, same)
             if not names:
-                notes.append(_no_name(system, name, labelled))
+                learnt = ", ".join(system.learnt)
+                notes.append(
+                    f"{system.name} learned {learnt}, which {name} does not label (it has "
+                    f"{', '.join(sorted(labelled))}); --same {system.learnt[0]}=NAME, where one of "
+                    "these means the same."
+                )
                 continue
             target = _target_here(dataset, names.values(), targets)
             if target is None:
@@ -165,15 +163,6 @@ def _splits(
                     "external data set for it."
                 )
     return splits, notes
-
-
-def _no_name(system: TrainedSystem, data_set: str, labelled: set[str]) -> str:
-    learnt = system.learnt
-    return (
-        f"{system.name} learned {', '.join(learnt)}, which {data_set} does not label (it has "
-        f"{', '.join(sorted(labelled))}); --same {learnt[0]}=NAME, where one of these means the "
-        "same."
-    )
 
 
 def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:

@@ -66,16 +66,13 @@ def join_systems(
     if len(kinds) > 1:
         raise InputError("ensemble: some members give boxes and some scores; join those of a kind")
     if kinds == {"boxes"}:
-        joined = _join_detectors(members, dataset, weights=weights)
+        joined = _join_detectors(members, dataset, weights)
     else:
-        joined = _join_classifiers(members, weights=weights)
-    _write(members, joined, out, name or _default_name(members))
-    return joined.notes
-
-
-def _default_name(members: Sequence[Predictions]) -> str:
+        joined = _join_classifiers(members, weights)
     names = list(dict.fromkeys(member.name for member in members))
-    return f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
+    own_name = f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
+    _write(members, joined, out, name or own_name)
+    return joined.notes
 
 
 def _write(members: Sequence[Predictions], joined: _Joined, out: Path, name: str) -> None:
@@ -114,12 +111,7 @@ def _write(members: Sequence[Predictions], joined: _Joined, out: Path, name: str
                 table: rows[rows["image_id"].isin(part["image_id"])]
                 for table, rows in joined.tables.items()
             }
-            writer.add(
-                part,
-                scores=of_part.get("scores"),
-                boxes=of_part.get("boxes"),
-                maps=of_part.get("maps"),
-            )
+            writer.add(part, **of_part)
         if seen is not None:
             write_table(seen, out / SEEN_FILE, "seen")
 
@@ -191,10 +183,7 @@ def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
 
 
 def _join_detectors(
-    members: Sequence[Predictions],
-    dataset: DataSet,
-    *,
-    weights: Sequence[float] | None = None,
+    members: Sequence[Predictions], dataset: DataSet, weights: Sequence[float] | None = None
 ) -> _Joined:
     """Fuse the stored boxes of detectors of the same findings, image by image and class-wise."""
     _check_same_findings(members)
@@ -220,7 +209,7 @@ def _join_detectors(
 
 
 def _join_classifiers(
-    members: Sequence[Predictions], *, weights: Sequence[float] | None = None
+    members: Sequence[Predictions], weights: Sequence[float] | None = None
 ) -> _Joined:
     """Average the probabilities of classifiers, and their maps where all have alike ones.
 

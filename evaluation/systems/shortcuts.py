@@ -181,12 +181,8 @@ def measure_shortcuts(
     the image pairs compared are of one fold. Sibling images (the mean label of the same patient's
     other images; the overall mean where there is none) need no model.
 
-    Args:
-        images: The images table.
-        decode: The decode table; may be empty.
-        labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
-        systems: Scores of the images by each training seed of each system, where systems are to
-            be held against the facts.
+    `decode` may be empty; `labels` has a column a target (1.0, 0.0, NaN), indexed by ``image_id``.
+    `systems` are scores of the images by each training seed of systems to hold against the facts.
 
     Returns:
         One row a target and fact, the strongest first: ``target, fact, kind, auroc, ci_low,

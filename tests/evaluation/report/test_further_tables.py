@@ -70,12 +70,12 @@ def test_published_figures_stand_only_beside_related_data(comparison):
 
 def test_every_published_figure_says_where_it_is_from_and_why_it_may_not_be_compared():
     for figure in _published_figures():
-        assert 0 < figure.value < 1
-        assert re.search(r"doi 10\.\d{4,}/\S+|arXiv:\d{4}\.\d{5}|https://\S+", figure.source), (
+        assert 0 < figure["value"] < 1
+        assert re.search(r"doi 10\.\d{4,}/\S+|arXiv:\d{4}\.\d{5}|https://\S+", figure["source"]), (
             figure
         )
-        assert len(figure.comparable) > 20
-        assert len(figure.data) > 20
+        assert len(figure["comparable"]) > 20
+        assert len(figure["data"]) > 20
 
 
 def checklists(comparison, image_set):

@@ -67,11 +67,11 @@ def test_local_thresholds_follow_from_so_many_positive_patients():
     # The fifth of 25 positive patients among 100 is found after 5 x 101 / 26 on the mean.
     assert few.images == pytest.approx(5 * 101 / 26, rel=0.1)
     assert whole.images == 100
-    spread = [refit.figures["recall"][2] - refit.figures["recall"][1] for refit in (few, more)]
+    spread = [refit.figures["recall"].high - refit.figures["recall"].low for refit in (few, more)]
     assert spread[1] < spread[0]
-    assert whole.figures["f1"][0] > 0.5  # the threshold from home calls nobody
-    mean, low, high = whole.figures["recall"]  # one choice: its interval is over test patients
-    assert low < mean < high
+    assert whole.figures["f1"].estimate > 0.5  # the threshold from home calls nobody
+    recall = whole.figures["recall"]  # one choice: its interval is over test patients
+    assert recall.low < recall.estimate < recall.high
     assert judge(test, val, decided_at(5.0)).frozen["recall"].estimate == 0
 
 

@@ -41,7 +41,7 @@ def fail(member, image_id, reason="unreadable"):
 
 
 def test_fused_boxes_are_those_of_the_oracle(detectors, judged_set):
-    joined = _join_detectors(detectors, judged_set, weights=[2, 1])
+    joined = _join_detectors(detectors, judged_set, [2, 1])
     for image_id in judged_set.image_ids("val")[:20]:
         parts = [d.boxes[d.boxes["image_id"] == image_id] for d in detectors]
         boxes, scores, _ = oracle_wbf.weighted_boxes_fusion(
