@@ -10,11 +10,14 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.thresholds import PromisePlan
 from scripts.options import Counts, DataFolder, Images, own_split, read_numbers
 from scripts.runner import AnyPath, Argument, verb
 from scripts.systems import System, Systems
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from evaluation.studies.study_plan import StudyPlan
 
 _MOST_PLANS = 9
@@ -23,6 +26,7 @@ _KINDS = {
     "assumed readers": "readers without a pilot",
     "predictions": "a pilot of predictions",
     "readers": "a pilot of cxr readers",
+    "promise": "a promise",
 }
 _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed": (
@@ -32,6 +36,7 @@ _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed readers": ("auroc", "prevalence", "readers", "reader_deviation"),
     "predictions": ("data", "target", "split", "seeds"),
     "readers": ("readers",),
+    "promise": ("images", "within"),
 }  # fmt: skip
 
 
@@ -39,6 +44,8 @@ _OPTIONS = {  # what each kind of plan reads, besides what all of them do
 def plan(
     pilot: Systems = (),
     *,
+    promise: str | None = None,
+    expect: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="F[,F]")] = (),
     difference: float | None = None,
     half_width: float | None = None,
     power: Annotated[float | None, Argument(least=0.05, most=0.999)] = None,
@@ -57,8 +64,8 @@ def plan(
     target: str | None = None,
     split: str | None = None,
     out: AnyPath | None = None,
-) -> StudyPlan:
-    """How many test patients tell two AUROCs apart, or measure one.
+) -> StudyPlan | PromisePlan:
+    """How many test patients tell two AUROCs apart, or measure one; or validation patients promise.
 
     Say the difference that would matter, not the one that a pilot happened to find: planning for
     that one misses smaller differences and finds them too large.
@@ -67,9 +74,13 @@ def plan(
         pilot: With --data: one or two predictions folders, as PATH, NAME=PATH or, for several
             training seeds, NAME=PATH,PATH. Or the folder of one cxr readers analysis. Left out: the
             study follows from --auroc and --prevalence.
+        promise: Plan the validation patients of cxr tune --promise instead: sensitivity>=F@C,
+            specificity>=F@C, localised_sensitivity>=F@C, or two joined by & before the @C.
+        expect: The true figure that its threshold is expected to have, of two figures both.
         difference: The smallest difference that would matter; with --auroc A,B theirs if left out.
         half_width: Plan for an interval that has this half-width on the mean, too.
-        power: How often the difference is to be shown; 0.8 if left out.
+        power: How often the difference is to be shown, or the promise to get a threshold; 0.8 if
+            left out.
         level: Coverage of the interval: 1 - alpha.
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients who have the disease, as 0.3.
@@ -105,27 +116,35 @@ def plan(
         cxr plan out/retinanet-predictions out/chexnet-predictions --data out/data
         --difference 0.03
 
+        cxr plan --promise "sensitivity>=0.90@0.90" --expect 0.95 --images 1,rsna --within 0.4
+
         cxr plan out/readers --difference 0.05 --readers 4,6,10
     """
+    if (promise is None) != (not expect):
+        raise InputError("plan: give --promise and --expect, the true figure that it is to have")
     for name, value in (("--difference", difference), ("--half-width", half_width)):
         if value is not None and not 0 < value < 0.5:
             raise InputError(f"plan {name}: {value} is not between 0 and 0.5")
-    kind = _kind(pilot, bool(readers) or reader_deviation is not None)
+    kind = _kind(pilot, bool(readers) or reader_deviation is not None) if not promise else "promise"
     options = {
         "auroc": auroc, "prevalence": prevalence, "correlation": correlation, "images": images,
         "within": within, "seeds": seeds, "seed_deviation": seed_deviation,
         "seed_correlation": seed_correlation, "readers": readers,
         "reader_deviation": reader_deviation, "data": data, "target": target, "split": split,
     }  # fmt: skip
+    if promise:
+        options |= {"difference": difference, "half_width": half_width, "pilot": tuple(pilot)}
     asked = [name for name, value in options.items() if value not in (None, ())]
     _refuse_unread(asked, kind, pilot)
+    if promise:
+        promised = PromisePlan.of(promise, expect, images, within, power)
+        return promised if out is None else replace(promised, figures=_written(promised, out))
     from evaluation.compare.compare import pilot_parts
     from evaluation.studies.study_plan import (
         plan_study,
         plans_assumed,
         plans_of_predictions,
         plans_of_readers,
-        write_plan,
     )
 
     if not pilot:
@@ -157,7 +176,13 @@ def plan(
         words = f"plan: {len(basis.plans)} studies are asked for; give at most {_MOST_PLANS}"
         raise InputError(words)
     planned = plan_study(basis, difference, half_width, power, level)
-    return planned if out is None else replace(planned, figures=tuple(write_plan(planned, out)))
+    return planned if out is None else replace(planned, figures=_written(planned, out))
+
+
+def _written(plan: StudyPlan | PromisePlan, out: Path) -> tuple[Path, ...]:
+    from evaluation.studies.study_plan import write_plan
+
+    return tuple(write_plan(plan, out))
 
 
 def _kind(pilot: list[System], of_readers: bool) -> str:
@@ -172,5 +197,6 @@ def _refuse_unread(options: Collection[str], kind: str, pilot: list[System]) -> 
         if name not in _OPTIONS[kind]:
             option = f"--{name.replace('_', '-')}"
             reads = " and ".join(_KINDS[other] for other in _KINDS if name in _OPTIONS[other])
+            reads = reads or "a comparison"
             this = _KINDS[kind] + (f" ({pilot[0].paths[0]})" if pilot else "")
             raise InputError(f"plan {option}: is for {reads}, not for {this}; leave it out")

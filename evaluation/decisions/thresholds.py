@@ -17,15 +17,19 @@ import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.errors import InputError
-from evaluation.decisions.promises import PromisedImages, midpoints, read_promise
+from data_prep.contracts.errors import InputError, counted
+from evaluation.decisions.promises import PromisedImages, midpoints, read_promise, share_p_values
+from evaluation.metrics.metric import policy_words
 from evaluation.statistics.bootstrap import Resamples, SegmentSums, cluster_bootstrap
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores, first_at_least
+from evaluation.statistics.sample_size import MOST_SIMULATED, PromisedShare
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
 """The policies that `cxr tune` sets by default."""
@@ -390,3 +394,87 @@ def _costs(cuts: _Cuts, wanted: _Policy) -> tuple[Floats, Any]:
     cost = np.round(odds * (1 - cuts.tp / n_positive) + 1 - specificity, 12)
     candidate = (cuts.called > 0) & (cuts.called < cuts.n_all)
     return np.where(candidate & ~np.isnan(cost), cost, np.inf), odds
+
+
+_PLANNED = {
+    "sensitivity": "with the finding",
+    "specificity": "without the finding",
+    "localised_sensitivity": "with boxed lesions",
+}
+"""Figures whose promise can be planned, and who is counted."""
+
+
+@dataclass(frozen=True)
+class PromisePlan:
+    """How many validation patients give a promise its threshold."""
+
+    promise: str
+    power: float  # how often it gets one
+    shares: dict[str, PromisedShare]  # by which patients must show them
+    figures: tuple[Path, ...] = ()  # drawn of it
+
+    @classmethod
+    def of(
+        cls, promise: str, expected: Sequence[float], images: Sequence[int | str],
+        within: float | None, power: float | None,
+    ) -> PromisePlan:  # fmt: skip
+        """Plan a promise of sensitivity, specificity or localised sensitivity, or of two of them.
+
+        Args:
+            promise: As `read_promise` takes it.
+            expected: The true figures that its threshold is expected to have, in their order.
+            images: Of a patient: numbers, or sets whose numbers they are like; 1 if empty.
+            within: Correlation of the scores of a patient's images; 0.5 if left out.
+            power: How often it shall get a threshold; 0.8 if left out.
+
+        Raises:
+            InputError: It is no such promise, or is expected to be broken.
+        """
+        made, shares = read_promise(promise), {}
+        if made is None or not {part.figure for part in made.parts} <= _PLANNED.keys():
+            raise InputError(
+                f"plan --promise {promise!r}: give a promise of {', '.join(_PLANNED)} with its "
+                "confidence, as sensitivity>=0.90@0.90"
+            )
+        if len(expected) != len(made.parts):
+            raise InputError("plan --expect: give the true figure, of two promised ones both")
+        if within is not None and not 0 <= within < 1:
+            raise InputError(f"plan --within {within:g}: is not from 0 to below 1")
+        likeness = 0.5 if within is None else within
+        for part, true in zip(made.parts, expected, strict=True):
+            if not part.bound < true < 1:
+                raise InputError(f"plan --expect {true:g}: is not between {part.bound:g} and 1")
+            for of in images or [1]:
+                each = f"images as in {of.upper()}" if isinstance(of, str) else counted(of, "image")
+                name = f"patients {_PLANNED[part.figure]}, {each}, if the {part.name} is {true:g}"
+                shares[name] = PromisedShare(
+                    part.bound, made.error, true, of, likeness, share_p_values
+                )
+        return cls(promise, power or 0.8, shares)
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """An answer for each figure and number of images; two figures must be shown at once."""
+        each = self.power ** (1 / len({share.floor for share in self.shares.values()}))
+        facts = ("floor", "expected", "images", "within")
+        return [
+            {"plan": name, "patients": share.fewest(each)}
+            | {key: getattr(share, key) for key in facts}
+            for name, share in self.shares.items()
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.sentences(), *(f"Figure: {path}" for path in self.figures)])
+
+    def sentences(self) -> list[str]:
+        """Each answer in words."""
+        often, many = f"in {self.power:.0%} of validation sets", f"more than {MOST_SIMULATED:,}"
+        return [f"The promise of {policy_words(self.promise)} gets a threshold {often} with"] + [
+            f"{format(row['patients'], ',') if row['patients'] else many} {row['plan']}"
+            for row in self.rows
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The question and its answers, as ``plan.json`` holds them."""
+        asked = {"promise": self.promise, "power": self.power}
+        return asked | {"answer": self.sentences(), "studies": self.rows}

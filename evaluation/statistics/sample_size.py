@@ -33,6 +33,8 @@ _MOST_PATIENTS = 100_000_000
 """A plan that needs more than this is no plan."""
 _LEAST = 4
 """Two patients of either class."""
+_SIMULATED, _MOST_SCORES = 1000, 4_000_000  # validation sets, and scores of them at once
+MOST_SIMULATED = 5_000  # patients of a plan of a promise
 _STEPS = 32  # quantiles that stand for a mean square between trainings
 
 _UNEQUAL = {"rsna": (2.33272, 17.0067, 15.0), "nih": (3.63967, 66.0509, 33.0)}
@@ -45,6 +47,21 @@ Source:
     RSNA Pneumonia Detection Challenge: 26,684 images of 11,439 patients, by torchxrayvision's
     mapping to NIH ChestX-ray14, and that set's ``Data_Entry_2017_v2020.csv``: 112,120 of 30,805.
 """
+
+
+IMAGES_OF_A_PATIENT = {
+    "rsna": {
+        1: 7084, 2: 1810, 3: 924, 4: 448, 5: 282, 6: 182, 7: 142, 8: 115, 9: 65, 10: 58, 11: 38,
+        12: 42, 13: 44, 14: 25, 15: 26, 16: 24, 17: 17, 18: 19, 19: 12, 20: 8, 21: 6, 22: 8, 23: 9,
+        24: 7, 25: 5, 26: 5, 28: 6, 29: 3, 30: 4, 32: 1, 33: 2, 35: 3, 36: 1, 39: 1, 40: 3, 41: 1,
+        42: 1, 43: 2, 44: 1, 48: 2, 55: 1, 64: 1, 65: 1,
+    },
+    "nih": {
+        1: 17503, 2: 4113, 3: 2100, 4: 1330, 5: 938, 6: 787, 7: 608, 8: 494, 9: 387, 10: 320,
+        11: 281, 13: 702, 18: 439, 25: 406, 38: 246, 61: 117, 109: 34,
+    },
+}  # fmt: skip
+"""How many patients have how many images in these sets; of NIH above 11 by class."""
 
 
 @dataclass(frozen=True)
@@ -446,3 +463,54 @@ def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> Plann
         else:
             low = middle
     return plan.study(high)
+
+
+@dataclass(frozen=True)
+class PromisedShare:
+    """A share of images that is to be promised, at a threshold of which it is expected."""
+
+    floor: float  # what is promised
+    error: float  # how often the promise may be wrong
+    expected: float  # the true share at the threshold
+    images: int | str  # of each patient that count, or as in `IMAGES_OF_A_PATIENT`
+    within: float  # correlation of the normal scores of a patient's images
+    p_values: Callable[..., Floats]  # of good and counted images by patient, floor and error
+
+    def chance(self, patients: int) -> float:
+        """How often so many patients show it: exact with one image each, else simulated."""
+        sizes = np.full(patients, self.images if isinstance(self.images, int) else 1)
+        if isinstance(self.images, str):
+            table = IMAGES_OF_A_PATIENT[self.images]
+            every = np.repeat(list(table), list(table.values()))
+            sizes = every[((np.arange(patients) + 0.5) / patients * len(every)).astype(int)]
+        if sizes.max() == 1:
+            good = np.arange(patients + 1)
+            enough = scipy.stats.binom.sf(good - 1, patients, self.floor) <= self.error
+            shown = scipy.stats.binom.pmf(good, patients, self.expected)
+            return float(shown[enough].sum())
+        rng, rows = np.random.default_rng(0), max(1, _MOST_SCORES // int(sizes.sum()))
+        first, owner, shown = np.cumsum(sizes) - sizes, np.repeat(np.arange(patients), sizes), []
+        for begin in range(0, _SIMULATED, rows):
+            count = min(rows, _SIMULATED - begin)
+            scores = np.sqrt(self.within) * rng.standard_normal((count, patients))[:, owner]
+            scores += np.sqrt(1 - self.within) * rng.standard_normal(scores.shape)
+            right = scores < scipy.special.ndtri(self.expected)
+            good = np.add.reduceat(right, first, axis=1, dtype=int)
+            shown += (self.p_values(good, sizes, self.floor, self.error) <= self.error).tolist()
+        return float(np.mean(shown))
+
+    def fewest(self, chance: float) -> int | None:
+        """How many patients have such a chance; `None` where it takes too many to simulate."""
+        few, many = 0, 8
+        while self.chance(many) < chance:
+            few, many = many, 2 * many
+            if many > MOST_SIMULATED:
+                return None
+        while many - few > 1:
+            middle = (few + many) // 2
+            few, many = (few, middle) if self.chance(middle) >= chance else (middle, many)
+        if self.images != 1:
+            return many
+        # A few more patients may have less chance, since good images are counted in whole numbers.
+        below = [n for n in range(many, 2 * many + 50) if self.chance(n) < chance]
+        return max(below, default=many - 1) + 1

@@ -13,10 +13,12 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import provenance, read_json, require_only, write_json
+from evaluation.decisions.thresholds import PromisePlan
 from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure
 from evaluation.statistics.bootstrap import LEVEL
 from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.sample_size import (
+    MOST_SIMULATED,
     AssumedPlan,
     CrossedPlan,
     PilotPlan,
@@ -391,7 +393,7 @@ def _design_in_words(row: Mapping[str, Any]) -> str:
     return f", {words}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
 
 
-def write_plan(plan: StudyPlan, out: Path) -> list[Path]:
+def write_plan(plan: StudyPlan | PromisePlan, out: Path) -> list[Path]:
     """Write ``figures/`` and, last, ``plan.json`` into a folder that is new or of a plan.
 
     Raises:
@@ -401,10 +403,28 @@ def write_plan(plan: StudyPlan, out: Path) -> list[Path]:
     figures = out / _FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for chart in _charts(plan):
+    for chart in _charts(plan) if isinstance(plan, StudyPlan) else [_promise_chart(plan)]:
         drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
     write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
     return [path for path in drawn if path.suffix == ".png"]
+
+
+def _promise_chart(plan: PromisePlan) -> Chart:
+    found = [row["patients"] for row in plan.rows if row["patients"]] or [MOST_SIMULATED]
+    low, high = max(min(found) / 4, 8), max(found) * 2
+    patients = np.unique(np.geomspace(low, high, 16).astype(int))
+    chances = [np.array([s.chance(int(n)) for n in patients]) for s in plan.shares.values()]
+    curves = enumerate(zip(plan.shares, chances, strict=True))
+    return Chart(
+        key="promise",
+        title="How often the promise gets a threshold",
+        x=Axis.log("Validation patients", low, high),
+        y=Axis("Chance"),
+        curves=tuple(Curve(name, at, patients.astype(float), y) for at, (name, y) in curves),
+        guides=(((low, high), (plan.power, plan.power)),),
+        guide_label=f"{plan.power:.0%}",
+        description="; ".join(plan.sentences()),
+    )
 
 
 def _charts(question: StudyPlan) -> Iterator[Chart]:

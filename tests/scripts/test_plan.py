@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, ndtri
 
 from data_prep.contracts.errors import InputError
+from evaluation.decisions.promises import PromisedImages, read_promise
 from scripts.cli import run_verb
 from scripts.plan import plan
 from scripts.readers import readers
@@ -223,3 +225,56 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "report.html").touch()
     with pytest.raises(InputError, match="which no plan has"):
         plan(**ASSUMED, out=tmp_path)
+
+
+PROMISED = {"promise": "sensitivity>=0.80@0.90", "expect": "0.90"}
+
+
+@pytest.mark.parametrize(("images", "within"), [(1, None), (3, 0.4)])
+def test_a_promise_gets_its_threshold_as_often_as_was_planned(images, within):
+    """Held against the choice of thresholds itself, on scores of which 0.90 lie above 0."""
+    (row,) = plan(**PROMISED, images=images, within=within).rows
+    rng, promise, kept = np.random.default_rng(5), read_promise(PROMISED["promise"]), []
+    owner = np.repeat(np.arange(row["patients"]), images)
+    alike = within or 0.0
+    for _ in range(250):
+        of_patient = np.sqrt(alike) * rng.standard_normal(row["patients"])[owner]
+        scores = of_patient + np.sqrt(1 - alike) * rng.standard_normal(len(owner))
+        values = np.append(expit(scores + ndtri(0.9)), 0.001)  # and one negative image
+        patients = np.append(owner.astype(str), "none")
+        found = PromisedImages(np.arange(len(values)) < len(owner), values, patients)
+        threshold, _ = found.choose(promise)
+        kept.append(threshold is not None and threshold >= 0.5 - 0.01)
+    assert 0.8 - 0.08 < np.mean(kept) < 0.8 + 0.12  # more where patients come in whole numbers
+
+
+def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
+    asked = {"promise": "sensitivity>=0.80&specificity>=0.60@0.90", "expect": "0.95,0.75"}
+    found = plan(**asked, images="1,rsna", out=tmp_path / "plan")
+    counts = [row["patients"] for row in found.rows]
+    alone = plan(promise="sensitivity>=0.80@0.90", expect="0.95").rows[0]["patients"]
+    assert counts[0] > alone  # two at once, each with half of what may go wrong
+    assert f"{counts[1]:,} patients with the finding, images as in RSNA" in str(found)
+    assert "gets a threshold in 80% of validation sets with" in str(found)
+    stored = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    assert [row["patients"] for row in stored["studies"]] == counts
+    assert (tmp_path / "plan" / "figures" / "promise.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"promise": "ppv>=0.3,prevalence=0.2@0.9", "expect": "0.5"}, "give a promise of sensi"),
+        ({"promise": "sensitivity>=0.80", "expect": "0.9"}, "with its confidence"),
+        ({"promise": "sensitivity>=0.80@0.9"}, "give --promise and --expect"),
+        ({"expect": "0.9"}, "give --promise and --expect"),
+        (PROMISED | {"expect": "0.9,0.8"}, "of two promised ones both"),
+        (PROMISED | {"expect": "0.7"}, "is not between 0.8 and 1"),
+        (PROMISED | {"within": 1.0}, "from 0 to below 1"),
+        (PROMISED | {"difference": 0.1}, "--difference: is for a comparison, not for a promise"),
+        (PROMISED | {"auroc": "0.8"}, "--auroc: is for systems without a pilot"),
+    ],
+)
+def test_a_promise_that_cannot_be_planned_is_refused(options, says):
+    with pytest.raises(InputError, match=says):
+        plan(**options)

@@ -14,27 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, ndtr, ndtri
 
+from evaluation.statistics.sample_size import IMAGES_OF_A_PATIENT as KNOWN_SETS
+
 Floats = npt.NDArray[np.float64]
 
-IMAGES_OF_A_PATIENT = {
-    1: 7084, 2: 1810, 3: 924, 4: 448, 5: 282, 6: 182, 7: 142, 8: 115, 9: 65, 10: 58, 11: 38,
-    12: 42, 13: 44, 14: 25, 15: 26, 16: 24, 17: 17, 18: 19, 19: 12, 20: 8, 21: 6, 22: 8, 23: 9,
-    24: 7, 25: 5, 26: 5, 28: 6, 29: 3, 30: 4, 32: 1, 33: 2, 35: 3, 36: 1, 39: 1, 40: 3, 41: 1,
-    42: 1, 43: 2, 44: 1, 48: 2, 55: 1, 64: 1, 65: 1,
-}  # fmt: skip
-"""How many patients have how many images.
-
-Source:
-    The 26,684 images of the RSNA Pneumonia Detection Challenge on their 11,439 patients of NIH
-    ChestX-ray14, by the public mapping of torchxrayvision.
-"""
-
-
-NIH_IMAGES_OF_A_PATIENT = {
-    1: 17503, 2: 4113, 3: 2100, 4: 1330, 5: 938, 6: 787, 7: 608, 8: 494, 9: 387, 10: 320, 11: 281,
-    13: 702, 18: 439, 25: 406, 38: 246, 61: 117, 109: 34,
-}  # fmt: skip
-"""The same of NIH ChestX-ray14 (Data_Entry_2017_v2020: 112,120 images); above 11 by class."""
+IMAGES_OF_A_PATIENT = KNOWN_SETS["rsna"]
+"""How many patients have how many images."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +107,7 @@ def cluster_sizes(rng: np.random.Generator, n_patients: int, kind: str) -> npt.N
     """
     sizes = np.ones(n_patients, dtype=np.int64)
     if kind in ("rsna", "nih"):
-        table = IMAGES_OF_A_PATIENT if kind == "rsna" else NIH_IMAGES_OF_A_PATIENT
+        table = KNOWN_SETS[kind]
         known, counts = np.array(list(table)), np.array(list(table.values()), dtype=np.float64)
         sizes = rng.choice(known, size=n_patients, p=counts / counts.sum())
     elif kind == "giant":
