@@ -164,7 +164,7 @@ def _decided(log: pd.DataFrame) -> pd.DataFrame:
     return log if "decision" in log else log.assign(decision=log["score"] >= _THRESHOLD)
 
 
-def stream_measure(make: Callable[[np.random.Generator], pd.DataFrame], every: int = 10) -> Measure:
+def stream_measure(make: Callable[[np.random.Generator], pd.DataFrame], every: int = 20) -> Measure:
     """Whether any figure of the family ever rings, and, in one of so many streams, of others."""
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
@@ -233,8 +233,8 @@ def _first(flags: npt.NDArray[np.bool_]) -> float:
 def streams() -> Iterator[Named]:
     """No change: patients alike by three correlations, and real ones in a random order."""
     for alike in (0.8, 0.4, 0.0):
-        make = partial(_simulated, n_patients=1_500, alike=alike)
-        yield f"1,500 patients, images alike by {alike:g}", stream_measure(make)
+        make = partial(_simulated, n_patients=1_200, alike=alike)
+        yield f"1,200 patients, images alike by {alike:g}", stream_measure(make)
 
     def real(rng: np.random.Generator) -> pd.DataFrame:
         return _decided(_together(*_drawn(rng, _chexnet())))
@@ -360,11 +360,13 @@ def fault_measure(pool: str, change: Change) -> Measure:
         sums = _cusums(log)
         cusum = [day[np.argmax(s >= bounds[key])] for key, (s, day) in sums.items()
                  if key in bounds and (s >= bounds[key]).any()]  # fmt: skip
-        stream = log.loc[log["day"] >= _FIRST, "day"].to_numpy()
+        single = log.drop_duplicates("patient")  # MAPIE's units must be independent
+        rings = _mapie(single)
+        stream = single.loc[single["day"] >= _FIRST, "day"].to_numpy()
         days = {
             "monitor": min(rang.values(), default=np.inf),
             "CUSUM": float(min(cusum, default=np.inf)),
-            **{n: stream[int(max(i, 0))] if np.isfinite(i) else i for n, i in _mapie(log).items()},
+            **{n: stream[int(max(i, 0))] if np.isfinite(i) else i for n, i in rings.items()},
         }
         found = {}
         for name, day in days.items():

@@ -55,6 +55,9 @@ _WAYS = {
     "one image": "one image each", "Bonferroni": "Bonferroni",
 }  # fmt: skip
 
+_RINGS = {"monitor": "monitor", "CUSUM": "CUSUM", "MAPIE martingale of scores": "MAPIE"}
+_NOT_FOUND = 9_999  # patients
+
 
 def _broken(other: str) -> tuple[Column, ...]:
     """How often a promise was broken, and what it leaves of the other figure."""
@@ -181,6 +184,17 @@ TABLES = (
         Column("other figure: by patient", "patients|price"),
         Column("by image", "images|price"),
     ), "real patients, ", "promises", "promise"),
+    Table("streams", "streams", (
+        Column("by patient", "any alarm, by patient"), Column("by image", "any alarm, by image"),
+        Column("call rate alone, by image", "call rate, by image"),
+        Column("MAPIE's risk monitoring", "MAPIE risk monitoring of calls"),
+        Column("MAPIE's martingale", "MAPIE martingale of scores"),
+    ), "", "promises", "streams without a change"),
+    Table("faults", "faults", tuple(
+        Column(f"{title}: {_RINGS[way]}", f"{key}, {way}", share=key == "found")
+        for key, title in (("median patients", "median patients"), ("found", "found"))
+        for way in ("monitor", "CUSUM", "MAPIE martingale of scores")
+    ), "", "promises", "change"),
 )  # fmt: skip
 
 
@@ -260,6 +274,8 @@ def _by_case(table: Table, results: Results) -> str:
 def _range(found: Sequence[Mapping[str, float]], column: Column) -> str:
     """The least and the greatest of several means."""
     digits, factor = (1, 100) if column.share else (3, 1)
+    if column.key.startswith("median"):
+        digits, found = 0, [each for each in found if each["mean"] < _NOT_FOUND]
     means = [f"{factor * each['mean']:.{digits}f}" for each in found]
     ends = (
         dict.fromkeys(sorted((min(means, key=float), max(means, key=float)), key=float))
