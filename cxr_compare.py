@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from data_prep.store.predictions import Predictions as Predictions
     from evaluation.decisions.decision import Decision as Decision
     from evaluation.metrics import functions as metrics
-    from evaluation.report.result import Report as Report
+    from evaluation.report.result_tables import Report as Report
     from scripts.check import check as check
     from scripts.compare import compare as compare
     from scripts.configs import configs as configs
@@ -74,7 +74,7 @@ _HOMES = {
     "DataSet": "data_prep.store.dataset",
     "Decision": "evaluation.decisions.decision",
     "Predictions": "data_prep.store.predictions",
-    "Report": "evaluation.report.result",
+    "Report": "evaluation.report.result_tables",
     "Run": "serving.run",
 }
 

@@ -33,7 +33,7 @@ from serving.export_spec import is_export, tested_file
 
 if TYPE_CHECKING:
     from evaluation.compare.comparison import Comparison
-    from evaluation.report.result import Report, ReportsByTarget
+    from evaluation.report.result_tables import Report, ReportsByTarget
 
 _ALL = "all"
 _SAME_THRESHOLD = 0.01  # of one run's scores, by other batches and back ends
@@ -161,7 +161,7 @@ class _Asked:
 
     def report(self, systems: list[System], test_set: TestSet, out: Path | None) -> Report:
         """Judge the systems on one target, and write the report where it has a folder."""
-        from evaluation.report.result import Report
+        from evaluation.report.result_tables import Report
 
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
@@ -382,7 +382,7 @@ def _compare_each(
 ) -> ReportsByTarget:
     """Compare the same systems on every target, each into a folder of its own."""
     from evaluation.report.report import write_targets_page
-    from evaluation.report.result import ReportsByTarget
+    from evaluation.report.result_tables import ReportsByTarget
 
     targets = [test_set.target for test_set in test_sets]
     names = {target.name for target in targets}

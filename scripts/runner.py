@@ -283,7 +283,7 @@ def _described_arguments(function: Callable[..., Any]) -> dict[str, str]:
     """What the docstring's section ``Args`` says of each parameter."""
     described: dict[str, str] = {}
     name = ""
-    for line in section(function, "Args").splitlines():
+    for line in _section(function, "Args").splitlines():
         text = line.strip()
         if line.startswith("    ") and not line.startswith("     ") and ": " in text:
             name, _, text = text.partition(": ")
@@ -296,11 +296,11 @@ def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
     """What a verb does, in paragraphs, and its examples of a command."""
     text = inspect.getdoc(function) or ""
     body = text.partition("\nArgs:\n")[0].strip()
-    examples = [" ".join(part.split()) for part in section(function, "Example").split("\n\n")]
+    examples = [" ".join(part.split()) for part in _section(function, "Example").split("\n\n")]
     return body, [example for example in examples if example]
 
 
-def section(function: Callable[..., Any], title: str) -> str:
+def _section(function: Callable[..., Any], title: str) -> str:
     """The indented lines below a title of a Google docstring."""
     lines: list[str] = []
     inside = False

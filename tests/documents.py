@@ -27,7 +27,7 @@ from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
 from evaluation.metrics.registry import METRICS, in_reading_order
 from networks.registry import DETECTORS, NETWORKS, PackagedWeights
 from scripts.cli import VERBS, verb_function
-from scripts.runner import Parameter, command_name, description, parameters_of, section
+from scripts.runner import Parameter, _section, command_name, description, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "run: python tests/documents.py"
@@ -269,7 +269,7 @@ def _verb(function: Callable[..., Any]) -> str:
         f"| `{_argument(parameter)}` | {_default(parameter)} | {_cell(parameter.words)} |"
         for parameter in parameters_of(function)
     ]
-    returns = " ".join(section(function, "Returns").split())
+    returns = " ".join(_section(function, "Returns").split())
     return "\n".join([
         f"## {command_name(function.__name__)}",
         "",

@@ -196,7 +196,7 @@ def _in_order(node: ast.AST) -> list[ast.Call]:
 PLUMBING = (
     "configs", "data_prep/contracts", "data_prep/work", "data_prep/store/folder_kinds.py",
     "data_prep/assemble/dataset_writer.py",
-    "evaluation/report/files.py", "evaluation/report/result.py",
+    "evaluation/report/files.py",
     "networks/checkpoints.py", "scripts", "serving/backends.py",
     "serving/export_spec.py", "serving/pacs/journal.py", "serving/pacs/patience.py",
     "serving/web/app.py", "serving/web/decode_worker.py",

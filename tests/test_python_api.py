@@ -115,7 +115,7 @@ def test_documented_calls_fit_the_functions():
 
 
 def test_the_page_on_python_names_what_a_result_has():
-    from evaluation.report.result import Report
+    from evaluation.report.result_tables import Report
 
     page = (ROOT / "docs" / "python.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", page, re.M)
