@@ -18,6 +18,7 @@ from scripts.systems import System, Systems
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from evaluation.statistics.clustered_tests import AurocParts
     from evaluation.studies.study_plan import StudyPlan
 
 _MOST_PLANS = 9
@@ -136,17 +137,17 @@ def plan(
         options |= {"difference": difference, "half_width": half_width, "pilot": tuple(pilot)}
     asked = [name for name, value in options.items() if value not in (None, ())]
     _refuse_unread(asked, kind, pilot)
-    if promise:
-        promised = PromisePlan.of(promise, expect, images, within, power)
-        return promised if out is None else replace(promised, figures=_written(promised, out))
-    from evaluation.compare.compare import pilot_parts
     from evaluation.studies.study_plan import (
         plan_study,
         plans_assumed,
         plans_of_predictions,
         plans_of_readers,
+        write_plan,
     )
 
+    if promise:
+        promised = PromisePlan.of(promise, expect, images, within, power)
+        return promised if out is None else replace(promised, figures=write_plan(promised, out))
     if not pilot:
         basis = plans_assumed(
             auroc, prevalence, correlation=correlation, images=images, within=within, seeds=seeds,
@@ -162,27 +163,29 @@ def plan(
     elif pilot[2:]:
         raise InputError("plan: compares two systems; give two folders, or one for --half-width")
     else:
-        dataset = DataSet.open(data)
-        split = own_split(split, [path for system in pilot for path in system.paths], dataset)
-        systems = {}
-        for name, paths in pilot:
-            members = [Predictions.open(path) for path in paths]
-            systems[name or members[0].name] = members
-        if len(systems) < len(pilot):
-            raise InputError("plan: two systems have one name; give each its own: NAME=PATH")
-        parts = pilot_parts(systems, TestSet(dataset, dataset.target(target), split))
-        basis = plans_of_predictions(parts, seeds)
+        basis = plans_of_predictions(_pilot_parts(pilot, data, target, split), seeds)
     if len(basis.plans) > _MOST_PLANS:
         words = f"plan: {len(basis.plans)} studies are asked for; give at most {_MOST_PLANS}"
         raise InputError(words)
     planned = plan_study(basis, difference, half_width, power, level)
-    return planned if out is None else replace(planned, figures=_written(planned, out))
+    return planned if out is None else replace(planned, figures=write_plan(planned, out))
 
 
-def _written(plan: StudyPlan | PromisePlan, out: Path) -> tuple[Path, ...]:
-    from evaluation.studies.study_plan import write_plan
+def _pilot_parts(
+    pilot: list[System], data: Path, target: str | None, split: str | None
+) -> dict[str, list[AurocParts]]:
+    """What each test patient of a pilot of predictions adds to the AUROCs."""
+    from evaluation.compare.compare import pilot_parts
 
-    return tuple(write_plan(plan, out))
+    dataset = DataSet.open(data)
+    split = own_split(split, [path for system in pilot for path in system.paths], dataset)
+    systems = {}
+    for name, paths in pilot:
+        members = [Predictions.open(path) for path in paths]
+        systems[name or members[0].name] = members
+    if len(systems) < len(pilot):
+        raise InputError("plan: two systems have one name; give each its own: NAME=PATH")
+    return pilot_parts(systems, TestSet(dataset, dataset.target(target), split))
 
 
 def _kind(pilot: list[System], of_readers: bool) -> str:

@@ -49,7 +49,7 @@ Source:
 """
 
 
-IMAGES_OF_A_PATIENT = {
+_IMAGES_OF_A_PATIENT = {
     "rsna": {
         1: 7084, 2: 1810, 3: 924, 4: 448, 5: 282, 6: 182, 7: 142, 8: 115, 9: 65, 10: 58, 11: 38,
         12: 42, 13: 44, 14: 25, 15: 26, 16: 24, 17: 17, 18: 19, 19: 12, 20: 8, 21: 6, 22: 8, 23: 9,
@@ -472,7 +472,7 @@ class PromisedShare:
     floor: float  # what is promised
     error: float  # how often the promise may be wrong
     expected: float  # the true share at the threshold
-    images: int | str  # of each patient that count, or as in `IMAGES_OF_A_PATIENT`
+    images: int | str  # of each patient that count, or as in `_IMAGES_OF_A_PATIENT`
     within: float  # correlation of the normal scores of a patient's images
     p_values: Callable[..., Floats]  # of good and counted images by patient, floor and error
 
@@ -480,7 +480,7 @@ class PromisedShare:
         """How often so many patients show it: exact with one image each, else simulated."""
         sizes = np.full(patients, self.images if isinstance(self.images, int) else 1)
         if isinstance(self.images, str):
-            table = IMAGES_OF_A_PATIENT[self.images]
+            table = _IMAGES_OF_A_PATIENT[self.images]
             every = np.repeat(list(table), list(table.values()))
             sizes = every[((np.arange(patients) + 0.5) / patients * len(every)).astype(int)]
         if sizes.max() == 1:

@@ -393,7 +393,7 @@ def _design_in_words(row: Mapping[str, Any]) -> str:
     return f", {words}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
 
 
-def write_plan(plan: StudyPlan | PromisePlan, out: Path) -> list[Path]:
+def write_plan(plan: StudyPlan | PromisePlan, out: Path) -> tuple[Path, ...]:
     """Write ``figures/`` and, last, ``plan.json`` into a folder that is new or of a plan.
 
     Raises:
@@ -406,7 +406,7 @@ def write_plan(plan: StudyPlan | PromisePlan, out: Path) -> list[Path]:
     for chart in _charts(plan) if isinstance(plan, StudyPlan) else [_promise_chart(plan)]:
         drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
     write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
-    return [path for path in drawn if path.suffix == ".png"]
+    return tuple(path for path in drawn if path.suffix == ".png")
 
 
 def _promise_chart(plan: PromisePlan) -> Chart:
