@@ -15,7 +15,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder, provenance, write_json
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table, write_table
-from data_prep.formats.source import one_target_each
+from data_prep.formats.source import targets_of
 from data_prep.images.image_facts import HASH_BITS
 from data_prep.splits.add_split import write_split
 from data_prep.store.dataset import DataSet, dataset_ids
@@ -49,7 +49,7 @@ def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
         "name": f"tables-{n_images}",
         "source_format": "synth_tables",
         "source_root": str(folder.resolve()),
-        "targets": one_target_each(FINDINGS),
+        "targets": targets_of(FINDINGS),
         "ids": {**ids, "split_ids": {"default": split_id}},
         "settings": {"n_images": n_images, "seed": seed},
         "notes": ["Random tables without images: for measuring, not for learning."],

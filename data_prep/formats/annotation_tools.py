@@ -1,15 +1,7 @@
 """Formats of annotation tools: CVAT's XML ("CVAT for images 1.1") and Label Studio's JSON.
 
 Each file becomes a label table (`data_prep.formats.table`): a row a shape or label of an image, and
-one without a label where somebody looked and marked nothing. A polygon, line, ellipse, mask or
-turned box becomes the box around it, within the image; what has no box at all is refused.
-
-- Of CVAT, each attribute of a shape or tag is a column of its name.
-- Of Label Studio, an annotation is its reader's (``completed_by``), or the reference's where it is
-  the ground truth; a task without one is unknown. Choices are labels of the image; those between
-  yes and no, and each key of a task's data, are columns. Predictions say nothing.
-
-No export of either was at hand: both are read as their layouts are published.
+one without a label where somebody looked and marked nothing; docs/formats.md says what counts.
 Source: https://docs.cvat.ai/docs/other/xml_format and https://labelstud.io/guide/task_format
 """
 

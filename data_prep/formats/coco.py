@@ -1,19 +1,12 @@
 """Format of COCO JSON (instances), as CVAT, Label Studio, Roboflow and `cxr export` write it.
 
-- Every ``.json`` below the folder that lists ``images`` is read. Several files are one data set;
-  a name or folder that says train, val, valid or test gives the official role.
-- An image is found by ``file_name``: from the JSON file, from ``images/`` beside it, from the
-  folder itself, then by its name alone, if one image below the folder has it.
-- COCO is labelled exhaustively: an image is free of each category of its file that has no
-  annotation on it, and all lesions are boxed. A file without any annotation (a test set) has no
-  labels: its images are unknown. A first category of Roboflow that only groups the others is none.
-- ``bbox`` is x, y, width, height. An annotation with a polygon alone gets the box around it; one
-  with neither excludes its image. A crowd (``iscrowd``) is no single lesion: its finding is
-  present, its box is left out, and the image counts as boxed in part.
-- An annotation may name its ``reader``, and an image its ``readers``: what each says is kept, and a
-  reader is silent only on images that he read.
-- ``patient_id, study_id, view, sex, age_years`` of an image are taken where they are there, and all
-  of `cxr_extension` under ``cxr``, which then stands in place of what silence says.
+docs/formats.md says how images are found and what silence means; beyond that:
+
+- A first category of Roboflow that only groups the others is none.
+- A crowd (``iscrowd``) is no single lesion: its finding is present, its box is left out. An
+  annotation with neither ``bbox`` nor polygon excludes its image.
+- A reader is silent only on images that he read. `cxr_extension` under ``cxr`` stands in place of
+  what silence says.
 """
 
 from __future__ import annotations

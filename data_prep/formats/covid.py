@@ -1,10 +1,7 @@
 """Format of three sets of COVID-19 radiographs, told apart by what lies in the folder.
 
-- COVID-19 Radiography Database (Kaggle): a folder a class, each with ``images/`` and ``masks/``, or
-  with the images themselves in the older releases, and ``*.metadata.xlsx``, which say where each
-  image was taken from.
-- COVID-19 image data collection, and others of its form: ``metadata.csv``.
-- Hannover's image repository: ``data.csv`` and ``png/``.
+The Radiography Database has folders of classes, the image data collection ``metadata.csv``, the
+Hannover repository ``data.csv`` with ``png/``.
 """
 
 from __future__ import annotations
@@ -30,9 +27,9 @@ from data_prep.formats.source import (
     has_match,
     list_image_files,
     normal_views,
-    one_target_each,
     patients_from_names,
     reference_rows,
+    targets_of,
 )
 
 COVID = "covid_19"
@@ -49,10 +46,10 @@ _PLATFORMS = ("github.com", "kaggle.com")
 def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A target for each finding that is worth judging; rare germs stay findings only."""
     there = set(findings)
-    targets = one_target_each(name for name in _JUDGED if name in there)
+    targets = targets_of([name for name in _JUDGED if name in there])
     if COVID in targets:
         targets[COVID]["display_name"] = "COVID-19"
-    return {name: targets[name] for name in _JUDGED if name in there}
+    return targets
 
 
 def _origin_of(address: str) -> str:

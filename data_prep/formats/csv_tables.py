@@ -1,19 +1,7 @@
 """Formats of data sets of one's own: three CSV files, or any tables beside a folder of images.
 
-The tables of ``--format table`` are as people have them (`data_prep.formats.table`). Of ``csv``:
-
-- ``images.csv``: ``image_id, patient_id``, and where known ``path`` (relative to the folder),
-  ``height, width`` (px), ``view, sex, age_years, study_id, spacing_row_mm, spacing_col_mm``,
-  ``split`` (train, val, test, unused) and ``x_...`` columns for subgroups.
-- ``labels.csv``: ``image_id, finding, state`` (present, absent, uncertain; 1 and 0 also do), one
-  row an image and finding. An image without a row for a finding is unknown, not negative.
-- ``boxes.csv`` (optional): ``image_id, x1, y1, x2, y2, finding``, pixels of the original image.
-  An image with a box is taken to have all its lesions of that finding boxed.
-
-Labels and boxes may have a column ``reader``: a row is then what that reader says.
-
-Without the ``path`` column the data set has no pixels: other systems' predictions can be judged on
-it, nothing can be trained.
+docs/formats.md lists the columns of the three files; the tables of ``--format table`` are as people
+have them (`data_prep.formats.table`).
 """
 
 from __future__ import annotations
@@ -45,7 +33,6 @@ from data_prep.formats.source import (
     SourceTables,
     has_columns,
     has_match,
-    no_roles,
     normal_views,
     patients_from_names,
 )
@@ -95,7 +82,7 @@ def _concluded(
 
 def _images(
     builder: SourceBuilder, text: pd.DataFrame, path: Path
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """The ``images`` table, and ``image_id, role`` where there is a ``split`` column."""
     space = builder.root.resolve().name
     if text.empty:
@@ -154,9 +141,9 @@ def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
     return text.where(text != "")
 
 
-def _stated_roles(text: pd.DataFrame, patients: pd.Series, path: Path) -> pd.DataFrame:
+def _stated_roles(text: pd.DataFrame, patients: pd.Series, path: Path) -> pd.DataFrame | None:
     if "split" not in text.columns or (text["split"] == "").all():
-        return no_roles()
+        return None
     role = text["split"].str.lower().replace({"valid": "val", "validation": "val"})
     expected = f"; expected one of {', '.join(ROLES)} on every line, or no split column"
     refuse_line(~role.isin(ROLES), path, expected, text["split"])

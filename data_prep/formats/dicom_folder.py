@@ -1,14 +1,11 @@
 """Formats of any tree of DICOM files, with the labels in a table or in reports beside them.
 
-What each file is, its header tells: names, extensions and SOP classes play no part. The image's id
-is its SOPInstanceUID and the patient's is PatientID, so the folder that comes of it holds
-identifiers unless they are replaced (`data_prep.contracts.pseudonyms`). Values of the label table
-are never quoted in a message: a column may hold names of patients.
+What each file is, its header tells. The image's id is its SOPInstanceUID and the patient's is
+PatientID, so the folder that comes of it holds identifiers unless they are replaced
+(`data_prep.contracts.pseudonyms`). Values of the label table are never quoted in a message: a
+column may hold names of patients.
 
-`SR` takes the labels from structured reports (TID 1500) that mark or name findings of images. A
-region is of its group's Finding, by the group's algorithm or the report's observer. Of reports of
-`cxr predict --dicom` the decision on an image counts, too. What no report says is unknown.
-Source: DICOM PS3.16, TID 1500, 1410 and 1411.
+`SR` takes the labels from structured reports (DICOM PS3.16, TID 1500, 1410 and 1411).
 """
 
 from __future__ import annotations

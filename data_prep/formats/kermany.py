@@ -1,7 +1,6 @@
 """Format of the paediatric chest X-rays of Kermany et al. (2018), as Kaggle and Mendeley give them.
 
-The folder is the label: ``NORMAL`` or ``PNEUMONIA``, under ``train``, ``val`` and ``test`` or under
-none. The name says bacterial or viral, and who the child is: ``person1_bacteria_2.jpeg``,
+The name says bacterial or viral, and who the child is: ``person1_bacteria_2.jpeg``,
 ``IM-0115-0001.jpeg``, ``NORMAL2-IM-1427-0001.jpeg``; in Mendeley's first release
 ``BACTERIA-1008087-0001.jpeg``.
 
@@ -23,10 +22,9 @@ from data_prep.formats.source import (
     SourceTables,
     has_match,
     list_image_files,
-    no_roles,
-    one_target_each,
     patients_from_names,
     reference_rows,
+    targets_of,
 )
 
 _FINDINGS = ("pneumonia", "bacterial_pneumonia", "viral_pneumonia")
@@ -60,11 +58,10 @@ def _read_kermany(builder: SourceBuilder) -> SourceTables:
     builder.notes.append(
         "children of one to five years, all anteroposterior: not to be read as adults"
     )
-    targets = one_target_each(_FINDINGS)
     return builder.tables(
         images,
         _findings(files),
-        {name: targets[name] for name in _FINDINGS},
+        targets_of(_FINDINGS),
         official=_official(files, images["patient_id"], builder.notes),
     )
 
@@ -110,10 +107,10 @@ def _findings(files: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.DataFrame:
+def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.DataFrame | None:
     """The folders' roles, with what is known against them."""
     if not {"train", "test"} <= set(files["role"].dropna()):
-        return no_roles()  # a part of the set is no split
+        return None  # a part of the set is no split
     role = files["role"].fillna("unused").astype("str")
     n_val = int((role == "val").sum())
     if n_val < _SMALL_VAL:

@@ -4,9 +4,8 @@ A reader gathers what the files say, image by image; what follows from it is the
 an image that has a label file is free of every class that has no box in it, and an image that
 has none is unknown.
 
-Also here: which image a label file is about, what its id is, and which role its folder gives. Label
-files name images loosely: by a path on another machine, by a name alone, or only by having the same
-name. Only images below the source folder are ever found.
+Label files name images loosely: by a path on another machine, by a name alone, or only by having
+the same name. Only images below the source folder are ever found.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from data_prep.formats.source import (
     SourceTables,
     finding_name,
     list_image_files,
-    no_roles,
     patients_from_names,
     require_unique_ids,
 )
@@ -427,7 +425,7 @@ class LabelFiles:
         labelled = labelled.merge(_frame(named, ["image_id", "reader"], ids), how="left")
         return labelled[ROW].fillna({"reader": REFERENCE_READER})
 
-    def _official(self, images: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
+    def _official(self, images: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame | None:
         """The published role of every image; nothing where no two roles are published."""
         rows = [(path, role) for path, role in self.roles if path in ids]
         published = _frame(rows, ["image_id", "role"], ids).drop_duplicates()
@@ -437,7 +435,7 @@ class LabelFiles:
         self.seen["images have two roles in the published split: unused in it"] = both
         role = published[~repeated].set_index("image_id")["role"]
         if role[role != "unused"].nunique() < 2:
-            return no_roles()
+            return None
         roles = images["image_id"].map(role).fillna("unused").astype("str")
         return pd.DataFrame({"image_id": images["image_id"], "role": roles})
 

@@ -1,10 +1,8 @@
 """Format of NIH ChestX-ray14 (Wang et al. 2017), as the NIH Clinical Center and Kaggle give it.
 
-The 14 labels were mined from radiology reports by a program, so their origin is ``report_nlp``;
-``No Finding`` makes all 14 absent. The official boxes (``BBox_List_2017``) were drawn by hand on
-880 of 112,120 images, for 8 of the findings. Only an image and finding with such boxes counts as
-boxed: a positive image without one was not looked at for boxes, so it says nothing about where its
-lesions are.
+The labels were mined from radiology reports by a program, so their origin is ``report_nlp``. Only
+an image and finding with official boxes, which are on 880 of 112,120 images, counts as boxed:
+another positive image was not looked at for boxes.
 """
 
 from __future__ import annotations
@@ -32,13 +30,11 @@ from data_prep.formats.source import (
     finding_name,
     has_match,
     list_image_files,
-    no_roles,
     normal_views,
-    one_target_each,
     reference_rows,
     require_unique_ids,
     sized_boxes,
-    target_of,
+    targets_of,
 )
 
 FINDINGS = (
@@ -84,7 +80,7 @@ def _read_nih(builder: SourceBuilder) -> SourceTables:
     return builder.tables(
         images,
         _findings(images["image_id"], named[kept], notes),
-        {**one_target_each(FINDINGS), "any_finding": target_of("any_finding", FINDINGS)},
+        targets_of(FINDINGS, of_all=True),
         files=files,
         boxes=boxes,
         box_coverage=reference_rows(boxed["image_id"], boxed["finding"], coverage="all"),
@@ -271,13 +267,13 @@ def _findings(ids: pd.Series, named: np.ndarray, notes: list[str]) -> pd.DataFra
     ).astype("str")
 
 
-def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
+def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame | None:
     """NIH's own split: its list for training and validation is ``train``."""
     there = [(source / name).is_file() for name in (_TRAIN_LIST, _TEST_LIST)]
     if not all(there):
         if any(there):
             notes.append(f"the official split needs both {_TRAIN_LIST} and {_TEST_LIST}: not read")
-        return no_roles()
+        return None
     train, test = _read_list(source / _TRAIN_LIST), _read_list(source / _TEST_LIST)
     both = is_member(train, test)
     if both.any():

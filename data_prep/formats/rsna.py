@@ -1,8 +1,7 @@
 """Format of the RSNA Pneumonia Detection Challenge (2018), stage 2, as Kaggle gives it.
 
-``patientId`` there names an image, not a patient. Who the patient is comes from the public
-mapping to NIH ChestX-ray14 (``rsna_to_nih.csv`` in the same folder); without it every image counts
-as a patient of its own, and a split then leaks.
+``patientId`` there names an image. Who the patient is comes from the public mapping to NIH
+ChestX-ray14 (``rsna_to_nih.csv`` in the same folder).
 """
 
 from __future__ import annotations

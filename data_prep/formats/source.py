@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ VIEW_NAMES = {
     "PA": "PA", "AP": "AP", "AP SUPINE": "AP", "LL": "LL", "RL": "LL", "LATERAL": "LL", "L": "LL",
 }  # fmt: skip
 FINDING_KEY = ["image_id", "finding"]
+_ROLES = ("split", "official")  # tables of roles
 NO_PIXELS = "no image is there: a data set without pixels, to judge predictions on only"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
@@ -292,7 +293,7 @@ class SourceBuilder:
         targets: dict[str, dict[str, Any]] | None = None,
         *,
         files: pd.DataFrame | None = None,
-        **tables: pd.DataFrame,
+        **tables: pd.DataFrame | None,
     ) -> SourceTables:
         """Put the tables together: of images that are not ruled out, but for ``split``.
 
@@ -301,17 +302,17 @@ class SourceBuilder:
         """
         paths = {} if files is None else dict(zip(files["image_id"], files["path"], strict=True))
         parts = [tables.pop("excluded", None), self.out.table(paths)]
-        for name in {"split", "official"} & set(tables):
-            tables[name] = self.out.keep(tables[name])
+        known = {name: table for name, table in tables.items() if table is not None}
+        known |= {name: self.out.keep(known[name]) for name in _ROLES if name in known}
         return SourceTables(
             format=self.format.name,
             root=self.root,
             images=images,
             findings=findings,
-            targets=one_target_each(findings["finding"]) if targets is None else targets,
+            targets=targets_of(sorted(set(findings["finding"]))) if targets is None else targets,
             excluded=pd.concat([part for part in parts if part is not None], ignore_index=True),
             notes=tuple(self.notes),
-            **tables,
+            **known,
         )
 
 
@@ -356,9 +357,10 @@ def display_name(finding: str) -> str:
     return finding.replace("_", " ").capitalize()
 
 
-def one_target_each(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A target of its own for each finding, in alphabetical order."""
-    return {name: target_of(name, [name]) for name in sorted(set(findings))}
+def targets_of(findings: Collection[str], *, of_all: bool = False) -> dict[str, dict[str, Any]]:
+    """A target of its own for each finding, and `of_all` as ``any_finding``."""
+    targets = {name: target_of(name, [name]) for name in findings}
+    return targets | ({"any_finding": target_of("any_finding", findings)} if of_all else {})
 
 
 def target_of(name: str, findings: Iterable[str]) -> dict[str, Any]:

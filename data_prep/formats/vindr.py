@@ -1,8 +1,7 @@
 """Format of VinDr-CXR, as on PhysioNet or as in the VinBigData challenge on Kaggle.
 
 Three of 17 radiologists read each training image alone; the test images come with the consensus of
-five. All that the three say is kept under their names, and the reader ``reference`` is made of it:
-labels by vote, boxes by overlap and vote. No patient is given anywhere: each image counts as one.
+five.
 """
 
 from __future__ import annotations
@@ -35,10 +34,8 @@ from data_prep.formats.source import (
     has_columns,
     has_match,
     list_image_files,
-    no_roles,
-    one_target_each,
     require_unique_ids,
-    target_of,
+    targets_of,
 )
 
 _NO_FINDING = "no_finding"
@@ -104,12 +101,12 @@ def _read_vindr(builder: SourceBuilder) -> SourceTables:
             x_labels=pd.Series(labelled_by, index=images.index, dtype="str").where(is_labelled),
         ),
         findings,
-        {**one_target_each(names), "any_finding": target_of("any_finding", names)},
+        targets_of(names, of_all=True),
         files=files,
         boxes=boxes,
         box_coverage=coverage,
         split=images.loc[~is_labelled, ["image_id"]].assign(role="unused").reset_index(drop=True),
-        official=official if train.label_file and test.label_file else no_roles(),
+        official=official if train.label_file and test.label_file else None,
     )
 
 

@@ -1,16 +1,11 @@
 """Format of Pascal VOC XML: one ``<annotation>`` an image, as of labelImg, CVAT and Roboflow.
 
-- Edges are taken as written: ``xmin, ymin, xmax, ymax`` are x1, y1, x2, y2. The challenge of 2007
-  to 2012 counted pixels from 1 and included the last, which would put x1 and y1 one pixel lower;
-  but no chest X-ray was in it, nearly every tool since writes edges, and the ``<database>`` that
-  could tell is copied from one script to the next.
-- The image has the XML file's name (in ``JPEGImages/``, ``images/``, beside it, or anywhere if
-  only one has it), or else that of ``<path>`` or ``<filename>``. ``<size>`` must be its size.
-- An image with a file is free of every class of the set that it has no box of. One without is
-  unknown. ``difficult`` and ``truncated`` objects count like others; how many is noted.
-- Roles come from ``ImageSets/Main/train.txt``, ``val.txt``, ``test.txt``, or from folder names.
-- ``<cxr>``, and ``cxr.json`` for the set, hold what VOC has no place for (`cxr_extension`).
-- A file with a document type or entities is refused before it is parsed.
+Edges are taken as written: ``xmin, ymin, xmax, ymax`` are x1, y1, x2, y2. The challenge of 2007 to
+2012 counted pixels from 1 and included the last, which would put x1 and y1 one pixel lower; but no
+chest X-ray was in it, nearly every tool since writes edges, and the ``<database>`` that could tell
+is copied from one script to the next.
+
+``<cxr>``, and ``cxr.json`` for the set, hold what VOC has no place for (`cxr_extension`).
 """
 
 from __future__ import annotations

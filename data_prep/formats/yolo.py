@@ -1,14 +1,8 @@
 """Format of YOLO labels: a ``.txt`` for each image, as of Ultralytics, Darknet, CVAT, Roboflow.
 
-- A label file belongs to the image of its name: in the same folder, in the folder that has
-  ``images`` where the label's has another word (``labels/train`` -> ``images/train``), or anywhere
-  below the source if only one image has that name. A label folder may have any name.
-- Lines are ``class cx cy w h`` in shares of the image's size; more numbers are a polygon, which
-  gets the box around it. Six numbers are a model's boxes with a confidence: refused.
-- Class names come from --class-names, ``data.yaml``, ``classes.txt`` or ``obj.names``.
-- An empty label file says that the image has no lesion of any class. An image without one is
-  unknown. Roles come from ``data.yaml``, from lists (``train.txt``) or from the folders' names.
-- The image's size is read from its header; no pixel is decoded.
+docs/formats.md says what the files mean. A label file belongs to the image of its name: in the same
+folder, in the folder that has ``images`` where the label's has another word (``labels/train`` ->
+``images/train``), or anywhere below the source if only one image has that name.
 """
 
 from __future__ import annotations

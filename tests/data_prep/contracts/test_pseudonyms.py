@@ -17,7 +17,7 @@ from data_prep.contracts.pseudonyms import (
     keyed_hash,
     read_id_key,
 )
-from data_prep.formats.source import SourceTables, one_target_each
+from data_prep.formats.source import SourceTables, targets_of
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 SECRETS = ("DOE^JANE", "4711-0815", "1.2.840.99.1", "1.2.840.99.2", "1.2.840.77", "SMITH", "jane")
@@ -50,7 +50,7 @@ def tables_with_names(root: Path) -> SourceTables:
         excluded=pd.DataFrame(
             {"path": ["SMITH/jane.pdf", "1.2.840.99.1"], "stage": "header", "reason": "no image"}
         ),
-        targets=one_target_each(["mass"]),
+        targets=targets_of(["mass"]),
         split=rows[["image_id"]].assign(role="train"),
         official=rows[["image_id"]].assign(role="test"),
     )
