@@ -40,12 +40,9 @@ class Boxes:
     @classmethod
     def joined(cls, parts: Sequence[Boxes]) -> Boxes:
         """The boxes of several records, in order, in float64."""
-        corners, scores, labels = [np.zeros((0, 4))], [np.zeros(0)], [np.zeros(0, np.int64)]
-        for part in parts:
-            corners.append(part.corners)
-            scores.append(part.scores)
-            labels.append(part.labels)
-        return cls(np.concatenate(corners), np.concatenate(scores), np.concatenate(labels))
+        none = cls(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+        columns = zip(*((b.corners, b.scores, b.labels) for b in (none, *parts)), strict=True)
+        return cls(*map(np.concatenate, columns))
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, labels: np.ndarray) -> Boxes:

@@ -127,15 +127,10 @@ def _is_sealed(path: Path, content: bytes | mmap.mmap, kind: str) -> bool:
 
 
 def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
-    """Refuse a file that is not as it was written, by its seal or by what was recorded of it.
+    """Refuse a file that is not as it was written, by its seal or by the `sha256` recorded of it.
 
-    Args:
-        path: The file; it must be there.
-        kind: Of JSON, or the table's name, for the remedy in the message.
-        sha256: As recorded elsewhere; without it a file that carries no seal passes.
-
-    Raises:
-        InputError: Its bytes have changed.
+    A file that carries no seal passes without one. `kind`, of JSON, or the table's name, is for the
+    remedy in the message.
     """
     with path.open("rb") as file:
         if sha256 is not None:
@@ -195,11 +190,7 @@ def disk_errors(*places: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder and its parents.
-
-    Raises:
-        InputError: A file stands there, or the place takes no folders, as /proc.
-    """
+    """Make a folder and its parents; `InputError` where a file stands or none can be made."""
     try:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -214,16 +205,9 @@ LOCK = ".lock"  # in every folder while it is written
 
 
 def require_only(out: Path, names: Collection[str], what: str, pattern: str | None = None) -> None:
-    """Refuse a folder that holds anything else, so that no work is mixed with other work.
+    """Refuse a folder, if it is there, that holds more than the named files, a lock, and a pattern.
 
-    Args:
-        out: The folder; it need not exist.
-        names: What it may hold beside a lock.
-        what: What it is, for the message.
-        pattern: Of further files that it may hold.
-
-    Raises:
-        InputError: It holds something else, or is a file.
+    So no work is mixed with other work. The message says `what` kind of folder is wanted.
 
     Example:
         >>> require_only(Path("nowhere"), {"metrics.json"}, "report")
@@ -302,15 +286,10 @@ def own_temporary_files() -> None:
 
 @contextmanager
 def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -> Iterator[None]:
-    """Hold a folder for one writer; the lock goes with the process, however that ends.
+    """Hold a folder, made if absent, for one writer; the lock goes with the process.
 
-    Args:
-        folder: Made if absent.
-        before_wait: Called once where another process holds the folder, which is then waited
-            for; None refuses instead.
-
-    Raises:
-        InputError: The folder cannot be written, or another process is writing it.
+    `before_wait` is called once where another process holds the folder, which is then waited for;
+    without it that is refused.
     """
     made = not folder.exists()
     lock = folder / LOCK
@@ -462,9 +441,8 @@ class _Content(dict[str, Any]):
 def read_json(path: Path, kind: str) -> dict[str, Any]:
     """Read a JSON file written by `write_json`.
 
-    Raises:
-        InputError: The file is missing, is not JSON, is of another kind or version, or does not
-            hold what `data_prep.contracts.schemas.JSON_SHAPES` says.
+    `InputError` where it is missing, not JSON, of another kind or version, or does not hold what
+    `data_prep.contracts.schemas.JSON_SHAPES` says.
     """
     if not path.is_file():
         raise InputError(

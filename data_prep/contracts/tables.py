@@ -137,18 +137,10 @@ def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
 
 
 def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read and validate a table: one Parquet file, or a folder of ``part-*.parquet``.
+    """Read and validate a table: one Parquet file, or a folder of ``part-*.parquet`` in order.
 
-    Args:
-        path: File or folder.
-        name: Table name.
-        columns: Read these columns only (the rows are then not validated: they were when written).
-
-    Returns:
-        The rows; parts follow one another in the order of their names.
-
-    Raises:
-        InputError: The file is missing, unreadable, of another schema version, or breaks a rule.
+    Rows of some `columns` alone are not validated: they were when written. `InputError` where the
+    file is missing, unreadable, of another schema version, or breaks a rule.
     """
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     if path.is_dir() and not parts:

@@ -62,11 +62,8 @@ class Codestream(NamedTuple):
 
 
 def read_codestream(frame: bytes) -> Codestream | None:
-    r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
-
-    Source:
-        ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ).
-    """
+    """Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream."""
+    # ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ)
     if frame[:2] == b"\xff\xd8":
         return _read_jpeg(frame)
     start = frame.find(_START_OF_JPEG2000, 0, _JP2_BOXES)  # bare, or inside JP2 boxes
@@ -99,11 +96,8 @@ def _read_jpeg2000(start: bytes) -> Codestream | None:
 
 
 def require_whole_jpeg2000(path: Path, frame: bytes, tiles: int) -> list[str]:
-    """Refuse a JPEG 2000 image that lacks tiles, or parts or bytes of one; doubt one without end.
-
-    Source:
-        ITU-T T.800 A.4.2 (SOT), B.3.
-    """
+    """Refuse a JPEG 2000 image that lacks tiles, or parts or bytes of one; doubt one without end."""
+    # ITU-T T.800 A.4.2 (SOT), B.3
     at = frame.find(_START_OF_JPEG2000, 0, _JP2_BOXES) + 2
     parts, announced = Counter[int](), Counter[int]()
     while frame[at : at + 2] != _START_OF_TILE and at + 4 <= len(frame):
@@ -192,11 +186,8 @@ def _bare(frame: bytes) -> bytes:
 
 
 def _missing_scans(path: Path, frame: bytes) -> list[str]:
-    """Refuse a JPEG of too many scans, or without one for a channel; doubt a coarse one.
-
-    Source:
-        ITU-T T.81 B.2.3 and G.1.1.1: a scan brings coefficients of channels, down to a bit.
-    """
+    """Refuse a JPEG of too many scans, or without one for a channel; doubt a coarse one."""
+    # ITU-T T.81 B.2.3 and G.1.1.1: a scan brings coefficients of channels, down to a bit
     lowest: dict[int, list[int]] = {}  # bit of each coefficient that has arrived, by channel
     scans, progressive = 0, False
     for marker, body, _ in _segments(frame):
@@ -241,11 +232,8 @@ def lossless_doubts(path: Path, frame: bytes, values: np.ndarray) -> list[str]:
 
 
 def _lossless_bits(frame: bytes, values: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Bits that each row needs, bits that are there, and parts that each end with a whole byte.
-
-    Source:
-        ITU-T T.81 H.1.2, H.2 (prediction, differences modulo 65,536, restarts), F.1.2.1 (codes).
-    """
+    """Bits that each row needs, bits that are there, and parts that each end with a whole byte."""
+    # ITU-T T.81 H.1.2, H.2 (prediction, differences modulo 65,536, restarts), F.1.2.1 (codes)
     planes = values.reshape(*values.shape[:2], -1)
     height, width = planes.shape[:2]
     costs: dict[int, np.ndarray] = {}

@@ -428,11 +428,8 @@ def _say(image: Codestream) -> str:
 
 
 def _significant_bits(values: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
-    """Keep the bits that the header calls stored: overlays may lie in the others.
-
-    Source:
-        DICOM PS3.5 8.1.1; older editions let the high bit lie above the stored bits.
-    """
+    """Keep the bits that the header calls stored: overlays may lie in the others."""
+    # DICOM PS3.5 8.1.1; older editions let the high bit lie above the stored bits
     allocated, stored = values.dtype.itemsize * 8, int(header.BitsStored)
     if stored >= allocated:
         return values

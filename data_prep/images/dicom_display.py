@@ -36,12 +36,9 @@ class _LookupTable:
 
 
 def _read_table(item: Dataset, header: Dataset) -> _LookupTable:
-    """Read one item of a LUT sequence.
+    """Read one item of a LUT sequence, PS3.3 C.11.1.1 and C.11.2.1.1.
 
     pydicom's own functions take depths of 8 and 16 bits only; 10 and 12 are common.
-
-    Source:
-        DICOM PS3.3 C.11.1.1 and C.11.2.1.1.
     """
     descriptor, stored = item.get("LUTDescriptor"), item.get("LUTData")
     if descriptor is None or len(descriptor) != 3 or stored is None:
@@ -177,12 +174,7 @@ def _window(
 
 
 def _linear_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """LINEAR window, PS3.3 C.11.2.1.2.1.
-
-    Example:
-        >>> _linear_window(np.array([0.0, 127.5, 255.0]), center=128, width=256).tolist()
-        [0.0, 0.5, 1.0]
-    """
+    """LINEAR window, PS3.3 C.11.2.1.2.1."""
     if width == 1:
         return (values > center - 0.5).astype(np.float64)
     return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0.0, 1.0)

@@ -201,12 +201,7 @@ _FEW_IMAGES, _FEW_SHARE = 50, 0.01
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How a split is drawn.
-
-    Raises:
-        InputError: The shares do not fit together, there are fewer than 2 folds, or there is no
-            such method.
-    """
+    """How a split is drawn."""
 
     val: float = 0.15  # share of patients for validation, in [0, 1)
     test: float = 0.2  # share of patients for test, in [0, 1]

@@ -92,13 +92,6 @@ class DataSet:
 
     Only the reference reader's findings and boxes are used for training and judging.
 
-    Attributes:
-        folder: Where it lies.
-        info: What ``dataset.json`` says.
-        targets: By name.
-        summary: The `data_prep.assemble.dataset_writer.Summary` of one that has just been made.
-        next_steps: Commands that usually follow.
-
     Example:
         >>> DataSet.open("no-such-folder")
         Traceback (most recent call last):
@@ -107,18 +100,16 @@ class DataSet:
     """
 
     folder: Path
-    info: dict[str, Any]
-    targets: dict[str, Target] = field(default_factory=dict)
+    info: dict[str, Any]  # what ``dataset.json`` says
+    targets: dict[str, Target] = field(default_factory=dict)  # by name
+    # the `data_prep.assemble.summary.Summary` of one that has just been made
     summary: Any = field(default=None, repr=False, compare=False)
+    # commands that usually follow
     next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
-        """Open a folder made by ``cxr prepare``.
-
-        Raises:
-            InputError: The folder is not a complete data set.
-        """
+        """Open a folder made by ``cxr prepare``; `InputError` where it is no complete data set."""
         folder = local_folder(folder)
         require_kind(folder, "data set")
         _require_own_tables(folder)
@@ -232,11 +223,7 @@ class DataSet:
         )
 
     def split(self, name: str = "default") -> pd.DataFrame:
-        """The named split: ``image_id``, ``role``, ``fold``.
-
-        Raises:
-            InputError: No such split.
-        """
+        """The named split: ``image_id``, ``role``, ``fold``; `InputError` where it is not there."""
         path = self.folder / "splits" / f"{name}.parquet"
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
@@ -256,11 +243,7 @@ class DataSet:
         return pd.Index(table.loc[table["role"] == role, "image_id"].sort_values(), name="image_id")
 
     def labels(self, target: Target) -> pd.Series:
-        """Image labels for a target.
-
-        Returns:
-            1.0 positive, 0.0 negative, NaN unknown; float64, indexed by every ``image_id``.
-        """
+        """Labels for a target by every ``image_id``: 1.0 positive, 0.0 negative, NaN unknown."""
         images, states = self.images, self.findings
         states = states[states["finding"].isin(target.any_of)]
         row = positions(states["image_id"], images["image_id"])
@@ -292,11 +275,7 @@ class DataSet:
         return known[~is_member(known, lacking)]
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
-        """True boxes of a target on the images of `boxes_trusted`, original pixels.
-
-        Returns:
-            Columns ``image_id, finding, x1, y1, x2, y2``.
-        """
+        """``image_id, finding, x1, y1, x2, y2``, original px, on the images of `boxes_trusted`."""
         boxes = self.boxes
         chosen = boxes["finding"].isin(target.any_of)
         chosen &= is_member(boxes["image_id"], self.boxes_trusted(target))
@@ -311,9 +290,8 @@ class DataSet:
     def image_files(self) -> pd.DataFrame:
         """``image_id, path, file_sha256``, the path as it is on the disk below `source_root`.
 
-        Raises:
-            InputError: The paths are keyed hashes, and the key is not at hand; or one leads into a
-                store that nobody here has named.
+        `InputError` where paths are keyed hashes and the key is not at hand, or where one leads
+        into a store that nobody here has named.
         """
         files = self.images[["image_id", "path", "file_sha256"]]
         paths = files["path"].dropna()
@@ -341,11 +319,7 @@ class DataSet:
 
     @property
     def source_root(self) -> Path:
-        """The folder that the images' relative paths start from.
-
-        Raises:
-            InputError: It lies in a store that nobody here has named.
-        """
+        """Where the images' paths start; `InputError` for a store that nobody here has named."""
         return path_of(self.info["source_root"], self.folder)
 
     @property
@@ -354,11 +328,7 @@ class DataSet:
         return self.info["settings"].get("window")
 
     def image_path(self, image_id: str) -> Path:
-        """The source file of an image.
-
-        Raises:
-            InputError: The image is unknown or has no file.
-        """
+        """The source file of an image; `InputError` where it is unknown or has none."""
         path = self._files["path"].get(image_id)
         if path is None or pd.isna(path):
             raise InputError(f"{self.folder}: image '{image_id}' has no file in this data set")
@@ -373,11 +343,7 @@ class DataSet:
         return self.image_path(image_id), self.window, str(self._files["file_sha256"][image_id])
 
     def store(self, size: int) -> PixelStore:
-        """The pixel store at a size in pixels.
-
-        Raises:
-            InputError: It has not been built.
-        """
+        """The pixel store at a size in pixels; `InputError` where it has not been built."""
         from data_prep.store.pixel_store import PixelStore, store_folder
 
         return PixelStore.open(store_folder(self.folder, size))

@@ -346,11 +346,7 @@ class PixelStore:
         return pixels
 
     def placement(self, image_id: str) -> Placement:
-        """Where the original lies in its square.
-
-        Raises:
-            InputError: The store has no such image.
-        """
+        """Where the original lies in its square; `InputError` where there is no such image."""
         return Placement(*self._geometry[self._row_of(image_id)].tolist())
 
     @cached_property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -102,13 +103,10 @@ class PredictionWriter:
             raise InputError(f"{self.folder}: the system has no name; give one with --name")
         if not is_predictions_folder(self.folder):
             require_only(self.folder, (), "predictions folder")
-        self._lock = folder_lock(self.folder)
-        self._lock.__enter__()
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(folder_lock(self.folder))
             self._open()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
+            self._lock = stack.pop_all()
         return self
 
     def _open(self) -> None:
@@ -154,12 +152,10 @@ class PredictionWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        with self._lock:
             if kind is None:
                 write_json(self.folder / "predictions.json", "predictions", self.info)
                 (self.folder / _UNFINISHED).unlink(missing_ok=True)
-        finally:
-            self._lock.__exit__(None, None, None)
 
 
 def is_predictions_folder(folder: Path) -> bool:
@@ -183,11 +179,7 @@ class Predictions:
 
     @classmethod
     def open(cls, folder: str | Path) -> Predictions:
-        """Open a folder made by ``cxr predict`` or ``cxr import``.
-
-        Raises:
-            InputError: The folder is not complete.
-        """
+        """Open a folder of ``cxr predict`` or ``cxr import``; `InputError` for another."""
         folder = local_folder(folder)
         require_kind(folder, "predictions")
         return cls(folder, read_json(folder / "predictions.json", "predictions"))

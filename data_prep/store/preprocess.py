@@ -43,8 +43,12 @@ class Placement:
         A box that lay in the black border has no width or no height left; dropping it is the
         caller's.
         """
-        moved = (_as_boxes(boxes) - self._offsets()) / self._scales()
-        return np.clip(moved, 0.0, np.array([width, height, width, height], dtype=np.float64))
+        ends = np.array([width, height, width, height], dtype=np.float64)
+        return np.clip(self.unclipped(boxes), 0.0, ends)
+
+    def unclipped(self, boxes: np.ndarray) -> np.ndarray:
+        """Move boxes from the square back into the original, px, or beyond its border."""
+        return (_as_boxes(boxes) - self._offsets()) / self._scales()
 
     def _scales(self) -> np.ndarray:
         return np.array([self.scale_x, self.scale_y] * 2)
@@ -68,13 +72,8 @@ Frame = tuple[float, float, float, float]
 
 def frame_in_original(frame: Frame, placement: Placement) -> Frame:
     """A map's frame from store px to original px, not clipped: cells of the border lie beyond."""
-    x1, y1, x2, y2 = frame
-    return (
-        (x1 - placement.offset_x) / placement.scale_x,
-        (y1 - placement.offset_y) / placement.scale_y,
-        (x2 - placement.offset_x) / placement.scale_x,
-        (y2 - placement.offset_y) / placement.scale_y,
-    )
+    x1, y1, x2, y2 = placement.unclipped(np.array([frame]))[0].tolist()
+    return x1, y1, x2, y2
 
 
 MIN_SIZE, MAX_SIZE = 16, 4096
@@ -148,11 +147,7 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
-        """Read ``preprocess.json``.
-
-        Raises:
-            InputError: The file is missing, not of this kind, or lacks a key.
-        """
+        """Read ``preprocess.json``; `InputError` where it is missing or broken."""
         content = read_json(path, "preprocess")
         try:
             return cls(content["size"], content["mean"], content["std"])

@@ -108,11 +108,7 @@ def blur(field: Field, sigma: float) -> Field:
 
 
 def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
-    """Round a closed polygon by Chaikin's corner cutting: `(N, 2)` to `(N * 2**rounds, 2)`.
-
-    Source:
-        Chaikin 1974, An algorithm for high-speed curve generation.
-    """
+    """Round a closed polygon by corner cutting (Chaikin 1974): `(N, 2)` to `(N * 2**rounds, 2)`."""
     points = np.asarray(corners, dtype=np.float64)
     for _ in range(rounds):
         following = np.roll(points, -1, axis=0)
