@@ -83,16 +83,10 @@ class Augmentation:
     holes: albumentations.CoarseDropout | None
 
     def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> _Augmented:
-        """Change an image once; the same seed gives the same result.
+        """Change uint8 ``(H, W)`` and ``xyxy`` px boxes ``(N, 4)``; a seed gives one result.
 
-        Args:
-            pixels: uint8, shape ``(H, W)``.
-            boxes: ``xyxy``, px of `pixels`, shape ``(N, 4)``; None for none.
-            seed: Any non-negative integer.
-
-        Returns:
-            The image, and the boxes that are left. A box is dropped where under 30 % of its area
-            are left or not covered, or under 2 px of a side.
+        A box is dropped where under 30 % of its area are left or not covered, or under 2 px of a
+        side.
         """
         height, width = pixels.shape
         corners = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
@@ -153,30 +147,14 @@ def build_augmentation(
     horizontal_flip: float = 0.0,
     stretch: bool = False,
 ) -> Augmentation | None:
-    """Choose the changes; each is drawn evenly from its range, on its own, for every image.
+    """Choose the changes that the settings of these names ask for; None where they ask for none.
 
-    `configs.settings` says how far each may go.
-
-    Args:
-        rotate_degrees: Turn by up to this many degrees either way.
-        scale: Shrink or enlarge by up to this share: 0.1 is 0.9 to 1.1.
-        shift: Move by up to this share of the side along x and y, each on its own.
-        brightness: Lighten or darken by up to this share of the full range.
-        contrast: Raise or lower contrast by up to this share.
-        gamma: Raise grey levels to a power of up to this share more or less: 0.5 is 1/1.5 to 1.5.
-        blur: Gaussian blur with a sigma of 0 to this many px, on half of the images.
-        noise: Gaussian noise with a standard deviation of 0 to this share of the full range,
-            on half of the images.
-        cutout: Cover one or two rectangles with sides of up to this share of the image's with
-            grey, on half of the images.
-        horizontal_flip: Probability of a mirror image. Off unless asked for: a chest has its
-            heart on the left.
-        stretch: Draw `scale` for width and height apart. For images that
-            someone squeezed into squares: how wide they were differs from hospital to hospital,
-            and with it between ill and healthy.
-
-    Returns:
-        The chain, or None where every argument is 0.
+    `configs.settings` says in which unit and how far each may go. Each is drawn evenly from its
+    range, on its own, for every image; blur, noise and cutout (one or two grey rectangles) change
+    half of the images. Mirror images are off unless asked for: a chest has its heart on the left.
+    `stretch` draws `scale` for width and height apart, for images that someone squeezed into
+    squares: how wide they were differs from hospital to hospital, and with it between ill and
+    healthy.
     """
     others = _others(gamma, blur, noise)
     moves = rotate_degrees, scale, shift, horizontal_flip, stretch

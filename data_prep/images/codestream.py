@@ -96,7 +96,7 @@ def _read_jpeg2000(start: bytes) -> Codestream | None:
 
 
 def require_whole_jpeg2000(path: Path, frame: bytes, tiles: int) -> list[str]:
-    """Refuse a JPEG 2000 image that lacks tiles, or parts or bytes of one; doubt one without end."""
+    """Refuse a JPEG 2000 image that lacks tiles, parts or bytes of one; doubt one without end."""
     # ITU-T T.800 A.4.2 (SOT), B.3
     at = frame.find(_START_OF_JPEG2000, 0, _JP2_BOXES) + 2
     parts, announced = Counter[int](), Counter[int]()

@@ -67,11 +67,7 @@ class Canvas:
         return to_field(mask)
 
     def stroke(
-        self,
-        mask: NDArray[np.uint8],
-        lines: Sequence[Points],
-        width: float,
-        strength: float = 1.0,
+        self, mask: NDArray[np.uint8], lines: Sequence[Points], width: float, strength: float = 1.0
     ) -> None:
         """Draw open curves, each of shape `(N, 2)` with one N, on `mask`.
 
@@ -82,6 +78,12 @@ class Canvas:
         value = round(255 * strength * min(1.0, px / thickness))
         fixed = list(self._fixed_point(np.stack(lines)))
         cv2.polylines(mask, fixed, False, value, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+    def lines(self, curves: Sequence[Points], width: float) -> Field:
+        """A mask in [0, 1] of open curves; see `stroke`."""
+        mask = self.blank()
+        self.stroke(mask, curves, width)
+        return to_field(mask)
 
     def soften(self, field: Field, sigma: float) -> Field:
         """Gaussian blur; `sigma` in thorax units."""
@@ -274,20 +276,13 @@ class Anatomy:
         heights = np.linspace(top + 0.02, base - 0.02, 7)
         lateral = np.stack([self.wall(heights, side), heights], axis=1)
         corners = [
-            (0.30 * width, top),
-            *lateral,
-            (width, base + 0.8 * sinus),
+            (0.30 * width, top), *lateral, (width, base + 0.8 * sinus),
             (width - 0.004, base + sinus),  # the costophrenic angle stays sharp
-            (width - 0.02, base + 0.6 * sinus),
-            (0.80 * width, crown + 0.030 * self.dome),
-            (0.55 * width, crown),
-            (0.33 * width, crown + 0.020 * self.dome),
-            (0.16 * width, crown + 0.055 * self.dome),
-            (0.13 * inner, base - 0.15),
-            (0.12 * inner, self.hilum_y),
-            (0.14 * inner, top + 0.12),
-            (0.17 * inner, top + 0.03),
-        ]
+            (width - 0.02, base + 0.6 * sinus), (0.80 * width, crown + 0.030 * self.dome),
+            (0.55 * width, crown), (0.33 * width, crown + 0.020 * self.dome),
+            (0.16 * width, crown + 0.055 * self.dome), (0.13 * inner, base - 0.15),
+            (0.12 * inner, self.hilum_y), (0.14 * inner, top + 0.12), (0.17 * inner, top + 0.03),
+        ]  # fmt: skip
         outline = _smooth_outline(np.array(corners) + self.borders[int(side > 0)], rounds=2)
         return outline * (side, 1.0)
 
@@ -295,23 +290,15 @@ class Anatomy:
         """Outline of the heart and of the great vessels above it."""
         size, bottom, tall = self.heart, self.base + 0.055, self.heart_height
         reach = 0.185 * size * self.half_width / 0.33
-        corners = np.array(
-            [
-                (-0.055, self.hilum_y - 0.11),
-                (0.03, self.hilum_y - 0.12),
-                (0.062, self.hilum_y - 0.04),
-                (0.070, self.hilum_y + 0.03),
-                (0.55 * reach, self.hilum_y + 0.10),
-                (0.95 * reach, bottom - 0.11 * tall),
-                (1.02 * reach, bottom - 0.04 * tall),
-                (0.85 * reach, bottom + 0.01),
-                (0.2 * reach, bottom + 0.02),
-                (-0.42 * reach, bottom + 0.01),
-                (-0.60 * reach, bottom - 0.08 * tall),
-                (-0.46 * reach, bottom - 0.18 * tall),
-                (-0.065, self.hilum_y - 0.02),
-            ]
-        )
+        hilum = self.hilum_y
+        corners = np.array([
+            (-0.055, hilum - 0.11), (0.03, hilum - 0.12), (0.062, hilum - 0.04),
+            (0.070, hilum + 0.03), (0.55 * reach, hilum + 0.10),
+            (0.95 * reach, bottom - 0.11 * tall), (1.02 * reach, bottom - 0.04 * tall),
+            (0.85 * reach, bottom + 0.01), (0.2 * reach, bottom + 0.02),
+            (-0.42 * reach, bottom + 0.01), (-0.60 * reach, bottom - 0.08 * tall),
+            (-0.46 * reach, bottom - 0.18 * tall), (-0.065, hilum - 0.02),
+        ])  # fmt: skip
         return _smooth_outline(corners) + np.array([self.heart_shift, 0.0])
 
     def aortic_knob(self) -> Points:
@@ -364,20 +351,12 @@ class Anatomy:
     def trunk(self) -> Points:
         """Outline of neck, shoulders and trunk."""
         side, top = self.body, self.top + self.shoulder
-        half = np.array(
-            [
-                (self.neck, -0.3),
-                (self.neck, top - 0.07),
-                (0.055 + self.neck, top - 0.045),
-                (0.74 * side, top - 0.015),
-                (1.16 * side, top + 0.05),
-                (1.36 * side, top + 0.16),
-                (1.34 * side, top + 0.30),
-                (1.04 * side, top + 0.40),
-                (0.95 * side, self.base),
-                (1.0 * side, 1.4),
-            ]
-        )
+        half = np.array([
+            (self.neck, -0.3), (self.neck, top - 0.07), (0.055 + self.neck, top - 0.045),
+            (0.74 * side, top - 0.015), (1.16 * side, top + 0.05), (1.36 * side, top + 0.16),
+            (1.34 * side, top + 0.30), (1.04 * side, top + 0.40), (0.95 * side, self.base),
+            (1.0 * side, 1.4),
+        ])  # fmt: skip
         left, right = half + self.flanks[1], half + self.flanks[0]
         return _smooth_outline(np.concatenate([left, right[::-1] * (-1, 1)]))
 

@@ -32,6 +32,13 @@ _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
 _EMPTY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID",
           "PatientBirthDate", "PatientOrientation")  # fmt: skip
+_HEADER = {
+    **dict.fromkeys(_EMPTY, ""), "SpecificCharacterSet": "ISO_IR 100", "Modality": "CR",
+    "ConversionType": "SYN",  # synthetic image: nobody should take it for a patient's
+    "SOPClassUID": SecondaryCaptureImageStorage, "BodyPartExamined": "CHEST", "SeriesNumber": 1,
+    "InstanceNumber": 1, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
+    "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
+}  # fmt: skip
 
 
 def _make_image_id(seed: int, patient: int | str, number: int) -> str:
@@ -75,26 +82,14 @@ def _header(name: str, image: SynthImage) -> Dataset:
     meta.ImplementationVersionName = "CXR_PHANTOM"
     item = Dataset()
     item.file_meta = meta
-    item.SpecificCharacterSet = "ISO_IR 100"
-    item.SOPClassUID = SecondaryCaptureImageStorage
+    for keyword, value in _HEADER.items():
+        setattr(item, keyword, value)
     item.SOPInstanceUID = _uid(name, "image")
-    for keyword in _EMPTY:
-        setattr(item, keyword, "")
-    item.Modality = "CR"
-    item.ConversionType = "SYN"  # synthetic image: nobody should take it for a patient's
-    item.SeriesDescription = f"view: {image.view}"
-    item.PatientName = name
-    item.PatientID = name
-    item.BodyPartExamined = "CHEST"
-    item.ViewPosition = image.view
     item.StudyInstanceUID = _uid(name, "study")
     item.SeriesInstanceUID = _uid(name, "series")
-    item.SeriesNumber = item.InstanceNumber = 1
-    item.SamplesPerPixel = 1
-    item.PhotometricInterpretation = "MONOCHROME2"
-    item.BitsAllocated = item.BitsStored = 8
-    item.HighBit = 7
-    item.PixelRepresentation = 0
+    item.PatientName = item.PatientID = name
+    item.ViewPosition = image.view
+    item.SeriesDescription = f"view: {image.view}"
     return item
 
 
@@ -293,7 +288,6 @@ def _plant_bad_files(garden: _Garden) -> None:
 
 
 def _plant_bad_rows(garden: _Garden, tables: dict[str, pd.DataFrame]) -> None:
-    labels, classes = tables[LABELS], tables[CLASS_INFO]
     size = float(garden.arguments.size)
     boxes = {
         "box_outside": (size - 10.0, size - 10.0, 40.0, 40.0),
@@ -315,9 +309,6 @@ def _plant_bad_rows(garden: _Garden, tables: dict[str, pd.DataFrame]) -> None:
         rows.append([missing, *([np.nan] * 4), 0])
         names.append([missing, _NORMAL])
         garden.note("label_without_image", missing)
-    tables[LABELS] = pd.concat(
-        [labels, pd.DataFrame(rows, columns=labels.columns)], ignore_index=True
-    )
-    tables[CLASS_INFO] = pd.concat(
-        [classes, pd.DataFrame(names, columns=classes.columns)], ignore_index=True
-    )
+    for file, added in ((LABELS, rows), (CLASS_INFO, names)):
+        bad = pd.DataFrame(added, columns=tables[file].columns)
+        tables[file] = pd.concat([tables[file], bad], ignore_index=True)

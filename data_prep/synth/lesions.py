@@ -205,26 +205,14 @@ def _local_noise(clean: Field, extent: np.ndarray) -> float:
     return float(max(high - low, 1e-6) / 2)
 
 
-# Of the patient: on each of the patient's images.
-_CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm")
-# Of the day: drawn anew for each image.
-_ACUTE = ("central_line", "ecg_leads", "tube")
-_CHRONIC_RATE = 0.42
-_ACUTE_RATE = 0.20
+# Of the patient, on each of the patient's images: names, and the share that has some.
+CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm"), 0.42
+ACUTE = ("central_line", "ecg_leads", "tube"), 0.20  # of the day: drawn anew for each image
 _METAL = 0.55
 
 
-def draw_chronic(rng: np.random.Generator) -> tuple[str, ...]:
-    """Which lasting distractors a patient has; often none."""
-    return _draw_some(rng, _CHRONIC, _CHRONIC_RATE)
-
-
-def draw_acute(rng: np.random.Generator) -> tuple[str, ...]:
-    """Which distractors one image has beside the lasting ones; often none."""
-    return _draw_some(rng, _ACUTE, _ACUTE_RATE)
-
-
-def _draw_some(rng: np.random.Generator, names: tuple[str, ...], rate: float) -> tuple[str, ...]:
+def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) -> tuple[str, ...]:
+    """Which distractors a patient or an image has; often none."""
     if rng.random() >= rate:
         return ()
     count = 1 + int(rng.random() < 0.3)
@@ -258,11 +246,10 @@ def _pacemaker(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Fi
     side = 1 if rng.random() < 0.8 else -1
     x, y = side * 0.70 * anatomy.half_width, anatomy.top + rng.uniform(0.10, 0.17)
     box = ellipse(x, y, 0.048, 0.040, rng.uniform(-0.6, 0.6))
-    mask = canvas.blank()
     end = (rng.uniform(0.02, 0.08), anatomy.base - rng.uniform(0.02, 0.06))
     lead = curve((x, y), (0.0, anatomy.top - 0.02), (-0.10, anatomy.hilum_y + 0.08), end)
-    canvas.stroke(mask, [lead], 0.005)
-    return _METAL * np.maximum(canvas.soften(canvas.fill(box), 0.003), 0.6 * to_field(mask))
+    wire = canvas.lines([lead], 0.005)
+    return _METAL * np.maximum(canvas.soften(canvas.fill(box), 0.003), 0.6 * wire)
 
 
 def _scar(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
@@ -297,14 +284,12 @@ def _nipples(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Fiel
 
 
 def _central_line(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
-    mask = canvas.blank()
     side = -1 if rng.random() < 0.75 else 1
     outside = side * rng.uniform(0.5, 1.0) * anatomy.half_width
     start = (outside, anatomy.top + rng.uniform(-0.08, 0.12))
     end = (-0.035, anatomy.hilum_y + rng.uniform(0.0, 0.08))
     line = curve(start, (side * 0.10, anatomy.top - 0.02), (-0.045, anatomy.top + 0.1), end)
-    canvas.stroke(mask, [line], 0.006)
-    return 0.22 * canvas.soften(to_field(mask), 0.0015)
+    return 0.22 * canvas.soften(canvas.lines([line], 0.006), 0.0015)
 
 
 def _ecg_leads(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:

@@ -21,14 +21,15 @@ from data_prep.synth.anatomy import (
     to_field,
 )
 from data_prep.synth.lesions import (
+    ACUTE,
+    CHRONIC,
     Contrast,
     Lesion,
     Site,
     add_lesions,
     alter_anatomy,
-    draw_acute,
-    draw_chronic,
     draw_distractors,
+    draw_names,
     draw_sites,
 )
 
@@ -101,7 +102,7 @@ def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
     sex = "M" if rng.random() < 0.56 else "F"
     age = int(np.clip(rng.normal(48, 17), 18, 92))
     anatomy = draw_anatomy(rng, sex, age)
-    chronic = draw_chronic(rng)
+    chronic = draw_names(rng, *CHRONIC)
     illness_rng = _generator(seed, index, "illness")
     illness = illness_rng.beta(_CONCENTRATION * prevalence, _CONCENTRATION * (1 - prevalence))
     return Patient(
@@ -127,7 +128,7 @@ def draw_image(
     view: View = "AP" if rng.random() < patient.bedridden else "PA"
     canvas = _draw_pose(rng, size, view)
     anatomy = _breathe(patient.anatomy, rng, view)
-    acute = draw_acute(rng)
+    acute = draw_names(rng, *ACUTE)
     attenuation, visible = _draw_chest(canvas, anatomy, portable=view == "AP")
     # The same generator state for each image of a patient: a lasting distractor stays in place.
     lasting = _generator(*key, "chronic")
@@ -235,20 +236,15 @@ def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
     top, hilum, turn, bones = anatomy.top, anatomy.hilum_y, anatomy.turn, anatomy.skeleton
     width, (neck, chest, belly) = bones.spine_width, turn + bones.spine_bend
     axis = curve((turn, -0.3), (neck, top), (chest, 0.5), (belly, 1.3), steps=40)
-    mask = canvas.blank()
-    canvas.stroke(mask, [axis], 0.085 * anatomy.inner)
-    middle = _MEDIASTINUM * canvas.soften(to_field(mask), 0.014)
-    mask = canvas.blank()
-    canvas.stroke(mask, [axis], width)
-    spine = canvas.soften(to_field(mask), 0.005)
-    gaps = canvas.blank()
+    middle = _MEDIASTINUM * canvas.soften(canvas.lines([axis], 0.085 * anatomy.inner), 0.014)
+    spine = canvas.soften(canvas.lines([axis], width), 0.005)
     heights = np.arange(-0.2 + bones.disc_shift, 1.3, bones.disc_gap)
     centres = np.interp(heights, axis[:, 1], axis[:, 0])
     reach = 0.48 * width
     discs = [curve((x - reach, y), (x, y + 0.006), (x + reach, y), steps=5)
              for x, y in zip(centres, heights, strict=True)]  # fmt: skip
-    canvas.stroke(gaps, discs, 0.011)
-    middle += bones.spine * _SPINE * (spine - 0.30 * canvas.soften(to_field(gaps), 0.004))
+    gaps = canvas.soften(canvas.lines(discs, 0.011), 0.004)
+    middle += bones.spine * _SPINE * (spine - 0.30 * gaps)
     middle += 0.12 * canvas.soften(canvas.fill(anatomy.aortic_knob()), 0.006)
     mask = canvas.blank()
     windpipe = curve((-0.5 * turn, -0.2), (0.004, top), (0.008 + 0.5 * turn, hilum - 0.03))
