@@ -30,7 +30,7 @@ def scores_frames(
         maps: (B, K, h, w), raw.
         method: How the maps were made.
         findings: K names.
-        frames: Each image's grid in original px, from `frame_in_original`.
+        frames: Each image's grid in original px, from `Placement.frame_back`.
 
     Example:
         >>> maps = np.zeros((1, 1, 2, 2))

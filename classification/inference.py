@@ -13,7 +13,7 @@ from classification.loss import scores_of
 from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Part
-from data_prep.store.preprocess import Frame, Placement, frame_in_original
+from data_prep.store.preprocess import Frame, Placement
 from networks.inference import evaluating, require_findings
 
 MapMethod = Literal["cam", "gradcam", "layercam"]
@@ -59,7 +59,7 @@ def predict_scores(
                 rows[..., 1:].reshape(found.maps.shape).numpy(),
                 model.map_method(maps),
                 findings,
-                [frame_in_original(found.frame, placement(i)) for i in image_ids],
+                [placement(i).frame_back(found.frame) for i in image_ids],
             )
 
 

@@ -153,7 +153,7 @@ def predict(
 
 def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | ExportedModel:
     """Load what predicts a data set: a run, or the export of it that computes fastest."""
-    from data_prep.augment.views import View, parse_views
+    from data_prep.store.preprocess import View, parse_views
 
     torch_alone = {"--tta": how["tta"], f"--maps {how['maps']}": how["maps"] != "cam"}
     chosen = choose_backend(

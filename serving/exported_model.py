@@ -22,7 +22,7 @@ from classification.frames import scores_frames
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Part
-from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
+from data_prep.store.preprocess import Frame, Placement, Preprocess
 from data_prep.work.pool import processor_name, read_ahead
 from detection.frames import boxes_frames, decode_boxes
 from evaluation.statistics.calibration import sigmoid
@@ -392,7 +392,7 @@ class ExportedModel:
             part = boxes_frames(image_ids, boxes, self.learnt, placement, sizes)
             return part.named(self.names)
         frame = cast(Frame, self.spec.map_frame)
-        frames = [frame_in_original(frame, placement(image_id)) for image_id in image_ids]
+        frames = [placement(image_id).frame_back(frame) for image_id in image_ids]
         shares = sigmoid(output["logits"].astype(np.float64))  # as of a run, in float64
         part = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
         return part.named(self.names)

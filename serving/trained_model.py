@@ -18,12 +18,11 @@ from torch.nn import functional
 
 from classification.inference import MapMethod, predict_scores
 from classification.model import ImageClassifier, build_classifier
-from data_prep.augment.views import View
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.pixel_store import PixelSource, require_images
 from data_prep.store.predictions import Part
-from data_prep.store.preprocess import Preprocess
+from data_prep.store.preprocess import Preprocess, View
 from data_prep.work.pool import read_ahead
 from detection.detector import Detections, Detector, predict_boxes
 from detection.frames import best_boxes

@@ -60,10 +60,6 @@ from data_prep.work.pool import Engine, LocalEngine, cpu_count
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
-def _no_progress(description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda n: None)
-
-
 @dataclass(frozen=True)
 class PrepareOptions:
     """What is asked of `prepare`, as `cxr prepare` explains it."""
@@ -82,7 +78,7 @@ class PrepareOptions:
     add: bool = False
     strict: bool = False
     engine: Engine = field(default_factory=lambda: LocalEngine(cpu_count()))
-    progress: Progress = _no_progress
+    progress: Progress = lambda description, total: nullcontext(lambda n: None)
     say: Callable[[str], None] = lambda line: None  # shows what the user should know at once
     measure_shortcuts: MeasureShortcuts | None = None
 

@@ -49,24 +49,14 @@ def check_near_duplicates(
         notes.append(f"{unseen:,} of {pairs} by fingerprint alone")
     note = f" ({'; '.join(notes)})" if notes else ""
     what = "a copy of the image (stretched, compressed, resized or turned)"
-    undecided = Problem(
-        "near_unchecked",
-        "warning",
-        "pair of images that may be copies, not looked at",
-        near.undecided,
-        (),
-        "make a pixel store (cxr prepare ... --size 256) and check again, so that more are read",
-        "pair",
+    text = "pair of images that may be copies, not looked at"
+    advice = (
+        "make a pixel store (cxr prepare ... --size 256) and check again, so that more are read"
     )
-    cut = Problem(
-        "near_incomplete",
-        "warning",
-        "very many images look alike, so the search for copies was cut short",
-        int(not near.complete),
-        (),
-        "look for blank or placeholder images and leave them out",
-        "search",
-    )
+    undecided = Problem("near_unchecked", "warning", text, near.undecided, (), advice, "pair")
+    text = "very many images look alike, so the search for copies was cut short"
+    advice = "look for blank or placeholder images and leave them out"
+    cut = Problem("near_incomplete", "warning", text, int(not near.complete), (), advice, "search")
     problems = _check(near.groups, images, labels, splits, "near", what, "warning", note)
     return [*problems, undecided, cut]
 

@@ -1,1 +1,1 @@
-"""Augmentation, mosaic, and the views of test-time augmentation."""
+"""Augmentation and mosaic."""

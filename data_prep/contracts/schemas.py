@@ -91,11 +91,12 @@ def _number(
     return Column(dtype, tuple(rules), not optional, nullable)
 
 
-_KEY = {"image_id": _text(), "finding": _text()}
+_IMAGE = {"image_id": _text()}
+_KEY = {**_IMAGE, "finding": _text()}
+_READ = {**_KEY, "reader": _text()}
 _READER_KEY = ("image_id", "finding", "reader")
-_BOX = {edge: _number(0) for edge in EDGES}
+_BOX = dict.fromkeys(EDGES, _number(0))
 _ROLE = _text(allowed=ROLES)
-_ROW = _number(0, dtype="int64")
 # Of an image that a wrong box rules out: the digest of its file, and the box.
 _WRONG_BOX = dict.fromkeys(EDGES, _number(optional=True, nullable=True))
 _WRONG_BOX["file_sha256"] = _text(optional=True, nullable=True)
@@ -118,7 +119,7 @@ _MAP_RULES = (
 SCHEMAS: dict[str, Schema] = {
     "images": Schema(
         {
-            "image_id": _text(),
+            **_IMAGE,
             "patient_id": _text(),
             "patient_id_source": _text(allowed=PATIENT_SOURCES),
             "study_id": _text(optional=True, nullable=True),
@@ -137,22 +138,16 @@ SCHEMAS: dict[str, Schema] = {
         free=True,
     ),
     "findings": Schema(
-        {
-            **_KEY,
-            "reader": _text(),
-            "state": _text(allowed=STATES),
-            "origin": _text(allowed=ORIGINS),
-        },
+        {**_READ, "state": _text(allowed=STATES), "origin": _text(allowed=ORIGINS)},
         unique=_READER_KEY,
     ),
     "boxes": Schema({**_KEY, **_BOX, "reader": _text()}, rules=_BOX_RULES),
     "box_coverage": Schema(
-        {**_KEY, "reader": _text(), "coverage": _text(allowed=("all", "some"))},
-        unique=_READER_KEY,
+        {**_READ, "coverage": _text(allowed=("all", "some"))}, unique=_READER_KEY
     ),
     "decode": Schema(
         {
-            "image_id": _text(),
+            **_IMAGE,
             "transfer_syntax": _text(nullable=True),
             "decoder": _text(),
             "bits": _number(1, 64, dtype="Int64", nullable=True),
@@ -182,32 +177,25 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "pixel_index": Schema(
         {
-            "image_id": _text(),
-            "shard": _ROW,
-            "row": _ROW,
-            "scale_x": _number(1e-9),
-            "scale_y": _number(1e-9),
-            "offset_x": _number(),
-            "offset_y": _number(),
+            **_IMAGE,
+            **dict.fromkeys(("shard", "row"), _number(0, dtype="int64")),
+            **dict.fromkeys(("scale_x", "scale_y"), _number(1e-9)),
+            **dict.fromkeys(("offset_x", "offset_y"), _number()),
             "pixels_hash": _number(dtype="int64", optional=True),
         },
         unique=("image_id",),
     ),
     "seen": Schema(
         {
-            "image_id": _text(),
+            **_IMAGE,
             "patient_id": _text(),
             "role": _ROLE,
-            **{name: _text(optional=True, nullable=True) for name in FINGERPRINTS},
+            **dict.fromkeys(FINGERPRINTS, _text(optional=True, nullable=True)),
         },
         unique=("image_id",),
     ),
     "predicted_images": Schema(
-        {
-            "image_id": _text(),
-            "status": _text(allowed=("ok", "failed")),
-            "reason": _text(nullable=True),
-        },
+        {**_IMAGE, "status": _text(allowed=("ok", "failed")), "reason": _text(nullable=True)},
         unique=("image_id",),
     ),
     "scores": Schema(
@@ -223,14 +211,14 @@ SCHEMAS: dict[str, Schema] = {
             "grid_h": _number(1, dtype="int64"),
             "grid_w": _number(1, dtype="int64"),
             "values": Column(None),
-            **{edge: _number() for edge in EDGES},
+            **dict.fromkeys(EDGES, _number()),
         },
         unique=("image_id", "finding", "method"),
         rules=_MAP_RULES,
     ),
     "decisions": Schema(
         {
-            "image_id": _text(),
+            **_IMAGE,
             "system": _text(),
             "label": _number(0, 1, nullable=True),
             "score": _number(0, 1),

@@ -41,11 +41,7 @@ _CHUNK = 1 << 20
 # Hacker's Delight, 7-3: an 8 x 8 matrix of bits is transposed by three exchanges.
 _SWAPS = [
     (np.uint64(shift), np.uint64(mask))
-    for shift, mask in (
-        (7, 0x00AA00AA00AA00AA),
-        (14, 0x0000CCCC0000CCCC),
-        (28, 0x00000000F0F0F0F0),
-    )
+    for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0))
 ]
 _PAIRS_PER_TABLE = 20  # times the number of fingerprints: chests give 2 at a million
 _PAIRS_AT_LEAST = 2_000_000

@@ -154,10 +154,8 @@ def content_of(
             name: table[table["reader"] == reader].assign(reader=REFERENCE_READER)
             for name, table in tables.items()
         }
-    chosen = DataSet(dataset.folder, dataset.info, dataset.targets)
-    for name, table in tables.items():
-        own = table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
-        vars(chosen)[name] = own  # in place of what the property would read
+    own = {name: table[table["reader"] == REFERENCE_READER] for name, table in tables.items()}
+    chosen = dataset.with_tables(own)
     classes = sorted(set(tables["findings"]["finding"]) | set(tables["boxes"]["finding"]))
     odd = next((name for name in classes if not name.isprintable() or name != name.strip()), None)
     if odd is not None:

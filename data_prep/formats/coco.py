@@ -136,10 +136,7 @@ class _CocoFile:
         return {self.names[key] for key in ids if key in self.names}
 
     def read(
-        self,
-        files: ImageIndex,
-        used: set[str],
-        earlier: dict[tuple[str, str], tuple[str, _Labels]],
+        self, files: ImageIndex, used: set[str], earlier: dict[tuple[str, str], tuple[str, _Labels]]
     ) -> None:
         """Gather what the file says."""
         own = self._set_facts()

@@ -76,9 +76,8 @@ def write_objects(
     free = [c for c in images.columns if c.startswith("x_")]
     columns_there = [c for c in (*_TEXTS, *_NUMBERS, *free) if c in images.columns]
     for row in images[columns_there].itertuples(index=False, name=None):
-        facts = {
-            k: _plain(v) for k, v in zip(columns_there, row, strict=True) if not _is_missing(v)
-        }
+        known = ((k, v) for k, v in zip(columns_there, row, strict=True) if not pd.isna(v))
+        facts = {k: v.item() if isinstance(v, np.generic) else v for k, v in known}
         of_image, boxes_of_image = labels.get(row[0], {}), drawn.get(row[0], {})
         facts["findings"] = of_image.get(REFERENCE_READER, {})
         readers = sorted((set(of_image) | set(boxes_of_image)) - {REFERENCE_READER})
@@ -88,14 +87,6 @@ def write_objects(
                 for name in readers
             }
         yield facts
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def read_object(value: Any, image: str, where: str) -> tuple[dict[str, Any], LabelRows]:

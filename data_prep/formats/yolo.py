@@ -321,17 +321,14 @@ def _places(path: str) -> list[str]:
 _LABELS = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
 
 
-def _looks_like_yolo(folder: Path) -> bool:
-    return has_match(*_LABELS)(folder) or (
-        has_match("images")(folder) and has_match("*/*.txt")(folder)
-    )
-
-
 YOLO = Format(
     name="yolo",
     title="YOLO",
     folder="a `.txt` an image, in a folder of any name, with `data.yaml` or `--class-names`",
-    detect=_looks_like_yolo,
+    detect=lambda folder: (
+        has_match(*_LABELS)(folder)
+        or (has_match("images")(folder) and has_match("*/*.txt")(folder))
+    ),
     read=_read_yolo,
     options=("patient_pattern", "class_names"),
     is_deep=True,

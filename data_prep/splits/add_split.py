@@ -248,11 +248,7 @@ def write_split(folder: Path, name: str, split: pd.DataFrame, how: How) -> str:
 
 
 def read_split_file(
-    path: Path,
-    images: pd.DataFrame,
-    linked: Labels = None,
-    *,
-    strict: bool = False,
+    path: Path, images: pd.DataFrame, linked: Labels = None, *, strict: bool = False
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read the user's own split: ``image_id,role[,fold]`` or ``patient_id,role[,fold]``."""
     text = read_text_csv(path, ("role",))
@@ -352,11 +348,7 @@ def _require_one_role(table: pd.DataFrame, linked: Labels, path: Path) -> None:
 
 
 def _nested_parts(
-    split: pd.DataFrame,
-    group: pd.Series,
-    strata: pd.Series,
-    shares: Sequence[float],
-    seed: int = 0,
+    split: pd.DataFrame, group: pd.Series, strata: pd.Series, shares: Sequence[float], seed: int = 0
 ) -> dict[float, pd.DataFrame]:
     """Keep a share of the patients who train and validate; test images stay as they are.
 

@@ -285,10 +285,7 @@ def extend_split(
 
 
 def _draw_roles(
-    group: pd.Series,
-    strata: Labels,
-    rule: SplitRule,
-    held: pd.Series | None = None,
+    group: pd.Series, strata: Labels, rule: SplitRule, held: pd.Series | None = None
 ) -> pd.Series:
     """Draw a role and a fold for each group of images."""
     names = pd.Index(np.sort(group.unique()))

@@ -160,13 +160,19 @@ class DataSet:
 
     def labelled_by(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
         """The same set, on some images or all with a reader's labels and boxes as the reference."""
-        chosen = DataSet(self.folder, self.info, self.targets)
+        tables = {}
         for name in ("findings", "boxes", "box_coverage"):
             table = self.optional_table(name)
             ids = table["image_id"] if image_ids is None else image_ids
             wanted = np.where(is_member(table["image_id"], ids), reader, REFERENCE_READER)
-            own = table[table["reader"] == wanted].reset_index(drop=True)
-            vars(chosen)[name] = own  # in place of what the property would read
+            tables[name] = table[table["reader"] == wanted]
+        return self.with_tables(tables)
+
+    def with_tables(self, tables: Mapping[str, pd.DataFrame]) -> DataSet:
+        """The same set with other ``findings``, ``boxes`` or ``box_coverage`` of the reference."""
+        chosen = DataSet(self.folder, self.info, self.targets)
+        for name, table in tables.items():  # in place of what the property would read
+            vars(chosen)[name] = table.reset_index(drop=True)
         return chosen
 
     def optional_table(self, name: str) -> pd.DataFrame:

@@ -88,14 +88,15 @@ def decode_all(
     tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
 ) -> Iterator[DecodedRow]:
     """Decode files in worker processes; one that ends its process gives a row with an error."""
-    return engine.map_rows(_decode_and_letterbox, tasks, on_crash=_crashed, reads=reads)
+    return engine.map_rows(
+        _decode_and_letterbox,
+        tasks,
+        on_crash=lambda task: DecodedRow(task.image_id, error=f"{task.path}: {_CRASHED}"),
+        reads=reads,
+    )
 
 
 _CRASHED = "the decoder crashed or ran out of memory on this file"
-
-
-def _crashed(task: DecodeTask) -> DecodedRow:
-    return DecodedRow(task.image_id, error=f"{task.path}: {_CRASHED}")
 
 
 @dataclass
@@ -160,7 +161,9 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
 
 def read_loose(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImage]:
     """Read files, in their order; one that cannot be read says why."""
-    return LocalEngine(workers).map_rows(_read_one, paths, on_crash=_crashed_file)
+    return LocalEngine(workers).map_rows(
+        _read_one, paths, on_crash=lambda path: LooseImage(path, problem=f"{path}: {_CRASHED}")
+    )
 
 
 def _read_one(path: Path) -> LooseImage:
@@ -171,7 +174,3 @@ def _read_one(path: Path) -> LooseImage:
         raise
     except InputError as error:
         return LooseImage(path, problem=str(error))
-
-
-def _crashed_file(path: Path) -> LooseImage:
-    return LooseImage(path, problem=f"{path}: {_CRASHED}")

@@ -1,7 +1,8 @@
-"""The one place that resizes and normalises images."""
+"""The one place that resizes and normalises images; and views of a square for test-time changes."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -16,6 +17,10 @@ MIN_VISIBLE = 0.3
 """A box is dropped where less than this share of its area stays inside the image."""
 MIN_SIDE = 2.0
 """A box is dropped where augmentation makes a side shorter than this, in px."""
+
+
+Frame = tuple[float, float, float, float]
+"""Outer frame of a grid of cells: ``x1, y1, x2, y2``."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,14 @@ class Placement:
         caller's.
         """
         ends = np.array([width, height, width, height], dtype=np.float64)
-        return np.clip(self.unclipped(boxes), 0.0, ends)
+        return np.clip(self._moved_back(boxes), 0.0, ends)
 
-    def unclipped(self, boxes: np.ndarray) -> np.ndarray:
-        """Move boxes from the square back into the original, px, or beyond its border."""
+    def frame_back(self, frame: Frame) -> Frame:
+        """A map's frame from the square to original px, not clipped: border cells lie beyond."""
+        x1, y1, x2, y2 = self._moved_back(np.array([frame]))[0].tolist()
+        return x1, y1, x2, y2
+
+    def _moved_back(self, boxes: np.ndarray) -> np.ndarray:
         return (_as_boxes(boxes) - self._offsets()) / self._scales()
 
     def _scales(self) -> np.ndarray:
@@ -64,16 +73,6 @@ def _as_boxes(boxes: np.ndarray) -> np.ndarray:
     if array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"boxes must have shape (N, 4), got {array.shape}")
     return array
-
-
-Frame = tuple[float, float, float, float]
-"""Outer frame of a grid of cells: ``x1, y1, x2, y2``."""
-
-
-def frame_in_original(frame: Frame, placement: Placement) -> Frame:
-    """A map's frame from store px to original px, not clipped: cells of the border lie beyond."""
-    x1, y1, x2, y2 = placement.unclipped(np.array([frame]))[0].tolist()
-    return x1, y1, x2, y2
 
 
 MIN_SIZE, MAX_SIZE = 16, 4096
@@ -160,3 +159,69 @@ def store_spec(size: int) -> str:
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
     return f"letterbox-{size}"
+
+
+_GRID = 32
+"""A view's side is a multiple of this, px: what networks of five halvings want."""
+_SCALES = (0.5, 2.0)
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at a square image of side S.
+
+    The image is scaled to a whole number of px, mirrored if asked, and laid into the middle of
+    the smallest black square whose side is a multiple of 32 px, so nothing of it is lost. A model
+    whose anchors are px sees lesions at another size.
+
+    Example:
+        >>> view = View(scale=0.8)
+        >>> view.content(256), view.canvas(256)
+        (205, 224)
+        >>> view.boxes_back(np.array([[9.0, 9.0, 214.0, 214.0]]), 256).tolist()
+        [[0.0, 0.0, 256.0, 256.0]]
+    """
+
+    flip: bool = False  # mirrored left to right
+    scale: float = 1.0  # asked for; `content` says what whole pixels make of it
+
+    @property
+    def name(self) -> str:
+        """As a user writes it; ``plain`` for the image as it is."""
+        return "flip" if self.flip else "plain" if self.scale == 1.0 else f"scale{self.scale:g}"
+
+    def content(self, size: int) -> int:
+        """Side of the scaled image, px."""
+        return round(size * self.scale)
+
+    def canvas(self, size: int) -> int:
+        """Side of the square that it is laid into, px."""
+        return size if self.scale == 1.0 else -(-self.content(size) // _GRID) * _GRID
+
+    def offset(self, size: int) -> int:
+        """Black columns to the left, and rows above, px."""
+        return (self.canvas(size) - self.content(size)) // 2
+
+    def boxes_back(self, boxes: np.ndarray, size: int) -> np.ndarray:
+        """Move boxes from the view to the image, and clip them to it."""
+        moved = (np.asarray(boxes, np.float64) - self.offset(size)) * (size / self.content(size))
+        if self.flip:
+            moved = np.stack([size - moved[:, 2], moved[:, 1], size - moved[:, 0], moved[:, 3]], 1)
+        return np.clip(moved, 0.0, float(size))
+
+
+def parse_views(text: str) -> tuple[View, ...]:
+    """Read what a user asks for; the plain view always comes first."""
+    views = [View()]
+    for word in (part.strip() for part in text.split(",")):
+        number = re.fullmatch(r"scale(\d+(?:\.\d+)?)", word)
+        if word != "flip" and number is None:
+            raise InputError(f"--tta {text}: '{word}' is not a view; use flip, scale0.8, scale1.2")
+        view = View(flip=True) if number is None else View(scale=float(number[1]))
+        if not _SCALES[0] <= view.scale <= _SCALES[1]:
+            low, high = _SCALES
+            raise InputError(f"--tta {text}: '{word}' is out of range; choose {low} to {high}")
+        if view in views:
+            raise InputError(f"--tta {text}: '{word}' is there already; leave it out")
+        views.append(view)
+    return tuple(views)

@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 from classification.model import build_classifier
 from classification.model import start_from as start_classifier
 from configs.settings import TrainingSettings, detector_names
-from data_prep.augment.views import parse_views
+from data_prep.store.preprocess import parse_views
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from detection.model import build_detector
 from detection.weights import start_from as start_detector

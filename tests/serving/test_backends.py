@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from classification.model import build_classifier
-from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
-from data_prep.store.preprocess import Preprocess
+from data_prep.store.preprocess import Preprocess, View
 from serving import backends
 from serving.backends import choose_backend, export_folder
 from serving.export_graph import write_graph

@@ -14,9 +14,8 @@ from torch import nn
 
 from classification.inference import MapMethod
 from classification.model import build_classifier
-from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
+from data_prep.store.preprocess import Preprocess, View
 from serving import trained_model as run_model
 from serving.trained_model import TrainedModel
 from tests.memory_store import MemoryStore

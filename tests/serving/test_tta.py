@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_prep.augment.views import parse_views
 from data_prep.contracts.boxes import Boxes
-from data_prep.store.preprocess import Preprocess
+from data_prep.store.preprocess import Preprocess, parse_views
 from detection.model import build_detector
 from serving.trained_model import MultiViewDetector, TrainedModel
 from training.cost import count_flops
