@@ -19,7 +19,7 @@ from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
 from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from data_prep.contracts.tables import frame_digest, is_member
-from data_prep.formats.source import SourceTables, target_of
+from data_prep.formats.source import SourceTables, reference_rows, target_of
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.work.object_store import recorded_path
@@ -154,14 +154,8 @@ def _coverage(deciding: pd.DataFrame, coverage: pd.DataFrame, name: str) -> pd.D
     whole = (pairs["coverage"] == "all").groupby(pairs["image_id"]).all()
     boxed = pairs["coverage"].notna().groupby(pairs["image_id"]).any()
     whole = whole[boxed]
-    return pd.DataFrame(
-        {
-            "image_id": whole.index,
-            "finding": name,
-            "reader": REFERENCE_READER,
-            "coverage": whole.map({True: "all", False: "some"}).to_numpy(),
-        }
-    )
+    covered = whole.map({True: "all", False: "some"}).to_numpy()
+    return reference_rows(whole.index, name, coverage=covered)
 
 
 _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")

@@ -89,19 +89,13 @@ def assemble(
     usable = outcomes["error"].isna()
     images = _complete_images(tables.images, outcomes[usable])
     ids = images["image_id"]
-    boxes = tables.boxes[is_member(tables.boxes["image_id"], ids)]
-    return replace(
-        tables,
-        images=images,
-        findings=tables.findings[is_member(tables.findings["image_id"], ids)],
-        boxes=_trim(boxes, images),
-        box_coverage=tables.box_coverage[is_member(tables.box_coverage["image_id"], ids)],
-        excluded=_with_digests(
-            pd.concat([tables.excluded, _failures(tables, outcomes[~usable])], ignore_index=True),
-            tables.root,
-        ),
-        split=tables.split[is_member(tables.split["image_id"], ids)],
-    ), outcomes.loc[usable, list(SCHEMAS["decode"].columns)].sort_values("image_id")
+    labels = {n: getattr(tables, n) for n in ("findings", "boxes", "box_coverage", "split")}
+    kept: dict[str, Any] = {n: t[is_member(t["image_id"], ids)] for n, t in labels.items()}
+    kept["boxes"] = _trim(kept["boxes"], images)
+    parts = [tables.excluded, _failures(tables, outcomes[~usable])]
+    kept["excluded"] = _with_digests(pd.concat(parts, ignore_index=True), tables.root)
+    decode = outcomes.loc[usable, list(SCHEMAS["decode"].columns)].sort_values("image_id")
+    return replace(tables, images=images, **kept), decode
 
 
 def _columns(images: pd.DataFrame) -> list[str]:

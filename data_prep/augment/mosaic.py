@@ -30,18 +30,14 @@ class DroppedBoxes(NamedTuple):
     @property
     def total(self) -> int:
         """Boxes that were dropped, for whatever reason."""
-        return self.outside + self.small + self.covered
+        return sum(self[1:])
 
     def sentence(self) -> str:
         """The counts in words."""
-        reasons = {
-            "out of the image": self.outside,
-            "under 2 px": self.small,
-            "covered": self.covered,
-        }
         if not self.total:
             return f"dropped none of {counted(self.given, 'box')}"
-        named = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items() if count)
+        reasons = zip(("out of the image", "under 2 px", "covered"), self[1:], strict=True)
+        named = ", ".join(f"{reason} {count:,}" for reason, count in reasons if count)
         return f"dropped {self.total:,} of {counted(self.given, 'box')}: {named}"
 
 
@@ -65,15 +61,11 @@ def join_mosaic(
 ) -> _Mosaic:
     """Join four images at a random point; each is shrunk until it fills its part.
 
-    A part that is not square shows the half of its image that lies at the meeting point, and
-    boxes are cut to what it shows. A box is dropped where under 30 % of its area or under 2 px of
-    a side are left.
-
-    Args:
-        images: Four squares of one size, uint8 ``(S, S)``: upper left, upper right, lower left,
-            lower right.
-        boxes: Per image ``xyxy``, its px, ``(N, 4)``.
-        seed: Decides the meeting point alone; it lies 30 to 70 % along each side.
+    The images, uint8 ``(S, S)`` of one size, go to the upper left, upper right, lower left and
+    lower right; their boxes are ``xyxy``, px, ``(N, 4)``. The seed decides the point alone, which
+    lies 30 to 70 % along each side. A part that is not square shows the half of its image that lies
+    there, and boxes are cut to what it shows. A box is dropped where under 30 % of its area or
+    under 2 px of a side are left.
 
     Source:
         Bochkovskiy, Wang and Liao 2020, YOLOv4.

@@ -423,24 +423,11 @@ def export_annotations(
 ) -> ExportSummary:
     """Write a data set's labels for other programs; the folder appears whole or not at all.
 
-    Args:
-        dataset: A prepared data set.
-        out: Folder to make; new or empty.
-        format: ``coco``, ``voc``, ``yolo``, ``kaggle``, ``cvat`` or ``label-studio``.
-        split: Name of the split whose roles are written; no roles if None.
-        reader: Whose labels are written.
-        target: Write the findings of this target only; all if None. ``kaggle`` holds one target.
-        images: Beside the labels: ``png`` or ``jpeg`` (rendered: 8 bits, as the models see them,
-            of the original's size), ``link``, ``copy`` or ``none``. By default jpeg for voc, none
-            for coco and kaggle, and png for the others, whose readers load nothing without.
-        predicted: The tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of what
-            the `system` predicted, which annotators of ``cvat`` and ``label-studio`` correct.
-        system: Display name of what predicted.
-        workers: Processes that render images; 1 works in this one, None takes all processors.
-        advance: Told how many images are done.
-
-    Returns:
-        What was written, and what the format could not say.
+    docs/formats.md says what each format holds, and which `images` it gets by default. Without a
+    `split` no roles are written, without a `target` all findings are (``kaggle`` holds one target).
+    `predicted` are the tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of what
+    `system` predicted, which annotators of ``cvat`` and ``label-studio`` correct. `workers` render
+    images: 1 works in this process, None takes all processors. `advance` is told how many are done.
     """
     out = Path(out)
     if format not in _WRITERS:

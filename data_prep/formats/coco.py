@@ -208,12 +208,8 @@ class _CocoFile:
                 matches = files.by_name(name, folders, role)
             file = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
             if len(matches) != 1:
-                fits = (
-                    f"file_name fits {counted(len(matches), 'image')}"
-                    if matches
-                    else "no such image"
-                )
-                self.gathered.out.add([file], fits)
+                fits = f"file_name fits {counted(len(matches), 'image')}"
+                self.gathered.out.add([file], fits if matches else "no such image")
                 continue
             if key in images and images[key] != (file, image):
                 self.gathered.out.add(

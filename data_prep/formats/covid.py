@@ -170,16 +170,11 @@ def _with_files(images: pd.DataFrame, table: str, builder: SourceBuilder) -> pd.
     folders = images["path"].str.rsplit("/", n=1).str[0].unique()
     files = list_image_files(source)
     files = files[is_member(files["path"].str.rsplit("/", n=1).str[0], folders)]
-    there = is_member(images["path"], files["path"])
-    if there.any():
-        out.add(ids[~there], f"row in {table}, but no image")
-        out.add(files.loc[~is_member(files["path"], images["path"]), "path"], f"no row in {table}")
-    elif len(files):
-        raise InputError(f"{source}: none of its {len(files)} images is listed in {table}")
+    has_pixels = builder.match_files(images, files, "path", table)
     kept = out.keep(images).reset_index(drop=True)
     if kept.empty:
         raise InputError(f"{source / table}: leaves no image; {out.first('it lists none')}")
-    if not there.any():
+    if not has_pixels:
         builder.notes.append(NO_PIXELS)
         kept["path"] = pd.Series(None, index=kept.index, dtype="str")
     return kept

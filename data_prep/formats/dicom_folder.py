@@ -103,8 +103,10 @@ def _look_at_files(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]
     """Look at every file below a folder, whatever its name; hidden ones are passed over."""
     paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1
+    crashed = "reading its header crashed or ran out of memory"
+    tasks = [(root, path) for path in paths]
     return LocalEngine(workers).map_rows(
-        _look_at_file, [(root, path) for path in paths], on_crash=_crashed
+        _look_at_file, tasks, on_crash=lambda task: DicomFile(task[1], crashed)
     )
 
 
@@ -117,10 +119,6 @@ def _look_at_file(task: tuple[Path, str]) -> DicomFile:
         raise
     except InputError as error:
         return DicomFile(path, str(error).removeprefix(f"{root / path}: "))
-
-
-def _crashed(task: tuple[Path, str]) -> DicomFile:
-    return DicomFile(task[1], "reading its header crashed or ran out of memory")
 
 
 _SAME_PATIENT_EVERYWHERE = 0.5

@@ -71,7 +71,8 @@ def _read_nih(builder: SourceBuilder) -> SourceTables:
     files = list_image_files(source)
     require_unique_ids(files, source)
     _rule_out(builder, entries, boxes, named)
-    _match_files(builder, entries, files, path)
+    advice = "; give the folder of the NIH images"
+    builder.match_files(entries, files, "image_id", path.name, advice)
     kept = ~is_member(entries["image_id"], list(out.reasons))
     boxes = out.keep(boxes)
     images = _images(entries[kept], files, boxes, notes)
@@ -203,23 +204,6 @@ def _rule_out(
     out.add(boxed[~named[first][rows, columns]], "box of a finding that is not labelled present")
     contradictory = named[:, -1] & named[:, :-1].any(axis=1)
     out.add(ids[contradictory], "'No Finding' beside a finding")
-
-
-def _match_files(
-    builder: SourceBuilder, entries: pd.DataFrame, files: pd.DataFrame, path: Path
-) -> None:
-    """Rule out rows without a file and files without a row, if there are files at all."""
-    if files.empty:
-        return
-    listed = is_member(files["image_id"], entries["image_id"])
-    if not listed.any():
-        raise InputError(
-            f"{builder.root}: none of its {len(files)} images is listed in {path.name}; give the "
-            "folder of the NIH images"
-        )
-    builder.out.add(files.loc[~listed, "image_id"], f"no row in {path.name}")
-    there = is_member(entries["image_id"], files["image_id"])
-    builder.out.add(entries.loc[~there, "image_id"], f"row in {path.name}, but no image")
 
 
 def _images(

@@ -267,6 +267,20 @@ class SourceBuilder:
         require_unique_ids(files, self.root)
         return files.reset_index(drop=True)
 
+    def match_files(
+        self, rows: pd.DataFrame, files: pd.DataFrame, key: str, table: str, advice: str = ""
+    ) -> bool:
+        """Rule out rows without a file and files without a row; whether there are files at all."""
+        there = is_member(rows[key], files[key])
+        if not there.any() and len(files):
+            raise InputError(
+                f"{self.root}: none of its {len(files)} images is listed in {table}{advice}"
+            )
+        if len(files):
+            self.out.add(rows.loc[~there, "image_id"], f"row in {table}, but no image")
+            self.out.add(files.loc[~is_member(files[key], rows[key]), key], f"no row in {table}")
+        return len(files) > 0
+
     def rule_out_boxes(self, boxes: pd.DataFrame, hint: str = "", if_widths: str = "") -> None:
         """Rule out images with an impossible box: a wrong box is a wrong label.
 

@@ -51,8 +51,6 @@ def _perceptual_hash(pixels: np.ndarray) -> str | None:
     The bits stand in four words of 64, by the parity of the frequency in x and y, because then
     the words say how a copy was turned: mirroring inverts the words that are odd in x, turning
     upside down those that are odd in y, and a negative inverts all.
-
-    Imports no pandas: worker processes start with this module, and start fast.
     """
     small = squash(pixels, _HASH_SIDE)
     if int(small.max()) - int(small.min()) < _FLAT_STEP:

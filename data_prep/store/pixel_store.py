@@ -415,7 +415,6 @@ def build_pixel_store(
     size: int,
     *,
     window: str | None = None,
-    workers: int | None = None,
     engine: Engine | None = None,
     progress: Callable[[int], object] | None = None,
     before_wait: Callable[[], object] | None = None,
@@ -431,15 +430,14 @@ def build_pixel_store(
             return store
     with folder_lock(folder, before_wait), PixelStoreWriter(folder, size) as writer:
         missing = images[~images["image_id"].isin(list(writer.done))]
-        if workers is None:
-            workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)
+        engine = engine or LocalEngine(min(cpu_count(), len(missing) // _WORTH_A_WORKER))
         require_free_space(folder, len(missing) * size * size)
         tasks = (
             DecodeTask(image_id, source_root / path, (size,), window, False, str(sha256))
             for image_id, path, sha256 in missing[["image_id", "path", "file_sha256"]].to_numpy()
         )
         errors = []
-        for row in decode_all(tasks, engine=engine or LocalEngine(workers), reads=[source_root]):
+        for row in decode_all(tasks, engine=engine, reads=[source_root]):
             if row.error is None:
                 writer.add(row.image_id, *row.squares[size])
             else:

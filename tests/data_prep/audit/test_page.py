@@ -260,7 +260,7 @@ def test_images_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
     other = DataSet.open(folder)
     from data_prep.store.pixel_store import build_pixel_store
 
-    build_pixel_store(folder, other.images, other.source_root, 128, workers=1)
+    build_pixel_store(folder, other.images, other.source_root, 128)
     read, problem = open_images(other)
     assert problem is None
     assert read("b3").shape == (107, 128)  # 150 x 180 px without the black border

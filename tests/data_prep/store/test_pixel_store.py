@@ -27,6 +27,7 @@ from data_prep.store.pixel_store import (
 )
 from data_prep.store.preprocess import Placement, letterbox
 from data_prep.work.object_store import file_digest
+from data_prep.work.pool import LocalEngine
 
 SIZE = 32
 HERE = Placement(1.0, 1.0, 0.0, 0.0)
@@ -87,7 +88,7 @@ def test_store_gives_the_letterboxed_image(tmp_path, source):
 def test_processes_do_not_change_a_byte(tmp_path, source):
     root, table = source
     for workers in (1, 2):
-        build_pixel_store(tmp_path / str(workers), table, root, SIZE, workers=workers)
+        build_pixel_store(tmp_path / str(workers), table, root, SIZE, engine=LocalEngine(workers))
     one, two = (contents(store_folder(tmp_path / w, SIZE)) for w in ("1", "2"))
     assert one == two
 
