@@ -28,7 +28,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
 from data_prep.store.preprocess import letterbox
 from data_prep.work.object_store import file_digest
-from data_prep.work.pool import cpu_count
+from data_prep.work.pool import LocalEngine, cpu_count
 
 _PREPARED, _ROUNDS = 400, 3  # with fewer images one would time the start of processes
 _BATCH = 8
@@ -247,7 +247,7 @@ def prepare(paths: str, size: int, scratch: str, workers: int) -> Run:
 
     def build() -> float:
         shutil.rmtree(folder, ignore_errors=True)
-        build_pixel_store(folder, images, Path("/"), size, workers=workers)
+        build_pixel_store(folder, images, Path("/"), size, engine=LocalEngine(workers))
         return float(len(images))
 
     return build

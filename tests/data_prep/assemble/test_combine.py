@@ -66,7 +66,7 @@ def test_images_patients_findings_and_pixels_are_all_there(tmp_path, two_sets):
         )
     assert both.images["x_ward"].isna().sum() == 12
     assert len(read_table(tmp_path / "both/decode.parquet", "decode")) == 24
-    store = build_pixel_store(both.folder, both.images, both.source_root, 16, workers=1)
+    store = build_pixel_store(both.folder, both.images, both.source_root, 16)
     assert store.image("two/i08").shape == (16, 16)
 
 
