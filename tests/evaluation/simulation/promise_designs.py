@@ -216,9 +216,9 @@ def risk_control() -> Iterator[Named]:
             yield f"sensitivity, {clusters}, {alike}", partial(_shares, of=of), 1.0
     for clusters, alike in (("one", 0.4), ("rsna", 0.4), ("nih", 0.4)):
         of = (clusters, alike, "specificity", 0.80)
-        yield f"specificity, {clusters}, {alike}", partial(_shares, of=of), 0.25
+        yield f"specificity, {clusters}, {alike}", partial(_shares, of=of), 0.125
     for clusters in PATIENTS:
-        yield f"two figures, {clusters}, 0.4", partial(_predictive, clusters=clusters), 0.075
-        yield f"false boxes, {clusters}, 0.4", partial(_mark_count, clusters=clusters), 0.1
+        yield f"two figures, {clusters}, 0.4", partial(_predictive, clusters=clusters), 0.05
+        yield f"false boxes, {clusters}, 0.4", partial(_mark_count, clusters=clusters), 0.05
     for of in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
         yield f"real patients, {of[0]} >= {of[1]:.2f}", partial(_resplit, of=of), 0.05
