@@ -85,8 +85,14 @@ class DetectorTask(TrainingTask):
     def validation_step(
         self, model: Detector, batch: LesionBatch
     ) -> tuple[dict[str, Tensor], _Seen]:
-        """As `_validate`."""
-        return _validate(model, batch)
+        """Losses and boxes of a validation batch."""
+        losses, found = validation_losses(model, batch)
+        true = [
+            Boxes(boxes.numpy(), np.ones(len(boxes)), labels.numpy())
+            for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
+        ]
+        ids = batch.image_ids
+        return losses, _Seen(ids, _frame(ids, found), _frame(ids, true))
 
     def validation_metrics(self, outputs: list[_Seen]) -> dict[str, float]:
         """As `_detection_metrics`, and what became of the epoch's boxes."""
@@ -109,18 +115,6 @@ class DetectorTask(TrainingTask):
         return DroppedBoxes(
             **{field: sum(int(row[name]) for row in history) for name, field in _COLUMNS.items()}
         )
-
-
-def _validate(model: Detector, batch: LesionBatch) -> tuple[dict[str, Tensor], _Seen]:
-    """Losses and boxes of a validation batch."""
-    losses, found = validation_losses(model, batch)
-    true = [
-        Boxes(boxes.numpy(), np.ones(len(boxes)), labels.numpy())
-        for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
-    ]
-    return losses, _Seen(
-        batch.image_ids, _frame(batch.image_ids, found), _frame(batch.image_ids, true)
-    )
 
 
 def _detection_metrics(seen: list[_Seen]) -> dict[str, float]:
@@ -151,16 +145,12 @@ def _frame(image_ids: Sequence[str], images: Sequence[Boxes | None]) -> pd.DataF
 
 
 class _EpochSums(Callback):
-    """Adds up counts while an epoch trains; they are there when its figures are measured.
-
-    Attributes:
-        joined: The sums of the last epoch, over all processes.
-    """
+    """Adds up counts while an epoch trains; they are there when its figures are measured."""
 
     def __init__(self, names: list[str]) -> None:
         self._counts = dict.fromkeys(names, 0)
         self._before = self._counts
-        self.joined: dict[str, int] = dict(self._counts)
+        self.joined = dict(self._counts)  # of the last epoch, over all processes
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add the counts of a batch."""

@@ -241,12 +241,12 @@ def fit(
     train_loader: BatchLoader,
     val_loader: BatchLoader,
     run: RunFolder,
-    precision: Precision = "fp32",
-    resume: bool = False,
+    precision: Precision = "fp32",  # bf16 and fp16 by autocast, with weights in fp32
+    resume: bool = False,  # go on from the folder's checkpoint, where there is one
     accelerator: Literal["cpu", "cuda"] = "cpu",
     rank: Rank | None = None,
     loggers: Sequence[Logger] = (),
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None,  # of batches, training and validation alike
     on_epoch: Callable[[Row], None] | None = None,
 ) -> FitResult:
     """Train, validate after each epoch, and leave the model with the weights of its best epoch.
@@ -255,25 +255,9 @@ def fit(
     from there with ``resume`` and, on a CPU, ends with exactly the weights of one that was not.
     Weights are laid out as channels_last, which is faster on CPUs and GPUs alike.
 
-    Args:
-        task: The model, trained in place, with its losses, figures and callbacks.
-        settings: Optimiser, schedule, epochs, and the figure that picks the best of them.
-        train_loader: Training batches; a `SeededSampler` makes the order resumable.
-        val_loader: Validation batches, of several processes each one's share: the figures are of
-            all of them, in the order of the processes.
-        run: Folder for the checkpoint, the history and the best weights.
-        precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` with weights in fp32.
-        resume: Go on from the folder's checkpoint, where there is one.
-        accelerator: Where to train.
-        rank: This process among several, which `Processes` has connected; each calls this with
-            loaders of its share of each batch. Gradients are those of the whole batch, and so
-            are the statistics of live batch norm on CUDA; on CPUs each process measures its share.
-        loggers: Get the figures of each epoch, see `training.best_epoch.build_loggers`.
-        progress: Called with the number of batches done, training and validation alike.
-        on_epoch: Called with each epoch's row of figures.
-
-    Returns:
-        The best epoch and the history.
+    Each of several processes, which `Processes` has connected, calls this with loaders of its
+    share of each batch. Gradients and figures are those of the whole, and so are the statistics
+    of live batch norm on CUDA; on CPUs each process measures its share.
 
     Raises:
         InputError: A loss or gradient is not finite or a batch fails (names the images), the
@@ -287,11 +271,9 @@ def fit(
         run, task.validation_metrics, settings, progress=progress, on_epoch=on_epoch
     )
     model.to(memory_format=torch.channels_last)
-    world_size = 1
-    if rank is not None:
-        world_size = rank.world_size
-        if accelerator == "cuda":
-            share_batch_statistics(model.train())
+    world_size = 1 if rank is None else rank.world_size
+    if rank is not None and accelerator == "cuda":
+        share_batch_statistics(model.train())
     images = int(train_loader.batch_size or 1) * world_size * settings.accumulate
     sampler = train_loader.sampler
     spare = sampler.ends_with_spare if isinstance(sampler, SeededSampler) else lambda: False

@@ -28,15 +28,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
 
     A data set that augments with the pair's seed gives the same image again however many
     workers load it, and a training that resumes at an epoch sees what it would have seen.
-
-    Args:
-        n_rows: Rows of the data set.
-        seed: Seed of the whole training.
-        weights: How often to draw each row relative to the others, shape ``(n_rows,)``; rows are
-            then drawn with replacement. None draws each row once.
-        rank: Of this process among `world_size`. Together they draw each batch that one process
-            would draw, and nothing twice but what `ends_with_spare` says.
-        share: Images of a batch that each process gets.
+    Several processes together draw each batch that one would draw, and nothing twice but what
+    `ends_with_spare` says.
 
     Example:
         >>> sampler = SeededSampler(3, seed=0)
@@ -51,10 +44,10 @@ class SeededSampler(Sampler[tuple[int, int]]):
         n_rows: int,
         *,
         seed: int,
-        weights: np.ndarray | None = None,
+        weights: np.ndarray | None = None,  # (n_rows,): drawn with replacement; None: each once
         rank: int = 0,
         world_size: int = 1,
-        share: int = 1,
+        share: int = 1,  # images of a batch that each process gets
     ) -> None:
         if n_rows < 1:
             raise ValueError("Expected at least one row to draw but got none")
@@ -173,9 +166,6 @@ class BatchLoader(DataLoader[Any]):
     """Batches of rows, the same whichever processes load them; one that fails names its images.
 
     The processes live until the training ends, and end with this one however it ends.
-
-    Attributes:
-        seconds_waiting: Of this epoch so far, for batches that were not there.
     """
 
     def __init__(
@@ -195,7 +185,7 @@ class BatchLoader(DataLoader[Any]):
             pin_memory=pin, persistent_workers=loaders > 0, multiprocessing_context=context,
             worker_init_fn=begin,
         )  # fmt: skip
-        self.seconds_waiting = 0.0
+        self.seconds_waiting = 0.0  # of this epoch so far, for batches that were not there
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # The promise of bit-exact resuming: nothing is drawn before the first batch is asked for.

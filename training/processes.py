@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +53,6 @@ class Rank:
         torchrun's variables count before SLURM's: torchrun may run inside a SLURM job. Of SLURM
         those of the step count: a batch script that starts one process without ``srun`` has a job
         of several tasks and is one process. (Lightning's environments take the job's.)
-
-        Args:
-            environment: ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``,
-                ``MASTER_PORT`` and ``LOCAL_WORLD_SIZE``, or what ``srun`` sets.
 
         Raises:
             InputError: A variable is missing or no number, or the ranks do not fit.
@@ -188,11 +184,7 @@ def is_lost_process(error: BaseException) -> bool:
 class Processes:
     """The processes of one training, this one among them; all of them make it.
 
-    Args:
-        rank: Of this one; None where it is alone, and does all without asking another.
-
-    Raises:
-        InputError: The others cannot be reached.
+    One that is alone, of rank None, does all without asking another.
     """
 
     def __init__(self, rank: Rank | None) -> None:
@@ -234,7 +226,7 @@ class Processes:
                 raise
             raise InputError(
                 f"{rank}: the first one cannot be reached at {rank.address} port {rank.port} "
-                f"({_first_line(error)}); is the port free, and reachable from this node? "
+                f"({first_line(error)[-160:]}); is the port free, and reachable from this node? "
                 "MASTER_PORT chooses another"
             ) from None
 
@@ -297,7 +289,7 @@ class Processes:
                 raise SystemExit(2) from None
             raise InputError(
                 f"{rank}: another process of this training has ended or no longer answers "
-                f"({_first_line(error)}); run the same command again to go on"
+                f"({first_line(error)[-160:]}); run the same command again to go on"
             ) from None
 
     def leave(self) -> None:
@@ -353,8 +345,3 @@ def reduce_over_processes(values: Tensor) -> Tensor:
     reduced = values.clone()
     dist.all_reduce(reduced, dist.ReduceOp.SUM)
     return reduced
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][-160:] if lines else type(error).__name__

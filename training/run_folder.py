@@ -50,11 +50,7 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that others nest
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write a model's weights and `architecture`; each file appears whole or not at all.
-
-    Raises:
-        InputError: The disk is full.
-    """
+    """Write a model's weights and `architecture`; each file appears whole or not at all."""
     # Contiguous and on the CPU: the file then does not depend on where the model was trained.
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     _write_weights(state, folder / WEIGHTS_FILE)
@@ -104,11 +100,8 @@ def read_architecture(folder: Path) -> dict[str, Any]:
 def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
     """Build the model that `save_model` described and load its weights, in evaluation mode.
 
-    Of `builders` that of its architecture's kind is called.
-
     Raises:
-        InputError: A file is missing or damaged, the architecture is unknown here, or the
-            weights are of another architecture.
+        InputError: A file is missing or damaged, or the weights are of another architecture.
     """
     path = folder / ARCHITECTURE_FILE
     architecture = read_architecture(folder)
@@ -190,15 +183,16 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 def _load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Load weights that must fit a model exactly."""
     _require_fit(model, state, source)
-    own = model.state_dict()
-    model.load_state_dict({**own, **{key: value for key, value in state.items() if key in own}})
+    model.load_state_dict(state, strict=False)
 
 
 def _require_fit(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Refuse weights that are not exactly those of a model, by name and shape."""
     # Batch norm's step counters are absent from frozen layers and old files, and change nothing.
-    expected = {key: value for key, value in model.state_dict().items() if not _is_counter(key)}
-    weights = {key: value for key, value in state.items() if not _is_counter(key)}
+    expected, weights = (
+        {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+        for tensors in (model.state_dict(), state)
+    )
     differences = {
         "missing": [key for key in expected if key not in weights],
         "unexpected": [key for key in weights if key not in expected],
@@ -208,20 +202,16 @@ def _require_fit(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
             if key in weights and weights[key].shape != value.shape
         ],
     }
-    lines = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in differences.items() if keys]
+    lines = [
+        f"{len(keys)} {kind} ({', '.join(keys[:2])}{', ...' * (len(keys) > 2)})"
+        for kind, keys in differences.items()
+        if keys
+    ]
     if lines:
         raise InputError(
             f"{source}: weights of another architecture: {'; '.join(lines)}; check the model's "
             "settings, or take the file that belongs to them"
         )
-
-
-def _is_counter(key: str) -> bool:
-    return key.endswith("num_batches_tracked")
-
-
-def _first(keys: list[str], limit: int = 2) -> str:
-    return ", ".join(keys[:limit]) + (", ..." if len(keys) > limit else "")
 
 
 _CONFIG, _STARTED, _RUN = "config.toml", "started.json", "run.json"
@@ -259,9 +249,6 @@ class RunFolder:
 
         Of its resolved configuration, TOML, every image used to fit or to select (``image_id,
         patient_id, role``), and what a resumed training must find unchanged, such as data set ids.
-
-        Raises:
-            InputError: The folder holds something already, or the table breaks a rule.
         """
         folder = Path(folder)
         cls.require_free(folder)

@@ -132,11 +132,7 @@ class SweepPlan:
 
 
 class Sweep:
-    """A sweep's study in its folder; the caller holds the folder's lock.
-
-    Attributes:
-        plan: What it does.
-    """
+    """A sweep's study in its folder; the caller holds the folder's lock."""
 
     def __init__(self, plan: SweepPlan) -> None:
         self.plan = plan
@@ -198,8 +194,7 @@ class Sweep:
         return [self._record(trial) for trial in self._started()]
 
     def _started(self, *states: TrialState) -> list[FrozenTrial]:
-        trials = self._study.get_trials(deepcopy=False, states=states or tuple(_STATES))
-        return list(trials)
+        return self._study.get_trials(deepcopy=False, states=states or tuple(_STATES))
 
     def _record(self, trial: FrozenTrial) -> dict[str, Any]:
         notes = trial.user_attrs
@@ -218,15 +213,10 @@ class Sweep:
         }
 
     def propose(self, trials: int, *, several: bool) -> Iterator[tuple[int, Path | None]]:
-        """Trials until there are enough: unfinished ones of another call, then new ones.
+        """Trials until there are enough, `several` at a time: another call's unfinished ones first.
 
-        Args:
-            trials: How many there are in the end, with those of earlier calls.
-            several: Whether several are trained at a time.
-
-        Yields:
-            A trial's number, and the configuration to train it with; None where it has ended: its
-            settings are those of another trial, or no configuration.
+        Gives a trial's number, and the configuration to train it with; None where it has ended: its
+        settings are those of another trial, or no configuration.
         """
         for unfinished in self._started(TrialState.RUNNING):
             trial = Trial(self._study, unfinished._trial_id)  # as Optuna makes them

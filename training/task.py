@@ -44,12 +44,11 @@ class _Start(Checkpoint):
         if weights in ("none", *_PUBLISHED):
             return None
         path = Path(weights)
-        run: RunFolder | None
+        run: RunFolder | None = None
         if path.is_dir():
-            run = RunFolder.open(path)
-            state = read_weights(path / WEIGHTS_FILE)
-        else:
-            state = read_weights(path)
+            run, path = RunFolder.open(path), path / WEIGHTS_FILE
+        state = read_weights(path)
+        if run is None:
             home = path.resolve().parent
             run = RunFolder.started_in(home.parent if home.name == "checkpoints" else home)
         if run is None:
@@ -143,35 +142,21 @@ class _Start(Checkpoint):
 
 
 class TrainingTask(ABC):
-    """A model, its images, and its ways to learn and to be measured.
+    """A model, its images, and its ways to learn and to be measured."""
 
-    Attributes:
-        findings: What it learns to find, in the order of its outputs.
-        start: The weights that it starts from; None for random or published ones.
-        notes: What to know of its model, a line each.
-        model: The network, initialised; its weights are trained in place.
-        train: Training images, by row or by (row, seed).
-        val: Validation images, by row.
-        collate: Samples to a batch, which has ``image_ids`` and ``to(device)``; a function of a
-            module, which processes that load import.
-        positive: Which training images have a finding, bool, shape ``(len(train),)``.
-        draw_weights: How often each training image is drawn, for `SeededSampler`; None: once.
-        callbacks: Lightning's, called before the record of each epoch; their state lives in the
-            checkpoint.
-    """
-
-    model: Any
-    train: Any
-    val: Any
+    model: Any  # the network, initialised; its weights are trained in place
+    train: Any  # training images, by row or by (row, seed)
+    val: Any  # validation images, by row
+    # Samples to a batch, which has `image_ids` and `to(device)`; of a module, for loaders to import
     collate: Callable[[Sequence[Any]], Any]
-    positive: np.ndarray
-    draw_weights: Any
+    positive: np.ndarray  # which training images have a finding, bool (len(train),)
+    draw_weights: Any  # how often each training image is drawn, for `SeededSampler`; None: once
 
     def __init__(self, config: Config, target: Target) -> None:
-        self.findings = target.any_of
-        self.start = _Start.open(config.model.weights)
-        self.notes: list[str] = []
-        self.callbacks: list[Callback] = []
+        self.findings = target.any_of  # what it learns to find, in the order of its outputs
+        self.start = _Start.open(config.model.weights)  # None for random or published weights
+        self.notes: list[str] = []  # what to know of its model, a line each
+        self.callbacks: list[Callback] = []  # before the record of each epoch, which saves them
 
     def _build_model(
         self,
@@ -240,21 +225,14 @@ class _Unfreezing(Callback):
 
     The optimiser has all of them from the start, so that a training can be resumed in any epoch;
     it leaves those alone that have no gradient.
-
-    Args:
-        freeze: Freezes and unfreezes the model for an epoch, counted from 0.
     """
 
     def __init__(self, freeze: Callable[[int], None]) -> None:
-        self._freeze = freeze
+        self._freeze = freeze  # for an epoch, counted from 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse several devices; freeze for an epoch that is resumed, which has no start.
-
-        Raises:
-            InputError: Several devices share a batch: they agree once which gradients to expect.
-        """
-        if trainer.world_size > 1:
+        """Freeze for an epoch that is resumed, which has no start."""
+        if trainer.world_size > 1:  # which agree once which gradients to expect
             raise InputError(
                 "model.trainable: parts cannot be unfrozen while several devices share a batch; "
                 "train on one device, or choose trainable = 'all' or 'head'"
