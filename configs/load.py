@@ -49,15 +49,12 @@ def find_config(name: str) -> Path:
 
 
 def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
-    """Read and check a configuration.
+    """Read and check a configuration in TOML, and complete it with defaults.
 
     Args:
-        path: A TOML file.
+        path: Its file.
         overrides: What replaces the file's values, by ``section.key``; or texts
             ``section.key=value``, values as in TOML, plain words without quotes.
-
-    Returns:
-        The configuration, complete with defaults.
 
     Raises:
         InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
@@ -89,14 +86,10 @@ def _parse_toml(text: str, place: str) -> dict[str, Any]:
 
 
 def parse_config(text: str, place: str) -> Config:
-    """Check a configuration's text, as a run folder holds it, also one of an older version.
-
-    Args:
-        text: TOML.
-        place: Where it comes from, for errors.
+    """Check a configuration's TOML, as a run folder holds it, also one of an older version.
 
     Raises:
-        InputError: As `read_config`.
+        InputError: As `read_config`; it names the place.
     """
     content = _parse_toml(text, place)
     _renew(content)
@@ -150,12 +143,7 @@ def replace_keys(content: dict[str, Any], values: Mapping[str, Any], place: str)
     """Replace values of a configuration's content, by ``section.key``.
 
     Another architecture gives the configuration its name, and keys that it does not have are left
-    out before.
-
-    Args:
-        content: Changed in place.
-        values: By key.
-        place: For errors, with ``{}`` for the key.
+    out before. `content` is changed in place; errors name the place, with ``{}`` for the key.
     """
     key, model = "model.architecture", content.get("model")
     if key in values and content.get("kind") == "detector" and isinstance(model, dict):
@@ -332,13 +320,7 @@ class _ProtocolFile(Section):
 
 
 def read_protocol(path: Path) -> tuple[_ProtocolFile, str]:
-    """Read and check a protocol.
-
-    Args:
-        path: A TOML file.
-
-    Returns:
-        The protocol, and the SHA-256 of the file.
+    """Read and check a protocol; with it, the SHA-256 of its file.
 
     Raises:
         InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
@@ -441,12 +423,8 @@ _KIND = {"detector": "learns from boxes", "classifier": "learns from image label
 def annotated(config: Config) -> str:
     """A configuration as TOML with every key, defaults included, and a comment on each.
 
-    Args:
-        config: From `read_config`.
-
-    Returns:
-        Text that `read_config` reads back as the same configuration; a key without a value, for
-        which TOML has no word, is commented out.
+    `read_config` reads it back as the same configuration; a key without a value, for which TOML
+    has no word, is commented out.
 
     Example:
         >>> text = annotated(read_config(find_config("chexnet")))
@@ -467,7 +445,7 @@ def annotated(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(name: str, value: Any, comment: str = "") -> str:
+def _line(name: str, value: Any, comment: str) -> str:
     """A key as a line of TOML."""
     if value is None:
         return f"# {name} =  # {comment}"

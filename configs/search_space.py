@@ -7,6 +7,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import tomli_w
@@ -39,16 +40,11 @@ _IN_THE_LOSS = ("model.architecture", "model.box_loss", "model.head", "training.
 
 
 def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistribution]:
-    """Read what a sweep varies and check it against the keys of a configuration.
+    """Read what a sweep varies, and check it against the keys of a configuration.
 
-    Args:
-        config: What stays as it is.
-        over: ``section.key=LOW..HIGH``, with ``log:`` or ``linear:`` before the ends where the
-            usual is not meant (log from a tenfold range on), or ``section.key=VALUE,VALUE``; values
-            as in TOML, plain words without quotes.
-
-    Returns:
-        A distribution a key, in the order given.
+    ``section.key=LOW..HIGH``, with ``log:`` or ``linear:`` before the ends where the usual is not
+    meant (log from a tenfold range on), or ``section.key=VALUE,VALUE``; values as in TOML, plain
+    words without quotes.
 
     Raises:
         InputError: A key is unknown, not to be varied or given twice, a value is outside its
@@ -108,7 +104,7 @@ def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
     """A configuration's own values as Optuna proposes them; None where one is not in the space."""
     proposed = {}
     for key, distribution in space.items():
-        value = _value_at(config, key)
+        value = attrgetter(key)(config)
         if isinstance(distribution, CategoricalDistribution):
             if value is None or (value := _toml(value)) not in distribution.choices:
                 return None
@@ -137,27 +133,10 @@ def _toml(value: Any) -> str:
 
 
 def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config:
-    """A configuration with some keys replaced, checked as if it had been written so.
-
-    Args:
-        config: What the other keys are taken from.
-        values: By ``section.key``.
-        place: For errors.
-
-    Raises:
-        InputError: As `configs.load.read_config`.
-    """
+    """A configuration with some keys replaced, checked as `read_config` checks what it reads."""
     content = config.model_dump(exclude_none=True)
     replace_keys(content, values, place)
     return parse_config(tomli_w.dumps(content), place)
-
-
-def _value_at(config: Config, key: str) -> Any:
-    """The value of a key."""
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def combinations(space: Space) -> int | None:

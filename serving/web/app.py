@@ -59,30 +59,14 @@ _REPORT_POLICY = (
     "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_UPLOAD = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "One chest X-ray: DICOM, PNG, JPEG or TIFF.",
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
+_BINARY = {"type": "string", "format": "binary"}
+_FILE = {**_BINARY, "description": "One chest X-ray: DICOM, PNG, JPEG or TIFF."}
+_FORM = {"schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE}}}
+_UPLOAD = {"requestBody": {"required": True, "content": {"multipart/form-data": _FORM}}}
 _PIXELS: dict[str, Any] = {
     "description": "Width x height values of 2 bytes; 8-bit images keep theirs, of deeper ones the "
     "lowest is 0, and larger is always brighter.",
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {"application/octet-stream": {"schema": _BINARY}},
     "headers": {
         name: {"description": words, "schema": {"type": "number"}}
         for name, words in {
@@ -94,9 +78,9 @@ _PIXELS: dict[str, Any] = {
         }.items()
     },
 }
-_VISIT_COLUMNS = (
-    *ANSWER_COLUMNS, "undecided_because", "threshold_probability", "systems_disagree", "time",
-    "view", "width", "height", "backend", "model_id", "request_id", "note",
+_FURTHER = (  # columns of a visit beside an answer's
+    "undecided_because", "threshold_probability", "systems_disagree", "time", "view", "width",
+    "height", "backend", "model_id", "request_id", "note",
 )  # fmt: skip
 _T = TypeVar("_T")
 _Visit = Annotated[
@@ -164,13 +148,12 @@ async def models(request: Request) -> ModelsAnswer:
     """The systems of this server, their operating points, and how they did."""
     server = _server(request)
     facts, settings = [system.facts for system in server.systems], server.settings
+    limits = Limits(bytes=settings.max_bytes, pixels=settings.max_pixels, seconds=settings.seconds)
     return ModelsAnswer(
         systems=facts,
         missed_together=server.missed_together,
         versions=versions_of(frozenset(system.backend for system in facts)),
-        limits=Limits(
-            bytes=settings.max_bytes, pixels=settings.max_pixels, seconds=settings.seconds
-        ),
+        limits=limits,
         research_use=RESEARCH_USE,
     )
 
@@ -231,7 +214,7 @@ async def pixels(request: Request) -> Response:
 async def report_csv(entries: _Visit) -> Response:
     """Answers as a table: a row an image and system. Nothing is kept."""
     sheet = io.StringIO(newline="")
-    rows = csv.DictWriter(sheet, _VISIT_COLUMNS)
+    rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *_FURTHER))
     rows.writeheader()
     rows.writerows(_row(entry, system) for entry in entries for system in entry.systems)
     content = sheet.getvalue().encode("utf-8-sig")  # so that a spreadsheet reads it as UTF-8
@@ -240,22 +223,12 @@ async def report_csv(entries: _Visit) -> Response:
 
 
 def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
-    image = entry.image
-    answer = {**system.model_dump(), "image": image.name}
-    further = {
-        "undecided_because": system.undecided_because,
-        "threshold_probability": system.threshold_probability,
-        "systems_disagree": entry.disagreement,
-        "time": entry.time,
-        "view": image.view,
-        "width": image.width,
-        "height": image.height,
-        "backend": system.backend,
-        "model_id": system.model_id,
-        "request_id": entry.request_id,
-        "note": RESEARCH_USE,
-    }
-    return answer_row(answer) | {column: inert_cell(value) for column, value in further.items()}
+    answer = {**system.model_dump(), "image": entry.image.name}
+    known = answer | entry.image.model_dump() | {
+        "systems_disagree": entry.disagreement, "time": entry.time,
+        "request_id": entry.request_id, "note": RESEARCH_USE,
+    }  # fmt: skip
+    return answer_row(answer) | {name: inert_cell(known[name]) for name in _FURTHER}
 
 
 @router.get("/healthz", tags=["state"])

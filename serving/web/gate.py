@@ -281,9 +281,8 @@ class Gate:
 
 def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> None:
     """Refuse what another page sends; programs name no origin."""
-    refused = Refused(
-        403, "origin", "sent by a page of another origin; use the page of this server"
-    )
+    words = "sent by a page of another origin; use the page of this server"
+    refused = Refused(403, "origin", words)
     for origin in headers.get(b"origin", []):
         scheme, _, rest = origin.decode("latin-1").lower().partition("://")
         if scheme not in ("http", "https") or rest != host:
@@ -307,13 +306,10 @@ def _split_host(host: str) -> tuple[str, str]:
 async def _answer(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
     """Send the refusal; a client that sends on is listened to for a while, or it would miss it."""
     body = json.dumps(refused.body(scope.get("cxr_request_id", ""))).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-        **refused.headers,
-    }
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    length = str(len(body))
+    headers = {"Content-Type": "application/json", "Content-Length": length, "Connection": "close"}
+    own = (headers | refused.headers).items()
+    raw = [(name.lower().encode(), value.encode()) for name, value in own]
     await send({"type": "http.response.start", "status": refused.status, "headers": raw})
     await send({"type": "http.response.body", "body": body, "more_body": True})
     if refused.status != 408:

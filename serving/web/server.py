@@ -41,10 +41,7 @@ _IDLE = 20  # seconds that a connection without a request stays open
 
 
 def build_app(
-    systems: Sequence[Run],
-    settings: ServeSettings,
-    *,
-    report: Path | None = None,
+    systems: Sequence[Run], settings: ServeSettings, *, report: Path | None = None
 ) -> FastAPI:
     """The server of some systems."""
     served = [
@@ -183,18 +180,10 @@ def run_server(
     listening: socket.socket,
     *,
     report: Path | None,
-    grace: int,
-    on_start: Callable[[], object],
+    grace: int,  # seconds that requests under way get at the end
+    on_start: Callable[[], object],  # called once it listens
 ) -> int:
     """Serve on a bound socket until a signal ends it, and return the signal's number.
-
-    Args:
-        systems: What answers.
-        settings: Limits.
-        listening: The bound socket.
-        report: Folder of a report, or None.
-        grace: Seconds that requests under way get at the end.
-        on_start: Called once it listens.
 
     Raises:
         RuntimeError: It ended by itself; the log says why.

@@ -245,12 +245,11 @@ class Decoder:
             raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")
         kind = _format_of(content)
         if source and kind != "DICOM":
-            raise Refused(
-                400,
-                "no_dicom",
+            words = (
                 f"include=sr and include=sc are for DICOM files, this is {kind}: it names no "
-                "patient and no study; leave them out",
+                "patient and no study; leave them out"
             )
+            raise Refused(400, "no_dicom", words)
         if self._waiting >= self._settings.queue:
             again = {"Retry-After": "2"}
             raise Refused(429, "busy", "as many files wait as may; try again", again)
@@ -260,7 +259,7 @@ class Decoder:
         # In a task of its own: a client that leaves does not cost a process, and keeps its place
         # until the task has seen it.
         task = self._begin(self._ask(content, is_wanted, deep=deep, source=source))
-        task.add_done_callback(self._leave)
+        task.add_done_callback(lambda _: self._leave())
         try:
             answer, pixels = await asyncio.shield(task)
         except asyncio.CancelledError:

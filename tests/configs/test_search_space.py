@@ -7,7 +7,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from configs.load import find_config, read_config
 from configs.search_space import (
-    _value_at,
     combinations,
     in_words,
     proposal_of,
@@ -126,7 +125,7 @@ def test_a_loss_is_not_compared_where_its_own_weights_vary():
 
 def test_values_replace_keys_and_are_checked_as_if_written():
     made = with_values(CHEXNET, {LR: 0.5, "name": "Trial"}, "trial 3")
-    assert (_value_at(made, LR), made.name) == (0.5, "Trial")
+    assert (made.training.learning_rate, made.name) == (0.5, "Trial")
     assert made.training.epochs == CHEXNET.training.epochs
     with pytest.raises(InputError, match=r"^trial 3: training\.learning_rate: .* got -1"):
         with_values(CHEXNET, {LR: -1}, "trial 3")
