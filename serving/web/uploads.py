@@ -259,7 +259,7 @@ class Decoder:
         # In a task of its own: a client that leaves does not cost a process, and keeps its place
         # until the task has seen it.
         task = self._begin(self._ask(content, is_wanted, deep=deep, source=source))
-        task.add_done_callback(lambda _: self._leave())
+        task.add_done_callback(self._leave)
         try:
             answer, pixels = await asyncio.shield(task)
         except asyncio.CancelledError:
