@@ -50,20 +50,13 @@ def choose_backend(
     backend: _Backend | None = None,
     precision: Precision | None = None,
     *,
-    needs_torch: str | None = None,
-    gpu: bool = False,
-    data: Path | None = None,
+    needs_torch: str | None = None,  # the option that torch alone can follow
+    gpu: bool = False,  # whether torch would compute on one: `auto` then takes it
+    data: Path | None = None,  # for the command that makes an export
 ) -> _ChosenBackend:
-    """Choose what predicts, without loading it.
+    """Choose what predicts, without loading it: torch float32 for a run, its own for an export.
 
-    Args:
-        folder: A complete run or export.
-        backend: None for torch with a run, and for its own runtime with an export; ``auto`` for the
-            fastest export of the run in that precision that this machine can run, else torch.
-        precision: None for float32 with a run, for its own with an export.
-        needs_torch: The option that torch alone can follow, or None.
-        gpu: Whether torch would compute on a GPU; ``auto`` then takes it.
-        data: The data set at hand, for the command that makes an export.
+    ``auto`` is the fastest export of the run in a precision that this machine can run, else torch.
 
     Raises:
         InputError: The export is missing, is of another training, cannot run here, or does not fit
@@ -85,11 +78,8 @@ def choose_backend(
                 return _exported(folder, format, wanted)
             problems.append(problem)
     if wanted == "int8":
-        raise InputError(
-            problems[0]
-            if problems
-            else "--precision int8: torch computes in fp32 or bf16; add --backend openvino or onnx"
-        )
+        fault = "--precision int8: torch computes in fp32 or bf16; add --backend openvino or onnx"
+        raise InputError(next(iter(problems), fault))
     reason = needs_torch or ("a GPU is here" if gpu else next(iter(problems), ""))
     return _ChosenBackend(folder, "torch", wanted, f"Back end: torch {wanted} ({reason})")
 

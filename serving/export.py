@@ -34,7 +34,7 @@ _PREDICTS_WITH = (
 
 def export_run(
     run: Path,
-    out: Path,
+    out: Path,  # new or empty; it appears whole or not at all
     format: Format,  # noqa: A002
     precision: Precision,
     dataset: DataSet | None = None,
@@ -42,14 +42,9 @@ def export_run(
 ) -> Proof:
     """Write a run as an export, prove that it answers as the run does, and keep it only then.
 
-    Args:
-        run: A complete run.
-        out: A new or empty folder; it appears whole or not at all.
-        format: Whose file the network becomes.
-        precision: What the export computes in. ``bf16`` and ``int8`` are judged on validation
-            images, and ``int8`` is calibrated on training images: both need the data set.
-        dataset: What the run was trained on; without it a float32 export is proved on phantoms.
-        store: Its pixels at the run's size.
+    ``bf16`` and ``int8`` are judged on validation images, and ``int8`` is calibrated on training
+    images: both need the data set of the run, and its pixels at the run's size. Without it a
+    float32 export is proved on phantoms.
 
     Raises:
         InputError: The run is not complete, the precision cannot be had, images are missing, or the

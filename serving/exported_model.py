@@ -347,13 +347,8 @@ class ExportedModel:
 
     def decode(self, outputs: Arrays) -> list[Boxes | None]:
         """A detector's outputs as boxes in store px."""
-        return decode_boxes(
-            outputs["logits"],
-            outputs["offsets"],
-            self.anchors,
-            self.spec.level_sizes,
-            self.spec.size,
-        )
+        logits, offsets, spec = outputs["logits"], outputs["offsets"], self.spec
+        return decode_boxes(logits, offsets, self.anchors, spec.level_sizes, spec.size)
 
     def predict(
         self,
@@ -416,18 +411,17 @@ class ExportedModel:
                 self.decode(output)
             times.append(time.perf_counter() - start)
         low, median, high = np.percentile(1000 * np.array(times[_WARM_UP:]), [10, 50, 90])
-        run_info = self.spec.run
+        files = [self.folder / name for name in MODEL_FILES[self.spec.format]]
+        trained = self.info
         return {
-            "parameters": run_info.get("parameters"),
-            "trainable_parameters": run_info.get("trainable_parameters"),
-            "size_bytes": sum(
-                (self.folder / name).stat().st_size for name in MODEL_FILES[self.spec.format]
-            ),
-            "train_seconds": run_info.get("seconds"),
-            "train_device": run_info.get("device_name"),
-            "train_peak_memory_bytes": run_info.get("peak_memory_bytes"),
+            "parameters": trained.get("parameters"),
+            "trainable_parameters": trained.get("trainable_parameters"),
+            "size_bytes": sum(file.stat().st_size for file in files),
+            "train_seconds": trained.get("seconds"),
+            "train_device": trained.get("device_name"),
+            "train_peak_memory_bytes": trained.get("peak_memory_bytes"),
             "peak_memory_bytes": None,
-            "flops": run_info.get("flops"),
+            "flops": trained.get("flops"),
             "latency_ms": float(median),
             "latency_low_ms": float(low),
             "latency_high_ms": float(high),

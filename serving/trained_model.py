@@ -185,10 +185,7 @@ class TrainedModel:
             "train_peak_memory_bytes": trained.get("peak_memory_bytes"),
             "peak_memory_bytes": peak,
             "flops": count_flops(self.viewed, size),
-            "latency_ms": latency.median_ms,
-            "latency_low_ms": latency.low_ms,
-            "latency_high_ms": latency.high_ms,
-            "latency_device": latency.device,
+            **latency,
             "precision": self.precision,
             "image_size": size,
         }

@@ -175,10 +175,7 @@ def _forward(model: nn.Module, batch: Any, losses: _Losses, precision: str) -> T
 
 _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
 

@@ -7,8 +7,8 @@ import gc
 import logging
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +17,6 @@ from torch import Tensor, nn
 from data_prep.work.pool import processor_name
 
 _WARM_UP = 3
-
-
-@dataclass(frozen=True)
-class _Latency:
-    """Time from store pixels in memory to a result, batch 1."""
-
-    median_ms: float  # median over the repeats, milliseconds
-    low_ms: float  # 10th percentile
-    high_ms: float  # 90th percentile
-    repeats: int  # number of timed runs
-    device: str  # what it ran on, with its number of threads where that is a processor
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -73,12 +62,13 @@ def measure_latency(
     images: Tensor | None = None,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
-) -> _Latency:
+) -> dict[str, Any]:
     """Time a model at batch 1, from pixels in main memory to a result in main memory.
 
     Three runs warm up and are not counted. The runs cycle through the images, uint8 (N, 1, S, S),
     by default seeded noise of side `image_size`, because decoding boxes takes longer where there
-    are more. The model is moved to ``device``; ``bf16`` is autocast.
+    are more. The model is moved to ``device``; ``bf16`` is autocast. The figures are the median
+    with 10th and 90th percentile.
     """
     device = torch.device(device)
     if images is None:
@@ -97,8 +87,11 @@ def measure_latency(
             _to_cpu(model(image.to(device)))  # bringing the result back waits for the device
             times.append(time.perf_counter() - start)
     model.train(was_training)
-    low, median, high = np.percentile(1000 * np.array(times[_WARM_UP:]), [10, 50, 90])
-    return _Latency(float(median), float(low), float(high), repeats, describe_device(device))
+    low, median, high = map(float, np.percentile(1000 * np.array(times[_WARM_UP:]), [10, 50, 90]))
+    return {
+        "latency_ms": median, "latency_low_ms": low, "latency_high_ms": high,
+        "latency_device": describe_device(device),
+    }  # fmt: skip
 
 
 def _to_cpu(output: object) -> None:

@@ -77,8 +77,7 @@ class CurvePlan:
     seeds: Sequence[int]  # from 0
     parts: Mapping[tuple[str, float, int], str]  # name of the split of each split, share and seed
     mixed: bool  # whether there is the third arm
-    # whether all shares learn for as many ``steps`` or ``epochs``
-    equal: Literal["steps", "epochs"]
+    equal: Literal["steps", "epochs"]  # of which all shares learn for as many
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
         """What another call must find unchanged to go on."""
@@ -186,8 +185,12 @@ def read_arms(
         for config in (first, second)
     )
     both = cast("DetectorConfig", own), cast("ClassifierConfig", other)
-    if mixed:
-        _require_mixable(*both)
+    if mixed and first.model.backbone != second.model.backbone:
+        raise InputError(
+            f"--mixed: the detector's backbone is {first.model.backbone}, the classifier's network "
+            f"is {second.model.backbone}; a detector starts from a classifier of the same network: "
+            "--detector-set model.backbone=NAME, or leave out --mixed"
+        )
     for config in both:
         if equal == "steps" and config.training.schedule == "plateau":
             raise InputError(
@@ -204,16 +207,6 @@ def _read_arm(
     if settings.kind != kind:
         raise InputError(f"curve --{kind} {config}: is the configuration of a {settings.kind}")
     return settings
-
-
-def _require_mixable(detector: DetectorConfig, classifier: ClassifierConfig) -> None:
-    """Refuse a detector that cannot start from the classifier: their networks differ."""
-    if detector.model.backbone != classifier.model.backbone:
-        raise InputError(
-            f"--mixed: the detector's backbone is {detector.model.backbone}, the classifier's "
-            f"network is {classifier.model.backbone}; a detector starts from a classifier of "
-            "the same network: --detector-set model.backbone=NAME, or leave out --mixed"
-        )
 
 
 def add_parts(
@@ -236,7 +229,11 @@ def add_parts(
         )
     drawn = draw_nested_parts(dataset, target, splits, shares, seeds)
     for split, parts in drawn.items():
-        _require_judgeable(labels, dataset.image_ids("test", split), split)
+        if lacking := _lacking_a_class(labels, dataset.image_ids("test", split)):
+            raise InputError(
+                f"curve: split '{split}' tests {lacking}, and needs both; make another split with "
+                "cxr split"
+            )
         for (share, _), part in parts.items():
             _require_learnable(boxed, part, split, share)
         for seed in seeds:
@@ -261,15 +258,6 @@ def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
                     "one split, or folds (cxr split --folds K --test-folds)"
                 )
         seen[split] = tested
-
-
-def _require_judgeable(labels: pd.Series, test: pd.Index, split: str) -> None:
-    """Refuse a split whose test images cannot judge anything."""
-    if lacking := _lacking_a_class(labels, test):
-        raise InputError(
-            f"curve: split '{split}' tests {lacking}, and needs both; make another split with cxr "
-            "split"
-        )
 
 
 def _require_learnable(boxed: pd.Series, part: pd.DataFrame, split: str, share: float) -> None:

@@ -212,8 +212,8 @@ def _document(
 def _image_group(
     answer: Answer, identified: hd.AlgorithmIdentification, source: Source, report_uid: str
 ) -> hd.MeasurementsAndQualitativeEvaluations:
-    values = [(SCORE, answer.score), (PROBABILITY, answer.probability)]
-    values.append((THRESHOLD, answer.threshold))
+    values = ((SCORE, answer.score), (PROBABILITY, answer.probability),
+              (THRESHOLD, answer.threshold))  # fmt: skip
     # Not as a finding: who reads findings alone must not take a negative answer for one.
     asked = hd.QualitativeEvaluation(name=TARGET, value=_finding_code(answer.finding))
     group = hd.MeasurementsAndQualitativeEvaluations(
@@ -227,18 +227,15 @@ def _image_group(
             )
         ],
     )
+    said = []
     if answer.triage:
-        said = answer.called.lower()
-        group[0].ContentSequence.append(
-            _comment(f"{answer.system}: {said} (score {answer.triage_rule})")
-        )
-    group[0].ContentSequence.extend(_comment(f"{answer.system}, {x}") for x in answer.promises)
+        said.append(f": {answer.called.lower()} (score {answer.triage_rule})")
+    said += [f", {promise}" for promise in answer.promises]
     if answer.undecided_because:
-        undecided = f"{answer.system} is undecided: {answer.undecided_because}"
-        group[0].ContentSequence.append(_comment(undecided))
+        said.append(f" is undecided: {answer.undecided_because}")
     if answer.status != "ok":
-        words = f"{answer.system} gives no answer (status {answer.status}): see the warnings"
-        group[0].ContentSequence.append(_comment(words))
+        said.append(f" gives no answer (status {answer.status}): see the warnings")
+    group[0].ContentSequence.extend(_comment(answer.system + words) for words in said)
     return group
 
 

@@ -244,7 +244,7 @@ def test_images_of_each_size_are_learned_and_answered(arm, size):
 def test_cost_and_the_largest_batch_are_measured(arm):
     model = arm.build()
     assert count_flops(model, SIZE) > 1e6
-    assert measure_latency(model, SIZE, repeats=1).median_ms > 0
+    assert measure_latency(model, SIZE, repeats=1)["latency_ms"] > 0
     found = largest_share(
         model, lambda size: arm.batch(patches()[:1].expand(size, -1, -1, -1)), arm.losses,
         limit=2, device="cpu",
