@@ -101,10 +101,7 @@ def predict(
     }  # fmt: skip
     how: dict[str, Any] = {"backend": backend, "precision": precision, "device": device}
     if data is None:
-        if unfit := [option for option, value in for_data.items() if value]:
-            raise InputError(
-                f"predict: --{unfit[0]} is for a data set; add --data, or leave it out"
-            )
+        _refuse(for_data, "a data set; add --data, or leave it out")
         runs, sources = sort_paths(paths)
         if name is not None:
             if len(runs) > 1:
@@ -123,8 +120,7 @@ def predict(
             return answer_files(
                 loaded, files, output, console, batch_size=batch_size, strict=strict
             )
-    if unfit := [option for option, value in for_images.items() if value]:
-        raise InputError(f"predict: --{unfit[0]} is for images; leave out --data or --{unfit[0]}")
+    _refuse(for_images, "images; leave it out, or --data")
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
     if engine == "ray":
@@ -149,6 +145,12 @@ def predict(
             batch_size=batch_size, name=name, engine=workers if engine == "ray" else None,
             on_part=note_parts(noted, model, dataset, name),
         )  # fmt: skip
+
+
+def _refuse(options: dict[str, Any], advice: str) -> None:
+    """Refuse the first option that was given and is for something else."""
+    if unfit := [option for option, value in options.items() if value]:
+        raise InputError(f"predict: --{unfit[0]} is for {advice}")
 
 
 def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | ExportedModel:
