@@ -61,7 +61,7 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_871,
+    "lines": 68_873,
     "modules": 237,
     "longest module": 529,
     "plumbing, %": 21.0,
@@ -69,7 +69,7 @@ LIMITS = {
     "public names": 1_039,
     "modules importing more than 16 others": 2,
     "imports inside functions": 120,
-    "functions over 80 lines": 1,
+    "functions over 80 lines": 0,
     "modules with at most one importer": 71,
     "lines of tests": 55_690,
     "files that an image passes in prepare": 12,
