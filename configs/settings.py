@@ -150,7 +150,7 @@ class RetinaNetSettings(_AnchorSettings):
     )
 
 
-class DeformableDetrSettings(_BodySettings):
+class _DeformableDetrSettings(_BodySettings):
     """Deformable DETR; the keys are arguments of `detection.detr.LesionDetr`."""
 
     queries: int = Field(default=300, ge=1, le=1000, description="boxes looked for in an image")
@@ -161,7 +161,7 @@ class DeformableDetrSettings(_BodySettings):
     decoder_layers: int = Field(default=6, ge=1, le=12, description="each with its own losses")
 
 
-class RtDetrSettings(DeformableDetrSettings):
+class RtDetrSettings(_DeformableDetrSettings):
     """RT-DETR and D-FINE; likewise."""
 
     encoder_layers: int = Field(default=1, ge=1, le=12, description="on the deepest maps")
@@ -191,7 +191,7 @@ _DETECTORS: dict[str, type[DetectorModelSettings]] = {
     "retinanet": RetinaNetSettings,
     "rt_detr": RtDetrSettings,
     "d_fine": RtDetrSettings,
-    "deformable_detr": DeformableDetrSettings,
+    "deformable_detr": _DeformableDetrSettings,
     "fcos": FCOSSettings,
     "faster_rcnn": FasterRCNNSettings,
     "ssdlite": _BodySettings,
@@ -199,7 +199,7 @@ _DETECTORS: dict[str, type[DetectorModelSettings]] = {
 _ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings`: docs/arms.md
 
 
-def detector_names() -> list[str]:
+def _detector_names() -> list[str]:
     """Architectures of detectors: those here, and those that installed packages bring."""
     here = registry.DETECTORS
     return [*here, *sorted(entry_points(group=_ENTRY_POINTS).names - set(here))]
@@ -211,7 +211,7 @@ def foreign_detector(name: str) -> Any:
     Raises:
         ValueError: None brings it, or it cannot be imported.
     """
-    names = detector_names()
+    names = _detector_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         meant = f"; did you mean '{near[0]}'?" if near else ""
@@ -257,7 +257,7 @@ _BatchSize = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=1)]
 _Workers = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=0, maximum=64)]
 
 
-class DataSettings(Section):
+class _DataSettings(Section):
     """What is learned, on which images, at which size."""
 
     target: str | None = Field(
@@ -269,7 +269,7 @@ class DataSettings(Section):
     image_size: int = Field(ge=32, le=2048, multiple_of=32, description="px, a side")
 
 
-class DetectorDataSettings(DataSettings):
+class _DetectorDataSettings(_DataSettings):
     """As every data section, with room for the pyramid."""
 
     # At 64 px P6 is a single pixel, and oneDNN's bf16 gradient of the convolution from it to P7
@@ -372,7 +372,7 @@ class TrainingSettings(Section):
         return self
 
 
-class DetectorTrainingSettings(TrainingSettings):
+class _DetectorTrainingSettings(TrainingSettings):
     """As every training, the figure that picks the best epoch, and what is drawn more often."""
 
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
@@ -380,7 +380,7 @@ class DetectorTrainingSettings(TrainingSettings):
     )
 
 
-class ClassifierTrainingSettings(TrainingSettings):
+class _ClassifierTrainingSettings(TrainingSettings):
     """As every training, the figure that picks the best epoch, the loss, and softer targets."""
 
     monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = Field(
@@ -396,7 +396,7 @@ class ClassifierTrainingSettings(TrainingSettings):
 
 class _Config(Section):
     name: str = Field(min_length=1, max_length=60, description="shown in the report")
-    data: DataSettings
+    data: _DataSettings
     augmentation: _AugmentationSettings = _AugmentationSettings()
 
 
@@ -404,9 +404,9 @@ class DetectorConfig(_Config):
     """Everything that trains a detector; `config_class` has the keys of its architecture."""
 
     kind: Literal["detector"]
-    data: DetectorDataSettings
+    data: _DetectorDataSettings
     model: DetectorModelSettings
-    training: DetectorTrainingSettings
+    training: _DetectorTrainingSettings
 
 
 class ClassifierConfig(_Config):
@@ -414,7 +414,7 @@ class ClassifierConfig(_Config):
 
     kind: Literal["classifier"]
     model: ClassifierModelSettings
-    training: ClassifierTrainingSettings
+    training: _ClassifierTrainingSettings
 
     @model_validator(mode="after")
     def _no_mosaic(self) -> Self:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from configs.settings import detector_names
+from configs.settings import _detector_names
 from scripts import child_processes
 from scripts.train import train
 from serving.guard import GUARD_NAME
@@ -161,7 +161,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.long
 def test_a_sweep_goes_over_architectures(data, run_of, tmp_path, in_this_process):
-    names = detector_names()
+    names = _detector_names()
     config = _write(ARMS["retinanet"], tmp_path / "arm.toml", run_of, seed=1)
     words = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
     over = ["--over", f"model.architecture={','.join(names)}", "--device", "cpu"]

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from classification.model import build_classifier
 from classification.model import start_from as start_classifier
-from configs.settings import TrainingSettings, detector_names
+from configs.settings import TrainingSettings, _detector_names
 from data_prep.store.preprocess import parse_views
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from detection.model import build_detector
@@ -76,7 +76,7 @@ def learned(arm: Arm) -> Any:
 
 def test_every_detector_here_is_an_arm():
     architectures = {arm.model["architecture"] for arm in ARMS.values() if arm.kind == "detector"}
-    assert set(detector_names()) == architectures == {*DETECTORS, "centernet"}
+    assert set(_detector_names()) == architectures == {*DETECTORS, "centernet"}
 
 
 @pytest.mark.parametrize("pixels", [0, 255])
