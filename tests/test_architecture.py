@@ -66,7 +66,7 @@ LIMITS = {
     "longest module": 529,
     "plumbing, %": 21.0,
     "names used outside their subfolder": 540,
-    "public names": 1_039,
+    "public names": 1_033,
     "modules importing more than 16 others": 2,
     "imports inside functions": 120,
     "functions over 80 lines": 0,
