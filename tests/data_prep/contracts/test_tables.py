@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts import tables
@@ -194,12 +194,13 @@ _CELLS = st.text("a15." + _SIGNS + _INVISIBLE + "=+-@;;,|: \t\n\r\x0b\x0c\u2028"
 def _is_formula(cell: str) -> bool:
     """Whether a spreadsheet that strips what is not seen may take a cell for a formula."""
     bare = re.sub(f"^[\\s{_INVISIBLE.replace(chr(39), '')}]+", "", cell)
-    number = re.fullmatch(r"[-+]?[\d.]+(?:[\s,:]+[-+]?[\d.]+)*[\s\"]*", bare)
+    number = re.fullmatch(r"[-+]?[\d.]+(?:[\s,:]+[-+]?[\d.]+)*[\s,\"]*", bare)
     return bare.startswith(tuple(_SIGNS)) and not number and len(bare.strip()) > 1
 
 
 @settings(max_examples=600)
 @given(first=_CELLS, second=_CELLS)
+@example(first="-1", second="")  # a number and an empty cell, also where lines alone split
 def test_no_cell_of_a_written_table_is_a_formula_whatever_splits_it(
     tmp_path_factory, first, second
 ):
