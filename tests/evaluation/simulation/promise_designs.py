@@ -220,5 +220,6 @@ def risk_control() -> Iterator[Named]:
     for clusters in PATIENTS:
         yield f"two figures, {clusters}, 0.4", partial(_predictive, clusters=clusters), 0.05
         yield f"false boxes, {clusters}, 0.4", partial(_mark_count, clusters=clusters), 0.05
-    for of in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
-        yield f"real patients, {of[0]} >= {of[1]:.2f}", partial(_resplit, of=of), 0.05
+    for figure, floor in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
+        name = f"real patients, {figure} >= {floor:.2f}"
+        yield name, partial(_resplit, of=(figure, floor)), 0.05
