@@ -345,9 +345,10 @@ def _decoded(kind: str, answer: Mapping[str, Any], content: bytes) -> Decoded:
         values = np.frombuffer(content, "<u2", count, offset=count).reshape(height, width)
         deep = DeepPixels(values, *answer["deep"])
     row_mm, column_mm = answer["spacing"]
+    patient, instance = answer["ids"]
     image = DecodedImage(
         pixels, answer["record"], row_mm, column_mm, answer["header"], answer["colour"],
-        *answer["ids"], deep=deep,
+        patient, instance, deep,
     )  # fmt: skip
     bits = int(answer["record"]["bits"] or 8)
     taken = Source.from_json(answer["source"]) if "source" in answer else None
