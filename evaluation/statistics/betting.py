@@ -6,14 +6,10 @@ chance of at most p (Ville 1939), whatever the distribution between the bounds a
 values. So no approximation stands between the number of patients and what is promised of them.
 
 Each stake is fixed by earlier values alone, so the order of the values matters, though never for
-the error. A p-value and the interval of a closed sample therefore bring them into an order that no
-user chooses; the values of a stream stay as they came.
+the error. A p-value and an interval bring their values into an order that no user chooses; those
+of a stream stay as they came.
 
-An interval needs bets that do not depend on the mean in question, and so does a stream without an
-end; one test of a known number of values may aim its bets anew after each value, which finds more.
-
-Values lie in rows ``(R, n)``, each row a sample of its own, so that thousands run at once; NaN
-stands for no value, where rows differ in length.
+Values lie in rows ``(R, n)``, each row a sample of its own, so that thousands run at once.
 
 Source:
     Waudby-Smith and Ramdas 2024, JRSS B 86:1 (hedged capital, predictable plug-in bets); Voracek
@@ -43,171 +39,94 @@ _AT_ONCE = 1 << 14  # values whose wealth is in memory
 _RICHEST = 1e12  # where wealth is cut: it stays a supermartingale
 
 
-def log_wealth(
-    values: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    *,
-    lower: float = 0.0,
-    upper: float = 1.0,
-    error: float = 1 - LEVEL,
-    open_ended: bool = False,
-) -> Floats:
-    """The logarithm of the wealth of a bettor who claims that the mean is above `mean`.
-
-    It begins with 1. To bet that the mean is below, hand in ``-values``, ``-mean``, ``-upper`` and
-    ``-lower``.
-
-    Args:
-        values: Shape ``(R, n)`` or ``(n,)``, NaN where there is no value.
-        mean: Of the null hypothesis "the mean is at most this", one for all or shape ``(R,)``.
-        lower: What no value is below.
-        upper: What no value is above.
-        error: The bets reach a wealth of ``1 / error`` the soonest.
-        open_ended: Bet for a stream that goes on, not for the values of the row.
-
-    Returns:
-        After each value, shape ``(R, n)``; where there is none, as before it.
-
-    Raises:
-        InputError: A value lies outside the bounds, or these do not rise.
-
-    Example:
-        >>> log_wealth([1, 1, 0], 0.5, error=0.5).round(4).tolist()
-        [[0.5187, 1.0783, -0.308]]
-    """
-    table = _scaled(values, lower, upper)
-    return _running(table, _scaled_mean(mean, lower, upper), _bets(table, error, open_ended))
-
-
 def mean_p_value(
-    values: npt.ArrayLike,
-    mean: npt.ArrayLike,
-    *,
-    lower: float = 0.0,
-    upper: float = 1.0,
-    error: float = 1 - LEVEL,
+    values: npt.ArrayLike, mean: npt.ArrayLike, *, upper: float = 1.0, error: float = 1 - LEVEL
 ) -> Floats:
     """The p-value of "the mean is at most `mean`", of independent values in any order.
 
     Each bet is the best for reaching a wealth of ``1 / error`` with the values that are left.
 
-    Args, errors: As `log_wealth`; a p-value below `error` is not sought.
+    Args:
+        values: In [0, `upper`], shape ``(R, n)`` or ``(n,)``.
+        mean: One for all or shape ``(R,)``.
+        upper: What no value is above.
+        error: A p-value below this is not sought.
 
     Returns:
         1 over the largest wealth on the way, shape ``(R,)``; 1 where there is no value.
+
+    Raises:
+        InputError: A value lies outside the bounds.
 
     Example:
         >>> mean_p_value([1, 1, 1, 0], 0.5, error=0.5).round(4).tolist()
         [0.3492]
     """
-    table = _shuffled(_scaled(values, lower, upper))
-    scaled = np.broadcast_to(_scaled_mean(mean, lower, upper)[:, 0], len(table))
-    cap = _MOST_OF_TEST / np.maximum(scaled, np.finfo(np.float64).tiny)
-    there = ~np.isnan(table)
-    left, seen = there.sum(axis=1), np.zeros(len(table))
-    total, squares = np.full(len(table), 0.5), np.full(len(table), 0.25)
+    table, goal = _sample(values, upper), -np.log(error)  # of the logarithm of the wealth
+    claimed = np.broadcast_to(np.asarray(mean, dtype=np.float64) / upper, len(table))
+    cap = _MOST_OF_TEST / np.maximum(claimed, np.finfo(np.float64).tiny)
     wealth, most = np.zeros((2, len(table)))
-    for now, value in zip(there.T, np.where(there, table, 0.0).T, strict=True):
-        missing = -np.log(error) - wealth  # of the log wealth that is aimed at
-        rest = np.maximum(left, 1) * squares / (seen + 1)  # variance of the sum that is left
-        bet = np.minimum(np.sqrt(2 * np.maximum(missing, 0) / rest), cap)
-        bet = np.where(now & (most < -np.log(error)), bet, 0.0)
-        wealth = wealth + np.log1p(bet * (value - scaled))
+    left = np.arange(table.shape[1], 0, -1)
+    for value, variance in zip(table.T, (left * _variances(table)).T, strict=True):
+        bet = np.minimum(np.sqrt(2 * np.maximum(goal - wealth, 0.0) / variance), cap)
+        wealth = wealth + np.where(most < goal, np.log1p(bet * (value - claimed)), 0.0)
         most = np.maximum(most, wealth)
-        seen, left = seen + now, left - now
-        total = total + value
-        squares = squares + np.where(now, (value - total / (seen + 1)) ** 2, 0.0)
     return np.asarray(np.exp(-most))
 
 
-def mean_interval(
-    values: npt.ArrayLike,
-    level: float = LEVEL,
-    *,
-    lower: float = 0.0,
-    upper: float = 1.0,
-    open_ended: bool = False,
-) -> Floats:
-    """The interval of the mean of independent values, in any order unless it is open-ended.
+def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
+    """The interval of the mean of independent values of [0, 1], in any order.
 
     It holds the means that neither of two bettors, each with half of the error, refutes.
 
-    Args, errors: As `log_wealth`; with `open_ended` it is one of a confidence sequence.
+    Args:
+        values: Shape ``(R, n)`` or ``(n,)``.
+        level: The chance, at least, that it holds the mean.
 
     Returns:
-        Lower and upper end, shape ``(R, 2)``; the bounds where there is no value.
+        Lower and upper end, shape ``(R, 2)``; 0 and 1 where there is no value.
+
+    Raises:
+        InputError: A value lies outside [0, 1].
 
     Example:
         >>> mean_interval([0.9] * 50).round(2).tolist()
         [[0.82, 0.92]]
     """
-    table = _scaled(values, lower, upper)
-    table = table if open_ended else _shuffled(table)
-    error = (1 - level) / 2
-    ends = (
-        _lowest_mean(table, error, open_ended),
-        1 - _lowest_mean(1 - table, error, open_ended),
-    )
-    return np.stack(ends, axis=1) * (upper - lower) + lower
+    table, error = _sample(values), (1 - level) / 2
+    return np.stack([_lowest_mean(table, error), 1 - _lowest_mean(1 - table, error)], axis=1)
 
 
-def _scaled(values: npt.ArrayLike, lower: float, upper: float) -> Floats:
-    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if not lower < upper:
-        raise InputError(f"bounds of a mean must rise, got {lower:g} and {upper:g}")
-    scaled = (table - lower) / (upper - lower)
-    outside = (scaled < -1e-9) | (scaled > 1 + 1e-9)
-    if outside.any():
-        raise InputError(
-            f"values must lie between {lower:g} and {upper:g}, got {table[outside][0]:g}"
-        )
-    return np.clip(scaled, 0.0, 1.0)
+def _sample(values: npt.ArrayLike, upper: float = 1.0) -> Floats:
+    """Rows scaled to [0, 1], the columns in an order that nobody chooses."""
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64)) / upper
+    inside = (table >= -1e-9) & (table <= 1 + 1e-9)
+    if not inside.all():
+        found = upper * table[~inside][0]
+        raise InputError(f"values must lie between 0 and {upper:g}, got {found:g}")
+    return np.clip(table, 0.0, 1.0)[:, np.random.default_rng(_SEED).permutation(table.shape[1])]
 
 
-def _shuffled(table: Floats) -> Floats:
-    """The columns in an order that nobody chooses."""
-    return table[:, np.random.default_rng(_SEED).permutation(table.shape[1])]
+def _variances(table: Floats) -> Floats:
+    """The variance of each value of [0, 1] as those before it tell it, shape ``(R, n)``."""
+    count = np.arange(1, table.shape[1] + 1)
+    means = (0.5 + np.cumsum(table, axis=1)) / (count + 1)
+    after = (0.25 + np.cumsum((table - means) ** 2, axis=1)) / (count + 1)
+    return np.insert(after, 0, 0.25, axis=1)[:, :-1]
 
 
-def _scaled_mean(mean: npt.ArrayLike, lower: float, upper: float) -> Floats:
-    return (np.asarray(mean, dtype=np.float64).reshape(-1, 1) - lower) / (upper - lower)
-
-
-def _bets(table: Floats, error: float, open_ended: bool) -> Floats:
-    """The stake on each value of [0, 1], from earlier values alone, not yet capped."""
-    there = ~np.isnan(table)
-    values = np.where(there, table, 0.0)
-    count = np.cumsum(there, axis=1)
-    mean = (0.5 + np.cumsum(values, axis=1)) / (count + 1)
-    squares = np.cumsum(np.where(there, (values - mean) ** 2, 0.0), axis=1)
-    variance = (0.25 + squares) / (count + 1)
-    before = np.concatenate([np.full((len(table), 1), 0.25), variance[:, :-1]], axis=1)
-    if open_ended:
-        number = np.maximum(count, 1)
-        size = number * np.log1p(number)
-    else:
-        size = np.maximum(count[:, -1:], 1) if table.shape[1] else np.ones((len(table), 1))
-    return np.asarray(np.sqrt(2 * np.log(1 / error) / (before * size)))
-
-
-def _running(table: Floats, mean: Floats, bets: Floats) -> Floats:
-    """Log wealth after each value of [0, 1] of one who bets that the mean is above `mean`."""
-    capped = np.minimum(bets, _MOST / np.maximum(mean, np.finfo(np.float64).tiny))
-    gain = np.log1p(capped * (table - mean))
-    return np.cumsum(np.where(np.isnan(table), 0.0, gain), axis=1)
-
-
-def _lowest_mean(table: Floats, error: float, open_ended: bool) -> Floats:
-    """The smallest mean that is not refuted, shape ``(R,)``.
+def _lowest_mean(table: Floats, error: float) -> Floats:
+    """The smallest mean that is not refuted, shape ``(R,)``, by bets that do not depend on it.
 
     The wealth falls as the mean that it is bet against rises, so halving finds it, from below.
     """
-    bets = _bets(table, error, open_ended)
+    goal = np.log(1 / error)
+    bets = np.sqrt(2 * goal / (_variances(table) * table.shape[1]))
     low, high = np.zeros((len(table), 1)), np.ones((len(table), 1))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        wealth = _running(table, middle, bets).max(axis=1, initial=0.0)[:, None]
-        refuted = wealth >= np.log(1 / error)
+        gain = np.log1p(np.minimum(bets, _MOST / middle) * (table - middle))
+        refuted = np.cumsum(gain, axis=1).max(axis=1, initial=0.0, keepdims=True) >= goal
         low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
     return np.asarray(low[:, 0])
 
@@ -221,7 +140,7 @@ def change_evidence(values: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.Arra
     most p. Those who start near a change become rich, however late it comes.
 
     Args:
-        values: In [0, 1], shape ``(R, n)`` or ``(n,)``, a stream a row; NaN where there is none.
+        values: In [0, 1], shape ``(R, n)`` or ``(n,)``, a stream a row.
         lower: Of the interval in which the mean was, in [0, 1]: one for all or shape ``(R,)``.
         upper: Its upper end, as `lower`.
 
@@ -254,13 +173,9 @@ def change_evidence(values: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.Arra
 def _grown(wealth: Floats, factors: Floats, new: Floats) -> tuple[Floats, Floats]:
     """The wealth of each bettor after each value, and after the last.
 
-    The wealth is that before, and what starts anew, times the factor: a sum over starts of
-    products, of which the blocks are done at once and only their ends one after another.
-
-    Args:
-        wealth: Before, shape ``(R, bets, 1)``.
-        factors: By what each value multiplies it, shape ``(R, bets, n)``.
-        new: What starts at each value, already multiplied.
+    At each value the `wealth` before, ``(R, bets, 1)``, is multiplied by its factor, of `factors`
+    ``(R, bets, n)``, and `new` wealth starts: a sum over starts of products, of which the blocks
+    are done at once and only their ends one after another.
     """
     size = factors.shape[2]
     filled = [(0, 0), (0, 0), (0, -size % _BLOCK)]
@@ -291,7 +206,7 @@ def _factors(values: Floats, end: Floats) -> Floats:
     end = np.clip(end, 1e-9, 1.0)[:, :, None]  # (R or 1, 1, 1)
     odds = _ODDS[:, None]
     stake = (odds - 1) / (1 + (odds - 1) * end)
-    return np.asarray(1 + stake * np.nan_to_num(values[:, None, :] - end))
+    return np.asarray(1 + stake * (values[:, None, :] - end))
 
 
 def start_shares(values: npt.ArrayLike, lower: float, upper: float) -> Floats:

@@ -91,7 +91,7 @@ def test_the_threshold_is_that_of_testing_one_after_the_other(figure, clusters):
             p = scipy.stats.binomtest(int(hits.sum()), len(names), 0.8, "greater").pvalue
         else:
             above = np.minimum(sizes, most) * (hits / sizes - 0.8)
-            p = mean_p_value(above, 0, lower=-0.8 * most, upper=0.2 * most, error=0.1)[0]
+            p = mean_p_value(above + 0.8 * most, 0.8 * most, upper=most, error=0.1)[0]
         if p > 0.1:
             break
         last = cut
