@@ -3,9 +3,8 @@
 Every figure is the mean per patient of a variable in [0, 1]. Its reference is an interval from the
 first weeks of the log, or from validation, at half of the figure's share of the false alarms; with
 the other half the stream is tested against that interval (`change_evidence`). The shares add up to
-`ERROR`: where nothing changes, the chance that any figure ever raises an alarm is at most that,
-however often one looks. It rests on patients who are independent of each other; so each counts
-once in a window of days, by the mean of the images of the first day.
+`ERROR`: where nothing changes, any figure ever raises an alarm with at most that chance, however
+often one looks, if patients are independent of each other. So each counts once in a window of days.
 """
 
 from __future__ import annotations
@@ -21,11 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.metrics.metric import number, span_words
-from evaluation.statistics.betting import (
-    change_evidence,
-    mean_interval,
-    start_shares,
-)
+from evaluation.statistics.betting import change_evidence, mean_interval, start_shares
 from evaluation.statistics.ranking import Floats, Integers
 
 ERROR = 0.05
@@ -35,9 +30,7 @@ FEWEST = 50
 
 
 class _Kind(NamedTuple):
-    """A kind of figure: its share of `ERROR`, and its name."""
-
-    share: float
+    share: float  # of `ERROR`; 1 in all, whether or not a log has what a kind needs
     title: str
 
 
@@ -56,14 +49,12 @@ KINDS = {
     "failed": _Kind(0.04, "Share of images without an answer"),
     "slow": _Kind(0.02, "Share of answer times (s)"),
 }
-"""Shares add up to 1, and are the same whether or not a log has what a kind needs."""
 _HEADERS = ("view", "sex", "age_band", "maker")
 _BY_LABEL = ("sensitivity", "specificity")  # whose reference is validation, where it is given
 _COMPARED = ("call_rate", "score", "view", "sex", "age_band")  # first weeks with validation
 _QUANTILES = {"score": (0.1, 0.5, 0.9), "guard_distance": (0.1, 0.5, 0.9), "seconds": (0.95,)}
 _NUMBERS = ("threshold", "score", "guard_distance", "seconds", "decision", "label")
 _TEXTS = ("time", "system", "target", "patient", "image", "status")
-_OF_IMAGE = ["patient", "day", *_HEADERS]
 _ALONE = ("", "")  # key and title of the only figure of a kind
 _SILENT = pd.Timedelta(days=7)
 _BINS = 40  # of a course
@@ -104,9 +95,14 @@ class _Change:
 class _Estimate:
     """A mean per patient in [0, 1] with its interval; None where there is no patient."""
 
-    mean: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, values: Floats, ends: Floats) -> _Estimate:
+        """The mean of the patients' values, and the ends of its interval."""
+        return cls(float(values.mean()), *map(float, ends)) if values.size else cls()
 
 
 @dataclass(frozen=True)
@@ -169,49 +165,29 @@ class _Known(NamedTuple):
     systems: list[str]
     cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
     classes: dict[str, list[str]]  # of each header
+    window: int  # days in which a patient counts once
 
 
 class _Block(NamedTuple):
-    """Figures that are known of the same images."""
+    """Figures that are known of the same images, of the days on which their patients count."""
 
-    kind: str
-    system: str  # "" of what is no system's
+    of: tuple[str, str]  # kind and system, "" of what is no system's
     titles: dict[str, str]  # by key
     values: Floats  # in [0, 1], shape (images, figures)
-    frame: pd.DataFrame  # the images in the order of time: patient, day and header
-
-
-class _Units(NamedTuple):
-    """Patients as they count, in the order of their first images."""
-
+    headers: pd.DataFrame  # of the images
+    patient: Integers  # of each image: place in what follows, which is in the order of time
     means: Floats  # shape (figures, patients)
-    day: Integers  # that counts, from the first of the log
-    rows: npt.NDArray[np.intp]  # of the block's frame, that count
-    of_row: npt.NDArray[np.intp]  # patient of each
+    day: Integers  # on which a patient counts, from the first of the log
 
-
-class _Reference(NamedTuple):
-    """What a block was."""
-
-    block: _Block
-    units: _Units
-    source: str
+    @property
+    def kind(self) -> str:
+        """A key of `KINDS`."""
+        return self.of[0]
 
     @property
     def n(self) -> int:
         """How many patients."""
-        return self.units.means.shape[1]
-
-
-class _Calendar(NamedTuple):
-    """Days of a log, counted from its first."""
-
-    origin: pd.Timestamp
-    last: int
-
-    def date(self, day: float) -> str:
-        """A day as 2026-01-31."""
-        return f"{self.origin + pd.Timedelta(days=int(day)):%Y-%m-%d}"
+        return len(self.day)
 
 
 def monitor_log(
@@ -238,41 +214,39 @@ def monitor_log(
     """
     stream = _completed(log)
     weeks = stream[stream["day"] < first]
-    known = _known(weeks)
-    references = {
-        (block.kind, block.system): _Reference(block, _units(block, window), "first weeks")
-        for block in _blocks(weeks, known)
-    }
+    known = _known(weeks, window)
+    references = {block.of: block for block in _blocks(weeks, known)}
+    validated: dict[tuple[str, str], _Block] = {}
     notes = list(_system_notes(stream, known))
     if validation is not None:
         table = _completed(validation.assign(time=stream["time"].iloc[0]))
         if not known.systems[1:]:  # whatever it is called there
             table["system"] = known.systems[0]
         for block in _blocks(table, known):
-            reference = _Reference(block, _units(block, window), "validation")
-            of = block.kind, block.system
             if block.kind in _BY_LABEL:
-                references[of] = reference
-            elif block.kind in _COMPARED and of in references:
-                notes += _differences(references[of], reference)
+                validated[block.of] = block
+            elif block.kind in _COMPARED and block.of in references:
+                notes += _differences(references[block.of], block)
+    references |= validated
     figures = Counter[str]()  # that divide the share of their kind
-    for reference in references.values():
-        figures[reference.block.kind] += len(reference.block.titles) * (reference.n >= FEWEST)
-    calendar = _Calendar(stream["time"].iloc[0].normalize(), int(stream["day"].iloc[-1]))
+    for block in references.values():
+        figures[block.kind] += len(block.titles) * (block.n >= FEWEST)
+    begin = stream["time"].iloc[0].normalize()
+    dates = (begin + pd.to_timedelta(range(stream["day"].iloc[-1] + 1), "D")).strftime("%Y-%m-%d")
     rows: list[Watched] = []
     for block in _blocks(stream, known):
-        units = _units(block, window)
-        nothing = _Reference(block, units._replace(means=units.means[:, :0]), "first weeks")
-        reference = references.get((block.kind, block.system), nothing)
-        begin = int(np.searchsorted(units.day, first)) * (reference.source == "first weeks")
-        alike = figures[block.kind] if reference.n >= FEWEST else 0
-        share = ERROR * KINDS[block.kind].share / alike if alike else 0.0
-        rows += _Test(block, units, reference, begin, share, calendar).rows()
+        nothing = block._replace(means=block.means[:, :0], day=block.day[:0])
+        was = references.get(block.of, nothing)
+        share = ERROR * KINDS[block.kind].share / figures[block.kind] if was.n >= FEWEST else 0.0
+        source, tested = "first weeks", int(np.searchsorted(block.day, first))
+        if block.of in validated:
+            source, tested = "validation", 0
+        rows += _Test(block, was, source, tested, share, dates).rows()
     rows.sort(key=lambda row: (row.change is None, row.change and row.change.since, not row.share))
+    images, patients = stream["image"].nunique(), stream["patient"].nunique()
     return Monitoring(
-        tuple(rows), calendar.date(0), calendar.date(calendar.last), first, window,
-        int(stream["image"].nunique()), int(stream["patient"].nunique()), tuple(notes),
-    )  # fmt: skip
+        tuple(rows), dates[0], dates[-1], first, window, images, patients, tuple(notes)
+    )
 
 
 def _completed(log: pd.DataFrame) -> pd.DataFrame:
@@ -294,7 +268,7 @@ def _completed(log: pd.DataFrame) -> pd.DataFrame:
     return table.assign(day=days.to_numpy(np.int64))
 
 
-def _known(weeks: pd.DataFrame) -> _Known:
+def _known(weeks: pd.DataFrame, window: int) -> _Known:
     answered = weeks[weeks["status"] == "ok"]
     cuts = {
         (str(system), column): np.quantile(values, quantiles)
@@ -303,7 +277,7 @@ def _known(weeks: pd.DataFrame) -> _Known:
         if (values := rows[column].dropna().to_numpy()).size
     }
     classes = {column: sorted(map(str, weeks[column].dropna().unique())) for column in _HEADERS}
-    return _Known(sorted(weeks["system"].unique()), cuts, classes)
+    return _Known(sorted(weeks["system"].unique()), cuts, classes, window)
 
 
 def _blocks(log: pd.DataFrame, known: _Known) -> Iterator[_Block]:
@@ -316,7 +290,8 @@ def _blocks(log: pd.DataFrame, known: _Known) -> Iterator[_Block]:
         calls = both[["decision", "decision_other"]]
         differ = calls["decision"] != calls["decision_other"]
         shown = calls.notna().all(axis=1)
-        yield from _block("disagreement", f"{one} and {other}", both, shown, {_ALONE: differ})
+        of = "disagreement", f"{one} and {other}"
+        yield from _block(of, both, shown, {_ALONE: differ}, known.window)
     images = log.drop_duplicates("image")
     for column, classes in known.classes.items():
         watched = classes[:1] if len(classes) == 2 else classes  # one of two tells the other
@@ -325,56 +300,53 @@ def _blocks(log: pd.DataFrame, known: _Known) -> Iterator[_Block]:
         if classes:
             new = f"{title} not seen in the first weeks"
             figures["=new", new] = ~images[column].isin(classes)
-        yield from _block(column, "", images, images[column].notna(), figures)
+        yield from _block((column, ""), images, images[column].notna(), figures, known.window)
 
 
 def _of_system(log: pd.DataFrame, system: str, known: _Known) -> Iterator[_Block]:
     called, label, answered = log["decision"], log["label"], log["status"] == "ok"
     name = system if known.systems[1:] else ""
     audited = called.notna() & label.notna()
-    yield from _block("call_rate", name, log, called.notna(), {_ALONE: called})
-    yield from _block("sensitivity", name, log, audited & (label == 1), {_ALONE: called})
-    yield from _block("specificity", name, log, audited & (label == 0), {_ALONE: 1 - called})
-    yield from _block("ppv", name, log, audited & (called == 1), {_ALONE: label})
+    figures = [
+        ("call_rate", called.notna(), {_ALONE: called}),
+        ("sensitivity", audited & (label == 1), {_ALONE: called}),
+        ("specificity", audited & (label == 0), {_ALONE: 1 - called}),
+        ("ppv", audited & (called == 1), {_ALONE: label}),
+    ]
     for kind, column in (("score", "score"), ("guard", "guard_distance"), ("slow", "seconds")):
         cuts = zip(_QUANTILES[column], known.cuts.get((system, column), ()), strict=False)
-        figures = {
+        above = {
             (f">q{100 * quantile:g}", f"{KINDS[kind].title} above {cut:.3g}"): log[column] > cut
             for quantile, cut in cuts
         }
-        yield from _block(kind, name, log, answered & log[column].notna(), figures)
-    yield from _block("failed", name, log, log["status"].notna(), {_ALONE: ~answered})
+        figures.append((kind, answered & log[column].notna(), above))
+    figures.append(("failed", log["status"].notna(), {_ALONE: ~answered}))
+    for kind, shown, of_kind in figures:
+        yield from _block((kind, name), log, shown, of_kind, known.window)
 
 
 def _block(
-    kind: str,
-    system: str,
+    of: tuple[str, str],
     log: pd.DataFrame,
-    shown: pd.Series,
+    shown: pd.Series,  # images of which the figures are known
     figures: Mapping[tuple[str, str], pd.Series],  # by the last part of the key, and the title
+    window: int,
 ) -> Iterator[_Block]:
-    """The figures on the images of which they are known, where there are any."""
-    if figures and shown.any():
-        values = np.stack([each[shown].to_numpy(float) for each in figures.values()], axis=1)
-        of, at = (f", {system}", f"@{system}") if system else ("", "")
-        titles = {
-            f"{kind}{part}{at}": f"{title or KINDS[kind].title}{of}" for part, title in figures
-        }
-        yield _Block(kind, system, titles, values, log.loc[shown, _OF_IMAGE])
-
-
-def _units(block: _Block, window: int) -> _Units:
-    """Each patient once a window of days, by the mean of the images of the first day in it."""
-    patient, day = (block.frame[column].to_numpy() for column in ("patient", "day"))
-    rows = np.flatnonzero(_first_days(patient, day, window))
-    code = patient[rows] * (day.max() + 1) + day[rows]
-    _, begin, unit = np.unique(code, return_index=True, return_inverse=True)
-    order = np.argsort(begin)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    of_row = rank[unit]
-    sums = [np.bincount(of_row, column) for column in block.values[rows].T]
-    return _Units(np.stack(sums) / np.bincount(of_row), day[rows][begin[order]], rows, of_row)
+    """The figures by patient, where there are any: the mean of the images of a day that counts."""
+    if not figures or not shown.any():
+        return
+    kind, system = of
+    words, at = (f", {system}", f"@{system}") if system else ("", "")
+    titles = {
+        f"{kind}{part}{at}": f"{title or KINDS[kind].title}{words}" for part, title in figures
+    }
+    images = log[shown]
+    images = images[_first_days(images["patient"].to_numpy(), images["day"].to_numpy(), window)]
+    values = np.stack([each[images.index].to_numpy(float) for each in figures.values()], axis=1)
+    units = images.groupby(["patient", "day"], sort=False)
+    patient, day = units.ngroup().to_numpy(), units["day"].first().to_numpy()
+    means = np.stack([np.bincount(patient, column) for column in values.T]) / np.bincount(patient)
+    yield _Block(of, titles, values, images[[*_HEADERS]], patient, means, day)
 
 
 def _first_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[np.bool_]:
@@ -398,69 +370,70 @@ class _Test(NamedTuple):
     """A block of the stream against its reference."""
 
     block: _Block
-    units: _Units
-    reference: _Reference
+    was: _Block
+    source: str  # of the reference
     begin: int  # the first patient who is tested
     share: float  # of the false alarms, of each figure; 0: not watched
-    calendar: _Calendar
+    dates: pd.Index  # of the days of the log
 
     def rows(self) -> Iterator[Watched]:
         """What became of each figure."""
-        means, was = self.units.means, self.reference
-        intervals = mean_interval(was.units.means, 1 - (self.share or ERROR) / 2)
+        means, was = self.block.means, self.was.means
+        intervals = mean_interval(was, 1 - (self.share or ERROR) / 2)
         low, high = intervals.T if self.share else (0.0, 1.0)
         evidence = change_evidence(means[:, self.begin :], low, high)
         for row, (key, title) in enumerate(self.block.titles.items()):
             start, change = self.begin, None
             if self.share and evidence[row].max(initial=0.0) >= 2 / self.share:
                 start, change = self._change(row, evidence[row], intervals[row])
-            now = means[row, max(start, means.shape[1] - _RECENT) :]
+            now = means[row, max(start, self.block.n - _RECENT) :]
             yield Watched(
                 key=key,
                 kind=self.block.kind,
                 title=title,
                 share=self.share,
-                source=was.source,
-                n_reference=was.n,
-                was=_estimate(was.units.means[row], intervals[row]),
-                n_stream=means.shape[1] - self.begin,
-                now=_estimate(now, mean_interval(now, _LEVEL)[0]),
+                source=self.source,
+                n_reference=self.was.n,
+                was=_Estimate.of(was[row], intervals[row]),
+                n_stream=self.block.n - self.begin,
+                now=_Estimate.of(now, mean_interval(now, _LEVEL)[0]),
                 evidence=float(evidence[row].max(initial=1.0)),
                 change=change,
                 course=tuple(self._course(means[row], evidence[row])),
-                values=was.units.means[row],
+                values=was[row],
             )
 
     def _course(self, values: Floats, wealth: Floats) -> Iterator[_Bin]:
-        days = self.calendar.last + 1
-        ends = np.linspace(0, days, min(_BINS, days) + 1)[1:].round()
+        days = len(self.dates)
+        ends = np.linspace(0, days, min(_BINS, days) + 1)[1:].round().astype(int)
         start = 0
-        for end, stop in zip(ends, np.searchsorted(self.units.day, ends), strict=True):
+        for end, stop in zip(ends, np.searchsorted(self.block.day, ends), strict=True):
             mean = float(values[start:stop].mean()) if stop > start else None
             tested = slice(max(start - self.begin, 0), max(stop - self.begin, 0))
-            yield _Bin(self.calendar.date(end - 1), mean, float(wealth[tested].max(initial=0.0)))
+            yield _Bin(self.dates[end - 1], mean, float(wealth[tested].max(initial=0.0)))
             start = stop
 
     def _change(self, row: int, wealth: Floats, interval: Floats) -> tuple[int, _Change]:
         """The likely first patient of a change, and all that is said of it."""
         richest = int(wealth.argmax())
-        stream = self.units.means[row, self.begin : self.begin + richest + 1]
+        stream = self.block.means[row, self.begin : self.begin + richest + 1]
         shares = start_shares(stream, interval[0], interval[1])
         likely = np.searchsorted(np.cumsum(shares), [_TAIL, 1 - _TAIL]).clip(0, richest)
         first = int(shares.argmax())
         at = self.begin + np.array([np.argmax(wealth >= 2 / self.share), first, *likely])
-        on, since, low, high = map(self.calendar.date, self.units.day[at])
         one_in = 1 / (self.share / 2 + 1 / float(wealth[richest]))
-        return int(at[1]), _Change(on, since, low, high, one_in, *self._where(row, int(at[1])))
+        start = self.begin + first
+        on, since, low, high = self.dates[self.block.day[at]]
+        return start, _Change(on, since, low, high, one_in, *self._where(row, start))
 
     def _where(self, row: int, start: int) -> tuple[tuple[_GroupChange, ...], str, float]:
         """The groups of the largest differences, and the header whose mix explains the most."""
         changes: list[_GroupChange] = []
         mixes = {"": 0.0}
-        overall = self.units.means[row, start:].mean() - self.reference.units.means[row].mean()
+        overall = self.block.means[row, start:].mean() - self.was.means[row].mean()
         for column in (name for name in _HEADERS if name != self.block.kind):
-            before = _by_group(self.reference.block, self.reference.units, row, column, 0)
-            since = _by_group(self.block, self.units, row, column, start)
+            before = _by_group(self.was, row, column, 0)
+            since = _by_group(self.block, row, column, start)
             both = before.add_suffix("_was").join(since, how="inner")
             total = (both["mean"] * both["share"] - both["mean_was"] * both["share_was"]).sum()
             mixed = ((both["share"] - both["share_was"]) * both["mean_was"]).sum()
@@ -477,18 +450,11 @@ class _Test(NamedTuple):
         return tuple(changes[:2]), mix, mixes[mix]
 
 
-def _estimate(values: Floats, ends: Floats) -> _Estimate:
-    if not values.size:
-        return _Estimate(None, None, None)
-    return _Estimate(float(values.mean()), float(ends[0]), float(ends[1]))
-
-
-def _by_group(block: _Block, units: _Units, row: int, column: str, start: int) -> pd.DataFrame:
+def _by_group(block: _Block, row: int, column: str, start: int) -> pd.DataFrame:
     """Mean per patient, patients and their share by group, of the patients from `start` on."""
-    kept = units.of_row >= start
-    rows = units.rows[kept]
-    groups, patients = block.frame[column].to_numpy(object)[rows], units.of_row[kept]
-    values = pd.Series(block.values[rows, row])
+    kept = block.patient >= start
+    groups, patients = block.headers[column].to_numpy(object)[kept], block.patient[kept]
+    values = pd.Series(block.values[kept, row])
     means = values.groupby([groups, patients]).mean()
     table = means.groupby(level=0).agg(["mean", "size"]).set_axis(["mean", "n"], axis=1)
     return table.assign(share=table["n"] / table["n"].sum())
@@ -511,14 +477,14 @@ def _system_notes(stream: pd.DataFrame, known: _Known) -> Iterator[str]:
             )
 
 
-def _differences(weeks: _Reference, validation: _Reference) -> Iterator[str]:
+def _differences(weeks: _Block, validation: _Block) -> Iterator[str]:
     """Figures of which the first weeks and validation have intervals apart."""
     if min(weeks.n, validation.n) < FEWEST:
         return
-    here, there = (mean_interval(each.units.means) for each in (weeks, validation))
-    for row, title in enumerate(weeks.block.titles.values()):
+    here, there = (mean_interval(each.means) for each in (weeks, validation))
+    for row, title in enumerate(weeks.titles.values()):
         if here[row, 0] > there[row, 1] or here[row, 1] < there[row, 0]:
-            means = [float(each.units.means[row].mean()) for each in (weeks, validation)]
+            means = [float(each.means[row].mean()) for each in (weeks, validation)]
             yield (
                 f"{title}: {number(means[0])} ({span_words(*here[row])}) in the first weeks, "
                 f"{number(means[1])} ({span_words(*there[row])}) in validation."

@@ -31,7 +31,7 @@ import pandas as pd
 from scipy.special import expit, logit, ndtr
 
 from evaluation.studies import monitoring
-from evaluation.studies.monitoring import _blocks, _completed, _known, _units, monitor_log
+from evaluation.studies.monitoring import _blocks, _completed, _known, monitor_log
 from tests.evaluation.simulation.makers import (
     IMAGES_OF_A_PATIENT,
     LABELS_ALIKE,
@@ -312,18 +312,17 @@ def _changed(
 def _cusums(log: pd.DataFrame) -> dict[str, tuple[Floats, Days]]:
     """The two-sided CUSUM of each figure of the monitor by patient, and the patients' days."""
     table = _completed(log)
-    known = _known(table[table["day"] < _FIRST])
+    known = _known(table[table["day"] < _FIRST], _FIRST)
     found = {}
     for block in _blocks(table, known):
-        units = _units(block, _FIRST)
-        weeks = units.day < _FIRST
-        for key, values in zip(block.titles, units.means, strict=True):
+        weeks = block.day < _FIRST
+        for key, values in zip(block.titles, block.means, strict=True):
             mean, spread = values[weeks].mean(), values[weeks].std()
             if weeks.sum() < 50 or not spread:
                 continue
             off = (values[~weeks] - mean) / spread
             sides = [_cusum(sign * off - _SLACK) for sign in (1, -1)]
-            found[key] = (np.maximum(*sides), np.asarray(units.day[~weeks], np.int64))
+            found[key] = (np.maximum(*sides), np.asarray(block.day[~weeks], np.int64))
     return found
 
 
