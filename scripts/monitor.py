@@ -159,11 +159,10 @@ def _validation(
         raise InputError(f"{folder}: {words}; choose another --policy")
     images = test_set.images.set_index("image_id").reindex(ids)
     facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
-    years = pd.to_numeric(facts["age_years"])
+    years = pd.to_numeric(facts.pop("age_years"))
     bands = pd.cut(years, [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS])
-    return pd.DataFrame({
-        "system": predictions.name, "patient": test_set.patients(ids), "image": ids,
-        "score": scores, "decision": is_positive(scores, threshold),
-        "label": test_set.labels.reindex(ids),
-        "view": facts["view"], "sex": facts["sex"], "age_band": bands.astype(object),
-    })  # fmt: skip
+    return facts.assign(
+        system=predictions.name, patient=test_set.patients(ids), image=ids, score=scores,
+        decision=is_positive(scores, threshold), label=test_set.labels.reindex(ids),
+        age_band=bands.astype(object),
+    )  # fmt: skip

@@ -26,21 +26,18 @@ _ADVICE = {
     "labels of recent images show worse calls, choose the threshold again on them (cxr tune).",
     "sensitivity": "Read the missed images, and choose the threshold again on recent labels "
     "(cxr tune); until then do not rely on negative answers.",
-    "specificity": "Read the false positives, and choose the threshold again on recent labels "
-    "(cxr tune).",
+    "specificity": "Read the false positives; choose a new threshold on recent labels (cxr tune).",
     "ppv": "Compare with call rate and specificity: the disease has become rarer or more "
     "frequent, or the calls have changed.",
     "score": "Look at recent images for exposure, inversion, cropping and processing; check that "
     "the model in use is the one that was validated.",
     "guard": "Recent images differ otherwise from those of the training: look at exposure, "
     "inversion, cropping and the devices that send them.",
-    "view": "Check that the header tells the view rightly; look at sensitivity and specificity in "
-    "each view.",
+    "view": "Check that the header is right; look at sensitivity and specificity in each view.",
     "sex": _MIX,
     "age_band": _MIX,
     "maker": "Devices have changed: validate the system on their images.",
-    "disagreement": "Read images on which the systems disagree; see which of them has a changed "
-    "call rate.",
+    "disagreement": "Read images on which they disagree; see whose call rate has changed.",
     "failed": "Read the reasons in the server's own log: which device or format is refused?",
     "slow": "Look at the load of the machine.",
 }
@@ -124,6 +121,11 @@ class _Delay:
     days: float | None  # in which as many came
 
     @property
+    def told(self) -> str:
+        """What changes, in words."""
+        return f"{self.change}, {number(self.was)} to {number(self.becomes)}"
+
+    @property
     def found_after(self) -> str:
         """In words."""
         if self.patients is None or self.days is None:
@@ -131,8 +133,7 @@ class _Delay:
         return f"{self.patients:,.0f} patients, {self.days:,.0f} days"
 
     def __str__(self) -> str:
-        becomes = f"{number(self.was)} to {number(self.becomes)}"
-        return f"{self.title}, {self.change}, {becomes}: {self.found_after}"
+        return f"{self.title}, {self.told}: {self.found_after}"
 
 
 def _simulated(found: Monitoring, seed: int = 0) -> list[_Delay]:
@@ -205,10 +206,8 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool = False) -> tu
     table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
     stored = {
         "answer": _answer(found), "alarm": bool(found.alarms), "error": ERROR,
-        "first_day": found.first_day, "last_day": found.last_day,
-        "reference_days": found.reference_days, "window_days": found.window,
-        "n_images": found.n_images, "n_patients": found.n_patients, "notes": _notes(found),
-        "figures": rows, "delays": [asdict(delay) for delay in delays],
+        **{name: fact for name, fact in vars(found).items() if name != "rows"},
+        "notes": _notes(found), "figures": rows, "delays": [asdict(delay) for delay in delays],
         "provenance": provenance(),
     }  # fmt: skip
     write_text(out / PROMETHEUS, _prometheus(found))
@@ -220,35 +219,27 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool = False) -> tu
 def _stored(row: Watched) -> dict[str, Any]:
     stored = asdict(row)
     del stored["values"]
-    return stored | {
-        "bound": row.bound,
-        "alarm": row.change is not None,
-        "words": _alarm_words(row),
-    }
+    return stored | {"bound": row.bound, "alarm": bool(row.change), "words": _alarm_words(row)}
 
 
 def _prometheus(found: Monitoring) -> str:
     """The text format of the textfile collector of node_exporter."""
-    watched = [row for row in found.rows if row.share]
-    names = {
-        row.key: row.key.replace("\\", r"\\").replace('"', r"\"").replace("\n", " ")
-        for row in watched
-    }
-    lines = []
-    for name, words, value in (
-        ("alarm", "1 where the figure has changed.", lambda row: int(row.change is not None)),
-        ("evidence", "The highest e-value so far.", lambda row: f"{row.evidence:.6g}"),
-        ("bound", "The e-value that raises an alarm.", lambda row: f"{row.bound:.6g}"),
-    ):
-        lines += [f"# HELP cxr_monitor_{name} {words}", f"# TYPE cxr_monitor_{name} gauge"]
-        lines += [f'cxr_monitor_{name}{{row="{names[row.key]}"}} {value(row)}' for row in watched]
+    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": " "})
+    watched = {f'{{row="{row.key.translate(escapes)}"}}': row for row in found.rows if row.share}
     last = int(pd.Timestamp(found.last_day, tz="UTC").timestamp())
-    lines += [
-        "# HELP cxr_monitor_last_day_seconds Unix time of the last day of the log.",
-        "# TYPE cxr_monitor_last_day_seconds gauge",
-        f"cxr_monitor_last_day_seconds {last}",
-    ]
-    return "\n".join(lines) + "\n"
+    lines = []
+    for name, words, samples in (
+        ("alarm", "1 where the figure has changed.",
+         {of: int(bool(row.change)) for of, row in watched.items()}),
+        ("evidence", "The highest e-value so far.",
+         {of: f"{row.evidence:.6g}" for of, row in watched.items()}),
+        ("bound", "The e-value that raises an alarm.",
+         {of: f"{row.bound:.6g}" for of, row in watched.items()}),
+        ("last_day_seconds", "Unix time of the last day of the log.", {"": last}),
+    ):  # fmt: skip
+        lines += [f"# HELP cxr_monitor_{name} {words}", f"# TYPE cxr_monitor_{name} gauge"]
+        lines += [f"cxr_monitor_{name}{of} {value}" for of, value in samples.items()]
+    return "\n".join([*lines, ""])
 
 
 def _extent(found: Monitoring) -> str:
@@ -258,11 +249,11 @@ def _extent(found: Monitoring) -> str:
 
 def _notes(found: Monitoring) -> list[str]:
     notes = list(found.notes)
-    if found.window > found.reference_days:
+    if found.window_days > found.reference_days:
         notes.append(
-            f"A patient counts once in {found.window} days, which is longer than the reference of "
-            f"{found.reference_days}: later on only patients count who have not been there for so "
-            "long, and where patients return this alone may look like a change."
+            f"A patient counts once in {found.window_days} days, which is longer than the "
+            f"reference of {found.reference_days}: later on only patients count who have not been "
+            "there for so long, and where patients return this alone may look like a change."
         )
     if few := [inside_sentence(row.title) for row in found.rows if not row.share]:
         notes.append(f"Not watched, fewer than {FEWEST} patients in the reference: {listing(few)}.")
@@ -270,7 +261,6 @@ def _notes(found: Monitoring) -> list[str]:
 
 
 def _page(found: Monitoring, delays: Sequence[_Delay]) -> str:
-    quiet = [row for row in found.rows if row.change is None and row.share]
     sections = [Section("figures", "All figures", tables=[_figures(found)])]
     if delays:
         sections.append(Section("delays", "How fast a change is found", tables=[_delays(delays)]))
@@ -288,8 +278,8 @@ def _page(found: Monitoring, delays: Sequence[_Delay]) -> str:
     return page.render(
         "monitor.html.jinja",
         found=found,
-        alarms=[(row, _alarm_words(row), list(_charts(row, found))) for row in found.alarms],
-        quiet=[(row, list(_charts(row, found))) for row in quiet],
+        alarms=[(row, _alarm_words(row), _charts(row, found)) for row in found.alarms],
+        quiet=[(row, _charts(row, found)) for row in found.rows if row.share and not row.change],
         fewest=FEWEST,
     )
 
@@ -316,14 +306,7 @@ def _figures(found: Monitoring) -> Table:
 
 
 def _delays(delays: Sequence[_Delay]) -> Table:
-    rows = [
-        (
-            delay.title,
-            f"{delay.change}, {number(delay.was)} to {number(delay.becomes)}",
-            delay.found_after,
-        )
-        for delay in delays
-    ]
+    rows = [(delay.title, delay.told, delay.found_after) for delay in delays]
     lead = (
         f"Median of {_STREAMS} simulated streams that change after {_UNCHANGED} unchanged "
         "patients, drawn from the reference; days at the rate of this log. A longer reference "
@@ -338,13 +321,12 @@ def _bound_words(row: Watched) -> str:
 
 def _charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
     """The course of a figure with its reference, and the evidence with its bound."""
-    days = pd.to_datetime([part.end for part in row.course])
-    at = (days - pd.Timestamp(found.first_day)).days.to_numpy(np.float64)
+    begin = pd.Timestamp(found.first_day)
+    at = (pd.to_datetime([part.end for part in row.course]) - begin).days.to_numpy(np.float64)
     end = max(float(at[-1]), 1.0)
-    dates = pd.Timestamp(found.first_day) + pd.to_timedelta([0.1 * end, 0.75 * end], unit="D")
-    ticks = zip((0.1 * end, 0.75 * end), (f"{date:%d %b %Y}" for date in dates), strict=True)
-    x = Axis("Day", tuple(ticks), 0.0, end)
-    means = np.array([np.nan if part.mean is None else part.mean for part in row.course])
+    dates = ((day, begin + pd.Timedelta(day, "D")) for day in (0.1 * end, 0.75 * end))
+    x = Axis("Day", tuple((day, f"{date:%d %b %Y}") for day, date in dates), 0.0, end)
+    means = np.array([part.mean for part in row.course], dtype=np.float64)
     low, high = row.was.low or 0.0, 1.0 if row.was.high is None else row.was.high
     y = _share_axis(np.nanmin([*means, low]), np.nanmax([*means, high]))
     both = np.array([0.0, end])

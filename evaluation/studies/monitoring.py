@@ -148,7 +148,7 @@ class Monitoring:
     first_day: str
     last_day: str
     reference_days: int  # days from the first on that are the reference
-    window: int  # days in which a patient counts once
+    window_days: int  # in which a patient counts once
     n_images: int
     n_patients: int
     notes: tuple[str, ...] = ()
