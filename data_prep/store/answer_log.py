@@ -135,13 +135,12 @@ class AnswerLog:
         seconds: float | None,
     ) -> None:
         """Note what each system said of a file, as `add` does; None: it could not be read."""
-        name = Path(file).name
-        if image is None:
-            self.add(name, None, {}, answers, seconds)
-            return
-        # Without a patient id two names of the same pixels are one patient.
-        patient = image.patient or f"pixels:{image.record['pixel_sha256']}"
-        self.add(image.instance or name, patient, image.header, answers, seconds)
+        name, patient, header = Path(file).name, None, {}
+        if image is not None:
+            # Without a patient id two names of the same pixels are one patient.
+            patient = image.patient or f"pixels:{image.record['pixel_sha256']}"
+            name, header = image.instance or name, image.header
+        self.add(name, patient, header, answers, seconds)
 
     def add(
         self,
@@ -282,10 +281,10 @@ def _read_day(path: Path, say: Callable[[str], object]) -> pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     text = read_text_csv(path, ("time", "patient", "score"), _COLUMNS)
-    unnamed = text["image"] == ""
-    text["image"] = text["image"].where(~unnamed, "line " + text.index.astype("str"))
-    text["status"] = text["status"].where(text["status"] != "", "ok")
-    text["system"] = text["system"].where(text["system"] != "", "system")
+    for name, instead in (
+        ("image", "line " + text.index.astype("str")), ("status", "ok"), ("system", "system")
+    ):  # fmt: skip
+        text[name] = text[name].where(text[name] != "", instead)
     words = {cell: "positive" if is_one else "negative" for cell, is_one in _LABELS.items()}
     text["decision"] = text["decision"].str.lower().replace(words)
     return text[list(_COLUMNS)]
@@ -295,15 +294,11 @@ def _typed(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Check a table of texts, empty where unknown, and give its columns their types."""
     times = pd.to_datetime(text["time"], utc=True, format="ISO8601", errors="coerce")
     refuse_line(times.isna(), path, " is no time such as 2026-01-31T08:30:00Z", text["time"])
-    columns: dict[str, Any] = {"time": times}
-    for name in _TEXTS:
-        columns[name] = text[name].mask(text[name] == "")
+    columns = {"time": times} | {name: text[name].mask(text[name] == "") for name in _TEXTS}
     for name, members in _CLASSES.items():
-        known = text[name] != ""
-        refuse_line(
-            known & ~text[name].isin(members), path, f" is none of {', '.join(members)}", text[name]
-        )
-        columns[name] = text[name].where(known)
+        columns[name] = cells = text[name].mask(text[name] == "")
+        strange = cells.notna() & ~cells.isin(members)
+        refuse_line(strange, path, f" is none of {', '.join(members)}", cells)
     for name in _NUMBERS:
         columns[name] = numbers = to_numbers(text[name], path, name)
         refuse_line(numbers.abs() == math.inf, path, " is not finite", text[name])

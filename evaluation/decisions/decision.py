@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -18,11 +18,7 @@ from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.boxes.matching import BoxPairs
 from evaluation.decisions.promises import Promised, read_promise
 from evaluation.decisions.test_set import Reduction
-from evaluation.decisions.thresholds import (
-    POLICIES,
-    ThresholdChoice,
-    ValidationScores,
-)
+from evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
 from evaluation.metrics.metric import Need, score_words
 from evaluation.statistics.bootstrap import cluster_index, per_cluster
 from evaluation.statistics.calibration import Calibration, calibration_from_dict
@@ -88,20 +84,13 @@ class BoxCutChoice:
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """What a user may say of the choices on validation; without it, the default ones.
+    """What a user may say of the choices on validation; without it, the default ones."""
 
-    Attributes:
-        calibration: A method of `METHODS`, or ``choose`` among them by
-            the log loss of held-out folds of patients.
-        reductions: Rules to choose from; the simplest unless another is better by more than chance.
-        rule_out: The promise below whose threshold images are ruled out.
-        rule_in: The promise from whose threshold on images are ruled in.
-    """
-
+    # of `METHODS`, or ``choose`` among them by the log loss of held-out folds of patients
     calibration: str | None = None
-    reductions: tuple[str, ...] = ()
-    rule_out: str | None = None
-    rule_in: str | None = None
+    reductions: tuple[str, ...] = ()  # rules to choose from; empty: all
+    rule_out: str | None = None  # the promise below whose threshold images are ruled out
+    rule_in: str | None = None  # the promise from whose threshold on images are ruled in
 
     def __post_init__(self) -> None:
         for option, promise, kinds in (
@@ -164,22 +153,16 @@ class Triage:
 
     Where the thresholds of both promises cross, both hold from the one to the other: images are
     ruled in from the score on below which they are ruled out, and none is referred.
-
-    Attributes:
-        below: Ruled out below this score; `None`: none is.
-        above: Ruled in from this score on; `None`: none is.
-        referred: Share of the validation images that is referred.
-        ends: Of its exact 95 % interval by patient.
-        why: What is not ruled out, or in, or referred, and why.
     """
 
     STANDINGS: ClassVar = ("ruled_out", "referred", "ruled_in")  # of an image
 
-    below: float | None
-    above: float | None
-    referred: float = math.nan
-    ends: tuple[float, float] = (math.nan, math.nan)
-    why: tuple[str, ...] = ()
+    below: float | None  # ruled out below this score; `None`: none is
+    above: float | None  # ruled in from this score on; `None`: none is
+    referred: float = math.nan  # share of the validation images
+    ci_low: float = math.nan  # of its exact 95 % interval by patient
+    ci_high: float = math.nan
+    why: tuple[str, ...] = ()  # what is not ruled out, or in, or referred, and why
 
     @classmethod
     def of(
@@ -207,7 +190,8 @@ class Triage:
         referred = found.standings(scores) == "referred"
         table = np.stack([referred, np.ones_like(referred)], axis=1)
         hits, images = per_cluster(table, clusters, n_patients).T
-        return replace(found, referred=float(referred.mean()), ends=exact_share(hits, images))
+        low, high = exact_share(hits, images)
+        return replace(found, referred=float(referred.mean()), ci_low=low, ci_high=high)
 
     def standings(self, scores: npt.ArrayLike) -> npt.NDArray[np.str_]:
         """What becomes of images by their scores, ``(N,)``: one of `STANDINGS` each."""
@@ -224,74 +208,48 @@ class Triage:
         return ", ".join(cuts) or "all are referred"
 
     def __str__(self) -> str:
-        share = [100 * value for value in (self.referred, *self.ends)]
+        share = [100 * value for value in (self.referred, self.ci_low, self.ci_high)]
         price = "refers {:.1f} % of validation (95 % interval {:.1f} to {:.1f} %)".format(*share)
         return "; ".join([f"score {self.rule}", *self.why, price])
 
     def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
-        return {
-            "below": self.below, "above": self.above, "referred": self.referred,
-            "ci_low": self.ends[0], "ci_high": self.ends[1], "why": list(self.why),
-        }  # fmt: skip
+        return asdict(self) | {"why": list(self.why)}
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
         """Read what `to_dict` wrote."""
-        if not payload:
-            return None
-        ends = payload["ci_low"], payload["ci_high"]
-        why = tuple(payload["why"])
-        return cls(payload["below"], payload["above"], payload["referred"], ends, why)
+        return cls(**payload | {"why": tuple(payload["why"])}) if payload else None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How a system's raw output becomes scores, decisions and boxes, as validation chose it.
+    """How a system's raw output becomes scores, decisions and boxes, as validation chose it."""
 
-    Attributes:
-        target: The target's name.
-        chosen_on: Ids of the predictions, labels and split it was chosen on, and counts.
-        reduction: How a detector's boxes become an image score; `None` for image scores.
-        calibration: Score to probability; `None` where validation cannot give it.
-        map_scale: Low and high end of the map scale, raw; `None` without maps.
-        map_boxes: How maps become boxes; `None` without maps.
-        thresholds: A choice per policy.
-        box_cut: Score from which boxes are called in the RSNA score; `None` where validation has
-            no lesion to choose it by.
-        validation: Figures on the validation images per policy, and ``""`` without threshold.
-        tried: Every setting tried, with the figure it was judged by.
-        options: What the user chose beside policies.
-        losses: Held-out log loss of each calibration, where it chose among them.
-        triage: Which images are ruled out, ruled in or referred; `None` where it was not asked for.
-        chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored,
-            like all that follows.
-        cut_choice: What the score cut of boxes was chosen on.
-        system: Name of the system.
-        path: Where it is stored.
-        notes: What to know of the validation images before one relies on it.
-        next_steps: Commands that usually follow.
-    """
-
-    target: str
-    chosen_on: dict[str, Any]
-    reduction: Reduction | None = None
-    calibration: Calibration | None = None
-    map_scale: tuple[float, float] | None = None
-    map_boxes: MapBoxRule | None = None
-    thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
+    target: str  # its name
+    chosen_on: dict[str, Any]  # ids of the predictions, labels and split, and counts
+    reduction: Reduction | None = None  # of boxes to an image score; `None` for image scores
+    calibration: Calibration | None = None  # to probability; `None` where validation cannot give it
+    map_scale: tuple[float, float] | None = None  # low and high end, raw; `None` without maps
+    map_boxes: MapBoxRule | None = None  # how maps become boxes; `None` without maps
+    thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)  # by policy
+    # Score from which boxes are called in the RSNA score; `None` where validation has no lesion.
     box_cut: float | None = None
+    # Figures on the validation images by policy, and under ``""`` those without threshold.
     validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    tried: list[dict[str, Any]] = field(default_factory=list)
+    tried: list[dict[str, Any]] = field(default_factory=list)  # every setting, with its figure
     options: TuningOptions = field(default_factory=TuningOptions)
-    losses: dict[str, float] = field(default_factory=dict)
-    triage: Triage | None = None
+    losses: dict[str, float] = field(default_factory=dict)  # held-out log loss of calibrations
+    triage: Triage | None = None  # `None` where it was not asked for
+    # What follows is not stored. What the thresholds were chosen on, by image, study or patient:
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
-    cut_choice: BoxCutChoice | None = field(default=None, compare=False)
-    system: str = field(default="", compare=False)
-    path: Path | None = field(default=None, compare=False)
-    notes: tuple[str, ...] = field(default=(), compare=False)
-    next_steps: tuple[str, ...] = field(default=(), compare=False)
+    cut_choice: BoxCutChoice | None = field(default=None, compare=False)  # what `box_cut` was
+    system: str = field(default="", compare=False)  # its name
+    path: Path | None = field(default=None, compare=False)  # where it is stored
+    notes: tuple[str, ...] = field(
+        default=(), compare=False
+    )  # what to know of the validation images
+    next_steps: tuple[str, ...] = field(default=(), compare=False)  # commands that usually follow
 
     def __repr__(self) -> str:
         cuts = [
@@ -353,9 +311,8 @@ class Decision:
         """Validation patients whose images the figures of a promise count, of each figure."""
         promise, held = read_promise(policy), self.validation.get(policy, {})
         every = self.chosen_on.get("n_patients", 0)
-        return (
-            [int(held.get(part.counted_as) or every) for part in promise.parts] if promise else []
-        )
+        parts = promise.parts if promise else ()
+        return [int(held.get(part.counted_as) or every) for part in parts]
 
     def promise_line(self, policy: str, outcomes: Sequence[Outcome] | None) -> str:
         """What was promised, and what came true on test, for whoever reads an answer.

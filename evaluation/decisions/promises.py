@@ -28,6 +28,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -218,33 +219,46 @@ def _most_images(n_patients: int) -> int:
     return max(1, n_patients // _PATIENTS_AN_IMAGE)
 
 
-class _Share(NamedTuple):
-    """A figure as a share of good images, which must not be below a floor."""
+@dataclass(frozen=True)
+class _Share:
+    """A figure as a share of good images, which must not be below a floor; patients are tested."""
 
     counts: npt.NDArray[np.bool_]  # the images that it is a share of, shape `(N,)`
+    patients: npt.NDArray[np.str_]  # of all images, shape `(N,)`
     crossed: Floats  # the scores at which it changes
     good: Callable[[Floats], Floats]  # thresholds `(R,)` to how good images are, 0 to 1, `(R, N)`
     falling: bool = False  # whether a higher threshold lowers it
     whole: bool = True  # whether an image is either good or not
 
+    @cached_property
+    def _units(self) -> tuple[Integers, Integers, Integers]:
+        """Counted images, those of a patient together, where each begins, how many each has."""
+        image = np.flatnonzero(self.counts)
+        owner, sizes = np.unique(self.patients[image], return_inverse=True, return_counts=True)[1:]
+        return image[np.argsort(owner, kind="stable")], np.cumsum(sizes) - sizes, sizes
 
-class _Units(NamedTuple):
-    """The counted images of a share by patient."""
+    @property
+    def sizes(self) -> Integers:
+        """How many counted images each patient has."""
+        return self._units[2]
 
-    image: Integers  # the images that count, those of a patient together
-    first: Integers  # where each patient begins
-    sizes: Integers  # how many each has
+    def by_patient(self, cuts: Floats) -> Floats:
+        """How many good ones of them at thresholds ``(R,)``, ``(R, patients)``."""
+        image, first, _ = self._units
+        return np.asarray(np.add.reduceat(self.good(cuts)[:, image], first, axis=1))
 
-    @classmethod
-    def of(cls, counts: npt.NDArray[np.bool_], patients: npt.NDArray[np.str_]) -> _Units:
-        image = np.flatnonzero(counts)
-        owner = np.unique(patients[image], return_inverse=True)[1]
-        sizes = np.bincount(owner)
-        return cls(image[np.argsort(owner, kind="stable")], np.cumsum(sizes) - sizes, sizes)
+    def values(self, cuts: Floats) -> Floats:
+        """The share at thresholds ``(R,)``."""
+        return np.asarray(self.by_patient(cuts).sum(axis=1) / self.sizes.sum())
 
-    def sums(self, good: Floats) -> Floats:
-        """Of images ``(R, N)``, by patient ``(R, patients)``."""
-        return np.asarray(np.add.reduceat(good[:, self.image], self.first, axis=1))
+    def p_values(self, cuts: Floats, floor: npt.ArrayLike, error: float) -> Floats:
+        """As `share_p_values`, at thresholds ``(R,)``."""
+        return share_p_values(self.by_patient(cuts), self.sizes, floor, error, whole=self.whole)
+
+    def patients_needed(self, cuts: Floats, floor: float, error: float) -> float:
+        """As `_patients_needed`, at the first threshold."""
+        good = self.by_patient(cuts[:1])[0]
+        return _patients_needed(good, self.sizes, floor, error, whole=self.whole)
 
 
 @dataclass(frozen=True)
@@ -299,8 +313,7 @@ class PromisedImages:
         if self._lacking(figure):
             return None
         share = self._share(figure)
-        units = _Units.of(share.counts, self.patients)
-        return units.sums(share.good(np.array([threshold])))[0], units.sizes
+        return share.by_patient(np.array([threshold]))[0], share.sizes
 
     def _lacking(self, figure: str) -> str:
         """Why a figure is not defined on these images; empty where it is."""
@@ -332,39 +345,32 @@ class PromisedImages:
                 marks = [np.bincount(image[score >= cut], minlength=len(scores)) for cut in cuts]
                 return 1 - np.minimum(np.array(marks), MOST_MARKS) / MOST_MARKS
 
-            return _Share(places.boxed, score, not_made, whole=False)
+            return _Share(places.boxed, self.patients, score, not_made, whole=False)
         if figure == "specificity":
-            below = _rows(scores, np.less)
-            return _Share(~truth, scores[~truth], below)
+            return _Share(~truth, self.patients, scores[~truth], _rows(scores, np.less))
         reached, counts = scores, truth
         on_lesion = None if places is None else places.on_lesion
         if figure == "localised_sensitivity" and places is not None and on_lesion is not None:
             reached = np.where(on_lesion, scores, -np.inf)
             counts = truth & places.boxed
-        return _Share(counts, reached[counts], _rows(reached, np.greater_equal), falling=True)
+        good = _rows(reached, np.greater_equal)
+        return _Share(counts, self.patients, reached[counts], good, falling=True)
 
     def _end(self, part: Promised, promise: Promise) -> tuple[float, str]:
         """The last threshold that keeps a figure, from the safe end on, or why none does."""
         share, error = self._share(part.figure), promise.error * self.error_share
-        units = _Units.of(share.counts, self.patients)
         cuts = _between_distinct(np.concatenate([self.scores, share.crossed]))
         cuts = cuts if share.falling else cuts[::-1]
         # Of thresholds between which nothing changes the one nearest the other end.
         place = np.searchsorted(np.sort(share.crossed), cuts)
         cuts = cuts[np.append(place[1:] != place[:-1], True)]
-
-        def p_values(begin: int, end: int) -> Floats:
-            good = units.sums(share.good(cuts[begin:end]))
-            return share_p_values(good, units.sizes, part.floor, error, whole=share.whole)
-
-        kept = _kept(len(cuts), p_values, error)
+        kept = _kept(cuts, lambda rows: share.p_values(cuts[rows], part.floor, error), error)
         if kept:
             return float(cuts[kept - 1]), ""
-        good = units.sums(share.good(cuts[:1]))
-        found = float(good.sum() / units.sizes.sum())
+        found = float(share.values(cuts[:1])[0])
         shown = (1 - found) * MOST_MARKS if part.figure == "false_marks" else found
-        enough = _patients_needed(good[0], units.sizes, part.floor, error, whole=share.whole)
-        return np.nan, _too_few(part, promise, len(units.sizes), shown, enough)
+        enough = share.patients_needed(cuts, part.floor, error)
+        return np.nan, _too_few(part, promise, len(share.sizes), shown, enough)
 
     def _predictive(self, part: Promised, promise: Promise) -> tuple[Floats | None, str]:
         """Thresholds that keep a positive predictive value, falling, or why none does.
@@ -383,30 +389,19 @@ class PromisedImages:
         ratio = (1 - prevalence) * part.bound / (prevalence * (1 - part.bound))
         cuts, sensitivity = _proposed(one, ratio)
         found = [other._share(figure) for figure in ("sensitivity", "specificity")]
-        units = [_Units.of(share.counts, other.patients) for share in found]
-        floors = [sensitivity, np.maximum(1 - sensitivity / ratio, 0.0)]
+        floors = sensitivity, np.maximum(1 - sensitivity / ratio, 0.0)
+        tests = list(zip(found, floors, strict=True))
 
-        def p_values(begin: int, end: int) -> Floats:
-            return np.max(
-                [
-                    share_p_values(
-                        of.sums(share.good(cuts[begin:end])), of.sizes, floor[begin:end],
-                        error,
-                    )
-                    for share, of, floor in zip(found, units, floors, strict=True)
-                ],
-                axis=0,
-            )  # fmt: skip
+        def p_values(rows: slice) -> Floats:
+            each = [share.p_values(cuts[rows], floor[rows], error) for share, floor in tests]
+            return np.maximum(*each)
 
-        kept = _kept(len(cuts), p_values, error)
-        if kept:
+        if kept := _kept(cuts, p_values, error):
             return cuts[:kept], ""
-        scale = np.max([
-            _patients_needed(of.sums(share.good(cuts[:1]))[0], of.sizes, floor[0], error)
-            / len(of.sizes)
-            for share, of, floor in zip(found, units, floors, strict=True)
-        ])  # fmt: skip
-        reached, spared = (float(share.good(cuts[:1])[0, share.counts].mean()) for share in found)
+        scale = np.max(
+            [s.patients_needed(cuts, floor[0], error) / len(s.sizes) for s, floor in tests]
+        )
+        reached, spared = (float(share.values(cuts[:1])[0]) for share in found)
         false = (1 - prevalence) * (1 - spared)
         shown = prevalence * reached / (prevalence * reached + false) if reached else 0.0
         return None, _too_few(part, promise, len(names), shown, scale * len(names))
@@ -420,16 +415,15 @@ def _rows(scores: Floats, compare: Callable[..., Any]) -> Callable[[Floats], Flo
     return lambda cuts: np.asarray(compare(scores, cuts[:, None]), dtype=np.float64)
 
 
-def _kept(count: int, p_values: Callable[[int, int], Floats], error: float) -> int:
-    """How many of so many tests in a row succeed before the first that fails."""
+def _kept(cuts: Floats, p_values: Callable[[slice], Floats], error: float) -> int:
+    """How many thresholds succeed in a row before the first that fails."""
     begin, rows = 0, _FEWEST_ROWS
-    while begin < count:
-        end = min(begin + rows, count)
-        failed = p_values(begin, end) > error
+    while begin < len(cuts):
+        failed = p_values(slice(begin, begin + rows)) > error
         if failed.any():
             return begin + int(failed.argmax())
-        begin, rows = end, min(4 * rows, _MOST_ROWS)
-    return count
+        begin, rows = begin + rows, min(4 * rows, _MOST_ROWS)
+    return len(cuts)
 
 
 def _between_distinct(scores: Floats) -> Floats:
@@ -453,8 +447,8 @@ def _proposed(images: PromisedImages, ratio: float) -> tuple[Floats, Floats]:
     cuts = _between_distinct(images.scores)
     found, spared = (images._share(figure) for figure in ("sensitivity", "specificity"))
     n_found, n_spared = found.counts.sum(), spared.counts.sum()
-    reached = (found.good(cuts)[:, found.counts].sum(axis=1) + 0.5) / (n_found + 1)
-    false = 1 - (spared.good(cuts)[:, spared.counts].sum(axis=1) + 0.5) / (n_spared + 1)
+    reached = (found.by_patient(cuts).sum(axis=1) + 0.5) / (n_found + 1)
+    false = 1 - (spared.by_patient(cuts).sum(axis=1) + 0.5) / (n_spared + 1)
     one = np.sqrt(reached * (1 - reached) / n_found)
     other = np.sqrt(false * (1 - false) / n_spared)
     tested = (reached / one + false / other) / (1 / one + 1 / (ratio * other))
@@ -465,12 +459,9 @@ def _proposed(images: PromisedImages, ratio: float) -> tuple[Floats, Floats]:
 def _patients_needed(
     good: Floats, images: Integers, floor: float, error: float, *, whole: bool = True
 ) -> float:
-    """How many patients like these would show that the share of good images keeps a floor.
+    """About how many patients like these would show that the share of good images keeps a floor.
 
-    Args: As `share_p_values`, of one sample.
-
-    Returns:
-        About so many: infinity beyond 5,000, NaN where the share is not above the floor.
+    Infinity beyond 5,000, NaN where the share is not above it; other arguments as `share_p_values`.
 
     Example:
         >>> _patients_needed(np.ones(3), np.ones(3, dtype=int), 0.9, 0.1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,6 @@ from evaluation.decisions.test_set import (
     SystemOutput,
     TestSet,
     Unit,
-    Units,
     group_images,
 )
 from evaluation.decisions.thresholds import (
@@ -85,28 +84,6 @@ class _ValidationRows:
     def image_ids(self) -> pd.Index:
         """The images that count, sorted."""
         return self.y_true.index
-
-
-class _JudgedScores(NamedTuple):
-    """What thresholds are chosen on: images, studies or patients."""
-
-    y_true: pd.Series
-    scores: pd.Series
-    patients: npt.NDArray[np.str_]
-    folds: npt.NDArray[np.int64] | None  # of patients, where a choice needs them
-
-    def of_units(self, units: Units) -> _JudgedScores:
-        """Studies or patients, which score as the highest of their images."""
-
-        def highest(values: pd.Series) -> pd.Series:
-            return pd.Series(units.highest(values), units.names)
-
-        return _JudgedScores(
-            highest(self.y_true),
-            highest(self.scores),
-            units.first(self.patients),
-            None if self.folds is None else units.first(self.folds),
-        )
 
 
 def _validation_rows(predictions: Predictions, test_set: TestSet) -> _ValidationRows:
@@ -236,15 +213,13 @@ def _choose_map_boxes(
 
 
 def _calibrate(
-    judged: _JudgedScores, options: TuningOptions
+    images: PromisedImages, folds: npt.NDArray[np.int64] | None, options: TuningOptions
 ) -> tuple[Calibration | None, dict[str, float]]:
     """How scores become probabilities, by default Platt's; also the log losses that decided."""
-    truth, scores = judged.y_true, judged.scores
-    if options.calibration == _CHOOSE and judged.folds is not None:
-        return choose_calibration(truth, scores, judged.folds, METHODS)
-    if options.calibration is not None:
-        return fit_calibration(options.calibration, truth, scores), {}  # type: ignore[arg-type]
-    return fit_calibration("platt", truth, scores), {}
+    if folds is not None:
+        return choose_calibration(images.y_true, images.scores, folds, METHODS)
+    method: Any = options.calibration or "platt"
+    return fit_calibration(method, images.y_true, images.scores), {}
 
 
 _CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
@@ -309,22 +284,19 @@ def tune(
     scale, rule, tried = _choose_map_boxes(output, reduced.scores, test_set)
     boxes = output.boxes(reduced.scores, scale, rule)
     cut_choice = _box_cut_choice(output, boxes, test_set)
-    judged = _JudgedScores(rows.y_true, reduced.scores, patients, folds)
-    if unit != "image":
-        judged = judged.of_units(group_images(test_set.images, rows.labels, ids, unit))
-    calibration, losses = _calibrate(judged, options)
-    images = PromisedImages(
-        judged.y_true.to_numpy() == 1,
-        judged.scores.to_numpy(np.float64),
-        judged.patients,
-        _places(output, reduced.scores, test_set) if unit == "image" else None,
-        reduced.error_share,
-    )
+    truth, scores = (column.to_numpy(np.float64) for column in (rows.y_true, reduced.scores))
+    if unit != "image":  # a study or patient scores as the highest of its images
+        units = group_images(test_set.images, rows.labels, ids, unit)
+        truth, scores, patients = units.highest(truth), units.highest(scores), units.first(patients)
+        folds = None if folds is None else units.first(folds)
+    places = _places(output, reduced.scores, test_set) if unit == "image" else None
+    images = PromisedImages(truth == 1, scores, patients, places, reduced.error_share)
+    calibration, losses = _calibrate(images, folds, options)
     learned = len(test_set.seen_by(predictions, ids, ["train"]).all_ids)
     thresholds = {
         policy: ThresholdChoice(policy, None, _LEARNED.format(learned))
         if learned and check_policy(policy).kind == "promise"
-        else choose_threshold(judged.y_true, judged.scores, policy, images)
+        else choose_threshold(images.y_true, images.scores, policy, images)
         for policy in policies
     }
     return Decision(
@@ -336,11 +308,11 @@ def tune(
         map_scale=scale,
         map_boxes=rule,
         thresholds=thresholds,
-        validation=_validation_figures(judged, thresholds, images),
+        validation=_validation_figures(images, thresholds),
         tried=reduced.tried + tried,
         options=options,
         losses=losses,
-        triage=Triage.of(options, thresholds, judged.scores, judged.patients),
+        triage=Triage.of(options, thresholds, images.scores, images.patients),
         chosen_scores=ValidationScores(images.y_true, images.scores, images.patients),
         cut_choice=cut_choice,
     )
@@ -414,7 +386,7 @@ class PromiseResult:
             promise, cut = read_promise(policy), choice.threshold
             if promise is None or cut is None:
                 continue
-            found = [_outcome(images, part, cut) for part in promise.parts]
+            found = (_outcome(images, part, cut) for part in promise.parts)
             outcomes = [outcome for outcome in found if outcome is not None]
             line = f"{system}, {decision.promise_line(policy, outcomes)}"
             promised_on = decision.promised(policy)
@@ -434,7 +406,9 @@ def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcom
     That of the positive predictive value follows from the intervals of sensitivity and specificity
     by MOVER (Zou and Donner 2008) on the log of their likelihood ratio.
     """
-    if part.figure == "ppv":
+    if part.figure != "ppv":
+        rate = _rate(images, part.figure, threshold)
+    else:
         reached, spared = (
             _rate(images, each, threshold) for each in ("sensitivity", "specificity")
         )
@@ -442,30 +416,24 @@ def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcom
             return None
         logs = np.log(np.maximum([reached, 1 - spared[[0, 2, 1]]], 1e-12))
         reach, share = np.abs(logs[:, 1:] - logs[:, :1]), part.prevalence or 0.0
-        ends = np.array(
-            [0, -np.hypot(reach[0, 0], reach[1, 1]), np.hypot(reach[0, 1], reach[1, 0])]
-        )
+        below, above = np.hypot(reach[0], reach[1, ::-1])
+        ends = np.array([0, -below, above])
         middle = np.log(share / (1 - share)) + logs[0, 0] - logs[1, 0]
-        rate: Floats | None = 1 / (1 + np.exp(-(middle + ends)))
-    else:
-        rate = _rate(images, part.figure, threshold)
+        rate = 1 / (1 + np.exp(-(middle + ends)))
     if rate is None:
         return None
-    estimate, low, high = (
-        rate if part.figure != "false_marks" else MOST_MARKS * (1 - rate[[0, 2, 1]])
-    )
-    return Outcome(
-        part.figure, float(estimate), float(low), float(high), *images.size_of(part.figure)
-    )
+    estimate, low, high = rate.tolist()
+    return Outcome(part.figure, estimate, low, high, *images.size_of(part.figure))
 
 
 def _rate(images: PromisedImages, figure: str, threshold: float) -> Floats | None:
-    """A share of images with both ends of its interval; `None` where it is not defined."""
+    """A figure with both ends of its interval; `None` where it is not defined."""
     counts = images.good_images(figure, threshold)
     if counts is None:
         return None
     good, of_patients = counts[0], counts[1].astype(np.float64)
-    return np.array([good.sum() / of_patients.sum(), *exact_share(good, of_patients)])
+    rate = np.array([good.sum() / of_patients.sum(), *exact_share(good, of_patients)])
+    return MOST_MARKS * (1 - rate[[0, 2, 1]]) if figure == "false_marks" else rate
 
 
 def _decision_ids(predictions: Predictions, test_set: TestSet) -> dict[str, Any]:
@@ -474,10 +442,10 @@ def _decision_ids(predictions: Predictions, test_set: TestSet) -> dict[str, Any]
 
 
 def _validation_figures(
-    judged: _JudgedScores, thresholds: dict[str, ThresholdChoice], images: PromisedImages
+    images: PromisedImages, thresholds: dict[str, ThresholdChoice]
 ) -> dict[str, dict[str, Any]]:
     """By policy, and under "" the threshold-free ones."""
-    truth, scores = judged.y_true, judged.scores
+    truth, scores = images.y_true, images.scores
     figures: dict[str, dict[str, Any]] = {"": classification_metrics(truth, scores)}
     for policy, choice in thresholds.items():
         figures[policy] = {}

@@ -50,7 +50,7 @@ def test_what_becomes_of_ten_images(out, into, expected, says):
     assert counts(found) == expected
     assert found.referred == expected[1] / 10
     single = Interval.of_share(found.referred, 10)  # Clopper-Pearson: an image a patient
-    assert found.ends == pytest.approx((single.low, single.high))
+    assert (found.ci_low, found.ci_high) == pytest.approx((single.low, single.high))
     assert says in str(found)
     assert Triage.from_dict(found.to_dict()) == found
 
@@ -65,7 +65,7 @@ def test_one_promise_alone_leaves_the_rest_to_the_reader():
 def test_images_of_a_patient_make_the_share_less_sure():
     alone, together = triage(0.3, 0.7), triage(0.3, 0.7, patients=np.arange(10) // 2)
     assert together.referred == alone.referred
-    assert together.ends[0] < alone.ends[0] < alone.ends[1] < together.ends[1]
+    assert together.ci_low < alone.ci_low < alone.ci_high < together.ci_high
 
 
 @pytest.mark.parametrize(
