@@ -183,7 +183,8 @@ class _Asked:
         require_only(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
-            comparison = self._compare(systems, test_set, out, written=True)
+            comparison = self._compare(systems, test_set, out)
+            _keep_tested(systems, comparison, test_set, out)
             self._write(comparison, self.question(systems, test_set, out), test_set, out)
         return Report(test_set, lambda: comparison, out, self.metrics)
 
@@ -212,13 +213,8 @@ class _Asked:
             "shown": {**self.shown, "metrics": ",".join(self.metrics)},
         }
 
-    def _compare(
-        self, systems: list[System], test_set: TestSet, out: Path, *, written: bool = False
-    ) -> Comparison:
-        """Compare the systems, and log that the test images were used.
-
-        Of a report that is `written` single answers say what came true.
-        """
+    def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
+        """Compare the systems, and log that the test images were used."""
         from evaluation.compare.compare import compare_systems
         from evaluation.studies.label_review import judge_by_readers
 
@@ -242,10 +238,7 @@ class _Asked:
                 comparison = judge_by_readers(comparison, test_set, judge)
         # Once the figures exist they count as seen, whatever becomes of the report.
         digest = self.protocol.file_sha256
-        comparison = comparison.with_uses(log_use(test_set, opened, digest))
-        if written:
-            _keep_tested(systems, list(opened), comparison, test_set, out)
-        return comparison
+        return comparison.with_uses(log_use(test_set, opened, digest))
 
     def _write(
         self, comparison: Comparison, question: dict[str, Any], test_set: TestSet, out: Path
@@ -262,33 +255,29 @@ class _Asked:
 
 
 def _keep_tested(
-    systems: Sequence[System], names: Sequence[str], comparison: Comparison, test_set: TestSet,
-    out: Path,
-) -> None:  # fmt: skip
+    systems: Sequence[System], comparison: Comparison, test_set: TestSet, out: Path
+) -> None:
     """Keep what came true of promises beside the decision of each run or export that was given.
 
     Its answers for single images say so while that decision stands. Its threshold may differ from
-    the one that was judged by rounding alone. `names` are those of the systems in the comparison.
+    the one that was judged by rounding alone.
     """
     target = test_set.target.name
     made_by = {"report": out.name, "created": comparison.provenance.get("created"),
                "data_set": test_set.dataset.name, "split": test_set.split}  # fmt: skip
-    for (_, paths), name in zip(systems, names, strict=True):
+    for (_, paths), name in zip(systems, comparison.names, strict=True):
         for number, path in enumerate(paths, start=1):
             own = decision_of_run(path, None, test_set) if predicts(path) else None
-            policies = own["policies"] if own else {}
-            label = f"{name} #{number}" if paths[1:] else name
-            promises = {
-                result.policy: {
-                    "threshold": cut, "outcomes": [each._asdict() for each in result.outcomes],
-                }
-                for result in comparison.promises
-                if result.system == label
-                and result.policy in policies
-                and (cut := policies[result.policy]["threshold"]) is not None
-                and isclose(cut, result.threshold, rel_tol=_SAME_THRESHOLD)
-            }  # fmt: skip
-            if not (own and promises):
+            if own is None:
+                continue
+            label, promises = f"{name} #{number}" if paths[1:] else name, {}
+            for result in comparison.promises:
+                cut = own["policies"].get(result.policy, {}).get("threshold")
+                same = cut is not None and isclose(cut, result.threshold, rel_tol=_SAME_THRESHOLD)
+                if result.system == label and same:
+                    outcomes = [outcome._asdict() for outcome in result.outcomes]
+                    promises[result.policy] = {"threshold": cut, "outcomes": outcomes}
+            if not promises:
                 continue
             kept = {"chosen_on": own["chosen_on"], "report": made_by, "promises": promises}
             try:

@@ -190,14 +190,9 @@ def note_parts(
     if log is None:
         return None
     run, images = _open(model.folder, model, name=name), dataset.images.set_index("image_id")
-
-    def note(part: Part, store: PixelStore, seconds: float) -> None:
-        each = seconds / len(part.images)
-        for image_id, row in run.log_rows(part, images, store.image):
-            facts = {str(name): fact for name, fact in images.loc[image_id].items()}
-            log.add(image_id, str(facts["patient_id"]), facts, [row], each)
-
-    return note
+    return lambda part, store, seconds: run.note_part(
+        log, part, images, store.image, seconds / len(part.images)
+    )
 
 
 def load(

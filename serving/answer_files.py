@@ -30,7 +30,7 @@ from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
 from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput
-from serving.run import Run, answers_by_image, log_rows
+from serving.run import Run, answers_by_image, note_answers
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 
@@ -117,8 +117,7 @@ def answer_files(
         make_folder(output.dicom)
         objects = _DicomWriter(output.dicom, [Algorithm.of(run) for run in runs], terminal)
     with _Writer(output, terminal, runs, objects) as writer:
-        for file in begun[:-1]:
-            writer.leave_out(file, str(file.problem))
+        _write_batch(begun[:-1], [], 0.0, writer, strict=strict)
         batches = _batches(chain(begun[-1:], stream), batch_size)
         answered = ((batch, *_answer(runs, batch)) for batch in batches)
         write_behind(lambda batch: _write_batch(*batch, writer, strict=strict), answered)
@@ -162,17 +161,17 @@ def _write_batch(
 ) -> None:
     of_image = iter(answered)
     for file in files:
-        if file.image is None:
-            writer.leave_out(file, str(file.problem))
-            continue
-        answers = next(of_image)
-        if isinstance(answers, InputError):
-            writer.leave_out(file, str(answers), seconds=seconds)
+        answers = None if file.image is None else next(of_image)
+        took = None if answers is None else seconds
+        note_answers(writer.output.log, writer.runs, str(file.path), file.image, answers, took)
+        if answers is None:
+            writer.leave_out(file.path, str(file.problem))
+        elif isinstance(answers, InputError):
+            writer.leave_out(file.path, str(answers))
         elif strict and (warned := Answer.joint_warnings(answers)):
-            problem = f"{file.path}: {warned[0]}; refused by --strict"
-            writer.leave_out(file, problem, answers, seconds=seconds)
+            writer.leave_out(file.path, f"{file.path}: {warned[0]}; refused by --strict")
         else:
-            writer.write(file, answers, seconds)
+            writer.write(answers)
 
 
 @dataclass
@@ -203,9 +202,8 @@ class _Writer:
             self._rows.writeheader()
         return self
 
-    def write(self, file: LooseImage, answers: Sequence[Answer], seconds: float) -> None:
+    def write(self, answers: Sequence[Answer]) -> None:
         """One image, answered by each system."""
-        self._note(file, answers, seconds)
         if self.output.printed_as is None:
             self.kept += answers
         else:
@@ -219,30 +217,14 @@ class _Writer:
             self.objects.write(answers)
         self.answered += 1
 
-    def leave_out(
-        self,
-        file: LooseImage,
-        problem: str,
-        answers: Sequence[Answer] | None = None,
-        *,
-        seconds: float | None = None,
-    ) -> None:
-        """One file without an answer that counts; `answers` are those that a warning refused."""
-        path = file.path
-        self._note(file, answers, seconds)
+    def leave_out(self, path: Path, problem: str) -> None:
+        """One file without an answer."""
         self.terminal.say(f"left out: {problem}")
         self._emit([Answer.refused(str(path), problem)])
         if self._rows is not None:
             row = {"image": shown(str(path)), "status": "refused", "problem": shown(problem)}
             self._rows.writerow({column: inert_cell(cell) for column, cell in row.items()})
         self.left_out[str(path)] = problem
-
-    def _note(
-        self, file: LooseImage, answers: Sequence[Answer] | None, seconds: float | None
-    ) -> None:
-        if self.output.log is not None:
-            rows = log_rows(self.runs, answers)
-            self.output.log.add_file(str(file.path), file.image, rows, seconds)
 
     def _print(self, answers: Sequence[Answer]) -> None:
         """What stands beside the answers, then a line each; or JSON alone on stdout."""

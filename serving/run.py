@@ -29,6 +29,7 @@ from serving.exported_model import ExportedModel
 from serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
 
 if TYPE_CHECKING:
+    from data_prep.store.answer_log import AnswerLog
     from serving.backends import Model
     from training.run_folder import RunFolder
 
@@ -307,32 +308,32 @@ class Run:
         evidence = SystemOutput(Predictions.in_memory(kind, part.tables), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 
-    def log_rows(
-        self, part: Part, images: pd.DataFrame, square_of: Callable[[str], np.ndarray]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Rows for the log of answers by the id of the image, of predictions for a data set.
+    def note_part(
+        self, log: AnswerLog, part: Part, images: pd.DataFrame,
+        square_of: Callable[[str], np.ndarray], seconds: float,
+    ) -> None:  # fmt: skip
+        """Note predictions for a data set in the log of answers; an image took so many `seconds`.
 
         `images` is its table by ``image_id``; `square_of` gives an image as the model sees it.
         """
         output = self.decided(part)
         for image_id in part.images["image_id"]:
-            row = self.log_row()
+            row, header = self.log_row(), images.loc[image_id].to_dict()
             if image_id in output.decisions.index:
                 said, square = output.prediction(image_id, COLOUR), square_of(image_id)
-                header = images.loc[image_id].to_dict()
                 warned, distance = self.guarded(DecodedImage(square, {}, header=header), square)
                 row |= {
                     "status": "refused" if warned else "ok", "score": said.score,
                     "decision": None if warned else said.decision, "guard_distance": distance,
                 }  # fmt: skip
-            yield image_id, row
+            log.add(image_id, str(header["patient_id"]), header, [row], seconds)
 
-    def log_row(self, **answered: Any) -> dict[str, Any]:
-        """A row for the log of answers: of an image without an answer, unless one is given."""
+    def log_row(self) -> dict[str, Any]:
+        """A row for the log of answers, of an image without an answer."""
         chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
         return {
             "system": self.name, "target": self.target.name, "policy": self.policy,
-            "threshold": chosen, "status": "failed", "decision": None, **answered,
+            "threshold": chosen, "status": "failed", "decision": None,
         }  # fmt: skip
 
 
@@ -355,13 +356,19 @@ def answers_by_image(
     return outcomes
 
 
-def log_rows(runs: Sequence[Run], answers: Sequence[Answer] | None) -> list[dict[str, Any]]:
-    """A row a run for the log of answers of what they said of one image; None: no answer."""
+def note_answers(
+    log: AnswerLog | None, runs: Sequence[Run], file: str, image: DecodedImage | None,
+    answers: Sequence[Answer] | InputError | None, seconds: float | None,
+) -> None:  # fmt: skip
+    """Note what runs said of one file in the log of answers, where there is one."""
+    if log is None:
+        return
     rows = [run.log_row() for run in runs]
-    for row, answer in zip(rows, answers or (), strict=answers is not None):
-        known = {name: getattr(answer, name) for name in ("score", "decision", "guard_distance")}
-        row |= {**known, "status": "ok" if answer.status == "ok" else "refused"}
-    return rows
+    if answers is not None and not isinstance(answers, InputError):
+        for row, answer in zip(rows, answers, strict=True):
+            row |= {key: getattr(answer, key) for key in ("score", "decision", "guard_distance")}
+            row["status"] = "ok" if answer.status == "ok" else "refused"
+    log.add_file(file, image, rows, seconds)
 
 
 def _run_folder(folder: Path) -> RunFolder:

@@ -38,7 +38,6 @@ _CLASSES = {
     "maker": (*MAKERS, OTHER),
 }
 _NUMBERS = ("threshold", "score", "guard_distance", "seconds")
-_TEXTS = ("system", "target", "policy", "patient", "image")
 _COLUMNS = (
     "time",  # of the answer, ISO 8601 in UTC
     "system",  # name of what answered
@@ -161,15 +160,13 @@ class AnswerLog:
             seconds: That the answer took.
         """
         now = datetime.now(UTC)
-        facts = {column: header.get(column) for column in ("view", "sex", "maker")}
-        facts["sex"] = OTHER if facts["sex"] == "O" else facts["sex"]
         whose = f"image:{name}" if patient is None else f"patient:{patient}"
         known = {
             "time": now.isoformat(timespec="milliseconds"),
             "patient": _pseudonym(self._key, whose),
             "image": _pseudonym(self._key, f"image:{name}"),
             "seconds": None if seconds is None else round(seconds, 4),
-            **{column: _class_of(column, value) for column, value in facts.items()},
+            **{key: _class_of(key, header.get(key)) for key in ("view", "sex", "maker")},
             "age_band": _age_band(header.get("age_years")),
         }
         rows = [
@@ -294,21 +291,19 @@ def _typed(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Check a table of texts, empty where unknown, and give its columns their types."""
     times = pd.to_datetime(text["time"], utc=True, format="ISO8601", errors="coerce")
     refuse_line(times.isna(), path, " is no time such as 2026-01-31T08:30:00Z", text["time"])
-    columns = {"time": times} | {name: text[name].mask(text[name] == "") for name in _TEXTS}
+    typed = text[list(_COLUMNS)].mask(text == "").assign(time=times)
     for name, members in _CLASSES.items():
-        columns[name] = cells = text[name].mask(text[name] == "")
-        strange = cells.notna() & ~cells.isin(members)
-        refuse_line(strange, path, f" is none of {', '.join(members)}", cells)
+        strange = typed[name].notna() & ~typed[name].isin(members)
+        refuse_line(strange, path, f" is none of {', '.join(members)}", text[name])
     for name in _NUMBERS:
-        columns[name] = numbers = to_numbers(text[name], path, name)
+        typed[name] = numbers = to_numbers(text[name], path, name)
         refuse_line(numbers.abs() == math.inf, path, " is not finite", text[name])
     for name in ("patient", "status"):
-        refuse_line(columns[name].isna(), path, f"{name} is empty")
-    unscored = (columns["status"] == "ok") & columns["score"].isna()
+        refuse_line(typed[name].isna(), path, f"{name} is empty")
+    unscored = (typed["status"] == "ok") & typed["score"].isna()
     refuse_line(unscored, path, "score is empty; write status=failed where there is no answer")
     flags = {word: flag for flag, word in _WORDS.items()}
-    columns["decision"] = columns["decision"].map(flags).astype("boolean")
-    return pd.DataFrame(columns)[list(_COLUMNS)]
+    return typed.assign(decision=typed["decision"].map(flags).astype("boolean"))
 
 
 def read_audit(path: Path, key: Path | None = None) -> pd.DataFrame:
