@@ -190,9 +190,13 @@ def note_parts(
     if log is None:
         return None
     run, images = _open(model.folder, model, name=name), dataset.images.set_index("image_id")
-    return lambda part, store, seconds: run.note_part(
-        log, part, images, store.image, seconds / len(part.images)
-    )
+
+    def note(part: Part, store: PixelStore, seconds: float) -> None:
+        for image_id, header, row in run.log_rows(part, images, store.image):
+            each = seconds / len(part.images)
+            log.add(image_id, str(header["patient_id"]), header, [row], each)
+
+    return note
 
 
 def load(

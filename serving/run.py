@@ -29,7 +29,6 @@ from serving.exported_model import ExportedModel
 from serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
 
 if TYPE_CHECKING:
-    from data_prep.store.answer_log import AnswerLog
     from serving.backends import Model
     from training.run_folder import RunFolder
 
@@ -308,11 +307,10 @@ class Run:
         evidence = SystemOutput(Predictions.in_memory(kind, part.tables), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 
-    def note_part(
-        self, log: AnswerLog, part: Part, images: pd.DataFrame,
-        square_of: Callable[[str], np.ndarray], seconds: float,
-    ) -> None:  # fmt: skip
-        """Note predictions for a data set in the log of answers; an image took so many `seconds`.
+    def log_rows(
+        self, part: Part, images: pd.DataFrame, square_of: Callable[[str], np.ndarray]
+    ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+        """Id, header and row for the log of answers of each image predicted for a data set.
 
         `images` is its table by ``image_id``; `square_of` gives an image as the model sees it.
         """
@@ -326,7 +324,7 @@ class Run:
                     "status": "refused" if warned else "ok", "score": said.score,
                     "decision": None if warned else said.decision, "guard_distance": distance,
                 }  # fmt: skip
-            log.add(image_id, str(header["patient_id"]), header, [row], seconds)
+            yield image_id, header, row
 
     def log_row(self) -> dict[str, Any]:
         """A row for the log of answers, of an image without an answer."""
@@ -356,19 +354,16 @@ def answers_by_image(
     return outcomes
 
 
-def note_answers(
-    log: AnswerLog | None, runs: Sequence[Run], file: str, image: DecodedImage | None,
-    answers: Sequence[Answer] | InputError | None, seconds: float | None,
-) -> None:  # fmt: skip
-    """Note what runs said of one file in the log of answers, where there is one."""
-    if log is None:
-        return
+def log_rows(
+    runs: Sequence[Run], answers: Sequence[Answer] | InputError | None
+) -> list[dict[str, Any]]:
+    """A row a run for the log of answers of what they said of one file, if anything."""
     rows = [run.log_row() for run in runs]
     if answers is not None and not isinstance(answers, InputError):
         for row, answer in zip(rows, answers, strict=True):
             row |= {key: getattr(answer, key) for key in ("score", "decision", "guard_distance")}
             row["status"] = "ok" if answer.status == "ok" else "refused"
-    log.add_file(file, image, rows, seconds)
+    return rows
 
 
 def _run_folder(folder: Path) -> RunFolder:

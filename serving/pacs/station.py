@@ -33,7 +33,7 @@ from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
 from serving.pacs.journal import Journal, digest, job_id, writing
 from serving.pacs.patience import Patience, RefusedError, UnreachableError
-from serving.run import Run, answers_by_image, note_answers
+from serving.run import Run, answers_by_image, log_rows
 
 _VARIABLES, _SEND_VARIABLES = "CXR_PACS", "CXR_PACS_SEND"
 _LOOK_AGAIN = 5.0  # seconds until received images are tried again where the archive is away
@@ -283,7 +283,6 @@ class _Worker:
                     path.unlink(missing_ok=True)
 
     def _answer(self, batch: Sequence[tuple[str, Path]]) -> None:
-        log = self._settings.log
         readable: list[tuple[str, Path, Dataset, DecodedImage]] = []
         for image, path in batch:
             try:
@@ -293,7 +292,7 @@ class _Worker:
                 else:
                     readable.append((image, path, header, read_image(path)))
             except InputError as error:
-                note_answers(log, self._systems, image, None, None, None)
+                self._note(image, None, None, None)
                 self._fail(image, _without_path(error, path))
         if not readable:
             return
@@ -302,12 +301,23 @@ class _Worker:
         by_image = answers_by_image(self._systems, images)
         seconds = (time.monotonic() - start) / len(images)
         for (image, path, header, decoded), answers in zip(readable, by_image, strict=True):
-            note_answers(log, self._systems, image, decoded, answers, seconds)
+            self._note(image, decoded, answers, seconds)
             if isinstance(answers, InputError):
                 self._fail(image, _without_path(answers, path))
             else:
                 named = [replace(answer, image=_called(image)) for answer in answers]
                 self._deliver(image, header, named)
+
+    def _note(
+        self,
+        image: str,
+        decoded: DecodedImage | None,
+        answers: list[Answer] | InputError | None,
+        seconds: float | None,
+    ) -> None:
+        if self._settings.log is not None:
+            rows = log_rows(self._systems, answers)
+            self._settings.log.add_file(image, decoded, rows, seconds)
 
     def _deliver(self, image: str, header: Dataset, answers: Sequence[Answer]) -> None:
         """Make and send the results of one image."""

@@ -27,7 +27,7 @@ from data_prep.store.answer_log import AnswerLog
 from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import RESEARCH_USE, to_bytes
 from serving.guard import Warned
-from serving.run import Run, answers_by_image, note_answers
+from serving.run import Run, answers_by_image, log_rows
 from serving.web.schemas import (
     AnalyzeAnswer,
     DicomObjects,
@@ -287,8 +287,9 @@ class Server:
     def _note(
         self, name: str, image: DecodedImage | None, answers: list[Answer] | None, start: float
     ) -> None:
-        runs = [system.run for system in self.systems]
-        note_answers(self.settings.log, runs, name, image, answers, time.monotonic() - start)
+        if self.settings.log is not None:
+            rows = log_rows([system.run for system in self.systems], answers)
+            self.settings.log.add_file(name, image, rows, time.monotonic() - start)
 
     async def _answers(
         self, name: str, content: bytes, *, source: bool
