@@ -61,13 +61,13 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_603,
+    "lines": 68_614,
     "modules": 237,
     "longest module": 529,
     "plumbing, %": 21.1,
     "names used outside their subfolder": 540,
     "public names": 1_032,
-    "modules importing more than 16 others": 3,
+    "modules importing more than 16 others": 2,
     "imports inside functions": 120,
     "functions over 80 lines": 0,
     "modules with at most one importer": 71,
