@@ -16,10 +16,9 @@ from evaluation.metrics.metric import inside_sentence, listing, number, span_wor
 from evaluation.report.page import Table
 from evaluation.report.plot import Axis, Chart, Curve, legend_sample
 from evaluation.statistics.betting import change_evidence
-from evaluation.studies.monitoring import ERROR, FEWEST, Monitoring, Watched
+from evaluation.studies.monitoring import ERROR, FEWEST, Monitoring, Watched, monitor_log
 from evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
 
-PROMETHEUS = "monitor.prom"
 _MIX = "Look at who is sent now, and at sensitivity and specificity in each group."
 _ADVICE = {
     "call_rate": "Look at recent calls: patients, devices or processing may have changed. Where "
@@ -99,7 +98,7 @@ def _alarm_words(row: Watched) -> list[str]:
     return [*lines, f"What to do: {_ADVICE[row.kind]}"]
 
 
-def _text(found: Monitoring, delays: Sequence[_Delay] = ()) -> str:
+def _text(found: Monitoring, delays: Sequence[_Delay]) -> str:
     """All that a terminal shows."""
     lines = [f"{_answer(found)} ({_extent(found)})"]
     for row in found.alarms:
@@ -190,17 +189,24 @@ def _median_delay(
     return median if np.isfinite(median) else None
 
 
-def write_monitor(found: Monitoring, out: Path, *, simulate: bool = False) -> tuple[str, Path]:
-    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
+def write_monitor(
+    log: pd.DataFrame, validation: pd.DataFrame | None, out: Path,
+    first: int, window: int, simulate: bool,
+) -> tuple[str, Path, int]:  # fmt: skip
+    """Watch a log, and write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
 
     Args:
-        found: What the monitor found.
+        log: As `monitor_log` has it.
+        validation: Likewise.
         out: The folder.
+        first: As `monitor_log` has it.
+        window: Likewise.
         simulate: Say how fast a change of each figure would be found.
 
     Returns:
-        What a terminal shows, and the page.
+        What a terminal shows, the page, and 1 where something has changed, else 0.
     """
+    found = monitor_log(log, validation, first=first, window=window)
     delays = _simulated(found) if simulate else []
     rows = [_stored(row) for row in found.rows]
     table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
@@ -210,10 +216,10 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool = False) -> tu
         "notes": _notes(found), "figures": rows, "delays": [asdict(delay) for delay in delays],
         "provenance": provenance(),
     }  # fmt: skip
-    write_text(out / PROMETHEUS, _prometheus(found))
+    write_text(out / "monitor.prom", _prometheus(found))
     page = _page(found, delays)
     path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
-    return _text(found, delays), path
+    return _text(found, delays), path, int(bool(found.alarms))
 
 
 def _stored(row: Watched) -> dict[str, Any]:

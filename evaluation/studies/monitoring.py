@@ -19,14 +19,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
+from data_prep.store.answer_log import AGE_BANDS
+from data_prep.store.predictions import Predictions
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.metrics.metric import number, span_words
 from evaluation.statistics.betting import change_evidence, mean_interval, start_shares
-from evaluation.statistics.ranking import Floats, Integers
+from evaluation.statistics.ranking import Floats, Integers, is_positive
 
 ERROR = 0.05
 """Chance that any figure ever raises an alarm where nothing changes, at most."""
-FEWEST = 50
-"""Patients of a reference, below which it watches nothing."""
+FEWEST = 50  # patients of a reference, below which it watches nothing
 
 
 class _Kind(NamedTuple):
@@ -201,8 +205,7 @@ def monitor_log(
         validation: The same columns of validation images, but for ``time``: the reference of
             sensitivity and specificity.
         first: Days from the first on that are the reference of all else.
-        window: Days in which a patient counts once. Longer than `first` it changes who counts:
-            later on only those who have not been there for so long.
+        window: Days in which a patient counts once.
 
     Example:
         >>> days = pd.date_range("2026-01-01", periods=600, freq="4h", tz="UTC")
@@ -247,6 +250,41 @@ def monitor_log(
     return Monitoring(
         tuple(rows), dates[0], dates[-1], first, window, images, patients, tuple(notes)
     )
+
+
+def validation_answers(
+    test_set: TestSet, predictions: Predictions, policy: str | None, answers: pd.DataFrame
+) -> pd.DataFrame:
+    """Validation images as a log of such answers has them, with labels; else `InputError`."""
+    target, folder = test_set.target, predictions.folder
+    if (others := answers["target"].nunique()) > 1:
+        raise InputError(f"monitor: the log answers for {others} targets; choose one by --target")
+    systems = sorted(answers["system"].unique())
+    if systems[1:] and predictions.name not in systems:
+        words = f"is of '{predictions.name}', but the log holds {', '.join(systems)}"
+        raise InputError(f"{folder}: {words}; give the reference of one of them")
+    stored = predictions.decision(target.name)
+    if stored is None:
+        raise InputError(f"{folder}: has no threshold for '{target.name}'; run cxr tune first")
+    decision = Decision.from_dict(stored)
+    ids = test_set.image_ids("val").intersection(predictions.images_run)
+    scores = SystemOutput(predictions, target, ids).scores(decision.reduction)
+    of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
+    used = of_system["threshold"].dropna()  # what the log decides by
+    chosen = decision.thresholds[decision.policy(policy, folder)]
+    threshold = chosen.threshold if used.empty else float(used.iloc[0])
+    if threshold is None:
+        words = f"has no threshold for {chosen.policy} ({chosen.reason})"
+        raise InputError(f"{folder}: {words}; choose another --policy")
+    images = test_set.images.set_index("image_id").reindex(ids)
+    facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
+    years = pd.to_numeric(facts.pop("age_years"))
+    bands = pd.cut(years, [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS])
+    return facts.assign(
+        system=predictions.name, patient=test_set.patients(ids), image=ids, score=scores,
+        decision=is_positive(scores, threshold), label=test_set.labels.reindex(ids),
+        age_band=bands.astype(object),
+    )  # fmt: skip
 
 
 def _completed(log: pd.DataFrame) -> pd.DataFrame:
