@@ -61,12 +61,12 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_614,
+    "lines": 68_621,
     "modules": 237,
     "longest module": 529,
-    "plumbing, %": 21.1,
+    "plumbing, %": 21.0,
     "names used outside their subfolder": 540,
-    "public names": 1_032,
+    "public names": 1_033,
     "modules importing more than 16 others": 2,
     "imports inside functions": 120,
     "functions over 80 lines": 0,
