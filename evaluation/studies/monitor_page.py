@@ -81,7 +81,7 @@ def _alarm_words(row: Watched) -> list[str]:
         f"Since about {change.since}, likely between {change.since_low} and {change.since_high}; "
         f"alarm on {change.on}.",
         f"How sure: where nothing changes, at most 1 in {change.one_in:,.0f} monitors ever shows "
-        "as much evidence of this figure.",
+        "as much evidence of this figure. That is not the chance that this alarm is false.",
     ]
     if change.mix:
         lines.append(
@@ -263,6 +263,11 @@ def _notes(found: Monitoring) -> list[str]:
         )
     if few := [inside_sentence(row.title) for row in found.rows if not row.share]:
         notes.append(f"Not watched, fewer than {FEWEST} patients in the reference: {listing(few)}.")
+    if not any(row.kind == "sensitivity" and row.share for row in found.rows):
+        notes.append(
+            "Sensitivity is not watched (--labels), so an alarm or its absence does not say whether "
+            "more lesions are missed."
+        )
     return notes
 
 
@@ -352,7 +357,9 @@ def _charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
             guide_label="end of the reference" if in_weeks else "",
         ),
         [(legend_sample(f"course-{key}", 0), "mean per patient"),
-         (legend_sample(f"course-{key}", 1), "reference; band: interval that is allowed for")],
+         (legend_sample(f"course-{key}", 1),
+          "reference; band: interval that is allowed for"
+          + ("; dotted: end of the first weeks" if in_weeks else ""))],
     )  # fmt: skip
     evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, _CEILING)
     yield ShownChart(
