@@ -68,6 +68,7 @@ BOUNDS = {
     "folds": Bound(290, 4),
     "readers": Bound(260, 6),
     "plan": Bound(340, 8),
+    "monitor": Bound(285, 4),
     "transfer": Bound(1200, 28),
     "overlay": Bound(360, 12),
     "export DATA": Bound(270, 12),
@@ -174,6 +175,9 @@ def _write_source(folder: Path, count: int, seed: int) -> None:
         for number, rating in enumerate(positive + rng.normal(size=(_READERS, count)).round(1))
     ]
     pd.concat(readings).to_csv(folder / "ratings.csv", index=False)
+    log = pd.DataFrame({"patient": ids, "score": rng.random(count)})
+    log["time"] = pd.date_range("2026-01-01", "2026-02-26", periods=count, tz="UTC").floor("s")
+    log.to_csv(folder / "log.csv", index=False)
 
 
 def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
@@ -246,6 +250,7 @@ def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
             ["readers", str(source / "ratings.csv"), *at, "--out", str(folder / "readers")]
         ],
         "plan": [["plan", str(one), str(two), *at, "--difference", "0.05"]],
+        "monitor": [["monitor", str(source / "log.csv"), "--out", str(folder / "watched")]],
         "transfer": [["transfer", run, str(data), "--out", str(folder / "transferred")]],
         "overlay": [["overlay", str(one), *at, "--out", str(folder / "drawings"), "--limit", "5"]],
         "export DATA": [["export", str(data), str(folder / "coco"), "--format", "coco"]],

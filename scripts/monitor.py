@@ -14,7 +14,6 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet
 from evaluation.report.files import study_files
-from evaluation.studies.monitor_page import write_monitor
 from evaluation.studies.monitoring import validation_answers
 from scripts import console
 from scripts.options import DataFolder, own_split
@@ -93,6 +92,8 @@ def monitor(
         folder = validation_folder(reference) if is_run(reference) else reference
         test_set = TestSet(dataset, dataset.target(target), split)
         validation = validation_answers(test_set, Predictions.open(folder), policy, answers)
+    from evaluation.studies.monitor_page import write_monitor
+
     make_folder(out)
     with folder_lock(out):
         text, page, status = write_monitor(answers, validation, out, first, window, simulate)

@@ -66,7 +66,7 @@ def plan(
     split: str | None = None,
     out: AnyPath | None = None,
 ) -> StudyPlan | PromisePlan:
-    """How many test patients tell two AUROCs apart, or measure one; or validation patients promise.
+    """How many patients a comparison, an AUROC or a promise needs.
 
     Say the difference that would matter, not the one that a pilot happened to find: planning for
     that one misses smaller differences and finds them too large.

@@ -285,6 +285,6 @@ def test_rsna_pixels_are_those_of_the_jpeg_inside(shared_data):
     np.testing.assert_array_equal(image.pixels, np.asarray(Image.open(BytesIO(frame))))
     assert image.record["decoder"] == "simplejpeg"
     assert image.record["warnings"] is None
-    assert set(image.header) == {"view", "sex", "age_years", "modality", "synthetic"}
+    assert set(image.header) == {"view", "sex", "age_years", "modality", "maker", "synthetic"}
     assert not image.header["synthetic"]
     assert path.stem not in str((image.record, image.header))
