@@ -265,8 +265,8 @@ def _notes(found: Monitoring) -> list[str]:
         notes.append(f"Not watched, fewer than {FEWEST} patients in the reference: {listing(few)}.")
     if not any(row.kind == "sensitivity" and row.share for row in found.rows):
         notes.append(
-            "Sensitivity is not watched (it needs --labels): whether more lesions are missed is not "
-            "known, with or without an alarm."
+            "Sensitivity is not watched (it needs --labels): whether more lesions are missed is "
+            "not known, with or without an alarm."
         )
     return notes
 
