@@ -487,7 +487,11 @@ def _patients_needed(
 
 def _too_few(part: Promised, promise: Promise, patients: int, shown: float, enough: float) -> str:
     """Why no threshold keeps a figure, and how many patients would do."""
-    would = "at which no number of patients would do"
+    above = shown < part.bound if part.figure == "false_marks" else shown > part.bound
+    # Of a PPV all patients may lie above, and those who test below what the others proposed.
+    would = "these patients cannot say how many would do"
+    if not above:
+        would = "at which no number of patients would do"
     if enough <= _MOST_PATIENTS:
         would = f"at which about {math.ceil(enough):,} patients would do"
     elif enough > _MOST_PATIENTS:

@@ -162,6 +162,15 @@ def test_false_marks_are_counted_up_to_five_an_image():
     assert choose(of, "false_marks<=0.01@0.90")[0] is None
 
 
+def test_a_value_above_its_bound_is_not_said_to_be_out_of_reach():
+    rng = np.random.default_rng(0)
+    truth = rng.random(100) < 0.3
+    scores = np.where(truth, rng.normal(1.2, 1, 100), rng.normal(0, 1, 100))
+    of = PromisedImages(truth, scores, np.arange(100).astype(str))
+    reason = choose(of, "ppv>=0.3,prevalence=0.1@0.90")[1]
+    assert reason.endswith("has 0.448 here, these patients cannot say how many would do")
+
+
 def test_a_lesion_elsewhere_counts_as_missed():
     of, n = ladder(60), 63
     at = np.arange(n) >= 3  # the three lowest positives point beside their lesion
