@@ -30,6 +30,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit, ndtr
 
+from data_prep.store.answer_log import AGE_BANDS
 from evaluation.studies import monitoring
 from evaluation.studies.monitoring import _blocks, _completed, _known, monitor_log
 from tests.evaluation.simulation.makers import (
@@ -52,7 +53,6 @@ _NEW, _DAYS, _LONG_BEFORE = 10, 166, 900  # new patients a day; days of the log,
 _BEFORE, _AFTER = 20, 60  # days of a stream with a change, before and after it
 _AUDITED = 0.2  # of the images get a label
 _THRESHOLD = 0.065  # of CheXNet's consolidation: calls 14 % of PA and 49 % of AP images of RSNA
-_BANDS = {"0-1": 2, "2-11": 12, "12-17": 18, "18-39": 40, "40-64": 65, "65-79": 80, "80+": 121}
 _TUNED_ON = 200  # streams without a change, for the bounds of CUSUM
 _SLACK = 0.25  # of CUSUM, standard deviations
 _NOT_FOUND = 9_999.0  # patients
@@ -103,7 +103,7 @@ def _simulated(rng: np.random.Generator, n_patients: int, alike: float) -> pd.Da
         "seconds": np.exp(noise()),
         "label": np.where(rng.random(len(patient)) < _AUDITED, label, np.nan),
         "view": np.where(noise() < 0, "AP", "PA"), "sex": of_patient(["M", "F"], [0.5, 0.5]),
-        "age_band": of_patient([*_BANDS][3:], [0.3, 0.4, 0.2, 0.1]),
+        "age_band": of_patient([*AGE_BANDS][3:], [0.3, 0.4, 0.2, 0.1]),
         "maker": of_patient(["agfa", "ge", "siemens"], [0.5, 0.3, 0.2]),
     }  # fmt: skip
     return _together(pd.DataFrame(images), sizes)
@@ -116,8 +116,8 @@ def _chexnet() -> pd.DataFrame:
     truth = pd.read_csv(folder / "truth_rsna.csv", usecols=["Image Index", "Target"])
     table = pd.read_csv(folder / "preds.csv").merge(truth, how="left")
     table = table.merge(pd.read_csv(_SHARED / "reference_csv" / "Data_Entry_2017_v2020.csv.gz"))
-    table["age_band"] = pd.cut(table["Patient Age"], [0, *_BANDS.values()], right=False,
-                               labels=[*_BANDS]).astype(object)  # fmt: skip
+    table["age_band"] = pd.cut(table["Patient Age"], [0, *AGE_BANDS.values()], right=False,
+                               labels=[*AGE_BANDS]).astype(object)  # fmt: skip
     table["patient"] = table["Image Index"].str[:8]
     names = {"prob_Consolidation": "score", "Target": "label", "View Position": "view",
              "Patient Gender": "sex"}  # fmt: skip
