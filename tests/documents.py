@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+import cxr_compare
 from configs.load import _keys
 from configs.settings import config_class
 from data_prep.formats.registry import FORMATS
@@ -53,7 +54,7 @@ def generated() -> dict[str, str]:
     }
     schema = json.dumps(metrics_schema(json.loads(_read(SCHEMA))), indent=2, ensure_ascii=False)
     pages |= {"docs/metrics.md": metrics_page(), SCHEMA: schema + "\n"}
-    return pages | {"docs/reference.md": reference_page()}
+    return pages | {"docs/reference.md": reference_page(), "docs/api.md": api_page()}
 
 
 def _read(path: str) -> str:
@@ -261,6 +262,30 @@ function returns. `python tests/documents.py` writes this page from the function
 def reference_page() -> str:
     """``docs/reference.md``: every verb with its arguments."""
     return "\n".join([_REFERENCE, *(_verb(verb_function(name)) for name in VERBS)])
+
+
+_API = """\
+# What Python offers
+
+Every name that `import cxr_compare` exports, from its docstring. [python.md](python.md) shows how
+they are used together; [reference.md](reference.md) has the same verbs as commands.
+`python tests/documents.py` writes the list.
+"""
+
+
+def api_page() -> str:
+    """``docs/api.md``: the exported names, whose docstrings the site's build reads."""
+    names = [name for name in cxr_compare.__all__ if not name.startswith("_")]
+    sections = {
+        "Verbs": [name for name in names if name in VERBS],
+        "Runs and answers": [n for n in names if n not in VERBS and n != "metrics"],
+        "Functions of arrays": [f"metrics.{name}" for name in cxr_compare.metrics.__all__],
+    }
+    lists = (
+        f"\n## {title}\n\n" + "\n".join(f"::: cxr_compare.{name}\n" for name in listed)
+        for title, listed in sections.items()
+    )
+    return _API + "".join(lists)
 
 
 def _verb(function: Callable[..., Any]) -> str:
