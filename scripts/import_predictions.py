@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from scripts.console import say
 from scripts.options import DataFolder
-from scripts.runner import AnyPath, verb
+from scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @verb
 def import_predictions(
-    file: AnyPath,
+    file: Annotated[Any, Argument(read=lambda of: of if hasattr(of, "columns") else Path(of))],
     *,
     data: DataFolder,
     out: AnyPath,
@@ -32,13 +33,12 @@ def import_predictions(
 ) -> Predictions:
     """Import predictions of other software, or a radiologist's readings.
 
-    CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], boxes in pixels of the
-    original image. YOLO: one .txt an image, named like it, of lines "class cx cy w h confidence",
-    as Ultralytics writes them with save_txt=True save_conf=True. Scores lie between 0 and 1. Boxes
-    are taken as they are, without suppression.
+    CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], in px of the original.
+    YOLO: one .txt an image with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
+    save_conf=True). Scores lie between 0 and 1. No box is suppressed.
 
     Args:
-        file: CSV of scores or boxes, COCO results JSON, or a folder of YOLO prediction files.
+        file: CSV (in Python also a DataFrame), COCO results JSON, or a folder of YOLO files.
         data: Data set that cxr prepare made.
         out: Predictions folder to make.
         name: Name of the system in the report.
@@ -46,11 +46,11 @@ def import_predictions(
         image_column: CSV column of image ids.
         score_column: CSV column of scores.
         finding_column: CSV column of findings.
-        images: Boxes only. all: an image without a box was run and had nothing; listed: only
-            images with a box or a file were run; FILE: these too, a name a line.
-        class_names: YOLO only: names of the classes, with commas, in the order of their numbers;
-            or the data.yaml that names them. By default data.yaml in the folder or above.
-        split: Its val and test images are expected.
+        images: Boxes only. Images that were run: all; listed (with a box or a file); or FILE,
+            which adds names, a line each.
+        class_names: YOLO only: class names in order, with commas, or a data.yaml. By default
+            data.yaml in the folder or above.
+        split: Split whose val and test images are expected.
         ignore_unknown: Leave out images and findings that the data set does not have.
         coco_truth: COCO annotation file that the results' image and category ids are of.
         key: key.csv of the blind study (cxr overlay --blind) that FILE is read for.

@@ -271,7 +271,7 @@ def _words(value: Any) -> list[str]:
         return [*inner, *(f"{key}={','.join(_words(item))}" for key, item in plain)]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [word for item in value for word in _words(item)]
-    return [str(getattr(value, "folder", value))]
+    return ["DataFrame" if hasattr(value, "columns") else str(getattr(value, "folder", value))]
 
 
 def command_name(verb: str) -> str:

@@ -270,6 +270,13 @@ def test_a_file_without_any_known_image_is_refused(run):
         run("image_id,score\nzz,0.5\n", ignore_unknown=True)
 
 
+def test_from_python_a_dataframe_is_imported(data, tmp_path):
+    frame = pd.DataFrame({"image_id": ["c"], "score": [0.5]})
+    made = import_predictions(frame, data=data, out=tmp_path / "out", name="Other")
+    assert made.scores[["image_id", "score"]].equals(frame)
+    assert made.info["command"].startswith("cxr import DataFrame --data")
+
+
 def test_ids_that_look_like_numbers_keep_their_zeros(tmp_path):
     small_set(tmp_path, ids=[f"00{ord(letter)}" for letter in "abcdef"])
     (tmp_path / "p.csv").write_text("image_id,score\n0099,0.5\n")
