@@ -125,12 +125,11 @@ def needed_table() -> str:
 
 def formats_table() -> str:
     """The formats that ``cxr prepare`` reads."""
-    lines = ["| `--format` | what it is | the folder holds | options |", "|---|---|---|---|"]
+    lines = ["| `--format` | what it is | the folder holds |", "|---|---|---|"]
     for name, known in FORMATS.items():
         places = ", ".join(f"[{n}](https://{at})" for n, at in enumerate(known.sources, start=1))
         title = known.title + (f" ({places})" if places else "")
-        options = ", ".join(f"`--{option.replace('_', '-')}`" for option in known.options)
-        lines.append(f"| [`{name}`](#{name}) | {title} | {known.folder} | {options} |")
+        lines.append(f"| [`{name}`](#{name}) | {title} | {known.folder} |")
     return "\n".join(lines)
 
 
