@@ -30,17 +30,14 @@ _TITLES = {
 }
 _INTRO = """# How fast
 
-Written by `python -m benchmarks --write-docs`, from `benchmarks/recorded.json`; do not edit.
+`python -m benchmarks --write-docs` writes this page from `benchmarks/recorded.json`, which also
+holds memory, shares of the processor's peak, versions and notes.
 
-A row is one piece of work, done by us and by a peer: what one would write with the usual library.
-Each candidate has a process of its own. A peer keeps its own defaults of threads, of how long they
-spin and of the allocator; ours has what `cxr train` and `cxr predict` settle on that machine. They
-take turns, in another order every round, and are stopped while another one works. A sample counts
-only while other programs use less than a tenth of the processors.
-
-A ratio is formed within a round; above 1 ours is faster. In brackets: the lowest and the highest
-round. The share of the peak is that of the fastest convolution or matrix product in the same
-precision, or of copying memory, in the same run. Memory is the peak of one process.
+A row is one piece of work, done by us and by what one would write with the usual library. Each
+candidate has its own process and settings; they take turns, in another order every round. A sample
+counts only while other programs use less than a tenth of the processors. Above 1 ours is faster; in
+brackets: the lowest and the highest round. Peers of `prepare` and `predict` apply no window and
+check nothing.
 """
 
 
@@ -190,13 +187,12 @@ def page(payload: Mapping[str, Any]) -> str:
     if not rows:
         return f"{_INTRO}\nNothing is recorded yet.\n"
     machine = "{processor}, {cpus} processors, {memory_gib:g} GiB".format(**payload["hardware"])
-    versions = ", ".join(f"{name} {version}" for name, version in payload["versions"].items())
     lines = [_INTRO, f"Machine: {machine}. Images: {payload['n_images']} {payload['images']}."]
-    lines += [f"Versions: {versions}.", ""]
+    lines += [""]
     if any(row["ratio"] for row in rows):
         lines += [f"![Ratios of all rows, with their spread]({_RATIOS})", ""]
     for group, of_group in groupby(rows, key=lambda row: row["group"]):
-        lines += _section(group, list(of_group))
+        lines += [] if group == "machine" else _section(group, list(of_group))
     curves = _curves(rows)
     if curves:
         lines += ["## Growth", "", f"![Time by number of images, and slopes]({_GROWTH})", ""]
@@ -205,26 +201,27 @@ def page(payload: Mapping[str, Any]) -> str:
 
 
 def _section(group: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A group's table and notes; points of a curve have their own."""
+    """A group's table; points of a curve have their own."""
     single = [row for row in rows if row["size"] is None]
     revisions = sorted({f"revision {row['revision']}, {row['created'][:10]}" for row in rows})
-    lines = [
-        f"## {_TITLES[group]}",
-        "",
-        f"`python -m benchmarks {group}`: {'; '.join(revisions)}.",
-        "",
-    ]
+    told = f"`python -m benchmarks {group}`: {'; '.join(revisions)}."
+    lines = [f"## {_TITLES[group]}", "", told, ""]
     if single:
-        heads = "work", "ours", "peer", "ratio", "of the peak", "GiB, ours / peer", "rounds"
-        lines += [_cells(heads), _cells(["---"] * len(heads)), *map(_table_row, single), ""]
-    lines += [f"- {note}" for note in dict.fromkeys(row["note"] for row in rows) if note]
-    return [*lines, ""] if lines[-1] else lines
+        lines += [_cells(("ours", "peer", "ratio")), _cells(["---"] * 3)]
+        for work, of_work in groupby(single, key=_work):
+            lines += [_cells([f"**{work}**"])]
+            last = ""
+            for ours, peer, ratio in map(_table_row, of_work):
+                lines += [_cells((ours, "" if peer == last else peer, ratio))]
+                last = peer
+        lines += [""]
+    return lines
 
 
-def _table_row(row: Mapping[str, Any]) -> str:
+def _table_row(row: Mapping[str, Any]) -> tuple[str, str, str]:
     names = row["names"]
     if row["failed"]:
-        return _cells([_work(row), names["ours"], names["peer"] or "", "failed", "", "", "0"])
+        return names["ours"], names["peer"] or "", "failed"
     ours = f"{names['ours']}: {figure(row['ours'])} {row['unit']}"
     peer = "" if row["peer"] is None else f"{names['peer']}: {figure(row['peer'])}"
     if row["limit"]:
@@ -234,11 +231,10 @@ def _table_row(row: Mapping[str, Any]) -> str:
     ratio = ""
     if row["ratio"] is not None:
         low, high = map(figure, row["ratio_range"])
-        ratio = f"**{figure(row['ratio'])}** ({low} to {high})"
-    memory = " / ".join(figure(gib) for gib in row["peak_gib"])
+        ratio = f"**{figure(row['ratio'])}** ({low}–{high})"
     if row["ours"] is None:
-        ours, memory = f"{names['ours']}: not measured, others used the machine", ""
-    return _cells([_work(row), ours, peer, ratio, _share(row), memory, str(row["n"])])
+        ours = f"{names['ours']}: not measured, others used the machine"
+    return ours, peer, ratio
 
 
 def _cells(texts: Iterable[str]) -> str:
@@ -280,15 +276,16 @@ def slope(points: Sequence[tuple[int, float]]) -> float | None:
 
 def _growth_table(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     sizes = sorted({row["size"] for rows in curves.values() for row in rows})
-    heads = ["work", "candidate", "unit", *(f"{size:,}" for size in sizes), "slope"]
+    heads = ["candidate", *(f"{size:,}" for size in sizes), "slope"]
     lines = [_cells(heads), _cells(["---"] * len(heads))]
     for work, rows in curves.items():
+        title = f"**{work}**, {rows[0]['unit']}: "
         for name, points in _lines_of(rows).items():
             at = dict(points)
             steep = slope(points)
-            figures = [figure(at.get(size)) for size in sizes]
             told = "" if steep is None else f"{steep:.2f}"
-            lines.append(_cells([work, name, rows[0]["unit"], *figures, told]))
+            lines.append(_cells([title + name, *(figure(at.get(size)) for size in sizes), told]))
+            title = ""
     return [*lines, "", "A peer goes on only to where a sample takes less than 20 s.", ""]
 
 
