@@ -26,7 +26,7 @@ import heapq
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,13 +41,11 @@ from data_prep.contracts.folders import atomic_path, read_json, write_text
 
 IMAGES = 10_000_000
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-BANDWIDTHS = (1.0, 10.0, 100.0)  # Gbit/s
-CHUNKS = (8, 64, 256)  # images
 AHEAD = 3  # chunks under way a worker
 _CHUNK_SECONDS, _MOST_ROWS = 0.25, 1024  # as the engine: work of one chunk, and its most images
 _LATENCY = 0.001  # s, of a request within a data centre
 _GOOD = 0.8  # of the ideal rate: as far a work is said to scale
-_SENSITIVITY_IMAGES = 1_000_000
+_SHOWN = (1, 16, 64, 256)  # workers in the page's table
 _MARKS = "growth model"
 PICTURE = "growth.png"
 _WORDS = {"driver": "driver", "worker": "workers", "store": "store", "down": "network, reading",
@@ -358,27 +356,6 @@ def growth_table(outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
-def sensitivity_table(works: Sequence[Work], images: int) -> list[str]:
-    """How far each work scales, by the network's bandwidth and the images of a chunk."""
-    lines = [
-        f"| work | Gbit/s | images a chunk | {_GOOD:.0%} of the ideal up to | "
-        f"images/s with {WORKERS[-1]} workers | busiest there |".replace("%", " %"),
-        "|---|---|---|---|---|---|",
-    ]
-    for work in works:
-        for gigabits in BANDWIDTHS:
-            for chunk in CHUNKS:
-                changed = replace(work, bandwidth=gigabits * 1e9 / 8, chunk=chunk)
-                grown = [simulate(changed, workers, images) for workers in WORKERS]
-                good = [g for g in grown if g.rate >= _GOOD * grown[0].rate * g.workers]
-                last = grown[-1]
-                lines.append(
-                    f"| {work.name} | {gigabits:g} | {chunk} | {good[-1].workers} workers | "
-                    f"{_three(last.rate)} | {_WORDS[last.bottleneck]} |"
-                )
-    return lines
-
-
 def measured_table(works: Sequence[Work], measured: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the model says of what was measured: ``work, workers, images, images_per_second``."""
     by_name = {work.name: work for work in works}
@@ -456,17 +433,11 @@ def verdict(work: Work, outcomes: Sequence[Outcome]) -> str:
              if demands[place] > 0}  # fmt: skip
     alone[f"{last.workers} workers"] = last.workers / work.trip
     limits = ", ".join(f"{_three(rate)} ({place})" for place, rate in alone.items())
-    once = work.once(last.images)
-    asked = sum(each.requests for each in work.stages if each.where == "store") * last.rate
-    moved = sum(each.bytes for each in work.stages) * last.rate
     words = (
         f"**{work.name}** keeps {_GOOD:.0%} of the ideal up to "
         f"{counted(good[-1].workers, 'worker')}. With {last.workers} it makes {_three(last.rate)} "
         f"images/s. Busiest: {_WORDS[last.bottleneck]}, {last.busy[last.bottleneck]:.0%} of the "
-        f"time. Images a second that each place lets pass alone: {limits}. What the driver does "
-        f"once for all images takes {_three(once / 3600)} of {_three(last.seconds / 3600)} hours. "
-        f"A store must then answer {_three(asked)} requests and send {_three(moved / 1e6)} MB a "
-        "second."
+        f"time. Images a second that each place lets pass alone: {limits}."
     )
     return words.replace("%", " %")
 
@@ -493,16 +464,13 @@ def document(
         f"{works[0].latency * 1000:g} ms a request; "
         + ", ".join(f"{w.chunk} images a chunk for {w.name}" for w in works)
         + "." + _store_words(works),
-        "", *growth_table(outcomes), "",
+        "", *growth_table([each for each in outcomes if each.workers in _SHOWN]), "",
     ]  # fmt: skip
     for work in works:
         lines += [verdict(work, [each for each in outcomes if each.work == work.name]), ""]
     if measured := content.get("measured"):
         lines += ["Held against what was measured:", "", *measured_table(works, measured), ""]
-    fewer = min(images, _SENSITIVITY_IMAGES)
-    lines += [f"With other networks and chunks, {fewer:,} images:", ""]
-    lines += sensitivity_table(works, fewer)
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _store_words(works: Sequence[Work]) -> str:

@@ -16,15 +16,13 @@ def growth_lines(growth: Mapping[str, Any]) -> list[str]:
     """The table of `benchmarks.scale growth`, with its slopes and the growth of memory."""
     side, workers = growth["side"], growth["workers"]
     lines = [
-        f"Measured on {origin_words(growth)}, {workers} workers. Files are not decoded but made up "
-        f"({side} px), and the network is the smallest, so that what the commands and the engines "
-        "themselves take shows; at a million images answers of a network are made up, too, and "
-        "what is left of `predict` is its driver (processor time, and memory at its peak):",
+        f"Measured on {origin_words(growth)}, {workers} workers. Files are made up ({side} px) and "
+        "the network is the smallest, so the table shows what commands and engines take:",
         "",
         "| command | engine | images | seconds | images/s | driver, ms an image | driver, MiB |",
         "|---|---|---|---|---|---|---|",
     ]
-    for each in growth["rows"]:
+    for each in (row for row in growth["rows"] if row["images"] >= growth["slope_from"]):
         own = each["driver_seconds"] / each["images"] * 1000
         lines.append(
             f"| {_NAMES[each['verb']]} | {each['engine']} | {each['images']:,} | "
