@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 from torchvision.ops import box_convert
 
 from data_prep.contracts.boxes import Boxes
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import require_packages
 from detection.backbone import DetectorStart
 from detection.detector import Detections, Detector, Targets
 from detection.frames import best_boxes
@@ -84,13 +84,9 @@ class LesionDetr(Detector):
         denoising: int = 0,
     ) -> None:
         super().__init__()
-        try:
-            import transformers
-        except ImportError:
-            raise InputError(
-                f"architecture: {architecture} needs transformers, which is not installed; pip "
-                "install 'cxr-compare[detr]'"
-            ) from None
+        require_packages(f"architecture: {architecture}", "detr", ["transformers"])
+        import transformers
+
         body, widths = start.maps(*_STRIDES)
         stub = transformers.RTDetrResNetConfig(
             embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",

@@ -135,7 +135,7 @@ Engine = Annotated[
     Literal["local", "ray"],
     Argument(
         words="Where the work is done: processes of this machine, or a Ray cluster "
-        "(cxr-compare[cluster]; docs/scale.md)."
+        "(extra cluster; docs/scale.md)."
     ),
 ]
 Address = Annotated[

@@ -63,7 +63,7 @@ def predict(
         data: Data set that cxr prepare made: predict its val and test images.
         csv: Table to write: a row an image and system; boxes as x1,y1,x2,y2,score;... in px.
         dicom: Folder for a DICOM structured report (TID 1500) and a DICOM Secondary Capture of the
-            overlay for each DICOM image, in its study; needs cxr-compare[dicom].
+            overlay for each DICOM image, in its study; needs the extra dicom.
         overlay: Whether to draw the overlays.
         open_: Open the overlay in a viewer.
         strict: Refuse images with a warning.

@@ -53,8 +53,8 @@ def require_packages(asked: str, extra: str, modules: Sequence[str]) -> None:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
             raise InputError(
-                f"{asked}: {name.replace('_', '-')} is not installed; pip install "
-                f"'cxr-compare[{extra}]'"
+                f"{asked}: {name.replace('_', '-')} is not installed; in a clone: "
+                f"pip install '.[{extra}]'"
             )
 
 

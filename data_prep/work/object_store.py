@@ -24,7 +24,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from data_prep.contracts.errors import InputError, first_line
+from data_prep.contracts.errors import InputError, first_line, require_packages
 
 CACHE_VARIABLE = "CXR_CACHE"
 _SOURCES_VARIABLE = "CXR_SOURCES"
@@ -183,7 +183,7 @@ def shown(text: str) -> str:
 Result = TypeVar("Result")
 
 _PATIENCE_S, _FIRST_PAUSE_S = 30.0, 0.5
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "memory": "fsspec"}
 # The library below tries a request again by itself, three times; files are tried again here.
 _S3: dict[str, Any] = {
     "config_kwargs": {
@@ -356,9 +356,9 @@ def _store(url: str) -> tuple[Any, str]:
 
         store = fsspec.filesystem(scheme, **_OPTIONS.get(scheme, {}))
     except (ImportError, ValueError) as error:
-        package = _PACKAGES.get(scheme)
-        advice = "pip install 'cxr-compare[cluster]'" if package or scheme == "memory" else error
-        raise InputError(f"{url}: {scheme}:// needs a package: {advice}") from None
+        if package := _PACKAGES.get(scheme):
+            require_packages(f"{url}: {scheme}://", "cluster", ["fsspec", package])
+        raise InputError(f"{url}: {scheme}:// needs a package: {error}") from None
     except Exception as error:  # noqa: BLE001 - each store raises its own where it cannot log in
         raise _said(url, error, 0.0) from None
     if "s3" in store.protocol:

@@ -320,7 +320,7 @@ class Server:
                 400,
                 "dicom_not_installed",
                 "this server makes no DICOM objects; leave out include=sr and include=sc, or have "
-                "'cxr-compare[dicom]' installed on it",
+                "the extra dicom of cxr-compare installed on it",
             )
         decoded, answers = await self._answers(name, content, source=bool(wanted))
         described = [

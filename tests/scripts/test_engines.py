@@ -258,7 +258,7 @@ def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, m
     for command in (verb, ["check", str(phantom)]):
         assert cxr(*command, *to_ray) == 2
         assert capsys.readouterr().err == (
-            "cxr: --engine ray: ray is not installed; pip install 'cxr-compare[cluster]'\n"
+            "cxr: --engine ray: ray is not installed; in a clone: pip install '.[cluster]'\n"
         )
     assert not (tmp_path / "set").exists()
 

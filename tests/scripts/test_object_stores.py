@@ -291,7 +291,7 @@ def test_a_store_that_refuses_is_asked_once(line, monkeypatch, code):
 
 def test_without_the_package_one_line_says_what_to_install(line, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(InputError, match=r"pip install 'cxr-compare\[cluster\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[cluster\]'"):
         list_files("s3://bkt/a")
 
 

@@ -67,7 +67,7 @@ def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
         line = refused(capsys, export, "--port", port)
     assert f"--port {port}: address already in use; choose another with --port" in line
     monkeypatch.setitem(sys.modules, "uvicorn", None)  # as if it were not installed
-    assert "uvicorn is not installed; pip install 'cxr-compare[serve]'" in refused(capsys, export)
+    assert "uvicorn is not installed; in a clone: pip install '.[serve]'" in refused(capsys, export)
 
 
 def test_a_token_of_the_environment_is_taken_and_never_shown(export, monkeypatch, capsys):

@@ -63,4 +63,4 @@ def test_a_server_without_highdicom_says_what_to_install(client, monkeypatch):
     monkeypatch.setattr(analysis, "find_spec", lambda name: None)
     answer = analyze(client, x_ray(), "sc")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "dicom_not_installed")
-    assert "cxr-compare[dicom]" in answer.json()["error"]["message"]
+    assert "extra dicom" in answer.json()["error"]["message"]
