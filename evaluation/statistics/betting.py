@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaln
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import LEVEL
@@ -31,12 +32,13 @@ _MOST_OF_TEST = 0.9
 """Likewise of a test, whose bounds are those of the patient with the most images: few are near."""
 _HALVINGS = 40
 _SEED = 20240101
-_ODDS = np.array([1.2, 1.5, 2.0, 3.5, 8.0])
-"""How a bettor on a change takes the odds of 1 to have grown: small changes and large ones."""
-_EARLY = 100  # values: a start among the first ones weighs about alike
-_BLOCK = 128  # values at once: their products stay within what a float holds
-_AT_ONCE = 1 << 14  # values whose wealth is in memory
-_RICHEST = 1e12  # where wealth is cut: it stays a supermartingale
+_ODDS = np.array([1.2, 1.5, 2.0, 3.5, 8.0, 1 / 1.2, 1 / 1.5, 1 / 2.0, 1 / 3.5, 1 / 8.0])
+"""By what a change multiplies the odds: small changes and large ones."""
+_EARLY = 10  # days: a start among the first ones weighs about alike
+_NEAR = 0.25  # of the values of a reference: how many a bet on a mean near the claimed one is worth
+_MEANS = 48  # claimed ones that are tried
+_BEYOND = 4.0  # standard errors of the reference by which these exceed all means so far
+_RICHEST = 1e12  # where evidence is cut
 
 
 def mean_p_value(
@@ -131,92 +133,85 @@ def _lowest_mean(table: Floats, error: float) -> Floats:
     return np.asarray(low[:, 0])
 
 
-def change_evidence(values: npt.ArrayLike, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Floats:
-    """The evidence that the mean of a stream has left an interval, from some value on.
+def change_evidence(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Floats:
+    """The evidence, after each day, that the mean of values of [0, 1] has changed on some day.
 
-    Bettors start before every value, each with a part of a wealth of 1, and stake it on a mean
-    above `upper` or below `lower`. While every value has, given those before, a mean within the
-    interval, their wealth together is a supermartingale: it ever reaches 1 / p with a chance of at
-    most p. Those who start near a change become rich, however late it comes.
+    Bettors against "reference and stream have the mean m" start with a wealth of 1 in all. Each
+    bets until a day of its own on a mean near m, and from then on that the odds have grown, or
+    fallen. While nothing changes, the wealth against the true mean is a supermartingale. The
+    evidence is the smallest wealth over all m, so it ever reaches 1 / p with a chance of at most
+    p, however small the reference. A value x between 0 and 1 earns what x ones and 1 - x zeros do,
+    which is at most what a fair bet on it earns, because the logarithm is concave.
 
     Args:
-        values: In [0, 1], shape ``(R, n)`` or ``(n,)``, a stream a row.
-        lower: Of the interval in which the mean was, in [0, 1]: one for all or shape ``(R,)``.
-        upper: Its upper end, as `lower`.
+        sums: Of all values until the end of the reference, and of each day after it, shape
+            ``(R, 1 + days)``, a figure a row.
+        counts: How many values these are, shape ``(1 + days,)``; the first is at least 1.
 
     Returns:
-        The wealth after each value, shape ``(R, n)``, cut at 1e12.
+        E-values, shape ``(R, days)``, cut at 1e12.
 
     Source:
         A mixture over starts as of Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS 2:2, with
-        weights that add up to 1, so that Ville's inequality holds over all time.
+        weights that add up to 1; smallest over the null as of Wasserman, Ramdas and Balakrishnan
+        2020 (universal inference), PNAS 117:29.
 
     Example:
-        >>> change_evidence([0, 1] * 50 + [1] * 50, 0.4, 0.6)[0, [99, 149]].round(1).tolist()
-        [0.9, 1023157.3]
+        >>> counts = np.arange(300, 700, 10)
+        >>> steady = counts / 2
+        >>> change_evidence([steady, steady + np.maximum(counts - 600, 0) / 2], counts)[:, [28, -1]]
     """
-    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    later = np.log(_EARLY) / np.log(np.arange(table.shape[1] + 1) + _EARLY)
-    evidence = np.tile(later[1:], (len(table), 1))  # held by those who have not started
-    run = _BLOCK * max(1, _AT_ONCE // (_BLOCK * max(1, len(table))))
-    for betted, end in _sides(table, lower, upper):
-        wealth = np.zeros((len(table), len(_ODDS), 1))
-        for begin in range(0, table.shape[1], run):
-            part = slice(begin, begin + run)
-            factors = _factors(betted[:, part], end)
-            new = -np.diff(later[begin : begin + factors.shape[2] + 1]) * factors
-            grown, wealth = _grown(wealth, factors, new)
-            evidence[:, part] += grown.mean(axis=1) / 2
-    return np.minimum(evidence, _RICHEST)
+    table, days = np.atleast_2d(np.asarray(sums, dtype=np.float64)), len(np.asarray(counts)) - 1
+    starting, waiting = _start_weights(days)
+    logs = np.empty((len(table), days))
+    for row, of in zip(table, logs, strict=True):
+        near, grown = _log_wealths(row, np.asarray(counts, dtype=np.float64))
+        began = np.logaddexp.accumulate(starting + near[:, None, :-1] - grown[..., :-1], axis=2)
+        started = np.logaddexp.reduce(began + grown[..., 1:], axis=1) - np.log(_ODDS.size)
+        of[:] = _lowest(np.logaddexp(started, waiting + near[:, 1:]))
+    return np.exp(np.minimum(logs, np.log(_RICHEST)))
 
 
-def _grown(wealth: Floats, factors: Floats, new: Floats) -> tuple[Floats, Floats]:
-    """The wealth of each bettor after each value, and after the last.
+def start_shares(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Floats:
+    """How the wealth of `change_evidence` after the last day is shared among starts, (days,)."""
+    near, grown = _log_wealths(*(np.asarray(each, dtype=np.float64) for each in (sums, counts)))
+    starting, _ = _start_weights(near.shape[1] - 1)
+    since = np.logaddexp.reduce(grown[..., -1:] - grown[..., :-1], axis=1)
+    wealth = starting + near[:, :-1] + since
+    smallest = wealth[np.logaddexp.reduce(wealth, axis=1).argmin()]
+    shares = np.exp(smallest - smallest.max())
+    return np.asarray(shares / shares.sum())
 
-    At each value the `wealth` before, ``(R, bets, 1)``, is multiplied by its factor, of `factors`
-    ``(R, bets, n)``, and `new` wealth starts: a sum over starts of products, of which the blocks
-    are done at once and only their ends one after another.
+
+def _start_weights(days: int) -> tuple[Floats, Floats]:
+    """Logarithms: of those who start after each day, the reference first, and of those who wait."""
+    waiting = np.log(_EARLY) / np.log(np.arange(days + 1) + _EARLY)
+    return np.log(-np.diff(waiting)), np.log(waiting[1:])
+
+
+def _log_wealths(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """The logarithm of what 1 becomes until the end of each day, against each of some means.
+
+    First bet on a mean near the claimed one, shape ``(means, 1 + days)``: on all means at once, by
+    the beta distribution around it. Then on changed odds, shape ``(means, odds, 1 + days)``.
     """
-    size = factors.shape[2]
-    filled = [(0, 0), (0, 0), (0, -size % _BLOCK)]
-    blocks = (*factors.shape[:2], -1, _BLOCK)
-    product = np.cumprod(np.pad(factors, filled, constant_values=1.0).reshape(blocks), axis=3)
-    started = np.cumsum(np.pad(new, filled).reshape(blocks) / product, axis=3)
-    before = [wealth]
-    for block in range(product.shape[2]):
-        last = product[:, :, block, -1:] * (before[-1] + started[:, :, block, -1:])
-        before.append(np.minimum(last, _RICHEST))
-    started += np.stack(before[:-1], axis=2)
-    return (product * started).reshape(*factors.shape[:2], -1)[:, :, :size], before[-1]
+    angles = np.arcsin(np.sqrt(sums / counts))  # all standard errors are alike there
+    margin = _BEYOND / (2 * np.sqrt(counts[0]))
+    ends = np.clip([angles.min() - margin, angles.max() + margin], 1e-4, np.pi / 2 - 1e-4)
+    mean = np.sin(np.linspace(*ends, _MEANS)[:, None]) ** 2
+    zeros = counts - sums
+    ones, nils = _NEAR * counts[0] * mean, _NEAR * counts[0] * (1 - mean)
+    near = betaln(ones + sums, nils + zeros) - betaln(ones, nils)
+    near -= sums * np.log(mean) + zeros * np.log1p(-mean)
+    gain = 1 / (1 - mean + _ODDS * mean)  # of a zero; a one gains the odds times as much
+    gain_of_zero, gain_of_one = (np.log(each)[..., None] for each in (gain, _ODDS * gain))
+    return near, gain_of_one * sums + gain_of_zero * zeros
 
 
-def _sides(
-    table: Floats, lower: npt.ArrayLike, upper: npt.ArrayLike
-) -> tuple[tuple[Floats, Floats], ...]:
-    """What is bet on as too large, and the end of the interval there; of both directions."""
-    low, high = (np.asarray(end, dtype=np.float64).reshape(-1, 1) for end in (lower, upper))
-    return (table, high), (1 - table, 1 - low)
-
-
-def _factors(values: Floats, end: Floats) -> Floats:
-    """By what each value multiplies the wealth of each bettor, shape ``(R, bets, n)``.
-
-    The stake of a bettor is the best one where 1 has so many times the odds of the end.
-    """
-    end = np.clip(end, 1e-9, 1.0)[:, :, None]  # (R or 1, 1, 1)
-    odds = _ODDS[:, None]
-    stake = (odds - 1) / (1 + (odds - 1) * end)
-    return np.asarray(1 + stake * (values[:, None, :] - end))
-
-
-def start_shares(values: npt.ArrayLike, lower: float, upper: float) -> Floats:
-    """How the wealth of `change_evidence` after the last value is shared among starts, (n,)."""
-    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    start = np.arange(table.shape[1] + 1)
-    weight = -np.diff(np.log(_EARLY) / np.log(start + _EARLY))
-    grown = np.full(table.shape[1], -np.inf)
-    for betted, end in _sides(table, lower, upper):
-        for gain in np.log(_factors(betted, end)[0]):
-            grown = np.logaddexp(grown, np.cumsum(gain[::-1])[::-1])
-    shares = weight * np.exp(grown - grown.max())
-    return shares / shares.sum()
+def _lowest(values: Floats) -> Floats:
+    """The smallest of each column, between the rows by the parabola of three, shape ``(days,)``."""
+    at, column = values.argmin(axis=0).clip(1, len(values) - 2), np.arange(values.shape[1])
+    left, middle, right = (values[at + step, column] for step in (-1, 0, 1))
+    slope, bend = (right - left) / 2, np.maximum(left - 2 * middle + right, 1e-12)
+    to = np.clip(-slope / bend, -1.0, 1.0)
+    return np.minimum(middle + to * slope + to**2 * bend / 2, values.min(axis=0))

@@ -49,7 +49,8 @@ _IN_CSV = [
 _MOST_TOLD = 3  # figures in the answer
 _CEILING = 1e6  # of evidence in a chart
 _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
-_STREAMS, _UNCHANGED, _LONGEST = 200, 500, 4_000  # of a simulation: streams, patients before, after
+_STREAMS, _DAILY = 100, 25  # of a simulation: streams, and patients a day
+_UNCHANGED, _LONGEST = 500, 4_000  # patients before a change, and after it
 
 
 def _answer(found: Monitoring) -> str:
@@ -182,9 +183,12 @@ def _median_delay(
     part = (becomes - was) / (1 - was) if up else (was - becomes) / max(was, 1e-9)
     changed = drawn[:, _UNCHANGED:]
     changed[rng.random(changed.shape) < part] = float(up)
-    rings = change_evidence(drawn, row.was.low or 0.0, row.was.high or 1.0) >= 2 / row.share
-    rings = rings[~rings[:, :_UNCHANGED].any(axis=1), _UNCHANGED:]
-    first = np.where(rings.any(axis=1), rings.argmax(axis=1) + 1.0, np.inf)
+    daily = drawn.reshape(_STREAMS, -1, _DAILY).sum(axis=2)
+    sums = row.values.sum() + np.cumsum(np.insert(daily, 0, 0.0, axis=1), axis=1)
+    evidence = change_evidence(sums, len(row.values) + _DAILY * np.arange(sums.shape[1]))
+    rings, before = evidence * row.share >= 1, _UNCHANGED // _DAILY
+    rings = rings[~rings[:, :before].any(axis=1), before:]
+    first = np.where(rings.any(axis=1), _DAILY * (rings.argmax(axis=1) + 1.0), np.inf)
     median = float(np.median(first))
     return median if np.isfinite(median) else None
 
@@ -310,8 +314,8 @@ def _figures(found: Monitoring) -> Table:
         for row in found.rows
     ]
     lead = (
-        "Means per patient. Reference: interval that the test allows for. Now: the last patients, "
-        "after an alarm those since its likely start, with a 95 % interval."
+        "Means per patient with 95 % intervals. Now: the last patients, after an alarm those since "
+        "its likely start."
     )
     return Table.of("All figures", lead, columns, rows)
 
@@ -320,8 +324,8 @@ def _delays(delays: Sequence[_Delay]) -> Table:
     rows = [(delay.title, delay.told, delay.found_after) for delay in delays]
     lead = (
         f"Median of {_STREAMS} simulated streams that change after {_UNCHANGED} unchanged "
-        "patients, drawn from the reference; days at the rate of this log. A longer reference "
-        "(--first) and more audited images find smaller changes."
+        f"patients, drawn from the reference, {_DAILY} a day; days at the rate of this log. A "
+        "longer reference (--first) and more audited images find smaller changes."
     )
     return Table.of("How fast a change is found", lead, ("Figure", "Change", "Found after"), rows)
 
@@ -358,7 +362,7 @@ def _charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
         ),
         [(legend_sample(f"course-{key}", 0), "mean per patient"),
          (legend_sample(f"course-{key}", 1),
-          "reference; band: interval that is allowed for"
+          "reference; band: its 95 % interval"
           + ("; dotted: end of the first weeks" if in_weeks else ""))],
     )  # fmt: skip
     evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, _CEILING)

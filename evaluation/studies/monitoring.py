@@ -1,10 +1,10 @@
 """Has a system in use changed, and when? Figures of its log by patient, watched at any time.
 
-Every figure is the mean per patient of a variable in [0, 1]. Its reference is an interval from the
-first weeks of the log, or from validation, at half of the figure's share of the false alarms; with
-the other half the stream is tested against that interval (`change_evidence`). The shares add up to
-`ERROR`: where nothing changes, any figure ever raises an alarm with at most that chance, however
-often one looks, if patients are independent of each other. So each counts once in a window of days.
+Every figure is the mean per patient of a variable in [0, 1], in a reference, which is the first
+weeks of the log, or validation, and day by day in the stream (`change_evidence`). Each has a share
+of the false alarms, and the shares add up to `ERROR`: where nothing changes, any figure ever raises
+an alarm with at most that chance, however often one looks, if patients are independent of each
+other. So each counts once in a window of days.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Watched:
     share: float  # of the false alarms; 0 where it is not watched: its reference is too small
     source: str  # of the reference: first weeks or validation
     n_reference: int  # patients
-    was: _Estimate  # the reference, with its interval at level 1 - half of the share
+    was: _Estimate  # the reference, with a 95 % interval
     n_stream: int  # patients
     # The last patients (at most 5,000); after an alarm those since the likely start, with a 95 %
     # interval as if that had been known.
@@ -140,8 +140,8 @@ class Watched:
 
     @property
     def bound(self) -> float | None:
-        """The e-value that raises an alarm, 1 over half of the share; None: not watched."""
-        return 2 / self.share if self.share else None
+        """The e-value that raises an alarm, 1 over the share; None: not watched."""
+        return 1 / self.share if self.share else None
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,10 @@ def monitor_log(
         nothing = block._replace(means=block.means[:, :0], day=block.day[:0])
         was = references.get(block.of, nothing)
         share = ERROR * KINDS[block.kind].share / figures[block.kind] if was.n >= FEWEST else 0.0
-        source, tested = "first weeks", int(np.searchsorted(block.day, first))
+        source, tested = "first weeks", first
         if block.of in validated:
             source, tested = "validation", 0
-        rows += _Test(block, was, source, tested, share, dates).rows()
+        rows += _Test(block, was, source, min(tested, len(dates)), share, dates).rows()
     rows.sort(key=lambda row: (row.change is None, row.change and row.change.since, not row.share))
     images, patients = stream["image"].nunique(), stream["patient"].nunique()
     return Monitoring(
@@ -410,20 +410,27 @@ class _Test(NamedTuple):
     block: _Block
     was: _Block
     source: str  # of the reference
-    begin: int  # the first patient who is tested
+    first: int  # day that is tested
     share: float  # of the false alarms, of each figure; 0: not watched
     dates: pd.Index  # of the days of the log
+
+    @property
+    def begin(self) -> int:
+        """The first patient who is tested."""
+        return int(np.searchsorted(self.block.day, self.first))
 
     def rows(self) -> Iterator[Watched]:
         """What became of each figure."""
         means, was = self.block.means, self.was.means
-        intervals = mean_interval(was, 1 - (self.share or ERROR) / 2)
-        low, high = intervals.T if self.share else (0.0, 1.0)
-        evidence = change_evidence(means[:, self.begin :], low, high)
+        intervals = mean_interval(was, _LEVEL)
+        sums, counts = self._sums()
+        evidence = np.zeros((len(means), len(counts) - 1))
+        if self.share:
+            evidence = change_evidence(sums, counts)
         for row, (key, title) in enumerate(self.block.titles.items()):
             start, change = self.begin, None
-            if self.share and evidence[row].max(initial=0.0) >= 2 / self.share:
-                start, change = self._change(row, evidence[row], intervals[row])
+            if self.share and evidence[row].max(initial=0.0) >= 1 / self.share:
+                start, change = self._change(row, evidence[row], sums[row], counts)
             now = means[row, max(start, self.block.n - _RECENT) :]
             yield Watched(
                 key=key,
@@ -441,27 +448,36 @@ class _Test(NamedTuple):
                 values=was[row],
             )
 
+    def _sums(self) -> tuple[Floats, Floats]:
+        """Sums and numbers of the values, of the reference first, then until each day's end."""
+        tested = slice(self.begin, None)
+        ends = np.searchsorted(self.block.day[tested], np.arange(self.first, len(self.dates)) + 1)
+        totals = np.cumsum(np.insert(self.block.means[:, tested], 0, 0.0, axis=1), axis=1)
+        sums = self.was.means.sum(axis=1, keepdims=True) + totals[:, np.insert(ends, 0, 0)]
+        return sums, self.was.n + np.insert(ends, 0, 0).astype(np.float64)
+
     def _course(self, values: Floats, wealth: Floats) -> Iterator[_Bin]:
         days = len(self.dates)
         ends = np.linspace(0, days, min(_BINS, days) + 1)[1:].round().astype(int)
-        start = 0
+        start = begin = 0
         for end, stop in zip(ends, np.searchsorted(self.block.day, ends), strict=True):
             mean = float(values[start:stop].mean()) if stop > start else None
-            tested = slice(max(start - self.begin, 0), max(stop - self.begin, 0))
-            yield _Bin(self.dates[end - 1], mean, float(wealth[tested].max(initial=0.0)))
-            start = stop
+            tested = wealth[max(begin - self.first, 0) : max(end - self.first, 0)]
+            yield _Bin(self.dates[end - 1], mean, float(tested.max(initial=0.0)))
+            start, begin = stop, end
 
-    def _change(self, row: int, wealth: Floats, interval: Floats) -> tuple[int, _Change]:
+    def _change(
+        self, row: int, evidence: Floats, sums: Floats, counts: Floats
+    ) -> tuple[int, _Change]:
         """The likely first patient of a change, and all that is said of it."""
-        richest = int(wealth.argmax())
-        stream = self.block.means[row, self.begin : self.begin + richest + 1]
-        shares = start_shares(stream, interval[0], interval[1])
-        likely = np.searchsorted(np.cumsum(shares), [_TAIL, 1 - _TAIL]).clip(0, richest)
-        first = int(shares.argmax())
-        at = self.begin + np.array([np.argmax(wealth >= 2 / self.share), first, *likely])
-        one_in = 1 / (self.share / 2 + 1 / float(wealth[richest]))
-        start = self.begin + first
-        on, since, low, high = self.dates[self.block.day[at]]
+        most = int(evidence.argmax())
+        shares = start_shares(sums[: most + 2], counts[: most + 2])
+        likely = np.searchsorted(np.cumsum(shares), [_TAIL, 1 - _TAIL]).clip(0, most)
+        first = self.first + int(shares.argmax())
+        start = int(np.searchsorted(self.block.day, first))
+        rang = int(np.argmax(evidence >= 1 / self.share))
+        on, since, low, high = self.dates[[self.first + rang, first, *(self.first + likely)]]
+        one_in = float(evidence[most])
         return start, _Change(on, since, low, high, one_in, *self._where(row, start))
 
     def _where(self, row: int, start: int) -> tuple[tuple[_GroupChange, ...], str, float]:
