@@ -18,9 +18,10 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import LEVEL
@@ -34,9 +35,11 @@ _HALVINGS = 40
 _SEED = 20240101
 _ODDS = np.array([1.2, 1.5, 2.0, 3.5, 8.0, 1 / 1.2, 1 / 1.5, 1 / 2.0, 1 / 3.5, 1 / 8.0])
 """By what a change multiplies the odds: small changes and large ones."""
+_NEAR = np.array([0.5, 1.0, 2.0, 3.0, 4.5, -0.5, -1.0, -2.0, -3.0, -4.5])
+"""By how many standard errors of the reference a bet before the change takes the mean to differ."""
+_LEVELS = np.linspace(0, 1, 13)  # a half, thirds, quarters and sixths are among them
 _EARLY = 10  # days: a start among the first ones weighs about alike
-_NEAR = 0.25  # of the values of a reference: how many a bet on a mean near the claimed one is worth
-_MEANS = 48  # claimed ones that are tried
+_MEANS = 48  # that are tried
 _BEYOND = 4.0  # standard errors of the reference by which these exceed all means so far
 _RICHEST = 1e12  # where evidence is cut
 
@@ -133,20 +136,19 @@ def _lowest_mean(table: Floats, error: float) -> Floats:
     return np.asarray(low[:, 0])
 
 
-def change_evidence(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Floats:
-    """The evidence, after each day, that the mean of values of [0, 1] has changed on some day.
+def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
+    """The evidence, after each day, that the mean of independent values has changed on some day.
 
     Bettors against "reference and stream have the mean m" start with a wealth of 1 in all. Each
     bets until a day of its own on a mean near m, and from then on that the odds have grown, or
     fallen. While nothing changes, the wealth against the true mean is a supermartingale. The
     evidence is the smallest wealth over all m, so it ever reaches 1 / p with a chance of at most
-    p, however small the reference. A value x between 0 and 1 earns what x ones and 1 - x zeros do,
-    which is at most what a fair bet on it earns, because the logarithm is concave.
+    p, however small the reference. A value between two twelfths counts in part as each, which no
+    bet gains from, because the logarithm is concave.
 
     Args:
-        sums: Of all values until the end of the reference, and of each day after it, shape
-            ``(R, 1 + days)``, a figure a row.
-        counts: How many values these are, shape ``(1 + days,)``; the first is at least 1.
+        values: In [0, 1], shape ``(R, n)``, a figure a row.
+        day: Of each value, shape ``(n,)``: 0 of the reference, which has some, then 1, 2, ....
 
     Returns:
         E-values, shape ``(R, days)``, cut at 1e12.
@@ -157,30 +159,43 @@ def change_evidence(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Floats:
         2020 (universal inference), PNAS 117:29.
 
     Example:
-        >>> counts = np.arange(300, 700, 10)
-        >>> steady = counts / 2
-        >>> change_evidence([steady, steady + np.maximum(counts - 600, 0) / 2], counts)[:, [28, -1]]
+        >>> day = np.repeat(range(41), 10)
+        >>> change_evidence([[0, 1] * 155 + [1] * 100], day)[0, [29, 39]].round(1).tolist()
     """
-    table, days = np.atleast_2d(np.asarray(sums, dtype=np.float64)), len(np.asarray(counts)) - 1
-    starting, waiting = _start_weights(days)
-    logs = np.empty((len(table), days))
-    for row, of in zip(table, logs, strict=True):
-        near, grown = _log_wealths(row, np.asarray(counts, dtype=np.float64))
-        began = np.logaddexp.accumulate(starting + near[:, None, :-1] - grown[..., :-1], axis=2)
-        started = np.logaddexp.reduce(began + grown[..., 1:], axis=1) - np.log(_ODDS.size)
-        of[:] = _lowest(np.logaddexp(started, waiting + near[:, 1:]))
+    logs = [_evidence(tally) for tally in _tallies(values, day)]
     return np.exp(np.minimum(logs, np.log(_RICHEST)))
 
 
-def start_shares(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Floats:
+def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     """How the wealth of `change_evidence` after the last day is shared among starts, (days,)."""
-    near, grown = _log_wealths(*(np.asarray(each, dtype=np.float64) for each in (sums, counts)))
-    starting, _ = _start_weights(near.shape[1] - 1)
+    (tally,) = _tallies(values, day)
+    near, grown = _log_wealths(tally)
     since = np.logaddexp.reduce(grown[..., -1:] - grown[..., :-1], axis=1)
-    wealth = starting + near[:, :-1] + since
+    wealth = _start_weights(len(tally) - 1)[0] + near[:, :-1] + since
     smallest = wealth[np.logaddexp.reduce(wealth, axis=1).argmin()]
     shares = np.exp(smallest - smallest.max())
     return np.asarray(shares / shares.sum())
+
+
+def _tallies(values: npt.ArrayLike, day: npt.ArrayLike) -> Iterator[Floats]:
+    """Of each row how many values there are at each level until the end of each day, (D, L)."""
+    of_day, top = len(_LEVELS) * np.asarray(day, dtype=np.int64), len(_LEVELS) - 1
+    size = int(of_day.max()) + len(_LEVELS)
+    for row in np.atleast_2d(np.asarray(values, dtype=np.float64)):
+        below = np.minimum((top * row).astype(np.int64), top - 1)
+        part = top * row - below
+        tally = np.bincount(of_day + below, 1 - part, size)
+        tally += np.bincount(of_day + below + 1, part, size)
+        yield np.cumsum(tally.reshape(-1, len(_LEVELS)), axis=0)
+
+
+def _evidence(tally: Floats) -> Floats:
+    """The logarithm of the evidence after each day of a tally, shape ``(days,)``."""
+    starting, waiting = _start_weights(len(tally) - 1)
+    near, grown = _log_wealths(tally)
+    began = np.logaddexp.accumulate(starting + near[:, None, :-1] - grown[..., :-1], axis=2)
+    started = np.logaddexp.reduce(began + grown[..., 1:], axis=1) - np.log(_ODDS.size)
+    return _lowest(np.logaddexp(started, waiting + near[:, 1:]))
 
 
 def _start_weights(days: int) -> tuple[Floats, Floats]:
@@ -189,23 +204,24 @@ def _start_weights(days: int) -> tuple[Floats, Floats]:
     return np.log(-np.diff(waiting)), np.log(waiting[1:])
 
 
-def _log_wealths(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+def _log_wealths(tally: Floats) -> tuple[Floats, Floats]:
     """The logarithm of what 1 becomes until the end of each day, against each of some means.
 
-    First bet on a mean near the claimed one, shape ``(means, 1 + days)``: on all means at once, by
-    the beta distribution around it. Then on changed odds, shape ``(means, odds, 1 + days)``.
+    First of bets on a mean near the claimed one, taken together, shape ``(means, 1 + days)``; then
+    of each bet on changed odds, shape ``(means, odds, 1 + days)``.
     """
-    angles = np.arcsin(np.sqrt(sums / counts))  # all standard errors are alike there
+    counts = tally.sum(axis=1)
+    angles = np.arcsin(np.sqrt(tally @ _LEVELS / counts))  # all standard errors are alike there
     margin = _BEYOND / (2 * np.sqrt(counts[0]))
     ends = np.clip([angles.min() - margin, angles.max() + margin], 1e-4, np.pi / 2 - 1e-4)
     mean = np.sin(np.linspace(*ends, _MEANS)[:, None]) ** 2
-    zeros = counts - sums
-    ones, nils = _NEAR * counts[0] * mean, _NEAR * counts[0] * (1 - mean)
-    near = betaln(ones + sums, nils + zeros) - betaln(ones, nils)
-    near -= sums * np.log(mean) + zeros * np.log1p(-mean)
-    gain = 1 / (1 - mean + _ODDS * mean)  # of a zero; a one gains the odds times as much
-    gain_of_zero, gain_of_one = (np.log(each)[..., None] for each in (gain, _ODDS * gain))
-    return near, gain_of_one * sums + gain_of_zero * zeros
+    changed = (_ODDS - 1) / (1 + (_ODDS - 1) * mean)  # the best bets on these odds
+    near = _NEAR / np.sqrt(counts[0] * mean * (1 - mean))
+    near = np.clip(near, -_MOST / (1 - mean), _MOST / mean)
+    bets = np.concatenate([near, changed], axis=1)[..., None]
+    wealths = np.log1p(bets * (_LEVELS - mean[..., None])) @ tally.T
+    together = np.logaddexp.reduce(wealths[:, : _NEAR.size], axis=1) - np.log(_NEAR.size)
+    return together, wealths[:, _NEAR.size :]
 
 
 def _lowest(values: Floats) -> Floats:

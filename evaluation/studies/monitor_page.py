@@ -183,9 +183,10 @@ def _median_delay(
     part = (becomes - was) / (1 - was) if up else (was - becomes) / max(was, 1e-9)
     changed = drawn[:, _UNCHANGED:]
     changed[rng.random(changed.shape) < part] = float(up)
-    daily = drawn.reshape(_STREAMS, -1, _DAILY).sum(axis=2)
-    sums = row.values.sum() + np.cumsum(np.insert(daily, 0, 0.0, axis=1), axis=1)
-    evidence = change_evidence(sums, len(row.values) + _DAILY * np.arange(sums.shape[1]))
+    days = np.arange(len(row.values) + drawn.shape[1]) - len(row.values)
+    known = np.broadcast_to(row.values, (_STREAMS, len(row.values)))
+    values = np.concatenate([known, drawn], axis=1)
+    evidence = change_evidence(values, np.maximum(days // _DAILY + 1, 0))
     rings, before = evidence * row.share >= 1, _UNCHANGED // _DAILY
     rings = rings[~rings[:, :before].any(axis=1), before:]
     first = np.where(rings.any(axis=1), _DAILY * (rings.argmax(axis=1) + 1.0), np.inf)

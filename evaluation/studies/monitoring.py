@@ -423,14 +423,14 @@ class _Test(NamedTuple):
         """What became of each figure."""
         means, was = self.block.means, self.was.means
         intervals = mean_interval(was, _LEVEL)
-        sums, counts = self._sums()
-        evidence = np.zeros((len(means), len(counts) - 1))
+        values, day = self._tested()
+        evidence = np.zeros((len(means), 1))
         if self.share:
-            evidence = change_evidence(sums, counts)
+            evidence = change_evidence(values, day)
         for row, (key, title) in enumerate(self.block.titles.items()):
             start, change = self.begin, None
             if self.share and evidence[row].max(initial=0.0) >= 1 / self.share:
-                start, change = self._change(row, evidence[row], sums[row], counts)
+                start, change = self._change(row, evidence[row], values[row], day)
             now = means[row, max(start, self.block.n - _RECENT) :]
             yield Watched(
                 key=key,
@@ -448,13 +448,11 @@ class _Test(NamedTuple):
                 values=was[row],
             )
 
-    def _sums(self) -> tuple[Floats, Floats]:
-        """Sums and numbers of the values, of the reference first, then until each day's end."""
-        tested = slice(self.begin, None)
-        ends = np.searchsorted(self.block.day[tested], np.arange(self.first, len(self.dates)) + 1)
-        totals = np.cumsum(np.insert(self.block.means[:, tested], 0, 0.0, axis=1), axis=1)
-        sums = self.was.means.sum(axis=1, keepdims=True) + totals[:, np.insert(ends, 0, 0)]
-        return sums, self.was.n + np.insert(ends, 0, 0).astype(np.float64)
+    def _tested(self) -> tuple[Floats, Integers]:
+        """The values of the reference, of day 0, and of the stream from day 1 on."""
+        values = np.concatenate([self.was.means, self.block.means[:, self.begin :]], axis=1)
+        days = self.block.day[self.begin :] - self.first + 1
+        return values, np.concatenate([np.zeros(self.was.n, dtype=np.int64), days])
 
     def _course(self, values: Floats, wealth: Floats) -> Iterator[_Bin]:
         days = len(self.dates)
@@ -467,11 +465,11 @@ class _Test(NamedTuple):
             start, begin = stop, end
 
     def _change(
-        self, row: int, evidence: Floats, sums: Floats, counts: Floats
+        self, row: int, evidence: Floats, values: Floats, day: Integers
     ) -> tuple[int, _Change]:
         """The likely first patient of a change, and all that is said of it."""
         most = int(evidence.argmax())
-        shares = start_shares(sums[: most + 2], counts[: most + 2])
+        shares = start_shares(values[day <= most + 1], day[day <= most + 1])
         likely = np.searchsorted(np.cumsum(shares), [_TAIL, 1 - _TAIL]).clip(0, most)
         first = self.first + int(shares.argmax())
         start = int(np.searchsorted(self.block.day, first))
