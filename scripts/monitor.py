@@ -9,12 +9,13 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, make_folder, require_only
-from data_prep.store.answer_log import LOG_KEY, read_audit, read_log
+from data_prep.store.answer_log import AGE_BANDS, LOG_KEY, read_audit, read_log
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.report.files import study_files
-from evaluation.studies.monitoring import validation_answers
+from evaluation.statistics.ranking import is_positive
 from scripts import console
 from scripts.options import DataFolder, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
@@ -89,9 +90,8 @@ def monitor(
     if reference is not None and data is not None:
         dataset = DataSet.open(data)
         split = own_split(None, [reference], dataset)
-        folder = validation_folder(reference) if is_run(reference) else reference
         test_set = TestSet(dataset, dataset.target(target), split)
-        validation = validation_answers(test_set, Predictions.open(folder), policy, answers)
+        validation = _validation(test_set, reference, policy, answers)
     from evaluation.studies.monitor_page import write_monitor
 
     make_folder(out)
@@ -130,3 +130,39 @@ def _audited(answers: pd.DataFrame, labels: Path, key: Path | None) -> pd.DataFr
             "as their files are called (image_id), with the --key of this log"
         )
     return joined
+
+
+def _validation(
+    test_set: TestSet, reference: Path, policy: str | None, answers: pd.DataFrame
+) -> pd.DataFrame:
+    """Validation images as a log of such answers has them, with labels; else `InputError`."""
+    folder = validation_folder(reference) if is_run(reference) else reference
+    target, predictions = test_set.target, Predictions.open(folder)
+    if (others := answers["target"].nunique()) > 1:
+        raise InputError(f"monitor: the log answers for {others} targets; choose one by --target")
+    systems = sorted(answers["system"].unique())
+    if systems[1:] and predictions.name not in systems:
+        words = f"is of '{predictions.name}', but the log holds {', '.join(systems)}"
+        raise InputError(f"{reference}: {words}; give the reference of one of them")
+    stored = predictions.decision(target.name)
+    if stored is None:
+        raise InputError(f"{reference}: has no threshold for '{target.name}'; run cxr tune first")
+    decision = Decision.from_dict(stored)
+    ids = test_set.image_ids("val").intersection(predictions.images_run)
+    scores = SystemOutput(predictions, target, ids).scores(decision.reduction)
+    of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
+    used = of_system["threshold"].dropna()  # what the log decides by
+    chosen = decision.thresholds[decision.policy(policy, folder)]
+    threshold = chosen.threshold if used.empty else float(used.iloc[0])
+    if threshold is None:
+        words = f"has no threshold for {chosen.policy} ({chosen.reason})"
+        raise InputError(f"{reference}: {words}; choose another --policy")
+    images = test_set.images.set_index("image_id").reindex(ids)
+    facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
+    years = pd.to_numeric(facts.pop("age_years"))
+    bands = pd.cut(years, [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS])
+    return facts.assign(
+        system=predictions.name, patient=test_set.patients(ids), image=ids, score=scores,
+        decision=is_positive(scores, threshold), label=test_set.labels.reindex(ids),
+        age_band=bands.astype(object),
+    )  # fmt: skip

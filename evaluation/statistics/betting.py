@@ -159,8 +159,9 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
         2020 (universal inference), PNAS 117:29.
 
     Example:
-        >>> day = np.repeat(range(41), 10)
-        >>> change_evidence([[0, 1] * 155 + [1] * 100], day)[0, [29, 39]].round(1).tolist()
+        >>> day = np.maximum(np.arange(700) // 10 - 29, 0)  # 300 of the reference, 10 a day
+        >>> change_evidence([0, 1] * 320 + [1] * 60, day)[0, [33, 39]].round(1).tolist()
+        [0.1, 15100338753.8]
     """
     logs = [_evidence(tally) for tally in _tallies(values, day)]
     return np.exp(np.minimum(logs, np.log(_RICHEST)))

@@ -81,8 +81,9 @@ def _alarm_words(row: Watched) -> list[str]:
         f"{row.source} ({span_words(was.low, was.high)}).",
         f"Since about {change.since}, likely between {change.since_low} and {change.since_high}; "
         f"alarm on {change.on}.",
-        f"How sure: where nothing changes, at most 1 in {change.one_in:,.0f} monitors ever shows "
-        "as much evidence of this figure. That is not the chance that this alarm is false.",
+        "How sure: where nothing changes, at most 1 in "
+        f"{min(change.one_in, _CEILING):,.0f} monitors ever shows as much evidence of this figure. "
+        "That is not the chance that this alarm is false.",
     ]
     if change.mix:
         lines.append(

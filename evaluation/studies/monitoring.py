@@ -19,14 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.answer_log import AGE_BANDS
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.metrics.metric import number, span_words
 from evaluation.statistics.betting import change_evidence, mean_interval, start_shares
-from evaluation.statistics.ranking import Floats, Integers, is_positive
+from evaluation.statistics.ranking import Floats, Integers
 
 ERROR = 0.05
 """Chance that any figure ever raises an alarm where nothing changes, at most."""
@@ -169,6 +164,7 @@ class _Known(NamedTuple):
     systems: list[str]
     cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
     classes: dict[str, list[str]]  # of each header
+    rare: dict[str, list[str]]  # of these, classes of one patient alone
     window: int  # days in which a patient counts once
 
 
@@ -218,7 +214,7 @@ def monitor_log(
     stream = _completed(log)
     weeks = stream[stream["day"] < first]
     known = _known(weeks, window)
-    references = {block.of: block for block in _blocks(weeks, known)}
+    references = {block.of: block for block in _blocks(weeks, known, weeks=True)}
     validated: dict[tuple[str, str], _Block] = {}
     notes = list(_system_notes(stream, known))
     if validation is not None:
@@ -252,41 +248,6 @@ def monitor_log(
     )
 
 
-def validation_answers(
-    test_set: TestSet, predictions: Predictions, policy: str | None, answers: pd.DataFrame
-) -> pd.DataFrame:
-    """Validation images as a log of such answers has them, with labels; else `InputError`."""
-    target, folder = test_set.target, predictions.folder
-    if (others := answers["target"].nunique()) > 1:
-        raise InputError(f"monitor: the log answers for {others} targets; choose one by --target")
-    systems = sorted(answers["system"].unique())
-    if systems[1:] and predictions.name not in systems:
-        words = f"is of '{predictions.name}', but the log holds {', '.join(systems)}"
-        raise InputError(f"{folder}: {words}; give the reference of one of them")
-    stored = predictions.decision(target.name)
-    if stored is None:
-        raise InputError(f"{folder}: has no threshold for '{target.name}'; run cxr tune first")
-    decision = Decision.from_dict(stored)
-    ids = test_set.image_ids("val").intersection(predictions.images_run)
-    scores = SystemOutput(predictions, target, ids).scores(decision.reduction)
-    of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
-    used = of_system["threshold"].dropna()  # what the log decides by
-    chosen = decision.thresholds[decision.policy(policy, folder)]
-    threshold = chosen.threshold if used.empty else float(used.iloc[0])
-    if threshold is None:
-        words = f"has no threshold for {chosen.policy} ({chosen.reason})"
-        raise InputError(f"{folder}: {words}; choose another --policy")
-    images = test_set.images.set_index("image_id").reindex(ids)
-    facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
-    years = pd.to_numeric(facts.pop("age_years"))
-    bands = pd.cut(years, [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS])
-    return facts.assign(
-        system=predictions.name, patient=test_set.patients(ids), image=ids, score=scores,
-        decision=is_positive(scores, threshold), label=test_set.labels.reindex(ids),
-        age_band=bands.astype(object),
-    )  # fmt: skip
-
-
 def _completed(log: pd.DataFrame) -> pd.DataFrame:
     """A log with all columns, by time, with patients and days as numbers."""
     table = log.reindex(columns=[*_TEXTS, *_NUMBERS, *_HEADERS])
@@ -314,12 +275,14 @@ def _known(weeks: pd.DataFrame, window: int) -> _Known:
         for column, quantiles in _QUANTILES.items()
         if (values := rows[column].dropna().to_numpy()).size
     }
-    classes = {column: sorted(map(str, weeks[column].dropna().unique())) for column in _HEADERS}
-    return _Known(sorted(weeks["system"].unique()), cuts, classes, window)
+    patients = {column: weeks.groupby(column)["patient"].nunique() for column in _HEADERS}
+    classes = {column: sorted(map(str, count.index)) for column, count in patients.items()}
+    rare = {column: [*map(str, count[count == 1].index)] for column, count in patients.items()}
+    return _Known(sorted(weeks["system"].unique()), cuts, classes, rare, window)
 
 
-def _blocks(log: pd.DataFrame, known: _Known) -> Iterator[_Block]:
-    """The figures of a log: of each system, of each two, and of the headers."""
+def _blocks(log: pd.DataFrame, known: _Known, *, weeks: bool = False) -> Iterator[_Block]:
+    """The figures of a log, or of the first weeks: of each system, of each two, of the headers."""
     for system in known.systems:
         yield from _of_system(log[log["system"] == system], system, known)
     for one, other in combinations(known.systems, 2):
@@ -337,7 +300,9 @@ def _blocks(log: pd.DataFrame, known: _Known) -> Iterator[_Block]:
         figures = {(f"={name}", f"{title} {name}"): images[column] == name for name in watched}
         if classes:
             new = f"{title} not seen in the first weeks"
-            figures["=new", new] = ~images[column].isin(classes)
+            # In the first weeks: by those of all other patients, as chance has it later on.
+            own = images[column].isin(known.rare[column])
+            figures["=new", new] = own if weeks else ~images[column].isin(classes)
         yield from _block((column, ""), images, images[column].notna(), figures, known.window)
 
 

@@ -109,43 +109,67 @@ def test_values_outside_their_bounds_are_named(wrong):
         mean_p_value([0.2, 4 * wrong], 0.5, upper=4)
 
 
-def change_by_hand(values, lower, upper):
-    """The wealth of `change_evidence` after the last value, every start on its own."""
-    weights = [math.log(100) / math.log(j + 100) for j in range(len(values) + 1)]
-    total = weights[-1]
-    for start in range(len(values)):
-        for odds in (1.2, 1.5, 2.0, 3.5, 8.0):
-            for flipped, end in ((False, upper), (True, 1 - lower)):
-                wealth = weights[start] - weights[start + 1]
-                for value in values[start:]:
-                    gain = (1 - value if flipped else value) - end
-                    wealth *= 1 + (odds - 1) / (1 + (odds - 1) * end) * gain
-                total += wealth / 10
+def change_by_hand(values, day, mean):
+    """The wealth against a mean after the last day, every start, bet and value on its own."""
+    weights = [math.log(10) / math.log(d + 10) for d in range(max(day) + 1)]
+    odds = [each for o in (1.2, 1.5, 2.0, 3.5, 8.0) for each in (o, 1 / o)]
+    error = math.sqrt(mean * (1 - mean) * day.count(0))
+    near = [sign * z / error for z in (0.5, 1.0, 2.0, 3.0, 4.5) for sign in (1, -1)]
+    near = [min(max(bet, -0.75 / (1 - mean)), 0.75 / mean) for bet in near]
+
+    def grown(bets, chosen):
+        return sum(math.prod(1 + bet * (v - mean) for v in chosen) for bet in bets) / len(bets)
+
+    total = weights[-1] * grown(near, values)
+    for start in range(max(day)):
+        before = [v for v, d in zip(values, day, strict=True) if d <= start]
+        after = [v for v, d in zip(values, day, strict=True) if d > start]
+        changed = [(o - 1) / (1 + (o - 1) * mean) for o in odds]
+        total += (weights[start] - weights[start + 1]) * grown(near, before) * grown(changed, after)
     return total
 
 
-def test_evidence_of_a_change_is_the_sum_over_all_starts():
-    drawn = np.random.default_rng(5).random((2, 300))
-    drawn[:, 150:] = drawn[:, 150:] ** 0.5
-    lower, upper = np.array([0.4, 0.55]), np.array([0.5, 0.7])
-    wealth = change_evidence(drawn, lower, upper)
-    for row in range(2):
-        for stop in (1, 128, 129, 300):
-            by_hand = change_by_hand(drawn[row, :stop], lower[row], upper[row])
-            assert wealth[row, stop - 1] == pytest.approx(by_hand)
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_evidence_of_a_change_is_the_smallest_wealth_over_all_means(share):
+    draws = np.random.default_rng(5)
+    values = [*draws.integers(0, 4, 60) / 3, *(draws.random(40) < share).astype(float)]
+    day = [0] * 40 + [1 + k // 6 for k in range(60)]
+    smallest = min(change_by_hand(values, day, mean) for mean in np.linspace(0.02, 0.98, 481))
+    assert change_evidence(values, day)[0, -1] == pytest.approx(smallest, rel=0.02)
+    until = [d <= 6 for d in day]
+    smallest = min(
+        change_by_hand(list(np.array(values)[until]), list(np.array(day)[until]), mean)
+        for mean in np.linspace(0.02, 0.98, 481)
+    )
+    assert change_evidence(values, day)[0, 5] == pytest.approx(smallest, rel=0.02)
 
 
-def test_streams_without_a_change_show_evidence_no_more_often_than_said():
-    drawn = np.random.default_rng(6).random((2000, 1500)) < 0.3
-    wealth = change_evidence(drawn, 0.3, 0.3)
-    assert 0 < (wealth.max(axis=1) >= 5).mean() <= 0.2
-    assert (wealth.max(axis=1) >= 20).mean() <= 0.05
-    assert wealth[:, 19].mean() == pytest.approx(1, abs=0.02)
+def test_a_value_between_two_levels_earns_no_more_than_a_fair_bet_on_it():
+    values = [0.29, 0.55, 0.71, 0.9] * 10
+    day = [0] * 12 + [1 + k // 4 for k in range(28)]
+    smallest = min(change_by_hand(values, day, mean) for mean in np.linspace(0.02, 0.98, 481))
+    assert 0.5 * smallest < change_evidence(values, day)[0, -1] <= 1.001 * smallest
+
+
+@pytest.mark.parametrize("size", [50, 700])
+@pytest.mark.parametrize("mean", [0.02, 0.5])
+def test_streams_without_a_change_show_evidence_no_more_often_than_said(size, mean):
+    day = np.concatenate([np.zeros(size, dtype=int), np.repeat(np.arange(1, 31), 10)])
+    drawn = np.random.default_rng(6).random((500, len(day))) < mean
+    evidence = change_evidence(drawn, day)
+    assert (evidence.max(axis=1) >= 2).mean() <= 0.5
+    assert (evidence.max(axis=1) >= 5).mean() <= 0.2
+    assert evidence.mean(axis=0).max() <= 1
 
 
 def test_a_change_is_dated_and_endless_evidence_stays_a_number():
     values = np.concatenate([np.tile([1, 0, 0, 0, 0, 0], 500), np.ones(3000)])
-    wealth = change_evidence(values, 0.1, 0.2)
-    assert wealth[0, 2999] < 1 < 1e5 < wealth[0, 3019]
-    assert wealth.max() == 1e12
-    assert start_shares(values[:3040], 0.1, 0.2).argmax() == 3000
+    day = np.maximum(np.arange(6000) // 20 - 49, 0)  # the first 1,000 are the reference
+    evidence = change_evidence(values, day)
+    assert evidence[0, 99] < 1 < 1e5 < evidence[0, 100]
+    assert evidence.max() == pytest.approx(1e12)
+    assert start_shares(values[:3040], day[:3040]).argmax() == 100
+
+
+def test_without_a_day_after_the_reference_there_is_no_evidence():
+    assert change_evidence(np.ones((2, 60)), np.zeros(60, dtype=int)).shape == (2, 0)

@@ -86,11 +86,11 @@ def test_a_step_is_found_dated_and_described():
     )  # fmt: skip
     assert row.was.low < 0.2 < row.was.high < 0.45
     assert row.now.low < 0.45 < row.now.high
-    assert row.evidence >= row.bound == 2 / row.share == pytest.approx(2 / (ERROR * 0.16))
+    assert row.evidence >= row.bound == 1 / row.share == pytest.approx(1 / (ERROR * 0.16))
     change = row.change
     assert "2026-04-05" <= change.since_low <= change.since <= change.since_high <= "2026-04-17"
     assert "2026-04-11" < change.on < "2026-05-01"
-    assert 1 / row.share <= change.one_in <= 2 / row.share
+    assert change.one_in == row.evidence
     quiet = [part for part in row.course if part.end < "2026-04-01"]
     assert max(part.evidence for part in quiet) < 2
     assert row.course[0].evidence == 0
@@ -142,6 +142,16 @@ def test_what_is_not_in_the_first_weeks_is_found():
     assert [row.change.since for row in found.alarms[1:]] == ["2026-05-01", "2026-05-31"]
 
 
+def test_a_class_of_one_patient_in_the_first_weeks_tells_how_often_a_new_one_comes():
+    """Later on as many classes are new as a patient in fifty of the first weeks has of its own."""
+    number = np.arange(4000)
+    maker = np.where(number % 50 == 0, np.char.add("M", (number // 50).astype(str)), "A")
+    row = row_of(monitor_log(make_log(number / 20, maker=maker)), "maker=new")
+    assert row.was.mean == pytest.approx(0.02, abs=0.001)
+    assert row.now.mean == pytest.approx(0.02, abs=0.001)
+    assert row.change is None
+
+
 def test_sensitivity_is_held_against_validation_and_ppv_against_the_first_weeks():
     rng = np.random.default_rng(4)
     day = np.arange(6000) / 20
@@ -153,7 +163,7 @@ def test_sensitivity_is_held_against_validation_and_ppv_against_the_first_weeks(
     truth = np.tile([True, False], 500)
     validation = pd.DataFrame({
         "patient": range(1000), "label": truth, "system": "CheXNet", "score": 0.5,
-        "decision": np.where(truth, np.arange(1000) % 10 != 0, np.arange(1000) % 10 == 1),
+        "decision": np.where(truth, np.arange(1000) % 10 != 0, np.arange(1000) % 20 == 1),
     })  # fmt: skip
     found = monitor_log(log, validation)
     assert [row.key for row in found.alarms] == ["sensitivity"]
