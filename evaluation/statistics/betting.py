@@ -215,7 +215,7 @@ def _log_wealths(tally: Floats) -> tuple[Floats, Floats]:
     angles = np.arcsin(np.sqrt(tally @ _LEVELS / counts))  # all standard errors are alike there
     margin = _BEYOND / (2 * np.sqrt(counts[0]))
     ends = np.clip([angles.min() - margin, angles.max() + margin], 1e-4, np.pi / 2 - 1e-4)
-    mean = np.sin(np.linspace(*ends, _MEANS)[:, None]) ** 2
+    mean = np.sin(ends[0] + np.ptp(ends) * np.linspace(0, 1, _MEANS)[:, None]) ** 2
     changed = (_ODDS - 1) / (1 + (_ODDS - 1) * mean)  # the best bets on these odds
     near = _NEAR / np.sqrt(counts[0] * mean * (1 - mean))
     near = np.clip(near, -_MOST / (1 - mean), _MOST / mean)
