@@ -16,6 +16,7 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.report.files import study_files
 from evaluation.statistics.ranking import is_positive
+from evaluation.studies.monitoring import monitor_log
 from scripts import console
 from scripts.options import DataFolder, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
@@ -94,9 +95,10 @@ def monitor(
         validation = _validation(test_set, reference, policy, answers)
     from evaluation.studies.monitor_page import write_monitor
 
+    found = monitor_log(answers, validation, first=first, window=window)
     make_folder(out)
     with folder_lock(out):
-        text, page, status = write_monitor(answers, validation, out, first, window, simulate)
+        text, page, status = write_monitor(found, out, simulate=simulate)
     return Outcome(text, file=out / "monitor.json", page=page, exit_status=status)
 
 

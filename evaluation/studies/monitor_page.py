@@ -16,7 +16,7 @@ from evaluation.metrics.metric import inside_sentence, listing, number, span_wor
 from evaluation.report.page import Table
 from evaluation.report.plot import Axis, Chart, Curve, legend_sample
 from evaluation.statistics.betting import change_evidence
-from evaluation.studies.monitoring import ERROR, FEWEST, Monitoring, Watched, monitor_log
+from evaluation.studies.monitoring import ERROR, FEWEST, Monitoring, Watched
 from evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
 
 _MIX = "Look at who is sent now, and at sensitivity and specificity in each group."
@@ -195,24 +195,17 @@ def _median_delay(
     return median if np.isfinite(median) else None
 
 
-def write_monitor(
-    log: pd.DataFrame, validation: pd.DataFrame | None, out: Path,
-    first: int, window: int, simulate: bool,
-) -> tuple[str, Path, int]:  # fmt: skip
-    """Watch a log, and write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
+def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str, Path, int]:
+    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
 
     Args:
-        log: As `monitor_log` has it.
-        validation: Likewise.
+        found: Of `monitor_log`.
         out: The folder.
-        first: As `monitor_log` has it.
-        window: Likewise.
         simulate: Say how fast a change of each figure would be found.
 
     Returns:
         What a terminal shows, the page, and 1 where something has changed, else 0.
     """
-    found = monitor_log(log, validation, first=first, window=window)
     delays = _simulated(found) if simulate else []
     rows = [_stored(row) for row in found.rows]
     table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
