@@ -1,4 +1,7 @@
-"""The wheel: complete, usable from anywhere, and told apart from packages of the same names."""
+"""The wheel: complete, usable from anywhere, told apart from packages of the same names.
+
+And the site that is built from it.
+"""
 
 import os
 import re
@@ -14,7 +17,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import cxr_compare
 import cxr_start
+from scripts.cli import VERBS
+from scripts.runner import command_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [*cxr_start.ROOMS, "cxr_compare.py", "cxr_start.py"]
@@ -173,6 +179,56 @@ def test_container_is_given_what_the_wheel_is_built_from_and_nothing_else():
     assert copied == [".", "constraints.txt"]
 
 
+@pytest.fixture(scope="module")
+def pages(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built where the installed wheel alone has the docstrings."""
+    pytest.importorskip("mkdocstrings", reason="without the extra docs the site is not built")
+    source = tmp_path_factory.mktemp("pages")
+    shutil.copytree(ROOT / "docs", source / "docs")
+    for name in ("mkdocs.yml", "README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, source)
+    build = [bare / "bin/python", "-m", "mkdocs", "build", "--strict", "--quiet"]
+    done = _run(build, source, NO_MKDOCS_2_WARNING="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return source / "site"
+
+
+_LOADS = re.compile(
+    r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=.?(?:https?:)?//[^>]*"
+)
+_STYLE_LOADS = re.compile(r"(?:url\(|@import\s*).?(?:https?:)?//[^)]*")
+
+
+def test_no_page_of_the_site_loads_anything_from_a_network(pages):
+    written = {path: path.read_text() for path in [*pages.rglob("*.html"), *pages.rglob("*.css")]}
+    assert len(written) > 25
+    assert [found for text in written.values() for found in _LOADS.findall(text)] == []
+    assert [found for text in written.values() for found in _STYLE_LOADS.findall(text)] == []
+    assert _LOADS.search('<script src="https://unpkg.com/shim">')
+    assert _STYLE_LOADS.search("src: url('//fonts.example/a.woff2')")
+
+
+def test_site_opened_as_files_answers_a_search(pages, browser):
+    asked: list[str] = []
+    browser.page.on("request", lambda request: asked.append(request.url))
+    browser.open(pages / "index.html", 1280, 900)
+    browser.page.click("input[name=query]")
+    browser.page.keyboard.type("Obuchowski")
+    browser.page.wait_for_selector(".md-search-result__link", timeout=20_000)
+    found = browser.evaluate("document.querySelector('.md-search-result__list').innerText")
+    assert "Obuchowski" in found
+    assert {address.partition(":")[0] for address in asked} <= {"file", "data", "blob"}
+    assert browser.complaints == []
+
+
+def test_site_shows_what_python_exports_and_every_verb(pages):
+    shown, commands = ((pages / name).read_text() for name in ("api.html", "reference.html"))
+    exported = [name for name in cxr_compare.__all__ if name not in ("__version__", "metrics")]
+    assert [name for name in exported if f'id="cxr_compare.{name}"' not in shown] == []
+    assert "Bootstrap replicates." in shown  # a parameter of compare
+    assert [verb for verb in VERBS if f'id="{command_name(verb)}"' not in commands] == []
+
+
 GPL = re.compile(r"(?<![A-Za-z])A?GPL|GNU (Affero )?General Public")
 
 
@@ -192,7 +248,7 @@ def needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> Ite
 
 
 def test_nothing_that_the_wheel_needs_is_under_the_gpl():
-    optional = frozenset({"export", "lite", "tensorboard", "mlflow", "wandb"})
+    optional = frozenset({"docs", "export", "lite", "tensorboard", "mlflow", "wandb"})
     said = {}
     for name in needed("cxr-compare", optional, set()):
         about = metadata.metadata(name)
