@@ -13,7 +13,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -167,13 +167,22 @@ def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
 
 def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Floats:
     """Precision as pycocotools accumulates it, shape ``(thresholds, recall points)``."""
-    precision, falling = [], np.argsort(-scores, kind="stable")
-    for of_threshold in hit:
-        called = np.flatnonzero(of_threshold[falling]) + 1
-        true = np.arange(1, len(called) + 1)
-        best = np.maximum.accumulate((true / (called + np.spacing(1)))[::-1])[::-1]
-        precision.append(np.append(best, 0)[np.searchsorted(true / n_true, _RECALL_POINTS)])
-    return np.array(precision)
+    falling = np.argsort(-scores, kind="stable")
+    places = [np.flatnonzero(of_threshold[falling]) + 1 for of_threshold in hit]
+    return np.array([best_precision(called, n_true, _RECALL_POINTS) for called in places])
+
+
+def best_precision(
+    called: Integers, n_true: int, recall: Floats, *, beyond: bool = False
+) -> Floats:
+    """The best precision at each recall or above it (strictly, if beyond); 0 past the last hit.
+
+    `called` are the places of the hits, from 1, among the boxes in falling score.
+    """
+    true = np.arange(1, len(called) + 1)
+    best = np.maximum.accumulate((true / (called + np.spacing(1)))[::-1])[::-1]
+    side: Literal["left", "right"] = "right" if beyond else "left"
+    return np.append(best, 0)[np.searchsorted(true / n_true, recall, side=side)]
 
 
 def _annotations(

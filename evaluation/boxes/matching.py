@@ -71,15 +71,15 @@ class BoxPairs:
     iou: Floats  # `(pairs,)`
 
 
-def _rank_boxes(boxes: Boxes, n_images: int) -> _RankedBoxes:
-    """Order boxes by image (their labels; -1: not judged) and falling score, 100 an image."""
+def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> _RankedBoxes:
+    """Order boxes by image (their labels; -1: not judged) and falling score."""
     image = boxes.labels
     order = np.lexsort((-boxes.scores, image))
     order = order[image[order] >= 0]
     ordered = np.asarray(image[order], dtype=np.int64)
     counts = np.bincount(ordered, minlength=n_images)
     rank = np.arange(len(ordered)) - (np.cumsum(counts) - counts)[ordered]
-    kept = rank < MAX_BOXES
+    kept = rank < (most or len(rank) + 1)
     order = order[kept]
     return _RankedBoxes(ordered[kept], rank[kept], boxes.scores[order], boxes.corners[order])
 
@@ -94,10 +94,12 @@ def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> _TrueBoxes:
     return _TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
 
 
-def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> BoxPairs:
-    """Pair predicted and true boxes of the images judged and measure how far they overlap."""
+def pair_boxes(
+    boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, most: int | None = MAX_BOXES
+) -> BoxPairs:
+    """Pair predicted (at most so many an image) and true boxes and measure how far they overlap."""
     predicted = Boxes.from_table(boxes, positions(boxes["image_id"], image_ids))
-    ranked, true_of = _rank_boxes(predicted, len(image_ids)), _true_boxes(truth, image_ids)
+    ranked, true_of = _rank_boxes(predicted, len(image_ids), most), _true_boxes(truth, image_ids)
     first_true = np.cumsum(true_of.per_image) - true_of.per_image
     partners = true_of.per_image[ranked.image]
     box = np.repeat(np.arange(len(ranked.image)), partners)
@@ -148,12 +150,22 @@ def match_boxes(
 
 
 def match_pairs(
-    pairs: BoxPairs, iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS
+    pairs: BoxPairs,
+    iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS,
+    *,
+    best_only: bool = False,
 ) -> BoxMatches:
-    """Match boxes whose overlaps are known; see `match_boxes`."""
+    """Match boxes whose overlaps are known; see `match_boxes`.
+
+    With `best_only`, a box takes the true box that it overlaps most, or none if that is taken:
+    the rule of Pascal VOC (Everingham et al. 2010).
+    """
     thresholds = np.asarray(iou_thresholds, dtype=np.float64)
     boxes = pairs.boxes
     near = pairs.iou >= thresholds.min(initial=1.0)
+    if best_only:  # of each box its best pair, the first of equals
+        order = np.lexsort((-pairs.iou, pairs.box))
+        near[order[1:][pairs.box[order[1:]] == pairs.box[order[:-1]]]] = False
     n_true = int(pairs.truth.per_image.sum())
     hit = _greedy(
         pairs.box[near], pairs.true[near], pairs.iou[near], boxes.rank, n_true, thresholds
