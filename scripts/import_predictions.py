@@ -30,6 +30,7 @@ def import_predictions(
     ignore_unknown: bool = False,
     coco_truth: AnyPath | None = None,
     key: AnyPath | None = None,
+    explain: Annotated[float | None, Argument(least=0, most=1)] = None,
 ) -> Predictions:
     """Import predictions of other software, or a radiologist's readings.
 
@@ -54,6 +55,8 @@ def import_predictions(
         ignore_unknown: Leave out images and findings that the data set does not have.
         coco_truth: COCO annotation file that the results' image and category ids are of.
         key: key.csv of the blind study (cxr overlay --blind) that FILE is read for.
+        explain: Boxes only. What another program gives for them on the test images, such as 0.47:
+            says by which rules (COCO, Pascal VOC, Ultralytics, RSNA and near ones).
 
     Returns:
         The predictions folder.
@@ -67,6 +70,8 @@ def import_predictions(
 
         cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
         --class-names out/yolo-set/data.yaml
+
+        cxr import results.json --data out/data --out out/other --name Other --explain 0.47
     """
     from evaluation.systems.imported import ColumnNames, import_file
 
@@ -83,6 +88,7 @@ def import_predictions(
         ignore_unknown=ignore_unknown,
         coco_truth=coco_truth,
         key=key,
+        explain=explain,
     )
     for note in predictions.info["notes"]:
         say(note)

@@ -50,7 +50,8 @@ class _Judge:
         order = np.lexsort((-boxes["score"].to_numpy(), at))  # so that no matching sorts again
         none = {"finding": "lesion", "crowd": False}
         self._boxes = boxes.assign(**{**none, **boxes}).iloc[order[at[order] >= 0]]
-        self._truth = truth.assign(**{**none, **truth})[truth["image_id"].isin(image_ids)]
+        true = truth.assign(**{**none, **truth})[truth["image_id"].isin(image_ids).to_numpy()]
+        self._truth = true.assign(crowd=true["crowd"].eq(True))  # missing: none
         if not len(self._boxes) or not len(self._truth):
             raise InputError("--explain: the images judged have no predicted, or no true box")
         self._image_ids, scores = image_ids, self._boxes.groupby("image_id")["score"]
@@ -259,8 +260,8 @@ def explain(
         "n_within": [[*fits.values()].count(n) for n in range(_MOST_CHANGES + 1)],
         "found": described[0], "next": described[1:], **_own_figure(judge, ranked[0]),
     }  # fmt: skip
-    template = template_environment(Path(__file__).parent).get_template("protocols.txt.jinja")
-    return {**answer, "text": template.render(answer)}
+    templates = template_environment(Path(__file__).parent, autoescape=False)
+    return {**answer, "text": templates.get_template("protocols.txt.jinja").render(answer)}
 
 
 def _own_figure(judge: _Judge, found: _Protocol) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError, counted, counted_phrase
 from data_prep.contracts.folders import provenance
-from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import is_member
 from data_prep.export.content import file_stems
 from data_prep.formats.label_files import read_lines
@@ -26,6 +26,7 @@ from data_prep.formats.source import finding_name
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from evaluation.boxes.protocols import explain as explain_figure
 from evaluation.systems.prediction_files import (
     FRAME,
     ColumnNames,
@@ -56,6 +57,7 @@ def import_file(
     ignore_unknown: bool = False,
     coco_truth: str | Path | None = None,
     key: str | Path | None = None,
+    explain: float | None = None,
 ) -> Predictions:
     """Write the predictions of any other software, or a reader's, as a predictions folder.
 
@@ -66,7 +68,8 @@ def import_file(
     class names and images sequences of names.
 
     Returns:
-        The predictions; what was left out, clipped or assumed is in ``info["notes"]``.
+        The predictions; what was left out, clipped or assumed is in ``info["notes"]``, and what
+        explains a figure in ``info["explained"]``.
 
     Raises:
         InputError: The source is malformed, or a row names an unknown image or finding, a score
@@ -84,7 +87,8 @@ def import_file(
     raw = _read(source, names, class_names, coco_truth, key)
     ids = _ids_by_name(dataset)
     ran = _images_run(images if key is None else "listed", ids, ignore_unknown)
-    notes, table = raw.notes, raw.rows
+    notes, table, explained = raw.notes, raw.rows, {}
+    named = "finding" in table
     table["image_id"] = _as_ids(table["image_id"], ids)
     table["finding"] = _findings(table, where, dataset, finding)
     table = _only_known(table, where, dataset, ignore_unknown, raw)
@@ -95,6 +99,17 @@ def import_file(
     listed = set(table["image_id"]) | set(_listed_files(raw, where, ids, ignore_unknown))
     if kind == "boxes":
         rows = _boxes(table, where, dataset, notes, in_shares=raw.in_shares)
+        if explain is not None:
+            truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
+            truth = truth[named | truth["finding"].isin(table["finding"].unique())]
+            crowds = _crowds(raw, where, dataset, ids)
+            roles = dataset.split(split)
+            test = pd.Index(roles.loc[roles["role"] == "test", "image_id"])
+            found = explain_figure(explain, table, pd.concat([truth, *crowds]), test)
+            explained = {"explained": found}
+            notes.append(found["text"])
+    elif explain is not None:
+        raise InputError(f"{where}: --explain is of boxes, and these are scores; leave it out")
     else:
         rows = _scores(table, where)
     status = _images(listed, dataset, split, kind == "boxes", ran)
@@ -119,6 +134,7 @@ def import_file(
         "trained_on": "unknown",
         "imported_from": "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name,
         "notes": notes,
+        **explained,
         **provenance(),
     }
     with PredictionWriter(Path(out), info) as writer:
@@ -218,6 +234,17 @@ def _known_findings(dataset: DataSet) -> list[str]:
     return sorted({member for target in dataset.targets.values() for member in target.any_of})
 
 
+def _crowds(
+    raw: RawPredictions, where: str, dataset: DataSet, ids: dict[str, str]
+) -> list[pd.DataFrame]:
+    """The crowds that a source's truth has, as true boxes."""
+    if raw.crowds is None or raw.crowds.empty:
+        return []
+    findings = _findings(raw.crowds, where, dataset, None)
+    images = _as_ids(raw.crowds["image_id"], ids)
+    return [raw.crowds.assign(image_id=images, finding=findings, crowd=True)]
+
+
 def _only_known(
     rows: pd.DataFrame, where: str, dataset: DataSet, ignore_unknown: bool, raw: RawPredictions
 ) -> pd.DataFrame:
@@ -271,7 +298,10 @@ def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
 def _boxes(
     raw: pd.DataFrame, where: str, dataset: DataSet, notes: list[str], *, in_shares: bool
 ) -> pd.DataFrame:
-    """Boxes in px, clipped to their images, the 100 most confident per image and finding."""
+    """Boxes in px, clipped to their images, the 100 most confident per image and finding.
+
+    `raw` gets its edges in px, too.
+    """
     size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
     limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
     corners = raw[EDGES].to_numpy(np.float64)
@@ -283,7 +313,7 @@ def _boxes(
                 f"{where}: {first['place']}: {dataset.folder} has no size of image "
                 f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
             )
-        corners = corners * limit
+        raw[EDGES] = corners = corners * limit
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     good = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
     good &= np.isfinite(corners).all(axis=1)

@@ -55,6 +55,7 @@ class RawPredictions:
     listed: tuple[str, ...] = ()  # names of images that the source has, with rows or without
     advice: str = ""  # how else the names of images could be meant
     notes: list[str] = field(default_factory=list)  # what was assumed
+    crowds: pd.DataFrame | None = None  # rows of COCO's truth that are crowds
 
 
 def read_source(
@@ -143,13 +144,12 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
     results = read_json_file(path)
     if not isinstance(results, list):
         raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
-    rows = [_coco_row(path, number, entry) for number, entry in enumerate(results)]
-    names = ["image_id", "category", *EDGES, "score", "place"]
-    table = pd.DataFrame(rows, columns=names)
-    table = table.astype(dict.fromkeys([*EDGES, "score"], np.float64))
+    table = _coco_table(path, results)
     if truth is not None:
-        named = _named(table, path, truth)
-        return RawPredictions(named, path.read_bytes() + truth.read_bytes())
+        named, drawn = _named(table, path, truth), read_json_file(truth).get("annotations", [])
+        crowds = [{**entry, "score": 1} for entry in drawn if entry.get("iscrowd")]
+        crowded = _named(_coco_table(truth, crowds), truth, truth)
+        return RawPredictions(named, path.read_bytes() + truth.read_bytes(), crowds=crowded)
     categories = sorted(map(str, table["category"].unique()))
     if len(categories) > 1:
         raise InputError(
@@ -158,6 +158,12 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
         )
     advice = ", or name the annotation file that the image ids are of (--coco-truth)"
     return RawPredictions(table.drop(columns="category"), path.read_bytes(), advice=advice)
+
+
+def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
+    rows = [_coco_row(path, number, entry) for number, entry in enumerate(entries)]
+    table = pd.DataFrame(rows, columns=["image_id", "category", *EDGES, "score", "place"])
+    return table.astype(dict.fromkeys([*EDGES, "score"], np.float64))
 
 
 def _coco_row(path: Path, number: int, entry: Any) -> tuple[Any, ...]:
