@@ -166,10 +166,7 @@ def match_pairs(
     if best_only:  # of each box its best pair, the first of equals
         order = np.lexsort((-pairs.iou, pairs.box))
         near[order[1:][pairs.box[order[1:]] == pairs.box[order[:-1]]]] = False
-    n_true = int(pairs.truth.per_image.sum())
-    hit = _greedy(
-        pairs.box[near], pairs.true[near], pairs.iou[near], boxes.rank, n_true, thresholds
-    )
+    hit, _ = _greedy(pairs, near, thresholds)
     falling = np.argsort(-boxes.score, kind="stable")
     return BoxMatches(
         hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image
@@ -177,18 +174,18 @@ def match_pairs(
 
 
 def _greedy(
-    box_of_pair: Integers,
-    true_of_pair: Integers,
-    iou: Floats,
-    rank: Integers,
-    n_true: int,
-    thresholds: Floats,
-) -> npt.NDArray[np.bool_]:
-    """Let the boxes choose, one rank at a time but all images and thresholds at once."""
+    pairs: BoxPairs, usable: npt.NDArray[np.bool_], thresholds: Floats
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Let the boxes choose, one rank at a time but all images and thresholds at once.
+
+    Which boxes hit, and which true boxes are taken: ``(boxes, thresholds)`` each.
+    """
+    rank = pairs.boxes.rank
     hit = np.zeros((len(rank), len(thresholds)), dtype=bool)
-    taken = np.zeros((n_true, len(thresholds)), dtype=bool)
-    order = np.argsort(rank[box_of_pair], kind="stable")
-    box_of_pair, true_of_pair, iou = box_of_pair[order], true_of_pair[order], iou[order]
+    taken = np.zeros((len(pairs.truth.image), len(thresholds)), dtype=bool)
+    order = np.flatnonzero(usable)
+    order = order[np.argsort(rank[pairs.box[order]], kind="stable")]
+    box_of_pair, true_of_pair, iou = pairs.box[order], pairs.true[order], pairs.iou[order]
     pair_rank = rank[box_of_pair]
     edges = np.append(np.flatnonzero(np.append(True, pair_rank[1:] != pair_rank[:-1])), len(iou))
     for start, stop in pairwise(edges):
@@ -206,7 +203,7 @@ def _greedy(
         which, threshold = np.nonzero(chosen >= 0)
         hit[box[first][which], threshold] = True
         taken[true[chosen[which, threshold]], threshold] = True
-    return hit
+    return hit, taken
 
 
 def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
@@ -227,7 +224,7 @@ def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
     called = is_positive(pairs.boxes.score, cut)
     kept = called[pairs.box]
     box, true, iou = pairs.box[kept], pairs.true[kept], pairs.iou[kept]
-    taken, right = _take(box, true, iou, len(pairs.truth.image), len(called))
+    right, taken = (of[:, 0] for of in _greedy(pairs, kept, np.array([_FOREGROUND_IOU])))
     best = np.zeros(len(called))
     np.maximum.at(best, box, iou)
     wrong = called & ~right
@@ -251,20 +248,6 @@ def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
         "duplicate": of_boxes(wrong & (best >= _FOREGROUND_IOU)),
         "background": of_boxes(wrong & (best < _BACKGROUND_IOU)),
     }
-
-
-def _take(
-    box: Counts, true: Counts, iou: npt.NDArray[np.float64], n_true: int, n_boxes: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which lesions are taken and which boxes took one; boxes stand in falling score."""
-    taken, right = np.zeros(n_true, dtype=bool), np.zeros(n_boxes, dtype=bool)
-    near = iou >= _FOREGROUND_IOU
-    box, true, iou = box[near], true[near], iou[near]
-    order = np.lexsort((-iou, box))  # few pairs reach 0.5, so a loop will do
-    for one, lesion in zip(box[order].tolist(), true[order].tolist(), strict=True):
-        if not right[one] and not taken[lesion]:
-            taken[lesion] = right[one] = True
-    return taken, right
 
 
 class Finds(NamedTuple):

@@ -19,27 +19,27 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.pages import template_environment
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_metrics import WeightedRsnaScore, best_precision
-from evaluation.boxes.matching import IOU_THRESHOLDS, BoxPairs, match_pairs, pair_boxes
+from evaluation.boxes.matching import IOU_THRESHOLDS, BoxMatches, BoxPairs, match_pairs, pair_boxes
 from evaluation.statistics.ranking import Floats, Integers
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _RULES: dict[str, dict[str, str]] = _TABLE["rules"]  # what each value of each rule means
-_Protocol = namedtuple("_Protocol", list(_RULES))  # type: ignore[misc]  # the value of each rule
+_FORMS = {name: np.array(rows) for name, rows in _TABLE["forms"].items()}
+_Protocol = namedtuple(  # the value of each rule
+    "_Protocol", "area iou match corners floor most images repeats classes crowd form"
+)
 _OF_RSNA = ("corners", "floor", "images", "form")  # rules in which its score may differ
 _IOUS = np.concatenate([np.linspace(0.1, 0.45, 8), IOU_THRESHOLDS])
 _MOST_CHANGES = 2  # rules in which a protocol may differ from a known one
 
 
 class _Matched(NamedTuple):
-    """Predicted boxes of one class in falling score, and what they hit."""
+    """Predicted boxes of one class in falling score, and what they hit; arrays ``(boxes,)``."""
 
-    hit: np.ndarray  # at each IoU, bool, (boxes, IoUs)
-    overlap: Floats  # the largest IoU with a true box, (boxes,)
-    on_crowd: Floats  # the largest share of the box that lies on a crowd, (boxes,)
-    image: Integers  # (boxes,)
-    rank: Integers  # within the image, 0 the most confident, (boxes,)
-    score: Floats  # falling, (boxes,)
-    n_true: Integers  # true boxes, (images,)
+    matches: BoxMatches
+    overlap: Floats  # the largest IoU with a true box
+    on_crowd: Floats  # the largest share of the box that lies on a crowd
+    rank: Integers  # within the image, 0 the most confident
 
 
 class _Judge:
@@ -48,10 +48,12 @@ class _Judge:
     def __init__(self, boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> None:
         at = image_ids.get_indexer(pd.Index(boxes["image_id"]))
         order = np.lexsort((-boxes["score"].to_numpy(), at))  # so that no matching sorts again
-        none = {"finding": "lesion", "crowd": False}
-        self._boxes = boxes.assign(**{**none, **boxes}).iloc[order[at[order] >= 0]]
-        true = truth.assign(**{**none, **truth})[truth["image_id"].isin(image_ids).to_numpy()]
-        self._truth = true.assign(crowd=true["crowd"].eq(True))  # missing: none
+        self._boxes = boxes.iloc[order[at[order] >= 0]].assign(finding=_findings)
+        self._truth = truth[truth["image_id"].isin(image_ids)].assign(
+            finding=_findings,
+            crowd=lambda true: true["crowd"].eq(True) if "crowd" in true else False,
+        )
+        self._has_crowds = bool(self._truth["crowd"].any())
         if not len(self._boxes) or not len(self._truth):
             raise InputError("--explain: the images judged have no predicted, or no true box")
         self._image_ids, scores = image_ids, self._boxes.groupby("image_id")["score"]
@@ -60,7 +62,7 @@ class _Judge:
         self._classes = sorted(self._truth["finding"].unique())
         self._options = self._useful_options(scores.size().max())
         self._pairs, self._matched = cache(self._pair), cache(self._match)
-        self._hits, self.value = cache(self._find), cache(self._value)
+        self.value = cache(self._value)
 
     def _useful_options(self, fullest: int) -> dict[str, list[str]]:
         """Values of each rule, without those that make no difference on these boxes."""
@@ -70,7 +72,7 @@ class _Judge:
         options["most"] = [v for v in options["most"] if v == "all" or int(v) < fullest]
         one_class = len({*self._classes, *self._boxes["finding"]}) == 1
         options["classes"] = ["mean"] if one_class else [*options["classes"], *self._classes]
-        options["crowd"] = options["crowd"] if self._truth["crowd"].any() else ["ignored"]
+        options["crowd"] = options["crowd"] if self._has_crowds else ["ignored"]
         return options
 
     def plain(self, given: dict[str, str]) -> _Protocol:
@@ -98,49 +100,30 @@ class _Judge:
         self, corners: str, form: str, kind: str | None, crowds: tuple[bool, ...]
     ) -> BoxPairs:
         """Predicted boxes and true ones, crowds or others or both, as a program reads them."""
-        tables = (self._boxes, self._truth[self._truth["crowd"].isin(crowds)])
-        forms = (form.removeprefix("all-"), form.removeprefix("all-") if "all-" in form else "")
-        read = []
-        for table, misread in zip(tables, forms, strict=True):
+
+        def read(table: pd.DataFrame, taken_for: str) -> pd.DataFrame:
             of_kind = table if kind is None else table[table["finding"] == kind]
-            edges = _misread(of_kind[EDGES].to_numpy(np.float64), misread)
+            edges = of_kind[EDGES].to_numpy(np.float64) @ _FORMS[taken_for].T
             edges[:, 2:] += corners == "pixels"
-            read.append(of_kind.assign(**dict(zip(EDGES, edges.T, strict=True))))
-        return pair_boxes(*read, self._image_ids, most=None)
+            return of_kind.assign(**dict(zip(EDGES, edges.T, strict=True)))
+
+        of_truth = form[4:] if form.startswith("all-") else "right"
+        truth = read(self._truth[self._truth["crowd"].isin(crowds)], of_truth)
+        boxes = read(self._boxes, form.removeprefix("all-"))
+        return pair_boxes(boxes, truth, self._image_ids, most=None)
 
     def _match(self, match: str, corners: str, crowd: str, form: str, kind: str | None) -> _Matched:
         pairs = self._pairs(corners, form, kind, (False, True) if crowd == "true" else (False,))
         boxes, matches = pairs.boxes, match_pairs(pairs, _IOUS, best_only=match == "best")
         overlap, on_crowd = np.zeros(len(boxes.score)), np.zeros(len(boxes.score))
         np.maximum.at(overlap, pairs.box, pairs.iou)
-        if crowd == "ignored" and self._truth["crowd"].any():
+        if crowd == "ignored" and self._has_crowds:
             on = self._pairs(corners, form, kind, (True,))
             both = (on.boxes.corners[on.box], on.truth.corners[on.true])
             sizes = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in both]
             np.maximum.at(on_crowd, on.box, on.iou / (1 + on.iou) * sum(sizes) / sizes[0])
         falling = np.argsort(-boxes.score, kind="stable")
-        columns = (overlap, on_crowd, boxes.image, boxes.rank, boxes.score)
-        return _Matched(matches.hit, *(column[falling] for column in columns), matches.n_true)
-
-    def _of(self, rules: _Protocol, kind: str | None) -> _Matched:
-        return self._matched(rules.match, rules.corners, rules.crowd, rules.form, kind)
-
-    def _find(
-        self, rules: _Protocol, kind: str | None, at: int
-    ) -> tuple[np.ndarray, Integers, Integers]:
-        """Which boxes count, which of them hit, and the places of these among those, from 1."""
-        matched = self._of(rules, kind)
-        hit, most = (
-            matched.hit[:, at],
-            len(matched.rank) if rules.most == "all" else int(rules.most),
-        )
-        counts = (matched.rank < most) & (hit | (matched.on_crowd < _IOUS[at]))
-        if rules.images == "positive":
-            counts &= self._positive[matched.image]
-        if rules.repeats == "ignored":
-            counts &= hit | (matched.overlap < _IOUS[at])
-        hits = np.flatnonzero(hit & counts)
-        return counts, hits, np.cumsum(counts)[hits]
+        return _Matched(matches, overlap[falling], on_crowd[falling], boxes.rank[falling])
 
     def _images(self, rules: _Protocol) -> np.ndarray:
         """Which images count, bool."""
@@ -149,16 +132,24 @@ class _Judge:
 
     def _average_precision(self, rules: _Protocol, kind: str | None) -> float:
         """Mean over IoU of one class; NaN without a true box."""
-        matched = self._of(rules, kind)
-        n_true = int(matched.n_true[self._images(rules)].sum())
-        end = int(np.searchsorted(-matched.score, -float(rules.floor), side="right"))
-        low, high = (float(end) for end in (rules.iou.split(":") * 2)[:2])
+        matched = self._matched(rules.match, rules.corners, rules.crowd, rules.form, kind)
+        images, areas = self._images(rules), []
+        matches = matched.matches
+        n_true = int(matches.n_true[images].sum())
+        end = int(np.searchsorted(-matches.score, -float(rules.floor), side="right"))
+        counts = images[matches.image[:end]]
+        if rules.most != "all":
+            counts &= matched.rank[:end] < int(rules.most)
+        low, high = (float(iou) for iou in (rules.iou.split(":") * 2)[:2])
         ious = np.flatnonzero((low <= _IOUS.round(2)) & (_IOUS.round(2) <= high))
-        key, areas = rules._replace(area="", iou="", floor="", classes=""), []
         for at in ious.tolist() if n_true else ():
-            counts, hits, called = self._hits(key, kind, at)
-            n_boxes = int(counts[:end].sum()) if rules.area == "trapezoids-to-1" else 0
-            areas.append(_area(rules.area, called[: np.searchsorted(hits, end)], n_true, n_boxes))
+            hit, kept = matches.hit[:end, at], counts
+            if rules.repeats == "ignored":
+                kept = kept & (hit | (matched.overlap[:end] < _IOUS[at]))
+            if self._has_crowds:
+                kept = kept & (hit | (matched.on_crowd[:end] < _IOUS[at]))
+            called = np.cumsum(kept)[hit & kept]
+            areas.append(_area(rules.area, called, n_true, int(kept.sum())))
         return float(np.mean(areas)) if areas else np.nan
 
     def _value(self, rules: _Protocol) -> float:
@@ -174,19 +165,8 @@ class _Judge:
         return float(defined.mean()) if len(defined) else np.nan
 
 
-def _misread(edges: Floats, form: str) -> Floats:
-    """Edges as a program sees them that takes one box format for another."""
-    start, end = edges[:, :2], edges[:, 2:]
-    half = (end - start) / 2
-    return np.hstack(
-        {
-            "widths-as-corners": (start, end - start),
-            "corners-as-widths": (start, start + end),
-            "centre-as-corner": (start + half, end + half),
-            "corner-as-centre": (start - half, end - half),
-            "swapped": (start[:, ::-1], end[:, ::-1]),
-        }.get(form, (start, end))
-    )
+def _findings(table: pd.DataFrame) -> pd.Series | str:
+    return table["finding"] if "finding" in table else "lesion"
 
 
 def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:

@@ -102,10 +102,11 @@ def import_file(
         if explain is not None:
             truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
             truth = truth[named | truth["finding"].isin(table["finding"].unique())]
-            crowds = _crowds(raw, where, dataset, ids)
+            crowds = raw.crowds.assign(image_id=_as_ids(raw.crowds["image_id"], ids), crowd=True)
+            crowds["finding"] = _findings(raw.crowds, where, dataset, None)
             roles = dataset.split(split)
             test = pd.Index(roles.loc[roles["role"] == "test", "image_id"])
-            found = explain_figure(explain, table, pd.concat([truth, *crowds]), test)
+            found = explain_figure(explain, table, pd.concat([truth, crowds]), test)
             explained = {"explained": found}
             notes.append(found["text"])
     elif explain is not None:
@@ -232,17 +233,6 @@ def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | No
 
 def _known_findings(dataset: DataSet) -> list[str]:
     return sorted({member for target in dataset.targets.values() for member in target.any_of})
-
-
-def _crowds(
-    raw: RawPredictions, where: str, dataset: DataSet, ids: dict[str, str]
-) -> list[pd.DataFrame]:
-    """The crowds that a source's truth has, as true boxes."""
-    if raw.crowds is None or raw.crowds.empty:
-        return []
-    findings = _findings(raw.crowds, where, dataset, None)
-    images = _as_ids(raw.crowds["image_id"], ids)
-    return [raw.crowds.assign(image_id=images, finding=findings, crowd=True)]
 
 
 def _only_known(

@@ -55,7 +55,8 @@ class RawPredictions:
     listed: tuple[str, ...] = ()  # names of images that the source has, with rows or without
     advice: str = ""  # how else the names of images could be meant
     notes: list[str] = field(default_factory=list)  # what was assumed
-    crowds: pd.DataFrame | None = None  # rows of COCO's truth that are crowds
+    # true boxes that COCO's truth marks as crowds, in the columns of rows
+    crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
 
 
 def read_source(
