@@ -48,11 +48,11 @@ class _Judge:
     def __init__(self, boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> None:
         at = image_ids.get_indexer(pd.Index(boxes["image_id"]))
         order = np.lexsort((-boxes["score"].to_numpy(), at))  # so that no matching sorts again
-        self._boxes = boxes.iloc[order[at[order] >= 0]].assign(finding=_findings)
-        self._truth = truth[truth["image_id"].isin(image_ids)].assign(
-            finding=_findings,
-            crowd=lambda true: true["crowd"].eq(True) if "crowd" in true else False,
-        )
+        true = truth[truth["image_id"].isin(image_ids)].reset_index(drop=True)
+        crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # empty: none
+        self._truth = true.assign(finding=true.get("finding", "lesion"), crowd=crowd)
+        found = boxes.iloc[order[at[order] >= 0]].reset_index(drop=True)
+        self._boxes = found.assign(finding=found.get("finding", "lesion"))
         self._has_crowds = bool(self._truth["crowd"].any())
         if not len(self._boxes) or not len(self._truth):
             raise InputError("--explain: the images judged have no predicted, or no true box")
@@ -165,10 +165,6 @@ class _Judge:
         return float(defined.mean()) if len(defined) else np.nan
 
 
-def _findings(table: pd.DataFrame) -> pd.Series | str:
-    return table["finding"] if "finding" in table else "lesion"
-
-
 def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
     """Average precision of hits at these places (from 1) among boxes in falling score."""
     true, last = np.arange(1, len(called) + 1), len(called) / n_true
@@ -248,13 +244,12 @@ def _own_figure(judge: _Judge, found: _Protocol) -> dict[str, Any]:
     """The AP50 or AP of cxr, and the one rule that moves it nearest to the found protocol."""
     iou = found.iou if found.iou == "0.5:0.95" else "0.5"
     own = judge.plain({"iou": iou, "floor": "0.001", "most": "100"})
-    answer = {"own": {"metric": "ap50" if iou == "0.5" else "ap", "value": judge.value(own)}}
-    if found.area == "rsna":
-        return answer  # no average precision: no single rule leads there
     moved = [
         {"rule": _RULES[name].get(value, value), "instead_of": _RULES[name].get(mine, mine),
          "value": judge.value(own._replace(**{name: value}))}
-        for name, value, mine in zip(_RULES, found, own, strict=True) if value != mine
+        for name, value, mine in zip(_RULES, found, own, strict=True)
+        if value != mine and found.area != "rsna"  # to which no single rule leads
     ]  # fmt: skip
-    nearest = sorted(moved, key=lambda change: abs(change["value"] - judge.value(found)))
-    return {**answer, "main_rule": nearest[0]} if moved else answer
+    moved.sort(key=lambda change: abs(change["value"] - judge.value(found)))
+    figure = {"metric": "ap50" if iou == "0.5" else "ap", "value": judge.value(own)}
+    return {"own": figure, "main_rule": moved[0] if moved else None}
