@@ -61,16 +61,16 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_657,
-    "modules": 237,
+    "lines": 68_949,
+    "modules": 238,
     "longest module": 529,
-    "plumbing, %": 21.1,
-    "names used outside their subfolder": 540,
-    "public names": 1_032,
+    "plumbing, %": 21.0,
+    "names used outside their subfolder": 541,
+    "public names": 1_034,
     "modules importing more than 16 others": 2,
     "imports inside functions": 121,
     "functions over 80 lines": 0,
-    "modules with at most one importer": 71,
+    "modules with at most one importer": 72,
     "lines of tests": 55_754,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 8,
