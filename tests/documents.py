@@ -45,7 +45,7 @@ def generated() -> dict[str, str]:
             "networks": networks_table, "classifier keys": lambda: key_table("classifier")
         },
         "docs/detector.md": {
-            "detector keys": lambda: key_table("detector"), "keys of other detectors": other_keys
+            "detector keys": detector_keys, "keys of other detectors": other_keys
         },
     }  # fmt: skip
     pages = {
@@ -141,6 +141,12 @@ def key_table(kind: Literal["detector", "classifier"], architecture: str = "reti
         cells = (f"`{key.section}.{key.name}`", key.values, default, key.description)
         lines.append(f"| {' | '.join(cells).replace('null', 'none')} |")
     return "\n".join(lines) + "\n"
+
+
+def detector_keys() -> str:
+    """The keys of a detector that a classifier does not have, or has otherwise."""
+    shared = key_table("classifier").splitlines()[2:]
+    return "\n".join(row for row in key_table("detector").splitlines() if row not in shared)
 
 
 def other_keys() -> str:
