@@ -2,6 +2,8 @@
 
 Beside `cxr tune --promise`: the same with images taken as patients, as MAPIE takes them; one
 image a patient; and a Bonferroni correction over 100 thresholds. Resplits are of real patients.
+A sample of two rows of scores is of a system that marks places: its point lies on a lesion where
+the second score is at least 0.5.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from mapie.risk_control import BinaryClassificationController
-from scipy.special import expit, logit, ndtr
+from scipy.special import expit, logit, ndtr, ndtri
 
 from evaluation.decisions.promises import (
     MOST_MARKS,
@@ -24,6 +26,7 @@ from evaluation.decisions.promises import (
     read_promise,
     share_p_values,
 )
+from evaluation.statistics.sample_size import _both_below
 from tests.evaluation.simulation.makers import Floats, Noise, Sample, draw, skill_of
 
 Found = dict[str, float]
@@ -32,6 +35,8 @@ Named = tuple[str, Callable[[np.random.Generator], Found], float]
 
 CONFIDENCE = 0.9
 SKILL = skill_of(0.9)
+POINT, POINT_ALIKE = float(ndtri(0.95)), np.array([0.5])
+"""Of positive images 95 % have the point on a lesion, more often where the score is high."""
 LIKENESS = {
     0.0: Noise(0, 0, 0, 0.5, 0.25, 0.25),
     0.4: Noise(),
@@ -43,12 +48,18 @@ PATIENTS = {"one": 500, "rsna": 330, "nih": 280}
 _GRID = np.linspace(0, 0.99, 100)
 _MARKS, _BACKGROUND = 1.2, 0.15
 """Mean number of boxes that hit no lesion of a usual image, and how much a patient's vary."""
-_SCORES = Path(__file__).resolve().parents[4] / "shared" / "data" / "chexnet_scores"
+_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
+_REAL = (
+    ("RSNA", "Consolidation"), ("NIH", "Consolidation"), ("NIH", "Effusion"),
+    ("NIH", "Atelectasis"), ("NIH", "Infiltration"),
+)  # fmt: skip
+"""Whose labels, and of which finding."""
 
 
 def _images(sample: Sample, names: npt.NDArray[np.int64] | None = None) -> PromisedImages:
-    owner = sample.patients if names is None else names
-    return PromisedImages(sample.y_true, sample.scores[0], owner.astype(str))
+    owner, boxed = sample.patients if names is None else names, np.ones(len(sample.y_true), bool)
+    places = Places(boxed, sample.scores[1] >= 0.5) if len(sample.scores) > 1 else None
+    return PromisedImages(sample.y_true, sample.scores[0], owner.astype(str), places)
 
 
 def _chosen(images: PromisedImages, text: str) -> float:
@@ -78,7 +89,7 @@ def _bonferroni(sample: Sample, counts: npt.NDArray[np.bool_], floor: float, ris
 
 def _mapie(sample: Sample, figure: str, floor: float, steps: int = 100) -> float:
     """MAPIE's threshold, which takes images as independent (a fixed sequence of thresholds)."""
-    recall, grid = figure == "sensitivity", np.linspace(0, 0.99, steps)
+    recall, grid = figure != "specificity", np.linspace(0, 0.99, steps)
     controller = BinaryClassificationController(
         lambda scores: np.column_stack([1 - scores[:, 0], scores[:, 0]]),
         risk="recall" if recall else "fpr",
@@ -94,21 +105,29 @@ def _mapie(sample: Sample, figure: str, floor: float, steps: int = 100) -> float
 
 def _rates(threshold: float) -> dict[str, float]:
     cut = logit(threshold)
-    return {"sensitivity": float(ndtr(SKILL - cut)), "specificity": float(ndtr(cut))}
+    return {
+        "sensitivity": float(ndtr(SKILL - cut)),
+        "specificity": float(ndtr(cut)),
+        "localised_sensitivity": float(_both_below(SKILL - cut, POINT, POINT_ALIKE)[0]),
+    }
 
 
 def _shares(rng: np.random.Generator, of: tuple[str, float, str, float]) -> Found:
-    """One calibration of a promise of sensitivity or specificity, by each way to make it."""
+    """One calibration of a promise of a share, by each way to make it."""
     clusters, alike, figure, floor = of
-    sample = draw(rng, PATIENTS[clusters], [[SKILL]], clusters=clusters, noise=LIKENESS[alike])
-    rising = figure == "sensitivity"
+    skills = [[SKILL], [POINT]] if figure == "localised_sensitivity" else [[SKILL]]
+    sample = draw(rng, PATIENTS[clusters], skills, clusters=clusters, noise=LIKENESS[alike])
+    # As the ways that know no places can count it: a called image whose point lies on a lesion.
+    reached = np.where(sample.scores[1:] < 0.5, -1.0, sample.scores[:1]) if skills[1:] else None
+    plain = sample if reached is None else Sample(sample.y_true, reached, sample.patients)
+    rising = figure != "specificity"
     counts, text = sample.y_true == rising, f"{figure}>={floor}@{CONFIDENCE}"
     thresholds = {
         "patients": _chosen(_images(sample), text),
         "images": _chosen(_images(sample, np.arange(len(sample.y_true))), text),
         "one image": _chosen(_images(_one_image(sample, rng, counts)), text),
-        "Bonferroni": _bonferroni(sample, counts, floor, rising),
-        "MAPIE": _mapie(sample, figure, floor),
+        "Bonferroni": _bonferroni(plain, counts, floor, rising),
+        "MAPIE": _mapie(plain, figure, floor),
     }
     found: Found = {}
     for way, threshold in thresholds.items():
@@ -170,18 +189,25 @@ def _mark_count(rng: np.random.Generator, clusters: str) -> Found:
 
 
 @cache
-def _real() -> Sample:
-    """CheXNet's consolidation scores on 3,553 images of RSNA, and their 1,569 NIH patients."""
-    truth = pd.read_csv(_SCORES / "truth_rsna.csv")
-    rows = truth.merge(pd.read_csv(_SCORES / "preds.csv"), on="Image Index")
+def _real(labels: str, finding: str) -> Sample:
+    """CheXNet's scores of a finding, by RSNA's labels on 3,553 images or NIH's on all 14,834."""
+    rows = pd.read_csv(_DATA / "chexnet_scores" / "preds.csv")
+    if labels == "RSNA":
+        truth = pd.read_csv(_DATA / "chexnet_scores" / "truth_rsna.csv")
+        rows = truth.merge(rows, on="Image Index")
+        positive = rows["Target"] == 1
+    else:
+        truth = pd.read_csv(_DATA / "reference_csv" / "Data_Entry_2017_v2020.csv.gz")
+        rows = truth.merge(rows, on="Image Index", validate="one_to_one")
+        positive = rows["Finding Labels"].str.split("|").map(lambda found: finding in found)
     owner = np.unique(rows["Image Index"].str[:8], return_inverse=True)[1]
-    return Sample(rows["Target"].to_numpy() == 1, rows[["prob_Consolidation"]].to_numpy().T, owner)
+    return Sample(positive.to_numpy(), rows[[f"prob_{finding}"]].to_numpy().T, owner)
 
 
-def _resplit(rng: np.random.Generator, of: tuple[str, float]) -> Found:
+def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found:
     """A promise made on one half of real patients, held against the other half and against all."""
-    figure, floor = of
-    whole, text = _real(), f"{figure}>={floor}@{CONFIDENCE}"
+    labels, finding, figure, floor = of
+    whole, text = _real(labels, finding), f"{figure}>={floor}@{CONFIDENCE}"
     half = rng.permutation(whole.n_patients) < whole.n_patients // 2
     inside, rising = half[whole.patients], figure == "sensitivity"
     sample = Sample(whole.y_true[inside], whole.scores[:, inside], whole.patients[inside])
@@ -214,12 +240,17 @@ def risk_control() -> Iterator[Named]:
         for alike in LIKENESS:
             of = (clusters, alike, "sensitivity", 0.90)
             yield f"sensitivity, {clusters}, {alike}", partial(_shares, of=of), 1.0
-    for clusters, alike in (("one", 0.4), ("rsna", 0.4), ("nih", 0.4)):
-        of = (clusters, alike, "specificity", 0.80)
-        yield f"specificity, {clusters}, {alike}", partial(_shares, of=of), 0.125
     for clusters in PATIENTS:
-        yield f"two figures, {clusters}, 0.4", partial(_predictive, clusters=clusters), 0.05
-        yield f"false boxes, {clusters}, 0.4", partial(_mark_count, clusters=clusters), 0.05
-    for figure, floor in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
-        name = f"real patients, {figure} >= {floor:.2f}"
-        yield name, partial(_resplit, of=(figure, floor)), 0.05
+        of = (clusters, 0.4, "specificity", 0.80)
+        yield f"specificity, {clusters}, 0.4", partial(_shares, of=of), 1.0
+    for clusters in PATIENTS:
+        for alike in (0.4, 0.8):
+            of = (clusters, alike, "localised_sensitivity", 0.80)
+            yield f"localised, {clusters}, {alike}", partial(_shares, of=of), 1.0
+    for clusters in PATIENTS:
+        yield f"two figures, {clusters}, 0.4", partial(_predictive, clusters=clusters), 0.25
+        yield f"false boxes, {clusters}, 0.4", partial(_mark_count, clusters=clusters), 0.25
+    for labels, finding in _REAL:
+        for figure, floor in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
+            name = f"real patients, {labels} {finding}, {figure} >= {floor:.2f}"
+            yield name, partial(_resplit, of=(labels, finding, figure, floor)), 0.05
