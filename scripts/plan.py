@@ -37,7 +37,7 @@ _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed readers": ("auroc", "prevalence", "readers", "reader_deviation"),
     "predictions": ("data", "target", "split", "seeds"),
     "readers": ("readers",),
-    "promise": ("images", "within"),
+    "promise": ("images", "within", "prevalence"),
 }  # fmt: skip
 
 
@@ -76,15 +76,18 @@ def plan(
             training seeds, NAME=PATH,PATH. Or the folder of one cxr readers analysis. Left out: the
             study follows from --auroc and --prevalence.
         promise: Plan the validation patients of cxr tune --promise instead: sensitivity>=F@C,
-            specificity>=F@C, localised_sensitivity>=F@C, or two joined by & before the @C.
-        expect: The true figure that its threshold is expected to have, of two figures both.
+            specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C,
+            false_marks<=F@C, or two joined by & before the @C.
+        expect: The true figure that its threshold is expected to have, of two figures both; of a
+            ppv that and the sensitivity.
         difference: The smallest difference that would matter; with --auroc A,B theirs if left out.
         half_width: Plan for an interval that has this half-width on the mean, too.
         power: How often the difference is to be shown, or the promise to get a threshold; 0.8 if
             left out.
         level: Coverage of the interval: 1 - alpha.
         auroc: Assumed AUROC of one system, or of two.
-        prevalence: Assumed share of test patients who have the disease, as 0.3.
+        prevalence: Assumed share of test patients who have the disease, as 0.3; for the promise of
+            a ppv of validation patients.
         correlation: Assumed correlation of the two systems' scores in a class; 0.5 if left out.
         images: Assumed images of a patient, as 1,2,4, the same for all; or rsna, nih: unequal, as
             in these sets. 1 if left out.
@@ -146,7 +149,7 @@ def plan(
     )
 
     if promise:
-        promised = PromisePlan.of(promise, expect, images, within, power)
+        promised = PromisePlan.of(promise, expect, images, within, power, prevalence)
         return promised if out is None else replace(promised, figures=write_plan(promised, out))
     if not pilot:
         basis = plans_assumed(

@@ -17,15 +17,23 @@ import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError, counted
-from evaluation.decisions.promises import PromisedImages, midpoints, read_promise, share_p_values
+from evaluation.decisions.promises import (
+    MOST_MARKS,
+    Promise,
+    PromisedImages,
+    midpoints,
+    read_promise,
+    share_p_values,
+)
 from evaluation.metrics.metric import policy_words
 from evaluation.statistics.bootstrap import Resamples, SegmentSums, cluster_bootstrap
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores, first_at_least
@@ -400,8 +408,26 @@ _PLANNED = {
     "sensitivity": "with the finding",
     "specificity": "without the finding",
     "localised_sensitivity": "with boxed lesions",
+    "ppv": "with and without the finding",
+    "false_marks": "whose lesions are all boxed",
 }
-"""Figures whose promise can be planned, and who is counted."""
+"""Who is counted, by figure."""
+_SETS_OF_PPV = 200  # simulated validation sets: each has its threshold chosen
+
+
+def _chance_of_ppv(
+    patients: int, promise: Promise, prevalence: float, called: tuple[float, float]
+) -> float:
+    """How often a threshold calls no fewer than these shares with and without the finding."""
+    rng, kept, names = np.random.default_rng(0), 0, np.arange(patients).astype(str)
+    truth = np.arange(patients) < prevalence * patients
+    shifts = [NormalDist().inv_cdf(share) for share in called]
+    for _ in range(_SETS_OF_PPV):
+        scores = rng.standard_normal(patients) + np.where(truth, *shifts)
+        # Binormal; above 0 so many are called. In tenths, as thousands of thresholds take long.
+        threshold, _ = PromisedImages(truth, np.floor(10 * scores), names).choose(promise)
+        kept += (threshold or 0.0) < 0
+    return kept / _SETS_OF_PPV
 
 
 @dataclass(frozen=True)
@@ -416,46 +442,69 @@ class PromisePlan:
     @classmethod
     def of(
         cls, promise: str, expected: Sequence[float], images: Sequence[int | str],
-        within: float | None, power: float | None,
+        within: float | None, power: float | None, positive: float | None = None,
     ) -> PromisePlan:  # fmt: skip
-        """Plan a promise of sensitivity, specificity or localised sensitivity, or of two of them.
+        """Plan a promise of one figure or two.
 
         Args:
             promise: As `read_promise` takes it.
-            expected: The true figures that its threshold is expected to have, in their order.
+            expected: The true figures at its threshold, in order; after a ppv the sensitivity.
             images: Of a patient: numbers, or sets whose numbers they are like; 1 if empty.
             within: Correlation of the scores of a patient's images; 0.5 if left out.
             power: How often it shall get a threshold; 0.8 if left out.
+            positive: Share of validation patients with the finding, for a predictive value.
 
         Raises:
-            InputError: It is no such promise, or is expected to be broken.
+            InputError: It is no promise, is expected to be broken, or lacks an assumption.
         """
         made, shares = read_promise(promise), {}
-        if made is None or not {part.figure for part in made.parts} <= _PLANNED.keys():
+        if made is None:
             raise InputError(
                 f"plan --promise {promise!r}: give a promise of {', '.join(_PLANNED)} with its "
                 "confidence, as sensitivity>=0.90@0.90"
             )
-        if len(expected) != len(made.parts):
-            raise InputError("plan --expect: give the true figure, of two promised ones both")
+        predictive = any(part.figure == "ppv" for part in made.parts)
+        if len(expected) != len(made.parts) + predictive:
+            raise InputError(
+                "plan --expect: give the true figure, of two promised ones both; of a ppv that and "
+                "the sensitivity at its threshold, as 0.5,0.7"
+            )
+        if predictive and (positive is None or not 0 < positive < 1 or list(images or [1]) != [1]):
+            raise InputError(
+                "plan --promise: a ppv needs --prevalence, the share of validation patients with "
+                "the finding, between 0 and 1, and is planned with one image of each (no --images)"
+            )
+        if positive and not predictive:
+            raise InputError("plan --prevalence: is for the promise of a ppv; leave it out")
         if within is not None and not 0 <= within < 1:
             raise InputError(f"plan --within {within:g}: is not from 0 to below 1")
-        likeness = 0.5 if within is None else within
-        for part, true in zip(made.parts, expected, strict=True):
-            if not part.bound < true < 1:
-                raise InputError(f"plan --expect {true:g}: is not between {part.bound:g} and 1")
+        likeness, figures = 0.5 if within is None else within, list(expected)
+        for part in made.parts:
+            true, found = figures.pop(0), figures.pop(0) if part.prevalence else 0.5
+            marks = part.figure == "false_marks"
+            least = 0.0 if marks else max(part.bound, part.prevalence or 0.0)
+            limits = ((true, least, part.bound if marks else 1.0), (found, 0.0, 1.0))
+            for value, low, high in limits:
+                if not low < value < high:
+                    raise InputError(f"plan --expect {value:g}: is not from {low:g} to {high:g}")
+            condition, chance = f"if the {part.name} is {true:g}", None
+            if part.prevalence and positive:
+                condition += f" and the sensitivity {found:g}, {positive:.0%} with the finding"
+                called = found, found * part.prevalence / (1 - part.prevalence) * (1 / true - 1)
+                alone = Promise((part,), 1 - made.error)
+                chance = partial(_chance_of_ppv, promise=alone, prevalence=positive, called=called)
+            test = partial(share_p_values, whole=not marks)
             for of in images or [1]:
                 each = f"images as in {of.upper()}" if isinstance(of, str) else counted(of, "image")
-                name = f"patients {_PLANNED[part.figure]}, {each}, if the {part.name} is {true:g}"
-                shares[name] = PromisedShare(
-                    part.bound, made.error, true, of, likeness, share_p_values
+                shares[f"patients {_PLANNED[part.figure]}, {each}, {condition}"] = PromisedShare(
+                    part.floor, made.error, true, of, likeness, test, MOST_MARKS * marks, chance
                 )
         return cls(promise, power or 0.8, shares)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """An answer for each figure and number of images; two figures must be shown at once."""
-        each = self.power ** (1 / len({share.floor for share in self.shares.values()}))
+        each = self.power ** (1 / (1 + self.promise.count("&")))
         facts = ("floor", "expected", "images", "within")
         return [
             {"plan": name, "patients": share.fewest(each)}

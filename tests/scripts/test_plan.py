@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit, ndtri
 
 from data_prep.contracts.errors import InputError
-from evaluation.decisions.promises import PromisedImages, read_promise
+from evaluation.decisions.promises import Places, PromisedImages, read_promise
 from scripts.cli import run_verb
 from scripts.plan import plan
 from scripts.readers import readers
@@ -228,6 +228,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 PROMISED = {"promise": "sensitivity>=0.80@0.90", "expect": "0.90"}
+PPV = {"promise": "ppv>=0.3,prevalence=0.2@0.9", "expect": "0.5,0.6", "prevalence": 0.3}
 
 
 @pytest.mark.parametrize(("images", "within"), [(1, None), (3, 0.4)])
@@ -248,6 +249,42 @@ def test_a_promise_gets_its_threshold_as_often_as_was_planned(images, within):
     assert 0.8 - 0.08 < np.mean(kept) < 0.8 + 0.12  # more where patients come in whole numbers
 
 
+def test_a_promise_of_false_marks_gets_its_threshold_as_often_as_was_planned():
+    """Held against the choice of thresholds, on boxes drawn from Poisson's distribution."""
+    (row,) = plan(promise="false_marks<=0.5@0.80", expect="0.3").rows
+    rng, promise, kept = np.random.default_rng(6), read_promise("false_marks<=0.5@0.80"), []
+    patients = np.arange(row["patients"])
+    scores = np.where(patients % 2, 0.1, 0.9)
+    for _ in range(250):
+        image = np.repeat(patients, rng.poisson(0.3, len(patients)))
+        places = Places(patients >= 0, None, (image, np.full(len(image), 0.5)))
+        found = PromisedImages(patients < 9, scores, patients.astype(str), places)
+        threshold, _ = found.choose(promise)
+        kept.append(threshold is not None and threshold < 0.5)
+    assert 0.8 - 0.08 < np.mean(kept) < 0.8 + 0.08
+
+
+def test_a_promise_of_a_ppv_gets_its_threshold_as_often_as_was_planned():
+    """Where 0.6 of positives are called the PPV is 0.7 if 0.6 x 9 / 49 of negatives are."""
+    asked = "ppv>=0.3,prevalence=0.3@0.80"
+    (row,) = plan(promise=asked, expect="0.7,0.6", prevalence=0.5).rows
+    rng, promise, kept = np.random.default_rng(7), read_promise(asked), []
+    truth = np.arange(row["patients"]) % 2 == 0
+    for _ in range(250):
+        shift = np.where(truth, ndtri(0.6), ndtri(0.6 * 9 / 49))
+        scores = expit(rng.standard_normal(len(truth)) + shift)
+        found = PromisedImages(truth, scores, np.arange(len(truth)).astype(str))
+        threshold, _ = found.choose(promise)
+        kept.append(threshold is not None and found.scores[scores >= 0.5].min() >= threshold)
+    assert 0.8 - 0.1 < np.mean(kept) < 0.8 + 0.1
+
+
+def test_two_promised_figures_of_one_bound_share_power_and_error():
+    both = plan(promise="sensitivity>=0.80&specificity>=0.80@0.90", expect="0.9,0.9").rows
+    (one,) = plan(promise="sensitivity>=0.80@0.95", expect="0.9", power=0.8**0.5).rows
+    assert [row["patients"] for row in both] == [one["patients"]] * 2
+
+
 def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
     asked = {"promise": "sensitivity>=0.80&specificity>=0.60@0.90", "expect": "0.95,0.75"}
     found = plan(**asked, images="1,rsna", out=tmp_path / "plan")
@@ -264,12 +301,19 @@ def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"promise": "ppv>=0.3,prevalence=0.2@0.9", "expect": "0.5"}, "give a promise of sensi"),
+        (PPV | {"expect": "0.5"}, "of a ppv that and the sensitivity"),
+        (PPV | {"prevalence": None}, "needs --prevalence, the share of validation patients"),
+        (PPV | {"images": 2}, "planned with one image of each"),
+        (PPV | {"expect": "0.25,0.6"}, "0.25: is not from 0.3 to 1"),
+        (PPV | {"expect": "0.5,1.2"}, "1.2: is not from 0 to 1"),
+        (PROMISED | {"prevalence": 0.3}, "--prevalence: is for the promise of a ppv"),
+        ({"promise": "false_marks<=0.5@0.9", "expect": "0.6"}, "0.6: is not from 0 to 0.5"),
+        ({"promise": "auroc>=0.9@0.9", "expect": "0.95"}, "use sensitivity>=F@C"),
         ({"promise": "sensitivity>=0.80", "expect": "0.9"}, "with its confidence"),
         ({"promise": "sensitivity>=0.80@0.9"}, "give --promise and --expect"),
         ({"expect": "0.9"}, "give --promise and --expect"),
         (PROMISED | {"expect": "0.9,0.8"}, "of two promised ones both"),
-        (PROMISED | {"expect": "0.7"}, "is not between 0.8 and 1"),
+        (PROMISED | {"expect": "0.7"}, "0.7: is not from 0.8 to 1"),
         (PROMISED | {"within": 1.0}, "from 0 to below 1"),
         (PROMISED | {"difference": 0.1}, "--difference: is for a comparison, not for a promise"),
         (PROMISED | {"auroc": "0.8"}, "--auroc: is for systems without a pilot"),
