@@ -65,8 +65,8 @@ def compare(
 ) -> Report | ReportsByTarget:
     """Judge systems on the same test images, and write the report.
 
-    Thresholds come from validation only. A finished report is not made again: the same question is
-    answered by it, another is refused; other rows, cases or thumbnails are written anew.
+    Thresholds come from validation only. A finished report answers the same question; another is
+    refused. Other rows, cases or thumbnails are written anew.
 
     Args:
         systems: Predictions folders or runs, each as PATH, NAME=PATH or, several training seeds of

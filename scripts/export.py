@@ -48,13 +48,11 @@ def export(
 ) -> Outcome | ExportSummary:
     """Write a run to use without torch, or a data set's labels.
 
-    An exported run is proved first: its boxes, scores, maps and decisions are held against those
-    of the run, and it is kept only where they agree; the differences are in its card.json. It
-    predicts as a run does (cxr predict EXPORT IMAGE), also where no torch is installed.
+    An exported run is kept only if its boxes, scores, maps and decisions agree with those of the
+    run; card.json holds the differences. It predicts without torch (cxr predict EXPORT IMAGE).
 
-    Of a data set it says what the format cannot hold; cxr prepare reads coco and voc back without
-    loss, and of cvat and label-studio what an annotator changed. The folder appears whole or not
-    at all.
+    Of a data set the command lists what the format cannot hold. cxr prepare reads coco and voc
+    back without loss, and of cvat and label-studio what an annotator changed.
 
     Args:
         source: Run of cxr train, or data set.

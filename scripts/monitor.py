@@ -62,10 +62,8 @@ def monitor(
             several.
         policy: Threshold of the reference, where the log names none.
         first: The first so many days are the reference of all else.
-        window: A patient counts once in so many days. More than --first changes who counts: later
-            on only patients who have not been there for so long, which may itself raise an alarm.
-        since: Leave out what is older, as 2026-03-01: begins anew once an alarm has been dealt
-            with.
+        window: A patient counts once in so many days. More than --first may itself raise an alarm.
+        since: Leave out what is older, as 2026-03-01, once an alarm has been dealt with.
         simulate: Say how many patients a change of each figure would take to be found.
 
     Returns:

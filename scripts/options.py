@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import configs
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
-from networks.registry import DETECTORS, network_names
+from networks.registry import DETECTORS
 from scripts.runner import AnyPath, Argument
 
 if TYPE_CHECKING:
@@ -119,9 +119,7 @@ else:
             metavar="KEY=VALUE",
             words="Replace a key of the configuration, such as training.epochs=20. "
             f"model.architecture of a detector: {', '.join(DETECTORS)}, or that of an installed "
-            "package (docs/arms.md). model.backbone of both: timm:NAME; "
-            f"of a detector: {', '.join(network_names('detector'))}; of a "
-            f"classifier: {', '.join(network_names('classifier'))}.",
+            "package (docs/arms.md). model.backbone: timm:NAME, or a network of docs/weights.md.",
         ),
     ]
 

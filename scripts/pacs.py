@@ -47,8 +47,8 @@ def pacs(
     """Answer for an archive's chest radiographs; send the results back.
 
     Each image gets a structured report (TID 1500) and a Secondary Capture with the overlay, in
-    its own study, once: the journal says what is done, and the same command goes on after any
-    end. Other images are skipped, each with its reason; so are these results. Credentials come
+    its own study, once. The same command goes on after any end. Other images are skipped, each
+    with its reason. Credentials come
     from CXR_PACS_TOKEN, or CXR_PACS_USER and CXR_PACS_PASSWORD (CXR_PACS_SEND_... for another
     --send-to). Exit status 1: something failed; 2: nothing could be done.
 

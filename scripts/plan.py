@@ -68,8 +68,7 @@ def plan(
 ) -> StudyPlan | PromisePlan:
     """How many patients a comparison, an AUROC or a promise needs.
 
-    Say the difference that would matter, not the one that a pilot happened to find: planning for
-    that one misses smaller differences and finds them too large.
+    Say the difference that would matter, not the one that a pilot happened to find.
 
     Args:
         pilot: With --data: one or two predictions folders, as PATH, NAME=PATH or, for several

@@ -48,12 +48,9 @@ def predict(
 ) -> Answers | Predictions:
     """Answer for images, or predict a data set's val and test images.
 
-    Each image gets one line a system: the decision at the run's operating point, the calibrated
-    probability, the boxes in px; and one PNG with what each system shows. Exit status 1: some
-    files were left out; 2: nothing could be answered.
-
-    With --data, --split, --finding, --tta and --maps the boxes or scores of a data set are written
-    for cxr tune and cxr compare; an interrupted run goes on with the same command.
+    Each image gets one line a system (decision, calibrated probability, boxes in px) and one PNG.
+    Exit status 1: some files were left out; 2: nothing could be answered. With --data the boxes or
+    scores of a data set are written for cxr tune and cxr compare; the same command goes on.
 
     Args:
         paths: Folders that cxr train made, each as PATH or NAME=PATH, then images (DICOM, PNG,
@@ -74,9 +71,8 @@ def predict(
             RUN/exports; or auto, the fastest of these with that --precision. torch if left out.
         precision: bf16 and int8 (exports alone) are faster; decisions made at one do not fit
             another. fp32 if left out, for an export its own.
-        finding: Only this finding of the model, under the name that the data set gives it:
-            pneumonia=lung_opacity, or pneumonia where both call it so. May be repeated; all other
-            findings are left out.
+        finding: Only this finding of the model, and its name in the data set where that differs:
+            pneumonia=lung_opacity. May be repeated.
         tta: Test-time augmentation of a detector: flip,scale0.8,scale1.2 or some of them.
         maps: How a classifier shows where it sees the finding; layercam has finer cells.
 

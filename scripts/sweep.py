@@ -56,8 +56,7 @@ def sweep(
     """Train with several settings; the best run on validation is kept.
 
     Trials are compared by the figure that picks a run's best epoch; test images are not read. The
-    first trial is the configuration as it stands. May be interrupted: the same command goes on. One
-    trial at a time, a sweep gives the same again; several at a time depend on which ends first.
+    first trial is the configuration as it stands. May be interrupted: the same command goes on.
 
     Args:
         config: A TOML file of a model, or the name of one that comes with the program.

@@ -49,17 +49,15 @@ def tune(
         target: What is judged; may be left out where there is one.
         split: Choose on this split's val images; by default its own.
         policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (what a miss and a false
-            alarm cost; cost:FN/FP@P at prevalence P) or threshold=T (declared); may be given
-            several times. By default max_f1, sensitivity>=0.95 and specificity>=0.90.
+            alarm cost; @P at prevalence P) or threshold=T (declared). May be repeated. By default
+            max_f1, sensitivity>=0.95 and specificity>=0.90.
         promise: A threshold whose figure holds for new patients with a confidence C:
             sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or
-            false_marks<=F@C (a mean an image), or two joined by & before the @C; may be given
-            several times.
+            false_marks<=F@C (a mean an image), or two joined by & before the @C. May be repeated.
         calibration: How a score becomes a probability; choose: by the log loss of held-out folds of
             validation patients. Platt scaling by default.
-        reduction: How boxes become an image score: max, top_k or noisy_or; may be given several
-            times, by default all. The simplest of them, in this order, unless the AUROC of
-            another is higher on validation by more than chance.
+        reduction: How boxes become an image score: max, top_k or noisy_or, of several or by default
+            all the first unless another's AUROC is higher on validation by more than chance.
         rule_out: Triage: rule images out below the threshold of this promise of sensitivity. What
             is neither ruled out nor ruled in is referred to a reader.
         rule_in: Triage: rule images in from the threshold of this promise of specificity or PPV.

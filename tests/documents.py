@@ -192,6 +192,8 @@ figure is empty and its note says why; it is never 0. A threshold, a score cut a
 are chosen on validation images. Only a metric where higher is better can be the primary one of a
 protocol, and one half of an operating point only together with the other: {halves}.
 
+Reasons in the last column: {needs}.
+
 `python tests/documents.py` writes this page and `metrics.schema.json` from
 `evaluation/metrics/registry.py`.
 
@@ -218,7 +220,7 @@ def metrics_page() -> str:
             metric.meaning,
             _BETTER.get(metric.direction, f"ideal: {metric.ideal}"),
             _population(metric),
-            "; ".join([metric.undefined, *(NEEDS[need] for need in metric.needs)]),
+            "; ".join(filter(None, [metric.undefined, *(f"no `{n}`" for n in metric.needs)])),
         )
         for metric in in_reading_order()
     ]
@@ -229,7 +231,8 @@ def metrics_page() -> str:
         if not metric.why_not_primary
         if (able := [name for name in metric.partners if not METRICS[name].why_not_primary])
     )
-    return _INTRODUCTION.format(halves=halves) + "\n".join(lines) + "\n"
+    needs = "; ".join(f"no `{need}`: {why}" for need, why in NEEDS.items())
+    return _INTRODUCTION.format(halves=halves, needs=needs) + "\n".join(lines) + "\n"
 
 
 def _population(metric: Metric) -> str:

@@ -174,8 +174,7 @@ def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
         Metric(
             f"matched_recall_{percent}",
             f"Sensitivity at specificity {level}",
-            f"Sensitivity where specificity is {level}, {how}: systems are held against each other "
-            "at the same specificity, whatever thresholds validation chose. Needs no validation.",
+            f"Sensitivity where specificity is {level}, {how}. Needs no validation.",
             family="matched",
             undefined=one_class,
             also=("verdict",) if percent == MATCHED_PERCENT[0] else (),
@@ -217,9 +216,7 @@ _COUNT_METRICS = (
     ),
 )
 
-_OF_THIS_MAP = (
-    "It and its interval speak of this fitted calibration; other validation images give another."
-)
+_OF_THIS_MAP = "It and its interval are of this fitted calibration."
 _NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
 _probability = partial(Metric, family="calibration", needs=("probability",))
 _CALIBRATION_METRICS = (
@@ -303,9 +300,8 @@ _PLACE_METRICS = (
     _boxed(
         "pointing_accuracy_tolerant",
         "Pointing accuracy within one cell",
-        "The same where the true boxes are widened on each side by one cell of the coarsest "
-        "activation map of all compared systems, the same for every system: a map points at the "
-        "middles of its cells only.",
+        "The same with the true boxes widened on each side by one cell of the coarsest activation "
+        "map of all compared systems.",
         family="point",
         share_of="positive",
         needs=("point", "cell"),
@@ -346,9 +342,8 @@ def _froc_metrics(hit: str, title: str, means: str, rank: int) -> tuple[Metric, 
         f"{prefix}_mean",
         f"{title}, mean",
         "Sensitivity per lesion, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per "
-        f"image, over all images. A lesion is found by a box with {means}; further boxes on it are "
-        "neither true nor false positives. Of the operating points within a rate the most "
-        "sensitive counts (steps, no interpolation).",
+        f"image, over all images. A lesion is found by a box with {means}; further boxes on it "
+        "count as neither. The most sensitive point within a rate counts (no interpolation).",
         place=("place", rank),
         also=("abstract",) if hit == "iou" else (),
     )
@@ -392,8 +387,8 @@ _BOX_METRICS = (
             f"iobb_accuracy_{percent}",
             f"IoBB accuracy at {percent} %",
             "Of the true boxes, the share on which a called box (from the score cut that "
-            f"validation chose) has at least {percent} % of its own area. Large boxes everywhere "
-            "raise it: read it together with the false positives per image.",
+            f"validation chose) has at least {percent} % of its own area. Large boxes raise it: "
+            "read it with the false positives per image.",
             family="iobb",
             place=("place", 10 + percent),
             partners=(f"iobb_false_marks_{percent}",),
@@ -428,8 +423,8 @@ _BOX_METRICS = (
     _boxed(
         "localised_sensitivity_tolerant",
         "Localised sensitivity within one cell",
-        "The same where the true boxes are widened on each side by one cell of the coarsest "
-        "activation map of all compared systems, the same for every system.",
+        "The same with the true boxes widened on each side by one cell of the coarsest activation "
+        "map of all compared systems.",
         family="point",
         share_of="positive",
         partners=("specificity",),
