@@ -269,7 +269,13 @@ function returns. `python tests/documents.py` writes this page from the function
 
 def reference_page() -> str:
     """``docs/reference.md``: every verb with its arguments."""
-    return "\n".join([_REFERENCE, *(_verb(verb_function(name)) for name in VERBS)])
+    functions = [verb_function(name) for name in VERBS]
+    overview = ["| command | what it does |", "|---|---|"]
+    for function in functions:
+        name = command_name(function.__name__)
+        first = description(function)[0].splitlines()[0].rstrip(".")
+        overview.append(f"| [`cxr {name}`](#{name}) | {_cell(first)} |")
+    return "\n".join([_REFERENCE, *overview, "", *(_verb(function) for function in functions)])
 
 
 _API = """\

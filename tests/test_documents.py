@@ -1,12 +1,17 @@
 """What the documents say is what the program does."""
 
+import configparser
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft7Validator
 from typer.main import get_command
 
+import cxr_compare
 from scripts.cli import VERBS, build_app, verb_function
 from scripts.runner import description
 from tests import documents, house
@@ -27,7 +32,7 @@ def shell_blocks(text: str) -> str:
 
 
 def documented() -> list[str]:
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     shown = [line for page in pages for line in cxr_commands(shell_blocks(page.read_text()))]
     examples = [example for verb in VERBS for example in description(verb_function(verb))[1]]
     return shown + examples
@@ -39,17 +44,75 @@ def test_documented_command_parses(command):
     APP.commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
 
 
-def test_readme_shows_every_verb_and_both_scripts():
-    readme = (ROOT / "README.md").read_text()
+def test_reference_shows_every_verb_and_readme_both_scripts():
+    readme, reference = ((ROOT / name).read_text() for name in ("README.md", "docs/reference.md"))
     for verb in APP.commands:  # type: ignore[attr-defined]
-        assert f"cxr {verb}" in readme, f"README does not mention cxr {verb}"
+        assert f"| [`cxr {verb}`](#{verb}) | " in reference
     assert "scripts/quickstart" in readme
     assert "scripts/test" in readme
 
 
+def test_extras_are_installed_from_a_clone_as_no_index_has_the_package():
+    kinds = ("*.md", "*.py", "*.toml", "*.jinja", "*.ipynb")
+    rooms = [ROOT / room for room in (*house.ROOMS, "docs")]
+    files = [
+        *ROOT.glob("*.md"),
+        *(path for room in rooms for kind in kinds for path in room.rglob(kind)),
+    ]
+    assert len(files) > 200
+    assert [path for path in files if "cxr-compare[" in path.read_text()] == []
+
+
+def test_citation_follows_its_schema_and_bibtex_says_the_same():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    Draft7Validator(json.loads((ROOT / "tests/citation.schema.json").read_text())).validate(
+        citation
+    )
+    fields = {
+        key: value.strip("{}")
+        for key, value in re.findall(
+            r"^  (\w+) += (.+?),?$", (ROOT / "README.md").read_text(), re.M
+        )
+    }
+    assert citation["version"] == fields["version"] == cxr_compare.__version__
+    assert citation["title"] == fields["title"]
+    assert citation["authors"] == [{"name": fields["author"]}]
+    assert citation["license"] == fields["license"]
+    assert citation["date-released"].startswith(fields["year"])
+
+
+@pytest.mark.parametrize("form", sorted((ROOT / ".github/ISSUE_TEMPLATE").iterdir()), ids=str)
+def test_issue_form_has_what_the_site_of_issues_asks_for(form):
+    said = yaml.safe_load(form.read_text())
+    assert said.keys() == {"name", "description", "labels", "body"}
+    fields = [item for item in said["body"] if item["type"] != "markdown"]
+    assert all(item["attributes"]["value"] for item in said["body"] if item not in fields)
+    assert {item["type"] for item in fields} == {"textarea"}
+    assert all(item["attributes"].keys() >= {"label", "description"} for item in fields)
+    assert len({item["id"] for item in fields}) == len(fields)
+    assert "patient" in form.read_text() or "not public" in form.read_text()  # no such attachments
+
+
+def test_workflows_run_what_is_there_under_the_versions_that_are_stated():
+    jobs = {
+        path.stem: yaml.safe_load(path.read_text())["jobs"]
+        for path in (ROOT / ".github/workflows").iterdir()
+    }
+    metadata = configparser.ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    stated = re.findall(r"Python :: (3\.\d+)", metadata["metadata"]["classifiers"])
+    assert jobs["tests"]["test"]["strategy"]["matrix"]["python"] == stated
+    steps = [step for each in jobs.values() for job in each.values() for step in job["steps"]]
+    run = [step["run"].split()[0] for step in steps if "run" in step]
+    assert [
+        name for name in run if name.startswith("scripts/") and not (ROOT / name).exists()
+    ] == []
+    assert jobs["publish"]["publish"]["permissions"] == {"id-token": "write"}  # no token is kept
+
+
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / ".github").rglob("*.md"))],
+    [*sorted(ROOT.glob("*.md")), *sorted((ROOT / ".github").rglob("*.md"))],
     ids=lambda page: page.name,
 )
 def test_links_lead_somewhere(page):

@@ -95,7 +95,7 @@ def test_an_audit_shows_its_problems_as_a_table_and_escapes_them():
 
 
 def documented_calls() -> list[ast.Call]:
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     blocks = [
         b for page in pages for b in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
     ]
