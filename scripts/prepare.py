@@ -111,9 +111,9 @@ def prepare(
     May be interrupted: the same command goes on where it stopped.
 
     Args:
-        *paths: Folder of the data set as it was published, and the data set folder to make; before
-            them tables of labels (or a file of CVAT or Label Studio), where they are your own;
-            with --out instead: prepared sets to put into one.
+        *paths: Folder of the data set as published, and the data set folder to make; before them
+            your own tables of labels (or a file of CVAT or Label Studio). With --out instead:
+            prepared sets to put into one.
         format: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo, label-studio, coco, dicom,
             sr or table (docs/formats.md says what the folder of each holds).
         out: Folder to make, where several prepared sets come in.

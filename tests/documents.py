@@ -190,9 +190,11 @@ _INTRODUCTION = """\
 Every metric of a report, by its short name in `metrics.csv` and `metrics.json`. An undefined
 figure is empty and its note says why; it is never 0. A threshold, a score cut and a calibration
 are chosen on validation images. Only a metric where higher is better can be the primary one of a
-protocol, and one half of an operating point only together with the other: {halves}.
+protocol. One half of an operating point needs the other: {halves}.
 
-Reasons in the last column: {needs}.
+Reasons in the last column:
+
+{needs}
 
 `python tests/documents.py` writes this page and `metrics.schema.json` from
 `evaluation/metrics/registry.py`.
@@ -231,7 +233,7 @@ def metrics_page() -> str:
         if not metric.why_not_primary
         if (able := [name for name in metric.partners if not METRICS[name].why_not_primary])
     )
-    needs = "; ".join(f"no `{need}`: {why}" for need, why in NEEDS.items())
+    needs = "\n".join(f"- no `{need}`: {why}" for need, why in NEEDS.items())
     return _INTRODUCTION.format(halves=halves, needs=needs) + "\n".join(lines) + "\n"
 
 

@@ -310,9 +310,9 @@ _PLACE_METRICS = (
     _boxed(
         "ap50",
         "AP50",
-        "COCO average precision of the boxes (pycocotools; images without lesions take part; the "
-        "100 most confident boxes per image; equal scores in the order of image ids): a box counts "
-        "when it overlaps a lesion with an IoU of at least 0.5. Too high with few positive images.",
+        "COCO average precision of the boxes (pycocotools): a box counts when it overlaps a lesion "
+        "with an IoU of at least 0.5. Images without lesions take part, with the 100 most "
+        "confident boxes per image, equal scores by image id. Too high with few positive images.",
         family="coco",
         needs=("boxes",),
         place=("place", 3),
@@ -411,7 +411,7 @@ _BOX_METRICS = (
         "localised_sensitivity",
         "Localised sensitivity",
         "Of the positive images whose lesions are boxed, the share that is called positive with "
-        "the scored point (box centre or map peak) on a true lesion, borders included; an image "
+        "the scored point (box centre or map peak) on a true lesion, borders included. An image "
         "without a point is a miss.",
         family="point",
         share_of="positive",
