@@ -217,7 +217,7 @@ def explain(
     tolerance = max(0.001, 0.5 * 10**-digits) + 1e-9
     judge = _Judge(boxes, truth, image_ids)
     ways = judge.protocols()
-    away = {rules: abs(judge.value(rules) - figure) for rules in ways}
+    away = {rules: round(abs(judge.value(rules) - figure), 9) for rules in ways}
     fits = {rules: ways[rules][0] for rules in ways if away[rules] <= tolerance}
     defined = [rules for rules in ways if not np.isnan(away[rules])]
     ranked = sorted(defined, key=lambda rules: (fits.get(rules, 9), away[rules]))[:5]
