@@ -29,7 +29,6 @@ from data_prep.images.image_facts import (
     WORD_BITS,
     WORDS,
     grey_ranks,
-    inverted_words,
     squash,
     turned,
 )
@@ -107,7 +106,7 @@ def _keys(three: np.ndarray) -> np.ndarray:
     """Three bytes as one number that is the same in all eight turns."""
     bits = three[:, 0] >> 4
     a, b, c = bits >> 3 & 1, bits >> 2 & 1, bits >> 1 & 1
-    # A turn inverts the fourth word if it inverts an odd number of the others (`inverted_words`).
+    # A turn inverts the fourth word if it inverts an odd number of the others (`_inverted_words`).
     flips = (a << 3 | b << 2 | c << 1 | (a ^ b ^ c)) * np.uint8(17)
     turned = (three ^ flips[:, None]).astype(np.uint64)
     return turned[:, 0] << np.uint64(16) | turned[:, 1] << np.uint64(8) | turned[:, 2]
@@ -145,7 +144,7 @@ def _pairs_of_table(
 def _turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fewest differing bits over the eight turns, and in which turn."""
     counts = np.bitwise_count(differences).astype(np.int16)
-    flips = inverted_words().astype(np.int16)
+    flips = _inverted_words().astype(np.int16)
     distances = counts @ (1 - 2 * flips.T) + WORD_BITS * flips.sum(axis=1)
     turn = distances.argmin(axis=1)
     return np.take_along_axis(distances, turn[:, None], axis=1)[:, 0], turn
@@ -422,3 +421,10 @@ def key_columns(links: Links) -> list[pd.Series]:
         return []
     frame = pd.DataFrame(links)
     return [frame[column] for column in frame.columns]
+
+
+def _inverted_words() -> np.ndarray:
+    """Which words of the fingerprint each turn inverts."""
+    negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
+    odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
+    return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)

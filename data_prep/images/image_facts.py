@@ -59,13 +59,6 @@ def _perceptual_hash(pixels: np.ndarray) -> str | None:
     return np.packbits(waves[_frequencies()] > 0).tobytes().hex()
 
 
-def inverted_words() -> np.ndarray:
-    """Which words of the fingerprint each turn inverts."""
-    negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
-    odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
-    return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)
-
-
 def turned(pixels: np.ndarray, turn: str) -> np.ndarray:
     """Turn an image."""
     negative, mirrored, upside_down = TURNS[turn]

@@ -9,6 +9,7 @@ Example:
 from evaluation.boxes.box_metrics import average_precision as box_average_precision
 from evaluation.boxes.box_metrics import froc
 from evaluation.boxes.matching import match_boxes
+from evaluation.boxes.protocols import explain as explain_figure
 from evaluation.metrics.image_metrics import (
     auroc,
     classification_metrics,
@@ -28,6 +29,7 @@ __all__ = [
     "classification_metrics",
     "cluster_bootstrap",
     "confusion_counts",
+    "explain_figure",
     "froc",
     "match_boxes",
     "mcnemar_test",

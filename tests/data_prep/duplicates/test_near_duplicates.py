@@ -11,12 +11,13 @@ from data_prep.duplicates.near_duplicates import (
     NearDuplicates,
     SeenImages,
     _close_pairs,
+    _inverted_words,
     _likeness,
     find_near_duplicates,
 )
 from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image import read_image
-from data_prep.images.image_facts import TURNS, _perceptual_hash, inverted_words, turned
+from data_prep.images.image_facts import TURNS, _perceptual_hash, turned
 from tests.small_dicom import chest
 
 
@@ -35,7 +36,7 @@ def test_every_pair_within_the_certain_distance_is_found_in_every_turn():
     hashes = random_hashes(2000)
     for row in range(1000):  # each of the first thousand has a turned and damaged copy
         damaged = flipped_bits(hashes[row], rng.choice(256, CERTAIN_DISTANCE, replace=False))
-        words = np.unpackbits(damaged).reshape(4, 64) ^ inverted_words()[row % 8][:, None]
+        words = np.unpackbits(damaged).reshape(4, 64) ^ _inverted_words()[row % 8][:, None]
         hashes[1000 + row] = np.packbits(words.ravel())
     found = _close_pairs(hashes, 40)
     assert found.first.tolist() == list(range(1000))
