@@ -44,7 +44,7 @@ NO_PIXELS = "no image is there: a data set without pixels, to judge predictions 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
 
-def _no_roles() -> pd.DataFrame:
+def no_roles() -> pd.DataFrame:
     """An empty ``image_id, role`` table."""
     return pd.DataFrame({"image_id": [], "role": []}, dtype="str")
 
@@ -85,9 +85,9 @@ class SourceTables:
     # `path, stage, reason` of files and images that the labels rule out
     excluded: pd.DataFrame = field(default_factory=lambda: empty_table("excluded"))
     # `image_id, role` where the source fixes the role; other images are drawn
-    split: pd.DataFrame = field(default_factory=_no_roles)
+    split: pd.DataFrame = field(default_factory=no_roles)
     # `image_id, role` of the publisher's own split, which becomes `official` beside the drawn one
-    official: pd.DataFrame = field(default_factory=_no_roles)
+    official: pd.DataFrame = field(default_factory=no_roles)
     notes: tuple[str, ...] = ()  # what a user must know, one sentence each
 
     def reader_notes(self, rule: str) -> list[str]:

@@ -10,7 +10,7 @@ from data_prep.audit.checks import _find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.duplicates.near_duplicates import _as_bytes, _turned_distances, find_near_duplicates
-from data_prep.formats.source import _no_roles
+from data_prep.formats.source import no_roles
 from data_prep.splits.add_split import SplitRule, draw_split, image_links
 from data_prep.store.dataset import DataSet
 
@@ -82,7 +82,7 @@ def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
 @pytest.mark.long
 def test_a_split_of_twenty_thousand_images_takes_no_patient_or_image_apart(dataset, decode):
     linked = image_links(decode, find_near_duplicates(decode))
-    split, _ = draw_split(dataset.images, dataset.findings, _no_roles(), SplitRule(seed=1), linked)
+    split, _ = draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(seed=1), linked)
     assert _find_leaks(dataset.images, split).empty
     roles = split.merge(decode[["image_id", "pixel_sha256"]], on="image_id")
     assert roles.groupby("pixel_sha256")["role"].nunique().max() == 1

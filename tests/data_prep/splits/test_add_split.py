@@ -10,7 +10,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from data_prep.duplicates.near_duplicates import find_near_duplicates
-from data_prep.formats.source import _no_roles
+from data_prep.formats.source import no_roles
 from data_prep.splits.add_split import (
     _image_classes,
     add_splits,
@@ -61,7 +61,7 @@ def test_strata_that_tell_nothing_are_left_out(tmp_path):
 def test_the_split_says_how_it_was_drawn_and_needs_no_decoded_image(tmp_path):
     tables = make_set(tmp_path)
     rule = SplitRule(val=0.25, test=0.25, seed=4)
-    split, how = draw_split(tables.images, tables.findings, _no_roles(), rule)
+    split, how = draw_split(tables.images, tables.findings, no_roles(), rule)
     assert how["rule"] == asdict(rule)
     assert how["balanced"] == ["class", "view", "present: edema", "present: mass"]
     assert split["role"].value_counts().to_dict() == {"train": 60, "val": 30, "test": 30}
@@ -84,7 +84,7 @@ def test_roles_of_the_source_are_followed_and_unused_images_stay_unused(tmp_path
 def test_a_hash_that_gives_a_role_to_nobody_is_said(tmp_path):
     tables = make_set(tmp_path, 2)
     rule = SplitRule(val=0.01, test=0.01, method="hash")
-    _, how = draw_split(tables.images, tables.findings, _no_roles(), rule)
+    _, how = draw_split(tables.images, tables.findings, no_roles(), rule)
     assert how["notes"] == ["by hash no patient came to test and val: too few for that share"]
 
 
