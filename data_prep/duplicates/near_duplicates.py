@@ -30,7 +30,6 @@ from data_prep.images.image_facts import (
     WORDS,
     grey_ranks,
     squash,
-    turned,
 )
 
 CERTAIN_DISTANCE = 15
@@ -352,7 +351,7 @@ def _correlate(
     for row in rows:
         one, other = small[first[row]], small[second[row]]
         if one is not None and other is not None:
-            answer[row] = _likeness(turned(one, turn[row]), other)
+            answer[row] = _likeness(_turned(one, turn[row]), other)
     return answer
 
 
@@ -428,3 +427,10 @@ def _inverted_words() -> np.ndarray:
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
     return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)
+
+
+def _turned(pixels: np.ndarray, turn: str) -> np.ndarray:
+    """Turn an image."""
+    negative, mirrored, upside_down = TURNS[turn]
+    shown = pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    return 255 - shown if negative else shown

@@ -59,13 +59,6 @@ def _perceptual_hash(pixels: np.ndarray) -> str | None:
     return np.packbits(waves[_frequencies()] > 0).tobytes().hex()
 
 
-def turned(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Turn an image."""
-    negative, mirrored, upside_down = TURNS[turn]
-    shown = pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
-    return 255 - shown if negative else shown
-
-
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:
     """Average an image down to a small square, whatever its aspect ratio."""
     height, width = pixels.shape

@@ -13,11 +13,12 @@ from data_prep.duplicates.near_duplicates import (
     _close_pairs,
     _inverted_words,
     _likeness,
+    _turned,
     find_near_duplicates,
 )
 from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image import read_image
-from data_prep.images.image_facts import TURNS, _perceptual_hash, turned
+from data_prep.images.image_facts import TURNS, _perceptual_hash
 from tests.small_dicom import chest
 
 
@@ -184,9 +185,9 @@ def test_linked_images_join_equal_and_near_ones():
 
 def test_likeness_needs_the_right_turn():
     one = chest(3)
-    assert _likeness(one, turned(one, "negative")) < -0.9
-    assert _likeness(turned(one, "upside down"), one) < NEAR_CORRELATION
-    assert all(_likeness(turned(turned(one, t), t), one) > 0.99 for t in TURNS)
+    assert _likeness(one, _turned(one, "negative")) < -0.9
+    assert _likeness(_turned(one, "upside down"), one) < NEAR_CORRELATION
+    assert all(_likeness(_turned(_turned(one, t), t), one) > 0.99 for t in TURNS)
 
 
 def test_stretched_copies_of_rsna_are_found_among_other_images(shared_data):

@@ -6,13 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.duplicates.near_duplicates import _turned_distances
+from data_prep.duplicates.near_duplicates import _turned, _turned_distances
 from data_prep.images.image import read_image
 from data_prep.images.image_facts import (
     TURNS,
     _perceptual_hash,
     image_facts,
-    turned,
 )
 
 N_IMAGES = 25
@@ -76,7 +75,7 @@ def test_different_images_are_far_apart(images):
 def test_a_turned_copy_is_known_with_its_turn(images, turn):
     for pixels in images[:5]:
         distance, found = hash_distance(
-            _perceptual_hash(pixels), _perceptual_hash(turned(pixels, turn))
+            _perceptual_hash(pixels), _perceptual_hash(_turned(pixels, turn))
         )
         assert (found, distance <= 4) == (turn, True)
 
