@@ -18,7 +18,7 @@ from data_prep.contracts.tables import empty_table, write_table
 from data_prep.formats.source import targets_of
 from data_prep.images.image_facts import HASH_BITS
 from data_prep.splits.add_split import write_split
-from data_prep.store.dataset import DataSet, dataset_ids
+from data_prep.store.dataset import DataSet
 
 FINDINGS = {"effusion": 0.12, "lung_opacity": 0.2, "nodule": 0.06}
 """Share of the images on which each finding is present."""
@@ -39,7 +39,7 @@ def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
     findings = _findings(images, rng)
     boxes, coverage = _boxes(images, findings, rng)
     tables = {"images": images, "findings": findings, "boxes": boxes, "box_coverage": coverage}
-    ids = dataset_ids(*tables.values())
+    ids = DataSet.digests(*tables.values())
     tables |= {"decode": _decode(images, rng), "excluded": empty_table("excluded")}
     make_folder(folder)
     for name, table in tables.items():

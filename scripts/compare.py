@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
@@ -45,7 +47,9 @@ _GOALS = {"sensitivity": "recall", "specificity": "specificity"}  # of a protoco
 def compare(
     systems: Systems,
     *,
-    data: DataFolder,
+    data: DataFolder | None = None,
+    truth: AnyPath | None = None,
+    patients: AnyPath | None = None,
     out: AnyPath | None = None,
     target: list[str] | None = None,
     split: str | None = None,
@@ -73,6 +77,9 @@ def compare(
             one system, NAME=PATH,PATH,...; a run is predicted and tuned first. The first is the
             reference.
         data: Data set that cxr prepare made.
+        truth: In place of data: true boxes as COCO JSON, CSV or a folder of COCO, YOLO or CSV
+            files. Systems are then result files, as cxr import takes them.
+        patients: With truth, CSV image_id,patient_id, for intervals by patient.
         out: Report folder to make; without it nothing is written, and runs are predicted anew by
             each call.
         target: What is judged; may be left out where there is one. Given several times, or as
@@ -107,6 +114,8 @@ def compare(
     Example:
         cxr compare RetinaNet=out/retinanet-predictions CheXNet=out/chexnet-predictions
         --data out/data --out out/report
+
+        cxr compare --truth truth.json A=a.json B=b.json --patients patients.csv --out out/report
     """
     if not systems:
         raise InputError("compare: give at least one system")
@@ -117,11 +126,17 @@ def compare(
     for name in policy or ():
         check_policy(name)
     rows = table_rows(metrics)
-    dataset = DataSet.open(data)
+    if (data is None) == (truth is None) or (patients and not truth):
+        raise InputError("compare: give --data SET, or --truth FILE with or without --patients CSV")
+    wanted = [question.target] if question.target else target
+    if truth is None:
+        dataset = DataSet.open(data)
+    else:
+        dataset, systems = _from_files(systems, truth, patients, wanted)
     if reference_by and not dataset.readers:
         raise InputError(
-            f"{data}: --reference-by reader: its labels name no reader; cxr prepare keeps them "
-            "from a column 'reader'"
+            f"{dataset.folder}: --reference-by reader: its labels name no reader; cxr prepare "
+            "keeps them from a column 'reader'"
         )
     split = own_split(split, [path for system in systems for path in system.paths], dataset)
     asked = _Asked(
@@ -137,13 +152,44 @@ def compare(
         by_readers=reference_by is not None,
         overwrite=overwrite,
     )  # fmt: skip
-    targets = _chosen_targets(dataset, [question.target] if question.target else target)
+    targets = _chosen_targets(dataset, wanted)
     test_sets = [TestSet(dataset, target, split) for target in targets]
     if not test_sets[1:]:
         return asked.report(systems, test_sets[0], out)
     if out is None:
         raise InputError("compare: several targets need a folder for their reports; give --out")
     return _compare_each(asked, systems, test_sets, out)
+
+
+def _from_files(
+    systems: list[System], truth: Path, patients: Path | None, wanted: list[str] | None
+) -> tuple[DataSet, list[System]]:
+    """True boxes and result files as a data set and predictions, kept as long as the data set."""
+    from evaluation.systems.imported import import_file, truth_set
+
+    dataset = truth_set(truth, patients, console.say)
+    _chosen_targets(dataset, wanted)  # refuses before results are read
+    if (dataset.images["patient_id_source"] == "assumed_image").any():
+        console.say(
+            f"Intervals are by image, for {truth} does not name all patients: too narrow where "
+            "patients have several images; give --patients CSV (image_id,patient_id)"
+        )
+    folder, imported = Path(tempfile.mkdtemp(prefix="cxr-")), []
+    weakref.finalize(dataset, shutil.rmtree, folder, ignore_errors=True)
+    ids = truth if truth.suffix == ".json" else None
+    for number, (given, paths) in enumerate(systems):
+        name, members = given or paths[0].stem, []
+        for path in paths:
+            out = folder / f"{number}-{len(members)}" / path.name
+            results = import_file(path, dataset, out, name=name, coco_truth=ids)
+            if results.kind == "boxes" and results.boxes.empty:
+                raise InputError(f"{path}: holds no box; give results that have some")
+            for note in results.info["notes"]:
+                console.say(f"{name}: {note}")
+            members.append(out)
+        imported.append(System(name, members))
+    console.say("Without validation images no threshold is chosen; --policy threshold=T gives one")
+    return dataset, imported
 
 
 @dataclass(frozen=True)
@@ -161,12 +207,20 @@ class _Asked:
 
     def report(self, systems: list[System], test_set: TestSet, out: Path | None) -> Report:
         """Judge the systems on one target, and write the report where it has a folder."""
+        judge = self._judge(systems, test_set, out)
+        # Only now, for it imports what draws: the first figures have been shown.
         from evaluation.report.result_tables import Report
 
+        return Report(test_set, judge, out, self.metrics)
+
+    def _judge(
+        self, systems: list[System], test_set: TestSet, out: Path | None
+    ) -> Callable[[], Comparison]:
+        """Gives the comparison, which is made and written here unless it had been written."""
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
                 judged = self._compare(systems, test_set, Path(folder))
-            return Report(test_set, lambda: judged)
+            return lambda: judged
         question = self.question(systems, test_set, out)
         answered = None if self.overwrite else _is_answered(out, question)
         if answered is False:
@@ -179,14 +233,14 @@ class _Asked:
                 with console.silent(quietly):  # it is asked for after the verb has returned
                     return self._compare(systems, test_set, out)
 
-            return Report(test_set, judge, out, self.metrics)
+            return judge
         require_only(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
             comparison = self._compare(systems, test_set, out)
             _keep_tested(systems, comparison, test_set, out)
             self._write(comparison, self.question(systems, test_set, out), test_set, out)
-        return Report(test_set, lambda: comparison, out, self.metrics)
+        return lambda: comparison
 
     def question(self, systems: list[System], test_set: TestSet, out: Path) -> dict[str, Any]:
         """The question as the report keeps it: systems with their decisions, data, options.
@@ -196,7 +250,7 @@ class _Asked:
         target, ids = test_set.target.name, test_set.ids
         return {
             "systems": {
-                name or f"{number}. {system_folder(paths[0])}": _states(name, paths, target, out)
+                name or f"{number}. {system_folder(paths[0])}": _states(name, paths, test_set, out)
                 for number, (name, paths) in enumerate(systems, start=1)
             },
             "target": target,
@@ -216,7 +270,6 @@ class _Asked:
     def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
         """Compare the systems, and log that the test images were used."""
         from evaluation.compare.compare import compare_systems
-        from evaluation.studies.label_review import judge_by_readers
 
         opened = open_systems(systems, test_set, out)
         of_rows = [row.policy for row in self.rows if row.policy]
@@ -228,12 +281,15 @@ class _Asked:
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *of_rows])),
                 advance=advance,
+                first=console.say if on.dataset.held_splits else None,
                 **self.judged,
             )
 
         with console.progress("Resampling patients", self.judged["replicates"]) as advance:
             comparison = judge(test_set, advance)
         if self.by_readers:
+            from evaluation.studies.label_review import judge_by_readers
+
             with console.progress("Judging by each reader", None):
                 comparison = judge_by_readers(comparison, test_set, judge)
         # Once the figures exist they count as seen, whatever becomes of the report.
@@ -287,7 +343,7 @@ def _keep_tested(
                 console.say(f"Answers of {path} will not say what came true on test: {error}")
 
 
-def _states(name: str | None, paths: Sequence[Path], target: str, out: Path) -> list[_State]:
+def _states(name: str | None, paths: Sequence[Path], test_set: TestSet, out: Path) -> list[_State]:
     """Of each training seed digests that tell one training, prediction and tuning apart."""
     states = []
     for number, path in enumerate(paths, 1):
@@ -297,8 +353,11 @@ def _states(name: str | None, paths: Sequence[Path], target: str, out: Path) -> 
             steps["trained"] = path / ("export.json" if is_export(path) else "run.json")
             predicted = out / files.SYSTEMS / seed
         steps["predicted"] = predicted / "predictions.json"
-        steps["tuned"] = predicted / "decisions" / f"{target}.json"
+        steps["tuned"] = predicted / "decisions" / f"{test_set.target.name}.json"
         found = {done: file.read_bytes() for done, file in steps.items() if file.is_file()}
+        if test_set.dataset.held_splits:  # imported for this call: what was, not when
+            info = read_json(steps["predicted"], "predictions")
+            found["predicted"] = info["inference_id"].encode()
         states.append({done: hashlib.sha256(found[done]).hexdigest()[:16] for done in found})
     return states
 

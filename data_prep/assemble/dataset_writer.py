@@ -25,7 +25,7 @@ from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.formats.source import SourceTables
 from data_prep.splits.add_split import draw_split, image_links, image_strata, write_split
 from data_prep.splits.split import SplitRule, extend_split, official_split
-from data_prep.store.dataset import DataSet, Target, dataset_ids
+from data_prep.store.dataset import DataSet
 from data_prep.work.object_store import recorded_path
 from data_prep.work.pool import Engine
 
@@ -146,7 +146,7 @@ def write_set(
     Splits that are there already are kept and extended to images that are new.
     """
     ids: dict[str, Any] = {
-        **dataset_ids(tables.images, tables.findings, tables.boxes, tables.box_coverage)
+        **DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage)
     }
     info = {
         "name": plan.name,
@@ -158,11 +158,7 @@ def write_set(
         **({"id_key": plan.settings["id_key"]} if "id_key" in plan.settings else {}),
         **provenance(),
     }
-    targets = {
-        key: Target(key, tuple(spec["any_of"]), spec["display_name"])
-        for key, spec in tables.targets.items()
-    }
-    dataset = DataSet(out, info, targets)
+    dataset = DataSet.of(out, info)
     dataset.images = tables.images  # not written yet
     near = near_duplicates_of(dataset, decode, engine=engine)
     splits = _make_splits(out, tables, image_links(decode, near), plan)
@@ -172,7 +168,7 @@ def write_set(
         write_table(getattr(tables, name), out / f"{name}.parquet", name)
     write_table(decode, out / "decode.parquet", "decode")
     ids["split_ids"] = {key: write_split(out, key, *made) for key, made in splits.items()}
-    dataset = DataSet(out, info, targets)
+    dataset = DataSet.of(out, info)
     write_audit(dataset, audit(dataset, near=near, measure_shortcuts=measure_shortcuts), out)
     write_json(out / "dataset.json", "dataset", info)
     shutil.rmtree(out / _WORK, ignore_errors=True)

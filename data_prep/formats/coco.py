@@ -86,17 +86,18 @@ _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
 
 def _read_coco(builder: SourceBuilder) -> SourceTables:
-    """Read the COCO files of a folder."""
+    """Read the COCO files of a folder; or one file, whose images need not be there."""
     source, gathered = builder.root, LabelFiles(builder)
     files, others = [], []
-    for path in files_below(source, ".json"):
+    for path in [""] if source.is_file() else files_below(source, ".json"):
         content = read_json_file(source / path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
             files.append(_CocoFile(source, path, content, gathered))
         else:
             others.append(path)
     if not files:
-        builder.require_format()
+        if not source.is_file():
+            builder.require_format()
         if not others:
             raise InputError(f"{source}: holds no JSON file but hidden ones")
         raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
@@ -145,7 +146,8 @@ class _CocoFile:
             for key, name in self.names.items()
             if own or name in used or name not in self.groups
         }
-        images = self._images(files, has_pixels=own is None or own["pixels"])
+        may_have = not self.root.is_file()  # but where one file alone is read
+        images = self._images(files, has_pixels=may_have and (own is None or own["pixels"]))
         complete = bool(self.content["annotations"])
         spoke: dict[str | None, set[str]] = {}
         for item in self.content["annotations"]:

@@ -221,6 +221,8 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
 
 def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]:
     """The path of each image by what the tables call it; a name that fits none is ruled out."""
+    if builder.root.is_file():  # a table alone, whose images need not be there
+        return {name: name for name in names}
     index, found = ImageIndex(builder.root), {}
     times = Counter(posixpath.basename(name) for name in names)
     for name in names:

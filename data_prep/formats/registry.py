@@ -43,8 +43,13 @@ def read_source(
     format: str | None,  # noqa: A002 - the option's own name
     options: ReadOptions,
     say: Callable[[str], None] = lambda line: None,
+    *,
+    alone: bool = False,
 ) -> SourceTables:
-    """Read a source folder in the format that the user named; `say` shows what was recognised."""
+    """Read a source folder in the format that the user named; `say` shows what was recognised.
+
+    If `alone`, it may be one file of ``coco`` or ``table``, whose images need not be there.
+    """
     if all((source / name).exists() for name in ("dataset.json", "images.parquet")):
         raise InputError(
             f"{source}: is a prepared set already; to put several into one, say cxr prepare SET "
@@ -59,11 +64,13 @@ def read_source(
     for option in fields(options):
         value = getattr(options, option.name)
         if value != option.default and option.name not in FORMATS[format].options:
+            users = ", ".join(n for n, record in FORMATS.items() if option.name in record.options)
             raise InputError(
-                f"--{option.name.replace('_', '-')}: means nothing to --format {format}; "
-                f"only {', '.join(_formats_with(option.name))} uses it"
+                f"--{option.name.replace('_', '-')}: means nothing to --format {format}; only "
+                f"{users} uses it"
             )
-    _require_folder(source)
+    if not (alone and source.is_file()):
+        _require_folder(source)
     builder = SourceBuilder(FORMATS[format], source, options, say)
     try:
         if not builder.format.is_deep:
@@ -121,8 +128,3 @@ def unprepared(folder: Path) -> str | None:
         return None
     command = _command(name, where, "out/data")
     return f"looks like a raw download ({name}: {FORMATS[name].title}); run: {command}"
-
-
-def _formats_with(option: str) -> list[str]:
-    """Names of the formats that take a `ReadOptions` field."""
-    return [name for name, record in FORMATS.items() if option in record.options]

@@ -24,6 +24,7 @@ from data_prep.contracts.tables import (
     require_members,
     stored_table,
 )
+from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.local_copies import local_folder, open_image
 from data_prep.work.object_store import path_of
@@ -50,26 +51,9 @@ class Target:
     display_name: str
 
 
-def dataset_ids(
-    images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, coverage: pd.DataFrame
-) -> dict[str, str]:
-    """Ids of the content and of the labels, whatever the order of the rows."""
-    labels = [
-        frame_digest(findings, LABEL_COLUMNS),
-        frame_digest(boxes, BOX_COLUMNS),
-        frame_digest(coverage, _COVERAGE_COLUMNS),
-    ]
-    return {
-        "content_id": frame_digest(images, _IMAGE_ID_COLUMNS),
-        "labels_id": frame_digest(pd.DataFrame({"part": labels}), ["part"]),
-    }
-
-
 def read_displayed(path: Path, window: str | None, sha256: str) -> np.ndarray:
     """Decode a file of a data set, if it is still the same, as it is displayed, uint8 (H, W)."""
-    # Judging without pixels needs no decoder.
-    from data_prep.images.decoded_image import MAX_FILE_BYTES
-    from data_prep.images.image import read_image
+    from data_prep.images.image import read_image  # judging without pixels needs no decoder
 
     with open_image(path, MAX_FILE_BYTES, sha256) as here:
         return read_image(here, window=window).pixels
@@ -106,6 +90,8 @@ class DataSet:
     summary: Any = field(default=None, repr=False, compare=False)
     # commands that usually follow
     next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
+    # splits that no folder holds, by name: of a set in memory, whose `folder` is its source
+    held_splits: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
@@ -113,12 +99,16 @@ class DataSet:
         folder = local_folder(folder)
         require_kind(folder, "data set")
         _require_own_tables(folder)
-        info = read_json(folder / "dataset.json", "dataset")
+        return cls.of(folder, read_json(folder / "dataset.json", "dataset"))
+
+    @classmethod
+    def of(cls, folder: Path, info: dict[str, Any], **held: Any) -> DataSet:
+        """A set by what ``dataset.json`` says, or would say; with other fields."""
         targets = {
             name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))
             for name, spec in info["targets"].items()
         }
-        return cls(folder, info, targets)
+        return cls(folder, info, targets, **held)
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.images), 'image')}, targets {', '.join(self.targets)}"
@@ -133,6 +123,21 @@ class DataSet:
     def to_dict(self) -> dict[str, Any]:
         """What came in and was left out, where it has just been made; else ``dataset.json``."""
         return self.info if self.summary is None else self.summary.to_dict()
+
+    @staticmethod
+    def digests(
+        images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, coverage: pd.DataFrame
+    ) -> dict[str, str]:
+        """Ids of the content and of the labels, whatever the order of the rows."""
+        labels = [
+            frame_digest(findings, LABEL_COLUMNS),
+            frame_digest(boxes, BOX_COLUMNS),
+            frame_digest(coverage, _COVERAGE_COLUMNS),
+        ]
+        return {
+            "content_id": frame_digest(images, _IMAGE_ID_COLUMNS),
+            "labels_id": frame_digest(pd.DataFrame({"part": labels}), ["part"]),
+        }
 
     @property
     def name(self) -> str:
@@ -170,7 +175,7 @@ class DataSet:
 
     def with_tables(self, tables: Mapping[str, pd.DataFrame]) -> DataSet:
         """The same set with other ``findings``, ``boxes`` or ``box_coverage`` of the reference."""
-        chosen = DataSet(self.folder, self.info, self.targets)
+        chosen = DataSet(self.folder, self.info, self.targets, held_splits=self.held_splits)
         for name, table in tables.items():  # in place of what the property would read
             vars(chosen)[name] = table.reset_index(drop=True)
         return chosen
@@ -230,6 +235,8 @@ class DataSet:
 
     def split(self, name: str = "default") -> pd.DataFrame:
         """The named split: ``image_id``, ``role``, ``fold``; `InputError` where it is not there."""
+        if name in self.held_splits:
+            return self.held_splits[name]
         path = self.folder / "splits" / f"{name}.parquet"
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"

@@ -24,9 +24,11 @@ from evaluation.compare.judged_models import (
 )
 from evaluation.compare.paired_tests import paired_tests, seed_parts, with_clustered_auroc
 from evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol
+from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.test_set import EvaluationSet, TestSet, Unit, image_groups
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.metrics.metric import ALL, MetricKey, Note, listing
+from evaluation.metrics.metric import ALL, MetricKey, Note, inside_sentence, listing, number
+from evaluation.metrics.registry import metric_title
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.clustered_tests import AurocParts, effective_patients
 from evaluation.systems.eligibility import Images, common_test_images, training_id
@@ -45,6 +47,7 @@ def compare_systems(
     unit: Unit = "image",
     extra_policies: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
+    first: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Score systems on the same test images, with paired patient-cluster bootstrap intervals.
 
@@ -66,6 +69,7 @@ def compare_systems(
         unit: ``study`` or ``patient``: the image-level figures by these, too.
         extra_policies: Policies beside those that systems are tuned for.
         advance: Called with the number of replicates done in each step.
+        first: Called, before the resamples, with the first figures, a line each system.
 
     Returns:
         The comparison.
@@ -87,6 +91,8 @@ def compare_systems(
     models, of_models = judge_models(named, judged, test_set, policies, extra_policies)
     _check_protocol(protocol, models)
     cards = cards_of(models)
+    if first is not None:
+        first("\n".join(map(_first_line, cards, cards.values())))
     resamples = Resamples(judged.n_patients, replicates, seed)
     drawn = resampled_figures(test_set.target.name, cards, resamples, advance=advance)
     by_unit, unit_cards, unit_notes, unit_tests = compare_units(
@@ -104,7 +110,13 @@ def compare_systems(
         systems={name: SystemResult.of(seeds, test_set) for name, seeds in models.items()},
         decisions=_decisions_table(models, test_set.images),
         provenance=_provenance_of(models, test_set, protocol, resamples),
-        notes=[*notes, *of_models, *_few_patients(judged), *unit_notes, *_seed_notes(models)],
+        notes=[
+            *notes,
+            *of_models,
+            *_few_patients(judged, test_set),
+            *unit_notes,
+            *_seed_notes(models),
+        ],
         protocol=protocol,
         by_unit=by_unit,
         goals=[
@@ -120,6 +132,17 @@ def compare_systems(
         ],
         background=Background.of(test_set, judged.image_ids, models),
     )
+
+
+_FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "pointing_accuracy")
+
+
+def _first_line(name: str, cards: Sequence[Scorecard]) -> str:
+    """Figures of a system that rest on no threshold, without intervals; means over seeds."""
+    keys = [key for metric in _FIRST if (key := MetricKey(ALL, "", metric)) in cards[0].once]
+    means = {key.metric: np.mean([card.once[key] for card in cards]) for key in keys}
+    told = (f"{inside_sentence(metric_title(m))} {number(mean)}" for m, mean in means.items())
+    return f"{name}: {', '.join(told)}"
 
 
 def pilot_parts(
@@ -274,9 +297,14 @@ _MANY_IMAGES = 0.1
 """Share of a class's images in one patient from which it does."""
 
 
-def _few_patients(judged: EvaluationSet) -> list[Note]:
-    """Caution where a class has few effective patients, or one patient much of its images."""
+def _few_patients(judged: EvaluationSet, test_set: TestSet) -> list[Note]:
+    """Caution where patients are unknown, effectively few in a class, or one has many images."""
     notes = []
+    images = test_set.images.set_index("image_id").reindex(judged.image_ids)
+    if n_own := int((images["patient_id_source"] == "assumed_image").sum()):
+        which = "no patient is known" if n_own == len(images) else f"{n_own:,} patients are unknown"
+        text = f"Intervals are by image, for {which}: too narrow where patients have several."
+        notes.append(Note("by_image", text))
     for name, of_class in (("positive", judged.y_true), ("negative", ~judged.y_true)):
         images = np.bincount(judged.patients[of_class])
         n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))

@@ -291,7 +291,8 @@ def _cautions(
     notes: Sequence[Note] = (),
 ) -> tuple[Note, ...]:
     """What may make the answer wrong, the most harmful first; of the notes their cautions."""
-    parts = [note for note in notes if note.kind == "copies"]
+    early: tuple[NoteKind, ...] = ("by_image", "copies")
+    parts = [note for note in notes if note.kind in early]
     parts += [
         Note("audit", f"The audit of this data set found an error: {error}.")
         for error in background.audit or ()
@@ -306,7 +307,7 @@ def _cautions(
     parts += _trained_elsewhere(background)
     if background.synthetic:
         parts.append(Note("synthetic", "Synthetic images: the figures say nothing about patients."))
-    parts += [note for note in notes if note.caution and note.kind != "copies"]
+    parts += [note for note in notes if note.caution and note.kind not in early]
     return tuple(parts)
 
 

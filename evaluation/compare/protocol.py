@@ -264,6 +264,9 @@ def log_use(
     Refuses a damaged log: a use that cannot be counted is not forgotten.
     """
     # One JSON object a line.
+    if test_set.dataset.held_splits:
+        problem = "How often these test images were used is unknown: labels alone keep no log."
+        return TestSetUses((), problem, protocol)
     path = test_set.dataset.folder / "splits" / f"{test_set.split}.looks.jsonl"
     split_id = test_set.ids["split_id"]
     entry = {

@@ -329,12 +329,13 @@ class Scorecard:
         return dict(self._estimates)
 
     @cached_property
-    def _once(self) -> dict[MetricKey, Floats]:
+    def once(self) -> dict[MetricKey, Floats]:
+        """Every figure on the images as they are, shape ``(1,)``, without pycocotools."""
         return self(np.ones((1, self.judged.n_patients), dtype=np.int16))
 
     @cached_property
     def _estimates(self) -> dict[MetricKey, float | None]:
-        once = dict(self._once)
+        once = dict(self.once)
         if self._calibration is not None:
             exact = self._calibration.figures()  # replicates are fitted on knots
             once |= {MetricKey(ALL, "", metric): value for metric, value in exact.items()}
@@ -372,7 +373,7 @@ class Scorecard:
     def why_undefined(self, metric: str, policy: str) -> str:
         """Why a figure on all images is not defined; empty where it is."""
         key = MetricKey(ALL, policy, metric)
-        figure = self._once.get(key)  # without pycocotools, which is slow and agrees
+        figure = self.once.get(key)  # without pycocotools, which is slow and agrees
         if figure is not None and not np.isnan(figure[0]):
             return ""
         never = "nothing on validation gives it"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,21 @@ import pandas as pd
 from data_prep.contracts.errors import InputError, counted, counted_phrase
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import is_member
+from data_prep.contracts.tables import (
+    empty_table,
+    frame_digest,
+    is_member,
+    positions,
+    read_text_csv,
+    refuse_line,
+    renamed,
+    typed_table,
+)
 from data_prep.export.content import file_stems
 from data_prep.formats.label_files import read_lines
-from data_prep.formats.source import finding_name
+from data_prep.formats.registry import FORMATS
+from data_prep.formats.registry import read_source as read_labels
+from data_prep.formats.source import ReadOptions, finding_name
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
@@ -36,7 +47,7 @@ from evaluation.systems.prediction_files import (
     read_source,
 )
 
-__all__ = ["ColumnNames", "import_file"]
+__all__ = ["ColumnNames", "import_file", "truth_set"]
 
 _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
 _SHOWN = 5
@@ -177,8 +188,10 @@ def _ids_by_name(dataset: DataSet) -> dict[str, str]:
 
 def _as_ids(names: pd.Series, ids: dict[str, str]) -> pd.Series:
     """Image ids of names, with or without ``.png`` and the like; unknown names stay."""
-    bare = names.str.replace(r"\.(?:png|jpe?g|dcm|dicom)$", "", regex=True, case=False)
-    return names.map(ids).fillna(bare.map(ids)).fillna(names).astype("str")
+    called = pd.Series(names.unique(), dtype="str")
+    bare = called.str.replace(r"\.(?:png|jpe?g|dcm|dicom)$", "", regex=True, case=False)
+    own = called.map(ids).fillna(bare.map(ids)).fillna(called)
+    return renamed(names.astype("str"), dict(zip(called, own, strict=True)))
 
 
 def _images_run(
@@ -225,7 +238,9 @@ def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | No
         if finding is not None:
             raise InputError(f"{where}: names the findings of its rows; leave --finding out")
         # "Lung Opacity" of a data.yaml is the finding that cxr prepare calls lung_opacity.
-        return raw["finding"].map(lambda n: ours if (ours := finding_name(n)) in known else n)
+        ours = {name: finding_name(name) for name in raw["finding"].unique()}
+        names = {name: own if own in known else name for name, own in ours.items()}
+        return renamed(raw["finding"], names)
     if finding is None and len(known) != 1:
         raise InputError(f"{where}: names no finding; choose one of {', '.join(known)} (--finding)")
     return pd.Series(finding or known[0], index=raw.index, dtype="str")
@@ -243,7 +258,7 @@ def _only_known(
         ("image_id", dataset.images["image_id"], "images", raw.advice),
         ("finding", _known_findings(dataset), "findings", ""),
     ):
-        unknown = ~rows[column].isin(known)
+        unknown = ~is_member(rows[column], known)
         if not unknown.any():
             continue
         names = rows.loc[unknown, column].unique()
@@ -359,3 +374,63 @@ def _image_notes(
     if failed:
         notes.append(f"{failed} val and test images have no row: counted as failed.")
     return notes
+
+
+_FILES, _FOLDERS = {".json": "coco", ".csv": "table"}, ("csv", "yolo", "coco")
+_SIDES = {"width": "float64", "height": "float64"}
+
+
+def truth_set(path: Path, patients: Path | None, say: Callable[[str], None]) -> DataSet:
+    """True boxes as a data set in memory, without `cxr prepare`: to import and to judge on.
+
+    They are a COCO file, a CSV, or a folder of YOLO labels, COCO files or our three CSV files. No
+    image is decoded. All are test images, unless the source names some. `patients` is a CSV
+    ``image_id,patient_id``; `say` shows what was recognised of a CSV of boxes.
+
+    Raises:
+        InputError: Labels are malformed or without a box, or an image has no patient.
+    """
+    fitting = (name for name in _FOLDERS if path.is_dir() and FORMATS[name].detect(path))
+    name = next(fitting, None) or _FILES.get(path.suffix.lower())
+    if name is None or not path.exists():
+        raise InputError(f"{path}: no COCO file, CSV, or folder of COCO, YOLO or CSV files")
+    options = ReadOptions(labels=(path,)) if name == "table" else ReadOptions()
+    tables = read_labels(path, name, options, say, alone=True)
+    for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
+        raise InputError(f"{path}: {image}: {reason}; correct it")
+    if tables.boxes.empty:
+        raise InputError(f"{path}: holds no box; for labels alone say cxr prepare")
+    images = tables.images.assign(path=None)
+    columns = images.columns.union(empty_table("images").columns, sort=False)
+    images = images.reindex(columns=columns).sort_values("image_id", ignore_index=True)
+    if patients is not None:
+        images = _with_patients(images, patients, path)
+    held = {"images": typed_table(images, "images")}
+    for name in ("findings", "boxes", "box_coverage"):
+        rows = getattr(tables, name)
+        held[name] = typed_table(rows[rows["reader"] == REFERENCE_READER], name)
+    sized = held["boxes"].merge(images[["image_id", "width", "height"]].astype(_SIDES))
+    for box in sized.query("x2 > width + 1 or y2 > height + 1").itertuples():
+        raise InputError(
+            f"{path}: image '{box.image_id}': a box ends at x={box.x2:g}, y={box.y2:g}, beyond "
+            f"{box.width:g} x {box.height:g} px; a COCO box is x, y, width, height"
+        )
+    stated = tables.official if (tables.official["role"] == "test").any() else tables.split
+    split = images[["image_id"]].merge(stated, how="left").fillna({"role": "test"})
+    ids: Any = {"split_ids": {"default": frame_digest(split, ["image_id", "role"])}}
+    info = {"name": path.stem, "source_format": tables.format, "source_root": str(path),
+            "targets": tables.targets, "settings": {},
+            "ids": DataSet.digests(*held.values()) | ids}  # fmt: skip
+    return DataSet.of(path, info, held_splits={"default": split}).with_tables(held)
+
+
+def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataFrame:
+    """The images with the patients of a list, which may name more images."""
+    rows = read_text_csv(patients, ("image_id", "patient_id"))
+    refuse_line(rows["patient_id"] == "", patients, "patient_id is empty; fill it in")
+    ids = _as_ids(rows["image_id"], {name: name for name in images["image_id"]})
+    refuse_line(ids.duplicated(), patients, " appears more than once; keep one line", ids)
+    row = positions(images["image_id"], ids)
+    for image in images.loc[row < 0, "image_id"]:
+        raise InputError(f"{patients}: has no line for image '{image}' of {path}; add it")
+    return images.assign(patient_id=rows["patient_id"].to_numpy()[row], patient_id_source="given")

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import atomic_path, make_folder, write_text
 from data_prep.contracts.pages import template_environment
 from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import read_text_csv, write_csv
+from data_prep.contracts.tables import is_member, read_text_csv, renamed, write_csv
 from data_prep.formats.coco import read_json_file
 from data_prep.formats.label_files import read_lines
 from data_prep.formats.yolo import read_class_names
@@ -191,15 +191,15 @@ def _named(table: pd.DataFrame, path: Path, truth: Path) -> pd.DataFrame:
             f"name); this lacks {error}"
         ) from None
     for column, known in (("image_id", images), ("category", categories)):
-        unknown = ~table[column].isin(list(known))
+        unknown = ~is_member(table[column], list(known))
         if unknown.any():
             first = table[unknown].iloc[0]
             raise InputError(
                 f"{path}: {first['place']}: {column.removesuffix('_id')} {first[column]} is not in "
                 f"{truth}; use the file that the results were made on"
             )
-    table["image_id"] = table["image_id"].map(images)
-    table["finding"] = table["category"].map(categories)
+    table["image_id"] = renamed(table["image_id"], images)
+    table["finding"] = renamed(table["category"], categories)
     return table.drop(columns="category")
 
 
@@ -210,7 +210,8 @@ def file_stem(name: Any) -> str:
         >>> file_stem(r"images\a.b.png")
         'a.b'
     """
-    return PurePath(str(name).replace("\\", "/")).stem
+    file = str(name).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return file[:dot] if 0 < (dot := file.rfind(".")) < len(file) - 1 else file
 
 
 _NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")

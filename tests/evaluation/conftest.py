@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet, Target, dataset_ids
+from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
@@ -306,7 +306,7 @@ def judged_folder(tmp_path_factory):
     split = pd.DataFrame({"image_id": ids, "role": roles, "fold": None})
     write_table(split, folder / "splits" / "default.parquet", "split")
     target = {"any_of": ["lung_opacity"], "display_name": "Lung opacity"}
-    labels = dataset_ids(images, findings, boxes, coverage)
+    labels = DataSet.digests(images, findings, boxes, coverage)
     info = {"name": "set", "targets": {"opacity": target}, "source_root": str(folder),
             "ids": {**labels, "split_ids": {"default": "s1"}}}  # fmt: skip
     write_json(folder / "dataset.json", "dataset", info)

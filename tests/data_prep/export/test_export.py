@@ -25,7 +25,7 @@ from data_prep.export.content import file_stems
 from data_prep.export.export import export_annotations
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.store.dataset import DataSet, Target, dataset_ids
+from data_prep.store.dataset import DataSet, Target
 from data_prep.work.object_store import file_digest
 
 EDGES = ["x1", "y1", "x2", "y2"]
@@ -77,7 +77,7 @@ def make_set(
         split = pd.DataFrame({"image_id": list(roles), "role": list(roles.values()), "fold": 0})
         write_table(split, folder / "splits" / "default.parquet", "split")
         split_ids = {"default": "x"}
-    ids = dataset_ids(frame, tables["findings"], tables["boxes"], tables["box_coverage"])
+    ids = DataSet.digests(frame, tables["findings"], tables["boxes"], tables["box_coverage"])
     info = {"name": "tiny", "source_root": str(source), "targets": TARGETS, "settings": {},
             "ids": {**ids, "split_ids": split_ids}}  # fmt: skip
     write_json(folder / "dataset.json", "dataset", info)

@@ -10,7 +10,7 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet, dataset_ids, read_displayed
+from data_prep.store.dataset import DataSet, read_displayed
 
 FINDINGS = pd.DataFrame(
     [
@@ -52,7 +52,7 @@ def dataset(tmp_path: Path) -> DataSet:
         "name": "tiny",
         "source_root": str(tmp_path),
         "targets": {"any": {"any_of": ["opacity", "mass"], "display_name": "Any"}},
-        "ids": dataset_ids(images, FINDINGS, boxes, coverage),
+        "ids": DataSet.digests(images, FINDINGS, boxes, coverage),
     }
     write_json(tmp_path / "dataset.json", "dataset", info)
     return DataSet.open(tmp_path)
@@ -101,9 +101,9 @@ def test_want_of_a_target_names_the_option_of_the_command_that_runs(dataset):
 
 def test_corrected_label_changes_the_labels_id_only(dataset):
     tables = (dataset.boxes, dataset.box_coverage)
-    before = dataset_ids(dataset.images, dataset.findings, *tables)
+    before = DataSet.digests(dataset.images, dataset.findings, *tables)
     corrected = dataset.findings.assign(state="absent")
-    after = dataset_ids(dataset.images, corrected, *tables)
+    after = DataSet.digests(dataset.images, corrected, *tables)
     assert before["content_id"] == after["content_id"]
     assert before["labels_id"] != after["labels_id"]
 
