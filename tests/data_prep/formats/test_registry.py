@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import (
-    FORMATS,
-    _formats_with,
-    _likely_format,
-    read_source,
-    unprepared,
-)
+from data_prep.formats.registry import FORMATS, _likely_format, read_source, unprepared
 from data_prep.formats.source import ReadOptions
 from scripts.prepare import prepare
 from scripts.runner import parameters_of
@@ -33,7 +27,7 @@ def test_help_names_every_format():
 @pytest.mark.parametrize("option", OPTIONS)
 def test_help_names_the_formats_that_take_an_option(option):
     named = help_of(option.replace("_", "-")).rstrip(".").rsplit("(", 1)[1].rstrip(")")
-    assert named.split(", ") == _formats_with(option)
+    assert named.split(", ") == [name for name, f in FORMATS.items() if option in f.options]
 
 
 def test_docs_have_a_section_on_every_format():
