@@ -1,7 +1,8 @@
-"""`cxr compare --truth`: labels and result files are judged as a prepared data set is."""
+"""`cxr compare --truth`: true boxes and result files are judged as a prepared data set is."""
 
 import json
-import shutil
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +18,28 @@ from scripts.import_predictions import import_predictions
 from scripts.prepare import prepare
 from tests.scripts.small_sets import cxr, refusal
 
-N, WIDTH, HEIGHT = 40, 120, 100
-NAMES = [f"p{number // 3:02d}_film{number:02d}" for number in range(N)]
-
-
-def box(rng: np.random.Generator) -> list[float]:
-    x, y, width, height = rng.uniform((0, 0, 20, 20), (60, 50, 50, 40)).round(1).tolist()
-    return [x, y, width, height]
+PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"
+PYTHON, SHELL = re.findall(r"```(?:python|bash)\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """COCO truth of boxes on half of the images, results of A and B, images, and patients."""
-    folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(3)
-    (folder / "set" / "images").mkdir(parents=True)
-    truth: dict[str, Any] = {"images": [], "annotations": []}
-    truth["categories"] = [{"id": 5, "name": "Lung Opacity"}]
-    results: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
-    rows, shade = [], np.linspace(20, 200, WIDTH)[None] * np.linspace(0.5, 1, HEIGHT)[:, None]
-    for number, name in enumerate(NAMES):
-        image = Image.fromarray((shade + rng.uniform(0, 9, shade.shape)).astype(np.uint8))
-        image.save(folder / "set" / "images" / f"{name}.png")
-        entry = {"id": number, "file_name": f"{name}.png", "width": WIDTH, "height": HEIGHT}
-        truth["images"].append(entry)
-        boxes = [box(rng) for _ in range(number % 2 * (1 + number % 3))]
-        own = {"image_id": number, "category_id": 5}
-        for edges in boxes:
-            ids = {"id": len(truth["annotations"]) + 1, "iscrowd": 0}
-            area = edges[2] * edges[3]
-            truth["annotations"].append({**own, **ids, "bbox": edges, "area": area})
-            rows.append([name, *edges, "Lung Opacity"])
-        rows += [] if boxes else [[name, "", "", "", "", ""]]
-        for system, noise in (("a", 4), ("b", 9)):
-            near = [(np.array(edges) + rng.normal(0, noise, 4)).clip(1) for edges in boxes]
-            for edges in [*near, *(box(rng) for _ in range(2))]:
-                score = round(float(rng.uniform(0.2 * (len(near) > 0), 1)), 3)
-                edges = np.minimum(edges, [115, 95, *(np.array([WIDTH, HEIGHT]) - edges[:2])])
-                results[system].append({**own, "bbox": edges.round(2).tolist(), "score": score})
-    (folder / "set" / "truth.json").write_text(json.dumps(truth))
-    for system, of_system in results.items():
-        (folder / f"{system}.json").write_text(json.dumps(of_system))
-    patients = pd.DataFrame({"image_id": NAMES, "patient_id": [name[:3] for name in NAMES]})
-    patients.to_csv(folder / "p.csv", index=False)
-    columns = ["image_id", "x", "y", "width", "height", "label"]
-    pd.DataFrame(rows, columns=columns).to_csv(folder / "truth.csv", index=False)
+    """The files that the page makes, and images to prepare."""
+    folder = tmp_path_factory.mktemp("files")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        exec(PYTHON, {})  # noqa: S102 - what the page says
+    (folder / "images").mkdir()
+    shade = np.linspace(20, 200, 400)[None] * np.linspace(0.5, 1, 400)[:, None]
+    for number, image in enumerate(json.loads((folder / "truth.json").read_text())["images"]):
+        pixels = (shade + number / 2).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / image["file_name"])
     return folder
 
 
-def judge(folder: Path, truth: str = "set/truth.json", **options: Any) -> Any:
+def judge(folder: Path, truth: str = "truth.json", **options: Any) -> Any:
     systems = {"A": folder / "a.json", "B": folder / "b.json"}
-    options = {"patients": folder / "p.csv", "replicates": 100, **options}
+    options = {"patients": folder / "patients.csv", "replicates": 100, **options}
     return compare(systems, truth=folder / truth, **options)
 
 
@@ -76,18 +49,17 @@ def report(folder: Path) -> Any:
 
 
 def test_it_is_what_prepare_import_and_compare_say_to_the_bit(folder, report, tmp_path):
-    roles = pd.DataFrame({"image_id": NAMES, "role": "test"})
-    roles.to_csv(tmp_path / "roles.csv", index=False)
+    ids = pd.read_csv(folder / "patients.csv")["image_id"]
+    pd.DataFrame({"image_id": ids, "role": "test"}).to_csv(tmp_path / "roles.csv", index=False)
     data = prepare(
-        folder / "set", tmp_path / "data", format="coco", split=tmp_path / "roles.csv",
-        patient_pattern=r"^(p\d+)_", workers=0,
+        folder, tmp_path / "data", format="coco", split=tmp_path / "roles.csv",
+        patient_pattern=r"^(p\d+)-", workers=0,
     )  # fmt: skip
     systems = {}
     for name in ("A", "B"):
-        file, truth = folder / f"{name.lower()}.json", folder / "set" / "truth.json"
-        systems[name] = import_predictions(
-            file, data=data, out=tmp_path / name, name=name, coco_truth=truth
-        )
+        results, truth = folder / f"{name.lower()}.json", folder / "truth.json"
+        options = {"data": data, "name": name, "coco_truth": truth}
+        systems[name] = import_predictions(results, out=tmp_path / name, **options)
     known = compare(systems, data=data, replicates=100)
     for table in ("figures", "differences", "tests", "failures"):
         with_pixels = getattr(known, table)
@@ -99,7 +71,7 @@ def test_it_is_what_prepare_import_and_compare_say_to_the_bit(folder, report, tm
 
 
 def test_average_precision_is_that_of_pycocotools(folder, report):
-    truth = COCO(str(folder / "set" / "truth.json"))
+    truth = COCO(str(folder / "truth.json"))
     judged = COCOeval(truth, truth.loadRes(str(folder / "a.json")), "bbox")
     judged.evaluate()
     judged.accumulate()
@@ -109,50 +81,52 @@ def test_average_precision_is_that_of_pycocotools(folder, report):
 
 
 def test_truth_as_csv_or_yolo_gives_the_same_figures(folder, report):
-    labels = folder / "yolo" / "labels"
-    labels.mkdir(parents=True)
-    shutil.copytree(folder / "set" / "images", folder / "yolo" / "images")
-    (folder / "yolo" / "data.yaml").write_text("names: [lung opacity]")
-    for name, rows in pd.read_csv(folder / "truth.csv").groupby("image_id"):
-        sides = rows[["width", "height"]].to_numpy() / (WIDTH, HEIGHT)
-        centres = rows[["x", "y"]].to_numpy() / (WIDTH, HEIGHT) + sides / 2
-        lines = [" ".join(map(str, row)) for row in np.hstack([centres, sides])]
-        text = "\n".join(f"0 {line}" for line in lines) if rows["x"].notna().all() else ""
-        (labels / f"{name}.txt").write_text(text)
+    content = json.loads((folder / "truth.json").read_text())
+    boxes = {box["image_id"]: box["bbox"] for box in content["annotations"]}
+    rows = ["file,x,y,width,height,label"]
+    (folder / "labels").mkdir()
+    (folder / "data.yaml").write_text("names: [nodule]")
+    for image in content["images"]:
+        name, box = image["file_name"], boxes.get(image["id"])
+        rows.append(f"{name},{','.join(map(str, box))},nodule" if box else f"{name},,,,,")
+        shares = [(box[0] + 30) / 400, (box[1] + 30) / 400, 0.15, 0.15] if box else []
+        text = f"0 {' '.join(map(str, shares))}" if box else ""
+        (folder / "labels" / name).with_suffix(".txt").write_text(text)
+    (folder / "truth.csv").write_text("\n".join(rows))
     results = pd.DataFrame(json.loads((folder / "a.json").read_text()))
-    edges = np.array(results["bbox"].tolist())
-    table = pd.DataFrame(np.hstack([edges[:, :2], edges[:, :2] + edges[:, 2:]]))
-    table = table.set_axis(["x1", "y1", "x2", "y2"], axis=1)
-    table["image_id"] = [f"{NAMES[number]}.png" for number in results["image_id"]]
-    table.assign(score=results["score"]).to_csv(folder / "a.csv", index=False)
+    edges = pd.DataFrame(results["bbox"].tolist(), columns=["x1", "y1", "x2", "y2"])
+    edges[["x2", "y2"]] += edges[["x1", "y1"]].to_numpy()
+    names = [content["images"][number]["file_name"] for number in results["image_id"]]
+    edges.assign(image_id=names, score=results["score"]).to_csv(folder / "a.csv", index=False)
     of_a = report.figures.query("system == 'A'")["estimate"].to_numpy()
-    for truth in ("truth.csv", "yolo"):
-        systems = {"A": folder / "a.csv"}
-        other = compare(systems, truth=folder / truth, patients=folder / "p.csv", replicates=100)
+    for truth in (folder / "truth.csv", folder):
+        people = folder / "patients.csv"
+        other = compare({"A": folder / "a.csv"}, truth=truth, patients=people, replicates=100)
         np.testing.assert_allclose(other.figures["estimate"].to_numpy(), of_a, atol=1e-9)
 
 
 def test_without_patients_intervals_are_by_image_and_that_is_said_first(folder, capsys):
     report = judge(folder, patients=None, progress=True)
-    first, *others = capsys.readouterr().err.splitlines()
-    assert first.startswith("Intervals are by image, for ")
-    assert "too narrow where patients have several" in first
-    figures = next(number for number, line in enumerate(others) if line.startswith("A: AUROC 0."))
-    assert figures < next(n for n, line in enumerate(others) if line.startswith("Resampling"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Intervals are by image, for ")
+    assert "too narrow where patients have several" in lines[0]
+    first, drawn = (next(n for n, line in enumerate(lines) if line.startswith(start))
+                    for start in ("A: AUROC 0.", "Resampling"))  # fmt: skip
+    assert first < drawn
     assert report.cautions[0].startswith("Intervals are by image, for no patient is known")
-    assert report.figures["n_patients"].max() == N
     assert "labels alone keep no log" in report.comparison.provenance["looks"]["words"]
 
 
-def test_a_finished_report_answers_the_same_files_and_refuses_others(folder, tmp_path, capsys):
-    words = ["compare", "--truth", folder / "set" / "truth.json", f"A={folder / 'a.json'}"]
-    words += ["--patients", folder / "p.csv", "--replicates", 100, "--out", tmp_path / "report"]
-    assert cxr(*words) == cxr(*words) == 0
+def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
+    folder, monkeypatch, capsys
+):
+    monkeypatch.chdir(folder)
+    commands = [shlex.split(line)[1:] for line in SHELL.splitlines()]
+    assert [cxr(*command) for command in [*commands, commands[0]]] == [0, 0, 0]
     told = capsys.readouterr().err
     assert "this report exists already" in told
     assert "no threshold is chosen; --policy threshold=T gives one" in told
-    words[3] = f"A={folder / 'b.json'}"
-    assert cxr(*words) == 2
+    assert cxr(*[word.replace("A=a", "A=b") for word in commands[0]]) == 2
     assert "A had other predictions" in capsys.readouterr().err
 
 
