@@ -126,13 +126,13 @@ def compare(
     for name in policy or ():
         check_policy(name)
     rows = table_rows(metrics)
-    if (data is None) == (truth is None) or (patients and not truth):
-        raise InputError("compare: give --data SET, or --truth FILE with or without --patients CSV")
     wanted = [question.target] if question.target else target
-    if truth is None:
+    if data is not None and truth is None and patients is None:
         dataset = DataSet.open(data)
-    else:
+    elif truth is not None and data is None:
         dataset, systems = _from_files(systems, truth, patients, wanted)
+    else:
+        raise InputError("compare: give --data SET, or --truth FILE with or without --patients CSV")
     if reference_by and not dataset.readers:
         raise InputError(
             f"{dataset.folder}: --reference-by reader: its labels name no reader; cxr prepare "
@@ -178,15 +178,14 @@ def _from_files(
     weakref.finalize(dataset, shutil.rmtree, folder, ignore_errors=True)
     ids = truth if truth.suffix == ".json" else None
     for number, (given, paths) in enumerate(systems):
-        name, members = given or paths[0].stem, []
-        for path in paths:
-            out = folder / f"{number}-{len(members)}" / path.name
+        name = given or paths[0].stem
+        members = [folder / f"{number}-{seed}" / path.name for seed, path in enumerate(paths)]
+        for path, out in zip(paths, members, strict=True):
             results = import_file(path, dataset, out, name=name, coco_truth=ids)
             if results.kind == "boxes" and results.boxes.empty:
                 raise InputError(f"{path}: holds no box; give results that have some")
             for note in results.info["notes"]:
                 console.say(f"{name}: {note}")
-            members.append(out)
         imported.append(System(name, members))
     console.say("Without validation images no threshold is chosen; --policy threshold=T gives one")
     return dataset, imported

@@ -297,14 +297,9 @@ _MANY_IMAGES = 0.1
 """Share of a class's images in one patient from which it does."""
 
 
-def _few_patients(judged: EvaluationSet, test_set: TestSet) -> list[Note]:
-    """Caution where patients are unknown, effectively few in a class, or one has many images."""
+def _few_patients(judged: EvaluationSet) -> list[Note]:
+    """Caution where a class has few effective patients, or one patient much of its images."""
     notes = []
-    images = test_set.images.set_index("image_id").reindex(judged.image_ids)
-    if n_own := int((images["patient_id_source"] == "assumed_image").sum()):
-        which = "no patient is known" if n_own == len(images) else f"{n_own:,} patients are unknown"
-        text = f"Intervals are by image, for {which}: too narrow where patients have several."
-        notes.append(Note("by_image", text))
     for name, of_class in (("positive", judged.y_true), ("negative", ~judged.y_true)):
         images = np.bincount(judged.patients[of_class])
         n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))

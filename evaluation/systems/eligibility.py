@@ -196,6 +196,11 @@ def common_test_images(
             f"{' and '.join(systems)}; predict the test images of this data set"
         )
     common = common.sort_values()
+    told = test_set.images.set_index("image_id")["patient_id_source"].reindex(common)
+    if n_own := int((told == "assumed_image").sum()):
+        which = "no patient is known" if n_own == len(told) else f"{n_own:,} patients are unknown"
+        text = f"Intervals are by image, for {which}: too narrow where patients have several."
+        notes.append(Note("by_image", text))
     for name, system in systems.items():
         notes += _refuse_seen_images(name, system, test_set, common)
     return describe_images(test_set, common, known), notes
