@@ -110,13 +110,7 @@ def compare_systems(
         systems={name: SystemResult.of(seeds, test_set) for name, seeds in models.items()},
         decisions=_decisions_table(models, test_set.images),
         provenance=_provenance_of(models, test_set, protocol, resamples),
-        notes=[
-            *notes,
-            *of_models,
-            *_few_patients(judged, test_set),
-            *unit_notes,
-            *_seed_notes(models),
-        ],
+        notes=[*notes, *of_models, *_few_patients(judged), *unit_notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit,
         goals=[
@@ -140,7 +134,7 @@ _FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "po
 def _first_line(name: str, cards: Sequence[Scorecard]) -> str:
     """Figures of a system that rest on no threshold, without intervals; means over seeds."""
     keys = [key for metric in _FIRST if (key := MetricKey(ALL, "", metric)) in cards[0].once]
-    means = {key.metric: np.mean([card.once[key] for card in cards]) for key in keys}
+    means = {key.metric: float(np.mean([card.once[key] for card in cards])) for key in keys}
     told = (f"{inside_sentence(metric_title(m))} {number(mean)}" for m, mean in means.items())
     return f"{name}: {', '.join(told)}"
 
