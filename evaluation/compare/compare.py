@@ -24,11 +24,9 @@ from evaluation.compare.judged_models import (
 )
 from evaluation.compare.paired_tests import paired_tests, seed_parts, with_clustered_auroc
 from evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol
-from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.test_set import EvaluationSet, TestSet, Unit, image_groups
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.metrics.metric import ALL, MetricKey, Note, inside_sentence, listing, number
-from evaluation.metrics.registry import metric_title
+from evaluation.metrics.metric import ALL, MetricKey, Note, listing
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.clustered_tests import AurocParts, effective_patients
 from evaluation.systems.eligibility import Images, common_test_images, training_id
@@ -69,7 +67,7 @@ def compare_systems(
         unit: ``study`` or ``patient``: the image-level figures by these, too.
         extra_policies: Policies beside those that systems are tuned for.
         advance: Called with the number of replicates done in each step.
-        first: Called, before the resamples, with the first figures, a line each system.
+        first: Called, before the resamples, with the first figures, a line each model.
 
     Returns:
         The comparison.
@@ -92,7 +90,7 @@ def compare_systems(
     _check_protocol(protocol, models)
     cards = cards_of(models)
     if first is not None:
-        first("\n".join(map(_first_line, cards, cards.values())))
+        first("\n".join(model.first_line for members in models.values() for model in members))
     resamples = Resamples(judged.n_patients, replicates, seed)
     drawn = resampled_figures(test_set.target.name, cards, resamples, advance=advance)
     by_unit, unit_cards, unit_notes, unit_tests = compare_units(
@@ -126,17 +124,6 @@ def compare_systems(
         ],
         background=Background.of(test_set, judged.image_ids, models),
     )
-
-
-_FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "pointing_accuracy")
-
-
-def _first_line(name: str, cards: Sequence[Scorecard]) -> str:
-    """Figures of a system that rest on no threshold, without intervals; means over seeds."""
-    keys = [key for metric in _FIRST if (key := MetricKey(ALL, "", metric)) in cards[0].once]
-    means = {key.metric: float(np.mean([card.once[key] for card in cards])) for key in keys}
-    told = (f"{inside_sentence(metric_title(m))} {number(mean)}" for m, mean in means.items())
-    return f"{name}: {', '.join(told)}"
 
 
 def pilot_parts(

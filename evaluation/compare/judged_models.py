@@ -26,7 +26,7 @@ from evaluation.decisions.test_set import (
     judged_units,
 )
 from evaluation.decisions.tuning import PromiseResult, checked_decision, tune
-from evaluation.metrics.metric import ALL, MetricKey, Note
+from evaluation.metrics.metric import ALL, MetricKey, Note, inside_sentence, number
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import (
@@ -41,6 +41,9 @@ _RECORDED = (
 )  # fmt: skip
 
 
+_FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "pointing_accuracy")
+
+
 @dataclass(frozen=True)
 class JudgedModel:
     """A trained model on the judged images: what validation chose, its output, its figures."""
@@ -50,6 +53,14 @@ class JudgedModel:
     decision: Decision
     output: SystemOutput
     card: Scorecard
+
+    @property
+    def first_line(self) -> str:
+        """Figures that rest on no threshold, without intervals."""
+        once = {key.metric: figure for key, figure in self.card.once.items() if key.subgroup == ALL}
+        titles = {metric: METRICS[metric].title for metric in _FIRST if metric in once}
+        told = (f"{inside_sentence(t)} {number(float(once[m][0]))}" for m, t in titles.items())
+        return f"{self.name}: {', '.join(told)}"
 
     def facts(self) -> dict[str, Any]:
         """What a report's provenance holds of it."""
