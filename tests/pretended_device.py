@@ -59,7 +59,8 @@ class PretendedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, host: Tensor, device: PretendedDevice) -> PretendedTensor:
-        with torch.inference_mode(False):  # what the mode forbids is the host's to say
+        inside = torch.is_inference_mode_enabled()  # what it forbids is the host's to say
+        with torch.inference_mode(False) if inside else contextlib.nullcontext():
             tensor = torch.Tensor._make_wrapper_subclass(
                 cls,
                 host.size(),
@@ -308,19 +309,16 @@ def _is_masked_fill(func: Any, args: Any) -> bool:
     return number and len(masks) == 1 and masks[0].dtype in (torch.bool, torch.uint8)
 
 
-_RECORDING = [
-    getattr(torch._C.DispatchKey, key)
-    for key in ("AutogradCPU", "AutogradOther", "AutogradFunctionality", "ADInplaceOrView")
-]
+_RECORDING = torch._C.DispatchKeySet.from_raw_repr(0)
+for _key in ("AutogradCPU", "AutogradOther", "AutogradFunctionality", "ADInplaceOrView"):
+    _RECORDING = _RECORDING.add(getattr(torch._C.DispatchKey, _key))
 
 
 def _recording() -> Any:
     """Let the hosts record their graph; here, below autograd, they would not."""
     if torch.is_inference_mode_enabled():
         return contextlib.nullcontext()
-    excluded = torch._C._dispatch_tls_local_exclude_set()
-    for key in _RECORDING:
-        excluded = excluded.remove(key)
+    excluded = torch._C._dispatch_tls_local_exclude_set() - _RECORDING
     return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
 
 

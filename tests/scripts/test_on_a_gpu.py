@@ -294,10 +294,7 @@ STEPS_MAY_WAIT = {
 
 
 # Boxes and targets of the batch: a few numbers, for which none waits.
-BATCH_PARTS = {
-    "detection/detector.py:<genexpr>",
-    "classification/loss.py:masked_cross_entropy",
-}
+BATCH_PARTS = {"detection/detector.py:<genexpr>", "classification/loss.py:masked_cross_entropy"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`cxr transfer` from the outside, with models that are made up."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -27,11 +28,11 @@ from scripts.transfer import transfer
 from tests.scripts.small_sets import refusal, write_predictions, write_source
 
 
-def data_set(folder: Path, name: str, finding: str, seed: int, *, patients: int = 120) -> Path:
+def data_set(folder: Path, name: str, finding: str) -> Path:
     """A data set without pixels, half validation, half test; every third patient is positive."""
-    ids = [f"{name}-{number}" for number in range(patients)]
-    roles = ["val", "test"] * (patients // 2)
-    states = ["present" if number % 6 < 2 else "absent" for number in range(patients)]
+    ids = [f"{name}-{number}" for number in range(120)]
+    roles = ["val", "test"] * 60
+    states = ["present", "present", "absent", "absent", "absent", "absent"] * 20
     source = write_source(folder / f"source-{name}", ids, {finding: states}, split=roles)
     prepare(source, folder / name, format="csv")
     return folder / name
@@ -74,11 +75,17 @@ class Model:
         return Predictions.open(write_predictions(out, dataset.folder, ids, name, **of))
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Home, and another set with another name for the finding; each test gets copies."""
+    folder = tmp_path_factory.mktemp("prepared")
+    return [data_set(folder, "rsna", "lung_opacity"), data_set(folder, "kermany", "pneumonia")]
+
+
 @pytest.fixture
-def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
-    """Home, another set with another name for the finding, and a run's folder."""
-    home = data_set(tmp_path, "rsna", "lung_opacity", 0)
-    away = data_set(tmp_path, "kermany", "pneumonia", 1)
+def sets(tmp_path: Path, monkeypatch: Any, prepared: list[Path]) -> tuple[Path, Path, Path]:
+    """Copies of the two sets, and a run's folder."""
+    home, away = (shutil.copytree(each, tmp_path / each.name) for each in prepared)
     run = tmp_path / "run"
     run.mkdir()
     model = Model(DataSet.open(home))
@@ -100,14 +107,12 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
     found = json.loads(shown.out)
     (drop,) = found["findings"]
     assert drop["shown"]
-    assert shown.err.splitlines()[-2:] == [
-        drop["text"], f"Next: open {out / 'transfer.html'} in a browser"
-    ]  # fmt: skip
+    told = [drop["text"], f"Next: open {out / 'transfer.html'} in a browser"]
+    assert shown.err.splitlines()[-2:] == told
     assert drop["text"].startswith("CheXNet on kermany: AUROC 0.")
     assert {row["data_set"] for row in found["figures"] if row["home"]} == {"rsna"}
-    assert Predictions.open(out / "systems/kermany/CheXNet").info["inference_id"] == (
-        "as {'lung_opacity': 'pneumonia'}"
-    )
+    judged = Predictions.open(out / "systems/kermany/CheXNet")
+    assert judged.info["inference_id"] == "as {'lung_opacity': 'pneumonia'}"
     page = (out / "transfer.html").read_text()
     assert escape(drop["text"]) in page
     assert "no threshold from home" in (out / "transfer.csv").read_text()
@@ -203,7 +208,7 @@ def test_predictions_of_another_split_or_data_set_are_refused(sets, tmp_path, mo
     here = Model(DataSet.open(home), ("pneumonia",))
     monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: here)
     transfer([run, away], out=out, replicates=200)
-    anew = data_set(tmp_path, "anew", "pneumonia", 1)
+    anew = data_set(tmp_path, "anew", "pneumonia")
     with pytest.raises(InputError, match="content_id"):
         transfer([run, f"kermany={anew}"], out=out)
 
