@@ -33,7 +33,7 @@ from configs.settings import TrainingSettings
 from data_prep.images.image import read_image
 from data_prep.store.preprocess import letterbox
 from detection.backbone import group_norm
-from detection.dataset import LesionBatch
+from detection.detector import LesionBatch
 from detection.detector import training_losses as detector_losses
 from detection.frames import CANDIDATES_PER_LEVEL, MIN_SCORE, NMS_IOU
 from detection.model import build_detector

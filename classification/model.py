@@ -11,13 +11,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from classification.backbones import TimmTrunk, Trunk, build_trunk, trunk_stages
-from classification.receptive_field import Grid, trace_grid
+from classification.backbones import Grid, TimmTrunk, Trunk, build_trunk, trace_grid, trunk_stages
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
-from networks.checkpoints import Checkpoint, require_finite
 from networks.inference import StoreModel, measure_layers
-from networks.published import fetch_imagenet, find_network, fit_layers, recognise
+from networks.published import (
+    Checkpoint,
+    fetch_imagenet,
+    find_network,
+    fit_layers,
+    recognise,
+    require_finite,
+)
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
 _COLOUR_MEAN = (0.485, 0.456, 0.406)

@@ -1,13 +1,14 @@
-"""Published networks, their weights, and what a checkpoint has of them."""
+"""Published networks, their weights, and what a checkpoint calls and has of them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import pickle
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,14 +21,6 @@ from torchvision import models
 from torchvision.models import WeightsEnum
 
 from data_prep.contracts.errors import InputError, first_line
-from networks.checkpoints import (
-    STEP_COUNTER,
-    Checkpoint,
-    Shapes,
-    body_key,
-    match_names,
-    require_finite,
-)
 from networks.registry import (
     NETWORKS,
     TIMM,
@@ -95,7 +88,7 @@ def _efficientnet_lite(name: str) -> nn.Module:
     """The features of EfficientNet-Lite, random: (B, 3, S, S) to (B, 1280, S / 32, S / 32).
 
     timm's, padded as TensorFlow pads, with its batch norm's momentum (Tan and Le 2019).
-    `networks.checkpoints.body_key` maps the published files' names.
+    `networks.published._body_key` maps the published files' names.
     """
     network: Any = timm.create_model(f"tf_{name}", num_classes=0, bn_momentum=0.01)
     blocks = [block for stage in network.blocks for block in stage]
@@ -237,17 +230,17 @@ def fit_layers(
     """The layers of the network `name` in a checkpoint of any network that has them, all of them.
 
     By the names of `layers`, to load without step counters, which old files and frozen layers lack;
-    `rename` gives the module's own name for a `body_key`. Tensors of other layers, such as the last
-    one of a classifier, are passed over. A first layer that reads one grey channel is spread over
-    those that the network reads, which all hold the same image: each gets its part.
+    `rename` gives the module's own name for a `_body_key`. Tensors of other layers, such as the
+    last one of a classifier, are passed over. A first layer that reads one grey channel is spread
+    over those that the network reads, which all hold the same image: each gets its part.
 
     Raises:
         InputError: The checkpoint is of another network, of two, or a value is not finite.
     """
     own, state, source = layers.state_dict(), checkpoint.state, checkpoint.source
-    wanted_keys = match_names(own, body_key, source="this network")
+    wanted_keys = match_names(own, _body_key, source="this network")
     parts = {place.split(".")[0] for place in wanted_keys}
-    places = {key: rename(body_key(key)) for key in state}
+    places = {key: rename(_body_key(key)) for key in state}
     inside = [key for key, place in places.items() if place.split(".")[0] in parts]
     found_keys = match_names(inside, places.__getitem__, source=source)
     given = {place: state[key] for place, key in found_keys.items()}
@@ -295,7 +288,7 @@ def _guess_architecture(shapes: Shapes, names: Iterable[str] = tuple(NETWORKS)) 
     Tensor by tensor, but for statistics of norms, which frozen or other norms lack, and for a first
     layer that reads one grey channel.
     """
-    given = {body_key(key): shape for key, shape in _learned(shapes).items()}
+    given = {_body_key(key): shape for key, shape in _learned(shapes).items()}
     for name in names:
         if not NETWORKS[name].weights:
             continue
@@ -319,7 +312,7 @@ def _feature_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Shapes of a network's learned tensors before its pooling, by their normal names."""
     with torch.device("meta"):
         features = features_of(build_network(name))
-    return {body_key(key): tuple(value.shape) for key, value in features.named_parameters()}
+    return {_body_key(key): tuple(value.shape) for key, value in features.named_parameters()}
 
 
 @dataclass(frozen=True)
@@ -381,10 +374,127 @@ def recognise(checkpoint: Checkpoint) -> _PublicCheckpoint | None:
         return None
     shapes = checkpoint.shapes
     network = _guess_architecture(shapes, ("densenet121", "resnet50"))
-    names = {body_key(key): key for key in shapes}
+    names = {_body_key(key): key for key in shapes}
     stem = names.get("conv0.weight", names.get("conv1.weight"))
     public = _PUBLIC.get((network, shapes[stem][1])) if network and stem else None
     weight = names.get(f"{public.last}.weight") if public else None
     if public and weight and shapes[weight][0] == len(public.findings):
         return replace(public, last=weight.removesuffix(".weight"))
     return replace(_XRAYVISION, findings=()) if public is _XRAYVISION else None
+
+
+# What a network is called by what holds it, and by what holds that.
+_HOLDERS = re.compile(
+    r"^(?:(?:module|_orig_mod|model|net|network|encoder|feature_extractor|backbone|body|trunk"
+    r"|features|densenet\d*|resnet\d*|resnext\w*|mobilenet\w*|efficientnet\w*)\.)+"
+)
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model)\.)+")
+# torchvision before 0.14 kept the pyramid's and the heads' convolutions outside of a block.
+_OLD_PYRAMID = re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$")
+_OLD_HEAD = re.compile(r"^(head\.\w+_head\.conv\.)(\d+)\.(weight|bias)$")
+_OLD_PROPOSALS = re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$")
+_OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+# lukemelas' EfficientNets for PyTorch count the norms of each block from 0. What a block has beside
+# these parts (B0 to B7: squeeze and excitation) keeps its name, so that it is seen as too many.
+_LITE_LAYERS = {
+    "_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "last.conv", "_bn1": "last.norm",
+}  # fmt: skip
+_LITE_PARTS = {
+    "_expand_conv": "expand.conv", "_bn0": "expand.norm",
+    "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.norm",
+    "_project_conv": "project.conv", "_bn2": "project.norm",
+}  # fmt: skip
+_LITE_LAYER = re.compile(rf"^({'|'.join(_LITE_LAYERS)})\.")
+_LITE_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.")
+
+
+def _body_key(key: str) -> str:
+    """Name of a tensor inside the convolutional body that it belongs to, as torchvision has it.
+
+    Reads torchvision's own files, those of docs/weights.md that are made of its networks,
+    EfficientNet-Lite's, and runs of both models. What holds the body is cut off, also of other
+    layers.
+
+    Source:
+        arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py``, mlmed/torchxrayvision
+        ``models.py`` and lukemelas/EfficientNet-PyTorch ``model.py``, as published.
+
+    Example:
+        >>> _body_key("module.densenet121.features.denseblock1.denselayer1.norm.1.weight")
+        'denseblock1.denselayer1.norm1.weight'
+        >>> _body_key("trunk.layer1.0.conv1.weight"), _body_key("_blocks.3._bn1.weight")
+        ('layer1.0.conv1.weight', 'block3.depthwise.norm.weight')
+    """
+    key = _LITE_LAYER.sub(lambda m: f"{_LITE_LAYERS[m[1]]}.", _HOLDERS.sub("", key))
+    key = _LITE_BLOCK.sub(lambda m: f"block{m[1]}.{_LITE_PARTS.get(m[2], m[2])}.", key)
+    return _OLD_DENSE.sub(r"\1\2", key)
+
+
+def detector_keys(keys: Collection[str]) -> Callable[[str], str]:
+    """Gives the name that torchvision's detector of today, or ours, has for a checkpoint's tensor.
+
+    In files of before torchvision 0.14 a head's convolutions are 0, 2, 4, 6, with the rectifiers
+    between them.
+
+    Example:
+        >>> rename = detector_keys(["head.regression_head.conv.6.bias"])
+        >>> rename("module.backbone.fpn.inner_blocks.0.weight")
+        'backbone.fpn.inner_blocks.0.0.weight'
+        >>> rename("head.regression_head.conv.6.bias")
+        'head.regression_head.conv.3.0.bias'
+    """
+    fcos = any("bbox_ctrness" in key for key in keys)  # its heads count so today
+
+    def rename(key: str) -> str:
+        key = _WRAPPERS.sub("", key)
+        if not fcos:
+            key = _OLD_HEAD.sub(lambda m: f"{m[1]}{int(m[2]) // 2}.0.{m[3]}", key)
+        return _OLD_PROPOSALS.sub(r"\1.0.0.\2", _OLD_PYRAMID.sub(r"\1.0.\2", key))
+
+    return rename
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights that a model starts from."""
+
+    source: str  # where they come from, for messages
+    state: Mapping[str, Any]  # tensors by name
+    # what they learned to find, in the order of the outputs; None where not known
+    findings: Sequence[str] | None = None
+    network: str | None = None  # backbone that their run says it has; None where not known
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of their run's builder
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor."""
+        return {key: tuple(value.shape) for key, value in self.state.items()}
+
+
+STEP_COUNTER = "num_batches_tracked"
+"""End of the names of batch norm's counters, which old files lack and which change nothing."""
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def match_names(
+    keys: Iterable[str], rename: Callable[[str], str], *, source: str
+) -> dict[str, str]:
+    """Names in a checkpoint by their normal names, which `rename` gives; no step counters.
+
+    Raises:
+        InputError: Two tensors have the same normal name.
+    """
+    places: dict[str, str] = {}
+    for key in (key for key in keys if not key.endswith(STEP_COUNTER)):
+        if (first := places.setdefault(rename(key), key)) != key:
+            raise InputError(f"{source}: holds two networks ({first} and {key}); save one alone")
+    return places
+
+
+def require_finite(value: Any, key: str, source: str) -> None:
+    """Refuse a checkpoint's tensor, `key` of `source`, that holds a value that is not finite."""
+    if not value.isfinite().all():
+        raise InputError(
+            f"{source}: {key} holds values that are not finite; its training diverged, take "
+            "another checkpoint"
+        )

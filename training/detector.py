@@ -17,10 +17,15 @@ from data_prep.augment.mosaic import DroppedBoxes
 from data_prep.contracts.boxes import Boxes
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import PixelStore
-from detection.dataset import LesionBatch, LesionDataset, collate
-from detection.detector import Detector, training_losses, validation_losses
-from detection.model import build_detector
-from detection.weights import start_from
+from detection.detector import (
+    Detector,
+    LesionBatch,
+    LesionDataset,
+    collate,
+    training_losses,
+    validation_losses,
+)
+from detection.model import build_detector, start_from
 from evaluation.boxes.box_metrics import average_precision
 from evaluation.metrics.image_metrics import auroc
 from training.loading import balancing_weights

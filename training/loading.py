@@ -209,7 +209,7 @@ class BatchLoader(DataLoader[Any]):
 def start_loaders() -> tuple[Any, Any]:
     """Where processes that load start, and how they begin; early, nobody waits for it later."""
     context, begin = LocalEngine.processes(
-        "data_prep.augment.augment", "classification.dataset", "detection.dataset", __name__
+        "data_prep.augment.augment", "classification.dataset", "detection.detector", __name__
     )
     return context, partial(_begin_loader, begin)
 

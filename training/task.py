@@ -21,8 +21,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.duplicates.near_duplicates import SeenImages
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
-from networks.checkpoints import Checkpoint
-from networks.published import recognise
+from networks.published import Checkpoint, recognise
 from training.run_folder import WEIGHTS_FILE, RunFolder, read_architecture, read_weights
 
 _PUBLISHED = ("imagenet", "coco")

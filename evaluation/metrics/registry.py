@@ -168,23 +168,21 @@ MATCHED_PERCENT = (90, 95)
 def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
     """Sensitivity where specificity is equal, and the reverse, on the ROC curve of the images."""
     level = f"0.{percent}"
-    one_class = "there is no positive or no negative image"
+    matched = partial(
+        Metric, family="matched", undefined="there is no positive or no negative image"
+    )
     how = "read off the ROC curve of these images (straight lines between its points)"
     return (
-        Metric(
+        matched(
             f"matched_recall_{percent}",
             f"Sensitivity at specificity {level}",
             f"Sensitivity where specificity is {level}, {how}. Needs no validation.",
-            family="matched",
-            undefined=one_class,
             also=("verdict",) if percent == MATCHED_PERCENT[0] else (),
         ),
-        Metric(
+        matched(
             f"matched_specificity_{percent}",
             f"Specificity at sensitivity {level}",
             f"Specificity where sensitivity is {level}, {how}. Needs no validation.",
-            family="matched",
-            undefined=one_class,
         ),
     )
 
@@ -219,111 +217,93 @@ _COUNT_METRICS = (
 _OF_THIS_MAP = "It and its interval are of this fitted calibration."
 _NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
 _probability = partial(Metric, family="calibration", needs=("probability",))
+_loss = partial(_probability, undefined=_no_image, direction="lower")
+_fitted = partial(_probability, direction="ideal", unbounded=True)
 _CALIBRATION_METRICS = (
-    _probability(
+    _loss(
         "brier",
         "Brier score",
         "Mean squared error of the calibrated probability; lower is better.",
-        undefined=_no_image,
-        direction="lower",
         also=("targets",),
     ),
-    _probability(
+    _loss(
         "log_loss",
         "Log loss",
         "Mean negative log-likelihood of the calibrated probability, limited to 0.0001 to 0.9999; "
         "lower is better.",
-        undefined=_no_image,
-        direction="lower",
     ),
-    _probability(
+    _loss(
         "ece",
         "ECE, equal width",
         "Expected calibration error of the probability of the positive class: the mean gap between "
         "expected and observed share of positives over ten bins of equal width, closed on the "
         "right; lower is better.",
-        undefined=_no_image,
-        direction="lower",
     ),
-    _probability(
+    _loss(
         "ece_equal_mass",
         "ECE, equal mass",
         "The same over bins cut at the deciles of the probabilities, equal values in one bin.",
-        undefined=_no_image,
-        direction="lower",
     ),
-    _probability(
+    _fitted(
         "calibration_slope",
         "Calibration slope",
         "Slope of the logistic regression of the label on the probability's log-odds (limited to "
         "±9.21), fitted with its intercept; 1 is ideal, below 1 the probabilities are too extreme. "
         + _OF_THIS_MAP,
         undefined=_NO_FIT,
-        direction="ideal",
         ideal=1.0,
-        unbounded=True,
     ),
-    _probability(
+    _fitted(
         "calibration_intercept",
         "Calibration intercept",
         "The intercept of that regression; 0 is ideal. " + _OF_THIS_MAP,
         undefined=_NO_FIT,
-        direction="ideal",
         ideal=0.0,
-        unbounded=True,
     ),
-    _probability(
+    _fitted(
         "calibration_in_the_large",
         "Calibration in the large",
         "The intercept with the slope fixed at 1; 0 is ideal, above 0 the probabilities are too "
         "low on average. " + _OF_THIS_MAP,
         undefined="a class is absent",
-        direction="ideal",
         ideal=0.0,
-        unbounded=True,
     ),
 )
 
 _boxed = partial(Metric, boxed=True, undefined="no judged image has a true box")
+_point = partial(_boxed, family="point", share_of="positive")
+_coco = partial(_boxed, family="coco", needs=("boxes",))
 _PLACE_METRICS = (
-    _boxed(
+    _point(
         "pointing_accuracy",
         "Pointing accuracy",
         "Of the positive images, the share whose scored point lies on a true lesion, whatever the "
         "threshold. The scored point is the centre of the most confident box, or the peak (the "
         "middle of the highest cell) of the activation map.",
-        family="point",
-        share_of="positive",
         needs=("point",),
         place=("place", 2),
     ),
-    _boxed(
+    _point(
         "pointing_accuracy_tolerant",
         "Pointing accuracy within one cell",
         "The same with the true boxes widened on each side by one cell of the coarsest activation "
         "map of all compared systems.",
-        family="point",
-        share_of="positive",
         needs=("point", "cell"),
         place=("place", 2),
     ),
-    _boxed(
+    _coco(
         "ap50",
         "AP50",
         "COCO average precision of the boxes (pycocotools): a box counts when it overlaps a lesion "
         "with an IoU of at least 0.5. Images without lesions take part, with the 100 most "
         "confident boxes per image, equal scores by image id. Too high with few positive images.",
-        family="coco",
-        needs=("boxes",),
         place=("place", 3),
         also=("abstract", "subgroups", "verdict"),
     ),
-    _boxed(
+    _coco(
         "ap",
         "AP[.5:.95]",
         "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines.",
-        family="coco",
-        needs=("boxes",),
         place=("place", 4),
     ),
 )
@@ -407,26 +387,22 @@ _BOX_METRICS = (
         )
         for percent in IOBB_PERCENT
     ),
-    _boxed(
+    _point(
         "localised_sensitivity",
         "Localised sensitivity",
         "Of the positive images whose lesions are boxed, the share that is called positive with "
         "the scored point (box centre or map peak) on a true lesion, borders included. An image "
         "without a point is a miss.",
-        family="point",
-        share_of="positive",
         partners=("specificity",),
         needs=("threshold", "point"),
         place=("place", 1),
         also=("abstract", "subgroups", "summary", "verdict"),
     ),
-    _boxed(
+    _point(
         "localised_sensitivity_tolerant",
         "Localised sensitivity within one cell",
         "The same with the true boxes widened on each side by one cell of the coarsest activation "
         "map of all compared systems.",
-        family="point",
-        share_of="positive",
         partners=("specificity",),
         needs=("threshold", "point", "cell"),
         place=("place", 1),

@@ -20,7 +20,7 @@ from classification.loss import validation_losses as validate_classifier
 from classification.model import build_classifier
 from configs.load import parse_config
 from data_prep.contracts.boxes import Boxes
-from detection.dataset import LesionBatch
+from detection.detector import LesionBatch
 from detection.detector import training_losses as detector_losses
 from detection.detector import validation_losses as validate_detector
 from detection.model import build_detector

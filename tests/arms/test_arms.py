@@ -18,8 +18,8 @@ from configs.settings import TrainingSettings, _detector_names
 from data_prep.store.preprocess import parse_views
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from detection.model import build_detector
-from detection.weights import start_from as start_detector
-from networks.checkpoints import Checkpoint
+from detection.model import start_from as start_detector
+from networks.published import Checkpoint
 from networks.registry import DETECTORS
 from serving.trained_model import MultiViewDetector
 from tests.arms.arms import ARMS, BOXES, SIZE, Arm, patches

@@ -8,9 +8,8 @@ from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import SqueezeExcitation
 
-from classification.backbones import _PooledNorm, build_trunk, trunk_stages
+from classification.backbones import Grid, _PooledNorm, build_trunk, trace_grid, trunk_stages
 from classification.model import build_classifier
-from classification.receptive_field import Grid, trace_grid
 from networks.registry import NETWORKS, network_names
 
 HEAVY = ("resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from classification.inference import saliency_maps
 from classification.model import ImageClassifier, build_classifier, start_from
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import Checkpoint
+from networks.published import Checkpoint
 from serving.export_graph import layout_of
 from training.run_folder import _write_weights, load_model, read_weights, save_model
 

@@ -18,8 +18,13 @@ from classification.model import (
     start_from,
 )
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import Checkpoint
-from networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS, _PublicCheckpoint, recognise
+from networks.published import (
+    _CHEXNET_FINDINGS,
+    _XRAYVISION_FINDINGS,
+    Checkpoint,
+    _PublicCheckpoint,
+    recognise,
+)
 from training.run_folder import read_weights
 
 IMAGES = torch.randint(

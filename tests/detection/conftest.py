@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from detection.dataset import LesionBatch, LesionDataset, collate
+from detection.detector import LesionBatch, LesionDataset, collate
 from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
 from tests.memory_store import MemoryStore

@@ -10,8 +10,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.backbone import _NORMS, DetectorStart, _body_layers, build_body, group_norm
-from detection.dataset import LesionBatch
-from detection.detector import training_losses
+from detection.detector import LesionBatch, training_losses
 from detection.model import build_detector
 from networks.inference import measure_layers
 from networks.published import build_network

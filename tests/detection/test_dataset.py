@@ -5,8 +5,7 @@ import pytest
 
 from data_prep.augment.augment import build_augmentation
 from data_prep.contracts.errors import InputError
-from detection.dataset import LesionDataset, collate
-from detection.detector import checked_targets
+from detection.detector import LesionDataset, _checked_targets, collate
 
 
 def test_boxes_return_to_the_original_within_a_thousandth_of_a_pixel(store, boxes, originals):
@@ -76,7 +75,7 @@ def test_a_bad_box_is_refused_with_its_image(store, boxes, column, value, messag
     boxes.loc[0, column] = value
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
     with pytest.raises(InputError, match=f"image 'square': box .* {message}"):
-        checked_targets(collate([dataset[row] for row in range(len(dataset))]), 1)
+        _checked_targets(collate([dataset[row] for row in range(len(dataset))]), 1)
 
 
 def test_the_same_seed_gives_the_same_image_and_no_seed_the_plain_one(store, boxes):

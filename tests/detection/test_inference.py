@@ -8,8 +8,7 @@ from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import _validate_table
 from data_prep.store.predictions import joined_parts
-from detection.dataset import LesionDataset, collate
-from detection.detector import predict_boxes
+from detection.detector import LesionDataset, collate, predict_boxes
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
 
 

@@ -17,11 +17,9 @@ from torchvision.models.detection import (
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import build_body
-from detection.model import build_detector
+from detection.model import _load_body, build_detector, start_from
 from detection.retinanet import LesionRetinaNet
-from detection.weights import load_body, start_from
-from networks.checkpoints import Checkpoint
-from networks.published import build_network, recognise
+from networks.published import Checkpoint, build_network, recognise
 from networks.registry import NETWORKS, network_names
 
 State = dict[str, Tensor]
@@ -131,7 +129,7 @@ def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked():
 @pytest.mark.parametrize("name", network_names("detector"))
 def test_imagenet_file_of_every_backbone_fits_it(name):
     body = _empty_body(name, "frozen")
-    load_body(body, Checkpoint("weights imagenet", _shapes_of(name)), name)
+    _load_body(body, Checkpoint("weights imagenet", _shapes_of(name)), name)
     assert all((value == 0.5).all() for value in body.state_dict().values())
 
 
@@ -156,7 +154,7 @@ def test_another_backbone_is_named_with_the_key_to_set(name, other):
     body = _empty_body(name, "frozen")
     message = f"^w.pth: weights of {other}, not of {name}; set model.backbone to {other}$"
     with pytest.raises(InputError, match=message):
-        load_body(body, Checkpoint("w.pth", _shapes_of(other)), name)
+        _load_body(body, Checkpoint("w.pth", _shapes_of(other)), name)
     assert not any(value.any() for value in body.state_dict().values())  # nothing was written
 
 
@@ -164,10 +162,10 @@ def test_network_that_is_no_backbone_here_is_guessed(shared_data):
     state = torch.load(shared_data / "weights" / "squeezenet1_1_model.pth", weights_only=True)
     for name in ("resnet18", "mobilenet_v3_small", "densenet121"):
         with pytest.raises(InputError, match="; take a file of one of densenet121, resnet18, "):
-            load_body(_empty_body(name, "frozen"), Checkpoint("squeeze.pth", state), name)
+            _load_body(_empty_body(name, "frozen"), Checkpoint("squeeze.pth", state), name)
     body, state = _empty_body("densenet121", "batch"), _shapes_of("densenet169")
     with pytest.raises(InputError, match=r"not weights of densenet121, whose .* take another file"):
-        load_body(body, Checkpoint("w.pth", state), "densenet121")
+        _load_body(body, Checkpoint("w.pth", state), "densenet121")
 
 
 def _truncated(state: State) -> State:
@@ -201,7 +199,7 @@ def test_unusable_weights_say_why_and_change_nothing(damage, norm, message):
     body = build_body("resnet18", norm)
     before = {key: value.clone() for key, value in body.state_dict().items()}
     with pytest.raises(InputError, match=f"^w.pth: .*{message}") as caught:
-        load_body(body, Checkpoint("w.pth", damage(_network("resnet18"))), "resnet18")
+        _load_body(body, Checkpoint("w.pth", damage(_network("resnet18"))), "resnet18")
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in body.state_dict().items())
 

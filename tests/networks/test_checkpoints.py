@@ -5,8 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import Checkpoint, body_key, detector_keys, match_names
-from networks.published import _difference, fit_layers
+from networks.published import (
+    Checkpoint,
+    _body_key,
+    _difference,
+    detector_keys,
+    fit_layers,
+    match_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,8 +36,8 @@ from networks.published import _difference, fit_layers
     ],
 )
 def test_name_inside_a_body_drops_what_holds_it(key, inside):
-    assert body_key(key) == inside
-    assert body_key(inside) == inside  # twice is once
+    assert _body_key(key) == inside
+    assert _body_key(inside) == inside  # twice is once
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
     with pytest.raises(InputError, match=told):
         fit(state)
     with pytest.raises(InputError, match=r"fc\.weight and module\.fc\.weight"):
-        match_names(state, body_key, source="w.pth")
+        match_names(state, _body_key, source="w.pth")
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 5, 5), (4, 1, 7, 7), (8, 2, 7, 7)])

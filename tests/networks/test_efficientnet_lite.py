@@ -17,9 +17,8 @@ from classification.model import build_classifier
 from classification.model import start_from as start_classifier
 from data_prep.contracts.errors import InputError
 from detection.model import build_detector
-from detection.weights import start_from as start_detector
-from networks.checkpoints import STEP_COUNTER, Checkpoint, body_key
-from networks.published import _read_packaged, build_network
+from detection.model import start_from as start_detector
+from networks.published import STEP_COUNTER, Checkpoint, _body_key, _read_packaged, build_network
 from networks.registry import NETWORKS, PackagedWeights
 
 MEAN, STD = 127 / 255, 128 / 255  # of the pixels that the published weights learned with
@@ -115,7 +114,7 @@ def test_every_tensor_of_a_published_file_has_its_place(name):
     listed = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(state.items()))
     assert hashlib.sha256(listed.encode()).hexdigest() == LISTS[name]
     own = build_network(name).features.state_dict()
-    assert {body_key(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
+    assert {_body_key(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
 
 
 def test_both_models_start_from_the_package_and_look_at_its_pixels(packaged, monkeypatch):
@@ -130,7 +129,7 @@ def test_both_models_start_from_the_package_and_look_at_its_pixels(packaged, mon
         fpn_channels=16,
         weights="imagenet",
     )
-    file = {body_key(key): value for key, value in _read_packaged(packaged).items()}
+    file = {_body_key(key): value for key, value in _read_packaged(packaged).items()}
     for body in (classifier.trunk, detector.backbone.body):
         state = {k: v for k, v in body.state_dict().items() if not k.endswith(STEP_COUNTER)}
         assert len(state) > 240
@@ -199,7 +198,7 @@ def _real(name: str) -> tuple[nn.Module, nn.Module]:
         pytest.skip(f"{weights.package} is not installed")
     file = _read_packaged(weights)
     features, last = build_network(name).features.eval(), nn.Linear(1280, 1000)
-    features.load_state_dict({body_key(k): v for k, v in file.items() if not k.startswith("_fc")})
+    features.load_state_dict({_body_key(k): v for k, v in file.items() if not k.startswith("_fc")})
     last.load_state_dict({k.removeprefix("_fc."): v for k, v in file.items() if "_fc." in k})
     return features, last
 

@@ -29,8 +29,7 @@ from configs.load import parse_config
 from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement
-from detection.dataset import LesionBatch
-from detection.detector import predict_boxes
+from detection.detector import LesionBatch, predict_boxes
 from detection.detector import training_losses as detector_losses
 from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet

@@ -17,7 +17,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from data_prep.store.pixel_store import PixelStore, PixelStoreWriter
 from data_prep.store.preprocess import Placement
-from detection.dataset import LesionBatch, LesionDataset, collate
+from detection.detector import LesionBatch, LesionDataset, collate
 from tests.scripts.launched import ROOT, command_line, wait_until
 from training.loading import (
     BatchLoader,
