@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
 
 
+def _read(given: Any) -> Any:
+    """A DataFrame as it is; all else names a file or a folder."""
+    return given if hasattr(given, "columns") else Path(given)
+
+
 @verb
 def import_predictions(
-    file: Annotated[Any, Argument(read=lambda of: of if hasattr(of, "columns") else Path(of))],
+    file: Annotated[Any, Argument(read=_read)],
     *,
     data: DataFolder,
     out: AnyPath,

@@ -102,13 +102,13 @@ class DataSet:
         return cls.of(folder, read_json(folder / "dataset.json", "dataset"))
 
     @classmethod
-    def of(cls, folder: Path, info: dict[str, Any], **held: Any) -> DataSet:
+    def of(cls, folder: str | Path, info: dict[str, Any], **held: Any) -> DataSet:
         """A set by what ``dataset.json`` says, or would say; with other fields."""
         targets = {
             name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))
             for name, spec in info["targets"].items()
         }
-        return cls(folder, info, targets, **held)
+        return cls(Path(folder), info, targets, **held)
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.images), 'image')}, targets {', '.join(self.targets)}"
