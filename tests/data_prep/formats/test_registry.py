@@ -35,8 +35,8 @@ def test_docs_have_a_section_on_every_format():
     assert all(f"\n## {name}\n" in page for name in FORMATS)
 
 
-def test_readme_names_every_format():
-    text = " ".join((ROOT / "README.md").read_text().split())
+def test_first_page_names_every_format():
+    text = " ".join((ROOT / "docs" / "index.md").read_text().split())
     titles = [known.title for known in FORMATS.values()]
     assert f"`cxr prepare` reads {', '.join(titles[:-1])}, and {titles[-1]};" in text
 
