@@ -135,8 +135,7 @@ def _choose_reduction(
 
     More than chance: p below 0.05 for the paired difference, by patient, divided by the number of
     other rules; of several such rules the one with the highest AUROC. Simply the highest AUROC
-    can be luck where validation is small: on 68 images a fold it cost 0.010 of AUROC on test
-    (docs/results.md).
+    can be luck where validation is small: on 68 images a fold it cost 0.010 of AUROC on test.
     """
     if not output.gives_boxes:
         return _ReducedScores(None, output.scores(None), [])
