@@ -210,7 +210,7 @@ def explain(
         >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
         >>> marks = pd.concat([true.assign(image_id="b", score=0.9), true.assign(score=0.4)])
         >>> found = explain(1.0, marks, true, pd.Index(["a", "b"]))["found"]
-        >>> found["value"], found["changes"]
+        >>> round(found["value"], 6), found["changes"]
         (1.0, ['only images with a true box'])
     """
     digits = len(f"{figure!r}".partition(".")[2])

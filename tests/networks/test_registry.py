@@ -1,5 +1,7 @@
 """The registry of networks is what torchvision publishes, and what the documentation says."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torchvision import models
@@ -31,9 +33,11 @@ def test_a_network_is_recognised_by_its_tensors_whatever_its_norms_and_colours(n
     assert _guess_architecture(shapes | {stem: (1, 1, 1, 1)}) is None
 
 
-def test_help_of_train_names_every_network():
+def test_help_of_train_names_the_page_that_names_every_network():
     shown = " ".join(CliRunner().invoke(build_app(), ["train", "--help"]).output.split())
-    assert all(name in shown for name in NETWORKS)
+    assert "docs/weights.md" in shown
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in NETWORKS)
 
 
 def test_every_network_serves_a_model_under_its_own_name():

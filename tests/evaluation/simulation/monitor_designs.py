@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ from scipy.special import expit, logit, ndtr
 
 from data_prep.store.answer_log import AGE_BANDS
 from evaluation.studies import monitoring
-from evaluation.studies.monitoring import _blocks, _completed, _known, monitor_log
+from evaluation.studies.monitoring import _blocks, _completed, _known
 from tests.evaluation.simulation.makers import (
     IMAGES_OF_A_PATIENT,
     LABELS_ALIKE,
@@ -56,8 +57,15 @@ _THRESHOLD = 0.065  # of CheXNet's consolidation: calls 14 % of PA and 49 % of A
 _TUNED_ON = 200  # streams without a change, for the bounds of CUSUM
 _SLACK = 0.25  # of CUSUM, standard deviations
 _NOT_FOUND = 9_999.0  # patients
-# Intervals are shown, no part of the test, and cost a third of the time.
-monitoring.mean_interval = lambda values, level=0.95: np.zeros((len(np.atleast_2d(values)), 2))
+
+
+def _alarms(log: pd.DataFrame) -> list[monitoring.Watched]:
+    """Of a log. Intervals, which are shown alone and cost a third of the time, are left out."""
+    nothing = mock.patch.object(
+        monitoring, "mean_interval", lambda values, level: np.zeros((len(np.atleast_2d(values)), 2))
+    )
+    with nothing:
+        return monitoring.monitor_log(log, first=_FIRST).alarms
 
 
 def _as_log(images: pd.DataFrame, day: Days) -> pd.DataFrame:
@@ -175,11 +183,11 @@ def stream_measure(
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
         log = make(rng)
-        found = {"any alarm, by patient": float(bool(monitor_log(log, first=_FIRST).alarms))}
+        found = {"any alarm, by patient": float(bool(_alarms(log)))}
         if rng.integers(every):
             return found
-        by_image = monitor_log(log.assign(patient=np.arange(len(log))), first=_FIRST)
-        by_name = {row.kind for row in by_image.alarms}
+        by_image = _alarms(log.assign(patient=np.arange(len(log))))
+        by_name = {row.kind for row in by_image}
         return found | {
             "any alarm, by image": float(bool(by_name)),
             "call rate, by image": float("call_rate" in by_name),
@@ -360,7 +368,7 @@ def fault_measure(pool: str, change: Change) -> Measure:
             until = changed["day"] <= day
             return float(changed.loc[until, "patient"].nunique()) if day >= begin else np.nan
 
-        alarms = monitor_log(log, first=_FIRST).alarms
+        alarms = _alarms(log)
         rang = {row.key: (pd.Timestamp(row.change.on, tz="UTC") - origin).days
                 for row in alarms if row.change}  # fmt: skip
         sums = _cusums(log)
