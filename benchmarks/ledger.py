@@ -95,13 +95,13 @@ def _figures(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> Flo
     """By each protocol, of images of which some may be there more than once."""
     copies = images.rename("image_id").rename_axis("copy").reset_index()
     copies["copy"] = copies["copy"].astype(str)
-    drawn = [
+    marks, lesions = (
         copies.merge(table, on="image_id")
         .drop(columns="image_id")
         .rename(columns={"copy": "image_id"})
         for table in (boxes, truth)
-    ]
-    judge = _Judge(*drawn, pd.Index(copies["copy"]))
+    )
+    judge = _Judge(marks, lesions, pd.Index(copies["copy"]))
     return np.array([judge.value(judge.plain(rules)) for rules in PROTOCOLS.values()])
 
 
