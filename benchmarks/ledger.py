@@ -21,19 +21,18 @@ from scipy.stats import norm
 
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.protocols import _Judge
+from evaluation.boxes.protocols import _TABLE, _Judge
 from evaluation.statistics.ranking import Floats
 
 _FOLDS = 5
+_KNOWN = {rules["name"]: rules for rules in _TABLE["known"]}
 PROTOCOLS: dict[str, dict[str, str]] = {
     "COCO AP50, all images": {"floor": "0.001", "most": "100"},
     "COCO AP[.5:.95]": {"floor": "0.001", "most": "100", "iou": "0.5:0.95"},
-    "VOC from 2010": {"area": "all", "match": "best", "corners": "pixels"},
-    "VOC 2007, 11 points": {"area": "11", "match": "best", "corners": "pixels"},
-    "Ultralytics before April 2026": {
-        "area": "trapezoids-to-1", "match": "best", "floor": "0.001", "most": "300",
-    },
-    "area under the raw curve": {"area": "steps"},
+    "VOC from 2010": _KNOWN["Pascal VOC from 2010"],
+    "VOC 2007, 11 points": _KNOWN["Pascal VOC 2007"],
+    "Ultralytics before April 2026": _KNOWN["Ultralytics mAP50 before April 2026, YOLOv5"],
+    "area under the raw curve": _KNOWN["area under the raw curve"],
     "IoU 0.4": {"floor": "0.001", "most": "100", "iou": "0.4"},
     "IoU 0.1": {"floor": "0.001", "most": "100", "iou": "0.1"},
     "positive images only": {"floor": "0.001", "most": "100", "images": "positive"},
