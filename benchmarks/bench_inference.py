@@ -43,7 +43,7 @@ from serving.export_spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
 from serving.trained_model import BUILDERS, TrainedModel
 from training.run_folder import RunFolder, load_model, save_model
 
-_BATCH = {"detector": 1, "classifier": 8}  # each side's fastest, see docs/detector.md
+_BATCH = {"detector": 1, "classifier": 8}  # each side's fastest
 _IMAGES = {"detector": 8, "classifier": 64}  # for a sample
 _FILES = {"detector": 24, "classifier": 60}
 _CALIBRATED = 16  # images for the statistics of batch norm, and for int8

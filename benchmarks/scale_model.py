@@ -342,16 +342,15 @@ def _between(page: str, name: str, lines: Sequence[str]) -> str:
 def growth_table(outcomes: Sequence[Outcome]) -> list[str]:
     """Images a second, the share of the ideal, and what holds the work back, as Markdown."""
     lines = [
-        "| work | workers | images/s | of the ideal | hours | busiest |",
-        "|---|---|---|---|---|---|",
+        "| work | workers | images/s | of the ideal | busiest |",
+        "|---|---|---|---|---|",
     ]
     first = {each.work: each for each in reversed(outcomes)}
     for each in outcomes:
         ideal = first[each.work].rate / first[each.work].workers * each.workers
         lines.append(
             f"| {each.work} | {each.workers} | {_three(each.rate)} | {each.rate / ideal:.0%} | "
-            f"{_three(each.seconds / 3600)} | {_WORDS[each.bottleneck]}, "
-            f"{each.busy[each.bottleneck]:.0%} |".replace("%", " %")
+            f"{_WORDS[each.bottleneck]}, {each.busy[each.bottleneck]:.0%} |".replace("%", " %")
         )
     return lines
 
@@ -426,20 +425,10 @@ def _draw_simulated(axes: Axes, works: Sequence[Work], outcomes: Sequence[Outcom
 
 
 def verdict(work: Work, outcomes: Sequence[Outcome]) -> str:
-    """Where a work stops scaling and why, from what was simulated of it."""
+    """How far a work scales, from what was simulated of it."""
     good = [g for g in outcomes if g.rate >= _GOOD * outcomes[0].rate * g.workers]
-    last, demands = outcomes[-1], work.demands
-    alone = {_WORDS[place]: 1 / demands[place] for place in ("driver", "store", "down", "up")
-             if demands[place] > 0}  # fmt: skip
-    alone[f"{last.workers} workers"] = last.workers / work.trip
-    limits = ", ".join(f"{_three(rate)} ({place})" for place, rate in alone.items())
-    words = (
-        f"**{work.name}** keeps {_GOOD:.0%} of the ideal up to "
-        f"{counted(good[-1].workers, 'worker')}. With {last.workers} it makes {_three(last.rate)} "
-        f"images/s. Busiest: {_WORDS[last.bottleneck]}, {last.busy[last.bottleneck]:.0%} of the "
-        f"time. Images a second that each place lets pass alone: {limits}."
-    )
-    return words.replace("%", " %")
+    workers = counted(good[-1].workers, "worker")
+    return f"`{work.name}` keeps {_GOOD:.0%} of the ideal up to {workers}.".replace("%", " %")
 
 
 def document(
@@ -460,23 +449,23 @@ def document(
     lines += [
         f"![{drawn}]({PICTURE})", "",
         f"Simulated with the stage times of {content.get('machine', 'one machine')}{measured_by}: "
-        f"{images:,} images, {works[0].bandwidth * 8 / 1e9:g} Gbit/s each way, "
+        f"{images:,} images, {works[0].bandwidth * 8 / 1e9:g} Gbit/s, "
         f"{works[0].latency * 1000:g} ms a request; "
         + ", ".join(f"{w.chunk} images a chunk for {w.name}" for w in works)
         + "." + _store_words(works),
         "", *growth_table([each for each in outcomes if each.workers in _SHOWN]), "",
     ]  # fmt: skip
-    for work in works:
-        lines += [verdict(work, [each for each in outcomes if each.work == work.name]), ""]
+    said = (verdict(work, [each for each in outcomes if each.work == work.name]) for work in works)
+    lines += [" ".join(said), ""]
     if measured := content.get("measured"):
-        lines += ["Held against what was measured:", "", *measured_table(works, measured), ""]
+        lines += ["Against what was measured:", "", *measured_table(works, measured), ""]
     return "\n".join(lines).rstrip()
 
 
 def _store_words(works: Sequence[Work]) -> str:
     """Whether the store's own time is in the simulation."""
     known = any(s.seconds for work in works for s in work.stages if s.where == "store")
-    return "" if known else " What a store itself takes was not measured and is left at 0."
+    return "" if known else " The store's own time was not measured and is left at 0."
 
 
 def main(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,45 +13,22 @@ _NAMES = {"prepare": "`prepare`", "predict": "`predict`", "gather": "`predict`, 
 
 
 def growth_lines(growth: Mapping[str, Any]) -> list[str]:
-    """The table of `benchmarks.scale growth`, with its slopes and the growth of memory."""
+    """The table of `benchmarks.scale growth`."""
     side, workers = growth["side"], growth["workers"]
-    lines = [
-        f"Measured on {origin_words(growth)}, {workers} workers. Files are made up ({side} px) and "
-        "the network is the smallest, so the table shows what commands and engines take:",
+    return [
+        f"Measured on {origin_words(growth)}, {workers} workers, with made-up files ({side} px) "
+        "and the smallest network:",
         "",
-        "| command | engine | images | seconds | images/s | driver, ms an image | driver, MiB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for each in (row for row in growth["rows"] if row["images"] >= growth["slope_from"]):
-        own = each["driver_seconds"] / each["images"] * 1000
-        lines.append(
+        "| command | engine | images | images/s | driver, MiB |",
+        "|---|---|---|---|---|",
+        *(
             f"| {_NAMES[each['verb']]} | {each['engine']} | {each['images']:,} | "
-            f"{each['seconds']:.1f} | {each['images'] / each['seconds']:,.0f} | {own:.2f} | "
-            f"{each['peak_mib']:,.0f} |"
-        )
-    fitted = [
-        f"{each['slope']:.2f} ({_NAMES[each['verb']]}, {each['engine']})"
-        for each in growth["slopes"]
+            f"{each['images'] / each['seconds']:,.0f} | {each['peak_mib']:,.0f} |"
+            for each in growth["rows"]
+            if each["images"] > growth["slope_from"]  # a smaller set is mostly the start
+        ),
+        "",
     ]
-    lines += ["", f"From {growth['slope_from']:,} images on, time grows as the images to the power "
-              f"of {', '.join(fitted)}. {_memory_words(growth['rows'])}", ""]  # fmt: skip
-    return lines
-
-
-def _memory_words(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the driver's memory grows by an image, between its two largest sets."""
-    found = []
-    for key in dict.fromkeys((each["verb"], each["engine"]) for each in rows):
-        own = sorted(
-            (e for e in rows if (e["verb"], e["engine"]) == key), key=lambda e: e["images"]
-        )[-2:]
-        if len(own) == 2:
-            more = (own[1]["peak_mib"] - own[0]["peak_mib"]) * 1024
-            an_image = more / (own[1]["images"] - own[0]["images"])
-            found.append(f"{an_image:.1f} KiB ({_NAMES[key[0]]}, {key[1]})")
-    return (
-        f"From the second largest to the largest set an image costs the driver {', '.join(found)}."
-    )
 
 
 def engines_lines(engines: Mapping[str, Any]) -> list[str]:
@@ -59,8 +36,8 @@ def engines_lines(engines: Mapping[str, Any]) -> list[str]:
     ratios = engines["ratios"]
     return [
         f"Ray took {float(np.median(ratios)):.2f} times as long as the local pool on the same "
-        f"{engines['rows']:,} rows, PNG of {engines['side']} px that are decoded and shrunk "
-        f"(median of {len(ratios)} rounds in turn, {min(ratios):.2f} to {max(ratios):.2f}; "
+        f"{engines['rows']:,} rows, PNG of {engines['side']} px "
+        f"(median of {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f}; "
         f"`{engines['command']}`).",
         "",
     ]

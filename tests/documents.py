@@ -13,6 +13,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +21,13 @@ from typing import Any, Literal
 import numpy as np
 
 import cxr_compare
-from configs.load import _keys
+from configs.load import _Key, _keys
 from configs.settings import config_class
 from data_prep.formats.registry import FORMATS
 from evaluation.decisions.promises import _patients_needed
 from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
 from evaluation.metrics.registry import METRICS, in_reading_order
-from networks.registry import DETECTORS, NETWORKS, PackagedWeights
+from networks.registry import DETECTORS, NETWORKS
 from scripts.cli import VERBS, verb_function
 from scripts.runner import Parameter, _section, command_name, description, parameters_of
 
@@ -42,10 +43,11 @@ def generated() -> dict[str, str]:
         "docs/formats.md": {"formats": formats_table},
         "docs/promises.md": {"patients needed": needed_table},
         "docs/weights.md": {
-            "networks": networks_table, "classifier keys": lambda: key_table("classifier")
+            "networks": networks_table, "classifier keys": lambda: key_block("classifier")
         },
         "docs/detector.md": {
-            "detector keys": detector_keys, "keys of other detectors": other_keys
+            "detector keys": lambda: key_block("detector", "data", "model"),
+            "keys of other detectors": other_keys,
         },
     }  # fmt: skip
     pages = {
@@ -125,63 +127,64 @@ def needed_table() -> str:
 
 def formats_table() -> str:
     """The formats that ``cxr prepare`` reads."""
-    lines = ["| `--format` | what it is | the folder holds |", "|---|---|---|"]
+    lines = ["| `--format` | the folder holds |", "|---|---|"]
     for name, known in FORMATS.items():
-        places = ", ".join(f"[{n}](https://{at})" for n, at in enumerate(known.sources, start=1))
-        title = known.title + (f" ({places})" if places else "")
-        lines.append(f"| [`{name}`](#{name}) | {title} | {known.folder} |")
+        labels = (known.title, *range(2, len(known.sources) + 1))
+        places = [f"[{n}](https://{at})" for n, at in zip(labels, known.sources, strict=False)]
+        title = ", ".join(places) + ": " * bool(places)
+        lines.append(f"| [`{name}`](#{name}) | {title}{known.folder} |")
     return "\n".join(lines)
 
 
-def key_table(kind: Literal["detector", "classifier"], architecture: str = "retinanet") -> str:
-    """Every key of a configuration, with its values, its default and what it does."""
-    lines = ["| key | values | default | what it does |", "|---|---|---|---|"]
-    for key in _keys(config_class(kind, architecture)):
-        default = "required" if key.default is None else key.default
-        cells = (f"`{key.section}.{key.name}`", key.values, default, key.description)
-        lines.append(f"| {' | '.join(cells).replace('null', 'none')} |")
-    return "\n".join(lines) + "\n"
+def key_block(kind: Literal["detector", "classifier"], *sections: str) -> str:
+    """The keys of a configuration as TOML, with defaults, meaning and values."""
+    lines: list[str] = []
+    for key in _keys(config_class(kind, "retinanet")):
+        if not sections or key.section in sections:
+            if f"[{key.section}]" not in lines:
+                lines += ["", f"[{key.section}]"] if lines else [f"[{key.section}]"]
+            lines += _key_lines(key)
+    return "\n".join(["```toml", *lines, "```"])
 
 
-def detector_keys() -> str:
-    """The keys of a detector that a classifier does not have, or has otherwise."""
-    shared = key_table("classifier").splitlines()[2:]
-    return "\n".join(row for row in key_table("detector").splitlines() if row not in shared)
+def _key_lines(key: _Key) -> list[str]:
+    """A key as TOML, its comment beside it or, where that is long, above it."""
+    default = key.default
+    if default is not None and default[0].isalpha() and default not in ("true", "false", "null"):
+        default = f'"{default}"'
+    line = f"# {key.name} =" if default in (None, "null") else f"{key.name} = {default}"
+    values = f" ({key.values})" * (key.values not in ("", "text", "true, false"))
+    comment = "required: " * (default is None) + key.description + values
+    if len(line) + len(comment) < 96:
+        return [f"{line}  # {comment}"]
+    return [*textwrap.wrap(comment, 96, initial_indent="# ", subsequent_indent="# "), line]
 
 
 def other_keys() -> str:
     """What other detectors than RetinaNet are asked beside what all are, by architecture."""
     common = ("backbone", "weights", "trainable", "architecture", "norm")
-    rows = ["| architecture | key | values | default | what it does |", "|---|---|---|---|---|"]
+    blocks: dict[str, list[str]] = {}
     for name in DETECTORS[1:]:
-        of_model = [row for row in key_table("detector", name).splitlines() if "| `model." in row]
-        own = (
-            row for row in of_model if not row.startswith(tuple(f"| `model.{k}`" for k in common))
-        )
-        rows += [f"| `{name}` {row}" for row in own]
-    return "\n".join(rows)
+        keys = [key for key in _keys(config_class("detector", name)) if key.section == "model"]
+        rows = [line for key in keys if key.name not in common for line in _key_lines(key)]
+        if rows:
+            blocks.setdefault("\n".join(rows), []).append(name)
+    parts = [f"# {', '.join(names)}\n{rows}" for rows, names in blocks.items()]
+    return "\n".join(["```toml", "\n\n".join(parts), "```"])
 
 
 def networks_table() -> str:
-    """The registry of networks."""
-    lines = [
-        "| name | network | detector | classifier, px a map cell | smallest image, px | ImageNet "
-        "weights from |",
-        "|---|---|---|---|---|---|",
-    ]
-    for network in NETWORKS.values():
-        weights = network.weights
-        source = weights.requirement if isinstance(weights, PackagedWeights) else "torchvision"
-        cells = [
-            f"`{network.name}`",
-            network.title,
-            "yes" if network.detector else "",
-            " or ".join(str(s) for s in reversed(network.strides)) if network.classifier else "",
-            str(max(network.min_size, 32)),
-            f"`{source}`" if isinstance(weights, PackagedWeights) else source if weights else "",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """The registry of networks, by what may stand on them."""
+    groups = {
+        "detector and classifier": [n for n in NETWORKS.values() if n.detector and n.classifier],
+        "classifier": [n for n in NETWORKS.values() if not n.detector],
+        "detector": [n for n in NETWORKS.values() if not n.classifier],
+        "maps of 32 px a cell only": [n for n in NETWORKS.values() if n.strides == (32,)],
+        "maps of 16 px a cell only": [n for n in NETWORKS.values() if n.strides == (16,)],
+        "no ImageNet weights": [n for n in NETWORKS.values() if n.weights is None],
+    }
+    rows = [f"| {what} | {', '.join(f'`{n.name}`' for n in of)} |" for what, of in groups.items()]
+    return "\n".join(["| for | networks |", "|---|---|", *rows])
 
 
 _INTRODUCTION = """\

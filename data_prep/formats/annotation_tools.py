@@ -185,12 +185,12 @@ def _tables(builder: SourceBuilder, suffix: str, read: _Read) -> dict[Path, pd.D
 
 CVAT = replace(
     TABLE, name="cvat", title="CVAT", detect=has_match("annotations.xml", "*/annotations.xml"),
-    folder='`annotations.xml`, exported as "CVAT for images 1.1", and the images in any folders',
+    folder='`annotations.xml` ("CVAT for images 1.1"), images in any folders',
     own_tables=partial(_tables, suffix=".xml", read=_cvat_rows),
 )  # fmt: skip
 LABEL_STUDIO = replace(
     TABLE, name="label-studio", title="Label Studio",
     detect=has_match("tasks.json", "project-*-at-*.json"),
-    folder="tasks exported as JSON, and the images in any folders",
+    folder="tasks exported as JSON, images in any folders",
     own_tables=partial(_tables, suffix=".json", read=_label_studio_rows),
 )  # fmt: skip

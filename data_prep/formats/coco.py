@@ -333,7 +333,7 @@ class _CocoFile:
 COCO = Format(
     name="coco",
     title="COCO",
-    folder="one or several `.json` that list `images`, and the images",
+    folder="`.json` files that list `images`, and the images",
     detect=has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
     read=_read_coco,
     options=("reference", "patient_pattern"),

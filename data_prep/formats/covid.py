@@ -355,7 +355,7 @@ def _looks_like_covid(folder: Path) -> bool:
 COVID_SETS = Format(
     name="covid",
     title="three COVID-19 sets",
-    folder="the folders `COVID/` and `Normal/`; or `metadata.csv`; or `data.csv` with `png/`",
+    folder="`COVID/` and `Normal/`; or `metadata.csv`; or `data.csv` with `png/`",
     detect=_looks_like_covid,
     read=_read_covid,
     options=("patient_pattern",),

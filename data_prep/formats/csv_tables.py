@@ -291,7 +291,7 @@ def _holds_table(folder: Path) -> bool:
 CSV = Format(
     name="csv",
     title="CSV files of your own",
-    folder="`images.csv`, `labels.csv` and, where there are boxes, `boxes.csv`",
+    folder="`images.csv`, `labels.csv`; with boxes `boxes.csv`",
     detect=has_match(_IMAGES),
     read=_read_csv_set,
     options=("reference",),
@@ -299,8 +299,7 @@ CSV = Format(
 TABLE = Format(
     name="table",
     title="one table of labels with a folder of images",
-    folder="PNG, JPEG or DICOM images that the table names, in any folders: `cxr prepare "
-    "labels.csv IMAGES OUT`",
+    folder="images in any folders: `cxr prepare labels.csv IMAGES OUT`",
     detect=_holds_table,
     read=_read_table_set,
     options=("labels", "columns", "reference", "class_names", "patient_pattern"),

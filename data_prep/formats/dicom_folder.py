@@ -224,7 +224,7 @@ def _holds_dicom(folder: Path) -> bool:
 DICOM = Format(
     name="dicom",
     title="any tree of DICOM files",
-    folder="DICOM files, whatever their names, with a table of labels given by `--labels`",
+    folder="DICOM files of any name; `--labels` names their table",
     detect=_holds_dicom,
     read=_read_dicom_tree,
     options=("labels", "columns", "reference", "class_names"),
@@ -299,5 +299,5 @@ def _images_of(item: Any) -> list[str]:
 
 SR = replace(
     DICOM, name="sr", title="DICOM files with structured reports", own_tables=_report_table,
-    folder="DICOM images, and reports (TID 1500) that refer to them, whatever their names",
+    folder="DICOM images, and reports (TID 1500) that refer to them",
 )  # fmt: skip

@@ -135,7 +135,7 @@ def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.
 KERMANY = Format(
     name="kermany",
     title="Kermany's paediatric X-rays",
-    folder="`train`, `val` and `test` with `NORMAL/` and `PNEUMONIA/`, or those two alone",
+    folder="`NORMAL/` and `PNEUMONIA/`, there or in `train`, `val`, `test`",
     detect=has_match(
         "PNEUMONIA", *(f"{p}{role}/PNEUMONIA" for p in ("", f"{_NESTED}/") for role in _ROLES)
     ),

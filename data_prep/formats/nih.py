@@ -278,7 +278,7 @@ def _read_list(path: Path) -> pd.Series:
 NIH = Format(
     name="nih",
     title="NIH ChestX-ray14",
-    folder="`Data_Entry_2017*.csv`, and the images in any folders below",
+    folder="`Data_Entry_2017*.csv`, images in any folders",
     detect=has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
     read=_read_nih,
     sources=("nihcc.app.box.com/v/ChestXray-NIHCC", "kaggle.com/datasets/nih-chest-xrays/data"),

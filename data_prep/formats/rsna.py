@@ -235,7 +235,7 @@ def _with_patients(
 RSNA = Format(
     name="rsna",
     title="RSNA Pneumonia Detection Challenge 2018",
-    folder="`stage_2_train_labels.csv`, with `stage_2_train_images/` where there are pixels",
+    folder="`stage_2_train_labels.csv`; pixels in `stage_2_train_images/`",
     detect=has_match(TRAIN_IMAGES, LABELS),
     read=_read_rsna,
     sources=("kaggle.com/c/rsna-pneumonia-detection-challenge",),

@@ -307,8 +307,7 @@ def _has_tables(folder: Path) -> bool:
 VINDR = Format(
     name="vindr",
     title="VinDr-CXR",
-    folder="`annotations_*.csv` and `image_labels_*.csv`, there or in `annotations/`; or Kaggle's "
-    "`train.csv`",
+    folder="`[annotations/]annotations_*.csv` and `image_labels_*.csv`; or Kaggle's `train.csv`",
     detect=lambda folder: _has_tables(folder) or _has_tables(folder / "annotations"),
     read=_read_vindr,
     options=("reference",),

@@ -199,7 +199,7 @@ def _stem(path: str) -> str:
 VOC = Format(
     name="voc",
     title="Pascal VOC",
-    folder="one `<annotation>` XML an image, beside it or in `Annotations/`",
+    folder="an XML an image, beside it or in `Annotations/`",
     detect=has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
     read=_read_voc,
     options=("patient_pattern",),

@@ -324,7 +324,7 @@ _LABELS = ("data.yaml", "obj.names", "labels/*.txt", "labels/*/*.txt", "*/labels
 YOLO = Format(
     name="yolo",
     title="YOLO",
-    folder="a `.txt` an image, in a folder of any name, with `data.yaml` or `--class-names`",
+    folder="a `.txt` an image; `data.yaml` or `--class-names`",
     detect=lambda folder: (
         has_match(*_LABELS)(folder)
         or (has_match("images")(folder) and has_match("*/*.txt")(folder))
