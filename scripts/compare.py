@@ -330,7 +330,7 @@ def _keep_tested(
                 cut = own["policies"].get(result.policy, {}).get("threshold")
                 same = cut is not None and isclose(cut, result.threshold, rel_tol=_SAME_THRESHOLD)
                 if result.system == label and same:
-                    outcomes = [outcome._asdict() for outcome in result.outcomes]
+                    outcomes = [outcome._asdict() for outcome in result.outcomes.values()]
                     promises[result.policy] = {"threshold": cut, "outcomes": outcomes}
             if not promises:
                 continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -167,20 +168,17 @@ def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
     return run.load()
 
 
-@contextmanager
-def opened_log(folder: Path | None) -> Iterator[AnswerLog | None]:
+def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
     """The log of answers that --log names, None without; it says at the end what it misses.
 
     Raises:
         InputError: It cannot be written.
     """
     if folder is None:
-        yield None
-        return
+        return nullcontext()
     from data_prep.store.answer_log import AnswerLog
 
-    with closing(AnswerLog(folder, console.say)) as log:
-        yield log
+    return closing(AnswerLog(folder, console.say))
 
 
 def note_parts(
@@ -189,14 +187,8 @@ def note_parts(
     """What notes a data set's predictions in a log, for `predict_data_set`; None without a log."""
     if log is None:
         return None
-    run, images = _open(model.folder, model, name=name), dataset.images.set_index("image_id")
-
-    def note(part: Part, store: PixelStore, seconds: float) -> None:
-        for image_id, header, row in run.log_rows(part, images, store.image):
-            each = seconds / len(part.images)
-            log.add(image_id, str(header["patient_id"]), header, [row], each)
-
-    return note
+    run = _open(model.folder, model, name=name)
+    return partial(run.note_part, log, dataset.images.set_index("image_id"))
 
 
 def load(

@@ -30,7 +30,7 @@ from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
 from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput
-from serving.run import Run, answers_by_image, log_rows
+from serving.run import Run, answers_by_image, note_answers
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 
@@ -162,9 +162,8 @@ def _write_batch(
     of_image = iter(answered)
     for file in files:
         answers = None if file.image is None else next(of_image)
-        if (log := writer.output.log) is not None:
-            rows = log_rows(writer.runs, answers)
-            log.add_file(str(file.path), file.image, rows, None if answers is None else seconds)
+        took = None if answers is None else seconds
+        note_answers(writer.output.log, writer.runs, str(file.path), file.image, answers, took)
         if answers is None:
             writer.leave_out(file.path, str(file.problem))
         elif isinstance(answers, InputError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ from serving.exported_model import ExportedModel
 from serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
 
 if TYPE_CHECKING:
+    from data_prep.store.answer_log import AnswerLog
+    from data_prep.store.pixel_store import PixelStore
     from serving.backends import Model
     from training.run_folder import RunFolder
 
@@ -307,24 +309,22 @@ class Run:
         evidence = SystemOutput(Predictions.in_memory(kind, part.tables), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 
-    def log_rows(
-        self, part: Part, images: pd.DataFrame, square_of: Callable[[str], np.ndarray]
-    ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-        """Id, header and row for the log of answers of each image predicted for a data set.
-
-        `images` is its table by ``image_id``; `square_of` gives an image as the model sees it.
-        """
+    def note_part(
+        self, log: AnswerLog, images: pd.DataFrame, part: Part, store: PixelStore, seconds: float
+    ) -> None:
+        """Note in a log what it predicted for a part of a data set; `images` by ``image_id``."""
         output = self.decided(part)
         for image_id in part.images["image_id"]:
             row, header = self.log_row(), images.loc[image_id].to_dict()
             if image_id in output.decisions.index:
-                said, square = output.prediction(image_id, COLOUR), square_of(image_id)
+                said, square = output.prediction(image_id, COLOUR), store.image(image_id)
                 warned, distance = self.guarded(DecodedImage(square, {}, header=header), square)
                 row |= {
                     "status": "refused" if warned else "ok", "score": said.score,
                     "decision": None if warned else said.decision, "guard_distance": distance,
                 }  # fmt: skip
-            yield image_id, header, row
+            each = seconds / len(part.images)
+            log.add(image_id, str(header["patient_id"]), header, [row], each)
 
     def log_row(self) -> dict[str, Any]:
         """A row for the log of answers, of an image without an answer."""
@@ -354,16 +354,19 @@ def answers_by_image(
     return outcomes
 
 
-def log_rows(
-    runs: Sequence[Run], answers: Sequence[Answer] | InputError | None
-) -> list[dict[str, Any]]:
-    """A row a run for the log of answers of what they said of one file, if anything."""
+def note_answers(
+    log: AnswerLog | None, runs: Sequence[Run], file: str, image: DecodedImage | None,
+    answers: Sequence[Answer] | InputError | None, seconds: float | None,
+) -> None:  # fmt: skip
+    """Note in a log of answers, where there is one, what runs said of a file, if anything."""
+    if log is None:
+        return
     rows = [run.log_row() for run in runs]
     if answers is not None and not isinstance(answers, InputError):
         for row, answer in zip(rows, answers, strict=True):
             row |= {key: getattr(answer, key) for key in ("score", "decision", "guard_distance")}
             row["status"] = "ok" if answer.status == "ok" else "refused"
-    return rows
+    log.add_file(file, image, rows, seconds)
 
 
 def _run_folder(folder: Path) -> RunFolder:

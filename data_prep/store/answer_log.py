@@ -72,12 +72,6 @@ def _class_of(column: str, value: Any) -> str | None:
 
 
 def _age_band(years: float | None) -> str | None:
-    """The band of an age in years.
-
-    Example:
-        >>> _age_band(0.5), _age_band(2), _age_band(79.9), _age_band(80), _age_band(411)
-        ('0-1', '2-11', '65-79', '80+', None)
-    """
     if years is None or not years >= 0:
         return None
     return next((band for band, end in AGE_BANDS.items() if years < end), None)
@@ -112,14 +106,13 @@ class AnswerLog:
         self.lost = 0  # rows that could not be written
         self._folder, self._say = Path(folder), say
         self._lock = threading.Lock()
-        self._day, self._file = "", -1
         make_folder(self._folder.parent)
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             if stat.S_IMODE(self._folder.stat().st_mode) & 0o077:
                 raise InputError(f"--log {folder}: others may read it; run: chmod 700 {folder}")
             self._key = read_id_key(self._folder / LOG_KEY)
-            self._open(datetime.now(UTC).date().isoformat())
+            self._append(datetime.now(UTC), b"")
         except OSError as error:
             raise InputError(
                 f"--log {folder}: cannot be written ({os.strerror(error.errno or 0)}); put that "
@@ -176,7 +169,7 @@ class AnswerLog:
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         with self._lock:
             try:
-                self._append(now.date().isoformat(), lines.encode())
+                self._append(now, lines.encode())
             except OSError as error:
                 if not self.lost:
                     self._say(
@@ -185,36 +178,21 @@ class AnswerLog:
                     )
                 self.lost += len(answers)
 
-    def _append(self, day: str, lines: bytes) -> None:
-        if day != self._day:
-            self._open(day)
+    def _append(self, time: datetime, lines: bytes) -> None:
+        """Append to the file of a day; a line that was cut short before gets its end."""
+        path = self._folder / f"answers-{time.date()}.jsonl"
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.write(self._file, lines) < len(lines):
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                os.write(file, b"\n")
+            if os.write(file, lines) < len(lines):
                 raise OSError(0, "the disk is full")
-        except OSError:
-            self._day = ""  # the next row looks whether this one was cut, and begins a line
-            raise
-
-    def _open(self, day: str) -> None:
-        """Open the file of a day; a line that was cut short before gets its end."""
-        self._close()
-        path = self._folder / f"answers-{day}.jsonl"
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._file = os.open(path, flags, 0o600)
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            os.write(self._file, b"\n")
-        self._day = day
-
-    def _close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._day, self._file = "", -1
+        finally:
+            os.close(file)
 
     def close(self) -> None:
-        """End, and say how many rows are missing."""
-        with self._lock:
-            self._close()
+        """Say how many rows are missing."""
         if self.lost:
             self._say(f"--log {self._folder}: misses {counted(self.lost, 'row')}")
 

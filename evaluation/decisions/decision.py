@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from data_prep.contracts.errors import InputError, counted
 from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.boxes.matching import BoxPairs
-from evaluation.decisions.promises import Promised, read_promise
+from evaluation.decisions.promises import Promise, Promised, read_promise
 from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
 from evaluation.metrics.metric import Need, score_words
@@ -162,7 +162,8 @@ class Triage:
     referred: float = math.nan  # share of the validation images
     ci_low: float = math.nan  # of its exact 95 % interval by patient
     ci_high: float = math.nan
-    why: tuple[str, ...] = ()  # what is not ruled out, or in, or referred, and why
+    # what is not ruled out, or in, or referred, and why
+    why: list[str] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -185,7 +186,7 @@ class Triage:
         if below is not None and above is not None and above <= below:
             why.append("none is referred, since both promises hold at this one threshold")
             above = below
-        found = cls(below, above, why=tuple(why))
+        found = cls(below, above, why=why)
         clusters, n_patients = cluster_index(patients)
         referred = found.standings(scores) == "referred"
         table = np.stack([referred, np.ones_like(referred)], axis=1)
@@ -212,14 +213,10 @@ class Triage:
         price = "refers {:.1f} % of validation (95 % interval {:.1f} to {:.1f} %)".format(*share)
         return "; ".join([f"score {self.rule}", *self.why, price])
 
-    def to_dict(self) -> dict[str, Any]:
-        """For ``decisions/<target>.json``."""
-        return asdict(self) | {"why": list(self.why)}
-
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
-        """Read what `to_dict` wrote."""
-        return cls(**payload | {"why": tuple(payload["why"])}) if payload else None
+        """Read it from ``decisions/<target>.json``."""
+        return cls(**payload) if payload else None
 
 
 @dataclass(frozen=True)
@@ -246,10 +243,9 @@ class Decision:
     cut_choice: BoxCutChoice | None = field(default=None, compare=False)  # what `box_cut` was
     system: str = field(default="", compare=False)  # its name
     path: Path | None = field(default=None, compare=False)  # where it is stored
-    notes: tuple[str, ...] = field(
-        default=(), compare=False
-    )  # what to know of the validation images
-    next_steps: tuple[str, ...] = field(default=(), compare=False)  # commands that usually follow
+    # what to know of the validation images, and commands that usually follow
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    next_steps: tuple[str, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         cuts = [
@@ -314,17 +310,16 @@ class Decision:
         parts = promise.parts if promise else ()
         return [int(held.get(part.counted_as) or every) for part in parts]
 
-    def promise_line(self, policy: str, outcomes: Sequence[Outcome] | None) -> str:
+    def promise_line(
+        self, policy: str, promise: Promise, outcomes: Mapping[str, Outcome] | None
+    ) -> str:
         """What was promised, and what came true on test, for whoever reads an answer.
 
-        `outcomes` are of each figure that is defined on test; `None` where it was not tested.
+        `outcomes` are by figure, of those defined on test; `None` where it was not tested.
         """
-        promise, by_figure = read_promise(policy), {each.figure: each for each in outcomes or ()}
-        if promise is None:
-            return ""
         claims, tested = [], []
         for part in promise.parts:
-            digits, found = max(2, len(f"{part.bound:g}"[2:])), by_figure.get(part.figure)
+            digits, found = max(2, len(f"{part.bound:g}"[2:])), (outcomes or {}).get(part.figure)
             sign = "at most" if part.figure == "false_marks" else "at least"
             at = "" if part.prevalence is None else f" at prevalence {part.prevalence:g}"
             claims.append(f"{part.name} {sign} {part.bound:.{digits}f}{at}")
@@ -347,12 +342,13 @@ class Decision:
         lines = []
         for name in self.options.triage if policy in self.options.triage else (policy,):
             cut, came_true = self.thresholds[name].threshold, found.get(name)
-            if cut is None or read_promise(name) is None:
+            promise = read_promise(name)
+            if cut is None or promise is None:
                 continue
             outcomes = None
             if came_true is not None and came_true["threshold"] == cut:
-                outcomes = [Outcome(**outcome) for outcome in came_true["outcomes"]]
-            lines.append(self.promise_line(name, outcomes))
+                outcomes = {each["figure"]: Outcome(**each) for each in came_true["outcomes"]}
+            lines.append(self.promise_line(name, promise, outcomes))
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -375,7 +371,7 @@ class Decision:
                 }
                 for name, choice in self.thresholds.items()
             },
-            "triage": self.triage and self.triage.to_dict(),
+            "triage": self.triage and asdict(self.triage),
             "validation": self.validation.get("", {}),
             "settings_tried": len(self.tried),
             "tried": self.tried,

@@ -123,26 +123,21 @@ def check_policy(policy: str) -> _Policy:
 
 
 def choose_threshold(
-    y_true: npt.ArrayLike,
-    y_score: npt.ArrayLike,
-    policy: str = "max_f1",
-    images: PromisedImages | None = None,
+    y_true: npt.ArrayLike, y_score: npt.ArrayLike, policy: str = "max_f1"
 ) -> ThresholdChoice:
     """Choose the threshold that a policy asks for on these (validation) images.
 
     ``max_f1``, ``youden`` and ``cost`` take the best candidate, among equals the highest;
     ``sensitivity>=F`` the highest that keeps the floor; ``specificity>=F`` the lowest;
-    ``threshold=T`` is T, whatever the images say. A promise is held on
-    the same scores with their patients, `images`.
+    ``threshold=T`` is T, whatever the images say. A promise needs their patients:
+    `PromisedImages.choose`.
     """
     wanted = check_policy(policy)
     if wanted.kind == "threshold":
         return ThresholdChoice(policy, wanted.value)
+    if wanted.kind == "promise":
+        raise InputError(f"{policy}: a promise holds by patient, so it is made by cxr tune")
     truth, scores = check_truth_and_scores(y_true, y_score)
-    if promise := read_promise(policy):
-        if images is None:
-            raise InputError(f"{policy}: a promise holds by patient, so it is made by cxr tune")
-        return ThresholdChoice(policy, *images.choose(promise))
     if not truth.any() or truth.all():
         absent = "negative" if truth.any() else "positive"
         return ThresholdChoice(policy, None, f"validation has no {absent} image")
@@ -196,8 +191,34 @@ class ValidationScores:
         return int(self.y_true.sum())
 
     def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
-        """As `_Choice.refit`."""
-        return _ThresholdRefit(self, self.policies, clusters, n_clusters)
+        """As `_Choice.refit`: the threshold of every policy for every row of patient weights."""
+        policies = {policy: check_policy(policy) for policy in self.policies}
+        falling, place = np.unique(-self.scores, return_inverse=True)
+        of = len(falling), n_clusters
+        positive = SegmentSums(place[self.y_true], clusters[self.y_true], *of)
+        every = SegmentSums(place, clusters, *of)
+
+        def thresholds(weights: Integers) -> dict[str, Floats]:
+            found = {
+                policy: np.full(len(weights), asked.value if asked.kind == "threshold" else np.nan)
+                for policy, asked in policies.items()
+            }
+            if not len(falling):
+                return found
+            cuts = _Cuts(
+                -falling,
+                np.cumsum(positive(weights), axis=1, dtype=np.int32),
+                np.cumsum(every(weights), axis=1, dtype=np.int32),
+            )
+            for policy, asked in policies.items():
+                if asked.kind != "threshold":
+                    with np.errstate(invalid="ignore", divide="ignore"):
+                        at, there = _choose(cuts, asked)
+                    kept = there & cuts.both_classes
+                    found[policy] = np.where(kept, cuts.thresholds(at), np.nan)
+            return found
+
+        return thresholds
 
     def too_few_for(self, policy: str) -> str:
         """Why resamples cannot say how far a policy's threshold varies; empty where they can.
@@ -264,45 +285,6 @@ def choose_again(
         name: {what: values for (of, what), values in drawn.items() if of == name}
         for name in choices
     }
-
-
-class _ThresholdRefit:
-    """The thresholds of one system on resampled validation patients."""
-
-    def __init__(
-        self,
-        validation: ValidationScores,
-        policies: Sequence[str],
-        clusters: Integers,
-        n_clusters: int,
-    ) -> None:
-        self._policies = {policy: check_policy(policy) for policy in policies}
-        falling, place = np.unique(-validation.scores, return_inverse=True)
-        self._scores = -falling
-        truth, of = validation.y_true, (len(falling), n_clusters)
-        self._positive = SegmentSums(place[truth], clusters[truth], *of)
-        self._all = SegmentSums(place, clusters, *of)
-
-    def __call__(self, weights: Integers) -> dict[str, Floats]:
-        """The threshold of every policy for every row of patient weights, shape ``(R,)``."""
-        thresholds = {
-            policy: np.full(len(weights), wanted.value if wanted.kind == "threshold" else np.nan)
-            for policy, wanted in self._policies.items()
-        }
-        if not len(self._scores):
-            return thresholds
-        cuts = _Cuts(
-            self._scores,
-            np.cumsum(self._positive(weights), axis=1, dtype=np.int32),
-            np.cumsum(self._all(weights), axis=1, dtype=np.int32),
-        )
-        for policy, wanted in self._policies.items():
-            if wanted.kind != "threshold":
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    at, there = _choose(cuts, wanted)
-                kept = there & cuts.both_classes
-                thresholds[policy] = np.where(kept, cuts.thresholds(at), np.nan)
-        return thresholds
 
 
 class _Cuts(NamedTuple):

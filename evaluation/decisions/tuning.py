@@ -292,12 +292,13 @@ def tune(
     images = PromisedImages(truth == 1, scores, patients, places, reduced.error_share)
     calibration, losses = _calibrate(images, folds, options)
     learned = len(test_set.seen_by(predictions, ids, ["train"]).all_ids)
-    thresholds = {
-        policy: ThresholdChoice(policy, None, _LEARNED.format(learned))
-        if learned and check_policy(policy).kind == "promise"
-        else choose_threshold(images.y_true, images.scores, policy, images)
-        for policy in policies
-    }
+    thresholds = {}
+    for policy in policies:
+        if (promise := read_promise(policy)) is None:
+            thresholds[policy] = choose_threshold(images.y_true, images.scores, policy)
+        else:
+            found = (None, _LEARNED.format(learned)) if learned else images.choose(promise)
+            thresholds[policy] = ThresholdChoice(policy, *found)
     return Decision(
         target=target.name,
         chosen_on=chosen_on,
@@ -368,7 +369,7 @@ class PromiseResult:
     promise: Promise  # what that policy says
     threshold: float
     patients: list[int]  # validation patients whose images its figures count, of each
-    outcomes: list[Outcome]  # of its figures that are defined on the test images
+    outcomes: dict[str, Outcome]  # by figure, of those that are defined on the test images
     words: str  # promise and what came true, in a line
 
     @classmethod
@@ -386,17 +387,11 @@ class PromiseResult:
             if promise is None or cut is None:
                 continue
             found = (_outcome(images, part, cut) for part in promise.parts)
-            outcomes = [outcome for outcome in found if outcome is not None]
-            line = f"{system}, {decision.promise_line(policy, outcomes)}"
+            outcomes = {each.figure: each for each in found if each is not None}
+            line = f"{system}, {decision.promise_line(policy, promise, outcomes)}"
             promised_on = decision.promised(policy)
             results.append(cls(system, policy, promise, cut, promised_on, outcomes, line))
         return results
-
-    @property
-    def rows(self) -> list[tuple[Promised, Outcome | None]]:
-        """Each figure that was promised, with what came true of it where it is defined."""
-        found = {outcome.figure: outcome for outcome in self.outcomes}
-        return [(part, found.get(part.figure)) for part in self.promise.parts]
 
 
 def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcome | None:

@@ -269,10 +269,10 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
                 "validation_patients": patients,
                 **part._asdict(),
                 "confidence": result.promise.confidence,
-                **(outcome._asdict() if outcome else {}),
+                **(outcome._asdict() if (outcome := result.outcomes.get(part.figure)) else {}),
             }
             for result in comparison.promises
-            for (part, outcome), patients in zip(result.rows, result.patients, strict=True)
+            for part, patients in zip(result.promise.parts, result.patients, strict=True)
         ],
         "provenance": comparison.provenance,
     }

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,7 +34,7 @@ from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
 from serving.pacs.journal import Journal, digest, job_id, writing
 from serving.pacs.patience import Patience, RefusedError, UnreachableError
-from serving.run import Run, answers_by_image, log_rows
+from serving.run import Run, answers_by_image, note_answers
 
 _VARIABLES, _SEND_VARIABLES = "CXR_PACS", "CXR_PACS_SEND"
 _LOOK_AGAIN = 5.0  # seconds until received images are tried again where the archive is away
@@ -168,6 +169,7 @@ class _Worker:
         self.tally = _Tally()
         self._counts: dict[str, int] = {}  # of settled studies, the longest ago listed first
         self._batch_size = min(run.model.batch_size for run in systems)
+        self._note = partial(note_answers, settings.log, systems)
 
     def pull(self, archive: DicomWebArchive, folder: Path) -> None:
         """Fetch what is new in an archive, study by study, and answer for it."""
@@ -307,17 +309,6 @@ class _Worker:
             else:
                 named = [replace(answer, image=_called(image)) for answer in answers]
                 self._deliver(image, header, named)
-
-    def _note(
-        self,
-        image: str,
-        decoded: DecodedImage | None,
-        answers: list[Answer] | InputError | None,
-        seconds: float | None,
-    ) -> None:
-        if self._settings.log is not None:
-            rows = log_rows(self._systems, answers)
-            self._settings.log.add_file(image, decoded, rows, seconds)
 
     def _deliver(self, image: str, header: Dataset, answers: Sequence[Answer]) -> None:
         """Make and send the results of one image."""

@@ -27,7 +27,7 @@ from data_prep.store.answer_log import AnswerLog
 from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import RESEARCH_USE, to_bytes
 from serving.guard import Warned
-from serving.run import Run, answers_by_image, log_rows
+from serving.run import Run, answers_by_image, note_answers
 from serving.web.schemas import (
     AnalyzeAnswer,
     DicomObjects,
@@ -248,6 +248,7 @@ class Server:
         self.metrics = _Metrics(lambda: self.batcher.waiting, settings.log)
         runs = [system.run for system in systems]
         self.batcher = _Batcher(runs, settings, self.metrics.count_batch)
+        self._note = partial(note_answers, settings.log, runs)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -282,14 +283,8 @@ class Server:
     def note_failure(self, content: bytes, start: float) -> None:
         """Note in the log an upload that got no answer; it came at `start`, of `time.monotonic`."""
         # Called by its content: clients may give one name to all that they send.
-        self._note(hashlib.sha256(content).hexdigest(), None, None, start)
-
-    def _note(
-        self, name: str, image: DecodedImage | None, answers: list[Answer] | None, start: float
-    ) -> None:
-        if self.settings.log is not None:
-            rows = log_rows([system.run for system in self.systems], answers)
-            self.settings.log.add_file(name, image, rows, time.monotonic() - start)
+        name = hashlib.sha256(content).hexdigest()
+        self._note(name, None, None, time.monotonic() - start)
 
     async def _answers(
         self, name: str, content: bytes, *, source: bool
@@ -307,7 +302,7 @@ class Server:
             if not isinstance(error, Refused) or error.status in _FAILED:
                 self.note_failure(content, start)
             raise
-        self._note(name, decoded.image, answers, start)
+        self._note(name, decoded.image, answers, time.monotonic() - start)
         return decoded, answers
 
     async def analyze(

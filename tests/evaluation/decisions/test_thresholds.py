@@ -15,7 +15,6 @@ from data_prep.contracts.errors import InputError
 from evaluation.decisions.promises import _between_distinct
 from evaluation.decisions.thresholds import (
     ValidationScores,
-    _ThresholdRefit,
     check_policy,
     choose_again,
     choose_threshold,
@@ -170,8 +169,8 @@ def by_rows(validation, policy, of_row):
 @settings(max_examples=120, deadline=None)
 @given(ALL_LABELS, SIGNED_SCORES, PATIENTS, WEIGHTS)
 def test_every_policy_gives_the_threshold_of_the_rows_written_out(y_true, scores, owner, weights):
-    validation = ValidationScores(y_true, scores, owner.astype(str))
-    found = _ThresholdRefit(validation, POLICIES, owner, 6)(weights)
+    validation = ValidationScores(y_true, scores, owner.astype(str), POLICIES)
+    found = validation.refit(owner, 6)(weights)
     for policy in POLICIES:
         expected = [by_rows(validation, policy, row[owner]) for row in weights]
         np.testing.assert_array_equal(found[policy], expected, err_msg=policy)
@@ -182,9 +181,9 @@ def test_scores_without_ties_give_the_threshold_of_the_rows_written_out():
     y_true, owner = rng.random(300) < 0.3, rng.integers(0, 120, 300)
     scores = rng.normal(y_true * 1.3, 1)
     weights = rng.multinomial(120, np.full(120, 1 / 120), size=8)
-    validation = ValidationScores(y_true, scores, owner.astype(str))
     policies = (*POLICIES, "sensitivity>=0.95", "specificity>=0.90", "sensitivity>=0.07")
-    found = _ThresholdRefit(validation, policies, owner, 120)(weights)
+    validation = ValidationScores(y_true, scores, owner.astype(str), policies)
+    found = validation.refit(owner, 120)(weights)
     for policy in policies:
         expected = [by_rows(validation, policy, row[owner]) for row in weights]
         np.testing.assert_array_equal(found[policy], expected, err_msg=policy)

@@ -1,5 +1,7 @@
 """What is ruled out, referred or ruled in, and the share that is referred: counted by hand."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,7 +54,7 @@ def test_what_becomes_of_ten_images(out, into, expected, says):
     single = Interval.of_share(found.referred, 10)  # Clopper-Pearson: an image a patient
     assert (found.ci_low, found.ci_high) == pytest.approx((single.low, single.high))
     assert says in str(found)
-    assert Triage.from_dict(found.to_dict()) == found
+    assert Triage.from_dict(asdict(found)) == found
 
 
 def test_one_promise_alone_leaves_the_rest_to_the_reader():
