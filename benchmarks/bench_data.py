@@ -23,6 +23,9 @@ from benchmarks.worker import Candidate, Run
 from data_prep.contracts import tables
 from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import is_member
+from data_prep.duplicates.near_duplicates import find_near_duplicates
+from data_prep.formats.source import no_roles
+from data_prep.splits.add_split import SplitRule, draw_split, image_links
 from data_prep.store import pixel_store as stored
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
@@ -306,9 +309,6 @@ def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def check_tables(folder: str) -> Run:
     """Read a data set with all its rules, validate it again, split it, audit it: seconds each."""
     from data_prep.audit.audit import audit
-    from data_prep.duplicates.near_duplicates import find_near_duplicates
-    from data_prep.formats.source import no_roles
-    from data_prep.splits.add_split import SplitRule, draw_split, image_links
     from evaluation.systems.shortcuts import measure_shortcuts
 
     def check() -> dict[str, float]:

@@ -38,8 +38,9 @@ import typer
 
 from benchmarks.worker import peak_gib
 from data_prep.contracts.folders import provenance, write_json
+from data_prep.store.dataset import DataSet
 from data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
-from data_prep.store.predictions import Part
+from data_prep.store.predictions import Part, Predictions
 from data_prep.store.preprocess import letterbox
 from data_prep.work.engine import EngineName, open_engine
 from data_prep.work.pool import Engine, cpu_count, processor_name
@@ -290,8 +291,6 @@ def predicted_by(
     verb: str, name: EngineName, run: Path, data: Path, out: Path, count: int
 ) -> Grown:
     """Predict a data set of so many images by a run, or only gather (``gather``) its answers."""
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
     from scripts.runtime import tune_cpu
 
     tune_cpu()

@@ -35,6 +35,7 @@ from benchmarks.scale_growth import (
 )
 from data_prep.contracts.folders import write_json
 from data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
+from data_prep.store.preprocess import Preprocess
 from data_prep.work.engine import open_engine
 from data_prep.work.pool import Engine, LocalEngine, cpu_count, processor_name
 from scripts import console
@@ -165,8 +166,6 @@ def _parts(engine: Engine, run: Path, data: Path, images: int) -> tuple[Iterator
 def _network_stages(run: Path, data: Path, images: int) -> tuple[list[Stage], int]:
     """Reading pixels and predicting them, in one thread."""
     import torch
-
-    from data_prep.store.preprocess import Preprocess
 
     torch.set_num_threads(1)
     parts, count, size = _parts(LocalEngine(1), run, data, images)

@@ -12,7 +12,6 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from configs.load import read_protocol
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
     LOCK,
@@ -471,6 +470,7 @@ def _read_question(path: Path | None, margin: float | None, target: str | None) 
     """The question of a comparison: from a protocol, or an exploratory one with a margin."""
     if path is None:
         return Protocol(margin=margin)
+    from configs.load import read_protocol
 
     fixed, digest = read_protocol(path)
     for option, value, fixed_value in (

@@ -272,6 +272,8 @@ class SeenImages:
 
 def _near_seen(images: pd.DataFrame, seen: pd.DataFrame) -> pd.Series:
     """The image seen that each is a copy of, by fingerprint; tables of `FINGERPRINTS`."""
+    if images.empty or seen.empty:
+        return images.set_index("image_id")["pixel_sha256"][:0]
     sides = [table.assign(image_id=side + table["image_id"])
              for side, table in (("0", seen), ("1", images))]  # fmt: skip
     groups = find_near_duplicates(pd.concat(sides, ignore_index=True)).groups

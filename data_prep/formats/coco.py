@@ -11,12 +11,12 @@ docs/formats.md says how images are found and what silence means; beyond that:
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import from_json
 
 from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.schemas import REFERENCE_READER
@@ -35,13 +35,7 @@ from data_prep.formats.source import Format, SourceBuilder, SourceTables, files_
 def read_json_file(path: Path) -> Any:
     """Read any JSON file in UTF-8."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        content = json.loads(text)
-        if r"\ud" in text or r"\uD" in text:  # half a character, which no table holds, is refused
-            json.dumps(content, ensure_ascii=False).encode()
-        return content
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply") from None
+        return from_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as JSON ({reason})") from None

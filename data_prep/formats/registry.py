@@ -43,13 +43,8 @@ def read_source(
     format: str | None,  # noqa: A002 - the option's own name
     options: ReadOptions,
     say: Callable[[str], None] = lambda line: None,
-    *,
-    alone: bool = False,
 ) -> SourceTables:
-    """Read a source folder in the format that the user named; `say` shows what was recognised.
-
-    If `alone`, it may be one file of ``coco`` or ``table``, whose images need not be there.
-    """
+    """Read a source folder in the format that the user named; `say` shows what was recognised."""
     if all((source / name).exists() for name in ("dataset.json", "images.parquet")):
         raise InputError(
             f"{source}: is a prepared set already; to put several into one, say cxr prepare SET "
@@ -69,18 +64,11 @@ def read_source(
                 f"--{option.name.replace('_', '-')}: means nothing to --format {format}; only "
                 f"{users} uses it"
             )
-    if not (alone and source.is_file()):
-        _require_folder(source)
-    builder = SourceBuilder(FORMATS[format], source, options, say)
+    _require_folder(source)
     try:
-        if not builder.format.is_deep:
-            builder.require_format()
-        return builder.format.read(builder)
+        return SourceBuilder(FORMATS[format], source, options, say).read()
     except WrongFormatError as error:
         raise InputError(f"{error}; {_likely(source) or 'no known format fits it'}") from None
-    except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
-        name = error.object.encode(errors="replace").decode()
-        raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
 
 
 def _require_folder(source: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.audit.audit import split_errors
 from data_prep.contracts.errors import counted
 from data_prep.store.dataset import Target
 from evaluation.boxes.box_metrics import FrocCurve
@@ -93,6 +92,8 @@ class Background:
     @classmethod
     def of(cls, test_set: TestSet, image_ids: pd.Index, models: Models) -> Background:
         """Read it from the data set's folder and from the predictions."""
+        from data_prep.audit.audit import split_errors  # it decodes images: after the first figures
+
         dataset, images = test_set.dataset, test_set.images
         judged = images["image_id"].isin(image_ids).to_numpy()
         here = dataset.ids["content_id"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri, stdtr
+import scipy  # whose parts load when they are first used
 
 from evaluation.compare.claims import holm
 from evaluation.compare.estimates import (
@@ -67,7 +67,8 @@ def _percentile_p(replicates: Floats, patients: float | None = None) -> float | 
     p_value = min(1.0, 2 * (smaller + 1) / (len(defined) + 1))
     if patients is None or not patients > 1:
         return p_value
-    return float(2 * stdtr(patients - 1, ndtri(p_value / 2) * np.sqrt((patients - 1) / patients)))
+    widened = scipy.special.ndtri(p_value / 2) * np.sqrt((patients - 1) / patients)
+    return float(2 * scipy.special.stdtr(patients - 1, widened))
 
 
 def resampled_tests(estimates: Estimates, differences: Differences) -> pd.DataFrame:

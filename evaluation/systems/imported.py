@@ -29,11 +29,16 @@ from data_prep.contracts.tables import (
     renamed,
     typed_table,
 )
-from data_prep.export.content import file_stems
+from data_prep.formats.coco import COCO
+from data_prep.formats.csv_tables import CSV, TABLE
 from data_prep.formats.label_files import read_lines
-from data_prep.formats.registry import FORMATS
-from data_prep.formats.registry import read_source as read_labels
-from data_prep.formats.source import ReadOptions, finding_name
+from data_prep.formats.source import (
+    ReadOptions,
+    SourceBuilder,
+    file_stems,
+    finding_name,
+)
+from data_prep.formats.yolo import YOLO
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
@@ -376,7 +381,7 @@ def _image_notes(
     return notes
 
 
-_FILES, _FOLDERS = {".json": "coco", ".csv": "table"}, ("csv", "yolo", "coco")
+_FILES, _FOLDERS = {".json": COCO, ".csv": TABLE}, (CSV, YOLO, COCO)
 _SIDES = {"width": "float64", "height": "float64"}
 
 
@@ -390,12 +395,14 @@ def truth_set(path: Path, patients: Path | None, say: Callable[[str], None]) -> 
     Raises:
         InputError: Labels are malformed or without a box, or an image has no patient.
     """
-    fitting = (name for name in _FOLDERS if path.is_dir() and FORMATS[name].detect(path))
-    name = next(fitting, None) or _FILES.get(path.suffix.lower())
-    if name is None or not path.exists():
+    fitting = (known for known in _FOLDERS if path.is_dir() and known.detect(path))
+    labels = next(fitting, None) or _FILES.get(path.suffix.lower())
+    if labels is None or not path.exists():
         raise InputError(f"{path}: no COCO file, CSV, or folder of COCO, YOLO or CSV files")
-    options = ReadOptions(labels=(path,)) if name == "table" else ReadOptions()
-    tables = read_labels(path, name, options, say, alone=True)
+    if (path / "dataset.json").is_file():
+        raise InputError(f"{path}: is a set that cxr prepare made; give it by --data")
+    options = ReadOptions(labels=(path,)) if labels is TABLE else ReadOptions()
+    tables = SourceBuilder(labels, path, options, say).read()
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{path}: {image}: {reason}; correct it")
     if tables.boxes.empty:

@@ -147,9 +147,11 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
         raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
     table = _coco_table(path, results)
     if truth is not None:
-        named, drawn = _named(table, path, truth), read_json_file(truth).get("annotations", [])
+        described = read_json_file(truth)
+        named = _named(table, path, described, truth)
+        drawn = described.get("annotations", [])
         crowds = [{**entry, "score": 1} for entry in drawn if entry.get("iscrowd")]
-        crowded = _named(_coco_table(truth, crowds), truth, truth)
+        crowded = _named(_coco_table(truth, crowds), truth, described, truth)
         return RawPredictions(named, path.read_bytes() + truth.read_bytes(), crowds=crowded)
     categories = sorted(map(str, table["category"].unique()))
     if len(categories) > 1:
@@ -162,26 +164,25 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
 
 
 def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
-    rows = [_coco_row(path, number, entry) for number, entry in enumerate(entries)]
-    table = pd.DataFrame(rows, columns=["image_id", "category", *EDGES, "score", "place"])
-    return table.astype(dict.fromkeys([*EDGES, "score"], np.float64))
-
-
-def _coco_row(path: Path, number: int, entry: Any) -> tuple[Any, ...]:
+    number, images, categories, numbers = 0, list[str](), list[str](), list[float]()
     try:
-        x, y, width, height = (float(value) for value in entry["bbox"])
-        image, category = str(entry["image_id"]), str(entry.get("category_id", 1))
-        place = f"entry {number}"
-        return image, category, x, y, x + width, y + height, float(entry["score"]), place
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        for number, entry in enumerate(entries):  # noqa: B007 - the error below names it
+            x, y, width, height = map(float, entry["bbox"])
+            numbers += x, y, x + width, y + height, float(entry["score"])
+            images.append(str(entry["image_id"]))
+            categories.append(str(entry.get("category_id", 1)))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: entry {number} needs image_id, bbox of four numbers, and score ({error!r})"
         ) from None
+    table = pd.DataFrame(np.reshape(numbers, (-1, 5)), columns=[*EDGES, "score"])
+    places = [f"entry {number}" for number in range(len(table))]
+    texts = {"image_id": images, "category": categories, "place": places}
+    return table.assign(**{name: pd.Series(cells, dtype="str") for name, cells in texts.items()})
 
 
-def _named(table: pd.DataFrame, path: Path, truth: Path) -> pd.DataFrame:
+def _named(table: pd.DataFrame, path: Path, described: Any, truth: Path) -> pd.DataFrame:
     """Replace COCO's numbers by the annotation file's image names and category names."""
-    described = read_json_file(truth)
     try:
         images = {str(e["id"]): file_stem(e["file_name"]) for e in described["images"]}
         categories = {str(e["id"]): str(e["name"]) for e in described["categories"]}

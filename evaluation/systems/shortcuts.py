@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import logit
+import scipy  # whose parts load when they are first used
 
 from data_prep.audit.checks import OLDEST_YEARS
 from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
@@ -162,7 +162,7 @@ def _fit(design: Floats, n: np.ndarray, hits: np.ndarray) -> Floats:
     design = np.column_stack([np.ones(len(design)), design])
     ridge = np.append(_FREE_RIDGE, np.full(design.shape[1] - 1, _RIDGE))
     start = np.zeros((len(n), design.shape[1]))
-    start[:, 0] = logit((hits.sum(axis=1) + 0.5) / (n.sum(axis=1) + 1))
+    start[:, 0] = scipy.special.logit((hits.sum(axis=1) + 0.5) / (n.sum(axis=1) + 1))
     mass = n.astype(np.float64)
     fit = fit_logistic(design, mass, hits @ design, start=start, ridge=ridge)
     return fit.coefficients[:, 1:]
