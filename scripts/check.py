@@ -38,19 +38,18 @@ def check(
 ) -> Audit:
     """Audit a data set: leaks, copies, impossible boxes, shortcuts.
 
-    Writes into the folder, of all splits: audit.html, to read; audit_cases.csv, with every case;
-    exclude.csv, if there is none, with images to leave out (cxr prepare --exclude); audit.json, for
-    programs. With --runs, or where the labels name readers, label_review.html and .csv: which
-    labels and boxes to look at again. Exit 0: nothing wrong; 1: something is.
+    Writes audit.html to read, audit_cases.csv with every case, audit.json for programs and, unless
+    there is one, exclude.csv with images to leave out (cxr prepare --exclude). With --runs, or
+    where labels name readers, also label_review.html and .csv: labels and boxes to look at again.
+    Exit status 1: something is wrong.
 
     Args:
-        data: Data set folder, as made by cxr prepare.
-        split: Report on this split and the images only; all splits by default.
-        strict: Exit 1 on warnings too, not on errors only.
-        no_pixels: Read the tables only: faster, and no images shown.
+        split: Report on this split and the images alone; the files cover all splits.
+        strict: Exit 1 on warnings, too.
+        no_pixels: Read the tables only: faster, no images shown.
         runs: A run or predictions that judge labels and boxes of images which they never learned
-            from; may be repeated. The runs of a cross-validation judge the whole set.
-        target: With --runs: whose labels, where there are several targets.
+            from. All runs of a cross-validation judge the whole set.
+        target: Which target's labels to review, where the data set has several.
 
     Returns:
         What was found, the worst first.

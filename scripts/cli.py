@@ -179,7 +179,9 @@ def _default(parameter: Parameter) -> Any:
 
 def _annotation(parameter: Parameter) -> Any:
     argument = parameter.argument
-    shared: dict[str, Any] = {"help": parameter.words, "metavar": argument.metavar}
+    repeated = parameter.several and not parameter.positional
+    words = parameter.words + " May be repeated." * repeated
+    shared: dict[str, Any] = {"help": words, "metavar": argument.metavar}
     if parameter.type in (int, float):
         shared |= {"min": argument.least, "max": argument.most}
     if argument.names is not None:

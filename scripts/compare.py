@@ -68,40 +68,36 @@ def compare(
 ) -> Report | ReportsByTarget:
     """Judge systems on the same test images, and write the report.
 
-    Thresholds come from validation only. A finished report answers the same question; another is
-    refused. Other rows, cases or thumbnails are written anew.
+    Thresholds come from validation only. A finished report keeps its question: another is refused;
+    other rows, cases or thumbnails are written anew.
 
     Args:
-        systems: Predictions folders or runs, each as PATH, NAME=PATH or, several training seeds of
-            one system, NAME=PATH,PATH,...; a run is predicted and tuned first. The first is the
-            reference.
-        data: Data set that cxr prepare made.
-        truth: In place of data: true boxes as COCO JSON, CSV or a folder of COCO, YOLO or CSV
-            files. Systems are then result files, as cxr import takes them.
-        patients: With truth, CSV image_id,patient_id, for intervals by patient.
-        out: Report folder to make; without it nothing is written, and runs are predicted anew by
-            each call.
-        target: What is judged; may be left out where there is one. Given several times, or as
-            'all', each gets a report in a folder of its own, and one page joins them.
-        split: Judge on this split's test images; by default the systems'.
+        systems: Predictions folders or runs, each as PATH, NAME=PATH or, of several training seeds,
+            NAME=PATH,PATH,...; a run is predicted and tuned first. The first is the reference.
+        truth: In place of --data: true boxes as COCO JSON, CSV, or a folder of COCO, YOLO or CSV
+            files. Systems are then result files, as in cxr import.
+        patients: With --truth: CSV image_id,patient_id, for intervals by patient.
+        out: Report folder to make; without it nothing is written, and each call predicts runs anew.
+        target: Which target, where the data set has several. Several, or 'all': a report each, and
+            a page that joins them.
+        split: Judge test images of this split; by default the systems'.
         images: all: refuse systems whose images differ; common: judge the rest.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap and of random picks.
         protocol: TOML file that fixed the question beforehand (target, metric, policy, margin,
             subgroups, reference): makes the report confirmatory.
         margin: Margin of non-inferiority and equivalence.
-        prevalence: Share of positives where it will be used, for PPV and NPV there: 0.05, with its
-            95 % interval 0.05:0.03-0.08, or as counts 12/240, whose uncertainty is then included.
-        unit: study or patient: the image-level figures by these, too; their score is the highest
-            of their images.
-        policy: A policy as in cxr tune, beside those that systems are tuned for; may be given
-            several times. threshold=T declares a threshold, also without validation images.
-        cases: Draw so many of each kind; four in the report, others on pages.
-        metrics: Rows of the report's table and of table.tex, in order: precision,recall,f1 or
+        prevalence: Share of positives at the place of use, for PPV and NPV there: 0.05, with its 95
+            % interval 0.05:0.03-0.08, or counts 12/240.
+        unit: study or patient: also the image-level figures by these, with the highest score of
+            their images.
+        policy: A policy as in cxr tune, beside those tuned; threshold=T needs no validation images.
+        cases: Cases of each kind to draw; four in the report, others on pages.
+        metrics: Rows of the report's table and of table.tex, in order: precision,recall,f1, or
             recall@specificity>=0.90 for another threshold; docs/metrics.md names all.
-        thumbnails: Thumbnails on images.html at most, wrongly judged images first; 0 for none.
-        reference_by: reader: judge once more by each reader's own labels of the test images, and
-            say whether the verdict stays.
+        thumbnails: Most thumbnails on images.html, wrongly judged images first; 0: none.
+        reference_by: reader: also judge by each reader's own labels, and say whether the verdict
+            stays.
         overwrite: Write a finished report of this folder anew.
 
     Returns:

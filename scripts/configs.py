@@ -18,8 +18,8 @@ def configs(
 ) -> Outcome:
     """List the configurations for cxr train, or show one in full.
 
-    What is shown in full is TOML with a comment on each key: save it with > mine.toml, edit it,
-    and give the file to cxr train.
+    In full it is TOML with a comment on each key: save it with > mine.toml, edit it, and give the
+    file to cxr train.
 
     Args:
         name: Show this one in full: a name from the list, a TOML file, or a run folder.

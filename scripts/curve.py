@@ -90,29 +90,28 @@ def curve(
     """Train both on growing shares of the patients: which is better?
 
     Every share and seed is an ordinary run on an ordinary split, judged on the same test patients.
-    The page shows figures by annotated images and by annotation time. May be interrupted: the same
-    command goes on.
+    The page shows figures by annotated images and by annotation time. After an interruption the
+    same command goes on.
 
     Args:
         detector: Configuration of the detector.
         classifier: Configuration of the classifier.
-        data: Data set that cxr prepare made.
         out: Folder of the runs, the page and the figure.
         sizes: Shares of the patients who train and validate; each lies within the next.
         seeds: Trainings of each, of other patients and other weights.
         split: The split; given several times, folds that test different patients.
-        target: What is learned; left out where there is one target.
+        target: Which target, where the data set has several.
         mixed: A third arm: labels for all images, boxes for a share of them. The detector starts
-            from the classifier of all labels, and so has its network as backbone.
-        equal: Whether a small share learns for as many steps as the whole, or epochs; the
-            configuration's epochs are those of the whole.
-        label_seconds: Time to label an image; edited on the page, too.
-        box_seconds: Time to draw a box; edited on the page, too.
+            from the classifier of all labels, and so has its backbone.
+        equal: A small share learns for as many steps, or epochs, as the whole, whose epochs are the
+            configuration's.
+        label_seconds: Seconds to label an image; edited on the page, too.
+        box_seconds: Seconds to draw a box; edited on the page, too.
         jobs: Trainings at a time, each a process with its own devices.
         set_: Replace a key of both configurations.
         detector_set: Replace a key of the detector's.
         classifier_set: Replace a key of the classifier's.
-        replicates: Bootstrap resamples.
+        replicates: Bootstrap replicates.
 
     Returns:
         What was found, in sentences; the JSON holds the figures of every share.

@@ -23,15 +23,14 @@ def ensemble(
 ) -> Predictions:
     """Join detectors by box fusion, classifiers by mean probability.
 
-    The result is a predictions folder that names its members, sums their cost and remembers every
-    patient that any of them has seen. An image that failed in one member failed.
+    The predictions folder names its members, sums their cost and remembers every patient that any
+    of them has seen. An image that failed in one member failed.
 
     Args:
-        predictions: Predictions folders of folds, seeds or rivals.
-        data: Data set that cxr prepare made.
+        predictions: Predictions folders of folds, seeds or different models.
         out: Predictions folder to make.
-        name: Name of the system in the report; the members' if absent.
-        weights: A weight per member, with commas; all 1 by default.
+        name: Name of the system in the report; by default the members'.
+        weights: A weight per member, with commas; by default all 1.
 
     Returns:
         The predictions folder.

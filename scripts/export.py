@@ -49,29 +49,28 @@ def export(
     """Write a run to use without torch, or a data set's labels.
 
     An exported run is kept only if its boxes, scores, maps and decisions agree with those of the
-    run; card.json holds the differences. It predicts without torch (cxr predict EXPORT IMAGE).
+    run; card.json holds the differences. Options --precision and --data are for a run, --split and
+    the options after it for a data set.
 
-    Of a data set the command lists what the format cannot hold. cxr prepare reads coco and voc
-    back without loss, and of cvat and label-studio what an annotator changed.
+    Of a data set the command lists what the format cannot hold.
 
     Args:
-        source: Run of cxr train, or data set.
-        out: Folder to make. Of a run RUN/exports/FORMAT-PRECISION by default.
+        source: Run, or data set.
+        out: Folder to make; of a run by default RUN/exports/FORMAT-PRECISION.
         format: Of a run: onnx or openvino. Of a data set: coco, voc, yolo, kaggle (CSV of the RSNA
             challenge), cvat or label-studio.
-        precision: Of a run: bf16 is for openvino alone; bf16 and int8 need --data. fp32 if left
-            out.
-        data: Of a run: the data set that it was trained on. Its validation images judge the
-            export, its training images calibrate int8. Without it fp32 is judged on phantoms.
-        split: Of a data set: also write the roles of this split, as 'default'.
-        target: Of a data set: the findings of this target only; kaggle holds one target.
-        reader: Of a data set: whose labels.
-        images: Of a data set: images beside the labels: png or jpeg (rendered in 8 bits, as the
-            models see them, of the original's size), link, copy or none. By default jpeg for
-            voc, none for coco and kaggle, png for the others.
-        predictions: Of a data set: predictions that cxr tune decided; what they call goes to cvat
-            or label-studio in place of the labels, for an annotator to correct.
-        workers: Of a data set: processes that render; all processors if left out.
+        precision: By default fp32. bf16 needs openvino; bf16 and int8 need --data.
+        data: Data set that the run was trained on: validation images judge the export, training
+            images calibrate int8. Without it phantoms judge fp32.
+        split: Also write the roles of this split, such as 'default'.
+        target: Only the findings of this target; kaggle holds one target.
+        reader: Whose labels; by default the reference.
+        images: Images beside the labels: png or jpeg (8 bits at the original size, as the models
+            see them), link, copy or none. By default jpeg for voc, none for coco and kaggle, else
+            png.
+        predictions: Predictions that cxr tune decided: their calls take the labels' place in cvat
+            or label-studio, for an annotator to correct.
+        workers: Processes that render; by default all processors.
 
     Returns:
         What was written, and how far an export's answers lie from its run's.

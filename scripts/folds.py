@@ -13,10 +13,10 @@ _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
 def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
     """Mean over the folds of a cross-validation, with intervals.
 
-    It is of every figure and difference, for this recipe on sets like this one, and tells which
-    pairs of systems differ, by Holm's method over all pairs. Each report judges the same systems on
-    another fold: cxr split --folds 5 --test-folds, then train, predict, tune and compare with
-    --split NAME-0, NAME-1, ... Give all folds: the interval takes them as all.
+    Every figure and difference is for this recipe on sets like this one; Holm's method over all
+    pairs tells which systems differ. Each report judges the same systems on another fold of cxr
+    split --folds 5 --test-folds: train, predict, tune and compare with --split NAME-0, NAME-1, ...
+    Give all folds.
 
     Args:
         reports: Report folders, one a fold.

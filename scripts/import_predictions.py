@@ -45,23 +45,22 @@ def import_predictions(
 
     Args:
         file: CSV (in Python also a DataFrame), COCO results JSON, or a folder of YOLO files.
-        data: Data set that cxr prepare made.
         out: Predictions folder to make.
         name: Name of the system in the report.
-        finding: Finding of rows that name none; may be left out where there is one.
+        finding: Finding of rows that name none, where the data set has several.
         image_column: CSV column of image ids.
         score_column: CSV column of scores.
         finding_column: CSV column of findings.
-        images: Boxes only. Images that were run: all; listed (with a box or a file); or FILE,
-            which adds names, a line each.
-        class_names: YOLO only: class names in order, with commas, or a data.yaml. By default
-            data.yaml in the folder or above.
+        images: Boxes only: images that were run: all; listed (with a box or a file); or FILE, which
+            adds names, a line each.
+        class_names: YOLO: class names in order, with commas, or a data.yaml; by default data.yaml
+            in the folder or above.
         split: Split whose val and test images are expected.
         ignore_unknown: Leave out images and findings that the data set does not have.
         coco_truth: COCO annotation file that the results' image and category ids are of.
         key: key.csv of the blind study (cxr overlay --blind) that FILE is read for.
-        explain: Boxes only. What another program gives for them on the test images, such as 0.47:
-            says by which rules (COCO, Pascal VOC, Ultralytics, RSNA and near ones).
+        explain: Boxes only: the figure of another program on the test images, such as 0.47. Says by
+            which rules (COCO, Pascal VOC, Ultralytics, RSNA and near ones) it comes about.
 
     Returns:
         The predictions folder.

@@ -42,29 +42,27 @@ def monitor(
 ) -> Outcome:
     """Has a system in use changed? Watches its log, by patient.
 
-    Where nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
-    often the same log is read: call rate, scores, guard distances, failures, the mix of views, sex,
-    age and makers and, with --labels, sensitivity, specificity and PPV. Writes monitor.html, .csv,
-    .json, and .prom for Prometheus. Exit 0: quiet; 1: something has changed.
+    If nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
+    often the same log is read. The figures: call rate, scores, guard distances, failures, the mix
+    of views, sex, age and makers; with --labels also sensitivity, specificity and PPV. Writes
+    monitor.html, .csv, .json, and .prom for Prometheus. Exit status 1: something has changed.
 
     Args:
-        log: Folder that --log of cxr serve, pacs or predict wrote; or a CSV with its columns, of
-            which time, patient and score are needed.
+        log: Folder that --log of cxr serve, pacs or predict wrote, or a CSV with its columns: time,
+            patient and score are needed.
         out: Folder for the page and the tables; new or a monitor's.
-        labels: CSV of audited images: image_id (as the images are called) or image (as the log
-            calls them), and label (1 or 0). Draw them without regard to the system's answer.
+        labels: CSV of audited images: image_id (their name) or image (as the log calls them), and
+            label (1 or 0). Draw them without regard to the system's answer.
         key: Key of the log, for image_id in --labels; by default that in the folder of the log.
-        reference: With --data: predictions, or a run that cxr tune has seen. Their validation
-            images become the reference of sensitivity and specificity, and the first weeks are
-            compared with them.
+        reference: With --data: predictions, or a run that cxr tune has seen. Sensitivity and
+            specificity are compared with its validation images; so are the first weeks.
         data: Data set of the reference.
-        target: Watch answers for this target alone; needed with --reference, where there are
-            several.
+        target: Watch this target alone; needed with --reference, where there are several.
         policy: Threshold of the reference, where the log names none.
-        first: The first so many days are the reference of all else.
+        first: Days at the start that all else is compared with.
         window: A patient counts once in so many days. More than --first may itself raise an alarm.
         since: Leave out what is older, as 2026-03-01, once an alarm has been dealt with.
-        simulate: Say how many patients a change of each figure would take to be found.
+        simulate: Say how many patients it takes to find a change of each figure.
 
     Returns:
         What has changed, since about when, how sure, where, and what to do.

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import configs
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
-from networks.registry import DETECTORS
 from scripts.runner import AnyPath, Argument
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
 
-DataFolder = Annotated[AnyPath, Argument(kind="data set")]
+DataFolder = Annotated[AnyPath, Argument(kind="data set", words="Data set that cxr prepare made.")]
 
 
 def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -34,8 +33,8 @@ Log = Annotated[
     AnyPath | None,
     Argument(
         metavar="FOLDER",
-        words="Folder to note each answer in for cxr monitor, without names: "
-        "docs/serving.md#log says what it holds.",
+        words="Folder to note each answer in, without names, for cxr monitor "
+        "(docs/serving.md#log).",
     ),
 ]
 Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
@@ -117,9 +116,8 @@ else:
             read=_read_settings,
             write=settings_words,
             metavar="KEY=VALUE",
-            words="Replace a key of the configuration, such as training.epochs=20. "
-            f"model.architecture of a detector: {', '.join(DETECTORS)}, or that of an installed "
-            "package (docs/arms.md). model.backbone: timm:NAME, or a network of docs/weights.md.",
+            words="Replace a key of the configuration, such as training.epochs=20 or "
+            "model.architecture=fcos; cxr configs NAME shows every key.",
         ),
     ]
 
@@ -131,38 +129,37 @@ def config_names() -> list[str]:
 
 Engine = Annotated[
     Literal["local", "ray"],
-    Argument(
-        words="Where the work is done: processes of this machine, or a Ray cluster "
-        "(extra cluster; docs/scale.md)."
-    ),
+    Argument(words="local: processes of this machine; ray: a Ray cluster (docs/scale.md)."),
 ]
 Address = Annotated[
     str | None,
     Argument(
-        words="Ray cluster to join: auto or HOST:PORT; if left out, one is started on this machine "
-        "and ended."
+        words="Ray cluster to join: auto or HOST:PORT; by default one is started here and ended."
     ),
 ]
 Policy = Annotated[
-    str | None,
-    Argument(words="Which of the run's operating points decides; by default max_f1."),
+    str | None, Argument(words="Which of the run's operating points decides; by default max_f1.")
 ]
 Backend = Annotated[
     Literal["torch", "onnx", "openvino", "auto"] | None,
-    Argument(words="What computes, as in cxr predict; torch with a run if left out."),
+    Argument(
+        words="What computes: torch (by default with a run), onnx or openvino (its export by cxr "
+        "export), or auto, the fastest of all with that --precision."
+    ),
 ]
 Precision = Annotated[
     Literal["fp32", "bf16", "int8"] | None,
-    Argument(words="What it computes in, as in cxr predict."),
+    Argument(
+        words="fp32 (by default with a run) or, faster, bf16 or (exports alone) int8. Decisions "
+        "made at one do not fit another."
+    ),
 ]
 Device = Annotated[str, Argument(words="auto, cpu or cuda.")]
 Devices = Annotated[
     int,
     Argument(least=1, words="GPUs, or processes on the CPU, that share each batch."),
 ]
-DespiteAudit = Annotated[
-    bool, Argument(words="Go on where the audit found what makes results wrong.")
-]
+DespiteAudit = Annotated[bool, Argument(words="Train although the audit found an error.")]
 
 _USUAL_SPLIT = "default"
 

@@ -43,22 +43,20 @@ def overlay(
     A system that cxr tune has not tuned is shown undecided, with boxes from score 0.5.
 
     Args:
-        systems: Predictions folders or runs, each as PATH or NAME=PATH; a run predicts the images
-            that are drawn.
-        data: Data set that cxr prepare made.
+        systems: Predictions folders or runs, each as PATH or NAME=PATH.
         out: Folder for the PNG files.
-        target: What is shown; may be left out where there is one.
-        image: An image id; may be repeated. Goes before --role.
-        role: Sample from these images: train, val, test.
+        target: Which target, where the data set has several.
+        image: An image id, in place of --role.
+        role: Sample from these images: train, val or test.
         split: Name of the split; by default the systems'.
         limit: Draw at most this many, at random.
         policy: Decide at this policy's threshold.
-        panel: Side of a panel, px; 480 if left out, 1,024 with --blind.
+        panel: Side of a panel, px; by default 480, with --blind 1024.
         seed: Seed of the random sample.
-        faint: Draw boxes below the threshold, too, thin and grey.
-        blind: For a reader study: plain numbered images in random order, key.csv, read.html to
-            mark and rate them on, and an empty review.csv for ratings alone; cxr readers --key
-            and cxr import --key read both back. Takes no systems.
+        faint: Also draw boxes below the threshold, thin and grey.
+        blind: For a reader study, without systems: numbered images in random order, key.csv,
+            read.html to mark and rate them on, and review.csv for ratings alone. cxr readers --key
+            and cxr import --key read both back.
 
     Returns:
         The files that were drawn.

@@ -46,30 +46,30 @@ def pacs(
 ) -> Outcome:
     """Answer for an archive's chest radiographs; send the results back.
 
-    Each image gets a structured report (TID 1500) and a Secondary Capture with the overlay, in
-    its own study, once. The same command goes on after any end. Other images are skipped, each
-    with its reason. Credentials come
-    from CXR_PACS_TOKEN, or CXR_PACS_USER and CXR_PACS_PASSWORD (CXR_PACS_SEND_... for another
-    --send-to). Exit status 1: something failed; 2: nothing could be done.
+    Each image gets a structured report (TID 1500) and a Secondary Capture with the overlay, in its
+    own study, once. Other images are skipped, each with its reason. The same command goes on after
+    any end. Credentials come from CXR_PACS_TOKEN, or CXR_PACS_USER and CXR_PACS_PASSWORD
+    (CXR_PACS_SEND_... for another --send-to). Exit status 1: something failed; 2: nothing could be
+    done.
 
     Args:
-        runs: Folders that cxr train or cxr export made, each as PATH or NAME=PATH.
+        runs: Runs or exports, each as PATH or NAME=PATH.
         dicomweb: DICOMweb service of the archive to fetch from.
-        listen: Receive by C-STORE instead, on this machine alone; AE@0.0.0.0:PORT for others.
-        send_to: Where results go: a DICOMweb service or a DICOM peer; to --dicomweb if left out.
+        listen: Receive by C-STORE instead, from this machine alone; AE@0.0.0.0:PORT for others.
+        send_to: Where results go: a DICOMweb service or a DICOM peer; by default --dicomweb.
         since: First study date, as 2026-01-31.
-        modality: Modality that is taken; CR and DX if left out. May be repeated.
-        once: Look once and end; so it is without --watch.
-        watch: Look again, so long after each look.
+        modality: Modality to take; by default CR and DX.
+        once: Look once and end, as without --watch.
+        watch: Look again, so many seconds after each look.
         limit: Most images to fetch a look.
         journal: File that says what is done already, without identifiers.
         dry_run: Fetch and answer, but send nothing and note nothing.
-        strict: Skip images that a warning speaks against.
-        patience: How long an archive may stay away.
+        strict: Skip images with a warning.
+        patience: Seconds that an archive may stay away.
         ae_title: Our AE title as a sender; with --listen that of --listen.
-        caller: AE title that may send to --listen. May be repeated.
-        tls_cert: PEM file with our key and certificate: --listen and --send-to AE@HOST:PORT use
-            TLS. Needs --tls-ca.
+        caller: AE title that may send to --listen.
+        tls_cert: PEM file with our key and certificate: TLS for --listen and --send-to
+            AE@HOST:PORT. Needs --tls-ca.
         tls_ca: PEM file of who signs the certificates of DICOM peers.
 
     Returns:

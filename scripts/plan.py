@@ -74,33 +74,28 @@ def plan(
         pilot: With --data: one or two predictions folders, as PATH, NAME=PATH or, for several
             training seeds, NAME=PATH,PATH. Or the folder of one cxr readers analysis. Left out: the
             study follows from --auroc and --prevalence.
-        promise: Plan the validation patients of cxr tune --promise instead: sensitivity>=F@C,
-            specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C,
-            false_marks<=F@C, or two joined by & before the @C.
-        expect: The true figure that its threshold is expected to have, of two figures both; of a
-            ppv that and the sensitivity.
-        difference: The smallest difference that would matter; with --auroc A,B theirs if left out.
-        half_width: Plan for an interval that has this half-width on the mean, too.
-        power: How often the difference is to be shown, or the promise to get a threshold; 0.8 if
-            left out.
+        promise: Plan the validation patients of this promise instead, written as in cxr tune.
+        expect: True figure expected at the promise's threshold; of two figures both; of a ppv it
+            and the sensitivity.
+        difference: Smallest difference that would matter; by default that of --auroc A,B.
+        half_width: Also plan for an interval of this mean half-width.
+        power: How often the difference is shown, or the promise gets a threshold; by default 0.8.
         level: Coverage of the interval: 1 - alpha.
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients who have the disease, as 0.3; for the promise of
             a ppv of validation patients.
-        correlation: Assumed correlation of the two systems' scores in a class; 0.5 if left out.
-        images: Assumed images of a patient, as 1,2,4, the same for all; or rsna, nih: unequal, as
-            in these sets. 1 if left out.
-        within: Assumed correlation of one system's scores of a patient's images; 0.5 if left out.
-        seeds: Seeds with which each system is trained, as 1,3,5; the pilot's number, or 1, if left
-            out.
+        correlation: Assumed correlation of the two systems' scores in a class; by default 0.5.
+        images: Assumed images of a patient, as 1,2,4, or unequal as in rsna or nih; by default 1.
+        within: Assumed correlation of one system's scores of a patient's images; by default 0.5.
+        seeds: Numbers of training seeds of each system, as 1,3,5; by default the pilot's, or 1.
         seed_deviation: Assumed standard deviation of the AUROC between trainings.
         seed_correlation: Assumed correlation of two trainings' scores in a class, as 0.8.
-        readers: Numbers of readers to plan for, as 4,6,10: with a pilot of readers, or with
+        readers: Numbers of readers to plan for, as 4,6,10; needs a pilot of readers or
             --reader-deviation.
         reader_deviation: Without a pilot: assumed standard deviation of readers' AUROCs, as 0.03.
         data: Data set of the pilot's predictions: its test patients.
-        target: What is judged, where the data set has several targets.
-        split: The split of the pilot; by default its own.
+        target: Which target, where the data set has several.
+        split: Split of the pilot; by default its own.
         out: Folder for the figures and plan.json; new or a plan's.
 
     Returns:

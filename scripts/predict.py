@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.options import Address, DataFolder, Device, Engine, Log, Policy, own_split
+from scripts.options import (
+    Address,
+    Backend,
+    DataFolder,
+    Device,
+    Engine,
+    Log,
+    Policy,
+    Precision,
+    own_split,
+)
 from scripts.runner import AnyPath, Argument, verb
 from scripts.runs import RunGiven, RunsAndImages, note_parts, open_runs, opened_log, sort_paths
 from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
@@ -36,8 +46,8 @@ def predict(
     split: str | None = None,
     name: str | None = None,
     batch_size: Annotated[int | None, Argument(least=1)] = None,
-    backend: Literal["torch", "onnx", "openvino", "auto"] | None = None,
-    precision: Literal["fp32", "bf16", "int8"] | None = None,
+    backend: Backend = None,
+    precision: Precision = None,
     device: Device = "auto",
     finding: Annotated[list[str] | None, Argument(metavar="LEARNT=NAME")] = None,
     tta: Annotated[str, Argument(metavar="VIEWS")] = "",
@@ -48,31 +58,27 @@ def predict(
 ) -> Answers | Predictions:
     """Answer for images, or predict a data set's val and test images.
 
-    Each image gets one line a system (decision, calibrated probability, boxes in px) and one PNG.
-    Exit status 1: some files were left out; 2: nothing could be answered. With --data the boxes or
-    scores of a data set are written for cxr tune and cxr compare; the same command goes on.
+    Each image gets a line a system (decision, calibrated probability, boxes in px) and one PNG.
+    With --data the boxes or scores of a data set are written for cxr tune and cxr compare; the same
+    command goes on. Exit status 1: some files were left out; 2: nothing could be answered.
 
     Args:
-        paths: Folders that cxr train made, each as PATH or NAME=PATH, then images (DICOM, PNG,
-            JPEG, TIFF, ...) or folders of images; with --data one run alone.
-        out: Folder for one overlay PNG an image, 'predicted' by default, from Python none; with
-            --data the predictions folder to make.
-        data: Data set that cxr prepare made: predict its val and test images.
+        paths: Runs or exports, each as PATH or NAME=PATH, then images (DICOM, PNG, JPEG, TIFF, ...)
+            or folders of images; with --data one run alone.
+        out: Folder for the PNGs, by default 'predicted' (from Python: none drawn). With --data the
+            predictions folder to make.
+        data: Data set whose val and test images are predicted.
         csv: Table to write: a row an image and system; boxes as x1,y1,x2,y2,score;... in px.
-        dicom: Folder for a DICOM structured report (TID 1500) and a DICOM Secondary Capture of the
-            overlay for each DICOM image, in its study; needs the extra dicom.
-        overlay: Whether to draw the overlays.
+        dicom: Folder for a structured report (TID 1500) and a Secondary Capture of the overlay for
+            each DICOM image, in its study.
+        overlay: Draw the overlays.
         open_: Open the overlay in a viewer.
         strict: Refuse images with a warning.
-        split: Predict this split's val and test images; by default the run's.
-        name: Name of the system; the run's if absent.
+        split: Predict val and test images of this split; by default the run's.
+        name: Name of the system; by default the run's.
         batch_size: Images at a time; by default what suits back end and size.
-        backend: What computes: torch; or onnx or openvino with the export that cxr export put in
-            RUN/exports; or auto, the fastest of these with that --precision. torch if left out.
-        precision: bf16 and int8 (exports alone) are faster; decisions made at one do not fit
-            another. fp32 if left out, for an export its own.
-        finding: Only this finding of the model, and its name in the data set where that differs:
-            pneumonia=lung_opacity. May be repeated.
+        finding: Only this finding of the model; pneumonia=lung_opacity where the data set names it
+            otherwise.
         tta: Test-time augmentation of a detector: flip,scale0.8,scale1.2 or some of them.
         maps: How a classifier shows where it sees the finding; layercam has finer cells.
 

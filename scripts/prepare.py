@@ -108,47 +108,41 @@ def prepare(
 ) -> DataSet | Outcome:
     r"""Make a data set folder: tables, split by patient, audit.
 
-    May be interrupted: the same command goes on where it stopped.
+    After an interruption the same command goes on.
 
     Args:
-        *paths: Folder of the data set as published, and the data set folder to make; before them
-            your own tables of labels (or a file of CVAT or Label Studio). With --out instead:
-            prepared sets to put into one.
+        *paths: Folder of the data set as published, then the folder to make. Your own tables of
+            labels, or a file of CVAT or Label Studio, go before them. With --out: prepared sets to
+            put into one.
         format: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo, label-studio, coco, dicom,
-            sr or table (docs/formats.md says what the folder of each holds).
-        out: Folder to make, where several prepared sets come in.
-        name: Name in reports; the folder's name if left out.
-        size: Also store the pixels at this size, px; may be repeated.
-        target: A target of your own, NAME=FINDING,FINDING: positive if any is present; may be
-            repeated.
-        split: Default split: 'official' (the publisher's), or a CSV of yours (image_id or
-            patient_id, role). Drawn by patient if left out.
+            sr or table (docs/formats.md).
+        out: Folder to make of several prepared sets.
+        name: Name in reports; by default the folder's.
+        size: Also store the pixels at this size, px.
+        target: A target of your own, NAME=FINDING,FINDING: positive if any is present.
+        split: Default split: 'official' (the publisher's), or a CSV of image_id or patient_id, and
+            role. Drawn by patient if left out.
         val: Share of patients for validation.
         test: Share of patients for test.
-        folds: Number of folds for cross-validation.
+        folds: Folds for cross-validation.
         seed: Seed of the split.
-        method: balanced (roles alike in class, source and view) or hash (a patient's role never
-            changes, whatever is added).
-        reference: Where several readers read an image: majority, any, all or reader:NAME (csv,
-            vindr, cvat, label-studio, coco, dicom, sr, table).
-        labels: CSV of labels that lies elsewhere; may be repeated (cvat, label-studio, dicom,
-            sr, table).
-        columns: What the columns of a table are, ROLE=COLUMN with commas between, such as
-            label=Finding,xmin=left; or a TOML file that says it (cvat, label-studio, dicom,
-            sr, table).
-        class_names: Names of the numbered classes, comma between (cvat, yolo, label-studio, dicom,
-            sr, table).
-        patient_pattern: Regular expression that finds the patient in a file's name, as in
-            '(?P<nih>\d{8})_' (kermany, covid, cvat, voc, yolo, label-studio, coco, table).
-        template: Write the three files of a set of your own, two rows each, instead.
+        method: balanced: every role gets its share of each class, finding, view and source; hash: a
+            patient's role follows from id and seed, whatever is added.
+        reference: Where several readers read an image: majority, any, all or reader:NAME.
+        labels: CSV of labels that lies elsewhere.
+        columns: Columns of a table, ROLE=COLUMN with commas between, such as
+            label=Finding,xmin=left; or a TOML file that says them.
+        class_names: Names of numbered classes, with commas.
+        patient_pattern: Regular expression that finds the patient in a file's name, such as
+            '(?P<nih>\d{8})_'.
+        template: csv: write the three files of a set of your own, two rows each, instead.
         exclude: CSV of images to leave out (image_id, reason), such as exclude.csv of cxr check.
-        window: Name of the DICOM window to show; a file's first if left out.
-        id_key: Replace ids and paths by hashes keyed by this file, kept outside the folder; made
-            if it is not there.
+        window: DICOM window to show, by name; by default a file's first.
+        id_key: Key file, outside the folder, by which ids and paths become hashes; made if absent.
         keep_ids: The DICOM files carry no real ids: keep them.
-        add: Take what is new in the source into a complete set.
+        add: Add what is new in the source to a complete set.
         strict: Stop at the first file or label that is unusable.
-        workers: Processes that decode; all processors if left out.
+        workers: Processes that decode; by default all processors.
 
     Returns:
         The data set; its `summary` says what came in and what was left out.

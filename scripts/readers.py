@@ -42,32 +42,32 @@ def readers(
     """Analyse a reader study: readers by modality, or against systems.
 
     By Obuchowski and Rockette, with Hillis' degrees of freedom. Readers may read all cases with
-    each modality, some with some, or each with another. Where they mark lesions, the weighted
-    AFROC decides.
+    each modality, some with some, or each with another. Where they mark lesions, the weighted AFROC
+    decides.
 
     Args:
         ratings: CSV files of readings: reader, case, rating or decision (0 or 1) or both, and
-            modality where there are several. Of marks: a row each, with rating and x, y or x1, y1,
-            x2, y2 (px) or the name of the lesion it hit, and a row without them for a case without
-            a mark. READER=FILE or READER:MODALITY=FILE: COCO results, predictions that cxr import
-            made or, with --key, filled-in forms of a blind study.
+            modality where there are several. A mark is a row with rating and x, y or x1, y1, x2, y2
+            (px) or the name of the lesion it hit. A case without a mark is a row without them.
+            READER=FILE or READER:MODALITY=FILE: COCO results, predictions of cxr import or, with
+            --key, forms of a blind study.
         out: Folder for the page and the tables.
         truth: CSV of the truth: case, label (0 or 1) and, maybe, patient.
-        data: Data set that cxr prepare made, in place of --truth; cases are images.
-        target: With --data: what is judged, where there are several.
-        system: A stand-alone system on the same cases, as NAME=FILE (CSV: case, score and, maybe,
-            decision) or, with --data, NAME=PREDICTIONS. May be given several times.
+        data: In place of --truth: data set whose images are the cases.
+        target: Which target, where the data set has several.
+        system: A stand-alone system on the same cases: NAME=FILE (CSV: case, score and, maybe,
+            decision) or, with --data, NAME=PREDICTIONS.
         readers: random: the result is for readers like these; fixed: for these.
-        cases: random: the result is for cases like these; fixed: for these.
+        cases: random: for cases like these; fixed: for these.
         level: Coverage of the intervals.
-        positive_from: The lowest rating that calls a case positive: sensitivity and so on.
+        positive_from: Lowest rating that calls a case positive.
         policy: Of a predictions folder: decide at this policy's threshold.
         key: key.csv of the blind study (cxr overlay --blind).
-        lesions: With --truth, of marks: CSV of the lesions: case, x1, y1, x2, y2 or lesion (its
-            name) and, maybe, weight.
-        hit: A mark hits a lesion in which its centre lies, by overlap (iou), or by the distance of
+        lesions: With --truth, of marks: CSV of lesions: case, x1, y1, x2, y2 or lesion (its name)
+            and, maybe, weight.
+        hit: When a mark hits a lesion: centre: its centre lies in it; iou: by overlap; distance: of
             both centres.
-        hit_limit: With iou the least overlap (0.2 if left out), with distance the largest, px.
+        hit_limit: Least overlap (by default 0.2), or largest distance, px.
         false_marks: False positives per image at which FROC gives the sensitivity.
         rename: Names of modalities, as 0=without,1=with.
 

@@ -53,25 +53,25 @@ def serve(
     """Serve a page and an HTTP interface that answer for chest X-rays.
 
     The answers are those of cxr predict. Nothing that is uploaded is kept. The page is at the
-    address that is shown, the interface under /v1 (openapi.json describes it). Ctrl-C ends it.
+    address shown, the interface under /v1 (openapi.json describes it). Ctrl-C ends it.
 
     Args:
-        runs: Folders that cxr train or cxr export made, each as PATH or NAME=PATH.
-        port: Port to listen on; 0 takes a free one.
-        host: Address to listen on. Any but this machine's own (127.0.0.1) needs a token.
-        token: File with the token that clients must send (Authorization: Bearer TOKEN); without it
-            the environment's CXR_TOKEN, if set.
-        allow_host: Name by which clients may call the server. May be repeated.
-        report: Report of cxr compare: the systems' figures on their test images, and its page.
-        examples: Folder of example images; phantoms come with the program.
+        runs: Runs or exports, each as PATH or NAME=PATH.
+        port: Port to listen on; 0: a free one.
+        host: Address to listen on. Any but this machine's own needs a token.
+        token: File with the token that clients must send (Authorization: Bearer TOKEN); by default
+            the environment's CXR_TOKEN.
+        allow_host: Name by which clients may call the server.
+        report: Report of cxr compare: the systems' figures on test images, and its page.
+        examples: Folder of example images; by default phantoms.
         max_mib: Largest upload, MiB.
         max_megapixels: Largest image, megapixels.
-        seconds: Time limit of a request.
+        seconds: Time limit of a request, seconds.
         queue: Images that may wait; more are refused with 429.
         batch_size: Images at a time; by default what suits back end and size.
         workers: Processes that decode uploads.
         rate: Requests a second from one client; 0: no limit.
-        strict: Refuse an image with a warning (422), as cxr predict --strict does.
+        strict: Refuse an image with a warning (422).
 
     Returns:
         Once it has ended, the number of the signal that ended it.

@@ -33,7 +33,7 @@ def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
     """Say what a folder holds, or with --machine what this machine is.
 
     Args:
-        folder: A data set, run, predictions or report folder.
+        folder: A data set, run, export, predictions or report folder.
         machine: This machine: processor, memory, torch.
 
     Returns:

@@ -32,19 +32,18 @@ def split(
     """Make another split by patient; copies of an image stay together.
 
     Args:
-        data: Data set folder, as made by cxr prepare.
-        name: Name of the new split, as in train --set data.split=NAME.
-        val: Share of patients for validation; 0.15 if left out.
-        test: Share of patients for test; 0.2 if left out.
-        folds: Make a split a fold, NAME-0, NAME-1, ...: it validates; one test set.
+        name: Name of the new split, for train --set data.split=NAME.
+        val: Share of patients for validation, by default 0.15.
+        test: Share of patients for test, by default 0.2.
+        folds: Make a split a fold, NAME-0, NAME-1, ...: a fold validates, and all share one test
+            set.
         test_folds: With --folds: the fold tests, the next validates.
-        seed: Seed of the draw; 0 if left out.
-        method: balanced (default): each class, finding, view and source gets its share. hash: a
-            patient's role follows from the id, whatever is added.
-        file: Follow a CSV: image_id or patient_id, role, and fold if you like.
+        seed: Seed of the draw, by default 0.
+        method: balanced (default) or hash, as in cxr prepare.
+        file: CSV to follow: image_id or patient_id, role and, if you like, fold.
         keep_test_of: Keep the test images of this split; draw validation anew.
-        replace: Replace the split of this name, by its own rule where no option says otherwise;
-            runs trained on the old one must be trained again.
+        replace: Replace the split of this name by its own rule, changed by options given. Runs
+            trained on the old one must be trained again.
         strict: With --file: every image needs a role.
 
     Returns:

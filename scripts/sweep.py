@@ -56,14 +56,13 @@ def sweep(
     """Train with several settings; the best run on validation is kept.
 
     Trials are compared by the figure that picks a run's best epoch; test images are not read. The
-    first trial is the configuration as it stands. May be interrupted: the same command goes on.
+    first trial is the configuration as it stands. After an interruption the same command goes on.
 
     Args:
-        config: A TOML file of a model, or the name of one that comes with the program.
-        data: Data set that cxr prepare made.
+        config: A name that cxr configs lists, or a TOML file.
         out: Folder of the sweep: trials, page and best run.
-        over: A key to vary: KEY=1e-4..1e-3 (from a tenfold range on a log scale, or as log:1..4 or
-            linear:1..40 say), KEY=8,16,32 or KEY=true,false. May be repeated.
+        over: A key to vary: KEY=8,16,32, KEY=true,false or a range, KEY=1e-4..1e-3. From tenfold on
+            a range is on a log scale, if not linear:1..40; log:1..4 asks for it.
         trials: Trainings in all; a larger number goes on with a sweep.
         jobs: Trials at a time, each a process with its own devices.
         seed: Seed of what is tried.

@@ -27,14 +27,14 @@ def synth(
     """Write synthetic chest X-rays with known lesions, in RSNA's layout.
 
     Args:
-        out: Folder to write: new, empty, or one to go on with.
+        out: Folder to write, or to go on with.
         images: Number of labelled images.
         size: Side of an image, px; 1024 is the challenge's.
         seed: The same seed gives the same bytes.
         contrast: mixed: lesions from below to well above the noise; high: only clear.
         prevalence: Expected share of images with lesions.
         flaws: Also plant duplicates, leaks, bad boxes and files.
-        workers: Processes; 0 takes one per core.
+        workers: Processes; 0: one per core.
 
     Returns:
         What the folder holds.

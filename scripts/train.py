@@ -39,14 +39,14 @@ def train(
 ) -> Run:
     """Train a detector or a classifier; its best epoch is kept.
 
-    May be interrupted: the same command goes on behind the last whole epoch.
+    After an interruption the same command goes on behind the last whole epoch.
 
     Args:
-        config: A TOML file, or the name of one that comes with the program: 'cxr configs' lists
-            them, 'cxr configs NAME' shows one with every key.
+        config: A name that cxr configs lists, or a TOML file.
         data: Data set that cxr prepare made.
         out: Run folder to make.
-        resume: Go on with an interrupted training of this configuration, or refuse its folder.
+        resume: Go on with an interrupted training of this configuration; --no-resume refuses its
+            folder.
 
     Returns:
         The run, ready to be asked about images.

@@ -66,19 +66,19 @@ def transfer(
 ) -> Outcome:
     """Judge systems on other data sets: what holds there, what is lost.
 
-    Predictions are made where they are missing; an interrupted command goes on. Thresholds come
-    from home, and beside from a few local positives. Each data set's test images are judged,
-    without patients that a system has seen.
+    Missing predictions are made; the same command goes on. Thresholds come from home, and beside
+    from a few local positives. Each data set's test images are judged, without patients that a
+    system has seen.
 
     Args:
         paths: Runs or exports, and data sets, in any order, as PATH or NAME=PATH.
         out: Folder for the page, the table and predictions.
-        data: A data set, as PATH or NAME=PATH; the same as naming it above.
+        data: A data set; the same as naming it above.
         same: Two findings that count as one another, as lung_opacity=pneumonia, where a data set
-            has only one of them. May be repeated.
-        target: What is judged where a data set has several targets; may be repeated.
+            has only one of them.
+        target: Which target, where a data set has several.
         policy: Whose threshold decides, and is chosen anew on local positives.
-        positives: Numbers of local positive patients to choose thresholds on; 10,50 if left out.
+        positives: Numbers of local positive patients to choose thresholds on; by default 10,50.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap and of the local draws.
 

@@ -40,26 +40,26 @@ def tune(
 ) -> Decision:
     """Choose how boxes become a score, and thresholds, on validation.
 
-    A classifier's boxes come from its maps: where they are cut, which parts count, and their score.
+    Of a classifier, also how boxes come from its maps: where they are cut, which parts count, and
+    their score.
 
     Args:
-        predictions: Predictions folder, or a run: its validation images are predicted first, and
-            cxr predict and new reports then decide by what is chosen.
-        data: Data set that cxr prepare made.
-        target: What is judged; may be left out where there is one.
-        split: Choose on this split's val images; by default its own.
-        policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (what a miss and a false
-            alarm cost; @P at prevalence P) or threshold=T (declared). May be repeated. By default
-            max_f1, sensitivity>=0.95 and specificity>=0.90.
-        promise: A threshold whose figure holds for new patients with a confidence C:
+        predictions: Predictions folder or run; cxr predict and new reports of a run then decide by
+            what is chosen.
+        target: Which target, where the data set has several.
+        split: Choose on val images of this split; by default its own.
+        policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (cost of a miss and a
+            false alarm; @P at prevalence P) or threshold=T (declared). By default max_f1,
+            sensitivity>=0.95 and specificity>=0.90.
+        promise: A threshold whose figure holds for new patients with confidence C:
             sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or
-            false_marks<=F@C (a mean an image), or two joined by & before the @C. May be repeated.
-        calibration: How a score becomes a probability; choose: by the log loss of held-out folds of
-            validation patients. Platt scaling by default.
-        reduction: How boxes become an image score: max, top_k or noisy_or, of several or by default
-            all the first unless another's AUROC is higher on validation by more than chance.
-        rule_out: Triage: rule images out below the threshold of this promise of sensitivity. What
-            is neither ruled out nor ruled in is referred to a reader.
+            false_marks<=F@C (a mean an image), or two joined by & before the @C.
+        calibration: How a score becomes a probability, by default platt; choose: by the log loss of
+            held-out folds of validation patients.
+        reduction: How boxes become an image score. Of several (by default all) the first, unless
+            another's AUROC is higher on validation by more than chance.
+        rule_out: Triage: rule images out below the threshold of this promise of sensitivity. Images
+            neither ruled out nor ruled in are referred to a reader.
         rule_in: Triage: rule images in from the threshold of this promise of specificity or PPV.
 
     Returns:

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +26,11 @@ from configs.load import _Key, _keys
 from configs.settings import config_class
 from data_prep.formats.registry import FORMATS
 from evaluation.decisions.promises import _patients_needed
-from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
+from evaluation.metrics.metric import NEEDS, Direction, Metric
 from evaluation.metrics.registry import METRICS, in_reading_order
 from networks.registry import DETECTORS, NETWORKS
-from scripts.cli import VERBS, verb_function
-from scripts.runner import Parameter, _section, command_name, description, parameters_of
+from scripts.cli import _GROUPS, VERBS, verb_function
+from scripts.runner import Parameter, _words, command_name, description, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "run: python tests/documents.py"
@@ -190,44 +191,37 @@ def networks_table() -> str:
 _INTRODUCTION = """\
 # Metrics
 
-Every metric of a report, by its short name in `metrics.csv` and `metrics.json`. An undefined
-figure is empty and its note says why; it is never 0. A threshold, a score cut and a calibration
-are chosen on validation images. Only a metric where higher is better can be the primary one of a
-protocol. One half of an operating point needs the other: {halves}.
+Every metric of a report, by its name in `metrics.csv` and `metrics.json`. Higher is better where
+the column "better" is empty; only such a metric can be the primary one of a protocol. One half of
+an operating point needs the other: {halves}.
 
-Reasons in the last column:
+*Boxed* images are those whose lesions are all boxed. Thresholds, score cuts and calibrations are
+chosen on validation images. An undefined figure is empty, never 0, and its note says why; without
+images each is undefined. N is the number in a name (`1_8`: 1/8). What a system may lack:
 
 {needs}
 
 `python tests/documents.py` writes this page and `metrics.schema.json` from
 `evaluation/metrics/registry.py`.
 
-| name | title | meaning | better | computed on | undefined when |
+| name | title | meaning | better | images | undefined if |
 |---|---|---|---|---|---|
 """
-_BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "none": "–"}
-_IMAGES: dict[Share | None, str] = {
-    None: "all images",
-    "all": "all images",
-    "positive": "positive images",
-    "negative": "negative images",
-    "called": "images called positive",
-    "not_called": "images called negative",
-}
+_BETTER: dict[Direction, str] = {"higher": "", "lower": "lower", "none": "–"}
+_SAID_ABOVE = ("there is no image", Metric.undefined)
 
 
 def metrics_page() -> str:
-    """``docs/metrics.md``: a row a metric."""
+    """``docs/metrics.md``: a row a metric, one for all that differ in a number alone."""
+    alike: dict[tuple[str, ...], list[Metric]] = {}
+    for metric in in_reading_order():
+        alike.setdefault(_cells(metric, anonymous=True), []).append(metric)
     rows = [
         (
-            f"`{metric.name}`",
-            metric.title,
-            metric.meaning,
-            _BETTER.get(metric.direction, f"ideal: {metric.ideal}"),
-            _population(metric),
-            "; ".join(filter(None, [metric.undefined, *(f"no `{n}`" for n in metric.needs)])),
+            ", ".join(f"`{metric.name}`" for metric in metrics),
+            *(anonymous if metrics[1:] else _cells(metrics[0])),
         )
-        for metric in in_reading_order()
+        for anonymous, metrics in alike.items()
     ]
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     halves = "; ".join(
@@ -240,9 +234,23 @@ def metrics_page() -> str:
     return _INTRODUCTION.format(halves=halves, needs=needs) + "\n".join(lines) + "\n"
 
 
-def _population(metric: Metric) -> str:
-    images = _IMAGES[metric.share_of]
-    return f"{images.removeprefix('all ')} whose lesions are all boxed" if metric.boxed else images
+def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
+    """A metric's row without its name; if anonymous, with N for each number of its name."""
+    images = (metric.share_of or "all").replace("called", "called positive")
+    images = images.replace("not_called positive", "called negative")
+    undefined = metric.undefined * (metric.undefined not in _SAID_ABOVE)
+    cells = (
+        metric.title,
+        metric.meaning,
+        _BETTER.get(metric.direction, f"ideal: {metric.ideal or 0:g}"),
+        f"{images} boxed".removeprefix("all ") if metric.boxed else images,
+        "; ".join(filter(None, [undefined, *(f"no `{need}`" for need in metric.needs)])),
+    )
+    numbers = re.search(r"(?<=_)[\d_]+$", metric.name) if anonymous else None
+    if numbers is None:
+        return cells
+    number = rf"(?<![\d/.])(0\.)?{numbers[0].replace('_', '/')}(?![\d/.]*\d)"
+    return tuple(re.sub(number, "N", cell) for cell in cells)
 
 
 def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -263,24 +271,27 @@ def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
 _REFERENCE = """\
 # Reference
 
-Every verb, as a command and as a function: `cxr NAME` and `cxr_compare.NAME` are one definition
-(`scripts/NAME.py`). Arguments without a dash are given by position; on the command line a list is
-an option given several times. From Python, paths are texts, `Path`s or what lies in a folder, and
-nothing is printed unless `progress=True`. Bad input raises `cxr_compare.InputError` with the line
-that the command prints before it ends with exit code 2; `--json` prints `to_dict()` of what the
-function returns. `python tests/documents.py` writes this page from the functions' docstrings.
+Each verb is a command, `cxr NAME`, and a function, `cxr_compare.NAME` (`import`:
+`import_predictions`). Arguments without a dash are given by position; `...` may be repeated, a list
+in Python. Bad input ends a command with one line and exit status 2; a function raises
+`cxr_compare.InputError`. `--json` prints `to_dict()` of what the function returns
+([api.md](api.md)). A function prints nothing unless `progress=True`.
+`python tests/documents.py` writes this page from the docstrings in `scripts/`.
 """
+_HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
 
 def reference_page() -> str:
-    """``docs/reference.md``: every verb with its arguments."""
+    """``docs/reference.md``: every verb with its arguments; what many share stands there once."""
     functions = [verb_function(name) for name in VERBS]
-    overview = ["| command | what it does |", "|---|---|"]
-    for function in functions:
-        name = command_name(function.__name__)
-        first = description(function)[0].splitlines()[0].rstrip(".")
-        overview.append(f"| [`cxr {name}`](#{name}) | {_cell(first)} |")
-    return "\n".join([_REFERENCE, *overview, "", *(_verb(function) for function in functions)])
+    overview = []
+    for title, names in _GROUPS.items():
+        links = ", ".join(f"[{name}](#{name})" for name in map(command_name, names))
+        overview.append(f"- {title}: {links}")
+    verbs_of = Counter(map(_row, (p for function in functions for p in parameters_of(function))))
+    shared = {row for row, verbs in verbs_of.items() if verbs > 2}
+    lines = [_REFERENCE, *overview, "", *(_verb(function, shared) for function in functions)]
+    return "\n".join([*lines, "## Shared options", "", *_HEADER, *sorted(shared), ""])
 
 
 _API = """\
@@ -307,38 +318,36 @@ def api_page() -> str:
     return _API + "".join(lists)
 
 
-def _verb(function: Callable[..., Any]) -> str:
+def _verb(function: Callable[..., Any], shared: set[str]) -> str:
+    name = command_name(function.__name__)
     body, examples = description(function)
-    rows = [
-        f"| `{_argument(parameter)}` | {_default(parameter)} | {_cell(parameter.words)} |"
-        for parameter in parameters_of(function)
-    ]
-    returns = " ".join(_section(function, "Returns").split())
+    rows = {parameter: _row(parameter) for parameter in parameters_of(function)}
+    also = [f"`{parameter.option}`" for parameter, row in rows.items() if row in shared]
     return "\n".join([
-        f"## {command_name(function.__name__)}",
-        "",
-        f"`cxr_compare.{function.__name__}`. {body}",
-        "",
-        "| argument | default | what it is |",
-        "|---|---|---|",
-        *rows,
-        "",
-        *([f"Returns: {returns}", ""] if returns else []),
-        "```bash",
-        *examples,
-        "```",
-        "",
+        f"## {name}", "", _linked(body), "",
+        *_HEADER, *(row for row in rows.values() if row not in shared), "",
+        *([f"[Shared](#shared-options): {', '.join(also)}.", ""] if also else []),
+        "```bash", *examples, "```", "",
     ])  # fmt: skip
 
 
-def _argument(parameter: Parameter) -> str:
-    return parameter.name if parameter.positional else parameter.option
+def _row(parameter: Parameter) -> str:
+    name = parameter.name if parameter.positional else parameter.option
+    name += " ..." * parameter.several
+    words = parameter.words
+    if any(choice not in words for choice in parameter.choices):
+        words += f" One of {', '.join(parameter.choices)}."
+    return f"| `{name}` | {_default(parameter)} | {_linked(_cell(words))} |"
+
+
+def _linked(text: str) -> str:
+    return re.sub(r"docs/(\w+\.md(#\w+)?)", r"[\1](\1)", text)
 
 
 def _default(parameter: Parameter) -> str:
     if parameter.default is inspect.Parameter.empty:
         return "" if parameter.variadic else "required"
-    return "" if parameter.default in (None, (), "") else f"`{parameter.default}`"
+    return f"`{words}`" if (words := ",".join(_words(parameter.default))) else ""
 
 
 def _cell(text: str) -> str:

@@ -46,7 +46,8 @@ def test_documented_command_parses(command):
 def test_reference_shows_every_verb_and_readme_both_scripts():
     readme, reference = ((ROOT / name).read_text() for name in ("README.md", "docs/reference.md"))
     for verb in APP.commands:  # type: ignore[attr-defined]
-        assert f"| [`cxr {verb}`](#{verb}) | " in reference
+        assert f"[{verb}](#{verb})" in reference
+        assert f"\n## {verb}\n" in reference
     assert "scripts/quickstart" in readme
     assert "scripts/test" in readme
 

@@ -2,7 +2,7 @@
 
 To add a metric at a threshold, add its record with a ``formula`` below and a test of its values.
 Any other metric also needs a function that returns its figures: name it in `COMPUTED_BY`. Then
-``python -m evaluation.metrics.documents`` writes ``docs/metrics.md`` and the schema again.
+``python tests/documents.py`` writes ``docs/metrics.md`` and the schema again.
 
 This module imports nothing heavy: the command line reads directions without numpy.
 """
@@ -37,10 +37,9 @@ _IMAGE_METRICS = (
     Metric(
         "auroc",
         "AUROC",
-        "The chance that a randomly chosen positive image scores above a randomly chosen negative "
-        "one; 0.5 is guessing. Needs no threshold.",
+        "Chance that a random positive image scores above a random negative one; 0.5 is guessing.",
         family="ranking",
-        undefined="AUROC needs positive and negative images",
+        undefined="there is no positive or no negative image",
         test="obuchowski",
         place=("first", 0),
         also=("abstract", "subgroups", "summary", "targets", "verdict"),
@@ -48,8 +47,8 @@ _IMAGE_METRICS = (
     Metric(
         "average_precision",
         "Average precision",
-        "Precision averaged over the ranks of the positive images (the step-wise area under the "
-        "precision-recall curve). Guessing gives the prevalence.",
+        "Precision averaged over the ranks of the positive images (step-wise area under the "
+        "precision-recall curve); guessing gives the prevalence.",
         family="ranking",
         undefined="there is no positive image",
         place=("first", 1),
@@ -58,8 +57,8 @@ _IMAGE_METRICS = (
     _decision(
         "accuracy",
         "Accuracy",
-        "The share of all images that is called correctly. Where few images are positive, calling "
-        "everything negative already scores high.",
+        "Share of images called correctly; where few are positive, calling all negative scores "
+        "high.",
         formula=lambda c: (c.tp + c.tn) / (c.positive + c.negative),
         undefined=_no_image,
         share_of="all",
@@ -70,7 +69,7 @@ _IMAGE_METRICS = (
     _decision(
         "precision",
         "Precision",
-        "Of the images called positive, the share that is positive. Falls with the prevalence.",
+        "Of the images called positive, the share that is positive; falls with the prevalence.",
         formula=lambda c: c.tp / c.called,
         undefined="no image is called positive",
         share_of="called",
@@ -81,7 +80,7 @@ _IMAGE_METRICS = (
     _decision(
         "recall",
         "Sensitivity (recall)",
-        "Of the positive images, the share that is called positive.",
+        "Of the positive images, the share called positive.",
         formula=lambda c: c.tp / c.positive,
         undefined="there is no positive image",
         share_of="positive",
@@ -93,7 +92,7 @@ _IMAGE_METRICS = (
     _decision(
         "specificity",
         "Specificity",
-        "Of the negative images, the share that is called negative.",
+        "Of the negative images, the share called negative.",
         formula=lambda c: c.tn / c.negative,
         undefined="there is no negative image",
         share_of="negative",
@@ -105,7 +104,7 @@ _IMAGE_METRICS = (
     _decision(
         "f1",
         "F1",
-        "The harmonic mean of precision and sensitivity.",
+        "Harmonic mean of precision and sensitivity.",
         formula=lambda c: 2 * c.tp / (2 * c.tp + c.fp + c.fn),
         undefined="there is no positive image and none is called positive",
         place=("first", 5),
@@ -114,7 +113,7 @@ _IMAGE_METRICS = (
     _decision(
         "balanced_accuracy",
         "Balanced accuracy",
-        "The mean of sensitivity and specificity; 0.5 is guessing.",
+        "Mean of sensitivity and specificity; 0.5 is guessing.",
         formula=lambda c: (c.tp / c.positive + c.tn / c.negative) / 2,
         undefined="there is no positive or no negative image",
     ),
@@ -132,8 +131,7 @@ _IMAGE_METRICS = (
     _decision(
         "npv",
         "Negative predictive value",
-        "Of the images called negative, the share that is negative. Rises where few images are "
-        "positive.",
+        "Of the images called negative, the share that is negative; rises where few are positive.",
         formula=lambda c: c.tn / c.not_called,
         undefined="no image is called negative",
         share_of="not_called",
@@ -142,8 +140,8 @@ _IMAGE_METRICS = (
     _decision(
         "lr_positive",
         "LR+",
-        "The factor by which a positive call multiplies the odds of the finding: sensitivity / "
-        "(1 − specificity). Does not depend on the prevalence.",
+        "Factor by which a positive call multiplies the odds of the finding: sensitivity / "
+        "(1 − specificity); does not depend on the prevalence.",
         formula=lambda c: c.tp * c.negative / (c.fp * c.positive),
         undefined="no negative image is called positive, or a class is absent",
         partners=("lr_negative",),
@@ -152,8 +150,7 @@ _IMAGE_METRICS = (
     _decision(
         "lr_negative",
         "LR−",
-        "The factor by which a negative call multiplies the odds: (1 − sensitivity) / "
-        "specificity; lower is better.",
+        "Factor by which a negative call multiplies the odds: (1 − sensitivity) / specificity.",
         formula=lambda c: c.fn * c.negative / (c.tn * c.positive),
         undefined="no negative image is called negative, or a class is absent",
         direction="lower",
@@ -171,7 +168,7 @@ def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
     matched = partial(
         Metric, family="matched", undefined="there is no positive or no negative image"
     )
-    how = "read off the ROC curve of these images (straight lines between its points)"
+    how = "on the ROC curve of these images (straight lines between its points)"
     return (
         matched(
             f"matched_recall_{percent}",
@@ -205,7 +202,7 @@ _COUNT_METRICS = (
     Metric(
         "threshold",
         "Threshold",
-        "The score from which images are called positive.",
+        "Score from which images are called positive.",
         family="threshold",
         direction="none",
         needs=("threshold",),
@@ -223,21 +220,19 @@ _CALIBRATION_METRICS = (
     _loss(
         "brier",
         "Brier score",
-        "Mean squared error of the calibrated probability; lower is better.",
+        "Mean squared error of the calibrated probability.",
         also=("targets",),
     ),
     _loss(
         "log_loss",
         "Log loss",
-        "Mean negative log-likelihood of the calibrated probability, limited to 0.0001 to 0.9999; "
-        "lower is better.",
+        "Mean negative log-likelihood of the calibrated probability, limited to 0.0001 to 0.9999.",
     ),
     _loss(
         "ece",
         "ECE, equal width",
-        "Expected calibration error of the probability of the positive class: the mean gap between "
-        "expected and observed share of positives over ten bins of equal width, closed on the "
-        "right; lower is better.",
+        "Expected calibration error: mean gap between expected and observed share of positives "
+        "over ten bins of the probability, of equal width and closed on the right.",
     ),
     _loss(
         "ece_equal_mass",
@@ -247,8 +242,8 @@ _CALIBRATION_METRICS = (
     _fitted(
         "calibration_slope",
         "Calibration slope",
-        "Slope of the logistic regression of the label on the probability's log-odds (limited to "
-        "±9.21), fitted with its intercept; 1 is ideal, below 1 the probabilities are too extreme. "
+        "Slope of the logistic regression, with intercept, of the label on the probability's "
+        "log-odds (limited to ±9.21); 1 is ideal, below 1 the probabilities are too extreme. "
         + _OF_THIS_MAP,
         undefined=_NO_FIT,
         ideal=1.0,
@@ -256,15 +251,15 @@ _CALIBRATION_METRICS = (
     _fitted(
         "calibration_intercept",
         "Calibration intercept",
-        "The intercept of that regression; 0 is ideal. " + _OF_THIS_MAP,
+        "Intercept of that regression; 0 is ideal. " + _OF_THIS_MAP,
         undefined=_NO_FIT,
         ideal=0.0,
     ),
     _fitted(
         "calibration_in_the_large",
         "Calibration in the large",
-        "The intercept with the slope fixed at 1; 0 is ideal, above 0 the probabilities are too "
-        "low on average. " + _OF_THIS_MAP,
+        "Intercept with the slope fixed at 1; 0 is ideal, above 0 the probabilities are too low on "
+        "average. " + _OF_THIS_MAP,
         undefined="a class is absent",
         ideal=0.0,
     ),
@@ -277,9 +272,8 @@ _PLACE_METRICS = (
     _point(
         "pointing_accuracy",
         "Pointing accuracy",
-        "Of the positive images, the share whose scored point lies on a true lesion, whatever the "
-        "threshold. The scored point is the centre of the most confident box, or the peak (the "
-        "middle of the highest cell) of the activation map.",
+        "Of the positive images, the share whose scored point (centre of the most confident box, "
+        "or of the highest cell of the activation map) lies on a true lesion, at any threshold.",
         needs=("point",),
         place=("place", 2),
     ),
@@ -294,16 +288,16 @@ _PLACE_METRICS = (
     _coco(
         "ap50",
         "AP50",
-        "COCO average precision of the boxes (pycocotools): a box counts when it overlaps a lesion "
-        "with an IoU of at least 0.5. Images without lesions take part, with the 100 most "
-        "confident boxes per image, equal scores by image id. Too high with few positive images.",
+        "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5. Images "
+        "without lesions take part, with the 100 most confident boxes per image, equal scores by "
+        "image id; too high with few positive images.",
         place=("place", 3),
         also=("abstract", "subgroups", "verdict"),
     ),
     _coco(
         "ap",
         "AP[.5:.95]",
-        "The same, averaged over overlaps from 0.5 to 0.95: rewards exact outlines.",
+        "The same, averaged over IoUs from 0.5 to 0.95: rewards exact outlines.",
         place=("place", 4),
     ),
 )
@@ -314,16 +308,14 @@ IOBB_PERCENT = (10, 25, 50)
 """Shares of a called box's own area."""
 
 
-def _froc_metrics(hit: str, title: str, means: str, rank: int) -> tuple[Metric, ...]:
+def _froc_metrics(hit: str, title: str, mean_words: str, rank: int) -> tuple[Metric, ...]:
     """The mean over all rates, which says how a lesion is found, then each rate."""
     froc = partial(_boxed, family=f"froc_{hit}", needs=("boxes",))
     prefix = "froc" if hit == "iou" else f"froc_{hit}"
     mean = froc(
         f"{prefix}_mean",
         f"{title}, mean",
-        "Sensitivity per lesion, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per "
-        f"image, over all images. A lesion is found by a box with {means}; further boxes on it "
-        "count as neither. The most sensitive point within a rate counts (no interpolation).",
+        mean_words,
         place=("place", rank),
         also=("abstract",) if hit == "iou" else (),
     )
@@ -340,14 +332,26 @@ def _froc_metrics(hit: str, title: str, means: str, rank: int) -> tuple[Metric, 
 
 _called_boxes = partial(_boxed, needs=("boxes", "box_cut"))
 _BOX_METRICS = (
-    *_froc_metrics("iou", "FROC", "an intersection over union of at least 0.2", 6),
-    *_froc_metrics("centre", "FROC by centre", "its centre on the lesion, borders included", 7),
+    *_froc_metrics(
+        "iou",
+        "FROC",
+        "Sensitivity per lesion, averaged over 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per "
+        "image, over all images; the most sensitive point within a rate counts (no interpolation). "
+        "A box finds a lesion by an IoU of at least 0.2; further boxes on it count as neither.",
+        6,
+    ),
+    *_froc_metrics(
+        "centre",
+        "FROC by centre",
+        "The same, but a box finds a lesion by its centre on it, borders included.",
+        7,
+    ),
     _boxed(
         "wafroc",
         "Weighted AFROC",
-        "The chance that a lesion is found with a higher score than the highest false positive of "
-        "an image without lesions (equal scores half, nothing found ranks lowest), hits as in "
-        "FROC. Lesions of an image share its weight: one with many counts as one.",
+        "Chance that a lesion, found as in FROC, scores above the highest false positive of an "
+        "image without lesions (ties half, a lesion not found lowest); lesions of an image share "
+        "its weight.",
         undefined="no judged image has a true box, or every one has",
         family="afroc",
         needs=("boxes",),
@@ -356,8 +360,8 @@ _BOX_METRICS = (
     _called_boxes(
         "rsna_score",
         "RSNA 2018 score",
-        "The score of the RSNA 2018 challenge, of boxes from the score cut that validation chose: "
-        "mean over images of TP / (TP + FP + FN), averaged over overlaps above 0.4 to 0.75.",
+        "Mean over images of TP / (TP + FP + FN), averaged over IoUs above 0.4 to 0.75, of boxes "
+        "from the score cut that validation chose.",
         family="rsna",
         undefined="no judged image has a true box or a called one",
         place=("place", 5),
@@ -367,7 +371,7 @@ _BOX_METRICS = (
             f"iobb_accuracy_{percent}",
             f"IoBB accuracy at {percent} %",
             "Of the true boxes, the share on which a called box (from the score cut that "
-            f"validation chose) has at least {percent} % of its own area. Large boxes raise it: "
+            f"validation chose) has at least {percent} % of its own area; large boxes raise it: "
             "read it with the false positives per image.",
             family="iobb",
             place=("place", 10 + percent),
@@ -379,8 +383,7 @@ _BOX_METRICS = (
         _called_boxes(
             f"iobb_false_marks_{percent}",
             f"False positives per image (overlap < {percent} %)",
-            f"Called boxes that have less than {percent} % of their area on any true box, per "
-            "image; lower is better.",
+            f"Called boxes with less than {percent} % of their area on any true box, per image.",
             family="iobb",
             direction="lower",
             place=("place", 11 + percent),
@@ -390,9 +393,8 @@ _BOX_METRICS = (
     _point(
         "localised_sensitivity",
         "Localised sensitivity",
-        "Of the positive images whose lesions are boxed, the share that is called positive with "
-        "the scored point (box centre or map peak) on a true lesion, borders included. An image "
-        "without a point is a miss.",
+        "Of the positive images, the share called positive with the scored point (box centre or "
+        "map peak) on a true lesion, borders included; without a point it is a miss.",
         partners=("specificity",),
         needs=("threshold", "point"),
         place=("place", 1),
@@ -415,14 +417,13 @@ _TRIAGE_METRICS = (
     _triage(
         "ruled_out",
         "Ruled out by triage",
-        "The share of images below the threshold of the promise that rules out.",
+        "Share of images below the threshold of the promise that rules out.",
         direction="none",
     ),
     _triage(
         "referred",
         "Referred to a reader by triage",
-        "The share of images that are neither ruled out nor ruled in: the price of what triage "
-        "promises.",
+        "Share of images neither ruled out nor ruled in: the price of what triage promises.",
         direction="lower",
         place=("first", 8),
         also=("summary",),
@@ -430,7 +431,7 @@ _TRIAGE_METRICS = (
     _triage(
         "ruled_in",
         "Ruled in by triage",
-        "The share of images from the threshold of the promise that rules in on.",
+        "Share of images from the threshold of the promise that rules in on.",
         direction="none",
     ),
 )

@@ -15,18 +15,17 @@ ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = [field.name for field in fields(ReadOptions)]
 
 
-def help_of(option: str) -> str:
-    return next(p.words for p in parameters_of(prepare) if p.option == f"--{option}")
-
-
 def test_help_names_every_format():
-    listed = help_of("format").split("(")[0].replace(" or ", ", ").split(",")
+    words = next(p.words for p in parameters_of(prepare) if p.option == "--format")
+    listed = words.split("(")[0].replace(" or ", ", ").split(",")
     assert [word.strip() for word in listed] == list(FORMATS), listed
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_help_names_the_formats_that_take_an_option(option):
-    named = help_of(option.replace("_", "-")).rstrip(".").rsplit("(", 1)[1].rstrip(")")
+def test_refusal_of_an_option_names_the_formats_that_take_it(tmp_path, option):
+    with pytest.raises(InputError, match=rf"^--{option.replace('_', '-')}: means") as refused:
+        read_source(tmp_path, "rsna", ReadOptions(**{option: ("given",)}))
+    named = str(refused.value).partition("; only ")[2].removesuffix(" uses it")
     assert named.split(", ") == [name for name, f in FORMATS.items() if option in f.options]
 
 
