@@ -142,7 +142,8 @@ def test_python_is_silent_and_the_command_line_shows_the_result(capsys: Any) -> 
 def test_help_is_the_docstring() -> None:
     text = " ".join(command("--help").output.split())
     for words in ("Say what was asked. More than one line.", "Where it comes from.", "How often.",
-                  "Which. May be repeated.", "A shared option.", "100<=x<=900", "Example: cxr probe a b --out c"):  # fmt: skip
+                  "Which. May be repeated.", "A shared option.", "100<=x<=900",
+                  "Example: cxr probe a b --out c"):  # fmt: skip
         assert words in text
     assert "Args:" not in text
 
