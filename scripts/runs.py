@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -187,8 +186,8 @@ def note_parts(
     """What notes a data set's predictions in a log, for `predict_data_set`; None without a log."""
     if log is None:
         return None
-    run = _open(model.folder, model, name=name)
-    return partial(run.note_part, log, dataset.images.set_index("image_id"))
+    run, images = _open(model.folder, model, name=name), dataset.images.set_index("image_id")
+    return lambda part, store, s: run.note_part(log.add, images, part, store.image, s)
 
 
 def load(

@@ -29,8 +29,8 @@ from data_prep.work.pool import cpu_count, write_behind
 from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
-from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput
-from serving.run import Run, answers_by_image, note_answers
+from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput, note_answers
+from serving.run import Run, answers_by_image
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 

@@ -11,7 +11,10 @@ from data_prep.contracts.errors import InputError, require_packages
 from data_prep.store.decode import LooseImage, find_files, read_loose
 
 if TYPE_CHECKING:
+    from data_prep.images.decoded_image import DecodedImage
     from data_prep.store.answer_log import AnswerLog
+    from serving.answer import Answer
+    from serving.run import Run
 
 OVERLAY_END, REPORT_END, CAPTURE_END = "-overlay.png", "-sr.dcm", "-sc.dcm"  # of file names
 
@@ -66,3 +69,18 @@ def find_images(
     reason = str(begun[0].problem)
     many = f"none of {len(files)} files is an image; the first: "
     raise InputError(reason if len(files) == 1 else many + reason)
+
+
+def note_answers(
+    log: AnswerLog | None, runs: Sequence[Run], file: str, image: DecodedImage | None,
+    answers: Sequence[Answer] | InputError | None, seconds: float | None,
+) -> None:  # fmt: skip
+    """Note in a log of answers, where there is one, what runs said of a file, if anything."""
+    if log is None:
+        return
+    rows = [run.log_row() for run in runs]
+    if answers is not None and not isinstance(answers, InputError):
+        for row, answer in zip(rows, answers, strict=True):
+            row |= {key: getattr(answer, key) for key in ("score", "decision", "guard_distance")}
+            row["status"] = "ok" if answer.status == "ok" else "refused"
+    log.add_file(file, image, rows, seconds)

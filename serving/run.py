@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +29,6 @@ from serving.exported_model import ExportedModel
 from serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
 
 if TYPE_CHECKING:
-    from data_prep.store.answer_log import AnswerLog
-    from data_prep.store.pixel_store import PixelStore
     from serving.backends import Model
     from training.run_folder import RunFolder
 
@@ -310,21 +308,25 @@ class Run:
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 
     def note_part(
-        self, log: AnswerLog, images: pd.DataFrame, part: Part, store: PixelStore, seconds: float
-    ) -> None:
-        """Note in a log what it predicted for a part of a data set; `images` by ``image_id``."""
+        self, add: Callable[..., object], images: pd.DataFrame, part: Part,
+        square_of: Callable[[str], np.ndarray], seconds: float,
+    ) -> None:  # fmt: skip
+        """Give `AnswerLog.add` what it predicted for a part of a data set, by ``image_id``.
+
+        `images` is the data set's table; `square_of` gives an image as the model sees it.
+        """
         output = self.decided(part)
         for image_id in part.images["image_id"]:
             row, header = self.log_row(), images.loc[image_id].to_dict()
             if image_id in output.decisions.index:
-                said, square = output.prediction(image_id, COLOUR), store.image(image_id)
+                said, square = output.prediction(image_id, COLOUR), square_of(image_id)
                 warned, distance = self.guarded(DecodedImage(square, {}, header=header), square)
                 row |= {
                     "status": "refused" if warned else "ok", "score": said.score,
                     "decision": None if warned else said.decision, "guard_distance": distance,
                 }  # fmt: skip
             each = seconds / len(part.images)
-            log.add(image_id, str(header["patient_id"]), header, [row], each)
+            add(image_id, str(header["patient_id"]), header, [row], each)
 
     def log_row(self) -> dict[str, Any]:
         """A row for the log of answers, of an image without an answer."""
@@ -352,21 +354,6 @@ def answers_by_image(
         answers = [answer for answer in of_image if not isinstance(answer, InputError)]
         outcomes.append(failed[0] if failed else answers)
     return outcomes
-
-
-def note_answers(
-    log: AnswerLog | None, runs: Sequence[Run], file: str, image: DecodedImage | None,
-    answers: Sequence[Answer] | InputError | None, seconds: float | None,
-) -> None:  # fmt: skip
-    """Note in a log of answers, where there is one, what runs said of a file, if anything."""
-    if log is None:
-        return
-    rows = [run.log_row() for run in runs]
-    if answers is not None and not isinstance(answers, InputError):
-        for row, answer in zip(rows, answers, strict=True):
-            row |= {key: getattr(answer, key) for key in ("score", "decision", "guard_distance")}
-            row["status"] = "ok" if answer.status == "ok" else "refused"
-    log.add_file(file, image, rows, seconds)
 
 
 def _run_folder(folder: Path) -> RunFolder:

@@ -30,11 +30,12 @@ from data_prep.work.object_store import is_loopback
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
 from serving.dicom_objects.results import dicom_results
+from serving.image_files import note_answers
 from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
 from serving.pacs.journal import Journal, digest, job_id, writing
 from serving.pacs.patience import Patience, RefusedError, UnreachableError
-from serving.run import Run, answers_by_image, note_answers
+from serving.run import Run, answers_by_image
 
 _VARIABLES, _SEND_VARIABLES = "CXR_PACS", "CXR_PACS_SEND"
 _LOOK_AGAIN = 5.0  # seconds until received images are tried again where the archive is away

@@ -27,7 +27,8 @@ from data_prep.store.answer_log import AnswerLog
 from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import RESEARCH_USE, to_bytes
 from serving.guard import Warned
-from serving.run import Run, answers_by_image, note_answers
+from serving.image_files import note_answers
+from serving.run import Run, answers_by_image
 from serving.web.schemas import (
     AnalyzeAnswer,
     DicomObjects,
