@@ -358,7 +358,7 @@ class Decision:
             "chosen_on": self.chosen_on,
             "asked": self.options.to_dict(),
             "choices": {"calibration": self.losses} if self.losses else {},
-            "reduction": self.reduction and self.reduction.to_dict(),
+            "reduction": self.reduction and asdict(self.reduction),
             "box_cut": self.box_cut,
             "calibration": self.calibration and self.calibration.to_dict(),
             "map_scale": self.map_scale and list(self.map_scale),

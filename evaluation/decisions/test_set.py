@@ -236,13 +236,9 @@ class Reduction:
     # boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95)
     min_score: float = 0.0
 
-    def to_dict(self) -> dict[str, Any]:
-        """For ``decisions/<target>.json``."""
-        return {"rule": self.rule, "min_score": self.min_score}
-
     @classmethod
     def from_dict(cls, payload: dict[str, Any] | None) -> Reduction | None:
-        """Read what `to_dict` wrote."""
+        """Read it from ``decisions/<target>.json``."""
         if not payload:
             return None
         if payload["rule"] not in get_args(_Rule):
@@ -408,14 +404,8 @@ class SystemOutput:
 
 Groups = npt.NDArray[np.object_]
 """Name of each image's or lesion's group, "" where it is unknown."""
-
-
 _DEFAULT = ("sex", "age_band", "source", "view")
-
-
 _AGE_EDGES, _AGE_NAMES = (18, 40, 60, 80), ("under 18", "18 to 39", "40 to 59", "60 to 79", "80 up")
-
-
 MOST_GROUPS = 12
 
 

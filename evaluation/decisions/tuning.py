@@ -71,44 +71,29 @@ _LEARNED = (
 )
 
 
-@dataclass(frozen=True)
-class _ValidationRows:
-    """The validation images that a system ran on and whose label is known."""
-
-    labels: pd.Series  # of every validation image, NaN where unknown
-    y_true: pd.Series  # of the images that count, by image id
-    # how many images, patients and positives, and how many the system did not run on
-    counts: dict[str, Any]
-
-    @property
-    def image_ids(self) -> pd.Index:
-        """The images that count, sorted."""
-        return self.y_true.index
-
-
-def _validation_rows(predictions: Predictions, test_set: TestSet) -> _ValidationRows:
-    """Find the validation images of a split that a decision may be chosen on."""
-    labels = test_set.labels_of("val")
-    known = labels.dropna()
+def _validation_labels(
+    predictions: Predictions, test_set: TestSet
+) -> tuple[pd.Series, dict[str, Any]]:
+    """Labels of the validation images that a decision may be chosen on, by id; and their counts."""
+    known = test_set.labels_of("val").dropna()
     ran = known.index.intersection(predictions.images_run).sort_values()
     y_true = known.reindex(ran)
-    counts = {
+    return y_true, {
         "role": "val",
         "n_images": len(ran),
         "n_patients": cluster_index(test_set.patients(ran))[1],
         "n_positive": int(y_true.sum()),
         "n_not_run": len(known) - len(ran),
     }
-    return _ValidationRows(labels, y_true, counts)
 
 
 def validation_scores(system: Predictions, decision: Decision, test_set: TestSet) -> pd.DataFrame:
     """Score the validation images as the test images are scored."""
-    rows = _validation_rows(system, test_set)
-    if not len(rows.image_ids):
+    y_true, _ = _validation_labels(system, test_set)
+    if y_true.empty:
         return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
-    output = SystemOutput(system, test_set.target, rows.image_ids)
-    return pd.DataFrame({"label": rows.y_true, "score": output.scores(decision.reduction)})
+    output = SystemOutput(system, test_set.target, y_true.index)
+    return pd.DataFrame({"label": y_true, "score": output.scores(decision.reduction)})
 
 
 @dataclass(frozen=True)
@@ -260,9 +245,9 @@ def tune(
             f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
             "to reduce; tune it without --reduction"
         )
-    rows = _validation_rows(predictions, test_set)
-    chosen_on = _decision_ids(predictions, test_set) | rows.counts
-    target, ids = test_set.target, rows.image_ids
+    y_true, chosen_on = _validation_labels(predictions, test_set)
+    chosen_on = _decision_ids(predictions, test_set) | chosen_on
+    target, ids = test_set.target, y_true.index
     output = SystemOutput(predictions, target, ids)
     if not len(ids):
         reason = f"the system ran on no validation image of split '{test_set.split}'"
@@ -278,14 +263,14 @@ def tune(
         )
     patients, folds = test_set.patients(ids), None
     if options.calibration == _CHOOSE:
-        folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
-    reduced = _choose_reduction(output, rows.y_true, patients, options.reductions)
+        folds = patient_folds(patients, y_true.to_numpy() == 1)
+    reduced = _choose_reduction(output, y_true, patients, options.reductions)
     scale, rule, tried = _choose_map_boxes(output, reduced.scores, test_set)
     boxes = output.boxes(reduced.scores, scale, rule)
     cut_choice = _box_cut_choice(output, boxes, test_set)
-    truth, scores = (column.to_numpy(np.float64) for column in (rows.y_true, reduced.scores))
+    truth, scores = (column.to_numpy(np.float64) for column in (y_true, reduced.scores))
     if unit != "image":  # a study or patient scores as the highest of its images
-        units = group_images(test_set.images, rows.labels, ids, unit)
+        units = group_images(test_set.images, test_set.labels_of("val"), ids, unit)
         truth, scores, patients = units.highest(truth), units.highest(scores), units.first(patients)
         folds = None if folds is None else units.first(folds)
     places = _places(output, reduced.scores, test_set) if unit == "image" else None

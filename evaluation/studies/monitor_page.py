@@ -299,9 +299,9 @@ def _figures(found: Monitoring) -> Table:
     rows = [
         (
             row.title,
-            f"{number(row.was.mean)} ({span_words(row.was.low, row.was.high)}), {row.source}",
+            f"{row.was}, {row.source}",
             f"{row.n_reference:,}",
-            f"{number(row.now.mean)} ({span_words(row.now.low, row.now.high)})",
+            str(row.now),
             f"{row.n_stream:,}",
             f"over {_CEILING:,.0f}" if row.evidence > _CEILING else f"{row.evidence:,.1f}",
             f"on {row.change.on}" if row.change else _bound_words(row),

@@ -92,16 +92,21 @@ class _Change:
 
 @dataclass(frozen=True)
 class _Estimate:
-    """A mean per patient in [0, 1] with its interval; None where there is no patient."""
+    """A mean per patient in [0, 1] with its 95 % interval; None where there is no patient."""
 
     mean: float | None = None
     low: float | None = None
     high: float | None = None
 
     @classmethod
-    def of(cls, values: Floats, ends: Floats) -> _Estimate:
-        """The mean of the patients' values, and the ends of its interval."""
-        return cls(float(values.mean()), *map(float, ends)) if values.size else cls()
+    def of(cls, values: Floats) -> _Estimate:
+        """Of the patients' values."""
+        if not values.size:
+            return cls()
+        return cls(float(values.mean()), *mean_interval(values, _LEVEL)[0].tolist())
+
+    def __str__(self) -> str:
+        return f"{number(self.mean)} ({span_words(self.low, self.high)})"
 
 
 @dataclass(frozen=True)
@@ -123,9 +128,9 @@ class Watched:
     share: float  # of the false alarms; 0 where it is not watched: its reference is too small
     source: str  # of the reference: first weeks or validation
     n_reference: int  # patients
-    was: _Estimate  # the reference, with a 95 % interval
+    was: _Estimate  # the reference
     n_stream: int  # patients
-    # The last patients (at most 5,000); after an alarm those since the likely start, with a 95 %
+    # The last patients (at most 5,000); after an alarm those since the likely start, with an
     # interval as if that had been known.
     now: _Estimate
     evidence: float  # highest e-value so far
@@ -163,8 +168,7 @@ class _Known(NamedTuple):
 
     systems: list[str]
     cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
-    classes: dict[str, list[str]]  # of each header
-    rare: dict[str, list[str]]  # of these, classes of one patient alone
+    patients: dict[str, pd.Series]  # of each class of each header, how many
     window: int  # days in which a patient counts once
 
 
@@ -276,9 +280,7 @@ def _known(weeks: pd.DataFrame, window: int) -> _Known:
         if (values := rows[column].dropna().to_numpy()).size
     }
     patients = {column: weeks.groupby(column)["patient"].nunique() for column in _HEADERS}
-    classes = {column: sorted(map(str, count.index)) for column, count in patients.items()}
-    rare = {column: [*map(str, count[count == 1].index)] for column, count in patients.items()}
-    return _Known(sorted(weeks["system"].unique()), cuts, classes, rare, window)
+    return _Known(sorted(weeks["system"].unique()), cuts, patients, window)
 
 
 def _blocks(log: pd.DataFrame, known: _Known, *, weeks: bool = False) -> Iterator[_Block]:
@@ -294,14 +296,15 @@ def _blocks(log: pd.DataFrame, known: _Known, *, weeks: bool = False) -> Iterato
         of = "disagreement", f"{one} and {other}"
         yield from _block(of, both, shown, {_ALONE: differ}, known.window)
     images = log.drop_duplicates("image")
-    for column, classes in known.classes.items():
+    for column, patients in known.patients.items():
+        classes = list(patients.index)
         watched = classes[:1] if len(classes) == 2 else classes  # one of two tells the other
         title = KINDS[column].title
         figures = {(f"={name}", f"{title} {name}"): images[column] == name for name in watched}
         if classes:
             new = f"{title} not seen in the first weeks"
             # In the first weeks: by those of all other patients, as chance has it later on.
-            own = images[column].isin(known.rare[column])
+            own = images[column].isin(patients.index[patients == 1])
             figures["=new", new] = own if weeks else ~images[column].isin(classes)
         yield from _block((column, ""), images, images[column].notna(), figures, known.window)
 
@@ -387,8 +390,9 @@ class _Test(NamedTuple):
     def rows(self) -> Iterator[Watched]:
         """What became of each figure."""
         means, was = self.block.means, self.was.means
-        intervals = mean_interval(was, _LEVEL)
-        values, day = self._tested()
+        # The reference is of day 0, the stream from day 1 on.
+        values = np.concatenate([was, means[:, self.begin :]], axis=1)
+        day = np.append(np.zeros_like(self.was.day), self.block.day[self.begin :] - self.first + 1)
         evidence = np.zeros((len(means), 1))
         if self.share:
             evidence = change_evidence(values, day)
@@ -404,20 +408,14 @@ class _Test(NamedTuple):
                 share=self.share,
                 source=self.source,
                 n_reference=self.was.n,
-                was=_Estimate.of(was[row], intervals[row]),
+                was=_Estimate.of(was[row]),
                 n_stream=self.block.n - self.begin,
-                now=_Estimate.of(now, mean_interval(now, _LEVEL)[0]),
+                now=_Estimate.of(now),
                 evidence=float(evidence[row].max(initial=1.0)),
                 change=change,
                 course=tuple(self._course(means[row], evidence[row])),
                 values=was[row],
             )
-
-    def _tested(self) -> tuple[Floats, Integers]:
-        """The values of the reference, of day 0, and of the stream from day 1 on."""
-        values = np.concatenate([self.was.means, self.block.means[:, self.begin :]], axis=1)
-        days = self.block.day[self.begin :] - self.first + 1
-        return values, np.concatenate([np.zeros(self.was.n, dtype=np.int64), days])
 
     def _course(self, values: Floats, wealth: Floats) -> Iterator[_Bin]:
         days = len(self.dates)
@@ -501,8 +499,5 @@ def _differences(weeks: _Block, validation: _Block) -> Iterator[str]:
     here, there = (mean_interval(each.means) for each in (weeks, validation))
     for row, title in enumerate(weeks.titles.values()):
         if here[row, 0] > there[row, 1] or here[row, 1] < there[row, 0]:
-            means = [float(each.means[row].mean()) for each in (weeks, validation)]
-            yield (
-                f"{title}: {number(means[0])} ({span_words(*here[row])}) in the first weeks, "
-                f"{number(means[1])} ({span_words(*there[row])}) in validation."
-            )
+            told = [_Estimate.of(each.means[row]) for each in (weeks, validation)]
+            yield f"{title}: {told[0]} in the first weeks, {told[1]} in validation."
