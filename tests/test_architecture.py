@@ -61,13 +61,13 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 69_016,
+    "lines": 68_982,
     "modules": 234,
     "longest module": 529,
     "plumbing, %": 20.8,
     "names used outside their subfolder": 540,
     "public names": 1_029,
-    "modules importing more than 16 others": 3,
+    "modules importing more than 16 others": 2,
     "imports inside functions": 124,
     "functions over 80 lines": 0,
     "modules with at most one importer": 71,
@@ -76,7 +76,7 @@ LIMITS = {
     "files that a box passes to an overlay": 8,
     "files that a setting passes to the optimiser": 6,
     "files that a score passes": 65,
-    "visits of a score to files": 372,
+    "visits of a score to files": 374,
 }
 
 
