@@ -19,7 +19,7 @@ from training.loading import is_out_of_memory
 _STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
 _TRANSIENT = 1.5  # gradients of activations, beside what is saved for them
 _LARGEST_BATCH = 256  # images that ``auto`` may find
-_MOST_LOADERS = 8  # of a device, see docs/results.md 13
+_MOST_LOADERS = 8  # of a device, see docs/results.md
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where batches pass between processes
 _CUDA_SHARE = 0.9  # of the device: memory falls to pieces in a long training
 

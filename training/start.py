@@ -49,7 +49,7 @@ def start(request: Request, hardware: Hardware, terminal: Terminal, held: ExitSt
 
 
 _LITE = {"detector": "retinanet_lite", "classifier": "efficientnet_lite"}
-_RANDOM_START = {  # measured: docs/results.md, section 14
+_RANDOM_START = {  # measured: docs/results.md
     "detector": "cxr train retinanet_small, which few images suit better, or --set "
     "model.weights=none --set model.norm=batch --set model.trainable=all",
     "classifier": "--set model.weights=none",
