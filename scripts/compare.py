@@ -88,7 +88,7 @@ def compare(
             subgroups, reference): makes the report confirmatory.
         margin: Margin of non-inferiority and equivalence.
         prevalence: Share of positives at the place of use, for PPV and NPV there: 0.05, with its 95
-            % interval 0.05:0.03-0.08, or counts 12/240.
+            % interval 0.05:0.03-0.08, or counts 12/240, whose uncertainty then counts.
         unit: study or patient: also the image-level figures by these, with the highest score of
             their images.
         policy: A policy as in cxr tune, beside those tuned; threshold=T needs no validation images.

@@ -43,7 +43,8 @@ def overlay(
     A system that cxr tune has not tuned is shown undecided, with boxes from score 0.5.
 
     Args:
-        systems: Predictions folders or runs, each as PATH or NAME=PATH.
+        systems: Predictions folders or runs, each as PATH or NAME=PATH; a run predicts the images
+            drawn.
         out: Folder for the PNG files.
         target: Which target, where the data set has several.
         image: An image id, in place of --role.

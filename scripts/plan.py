@@ -80,7 +80,7 @@ def plan(
         difference: Smallest difference that would matter; by default that of --auroc A,B.
         half_width: Also plan for an interval of this mean half-width.
         power: How often the difference is shown, or the promise gets a threshold; by default 0.8.
-        level: Coverage of the interval: 1 - alpha.
+        level: Coverage of the interval.
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients who have the disease, as 0.3; for the promise of
             a ppv of validation patients.
@@ -93,7 +93,7 @@ def plan(
         readers: Numbers of readers to plan for, as 4,6,10; needs a pilot of readers or
             --reader-deviation.
         reader_deviation: Without a pilot: assumed standard deviation of readers' AUROCs, as 0.03.
-        data: Data set of the pilot's predictions: its test patients.
+        data: Data set of the pilot's predictions.
         target: Which target, where the data set has several.
         split: Split of the pilot; by default its own.
         out: Folder for the figures and plan.json; new or a plan's.

@@ -65,7 +65,7 @@ def readers(
         key: key.csv of the blind study (cxr overlay --blind).
         lesions: With --truth, of marks: CSV of lesions: case, x1, y1, x2, y2 or lesion (its name)
             and, maybe, weight.
-        hit: When a mark hits a lesion: centre: its centre lies in it; iou: by overlap; distance: of
+        hit: A mark hits a lesion in which its centre lies, by overlap (iou), or by the distance of
             both centres.
         hit_limit: Least overlap (by default 0.2), or largest distance, px.
         false_marks: False positives per image at which FROC gives the sensitivity.

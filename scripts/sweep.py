@@ -61,8 +61,8 @@ def sweep(
     Args:
         config: A name that cxr configs lists, or a TOML file.
         out: Folder of the sweep: trials, page and best run.
-        over: A key to vary: KEY=8,16,32, KEY=true,false or a range, KEY=1e-4..1e-3. From tenfold on
-            a range is on a log scale, if not linear:1..40; log:1..4 asks for it.
+        over: A key to vary: KEY=8,16,32, KEY=true,false or a range, KEY=1e-4..1e-3. A tenfold range
+            or more is on a log scale; linear:1..40 or log:1..4 says otherwise.
         trials: Trainings in all; a larger number goes on with a sweep.
         jobs: Trials at a time, each a process with its own devices.
         seed: Seed of what is tried.
