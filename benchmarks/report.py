@@ -30,14 +30,10 @@ _TITLES = {
 }
 _INTRO = """# How fast
 
-`python -m benchmarks --write-docs` writes this page from `benchmarks/recorded.json`, which also
-holds memory, shares of the processor's peak, versions and notes.
-
-A row is one piece of work, done by us and by what one would write with the usual library. Each
-candidate has its own process and settings; they take turns, in another order every round. A sample
-counts only while other programs use less than a tenth of the processors. Above 1 ours is faster; in
-brackets: the lowest and the highest round. Peers of `prepare` and `predict` apply no window and
-check nothing.
+A row is one piece of work, done by us and by what one would write with the usual library, in
+processes that take turns. Above 1 ours is faster; in brackets: the lowest and the highest round.
+Peers of `prepare` and `predict` apply no window and check nothing. More:
+`benchmarks/recorded.json`. Measure anew: `python -m benchmarks [GROUP] --write-docs`.
 """
 
 
@@ -195,8 +191,7 @@ def page(payload: Mapping[str, Any]) -> str:
         lines += [] if group == "machine" else _section(group, list(of_group))
     curves = _curves(rows)
     if curves:
-        lines += ["## Growth", "", f"![Time by number of images, and slopes]({_GROWTH})", ""]
-        lines += _growth_table(curves)
+        lines += ["## Growth", "", f"![Time by number of images, and slopes]({_GROWTH})"]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -204,14 +199,15 @@ def _section(group: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A group's table; points of a curve have their own."""
     single = [row for row in rows if row["size"] is None]
     revisions = sorted({f"revision {row['revision']}, {row['created'][:10]}" for row in rows})
-    told = f"`python -m benchmarks {group}`: {'; '.join(revisions)}."
+    told = f"Group `{group}`: {'; '.join(revisions)}."
     lines = [f"## {_TITLES[group]}", "", told, ""]
     if single:
         lines += [_cells(("ours", "peer", "ratio")), _cells(["---"] * 3)]
         for work, of_work in groupby(single, key=_work):
-            lines += [_cells([f"**{work}**"])]
+            in_unit = list(of_work)
+            lines += [_cells([f"**{work}**", "", in_unit[0]["unit"]])]
             last = ""
-            for ours, peer, ratio in map(_table_row, of_work):
+            for ours, peer, ratio in map(_table_row, in_unit):
                 lines += [_cells((ours, "" if peer == last else peer, ratio))]
                 last = peer
         lines += [""]
@@ -222,10 +218,10 @@ def _table_row(row: Mapping[str, Any]) -> tuple[str, str, str]:
     names = row["names"]
     if row["failed"]:
         return names["ours"], names["peer"] or "", "failed"
-    ours = f"{names['ours']}: {figure(row['ours'])} {row['unit']}"
+    ours = f"{names['ours']}: {figure(row['ours'])}"
     peer = "" if row["peer"] is None else f"{names['peer']}: {figure(row['peer'])}"
     if row["limit"]:
-        peer = f"limit {figure(row['limit'])} {row['unit']}"
+        peer = f"limit {figure(row['limit'])}"
     if row["limit_gib"]:
         peer += f", {figure(row['limit_gib'])} GiB"
     ratio = ""
@@ -272,21 +268,6 @@ def slope(points: Sequence[tuple[int, float]]) -> float | None:
         return None
     x, y = np.log10(np.array(far)).T
     return round(float(np.polyfit(x, y, 1)[0]), 2)
-
-
-def _growth_table(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    sizes = sorted({row["size"] for rows in curves.values() for row in rows})
-    heads = ["candidate", *(f"{size:,}" for size in sizes), "slope"]
-    lines = [_cells(heads), _cells(["---"] * len(heads))]
-    for work, rows in curves.items():
-        title = f"**{work}**, {rows[0]['unit']}: "
-        for name, points in _lines_of(rows).items():
-            at = dict(points)
-            steep = slope(points)
-            told = "" if steep is None else f"{steep:.2f}"
-            lines.append(_cells([title + name, *(figure(at.get(size)) for size in sizes), told]))
-            title = ""
-    return [*lines, "", "A peer goes on only to where a sample takes less than 20 s.", ""]
 
 
 def draw(payload: Mapping[str, Any], folder: Path) -> None:
