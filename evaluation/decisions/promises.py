@@ -37,7 +37,6 @@ import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError, counted
 from evaluation.statistics.betting import mean_p_value
-from evaluation.statistics.clustered_tests import exact_share
 from evaluation.statistics.ranking import Floats, Integers
 
 MOST_MARKS = 5
@@ -306,18 +305,15 @@ class PromisedImages:
         counts = self.scores > -np.inf if figure == "ppv" else self._share(figure).counts
         return int(counts.sum()), len(np.unique(self.patients[counts]))
 
-    def rate(self, figure: str, threshold: float) -> Floats | None:
-        """A figure but `ppv` with both ends of its exact interval by patient, ``(3,)``.
+    def good_images(self, figure: str, threshold: float) -> tuple[Floats, Integers] | None:
+        """Good and counted images at a threshold of each patient who has such; `None` without any.
 
-        `None` where it is not defined.
+        Of any figure but the positive predictive value, which is no share.
         """
         if self._lacking(figure):
             return None
         share = self._share(figure)
-        good = share.by_patient(np.array([threshold]))[0]
-        ends = exact_share(good, share.sizes.astype(np.float64))
-        rate = np.array([good.sum() / share.sizes.sum(), *ends])
-        return MOST_MARKS * (1 - rate[[0, 2, 1]]) if figure == "false_marks" else rate
+        return share.by_patient(np.array([threshold]))[0], share.sizes
 
     def _lacking(self, figure: str) -> str:
         """Why a figure is not defined on these images; empty where it is."""

@@ -27,6 +27,7 @@ from evaluation.decisions.decision import (
     TuningOptions,
 )
 from evaluation.decisions.promises import (
+    MOST_MARKS,
     Places,
     Promise,
     Promised,
@@ -58,7 +59,8 @@ from evaluation.statistics.calibration import (
     choose_calibration,
     fit_calibration,
 )
-from evaluation.statistics.clustered_tests import auroc_difference
+from evaluation.statistics.clustered_tests import auroc_difference, exact_share
+from evaluation.statistics.ranking import Floats
 
 _CHOOSE = "choose"
 _DEFAULT_LEVEL = 0.5
@@ -384,9 +386,11 @@ def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcom
     by MOVER (Zou and Donner 2008) on the log of their likelihood ratio.
     """
     if part.figure != "ppv":
-        rate = images.rate(part.figure, threshold)
+        rate = _rate(images, part.figure, threshold)
     else:
-        reached, spared = (images.rate(each, threshold) for each in ("sensitivity", "specificity"))
+        reached, spared = (
+            _rate(images, each, threshold) for each in ("sensitivity", "specificity")
+        )
         if reached is None or spared is None:
             return None
         logs = np.log(np.maximum([reached, 1 - spared[[0, 2, 1]]], 1e-12))
@@ -399,6 +403,16 @@ def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcom
         return None
     estimate, low, high = rate.tolist()
     return Outcome(part.figure, estimate, low, high, *images.size_of(part.figure))
+
+
+def _rate(images: PromisedImages, figure: str, threshold: float) -> Floats | None:
+    """A figure with both ends of its interval; `None` where it is not defined."""
+    counts = images.good_images(figure, threshold)
+    if counts is None:
+        return None
+    good, of_patients = counts[0], counts[1].astype(np.float64)
+    rate = np.array([good.sum() / of_patients.sum(), *exact_share(good, of_patients)])
+    return MOST_MARKS * (1 - rate[[0, 2, 1]]) if figure == "false_marks" else rate
 
 
 def _decision_ids(predictions: Predictions, test_set: TestSet) -> dict[str, Any]:
