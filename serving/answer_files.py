@@ -18,14 +18,14 @@ from typing import IO, Any, overload
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, Terminal, counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import make_folder
 from data_prep.contracts.tables import inert_cell
 from data_prep.images.dicom_header import starts_like_dicom
 from data_prep.store.decode import LooseImage, read_loose
 from data_prep.work.local_copies import open_image
 from data_prep.work.object_store import shown
-from data_prep.work.pool import cpu_count, write_behind
+from data_prep.work.pool import Terminal, cpu_count, write_behind
 from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes

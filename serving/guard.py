@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import cv2
 import numpy as np
 
-from data_prep.contracts.errors import InputError, Terminal
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, write_json
 from data_prep.images.dicom_header import SMALLEST_SIDE, why_no_radiograph
 from data_prep.images.image import DecodedImage, read_image
 from data_prep.work.local_copies import open_image
+from data_prep.work.pool import Terminal
 from serving.guard_images import (
     MEASURES,
     STATISTICS_VERSION,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, Terminal, counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import atomic_path, provenance, read_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet, Target
@@ -25,7 +25,7 @@ from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
 from data_prep.work.local_copies import local_folder
 from data_prep.work.object_store import address_of, path_of
-from data_prep.work.pool import Engine, write_behind
+from data_prep.work.pool import Engine, Terminal, write_behind
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import tune, validation_scores

@@ -18,9 +18,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from configs.settings import Config
-from data_prep.contracts.errors import InputError, Terminal, counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import atomic_path
-from data_prep.work.pool import cpu_count
+from data_prep.work.pool import Terminal, cpu_count
 from training.batch_size import Hardware, available_memory, largest_share
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, fit

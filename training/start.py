@@ -10,8 +10,9 @@ import pandas as pd
 from configs.load import dump_config, first_difference, parse_config
 from configs.settings import Config, RetinaNetSettings
 from data_prep.augment.augment import build_augmentation
-from data_prep.contracts.errors import InputError, Terminal
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
+from data_prep.work.pool import Terminal
 from networks.published import fetch_coco, fetch_imagenet
 from training.batch_size import Hardware
 from training.classifier import ClassifierTask

@@ -2,9 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
+from collections.abc import Sequence
 
 _MOST_CHARACTERS = 2_000
 _LONG = re.compile(r"[^\s/]{300,}")  # no name of a file has as many signs
@@ -77,15 +75,3 @@ def counted_phrase(count: int, phrase: str) -> str:
     verb, gap, end = rest.partition(" ")
     rest = f"{_SINGULAR_VERBS.get(verb, verb)}{gap}{end}"
     return f"1 {singulars.get(noun, noun.removesuffix('s'))}{space}{rest}"
-
-
-class Terminal(Protocol):
-    """Shows lines and progress; the module `scripts.console` is one."""
-
-    def say(self, text: str = "") -> None:
-        """Show a line."""
-
-    def progress(
-        self, description: str, total: int | None
-    ) -> AbstractContextManager[Callable[..., None]]:
-        """Show how far a block is; gives a function to call with how many are done."""

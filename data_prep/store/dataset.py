@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, Terminal, counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.contracts.folders import read_json
 from data_prep.contracts.schemas import FINGERPRINTS, REFERENCE_READER, SYNTHETIC, SYNTHETIC_PATIENT
 from data_prep.contracts.tables import (
@@ -31,7 +31,7 @@ from data_prep.work.object_store import path_of
 
 if TYPE_CHECKING:
     from data_prep.store.pixel_store import PixelStore
-    from data_prep.work.pool import Engine
+    from data_prep.work.pool import Engine, Terminal
 
 _IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 LABEL_COLUMNS = ("image_id", "finding", "reader", "state")

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
@@ -47,6 +48,18 @@ class Engine(Protocol):
         result for a row that ends each process that works on it. `reads` names some files that
         the function reads: where a machine lacks one, the work ends with one line.
         """
+
+
+class Terminal(Protocol):
+    """Shows lines and progress; the module `scripts.console` is one."""
+
+    def say(self, text: str = "") -> None:
+        """Show a line."""
+
+    def progress(
+        self, description: str, total: int | None
+    ) -> AbstractContextManager[Callable[..., None]]:
+        """Show how far a block is; gives a function to call with how many are done."""
 
 
 @dataclass(frozen=True)

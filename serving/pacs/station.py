@@ -21,12 +21,13 @@ from urllib.parse import urlsplit
 
 from pydicom.dataset import Dataset
 
-from data_prep.contracts.errors import InputError, Terminal, counted
+from data_prep.contracts.errors import InputError, counted
 from data_prep.images.decoded_image import DecodedImage
 from data_prep.images.dicom_header import header_facts, why_no_radiograph
 from data_prep.images.image import read_image
 from data_prep.store.answer_log import AnswerLog
 from data_prep.work.object_store import is_loopback
+from data_prep.work.pool import Terminal
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
 from serving.dicom_objects.results import dicom_results
