@@ -432,15 +432,11 @@ def _rule_words(decision: Decision) -> Iterator[str]:
         shown = floor if decision.reduction.min_score else ""
         yield f"  image score: {decision.reduction.rule}{shown}"
     if decision.options.calibration:
-        yield _calibration_words(decision)
-
-
-def _calibration_words(decision: Decision) -> str:
-    """The calibration, and the log losses by which it was chosen."""
-    method = decision.calibration.to_dict()["method"] if decision.calibration else "none possible"
-    shown = ", ".join(f"{name} {loss:.4f}" for name, loss in decision.losses.items())
-    words = "the score as it is" if method == "none" else method
-    return f"  probability: {words}" + (f" (held-out log loss: {shown})" if shown else "")
+        fitted = decision.calibration
+        method = fitted.to_dict()["method"] if fitted else "none possible"
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in decision.losses.items())
+        words = "the score as it is" if method == "none" else method
+        yield f"  probability: {words}" + (f" (held-out log loss: {losses})" if losses else "")
 
 
 def _policy_words(decision: Decision, policy: str) -> Iterator[str]:
