@@ -1,5 +1,7 @@
 """What a system says of some images: read part by part, boxes and findings to one score."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,6 +134,6 @@ def test_bad_boxes_are_refused_by_place(boxes, image_ids, message):
 
 def test_a_rule_survives_its_file_and_an_unknown_one_is_refused():
     for rule in CANDIDATES:
-        assert Reduction.from_dict(rule.to_dict()) == rule
+        assert Reduction.from_dict(asdict(rule)) == rule
     with pytest.raises(InputError, match="unknown reduction 'learned'; run cxr tune again"):
         Reduction.from_dict({"rule": "learned", "min_score": 0.0})
