@@ -152,7 +152,11 @@ def shapes_of(layers: nn.Module) -> nn.Module:
         id(each): torch.empty(each.shape, dtype=each.dtype, device="meta")
         for each in (*layers.parameters(), *layers.buffers())
     }
-    return deepcopy(layers, memo)
+    shapes = deepcopy(layers, memo)
+    for layer in shapes.modules():
+        if type(layer) is nn.BatchNorm2d:  # moves nothing, and takes PyTorch most of the time here
+            layer.forward = lambda maps: maps  # type: ignore[method-assign]
+    return shapes
 
 
 def measure_layers(layers: nn.Module, size: int) -> list[tuple[str, int, int]]:

@@ -17,6 +17,8 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from configs.settings import KINDS
 from data_prep.contracts.errors import InputError, first_line
@@ -46,6 +48,7 @@ _HARMLESS: list[Any] = [
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")),
 ]
 _OLD_TIMM = re.compile(r"^trunk\.(?!network\.|pooled_norm\.)")
+_DRAWS = {init.kaiming_uniform_, init.normal_, init.uniform_, Tensor.normal_, Tensor.uniform_}
 _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that others nest their weights in
 
 
@@ -97,6 +100,18 @@ def read_architecture(folder: Path) -> dict[str, Any]:
     return architecture | {"arguments": kept}
 
 
+class _Undrawn(TorchFunctionMode):
+    """Draws no random values for weights, which a file replaces: most of the time of building."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
     """Build the model that `save_model` described and load its weights, in evaluation mode.
 
@@ -111,10 +126,11 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
     if is_timm:  # the names of before November 2026
         state = {_OLD_TIMM.sub("trunk.network.", key): value for key, value in state.items()}
     try:
-        if not is_timm:  # which may draw values as it builds
-            with torch.device("meta"):  # shapes alone: sizes that nobody trained take no memory
-                _require_fit(build(**arguments), state, folder / WEIGHTS_FILE)
-        model = build(**arguments)
+        with _Undrawn():
+            if not is_timm:  # which may read values as it builds
+                with torch.device("meta"):  # shapes alone: sizes that nobody trained take no memory
+                    _require_fit(build(**arguments), state, folder / WEIGHTS_FILE)
+            model = build(**arguments)
     except InputError as error:
         place = "" if str(error).startswith(str(folder)) else f"{path}: "
         raise InputError(f"{place}{error}") from None

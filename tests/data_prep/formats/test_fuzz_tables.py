@@ -31,8 +31,8 @@ from tests.data_prep.formats import (
 from tests.data_prep.formats import test_csv_tables as test_csv
 from tests.data_prep.formats.answers import write_files
 
-CASES_PER_FILE = [3, pytest.param(15, marks=pytest.mark.long)]
-SHARES = [3, pytest.param(1, marks=pytest.mark.long)]  # of the odd stems, one in as many
+CASES_PER_FILE = [2, pytest.param(15, marks=pytest.mark.long)]
+SHARES = [9, pytest.param(1, marks=pytest.mark.long)]  # of the odd stems, one in as many
 
 NIH_BOXES = ["00000001_000.png,Mass,225.08,547.01,86.7,79.1,,,"]
 META = "image_id,dim0,dim1\na,80,100\nb,80,100\n"
