@@ -61,7 +61,7 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_992,
+    "lines": 69_012,
     "modules": 234,
     "longest module": 529,
     "plumbing, %": 20.8,
@@ -71,7 +71,7 @@ LIMITS = {
     "imports inside functions": 124,
     "functions over 80 lines": 0,
     "modules with at most one importer": 71,
-    "lines of tests": 56_469,
+    "lines of tests": 56_471,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 8,
     "files that a setting passes to the optimiser": 6,
