@@ -60,14 +60,13 @@ def check(
     Example:
         cxr check data/rsna
     """
-    from data_prep.audit.audit import audit
-    from data_prep.audit.page import write_audit
+    from data_prep.audit import audit, page
 
     dataset = DataSet.open(data)
     if split is not None:
         dataset.split(split)  # refuses a name that it does not have, before anything is measured
     with open_engine(engine, address=address) as workers:
-        found = audit(
+        found = audit.audit(
             dataset, pixels=not no_pixels, measure_shortcuts=measure_shortcuts, engine=workers
         )
     try:
@@ -75,7 +74,7 @@ def check(
             console.say(_review(dataset, target, runs))
     finally:  # the audit's page links that of the labels
         with folder_lock(data):
-            write_audit(dataset, found, data, pixels=not no_pixels)
+            page.write_audit(dataset, found, data, pixels=not no_pixels)
     if split is not None:
         found = found.of_split(split)
     steps = trainings(dataset, split or "default") if found.passed else []

@@ -173,14 +173,12 @@ def prepare(
     folder: Path
     source, folder = (None, Path(str(out))) if several else _source_and_out(list(paths), out)
     _require_sources(list(paths) if source is None else [source], prepared=several)
-    from data_prep.assemble.combine import combine
-    from data_prep.assemble.prepare import PrepareOptions
-    from data_prep.assemble.prepare import prepare as prepare_source
+    from data_prep.assemble import combine, prepare
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
     with open_engine(engine, address=address, workers=workers) as decoders:
         if source is None:
-            summary = combine(
+            summary = combine.combine(
                 paths, folder, name=name, rule=rule, targets=target or {},
                 exclude=exclude, measure_shortcuts=measure_shortcuts,
             )  # fmt: skip
@@ -188,13 +186,13 @@ def prepare(
             for side in size or ():
                 DataSet.open(folder).make_store(side, console, decoded_by)
         else:
-            options = PrepareOptions(
+            options = prepare.PrepareOptions(
                 format=format, read=read, name=name, sizes=tuple(dict.fromkeys(size or ())),
                 targets=target or {}, rule=rule, split=split, exclude=exclude, window=window,
                 id_key=id_key, keep_ids=keep_ids, add=add, strict=strict, engine=decoders,
                 progress=console.progress, say=console.say, measure_shortcuts=measure_shortcuts,
             )  # fmt: skip
-            summary = prepare_source(source, folder, options)
+            summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary
     dataset.next_steps = (f"cxr check {shlex.quote(str(folder))}",)

@@ -80,8 +80,7 @@ def split(
         raise InputError("--strict has no meaning without --file; leave it out")
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
-    from data_prep.audit.audit import audit_again
-    from data_prep.audit.page import write_audit
+    from data_prep.audit import audit, page
     from data_prep.splits.add_split import SplitRule, add_splits, drawn_by, role_lines
 
     dataset = DataSet.open(data)
@@ -98,7 +97,7 @@ def split(
     )
     dataset = DataSet.open(data)
     with folder_lock(data):
-        write_audit(dataset, audit_again(dataset, measure_shortcuts), data)
+        page.write_audit(dataset, audit.audit_again(dataset, measure_shortcuts), data)
     lines = []
     for split_name, result in made.items():
         lines += [f"{data}: split '{split_name}'", *role_lines(result["roles"])]

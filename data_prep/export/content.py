@@ -15,7 +15,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import is_member
 from data_prep.export.render import SUFFIXES, RenderTask, render_all
-from data_prep.formats.source import IMAGE_SUFFIXES, file_stems
+from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
 from data_prep.work.local_copies import is_there, open_image
 from data_prep.work.object_store import address_of
@@ -185,6 +185,25 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
     images["file"] = images["path"]
     images["stem"] = file_stems(images["image_id"])
     return images
+
+
+def file_stems(ids: pd.Series) -> pd.Series:
+    """Make each id fit to be a file's name, and different from the others whatever their case."""
+    fit = ids.str.fullmatch(r"\w[\w.-]{0,149}")  # one that begins with - would be an option
+    bare = ids.str.replace(r"[^\w.-]+", "_", regex=True).str.lstrip(".-")
+    stems = ids.where(fit, bare.str[:150])
+    # Those that fit keep their names: they come first where several become one.
+    ordered = stems[(~fit).sort_values(kind="stable").index]
+    taken = set()
+    names = {}
+    for index, stem in ordered.items():
+        name, number = stem, 0
+        while name.lower() in taken or not name:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.lower())
+        names[index] = name
+    return pd.Series(names, dtype="str").reindex(ids.index)
 
 
 @dataclass

@@ -24,7 +24,6 @@ from data_prep.formats.rsna import RSNA
 from data_prep.formats.source import (
     Format,
     ReadOptions,
-    SourceBuilder,
     SourceTables,
     WrongFormatError,
 )
@@ -66,7 +65,7 @@ def read_source(
             )
     _require_folder(source)
     try:
-        return SourceBuilder(FORMATS[format], source, options, say).read()
+        return FORMATS[format].tables(source, options, say)
     except WrongFormatError as error:
         raise InputError(f"{error}; {_likely(source) or 'no known format fits it'}") from None
 

@@ -144,6 +144,19 @@ class Format:
     # label tables that it makes of files of its own kind, by path; see `data_prep.formats.table`
     own_tables: Callable[[SourceBuilder], dict[Path, pd.DataFrame]] = lambda builder: {}
 
+    def tables(
+        self, source: Path, options: ReadOptions, say: Callable[[str], None]
+    ) -> SourceTables:
+        """The tables of a folder or, where `read` allows it, of one file."""
+        builder = SourceBuilder(self, source, options, say)
+        try:
+            if not self.is_deep:
+                builder.require_format()
+            return self.read(builder)
+        except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
+            name = error.object.encode(errors="replace").decode()
+            raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
+
 
 @dataclass
 class Exclusions:
@@ -203,16 +216,6 @@ class SourceBuilder:
     say: Callable[[str], None] = lambda line: None  # shows what the user should see at once
     notes: list[str] = field(default_factory=list)
     out: Exclusions = field(default_factory=Exclusions)  # by image id, or by path where none is
-
-    def read(self) -> SourceTables:
-        """The source's tables; of formats that allow it the source may be one file."""
-        try:
-            if not self.format.is_deep:
-                self.require_format()
-            return self.format.read(self)
-        except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
-            name = error.object.encode(errors="replace").decode()
-            raise InputError(f"{self.root}: the name {name!r} is not UTF-8; rename it") from None
 
     def label_tables(self) -> dict[Path, pd.DataFrame]:
         """The format's own label tables and those that the user gave, as text, by path."""
@@ -427,25 +430,6 @@ def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
     """``path, image_id`` of the images below a folder, known by the suffix of their names."""
     paths = sorted(files_below(root, IMAGE_SUFFIXES, folder))
     return pd.DataFrame({"path": paths, "image_id": [Path(p).stem for p in paths]}, dtype="str")
-
-
-def file_stems(ids: pd.Series) -> pd.Series:
-    """Make each id fit to be a file's name, and different from the others whatever their case."""
-    fit = ids.str.fullmatch(r"\w[\w.-]{0,149}")  # one that begins with - would be an option
-    bare = ids.str.replace(r"[^\w.-]+", "_", regex=True).str.lstrip(".-")
-    stems = ids.where(fit, bare.str[:150])
-    # Those that fit keep their names: they come first where several become one.
-    ordered = stems[(~fit).sort_values(kind="stable").index]
-    taken = set()
-    names = {}
-    for index, stem in ordered.items():
-        name, number = stem, 0
-        while name.lower() in taken or not name:
-            number += 1
-            name = f"{stem}-{number}"
-        taken.add(name.lower())
-        names[index] = name
-    return pd.Series(names, dtype="str").reindex(ids.index)
 
 
 def require_unique_ids(images: pd.DataFrame, root: Path) -> None:

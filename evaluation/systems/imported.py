@@ -29,13 +29,12 @@ from data_prep.contracts.tables import (
     renamed,
     typed_table,
 )
+from data_prep.export.content import file_stems
 from data_prep.formats.coco import COCO
 from data_prep.formats.csv_tables import CSV, TABLE
 from data_prep.formats.label_files import read_lines
 from data_prep.formats.source import (
     ReadOptions,
-    SourceBuilder,
-    file_stems,
     finding_name,
 )
 from data_prep.formats.yolo import YOLO
@@ -130,7 +129,10 @@ def import_file(
     else:
         rows = _scores(table, where)
     status = _images(listed, dataset, split, kind == "boxes", ran)
-    notes += _image_notes(status, listed, ran, kind == "boxes")
+    advice = "name those that were (--images FILE)"
+    if dataset.held_splits:  # of `truth_set`
+        advice = "leave those out of the true boxes' images"
+    notes += _image_notes(status, listed, ran, advice if kind == "boxes" else None)
     how: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
     how += ["all" if ran is None else sorted(ran)]
     how += [str(class_names)] if raw.in_shares else []
@@ -365,15 +367,15 @@ def _images(
 
 
 def _image_notes(
-    images: pd.DataFrame, listed: set[str], ran: set[str] | None, gives_boxes: bool
+    images: pd.DataFrame, listed: set[str], ran: set[str] | None, advice: str | None
 ) -> list[str]:
-    """What was taken for granted of images without a row."""
+    """What was taken for granted of images without a row; of boxes with advice."""
     notes = []
     silent = int((~is_member(images["image_id"], list(listed))).sum())
-    if gives_boxes and ran is None and silent:
+    if advice and ran is None and silent:
         notes.append(
             f"{silent} val and test images have no box: taken as run, with nothing found; if some "
-            "were not run, name those that were (--images FILE)."
+            f"were not run, {advice}."
         )
     failed = int((images["status"] == "failed").sum())
     if failed:
@@ -402,7 +404,7 @@ def truth_set(path: Path, patients: Path | None, say: Callable[[str], None]) -> 
     if (path / "dataset.json").is_file():
         raise InputError(f"{path}: is a set that cxr prepare made; give it by --data")
     options = ReadOptions(labels=(path,)) if labels is TABLE else ReadOptions()
-    tables = SourceBuilder(labels, path, options, say).read()
+    tables = labels.tables(path, options, say)
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{path}: {image}: {reason}; correct it")
     if tables.boxes.empty:

@@ -21,9 +21,10 @@ from pycocotools.cocoeval import COCOeval
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import empty_table, write_table
+from data_prep.export.content import file_stems
 from data_prep.export.export import export_annotations
 from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables, file_stems
+from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.store.dataset import DataSet, Target
 from data_prep.work.object_store import file_digest
 
