@@ -181,7 +181,7 @@ def share_p_values(
     *,
     whole: bool = True,
 ) -> Floats:
-    """P-values of "the share of good images is below `floor`", by patient.
+    """P-values of "the share of good images is below `floor`", by patient, shape ``(R,)``.
 
     Args:
         good: Good images of each patient, shape ``(R, patients)``, a sample a row.
@@ -189,9 +189,6 @@ def share_p_values(
         floor: In (0, 1), one for all or shape ``(R,)``.
         error: The p-value that is aimed at.
         whole: Whether an image is either good or not, so that a single one is a binomial trial.
-
-    Returns:
-        Shape ``(R,)``.
 
     Example:
         >>> share_p_values([[1, 1, 1, 0], [1, 1, 1, 1]], [1, 1, 1, 1], 0.5, 0.1).tolist()
@@ -381,7 +378,10 @@ class PromisedImages:
         names = np.unique(self.patients)
         order = np.random.default_rng(_SEED).permutation(len(names))
         proposing = np.isin(self.patients, names[order[: -(-len(names) // _PROPOSING)]])
-        one, other = (self._only(rows) for rows in (proposing, ~proposing))
+        one, other = (
+            PromisedImages(self.y_true[rows], self.scores[rows], self.patients[rows])
+            for rows in (proposing, ~proposing)
+        )
         if why := one._lacking("ppv") or other._lacking("ppv"):
             return None, f"{why} in a part of its patients"
         prevalence = part.prevalence or 0.0
@@ -405,9 +405,6 @@ class PromisedImages:
         false = (1 - prevalence) * (1 - spared)
         shown = prevalence * reached / (prevalence * reached + false) if reached else 0.0
         return None, _too_few(part, promise, len(names), shown, scale * len(names))
-
-    def _only(self, rows: npt.NDArray[np.bool_]) -> PromisedImages:
-        return PromisedImages(self.y_true[rows], self.scores[rows], self.patients[rows])
 
 
 def _rows(scores: Floats, compare: Callable[..., Any]) -> Callable[[Floats], Floats]:

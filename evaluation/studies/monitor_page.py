@@ -196,15 +196,10 @@ def _median_delay(
 
 
 def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str, Path, int]:
-    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html``.
+    """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html`` of what `monitor_log` found.
 
-    Args:
-        found: Of `monitor_log`.
-        out: The folder.
-        simulate: Say how fast a change of each figure would be found.
-
-    Returns:
-        What a terminal shows, the page, and 1 where something has changed, else 0.
+    Returns what a terminal shows, the page, and 1 where something has changed, else 0. With
+    `simulate` it says how fast a change of each figure would be found.
     """
     delays = _simulated(found) if simulate else []
     rows = [_stored(row) for row in found.rows]
