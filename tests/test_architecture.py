@@ -61,7 +61,7 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 69_028,
+    "lines": 69_020,
     "modules": 234,
     "longest module": 529,
     "plumbing, %": 20.9,
