@@ -4,15 +4,32 @@ import atexit
 import gc
 import os
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
+# What the server of new processes imports, once for all tests of a worker: only its first start
+# counts, and from one that has less each process imports PyTorch anew.
+_PRELOADED = [
+    "data_prep.store.decode", "data_prep.augment.augment", "data_prep.audit.audit",
+    "classification.dataset", "classification.inference", "detection.detector",
+    "training.loading", "training.run", "training.classifier", "training.detector",
+    "scripts.cli", "scripts.train", "scripts.pacs", "scripts.compare", "scripts.readers",
+    "scripts.serve", "scripts.show", "scripts.predict",
+    "serving.trained_model", "serving.guard", "pyarrow.dataset",
+]  # fmt: skip
 # The same examples every time: a test that fails once must fail again.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """Whoever starts the server first, it has everything."""
+    forkserver.set_forkserver_preload(_PRELOADED)
+    forkserver.set_forkserver_preload = lambda modules: None
 
 
 def pytest_collection() -> None:

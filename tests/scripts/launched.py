@@ -18,17 +18,7 @@ from scripts.child_processes import _free_port as free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload(
-    [
-        "scripts.cli", "scripts.train", "training.run",
-        "training.classifier", "training.detector",
-        "scripts.pacs", "scripts.compare", "scripts.readers",
-        "scripts.serve", "scripts.show", "scripts.predict",
-        "data_prep.augment.augment", "data_prep.audit.audit", "classification.inference",
-        "detection.detector", "serving.trained_model", "serving.guard", "pyarrow.dataset",
-    ]
-)  # fmt: skip
+_FORK = multiprocessing.get_context("forkserver")  # `tests/conftest.py` says what it has
 _PROGRAM = """
 import os, sys
 for name in [name for name in os.environ if name.startswith(("SLURM_", "RANK", "WORLD_SIZE"))]:

@@ -223,11 +223,11 @@ def test_a_step_is_that_of_the_processor(gpu, kind, name):
 SETTINGS = {
     "retinanet_quickstart": [
         "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
-        "model.backbone=mobilenet_v3_small", "training.batch_size=4",
+        "model.backbone=mobilenet_v3_small", "training.batch_size=4", "training.workers=0",
     ],
     "chexnet_quickstart": [
         "data.image_size=96", "training.epochs=2", "model.backbone=small_cnn",
-        "training.batch_size=4",
+        "training.batch_size=4", "training.workers=0",
     ],
 }  # fmt: skip
 # All that a training can be asked for, in two trainings of each model.
@@ -266,7 +266,7 @@ def runs(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 )
 def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_path, capsys, way):
     config, changes = WAYS[way]
-    changes = [change.format(start=runs[config]) for change in changes]
+    changes = [*(change.format(start=runs[config]) for change in changes), "training.workers=1"]
     with interrupted_after(1):
         train_there(drawn_set, tmp_path / "halves", config, *changes)
     runs = [

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from data_prep.augment.augment import build_augmentation
 from data_prep.contracts.errors import InputError
@@ -45,6 +47,15 @@ class _Rows:
         if row == 1:
             raise OSError("file is\ncut short")
         return _Sample("abc"[row], row)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _often_looked_at() -> Iterator[None]:
+    """PyTorch looks every 5 seconds whether a process that loads has ended: here at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.05)
+        patch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.05,))
+        yield
 
 
 @pytest.fixture(scope="module")
