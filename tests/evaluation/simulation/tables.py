@@ -4,6 +4,8 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -22,7 +24,8 @@ class Table(NamedTuple):
     """A table: its place in the page, the design, its columns, and a part of its rows' names.
 
     With `cases`, the title of its first column, it has a line a case, else a line a figure. Of
-    several kinds of rows the beginnings are joined by ``|``, and remain in their names.
+    several kinds of rows the beginnings are joined by ``|``, and remain in their names. With
+    `ranged`, cases that differ in the last part of their names alone share a line.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Table(NamedTuple):
     rows: str = ""
     page: str = "validity"
     cases: str = ""
+    ranged: bool = False
 
 
 _WAYS = {
@@ -117,10 +121,11 @@ TABLES = (
         Column("weighted AFROC, against an equal system", "wafroc system"),
     )),
     Table("promised_shares", "risk_control", (
-        *(Column(title, f"{way}|broken") for way, title in _WAYS.items()),
-        *(Column(f"other figure: {title}", f"{way}|price") for way, title in _WAYS.items()
-          if way != "MAPIE"),
-    ), "sensitivity, |specificity, |localised, ", "promises", "promise, images, correlation"),
+        *(Column(_WAYS[way], f"{way}|broken")
+          for way in ("patients", "images", "MAPIE", "one image")),
+        *(Column(f"other figure: {_WAYS[way]}", f"{way}|price")
+          for way in ("patients", "images", "one image", "Bonferroni")),
+    ), "sensitivity, |specificity, |localised, ", "promises", "promise, images", True),
     Table("promised_two", "risk_control", (
         Column("PPV: broken", "ppv|broken"), Column("PPV: a threshold", "ppv|given"),
         Column("both: broken", "both|broken"), Column("both: a threshold", "both|given"),
@@ -131,9 +136,8 @@ TABLES = (
     ), "false boxes, ", "promises", "images a patient, correlation"),
     Table("promised_real", "risk_control", (
         *(Column(f"{title}: {_WAYS[way]}", f"{way}|{key}")
-          for way in ("patients", "images", "MAPIE")
-          for key, title in (("other half", "other half"), ("broken", "all"))),
-        Column("all, weighted: by patient", "patients|weighted"),
+          for key, title in (("broken", "all"), ("other half", "other half"))
+          for way in ("patients", "images", "MAPIE")),
         Column("other figure: by patient", "patients|price"),
         Column("by image", "images|price"),
     ), "real patients, ", "promises", "promise"),
@@ -205,14 +209,19 @@ def _by_case(table: Table, results: Results) -> str:
               and row["case"].startswith(tuple(table.rows.split("|")))]  # fmt: skip
     lines = [_row([table.cases, *(column.title for column in table.columns)]),
              _row(["---", *["---:" for _ in table.columns]])]  # fmt: skip
-    for row in chosen:
-        cells = [[row["found"][c.key]] if c.key in row["found"] else [] for c in table.columns]
-        title = row["case"].removeprefix(table.rows).replace("rsna", "RSNA").replace("nih", "NIH")
-        shown = (_range(cell, column) for cell, column in zip(cells, table.columns, strict=True))
-        lines.append(_row([title, *shown]))
+    titled = ((_title(row["case"], table), row["found"]) for row in chosen)
+    for title, of in groupby(titled, key=itemgetter(0)):
+        found = [each for _, each in of]
+        cells = ([each[c.key] for each in found if c.key in each] for c in table.columns)
+        lines.append(_row([title, *map(_range, cells, table.columns)]))
     shares = [column.key for column in table.columns if column.share]
     errors = [row["found"][key]["error"] for row in chosen for key in shares if key in row["found"]]
     return "\n".join([*lines, "", _source(chosen, max(errors, default=0.0))])
+
+
+def _title(case: str, table: Table) -> str:
+    name = case.removeprefix(table.rows).replace("rsna", "RSNA").replace("nih", "NIH")
+    return name.rpartition(", ")[0] if table.ranged else name
 
 
 def _range(found: Sequence[Mapping[str, float]], column: Column) -> str:
