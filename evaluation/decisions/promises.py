@@ -7,10 +7,10 @@ of a patient resemble each other.
 Every figure is a share of images that must not be below a floor. Of a patient with n counted images
 and h good ones, ``h - floor * n`` has a mean of at most 0 where the share lies below the floor.
 Where each patient has one image that is tested by the binomial distribution, else by betting, which
-needs a bound: a patient with many images counts as at most one image for every 32 patients, a rule
-that looks at no score. A smaller bound finds more, but promises a share in which frequent patients
-count for less: for 48 patients and more it was not that of images by NIH's labels, where frequent
-patients have a lower specificity (docs/promises.md).
+needs a bound: a patient with many images counts as at most one image for every 32 patients beyond
+the first 50, a rule that looks at no score. A smaller bound finds more, but promises a share in
+which frequent patients count for less: with a third less it was not that of images by NIH's labels,
+where frequent patients have a lower specificity (docs/promises.md).
 
 Thresholds are tested from the safe end on until one fails, so many cost no more than one. A figure
 that only falls (or only rises) with the threshold is tested at every validation score. The positive
@@ -55,7 +55,7 @@ _PART = re.compile(
     r"|(ppv)>=([\d.]+),prevalence=([\d.]+)|(false_marks)<=([\d.]+))"
 )
 _PROPOSING, _SEED = 3, 20240101  # one patient of so many, drawn by this seed
-_PATIENTS_AN_IMAGE = 32
+_FEW_PATIENTS, _PATIENTS_AN_IMAGE = 50, 32
 _FEWEST_ROWS, _MOST_ROWS = 32, 256  # thresholds that are tested at once
 _MOST_PATIENTS = 5_000  # so many are said to be needed at most
 
@@ -211,9 +211,9 @@ def _most_images(n_patients: int) -> int:
 
     Example:
         >>> [_most_images(n) for n in (30, 150, 1_000, 10_000)]
-        [1, 4, 31, 312]
+        [1, 3, 29, 310]
     """
-    return max(1, n_patients // _PATIENTS_AN_IMAGE)
+    return max(1, (n_patients - _FEW_PATIENTS) // _PATIENTS_AN_IMAGE)
 
 
 @dataclass(frozen=True)
