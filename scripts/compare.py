@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
@@ -158,19 +156,6 @@ def compare(
     return _compare_each(asked, systems, test_sets, out)
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Python looks for no cycles: files read have none, and to look takes a fifth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_without_collector()
 def _from_files(
     systems: list[System], truth: Path, patients: Path | None, wanted: list[str] | None
 ) -> tuple[DataSet, list[System]]:
