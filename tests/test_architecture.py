@@ -61,10 +61,10 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 69_020,
+    "lines": 69_021,
     "modules": 234,
     "longest module": 529,
-    "plumbing, %": 20.9,
+    "plumbing, %": 20.8,
     "names used outside their subfolder": 539,
     "public names": 1_029,
     "modules importing more than 16 others": 2,
