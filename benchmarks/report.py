@@ -198,8 +198,8 @@ def page(payload: Mapping[str, Any]) -> str:
 def _section(group: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A group's table; points of a curve have their own."""
     single = [row for row in rows if row["size"] is None]
-    revisions = sorted({f"revision {row['revision']}, {row['created'][:10]}" for row in rows})
-    told = f"Group `{group}`: {'; '.join(revisions)}."
+    revisions = sorted({f"{row['revision']}, {row['created'][:10]}" for row in rows})
+    told = f"`{group}`: {'; '.join(revisions)}."
     lines = [f"## {_TITLES[group]}", "", told, ""]
     if single:
         lines += [_cells(("ours", "peer", "ratio")), _cells(["---"] * 3)]

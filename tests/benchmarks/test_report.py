@@ -51,7 +51,7 @@ def test_the_page_shows_figures_failures_and_growth(payload):
         f"| **training step** |  | s |\n{step}",
         "| **read** |  | s |\n| ours | pandas | failed |",
         "![Time by number of images, and slopes](benchmarks_growth.png)",
-        "Group `training`: revision abc, 2026-01-02.",
+        "`training`: abc, 2026-01-02.",
     ):
         assert words in page
 
