@@ -22,7 +22,7 @@ _PRELOADED = [
     "serving.trained_model", "serving.guard", "pyarrow.dataset",
 ]  # fmt: skip
 # The same examples every time: a test that fails once must fail again.
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("repeatable", max_examples=50, derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 
