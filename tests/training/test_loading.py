@@ -1,10 +1,10 @@
 """Batches are the same whoever loads them, and one that fails names its images."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from data_prep.contracts.schemas import EDGES
 from data_prep.store.pixel_store import PixelStore, PixelStoreWriter
 from data_prep.store.preprocess import Placement
 from detection.detector import LesionBatch, LesionDataset, collate
-from tests.scripts.launched import ROOT, command_line, wait_until
+from tests.scripts.launched import command_line, wait_until
 from training.loading import (
     BatchLoader,
     SeededSampler,
@@ -122,27 +122,22 @@ def test_a_loading_process_that_dies_ends_the_training_in_one_line():
         list(BatchLoader(_Deadly(), list, 1, range(3), loaders=1))
 
 
-_KILLED = """
-import os, signal
-from training.loading import BatchLoader
-class Rows(list):
-    image_ids = "ab"
-if __name__ == "__main__":
-    loader = BatchLoader(Rows([1, 2]), list, 1, [0, 1] * 9, loaders=2)
+def _load_and_die(told: Connection) -> None:
+    loader = BatchLoader(_Rows(), list, 1, [0, 2] * 9, loaders=2)
     next(iter(loader))
-    print(*(process.pid for process in loader._iterator._workers), flush=True)
+    told.send([process.pid for process in loader._iterator._workers])
     os.kill(os.getpid(), signal.SIGKILL)
-"""
 
 
-def test_loading_processes_end_with_one_that_is_killed(tmp_path):
-    script = tmp_path / "killed.py"
-    script.write_text(_KILLED)
-    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, str(script)]
-    killed = subprocess.run(words, env=surroundings, capture_output=True, text=True, check=False)
-    loaders = [int(word) for word in killed.stdout.split()]
-    assert len(loaders) == 2, killed.stderr
+def test_loading_processes_end_with_one_that_is_killed():
+    context = multiprocessing.get_context("forkserver")
+    here, there = context.Pipe(duplex=False)
+    killed = context.Process(target=_load_and_die, args=(there,))
+    killed.start()
+    there.close()
+    loaders = here.recv()
+    killed.join()
+    assert (killed.exitcode, len(loaders)) == (-signal.SIGKILL, 2)
     wait_until(lambda: not any(map(command_line, loaders)))
 
 
