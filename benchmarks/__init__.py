@@ -1,1 +1,1 @@
-"""Speed side by side with peers: `python -m benchmarks`; not installed, not a verb."""
+"""Speed beside peers: `python -m benchmarks`; not installed."""

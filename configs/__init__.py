@@ -1,1 +1,1 @@
-"""Typed training configurations and the TOML files that fill them."""
+"""Typed training configurations and their TOML files."""

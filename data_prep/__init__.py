@@ -1,1 +1,1 @@
-"""Data sets: tables, pixels, splits, audit and the synthetic phantom. Imports no torch."""
+"""Data sets and the synthetic phantom. Imports no torch."""

@@ -1,1 +1,1 @@
-"""The lesion detector: RetinaNet with a feature pyramid, its loss, batches and boxes."""
+"""The lesion detector: RetinaNet, its loss and boxes."""

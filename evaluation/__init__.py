@@ -1,1 +1,1 @@
-"""Everything that judges: decisions, metrics, statistics, overlays, report. No torch."""
+"""Everything that judges. Imports no torch."""

@@ -1,1 +1,1 @@
-"""One function a `cxr` verb, the runner that verbs share, and `load`. No room imports it."""
+"""A function for each `cxr` verb, and their runner. No room imports it."""

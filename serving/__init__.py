@@ -1,1 +1,1 @@
-"""A trained run, or an export of it, that predicts; its guard, and the proof of an export."""
+"""A trained run or its export that predicts; its guard."""

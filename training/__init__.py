@@ -1,1 +1,1 @@
-"""The only room that runs an optimiser: what is trained, trainer, run folder, checkpoints."""
+"""The only room that runs an optimiser: trainer, run folder, checkpoints."""

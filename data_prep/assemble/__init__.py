@@ -1,1 +1,1 @@
-"""`prepare` and `combine`: from a source to a complete data set folder."""
+"""`prepare` and `combine`: from a source to a data set folder."""

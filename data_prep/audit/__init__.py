@@ -1,1 +1,1 @@
-"""What is wrong with a data set, and the page that says so."""
+"""What is wrong with a data set, and its page."""

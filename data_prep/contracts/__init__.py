@@ -1,1 +1,1 @@
-"""Errors, table schemas, reading and writing tables, folders, JSON, pseudonyms, words."""
+"""Errors, table schemas, files, folders, pseudonyms, words."""

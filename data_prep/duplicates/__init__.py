@@ -1,1 +1,1 @@
-"""Which images belong together: near duplicates, and the images of one patient."""
+"""Near duplicates, and the images of one patient."""

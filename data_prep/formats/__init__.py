@@ -1,1 +1,1 @@
-"""One file for each public data set or label format, and their registry."""
+"""A file for each public data set or label format, and their registry."""

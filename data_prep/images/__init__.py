@@ -1,1 +1,1 @@
-"""One file to one grey 8-bit image: DICOM, PNG, JPEG, TIFF; facts and fingerprints of it."""
+"""One file to one grey 8-bit image; its facts and fingerprint."""

@@ -1,1 +1,1 @@
-"""The phantom: synthetic chest X-rays with known lesions (`data_prep/synth/lesions.py`)."""
+"""The phantom: synthetic chest X-rays with known lesions."""

@@ -1,1 +1,1 @@
-"""Which boxes hit, average precision, FROC, error types, fusion, boxes from maps."""
+"""Hits, average precision, FROC, error types, fusion, boxes from maps."""

@@ -1,1 +1,1 @@
-"""Ranking, variance by patient and by reader, bootstrap, McNemar, calibration: numpy in and out."""
+"""Variance by patient and by reader, bootstrap, McNemar, calibration: numpy in and out."""

@@ -1,1 +1,1 @@
-"""Studies around a comparison: learning curves, transfer, readers, plans and sweeps."""
+"""Learning curves, transfer, readers, plans and sweeps."""

@@ -1,1 +1,1 @@
-"""Answers as DICOM objects: a Secondary Capture overlay and a structured report."""
+"""Answers as a Secondary Capture overlay and a structured report."""

@@ -1,1 +1,1 @@
-"""The hospital's side: images from an archive are answered for, and the results sent back."""
+"""Answers for images of an archive, sent back."""
