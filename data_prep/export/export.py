@@ -88,7 +88,7 @@ def _write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
     boxes = content.boxes_by_image()
     first_image = first_box = 1
     for role, images in content.by_role():
-        listed, annotations = [], []
+        listed, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
         objects = write_objects(images, **content.labels)
         for number, (image, facts) in enumerate(
             zip(content.entries(images), objects, strict=True), start=first_image
@@ -96,12 +96,15 @@ def _write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
             name = folder.file_name_of(image) if folder.renders else image.file or image.image_id
             size = {"width": image.width, "height": image.height} if image.has_size else {}
             listed.append({"id": number, "file_name": name, **size, KEY: facts})
-            for box in boxes.get(image.image_id, ()):
-                annotation = _annotation(box, category_ids)
-                annotations.append({"id": first_box, "image_id": number, **annotation})
-                first_box += 1
+            for finding, x1, y1, x2, y2 in boxes.get(image.image_id, ()):
+                width, height = x2 - x1, y2 - y1
+                annotations.append({
+                    "id": first_box + len(annotations), "image_id": number,
+                    "category_id": category_ids[finding], "bbox": [x1, y1, width, height],
+                    "area": width * height, "iscrowd": 0, "segmentation": [],
+                })  # fmt: skip
             folder.put_image(image, f"images/{name}")
-        first_image += len(listed)
+        first_image, first_box = first_image + len(listed), first_box + len(annotations)
         known = {"pixels": content.dataset.has_pixels, **content.how, "role": role}
         written = {
             "info": {
@@ -116,20 +119,6 @@ def _write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
         text = json.dumps(written, ensure_ascii=False, allow_nan=False)
         folder.write(f"annotations/{name}", text)
     folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
-
-
-def _annotation(
-    box: tuple[str, float, float, float, float], category_ids: dict[str, int]
-) -> dict[str, Any]:
-    finding, x1, y1, x2, y2 = box
-    width, height = x2 - x1, y2 - y1
-    return {
-        "category_id": category_ids[finding],
-        "bbox": [x1, y1, width, height],
-        "area": width * height,
-        "iscrowd": 0,
-        "segmentation": [],
-    }
 
 
 _NIH = "nih:"

@@ -180,6 +180,11 @@ class Estimates:
         return f"<Estimates of {' and '.join(self.systems)} by {self.unit}: {count:,}>"
 
     @property
+    def things(self) -> str:
+        """What the figures count: images, studies or patients."""
+        return {"study": "studies"}.get(self.unit, f"{self.unit}s")
+
+    @property
     def contrast_level(self) -> float:
         """Coverage of each interval, so that all contrasts with the reference hold at once."""
         return family_level(len(self.systems) - 1)

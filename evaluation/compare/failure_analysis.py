@@ -297,44 +297,26 @@ def _shortcut_rows(test_set: TestSet, judged: EvaluationSet, cards: Cards) -> pd
         if row["kind"] != _LEFT_OUT
     ]
 
-    def row_of(guess: Mapping[str, Any], **rest: Any) -> dict[str, Any]:
+    def row_of(
+        guess: Mapping[str, Any], topic: str, system: str, estimate: float,
+        ends: tuple[float | None, float | None], note: str,
+    ) -> dict[str, Any]:  # fmt: skip
+        method = _SHORTCUT_METHOD if ends[0] is not None else ""
         return {
-            "policy": "",
-            "metric": "auroc",
-            "n_patients": judged.n_patients,
-            "group": guess["fact"],
-            "ci_method": _SHORTCUT_METHOD if rest["ci_low"] is not None else "",
-            "count": guess["n_positive"],
-            "of": guess["n_images"],
-            **rest,
-        }
+            "topic": topic, "group": guess["fact"], "system": system, "policy": "",
+            "metric": "auroc", "estimate": estimate, "ci_low": ends[0], "ci_high": ends[1],
+            "ci_method": method, "count": guess["n_positive"], "of": guess["n_images"],
+            "n_patients": judged.n_patients, "note": note,
+        }  # fmt: skip
 
-    rows = [
-        row_of(
-            guess,
-            topic=SHORTCUT,
-            system=SHORTCUT,
-            estimate=guess["auroc"],
-            ci_low=guess["ci_low"],
-            ci_high=guess["ci_high"],
-            note=f"known of {guess['n_known']} images",
-        )
-        for guess in guesses
-    ]
+    rows = []
+    for guess in guesses:
+        ends, known = (guess["ci_low"], guess["ci_high"]), f"known of {guess['n_known']} images"
+        rows.append(row_of(guess, SHORTCUT, SHORTCUT, guess["auroc"], ends, known))
     compared = [row for row in guesses if "beyond" in row and row["kind"] != _OF_LUNGS]
     for name, gap in compared[0]["beyond"].items() if compared else ():  # the strongest is first
-        low, high = gap.interval or (None, None)
-        rows.append(
-            row_of(
-                compared[0],
-                topic=BEYOND_SHORTCUT,
-                system=name,
-                estimate=gap.value,
-                ci_low=low,
-                ci_high=high,
-                note="over pairs of images in one fold",
-            )
-        )
+        ends, told = gap.interval or (None, None), "over pairs of images in one fold"
+        rows.append(row_of(compared[0], BEYOND_SHORTCUT, name, gap.value, ends, told))
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
@@ -421,8 +403,7 @@ def _predictive_values(
     Source:
         Bayes' rule; the sensitivity and specificity are taken to hold there.
     """
-    hit, kept = np.asarray(recall, dtype=np.float64), np.asarray(specificity, dtype=np.float64)
-    ill = np.asarray(prevalence, dtype=np.float64)
+    hit, kept, ill = (np.asarray(x, np.float64) for x in (recall, specificity, prevalence))
     well = 1 - ill
     with np.errstate(invalid="ignore", divide="ignore"):
         return {

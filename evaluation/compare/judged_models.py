@@ -177,7 +177,7 @@ def compare_units(
         lambda _, key, estimate: estimate if key.metric in kept else None
     )
     tests = resampled_tests(estimates, drawn.differences)
-    note = _unit_note(units, whole, len(judged.image_ids), unit)
+    note = _unit_note(units, whole, len(judged.image_ids), estimates)
     return _with_thresholds(estimates, cards), cards, [note], tests
 
 
@@ -222,10 +222,10 @@ def _with_thresholds(figures: Estimates, cards: Cards) -> Estimates:
     return replace(figures, systems=systems)
 
 
-def _unit_note(units: Units, whole: EvaluationSet, n_images: int, unit: Unit) -> Note:
-    plural = {"study": "studies", "patient": "patients"}[unit]
+def _unit_note(units: Units, whole: EvaluationSet, n_images: int, figures: Estimates) -> Note:
+    plural = figures.things
     text = (
-        f"By {unit}: {len(units.names):,} {plural} of {n_images:,} images, "
+        f"By {figures.unit}: {len(units.names):,} {plural} of {n_images:,} images, "
         f"{int(whole.y_true.sum()):,} positive (where any image is); the score is the highest of "
         f"its images, and thresholds are chosen again on validation {plural}."
     )

@@ -23,7 +23,6 @@ from evaluation.compare.claims import (
 from evaluation.compare.estimates import HELD, Estimates, PairTests
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.metrics.metric import (
-    ALL,
     ends_words,
     inside_sentence,
     listing,
@@ -105,15 +104,9 @@ class _Question(NamedTuple):
 
 def _opening(asked: _Question, setting: Setting) -> str:
     """What was judged, and over which training runs."""
-    count = max(
-        (
-            figure.counts.n_images
-            for _, key, figure in asked.figures
-            if key.subgroup == ALL and key.metric in asked.protocol.metrics
-        ),
-        default=0,
-    )
-    things = {"study": "studies", "patient": "patients"}.get(asked.figures.unit, "images")
+    figures, keys = asked.figures, asked.protocol.keys
+    counts = [figures.of(name, *key).counts for name in asked.systems for key in keys]
+    count, things = max(each.n_images for each in counts), figures.things
     where = f"On these {count:,} test {things}" if count else "On this test set"
     if setting.synthetic:
         whole = setting.synthetic >= count or things != "images"
@@ -293,9 +286,8 @@ def _chosen_on(figures: Estimates, systems: Sequence[str], key: tuple[str, str])
     counts = {figures.of(name, *key).n_chosen_on for name in systems} - {None}
     if not counts:
         return ""
-    things = {"study": "studies", "patient": "patients"}.get(figures.unit, "images")
     numbers = listing([f"{count:,}" for count in sorted(count for count in counts if count)])
-    return f" (chosen on {numbers} positive validation {things})"
+    return f" (chosen on {numbers} positive validation {figures.things})"
 
 
 def _pair_words(claim: Claim, at: str) -> str:

@@ -228,7 +228,7 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Ta
         here = [_group_cell(of_group, group, name) for name in systems]
         gaps = [_group_cell(of_group, f"{group} - rest", name) for name in (*systems, *contrasts)]
         title = _named(topic.removeprefix("x_"), group)
-        rows.append((title, _of(whole, topic, group, metric), *here, *gaps))
+        rows.append((title, _of(of_group[of_group["group"] == group]), *here, *gaps))
         gaps_of[topic, group] = dict(zip(systems, gaps, strict=False))
     lowest = []
     for name in systems:
@@ -276,11 +276,8 @@ def _errors(comparison: Comparison) -> Table | None:
         for metric, (title, meaning) in _ERRORS.items()
         if any((metric, name) in counts for name in names)
     ]
-    heads = ("Error", *names)
-    return Table.of(_ERROR_TITLE, sentence("errors"), heads, rows, len(names)) if rows else None
-
-
-_ERROR_TITLE = "Kinds of error of the called boxes"
+    heads, title = ("Error", *names), "Kinds of error of the called boxes"
+    return Table.of(title, sentence("errors"), heads, rows, len(names)) if rows else None
 
 
 def _error_count(row: Mapping[Hashable, Any]) -> str:
@@ -291,15 +288,14 @@ def _error_count(row: Mapping[Hashable, Any]) -> str:
 
 def _lesions(comparison: Comparison) -> Table | None:
     table = comparison.failures
-    found = table[table["topic"].str.startswith(_LESIONS) & table["system"].isin(comparison.names)]
-    if found.empty:
+    table = table[table["topic"].str.startswith(_LESIONS)]
+    if table.empty:
         return None
     rows = []
-    for topic, group in _in_order(found):
-        names = (*comparison.systems, *_contrasts(comparison))
-        cells = [_find(table, topic, group, name, "lesion_recall") for name in names]
+    for topic, group in _in_order(table):
+        here = table[(table["topic"] == topic) & (table["group"] == group)]
         title = _named(topic.removeprefix(_LESIONS), group)
-        rows.append((title, _of(found, topic, group, "lesion_recall"), *map(figure_words, cells)))
+        rows.append((title, _of(here), *_cells(comparison, here)))
     lead = sentence("lesions")
     heads = ("Lesion", "Lesions", *comparison.systems, *_contrasts(comparison, printed=True))
     return Table.of("Kinds of lesion", lead, heads, rows)
@@ -329,9 +325,7 @@ def _at_prevalence(comparison: Comparison) -> Table | None:
     for metric, words in _PREDICTIVE.items():
         of_metric = table[table["metric"] == metric]
         if len(of_metric):
-            names = (*comparison.systems, *_contrasts(comparison))
-            cells = [_first(of_metric[of_metric["system"] == name]) for name in names]
-            rows.append((words, *map(figure_words, cells)))
+            rows.append((words, *_cells(comparison, of_metric)))
     if not rows:
         return None
     heads = ("Figure", *comparison.systems, *_contrasts(comparison, printed=True))
@@ -363,10 +357,10 @@ def _contrasts(comparison: Comparison, *, printed: bool = False) -> tuple[str, .
     return tuple(f"{first} {minus} {name}" for name in others)
 
 
-def _find(table: pd.DataFrame, topic: str, group: str, system: str, metric: str) -> Interval:
-    chosen = (table["topic"] == topic) & (table["group"] == group)
-    chosen &= (table["system"] == system) & (table["metric"] == metric)
-    return _first(table[chosen])
+def _cells(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
+    """A figure of each system and contrast."""
+    names = (*comparison.systems, *_contrasts(comparison))
+    return [figure_words(_first(rows[rows["system"] == name])) for name in names]
 
 
 def _first(rows: pd.DataFrame) -> Interval:
@@ -390,11 +384,8 @@ def _in_order(table: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(pairs.itertuples(index=False, name=None), key=place)
 
 
-def _of(table: pd.DataFrame, topic: str, group: str, metric: str) -> str:
+def _of(rows: pd.DataFrame) -> str:
     """Of how many a share is."""
-    rows = table[
-        (table["topic"] == topic) & (table["group"] == group) & (table["metric"] == metric)
-    ]
     known = rows["of"].dropna()
     return f"{int(known.iloc[0]):,}" if len(known) else number(None)
 

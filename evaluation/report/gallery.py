@@ -316,8 +316,7 @@ def _draw_cases(
             anchor = f"{category.key}-{position + 1:02d}"
             to_png(source.draw(image_id, pixels, panel=_PANEL), folder / f"{anchor}.png")
             gap = gaps.get(image_id, 0.0)
-            drawn_case = DrawnCase.of(source, image_id, pixels, anchor=anchor, most=most, gap=gap)
-            cases.append(drawn_case)
+            cases.append(DrawnCase.of(source, image_id, pixels, anchor=anchor, most=most, gap=gap))
             if progress is not None:
                 progress()
         drawn.append((category, cases))

@@ -41,6 +41,7 @@ _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
 _QUARTERS = tuple((tick, str(tick)) for tick in (0.0, 0.25, 0.5, 0.75, 1.0))
 _DPI = 200  # of PNG files
 _PLATE_INCHES, _PLATE_DPI = 17 / 2.54, 300  # a plate is as wide, or as fine
+_UNDATED = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 _SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _WRITING_SVG = threading.Lock()  # the settings below are global to matplotlib
 
@@ -207,17 +208,11 @@ def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
     (line,) = axes.plot(
         curve.x, curve.y, gid=gid, color=system_colour(curve.position),
         linewidth=1 if curve.faint else 2.2,
-        linestyle=_line_style(chart, curve),
+        linestyle="-" if curve.solid or chart.names_beside else _dash(curve.position),
         drawstyle="steps-post" if curve.in_steps else "default",
         dash_capstyle="butt", solid_capstyle="butt",
     )  # fmt: skip
     line.set_clip_box(TransformedBbox(Bbox([[-0.01, -0.01], [1.01, 1.01]]), axes.transAxes))
-
-
-def _line_style(chart: Chart, curve: Curve) -> Any:
-    if curve.solid:
-        return "-"
-    return "-" if chart.names_beside else _dash(curve.position)
 
 
 def _dash(position: int) -> Any:
@@ -312,11 +307,7 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     """
     written = []
     with _WRITING_SVG, mpl.rc_context({"svg.hashsalt": "figure", "pdf.fonttype": 42}):
-        for kind, undated in (
-            ("png", {}),
-            ("pdf", {"CreationDate": None}),
-            ("svg", {"Date": None}),
-        ):
+        for kind, undated in _UNDATED.items():
             to = path.with_suffix(f".{kind}")
             figure.savefig(to, format=kind, dpi=_DPI, facecolor="white", bbox_inches="tight",
                            metadata=undated)  # fmt: skip

@@ -74,8 +74,10 @@ def write_report(
     ):
         for stale in out.glob(pattern):
             stale.unlink()  # what an earlier report had need not be in this one
-    charts, titles = report_charts(comparison), _titles(comparison, dataset.name)
-    told = methods(comparison, dataset)
+    charts, told = report_charts(comparison), methods(comparison, dataset)
+    finding = comparison.target.display_name
+    title = f"{' and '.join(comparison.systems)}: {finding}"
+    titles = {"title": title, "finding": finding, "data_name": dataset.name}
     write_table_files(comparison, out, rows, told)
     gaps = disagreement(comparison.decisions, comparison.names)
     galleries = draw_galleries(
@@ -87,7 +89,7 @@ def write_report(
         seed=seed,
         progress=progress,
     )
-    tables, finding = report_tables(comparison, rows), comparison.target.display_name
+    tables = report_tables(comparison, rows)
     save_figures(
         out / files.FIGURES,
         f"{listing(comparison.names)} on {inside_sentence(finding)}: {tables['counts']}.",
@@ -125,19 +127,14 @@ def write_report(
         checklists=told["checklists"],
         provenance=_without_repeats(comparison.provenance),
     )
-    pages[files.PAGE] = _render_report(comparison, charts, galleries, dataset, tables | told)
+    shown = titles | tables | told
+    pages[files.PAGE] = _render_report(comparison, charts, galleries, dataset, shown)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
         write_text(out / name, html)
     return out / files.PAGE
-
-
-def _titles(comparison: Comparison, data_name: str) -> dict[str, str]:
-    finding = comparison.target.display_name
-    title = f"{' and '.join(comparison.systems)}: {finding}"
-    return {"title": title, "finding": finding, "data_name": data_name}
 
 
 def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +165,6 @@ def _render_report(
 
     return render(
         "report.html.jinja",
-        **_titles(comparison, dataset.name),
         details=files.DETAILS,
         verdict=comparison.answer,
         notes=[note for note in comparison.notes if not (note.caution or note.of_decisions)],

@@ -122,9 +122,7 @@ class Report:
         return self._rows(differences=True)
 
     def _rows(self, *, differences: bool) -> pd.DataFrame:
-        of_units = self.comparison.by_unit
-        parts = [self.comparison.metrics, *([] if of_units is None else [of_units.table()])]
-        table = pd.concat(parts, ignore_index=True)
+        table = _all_units(self.comparison)
         of_systems = table["system"].isin(self.comparison.names)
         return table[~of_systems if differences else of_systems].reset_index(drop=True)
 

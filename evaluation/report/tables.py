@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
         "by_unit": _unit_tables(comparison),
         "pairs": _every_pair(comparison),
         "rates": _metric_table(comparison, "rates"),
-        "confusion": _confusion_matrices(comparison),
+        "confusion": list(_confusion_matrices(comparison)),
     }
 
 
@@ -234,8 +234,7 @@ def _row_group(
     at = keys[0].metric, policy
     counts = (figures.of(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
     chosen = tuple(
-        "" if n is None else f"chosen on {n:,} positive validation {_units(figures)}"
-        for n in counts
+        "" if n is None else f"chosen on {n:,} positive validation {figures.things}" for n in counts
     )
     return RowGroup(tuple(rows), title, _count(comparison, keys[0]), limits, chosen, ticks)
 
@@ -247,11 +246,7 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
     counts = next((item for item in held if item.n_images), None)
     if counts is None:
         return ""
-    return f"{counts.n_images:,} {_units(figures)}, {counts.n_positive:,} positive"
-
-
-def _units(figures: Estimates) -> str:
-    return {"study": "studies", "patient": "patients"}.get(figures.unit, "images")
+    return f"{counts.n_images:,} {figures.things}, {counts.n_positive:,} positive"
 
 
 def _threshold(comparison: Comparison, system: str, policy: str) -> str:
@@ -342,33 +337,14 @@ def _cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
     return Cell(text, ends, figure.note, whisker, figure.known, held)
 
 
-@dataclass(frozen=True)
-class _ConfusionMatrix:
-    """Counts of one system at one policy; no counts where it has no threshold."""
-
-    system: str
-    position: int
-    key: str
-    policy: str
-    threshold: str
-    counts: dict[str, int] | None
-
-    @property
-    def printed(self) -> dict[str, str]:
-        """The counts with commas."""
-        return {name: f"{count:,}" for name, count in (self.counts or {}).items()}
-
-
-def _confusion_matrices(comparison: Comparison) -> list[tuple[str, list[_ConfusionMatrix]]]:
-    """Return, by policy in words, one matrix per system."""
-    tables = []
+def _confusion_matrices(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:
+    """By policy, also in words: of each system name, threshold and counts, none without one."""
     for policy in comparison.policies:
-        words, matrices = policy_words(policy), []
-        for position, (name, result) in enumerate(comparison.systems.items()):
-            limit, counts = _threshold(comparison, name, policy), result.confusion.get(policy)
-            matrices.append(_ConfusionMatrix(name, position, policy, words, limit, counts or None))
-        tables.append((words, matrices))
-    return tables
+        matrices = []
+        for name, result in comparison.systems.items():
+            counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
+            matrices.append((name, _threshold(comparison, name, policy), counts))
+        yield policy, policy_words(policy), matrices
 
 
 def _every_pair(comparison: Comparison) -> Table | None:

@@ -134,12 +134,11 @@ def _page(study: CurveStudy, said: Mapping[str, list[Statement]]) -> StudyPage:
     first = said[study.metrics[0]] if study.metrics else []
     differences = [statement for statement in first if statement.about == "difference"]
     folds, seeds = counted(len(study.folds), "fold"), counted(study.n_seeds, "seed")
-    scope = _scope(study)
     return StudyPage(
         title=f"What do boxes buy? {study.target} on {study.data_set}",
         kicker=f"What do boxes buy? · {study.target} on {study.data_set} · {folds}, {seeds}",
-        answer=differences[0].text if differences else _NO_ANSWER,
-        scope=[scope] if scope else [],
+        answer=differences[0].text if differences else "No two arms were compared",
+        scope=list(_scope(study)),
         statements=[statement for statement in first if statement.about in ("images", "time")],
         notes=[*study.notes, *_cautions(study)],
         provenance=study.provenance,
@@ -166,19 +165,14 @@ def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[s
     }
 
 
-_NO_ANSWER = "No two arms were compared"
-
-
-def _scope(study: CurveStudy) -> str:
+def _scope(study: CurveStudy) -> Iterator[str]:
     """How many comparisons, and what counts as shown."""
-    sizes = len({difference.share for difference in study.differences})
-    if not sizes:
-        return ""
-    count = len(study.differences)
-    return (
-        f"{counted(count, 'comparison')} in all. Shown: the 95 % interval leaves 0 out, and p is "
-        f"below 0.05 after Holm over {counted(sizes, 'size')}. Not shown is not the same as none."
-    )
+    if sizes := len({difference.share for difference in study.differences}):
+        yield (
+            f"{counted(len(study.differences), 'comparison')} in all. Shown: the 95 % interval "
+            "leaves 0 out, and p is below 0.05 after Holm over "
+            f"{counted(sizes, 'size')}. Not shown is not the same as none."
+        )
 
 
 def _cautions(study: CurveStudy) -> Iterator[str]:

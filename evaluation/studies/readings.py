@@ -376,7 +376,7 @@ def _read_readings(
     elif key is not None:
         rows = read_review(path, key)
     else:
-        rows = read_source(path, ColumnNames(), None, None).rows
+        rows = read_source(path, ColumnNames()).rows
     reader, _, modality = name.partition(":")
     rows = rows.rename(columns={"image_id": "case", "score": "rating"})
     rows = rows.assign(reader=reader, modality=modality or ONLY_MODALITY)

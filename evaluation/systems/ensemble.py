@@ -37,10 +37,9 @@ OVERLAP = 0.5
 class _Joined:
     """A system made of others, in the terms of a predictions folder."""
 
-    kind: str  # ``boxes`` or ``scores``
     images: pd.DataFrame  # ``image_id``, ``status``, ``reason``
     tables: dict[str, pd.DataFrame]  # `boxes`, or `scores` and perhaps `maps`
-    made_of: str  # in words
+    how: str  # in words
     settings: dict[str, Any]  # all that decides the result beside the members
     notes: list[str] = field(default_factory=list)
 
@@ -65,10 +64,12 @@ def join_systems(
     kinds = {member.kind for member in members}
     if len(kinds) > 1:
         raise InputError("ensemble: some members give boxes and some scores; join those of a kind")
+    _check_same_findings(members)
+    weight = _checked_weights(weights, len(members))
     if kinds == {"boxes"}:
-        joined = _join_detectors(members, dataset, weights)
+        joined = _join_detectors(members, dataset, weight)
     else:
-        joined = _join_classifiers(members, weights)
+        joined = _join_classifiers(members, weight)
     names = list(dict.fromkeys(member.name for member in members))
     own_name = f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
     _write(members, joined, out, name or own_name)
@@ -82,11 +83,11 @@ def _write(members: Sequence[Predictions], joined: _Joined, out: Path, name: str
     info: dict[str, Any] = {
         "system": name,
         "seed": None,
-        "kind": joined.kind,
+        "kind": members[0].kind,
         "findings": sorted(_findings_of(members[0])),
         "inference_id": _joined_id(members, joined.settings),
         "data_set": members[0].info["data_set"],
-        "cost": _joined_cost(members, joined.made_of),
+        "cost": _joined_cost(members, f"{' + '.join(m.name for m in members)}: {joined.how}"),
         "members": [
             {
                 "system": member.name,
@@ -183,41 +184,30 @@ def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
 
 
 def _join_detectors(
-    members: Sequence[Predictions], dataset: DataSet, weights: Sequence[float] | None = None
+    members: Sequence[Predictions], dataset: DataSet, weights: list[float]
 ) -> _Joined:
     """Fuse the stored boxes of detectors of the same findings, image by image and class-wise."""
-    _check_same_findings(members)
     images = _join_images(members)
-    weight = _checked_weights(weights, len(members))
     parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
     boxes = pd.concat(parts, ignore_index=True)
     boxes = boxes[_of_images_that_ran(boxes, images)]
     labels, names, findings = _label_boxes(boxes)
     stored, models = Boxes.from_table(boxes, labels), boxes["model"].to_numpy()
-    fused = best_box_fusion(stored, models=models, weights=weight)
+    fused = best_box_fusion(stored, models=models, weights=weights)
     # Sorted by label and falling score: the place within the label is the rank.
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
     table = _named_boxes(kept, names, findings, dataset.images)
-    return _Joined(
-        "boxes",
-        images,
-        {"boxes": table},
-        made_of=f"{_names_of(members)}: {NAME} at IoU {OVERLAP:g}",
-        settings={"method": "best", "iou": OVERLAP, "weights": weight},
-    )
+    settings = {"method": "best", "iou": OVERLAP, "weights": weights}
+    return _Joined(images, {"boxes": table}, f"{NAME} at IoU {OVERLAP:g}", settings)
 
 
-def _join_classifiers(
-    members: Sequence[Predictions], weights: Sequence[float] | None = None
-) -> _Joined:
+def _join_classifiers(members: Sequence[Predictions], weights: list[float]) -> _Joined:
     """Average the probabilities of classifiers, and their maps where all have alike ones.
 
     An InputError where a member has no score for an image that it ran on.
     """
-    _check_same_findings(members)
-    images, weight = _join_images(members), _checked_weights(weights, len(members))
-    share = np.array(weight) / sum(weight)
+    images, share = _join_images(members), np.array(weights) / sum(weights)
     tables = [_rows_that_ran(member.scores, images, _KEYS) for member in members]
     for member, table in zip(members, tables, strict=True):
         if not table[_KEYS].equals(tables[0][_KEYS]):
@@ -233,14 +223,8 @@ def _join_classifiers(
         joined["maps"] = maps
     elif any(len(member.maps) for member in members):
         notes.append("Activation maps left out: the members' maps are not of one kind and grid.")
-    return _Joined(
-        "scores",
-        images,
-        joined,
-        made_of=f"{_names_of(members)}: mean probability",
-        settings={"method": "mean", "weights": weight},
-        notes=notes,
-    )
+    settings = {"method": "mean", "weights": weights}
+    return _Joined(images, joined, "mean probability", settings, notes)
 
 
 def _label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
@@ -292,11 +276,6 @@ def _checked_weights(weights: Sequence[float] | None, n_members: int) -> list[fl
             f"--weights: {n_members} members need {n_members} numbers above 0, one each"
         )
     return chosen
-
-
-def _names_of(members: Sequence[Predictions]) -> str:
-    """The members' names, joined by plus signs."""
-    return " + ".join(member.name for member in members)
 
 
 _SUMMED = (

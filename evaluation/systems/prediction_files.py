@@ -60,20 +60,21 @@ class RawPredictions:
 
 
 def read_source(
-    source: Path | pd.DataFrame,
+    source: str | Path | pd.DataFrame,
     names: ColumnNames,
-    coco_truth: Path | None,
-    class_names: str | Path | Sequence[str] | None,
+    coco_truth: str | Path | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
 ) -> RawPredictions:
     """Read every row of a source, known by what it is: a table, a folder, JSON, or else a CSV."""
     if isinstance(source, pd.DataFrame):
         return _read_frame(source, names)
+    source = Path(source)
     if source.is_dir():
         return _read_yolo(source, class_names)
     if not source.is_file():
         raise InputError(f"{source}: no such file or folder")
     if _looks_like_json(source):
-        return _read_coco(source, coco_truth)
+        return _read_coco(source, None if coco_truth is None else Path(coco_truth))
     return RawPredictions(_read_csv(source, names), source.read_bytes())
 
 

@@ -12,6 +12,8 @@ from evaluation.metrics.metric import Note
 from evaluation.systems.eligibility import common_test_images, describe_training_data
 from evaluation.systems.ensemble import (
     _check_members,
+    _check_same_findings,
+    _checked_weights,
     _findings_of,
     _join_classifiers,
     _join_detectors,
@@ -70,7 +72,7 @@ def test_classifiers_give_the_weighted_mean_and_their_maps_too(predict):
 
 def test_maps_that_differ_in_grid_are_left_out_and_said(predict):
     members = [predict("C1", "scores", seed=1, maps=True), predict("C2", "scores", seed=2)]
-    joined = _join_classifiers(members)
+    joined = _join_classifiers(members, [1, 1])
     assert "maps" not in joined.tables
     assert joined.notes == [
         "Activation maps left out: the members' maps are not of one kind and grid."
@@ -80,7 +82,7 @@ def test_maps_that_differ_in_grid_are_left_out_and_said(predict):
 def test_an_image_that_failed_in_one_member_failed_and_gives_nothing(detectors, judged_set):
     lost = detectors[0].boxes["image_id"].iloc[0]
     members = [detectors[0], fail(detectors[1], lost)]
-    joined = _join_detectors(members, judged_set)
+    joined = _join_detectors(members, judged_set, [1, 1])
     row = joined.images.set_index("image_id").loc[lost]
     assert (row["status"], row["reason"]) == ("failed", "D2: unreadable")
     assert (joined.images["status"] == "failed").sum() == 1
@@ -102,17 +104,17 @@ def test_members_that_do_not_belong_together_are_refused(predict, judged_set, de
         _check_members([detectors[0], other], judged_set)
     mass = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass"]})
     with pytest.raises(InputError, match=r"systems of the same findings$"):
-        _join_detectors([detectors[0], mass], judged_set)
+        _check_same_findings([detectors[0], mass])
     shared = sorted(_findings_of(detectors[0]))[0]
     more = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass", shared]})
     with pytest.raises(InputError, match=f"--finding {shared}' leaves out the others"):
-        _join_detectors([detectors[0], more], judged_set)
+        _check_same_findings([detectors[0], more])
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, float("nan")]])
-def test_wrong_weights_are_refused(weights, detectors, judged_set):
+def test_wrong_weights_are_refused(weights):
     with pytest.raises(InputError, match="2 members need 2 numbers above 0"):
-        _join_detectors(detectors, judged_set, weights=weights)
+        _checked_weights(weights, 2)
 
 
 def with_info(member, **facts):
