@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import multiprocessing
 import os
 import re
 import shlex
@@ -98,19 +99,18 @@ def rsna(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cxr("prepare", out / "source", out / "data", "--format", "rsna", "--size", 96, "--test", 0.4)
     train("retinanet_quickstart", out / "data", out / "detector", TINY_DETECTOR)
     train("chexnet_quickstart", out / "data", out / "classifier", TINY_CLASSIFIER)
-    for model in ("detector", "classifier"):
-        predictions = out / f"{model}-predictions"
-        cxr("predict", out / model, "--data", out / "data", "--out", predictions)
-        cxr("tune", predictions, "--data", out / "data")
+    predictions = out / "classifier-predictions"
+    cxr("predict", out / "classifier", "--data", out / "data", "--out", predictions)
+    cxr("tune", predictions, "--data", out / "data")
     return out
 
 
-def test_real_x_rays_go_from_dicom_to_a_report(rsna):
-    done = cxr(
-        "compare", f"RetinaNet={rsna / 'detector-predictions'}",
-        f"CheXNet={rsna / 'classifier-predictions'}",
-        "--data", rsna / "data", "--out", rsna / "report", "--replicates", 200, "--json",
+def test_real_x_rays_go_from_dicom_to_a_report_of_a_run_and_of_predictions(rsna):
+    asked = (
+        "compare", f"RetinaNet={rsna / 'detector'}", f"CheXNet={rsna / 'classifier-predictions'}",
+        "--data", rsna / "data", "--out", rsna / "report",
     )  # fmt: skip
+    done = cxr(*asked, "--replicates", 100, "--json")
     figures = json.loads(done.stdout)
     names = {row["metric"] for row in figures["metrics"]}
     assert {
@@ -124,20 +124,10 @@ def test_real_x_rays_go_from_dicom_to_a_report(rsna):
     assert (rsna / "report/report.html").stat().st_size < 10_000_000
     assert "report, complete" in cxr("show", rsna / "report").stderr
 
-
-def test_a_run_can_be_compared_directly(rsna):
-    cxr(
-        "compare", rsna / "detector", rsna / "classifier-predictions",
-        "--data", rsna / "data", "--out", rsna / "direct", "--replicates", 100,
-    )  # fmt: skip
-    kept = rsna / "direct/systems/detector/predictions.json"
+    kept = rsna / "report/systems/RetinaNet/predictions.json"
     facts = read_json(kept, "predictions")
     write_json(kept, "predictions", facts | {"inference_id": f"other{facts['inference_id']}"})
-    done = cxr(
-        "compare", rsna / "detector", rsna / "classifier-predictions",
-        "--data", rsna / "data", "--out", rsna / "direct", "--overwrite", fails=True,
-    )  # fmt: skip
-    assert "predictions of another training" in done.stderr
+    assert "predictions of another training" in cxr(*asked, "--overwrite", fails=True).stderr
 
 
 def test_files_are_answered_by_both_models_and_bad_ones_named(rsna, tmp_path):
@@ -204,18 +194,13 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path, shared_data):
     assert "data set, complete" in cxr("show", tmp_path / "data").stderr
 
 
-# Importing torch and Lightning takes longer than the rest of a small quickstart. So what needs them
-# is answered by forks of one process that has imported them; the others start as they do elsewhere.
+# Importing torch and Lightning takes longer than the rest of a small quickstart. So all commands but
+# the first are answered by forks of a process that has imported what `tests/conftest.py` says.
 SERVER = """
 import os, signal, socket, sys
-import evaluation.report.report, lightning.pytorch, scripts.compare, training.run
 from scripts.cli import main
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(sys.argv[1])
-listener.listen()
-print("ready", flush=True)
 while True:
     caller, _ = listener.accept()
     words, files, _, _ = socket.recv_fds(caller, 1 << 16, 3)
@@ -248,15 +233,18 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """A small quickstart, in a folder that its last line leads to."""
     place = tmp_path_factory.mktemp("quickstart")
     words = [sys.executable, "-S", "-c", CALLER, str(place / "server")]
-    ask = f'case $1 in train | compare) {shlex.join(words)} "$@" ;; *) command cxr "$@" ;; esac'
-    command = [sys.executable, "-P", "-c", SERVER, str(place / "server")]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as server:
+    ask = f'case $1 in synth) command cxr "$@" ;; *) {shlex.join(words)} "$@" ;; esac'
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place / "server"))
+        listener.listen()
+        fork = multiprocessing.get_context("forkserver")
+        server = fork.Process(target=exec, args=(SERVER, {"listener": listener}))
+        server.start()
         try:
-            assert server.stdout
-            assert server.stdout.readline() == "ready\n"
             done = run_quickstart(place / "out", {"BASH_FUNC_cxr%%": f"() {{ {ask}\n}}"})
         finally:
             server.kill()
+            server.join()
     assert done.returncode == 0, done.stderr
     return done
 

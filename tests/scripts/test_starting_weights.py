@@ -65,6 +65,20 @@ def _detector(data: Path, out: Path, weights: Path, *overrides: str) -> RunFolde
     return RunFolder.open(out)
 
 
+def _stop(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _begun(data: Path, out: Path, weights: Path) -> RunFolder:
+    """A detector's run that was stopped before its first epoch."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("training.run.complete_run", _stop)
+        _detector(data, out, weights)
+    run = RunFolder.started_in(out)
+    assert run
+    return run
+
+
 @pytest.fixture(scope="module")
 def started(data: Path, classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A detector from the classifier's run, whose body does not learn."""
@@ -131,9 +145,9 @@ def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_
 
 def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(data, started, tmp_path, capsys):
     weights = started.folder / "model.safetensors"  # a file in a run folder is that run
-    run = _detector(data, tmp_path / "again", weights)
+    run = _begun(data, tmp_path / "again", weights)
     assert set(run.seen["image_id"]) == set(started.seen["image_id"])
-    assert run.info["started_from"]["started_from"]["model_kind"] == "classifier"
+    assert run.started["started_from"]["started_from"]["model_kind"] == "classifier"
     said = capsys.readouterr().err
     assert f"{weights}: takes the detector\n" in said
     assert "validation figures will look better than they are" in said
@@ -144,8 +158,8 @@ def test_what_a_file_from_elsewhere_saw_is_unknown_and_recorded_so(data, classif
     file = tmp_path / "resnet.safetensors"
     state = load_file(classifier / "model.safetensors")
     save_file({k.replace("trunk.", "module."): v for k, v in state.items()}, file)
-    run = _detector(data, tmp_path / "run", file)
-    assert run.info["started_from"] == {"weights": str(file), "trained_on": "unknown"}
+    run = _begun(data, tmp_path / "run", file)
+    assert run.started["started_from"] == {"weights": str(file), "trained_on": "unknown"}
     assert set(run.seen["role"]) == {"train", "val"}
 
 

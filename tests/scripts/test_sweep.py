@@ -68,7 +68,7 @@ class _Ended:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
-    """A sweep of three real trainings in this process, and the images that were read."""
+    """A sweep of two real trainings in this process, and the images that were read."""
     read: set[str] = set()
     image = PixelStore.image
 
@@ -85,7 +85,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         patch.setattr(PixelStore, "image", note)
         patch.setattr(child_processes, "start", here)
         patch.setattr(child_processes, "_POLL", 0.0)
-        _sweep(data, out, trials=3)
+        _sweep(data, out, trials=2)
     return out, read
 
 
@@ -126,7 +126,7 @@ def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(data, tr
     out, _ = trained
     facts = _describe(out)
     assert facts["kind"] == "sweep, complete"
-    assert "chosen as the best of 3 on the same validation images" in facts["is"]
+    assert "chosen as the best of 2 on the same validation images" in facts["is"]
     assert (out / "sweep.html").read_text().count("is optimistic; cxr compare judges") == 1
     best = json.loads((out / "sweep.json").read_text())["best"]["number"]
     steps = next_steps(out, data)
