@@ -3,7 +3,6 @@
 import ast
 import io
 import json
-import multiprocessing
 import os
 import re
 import shlex
@@ -26,6 +25,7 @@ from nbclient import NotebookClient
 
 from data_prep.contracts.folders import read_json, write_json
 from scripts.cli import main
+from tests.scripts.launched import _FORK
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -194,8 +194,8 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path, shared_data):
     assert "data set, complete" in cxr("show", tmp_path / "data").stderr
 
 
-# Importing torch and Lightning takes longer than the rest of a small quickstart. So all commands but
-# the first are answered by forks of a process that has imported what `tests/conftest.py` says.
+# Importing torch and Lightning takes longer than the rest of a small quickstart. So all but the
+# first command are answered by forks of a process that has imported what `tests/conftest.py` says.
 SERVER = """
 import os, signal, socket, sys
 from scripts.cli import main
@@ -237,8 +237,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Done:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place / "server"))
         listener.listen()
-        fork = multiprocessing.get_context("forkserver")
-        server = fork.Process(target=exec, args=(SERVER, {"listener": listener}))
+        server = _FORK.Process(target=exec, args=(SERVER, {"listener": listener}))
         server.start()
         try:
             done = run_quickstart(place / "out", {"BASH_FUNC_cxr%%": f"() {{ {ask}\n}}"})

@@ -71,9 +71,10 @@ def _stop(*_: Any, **__: Any) -> None:
 
 def _begun(data: Path, out: Path, weights: Path) -> RunFolder:
     """A detector's run that was stopped before its first epoch."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.run.complete_run", _stop)
-        _detector(data, out, weights)
+        with pytest.raises(KeyboardInterrupt):
+            _detector(data, out, weights)
     run = RunFolder.started_in(out)
     assert run
     return run
