@@ -84,11 +84,11 @@ def compare(
         images: all: refuse systems whose images differ; common: judge the rest.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap and of random picks.
-        protocol: TOML file that fixed the question beforehand (target, metric, policy, margin,
-            subgroups, reference): makes the report confirmatory.
+        protocol: TOML file that fixed the question beforehand: makes the report confirmatory
+            (docs/judging.md).
         margin: Margin of non-inferiority and equivalence.
         prevalence: Share of positives at the place of use, for PPV and NPV there: 0.05, with its 95
-            % interval 0.05:0.03-0.08, or counts 12/240, whose uncertainty then counts.
+            % interval 0.05:0.03-0.08, or counts 12/240.
         unit: study or patient: also the image-level figures by these, with the highest score of
             their images.
         policy: A policy as in cxr tune, beside those tuned; threshold=T needs no validation images.

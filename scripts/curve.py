@@ -89,7 +89,7 @@ def curve(
 ) -> Outcome:
     """Train both on growing shares of the patients: which is better?
 
-    Every share and seed is an ordinary run on an ordinary split, judged on the same test patients.
+    Every share and seed is an ordinary run, judged on the same test patients.
     The page shows figures by annotated images and by annotation time. After an interruption the
     same command goes on.
 
@@ -105,8 +105,8 @@ def curve(
             from the classifier of all labels, and so has its backbone.
         equal: A small share learns for as many steps, or epochs, as the whole, whose epochs are the
             configuration's.
-        label_seconds: Seconds to label an image; edited on the page, too.
-        box_seconds: Seconds to draw a box; edited on the page, too.
+        label_seconds: Seconds to label an image.
+        box_seconds: Seconds to draw a box.
         jobs: Trainings at a time, each a process with its own devices.
         set_: Replace a key of both configurations.
         detector_set: Replace a key of the detector's.

@@ -28,7 +28,7 @@ def ensemble(
 
     Args:
         predictions: Predictions folders of folds, seeds or different models.
-        out: Predictions folder to make.
+        out: Folder to make.
         name: Name of the system in the report; by default the members'.
         weights: A weight per member, with commas; by default all 1.
 

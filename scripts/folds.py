@@ -13,8 +13,8 @@ _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
 def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
     """Mean over the folds of a cross-validation, with intervals.
 
-    Every figure and difference is for this recipe on sets like this one; Holm's method over all
-    pairs tells which systems differ. Each report judges the same systems on another fold of cxr
+    Figures are for this recipe on sets like this one; Holm's method over all pairs tells which
+    systems differ. Each report judges the same systems on another fold of cxr
     split --folds 5 --test-folds: train, predict, tune and compare with --split NAME-0, NAME-1, ...
     Give all folds.
 

@@ -59,11 +59,11 @@ def pacs(
         send_to: Where results go: a DICOMweb service or a DICOM peer; by default --dicomweb.
         since: First study date, as 2026-01-31.
         modality: Modality to take; by default CR and DX.
-        once: Look once and end, as without --watch.
-        watch: Look again, so many seconds after each look.
+        once: Look once, as without --watch.
+        watch: Seconds until the next look.
         limit: Most images to fetch a look.
         journal: File that says what is done already, without identifiers.
-        dry_run: Fetch and answer, but send nothing and note nothing.
+        dry_run: Fetch and answer, but send and note nothing.
         strict: Skip images with a warning.
         patience: Seconds that an archive may stay away.
         ae_title: Our AE title as a sender; with --listen that of --listen.

@@ -82,8 +82,8 @@ def plan(
         power: How often the difference is shown, or the promise gets a threshold; by default 0.8.
         level: Coverage of the interval.
         auroc: Assumed AUROC of one system, or of two.
-        prevalence: Assumed share of test patients who have the disease, as 0.3; for the promise of
-            a ppv of validation patients.
+        prevalence: Assumed share of test patients with the disease, as 0.3; for the promise of a
+            ppv of validation patients.
         correlation: Assumed correlation of the two systems' scores in a class; by default 0.5.
         images: Assumed images of a patient, as 1,2,4, or unequal as in rsna or nih; by default 1.
         within: Assumed correlation of one system's scores of a patient's images; by default 0.5.

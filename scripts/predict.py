@@ -68,7 +68,7 @@ def predict(
         out: Folder for the PNGs, by default 'predicted' (from Python: none drawn). With --data the
             predictions folder to make.
         data: Data set whose val and test images are predicted.
-        csv: Table to write: a row an image and system; boxes as x1,y1,x2,y2,score;... in px.
+        csv: Table to write: a row an image and system.
         dicom: Folder for a structured report (TID 1500) and a Secondary Capture of the overlay for
             each DICOM image, in its study.
         overlay: Draw the overlays.

@@ -126,12 +126,12 @@ def prepare(
         test: Share of patients for test.
         folds: Folds for cross-validation.
         seed: Seed of the split.
-        method: balanced: every role gets its share of each class, finding, view and source; hash: a
-            patient's role follows from id and seed, whatever is added.
+        method: balanced: each role gets its share of each class, finding, view and source; hash:
+            role by patient id and seed, also when images are added.
         reference: Where several readers read an image: majority, any, all or reader:NAME.
         labels: CSV of labels that lies elsewhere.
-        columns: Columns of a table, ROLE=COLUMN with commas between, such as
-            label=Finding,xmin=left; or a TOML file that says them.
+        columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or
+            a TOML file.
         class_names: Names of numbered classes, with commas.
         patient_pattern: Regular expression that finds the patient in a file's name, such as
             '(?P<nih>\d{8})_'.
@@ -141,7 +141,7 @@ def prepare(
         id_key: Key file, outside the folder, by which ids and paths become hashes; made if absent.
         keep_ids: The DICOM files carry no real ids: keep them.
         add: Add what is new in the source to a complete set.
-        strict: Stop at the first file or label that is unusable.
+        strict: Stop at the first unusable file or label.
         workers: Processes that decode; by default all processors.
 
     Returns:

@@ -59,7 +59,7 @@ def readers(
             decision) or, with --data, NAME=PREDICTIONS.
         readers: random: the result is for readers like these; fixed: for these.
         cases: random: for cases like these; fixed: for these.
-        level: Coverage of the intervals.
+        level: Coverage of the interval.
         positive_from: Lowest rating that calls a case positive.
         policy: Of a predictions folder: decide at this policy's threshold.
         key: key.csv of the blind study (cxr overlay --blind).

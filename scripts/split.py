@@ -42,8 +42,7 @@ def split(
         method: balanced (default) or hash, as in cxr prepare.
         file: CSV to follow: image_id or patient_id, role and, if you like, fold.
         keep_test_of: Keep the test images of this split; draw validation anew.
-        replace: Replace the split of this name by its own rule, changed by options given. Runs
-            trained on the old one must be trained again.
+        replace: Draw the split of this name anew, with the options given. Train its runs again.
         strict: With --file: every image needs a role.
 
     Returns:

@@ -55,16 +55,16 @@ def sweep(
 ) -> Outcome:
     """Train with several settings; the best run on validation is kept.
 
-    Trials are compared by the figure that picks a run's best epoch; test images are not read. The
-    first trial is the configuration as it stands. After an interruption the same command goes on.
+    Trials are compared by the figure that picks a run's best epoch. The first is the configuration
+    as it stands. After an interruption the same command goes on.
 
     Args:
         config: A name that cxr configs lists, or a TOML file.
         out: Folder of the sweep: trials, page and best run.
-        over: A key to vary: KEY=8,16,32, KEY=true,false or a range, KEY=1e-4..1e-3. A tenfold range
-            or more is on a log scale; linear:1..40 or log:1..4 says otherwise.
+        over: A key to vary: KEY=8,16,32, KEY=true,false or a range, KEY=1e-4..1e-3. From tenfold
+            on a range is on a log scale; linear:1..40 or log:1..4 says otherwise.
         trials: Trainings in all; a larger number goes on with a sweep.
-        jobs: Trials at a time, each a process with its own devices.
+        jobs: Trainings at a time, each a process with its own devices.
         seed: Seed of what is tried.
         pruning: Stop a trial that is behind the median of the others.
         set_: Replace a key in all trials.

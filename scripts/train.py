@@ -45,8 +45,7 @@ def train(
         config: A name that cxr configs lists, or a TOML file.
         data: Data set that cxr prepare made.
         out: Run folder to make.
-        resume: Go on with an interrupted training of this configuration; --no-resume refuses its
-            folder.
+        resume: Go on with an interrupted training; --no-resume refuses its folder.
 
     Returns:
         The run, ready to be asked about images.

@@ -78,7 +78,7 @@ def transfer(
             has only one of them.
         target: Which target, where a data set has several.
         policy: Whose threshold decides, and is chosen anew on local positives.
-        positives: Numbers of local positive patients to choose thresholds on; by default 10,50.
+        positives: Numbers of local positive patients to choose thresholds on.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap and of the local draws.
 

@@ -48,8 +48,8 @@ def tune(
             what is chosen.
         target: Which target, where the data set has several.
         split: Choose on val images of this split; by default its own.
-        policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (cost of a miss and a
-            false alarm; @P at prevalence P) or threshold=T (declared). By default max_f1,
+        policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (of a miss and a false
+            alarm; @P at prevalence P) or threshold=T (declared). By default max_f1,
             sensitivity>=0.95 and specificity>=0.90.
         promise: A threshold whose figure holds for new patients with confidence C:
             sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or

@@ -276,7 +276,7 @@ Each verb is a command, `cxr NAME`, and a function, `cxr_compare.NAME` (`import`
 in Python. Bad input ends a command with one line and exit status 2; a function raises
 `cxr_compare.InputError`. `--json` prints `to_dict()` of what the function returns
 ([api.md](api.md)). A function prints nothing unless `progress=True`.
-`python tests/documents.py` writes this page from the docstrings in `scripts/`.
+`python tests/documents.py` writes this page.
 """
 _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
@@ -289,7 +289,7 @@ def reference_page() -> str:
         links = ", ".join(f"[{name}](#{name})" for name in map(command_name, names))
         overview.append(f"- {title}: {links}")
     verbs_of = Counter(map(_row, (p for function in functions for p in parameters_of(function))))
-    shared = {row for row, verbs in verbs_of.items() if verbs > 2}
+    shared = {row for row, verbs in verbs_of.items() if verbs > 1 and row.startswith("| `--")}
     lines = [_REFERENCE, *overview, "", *(_verb(function, shared) for function in functions)]
     return "\n".join([*lines, "## Shared options", "", *_HEADER, *sorted(shared), ""])
 
