@@ -321,6 +321,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
             start(arguments, _environment(rank, devices, port), log)
             for rank, log in enumerate(shown)
         ]
+        children = [_Process(process) for process in processes]
         try:
             status, error = _watch(processes, logs)
             if status and silent:
@@ -329,14 +330,13 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
                 console.say(error)
             return status
         except KeyboardInterrupt:
-            _end([_Process(process) for process in processes])
+            _end(children)
             if (ended := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
                 return int(ended or 0)  # it has reported it
             raise
         finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+            for child in children:
+                child.kill()
 
 
 def _environment(rank: int, devices: int, port: int) -> dict[str, str]:

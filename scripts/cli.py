@@ -156,10 +156,10 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
         return run_verb(function, *positional, **values)
 
     kind = inspect.Parameter.KEYWORD_ONLY
-    declared = [
-        inspect.Parameter(p.name, kind, default=_default(p), annotation=_annotation(p))
-        for p in parameters
-    ]
+    declared = []
+    for p in parameters:  # typer takes None for a list that is not given
+        default = None if p.several and not p.is_required else p.default
+        declared.append(inspect.Parameter(p.name, kind, default=default, annotation=_annotation(p)))
     as_json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
     declared.append(inspect.Parameter("as_json", kind, default=False, annotation=as_json))
     body, examples = description(function)
@@ -168,13 +168,6 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
     command.__annotations__ = {option.name: option.annotation for option in declared}
     return command
-
-
-def _default(parameter: Parameter) -> Any:
-    """What typer takes for absent; a list that is not given is None there."""
-    if parameter.default is inspect.Parameter.empty:
-        return inspect.Parameter.empty
-    return None if parameter.several else parameter.default
 
 
 def _annotation(parameter: Parameter) -> Any:

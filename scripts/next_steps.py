@@ -31,15 +31,10 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
         from data_prep.store.dataset import DataSet
 
         return trainings(DataSet.open(folder))
-    if kind.name == "run":
-        return _after_run(folder, data)
-    if kind.name == "sweep":
-        return _after_sweep(folder, data)
-    if kind.name == "predictions":
-        return _after_predictions(folder, data)
     if kind.name == "report":
         return [f"open {_word(folder / PAGE)} in a browser"]
-    return []
+    steps = {"run": _after_run, "sweep": _after_sweep, "predictions": _after_predictions}
+    return steps[kind.name](folder, data) if kind.name in steps else []
 
 
 def trainings(dataset: DataSet, split: str = "default") -> list[str]:

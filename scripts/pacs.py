@@ -122,11 +122,8 @@ def pacs(
             patience=patience, dry_run=dry_run, strict=strict, log=answer_log,
         )  # fmt: skip
         tally = run_station(settings, lambda: open_runs(named, options), console, emit)
-    counts = {
-        "answered": len(tally.answered), "results": len(tally.results),
-        "done_before": len(tally.done_before), "skipped": len(tally.skipped),
-        "failed": len(tally.failed),
-    }  # fmt: skip
+    told = ("answered", "results", "done_before", "skipped", "failed")
+    counts = {name: len(getattr(tally, name)) for name in told}
     return Outcome("", counts, exit_status=int(bool(tally.failed)))
 
 

@@ -101,7 +101,7 @@ def _describe(folder: Path) -> dict[str, Any]:
         "monitor": lambda place: {"kind": "monitor", "open": place / "monitor.html"},
     }
     if kind := kind_of(folder):
-        return readers[kind.name](folder)
+        return {"kind": f"{kind.name}, complete", **readers[kind.name](folder)}
     if begun := kind_begun(folder):
         raise InputError(f"{folder}: an unfinished {begun.name}; run the same {begun.verb} again")
     if held := _within(folder):
@@ -140,7 +140,6 @@ def _dataset(folder: Path) -> dict[str, Any]:
     images = dataset.images
     splits = sorted(p.stem for p in (folder / "splits").glob("*.parquet"))
     facts: dict[str, Any] = {
-        "kind": "data set, complete",
         "name": dataset.name,
         "images": len(images),
         "patients": images["patient_id"].nunique(),
@@ -166,7 +165,6 @@ def _run(folder: Path) -> dict[str, Any]:
     weights = folder / "model.safetensors"
     size = weights.stat().st_size / 1e6
     return {
-        "kind": "run, complete",
         "weights": f"{weights} ({size:.1f} MB)",
         "configuration": f"{folder / 'config.toml'} (cxr configs {shlex.quote(str(folder))})",
         **_answers(folder),
@@ -177,7 +175,6 @@ def _export(folder: Path) -> dict[str, Any]:
     card = read_json(folder / "card.json", "card")
     proof = card["proof"]
     facts = {
-        "kind": "export, complete",
         "is": card["is"],
         "of run": card["run"],
         "learned from": card["learned_from"],
@@ -217,7 +214,6 @@ def _predictions(folder: Path) -> dict[str, Any]:
     failed = int((predictions.images["status"] == "failed").sum())
     decisions = sorted(p.stem for p in (folder / "decisions").glob("*.json"))
     return {
-        "kind": "predictions, complete",
         "system": predictions.name,
         "gives": predictions.kind,
         "images": f"{len(predictions.images):,}, {failed} failed",
@@ -230,7 +226,6 @@ def _predictions(folder: Path) -> dict[str, Any]:
 def _report(folder: Path) -> dict[str, Any]:
     metrics = read_json(folder / METRICS, "metrics")
     return {
-        "kind": "report, complete",
         "open": folder / PAGE,
         "target": metrics["target"],
         "systems": metrics["systems"],
@@ -243,7 +238,6 @@ def _sweep(folder: Path) -> dict[str, Any]:
     found = read_json(folder / "sweep.json", "sweep")
     states = Counter(each["state"] for each in found["trials"])
     return {
-        "kind": "sweep, complete",
         "open": folder / "sweep.html",
         "best run": folder / found["best"]["folder"],
         "is": " ".join(sentences(found)),
@@ -256,7 +250,6 @@ def _sweep(folder: Path) -> dict[str, Any]:
 def _curve(folder: Path) -> dict[str, Any]:
     found = read_json(folder / "curve.json", "curve")
     return {
-        "kind": "learning curve, complete",
         "open": folder / "curve.html",
         "is": " ".join(each["text"] for each in next(iter(found["findings"].values()), [])),
         "data set": found["provenance"]["data_set"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
@@ -48,19 +48,8 @@ class System(NamedTuple):
     paths: list[Path]
 
 
-class _InFolder(Protocol):
-    """What lies in a folder: predictions, or a run."""
-
-    @property
-    def folder(self) -> Path:
-        """Where it lies."""
-
-
-Source: TypeAlias = str | Path | _InFolder
-
-
 def read_systems(
-    value: str | Path | Sequence[str | Path] | Mapping[str, Source | Sequence[Source]],
+    value: str | Path | Sequence[str | Path] | Mapping[str, Any],
 ) -> list[System]:
     """Systems from words, or by name.
 
@@ -74,7 +63,8 @@ def read_systems(
     return [System(*_split_seeds(str(word))) for word in words]
 
 
-def _folders(source: Source | Sequence[Source]) -> list[Path]:
+def _folders(source: Any) -> list[Path]:
+    """Of a text, a path, predictions or a run, or of several of them."""
     sources = [source] if isinstance(source, str) or not isinstance(source, Sequence) else source
     return [Path(one if isinstance(one, str | Path) else one.folder) for one in sources]
 
@@ -196,10 +186,8 @@ def decision_of_run(
     if not path.is_file():
         return None
     decision = read_json(path, "decision")
-    same = {
-        **({} if inference_id is None else {"inference_id": inference_id}),
-        **{key: test_set.ids[key] for key in ("content_id", "labels_id", "split_id")},
-    }
+    same = {key: test_set.ids[key] for key in ("content_id", "labels_id", "split_id")}
+    same |= {} if inference_id is None else {"inference_id": inference_id}
     hidden = {"schema_version", "contract"}
     if {key: decision["chosen_on"].get(key) for key in same} != same:
         return None

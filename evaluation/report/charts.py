@@ -16,7 +16,7 @@ from evaluation.boxes.box_metrics import FROC_RATES, FrocCurve
 from evaluation.boxes.matching import Hit
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.failure_analysis import TREAT_ALL
-from evaluation.metrics.image_metrics import equal_mass_bins, rates
+from evaluation.metrics.image_metrics import equal_mass_bins
 from evaluation.metrics.metric import ends_words, listing, number, policy_words
 from evaluation.metrics.registry import RATE_WORDS
 from evaluation.report.page import sentence
@@ -216,16 +216,21 @@ def _threshold_curves(
         if not curve:
             continue
         for policy, counts in system.result.confusion.items():
-            found = rates(**counts)
-            found |= {"tpr": found["recall"], "fpr": 1 - found["specificity"]}
-            at = float(found[x]), float(found[y])
-            if not any(map(math.isnan, at)):
+            rates = _rates(**counts)
+            if not (math.isnan(rates[x]) or math.isnan(rates[y])):
                 words = f"{system.name}, threshold for {policy_words(policy)}"
-                points.append(Point(*at, words, _marker(policy, policies)))
+                points.append(Point(rates[x], rates[y], words, _marker(policy, policies)))
         band = _roc_band(system) if (x, y) == ("fpr", "tpr") else None
         words = _words(system, metric)
         curves.append(system.curve(curve[x], curve[y], points, figure=words, band=band))
     return tuple(curves)
+
+
+def _rates(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
+    """Return the rates of a confusion matrix; NaN where a denominator is 0."""
+    recall = tp / (tp + fn) if tp + fn else math.nan
+    return {"fpr": fp / (fp + tn) if fp + tn else math.nan, "tpr": recall, "recall": recall,
+            "precision": tp / (tp + fp) if tp + fp else math.nan}  # fmt: skip
 
 
 def _in_words(systems: Sequence[_System], metric: str, title: str) -> str:

@@ -37,6 +37,7 @@ from evaluation.report.result_tables import cost_rows, write_table_files
 from evaluation.report.tables import TableRow, image_count, report_tables
 
 MAX_BYTES = 10_000_000
+_STALE = f"{files.OVERLAYS}/*.png", files.CASES_PAGES, f"{files.FIGURES}/*", files.ARCHIVE
 _MAIN_CHARTS = ("roc", "froc-iou", "calibration")
 
 
@@ -66,12 +67,7 @@ def write_report(
     """
     out = Path(out)
     make_folder(out / files.FIGURES)
-    for pattern in (
-        f"{files.OVERLAYS}/*.png",
-        files.CASES_PAGES,
-        f"{files.FIGURES}/*",
-        files.ARCHIVE,
-    ):
+    for pattern in _STALE:
         for stale in out.glob(pattern):
             stale.unlink()  # what an earlier report had need not be in this one
     charts, told = report_charts(comparison), methods(comparison, dataset)

@@ -111,10 +111,7 @@ def import_file(
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     names = columns or ColumnNames()
     where = FRAME if isinstance(source, pd.DataFrame) else str(Path(source))
-    if key is None or isinstance(source, pd.DataFrame):
-        raw = read_source(source, names, coco_truth, class_names)
-    else:
-        raw = _filled_form(Path(source), Path(key))
+    raw = _read(source, names, class_names, coco_truth, key)
     ids = _ids_by_name(dataset)
     ran = _images_run(images if key is None else "listed", ids, ignore_unknown)
     notes, table, explained = raw.notes, raw.rows, {}
@@ -176,13 +173,22 @@ def import_file(
     return Predictions.open(Path(out))
 
 
-def _filled_form(source: Path, key: Path) -> RawPredictions:
-    """The rows of the filled-in form of a blind study."""
-    rows = read_review(source, key)
+def _read(
+    source: str | Path | pd.DataFrame,
+    names: ColumnNames,
+    class_names: str | Path | Sequence[str] | None,
+    coco_truth: str | Path | None,
+    key: str | Path | None,
+) -> RawPredictions:
+    """The rows of a source, or of the filled-in form of a blind study."""
+    if key is None or isinstance(source, pd.DataFrame):
+        return read_source(source, names, coco_truth, class_names)
+    rows = read_review(Path(source), Path(key))
     rows["place"] = "row " + rows.pop("row").astype(str)
     read = tuple(rows["image_id"].unique())
     rows = rows[rows["x1"].notna()].reset_index(drop=True) if "x1" in rows else rows
-    return RawPredictions(rows, source.read_bytes() + key.read_bytes(), listed=read)
+    content = Path(source).read_bytes() + Path(key).read_bytes()
+    return RawPredictions(rows, content, listed=read)
 
 
 def _ids_by_name(dataset: DataSet) -> dict[str, str]:
