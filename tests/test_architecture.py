@@ -61,22 +61,22 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_894,
+    "lines": 68_867,
     "modules": 234,
     "longest module": 523,
-    "plumbing, %": 20.9,
+    "plumbing, %": 20.8,
     "names used outside their subfolder": 539,
     "public names": 1_029,
     "modules importing more than 16 others": 2,
     "imports inside functions": 121,
-    "functions over 80 lines": 2,
+    "functions over 80 lines": 0,
     "modules with at most one importer": 70,
     "lines of tests": 56_502,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 8,
     "files that a setting passes to the optimiser": 6,
     "files that a score passes": 65,
-    "visits of a score to files": 376,
+    "visits of a score to files": 372,
 }
 
 
