@@ -318,20 +318,16 @@ def _explore_thresholds(
         frozen = {
             key: value for key, value in thresholds.get(name, {}).items() if value is not None
         }
-        at = _thresholds(column, list(frozen.values()))
+        seen = np.unique(column[~np.isnan(column)])
+        if len(seen) > _MOST_STEPS:  # some of them, evenly by rank
+            ranks = np.linspace(0, len(seen) - 1, _MOST_STEPS).round().astype(int)
+            seen = seen[np.unique(ranks)]
+        at = np.union1d(seen, np.array([*frozen.values()], np.float64))
         place = np.searchsorted(at, column, side="right") - 1
         steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
         places[name] = np.where(np.isnan(column), np.nan, place)
     counts = {"positives": int(truth.sum()), "negatives": int((~truth).sum()), "steps": steps}
     return counts, places
-
-
-def _thresholds(scores: npt.NDArray[np.float64], frozen: list[float]) -> npt.NDArray[np.float64]:
-    """Some of the scores, evenly by rank, and every frozen threshold; rising."""
-    seen = np.unique(scores[~np.isnan(scores)])
-    if len(seen) > _MOST_STEPS:
-        seen = seen[np.unique(np.linspace(0, len(seen) - 1, _MOST_STEPS).round().astype(int))]
-    return np.unique(np.concatenate([seen, np.asarray(frozen, dtype=np.float64)]))
 
 
 def _steps(

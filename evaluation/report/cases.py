@@ -112,16 +112,12 @@ class CaseSource:
     @cached_property
     def _decoded(self) -> pd.DataFrame:
         """How each image was decoded; empty for a set without pixels."""
-        if getattr(self.test_set.dataset, "folder", None) is None:
-            return pd.DataFrame()
         return self.test_set.dataset.optional_table("decode").set_index("image_id")
 
     @cached_property
     def _readers(self) -> pd.DataFrame:
         """What readers beside the reference said of the target, image by image."""
         names = ["image_id", "reader", *EDGES]
-        if getattr(self.test_set.dataset, "folder", None) is None:
-            return pd.DataFrame(columns=names)
         tables = []
         for name in ("findings", "boxes"):
             table = self.test_set.dataset.optional_table(name)

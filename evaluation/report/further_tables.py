@@ -101,22 +101,20 @@ def _agreements(comparison: Comparison, policy: str) -> list[Table]:
 
 def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Table:
     label = right.index.get_level_values("label") >= 1
-    cases = (
+    rows = []
+    for title, by_first, by_second in (
         ("Both right", True, True),
         (f"Only {first} right", True, False),
         (f"Only {second} right", False, True),
         ("Both wrong", False, False),
-    )
-    rows = []
-    for title, by_first, by_second in cases:
+    ):
         here = ((right[first] == by_first) & (right[second] == by_second)).to_numpy(dtype=bool)
         counts = (here & label).sum(), (here & ~label).sum(), here.sum()
         rows.append((title, *(f"{int(count):,}" for count in counts)))
     lead = sentence("agreement", policy)
     columns = ("Decision", "Positive images", "Negative images", "All")
-    return Table.of(
-        f"{first} and {second}: images right together and alone", lead, columns, tuple(rows)
-    )
+    title = f"{first} and {second}: images right together and alone"
+    return Table.of(title, lead, columns, rows)
 
 
 def _subgroups(comparison: Comparison, policy: str) -> list[Table]:
@@ -306,10 +304,9 @@ def _together(comparison: Comparison) -> Table | None:
     pairs = table[table["topic"].isin(["combined", "agreement"])]
     if pairs.empty:
         return None
-    names = list(dict.fromkeys(pairs["system"]))
     metrics = ("kappa", "auroc", "recall", "specificity")
     rows = []
-    for name in names:
+    for name in pairs["system"].unique():
         here = pairs[pairs["system"] == name]
         cells = [_first(here[here["metric"] == metric]) for metric in metrics]
         words = [figure_words(cell) if cell.known else "" for cell in cells]

@@ -305,18 +305,12 @@ def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossing) -> Statement:
     """Where the curves of detector and classifier cross, or why that is not shown."""
-    scale = 1 if times is None else 3600
-    about: Literal["images", "time"] = "images" if times is None else "time"
-    by = (
-        WORDS["images"]
-        if times is None
-        else WORDS["time"].format(label=f"{times.label:g}", box=f"{times.box:g}")
-    )
-    values = {
-        "by": by,
-        "title": title_in_sentence(metric),
-        "unit": "images" if scale == 1 else "hours",
-    }
+    about: Literal["images", "time"] = "images"
+    scale, unit, by = 1, "images", WORDS["images"]
+    if times is not None:
+        about, scale, unit = "time", 3600, "hours"
+        by = WORDS["time"].format(label=f"{times.label:g}", box=f"{times.box:g}")
+    values = {"by": by, "title": title_in_sentence(metric), "unit": unit}
     if where.shown and where.effort is not None and where.interval is not None:
         before, after = MAIN if where.ahead == "second" else reversed(MAIN)
         places = (where.effort, *where.interval)
@@ -326,7 +320,7 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossi
     why = study.never_crossing(metric)
     if not why and where.measured is None:
         why = WORDS["apart"]
-    elif not why and where.measured is not None:
+    elif not why and where.measured:
         start, end = (amount_words(end / scale, about) for end in where.measured)
         why = WORDS["beyond"].format(start=start, end=end, **values)
     return Statement(WORDS["open"].format(why=why, **values), about=about)

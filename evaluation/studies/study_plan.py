@@ -447,7 +447,7 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
             guide_label=f"{question.power:.0%}",
             description="; ".join(question.sentences()),
         )
-    widths = []
+    widths, wanted = [], [] if question.half_width is None else [question.half_width]
     for at, (name, plan) in enumerate(question.basis.plans.items()):
         heights = [plan.study(int(n)).half_width(question.level) for n in patients]
         widths.append(Curve(name or "planned study", at, patients.astype(float), np.array(heights)))
@@ -459,10 +459,8 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
         x=axis,
         y=Axis(f"Mean half-width of the {question.level:.0%} interval", ticks, 0.0, ticks[-1][0]),
         curves=tuple(widths),
-        guides=()
-        if question.half_width is None
-        else (((low, high), (question.half_width, question.half_width)),),
-        guide_label="" if question.half_width is None else f"{question.half_width:g}",
+        guides=tuple(((low, high), (width, width)) for width in wanted),
+        guide_label="".join(f"{width:g}" for width in wanted),
         description="; ".join(question.sentences()),
     )
 

@@ -118,9 +118,7 @@ def _home_notes(system: TrainedSystem, pairs: Sequence[Pair]) -> Iterator[str]:
             "and local thresholds only."
         )
     if not any(pair.home for pair in pairs if pair.system == system.name):
-        yield (
-            f"The data set that {system.name} was trained on is not among these: no drop is told."
-        )
+        yield f"The data set that {system.name} was trained on is not among these: no drop is told."
 
 
 def _splits(
