@@ -332,7 +332,7 @@ class _Album:
 
     def _boxes_of(self, image_id: str) -> list[tuple[float, float, float, float]]:
         rows = self.boxes[self.boxes["image_id"] == image_id]
-        edges = rows[["x1", "y1", "x2", "y2"]].to_numpy(dtype="float64")
+        edges = rows[EDGES].to_numpy(dtype="float64")
         edges = edges[np.isfinite(edges).all(axis=1)].round(1)
         return [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in edges.tolist()]
 

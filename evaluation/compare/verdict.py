@@ -82,9 +82,7 @@ def _by_chance(figures: Estimates, systems: Sequence[str]) -> str:
     """That no system was shown to be better than chance; nothing where one was, or is unknown."""
     if not all(figures.of(name, "auroc").low <= CHANCE for name in systems):
         return ""
-    one = (
-        systems[0] if len(systems) == 1 else "neither system" if len(systems) == 2 else "no system"
-    )
+    one = {1: systems[0], 2: "neither system"}.get(len(systems), "no system")
     return f"{one} was {'not ' * (len(systems) == 1)}shown to be better than chance by AUROC"
 
 
