@@ -134,14 +134,20 @@ def worn_copy(tmp_path_factory) -> Path:
     return source
 
 
+@pytest.fixture(scope="module")
+def prepared(worn_copy) -> Path:
+    """The data set of that source."""
+    prepare(worn_copy, worn_copy.parent / "set", format="csv", workers=0)
+    return worn_copy.parent / "set"
+
+
 def run_advice(said: str) -> None:
     words = shlex.split(said[said.index("cxr split") :].splitlines()[0].split(";")[0])
     assert cxr(*words[1:]) == 0
 
 
-def test_a_split_keeps_together_the_copies_that_the_audit_sees(worn_copy, tmp_path):
-    folder = tmp_path / "set"
-    prepare(worn_copy, folder, format="csv", workers=0)
+def test_a_split_keeps_together_the_copies_that_the_audit_sees(prepared, tmp_path):
+    folder = shutil.copytree(prepared, tmp_path / "set")
     (pair,) = json.loads((folder / "near_duplicates.json").read_text())["pairs"]
     assert pair[:2] == ["i00", "i11"]
     assert TRUSTED_DISTANCE < pair[2] <= _MAX_DISTANCE, "beyond what the fingerprint alone decides"
@@ -155,13 +161,17 @@ def test_a_split_keeps_together_the_copies_that_the_audit_sees(worn_copy, tmp_pa
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["user's own split", "split drawn before"])
-def test_the_advice_against_copies_in_two_roles_works_as_typed(worn_copy, tmp_path, capsys, given):
+def test_the_advice_against_copies_in_two_roles_works_as_typed(
+    worn_copy, prepared, tmp_path, capsys, given
+):
     folder, roles = tmp_path / "a set", tmp_path / "roles.csv"
     ids = [f"i{n:02d}" for n in range(12)]
     apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
     apart.to_csv(roles, index=False)
-    prepare(worn_copy, folder, format="csv", workers=0, split=roles if given else None)
-    if not given:  # as a version that looked at fingerprints alone could draw it
+    if given:
+        prepare(worn_copy, folder, format="csv", workers=0, split=roles)
+    else:  # as a version that looked at fingerprints alone could draw it
+        shutil.copytree(prepared, folder)
         table = read_table(folder / "splits" / "default.parquet", "split")
         write_table(
             table.assign(role=apart["role"]), folder / "splits" / "default.parquet", "split"
@@ -186,10 +196,8 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(worn_copy, tmp_pa
         assert set(again.image_ids("test")) == tests, "chosen test images stay"
 
 
-def test_copies_are_sought_once_and_again_where_more_can_be_read(worn_copy, tmp_path, monkeypatch):
-    folder = tmp_path / "set"
-    source = shutil.copytree(worn_copy, tmp_path / "source")
-    prepare(source, folder, format="csv", workers=0)
+def test_copies_are_sought_once_and_again_where_more_can_be_read(prepared, tmp_path, monkeypatch):
+    folder = shutil.copytree(prepared, tmp_path / "set")
     sought: list[object] = []
 
     def seek(decode, read=None, **how):

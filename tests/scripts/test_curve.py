@@ -119,8 +119,10 @@ def curve(data: Path, *more: object) -> int:
     return cxr("curve", *models, *out, "--replicates", 200, *more)
 
 
-def test_every_share_and_seed_is_trained_and_judged_once(data, made_up, capsys):
+def test_every_share_and_seed_is_trained_once_though_another_call_adds_seeds(data, made_up, capsys):
+    assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 1) == 0
     assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 2) == 0
+    assert [run.seed for run in made_up.trained] == [0] * 6 + [1] * 6
     said = capsys.readouterr().err
     assert "11 of 12: detector, 0.5 of default, seed 1; about 10 seconds left" in said
     assert "12 of 12: detector, 1 of default, seed 1\n" in said
@@ -140,12 +142,6 @@ def test_every_share_and_seed_is_trained_and_judged_once(data, made_up, capsys):
         "default",
         *(f"default.part-{share}-seed-{seed}" for share in (0.25, 0.5) for seed in (0, 1)),
     ]
-
-
-def test_another_call_adds_seeds_and_repeats_nothing(data, made_up, capsys):
-    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
-    assert curve(data, "--sizes", "0.5,1", "--seeds", 2) == 0
-    assert [run.seed for run in made_up.trained] == [0] * 4 + [1] * 4
     assert curve(data, "--sizes", "0.25,1") == 2
     assert "holds a curve of another --sizes" in capsys.readouterr().err
 
@@ -161,7 +157,7 @@ def test_a_training_that_fails_is_named_and_the_same_command_goes_on(data, made_
     assert made_up.trained[-1].arm == "detector"
 
 
-def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_labels(
+def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_adds_boxes_to_all_labels(
     data, made_up, monkeypatch
 ):
     seen = {}
@@ -172,9 +168,9 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_
 
     monkeypatch.setattr("scripts.curve._train_all", remember)
     same = ["--detector-set", "model.backbone=densenet121", "--set", "training.epochs=10"]
-    assert curve(data, "--sizes", "0.25,1", "--seeds", 1, "--mixed", *same) == 0
+    assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 1, "--mixed", *same) == 0
     plan = seen["plan"]
-    (mixed,) = plan.runs("mixed")
+    mixed = plan.runs("mixed")[0]
     assert mixed.share == 0.25
     whole = next(run for run in plan.runs("classifier") if run.share == 1)
     assert plan.config(mixed).model.weights == str(whole.folder)
@@ -182,16 +178,11 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_
     assert plan.config(mixed).training.patience == 4 * plan.detector.training.patience
     assert plan.config(whole).training.epochs == 10
     assert plan.config(mixed).data.split == "default.part-0.25-seed-0"
-    points = pd.read_csv(data.parent / "out" / "curve.csv").query("arm == 'mixed'")
-    assert set(points["n_images"]) == {180}
-    assert set(points["n_boxes"]) == {15}
-
-
-def test_what_boxes_add_to_labels_is_held_against_the_classifier_of_all_labels(data, made_up):
-    same = ["--detector-set", "model.backbone=densenet121"]
-    assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 2, "--mixed", *same) == 0
-    found = read_json(data.parent / "out" / "curve.json", "curve")
     points = pd.read_csv(data.parent / "out" / "curve.csv").query("metric == 'auroc'")
+    of_mixed = points[points["arm"] == "mixed"]
+    assert of_mixed["n_images"].tolist() == [180, 180]
+    assert of_mixed["n_boxes"].tolist() == [15, 30]
+    found = read_json(data.parent / "out" / "curve.json", "curve")
     known = points.set_index(["arm", "share"])["estimate"]
     gaps = pd.DataFrame(found["differences"]).query("metric == 'auroc' and first == 'mixed'")
     for second, share in (("classifier", [1.0, 1.0]), ("detector", [0.25, 0.5])):
@@ -211,7 +202,10 @@ def change(source: Path, to: Path, **tables: Callable[[pd.DataFrame], pd.DataFra
     return to / "data"
 
 
-def test_a_detector_is_counted_by_the_images_whose_lesions_are_all_boxed(source, tmp_path, made_up):
+def test_images_wholly_boxed_are_counted_and_one_without_an_answer_is_left_out_and_named(
+    source, tmp_path, made_up
+):
+    made_up.unanswered = "i003"
     data = change(source, tmp_path, boxes=lambda boxes: boxes.iloc[::2])
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
     points = pd.read_csv(tmp_path / "out" / "curve.csv").query("metric == 'auroc' and share == 1")
@@ -220,6 +214,8 @@ def test_a_detector_is_counted_by_the_images_whose_lesions_are_all_boxed(source,
     assert points["n_positive"].to_dict() == {"classifier": 60, "detector": 40}
     notes = read_json(tmp_path / "out" / "curve.json", "curve")["notes"]
     assert any("Of 180 labelled images 160 are wholly boxed" in note for note in notes)
+    assert any("Judged on 59 test images" in note for note in notes)
+    assert any(note.startswith("default: ") and "1 of 60" in note for note in notes)
 
 
 def test_a_target_without_boxes_is_refused(source, tmp_path, made_up, capsys):
@@ -240,14 +236,6 @@ def test_test_images_of_one_class_are_refused(source, tmp_path, made_up, capsys)
     assert curve(data) == 2
     assert "split 'default' tests 0 positives and 60 negative images" in capsys.readouterr().err
     assert list(DataSet.open(data).ids["split_ids"]) == ["default"], "refused before parts are kept"
-
-
-def test_an_image_that_a_model_cannot_answer_is_left_out_and_named(data, made_up):
-    made_up.unanswered = "i003"
-    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
-    notes = read_json(data.parent / "out" / "curve.json", "curve")["notes"]
-    assert any("Judged on 59 test images" in note for note in notes)
-    assert any(note.startswith("default: ") and "1 of 60" in note for note in notes)
 
 
 @pytest.mark.parametrize(

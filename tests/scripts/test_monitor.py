@@ -124,7 +124,8 @@ def test_validation_is_the_reference_of_audited_images(reference, tmp_path):
     assert "Share of view AP: " in found.text  # validation has PA alone
 
 
-def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path):
+def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.studies.monitor_page._STREAMS", 15)
     found = monitor(quiet, out=tmp_path / "out", simulate=True)
     delays = {(row["key"], row["becomes"]): row for row in found.to_dict()["delays"]}
     stuck = delays["score>q50", 1.0]
