@@ -297,9 +297,9 @@ def test_without_the_package_one_line_says_what_to_install(line, monkeypatch):
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A source of 24 images, one of them broken, as CSV."""
-    names = [f"i{number:02d}" for number in range(24)]
-    states = {"opacity": ["present" if number % 3 else "absent" for number in range(24)]}
+    """A source of 16 images, one of them broken, as CSV."""
+    names = [f"i{number:02d}" for number in range(16)]
+    states = {"opacity": ["present" if number % 3 else "absent" for number in range(16)]}
     paths = [f"images/{name}.png" for name in names]
     folder = write_source(tmp_path / "source", names, states, path=paths)
     (folder / "images").mkdir()
@@ -309,7 +309,7 @@ def source(tmp_path: Path) -> Path:
         Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
         os.utime(folder / "images" / f"{name}.png", (10**9, 10**9))
     (folder / "images" / "i07.png").write_bytes(b"\x89PNG and no more")
-    scores = pd.DataFrame({"image_id": names, "score": np.linspace(0.1, 0.9, 24)})
+    scores = pd.DataFrame({"image_id": names, "score": np.linspace(0.1, 0.9, 16)})
     scores.drop(7).to_csv(tmp_path / "scores.csv", index=False)
     return folder
 
@@ -369,7 +369,7 @@ def test_the_verbs_give_on_s3_what_they_give_locally(line, source, tmp_path, cap
     shutil.rmtree(tmp_path / "cache")
     from cxr_compare import DataSet, Predictions
 
-    assert len(Predictions.open("s3://bkt/out/pred").scores) == 23
+    assert len(Predictions.open("s3://bkt/out/pred").scores) == 15
     dataset = DataSet.open("s3://bkt/out/data")
     assert dataset.read_original("i03").shape == (43, 48)
     assert dataset.store(32).image("i03").shape == (32, 32)
