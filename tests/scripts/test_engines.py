@@ -110,7 +110,7 @@ def test_workers_killed_at_random_lose_and_double_nothing(ray):
     assert answers == [hashed(number)() for number in range(len(answers))]
 
 
-def write_source(folder: Path, n_images: int = 30) -> Path:
+def write_source(folder: Path, n_images: int = 12) -> Path:
     """Images of noise, one of which ends the process that decodes it and one of which is none."""
     rng, folder = np.random.default_rng(0), folder / "source"
     folder.mkdir()
@@ -149,7 +149,7 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawn_images(tmp_path_factory.mktemp("phantom"), 40, 64, [SIZE])
+    return drawn_images(tmp_path_factory.mktemp("phantom"), 23, 64, [SIZE])
 
 
 @pytest.mark.parametrize("kind", ["detector", pytest.param("classifier", marks=pytest.mark.long)])

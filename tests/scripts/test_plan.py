@@ -270,7 +270,7 @@ def test_a_promise_of_a_ppv_gets_its_threshold_as_often_as_was_planned():
     (row,) = plan(promise=asked, expect="0.7,0.6", prevalence=0.5).rows
     rng, promise, kept = np.random.default_rng(7), read_promise(asked), []
     truth = np.arange(row["patients"]) % 2 == 0
-    for _ in range(250):
+    for _ in range(150):
         shift = np.where(truth, ndtri(0.6), ndtri(0.6 * 9 / 49))
         scores = expit(rng.standard_normal(len(truth)) + shift)
         found = PromisedImages(truth, scores, np.arange(len(truth)).astype(str))

@@ -52,28 +52,32 @@ def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
         _train(data, out, config=config)
 
 
-@pytest.fixture(scope="module", params=list(_SMALL))
-def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: Any) -> tuple[str, Path]:
-    """A configuration and the run of it without an interruption, with its plots."""
-    out = tmp_path_factory.mktemp("whole") / "run"
+def _run_with_plots(data: Path, out: Path, config: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.run._save_figure", _DRAWN)
-        _train(data, out, config=request.param)
+        _train(data, out, config=config)
     assert (out / "curves.png").stat().st_size
     assert (out / "batch.png").stat().st_size
-    return request.param, out
+    return out
 
 
 @pytest.fixture(scope="module")
 def ended(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector's run of one epoch."""
+    """A detector's run without an interruption, with its plots."""
     out = tmp_path_factory.mktemp("ended") / "run"
-    _train(data, out, "training.epochs=1")
-    return out
+    return _run_with_plots(data, out, "retinanet_quickstart")
 
 
-def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
-    run = RunFolder.open(whole[1])
+@pytest.fixture(scope="module", params=list(_SMALL))
+def whole(request: pytest.FixtureRequest, data: Path, ended: Path, tmp_path_factory: Any) -> Path:
+    """Such a run of either model."""
+    if request.param == "retinanet_quickstart":
+        return ended
+    return _run_with_plots(data, tmp_path_factory.mktemp("whole") / "run", request.param)
+
+
+def test_training_leaves_a_complete_run(whole: Path) -> None:
+    run = RunFolder.open(whole)
     names = {p.name for p in run.folder.iterdir()}
     assert names == {
         "config.toml", "started.json", "run.json", "model.safetensors", "model.json",
@@ -95,7 +99,7 @@ def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
 
 def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp_path):
     dataset, target = DataSet.open(data), DataSet.open(data).target()
-    predict(whole[1], out=tmp_path / "set", data=data, device="cpu")
+    predict(whole, out=tmp_path / "set", data=data, device="cpu")
     system = Predictions.open(tmp_path / "set")
     decision, ids = tune(system, TestSet(dataset, target)), pd.Index(system.images_run)
     output = SystemOutput(system, target, ids)
@@ -105,7 +109,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
     assert threshold is not None
     assert boxes is not None
 
-    loaded = Run.open(whole[1], device="cpu")
+    loaded = Run.open(whole, device="cpu")
     answers = list(loaded.predict_many(dataset.image_path(image_id) for image_id in ids))
 
     assert {answer.decision for answer in answers} == {True, False}
@@ -163,12 +167,12 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     assert not (tmp_path / "run").exists()
 
 
-def test_run_lists_every_patient_it_saw(data: Path, whole: tuple[str, Path]) -> None:
+def test_run_lists_every_patient_it_saw(data: Path, whole: Path) -> None:
     dataset = DataSet.open(data)
     split, labels = dataset.split(), dataset.labels(dataset.target())
     known = split[split["image_id"].isin(labels.index[labels.notna()])]
     expected = known[known["role"].isin(["train", "val"])]
-    seen = RunFolder.open(whole[1]).seen
+    seen = RunFolder.open(whole).seen
     assert set(zip(seen.image_id, seen.role, strict=True)) == set(
         zip(expected.image_id, expected.role, strict=True)
     )
@@ -188,7 +192,7 @@ def test_last_weights_are_kept_on_request(data, tmp_path, capfd):
 def test_ended_run_is_left_as_it_is(data, ended, capsys):
     before = {p: p.stat().st_mtime_ns for p in ended.rglob("*")}
     capsys.readouterr()
-    _train(data, ended, "training.epochs=1")
+    _train(data, ended)
     assert {p: p.stat().st_mtime_ns for p in ended.rglob("*")} == before
     said = capsys.readouterr().err
     assert "has ended before" in said
@@ -201,7 +205,7 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     dataset, again = DataSet.open(data), tmp_path / "run"
     shutil.copytree(ended, again)
     shutil.rmtree(again / "validation")
-    _train(data, again, "training.epochs=1")
+    _train(data, again)
     frozen = Predictions.open(RunFolder(again).validation)
     assert set(frozen.images_run) == set(dataset.image_ids("val"))
     predict(again, out=tmp_path / "set", data=data, device="cpu")
