@@ -53,20 +53,8 @@ ODD: tuple[Any, ...] = (
     [None], [1, "a"], {}, {"": {}}, {"a": None}, DEEP,
 )  # fmt: skip
 CELLS = (
-    "",
-    "nan",
-    "inf",
-    "-1",
-    "1e400",
-    "0",
-    "a\rb",
-    '"',
-    "\0",
-    "é中\u202e",
-    "=1+1",
-    "x" * 3000,
-    "a,b",
-)
+    "", "nan", "inf", "-1", "1e400", "0", "a\rb", '"', "\0", "é中\u202e", "=1+1", "x" * 3000, "a,b",
+)  # fmt: skip
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

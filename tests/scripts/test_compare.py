@@ -28,7 +28,7 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
     report = tmp_path / "report"
 
     def ask(system=system, **options):
-        options = {"target": "opacity", "replicates": 100, "cases": 1, **options}
+        options = {"target": ["opacity"], "replicates": 100, "cases": 1, **options}
         compare(system, data=data, out=report, progress=True, **options)
         return (report / "metrics.json").stat().st_mtime_ns
 
@@ -47,6 +47,7 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
     with pytest.raises(InputError, match="and reader was tuned otherwise; choose"):
         ask(seed=1)
     assert (report / "costs.csv").is_file()
+    assert not (report / "opacity").exists()  # one target named: the report itself
 
 
 def test_other_rows_of_a_finished_report_are_written_without_another_question(
@@ -238,13 +239,6 @@ def test_every_target_gets_its_report_and_the_page_joins_them(data, system, tmp_
     (out / "thesis.docx").write_text("mine")
     with pytest.raises(InputError, match=r"holds 'thesis\.docx'"):
         compare([f"Reader={system}"], data=data, out=out, target=["all"], replicates=100)
-
-
-def test_one_target_named_gives_the_report_itself(data, system, tmp_path):
-    out = tmp_path / "report"
-    compare([str(system)], data=data, out=out, target=["opacity"], replicates=100)
-    assert (out / "metrics.json").is_file()
-    assert not (out / "opacity").exists()
 
 
 def test_several_targets_and_none_named_are_refused(data, system, tmp_path):
