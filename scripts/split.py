@@ -42,7 +42,8 @@ def split(
         method: balanced (default) or hash, as in cxr prepare.
         file: CSV to follow: image_id or patient_id, role and, if you like, fold.
         keep_test_of: Keep the test images of this split; draw validation anew.
-        replace: Draw the split of this name anew, with the options given. Train its runs again.
+        replace: Draw the split of this name anew, by its own rule where no option says otherwise.
+            Train its runs again.
         strict: With --file: every image needs a role.
 
     Returns:

@@ -55,8 +55,8 @@ def sweep(
 ) -> Outcome:
     """Train with several settings; the best run on validation is kept.
 
-    Trials are compared by the figure that picks a run's best epoch. The first is the configuration
-    as it stands. After an interruption the same command goes on.
+    Trials are compared by the validation figure that picks a run's best epoch. The first is the
+    configuration as it stands. After an interruption the same command goes on.
 
     Args:
         config: A name that cxr configs lists, or a TOML file.
