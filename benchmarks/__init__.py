@@ -1,1 +1,1 @@
-"""Speed beside peers: `python -m benchmarks`; not installed."""
+"""Speed against other programs: `python -m benchmarks`; not installed."""

@@ -1,1 +1,1 @@
-"""Data sets and the synthetic phantom. Imports no torch."""
+"""Data sets. Imports no torch."""

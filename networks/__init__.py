@@ -1,1 +1,1 @@
-"""What both models need: the registry of networks, published weights, checkpoints."""
+"""What both models share: network registry, published weights, checkpoints."""

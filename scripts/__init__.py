@@ -1,1 +1,1 @@
-"""A function for each `cxr` verb, and their runner. No room imports it."""
+"""A function for each `cxr` verb, and their runner."""

@@ -1,1 +1,1 @@
-"""The only room that runs an optimiser: trainer, run folder, checkpoints."""
+"""Optimisation: trainer, run folder, checkpoints."""
