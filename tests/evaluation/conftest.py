@@ -71,7 +71,9 @@ class ImageSet:
         return {}
 
     def optional_table(self, name: str) -> pd.DataFrame:
-        return pd.DataFrame({"path": ["a.dcm"], "reason": ["cannot be decoded"]})
+        if name == "excluded":
+            return pd.DataFrame({"path": ["a.dcm"], "reason": ["cannot be decoded"]})
+        return pd.DataFrame(columns=["image_id", "reader", "finding", "x1", "y1", "x2", "y2"])
 
     def labels(self, target: Target) -> pd.Series:
         return pd.Series({image_id: float(row[0]) for image_id, row in IMAGES.items()})
