@@ -252,7 +252,8 @@ class _Worker:
             self._fail(path.stem, f"its data set is damaged ({type(error).__name__})")
             return None
         with writing(path.parent):
-            path.write_bytes(content.getbuffer())
+            with content.getbuffer() as view:  # else an error would hold the buffer
+                path.write_bytes(view)
         return path
 
     def _is_done(self, image: str) -> bool:
