@@ -30,9 +30,9 @@ _TITLES = {
 }
 _INTRO = """# How fast
 
-Each piece of work is done in turns by cxr-compare and by the fastest other program measured. Above
-1 cxr-compare is faster; in brackets: the lowest and highest round. The loops beside `prepare` and
-`predict` apply no window and check nothing. The picture (*ours*: cxr-compare) and
+Each piece of work is done in turns by cxr-compare and the fastest other program measured. Above
+1 cxr-compare is faster: the median ratio of the rounds, its lowest and highest. The loops beside
+`prepare` and `predict` apply no window and check nothing. The picture (*ours*: cxr-compare) and
 `benchmarks/recorded.json` have all rows. Measure anew: `python -m benchmarks [GROUP] --write-docs`.
 """
 

@@ -16,7 +16,6 @@ from data_prep.contracts.pseudonyms import hide_paths, keyed_hash
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, FIELD_WIDTH_MM, SCHEMAS
 from data_prep.contracts.tables import empty_table, is_member, read_text_csv, refuse_line, renamed
 from data_prep.formats.source import Exclusions, SourceTables
-from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.store.decode import DecodedRow
 from data_prep.work.local_copies import open_image
 from data_prep.work.object_store import file_digest
@@ -157,7 +156,7 @@ def _with_digests(excluded: pd.DataFrame, root: Path) -> pd.DataFrame:
     """Add the SHA-256 of images that a wrong box rules out, without which no audit reads them."""
     digests = {}
     for path in excluded.loc[excluded[EDGES].notna().any(axis=1), "path"]:
-        with suppress(InputError, OSError), open_image(root / path, MAX_FILE_BYTES) as file:
+        with suppress(InputError, OSError), open_image(root / path) as file:
             digests[path] = file_digest(file, "sha256")
     return excluded.assign(file_sha256=excluded["path"].map(digests).astype("str"))
 

@@ -13,7 +13,6 @@ import cv2
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.work.local_copies import open_image
 from data_prep.work.pool import LocalEngine
 
@@ -49,7 +48,7 @@ def _render(task: RenderTask) -> str | None:
     from data_prep.images.image import read_image  # names of label files need no decoder
 
     try:
-        with open_image(task.origin, MAX_FILE_BYTES, task.sha256) as path:
+        with open_image(task.origin, task.sha256) as path:
             pixels = read_image(path, window=task.window).pixels
         height, width = pixels.shape
         if task.size is not None and task.size != (width, height):

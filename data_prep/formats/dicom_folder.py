@@ -34,7 +34,6 @@ from data_prep.formats.source import (
     finding_name,
 )
 from data_prep.formats.table import read_statements, read_tables
-from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
 from data_prep.work.local_copies import open_image
 from data_prep.work.object_store import StoreError
@@ -113,7 +112,7 @@ def _look_at_files(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]
 def _look_at_file(task: tuple[Path, str]) -> DicomFile:
     root, path = task
     try:
-        with open_image(root / path, MAX_FILE_BYTES) as file:
+        with open_image(root / path) as file:
             return look_at_file(task, file)
     except StoreError:
         raise

@@ -35,7 +35,7 @@ from data_prep.formats.source import (
     patients_from_names,
     require_unique_ids,
 )
-from data_prep.images.decoded_image import MAX_FILE_BYTES, plain_reason, require_file, require_size
+from data_prep.images.decoded_image import plain_reason, require_file, require_size
 from data_prep.work.local_copies import open_image
 
 _ROLE = re.compile(
@@ -141,7 +141,7 @@ def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of an image, px, from its header alone, upright as its EXIF says."""
-    with open_image(path, MAX_FILE_BYTES) as file:
+    with open_image(path) as file:
         return _size_of(file)
 
 

@@ -15,13 +15,12 @@ import cv2
 import numpy as np
 
 from data_prep.contracts.errors import InputError
+from data_prep.work.local_copies import MAX_FILE_BYTES
 
 _MAX_SIDE = 10_000
 """Longest side accepted, in pixels; the largest radiography plates have about 5,000."""
 MAX_PIXELS = 100_000_000
 """Most pixels accepted in one image."""
-MAX_FILE_BYTES = 1 << 29
-"""Largest file accepted, and the most that a deflated DICOM may inflate to."""
 
 
 class TooLargeError(InputError):

@@ -28,7 +28,6 @@ from data_prep.images.codestream import (
     require_whole_jpeg2000,
 )
 from data_prep.images.decoded_image import (
-    MAX_FILE_BYTES,
     DecodedImage,
     DeepPixels,
     TooLargeError,
@@ -49,6 +48,7 @@ from data_prep.images.dicom_header import (
     orientation,
     pixel_spacing,
 )
+from data_prep.work.local_copies import MAX_FILE_BYTES
 
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",

@@ -24,7 +24,6 @@ from data_prep.contracts.tables import (
     require_members,
     stored_table,
 )
-from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.local_copies import local_folder, open_image
 from data_prep.work.object_store import path_of
@@ -55,7 +54,7 @@ def read_displayed(path: Path, window: str | None, sha256: str) -> np.ndarray:
     """Decode a file of a data set, if it is still the same, as it is displayed, uint8 (H, W)."""
     from data_prep.images.image import read_image  # judging without pixels needs no decoder
 
-    with open_image(path, MAX_FILE_BYTES, sha256) as here:
+    with open_image(path, sha256) as here:
         return read_image(here, window=window).pixels
 
 

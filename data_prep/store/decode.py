@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.image import DecodedImage, read_image
 from data_prep.images.image_facts import image_facts
 from data_prep.store.preprocess import Placement, letterbox
@@ -57,7 +56,7 @@ class DecodedRow:
 def _decode_and_letterbox(task: DecodeTask) -> DecodedRow:
     """Decode one file and bring it to the wanted sizes."""
     try:
-        with open_image(task.path, MAX_FILE_BYTES, task.sha256) as path:
+        with open_image(task.path, task.sha256) as path:
             return _decode(task, path)
     except StoreError:
         raise
@@ -168,7 +167,7 @@ def read_loose(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImag
 
 def _read_one(path: Path) -> LooseImage:
     try:
-        with open_image(path, MAX_FILE_BYTES) as file:
+        with open_image(path) as file:
             return LooseImage(path, read_image(file))
     except StoreError:
         raise

@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 import re
 import tempfile
@@ -43,6 +42,8 @@ from data_prep.work.object_store import (
     with_local_paths,
 )
 
+MAX_FILE_BYTES = 1 << 29
+"""Largest image file accepted, and the most that a deflated DICOM may inflate to."""
 CACHE_LIMIT_VARIABLE = "CXR_CACHE_GIB"
 _LIMIT_GIB = 50.0
 _SEND_EVERY_S = 30.0
@@ -295,9 +296,7 @@ def is_there(path: Path) -> bool:
 
 
 @contextmanager
-def open_image(
-    path: Path, most_bytes: int | None = None, sha256: str | None = None
-) -> Iterator[Path]:
+def open_image(path: Path, sha256: str | None = None) -> Iterator[Path]:
     """The file of an image to read: itself, or a temporary copy of what lies in a store.
 
     Works on any machine that may read the store, whether or not it has a local copy. A file whose
@@ -306,23 +305,23 @@ def open_image(
     """
     address = address_of(path)
     if address is None or (path.is_file() and not _is_placeholder(path)):
-        _require_same(path, path, most_bytes, sha256)
+        _require_same(path, path, sha256)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
         temporary = Path(folder) / path.name
         try:
             stored = object_store.describe(address)
-            if most_bytes is not None and stored.size > most_bytes:
+            if stored.size > MAX_FILE_BYTES:
                 raise InputError(
                     f"{path}: {stored.size / 2**20:,.0f} MiB is larger than the limit of "
-                    f"{most_bytes / 2**20:,.0f} MiB"
+                    f"{MAX_FILE_BYTES / 2**20:,.0f} MiB"
                 )
             object_store.fetch(address, temporary, stored)
         except FileNotFoundError:
             raise InputError(f"{path}: no such file or directory") from None
         os.utime(temporary, ns=(stored.changed_ns, stored.changed_ns))
-        _require_same(temporary, path, most_bytes, sha256)
+        _require_same(temporary, path, sha256)
         try:
             yield temporary
         except InputError as error:
@@ -330,8 +329,8 @@ def open_image(
             raise
 
 
-def _require_same(file: Path, path: Path, most_bytes: int | None, sha256: str | None) -> None:
-    if sha256 is None or not file.is_file() or file.stat().st_size > (most_bytes or math.inf):
+def _require_same(file: Path, path: Path, sha256: str | None) -> None:
+    if sha256 is None or not file.is_file() or file.stat().st_size > MAX_FILE_BYTES:
         return  # unknown, or refused by what reads it
     if file_digest(file, "sha256") != sha256:
         raise InputError(

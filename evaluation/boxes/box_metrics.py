@@ -97,7 +97,7 @@ def _needed(n_true: Floats) -> Floats:
     return np.where(needed / total < _RECALL_POINTS, needed + 1, needed)
 
 
-_MARGIN = 1e-6  # around the lowest threshold pycocotools decides itself
+_MARGIN = 1e-6  # around a threshold pycocotools decides itself
 
 
 def average_precision(
@@ -132,8 +132,9 @@ def average_precision(
 def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
     """The figures of `average_precision` from boxes that are paired already.
 
-    A box that overlaps no true box by half can match none, so pycocotools is asked which of the
-    others match, which are few. Its loop over all boxes is replaced: the same, to the last digit.
+    A box that overlaps no true box by half can match none, so pycocotools is asked about the
+    others alone, and only where two compete. Its loop over all is replaced: the same, to the last
+    digit.
     """
     n_true = len(pairs.truth.image)
     if not n_true:
@@ -145,7 +146,13 @@ def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
 def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
     """Which boxes pycocotools matches, shape ``(thresholds, boxes)``."""
     hit = np.zeros((len(IOU_THRESHOLDS), len(pairs.boxes.score)), dtype=bool)
-    near = np.unique(pairs.box[pairs.iou >= IOU_THRESHOLDS.min() - _MARGIN])
+    near = pairs.iou >= IOU_THRESHOLDS.min() - _MARGIN
+    box, true, iou = pairs.box[near], pairs.true[near], pairs.iou[near]
+    # A box and a true box with no other near either of them match where they overlap enough.
+    plain = (np.bincount(box)[box] == 1) & (np.bincount(true)[true] == 1)
+    plain &= np.abs(iou[:, None] - IOU_THRESHOLDS).min(axis=1) > _MARGIN
+    hit[:, box[plain]] = iou[plain] >= IOU_THRESHOLDS[:, None]
+    near = np.unique(box[~plain])
     images = np.unique(pairs.boxes.image[near])
     if not len(images):
         return hit

@@ -123,7 +123,7 @@ def import_file(
     kind = "boxes" if "x1" in table else "scores"
     if table.empty and kind == "scores":  # no boxes at all is an answer, no scores is none
         raise InputError(f"{where}: has a header but no row of scores")
-    listed = set(table["image_id"]) | set(_listed_files(raw, where, ids, ignore_unknown))
+    listed = set(table["image_id"].unique()) | set(_listed_files(raw, where, ids, ignore_unknown))
     if kind == "boxes":
         rows = _boxes(table, where, dataset, notes, in_shares=raw.in_shares)
         if explain is not None:

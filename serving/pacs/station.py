@@ -251,9 +251,8 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - pydicom raises all kinds on broken data sets
             self._fail(path.stem, f"its data set is damaged ({type(error).__name__})")
             return None
-        with writing(path.parent):
-            with content.getbuffer() as view:  # else an error would hold the buffer
-                path.write_bytes(view)
+        with writing(path.parent), content.getbuffer() as view:  # an error would hold it open
+            path.write_bytes(view)
         return path
 
     def _is_done(self, image: str) -> bool:
