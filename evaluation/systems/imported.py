@@ -141,7 +141,7 @@ def import_file(
     else:
         rows = _scores(table, where)
     status = _images(listed, dataset, split, kind == "boxes", ran)
-    advice = "name those that were (--images FILE)"
+    advice = "name those that were (cxr import --images FILE)"
     if dataset.held_splits:  # of `truth_set`
         advice = "leave those out of the true boxes' images"
     notes += _image_notes(status, listed, ran, advice if kind == "boxes" else None)
@@ -229,7 +229,7 @@ def _images_run(
     if unknown is not None and not ignore_unknown:
         raise InputError(
             f"{where} {unknown}: {names[unknown]!r} is no image of the data set; correct it, or "
-            "leave it out with --ignore-unknown"
+            "leave it out with cxr import --ignore-unknown"
         )
     return {image for image in found.values() if image is not None}
 
@@ -242,7 +242,7 @@ def _listed_files(
     if unknown and not ignore_unknown:
         raise InputError(
             f"{where}: {unknown[0]}.txt has the name of no image of the data set ({len(unknown)} "
-            "such files); rename them, or leave them out with --ignore-unknown"
+            "such files); rename them, or leave them out with cxr import --ignore-unknown"
         )
     return [ids[name] for name in raw.listed if name in ids]
 
@@ -258,7 +258,7 @@ def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | No
         names = {name: own if own in known else name for name, own in ours.items()}
         return renamed(raw["finding"], names)
     if finding is None and len(known) != 1:
-        raise InputError(f"{where}: names no finding; choose one of {', '.join(known)} (--finding)")
+        raise InputError(f"{where}: names no finding; cxr import --finding: {' or '.join(known)}")
     return pd.Series(finding or known[0], index=raw.index, dtype="str")
 
 
@@ -284,7 +284,7 @@ def _only_known(
             first = rows.loc[unknown, "place"].iloc[0]
             raise InputError(
                 f"{where}: {len(names)} {what} are not in {dataset.folder} ({shown}), the first at "
-                f"{first}; correct them{advice}, or leave them out with --ignore-unknown"
+                f"{first}; correct them{advice}, or leave them out with cxr import --ignore-unknown"
             )
         raw.notes.append(
             counted_phrase(len(names), f"{what} unknown to the data set left out ({shown}).")

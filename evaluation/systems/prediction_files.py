@@ -158,9 +158,9 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
     if len(categories) > 1:
         raise InputError(
             f"{path}: holds categories {', '.join(categories[:_SHOWN])}; name them by the "
-            "annotation file they come from (--coco-truth)"
+            "annotation file they come from (cxr import --coco-truth)"
         )
-    advice = ", or name the annotation file that the image ids are of (--coco-truth)"
+    advice = ", or name the annotation file that the image ids are of (cxr import --coco-truth)"
     return RawPredictions(table.drop(columns="category"), path.read_bytes(), advice=advice)
 
 
@@ -247,7 +247,7 @@ def _read_yolo(folder: Path, class_names: str | Path | Sequence[str] | None) -> 
         first = table[table["class"] != 0].iloc[0]
         raise InputError(
             f"{place}: {first['place']}: class {first['class']}: name the classes, in the order of "
-            "their numbers, or the data.yaml that names them (--class-names)"
+            "their numbers, or the data.yaml that names them (cxr import --class-names)"
         )
     raw.rows = table.drop(columns="class")
     return raw
