@@ -160,8 +160,8 @@ class Journal:
 
     def _write(self, image: str, state: State, reason: str | None) -> None:
         self._connection.execute(
-            "INSERT INTO images (job, image, state, reason) VALUES (?1, ?2, ?3, ?4) "
-            "ON CONFLICT DO UPDATE SET state = ?3, reason = ?4",
+            "INSERT INTO images (job, image, state, reason) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET state = excluded.state, reason = excluded.reason",
             (self._job, image, state, reason),
         )
         if state not in ("skipped", "failed"):
