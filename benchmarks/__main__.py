@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_prep.contracts.errors import InputError
-from scripts import console
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts import console
 
 if TYPE_CHECKING:
     from benchmarks.bench import Setting
@@ -80,7 +80,7 @@ def bench(
         raise InputError(f"{out}: its folder does not exist; make it first")
     from benchmarks.bench import open_setting
     from benchmarks.report import as_lines, line_of, losses, record, recorded
-    from data_prep.contracts.folders import write_json
+    from cxr_compare.data_prep.contracts.folders import write_json
 
     rows: list[dict[str, Any]] = []
     with open_setting(data, source, seed=seed, quick=quick) as setting:

@@ -21,14 +21,14 @@ from statistics import median
 from typing import Any
 
 from benchmarks.worker import Candidate, Run, Timed, Worker, timed
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance, require_free_space
-from data_prep.formats.rsna import TRAIN_IMAGES
-from data_prep.formats.source import list_image_files
-from data_prep.images.image import read_image
-from data_prep.store.dataset import DataSet
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import cpu_count, processor_name
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import provenance, require_free_space
+from cxr_compare.data_prep.formats.rsna import TRAIN_IMAGES
+from cxr_compare.data_prep.formats.source import list_image_files
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.synth.phantom import write_phantom
+from cxr_compare.data_prep.work.pool import cpu_count, processor_name
 
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4

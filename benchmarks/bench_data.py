@@ -20,18 +20,18 @@ from pydicom.uid import JPEGBaseline8Bit
 from benchmarks.bench import Row, Setting, curve, each, is_dicom
 from benchmarks.synth_tables import synth_tables
 from benchmarks.worker import Candidate, Run
-from data_prep.contracts import tables
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.tables import is_member
-from data_prep.duplicates.near_duplicates import find_near_duplicates
-from data_prep.formats.source import no_roles
-from data_prep.splits.add_split import SplitRule, draw_split, image_links
-from data_prep.store import pixel_store as stored
-from data_prep.store.dataset import DataSet
-from data_prep.store.pixel_store import PixelStore, build_pixel_store
-from data_prep.store.preprocess import letterbox
-from data_prep.work.object_store import file_digest
-from data_prep.work.pool import LocalEngine, cpu_count
+from cxr_compare.data_prep.contracts import tables
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
+from cxr_compare.data_prep.formats.source import no_roles
+from cxr_compare.data_prep.splits.add_split import SplitRule, draw_split, image_links
+from cxr_compare.data_prep.store import pixel_store as stored
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.pixel_store import PixelStore, build_pixel_store
+from cxr_compare.data_prep.store.preprocess import letterbox
+from cxr_compare.data_prep.work.object_store import file_digest
+from cxr_compare.data_prep.work.pool import LocalEngine, cpu_count
 
 _PREPARED, _ROUNDS = 400, 3  # with fewer images one would time the start of processes
 _BATCH = 8
@@ -161,7 +161,7 @@ def augment_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 def augmented_epoch(folder: str, ids: str, n_boxes: int) -> Run:
     """Ours, as `chexnet.toml` and `retinanet.toml` ask for it."""
-    from data_prep.augment.augment import build_augmentation
+    from cxr_compare.data_prep.augment.augment import build_augmentation
 
     augmentation = build_augmentation(
         rotate_degrees=10.0, scale=0.1, shift=0.05, brightness=0.15, contrast=0.15
@@ -308,8 +308,8 @@ def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 def check_tables(folder: str) -> Run:
     """Read a data set with all its rules, validate it again, split it, audit it: seconds each."""
-    from data_prep.audit.audit import audit
-    from evaluation.systems.shortcuts import measure_shortcuts
+    from cxr_compare.data_prep.audit.audit import audit
+    from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 
     def check() -> dict[str, float]:
         times = [time.perf_counter()]

@@ -34,14 +34,14 @@ from benchmarks.bench_models import (
 )
 from benchmarks.bench_predict import exported_predictions, predict_verb, torch_predictions
 from benchmarks.worker import Candidate, Run
-from classification.model import ImageClassifier
-from data_prep.contracts.errors import InputError
-from detection.retinanet import LesionRetinaNet
-from scripts.runtime import choose_device
-from serving.export_graph import anchors_of, quantise, write_graph
-from serving.export_spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
-from serving.trained_model import BUILDERS, TrainedModel
-from training.run_folder import RunFolder, load_model, save_model
+from cxr_compare.classification.model import ImageClassifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.scripts.runtime import choose_device
+from cxr_compare.serving.export_graph import anchors_of, quantise, write_graph
+from cxr_compare.serving.export_spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
+from cxr_compare.serving.trained_model import BUILDERS, TrainedModel
+from cxr_compare.training.run_folder import RunFolder, load_model, save_model
 
 _BATCH = {"detector": 1, "classifier": 8}  # each side's fastest
 _IMAGES = {"detector": 8, "classifier": 64}  # for a sample

@@ -14,25 +14,25 @@ import pandas as pd
 
 from benchmarks.bench import Row, Setting, curve
 from benchmarks.worker import Candidate, Run
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
-from evaluation.boxes.matching import match_boxes, pair_boxes
-from evaluation.compare.failure_analysis import failure_table
-from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.judged_models import Models
-from evaluation.compare.protocol import Protocol
-from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.decision import BoxCutChoice
-from evaluation.decisions.test_set import EvaluationSet, TestSet
-from evaluation.decisions.thresholds import (
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
+from cxr_compare.evaluation.boxes.matching import match_boxes, pair_boxes
+from cxr_compare.evaluation.compare.failure_analysis import failure_table
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.judged_models import Models
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.decisions.decision import BoxCutChoice
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet, TestSet
+from cxr_compare.evaluation.decisions.thresholds import (
     POLICIES,
     ValidationScores,
     choose_again,
     choose_threshold,
 )
-from evaluation.metrics.image_metrics import rates
-from evaluation.statistics.bootstrap import Resamples, cluster_index
-from evaluation.statistics.ranking import Floats, RankedScores
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
+from cxr_compare.evaluation.statistics.ranking import Floats, RankedScores
 
 _IMAGES, _QUICK_IMAGES = 27_000, 200
 _TEST_PER_VALIDATION, _FEWEST_VALIDATION = 9, 60  # 3,000 validation images for 27,000 of test

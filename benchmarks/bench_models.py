@@ -26,21 +26,21 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from benchmarks.bench import Row, Setting
 from benchmarks.worker import Candidate, Run
-from classification.dataset import LabelBatch
-from classification.loss import training_losses as classifier_losses
-from classification.model import ImageClassifier, build_classifier
-from configs.settings import TrainingSettings
-from data_prep.images.image import read_image
-from data_prep.store.preprocess import letterbox
-from detection.backbone import group_norm
-from detection.detector import LesionBatch
-from detection.detector import training_losses as detector_losses
-from detection.frames import CANDIDATES_PER_LEVEL, MIN_SCORE, NMS_IOU
-from detection.model import build_detector
-from detection.retinanet import LesionRetinaNet
-from scripts.runtime import choose_device, has_bf16_instructions
-from training.cost import count_flops
-from training.loop import SentNumbers, build_optimiser
+from cxr_compare.classification.dataset import LabelBatch
+from cxr_compare.classification.loss import training_losses as classifier_losses
+from cxr_compare.classification.model import ImageClassifier, build_classifier
+from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.store.preprocess import letterbox
+from cxr_compare.detection.backbone import group_norm
+from cxr_compare.detection.detector import LesionBatch
+from cxr_compare.detection.detector import training_losses as detector_losses
+from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, MIN_SCORE, NMS_IOU
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.scripts.runtime import choose_device, has_bf16_instructions
+from cxr_compare.training.cost import count_flops
+from cxr_compare.training.loop import SentNumbers, build_optimiser
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 
 from benchmarks.worker import Run
-from data_prep.store.decode import LoosePixels
-from scripts import console
+from cxr_compare.data_prep.store.decode import LoosePixels
+from cxr_compare.scripts import console
 
 
 def torch_predictions(images: str, batch: int, run: str, precision: Any, device: str) -> Run:
     """Of a run, by torch."""
-    from serving.trained_model import TrainedModel
+    from cxr_compare.serving.trained_model import TrainedModel
 
     return _predictions(TrainedModel.open(run, precision=precision, device=device), images, batch)
 
 
 def exported_predictions(images: str, batch: int, folder: str) -> Run:
     """Of an export."""
-    from serving.exported_model import ExportedModel
+    from cxr_compare.serving.exported_model import ExportedModel
 
     return _predictions(ExportedModel.open(folder), images, batch)
 
@@ -44,7 +44,7 @@ def _predictions(model: Any, images: str, batch: int) -> Run:
 
 def predict_verb(run: str, files: str, options: Sequence[str]) -> Run:
     """`cxr predict` itself, of a run or an export, in this process."""
-    from scripts.cli import build_app
+    from cxr_compare.scripts.cli import build_app
 
     named = Path(files).read_text(encoding="utf-8").split("\n")
     table = Path(files).with_suffix(f".{os.getpid()}.csv")

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.boxes.protocols import _TABLE, _Judge
-from evaluation.statistics.ranking import Floats
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.protocols import _TABLE, _Judge
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 _FOLDS = 5
 _KNOWN = {rules["name"]: rules for rules in _TABLE["known"]}

@@ -23,9 +23,9 @@ import pandas as pd
 import typer
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from scripts import console
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.scripts import console
 
 _SIDE = 32
 _FOLDS = 3
@@ -282,7 +282,7 @@ def measure(counts: tuple[int, int], verbs: set[str], seed: int) -> list[Peak]:
             for verb, commands in _commands(folder, count).items():
                 for words in commands:
                     started = time.perf_counter()
-                    mib = peak_mib([sys.executable, "-m", "scripts.cli", *words])
+                    mib = peak_mib([sys.executable, "-m", "cxr_compare.scripts.cli", *words])
                     peak = Peak(verb, count, mib, time.perf_counter() - started)
                     console.say(f"{verb}: {peak.peak_mib:.0f} MiB at {count} images")
                     if not verbs or verbs & {verb, verb.split()[0]}:

@@ -37,14 +37,14 @@ import pandas as pd
 import typer
 
 from benchmarks.worker import peak_gib
-from data_prep.contracts.folders import provenance, write_json
-from data_prep.store.dataset import DataSet
-from data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
-from data_prep.store.predictions import Part, Predictions
-from data_prep.store.preprocess import letterbox
-from data_prep.work.engine import EngineName, open_engine
-from data_prep.work.pool import Engine, cpu_count, processor_name
-from scripts import console
+from cxr_compare.data_prep.contracts.folders import provenance, write_json
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
+from cxr_compare.data_prep.store.predictions import Part, Predictions
+from cxr_compare.data_prep.store.preprocess import letterbox
+from cxr_compare.data_prep.work.engine import EngineName, open_engine
+from cxr_compare.data_prep.work.pool import Engine, cpu_count, processor_name
+from cxr_compare.scripts import console
 
 SEED = 0
 ENGINES: tuple[EngineName, ...] = ("local", "ray")
@@ -254,8 +254,8 @@ def _true_row() -> DecodedRow:
 
 def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
     """Prepare a folder's ``source``, of so many images, into the folder of the engine's name."""
-    from data_prep.assemble.prepare import PrepareOptions, prepare
-    from data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+    from cxr_compare.data_prep.store.dataset import DataSet
 
     with open_engine(name, workers=cpu_count()) as engine:
         start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(64)])
@@ -280,7 +280,7 @@ def train(data: Path, run: Path) -> None:
 
 def cxr(*words: str | Path) -> None:
     """Run a verb in a process of its own; RuntimeError with what it said where it fails."""
-    command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)]
+    command = [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
     if done.returncode:
@@ -291,11 +291,11 @@ def predicted_by(
     verb: str, name: EngineName, run: Path, data: Path, out: Path, count: int
 ) -> Grown:
     """Predict a data set of so many images by a run, or only gather (``gather``) its answers."""
-    from scripts.runtime import tune_cpu
+    from cxr_compare.scripts.runtime import tune_cpu
 
     tune_cpu()
-    from serving.predict_folder import predict_data_set
-    from serving.trained_model import TrainedModel
+    from cxr_compare.serving.predict_folder import predict_data_set
+    from cxr_compare.serving.trained_model import TrainedModel
 
     dataset, model = DataSet.open(data), TrainedModel.open(run)
     ids = list(dataset.images["image_id"])
@@ -340,7 +340,7 @@ _BATCH = 16
 
 def _import_torch(row: int) -> None:
     """Let a worker import what it needs; slow enough that each of them gets a row."""
-    import serving.trained_model  # noqa: F401
+    import cxr_compare.serving.trained_model  # noqa: F401
 
     time.sleep(0.2)
 

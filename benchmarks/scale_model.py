@@ -36,8 +36,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.scale_page import draw_measured, engines_lines, growth_lines
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import atomic_path, read_json, write_text
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import atomic_path, read_json, write_text
 
 IMAGES = 10_000_000
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -33,12 +33,12 @@ from benchmarks.scale_growth import (
     train,
     write_source,
 )
-from data_prep.contracts.folders import write_json
-from data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
-from data_prep.store.preprocess import Preprocess
-from data_prep.work.engine import open_engine
-from data_prep.work.pool import Engine, LocalEngine, cpu_count, processor_name
-from scripts import console
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.work.engine import open_engine
+from cxr_compare.data_prep.work.pool import Engine, LocalEngine, cpu_count, processor_name
+from cxr_compare.scripts import console
 
 _WORKERS = (1, 2)
 _MADE_UP = 10_000  # rows for what the driver does
@@ -95,8 +95,8 @@ def stages(
 
 
 def _tasks(source: Path, size: int, images: int) -> list[DecodeTask]:
-    from data_prep.formats.registry import read_source
-    from data_prep.formats.source import ReadOptions
+    from cxr_compare.data_prep.formats.registry import read_source
+    from cxr_compare.data_prep.formats.source import ReadOptions
 
     rows = read_source(source, "rsna", ReadOptions()).images.dropna(subset="path")[:images]
     pairs = zip(rows["image_id"], rows["path"], strict=True)
@@ -151,9 +151,9 @@ def _parts(engine: Engine, run: Path, data: Path, images: int) -> tuple[Iterator
     """Predicted parts, how many images, and how many of them a part has."""
     import pandas as pd
 
-    from data_prep.store.dataset import DataSet
-    from serving.predict_folder import predict_parts, sent_size
-    from serving.trained_model import TrainedModel
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.serving.predict_folder import predict_parts, sent_size
+    from cxr_compare.serving.trained_model import TrainedModel
 
     dataset, model = DataSet.open(data), TrainedModel.open(run)
     ids = pd.Index(dataset.images["image_id"].sort_values()[:images])
@@ -275,7 +275,7 @@ def _phases(
     source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]
 ) -> tuple[float, float, float]:
     """The driver's processor time before, while and after rows are decoded."""
-    from data_prep.assemble.prepare import PrepareOptions, prepare
+    from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
 
     with open_engine("ray") as engine:
         start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(_WARM)])
@@ -302,8 +302,8 @@ def _chunk_seconds() -> float:
 
 
 def _prepare_rate(source: Path, out: Path, size: int, images: int, workers: int) -> dict[str, Any]:
-    from data_prep.assemble.prepare import PrepareOptions, prepare
-    from data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+    from cxr_compare.data_prep.store.dataset import DataSet
 
     with open_engine("ray", workers=workers) as engine:
         start(engine, _decode_and_letterbox, _tasks(source, size, _WARM * workers))

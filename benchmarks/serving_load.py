@@ -28,10 +28,10 @@ import numpy as np
 import typer
 
 from benchmarks.memory import together_kib
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance, write_json
-from data_prep.store.decode import find_files
-from scripts import console
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import provenance, write_json
+from cxr_compare.data_prep.store.decode import find_files
+from cxr_compare.scripts import console
 
 _STARTS = 120  # seconds that a server may take to be ready
 _TOLERANCE = 0.002  # of a score: another batch rounds otherwise, bf16 most
@@ -74,7 +74,7 @@ class _Server:
         self._systems, self._options, self._log, self.port = list(systems), list(options), log, 0
 
     def start(self) -> None:
-        command = [sys.executable, "-P", "-m", "scripts.cli", "serve", *self._systems]
+        command = [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", "serve", *self._systems]
         command += ["--port", str(self.port), *self._options]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stderr=log)  # noqa: S603 - our own program
@@ -204,7 +204,7 @@ def _predict_rate(
         return None
     seconds = []
     for some in (files[:_FEW], files):
-        command = [sys.executable, "-P", "-m", "scripts.cli", "predict", *systems]
+        command = [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", "predict", *systems]
         command += [*map(str, some), "--no-overlay", "--json", *options]
         began = time.monotonic()
         subprocess.run(command, check=True, capture_output=True)  # noqa: S603

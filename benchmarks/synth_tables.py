@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import make_folder, provenance, write_json
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import empty_table, write_table
-from data_prep.formats.source import targets_of
-from data_prep.images.image_facts import HASH_BITS
-from data_prep.splits.add_split import write_split
-from data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import make_folder, provenance, write_json
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import empty_table, write_table
+from cxr_compare.data_prep.formats.source import targets_of
+from cxr_compare.data_prep.images.image_facts import HASH_BITS
+from cxr_compare.data_prep.splits.add_split import write_split
+from cxr_compare.data_prep.store.dataset import DataSet
 
 FINDINGS = {"effusion": 0.12, "lung_opacity": 0.2, "nodule": 0.06}
 """Share of the images on which each finding is present."""

@@ -160,7 +160,7 @@ def serve(name: str, arguments: dict[str, Any], *, tuned: bool) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     if tuned:
-        from scripts.runtime import tune_cpu
+        from cxr_compare.scripts.runtime import tune_cpu
 
         tune_cpu()
     module, function = name.split(":")

@@ -28,10 +28,10 @@ import numpy as np
 import typer
 
 from benchmarks.bench import ProcessorTime
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance, write_text
-from data_prep.work.pool import processor_name
-from scripts import console
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import provenance, write_text
+from cxr_compare.data_prep.work.pool import processor_name
+from cxr_compare.scripts import console
 
 if TYPE_CHECKING:
     import torch
@@ -76,11 +76,11 @@ def prepare(
     """Write each network as torch weights, onnx fp32, openvino fp32 and openvino int8."""
     import torch
 
-    from classification.model import build_classifier
-    from serving.export_graph import quantise, write_graph
-    from serving.export_spec import ExportSpec
-    from training.cost import count_flops
-    from training.run_folder import save_model
+    from cxr_compare.classification.model import build_classifier
+    from cxr_compare.serving.export_graph import quantise, write_graph
+    from cxr_compare.serving.export_spec import ExportSpec
+    from cxr_compare.training.cost import count_flops
+    from cxr_compare.training.run_folder import save_model
 
     images = _images(_CALIBRATION_IMAGES, size)
     for name in network or NETWORKS:
@@ -341,7 +341,7 @@ def _load_torchvision(folder: Path, images: np.ndarray) -> dict[tuple[str, str],
     import torch
     from torchvision import models
 
-    from training.run_folder import load_model
+    from cxr_compare.training.run_folder import load_model
 
     torch.manual_seed(_SEED)
     floats = (torch.from_numpy(images).float() / 255).sub(0.449).div(0.226).repeat(1, 3, 1, 1)
@@ -351,7 +351,7 @@ def _load_torchvision(folder: Path, images: np.ndarray) -> dict[tuple[str, str],
         model = models.get_model(name, weights=None, num_classes=1, **extra)
         with_batch_statistics(model, floats)
     else:  # torchvision has none: our layers, in eager all the same
-        from serving.trained_model import BUILDERS
+        from cxr_compare.serving.trained_model import BUILDERS
 
         model, floats = load_model(folder / "torch", BUILDERS), torch.from_numpy(images)
 
@@ -366,13 +366,13 @@ def _load_torchvision(folder: Path, images: np.ndarray) -> dict[tuple[str, str],
 
 
 def _load_torch(folder: Path, images: np.ndarray) -> dict[tuple[str, str], Work]:
-    from scripts.runtime import tune_cpu
+    from cxr_compare.scripts.runtime import tune_cpu
 
     tune_cpu()
     import torch
 
-    from serving.trained_model import BUILDERS
-    from training.run_folder import load_model
+    from cxr_compare.serving.trained_model import BUILDERS
+    from cxr_compare.training.run_folder import load_model
 
     model: Any = load_model(folder / "torch", BUILDERS).to(memory_format=torch.channels_last)
 
@@ -395,8 +395,8 @@ def _load_torch(folder: Path, images: np.ndarray) -> dict[tuple[str, str], Work]
 def _load_exported(
     folder: Path, images: np.ndarray, runtime: str, precisions: Sequence[str]
 ) -> dict[tuple[str, str], Work]:
-    from serving.export_spec import ExportSpec
-    from serving.exported_model import Session, open_session
+    from cxr_compare.serving.export_spec import ExportSpec
+    from cxr_compare.serving.exported_model import Session, open_session
 
     def streaming(session: Session) -> Work:
         return lambda batches: sum(len(out["logits"]) for out in session.stream(batches))

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import vgg
 
-from data_prep.contracts.errors import InputError, first_line
-from networks.inference import measure_layers, shapes_of
-from networks.published import build_network, features_of, find_network, timm_stages
-from networks.registry import NETWORKS
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.networks.inference import measure_layers, shapes_of
+from cxr_compare.networks.published import build_network, features_of, find_network, timm_stages
+from cxr_compare.networks.registry import NETWORKS
 
 # Where the head of a network of timm's begins: the first of these.
 _HEADS = (

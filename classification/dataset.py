@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from data_prep.contracts.errors import InputError
-from networks.inference import ImageBatch, ImageDataset, ImageSample
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.networks.inference import ImageBatch, ImageDataset, ImageSample
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.schemas import EDGES
-from data_prep.store.predictions import Part, image_status
-from data_prep.store.preprocess import Frame
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.store.predictions import Part, image_status
+from cxr_compare.data_prep.store.preprocess import Frame
 
 
 def scores_frames(

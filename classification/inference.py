@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from classification.backbones import TimmTrunk
-from classification.frames import scores_frames
-from classification.loss import scores_of
-from classification.model import ImageClassifier
-from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Part
-from data_prep.store.preprocess import Frame, Placement
-from networks.inference import evaluating, require_findings
+from cxr_compare.classification.backbones import TimmTrunk
+from cxr_compare.classification.frames import scores_frames
+from cxr_compare.classification.loss import scores_of
+from cxr_compare.classification.model import ImageClassifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Part
+from cxr_compare.data_prep.store.preprocess import Frame, Placement
+from cxr_compare.networks.inference import evaluating, require_findings
 
 MapMethod = Literal["cam", "gradcam", "layercam"]
 

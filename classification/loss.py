@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from classification.dataset import LabelBatch
-from classification.model import ImageClassifier
-from networks.inference import evaluating
+from cxr_compare.classification.dataset import LabelBatch
+from cxr_compare.classification.model import ImageClassifier
+from cxr_compare.networks.inference import evaluating
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
 

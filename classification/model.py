@@ -11,11 +11,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from classification.backbones import Grid, TimmTrunk, Trunk, build_trunk, trace_grid, trunk_stages
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
-from networks.inference import StoreModel, measure_layers
-from networks.published import (
+from cxr_compare.classification.backbones import (
+    Grid,
+    TimmTrunk,
+    Trunk,
+    build_trunk,
+    trace_grid,
+    trunk_stages,
+)
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.networks.inference import StoreModel, measure_layers
+from cxr_compare.networks.published import (
     Checkpoint,
     fetch_imagenet,
     find_network,

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from configs.settings import KINDS, Config, Section, config_class
-from data_prep.contracts.errors import InputError
+from cxr_compare.configs.settings import KINDS, Config, Section, config_class
+from cxr_compare.data_prep.contracts.errors import InputError
 
 _FOLDER = Path(__file__).parent
 

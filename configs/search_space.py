@@ -18,9 +18,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from configs.load import parse_config, replace_keys
-from configs.settings import Config
-from data_prep.contracts.errors import InputError
+from cxr_compare.configs.load import parse_config, replace_keys
+from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.contracts.errors import InputError
 
 Space = Mapping[str, BaseDistribution]
 """By key, in the order given; listed values are TOML, which no distribution reads."""
@@ -51,7 +51,7 @@ def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistributio
             limits, or no combination satisfies a rule over several keys. One line.
 
     Example:
-        >>> from configs.load import find_config, read_config
+        >>> from cxr_compare.configs.load import find_config, read_config
         >>> config = read_config(find_config("chexnet"))
         >>> read_space(config, ["training.learning_rate=1e-4..1e-3"])
         {'training.learning_rate': FloatDistribution(high=0.001, log=True, low=0.0001, step=None)}

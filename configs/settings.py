@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from networks import registry
+from cxr_compare.networks import registry
 
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Positive = Annotated[float, Field(gt=0)]

@@ -14,11 +14,11 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
-from networks.inference import measure_layers
-from networks.published import build_network, features_of, find_network, timm_stages
-from networks.registry import NETWORKS, TIMM
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.networks.inference import measure_layers
+from cxr_compare.networks.published import build_network, features_of, find_network, timm_stages
+from cxr_compare.networks.registry import NETWORKS, TIMM
 
 _CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
 _MAX_GROUPS = 32

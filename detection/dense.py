@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from detection.detector import Detections, Detector, Targets
-from detection.frames import CANDIDATES_PER_LEVEL, LARGEST_GROWTH, decode_boxes
+from cxr_compare.detection.detector import Detections, Detector, Targets
+from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, LARGEST_GROWTH, decode_boxes
 
 
 class HeadPass(NamedTuple):

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, nms
 
-from data_prep.augment.mosaic import N_TILES, NONE_DROPPED, DroppedBoxes, join_mosaic
-from data_prep.contracts.boxes import Boxes
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
-from data_prep.store.predictions import Part
-from data_prep.store.preprocess import Placement
-from detection.backbone import body_stages
-from detection.frames import MIN_SCORE, NMS_IOU, best_boxes, boxes_frames
-from networks.inference import (
+from cxr_compare.data_prep.augment.mosaic import N_TILES, NONE_DROPPED, DroppedBoxes, join_mosaic
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.store.predictions import Part
+from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.detection.backbone import body_stages
+from cxr_compare.detection.frames import MIN_SCORE, NMS_IOU, best_boxes, boxes_frames
+from cxr_compare.networks.inference import (
     ImageBatch,
     ImageDataset,
     ImageSample,

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torchvision.ops import box_convert
 
-from data_prep.contracts.boxes import Boxes
-from data_prep.contracts.errors import require_packages
-from detection.backbone import DetectorStart
-from detection.detector import Detections, Detector, Targets
-from detection.frames import best_boxes
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.errors import require_packages
+from cxr_compare.detection.backbone import DetectorStart
+from cxr_compare.detection.detector import Detections, Detector, Targets
+from cxr_compare.detection.frames import best_boxes
 
 _WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; others weigh in their losses
 _PARTS = {*_WEIGHTS, "vfl", "fgl", "ddf"}

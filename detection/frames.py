@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.boxes import Boxes, box_iou
-from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Part, image_status
-from data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Part, image_status
+from cxr_compare.data_prep.store.preprocess import Placement
 
 # The stored boxes of DESIGN.md section 3; every later sweep starts from them.
 MIN_SCORE, NMS_IOU, MAX_PER_FINDING = 0.001, 0.6, 100

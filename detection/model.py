@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from configs.settings import foreign_detector
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
-from detection.backbone import DetectorStart, build_body
-from detection.detector import Detector
-from detection.detr import LesionDetr
-from detection.retinanet import LesionRetinaNet
-from detection.torchvision_detectors import LesionFasterRCNN, LesionFCOS, LesionSSDLite
-from networks.published import (
+from cxr_compare.configs.settings import foreign_detector
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.backbone import DetectorStart, build_body
+from cxr_compare.detection.detector import Detector
+from cxr_compare.detection.detr import LesionDetr
+from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.detection.torchvision_detectors import LesionFasterRCNN, LesionFCOS, LesionSSDLite
+from cxr_compare.networks.published import (
     STEP_COUNTER,
     Checkpoint,
     detector_keys,

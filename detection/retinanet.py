@@ -13,12 +13,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import sigmoid_focal_loss
 
-from data_prep.contracts.errors import InputError
-from detection.backbone import DetectorStart, group_norm
-from detection.dense import DenseDetector, HeadPass, decode_anchors
-from detection.detector import Targets
-from detection.frames import LARGEST_GROWTH
-from networks.published import fetch_coco
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.detection.backbone import DetectorStart, group_norm
+from cxr_compare.detection.dense import DenseDetector, HeadPass, decode_anchors
+from cxr_compare.detection.detector import Targets
+from cxr_compare.detection.frames import LARGEST_GROWTH
+from cxr_compare.networks.published import fetch_coco
 
 _LEVELS = 5  # P3 to P7, or P2 to P6; each doubles the stride
 DEFAULT_RATIOS = (0.5, 1.0, 2.0)

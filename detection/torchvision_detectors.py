@@ -17,10 +17,10 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from detection.backbone import DetectorStart, group_norm
-from detection.dense import DenseDetector, HeadPass, image_list
-from detection.detector import Detections, Detector, Targets
-from detection.retinanet import DEFAULT_RATIOS, build_anchors
+from cxr_compare.detection.backbone import DetectorStart, group_norm
+from cxr_compare.detection.dense import DenseDetector, HeadPass, image_list
+from cxr_compare.detection.detector import Detections, Detector, Targets
+from cxr_compare.detection.retinanet import DEFAULT_RATIOS, build_anchors
 
 _MOST_CERTAIN = -1e-6  # of the logarithm of a probability, whose logit is then finite
 

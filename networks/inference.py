@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.pixel_store import require_images
-from data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.pixel_store import require_images
+from cxr_compare.data_prep.store.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from data_prep.augment.augment import Augmentation
-    from data_prep.store.pixel_store import PixelSource
+    from cxr_compare.data_prep.augment.augment import Augmentation
+    from cxr_compare.data_prep.store.pixel_store import PixelSource
 
 Trainable = Literal["all", "head", "head_first", "stages"] | int
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from data_prep.contracts.errors import InputError, first_line
-from networks.registry import (
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.networks.registry import (
     NETWORKS,
     TIMM,
     ModelKind,

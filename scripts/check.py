@@ -8,20 +8,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from data_prep.contracts.folders import folder_lock
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from data_prep.work.engine import open_engine
-from evaluation.decisions.test_set import TestSet
-from evaluation.systems.shortcuts import measure_shortcuts
-from scripts import console
-from scripts.next_steps import trainings
-from scripts.options import Address, DataFolder, Engine, own_split
-from scripts.runner import AnyPath, verb
-from scripts.systems import is_run, predict_images
+from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.work.engine import open_engine
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.scripts import console
+from cxr_compare.scripts.next_steps import trainings
+from cxr_compare.scripts.options import Address, DataFolder, Engine, own_split
+from cxr_compare.scripts.runner import AnyPath, verb
+from cxr_compare.scripts.systems import is_run, predict_images
 
 if TYPE_CHECKING:
-    from data_prep.audit.audit import Audit
+    from cxr_compare.data_prep.audit.audit import Audit
 
 
 @verb
@@ -60,7 +60,7 @@ def check(
     Example:
         cxr check data/rsna
     """
-    from data_prep.audit import audit, page
+    from cxr_compare.data_prep.audit import audit, page
 
     dataset = DataSet.open(data)
     if split is not None:
@@ -83,7 +83,7 @@ def check(
 
 def _review(dataset: DataSet, name: str | None, runs: Sequence[Path]) -> str:
     """Write what to look at again; a run predicts the images that it has not seen."""
-    from evaluation.studies.label_review import review_labels
+    from cxr_compare.evaluation.studies.label_review import review_labels
 
     target, systems = dataset.target(name), []
     with TemporaryDirectory(prefix="cxr-") as scratch:

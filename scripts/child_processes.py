@@ -23,10 +23,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from data_prep.contracts.errors import InputError
-from scripts import console
-from scripts.runtime import choose_device, runs_on_gpu
-from training.processes import GRACE, Rank
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts import console
+from cxr_compare.scripts.runtime import choose_device, runs_on_gpu
+from cxr_compare.training.processes import GRACE, Rank
 
 MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault
 _POLL = 0.2  # s
@@ -208,7 +208,7 @@ def start(
     """Start a `cxr` command that does not outlive this one; without a file it writes here."""
     told = {_PARENT: str(os.getpid()), InputError.variable: str(InputError.status)}
     return subprocess.Popen(  # noqa: S603  our own command
-        [sys.executable, "-P", "-m", "scripts.cli", *words],
+        [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *words],
         env={**os.environ, **told, **environment},
         stdin=subprocess.DEVNULL,
         stdout=output,
@@ -258,7 +258,7 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
             choose_device(device, devices)  # refuses it
         if jobs == 1:
             return [{}]
-        from data_prep.work.pool import cpu_count
+        from cxr_compare.data_prep.work.pool import cpu_count
 
         threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cpu_count() // jobs)))
         return [{"OMP_NUM_THREADS": threads}] * jobs

@@ -19,17 +19,17 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import disk_errors, own_temporary_files
-from data_prep.store.folder_kinds import WrongFolderError
-from scripts.console import emit, emit_json, next_step, printing, say
-from scripts.next_steps import next_steps
-from scripts.runner import Parameter, command_name, description, parameters_of
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import disk_errors, own_temporary_files
+from cxr_compare.data_prep.store.folder_kinds import WrongFolderError
+from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
+from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.scripts.runner import Parameter, command_name, description, parameters_of
 
 # As the help shows them, in the order of the work; each a function of the module of the same name.
 _GROUPS = {
     "Data": ("synth", "prepare", "check", "split", "show"),
-    "Train": ("configs", "train", "sweep"),
+    "Train": ("list_configs", "train", "sweep"),
     "Judge": ("predict", "import_predictions", "ensemble", "tune", "compare", "overlay"),
     "Serve": ("export", "serve", "pacs", "monitor"),
     "Study": ("curve", "folds", "readers", "transfer", "plan"),
@@ -47,7 +47,7 @@ _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode":
 
 def verb_function(name: str) -> Callable[..., Any]:
     """The function of a verb."""
-    function: Callable[..., Any] = getattr(import_module(f"scripts.{name}"), name)
+    function: Callable[..., Any] = getattr(import_module(f"cxr_compare.scripts.{name}"), name)
     return function
 
 
@@ -227,7 +227,7 @@ def _usage_line(error: TyperException) -> str:
 def _with_advice(error: InputError) -> str:
     """The message; of a folder that cxr did not write also which download it looks like."""
     if isinstance(error, WrongFolderError) and error.foreign:
-        from data_prep.formats.registry import unprepared
+        from cxr_compare.data_prep.formats.registry import unprepared
 
         if raw := unprepared(error.folder):
             return f"{error.folder}: {raw}"

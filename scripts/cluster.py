@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock
-from data_prep.work.engine import EngineName, RayEngine, open_engine, result_of
-from data_prep.work.object_store import address_of
-from data_prep.work.pool import CrashError
-from scripts.child_processes import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.work.engine import EngineName, RayEngine, open_engine, result_of
+from cxr_compare.data_prep.work.object_store import address_of
+from cxr_compare.data_prep.work.pool import CrashError
+from cxr_compare.scripts.child_processes import (
     Child,
     Command,
     Machines,

@@ -12,8 +12,8 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import (
     LOCK,
     folder_lock,
     make_folder,
@@ -21,20 +21,27 @@ from data_prep.contracts.folders import (
     require_only,
     write_json,
 )
-from data_prep.store.dataset import DataSet, Target
-from evaluation.compare.protocol import Protocol, log_use
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.thresholds import check_policy
-from evaluation.report import files
-from scripts import console
-from scripts.options import DataFolder, Names, own_split
-from scripts.runner import AnyPath, Argument, verb
-from scripts.systems import System, Systems, decision_of_run, open_systems, predicts, system_folder
-from serving.export_spec import is_export, tested_file
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.evaluation.compare.protocol import Protocol, log_use
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.report import files
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import DataFolder, Names, own_split
+from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.systems import (
+    System,
+    Systems,
+    decision_of_run,
+    open_systems,
+    predicts,
+    system_folder,
+)
+from cxr_compare.serving.export_spec import is_export, tested_file
 
 if TYPE_CHECKING:
-    from evaluation.compare.comparison import Comparison
-    from evaluation.report.result_tables import Report, ReportsByTarget
+    from cxr_compare.evaluation.compare.comparison import Comparison
+    from cxr_compare.evaluation.report.result_tables import Report, ReportsByTarget
 
 _ALL = "all"
 _SAME_THRESHOLD = 0.01  # of one run's scores, by other batches and back ends
@@ -116,7 +123,7 @@ def compare(
         raise InputError("compare: give at least one system")
     only = target[0] if target and not target[1:] else None
     question = _read_question(protocol, margin, only)
-    from evaluation.report.tables import table_rows
+    from cxr_compare.evaluation.report.tables import table_rows
 
     for name in policy or ():
         check_policy(name)
@@ -160,7 +167,7 @@ def _from_files(
     systems: list[System], truth: Path, patients: Path | None, wanted: list[str] | None
 ) -> tuple[DataSet, list[System]]:
     """True boxes and result files as a data set and predictions, kept as long as the data set."""
-    from evaluation.systems.imported import import_file, truth_set
+    from cxr_compare.evaluation.systems.imported import import_file, truth_set
 
     dataset = truth_set(truth, patients, console.say)
     _chosen_targets(dataset, wanted)  # refuses before results are read
@@ -203,7 +210,7 @@ class _Asked:
         """Judge the systems on one target, and write the report where it has a folder."""
         judge = self._judge(systems, test_set, out)
         # Only now, for it imports what draws: the first figures have been shown.
-        from evaluation.report.result_tables import Report
+        from cxr_compare.evaluation.report.result_tables import Report
 
         return Report(test_set, judge, out, self.metrics)
 
@@ -263,7 +270,7 @@ class _Asked:
 
     def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
         """Compare the systems, and log that the test images were used."""
-        from evaluation.compare.compare import compare_systems
+        from cxr_compare.evaluation.compare.compare import compare_systems
 
         opened = open_systems(systems, test_set, out)
         of_rows = [row.policy for row in self.rows if row.policy]
@@ -282,7 +289,7 @@ class _Asked:
         with console.progress("Resampling patients", self.judged["replicates"]) as advance:
             comparison = judge(test_set, advance)
         if self.by_readers:
-            from evaluation.studies.label_review import judge_by_readers
+            from cxr_compare.evaluation.studies.label_review import judge_by_readers
 
             with console.progress("Judging by each reader", None):
                 comparison = judge_by_readers(comparison, test_set, judge)
@@ -293,8 +300,8 @@ class _Asked:
     def _write(
         self, comparison: Comparison, question: dict[str, Any], test_set: TestSet, out: Path
     ) -> None:
-        from evaluation.report.report import write_report
-        from evaluation.report.result_tables import write_tables
+        from cxr_compare.evaluation.report.report import write_report
+        from cxr_compare.evaluation.report.result_tables import write_tables
 
         with console.progress("Drawing cases", None) as advance:
             write_report(
@@ -423,8 +430,8 @@ def _compare_each(
     asked: _Asked, systems: list[System], test_sets: list[TestSet], out: Path
 ) -> ReportsByTarget:
     """Compare the same systems on every target, each into a folder of its own."""
-    from evaluation.report.report import write_targets_page
-    from evaluation.report.result_tables import ReportsByTarget
+    from cxr_compare.evaluation.report.report import write_targets_page
+    from cxr_compare.evaluation.report.result_tables import ReportsByTarget
 
     targets = [test_set.target for test_set in test_sets]
     names = {target.name for target in targets}
@@ -466,7 +473,7 @@ def _read_question(path: Path | None, margin: float | None, target: str | None) 
     """The question of a comparison: from a protocol, or an exploratory one with a margin."""
     if path is None:
         return Protocol(margin=margin)
-    from configs.load import read_protocol
+    from cxr_compare.configs.load import read_protocol
 
     fixed, digest = read_protocol(path)
     for option, value, fixed_value in (

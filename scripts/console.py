@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
-from data_prep.work.object_store import shown
+from cxr_compare.data_prep.work.object_store import shown
 
 _SILENT = ContextVar("silent", default=False)
 _PRINTED_AS = ContextVar[Literal["text", "json"] | None]("printed_as", default=None)

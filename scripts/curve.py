@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import (
     folder_lock,
     make_folder,
     provenance,
     require_only,
     write_json,
 )
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.test_set import TestSet
-from scripts import console
-from scripts.child_processes import Command, Running, follow_parent, run_commands
-from scripts.cluster import open_machines
-from scripts.options import (
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.scripts import console
+from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands
+from cxr_compare.scripts.cluster import open_machines
+from cxr_compare.scripts.options import (
     Address,
     DataFolder,
     DespiteAudit,
@@ -31,15 +31,15 @@ from scripts.options import (
     config_names,
     settings_words,
 )
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runtime import load_model
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runtime import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from evaluation.studies.curve_judged import CurveDesign
-    from scripts.child_processes import Machines
-    from training.curve import CurvePlan, CurveRun
+    from cxr_compare.evaluation.studies.curve_judged import CurveDesign
+    from cxr_compare.scripts.child_processes import Machines
+    from cxr_compare.training.curve import CurvePlan, CurveRun
 
 _STARTED, _RUNS = "curve.started.json", "runs"
 
@@ -126,10 +126,10 @@ def curve(
     """
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
-    from evaluation.studies.curve_judged import judge_curve
-    from evaluation.studies.curve_page import FILES, STORED, write_curve
-    from evaluation.studies.curve_results import Times, curve_statements
-    from training.curve import CurvePlan, add_parts, read_arms, require_different_tests
+    from cxr_compare.evaluation.studies.curve_judged import judge_curve
+    from cxr_compare.evaluation.studies.curve_page import FILES, STORED, write_curve
+    from cxr_compare.evaluation.studies.curve_results import Times, curve_statements
+    from cxr_compare.training.curve import CurvePlan, add_parts, read_arms, require_different_tests
 
     follow_parent()
     dataset = DataSet.open(data)
@@ -248,8 +248,8 @@ def _train_all(
 
 def _design(plan: CurvePlan) -> CurveDesign:
     """What was trained, in words."""
-    from evaluation.studies.curve_judged import CurveDesign
-    from evaluation.studies.curve_results import Arm
+    from cxr_compare.evaluation.studies.curve_judged import CurveDesign
+    from cxr_compare.evaluation.studies.curve_results import Arm
 
     arms = {}
     for kind in plan.arms:
@@ -274,7 +274,7 @@ def _design(plan: CurvePlan) -> CurveDesign:
 
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     """The run's answers for its validation and test images."""
-    from serving.predict_folder import predict_data_set
+    from cxr_compare.serving.predict_folder import predict_data_set
 
     if (run.predictions / "predictions.json").is_file():
         return Predictions.open(run.predictions)

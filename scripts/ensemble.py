@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.systems.ensemble import join_systems
-from scripts import console
-from scripts.options import DataFolder, read_numbers
-from scripts.runner import AnyPath, Argument, verb
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.systems.ensemble import join_systems
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import DataFolder, read_numbers
+from cxr_compare.scripts.runner import AnyPath, Argument, verb
 
 
 @verb

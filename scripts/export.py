@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, require_packages
-from data_prep.store.dataset import DataSet
-from data_prep.store.folder_kinds import require_kind
-from data_prep.store.predictions import Predictions
-from data_prep.store.preprocess import Preprocess
-from evaluation.decisions.decided_output import decide
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import SystemOutput
-from scripts import console
-from scripts.options import DataFolder
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runtime import tune_cpu
-from serving.backends import export_folder
-from serving.export_spec import PACKAGES
+from cxr_compare.data_prep.contracts.errors import InputError, require_packages
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.evaluation.decisions.decided_output import decide
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import SystemOutput
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import DataFolder
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runtime import tune_cpu
+from cxr_compare.serving.backends import export_folder
+from cxr_compare.serving.export_spec import PACKAGES
 
 if TYPE_CHECKING:
-    from data_prep.export.export import ExportSummary
-    from serving.export_spec import Format, Precision
+    from cxr_compare.data_prep.export.export import ExportSummary
+    from cxr_compare.serving.export_spec import Format, Precision
 
 _RUN_FORMATS = ("onnx", "openvino")
 
@@ -121,7 +121,7 @@ def _export_run(
     needed = ["onnx", PACKAGES[format], *(["nncf"] if precision == "int8" else [])]
     require_packages(f"export --format {format}", "export", needed)
     tune_cpu()
-    from serving.export import export_run
+    from cxr_compare.serving.export import export_run
 
     out = out or export_folder(run, format, precision)
     dataset = None if data is None else DataSet.open(data)
@@ -149,7 +149,7 @@ def _export_labels(
             f"{format} is for data sets"
         )
     require_kind(data, "data set")
-    from data_prep.export.export import export_annotations
+    from cxr_compare.data_prep.export.export import export_annotations
 
     dataset = DataSet.open(data)
     predictions = options.pop("predictions")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from data_prep.contracts.folders import make_folder, require_only
-from scripts.runner import AnyPath, Outcome, verb
+from cxr_compare.data_prep.contracts.folders import make_folder, require_only
+from cxr_compare.scripts.runner import AnyPath, Outcome, verb
 
 _MARKER, _PLOT = "folds.json", "folds.png"
 _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
@@ -32,7 +32,7 @@ def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
         cxr folds out/report-0 out/report-1 out/report-2 --out out/folds
     """
     require_only(out, _FILES, "table of folds")
-    from evaluation.report.folds import Folds
+    from cxr_compare.evaluation.report.folds import Folds
 
     read = Folds.read(reports)
     make_folder(out)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from scripts.console import say
-from scripts.options import DataFolder
-from scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.console import say
+from cxr_compare.scripts.options import DataFolder
+from cxr_compare.scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
-    from data_prep.store.predictions import Predictions
+    from cxr_compare.data_prep.store.predictions import Predictions
 
 
 def _read(given: Any) -> Any:
@@ -77,7 +77,7 @@ def import_predictions(
 
         cxr import results.json --data out/data --out out/other --name Other --explain 0.47
     """
-    from evaluation.systems.imported import ColumnNames, import_file
+    from cxr_compare.evaluation.systems.imported import ColumnNames, import_file
 
     predictions = import_file(
         file,

@@ -7,21 +7,21 @@ from typing import Annotated
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock, make_folder, require_only
-from data_prep.store.answer_log import AGE_BANDS, LOG_KEY, read_audit, read_log
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.report.files import study_files
-from evaluation.statistics.ranking import is_positive
-from evaluation.studies.monitoring import monitor_log
-from scripts import console
-from scripts.options import DataFolder, own_split
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.systems import is_run
-from serving.export_spec import validation_folder
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, require_only
+from cxr_compare.data_prep.store.answer_log import AGE_BANDS, LOG_KEY, read_audit, read_log
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.statistics.ranking import is_positive
+from cxr_compare.evaluation.studies.monitoring import monitor_log
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import DataFolder, own_split
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.systems import is_run
+from cxr_compare.serving.export_spec import validation_folder
 
 
 @verb
@@ -89,7 +89,7 @@ def monitor(
         split = own_split(None, [reference], dataset)
         test_set = TestSet(dataset, dataset.target(target), split)
         validation = _validation(test_set, reference, policy, answers)
-    from evaluation.studies.monitor_page import write_monitor
+    from cxr_compare.evaluation.studies.monitor_page import write_monitor
 
     found = monitor_log(answers, validation, first=first, window=window)
     make_folder(out)

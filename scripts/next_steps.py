@@ -6,11 +6,17 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.store.folder_kinds import KindName, data_set_of, facts_of, folders_within, kind_of
-from evaluation.report.files import PAGE, SYSTEMS
+from cxr_compare.data_prep.store.folder_kinds import (
+    KindName,
+    data_set_of,
+    facts_of,
+    folders_within,
+    kind_of,
+)
+from cxr_compare.evaluation.report.files import PAGE, SYSTEMS
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.store.dataset import DataSet
 
 _OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
 _MOST_SYSTEMS = 4  # in one suggested comparison
@@ -28,7 +34,7 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
     if kind.name == "phantom":
         return [f"cxr prepare {_word(folder)} {_word(_free(folder, 'data'))} --format rsna"]
     if kind.name == "data set":
-        from data_prep.store.dataset import DataSet
+        from cxr_compare.data_prep.store.dataset import DataSet
 
         return trainings(DataSet.open(folder))
     if kind.name == "report":
@@ -42,7 +48,7 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
 
     Where the audit found an error, what removes it comes first, since training would stop.
     """
-    from data_prep.audit.audit import AUDIT_PAGE, redraw_command, split_errors
+    from cxr_compare.data_prep.audit.audit import AUDIT_PAGE, redraw_command, split_errors
 
     if errors := split_errors(dataset, split):
         if any(problem.split for problem in errors):

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import configs
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json
-from scripts.runner import AnyPath, Argument
+from cxr_compare import configs
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.scripts.runner import AnyPath, Argument
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.store.dataset import DataSet
 
 DataFolder = Annotated[AnyPath, Argument(kind="data set", words="Data set that cxr prepare made.")]
 

@@ -9,16 +9,16 @@ from typing import Annotated
 
 import numpy as np
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import make_folder
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.test_set import TestSet
-from evaluation.overlays.draw import to_png
-from scripts import console
-from scripts.options import DataFolder, own_split
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.systems import System, Systems, is_run, predict_images
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import make_folder
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.overlays.draw import to_png
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import DataFolder, own_split
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.systems import System, Systems, is_run, predict_images
 
 
 @verb
@@ -69,8 +69,8 @@ def overlay(
         cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
         --out out/overlays --limit 12
     """
-    from evaluation.report.cases import read_systems
-    from evaluation.systems.prediction_files import write_reader_study
+    from cxr_compare.evaluation.report.cases import read_systems
+    from cxr_compare.evaluation.systems.prediction_files import write_reader_study
 
     dataset = DataSet.open(data)
     of_target = dataset.target(target)

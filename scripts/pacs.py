@@ -8,11 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-from data_prep.contracts.errors import InputError, require_packages
-from scripts import console
-from scripts.options import Backend, Device, Log, Policy, Precision
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runs import Runs, open_runs, opened_log, parse_runs
+from cxr_compare.data_prep.contracts.errors import InputError, require_packages
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runs import Runs, open_runs, opened_log, parse_runs
 
 _NEEDED = ("dicomweb_client", "highdicom", "pynetdicom")
 _TALKATIVE = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "requests", "urllib3")
@@ -110,7 +110,7 @@ def pacs(
     named = parse_runs(runs)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    from serving.pacs.station import StationSettings, run_station
+    from cxr_compare.serving.pacs.station import StationSettings, run_station
 
     options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
     emit = console.emit if console.printed_as() == "text" else console.say

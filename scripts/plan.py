@@ -6,20 +6,20 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.thresholds import PromisePlan
-from scripts.options import Counts, DataFolder, Images, own_split, read_numbers
-from scripts.runner import AnyPath, Argument, verb
-from scripts.systems import System, Systems
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.thresholds import PromisePlan
+from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
+from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.systems import System, Systems
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evaluation.statistics.clustered_tests import AurocParts
-    from evaluation.studies.study_plan import StudyPlan
+    from cxr_compare.evaluation.statistics.clustered_tests import AurocParts
+    from cxr_compare.evaluation.studies.study_plan import StudyPlan
 
 _MOST_PLANS = 9
 _KINDS = {
@@ -134,7 +134,7 @@ def plan(
         options |= {"difference": difference, "half_width": half_width, "pilot": tuple(pilot)}
     asked = [name for name, value in options.items() if value not in (None, ())]
     _refuse_unread(asked, kind, pilot)
-    from evaluation.studies.study_plan import (
+    from cxr_compare.evaluation.studies.study_plan import (
         plan_study,
         plans_assumed,
         plans_of_predictions,
@@ -172,7 +172,7 @@ def _pilot_parts(
     pilot: list[System], data: Path, target: str | None, split: str | None
 ) -> dict[str, list[AurocParts]]:
     """What each test patient of a pilot of predictions adds to the AUROCs."""
-    from evaluation.compare.compare import pilot_parts
+    from cxr_compare.evaluation.compare.compare import pilot_parts
 
     dataset = DataSet.open(data)
     split = own_split(split, [path for system in pilot for path in system.paths], dataset)

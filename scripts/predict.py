@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_prep.contracts.errors import InputError
-from scripts import console
-from scripts.options import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import (
     Address,
     Backend,
     DataFolder,
@@ -18,16 +18,23 @@ from scripts.options import (
     Precision,
     own_split,
 )
-from scripts.runner import AnyPath, Argument, verb
-from scripts.runs import RunGiven, RunsAndImages, note_parts, open_runs, opened_log, sort_paths
-from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
-from serving.backends import choose_backend
+from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.runs import (
+    RunGiven,
+    RunsAndImages,
+    note_parts,
+    open_runs,
+    opened_log,
+    sort_paths,
+)
+from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
+from cxr_compare.serving.backends import choose_backend
 
 if TYPE_CHECKING:
-    from data_prep.store.predictions import Predictions
-    from serving.answer_files import Answers
-    from serving.exported_model import ExportedModel
-    from serving.trained_model import TrainedModel
+    from cxr_compare.data_prep.store.predictions import Predictions
+    from cxr_compare.serving.answer_files import Answers
+    from cxr_compare.serving.exported_model import ExportedModel
+    from cxr_compare.serving.trained_model import TrainedModel
 
 _OVERLAYS = "predicted"
 
@@ -109,14 +116,14 @@ def predict(
             if len(runs) > 1:
                 raise InputError("predict --name: is for one run; give several as NAME=RUN")
             runs = [RunGiven(name, runs[0].path)]
-        from serving.image_files import AnswerOutput, find_images
+        from cxr_compare.serving.image_files import AnswerOutput, find_images
 
         printed = console.printed_as()
         overlays = out if printed is None else out or Path(_OVERLAYS)
         with opened_log(log) as noted:
             output = AnswerOutput(overlays if overlay else None, csv, dicom, open_, noted, printed)
             files = find_images(sources, output)
-            from serving.answer_files import answer_files
+            from cxr_compare.serving.answer_files import answer_files
 
             loaded = open_runs(runs, {**how, "policy": policy})
             return answer_files(
@@ -129,9 +136,9 @@ def predict(
         if device == "cuda":
             raise InputError("--device cuda: --engine ray predicts on processors; leave it out")
         how["device"] = "cpu"
-    from data_prep.store.dataset import DataSet
-    from data_prep.work.engine import open_engine
-    from serving.predict_folder import predict_data_set
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.work.engine import open_engine
+    from cxr_compare.serving.predict_folder import predict_data_set
 
     run, dataset = Path(paths[0]), DataSet.open(data)
     split = own_split(split, [run], dataset)
@@ -157,7 +164,7 @@ def _refuse(options: dict[str, Any], advice: str) -> None:
 
 def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | ExportedModel:
     """Load what predicts a data set: a run, or the export of it that computes fastest."""
-    from data_prep.store.preprocess import View, parse_views
+    from cxr_compare.data_prep.store.preprocess import View, parse_views
 
     torch_alone = {"--tta": how["tta"], f"--maps {how['maps']}": how["maps"] != "cam"}
     chosen = choose_backend(
@@ -171,11 +178,13 @@ def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | Ex
     if how["backend"] == "auto":
         console.say(chosen.words)
     if chosen.backend != "torch":
-        from serving.exported_model import ExportedModel
+        from cxr_compare.serving.exported_model import ExportedModel
 
         return ExportedModel.open(chosen.folder)
     tune_cpu()
-    from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
+    from cxr_compare.serving.trained_model import (
+        TrainedModel,  # imports torch, which reads the settings then
+    )
 
     return TrainedModel.open(
         chosen.folder,

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import make_folder
-from data_prep.formats.source import ReadOptions
-from data_prep.splits.split import SplitRule
-from data_prep.store.dataset import DataSet
-from data_prep.store.folder_kinds import kind_of, require_kind
-from data_prep.work.engine import open_engine
-from evaluation.systems.shortcuts import measure_shortcuts
-from scripts import console
-from scripts.options import Address, Engine, Names
-from scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import make_folder
+from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.folder_kinds import kind_of, require_kind
+from cxr_compare.data_prep.work.engine import open_engine
+from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import Address, Engine, Names
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
 
 
 def _read_targets(
@@ -173,7 +173,7 @@ def prepare(
     folder: Path
     source, folder = (None, Path(str(out))) if several else _source_and_out(list(paths), out)
     _require_sources(list(paths) if source is None else [source], prepared=several)
-    from data_prep.assemble import combine, prepare
+    from cxr_compare.data_prep.assemble import combine, prepare
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
     with open_engine(engine, address=address, workers=workers) as decoders:

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock, make_folder, require_only
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import is_predictions_folder
-from evaluation.boxes.matching import HitRule
-from evaluation.decisions.test_set import TestSet
-from evaluation.report.files import study_files
-from scripts.options import DataFolder, Names, own_split
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.systems import Systems
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, require_only
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import is_predictions_folder
+from cxr_compare.evaluation.boxes.matching import HitRule
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.scripts.options import DataFolder, Names, own_split
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.systems import Systems
 
 
 @verb
@@ -95,9 +95,9 @@ def readers(
         if name is None or others or [other.name for other in system].count(name) > 1:
             words = ",".join(map(str, [path, *others]))
             raise InputError(f"--system {words}: expected NAME=PATH, each with a name of its own")
-    from evaluation.studies.reader_analysis import analyse_readers
-    from evaluation.studies.reader_page import reader_statements, write_readers
-    from evaluation.studies.readings import read_study
+    from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
+    from cxr_compare.evaluation.studies.reader_page import reader_statements, write_readers
+    from cxr_compare.evaluation.studies.readings import read_study
 
     if hit == "centre" and hit_limit is not None:
         raise InputError("readers --hit-limit: is for --hit iou and --hit distance; leave it out")

@@ -31,12 +31,12 @@ from typing import (
     get_type_hints,
 )
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import asked_as, disk_errors, read_json
-from data_prep.store.folder_kinds import KindName, require_kind
-from data_prep.work.local_copies import local_folders
-from data_prep.work.object_store import addresses_in, shown
-from scripts import console
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import asked_as, disk_errors, read_json
+from cxr_compare.data_prep.store.folder_kinds import KindName, require_kind
+from cxr_compare.data_prep.work.local_copies import local_folders
+from cxr_compare.data_prep.work.object_store import addresses_in, shown
+from cxr_compare.scripts import console
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -275,8 +275,15 @@ def _words(value: Any) -> list[str]:
 
 
 def command_name(verb: str) -> str:
-    """A verb's name on the command line: its function's, but for those that are Python's words."""
-    return {"import_predictions": "import"}.get(verb, verb)
+    """Return the name of a command on the command line; usually the name of its function.
+
+    `import` is a keyword of Python, and `cxr_compare.configs` is a package.
+
+    Example:
+        >>> command_name("list_configs"), command_name("train")
+        ('configs', 'train')
+    """
+    return {"import_predictions": "import", "list_configs": "configs"}.get(verb, verb)
 
 
 def _described_arguments(function: Callable[..., Any]) -> dict[str, str]:

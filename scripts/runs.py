@@ -7,21 +7,26 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.folder_kinds import folders_within, kind_begun, kind_of, require_kind
-from scripts import console
-from scripts.options import split_name
-from scripts.runner import Argument
-from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
-from serving.backends import choose_backend
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.folder_kinds import (
+    folders_within,
+    kind_begun,
+    kind_of,
+    require_kind,
+)
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import split_name
+from cxr_compare.scripts.runner import Argument
+from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
+from cxr_compare.serving.backends import choose_backend
 
 if TYPE_CHECKING:
-    from data_prep.store.answer_log import AnswerLog
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.pixel_store import PixelStore
-    from data_prep.store.predictions import Part
-    from serving.backends import Model
-    from serving.run import Run
+    from cxr_compare.data_prep.store.answer_log import AnswerLog
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.store.pixel_store import PixelStore
+    from cxr_compare.data_prep.store.predictions import Part
+    from cxr_compare.serving.backends import Model
+    from cxr_compare.serving.run import Run
 
 
 class RunGiven(NamedTuple):
@@ -159,7 +164,7 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
 
 
 def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
-    from serving.run import Run
+    from cxr_compare.serving.run import Run
 
     run = Run.open(folder, **how)
     if model is not None:
@@ -175,7 +180,7 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
     """
     if folder is None:
         return nullcontext()
-    from data_prep.store.answer_log import AnswerLog
+    from cxr_compare.data_prep.store.answer_log import AnswerLog
 
     return closing(AnswerLog(folder, console.say))
 

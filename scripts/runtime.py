@@ -11,12 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-from data_prep.contracts.errors import InputError
-from scripts.console import say
-from serving.backends import open_model
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts.console import say
+from cxr_compare.serving.backends import open_model
 
 if TYPE_CHECKING:
-    from serving.backends import Model
+    from cxr_compare.serving.backends import Model
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
@@ -34,7 +34,7 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     import cv2
     import torch
 
-    from data_prep.work.pool import cpu_count
+    from cxr_compare.data_prep.work.pool import cpu_count
 
     # One thread each: at these sizes more cost more than they give.
     cv2.setNumThreads(1)

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from data_prep.contracts.errors import InputError, require_packages
-from data_prep.work.object_store import is_loopback
-from scripts import console
-from scripts.options import Backend, Device, Log, Policy, Precision
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runs import Runs, open_runs, opened_log, parse_runs
+from cxr_compare.data_prep.contracts.errors import InputError, require_packages
+from cxr_compare.data_prep.work.object_store import is_loopback
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runs import Runs, open_runs, opened_log, parse_runs
 
 if TYPE_CHECKING:
-    from serving.web.schemas import ServeSettings
+    from cxr_compare.serving.web.schemas import ServeSettings
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _GRACE = 3  # seconds that requests under way get when the server ends
@@ -86,8 +86,8 @@ def serve(
     """
     require_packages("serve", "serve", _NEEDED)
     named = parse_runs(runs)
-    from serving.web.schemas import MEBIBYTE, ServeSettings
-    from serving.web.server import run_server
+    from cxr_compare.serving.web.schemas import MEBIBYTE, ServeSettings
+    from cxr_compare.serving.web.server import run_server
 
     settings = ServeSettings(
         host=host,

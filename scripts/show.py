@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import read_json
-from data_prep.store.folder_kinds import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.store.folder_kinds import (
     MARKERS,
     KindName,
     WrongFolderError,
@@ -19,10 +19,10 @@ from data_prep.store.folder_kinds import (
     kind_begun,
     kind_of,
 )
-from evaluation.report.files import METRICS, PAGE
-from scripts.next_steps import next_steps
-from scripts.runner import AnyPath, Outcome, verb
-from scripts.runtime import has_bf16_instructions
+from cxr_compare.evaluation.report.files import METRICS, PAGE
+from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.scripts.runner import AnyPath, Outcome, verb
+from cxr_compare.scripts.runtime import has_bf16_instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ def _words(value: Any) -> str:
 
 def _machine() -> dict[str, Any]:
     """What a report of a fault should say of the machine."""
-    from data_prep.work.pool import cpu_count, processor_name
+    from cxr_compare.data_prep.work.pool import cpu_count, processor_name
 
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return {
@@ -134,7 +134,7 @@ def _title(folder: Path) -> str:
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
-    from data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.store.dataset import DataSet
 
     dataset = DataSet.open(folder)
     images = dataset.images
@@ -208,7 +208,7 @@ def _answers(folder: Path) -> dict[str, str]:
 
 
 def _predictions(folder: Path) -> dict[str, Any]:
-    from data_prep.store.predictions import Predictions
+    from cxr_compare.data_prep.store.predictions import Predictions
 
     predictions = Predictions.open(folder)
     failed = int((predictions.images["status"] == "failed").sum())
@@ -233,7 +233,7 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _sweep(folder: Path) -> dict[str, Any]:
-    from evaluation.studies.sweep_page import sentences
+    from cxr_compare.evaluation.studies.sweep_page import sentences
 
     found = read_json(folder / "sweep.json", "sweep")
     states = Counter(each["state"] for each in found["trials"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock
-from data_prep.store.dataset import DataSet
-from evaluation.systems.shortcuts import measure_shortcuts
-from scripts.next_steps import trainings
-from scripts.options import DataFolder
-from scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.scripts.next_steps import trainings
+from cxr_compare.scripts.options import DataFolder
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
 
 
 @verb
@@ -80,8 +80,8 @@ def split(
         raise InputError("--strict has no meaning without --file; leave it out")
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
-    from data_prep.audit import audit, page
-    from data_prep.splits.add_split import SplitRule, add_splits, drawn_by, role_lines
+    from cxr_compare.data_prep.audit import audit, page
+    from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits, drawn_by, role_lines
 
     dataset = DataSet.open(data)
     made = add_splits(

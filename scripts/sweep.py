@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-from data_prep.contracts.errors import InputError, counted, require_packages
-from data_prep.contracts.folders import folder_lock, provenance, require_only, write_json
-from scripts import console
-from scripts.child_processes import Command, Running, follow_parent, run_commands
-from scripts.cluster import open_machines
-from scripts.next_steps import next_steps
-from scripts.options import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted, require_packages
+from cxr_compare.data_prep.contracts.folders import (
+    folder_lock,
+    provenance,
+    require_only,
+    write_json,
+)
+from cxr_compare.scripts import console
+from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands
+from cxr_compare.scripts.cluster import open_machines
+from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.scripts.options import (
     Address,
     DataFolder,
     DespiteAudit,
@@ -21,15 +26,15 @@ from scripts.options import (
     Settings,
     config_names,
 )
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from training.processes import Rank
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.training.processes import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from scripts.child_processes import Machines
-    from training.sweep import Sweep
+    from cxr_compare.scripts.child_processes import Machines
+    from cxr_compare.training.sweep import Sweep
 
 _STARTED, _SWEEP = "sweep.started.json", "sweep.json"
 _OWN = {_STARTED, _SWEEP, "sweep.html", "best", "trials", "study.journal", "study.journal.lock"}
@@ -82,9 +87,9 @@ def sweep(
     follow_parent()
     require_packages("sweep", "sweep", ("optuna",))
     _require_started_once()
-    from evaluation.studies.sweep_page import PAGE, sentences
-    from training.request import Request
-    from training.sweep import Sweep, SweepPlan
+    from cxr_compare.evaluation.studies.sweep_page import PAGE, sentences
+    from cxr_compare.training.request import Request
+    from cxr_compare.training.sweep import Sweep, SweepPlan
 
     request = Request.read(config, set_, data, out, devices=devices, despite_audit=despite_audit)
     plan = SweepPlan.of(request.settings, over, out, seed=seed, pruning=pruning)
@@ -134,7 +139,7 @@ def _run(
     options: Sequence[str],
 ) -> dict[str, Any]:
     """Train what is missing; write the page after each trial, and the rest at the end."""
-    from evaluation.studies.sweep_page import trial_line, write_page
+    from cxr_compare.evaluation.studies.sweep_page import trial_line, write_page
 
     plan = sweep.plan
     console.say(f"{plan.config.name}: {counted(trials, 'trial')}, {machines.jobs} at a time, over")

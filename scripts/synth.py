@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from data_prep.work.pool import cpu_count
-from scripts import console
-from scripts.runner import AnyPath, Argument, verb
+from cxr_compare.data_prep.work.pool import cpu_count
+from cxr_compare.scripts import console
+from cxr_compare.scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
-    from data_prep.synth.phantom import PhantomSummary
+    from cxr_compare.data_prep.synth.phantom import PhantomSummary
 
 
 @verb
@@ -45,7 +45,7 @@ def synth(
     Example:
         cxr synth phantom --images 2000 --size 256 --seed 1
     """
-    from data_prep.synth.phantom import count_test_images, write_phantom
+    from cxr_compare.data_prep.synth.phantom import count_test_images, write_phantom
 
     with console.progress("Drawing images", images + count_test_images(images)) as advance:
         return write_phantom(

@@ -6,25 +6,25 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, is_predictions_folder
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.tuning import tune
-from evaluation.report.files import SYSTEMS
-from evaluation.systems.eligibility import check_data_set
-from scripts import console
-from scripts.options import split_name
-from scripts.runner import Argument
-from scripts.runtime import load_model
-from serving.export_spec import is_export, validation_folder
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions, is_predictions_folder
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.evaluation.report.files import SYSTEMS
+from cxr_compare.evaluation.systems.eligibility import check_data_set
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import split_name
+from cxr_compare.scripts.runner import Argument
+from cxr_compare.scripts.runtime import load_model
+from cxr_compare.serving.export_spec import is_export, validation_folder
 
 if TYPE_CHECKING:
-    from serving.backends import Model
+    from cxr_compare.serving.backends import Model
 
-_EXPORTS = "exports"  # within a run's folder, see serving.backends
+_EXPORTS = "exports"  # within a run's folder, see cxr_compare.serving.backends
 
 
 def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
@@ -157,7 +157,7 @@ def predict_once(
 ) -> Predictions:  # fmt: skip
     """Predictions of a model, made where they are missing; refuses those of another training."""
     if not (folder / "predictions.json").is_file():
-        from serving.predict_folder import predict_data_set
+        from cxr_compare.serving.predict_folder import predict_data_set
 
         return predict_data_set(model, dataset, folder, split, console, name=name, **chosen)
     predictions = Predictions.open(folder)

@@ -6,21 +6,21 @@ import shlex
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
-from data_prep.store.folder_kinds import require_kind
-from scripts import console
-from scripts.child_processes import follow_parent, own_rank, run_on_devices
-from scripts.next_steps import next_steps
-from scripts.options import DespiteAudit, Device, Devices, Settings, config_names
-from scripts.runner import AnyPath, Argument, command_line, verb
-from scripts.runtime import choose_device, choose_precision, tune_cpu
-from training.processes import Processes
+from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.scripts import console
+from cxr_compare.scripts.child_processes import follow_parent, own_rank, run_on_devices
+from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.scripts.options import DespiteAudit, Device, Devices, Settings, config_names
+from cxr_compare.scripts.runner import AnyPath, Argument, command_line, verb
+from cxr_compare.scripts.runtime import choose_device, choose_precision, tune_cpu
+from cxr_compare.training.processes import Processes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from serving.run import Run
-    from training.processes import Rank
-    from training.request import Request
+    from cxr_compare.serving.run import Run
+    from cxr_compare.training.processes import Rank
+    from cxr_compare.training.request import Request
 
 _INTERRUPTED = 130
 
@@ -83,7 +83,7 @@ def train(
 
 def _read(asked: dict[str, Any], devices: int) -> Request:
     require_kind(asked["data"], "data set")  # here, so that one of several processes says it
-    from training.request import Request
+    from cxr_compare.training.request import Request
 
     options = {key: asked[key] for key in ("resume", "despite_audit")}
     return Request.read(
@@ -96,12 +96,12 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
     world_size, node_size = (1, 1) if rank is None else (rank.world_size, rank.local_world_size)
     processes = Processes(rank)
     request = processes.agree(lambda: _read(asked, world_size))
-    from evaluation.decisions.test_set import TestSet
-    from serving.guard import add_guard
-    from serving.predict_folder import freeze_decision
-    from training.batch_size import Hardware
-    from training.run import complete_run
-    from training.start import join, start
+    from cxr_compare.evaluation.decisions.test_set import TestSet
+    from cxr_compare.serving.guard import add_guard
+    from cxr_compare.serving.predict_folder import freeze_decision
+    from cxr_compare.training.batch_size import Hardware
+    from cxr_compare.training.run import complete_run
+    from cxr_compare.training.start import join, start
 
     def choose_hardware() -> Hardware:
         kind = choose_device(device, node_size)
@@ -129,7 +129,7 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
 
 
 def _trained(data: Path, out: Path, device: str) -> Run:
-    from serving.run import Run
+    from cxr_compare.serving.run import Run
 
     run = Run.open(out, device=device)
     run.next_steps = tuple(next_steps(out, data))

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock, make_folder, require_only
-from data_prep.store.dataset import DataSet
-from evaluation.decisions.thresholds import check_policy
-from evaluation.report.files import study_files
-from evaluation.studies.transfer_pairs import TrainedSystem, decision_from_home, pair_systems
-from scripts import console
-from scripts.options import Counts, own_split
-from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runtime import choose_device, tune_cpu
-from scripts.systems import Systems, predict_once, predicts, read_systems, system_folder
-from serving.backends import open_model
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, require_only
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.studies.transfer_pairs import (
+    TrainedSystem,
+    decision_from_home,
+    pair_systems,
+)
+from cxr_compare.scripts import console
+from cxr_compare.scripts.options import Counts, own_split
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runtime import choose_device, tune_cpu
+from cxr_compare.scripts.systems import Systems, predict_once, predicts, read_systems, system_folder
+from cxr_compare.serving.backends import open_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,8 +96,8 @@ def transfer(
         cxr transfer out/retinanet out/chexnet data/rsna data/kermany --out out/transfer
         --same lung_opacity=pneumonia
     """
-    from evaluation.studies.transfer_analysis import Judging, judge_transfer
-    from evaluation.studies.transfer_page import drops, write_transfer
+    from cxr_compare.evaluation.studies.transfer_analysis import Judging, judge_transfer
+    from cxr_compare.evaluation.studies.transfer_page import drops, write_transfer
 
     if check_policy(policy).kind == "promise":
         raise InputError(

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.decisions import tuning
-from evaluation.decisions.decision import Decision, TuningOptions
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.thresholds import POLICIES, check_policy
-from evaluation.systems.eligibility import learned_validation
-from scripts import console
-from scripts.next_steps import next_steps
-from scripts.options import DataFolder, own_split
-from scripts.runner import AnyPath, Argument, verb
-from scripts.runtime import choose_device, tune_cpu
-from scripts.systems import is_run
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions import tuning
+from cxr_compare.evaluation.decisions.decision import Decision, TuningOptions
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.thresholds import POLICIES, check_policy
+from cxr_compare.evaluation.systems.eligibility import learned_validation
+from cxr_compare.scripts import console
+from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.scripts.options import DataFolder, own_split
+from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.runtime import choose_device, tune_cpu
+from cxr_compare.scripts.systems import is_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +105,7 @@ def _open(folder: Path, test_set: TestSet) -> Predictions:
     """Open predictions; of a run those of its validation images, made where absent."""
     if not is_run(folder):
         return Predictions.open(folder)
-    from serving.predict_folder import predict_validation
+    from cxr_compare.serving.predict_folder import predict_validation
 
     tune_cpu()
     predictions = predict_validation(folder, test_set, console, device=choose_device("auto"))

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import inert_cell
-from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
-from data_prep.images.image import read_image
-from evaluation.metrics.metric import listing, policy_words, score_words
-from evaluation.overlays.draw import as_figure, draw_predictions
-from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
-from serving.guard import Warned, WarningKind
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.tables import inert_cell
+from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.evaluation.metrics.metric import listing, policy_words, score_words
+from cxr_compare.evaluation.overlays.draw import as_figure, draw_predictions
+from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
+from cxr_compare.serving.guard import Warned, WarningKind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

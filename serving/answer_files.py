@@ -18,19 +18,25 @@ from typing import IO, Any, overload
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import make_folder
-from data_prep.contracts.tables import inert_cell
-from data_prep.images.dicom_header import starts_like_dicom
-from data_prep.store.decode import LooseImage, read_loose
-from data_prep.work.local_copies import open_image
-from data_prep.work.object_store import shown
-from data_prep.work.pool import Terminal, cpu_count, write_behind
-from evaluation.overlays.draw import to_png
-from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
-from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
-from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput, note_answers
-from serving.run import Run, answers_by_image
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import make_folder
+from cxr_compare.data_prep.contracts.tables import inert_cell
+from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
+from cxr_compare.data_prep.store.decode import LooseImage, read_loose
+from cxr_compare.data_prep.work.local_copies import open_image
+from cxr_compare.data_prep.work.object_store import shown
+from cxr_compare.data_prep.work.pool import Terminal, cpu_count, write_behind
+from cxr_compare.evaluation.overlays.draw import to_png
+from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
+from cxr_compare.serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
+from cxr_compare.serving.image_files import (
+    CAPTURE_END,
+    OVERLAY_END,
+    REPORT_END,
+    AnswerOutput,
+    note_answers,
+)
+from cxr_compare.serving.run import Run, answers_by_image
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 
@@ -300,7 +306,7 @@ class _DicomWriter:
 
     def write(self, answers: Sequence[Answer]) -> None:
         """One image, answered by each system."""
-        from serving.dicom_objects.results import dicom_results  # an extra
+        from cxr_compare.serving.dicom_objects.results import dicom_results  # an extra
 
         path = Path(answers[0].image)
         try:

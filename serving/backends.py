@@ -7,12 +7,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
-from data_prep.contracts.errors import InputError
-from serving.export_spec import PACKAGES, ExportSpec, Format, Precision, digest_files, is_export
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.serving.export_spec import (
+    PACKAGES,
+    ExportSpec,
+    Format,
+    Precision,
+    digest_files,
+    is_export,
+)
 
 if TYPE_CHECKING:
-    from serving.exported_model import ExportedModel
-    from serving.trained_model import TrainedModel
+    from cxr_compare.serving.exported_model import ExportedModel
+    from cxr_compare.serving.trained_model import TrainedModel
 
     Model: TypeAlias = TrainedModel | ExportedModel
 
@@ -28,10 +35,10 @@ def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # n
 def open_model(folder: Path, **options: Any) -> Model:
     """Open a run, with options of `TrainedModel.open`, or an export of one, which takes none."""
     if is_export(folder):
-        from serving.exported_model import ExportedModel
+        from cxr_compare.serving.exported_model import ExportedModel
 
         return ExportedModel.open(folder)
-    from serving.trained_model import TrainedModel
+    from cxr_compare.serving.trained_model import TrainedModel
 
     return TrainedModel.open(folder, **options)
 
@@ -128,7 +135,9 @@ def _why_not(
     if find_spec(PACKAGES[format]) is None:
         package = PACKAGES[format]
         return f"--backend {format}: {package} is not installed; pip install {package}"
-    from serving.exported_model import openvino_computes_bf16  # numpy: not for cxr --help
+    from cxr_compare.serving.exported_model import (
+        openvino_computes_bf16,  # numpy: not for cxr --help
+    )
 
     if precision == "bf16" and format == "openvino" and not openvino_computes_bf16():
         return "--precision bf16: this processor has no bf16 arithmetic; take fp32 or int8"

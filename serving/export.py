@@ -7,21 +7,21 @@ from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import provenance, read_json, whole_folder, write_json
-from data_prep.store.dataset import DataSet
-from data_prep.store.pixel_store import PixelStore
-from data_prep.work.object_store import recorded_path
-from serving.backends import CARD_FILE
-from serving.export_graph import calibration_images, layout_of, quantise, write_graph
-from serving.export_spec import PACKAGES, PREPROCESS_FILE, ExportSpec, Format, Precision
-from serving.exported_model import ExportedModel, open_session, openvino_computes_bf16
-from serving.guard import GUARD_NAME
-from serving.parity import Proof, prove
-from serving.run import Run
-from serving.trained_model import TrainedModel
-from training.cost import count_flops
-from training.run_folder import RunFolder
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import provenance, read_json, whole_folder, write_json
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.work.object_store import recorded_path
+from cxr_compare.serving.backends import CARD_FILE
+from cxr_compare.serving.export_graph import calibration_images, layout_of, quantise, write_graph
+from cxr_compare.serving.export_spec import PACKAGES, PREPROCESS_FILE, ExportSpec, Format, Precision
+from cxr_compare.serving.exported_model import ExportedModel, open_session, openvino_computes_bf16
+from cxr_compare.serving.guard import GUARD_NAME
+from cxr_compare.serving.parity import Proof, prove
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.training.cost import count_flops
+from cxr_compare.training.run_folder import RunFolder
 
 REQUIREMENTS_FILE = "requirements.txt"
 # What `cxr predict EXPORT IMAGE` imports; tests/serving/test_bare.py runs it with no other package.

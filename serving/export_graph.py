@@ -21,14 +21,21 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from classification.model import ImageClassifier
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
-from data_prep.store.preprocess import Frame
-from detection.dense import DenseDetector
-from detection.detector import Detector
-from serving.export_spec import ANCHORS_FILE, INPUT, MODEL_FILES, OUTPUTS, ExportSpec, Format
-from serving.exported_model import without_telemetry
+from cxr_compare.classification.model import ImageClassifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.preprocess import Frame
+from cxr_compare.detection.dense import DenseDetector
+from cxr_compare.detection.detector import Detector
+from cxr_compare.serving.export_spec import (
+    ANCHORS_FILE,
+    INPUT,
+    MODEL_FILES,
+    OUTPUTS,
+    ExportSpec,
+    Format,
+)
+from cxr_compare.serving.exported_model import without_telemetry
 
 _OPSET = 17
 _TRACED_BATCH = 2  # of one, tracing would take the batch for a constant

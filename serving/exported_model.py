@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 
-from classification.frames import scores_frames
-from data_prep.contracts.boxes import Boxes
-from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Part
-from data_prep.store.preprocess import Frame, Placement, Preprocess
-from data_prep.work.pool import processor_name, read_ahead
-from detection.frames import boxes_frames, decode_boxes
-from evaluation.statistics.calibration import sigmoid
-from serving.export_spec import (
+from cxr_compare.classification.frames import scores_frames
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Part
+from cxr_compare.data_prep.store.preprocess import Frame, Placement, Preprocess
+from cxr_compare.data_prep.work.pool import processor_name, read_ahead
+from cxr_compare.detection.frames import boxes_frames, decode_boxes
+from cxr_compare.evaluation.statistics.calibration import sigmoid
+from cxr_compare.serving.export_spec import (
     ANCHORS_FILE,
     INPUT,
     MODEL_FILES,
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     import openvino
     import pandas as pd
 
-    from data_prep.store.pixel_store import PixelSource
+    from cxr_compare.data_prep.store.pixel_store import PixelSource
 
 _WARM_UP, _REPEATS = 3, 20
-_MOST_IMAGES, _BATCH_PIXELS = 8, 8 * 224**2  # at a time, as serving.trained_model
+_MOST_IMAGES, _BATCH_PIXELS = 8, 8 * 224**2  # at a time, as cxr_compare.serving.trained_model
 Arrays = dict[str, np.ndarray]
 
 

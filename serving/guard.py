@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import cv2
 import numpy as np
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.images.dicom_header import SMALLEST_SIDE, why_no_radiograph
-from data_prep.images.image import DecodedImage, read_image
-from data_prep.work.local_copies import open_image
-from data_prep.work.pool import Terminal
-from serving.guard_images import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.images.dicom_header import SMALLEST_SIDE, why_no_radiograph
+from cxr_compare.data_prep.images.image import DecodedImage, read_image
+from cxr_compare.data_prep.work.local_copies import open_image
+from cxr_compare.data_prep.work.pool import Terminal
+from cxr_compare.serving.guard_images import (
     MEASURES,
     STATISTICS_VERSION,
     Measured,
@@ -36,8 +36,8 @@ from serving.guard_images import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.pixel_store import PixelSource
+    from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.store.pixel_store import PixelSource
 
 WarningKind = Literal["other_image", "negative", "turned", "age", "synthetic_run", "damaged"]
 GUARD_NAME = "guard.json"

@@ -14,8 +14,8 @@ from typing import Self
 import cv2
 import numpy as np
 
-from data_prep.images.image_facts import grey_ranks
-from data_prep.store.preprocess import letterbox
+from cxr_compare.data_prep.images.image_facts import grey_ranks
+from cxr_compare.data_prep.store.preprocess import letterbox
 
 STATISTICS_VERSION = 1  # of what is measured here: a guard holds for the same statistics only
 _SIDE = 128  # longest side, px, at which an image is looked at

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from data_prep.contracts.errors import InputError, require_packages
-from data_prep.store.decode import LooseImage, find_files, read_loose
+from cxr_compare.data_prep.contracts.errors import InputError, require_packages
+from cxr_compare.data_prep.store.decode import LooseImage, find_files, read_loose
 
 if TYPE_CHECKING:
-    from data_prep.images.decoded_image import DecodedImage
-    from data_prep.store.answer_log import AnswerLog
-    from serving.answer import Answer
-    from serving.run import Run
+    from cxr_compare.data_prep.images.decoded_image import DecodedImage
+    from cxr_compare.data_prep.store.answer_log import AnswerLog
+    from cxr_compare.serving.answer import Answer
+    from cxr_compare.serving.run import Run
 
 OVERLAY_END, REPORT_END, CAPTURE_END = "-overlay.png", "-sr.dcm", "-sc.dcm"  # of file names
 

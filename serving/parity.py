@@ -14,24 +14,24 @@ import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from data_prep.contracts.boxes import Boxes, box_iou
-from data_prep.contracts.errors import InputError, counted
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.decode import LoosePixels
-from data_prep.store.pixel_store import PixelSource
-from data_prep.store.predictions import Predictions, joined_parts
-from data_prep.store.preprocess import letterbox
-from data_prep.synth.rendering import draw_image, draw_patient
-from detection.frames import MAX_PER_FINDING, MIN_SCORE
-from evaluation.boxes.box_metrics import average_precision
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.metrics.image_metrics import auroc
-from evaluation.statistics.ranking import is_positive
-from evaluation.systems.eligibility import describe_images
+from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.decode import LoosePixels
+from cxr_compare.data_prep.store.pixel_store import PixelSource
+from cxr_compare.data_prep.store.predictions import Predictions, joined_parts
+from cxr_compare.data_prep.store.preprocess import letterbox
+from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
+from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
+from cxr_compare.evaluation.boxes.box_metrics import average_precision
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.metrics.image_metrics import auroc
+from cxr_compare.evaluation.statistics.ranking import is_positive
+from cxr_compare.evaluation.systems.eligibility import describe_images
 
 if TYPE_CHECKING:
-    from serving.run import Run
+    from cxr_compare.serving.run import Run
 
 # Float32 on both sides: what is left is the order in which sums are rounded. The quickstart's
 # trained networks differ by 9e-7 in a score and 2e-5 px in a corner; RetinaNet R50 at 512 px with

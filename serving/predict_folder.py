@@ -17,24 +17,29 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import atomic_path, provenance, read_json
-from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.pixel_store import INFO_NAME, PixelStore
-from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
-from data_prep.work.local_copies import local_folder
-from data_prep.work.object_store import address_of, path_of
-from data_prep.work.pool import Engine, Terminal, write_behind
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.thresholds import POLICIES
-from evaluation.decisions.tuning import tune, validation_scores
-from evaluation.systems.eligibility import sets_of_run, unknown_training_data
-from serving.backends import open_model
-from serving.export_spec import JUDGED_FILE, PREPROCESS_FILE, validation_folder
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import atomic_path, provenance, read_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore
+from cxr_compare.data_prep.store.predictions import (
+    Part,
+    Predictions,
+    PredictionWriter,
+    joined_parts,
+)
+from cxr_compare.data_prep.work.local_copies import local_folder
+from cxr_compare.data_prep.work.object_store import address_of, path_of
+from cxr_compare.data_prep.work.pool import Engine, Terminal, write_behind
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.decisions.tuning import tune, validation_scores
+from cxr_compare.evaluation.systems.eligibility import sets_of_run, unknown_training_data
+from cxr_compare.serving.backends import open_model
+from cxr_compare.serving.export_spec import JUDGED_FILE, PREPROCESS_FILE, validation_folder
 
 if TYPE_CHECKING:
-    from serving.backends import Model
+    from cxr_compare.serving.backends import Model
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
 PART_SIZE = 1024

@@ -12,25 +12,31 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json
-from data_prep.images.decoded_image import DecodedImage
-from data_prep.store.dataset import Target
-from data_prep.store.decode import LoosePixels
-from data_prep.store.predictions import Part, Predictions
-from evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
-from evaluation.decisions.decision import Decision, Triage
-from evaluation.decisions.test_set import SystemOutput
-from evaluation.decisions.thresholds import POLICIES
-from serving.answer import ARRAY, COLOUR, Answer, name_and_image
-from serving.backends import open_model
-from serving.export_spec import EXPORT_FILE, ExportSpec, is_export, tested_file, validation_folder
-from serving.exported_model import ExportedModel
-from serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.decode import LoosePixels
+from cxr_compare.data_prep.store.predictions import Part, Predictions
+from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
+from cxr_compare.evaluation.decisions.decision import Decision, Triage
+from cxr_compare.evaluation.decisions.test_set import SystemOutput
+from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.serving.answer import ARRAY, COLOUR, Answer, name_and_image
+from cxr_compare.serving.backends import open_model
+from cxr_compare.serving.export_spec import (
+    EXPORT_FILE,
+    ExportSpec,
+    is_export,
+    tested_file,
+    validation_folder,
+)
+from cxr_compare.serving.exported_model import ExportedModel
+from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
 
 if TYPE_CHECKING:
-    from serving.backends import Model
-    from training.run_folder import RunFolder
+    from cxr_compare.serving.backends import Model
+    from cxr_compare.training.run_folder import RunFolder
 
 _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest X-ray"
 
@@ -53,7 +59,7 @@ class Run:
         >>> Run.open("no-such-folder")
         Traceback (most recent call last):
         ...
-        data_prep.store.folder_kinds.WrongFolderError: no-such-folder: no such folder; ...
+        cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
     """
 
     folder: Path
@@ -358,7 +364,7 @@ def answers_by_image(
 
 def _run_folder(folder: Path) -> RunFolder:
     """The folder of a complete run; its module imports torch, which exports do without."""
-    from training.run_folder import RunFolder
+    from cxr_compare.training.run_folder import RunFolder
 
     return RunFolder.open(folder)
 

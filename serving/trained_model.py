@@ -16,21 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from classification.inference import MapMethod, predict_scores
-from classification.model import ImageClassifier, build_classifier
-from data_prep.contracts.boxes import Boxes
-from data_prep.contracts.errors import InputError
-from data_prep.store.pixel_store import PixelSource, require_images
-from data_prep.store.predictions import Part
-from data_prep.store.preprocess import Preprocess, View
-from data_prep.work.pool import read_ahead
-from detection.detector import Detections, Detector, predict_boxes
-from detection.frames import best_boxes
-from detection.model import build_detector
-from evaluation.systems.ensemble import NAME, OVERLAP, best_box_fusion
-from serving.export_spec import digest_files, require_names
-from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
-from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
+from cxr_compare.classification.inference import MapMethod, predict_scores
+from cxr_compare.classification.model import ImageClassifier, build_classifier
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.pixel_store import PixelSource, require_images
+from cxr_compare.data_prep.store.predictions import Part
+from cxr_compare.data_prep.store.preprocess import Preprocess, View
+from cxr_compare.data_prep.work.pool import read_ahead
+from cxr_compare.detection.detector import Detections, Detector, predict_boxes
+from cxr_compare.detection.frames import best_boxes
+from cxr_compare.detection.model import build_detector
+from cxr_compare.evaluation.systems.ensemble import NAME, OVERLAP, best_box_fusion
+from cxr_compare.serving.export_spec import digest_files, require_names
+from cxr_compare.training.cost import PeakMemory, count_flops, count_parameters, measure_latency
+from cxr_compare.training.run_folder import WEIGHTS_FILE, RunFolder, load_model
 
 Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {

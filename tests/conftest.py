@@ -1,4 +1,4 @@
-"""Fixtures shared by all rooms."""
+"""Fixtures shared by all tests."""
 
 import atexit
 import gc
@@ -14,13 +14,28 @@ import pytest
 # What the server of new processes imports, once for all tests of a worker: only its first start
 # counts, and from one that has less each process imports PyTorch anew.
 _PRELOADED = [
-    "data_prep.store.decode", "data_prep.augment.augment", "data_prep.audit.audit",
-    "classification.dataset", "classification.inference", "detection.detector",
-    "training.loading", "training.run", "training.classifier", "training.detector",
-    "scripts.cli", "scripts.train", "scripts.pacs", "scripts.compare", "scripts.readers",
-    "scripts.serve", "scripts.show", "scripts.predict",
-    "serving.trained_model", "serving.guard", "pyarrow.dataset",
-]  # fmt: skip
+    "cxr_compare.data_prep.store.decode",
+    "cxr_compare.data_prep.augment.augment",
+    "cxr_compare.data_prep.audit.audit",
+    "cxr_compare.classification.dataset",
+    "cxr_compare.classification.inference",
+    "cxr_compare.detection.detector",
+    "cxr_compare.training.loading",
+    "cxr_compare.training.run",
+    "cxr_compare.training.classifier",
+    "cxr_compare.training.detector",
+    "cxr_compare.scripts.cli",
+    "cxr_compare.scripts.train",
+    "cxr_compare.scripts.pacs",
+    "cxr_compare.scripts.compare",
+    "cxr_compare.scripts.readers",
+    "cxr_compare.scripts.serve",
+    "cxr_compare.scripts.show",
+    "cxr_compare.scripts.predict",
+    "cxr_compare.serving.trained_model",
+    "cxr_compare.serving.guard",
+    "pyarrow.dataset",
+]
 # The same examples every time: a test that fails once must fail again.
 hypothesis.settings.register_profile("repeatable", max_examples=50, derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")

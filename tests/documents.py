@@ -22,15 +22,15 @@ from typing import Any, Literal
 import numpy as np
 
 import cxr_compare
-from configs.load import _Key, _keys
-from configs.settings import config_class
-from data_prep.formats.registry import FORMATS
-from evaluation.decisions.promises import _patients_needed
-from evaluation.metrics.metric import NEEDS, Direction, Metric
-from evaluation.metrics.registry import METRICS, in_reading_order
-from networks.registry import DETECTORS, NETWORKS
-from scripts.cli import _GROUPS, VERBS, verb_function
-from scripts.runner import Parameter, _words, command_name, description, parameters_of
+from cxr_compare.configs.load import _Key, _keys
+from cxr_compare.configs.settings import config_class
+from cxr_compare.data_prep.formats.registry import FORMATS
+from cxr_compare.evaluation.decisions.promises import _patients_needed
+from cxr_compare.evaluation.metrics.metric import NEEDS, Direction, Metric
+from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
+from cxr_compare.networks.registry import DETECTORS, NETWORKS
+from cxr_compare.scripts.cli import _GROUPS, VERBS, verb_function
+from cxr_compare.scripts.runner import Parameter, _words, command_name, description, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "run: python tests/documents.py"
@@ -80,15 +80,16 @@ def with_parts(page: str, parts: dict[str, str]) -> str:
 
 
 def tree() -> str:
-    """Every room and subfolder with its docstring, from what others import to what imports all."""
+    """Return a table of packages and their docstrings: the lowest layer first."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     lines = ["| folder | what it holds |", "|---|---|"]
-    for room in _layers(config, "rooms"):
-        lines.append(f"| **`{room}/`** | {_sentence(ROOT / room)} |")
-        if config.has_section(_contract(contract := room.replace("_", "-"))):
-            names = [name for name in _layers(config, contract) if (ROOT / room / name).is_dir()]
-            lines += [f"| `{room}/{name}/` | {_sentence(ROOT / room / name)} |" for name in names]
+    for layer in _layers(config, "packages"):
+        package = layer.removeprefix("cxr_compare.")
+        lines.append(f"| **`{package}/`** | {_sentence(ROOT / package)} |")
+        if config.has_section(_contract(contract := package.replace("_", "-"))):
+            names = [name for name in _layers(config, contract) if (ROOT / package / name).is_dir()]
+            lines += [f"| `{package}/{n}/` | {_sentence(ROOT / package / n)} |" for n in names]
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from data_prep.store.preprocess import Placement, letterbox
+from cxr_compare.data_prep.store.preprocess import Placement, letterbox
 
 
 class ImageStore:

@@ -11,9 +11,10 @@ from jsonschema import Draft7Validator
 from typer.main import get_command
 
 import cxr_compare
-from scripts.cli import VERBS, build_app, verb_function
-from scripts.runner import description
-from tests import documents, house
+from cxr_compare.scripts.cli import VERBS, build_app, verb_function
+from cxr_compare.scripts.runner import description
+from tests import documents
+from tests.test_architecture import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = get_command(build_app())
@@ -54,10 +55,10 @@ def test_reference_shows_every_verb_and_readme_both_scripts():
 
 def test_extras_are_installed_from_a_clone_as_no_index_has_the_package():
     kinds = ("*.md", "*.py", "*.toml", "*.jinja", "*.ipynb")
-    rooms = [ROOT / room for room in (*house.ROOMS, "docs")]
+    folders = [ROOT / name for name in (*PACKAGES, "docs")]
     files = [
         *ROOT.glob("*.md"),
-        *(path for room in rooms for kind in kinds for path in room.rglob(kind)),
+        *(path for folder in folders for kind in kinds for path in folder.rglob(kind)),
     ]
     assert len(files) > 200
     assert [path for path in files if "cxr-compare[" in path.read_text()] == []
@@ -154,8 +155,8 @@ def plain_text(path: Path) -> str:
 
 def test_no_text_holds_a_phrase_that_readers_stumbled_over():
     kinds = ("*.py", "*.jinja", "*.toml", "*.md")
-    rooms = [*house.ROOMS, "docs", "benchmarks"]
-    files = [path for room in rooms for kind in kinds for path in (ROOT / room).rglob(kind)]
+    folders = [*PACKAGES, "docs", "benchmarks"]
+    files = [path for name in folders for kind in kinds for path in (ROOT / name).rglob(kind)]
     assert len(files) > 200
     found = [
         f"{path.relative_to(ROOT)}: {phrase}"

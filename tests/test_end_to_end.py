@@ -23,8 +23,8 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from data_prep.contracts.folders import read_json, write_json
-from scripts.cli import main
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.scripts.cli import main
 from tests.scripts.launched import _FORK
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,8 +86,10 @@ def link_rsna_slice(source: Path, folder: Path, n_each: int = 20) -> None:
 def blank_drawings() -> Iterator[None]:
     """In this process no plots and no figures are drawn: the quickstart draws them all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.run._save_figure", lambda figure, path: path.touch())
-        patch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
+        patch.setattr("cxr_compare.training.run._save_figure", lambda figure, path: path.touch())
+        patch.setattr(
+            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
+        )
         yield
 
 
@@ -174,7 +176,7 @@ def test_files_are_answered_by_both_models_and_bad_ones_named(rsna, tmp_path):
 def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path, shared_data):
     link_rsna_slice(shared_data / "rsna", tmp_path / "source", n_each=200)
     command = [
-        sys.executable, "-m", "scripts.cli", "prepare", str(tmp_path / "source"),
+        sys.executable, "-m", "cxr_compare.scripts.cli", "prepare", str(tmp_path / "source"),
         str(tmp_path / "data"), "--format", "rsna", "--size", "64",
     ]  # fmt: skip
     running = subprocess.Popen(
@@ -198,7 +200,7 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path, shared_data):
 # first command are answered by forks of a process that has imported what `tests/conftest.py` says.
 SERVER = """
 import os, signal, socket, sys
-from scripts.cli import main
+from cxr_compare.scripts.cli import main
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
 while True:

@@ -26,23 +26,22 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.load import dump_config, find_config, read_config, read_protocol
-from configs.search_space import read_space
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import SCHEMA_VERSION, SEAL, atomic_path, read_json
-from data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
-from data_prep.contracts.tables import read_table, read_text_csv, write_csv
-from data_prep.store.dataset import DataSet
-from evaluation.studies.reader_analysis import analyse_readers
-from evaluation.studies.readings import _join_readings, _read_table, _read_truth
-from evaluation.studies.study_plan import plans_of_readers
-from scripts.import_predictions import import_predictions
-from scripts.next_steps import next_steps
-from scripts.show import show
-from tests import house
+from cxr_compare.configs.load import dump_config, find_config, read_config, read_protocol
+from cxr_compare.configs.search_space import read_space
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import SCHEMA_VERSION, SEAL, atomic_path, read_json
+from cxr_compare.data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
+from cxr_compare.data_prep.contracts.tables import read_table, read_text_csv, write_csv
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
+from cxr_compare.evaluation.studies.readings import _join_readings, _read_table, _read_truth
+from cxr_compare.evaluation.studies.study_plan import plans_of_readers
+from cxr_compare.scripts.import_predictions import import_predictions
+from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.scripts.show import show
 from tests.attacks import flips
-from tests.attacks.material import ROOT
 from tests.scripts.small_sets import scored_images
+from tests.test_architecture import FILES
 
 DEEP: Any = 0
 for _ in range(900):
@@ -227,7 +226,7 @@ READS_OR_NAMES = re.compile(r'\b(?:read_json|record_of_same)\(|^[A-Z_, ]+ = .*"'
 
 def kinds_read() -> set[str]:
     """The kinds that the program's calls of `read_json` and `record_of_same` name."""
-    files = [path for room in house.ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    files = [path for path in FILES if "benchmarks" not in path.parts]
     texts = [path.read_text() for path in files]
     trees = [ast.parse(text) for text in texts if READS_OR_NAMES.search(text)]
     found, known = set(), [constants(tree) for tree in trees]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CLI = "from scripts.cli import main; sys.argv = 'cxr {}'.split(); main()"
+CLI = "from cxr_compare.scripts.cli import main; sys.argv = 'cxr {}'.split(); main()"
 IN_HELP = "torch pandas sklearn matplotlib numpy scipy rich pydantic"
 VERBS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_compare._VERBS]"
-WRONG_PATHS = "from scripts.predict import predict; predict('run', 'notes.txt')"
+WRONG_PATHS = "from cxr_compare.scripts.predict import predict; predict('run', 'notes.txt')"
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,9 @@ WRONG_PATHS = "from scripts.predict import predict; predict('run', 'notes.txt')"
         (CLI.format("show ."), "fsspec sqlite3 s3fs", "folder of folders"),  # local: no stores
         (VERBS, "torch sklearn scipy.stats matplotlib typer", ""),
         (WRONG_PATHS, "torch pandas scipy sklearn matplotlib albumentations", "notes.txt: neither"),
-        ("import evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),
+        ("import cxr_compare.evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),
         # Worker processes start with it; albumentations would cost 1.7 s each.
-        ("import data_prep.store.decode", "albumentations pandas torch", ""),
+        ("import cxr_compare.data_prep.store.decode", "albumentations pandas torch", ""),
     ],
     ids=["help", "help of a verb", "show", "verbs", "wrong paths", "registry", "decode"],
 )

@@ -61,7 +61,7 @@ def test_editors_and_type_checkers_see_the_names_that_are_there():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert shown == cxr_compare._HOMES | {"metrics": "evaluation.metrics"}
+    assert shown == cxr_compare._HOMES | {"metrics": "cxr_compare.evaluation.metrics"}
 
 
 def test_metrics_are_functions_of_arrays_with_an_example_each():
@@ -75,15 +75,15 @@ def test_metrics_are_functions_of_arrays_with_an_example_each():
 
 
 def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition():
-    from scripts.cli import VERBS, verb_function
+    from cxr_compare.scripts.cli import VERBS, verb_function
 
     for name in VERBS:
         assert getattr(cxr_compare, name) is verb_function(name)
 
 
 def test_an_audit_shows_its_problems_as_a_table_and_escapes_them():
-    from data_prep.audit.audit import Audit
-    from data_prep.audit.checks import Problem
+    from cxr_compare.data_prep.audit.audit import Audit
+    from cxr_compare.data_prep.audit.checks import Problem
 
     problem = Problem("leak", "error", "patients <in> two roles", 2, ("a", "b"), "split again" * 9)
     audit = Audit((problem,), {"images": 1200})
@@ -115,7 +115,7 @@ def test_documented_calls_fit_the_functions():
 
 
 def test_the_page_on_python_names_what_a_result_has():
-    from evaluation.report.result_tables import Report
+    from cxr_compare.evaluation.report.result_tables import Report
 
     page = (ROOT / "docs" / "python.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", page, re.M)
@@ -129,7 +129,7 @@ def test_the_page_on_python_names_what_a_result_has():
     [
         (lambda: cxr_compare.load("no/such/run"), "no/such/run: no such folder"),
         (
-            lambda: cxr_compare.configs("chexnet_small", set_={"training": {"epoch": 2}}),
+            lambda: cxr_compare.list_configs("chexnet_small", set_={"training": {"epoch": 2}}),
             "training.epoch.*training.epochs",
         ),
         (lambda: cxr_compare.train("chexnet_small", data="no/data", out="out"), "no/data"),
@@ -147,8 +147,8 @@ def test_bad_input_raises_one_line_in_python_too(call, says):
 def test_a_decision_and_a_decoded_image_print_one_line():
     import numpy as np
 
-    from data_prep.images.decoded_image import DecodedImage
-    from evaluation.decisions.thresholds import ThresholdChoice
+    from cxr_compare.data_prep.images.decoded_image import DecodedImage
+    from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 
     chosen = {
         "max_f1": ThresholdChoice("max_f1", 0.25, None),

@@ -1,4 +1,4 @@
-"""The wheel: complete, usable anywhere, told apart from packages of the same names; its site."""
+"""The wheel: complete, usable beside packages of any name, without a network; and its site."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -14,50 +15,54 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-import cxr_start
+from tests.test_architecture import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [*cxr_start.ROOMS, "cxr_compare.py", "cxr_start.py"]
-TO_BUILD = [*SOURCES, "pyproject.toml", "setup.cfg", "README.md", "LICENSE"]
+TO_BUILD = [*PACKAGES, "cxr_compare", "pyproject.toml", "setup.cfg", "README.md", "LICENSE"]
 
-pytestmark = pytest.mark.xdist_group("wheel")
+pytestmark = [pytest.mark.release, pytest.mark.xdist_group("wheel")]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: the folders that a build leaves would go into the next one."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in TO_BUILD:
-        if (ROOT / name).is_dir():
-            shutil.copytree(
-                ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        else:
-            shutil.copy(ROOT / name, source)
-    build = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
+def _build(kind: str, source: Path, out: Path) -> Path:
+    """Build an sdist or a wheel, without an environment of its own."""
+    build = f"from setuptools import build_meta; build_meta.build_{kind}({str(out)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
-    (built,) = out.glob("*.whl")
+    (built,) = out.iterdir()
     return built
 
 
 @pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of what the wheel is built from: a build leaves folders in its source."""
+    source = tmp_path_factory.mktemp("source")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in TO_BUILD:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _build("wheel", source, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel; only what it needs comes from the one that tests it."""
+    """Return an environment with the wheel; its requirements are those of the testing one."""
     venv = tmp_path_factory.mktemp("bare") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     (folder,) = venv.glob("lib/*/site-packages")
     (folder / "needed.pth").write_text("\n".join(site.getsitepackages()))
-    install = [sys.executable, "-m", "pip", "--python", venv / "bin/python", "install"]
-    options = ["--quiet", "--no-deps", "--no-index", "--no-compile"]
-    subprocess.run([*install, *options, wheel], check=True)
+    _pip(venv, "install", "--quiet", "--no-deps", "--no-index", "--no-compile", wheel)
     return venv
 
 
-@pytest.fixture
-def installed(bare: Path, tmp_path: Path) -> Path:
-    """A copy of what the wheel installed, to disturb."""
-    (folder,) = bare.glob("lib/*/site-packages")
-    return shutil.copytree(folder, tmp_path / "site-packages")
+def _pip(venv: Path, *arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--python", venv / "bin/python", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def _run(command: list[str | Path], cwd: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -67,100 +72,78 @@ def _run(command: list[str | Path], cwd: Path, **variables: str) -> subprocess.C
     )
 
 
-def test_wheel_holds_every_file_of_its_folders_and_nothing_else(wheel):
-    files = {path for name in SOURCES for path in [ROOT / name, *(ROOT / name).rglob("*")]}
-    expected = {
-        str(path.relative_to(ROOT))
-        for path in files
+def _names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_wheel_holds_every_file_of_its_packages_below_one_name(wheel):
+    expected = {"cxr_compare/__init__.py"} | {
+        f"cxr_compare/{path.relative_to(ROOT)}"
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names - expected == set()
-    assert expected - names == {"scripts/environment.sh", "scripts/quickstart", "scripts/test"}
+    assert _names(wheel) - expected == set()
+    shell = {"environment.sh", "quickstart", "test", "test_oldest"}
+    assert expected - _names(wheel) == {f"cxr_compare/scripts/{name}" for name in shell}
 
 
-def test_installed_command_works_beside_a_folder_of_the_same_name(bare, tmp_path):
-    """As `pipx run` does: an environment of its own, started from any folder."""
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "evaluation").mkdir()
-    (tmp_path / "evaluation/__init__.py").write_text("raise RuntimeError('not meant')")
+def test_wheel_of_the_source_distribution_is_the_same(source, wheel, tmp_path):
+    (tmp_path / "sdist").mkdir()
+    archive = _build("sdist", source, tmp_path / "sdist")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.glob("cxr_compare-*")
+    assert not any(path.is_symlink() for path in unpacked.rglob("*"))
+    (tmp_path / "wheel").mkdir()
+    assert _names(_build("wheel", unpacked, tmp_path / "wheel")) == _names(wheel)
+
+
+def _make_project(folder: Path) -> None:
+    """Write modules whose names are those of our packages, as research projects have them."""
+    for name in ("configs/__init__.py", "scripts/__init__.py", "evaluation.py", "training.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("OWNER = 'the user'\n")
+
+
+def test_a_project_with_modules_of_the_same_names_imports_its_own_and_ours(bare, tmp_path):
+    _make_project(tmp_path)
+    code = (
+        "import configs, evaluation, scripts, training\n"
+        "import cxr_compare, cxr_compare.configs, cxr_compare.training\n"
+        "theirs = {module.OWNER for module in (configs, evaluation, scripts, training)}\n"
+        "assert theirs == {'the user'}, theirs\n"
+        "for name in cxr_compare.__all__: assert getattr(cxr_compare, name) is not None\n"
+        "print(cxr_compare.metrics.auroc([0, 1, 1], [0.2, 0.3, 0.9]))\n"
+    )
+    done = _run([bare / "bin/python", "-c", code], tmp_path)
+    assert done.stdout == "1.0\n", done.stderr
+
+
+def test_the_command_works_in_a_project_with_modules_of_the_same_names(bare, tmp_path):
+    _make_project(tmp_path)
     cxr = bare / "bin/cxr"
     assert "cxr-compare 0." in _run([cxr, "--version"], tmp_path).stdout
-    made = _run([cxr, "synth", "xrays", "--images", "4", "--size", "64"], tmp_path)
-    assert made.returncode == 0, made.stderr
+    for arguments in (
+        ["synth", "xrays", "--images", "4", "--size", "64"],
+        ["prepare", "xrays", "data", "--format", "rsna", "--size", "64", "--workers", "2"],
+    ):
+        done = _run([cxr, *arguments], tmp_path)
+        assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "xrays/stage_2_train_images").glob("*.dcm"))) == 4
 
 
-def _theirs(site_packages: Path, *paths: str, overwrite: bool = True) -> None:
-    """What pip leaves of another distribution, installed after ours or before it."""
-    for path in paths:
-        (site_packages / path).parent.mkdir(parents=True, exist_ok=True)
-        if overwrite or not (site_packages / path).exists():
-            (site_packages / path).write_text("")
-    record = site_packages / "their_tools-1.2.dist-info/RECORD"
-    record.parent.mkdir(parents=True)
-    # Not every installer notes sizes, and an empty line is no reason to fail.
-    record.write_text("\n\n".join(["their/own.py,sha256=47DEQ,0", *(f"{p},," for p in paths)]))
-
-
-def _changed_by_hand(site_packages: Path) -> None:
-    with (site_packages / "scripts/train.py").open("a") as file:
-        file.write("# a remark\n")
-
-
-_SAME = ("evaluation/__init__.py", "evaluation/score.py")
-_TWO = "belongs to two distributions"
-
-
-@pytest.mark.parametrize(
-    ("disturb", "says"),
-    [
-        (lambda at: _theirs(at, *_SAME), f"evaluation/__init__.py {_TWO}, cxr-compare and"),
-        (lambda at: _theirs(at, *_SAME, overwrite=False), f"evaluation/__init__.py {_TWO}, cxr-co"),
-        (lambda at: _theirs(at, "scripts/__init__.py", overwrite=False), f"__init__.py {_TWO}"),
-        (lambda at: _theirs(at, "scripts/train/__init__.py"), f"scripts/train/__init__.py {_TWO}"),
-        (lambda at: (at / _SAME[0]).unlink(), "is not there any more as cxr-compare installed it"),
-        (lambda at: _theirs(at, "scripts/deploy.py", "training/plan.txt"), None),
-        (_changed_by_hand, None),
-        (lambda at: None, None),
-    ],
-    ids=["installed after", "installed before", "overwritten by ours", "shadows a module",
-         "removed again", "shares a folder", "changed by hand", "left alone"],
-)  # fmt: skip
-def test_distributions_merged_into_one_folder_are_told_apart(disturb, says, installed, tmp_path):
-    disturb(installed)
-    path = [str(installed), *site.getsitepackages()]
-    code = f"import sys; sys.path[:0] = {path!r}; import cxr_start; cxr_start.main()"
-    done = _run([sys.executable, "-I", "-S", "-c", code, "--help"], tmp_path)
-    if says is None:
-        assert done.returncode == 0, done.stderr
-        return
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert "environment of its own" in done.stderr
-    assert ("their-tools 1.2" in done.stderr) == (_TWO in says)
-
-
-def test_python_names_the_folder_or_distribution_that_comes_first(bare, tmp_path):
-    code = "import cxr_compare; cxr_compare.InputError"
-    (tmp_path / "scripts").mkdir()  # a bare folder gives way to a package
-    assert _run([bare / "bin/python", "-c", code], tmp_path).returncode == 0
-
-    (tmp_path / "evaluation").mkdir()
-    (tmp_path / "evaluation/__init__.py").touch()
-    done = _run([bare / "bin/python", "-c", code], tmp_path)
-    assert f"ImportError: package 'evaluation' comes from {tmp_path}" in done.stderr
-    assert "rename that folder" in done.stderr
-
-    before = "import sys, evaluation; sys.path.remove(''); "  # as an earlier cell of a notebook did
-    done = _run([bare / "bin/python", "-c", before + code], tmp_path)
-    assert f"ImportError: package 'evaluation' comes from {tmp_path}" in done.stderr
-
-    _theirs(tmp_path, "evaluation/__init__.py")
-    done = _run([bare / "bin/python", "-c", code], tmp_path)
-    assert "it is of their-tools 1.2" in done.stderr
+def test_uninstalling_removes_what_was_installed_and_nothing_else(wheel, tmp_path):
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (folder,) = venv.glob("lib/*/site-packages")
+    _make_project(folder)
+    before = {path for path in venv.rglob("*") if "__pycache__" not in path.parts}
+    _pip(venv, "install", "--no-deps", "--no-index", wheel)
+    assert (folder / "cxr_compare/__init__.py").is_file()
+    _pip(venv, "uninstall", "--yes", "cxr-compare")
+    assert {path for path in venv.rglob("*") if "__pycache__" not in path.parts} == before
 
 
 def test_container_is_given_what_the_wheel_is_built_from_and_nothing_else():
@@ -229,7 +212,7 @@ def needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> Ite
 
 
 def test_nothing_that_the_wheel_needs_is_under_the_gpl():
-    optional = frozenset({"docs", "export", "lite", "tensorboard", "mlflow", "wandb"})
+    optional = frozenset({"train", "docs", "export", "lite", "tensorboard", "mlflow", "wandb"})
     said = {}
     for name in needed("cxr-compare", optional, set()):
         about = metadata.metadata(name)

@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from configs.settings import Config
-from data_prep.work.pool import cpu_count
-from training.loading import is_out_of_memory
+from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.work.pool import cpu_count
+from cxr_compare.training.loading import is_out_of_memory
 
 _STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
 _TRANSIENT = 1.5  # gradients of activations, beside what is saved for them

@@ -18,14 +18,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
-from configs.settings import TrainingSettings
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import SEAL, atomic_path, require_unchanged
-from training.loading import BatchLoader
-from training.loggers import log_row, log_start
-from training.loop import Loop, Mode, Plateau, SentNumbers, monitor_mode
-from training.processes import gather
-from training.run_folder import RunFolder
+from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import SEAL, atomic_path, require_unchanged
+from cxr_compare.training.loading import BatchLoader
+from cxr_compare.training.loggers import log_row, log_start
+from cxr_compare.training.loop import Loop, Mode, Plateau, SentNumbers, monitor_mode
+from cxr_compare.training.processes import gather
+from cxr_compare.training.run_folder import RunFolder
 
 
 class WholeFiles(TorchCheckpointIO):

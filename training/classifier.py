@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from classification.dataset import ImageLabelDataset, LabelBatch, collate
-from classification.loss import build_criterion, training_losses, validation_losses
-from classification.model import ImageClassifier, build_classifier, start_from
-from configs.settings import ClassifierConfig
-from data_prep.augment.augment import Augmentation
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.pixel_store import PixelStore
-from evaluation.metrics.image_metrics import auroc, image_average_precision
-from training.loading import balancing_weights
-from training.task import TrainingTask, mean_of_defined
+from cxr_compare.classification.dataset import ImageLabelDataset, LabelBatch, collate
+from cxr_compare.classification.loss import build_criterion, training_losses, validation_losses
+from cxr_compare.classification.model import ImageClassifier, build_classifier, start_from
+from cxr_compare.configs.settings import ClassifierConfig
+from cxr_compare.data_prep.augment.augment import Augmentation
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.evaluation.metrics.image_metrics import auroc, image_average_precision
+from cxr_compare.training.loading import balancing_weights
+from cxr_compare.training.task import TrainingTask, mean_of_defined
 
 _STATES = {"present": 1.0, "absent": 0.0}
 

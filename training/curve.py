@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from configs.load import dump_config, find_config, first_difference, parse_config, read_config
-from configs.settings import KINDS
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import make_folder, record_of_same, write_text
-from data_prep.duplicates.near_duplicates import patient_groups
-from data_prep.splits.add_split import add_nested_parts, draw_nested_parts
-from data_prep.store.dataset import DataSet, Target
+from cxr_compare.configs.load import (
+    dump_config,
+    find_config,
+    first_difference,
+    parse_config,
+    read_config,
+)
+from cxr_compare.configs.settings import KINDS
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import make_folder, record_of_same, write_text
+from cxr_compare.data_prep.duplicates.near_duplicates import patient_groups
+from cxr_compare.data_prep.splits.add_split import add_nested_parts, draw_nested_parts
+from cxr_compare.data_prep.store.dataset import DataSet, Target
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from configs.settings import ClassifierConfig, DetectorConfig
+    from cxr_compare.configs.settings import ClassifierConfig, DetectorConfig
 
 Kind = Literal["detector", "classifier", "mixed"]
 ARMS: tuple[Kind, ...] = ("classifier", "detector", "mixed")

@@ -11,13 +11,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from configs.settings import DetectorConfig
-from data_prep.augment.augment import Augmentation
-from data_prep.augment.mosaic import DroppedBoxes
-from data_prep.contracts.boxes import Boxes
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.pixel_store import PixelStore
-from detection.detector import (
+from cxr_compare.configs.settings import DetectorConfig
+from cxr_compare.data_prep.augment.augment import Augmentation
+from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.detection.detector import (
     Detector,
     LesionBatch,
     LesionDataset,
@@ -25,12 +25,12 @@ from detection.detector import (
     training_losses,
     validation_losses,
 )
-from detection.model import build_detector, start_from
-from evaluation.boxes.box_metrics import average_precision
-from evaluation.metrics.image_metrics import auroc
-from training.loading import balancing_weights
-from training.processes import reduce_over_processes
-from training.task import TrainingTask, mean_of_defined
+from cxr_compare.detection.model import build_detector, start_from
+from cxr_compare.evaluation.boxes.box_metrics import average_precision
+from cxr_compare.evaluation.metrics.image_metrics import auroc
+from cxr_compare.training.loading import balancing_weights
+from cxr_compare.training.processes import reduce_over_processes
+from cxr_compare.training.task import TrainingTask, mean_of_defined
 
 _COLUMNS = {"train_boxes": "given", "train_boxes_out": "outside", "train_boxes_small": "small",
             "train_boxes_covered": "covered"}  # fmt: skip

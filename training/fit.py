@@ -23,14 +23,20 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from configs.settings import TrainingSettings
-from training.batch_size import Precision
-from training.best_epoch import EpochRecord, Row, WholeFiles, best_row, require_same_architecture
-from training.loading import BatchLoader, SeededSampler
-from training.loop import Loop, monitor_mode, share_batch_statistics
-from training.processes import Rank
-from training.run_folder import RunFolder, read_weights
-from training.task import TrainingTask
+from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.training.batch_size import Precision
+from cxr_compare.training.best_epoch import (
+    EpochRecord,
+    Row,
+    WholeFiles,
+    best_row,
+    require_same_architecture,
+)
+from cxr_compare.training.loading import BatchLoader, SeededSampler
+from cxr_compare.training.loop import Loop, monitor_mode, share_batch_statistics
+from cxr_compare.training.processes import Rank
+from cxr_compare.training.run_folder import RunFolder, read_weights
+from cxr_compare.training.task import TrainingTask
 
 
 def _build_trainer(

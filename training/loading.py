@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data_prep.contracts.errors import InputError
-from data_prep.work.pool import LocalEngine
-from training.processes import is_lost_process
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.training.processes import is_lost_process
 
 _SMALL = 2**16  # bytes that a pipe takes sooner than shared memory
 
@@ -209,7 +209,10 @@ class BatchLoader(DataLoader[Any]):
 def start_loaders() -> tuple[Any, Any]:
     """Where processes that load start, and how they begin; early, nobody waits for it later."""
     context, begin = LocalEngine.processes(
-        "data_prep.augment.augment", "classification.dataset", "detection.detector", __name__
+        "cxr_compare.data_prep.augment.augment",
+        "cxr_compare.classification.dataset",
+        "cxr_compare.detection.detector",
+        __name__,
     )
     return context, partial(_begin_loader, begin)
 

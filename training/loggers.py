@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from training.run_folder import RunFolder
+from cxr_compare.training.run_folder import RunFolder
 
 _NOT_METRICS = (  # columns of an epoch
     "epoch", "learning_rate", "seconds", "processor_seconds", "seconds_validation",

@@ -15,11 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from configs.settings import TrainingSettings
-from data_prep.contracts.errors import InputError
-from training.loading import naming, require_loaded
-from training.processes import gather, reduce_over_processes
-from training.task import TrainingTask
+from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.training.loading import naming, require_loaded
+from cxr_compare.training.processes import gather, reduce_over_processes
+from cxr_compare.training.task import TrainingTask
 
 
 class Loop(LightningModule):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from configs.load import find_config, parse_config, read_config
-from configs.settings import Config
-from data_prep.audit.audit import require_sound
-from data_prep.contracts.errors import InputError, counted, require_packages
-from data_prep.store.dataset import DataSet, Target
-from data_prep.work.pool import Terminal
+from cxr_compare.configs.load import find_config, parse_config, read_config
+from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.audit.audit import require_sound
+from cxr_compare.data_prep.contracts.errors import InputError, counted, require_packages
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.work.pool import Terminal
 
 _ROLES_TO_LEARN = 2  # training and validation
 

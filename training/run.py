@@ -17,19 +17,24 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from configs.settings import Config
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import atomic_path
-from data_prep.work.pool import Terminal, cpu_count
-from training.batch_size import Hardware, available_memory, largest_share
-from training.cost import PeakMemory, count_parameters, describe_device
-from training.fit import FitResult, fit
-from training.loading import BatchLoader, SeededSampler, is_out_of_memory, require_loaded
-from training.loggers import build_loggers, metrics_of
-from training.loop import has_live_batch_norm
-from training.processes import Rank, gather
-from training.run_folder import RunFolder, save_architecture, save_model
-from training.task import TrainingTask
+from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import atomic_path
+from cxr_compare.data_prep.work.pool import Terminal, cpu_count
+from cxr_compare.training.batch_size import Hardware, available_memory, largest_share
+from cxr_compare.training.cost import PeakMemory, count_parameters, describe_device
+from cxr_compare.training.fit import FitResult, fit
+from cxr_compare.training.loading import (
+    BatchLoader,
+    SeededSampler,
+    is_out_of_memory,
+    require_loaded,
+)
+from cxr_compare.training.loggers import build_loggers, metrics_of
+from cxr_compare.training.loop import has_live_batch_norm
+from cxr_compare.training.processes import Rank, gather
+from cxr_compare.training.run_folder import RunFolder, save_architecture, save_model
+from cxr_compare.training.task import TrainingTask
 
 _MOST = 256  # images: beyond it no device is faster, and learning is slower
 _STEPS = 8  # an epoch keeps at least as many

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from configs.settings import KINDS
-from data_prep.contracts.errors import InputError, first_line
-from data_prep.contracts.folders import (
+from cxr_compare.configs.settings import KINDS
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.folders import (
     SEAL,
     atomic_path,
     make_folder,
@@ -33,9 +33,9 @@ from data_prep.contracts.folders import (
     write_json,
     write_text,
 )
-from data_prep.contracts.schemas import SYNTHETIC_PATIENT
-from data_prep.contracts.tables import read_table, write_csv, write_table
-from data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.contracts.schemas import SYNTHETIC_PATIENT
+from cxr_compare.data_prep.contracts.tables import read_table, write_csv, write_table
+from cxr_compare.data_prep.store.folder_kinds import require_kind
 
 WEIGHTS_FILE = "model.safetensors"
 ARCHITECTURE_FILE = "model.json"

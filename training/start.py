@@ -7,22 +7,22 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from configs.load import dump_config, first_difference, parse_config
-from configs.settings import Config, RetinaNetSettings
-from data_prep.augment.augment import build_augmentation
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock, require_free_space
-from data_prep.work.pool import Terminal
-from networks.published import fetch_coco, fetch_imagenet
-from training.batch_size import Hardware
-from training.classifier import ClassifierTask
-from training.cost import count_parameters
-from training.detector import DetectorTask
-from training.loading import start_loaders
-from training.request import Request, require_shares
-from training.run import choose_batch_size, with_batch_size
-from training.run_folder import RunFolder
-from training.task import TrainingTask
+from cxr_compare.configs.load import dump_config, first_difference, parse_config
+from cxr_compare.configs.settings import Config, RetinaNetSettings
+from cxr_compare.data_prep.augment.augment import build_augmentation
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import folder_lock, require_free_space
+from cxr_compare.data_prep.work.pool import Terminal
+from cxr_compare.networks.published import fetch_coco, fetch_imagenet
+from cxr_compare.training.batch_size import Hardware
+from cxr_compare.training.classifier import ClassifierTask
+from cxr_compare.training.cost import count_parameters
+from cxr_compare.training.detector import DetectorTask
+from cxr_compare.training.loading import start_loaders
+from cxr_compare.training.request import Request, require_shares
+from cxr_compare.training.run import choose_batch_size, with_batch_size
+from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.task import TrainingTask
 
 Work: TypeAlias = tuple[Config, TrainingTask, RunFolder]
 """What is trained, and where: its settings have a batch size that is a number."""

@@ -19,8 +19,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from configs.load import dump_config, first_difference, parse_config
-from configs.search_space import (
+from cxr_compare.configs.load import dump_config, first_difference, parse_config
+from cxr_compare.configs.search_space import (
     Config,
     Space,
     combinations,
@@ -32,8 +32,8 @@ from configs.search_space import (
     values_of,
     with_values,
 )
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import (
     LOCK,
     atomic_path,
     make_folder,

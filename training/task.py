@@ -15,14 +15,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from configs.settings import Config
-from data_prep.augment.mosaic import DroppedBoxes
-from data_prep.contracts.errors import InputError
-from data_prep.duplicates.near_duplicates import SeenImages
-from data_prep.store.dataset import Target
-from data_prep.store.preprocess import Preprocess
-from networks.published import Checkpoint, recognise
-from training.run_folder import WEIGHTS_FILE, RunFolder, read_architecture, read_weights
+from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.duplicates.near_duplicates import SeenImages
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.networks.published import Checkpoint, recognise
+from cxr_compare.training.run_folder import WEIGHTS_FILE, RunFolder, read_architecture, read_weights
 
 _PUBLISHED = ("imagenet", "coco")
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.assemble.complete import leave_out, read_exclusions
-from data_prep.assemble.dataset_writer import Plan, begin_set, is_complete, write_set
-from data_prep.assemble.summary import Summary, summarise
-from data_prep.audit.audit import MeasureShortcuts
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import folder_lock
-from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
-from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
-from data_prep.contracts.tables import frame_digest, is_member
-from data_prep.formats.source import SourceTables, reference_rows, target_of
-from data_prep.splits.split import SplitRule
-from data_prep.store.dataset import DataSet
-from data_prep.work.object_store import recorded_path
+from cxr_compare.data_prep.assemble.complete import leave_out, read_exclusions
+from cxr_compare.data_prep.assemble.dataset_writer import Plan, begin_set, is_complete, write_set
+from cxr_compare.data_prep.assemble.summary import Summary, summarise
+from cxr_compare.data_prep.audit.audit import MeasureShortcuts
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, key_from_environment
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
+from cxr_compare.data_prep.contracts.tables import frame_digest, is_member
+from cxr_compare.data_prep.formats.source import SourceTables, reference_rows, target_of
+from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.work.object_store import recorded_path
 
 Targets = Mapping[str, Mapping[str, Any]]
 

@@ -11,14 +11,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.pseudonyms import hide_paths, keyed_hash
-from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, FIELD_WIDTH_MM, SCHEMAS
-from data_prep.contracts.tables import empty_table, is_member, read_text_csv, refuse_line, renamed
-from data_prep.formats.source import Exclusions, SourceTables
-from data_prep.store.decode import DecodedRow
-from data_prep.work.local_copies import open_image
-from data_prep.work.object_store import file_digest
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, keyed_hash
+from cxr_compare.data_prep.contracts.schemas import (
+    EDGE_TOLERANCE_PX,
+    EDGES,
+    FIELD_WIDTH_MM,
+    SCHEMAS,
+)
+from cxr_compare.data_prep.contracts.tables import (
+    empty_table,
+    is_member,
+    read_text_csv,
+    refuse_line,
+    renamed,
+)
+from cxr_compare.data_prep.formats.source import Exclusions, SourceTables
+from cxr_compare.data_prep.store.decode import DecodedRow
+from cxr_compare.data_prep.work.local_copies import open_image
+from cxr_compare.data_prep.work.object_store import file_digest
 
 
 def read_exclusions(path: Path) -> pd.DataFrame:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.audit.audit import MeasureShortcuts, audit
-from data_prep.audit.page import write_audit
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.audit.audit import MeasureShortcuts, audit
+from cxr_compare.data_prep.audit.page import write_audit
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import (
     LOCK,
     make_folder,
     provenance,
@@ -20,14 +20,19 @@ from data_prep.contracts.folders import (
     record_of_same,
     write_json,
 )
-from data_prep.contracts.tables import is_member, read_table, write_table
-from data_prep.duplicates.set_copies import near_duplicates_of
-from data_prep.formats.source import SourceTables
-from data_prep.splits.add_split import draw_split, image_links, image_strata, write_split
-from data_prep.splits.split import SplitRule, extend_split, official_split
-from data_prep.store.dataset import DataSet
-from data_prep.work.object_store import recorded_path
-from data_prep.work.pool import Engine
+from cxr_compare.data_prep.contracts.tables import is_member, read_table, write_table
+from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.splits.add_split import (
+    draw_split,
+    image_links,
+    image_strata,
+    write_split,
+)
+from cxr_compare.data_prep.splits.split import SplitRule, extend_split, official_split
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.work.object_store import recorded_path
+from cxr_compare.data_prep.work.pool import Engine
 
 Made = tuple[pd.DataFrame, dict[str, Any]]
 """A split table, and a JSON-ready mapping that says how it was made."""

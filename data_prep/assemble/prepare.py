@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.assemble.complete import (
+from cxr_compare.data_prep.assemble.complete import (
     assemble,
     labelled_sizes,
     leave_out,
@@ -26,11 +26,18 @@ from data_prep.assemble.complete import (
     pseudonymise,
     read_exclusions,
 )
-from data_prep.assemble.dataset_writer import JOURNAL, Made, Plan, begin_set, is_complete, write_set
-from data_prep.assemble.summary import Summary, summarise
-from data_prep.audit.audit import MeasureShortcuts
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.assemble.dataset_writer import (
+    JOURNAL,
+    Made,
+    Plan,
+    begin_set,
+    is_complete,
+    write_set,
+)
+from cxr_compare.data_prep.assemble.summary import Summary, summarise
+from cxr_compare.data_prep.audit.audit import MeasureShortcuts
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import (
     SEAL,
     atomic_path,
     folder_lock,
@@ -38,23 +45,23 @@ from data_prep.contracts.folders import (
     require_free_space,
     require_unchanged,
 )
-from data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
-from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
-from data_prep.contracts.tables import frame_digest, is_member, read_table
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables, with_targets
-from data_prep.splits.add_split import read_split_file
-from data_prep.splits.split import SplitRule
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.decode import DecodeTask, decode_all
-from data_prep.store.pixel_store import (
+from cxr_compare.data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
+from cxr_compare.data_prep.contracts.tables import frame_digest, is_member, read_table
+from cxr_compare.data_prep.formats.registry import read_source
+from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables, with_targets
+from cxr_compare.data_prep.splits.add_split import read_split_file
+from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
+from cxr_compare.data_prep.store.pixel_store import (
     PixelStore,
     PixelStoreWriter,
     build_pixel_store,
     store_folder,
 )
-from data_prep.work.object_store import recorded_path
-from data_prep.work.pool import Engine, LocalEngine, cpu_count
+from cxr_compare.data_prep.work.object_store import recorded_path
+from cxr_compare.data_prep.work.pool import Engine, LocalEngine, cpu_count
 
 # ``progress(description, total)`` gives a context manager that yields ``advance(n)``.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

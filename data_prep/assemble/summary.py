@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.audit.audit import AUDIT, Audit
-from data_prep.contracts.errors import counted
-from data_prep.contracts.tables import is_member, read_table
-from data_prep.splits.add_split import count_roles, role_lines
-from data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.audit.audit import AUDIT, Audit
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.tables import is_member, read_table
+from cxr_compare.data_prep.splits.add_split import count_roles, role_lines
+from cxr_compare.data_prep.store.dataset import DataSet
 
 _SPLITS = ("default", "official")
 _SHOWN = 10

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from data_prep.audit.checks import (
+from cxr_compare.data_prep.audit.checks import (
     SEVERITIES,
     Problem,
     check_boxes,
@@ -22,7 +22,7 @@ from data_prep.audit.checks import (
     check_shortcuts,
     find_duplicates,
 )
-from data_prep.audit.copies import (
+from cxr_compare.data_prep.audit.copies import (
     check_burned_in_text,
     check_duplicates,
     check_excluded,
@@ -30,13 +30,17 @@ from data_prep.audit.copies import (
     open_images,
     text_suspects,
 )
-from data_prep.audit.counts import count_prevalence, describe_images, expected_image_leak
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.duplicates.near_duplicates import NearDuplicates
-from data_prep.duplicates.set_copies import near_duplicates_of
-from data_prep.store.dataset import DataSet
-from data_prep.work.pool import Engine
+from cxr_compare.data_prep.audit.counts import (
+    count_prevalence,
+    describe_images,
+    expected_image_leak,
+)
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
+from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.work.pool import Engine
 
 AUDIT = "audit.json"
 """Name of what programs read of an audit, in the folder of its data set."""

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.boxes import box_iou
-from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import is_member, positions
-from data_prep.duplicates.near_duplicates import patient_groups
-from data_prep.images.image_facts import read_border_greys
+from cxr_compare.data_prep.contracts.boxes import box_iou
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.tables import is_member, positions
+from cxr_compare.data_prep.duplicates.near_duplicates import patient_groups
+from cxr_compare.data_prep.images.image_facts import read_border_greys
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")

@@ -9,13 +9,20 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from data_prep.audit.checks import Problem, Severity, aligned, differing, find_duplicates, judged
-from data_prep.contracts.errors import counted
-from data_prep.contracts.tables import is_member
-from data_prep.duplicates.near_duplicates import NearDuplicates
-from data_prep.duplicates.set_copies import ImageReader, open_reader
-from data_prep.images.image_facts import TEXT_LINE_CHARACTERS
-from data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.audit.checks import (
+    Problem,
+    Severity,
+    aligned,
+    differing,
+    find_duplicates,
+    judged,
+)
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
+from cxr_compare.data_prep.duplicates.set_copies import ImageReader, open_reader
+from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS
+from cxr_compare.data_prep.store.dataset import DataSet
 
 _PATIENTS = "find out whose image it is and correct the ids, or remove one of the two"
 _LABELS = "read the image again and correct the label, or leave the image out"

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import scipy  # whose parts load when they are first used
 
-from data_prep.audit.checks import OLDEST_YEARS, aligned
-from data_prep.contracts.schemas import ROLES
-from data_prep.contracts.tables import is_member, positions
-from data_prep.images.image_facts import read_border_greys
+from cxr_compare.data_prep.audit.checks import OLDEST_YEARS, aligned
+from cxr_compare.data_prep.contracts.schemas import ROLES
+from cxr_compare.data_prep.contracts.tables import is_member, positions
+from cxr_compare.data_prep.images.image_facts import read_border_greys
 
 _AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS + 1))
 _TEST_SHARE = 0.2

@@ -18,23 +18,29 @@ import numpy as np
 import pandas as pd
 from pydicom.uid import UID_dictionary
 
-from data_prep.audit.audit import AUDIT, AUDIT_PAGE, EXCLUDE, Audit
-from data_prep.audit.checks import SEVERITIES, SHORTCUT_AUROC, Problem
-from data_prep.audit.copies import ILLEGIBLE_PX, THUMBNAIL_PX, open_images, text_suspects, thumbnail
-from data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import provenance, write_text
-from data_prep.contracts.pages import template_environment
-from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import write_csv
-from data_prep.duplicates.near_duplicates import (
+from cxr_compare.data_prep.audit.audit import AUDIT, AUDIT_PAGE, EXCLUDE, Audit
+from cxr_compare.data_prep.audit.checks import SEVERITIES, SHORTCUT_AUROC, Problem
+from cxr_compare.data_prep.audit.copies import (
+    ILLEGIBLE_PX,
+    THUMBNAIL_PX,
+    open_images,
+    text_suspects,
+    thumbnail,
+)
+from cxr_compare.data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import provenance, write_text
+from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.tables import write_csv
+from cxr_compare.data_prep.duplicates.near_duplicates import (
     CERTAIN_DISTANCE,
     NEAR_CORRELATION,
     TRUSTED_DISTANCE,
 )
-from data_prep.duplicates.set_copies import ImageReader
-from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, TEXT_PLACE
-from data_prep.store.dataset import DataSet, read_displayed
+from cxr_compare.data_prep.duplicates.set_copies import ImageReader
+from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS, TEXT_PLACE
+from cxr_compare.data_prep.store.dataset import DataSet, read_displayed
 
 _WORDS = {
     "error": ("invalidates results", "invalidate results"),

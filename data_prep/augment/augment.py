@@ -18,8 +18,8 @@ import albumentations
 import cv2
 import numpy as np
 
-from data_prep.augment.mosaic import DroppedBoxes, cut_boxes
-from data_prep.store.preprocess import MIN_VISIBLE
+from cxr_compare.data_prep.augment.mosaic import DroppedBoxes, cut_boxes
+from cxr_compare.data_prep.store.preprocess import MIN_VISIBLE
 
 _HOLE_GREY = 114  # what a model that normalises as for ImageNet sees as 0
 _CONTRAST = albumentations.RandomBrightnessContrast(p=1.0)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 
 N_TILES = 4
 _NEAREST_EDGE = 0.3  # of the side: the parts meet at least so far from each edge

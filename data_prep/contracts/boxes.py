@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.schemas import EDGES
 
 
 @dataclass(frozen=True, eq=False)

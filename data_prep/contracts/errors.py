@@ -23,7 +23,7 @@ class InputError(ValueError):
         >>> raise InputError("labels.csv: row 3: x1=nan; remove the row")
         Traceback (most recent call last):
         ...
-        data_prep.contracts.errors.InputError: labels.csv: row 3: x1=nan; remove the row
+        cxr_compare.data_prep.contracts.errors.InputError: labels.csv: row 3: x1=nan; remove the row
     """
 
     # Commands set this of the environment for those they start, to tell a full disk by its status.

@@ -35,8 +35,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
 
 _RECORDED = (
     "albumentations", "lightning", "nncf", "numpy", "onnxruntime", "opencv-python-headless",

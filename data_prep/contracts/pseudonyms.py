@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import renamed
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import renamed
 
 KEY_VARIABLE = "CXR_ID_KEY"
 """Environment variable that names the key file when images must be read again."""

@@ -22,9 +22,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import SCHEMA_VERSION, SEAL, atomic_path, require_unchanged
-from data_prep.contracts.schemas import EDGES, SCHEMAS, Column, Rule, Schema
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import (
+    SCHEMA_VERSION,
+    SEAL,
+    atomic_path,
+    require_unchanged,
+)
+from cxr_compare.data_prep.contracts.schemas import EDGES, SCHEMAS, Column, Rule, Schema
 
 _VERSION_KEY = b"cxr_schema_version"
 

@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.schemas import FINGERPRINTS
-from data_prep.images.image_facts import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import FINGERPRINTS
+from cxr_compare.data_prep.images.image_facts import (
     HASH_BITS,
     TURNS,
     WORD_BITS,

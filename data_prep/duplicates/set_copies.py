@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.tables import frame_digest
-from data_prep.duplicates.near_duplicates import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.tables import frame_digest
+from cxr_compare.data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
     SEARCH,
     NearDuplicates,
@@ -23,11 +23,11 @@ from data_prep.duplicates.near_duplicates import (
     find_near_duplicates,
     small_image,
 )
-from data_prep.store.dataset import DataSet, read_displayed
-from data_prep.store.pixel_store import PixelStore
-from data_prep.work.local_copies import is_there
-from data_prep.work.object_store import StoreError
-from data_prep.work.pool import Engine
+from cxr_compare.data_prep.store.dataset import DataSet, read_displayed
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.work.local_copies import is_there
+from cxr_compare.data_prep.work.object_store import StoreError
+from cxr_compare.data_prep.work.pool import Engine
 
 _COPIES = "near_duplicates.json"
 """Name of what a search for copies found, in the folder of its data set."""

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import is_member
-from data_prep.export.render import SUFFIXES, RenderTask, render_all
-from data_prep.formats.source import IMAGE_SUFFIXES
-from data_prep.store.dataset import DataSet
-from data_prep.work.local_copies import is_there, open_image
-from data_prep.work.object_store import address_of
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
+from cxr_compare.data_prep.formats.source import IMAGE_SUFFIXES
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.work.local_copies import is_there, open_image
+from cxr_compare.data_prep.work.object_store import address_of
 
 _TABLES = ("findings", "boxes", "box_coverage")
 _KEY = ["image_id", "finding"]

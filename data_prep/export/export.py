@@ -11,26 +11,26 @@ from typing import Any
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import require_free_space, whole_folder
-from data_prep.contracts.pages import template_environment
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import is_member
-from data_prep.export.content import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import require_free_space, whole_folder
+from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.export.content import (
     MISREAD,
     AnnotationContent,
     AnnotationFolder,
     ImageEntry,
     content_of,
 )
-from data_prep.export.render import SUFFIXES
-from data_prep.formats import rsna
-from data_prep.formats.annotation_tools import PATIENTS
-from data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
-from data_prep.formats.source import IMAGE_SUFFIXES
-from data_prep.formats.voc import SET_FACTS
-from data_prep.store.dataset import DataSet
-from data_prep.work.pool import cpu_count
+from cxr_compare.data_prep.export.render import SUFFIXES
+from cxr_compare.data_prep.formats import rsna
+from cxr_compare.data_prep.formats.annotation_tools import PATIENTS
+from cxr_compare.data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
+from cxr_compare.data_prep.formats.source import IMAGE_SUFFIXES
+from cxr_compare.data_prep.formats.voc import SET_FACTS
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.work.pool import cpu_count
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
 _ANNOTATION_TOOLS = ("cvat", "label-studio")

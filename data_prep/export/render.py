@@ -11,10 +11,10 @@ from pathlib import Path
 
 import cv2
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path
-from data_prep.work.local_copies import open_image
-from data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import atomic_path
+from cxr_compare.data_prep.work.local_copies import open_image
+from cxr_compare.data_prep.work.pool import LocalEngine
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 """Suffix of a rendered file by the name of its format."""
@@ -45,7 +45,9 @@ def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
 
 def _render(task: RenderTask) -> str | None:
     """Write one image; returns what went wrong."""
-    from data_prep.images.image import read_image  # names of label files need no decoder
+    from cxr_compare.data_prep.images.image import (
+        read_image,  # names of label files need no decoder
+    )
 
     try:
         with open_image(task.origin, task.sha256) as path:

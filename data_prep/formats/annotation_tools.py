@@ -19,15 +19,15 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted_phrase
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import read_text_csv
-from data_prep.formats.coco import read_json_file
-from data_prep.formats.csv_tables import TABLE
-from data_prep.formats.cxr_extension import to_edges
-from data_prep.formats.label_files import STATE_WORDS
-from data_prep.formats.source import SourceBuilder, files_below, has_match
-from data_prep.formats.voc import parse_xml
+from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import read_text_csv
+from cxr_compare.data_prep.formats.coco import read_json_file
+from cxr_compare.data_prep.formats.csv_tables import TABLE
+from cxr_compare.data_prep.formats.cxr_extension import to_edges
+from cxr_compare.data_prep.formats.label_files import STATE_WORDS
+from cxr_compare.data_prep.formats.source import SourceBuilder, files_below, has_match
+from cxr_compare.data_prep.formats.voc import parse_xml
 
 PATIENTS = "patients.csv"
 _MOST_BYTES = 1 << 26

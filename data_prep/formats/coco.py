@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from pydantic_core import from_json
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.formats.cxr_extension import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.formats.cxr_extension import (
     KEY,
     plain_facts,
     read_object,
@@ -28,8 +28,14 @@ from data_prep.formats.cxr_extension import (
     stated_size,
     to_edges,
 )
-from data_prep.formats.label_files import ImageIndex, LabelFiles, class_finding, role_of
-from data_prep.formats.source import Format, SourceBuilder, SourceTables, files_below, has_match
+from cxr_compare.data_prep.formats.label_files import ImageIndex, LabelFiles, class_finding, role_of
+from cxr_compare.data_prep.formats.source import (
+    Format,
+    SourceBuilder,
+    SourceTables,
+    files_below,
+    has_match,
+)
 
 
 def read_json_file(path: Path) -> Any:

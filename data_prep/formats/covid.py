@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.tables import is_member, read_text_csv, to_numbers
-from data_prep.formats.source import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, to_numbers
+from cxr_compare.data_prep.formats.source import (
     NO_PIXELS,
     Format,
     SourceBuilder,

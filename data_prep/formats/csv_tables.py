@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER, ROLES
-from data_prep.contracts.tables import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER, ROLES
+from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     is_member,
     read_text_csv,
@@ -24,9 +24,14 @@ from data_prep.contracts.tables import (
     renamed,
     to_numbers,
 )
-from data_prep.formats.label_files import STATE_WORDS, ImageIndex, in_name_space, stated_tables
-from data_prep.formats.readers import ROW
-from data_prep.formats.source import (
+from cxr_compare.data_prep.formats.label_files import (
+    STATE_WORDS,
+    ImageIndex,
+    in_name_space,
+    stated_tables,
+)
+from cxr_compare.data_prep.formats.readers import ROW
+from cxr_compare.data_prep.formats.source import (
     FINDING_KEY,
     Format,
     SourceBuilder,
@@ -36,7 +41,7 @@ from data_prep.formats.source import (
     normal_views,
     patients_from_names,
 )
-from data_prep.formats.table import FACTS, SIDES, read_statements, read_tables
+from cxr_compare.data_prep.formats.table import FACTS, SIDES, read_statements, read_tables
 
 _IMAGES, _LABELS, _BOXES = "images.csv", "labels.csv", "boxes.csv"
 _NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")

@@ -22,9 +22,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import ORIGINS, PATIENT_SOURCES, REFERENCE_READER, STATES, VIEWS
-from data_prep.formats.source import VIEW_NAMES
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import (
+    ORIGINS,
+    PATIENT_SOURCES,
+    REFERENCE_READER,
+    STATES,
+    VIEWS,
+)
+from cxr_compare.data_prep.formats.source import VIEW_NAMES
 
 KEY = "cxr"
 _VERSION = 1

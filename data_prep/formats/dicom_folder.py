@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 import pydicom
 
-from data_prep.contracts.errors import InputError, counted, counted_phrase
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import empty_table, is_member
-from data_prep.formats.label_files import stated_tables
-from data_prep.formats.source import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import empty_table, is_member
+from cxr_compare.data_prep.formats.label_files import stated_tables
+from cxr_compare.data_prep.formats.source import (
     Exclusions,
     Format,
     SourceBuilder,
@@ -33,11 +33,11 @@ from data_prep.formats.source import (
     files_below,
     finding_name,
 )
-from data_prep.formats.table import read_statements, read_tables
-from data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
-from data_prep.work.local_copies import open_image
-from data_prep.work.object_store import StoreError
-from data_prep.work.pool import LocalEngine, cpu_count
+from cxr_compare.data_prep.formats.table import read_statements, read_tables
+from cxr_compare.data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
+from cxr_compare.data_prep.work.local_copies import open_image
+from cxr_compare.data_prep.work.object_store import StoreError
+from cxr_compare.data_prep.work.pool import LocalEngine, cpu_count
 
 
 def _place_rows(builder: SourceBuilder, tables: Any, files: pd.DataFrame) -> None:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import counted
-from data_prep.contracts.tables import is_member
-from data_prep.formats.source import (
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.formats.source import (
     Format,
     SourceBuilder,
     SourceTables,

@@ -21,12 +21,12 @@ from typing import Any
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from data_prep.contracts.errors import InputError, counted, counted_phrase
-from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
-from data_prep.contracts.tables import is_member
-from data_prep.formats.cxr_extension import LabelRows
-from data_prep.formats.readers import ROW, with_reference
-from data_prep.formats.source import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.formats.cxr_extension import LabelRows
+from cxr_compare.data_prep.formats.readers import ROW, with_reference
+from cxr_compare.data_prep.formats.source import (
     Exclusions,
     SourceBuilder,
     SourceTables,
@@ -35,8 +35,8 @@ from data_prep.formats.source import (
     patients_from_names,
     require_unique_ids,
 )
-from data_prep.images.decoded_image import plain_reason, require_file, require_size
-from data_prep.work.local_copies import open_image
+from cxr_compare.data_prep.images.decoded_image import plain_reason, require_file, require_size
+from cxr_compare.data_prep.work.local_copies import open_image
 
 _ROLE = re.compile(
     r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?)"

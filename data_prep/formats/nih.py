@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.tables import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     first_line,
     is_member,
@@ -21,8 +21,8 @@ from data_prep.contracts.tables import (
     refuse_line,
     to_numbers,
 )
-from data_prep.formats.label_files import read_lines
-from data_prep.formats.source import (
+from cxr_compare.data_prep.formats.label_files import read_lines
+from cxr_compare.data_prep.formats.source import (
     NO_PIXELS,
     Format,
     SourceBuilder,

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.boxes import box_iou
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import is_member
-from data_prep.formats.source import FINDING_KEY, SourceBuilder
+from cxr_compare.data_prep.contracts.boxes import box_iou
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.formats.source import FINDING_KEY, SourceBuilder
 
 ROW = [*FINDING_KEY, "reader"]
 _RULES = ("majority", "any", "all")

@@ -12,24 +12,24 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.annotation_tools import CVAT, LABEL_STUDIO
-from data_prep.formats.coco import COCO
-from data_prep.formats.covid import COVID_SETS
-from data_prep.formats.csv_tables import CSV, TABLE
-from data_prep.formats.dicom_folder import DICOM, SR
-from data_prep.formats.kermany import KERMANY
-from data_prep.formats.nih import NIH
-from data_prep.formats.rsna import RSNA
-from data_prep.formats.source import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.annotation_tools import CVAT, LABEL_STUDIO
+from cxr_compare.data_prep.formats.coco import COCO
+from cxr_compare.data_prep.formats.covid import COVID_SETS
+from cxr_compare.data_prep.formats.csv_tables import CSV, TABLE
+from cxr_compare.data_prep.formats.dicom_folder import DICOM, SR
+from cxr_compare.data_prep.formats.kermany import KERMANY
+from cxr_compare.data_prep.formats.nih import NIH
+from cxr_compare.data_prep.formats.rsna import RSNA
+from cxr_compare.data_prep.formats.source import (
     Format,
     ReadOptions,
     SourceTables,
     WrongFormatError,
 )
-from data_prep.formats.vindr import VINDR
-from data_prep.formats.voc import VOC
-from data_prep.formats.yolo import YOLO
+from cxr_compare.data_prep.formats.vindr import VINDR
+from cxr_compare.data_prep.formats.voc import VOC
+from cxr_compare.data_prep.formats.yolo import YOLO
 
 # Detection takes the first that fits, so the vague ones stand last.
 _RECORDS = (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, CVAT, VOC, YOLO, LABEL_STUDIO, COCO, DICOM,

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import read_json
-from data_prep.contracts.schemas import SYNTHETIC
-from data_prep.contracts.tables import is_member, read_text_csv, refuse_line, to_numbers
-from data_prep.formats.nih import SIDE, find_entries, read_field_sizes
-from data_prep.formats.source import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
+from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, refuse_line, to_numbers
+from cxr_compare.data_prep.formats.nih import SIDE, find_entries, read_field_sizes
+from cxr_compare.data_prep.formats.source import (
     Format,
     SourceBuilder,
     SourceTables,

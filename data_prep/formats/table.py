@@ -19,12 +19,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import is_member, refuse_line, renamed, to_numbers
-from data_prep.formats.label_files import NO_FINDING, STATE_WORDS, class_finding, image_size
-from data_prep.formats.readers import ROW
-from data_prep.formats.source import SourceBuilder, finding_name
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import is_member, refuse_line, renamed, to_numbers
+from cxr_compare.data_prep.formats.label_files import (
+    NO_FINDING,
+    STATE_WORDS,
+    class_finding,
+    image_size,
+)
+from cxr_compare.data_prep.formats.readers import ROW
+from cxr_compare.data_prep.formats.source import SourceBuilder, finding_name
 
 # Roles of what is said of an image beside its labels, and the columns of `images.csv`.
 FACTS = {

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     is_member,
     read_text_csv,
@@ -23,9 +23,9 @@ from data_prep.contracts.tables import (
     renamed,
     to_numbers,
 )
-from data_prep.formats.label_files import STATE_WORDS, image_size
-from data_prep.formats.readers import ROW, with_reference
-from data_prep.formats.source import (
+from cxr_compare.data_prep.formats.label_files import STATE_WORDS, image_size
+from cxr_compare.data_prep.formats.readers import ROW, with_reference
+from cxr_compare.data_prep.formats.source import (
     IMAGE_SUFFIXES,
     Format,
     SourceBuilder,

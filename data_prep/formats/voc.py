@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.formats.coco import read_json_file
-from data_prep.formats.cxr_extension import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.formats.coco import read_json_file
+from cxr_compare.data_prep.formats.cxr_extension import (
     KEY,
     LabelRows,
     read_object,
@@ -28,9 +28,21 @@ from data_prep.formats.cxr_extension import (
     stated_size,
     to_edges,
 )
-from data_prep.formats.label_files import ImageIndex, LabelFiles, class_finding, read_lines, role_of
-from data_prep.formats.source import Format, SourceBuilder, SourceTables, files_below, has_match
-from data_prep.images.decoded_image import require_file
+from cxr_compare.data_prep.formats.label_files import (
+    ImageIndex,
+    LabelFiles,
+    class_finding,
+    read_lines,
+    role_of,
+)
+from cxr_compare.data_prep.formats.source import (
+    Format,
+    SourceBuilder,
+    SourceTables,
+    files_below,
+    has_match,
+)
+from cxr_compare.data_prep.images.decoded_image import require_file
 
 SET_FACTS = "cxr.json"
 """What `cxr export` says of the whole set."""

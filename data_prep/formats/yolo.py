@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.formats.cxr_extension import KEY, read_set_facts
-from data_prep.formats.label_files import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.formats.cxr_extension import KEY, read_set_facts
+from cxr_compare.data_prep.formats.label_files import (
     ImageIndex,
     LabelFiles,
     class_finding,
@@ -25,7 +25,13 @@ from data_prep.formats.label_files import (
     read_lines,
     role_of,
 )
-from data_prep.formats.source import Format, SourceBuilder, SourceTables, files_below, has_match
+from cxr_compare.data_prep.formats.source import (
+    Format,
+    SourceBuilder,
+    SourceTables,
+    files_below,
+    has_match,
+)
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.decoded_image import TooLargeError
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decoded_image import TooLargeError
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
 _CODES, _SCAN, _END, _RESTARTS = 0xC4, 0xDA, 0xD9, 0xDD

@@ -18,8 +18,8 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.codestream import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.codestream import (
     LOSSLESS,
     Codestream,
     decode_jpeg,
@@ -27,7 +27,7 @@ from data_prep.images.codestream import (
     read_codestream,
     require_whole_jpeg2000,
 )
-from data_prep.images.decoded_image import (
+from cxr_compare.data_prep.images.decoded_image import (
     DecodedImage,
     DeepPixels,
     TooLargeError,
@@ -38,8 +38,8 @@ from data_prep.images.decoded_image import (
     require_size,
     undecodable,
 )
-from data_prep.images.dicom_display import deep_grey, show_colour, show_grey
-from data_prep.images.dicom_header import (
+from cxr_compare.data_prep.images.dicom_display import deep_grey, show_colour, show_grey
+from cxr_compare.data_prep.images.dicom_header import (
     burned_in_annotation,
     deflated_start,
     has_preamble,
@@ -48,7 +48,7 @@ from data_prep.images.dicom_header import (
     orientation,
     pixel_spacing,
 )
-from data_prep.work.local_copies import MAX_FILE_BYTES
+from cxr_compare.data_prep.work.local_copies import MAX_FILE_BYTES
 
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",

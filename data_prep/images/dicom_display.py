@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
-from data_prep.images.decoded_image import DeepPixels, colour_note, grey_from_rgb
+from cxr_compare.data_prep.images.decoded_image import DeepPixels, colour_note, grey_from_rgb
 
 _SIGN = 1 << 15  # of a 16-bit number
 _Count = Callable[[], np.ndarray]  # the pixels of each stored value, padding left out

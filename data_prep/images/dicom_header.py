@@ -20,8 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.decoded_image import plain_reason, require_file
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decoded_image import plain_reason, require_file
 
 _VIEWS = {
     "PA": "PA", "AP": "AP", "LL": "LL", "RL": "LL", "LATERAL": "LL", "LAT": "LL", "RLAT": "LL",

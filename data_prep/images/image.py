@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.codestream import decode_jpeg
-from data_prep.images.decoded_image import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.codestream import decode_jpeg
+from cxr_compare.data_prep.images.decoded_image import (
     GREY_AS_COLOUR,
     DecodedImage,
     DeepPixels,
@@ -28,9 +28,9 @@ from data_prep.images.decoded_image import (
     require_size,
     undecodable,
 )
-from data_prep.images.dicom import read_dicom
-from data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
-from data_prep.images.dicom_header import starts_like_dicom
+from cxr_compare.data_prep.images.dicom import read_dicom
+from cxr_compare.data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
+from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _MAGIC = {

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import folder_lock, make_folder, read_json, write_json
-from data_prep.contracts.schemas import REFERENCE_READER, ROLES
-from data_prep.contracts.tables import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, read_json, write_json
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
+from cxr_compare.data_prep.contracts.tables import (
     first_line,
     frame_digest,
     is_member,
@@ -23,9 +23,13 @@ from data_prep.contracts.tables import (
     to_numbers,
     write_table,
 )
-from data_prep.duplicates.near_duplicates import NearDuplicates, key_columns, patient_groups
-from data_prep.duplicates.set_copies import near_duplicates_of
-from data_prep.splits.split import (
+from cxr_compare.data_prep.duplicates.near_duplicates import (
+    NearDuplicates,
+    key_columns,
+    patient_groups,
+)
+from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+from cxr_compare.data_prep.splits.split import (
     Labels,
     SplitRule,
     fold_as_test,
@@ -33,7 +37,7 @@ from data_prep.splits.split import (
     official_split,
     split_by_patient,
 )
-from data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet, Target
 
 _POSITIVE = "positive for "
 _TARGETS_IN_LINE = 3

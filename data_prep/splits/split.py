@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.tables import is_member
-from data_prep.duplicates.near_duplicates import key_columns, patient_groups
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.duplicates.near_duplicates import key_columns, patient_groups
 
 Labels = pd.Series | pd.DataFrame | None
 """By image id, in one column or several: strata to balance, or keys that copies share."""

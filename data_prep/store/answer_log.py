@@ -18,12 +18,12 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import make_folder
-from data_prep.contracts.pseudonyms import keyed_hash, read_id_key
-from data_prep.contracts.tables import read_text_csv, refuse_line, to_numbers
-from data_prep.images.decoded_image import DecodedImage
-from data_prep.images.dicom_header import MAKERS, OTHER
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import make_folder
+from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash, read_id_key
+from cxr_compare.data_prep.contracts.tables import read_text_csv, refuse_line, to_numbers
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.images.dicom_header import MAKERS, OTHER
 
 LOG_KEY = "key"
 """Name of the key's file in a log: HMAC-SHA256 of an id by it is the id's pseudonym."""
@@ -217,7 +217,7 @@ def read_log(path: Path, say: Callable[[str], object] = print) -> pd.DataFrame:
         >>> read_log(Path("no-such-log"))
         Traceback (most recent call last):
         ...
-        data_prep.contracts.errors.InputError: no-such-log: no such log; ...
+        cxr_compare.data_prep.contracts.errors.InputError: no-such-log: no such log; ...
     """
     path = Path(path)
     if path.is_dir():

@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import read_json
-from data_prep.contracts.schemas import FINGERPRINTS, REFERENCE_READER, SYNTHETIC, SYNTHETIC_PATIENT
-from data_prep.contracts.tables import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.schemas import (
+    FINGERPRINTS,
+    REFERENCE_READER,
+    SYNTHETIC,
+    SYNTHETIC_PATIENT,
+)
+from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     frame_digest,
     is_member,
@@ -24,13 +29,13 @@ from data_prep.contracts.tables import (
     require_members,
     stored_table,
 )
-from data_prep.store.folder_kinds import require_kind
-from data_prep.work.local_copies import local_folder, open_image
-from data_prep.work.object_store import path_of
+from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.work.local_copies import local_folder, open_image
+from cxr_compare.data_prep.work.object_store import path_of
 
 if TYPE_CHECKING:
-    from data_prep.store.pixel_store import PixelStore
-    from data_prep.work.pool import Engine, Terminal
+    from cxr_compare.data_prep.store.pixel_store import PixelStore
+    from cxr_compare.data_prep.work.pool import Engine, Terminal
 
 _IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
@@ -52,7 +57,9 @@ class Target:
 
 def read_displayed(path: Path, window: str | None, sha256: str) -> np.ndarray:
     """Decode a file of a data set, if it is still the same, as it is displayed, uint8 (H, W)."""
-    from data_prep.images.image import read_image  # judging without pixels needs no decoder
+    from cxr_compare.data_prep.images.image import (
+        read_image,  # judging without pixels needs no decoder
+    )
 
     with open_image(path, sha256) as here:
         return read_image(here, window=window).pixels
@@ -79,7 +86,7 @@ class DataSet:
         >>> DataSet.open("no-such-folder")
         Traceback (most recent call last):
         ...
-        data_prep.store.folder_kinds.WrongFolderError: no-such-folder: no such folder; ...
+        cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
     """
 
     folder: Path
@@ -311,7 +318,11 @@ class DataSet:
             path_of(str(self.source_root / path), self.folder)
         if "id_key" not in self.info:
             return files
-        from data_prep.contracts.pseudonyms import KEY_VARIABLE, find_hidden, key_from_environment
+        from cxr_compare.data_prep.contracts.pseudonyms import (
+            KEY_VARIABLE,
+            find_hidden,
+            key_from_environment,
+        )
 
         key = key_from_environment(self.info["id_key"], self.folder)
         found = find_hidden(self.source_root, key, files["path"].dropna())
@@ -356,7 +367,7 @@ class DataSet:
 
     def store(self, size: int) -> PixelStore:
         """The pixel store at a size in pixels; `InputError` where it has not been built."""
-        from data_prep.store.pixel_store import PixelStore, store_folder
+        from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
 
         return PixelStore.open(store_folder(self.folder, size))
 
@@ -365,7 +376,7 @@ class DataSet:
 
         Where another training is decoding the same pixels, wait for it: one does the work.
         """
-        from data_prep.store.pixel_store import build_pixel_store
+        from cxr_compare.data_prep.store.pixel_store import build_pixel_store
 
         title = f"Pixels at {size} px"
         with terminal.progress(title, len(self.images)) as advance:

@@ -9,9 +9,9 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import MADE_BY
-from data_prep.work.object_store import path_of
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import MADE_BY
+from cxr_compare.data_prep.work.object_store import path_of
 
 KindName = Literal[
     "data set", "run", "export", "predictions", "report", "phantom", "table of folds",

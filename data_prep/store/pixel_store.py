@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 from numpy.lib import format as npy_format
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import (
     disk_errors,
     folder_lock,
     make_folder,
@@ -34,12 +34,17 @@ from data_prep.contracts.folders import (
     require_free_space,
     write_json,
 )
-from data_prep.contracts.tables import empty_table, frame_digest, read_table, write_table
-from data_prep.store.decode import DecodeTask, decode_all
-from data_prep.store.preprocess import Placement, store_spec
-from data_prep.work.local_copies import fetch_shard
-from data_prep.work.object_store import address_of, file_digest
-from data_prep.work.pool import Engine, LocalEngine, cpu_count
+from cxr_compare.data_prep.contracts.tables import (
+    empty_table,
+    frame_digest,
+    read_table,
+    write_table,
+)
+from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
+from cxr_compare.data_prep.store.preprocess import Placement, store_spec
+from cxr_compare.data_prep.work.local_copies import fetch_shard
+from cxr_compare.data_prep.work.object_store import address_of, file_digest
+from cxr_compare.data_prep.work.pool import Engine, LocalEngine, cpu_count
 
 SHARD_IMAGES = 4096
 INDEX_NAME, INFO_NAME, INFO_KIND = "index.parquet", "pixels.json", "pixels"

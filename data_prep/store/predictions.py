@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import (
     folder_lock,
     make_folder,
     read_json,
@@ -26,7 +26,7 @@ from data_prep.contracts.folders import (
     require_only,
     write_json,
 )
-from data_prep.contracts.tables import (
+from cxr_compare.data_prep.contracts.tables import (
     is_member,
     read_table,
     require_members,
@@ -34,8 +34,8 @@ from data_prep.contracts.tables import (
     typed_table,
     write_table,
 )
-from data_prep.store.folder_kinds import require_kind
-from data_prep.work.local_copies import local_folder
+from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.work.local_copies import local_folder
 
 # Folder of parts -> the table that each part holds.
 _TABLES = {
@@ -171,7 +171,7 @@ class Predictions:
         >>> Predictions.open("no-such-folder")
         Traceback (most recent call last):
         ...
-        data_prep.store.folder_kinds.WrongFolderError: no-such-folder: no such folder; ...
+        cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
     """
 
     folder: Path

@@ -9,7 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data_prep.synth.anatomy import (
+from cxr_compare.data_prep.synth.anatomy import (
     LUNG,
     Anatomy,
     Canvas,

@@ -11,8 +11,8 @@ from typing import Any
 
 import cv2
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import (
     folder_lock,
     make_folder,
     read_json,
@@ -20,9 +20,9 @@ from data_prep.contracts.folders import (
     require_free_space,
     write_json,
 )
-from data_prep.contracts.tables import write_csv
-from data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
-from data_prep.synth.files import (
+from cxr_compare.data_prep.contracts.tables import write_csv
+from cxr_compare.data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
+from cxr_compare.data_prep.synth.files import (
     FLAWS_CSV,
     PhantomArguments,
     image_record,
@@ -30,9 +30,9 @@ from data_prep.synth.files import (
     rsna_tables,
     write_image,
 )
-from data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
-from data_prep.synth.rendering import count_images, draw_image, draw_patient
-from data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
+from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
+from cxr_compare.data_prep.work.pool import LocalEngine
 
 _JSON = "synth.json"
 _KIND = "synth"

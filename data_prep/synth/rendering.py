@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.synth.anatomy import (
+from cxr_compare.data_prep.synth.anatomy import (
     LUNG,
     Anatomy,
     Canvas,
@@ -20,7 +20,7 @@ from data_prep.synth.anatomy import (
     power_law_texture,
     to_field,
 )
-from data_prep.synth.lesions import (
+from cxr_compare.data_prep.synth.lesions import (
     ACUTE,
     CHRONIC,
     Contrast,

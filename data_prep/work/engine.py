@@ -23,7 +23,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import metadata
 from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
@@ -31,10 +30,10 @@ from typing import Any, Generic, Literal
 
 import cv2
 
-from data_prep.contracts.errors import InputError, first_line, require_packages
-from data_prep.contracts.folders import provenance
-from data_prep.work.object_store import address_of
-from data_prep.work.pool import (
+from cxr_compare.data_prep.contracts.errors import InputError, first_line, require_packages
+from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.work.object_store import address_of
+from cxr_compare.data_prep.work.pool import (
     CrashError,
     Engine,
     LocalEngine,
@@ -54,7 +53,7 @@ _KNOCK_SECONDS = 20.0  # for a cluster's head to accept a connection
 _HEAD_SECONDS = 25.0  # for a head that restarts; Ray itself ends this process after 60, mute
 _TRIALS = 20  # of a row alone, where the machine dies and not the process below its worker
 _LONGEST_FOLDER = 40  # characters: Ray's sockets lie below it, and their paths have a limit
-_CODE = Path(__file__).resolve().parents[2]
+_CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
 
 EngineName = Literal["local", "ray"]
 
@@ -270,12 +269,10 @@ def _check_machine(requirements: _Requirements) -> None:
 
 @cache
 def _code_digest() -> str:
-    """Of all our modules: a version number does not tell two clones apart."""
+    """Return a digest of all our modules: a version number does not tell two clones apart."""
     digest = hashlib.sha256()
-    # As the installer wrote them down: this room imports none of the others.
-    packages = metadata.distribution("cxr-compare").read_text("top_level.txt") or ""
-    for package in sorted(packages.split()):
-        for path in sorted((_CODE / package).rglob("*.py")):
+    for package in sorted(_CODE.iterdir()):  # links in a clone, which rglob alone does not follow
+        for path in sorted(package.rglob("*.py")):
             digest.update(path.relative_to(_CODE).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

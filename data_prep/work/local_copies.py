@@ -27,10 +27,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import LOCK, make_folder, write_text
-from data_prep.work import object_store
-from data_prep.work.object_store import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import LOCK, make_folder, write_text
+from cxr_compare.data_prep.work import object_store
+from cxr_compare.data_prep.work.object_store import (
     Stored,
     StoreError,
     address_of,

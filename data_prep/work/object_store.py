@@ -24,7 +24,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from data_prep.contracts.errors import InputError, first_line, require_packages
+from cxr_compare.data_prep.contracts.errors import InputError, first_line, require_packages
 
 CACHE_VARIABLE = "CXR_CACHE"
 _SOURCES_VARIABLE = "CXR_SOURCES"

@@ -252,7 +252,7 @@ def _context(*modules: str) -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_prep.store.decode", *modules])
+    context.set_forkserver_preload(["cxr_compare.data_prep.store.decode", *modules])
     _start_server()
     return context
 

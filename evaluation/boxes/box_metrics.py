@@ -22,7 +22,7 @@ import scipy  # whose parts load when they are first used
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.boxes.matching import (
+from cxr_compare.evaluation.boxes.matching import (
     HITS,
     IOU_THRESHOLDS,
     MAX_BOXES,
@@ -34,8 +34,8 @@ from evaluation.boxes.matching import (
     match_pairs,
     pair_boxes,
 )
-from evaluation.statistics.bootstrap import RunningRows, SegmentSums, per_cluster
-from evaluation.statistics.ranking import FallingScores, Floats, Integers
+from cxr_compare.evaluation.statistics.bootstrap import RunningRows, SegmentSums, per_cluster
+from cxr_compare.evaluation.statistics.ranking import FallingScores, Floats, Integers
 
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.matching import LEAST_SCORE
-from evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 _UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.boxes import Boxes, box_iou
-from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import positions
-from evaluation.statistics.ranking import Floats, Integers, is_positive
+from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.tables import positions
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers, is_positive
 
 MAX_BOXES = 100
 """Predicted boxes of an image that count, the most confident."""

@@ -15,12 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.pages import template_environment
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.box_metrics import WeightedRsnaScore, best_precision
-from evaluation.boxes.matching import IOU_THRESHOLDS, BoxMatches, BoxPairs, match_pairs, pair_boxes
-from evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore, best_precision
+from cxr_compare.evaluation.boxes.matching import (
+    IOU_THRESHOLDS,
+    BoxMatches,
+    BoxPairs,
+    match_pairs,
+    pair_boxes,
+)
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _RULES: dict[str, dict[str, str]] = _TABLE["rules"]  # what each value of each rule means

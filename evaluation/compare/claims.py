@@ -8,14 +8,14 @@ from typing import Literal
 
 import numpy as np
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.estimates import Estimate, Estimates, family_level
-from evaluation.compare.protocol import Protocol
-from evaluation.compare.scorecard import Scorecard
-from evaluation.metrics.metric import Note, ends_words, number, span_words
-from evaluation.metrics.registry import METRICS
-from evaluation.statistics.bootstrap import Interval, per_cluster
-from evaluation.statistics.clustered_tests import exact_share
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates, family_level
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.metrics.metric import Note, ends_words, number, span_words
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.bootstrap import Interval, per_cluster
+from cxr_compare.evaluation.statistics.clustered_tests import exact_share
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -178,7 +178,7 @@ def against_margin(
         Schuirmann 1987, the two one-sided tests; ICH E9.
 
     Example:
-        >>> from evaluation.statistics.bootstrap import Interval
+        >>> from cxr_compare.evaluation.statistics.bootstrap import Interval
         >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
         'open'
     """

@@ -8,28 +8,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import provenance
-from data_prep.store.predictions import Predictions
-from evaluation.compare.claims import GoalResult
-from evaluation.compare.comparison import Background, Comparison, SystemResult
-from evaluation.compare.failure_analysis import failure_table
-from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.judged_models import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.claims import GoalResult
+from cxr_compare.evaluation.compare.comparison import Background, Comparison, SystemResult
+from cxr_compare.evaluation.compare.failure_analysis import failure_table
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.judged_models import (
     Models,
     cards_of,
     compare_units,
     judge_models,
     with_uncounted,
 )
-from evaluation.compare.paired_tests import paired_tests, seed_parts, with_clustered_auroc
-from evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol
-from evaluation.decisions.test_set import EvaluationSet, TestSet, Unit, image_groups
-from evaluation.decisions.thresholds import POLICIES
-from evaluation.metrics.metric import ALL, MetricKey, Note, listing
-from evaluation.statistics.bootstrap import Resamples
-from evaluation.statistics.clustered_tests import AurocParts, effective_patients
-from evaluation.systems.eligibility import Images, common_test_images, training_id
+from cxr_compare.evaluation.compare.paired_tests import (
+    paired_tests,
+    seed_parts,
+    with_clustered_auroc,
+)
+from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet, TestSet, Unit, image_groups
+from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Note, listing
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.clustered_tests import AurocParts, effective_patients
+from cxr_compare.evaluation.systems.eligibility import Images, common_test_images, training_id
 
 
 def compare_systems(

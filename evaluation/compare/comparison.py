@@ -9,21 +9,21 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.errors import counted
-from data_prep.store.dataset import Target
-from evaluation.boxes.box_metrics import FrocCurve
-from evaluation.compare.claims import GoalResult, Setting, Verdict, holm
-from evaluation.compare.estimates import Estimate, Estimates, PairTests
-from evaluation.compare.judged_models import JudgedModel, Models
-from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
-from evaluation.compare.verdict import CHANCE, state_verdict
-from evaluation.decisions.decision import Triage
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.tuning import PromiseResult
-from evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
-from evaluation.statistics.ranking import Floats, curves
-from evaluation.systems.eligibility import training_id, training_sets
-from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.evaluation.boxes.box_metrics import FrocCurve
+from cxr_compare.evaluation.compare.claims import GoalResult, Setting, Verdict, holm
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates, PairTests
+from cxr_compare.evaluation.compare.judged_models import JudgedModel, Models
+from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
+from cxr_compare.evaluation.compare.verdict import CHANCE, state_verdict
+from cxr_compare.evaluation.decisions.decision import Triage
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.tuning import PromiseResult
+from cxr_compare.evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
+from cxr_compare.evaluation.statistics.ranking import Floats, curves
+from cxr_compare.evaluation.systems.eligibility import training_id, training_sets
+from cxr_compare.evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ class Background:
     @classmethod
     def of(cls, test_set: TestSet, image_ids: pd.Index, models: Models) -> Background:
         """Read it from the data set's folder and from the predictions."""
-        from data_prep.audit.audit import split_errors  # it decodes images: after the first figures
+        from cxr_compare.data_prep.audit.audit import (
+            split_errors,  # it decodes images: after the first figures
+        )
 
         dataset, images = test_set.dataset, test_set.images
         judged = images["image_id"].isin(image_ids).to_numpy()

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.decisions.test_set import EvaluationSet
-from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.metric import ALL, MetricKey, listing
-from evaluation.statistics.bootstrap import LEVEL, Interval
-from evaluation.statistics.clustered_tests import effective_patients
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet
+from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, listing
+from cxr_compare.evaluation.statistics.bootstrap import LEVEL, Interval
+from cxr_compare.evaluation.statistics.clustered_tests import effective_patients
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",

@@ -11,20 +11,30 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.schemas import FIELD_WIDTH_MM
-from evaluation.boxes.matching import BoxPairs, error_kinds, find_lesions
-from evaluation.compare.claims import holm
-from evaluation.compare.judged_models import Models, cards_of
-from evaluation.compare.paired_tests import seed_parts
-from evaluation.compare.protocol import Prevalence, Protocol
-from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.compare.shares import FAILURE_COLUMNS, FEW, ShareName, Shares, promised_figures
-from evaluation.decisions.test_set import EvaluationSet, Groups, TestSet, image_groups
-from evaluation.metrics.image_metrics import benefits
-from evaluation.statistics.bootstrap import Resamples
-from evaluation.statistics.clustered_tests import AurocParts, auroc_over_seeds, auroc_parts
-from evaluation.statistics.ranking import ExchangedPatients, Floats, is_positive
-from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
+from cxr_compare.data_prep.contracts.schemas import FIELD_WIDTH_MM
+from cxr_compare.evaluation.boxes.matching import BoxPairs, error_kinds, find_lesions
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.judged_models import Models, cards_of
+from cxr_compare.evaluation.compare.paired_tests import seed_parts
+from cxr_compare.evaluation.compare.protocol import Prevalence, Protocol
+from cxr_compare.evaluation.compare.scorecard import Cards, Scorecard, judged_of
+from cxr_compare.evaluation.compare.shares import (
+    FAILURE_COLUMNS,
+    FEW,
+    ShareName,
+    Shares,
+    promised_figures,
+)
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet, Groups, TestSet, image_groups
+from cxr_compare.evaluation.metrics.image_metrics import benefits
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.clustered_tests import (
+    AurocParts,
+    auroc_over_seeds,
+    auroc_parts,
+)
+from cxr_compare.evaluation.statistics.ranking import ExchangedPatients, Floats, is_positive
+from cxr_compare.evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 
 SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 SIZE_EDGES = (0.02, 0.06)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.compare.estimates import (
+from cxr_compare.evaluation.compare.estimates import (
     OVER_SEEDS,
     Differences,
     Estimate,
@@ -30,11 +30,11 @@ from evaluation.compare.estimates import (
     is_chosen,
     of_choices,
 )
-from evaluation.compare.scorecard import Cards, Scorecard
-from evaluation.decisions.thresholds import choose_again
-from evaluation.metrics.metric import MetricKey
-from evaluation.metrics.registry import METRICS, family, why_undefined
-from evaluation.statistics.bootstrap import (
+from cxr_compare.evaluation.compare.scorecard import Cards, Scorecard
+from cxr_compare.evaluation.decisions.thresholds import choose_again
+from cxr_compare.evaluation.metrics.metric import MetricKey
+from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
+from cxr_compare.evaluation.statistics.bootstrap import (
     LEVEL,
     NO_WIDTH,
     Interval,
@@ -43,9 +43,9 @@ from evaluation.statistics.bootstrap import (
     expanded_level,
     percentile_interval,
 )
-from evaluation.statistics.clustered_tests import over_seeds
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.clustered_tests import over_seeds
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 _NOT_TUNED = "not tuned for this"

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.store.predictions import Predictions
-from evaluation.compare.estimates import AGAINST, FOR, Estimate, Estimates
-from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
-from evaluation.compare.protocol import Protocol
-from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import (
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.estimates import AGAINST, FOR, Estimate, Estimates
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.compare.scorecard import Cards, Scorecard, judged_of
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import (
     EvaluationSet,
     SystemOutput,
     TestSet,
@@ -25,11 +25,11 @@ from evaluation.decisions.test_set import (
     Units,
     judged_units,
 )
-from evaluation.decisions.tuning import PromiseResult, checked_decision, tune
-from evaluation.metrics.metric import ALL, MetricKey, Note, inside_sentence, number
-from evaluation.metrics.registry import METRICS
-from evaluation.statistics.bootstrap import Resamples
-from evaluation.systems.eligibility import (
+from cxr_compare.evaluation.decisions.tuning import PromiseResult, checked_decision, tune
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Note, inside_sentence, number
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.systems.eligibility import (
     describe_images,
     describe_training_data,
     learned_validation,

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import scipy  # whose parts load when they are first used
 
-from evaluation.compare.claims import holm
-from evaluation.compare.estimates import (
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.estimates import (
     OVER_SEEDS,
     REFITTED,
     THRESHOLDS,
@@ -23,19 +23,22 @@ from evaluation.compare.estimates import (
     is_chosen,
     of_choices,
 )
-from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.decisions.test_set import EvaluationSet
-from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
-from evaluation.metrics.registry import METRICS
-from evaluation.statistics.bootstrap import BOOTSTRAP
-from evaluation.statistics.clustered_tests import (
+from cxr_compare.evaluation.compare.scorecard import Cards, Scorecard, judged_of
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet
+from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
+from cxr_compare.evaluation.statistics.clustered_tests import (
     AurocParts,
     auroc_over_seeds,
     auroc_parts,
     clustered_mcnemar,
 )
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, smallest_detectable
-from evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    ClusteredEstimate,
+    smallest_detectable,
+)
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 TEST_COLUMNS = (
     "target", "unit", "subgroup", "policy", "metric", "first", "second", "method", "independent",

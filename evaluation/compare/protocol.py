@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.test_set import TestSet, Unit
-from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.metric import listing, policy_words
-from evaluation.metrics.registry import METRICS
-from evaluation.statistics.ranking import Floats
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.test_set import TestSet, Unit
+from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.metrics.metric import listing, policy_words
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 
 @dataclass(frozen=True)

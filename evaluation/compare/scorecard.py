@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.boxes.box_metrics import (
+from cxr_compare.evaluation.boxes.box_metrics import (
     FrocCurve,
     WeightedAfroc,
     WeightedAveragePrecision,
@@ -27,7 +27,7 @@ from evaluation.boxes.box_metrics import (
     coco_figures,
     froc_curve,
 )
-from evaluation.boxes.matching import (
+from cxr_compare.evaluation.boxes.matching import (
     HITS,
     BoxPairs,
     Finds,
@@ -37,15 +37,15 @@ from evaluation.boxes.matching import (
     match_pairs,
     pair_boxes,
 )
-from evaluation.compare.estimates import THRESHOLDS, is_chosen
-from evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision, Triage
-from evaluation.decisions.test_set import EvaluationSet, SystemOutput
-from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
-from evaluation.metrics.image_metrics import CalibrationFigures, confusion_counts, rates
-from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
-from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined
-from evaluation.statistics.bootstrap import per_cluster
-from evaluation.statistics.ranking import (
+from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen
+from cxr_compare.evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision, Triage
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet, SystemOutput
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
+from cxr_compare.evaluation.metrics.image_metrics import CalibrationFigures, confusion_counts, rates
+from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
+from cxr_compare.evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined
+from cxr_compare.evaluation.statistics.bootstrap import per_cluster
+from cxr_compare.evaluation.statistics.ranking import (
     FallingScores,
     Floats,
     Integers,

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.compare.estimates import THRESHOLDS, is_chosen, of_choices
-from evaluation.compare.intervals import EXACT_METHOD
-from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI
-from evaluation.compare.scorecard import Cards, judged_of
-from evaluation.decisions.decision import BOX_CUT
-from evaluation.decisions.thresholds import ValidationScores, choose_again
-from evaluation.metrics.image_metrics import rates
-from evaluation.statistics.bootstrap import (
+from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen, of_choices
+from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
+from cxr_compare.evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI
+from cxr_compare.evaluation.compare.scorecard import Cards, judged_of
+from cxr_compare.evaluation.decisions.decision import BOX_CUT
+from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_again
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.statistics.bootstrap import (
     LEVEL,
     MOST_UNDEFINED,
     Interval,
@@ -30,9 +30,14 @@ from evaluation.statistics.bootstrap import (
     cluster_bootstrap,
     percentile_interval,
 )
-from evaluation.statistics.clustered_tests import AurocParts, effective_patients
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.statistics.ranking import ExchangedPatients, Floats, RankedScores, is_positive
+from cxr_compare.evaluation.statistics.clustered_tests import AurocParts, effective_patients
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.statistics.ranking import (
+    ExchangedPatients,
+    Floats,
+    RankedScores,
+    is_positive,
+)
 
 FAILURE_COLUMNS = (
     "topic", "group", "system", "policy", "metric", "estimate", "ci_low", "ci_high", "ci_method",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
-from evaluation.compare.claims import (
+from cxr_compare.evaluation.compare.claims import (
     Claim,
     Conclusion,
     ConclusionKind,
@@ -20,16 +20,16 @@ from evaluation.compare.claims import (
     margin_words,
     same,
 )
-from evaluation.compare.estimates import HELD, Estimates, PairTests
-from evaluation.compare.protocol import EXPLORATORY, Protocol
-from evaluation.metrics.metric import (
+from cxr_compare.evaluation.compare.estimates import HELD, Estimates, PairTests
+from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.metrics.metric import (
     ends_words,
     inside_sentence,
     listing,
     number,
     policy_words,
 )
-from evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 
 CHANCE = 0.5  # as AUROC
 

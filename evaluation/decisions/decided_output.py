@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.map_boxes import map_grid, map_points
-from evaluation.decisions.test_set import SystemOutput
-from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, contour_levels
-from evaluation.statistics.ranking import Floats, is_positive
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.map_boxes import map_grid, map_points
+from cxr_compare.evaluation.decisions.test_set import SystemOutput
+from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction, contour_levels
+from cxr_compare.evaluation.statistics.ranking import Floats, is_positive
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import Target
-    from data_prep.store.predictions import Predictions
-    from evaluation.decisions.decision import Decision
+    from cxr_compare.data_prep.store.dataset import Target
+    from cxr_compare.data_prep.store.predictions import Predictions
+    from cxr_compare.evaluation.decisions.decision import Decision
 
 _UNDECIDED_CUT = 0.5
 _OF_STANDING = {"ruled_out": False, "referred": None, "ruled_in": True}

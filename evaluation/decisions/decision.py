@@ -12,18 +12,18 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.errors import InputError, counted
-from evaluation.boxes.box_metrics import WeightedRsnaScore
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.boxes.matching import BoxPairs
-from evaluation.decisions.promises import Promise, Promised, read_promise
-from evaluation.decisions.test_set import Reduction
-from evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
-from evaluation.metrics.metric import Need, score_words
-from evaluation.statistics.bootstrap import cluster_index, per_cluster
-from evaluation.statistics.calibration import Calibration, calibration_from_dict
-from evaluation.statistics.clustered_tests import exact_share
-from evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
+from cxr_compare.evaluation.boxes.matching import BoxPairs
+from cxr_compare.evaluation.decisions.promises import Promise, Promised, read_promise
+from cxr_compare.evaluation.decisions.test_set import Reduction
+from cxr_compare.evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
+from cxr_compare.evaluation.metrics.metric import Need, score_words
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
+from cxr_compare.evaluation.statistics.calibration import Calibration, calibration_from_dict
+from cxr_compare.evaluation.statistics.clustered_tests import exact_share
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 BOX_CUT = "score cut of boxes"
 _FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)  # of detectors that score low throughout

@@ -35,9 +35,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import InputError, counted
-from evaluation.statistics.betting import mean_p_value
-from evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.evaluation.statistics.betting import mean_p_value
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 MOST_MARKS = 5
 """So many false marks of an image count in a promise of their mean, which needs a bound."""

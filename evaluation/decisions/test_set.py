@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.tables import positions
-from data_prep.duplicates.near_duplicates import SeenImages, patient_groups
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.predictions import Predictions
-from evaluation.boxes.map_boxes import MapBoxRule, map_points
-from evaluation.boxes.matching import deciding_points
-from evaluation.metrics.metric import VERSUS_NORMAL, MetricKey
-from evaluation.metrics.registry import METRICS
-from evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.tables import positions
+from cxr_compare.data_prep.duplicates.near_duplicates import SeenImages, patient_groups
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_points
+from cxr_compare.evaluation.boxes.matching import deciding_points
+from cxr_compare.evaluation.metrics.metric import VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 Unit = Literal["image", "study", "patient"]
 _NORMAL = "normal"

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.errors import InputError, counted
-from evaluation.decisions.promises import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.evaluation.decisions.promises import (
     MOST_MARKS,
     Promise,
     PromisedImages,
@@ -34,10 +34,15 @@ from evaluation.decisions.promises import (
     read_promise,
     share_p_values,
 )
-from evaluation.metrics.metric import policy_words
-from evaluation.statistics.bootstrap import Resamples, SegmentSums, cluster_bootstrap
-from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores, first_at_least
-from evaluation.statistics.sample_size import MOST_SIMULATED, PromisedShare
+from cxr_compare.evaluation.metrics.metric import policy_words
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, SegmentSums, cluster_bootstrap
+from cxr_compare.evaluation.statistics.ranking import (
+    Floats,
+    Integers,
+    check_truth_and_scores,
+    first_at_least,
+)
+from cxr_compare.evaluation.statistics.sample_size import MOST_SIMULATED, PromisedShare
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
 """The policies that `cxr tune` sets by default."""

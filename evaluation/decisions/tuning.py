@@ -14,19 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Predictions
-from evaluation.boxes.box_metrics import WeightedAveragePrecision
-from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
-from evaluation.boxes.matching import find_lesions, localised, match_boxes, pair_boxes
-from evaluation.decisions.decision import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.box_metrics import WeightedAveragePrecision
+from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
+from cxr_compare.evaluation.boxes.matching import find_lesions, localised, match_boxes, pair_boxes
+from cxr_compare.evaluation.decisions.decision import (
     BoxCutChoice,
     Decision,
     Outcome,
     Triage,
     TuningOptions,
 )
-from evaluation.decisions.promises import (
+from cxr_compare.evaluation.decisions.promises import (
     MOST_MARKS,
     Places,
     Promise,
@@ -34,7 +34,7 @@ from evaluation.decisions.promises import (
     PromisedImages,
     read_promise,
 )
-from evaluation.decisions.test_set import (
+from cxr_compare.evaluation.decisions.test_set import (
     CANDIDATES,
     EvaluationSet,
     Reduction,
@@ -43,24 +43,28 @@ from evaluation.decisions.test_set import (
     Unit,
     group_images,
 )
-from evaluation.decisions.thresholds import (
+from cxr_compare.evaluation.decisions.thresholds import (
     POLICIES,
     ThresholdChoice,
     ValidationScores,
     check_policy,
     choose_threshold,
 )
-from evaluation.metrics.image_metrics import auroc, classification_metrics, confusion_counts
-from evaluation.metrics.metric import Note
-from evaluation.statistics.bootstrap import cluster_index, patient_folds
-from evaluation.statistics.calibration import (
+from cxr_compare.evaluation.metrics.image_metrics import (
+    auroc,
+    classification_metrics,
+    confusion_counts,
+)
+from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index, patient_folds
+from cxr_compare.evaluation.statistics.calibration import (
     METHODS,
     Calibration,
     choose_calibration,
     fit_calibration,
 )
-from evaluation.statistics.clustered_tests import auroc_difference, exact_share
-from evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.clustered_tests import auroc_difference, exact_share
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 _CHOOSE = "choose"
 _DEFAULT_LEVEL = 0.5

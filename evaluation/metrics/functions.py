@@ -6,19 +6,21 @@ Example:
     0.875
 """
 
-from evaluation.boxes.box_metrics import average_precision as box_average_precision
-from evaluation.boxes.box_metrics import froc
-from evaluation.boxes.matching import match_boxes
-from evaluation.boxes.protocols import explain as explain_figure
-from evaluation.metrics.image_metrics import (
+from cxr_compare.evaluation.boxes.box_metrics import average_precision as box_average_precision
+from cxr_compare.evaluation.boxes.box_metrics import froc
+from cxr_compare.evaluation.boxes.matching import match_boxes
+from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
+from cxr_compare.evaluation.metrics.image_metrics import (
     auroc,
     classification_metrics,
     confusion_counts,
     net_benefit,
 )
-from evaluation.metrics.image_metrics import image_average_precision as average_precision
-from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from evaluation.statistics.clustered_tests import auroc_difference, mcnemar_test
+from cxr_compare.evaluation.metrics.image_metrics import (
+    image_average_precision as average_precision,
+)
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.clustered_tests import auroc_difference, mcnemar_test
 
 __all__ = [
     "Resamples",

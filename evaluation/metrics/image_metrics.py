@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.errors import InputError
-from evaluation.metrics.metric import Counts
-from evaluation.metrics.registry import METRICS
-from evaluation.statistics.bootstrap import per_cluster
-from evaluation.statistics.calibration import CLIP, clipped_logit, fit_logistic
-from evaluation.statistics.ranking import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.metrics.metric import Counts
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.bootstrap import per_cluster
+from cxr_compare.evaluation.statistics.calibration import CLIP, clipped_logit, fit_logistic
+from cxr_compare.evaluation.statistics.ranking import (
     Floats,
     Integers,
     RankedScores,

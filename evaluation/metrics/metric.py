@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from evaluation.statistics.bootstrap import Interval
+    from cxr_compare.evaluation.statistics.bootstrap import Interval
 
 Direction = Literal["higher", "lower", "ideal", "none"]
 """``ideal``: the nearer to a record's ``ideal`` the better; ``none``: neither end is better."""
@@ -241,7 +241,7 @@ def ends_words(interval: Interval) -> str:
     """Return both ends of an interval; nothing without one.
 
     Example:
-        >>> from evaluation.statistics.bootstrap import Interval
+        >>> from cxr_compare.evaluation.statistics.bootstrap import Interval
         >>> ends_words(Interval(0.0, -0.1, 0.1))
         '−0.100 to 0.100'
     """

@@ -11,23 +11,23 @@ from __future__ import annotations
 
 from functools import partial
 
-from evaluation.metrics.metric import Highlight, Metric, Part
+from cxr_compare.evaluation.metrics.metric import Highlight, Metric, Part
 
 COMPUTED_BY = {
-    "ranking": "evaluation.statistics.ranking:RankedScores.figures",
-    "matched": "evaluation.statistics.ranking:RankingSums.matched",
-    "decision": "evaluation.metrics.image_metrics:rates",
-    "counts": "evaluation.metrics.image_metrics:confusion_counts",
-    "calibration": "evaluation.metrics.image_metrics:CalibrationFigures.figures",
-    "point": "evaluation.boxes.matching:localised",
-    "coco": "evaluation.boxes.box_metrics:coco_figures",
-    "froc_iou": "evaluation.boxes.box_metrics:WeightedFroc.figures",
-    "froc_centre": "evaluation.boxes.box_metrics:WeightedFroc.figures",
-    "afroc": "evaluation.boxes.box_metrics:WeightedAfroc",
-    "rsna": "evaluation.boxes.box_metrics:WeightedRsnaScore",
-    "iobb": "evaluation.boxes.box_metrics:WeightedIobb",
-    "triage": "evaluation.decisions.decision:Triage.standings",
-    "threshold": "evaluation.decisions.thresholds:choose_threshold",
+    "ranking": "cxr_compare.evaluation.statistics.ranking:RankedScores.figures",
+    "matched": "cxr_compare.evaluation.statistics.ranking:RankingSums.matched",
+    "decision": "cxr_compare.evaluation.metrics.image_metrics:rates",
+    "counts": "cxr_compare.evaluation.metrics.image_metrics:confusion_counts",
+    "calibration": "cxr_compare.evaluation.metrics.image_metrics:CalibrationFigures.figures",
+    "point": "cxr_compare.evaluation.boxes.matching:localised",
+    "coco": "cxr_compare.evaluation.boxes.box_metrics:coco_figures",
+    "froc_iou": "cxr_compare.evaluation.boxes.box_metrics:WeightedFroc.figures",
+    "froc_centre": "cxr_compare.evaluation.boxes.box_metrics:WeightedFroc.figures",
+    "afroc": "cxr_compare.evaluation.boxes.box_metrics:WeightedAfroc",
+    "rsna": "cxr_compare.evaluation.boxes.box_metrics:WeightedRsnaScore",
+    "iobb": "cxr_compare.evaluation.boxes.box_metrics:WeightedIobb",
+    "triage": "cxr_compare.evaluation.decisions.decision:Triage.standings",
+    "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
 }
 """The function behind each family of metrics, as ``module:name``."""
 

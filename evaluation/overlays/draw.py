@@ -20,8 +20,8 @@ from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageColor import getrgb
 
-from data_prep.contracts.folders import atomic_path
-from evaluation.overlays.shapes import (
+from cxr_compare.data_prep.contracts.folders import atomic_path
+from cxr_compare.evaluation.overlays.shapes import (
     KEY_SIZE,
     NO_CONTOUR,
     TRUTH_COLOUR,

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import counted
-from evaluation.boxes.map_boxes import upsample
-from evaluation.metrics.metric import score_words
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.evaluation.boxes.map_boxes import upsample
+from cxr_compare.evaluation.metrics.metric import score_words
 
 Points = npt.NDArray[np.float64]  # (N, 2) x, y in original px
 

@@ -19,17 +19,22 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, make_folder, write_text
-from data_prep.contracts.schemas import EDGES
-from data_prep.store.dataset import DataSet
-from evaluation.compare.comparison import Comparison
-from evaluation.decisions.test_set import image_groups
-from evaluation.metrics.metric import policy_words
-from evaluation.overlays.draw import encode_webp
-from evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
-from evaluation.report.files import IMAGES_PAGE, IMAGES_TABLE, MOST_THUMBNAILS, THUMBNAILS
-from evaluation.report.page import render
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import atomic_path, make_folder, write_text
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.decisions.test_set import image_groups
+from cxr_compare.evaluation.metrics.metric import policy_words
+from cxr_compare.evaluation.overlays.draw import encode_webp
+from cxr_compare.evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
+from cxr_compare.evaluation.report.files import (
+    IMAGES_PAGE,
+    IMAGES_TABLE,
+    MOST_THUMBNAILS,
+    THUMBNAILS,
+)
+from cxr_compare.evaluation.report.page import render
 
 THUMBNAIL_SIDE, _QUALITY = 192, 60  # px of the longer side; of WebP
 _MOST_BOXES = 12  # of one system on one image, the most confident

@@ -12,23 +12,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.boxes.matching import localised
-from evaluation.compare.comparison import Comparison
-from evaluation.decisions.decided_output import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.matching import localised
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.decisions.decided_output import (
     NO_BOXES,
     DecidedOutput,
     decide,
     levels_at,
     map_levels,
 )
-from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.decisions.tuning import checked_decision
-from evaluation.overlays.draw import draw_overlay
-from evaluation.overlays.shapes import ImagePrediction, ImageTruth, system_colour
+from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.decisions.tuning import checked_decision
+from cxr_compare.evaluation.overlays.draw import draw_overlay
+from cxr_compare.evaluation.overlays.shapes import ImagePrediction, ImageTruth, system_colour
 
 _VOI = {
     "full_range": "full range",

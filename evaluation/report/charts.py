@@ -12,17 +12,17 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.boxes.box_metrics import FROC_RATES, FrocCurve
-from evaluation.boxes.matching import Hit
-from evaluation.compare.comparison import Comparison, SystemResult
-from evaluation.compare.failure_analysis import TREAT_ALL
-from evaluation.metrics.image_metrics import equal_mass_bins
-from evaluation.metrics.metric import ends_words, listing, number, policy_words
-from evaluation.metrics.registry import RATE_WORDS
-from evaluation.report.page import sentence
-from evaluation.report.plot import MARKERS, Axis, Chart, Curve, Point, legend_sample
-from evaluation.statistics.bootstrap import Interval, roc_band, share_band
-from evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.boxes.box_metrics import FROC_RATES, FrocCurve
+from cxr_compare.evaluation.boxes.matching import Hit
+from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
+from cxr_compare.evaluation.compare.failure_analysis import TREAT_ALL
+from cxr_compare.evaluation.metrics.image_metrics import equal_mass_bins
+from cxr_compare.evaluation.metrics.metric import ends_words, listing, number, policy_words
+from cxr_compare.evaluation.metrics.registry import RATE_WORDS
+from cxr_compare.evaluation.report.page import sentence
+from cxr_compare.evaluation.report.plot import MARKERS, Axis, Chart, Curve, Point, legend_sample
+from cxr_compare.evaluation.statistics.bootstrap import Interval, roc_band, share_band
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 _BAND = np.linspace(0, 1, 101)  # false positive rates at which the band of a ROC curve is taken
 _RESAMPLES = 500  # of patients, for bands

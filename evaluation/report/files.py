@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.store.folder_kinds import REPORT_MARKER
+from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER
 
 PAGE, DETAILS = "report.html", "details.html"
 METRICS = REPORT_MARKER  # written last: marks the folder complete

@@ -15,17 +15,24 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import stdtr, stdtrit
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import provenance, read_json, write_json, write_text
-from data_prep.contracts.tables import read_table, write_csv
-from data_prep.store.folder_kinds import REPORT_MARKER, require_kind
-from data_prep.work.object_store import shown
-from evaluation.compare.claims import holm
-from evaluation.metrics.metric import ALL, DASH, number, p_equation, policy_words, span_words
-from evaluation.metrics.registry import METRICS, family, metric_title
-from evaluation.overlays.shapes import system_colour
-from evaluation.report.files import DECISIONS
-from evaluation.statistics.bootstrap import LEVEL
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import provenance, read_json, write_json, write_text
+from cxr_compare.data_prep.contracts.tables import read_table, write_csv
+from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER, require_kind
+from cxr_compare.data_prep.work.object_store import shown
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.metrics.metric import (
+    ALL,
+    DASH,
+    number,
+    p_equation,
+    policy_words,
+    span_words,
+)
+from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_title
+from cxr_compare.evaluation.overlays.shapes import system_colour
+from cxr_compare.evaluation.report.files import DECISIONS
+from cxr_compare.evaluation.statistics.bootstrap import LEVEL
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 

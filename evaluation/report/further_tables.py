@@ -11,14 +11,21 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation.compare.comparison import Comparison
-from evaluation.compare.estimates import AGAINST, FOR
-from evaluation.compare.shares import TOO_FEW, VALIDATION
-from evaluation.metrics.metric import ALL, DASH, MetricKey, number, p_words, policy_words
-from evaluation.metrics.registry import METRICS, highlighted, metric_title
-from evaluation.report.page import Table, figure_words, sentence
-from evaluation.statistics.bootstrap import Interval
-from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
+from cxr_compare.evaluation.compare.shares import TOO_FEW, VALIDATION
+from cxr_compare.evaluation.metrics.metric import (
+    ALL,
+    DASH,
+    MetricKey,
+    number,
+    p_words,
+    policy_words,
+)
+from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.report.page import Table, figure_words, sentence
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
 _OUTSIDE, _ROLES = " ▲", ("validation", "test")

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import pandas as pd
 from markupsafe import Markup
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import make_folder
-from data_prep.store.dataset import DataSet
-from evaluation.boxes.map_boxes import cell_words
-from evaluation.compare.comparison import Comparison
-from evaluation.metrics.metric import listing
-from evaluation.overlays.draw import encode_webp, to_png, to_svg
-from evaluation.overlays.shapes import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import make_folder
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.boxes.map_boxes import cell_words
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.metrics.metric import listing
+from cxr_compare.evaluation.overlays.draw import encode_webp, to_png, to_svg
+from cxr_compare.evaluation.overlays.shapes import (
     NO_CONTOUR,
     TRUTH_COLOUR,
     ImagePrediction,
@@ -32,8 +32,8 @@ from evaluation.overlays.shapes import (
     outcome_kind,
     prediction_shapes,
 )
-from evaluation.report.cases import CaseSource, read_cases
-from evaluation.report.files import CASES_PAGE, PAGE
+from cxr_compare.evaluation.report.cases import CaseSource, read_cases
+from cxr_compare.evaluation.report.files import CASES_PAGE, PAGE
 
 CASES_PER_CATEGORY = 8
 """Drawn of each kind; the first four stand in the report, the others on linked pages."""

@@ -11,17 +11,17 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.errors import counted
-from data_prep.store.dataset import DataSet
-from evaluation.boxes.map_boxes import cell_words
-from evaluation.compare.comparison import Comparison
-from evaluation.compare.estimates import AGAINST, HELD, Estimate, IntervalKind
-from evaluation.compare.paired_tests import MCNEMAR
-from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.metric import ALL, MetricKey, inside_sentence
-from evaluation.metrics.registry import METRICS, highlighted, in_reading_order
-from evaluation.report.page import Table, sentence
-from evaluation.statistics.bootstrap import MOST_UNDEFINED
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.boxes.map_boxes import cell_words
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.compare.estimates import AGAINST, HELD, Estimate, IntervalKind
+from cxr_compare.evaluation.compare.paired_tests import MCNEMAR
+from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, inside_sentence
+from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, in_reading_order
+from cxr_compare.evaluation.report.page import Table, sentence
+from cxr_compare.evaluation.statistics.bootstrap import MOST_UNDEFINED
 
 UNKNOWN = "Not known from the run: write it."
 _PARAGRAPHS = ("data", "systems", "decisions", "statistics")

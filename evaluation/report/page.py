@@ -13,10 +13,16 @@ from typing import Any
 
 from jinja2 import Environment
 
-from data_prep.contracts.errors import counted
-from data_prep.contracts.pages import template_environment
-from evaluation.metrics.metric import ends_words, listing, number, policy_words, score_words
-from evaluation.statistics.bootstrap import Interval
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.evaluation.metrics.metric import (
+    ends_words,
+    listing,
+    number,
+    policy_words,
+    score_words,
+)
+from cxr_compare.evaluation.statistics.bootstrap import Interval
 
 _HERE = Path(__file__).parent
 

@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
-from data_prep.contracts.folders import write_text
-from evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
-from evaluation.report.page import ForestPart, sentence
-from evaluation.statistics.ranking import Floats
+from cxr_compare.data_prep.contracts.folders import write_text
+from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
+from cxr_compare.evaluation.report.page import ForestPart, sentence
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 _MARKER_WORDS = {"o": "Circle", "^": "Triangle", "s": "Square", "D": "Diamond", "v": "Triangle (v)",
                  "P": "Plus"}  # fmt: skip

@@ -13,28 +13,33 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.folders import make_folder, read_json, write_text
-from data_prep.store.dataset import DataSet, Target
-from evaluation.compare.comparison import Comparison
-from evaluation.compare.estimates import Estimates
-from evaluation.metrics.metric import inside_sentence, listing, policy_words
-from evaluation.metrics.registry import highlighted, metric_title
-from evaluation.report import files
-from evaluation.report.all_images import exploration, write_all_images
-from evaluation.report.charts import chart_legend, cost_charts, policy_markers, report_charts
-from evaluation.report.further_tables import further_tables
-from evaluation.report.gallery import (
+from cxr_compare.data_prep.contracts.folders import make_folder, read_json, write_text
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.metrics.metric import inside_sentence, listing, policy_words
+from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.all_images import exploration, write_all_images
+from cxr_compare.evaluation.report.charts import (
+    chart_legend,
+    cost_charts,
+    policy_markers,
+    report_charts,
+)
+from cxr_compare.evaluation.report.further_tables import further_tables
+from cxr_compare.evaluation.report.gallery import (
     CASES_PER_CATEGORY,
     Gallery,
     case_places,
     disagreement,
     draw_galleries,
 )
-from evaluation.report.methods import methods
-from evaluation.report.page import Table, figure_words, render
-from evaluation.report.plot import Chart, save_figures, to_svg
-from evaluation.report.result_tables import cost_rows, write_table_files
-from evaluation.report.tables import TableRow, image_count, report_tables
+from cxr_compare.evaluation.report.methods import methods
+from cxr_compare.evaluation.report.page import Table, figure_words, render
+from cxr_compare.evaluation.report.plot import Chart, save_figures, to_svg
+from cxr_compare.evaluation.report.result_tables import cost_rows, write_table_files
+from cxr_compare.evaluation.report.tables import TableRow, image_count, report_tables
 
 MAX_BYTES = 10_000_000
 _STALE = f"{files.OVERLAYS}/*.png", files.CASES_PAGES, f"{files.FIGURES}/*", files.ARCHIVE

@@ -15,26 +15,26 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import (
     atomic_path,
     make_folder,
     read_json,
     write_json,
     write_text,
 )
-from data_prep.contracts.tables import write_csv, write_table
-from evaluation.compare.comparison import Comparison
-from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.metric import inside_sentence, listing
-from evaluation.overlays.draw import as_figure
-from evaluation.report import files
-from evaluation.report.cases import CaseSource, read_cases
-from evaluation.report.charts import policy_markers, report_charts
-from evaluation.report.gallery import select_cases
-from evaluation.report.page import Row, Table, render, sentence
-from evaluation.report.plot import draw_with_legend
-from evaluation.report.tables import TableRow, image_count, summary_table, table_rows
+from cxr_compare.data_prep.contracts.tables import write_csv, write_table
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.metrics.metric import inside_sentence, listing
+from cxr_compare.evaluation.overlays.draw import as_figure
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.cases import CaseSource, read_cases
+from cxr_compare.evaluation.report.charts import policy_markers, report_charts
+from cxr_compare.evaluation.report.gallery import select_cases
+from cxr_compare.evaluation.report.page import Row, Table, render, sentence
+from cxr_compare.evaluation.report.plot import draw_with_legend
+from cxr_compare.evaluation.report.tables import TableRow, image_count, summary_table, table_rows
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from data_prep.contracts.errors import InputError, counted
-from evaluation.compare.comparison import Comparison, SystemResult
-from evaluation.compare.estimates import Estimate, Estimates
-from evaluation.compare.protocol import EXPLORATORY
-from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.metric import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.protocol import EXPLORATORY
+from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.metrics.metric import (
     ALL,
     MetricKey,
     Part,
@@ -24,9 +24,14 @@ from evaluation.metrics.metric import (
     policy_words,
     score_words,
 )
-from evaluation.metrics.registry import METRICS, highlighted, in_reading_order, metric_title
-from evaluation.report.further_tables import SUBGROUPS
-from evaluation.report.page import (
+from cxr_compare.evaluation.metrics.registry import (
+    METRICS,
+    highlighted,
+    in_reading_order,
+    metric_title,
+)
+from cxr_compare.evaluation.report.further_tables import SUBGROUPS
+from cxr_compare.evaluation.report.page import (
     Cell,
     ForestPart,
     ForestRow,
@@ -38,7 +43,7 @@ from evaluation.report.page import (
     figure_words,
     sentence,
 )
-from evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.bootstrap import Interval
 
 
 def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:

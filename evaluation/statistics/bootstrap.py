@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pandas as pd
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import InputError
-from data_prep.work.pool import cpu_count
-from evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.work.pool import cpu_count
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 Name = TypeVar("Name", bound=Hashable)
 Statistic = Callable[..., Mapping[Name, Floats]]

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
 _STEPS = 100
 _CONVERGED = 1e-10  # of the gradient, per image

@@ -21,10 +21,16 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, Interval, cluster_index, per_cluster
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_nested
-from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.bootstrap import (
+    LEVEL,
+    NO_WIDTH,
+    Interval,
+    cluster_index,
+    per_cluster,
+)
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_nested
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
 _FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 

@@ -35,10 +35,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.bootstrap import LEVEL
-from evaluation.statistics.obuchowski_rockette import Effect, analyse_nested
-from evaluation.statistics.ranking import Floats
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.bootstrap import LEVEL
+from cxr_compare.evaluation.statistics.obuchowski_rockette import Effect, analyse_nested
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 _TAIL = (1 - LEVEL) / 2
 

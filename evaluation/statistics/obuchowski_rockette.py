@@ -44,9 +44,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.bootstrap import LEVEL, Interval
-from evaluation.statistics.ranking import Floats
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.bootstrap import LEVEL, Interval
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 Effect = Literal["random", "fixed"]
 FEW_READERS = 5

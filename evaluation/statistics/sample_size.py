@@ -22,11 +22,11 @@ from functools import cache, partial
 import numpy as np
 import scipy  # whose parts load when they are first used
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.bootstrap import LEVEL
-from evaluation.statistics.clustered_tests import AurocParts
-from evaluation.statistics.obuchowski_rockette import FEW_READERS, Components
-from evaluation.statistics.ranking import Floats
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.bootstrap import LEVEL
+from cxr_compare.evaluation.statistics.clustered_tests import AurocParts
+from cxr_compare.evaluation.statistics.obuchowski_rockette import FEW_READERS, Components
+from cxr_compare.evaluation.statistics.ranking import Floats
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 _MOST_PATIENTS = 100_000_000

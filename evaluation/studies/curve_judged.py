@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.store.predictions import Predictions
-from evaluation.compare.protocol import log_use
-from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.decisions.thresholds import POLICIES
-from evaluation.decisions.tuning import checked_decision
-from evaluation.metrics.metric import ALL, MetricKey, policy_words
-from evaluation.metrics.registry import METRICS, why_undefined
-from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from evaluation.statistics.clustered_tests import over_seeds
-from evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.studies.curve_results import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.protocol import log_use
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.decisions.tuning import checked_decision
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, policy_words
+from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.clustered_tests import over_seeds
+from cxr_compare.evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.studies.curve_results import (
     CURVE_METRICS,
     Arm,
     CurveStudy,
@@ -32,7 +32,7 @@ from evaluation.studies.curve_results import (
     SizePoint,
     Times,
 )
-from evaluation.systems.eligibility import common_test_images
+from cxr_compare.evaluation.systems.eligibility import common_test_images
 
 _Floats = npt.NDArray[np.float64]
 _POLICY = POLICIES[0]

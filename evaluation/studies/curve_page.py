@@ -9,15 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.contracts.errors import counted
-from evaluation.metrics.metric import DASH, listing, p_words
-from evaluation.metrics.registry import METRICS, metric_title
-from evaluation.report.files import study_files
-from evaluation.report.page import Table, figure_words
-from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure, to_svg
-from evaluation.statistics.bootstrap import Interval
-from evaluation.statistics.learning_curve import LearningCurve
-from evaluation.studies.curve_results import (
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.evaluation.metrics.metric import DASH, listing, p_words
+from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
+from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.report.page import Table, figure_words
+from cxr_compare.evaluation.report.plot import (
+    Axis,
+    Chart,
+    Curve,
+    Point,
+    draw_with_legend,
+    save_figure,
+    to_svg,
+)
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.learning_curve import LearningCurve
+from cxr_compare.evaluation.studies.curve_results import (
     AS_GIVEN,
     KINDS,
     MAIN,
@@ -32,7 +40,7 @@ from evaluation.studies.curve_results import (
     curve_statements,
     title_in_sentence,
 )
-from evaluation.studies.study_page import Statement, StudyPage, write_study
+from cxr_compare.evaluation.studies.study_page import Statement, StudyPage, write_study
 
 PAGE, STORED, _FIGURE = "curve.html", "curve.json", "curve.png"
 FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}

@@ -9,13 +9,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.compare.claims import holm
-from evaluation.metrics.metric import inside_sentence, listing, number, p_equation, span_words
-from evaluation.metrics.registry import metric_title
-from evaluation.statistics.bootstrap import Interval
-from evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
-from evaluation.statistics.ranking import Floats
-from evaluation.studies.study_page import Statement
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.metrics.metric import (
+    inside_sentence,
+    listing,
+    number,
+    p_equation,
+    span_words,
+)
+from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
+from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.studies.study_page import Statement
 
 Kind = Literal["detector", "classifier", "mixed"]
 CURVE_METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")

@@ -17,21 +17,21 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.duplicates.set_copies import near_duplicates_of
-from data_prep.formats.readers import same_lesions
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.predictions import Predictions
-from evaluation.boxes.matching import find_lesions, pair_boxes
-from evaluation.compare.comparison import Comparison
-from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.metrics.metric import Note, listing, number
-from evaluation.report.cases import read_systems
-from evaluation.report.gallery import DrawnCase
-from evaluation.statistics.calibration import fit_calibration
-from evaluation.statistics.clustered_tests import auroc_parts
-from evaluation.studies.study_page import StudyPage, write_study
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+from cxr_compare.data_prep.formats.readers import same_lesions
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.matching import find_lesions, pair_boxes
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.metrics.metric import Note, listing, number
+from cxr_compare.evaluation.report.cases import read_systems
+from cxr_compare.evaluation.report.gallery import DrawnCase
+from cxr_compare.evaluation.statistics.calibration import fit_calibration
+from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.studies.study_page import StudyPage, write_study
 
 _SHOWN, _IMAGE_BYTES = 40, 60_000  # images on the page, and the most that each takes
 _WORDS = {1.0: "positive", 0.0: "negative"}

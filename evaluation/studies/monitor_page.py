@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import counted
-from data_prep.contracts.folders import provenance, write_text
-from evaluation.metrics.metric import inside_sentence, listing, number, span_words
-from evaluation.report.page import Table
-from evaluation.report.plot import Axis, Chart, Curve, legend_sample
-from evaluation.statistics.betting import change_evidence
-from evaluation.studies.monitoring import ERROR, FEWEST, Monitoring, Watched
-from evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.folders import provenance, write_text
+from cxr_compare.evaluation.metrics.metric import inside_sentence, listing, number, span_words
+from cxr_compare.evaluation.report.page import Table
+from cxr_compare.evaluation.report.plot import Axis, Chart, Curve, legend_sample
+from cxr_compare.evaluation.statistics.betting import change_evidence
+from cxr_compare.evaluation.studies.monitoring import ERROR, FEWEST, Monitoring, Watched
+from cxr_compare.evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
 
 _MIX = "Look at who is sent now, and at sensitivity and specificity in each group."
 _ADVICE = {

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.metrics.metric import number, span_words
-from evaluation.statistics.betting import change_evidence, mean_interval, start_shares
-from evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.metrics.metric import number, span_words
+from cxr_compare.evaluation.statistics.betting import change_evidence, mean_interval, start_shares
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 ERROR = 0.05
 """Chance that any figure ever raises an alarm where nothing changes, at most."""

@@ -14,14 +14,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from evaluation.boxes.box_metrics import WeightedAfroc, WeightedFroc
-from evaluation.boxes.matching import HITS, Finds, HitRule, find_lesions, pair_boxes
-from evaluation.metrics.image_metrics import rates
-from evaluation.metrics.metric import Metric
-from evaluation.metrics.registry import METRICS
-from evaluation.statistics.bootstrap import LEVEL, cluster_index, per_cluster
-from evaluation.statistics.obuchowski_rockette import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.boxes.box_metrics import WeightedAfroc, WeightedFroc
+from cxr_compare.evaluation.boxes.matching import HITS, Finds, HitRule, find_lesions, pair_boxes
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.metrics.metric import Metric
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.bootstrap import LEVEL, cluster_index, per_cluster
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FEW_READERS,
     ClusteredEstimate,
     Effect,
@@ -30,7 +30,7 @@ from evaluation.statistics.obuchowski_rockette import (
     analyse_nested,
     jackknife_covariance,
 )
-from evaluation.statistics.ranking import Floats, Integers, RankedScores
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers, RankedScores
 
 LESION = ["case", "lesion"]
 _RATED = ("auroc",)

@@ -10,16 +10,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import counted
-from data_prep.contracts.folders import provenance
-from evaluation.metrics.image_metrics import rates
-from evaluation.metrics.metric import DASH, listing, number, p_words, span_words
-from evaluation.report.page import Table
-from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
-from evaluation.statistics.ranking import Floats, curves
-from evaluation.studies.reader_analysis import MarkedStudy, ReaderAnalysis, ReaderStudy, StudyRow
-from evaluation.studies.readings import ONLY_MODALITY
-from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.metrics.metric import DASH, listing, number, p_words, span_words
+from cxr_compare.evaluation.report.page import Table
+from cxr_compare.evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
+from cxr_compare.evaluation.statistics.ranking import Floats, curves
+from cxr_compare.evaluation.studies.reader_analysis import (
+    MarkedStudy,
+    ReaderAnalysis,
+    ReaderStudy,
+    StudyRow,
+)
+from cxr_compare.evaluation.studies.readings import ONLY_MODALITY
+from cxr_compare.evaluation.studies.study_page import (
+    Section,
+    ShownChart,
+    Statement,
+    StudyPage,
+    write_study,
+)
 
 _FEW = 20
 _STEPS = np.linspace(0.0, 1.0, 401)

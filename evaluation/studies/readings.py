@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import read_text_csv, refuse_line
-from data_prep.store.predictions import Predictions, is_predictions_folder
-from evaluation.boxes.matching import HitRule
-from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.decisions.tuning import checked_decision
-from evaluation.statistics.ranking import is_positive
-from evaluation.studies.reader_analysis import LESION, MarkedStudy, ReaderStudy
-from evaluation.systems.prediction_files import ColumnNames, read_review, read_source
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.tables import read_text_csv, refuse_line
+from cxr_compare.data_prep.store.predictions import Predictions, is_predictions_folder
+from cxr_compare.evaluation.boxes.matching import HitRule
+from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.decisions.tuning import checked_decision
+from cxr_compare.evaluation.statistics.ranking import is_positive
+from cxr_compare.evaluation.studies.reader_analysis import LESION, MarkedStudy, ReaderStudy
+from cxr_compare.evaluation.systems.prediction_files import ColumnNames, read_review, read_source
 
 ONLY_MODALITY = "reading"
 """What the modality is called where a file names none."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.folders import provenance, write_json, write_text
-from data_prep.contracts.tables import write_csv
-from evaluation.report.page import Table, render
-from evaluation.report.plot import Chart, to_svg
+from cxr_compare.data_prep.contracts.folders import provenance, write_json, write_text
+from cxr_compare.data_prep.contracts.tables import write_csv
+from cxr_compare.evaluation.report.page import Table, render
+from cxr_compare.evaluation.report.plot import Chart, to_svg
 
 _HERE = Path(__file__).parent
 

@@ -11,13 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import provenance, read_json, require_only, write_json
-from evaluation.decisions.thresholds import PromisePlan
-from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure
-from evaluation.statistics.bootstrap import LEVEL
-from evaluation.statistics.obuchowski_rockette import Components
-from evaluation.statistics.sample_size import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import provenance, read_json, require_only, write_json
+from cxr_compare.evaluation.decisions.thresholds import PromisePlan
+from cxr_compare.evaluation.report.plot import (
+    Axis,
+    Chart,
+    Curve,
+    Point,
+    draw_with_legend,
+    save_figure,
+)
+from cxr_compare.evaluation.statistics.bootstrap import LEVEL
+from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
+from cxr_compare.evaluation.statistics.sample_size import (
     MOST_SIMULATED,
     AssumedPlan,
     CrossedPlan,

@@ -15,26 +15,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import counted
-from data_prep.store.predictions import Predictions
-from evaluation.compare.claims import holm
-from evaluation.compare.protocol import log_use
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.thresholds import choose_threshold
-from evaluation.metrics.image_metrics import rates
-from evaluation.statistics.bootstrap import (
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.protocol import log_use
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.thresholds import choose_threshold
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.statistics.bootstrap import (
     Interval,
     Resamples,
     cluster_bootstrap,
     per_cluster,
     percentile_interval,
 )
-from evaluation.statistics.clustered_tests import auroc_parts
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.statistics.ranking import Floats, Integers, is_positive
-from evaluation.studies.transfer_pairs import Pair, UnseenScores, score_unseen
-from evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers, is_positive
+from cxr_compare.evaluation.studies.transfer_pairs import Pair, UnseenScores, score_unseen
+from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 
 _RATES = ("recall", "specificity", "precision", "f1", "accuracy")
 """Figures at a threshold."""

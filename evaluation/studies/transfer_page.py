@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.contracts.errors import counted
-from data_prep.contracts.folders import provenance
-from evaluation.metrics.metric import (
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.evaluation.metrics.metric import (
     DASH,
     ends_words,
     listing,
@@ -19,12 +19,18 @@ from evaluation.metrics.metric import (
     policy_words,
     span_words,
 )
-from evaluation.metrics.registry import metric_title
-from evaluation.report.page import Table, figure_words
-from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
-from evaluation.statistics.bootstrap import Interval
-from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
-from evaluation.studies.transfer_analysis import Transfer, TransferCell
+from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.report.page import Table, figure_words
+from cxr_compare.evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.studies.study_page import (
+    Section,
+    ShownChart,
+    Statement,
+    StudyPage,
+    write_study,
+)
+from cxr_compare.evaluation.studies.transfer_analysis import Transfer, TransferCell
 
 _OVER_PATIENTS, _OVER_CHOICES = "95 % over test patients", "90 % of choices of local patients"
 _GUESS = "best guess without the lungs"

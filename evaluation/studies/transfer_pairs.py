@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import read_json
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.statistics.bootstrap import cluster_index
-from evaluation.statistics.ranking import Floats, Integers
-from evaluation.systems.eligibility import check_data_set, sets_of_run
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.systems.eligibility import check_data_set, sets_of_run
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import read_json
-from data_prep.contracts.tables import require_members
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from data_prep.work.object_store import path_of
-from evaluation.decisions.test_set import EvaluationSet, TestSet
-from evaluation.metrics.metric import Note
-from evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.tables import require_members
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.work.object_store import path_of
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet, TestSet
+from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 
 _SHOWN = 5
 

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.boxes import Boxes, box_iou
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance
-from data_prep.contracts.schemas import EDGES, ROLES
-from data_prep.contracts.tables import is_member, write_table
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import SEEN_FILE, Predictions, PredictionWriter
-from evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
-from evaluation.statistics.ranking import Floats, Integers
-from evaluation.systems.eligibility import check_data_set, training_id, training_sets
+from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.contracts.schemas import EDGES, ROLES
+from cxr_compare.data_prep.contracts.tables import is_member, write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions, PredictionWriter
+from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.systems.eligibility import check_data_set, training_id, training_sets
 
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
 _ROWS_AT_ONCE = 512  # such tables stay in the processor's cache

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, counted, counted_phrase
-from data_prep.contracts.folders import provenance
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import (
+from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     frame_digest,
     is_member,
@@ -31,17 +31,17 @@ from data_prep.contracts.tables import (
     renamed,
     typed_table,
 )
-from data_prep.export.content import file_stems
-from data_prep.formats.coco import COCO
-from data_prep.formats.csv_tables import CSV, TABLE
-from data_prep.formats.label_files import read_lines
-from data_prep.formats.source import ReadOptions, finding_name
-from data_prep.formats.yolo import YOLO
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
-from evaluation.boxes.protocols import explain as explain_figure
-from evaluation.systems.prediction_files import (
+from cxr_compare.data_prep.export.content import file_stems
+from cxr_compare.data_prep.formats.coco import COCO
+from cxr_compare.data_prep.formats.csv_tables import CSV, TABLE
+from cxr_compare.data_prep.formats.label_files import read_lines
+from cxr_compare.data_prep.formats.source import ReadOptions, finding_name
+from cxr_compare.data_prep.formats.yolo import YOLO
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
+from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
+from cxr_compare.evaluation.systems.prediction_files import (
     FRAME,
     ColumnNames,
     RawPredictions,
@@ -106,7 +106,7 @@ def import_file(
         >>> import_file("no-such.csv", "data", "out", name="Other")
         Traceback (most recent call last):
         ...
-        data_prep.store.folder_kinds.WrongFolderError: data: no such folder; ...
+        cxr_compare.data_prep.store.folder_kinds.WrongFolderError: data: no such folder; ...
     """
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     names = columns or ColumnNames()

@@ -17,17 +17,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.contracts.folders import atomic_path, make_folder, write_text
-from data_prep.contracts.pages import template_environment
-from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import is_member, read_text_csv, renamed, write_csv
-from data_prep.formats.coco import read_json_file
-from data_prep.formats.label_files import read_lines
-from data_prep.formats.yolo import read_class_names
-from data_prep.store.dataset import DataSet
-from evaluation.metrics.metric import inside_sentence
-from evaluation.overlays.draw import fit_panel
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folders import atomic_path, make_folder, write_text
+from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, renamed, write_csv
+from cxr_compare.data_prep.formats.coco import read_json_file
+from cxr_compare.data_prep.formats.label_files import read_lines
+from cxr_compare.data_prep.formats.yolo import read_class_names
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.metrics.metric import inside_sentence
+from cxr_compare.evaluation.overlays.draw import fit_panel
 
 FRAME = "the DataFrame"
 """What errors call a table that came from no file."""

@@ -10,13 +10,17 @@ import numpy as np
 import pandas as pd
 import scipy  # whose parts load when they are first used
 
-from data_prep.audit.checks import OLDEST_YEARS
-from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
-from evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
-from evaluation.statistics.calibration import fit_logistic
-from evaluation.statistics.clustered_tests import AurocParts, auroc_over_seeds, auroc_parts
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.data_prep.audit.checks import OLDEST_YEARS
+from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
+from cxr_compare.evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
+from cxr_compare.evaluation.statistics.calibration import fit_logistic
+from cxr_compare.evaluation.statistics.clustered_tests import (
+    AurocParts,
+    auroc_over_seeds,
+    auroc_parts,
+)
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 SHORTCUT = "shortcut"
 """Topic of a guess without the lungs among the figures on where systems fail, and its system."""

@@ -26,12 +26,12 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM, validate_value
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.decoded_image import plain_reason
-from data_prep.images.dicom_header import orientation
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decoded_image import plain_reason
+from cxr_compare.data_prep.images.dicom_header import orientation
 
 if TYPE_CHECKING:
-    from serving.run import Run
+    from cxr_compare.serving.run import Run
 
 SOFTWARE = "cxr-compare"
 RESEARCH_USE = "Research use only, not a medical device."

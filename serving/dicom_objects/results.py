@@ -24,10 +24,10 @@ from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, DT, TM
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.source import display_name, finding_name
-from serving.answer import Answer, render_answers
-from serving.dicom_objects.instance import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.source import display_name, finding_name
+from cxr_compare.serving.answer import Answer, render_answers
+from cxr_compare.serving.dicom_objects.instance import (
     COPIED_WHERE_GIVEN,
     RESEARCH_USE,
     SOFTWARE,

@@ -17,9 +17,9 @@ import requests
 from dicomweb_client.web import DICOMwebClient
 from pydicom.dataset import Dataset
 
-from data_prep.contracts.errors import InputError
-from serving.dicom_objects.instance import SOFTWARE
-from serving.pacs.patience import OutageError, Patience, RefusedError
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.serving.dicom_objects.instance import SOFTWARE
+from cxr_compare.serving.pacs.patience import OutageError, Patience, RefusedError
 
 Result = TypeVar("Result")
 

@@ -25,9 +25,9 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
-from data_prep.contracts.errors import InputError
-from serving.pacs.journal import digest, writing
-from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.serving.pacs.journal import digest, writing
+from cxr_compare.serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
 
 _RECEIVED = (
     ComputedRadiographyImageStorage,

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import disk_errors
-from serving.pacs.patience import UnreachableError
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import disk_errors
+from cxr_compare.serving.pacs.patience import UnreachableError
 
 State = Literal["fetched", "answered", "sent", "skipped", "failed"]
 

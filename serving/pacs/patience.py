@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 
 Result = TypeVar("Result")
 

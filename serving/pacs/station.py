@@ -21,22 +21,22 @@ from urllib.parse import urlsplit
 
 from pydicom.dataset import Dataset
 
-from data_prep.contracts.errors import InputError, counted
-from data_prep.images.decoded_image import DecodedImage
-from data_prep.images.dicom_header import header_facts, why_no_radiograph
-from data_prep.images.image import read_image
-from data_prep.store.answer_log import AnswerLog
-from data_prep.work.object_store import is_loopback
-from data_prep.work.pool import Terminal
-from serving.answer import Answer
-from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
-from serving.dicom_objects.results import dicom_results
-from serving.image_files import note_answers
-from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive
-from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
-from serving.pacs.journal import Journal, digest, job_id, writing
-from serving.pacs.patience import Patience, RefusedError, UnreachableError
-from serving.run import Run, answers_by_image
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.images.dicom_header import header_facts, why_no_radiograph
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.store.answer_log import AnswerLog
+from cxr_compare.data_prep.work.object_store import is_loopback
+from cxr_compare.data_prep.work.pool import Terminal
+from cxr_compare.serving.answer import Answer
+from cxr_compare.serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
+from cxr_compare.serving.dicom_objects.results import dicom_results
+from cxr_compare.serving.image_files import note_answers
+from cxr_compare.serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive
+from cxr_compare.serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
+from cxr_compare.serving.pacs.journal import Journal, digest, job_id, writing
+from cxr_compare.serving.pacs.patience import Patience, RefusedError, UnreachableError
+from cxr_compare.serving.run import Run, answers_by_image
 
 _VARIABLES, _SEND_VARIABLES = "CXR_PACS", "CXR_PACS_SEND"
 _LOOK_AGAIN = 5.0  # seconds until received images are tried again where the archive is away

@@ -21,15 +21,15 @@ import numpy as np
 from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.decoded_image import DecodedImage, decode_record
-from data_prep.store.answer_log import AnswerLog
-from serving.answer import Answer, render_answers
-from serving.dicom_objects.instance import RESEARCH_USE, to_bytes
-from serving.guard import Warned
-from serving.image_files import note_answers
-from serving.run import Run, answers_by_image
-from serving.web.schemas import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
+from cxr_compare.data_prep.store.answer_log import AnswerLog
+from cxr_compare.serving.answer import Answer, render_answers
+from cxr_compare.serving.dicom_objects.instance import RESEARCH_USE, to_bytes
+from cxr_compare.serving.guard import Warned
+from cxr_compare.serving.image_files import note_answers
+from cxr_compare.serving.run import Run, answers_by_image
+from cxr_compare.serving.web.schemas import (
     AnalyzeAnswer,
     DicomObjects,
     ImageFacts,
@@ -37,8 +37,8 @@ from serving.web.schemas import (
     ReportFigures,
     ServeSettings,
 )
-from serving.web.systems import ServedSystem, disagreement, versions_of
-from serving.web.uploads import Decoded, Decoder
+from cxr_compare.serving.web.systems import ServedSystem, disagreement, versions_of
+from cxr_compare.serving.web.uploads import Decoded, Decoder
 
 _LOG = logging.getLogger("cxr.serve")
 Include = Literal["overlay", "maps", "sr", "sc"]
@@ -357,7 +357,7 @@ def _dicom_objects(
 ) -> DicomObjects | None:
     if decoded.source is None:
         return None
-    from serving.dicom_objects.results import KINDS, dicom_results
+    from cxr_compare.serving.dicom_objects.results import KINDS, dicom_results
 
     algorithms = [system.algorithm for system in systems]
     try:

@@ -18,11 +18,11 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive
 
-from data_prep.contracts.tables import inert_cell
-from serving.answer import ANSWER_COLUMNS, answer_row
-from serving.dicom_objects.instance import RESEARCH_USE
-from serving.web.analysis import Include, Server
-from serving.web.schemas import (
+from cxr_compare.data_prep.contracts.tables import inert_cell
+from cxr_compare.serving.answer import ANSWER_COLUMNS, answer_row
+from cxr_compare.serving.dicom_objects.instance import RESEARCH_USE
+from cxr_compare.serving.web.analysis import Include, Server
+from cxr_compare.serving.web.schemas import (
     ERRORS,
     AnalyzeAnswer,
     ExampleFacts,
@@ -34,7 +34,7 @@ from serving.web.schemas import (
     SystemAnswer,
     VisitEntry,
 )
-from serving.web.systems import versions_of
+from cxr_compare.serving.web.systems import versions_of
 
 _LONGEST_NAME = 120
 _TOO_SLOW = 504

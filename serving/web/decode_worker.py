@@ -20,11 +20,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.decoded_image import TooLargeError, lower_pixel_limit
-from data_prep.images.image import read_image
-from serving.dicom_objects.instance import Source, read_source
-from serving.guard import file_warnings
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decoded_image import TooLargeError, lower_pixel_limit
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.serving.dicom_objects.instance import Source, read_source
+from cxr_compare.serving.guard import file_warnings
 
 READY = b"ready"  # what a process says when it can decode
 ASKED = struct.Struct("<??")  # of a file: whether full depth and what DICOM objects take are wanted

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_prep.store.answer_log import AnswerLog
-from serving.answer import Status
-from serving.dicom_objects.instance import RESEARCH_USE
-from serving.guard import WarningKind
+from cxr_compare.data_prep.store.answer_log import AnswerLog
+from cxr_compare.serving.answer import Status
+from cxr_compare.serving.dicom_objects.instance import RESEARCH_USE
+from cxr_compare.serving.guard import WarningKind
 
 MEBIBYTE = 1 << 20
 _MOST_SYSTEMS = 32

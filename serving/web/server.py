@@ -21,19 +21,19 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.dicom_objects.instance import RESEARCH_USE
-from serving.run import Run
-from serving.web.analysis import Server
-from serving.web.app import Files, not_now, reports, router
-from serving.web.gate import (
+from cxr_compare.serving.dicom_objects.instance import RESEARCH_USE
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.analysis import Server
+from cxr_compare.serving.web.app import Files, not_now, reports, router
+from cxr_compare.serving.web.gate import (
     REPORT_FILES,
     Gate,
     PatientProtocol,
     ReportCookie,
     with_security_headers,
 )
-from serving.web.schemas import Refused, ServeSettings
-from serving.web.systems import ServedSystem, missed_together, report_figures
+from cxr_compare.serving.web.schemas import Refused, ServeSettings
+from cxr_compare.serving.web.systems import ServedSystem, missed_together, report_figures
 
 _LOG = logging.getLogger("cxr.serve")
 _REPORT_URL = f"{REPORT_FILES}report.html"

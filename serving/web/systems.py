@@ -12,20 +12,20 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json
-from data_prep.contracts.tables import read_table
-from data_prep.store.folder_kinds import REPORT_MARKER
-from evaluation.metrics.registry import metric_title
-from evaluation.report.files import DECISIONS
-from evaluation.statistics.bootstrap import share_band
-from evaluation.statistics.ranking import is_positive
-from evaluation.systems.eligibility import sets_of_run
-from serving.answer import Answer
-from serving.dicom_objects.instance import Algorithm
-from serving.export_spec import JUDGED_FILE, validation_folder
-from serving.run import Run
-from serving.web.schemas import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER
+from cxr_compare.evaluation.metrics.registry import metric_title
+from cxr_compare.evaluation.report.files import DECISIONS
+from cxr_compare.evaluation.statistics.bootstrap import share_band
+from cxr_compare.evaluation.statistics.ranking import is_positive
+from cxr_compare.evaluation.systems.eligibility import sets_of_run
+from cxr_compare.serving.answer import Answer
+from cxr_compare.serving.dicom_objects.instance import Algorithm
+from cxr_compare.serving.export_spec import JUDGED_FILE, validation_folder
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.schemas import (
     ActivationMap,
     Figure,
     FindingScore,

@@ -20,12 +20,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from data_prep.images.decoded_image import DecodedImage, DeepPixels
-from data_prep.images.dicom_header import starts_like_dicom
-from serving.dicom_objects.instance import Source
-from serving.guard import Warned
-from serving.web.decode_worker import ANSWERED, ASKED, READY
-from serving.web.schemas import MEBIBYTE, Refused, ServeSettings
+from cxr_compare.data_prep.images.decoded_image import DecodedImage, DeepPixels
+from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
+from cxr_compare.serving.dicom_objects.instance import Source
+from cxr_compare.serving.guard import Warned
+from cxr_compare.serving.web.decode_worker import ANSWERED, ASKED, READY
+from cxr_compare.serving.web.schemas import MEBIBYTE, Refused, ServeSettings
 
 _LOG = logging.getLogger("cxr.serve")
 _START_SECONDS = 60.0
@@ -147,7 +147,7 @@ class _Worker:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
         try:
             running = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "serving.web.decode_worker", *arguments,
+                sys.executable, "-P", "-m", "cxr_compare.serving.web.decode_worker", *arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_STREAM_BYTES,

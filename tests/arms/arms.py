@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from classification.dataset import LabelBatch
-from classification.inference import saliency_maps
-from classification.loss import training_losses as classifier_losses
-from classification.loss import validation_losses as validate_classifier
-from classification.model import build_classifier
-from configs.load import parse_config
-from data_prep.contracts.boxes import Boxes
-from detection.detector import LesionBatch
-from detection.detector import training_losses as detector_losses
-from detection.detector import validation_losses as validate_detector
-from detection.model import build_detector
+from cxr_compare.classification.dataset import LabelBatch
+from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.loss import training_losses as classifier_losses
+from cxr_compare.classification.loss import validation_losses as validate_classifier
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.configs.load import parse_config
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.detection.detector import LesionBatch
+from cxr_compare.detection.detector import training_losses as detector_losses
+from cxr_compare.detection.detector import validation_losses as validate_detector
+from cxr_compare.detection.model import build_detector
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/arms.md"
 SIZE = 96

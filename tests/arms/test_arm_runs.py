@@ -14,20 +14,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from configs.settings import _detector_names
-from scripts import child_processes
-from scripts.train import train
-from serving.guard import GUARD_NAME
-from serving.run import Run
-from serving.web.schemas import ServeSettings
-from serving.web.server import build_app
+from cxr_compare.configs.settings import _detector_names
+from cxr_compare.scripts import child_processes
+from cxr_compare.scripts.train import train
+from cxr_compare.serving.guard import GUARD_NAME
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.server import build_app
+from cxr_compare.training.loop import has_live_batch_norm
+from cxr_compare.training.run_folder import RunFolder
 from tests.arms.arms import ARMS, Arm, example_toml
 from tests.scripts.launched import alone, launched, torchrun
 from tests.scripts.small_sets import cxr, drawn_images, interrupted_after, refusal
 from tests.serving.conftest import _guard
 from tests.serving.web.conftest import Client
-from training.loop import has_live_batch_norm
-from training.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")

@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from classification.model import build_classifier
-from classification.model import start_from as start_classifier
-from configs.settings import TrainingSettings, _detector_names
-from data_prep.store.preprocess import parse_views
-from detection.frames import MAX_PER_FINDING, MIN_SCORE
-from detection.model import build_detector
-from detection.model import start_from as start_detector
-from networks.published import Checkpoint
-from networks.registry import DETECTORS
-from serving.trained_model import MultiViewDetector
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.classification.model import start_from as start_classifier
+from cxr_compare.configs.settings import TrainingSettings, _detector_names
+from cxr_compare.data_prep.store.preprocess import parse_views
+from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.model import start_from as start_detector
+from cxr_compare.networks.published import Checkpoint
+from cxr_compare.networks.registry import DETECTORS
+from cxr_compare.serving.trained_model import MultiViewDetector
+from cxr_compare.training.batch_size import largest_share
+from cxr_compare.training.cost import count_flops, measure_latency
+from cxr_compare.training.fit import _RampedAverage
+from cxr_compare.training.loop import build_optimiser
+from cxr_compare.training.run_folder import load_model, save_model
 from tests.arms.arms import ARMS, BOXES, SIZE, Arm, patches
 from tests.pretended_device import pretended_cuda
-from training.batch_size import largest_share
-from training.cost import count_flops, measure_latency
-from training.fit import _RampedAverage
-from training.loop import build_optimiser
-from training.run_folder import load_model, save_model
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -27,8 +27,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.image import read_image
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.image import read_image
 from tests.small_dicom import dicom_image, image_file
 
 SHARES = (10, 25, 50, 75, 90, 99)  # percent

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from configs.load import parse_config
-from data_prep.audit.audit import Audit
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json
-from data_prep.contracts.tables import read_table
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
+from cxr_compare.configs.load import parse_config
+from cxr_compare.data_prep.audit.audit import Audit
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
 from tests.attacks import material
 
 OUTCOMES = ("refused", "harmless", "silent", "traceback")
@@ -37,9 +37,9 @@ Reader = Callable[[Path], Iterable[Any]]
 
 def data_set(folder: Path) -> Iterable[Any]:
     """All of a data set: tables, splits, their log of uses, audit, copies and pixels."""
-    from data_prep.assemble.prepare import _Journal
-    from data_prep.duplicates.set_copies import near_duplicates_of
-    from evaluation.compare.protocol import _parse
+    from cxr_compare.data_prep.assemble.prepare import _Journal
+    from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+    from cxr_compare.evaluation.compare.protocol import _parse
 
     data = DataSet.open(folder)
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
@@ -62,9 +62,9 @@ def run(folder: Path) -> Iterable[Any]:
     """All of a run: its records, weights, guard, decision, and what a resumed training reads."""
     import torch
 
-    from serving.run import Run
-    from training.best_epoch import require_same_architecture
-    from training.run_folder import RunFolder, read_weights
+    from cxr_compare.serving.run import Run
+    from cxr_compare.training.best_epoch import require_same_architecture
+    from cxr_compare.training.run_folder import RunFolder, read_weights
 
     opened = RunFolder.open(folder)
     yield from (opened.info, opened.started, opened.seen)
@@ -104,8 +104,8 @@ def predictions(folder: Path) -> Iterable[Any]:
 
 def exported(folder: Path) -> Iterable[Any]:
     """An export: what it says, and what its network answers."""
-    from serving.backends import CARD_FILE
-    from serving.run import Run
+    from cxr_compare.serving.backends import CARD_FILE
+    from cxr_compare.serving.run import Run
 
     loaded: Any = Run.open(folder).load()
     yield from (vars(loaded.model.spec), vars(loaded.model.preprocess), loaded.operating_point)

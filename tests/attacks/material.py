@@ -75,7 +75,12 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def cxr_command(*words: object) -> list[str]:
     """A command of the program in this tree, as its console script runs it."""
-    return [sys.executable, "-c", "from scripts.cli import main; main()", *map(str, words)]
+    return [
+        sys.executable,
+        "-c",
+        "from cxr_compare.scripts.cli import main; main()",
+        *map(str, words),
+    ]
 
 
 def cxr(

@@ -17,7 +17,7 @@ from benchmarks.__main__ import bench
 from benchmarks.bench import Meter, ProcessorTime, Row, Sample, curve
 from benchmarks.report import as_lines, line_of
 from benchmarks.worker import Candidate, Run, Worker, peak_gib, timed
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 
 
 class FakeMachine(ProcessorTime):

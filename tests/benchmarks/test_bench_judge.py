@@ -16,7 +16,7 @@ from benchmarks.bench_judge import (
     plain_figures,
     vectorised_figures,
 )
-from evaluation.boxes.box_metrics import average_precision
+from cxr_compare.evaluation.boxes.box_metrics import average_precision
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from benchmarks.bench_models import (
     precisions,
     stacked_images,
 )
-from serving.trained_model import TrainedModel
+from cxr_compare.serving.trained_model import TrainedModel
 
 
 def test_both_classifiers_are_one_network_with_the_same_output():

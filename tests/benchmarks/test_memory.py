@@ -7,8 +7,8 @@ import pytest
 from typer.main import get_command
 
 from benchmarks.memory import BOUNDS, SERVICES, _commands, peak_mib
-from data_prep.contracts.errors import InputError
-from scripts.cli import build_app
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts.cli import build_app
 
 _HOLD = "import time; held = b'x' * ({mib} << 20); time.sleep(0.3)"
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.bench import Row, Sample
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,9 +3,9 @@
 import pytest
 
 from benchmarks.scale_growth import Grown, MadeUp, slopes, write_source
-from data_prep.assemble.prepare import PrepareOptions, prepare
-from data_prep.store.dataset import DataSet
-from data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.work.pool import LocalEngine
 
 
 def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path):

@@ -17,7 +17,7 @@ from benchmarks.scale_model import (
     read_stages,
     simulate,
 )
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 
 DECODE = Stage("decode", "worker", "image", 0.02)
 SEND = Stage("dispatch", "driver", "chunk", 0.001)

@@ -5,14 +5,18 @@ import pandas as pd
 import pytest
 
 from benchmarks.synth_tables import FINDINGS, synth_tables
-from data_prep.audit.audit import audit
-from data_prep.audit.checks import _find_leaks
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_table
-from data_prep.duplicates.near_duplicates import _as_bytes, _turned_distances, find_near_duplicates
-from data_prep.formats.source import no_roles
-from data_prep.splits.add_split import SplitRule, draw_split, image_links
-from data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.audit.audit import audit
+from cxr_compare.data_prep.audit.checks import _find_leaks
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.duplicates.near_duplicates import (
+    _as_bytes,
+    _turned_distances,
+    find_near_duplicates,
+)
+from cxr_compare.data_prep.formats.source import no_roles
+from cxr_compare.data_prep.splits.add_split import SplitRule, draw_split, image_links
+from cxr_compare.data_prep.store.dataset import DataSet
 
 N_IMAGES = 20_000
 

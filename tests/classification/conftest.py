@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from classification.dataset import ImageLabelDataset, LabelBatch, collate
-from classification.model import ImageClassifier, build_classifier
+from cxr_compare.classification.dataset import ImageLabelDataset, LabelBatch, collate
+from cxr_compare.classification.model import ImageClassifier, build_classifier
 from tests.memory_store import MemoryStore
 
 SIZE = 64

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from classification.dataset import ImageLabelDataset, collate
-from data_prep.contracts.errors import InputError
+from cxr_compare.classification.dataset import ImageLabelDataset, collate
+from cxr_compare.data_prep.contracts.errors import InputError
 
 
 def test_labels_follow_the_order_of_images_and_findings(store, labels):
@@ -42,7 +42,7 @@ def test_an_image_that_the_store_lacks_is_named(store, labels):
 
 
 def test_augmentation_needs_a_seed_and_repeats_with_it(store, labels):
-    from data_prep.augment.augment import build_augmentation
+    from cxr_compare.data_prep.augment.augment import build_augmentation
 
     augmentation = build_augmentation(rotate_degrees=10, brightness=0.2)
     dataset = ImageLabelDataset(store, store.ids, labels, ("opacity",), augmentation)

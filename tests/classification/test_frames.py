@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from classification.frames import scores_frames
+from cxr_compare.classification.frames import scores_frames
 
 FINDINGS = ("opacity", "nodule")
 IDS = ["a", "b", "c"]

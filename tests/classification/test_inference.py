@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from classification.dataset import collate
-from classification.inference import predict_scores
-from classification.model import build_classifier
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import _validate_table
-from data_prep.store.predictions import joined_parts
+from cxr_compare.classification.dataset import collate
+from cxr_compare.classification.inference import predict_scores
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import _validate_table
+from cxr_compare.data_prep.store.predictions import joined_parts
 
 FINDINGS = ("opacity", "nodule")
 

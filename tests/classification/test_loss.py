@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from classification.dataset import LabelBatch
-from classification.loss import (
+from cxr_compare.classification.dataset import LabelBatch
+from cxr_compare.classification.loss import (
     _positive_weights,
     masked_cross_entropy,
     scores_of,

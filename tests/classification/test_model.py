@@ -8,10 +8,10 @@ from torch import nn
 from torchvision import models
 from torchvision.models import densenet121
 
-from classification.loss import training_losses
-from classification.model import _COLOUR_MEAN, _COLOUR_STD
-from data_prep.contracts.errors import InputError
-from networks.registry import NETWORKS
+from cxr_compare.classification.loss import training_losses
+from cxr_compare.classification.model import _COLOUR_MEAN, _COLOUR_STD
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.networks.registry import NETWORKS
 
 HEAVY = (
     "resnet34", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn",

@@ -8,9 +8,15 @@ from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import SqueezeExcitation
 
-from classification.backbones import Grid, _PooledNorm, build_trunk, trace_grid, trunk_stages
-from classification.model import build_classifier
-from networks.registry import NETWORKS, network_names
+from cxr_compare.classification.backbones import (
+    Grid,
+    _PooledNorm,
+    build_trunk,
+    trace_grid,
+    trunk_stages,
+)
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.networks.registry import NETWORKS, network_names
 
 HEAVY = ("resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")
 HEAVY += tuple(f"efficientnet_b{n}" for n in range(1, 5))

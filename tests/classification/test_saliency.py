@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from classification.inference import saliency_maps
-from classification.model import build_classifier
-from data_prep.contracts.errors import InputError
+from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
 
 METHODS = ("cam", "gradcam", "layercam")
 

@@ -5,12 +5,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from classification.inference import saliency_maps
-from classification.model import ImageClassifier, build_classifier, start_from
-from data_prep.contracts.errors import InputError
-from networks.published import Checkpoint
-from serving.export_graph import layout_of
-from training.run_folder import _write_weights, load_model, read_weights, save_model
+from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.model import ImageClassifier, build_classifier, start_from
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.networks.published import Checkpoint
+from cxr_compare.serving.export_graph import layout_of
+from cxr_compare.training.run_folder import _write_weights, load_model, read_weights, save_model
 
 # Name, image size, cells of the last maps, cells of the shown maps.
 SMALL = [

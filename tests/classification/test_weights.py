@@ -10,22 +10,22 @@ import torch
 from torch import nn
 from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 
-from classification.model import (
+from cxr_compare.classification.model import (
     _COLOUR_MEAN,
     _COLOUR_STD,
     ImageClassifier,
     build_classifier,
     start_from,
 )
-from data_prep.contracts.errors import InputError
-from networks.published import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.networks.published import (
     _CHEXNET_FINDINGS,
     _XRAYVISION_FINDINGS,
     Checkpoint,
     _PublicCheckpoint,
     recognise,
 )
-from training.run_folder import read_weights
+from cxr_compare.training.run_folder import read_weights
 
 IMAGES = torch.randint(
     0, 256, (2, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)

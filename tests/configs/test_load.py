@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import (
+from cxr_compare.configs.load import (
     _shipped_configs,
     annotated,
     dump_config,
@@ -17,8 +17,8 @@ from configs.load import (
     read_protocol,
     summaries,
 )
-from data_prep.contracts.errors import InputError
-from networks.registry import network_names
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.networks.registry import network_names
 
 
 @pytest.mark.parametrize("name", _shipped_configs())
@@ -310,7 +310,8 @@ def test_a_damaged_configuration_of_a_run_is_one_line():
 def test_a_detector_that_cannot_be_imported_is_one_line(monkeypatch):
     broken = EntryPoint("mine", "no_such_module:Mine", "cxr_compare.detectors")
     monkeypatch.setattr(
-        "configs.settings.entry_points", lambda group, **by: EntryPoints([broken]).select(**by)
+        "cxr_compare.configs.settings.entry_points",
+        lambda group, **by: EntryPoints([broken]).select(**by),
     )
     with pytest.raises(InputError, match=r"--set model\.architecture: mine .* cannot be imported"):
         read_config(find_config("retinanet_small"), ["model.architecture=mine"])

@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("optuna")
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from configs.load import find_config, read_config
-from configs.search_space import (
+from cxr_compare.configs.load import find_config, read_config
+from cxr_compare.configs.search_space import (
     combinations,
     in_words,
     proposal_of,
@@ -14,7 +14,7 @@ from configs.search_space import (
     values_of,
     with_values,
 )
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 
 CHEXNET = read_config(find_config("chexnet_small"))
 RETINANET = read_config(find_config("retinanet_small"))

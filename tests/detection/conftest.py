@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from detection.detector import LesionBatch, LesionDataset, collate
-from detection.model import build_detector
-from detection.retinanet import LesionRetinaNet
+from cxr_compare.detection.detector import LesionBatch, LesionDataset, collate
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.retinanet import LesionRetinaNet
 from tests.memory_store import MemoryStore
 
 SIZE = 64

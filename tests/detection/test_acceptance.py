@@ -2,9 +2,9 @@
 
 import pytest
 
-from scripts.train import train
+from cxr_compare.scripts.train import train
+from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.small_sets import drawn_images
-from training.run_folder import RunFolder
 
 
 @pytest.mark.long

@@ -7,14 +7,20 @@ from torchvision import models
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
-from detection.backbone import _NORMS, DetectorStart, _body_layers, build_body, group_norm
-from detection.detector import LesionBatch, training_losses
-from detection.model import build_detector
-from networks.inference import measure_layers
-from networks.published import build_network
-from networks.registry import network_names
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.backbone import (
+    _NORMS,
+    DetectorStart,
+    _body_layers,
+    build_body,
+    group_norm,
+)
+from cxr_compare.detection.detector import LesionBatch, training_losses
+from cxr_compare.detection.model import build_detector
+from cxr_compare.networks.inference import measure_layers
+from cxr_compare.networks.published import build_network
+from cxr_compare.networks.registry import network_names
 
 SIZE = 96
 # torchvision's documented number of parameters, and of those in the layers left out here.

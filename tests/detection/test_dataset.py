@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_prep.augment.augment import build_augmentation
-from data_prep.contracts.errors import InputError
-from detection.detector import LesionDataset, _checked_targets, collate
+from cxr_compare.data_prep.augment.augment import build_augmentation
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.detection.detector import LesionDataset, _checked_targets, collate
 
 
 def test_boxes_return_to_the_original_within_a_thousandth_of_a_pixel(store, boxes, originals):

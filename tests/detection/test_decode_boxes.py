@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from detection.dense import HeadPass
-from detection.detector import Detections
-from detection.frames import MAX_PER_FINDING, MIN_SCORE, decode_boxes
-from detection.model import build_detector
-from detection.retinanet import LesionRetinaNet
+from cxr_compare.detection.dense import HeadPass
+from cxr_compare.detection.detector import Detections
+from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE, decode_boxes
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.retinanet import LesionRetinaNet
 from tests.detection.test_parity import as_torchvision, limit_as_ours
 
 SIZE = 96

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.boxes import Boxes
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Placement
-from detection.frames import boxes_frames
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.detection.frames import boxes_frames
 
 FINDINGS = ("opacity", "nodule", "mass")
 PLACES = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from detection.detector import training_losses
-from detection.retinanet import _SMOOTH_L1_BETA, _box_loss
+from cxr_compare.detection.detector import training_losses
+from cxr_compare.detection.retinanet import _SMOOTH_L1_BETA, _box_loss
 
 LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 

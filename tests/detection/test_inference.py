@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.contracts.boxes import Boxes
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import _validate_table
-from data_prep.store.predictions import joined_parts
-from detection.detector import LesionDataset, collate, predict_boxes
-from detection.frames import MAX_PER_FINDING, MIN_SCORE
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import _validate_table
+from cxr_compare.data_prep.store.predictions import joined_parts
+from cxr_compare.detection.detector import LesionDataset, collate, predict_boxes
+from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from torchvision.models import resnet18
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from configs.settings import RetinaNetSettings
-from data_prep.contracts.errors import InputError
-from detection.detector import _checked_targets, training_losses, validation_losses
-from detection.model import build_detector
-from detection.retinanet import LesionRetinaNet, build_anchors
+from cxr_compare.configs.settings import RetinaNetSettings
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.detection.detector import _checked_targets, training_losses, validation_losses
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.retinanet import LesionRetinaNet, build_anchors
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 COCO_ANCHORS = (32, 64, 128, 256, 512)

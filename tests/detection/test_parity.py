@@ -31,10 +31,10 @@ from torchvision.models.detection.retinanet import RetinaNetHead, _default_ancho
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from data_prep.contracts.boxes import Boxes
-from detection.detector import LesionBatch, _checked_targets, training_losses
-from detection.frames import CANDIDATES_PER_LEVEL, MAX_PER_FINDING, MIN_SCORE, NMS_IOU
-from detection.model import build_detector
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.detection.detector import LesionBatch, _checked_targets, training_losses
+from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, MAX_PER_FINDING, MIN_SCORE, NMS_IOU
+from cxr_compare.detection.model import build_detector
 
 CLASSES = 4  # with background
 COCO_ANCHORS = (32, 64, 128, 256, 512)

@@ -16,9 +16,9 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extractor
 
-from detection.detector import Detector, _checked_targets, training_losses
-from detection.frames import MAX_PER_FINDING, NMS_IOU
-from detection.model import build_detector
+from cxr_compare.detection.detector import Detector, _checked_targets, training_losses
+from cxr_compare.detection.frames import MAX_PER_FINDING, NMS_IOU
+from cxr_compare.detection.model import build_detector
 from tests.detection.test_parity import as_torchvision, draw_batch, transform_settings
 
 SIZE = 128

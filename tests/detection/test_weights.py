@@ -15,12 +15,12 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn,
 )
 
-from data_prep.contracts.errors import InputError
-from detection.backbone import build_body
-from detection.model import _load_body, build_detector, start_from
-from detection.retinanet import LesionRetinaNet
-from networks.published import Checkpoint, build_network, recognise
-from networks.registry import NETWORKS, network_names
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.detection.backbone import build_body
+from cxr_compare.detection.model import _load_body, build_detector, start_from
+from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.networks.published import Checkpoint, build_network, recognise
+from cxr_compare.networks.registry import NETWORKS, network_names
 
 State = dict[str, Tensor]
 

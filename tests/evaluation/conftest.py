@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet, Target
-from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.compare.comparison import Comparison, SystemResult
-from evaluation.compare.estimates import Estimate, Estimates
-from evaluation.compare.verdict import state_verdict
-from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.metric import Note
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.metrics.metric import Note
 
 SIDE = 64
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.schemas import EDGES
-from evaluation.decisions.test_set import EvaluationSet
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet
 
 
 def judged_images(y_true, patients=None, **known):

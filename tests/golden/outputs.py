@@ -48,7 +48,7 @@ VAL_DIGITS = set("012")
 def cxr(*arguments: str | Path) -> None:
     """Run a verb of this checkout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "scripts.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "cxr_compare.scripts.cli", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_prep.contracts.errors import InputError
-from networks.published import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.networks.published import (
     Checkpoint,
     _body_key,
     _difference,

@@ -13,13 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from classification.model import build_classifier
-from classification.model import start_from as start_classifier
-from data_prep.contracts.errors import InputError
-from detection.model import build_detector
-from detection.model import start_from as start_detector
-from networks.published import STEP_COUNTER, Checkpoint, _body_key, _read_packaged, build_network
-from networks.registry import NETWORKS, PackagedWeights
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.classification.model import start_from as start_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.model import start_from as start_detector
+from cxr_compare.networks.published import (
+    STEP_COUNTER,
+    Checkpoint,
+    _body_key,
+    _read_packaged,
+    build_network,
+)
+from cxr_compare.networks.registry import NETWORKS, PackagedWeights
 
 MEAN, STD = 127 / 255, 128 / 255  # of the pixels that the published weights learned with
 LAST = 1280 * 1000 + 1000  # the layer that names ImageNet's classes

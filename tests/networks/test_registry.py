@@ -7,9 +7,9 @@ import torch
 from torchvision import models
 from typer.testing import CliRunner
 
-from networks.published import _guess_architecture, build_network
-from networks.registry import NETWORKS, network_names
-from scripts.cli import build_app
+from cxr_compare.networks.published import _guess_architecture, build_network
+from cxr_compare.networks.registry import NETWORKS, network_names
+from cxr_compare.scripts.cli import build_app
 
 PUBLISHED = [name for name, network in NETWORKS.items() if network.weights == "torchvision"]
 

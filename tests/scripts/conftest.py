@@ -17,8 +17,10 @@ def blank_plots() -> Iterator[None]:
     The whole runs of ``test_train.py`` are drawn, as are those of ``scripts/quickstart``.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.run._save_figure", _touch)
-        patch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
+        patch.setattr("cxr_compare.training.run._save_figure", _touch)
+        patch.setattr(
+            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
+        )
         yield
 
 

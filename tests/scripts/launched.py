@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from scripts.child_processes import _free_port as free_port
+from cxr_compare.scripts.child_processes import _free_port as free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,10 +28,10 @@ log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1)
 os.dup2(log, 2)
 sys.argv = ["cxr", *{words!r}]
-from training import run
+from cxr_compare.training import run
 run._save_figure = lambda figure, path: path.touch()
 {before}
-from scripts.cli import main
+from cxr_compare.scripts.cli import main
 main()
 """
 # For the start of each Python: modules that behave otherwise.
@@ -72,7 +72,7 @@ def hooked_path(folder: Path, decoding: str = "pass", **after: str) -> str:
         after: What else is run when a module was imported, by its name with __ for a dot.
     """
     changed = {name.replace("__", "."): code for name, code in after.items()}
-    changed["data_prep.images.image"] = _DECODER.format(does=decoding)
+    changed["cxr_compare.data_prep.images.image"] = _DECODER.format(does=decoding)
     (folder / "sitecustomize.py").write_text(_HOOK.format(after=changed))
     return os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
 
@@ -137,7 +137,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """A command in a process group of its own, as a shell starts it."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)],
+        [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *map(str, words)],
         env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
         start_new_session=True,
     )  # fmt: skip

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import PredictionWriter
-from data_prep.synth.phantom import write_phantom
-from scripts import cli, console
-from scripts.import_predictions import import_predictions
-from scripts.prepare import prepare
-from scripts.synth import synth
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import PredictionWriter
+from cxr_compare.data_prep.synth.phantom import write_phantom
+from cxr_compare.scripts import cli, console
+from cxr_compare.scripts.import_predictions import import_predictions
+from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.synth import synth
 
 
 def write_source(

@@ -11,21 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.audit.audit import require_sound
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.duplicates.near_duplicates import (
+from cxr_compare.data_prep.audit.audit import require_sound
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.duplicates.near_duplicates import (
     _MAX_DISTANCE,
     TRUSTED_DISTANCE,
     find_near_duplicates,
 )
-from data_prep.splits.add_split import SplitRule, add_splits
-from data_prep.store.dataset import DataSet
-from scripts import cli
-from scripts.check import check as check_verb
-from scripts.next_steps import trainings
-from scripts.prepare import prepare
-from scripts.split import split
+from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.scripts import cli
+from cxr_compare.scripts.check import check as check_verb
+from cxr_compare.scripts.next_steps import trainings
+from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.split import split
 from tests.scripts.small_sets import cxr, table_set, write_source
 from tests.small_dicom import chest
 
@@ -204,7 +204,7 @@ def test_copies_are_sought_once_and_again_where_more_can_be_read(prepared, tmp_p
         sought.append(read)
         return find_near_duplicates(decode, read, **how)
 
-    monkeypatch.setattr("data_prep.duplicates.set_copies.find_near_duplicates", seek)
+    monkeypatch.setattr("cxr_compare.data_prep.duplicates.set_copies.find_near_duplicates", seek)
     split(folder, name="other", seed=3)
     check(folder)
     check(folder, no_pixels=True)

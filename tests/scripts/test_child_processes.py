@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from data_prep.contracts.errors import InputError
-from scripts import child_processes
-from scripts.child_processes import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts import child_processes
+from cxr_compare.scripts.child_processes import (
     Command,
     Machines,
     Running,
@@ -20,7 +20,7 @@ from scripts.child_processes import (
     run_commands,
     share_devices,
 )
-from scripts.cluster import _Share, _share_machines, open_machines
+from cxr_compare.scripts.cluster import _Share, _share_machines, open_machines
 from tests.scripts.launched import ended, environment, hooked_path, naming, start, wait_until
 from tests.scripts.small_sets import tiny_training, trials_of
 
@@ -29,7 +29,7 @@ has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not instal
 # For the start of each Python: in place of a `cxr` command, say which GPUs it sees, and when.
 _CHILD = """
 import os, sys, time
-if "scripts.cli" in sys.orig_argv:
+if "cxr_compare.scripts.cli" in sys.orig_argv:
     start = time.monotonic()
     time.sleep(float(sys.orig_argv[-1]))
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), start, time.monotonic(), flush=True)
@@ -159,7 +159,7 @@ def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
 # An epoch takes long enough to be interrupted.
 SLOW = """
 import time
-from training.loading import _NamedRows
+from cxr_compare.training.loading import _NamedRows
 load = _NamedRows.batch
 def slowly(self, samples):
     time.sleep(0.1)
@@ -244,7 +244,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path, sweeping):
     out = tmp_path / "out"
     command = sweeping(out, "--engine", "ray", "--jobs", "2")
     wait_until(lambda: has_epochs(out / "trials/000"), 900)
-    (child,) = naming(f"scripts.cli train {out}/trials/000.toml")
+    (child,) = naming(f"cxr_compare.scripts.cli train {out}/trials/000.toml")
     os.kill(parent_of(child), signal.SIGKILL)
     ended(command, 1500)
     assert [each["state"] for each in trials_of(out)] == ["complete"] * 2

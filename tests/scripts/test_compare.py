@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 import cxr_compare
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.tuning import tune
-from scripts.compare import _are_of, _difference, compare
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.scripts.compare import _are_of, _difference, compare
 from tests.scripts.small_sets import table_set, write_predictions
 
 
@@ -135,7 +135,9 @@ def write_system(data: Path, folder: Path, seed: int) -> Path:
 def test_all_systems_are_looked_at_before_the_first_is_predicted(
     data, system, tmp_path, monkeypatch, second, says
 ):
-    monkeypatch.setattr("scripts.systems.load_model", lambda path: pytest.fail("predicted"))
+    monkeypatch.setattr(
+        "cxr_compare.scripts.systems.load_model", lambda path: pytest.fail("predicted")
+    )
     other = table_set(tmp_path / "other", list("ab"), {name: ["present"] * 2 for name in FINDINGS})
     write_system(other, tmp_path / "of-other-images", seed=0)
     for name, finding in (("run", "opacity"), ("mass", "mass"), ("same-name", "opacity")):

@@ -14,16 +14,16 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from configs.load import find_config, first_difference, read_config
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
-from scripts.child_processes import _watch, own_rank
+from cxr_compare.configs.load import find_config, first_difference, read_config
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.scripts.child_processes import _watch, own_rank
+from cxr_compare.training.processes import Rank
+from cxr_compare.training.request import require_shares
+from cxr_compare.training.start import _loaded_as
 from tests.scripts.launched import alone, launched, slurm, torchrun, wait_for
 from tests.scripts.small_sets import drawn_images
 from tests.scripts.test_scale_page import sbatch_words
-from training.processes import Rank
-from training.request import require_shares
-from training.start import _loaded_as
 
 ROOT = Path(__file__).resolve().parents[2]
 _LIVE_NORM = [
@@ -41,13 +41,13 @@ _DETECTOR = [
 _LOSSES = ("train_loss", "val_loss", "learning_rate")
 # Sums in another order: at first in the last digits, later rectifiers and pools turn at it.
 _FIRST_EPOCH, _LATER = 1e-3, 1e-2  # relative
-_SOON = "import training.processes as them; them.GRACE = 1.0\n"
+_SOON = "import cxr_compare.training.processes as them; them.GRACE = 1.0\n"
 # Which each process draws for itself.
 _NO_DROPOUT = "from torch import nn; nn.Dropout.forward = lambda self, values: values\n"
 _AT_EPOCH = """
 import os, signal, time
 from pathlib import Path
-from training.best_epoch import EpochRecord
+from cxr_compare.training.best_epoch import EpochRecord
 begin = EpochRecord.on_train_epoch_start
 def begin_or_end(self, trainer, module):
     begin(self, trainer, module)
@@ -58,7 +58,7 @@ EpochRecord.on_train_epoch_start = begin_or_end
 _DIES = _AT_EPOCH.format(after=1, what="os.kill(os.getpid(), signal.SIGKILL)")
 _WAITS = _AT_EPOCH.format(after=2, what="Path({path!r}).touch(); time.sleep(120)")
 _NO_IMAGE = """
-from classification.dataset import ImageLabelDataset
+from cxr_compare.classification.dataset import ImageLabelDataset
 def unreadable(self, key):
     raise OSError("the disk is gone")
 ImageLabelDataset.__getitem__ = unreadable
@@ -273,7 +273,15 @@ def test_what_follows_from_an_epoch_is_the_same_on_all_processes(data, tmp_path)
 
 def _start(data: Path, out: Path) -> subprocess.Popen[str]:
     words = _words("chexnet_quickstart", data, out, _LIVE_NORM)
-    command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words), "--devices", "2"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "cxr_compare.scripts.cli",
+        *map(str, words),
+        "--devices",
+        "2",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever started pytest may not
     return subprocess.Popen(
@@ -336,7 +344,7 @@ def test_batch_that_cannot_be_shared_names_one_that_can(batch_size, near):
     ids=["its own line", "all that it wrote", "ended by the system"],
 )
 def test_what_the_process_that_failed_first_says(monkeypatch, tmp_path, script, status, says):
-    monkeypatch.setattr("scripts.child_processes._REPORT_GRACE", 0.2)
+    monkeypatch.setattr("cxr_compare.scripts.child_processes._REPORT_GRACE", 0.2)
     scripts = ["import time; time.sleep(60)", script]
     files = [(tmp_path / str(rank)).open("w+b") for rank in range(2)]
     started = [

@@ -20,20 +20,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.assemble.prepare import PrepareOptions, prepare
-from data_prep.contracts.errors import InputError
-from data_prep.store import decode
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from data_prep.work import engine as engine_module
-from data_prep.work.engine import open_engine
-from data_prep.work.pool import Engine, LocalEngine
-from scripts import console
-from scripts.child_processes import Command, Running, run_commands
-from scripts.cluster import open_machines
-from serving import predict_folder
-from serving.exported_model import ExportedModel
-from serving.trained_model import TrainedModel
+from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store import decode
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.work import engine as engine_module
+from cxr_compare.data_prep.work.engine import open_engine
+from cxr_compare.data_prep.work.pool import Engine, LocalEngine
+from cxr_compare.scripts import console
+from cxr_compare.scripts.child_processes import Command, Running, run_commands
+from cxr_compare.scripts.cluster import open_machines
+from cxr_compare.serving import predict_folder
+from cxr_compare.serving.exported_model import ExportedModel
+from cxr_compare.serving.trained_model import TrainedModel
 from tests.scripts.launched import contents, hooked_path, workers_below
 from tests.scripts.small_sets import cxr, drawn_images
 from tests.scripts.untrained import untrained_run

@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.test_set import TestSet
-from evaluation.report.result_tables import cost_rows
-from scripts.cli import run_verb
-from scripts.ensemble import ensemble
-from scripts.prepare import prepare
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.report.result_tables import cost_rows
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.ensemble import ensemble
+from cxr_compare.scripts.prepare import prepare
 from tests.scripts.small_sets import write_predictions, write_source
 
 LESION = (20.0, 20.0, 60.0, 60.0)
@@ -97,7 +97,7 @@ def test_mixed_kinds_are_refused_and_weights_need_numbers(data, member, tmp_path
 
 
 def test_classifiers_average_and_many_images_come_in_parts(data, member, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.systems.ensemble._PART_SIZE", 30)
+    monkeypatch.setattr("cxr_compare.evaluation.systems.ensemble._PART_SIZE", 30)
     folders = [member("C", "scores", seed=1), member("E", "scores", seed=2)]
     ensemble(folders, data=data, out=tmp_path / "mean", weights="1,1")
     parts = sorted((tmp_path / "mean" / "scores.parquet").glob("part-*"))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.store.dataset import DataSet
-from scripts.prepare import prepare
-from scripts.tune import tune
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.tune import tune
 from tests.scripts.small_sets import cxr, scored_images, write_predictions, write_source
 
 

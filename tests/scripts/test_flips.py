@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from torch import nn
 
-from data_prep.contracts import folders
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import SEAL, read_json, write_json
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.contracts import folders
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import SEAL, read_json, write_json
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.training.run_folder import read_weights, save_model
 from tests.attacks.flips import attack
 from tests.scripts.small_sets import scored_images
-from training.run_folder import read_weights, save_model
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.test_set import TestSet
-from evaluation.systems import imported
-from scripts.cli import run_verb
-from scripts.import_predictions import import_predictions
-from scripts.prepare import prepare
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.systems import imported
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.import_predictions import import_predictions
+from cxr_compare.scripts.prepare import prepare
 from tests.scripts.small_sets import table_set, write_source
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.store.answer_log import AnswerLog
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from scripts.monitor import monitor
-from scripts.show import show
-from scripts.tune import tune
+from cxr_compare.data_prep.store.answer_log import AnswerLog
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.scripts.monitor import monitor
+from cxr_compare.scripts.show import show
+from cxr_compare.scripts.tune import tune
 from tests.scripts.small_sets import cxr, refusal, table_set, write_predictions
 
 
@@ -125,7 +125,7 @@ def test_validation_is_the_reference_of_audited_images(reference, tmp_path):
 
 
 def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.studies.monitor_page._STREAMS", 15)
+    monkeypatch.setattr("cxr_compare.evaluation.studies.monitor_page._STREAMS", 15)
     found = monitor(quiet, out=tmp_path / "out", simulate=True)
     delays = {(row["key"], row["becomes"]): row for row in found.to_dict()["delays"]}
     stuck = delays["score>q50", 1.0]

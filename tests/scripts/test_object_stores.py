@@ -25,13 +25,20 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.pixel_store import PixelStoreWriter
-from data_prep.store.preprocess import Placement
-from data_prep.work import object_store
-from data_prep.work.local_copies import fetch_shard, local_folder, open_image
-from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, local_path, send
-from serving import predict_folder
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.pixel_store import PixelStoreWriter
+from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.work import object_store
+from cxr_compare.data_prep.work.local_copies import fetch_shard, local_folder, open_image
+from cxr_compare.data_prep.work.object_store import (
+    StoreError,
+    end_uploads,
+    fetch,
+    list_files,
+    local_path,
+    send,
+)
+from cxr_compare.serving import predict_folder
 from tests.scripts.launched import ended, environment, free_port, hooked_path, settled, start
 from tests.scripts.small_sets import cxr, write_source
 from tests.scripts.test_ray_clusters import SMALL_PARTS, cluster_of

@@ -21,36 +21,36 @@ import torch
 from fastapi import FastAPI
 from safetensors.torch import load_file
 
-from classification.dataset import LabelBatch
-from classification.inference import MapMethod, predict_scores
-from classification.loss import training_losses as classifier_losses
-from classification.model import build_classifier
-from configs.load import parse_config
-from configs.settings import TrainingSettings
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Placement
-from detection.detector import LesionBatch, predict_boxes
-from detection.detector import training_losses as detector_losses
-from detection.model import build_detector
-from detection.retinanet import LesionRetinaNet
-from networks.registry import NETWORKS, network_names
-from scripts import child_processes, runtime
-from scripts.cli import run_verb
-from scripts.runs import load
-from scripts.runtime import choose_device, choose_precision
-from scripts.train import train
-from serving.run import Run
-from serving.web.schemas import ServeSettings
-from serving.web.server import build_app
+from cxr_compare.classification.dataset import LabelBatch
+from cxr_compare.classification.inference import MapMethod, predict_scores
+from cxr_compare.classification.loss import training_losses as classifier_losses
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.configs.load import parse_config
+from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.detection.detector import LesionBatch, predict_boxes
+from cxr_compare.detection.detector import training_losses as detector_losses
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.networks.registry import NETWORKS, network_names
+from cxr_compare.scripts import child_processes, runtime
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.runs import load
+from cxr_compare.scripts.runtime import choose_device, choose_precision
+from cxr_compare.scripts.train import train
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.server import build_app
+from cxr_compare.training import batch_size
+from cxr_compare.training.best_epoch import EpochRecord
+from cxr_compare.training.classifier import ClassifierTask
+from cxr_compare.training.detector import DetectorTask
+from cxr_compare.training.loop import build_optimiser
+from cxr_compare.training.run_folder import RunFolder
 from tests.pretended_device import PretendedDevice, pretended_cuda
 from tests.scripts.small_sets import cxr, interrupted_after
 from tests.serving.web.conftest import Client
-from training import batch_size
-from training.best_epoch import EpochRecord
-from training.classifier import ClassifierTask
-from training.detector import DetectorTask
-from training.loop import build_optimiser
-from training.run_folder import RunFolder
 
 SIZE = 64
 SMALL = {"resnet18", "squeezenet1_1"}  # and tests/arms
@@ -453,7 +453,7 @@ def parts_of(value: Any) -> Iterator[Any]:
 def test_a_server_that_finds_no_memory_says_so_and_is_ready_once_there_is_some(
     gpu, runs, monkeypatch
 ):
-    monkeypatch.setattr("serving.web.analysis._AGAIN", 0.01)
+    monkeypatch.setattr("cxr_compare.serving.web.analysis._AGAIN", 0.01)
     app = open_on("cuda", runs)
     enough, gpu.total_memory = gpu.total_memory, gpu.allocated
     said = []
@@ -539,7 +539,7 @@ def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypat
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("serving.pacs.station.DicomWebArchive", Archive)
+    monkeypatch.setattr("cxr_compare.serving.pacs.station.DicomWebArchive", Archive)
     words = ["--dicomweb", "http://127.0.0.1:9", "--journal", tmp_path / "journal"]
     assert cxr("pacs", *runs.values(), *words, "--device", "cuda") == 0
     assert len(shelves[0].stored) == 2  # a report and a capture

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from scipy.special import expit, ndtri
 
-from data_prep.contracts.errors import InputError
-from evaluation.decisions.promises import Places, PromisedImages, read_promise
-from scripts.cli import run_verb
-from scripts.plan import plan
-from scripts.readers import readers
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.decisions.promises import Places, PromisedImages, read_promise
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.plan import plan
+from cxr_compare.scripts.readers import readers
 from tests.scripts.small_sets import refusal, table_set, write_predictions
 
 ASSUMED = {"auroc": "0.85,0.80", "prevalence": 0.3}

@@ -13,18 +13,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.pseudonyms import keyed_hash
-from data_prep.images.image import read_image
-from data_prep.store.answer_log import LOG_KEY, read_log
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.decisions.test_set import TestSet
-from scripts import cli, console
-from serving import predict_folder
-from serving.predict_folder import freeze_decision
-from serving.run import Run
-from serving.web.systems import missed_together
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.store.answer_log import LOG_KEY, read_log
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.scripts import cli, console
+from cxr_compare.serving import predict_folder
+from cxr_compare.serving.predict_folder import freeze_decision
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.systems import missed_together
 from tests.scripts.small_sets import cxr, drawn_images
 from tests.scripts.untrained import untrained_run
 
@@ -145,7 +145,7 @@ def test_one_image_imports_no_torch_and_no_matplotlib(made, tmp_path):
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     words = ["cxr", "predict", str(made.run), str(image), "--backend", "openvino"]
     code = (
-        "import sys\nfrom scripts.cli import main\n"
+        "import sys\nfrom cxr_compare.scripts.cli import main\n"
         f"sys.argv = {words!r}\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code\n"

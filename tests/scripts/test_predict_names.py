@@ -7,15 +7,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from classification.model import build_classifier
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
-from data_prep.store.preprocess import Preprocess
-from detection.model import build_detector
-from scripts import console
-from scripts.predict import _parse_names
-from serving.predict_folder import predict_data_set
-from serving.trained_model import TrainedModel
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.model import build_detector
+from cxr_compare.scripts import console
+from cxr_compare.scripts.predict import _parse_names
+from cxr_compare.serving.predict_folder import predict_data_set
+from cxr_compare.serving.trained_model import TrainedModel
 from tests.memory_store import MemoryStore
 
 LEARNT = ["pneumonia", "mass"]

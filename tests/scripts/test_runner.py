@@ -8,12 +8,12 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance
-from scripts import console
-from scripts.cli import VERBS, _command, run_verb, verb_function
-from scripts.options import DataFolder, Settings
-from scripts.runner import AnyPath, Argument, Outcome, parameters_of, verb
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.scripts import console
+from cxr_compare.scripts.cli import VERBS, _command, run_verb, verb_function
+from cxr_compare.scripts.options import DataFolder, Settings
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, parameters_of, verb
 
 CALLS: list[dict[str, Any]] = []
 

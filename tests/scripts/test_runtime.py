@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from data_prep.contracts.errors import InputError
-from scripts import runtime
-from scripts.runtime import choose_device, choose_precision, tune_cpu
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts import runtime
+from cxr_compare.scripts.runtime import choose_device, choose_precision, tune_cpu
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_torch_gets_the_processors_that_others_leave(
     monkeypatch, workers, shared_by, threads, users_own
 ):
     monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "6"} if users_own else {})
-    monkeypatch.setattr("data_prep.work.pool.cpu_count", lambda: 8)
+    monkeypatch.setattr("cxr_compare.data_prep.work.pool.cpu_count", lambda: 8)
     before = torch.get_num_threads()
     torch.set_num_threads(6)
     try:
@@ -46,7 +46,7 @@ def test_fp16_is_for_cuda_alone():
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_auto_precision_follows_the_hardware(monkeypatch, fast, chosen):
-    monkeypatch.setattr("scripts.runtime.has_bf16_instructions", lambda: fast)
+    monkeypatch.setattr("cxr_compare.scripts.runtime.has_bf16_instructions", lambda: fast)
     assert choose_precision("auto", "cpu") == chosen
     assert choose_precision("fp32", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"

@@ -11,7 +11,7 @@ import pytest
 from torch.distributed.run import get_args_parser
 from typer.main import get_command
 
-from scripts.cli import build_app
+from cxr_compare.scripts.cli import build_app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
 # Of sbatch(1), with what each takes.

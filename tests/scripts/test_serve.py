@@ -18,11 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from classification.inference import saliency_maps
-from classification.model import build_classifier
-from data_prep.store.preprocess import Preprocess
-from serving.export_graph import write_graph
-from serving.export_spec import PREPROCESS_FILE, ExportSpec
+from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.serving.export_graph import write_graph
+from cxr_compare.serving.export_spec import PREPROCESS_FILE, ExportSpec
 from tests.scripts.small_sets import refusal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ class Live(NamedTuple):
 @pytest.fixture(scope="module")
 def live(export: Path) -> Iterator[Live]:
     code = (
-        "import sys\nfrom scripts.cli import main\n"
+        "import sys\nfrom cxr_compare.scripts.cli import main\n"
         f"sys.argv = ['cxr', 'serve', {str(export)!r}, '--port', '0']\n"
         "try: main()\n"
         "finally: print('LOADED', sorted({'torch', 'lightning'} & set(sys.modules)))\n"

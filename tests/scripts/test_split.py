@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
-from scripts.cli import run_verb
-from scripts.options import own_split
-from scripts.split import split as split_verb
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.options import own_split
+from cxr_compare.scripts.split import split as split_verb
 from tests.scripts.small_sets import table_set
 
 split = partial(run_verb, split_verb)

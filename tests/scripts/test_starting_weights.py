@@ -16,23 +16,23 @@ from safetensors.torch import load_file, save_file
 from torchvision import models
 from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
-from configs.load import find_config, read_config
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import write_table
-from data_prep.splits.add_split import SplitRule, add_splits
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from data_prep.store.preprocess import Preprocess
-from evaluation.decisions.test_set import TestSet
-from evaluation.systems.eligibility import common_test_images
-from networks.published import fetch_coco, fetch_imagenet
-from networks.registry import NETWORKS, PackagedWeights
-from scripts.cli import run_verb
-from scripts.predict import predict
-from scripts.train import train
-from training.best_epoch import EpochRecord
-from training.run_folder import RunFolder
-from training.task import _Start
+from cxr_compare.configs.load import find_config, read_config
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.systems.eligibility import common_test_images
+from cxr_compare.networks.published import fetch_coco, fetch_imagenet
+from cxr_compare.networks.registry import NETWORKS, PackagedWeights
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.predict import predict
+from cxr_compare.scripts.train import train
+from cxr_compare.training.best_epoch import EpochRecord
+from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.task import _Start
 
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
@@ -72,7 +72,7 @@ def _stop(*_: Any, **__: Any) -> None:
 def _begun(data: Path, out: Path, weights: Path) -> RunFolder:
     """A detector's run that was stopped before its first epoch."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.run.complete_run", _stop)
+        patch.setattr("cxr_compare.training.run.complete_run", _stop)
         with pytest.raises(KeyboardInterrupt):
             _detector(data, out, weights)
     run = RunFolder.started_in(out)

@@ -12,22 +12,22 @@ from typing import IO, Any
 
 import pytest
 
-from configs.load import read_config
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.store.dataset import DataSet
-from data_prep.store.folder_kinds import WrongFolderError, require_kind
-from data_prep.store.pixel_store import PixelStore
-from scripts import child_processes
-from scripts.child_processes import _share_gpus
-from scripts.cli import run_verb
-from scripts.next_steps import next_steps
-from scripts.show import _describe
-from scripts.sweep import sweep
-from scripts.train import train
+from cxr_compare.configs.load import read_config
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.folder_kinds import WrongFolderError, require_kind
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.scripts import child_processes
+from cxr_compare.scripts.child_processes import _share_gpus
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.next_steps import next_steps
+from cxr_compare.scripts.show import _describe
+from cxr_compare.scripts.sweep import sweep
+from cxr_compare.scripts.train import train
+from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.launched import ended, environment, start, wait_until
 from tests.scripts.small_sets import tiny_training, trials_of
-from training.run_folder import RunFolder
 
 pytest.importorskip("optuna")
 
@@ -143,7 +143,9 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Trainings]:
     trainings = _Trainings()
     monkeypatch.setattr(child_processes, "start", trainings.start)
     monkeypatch.setattr(child_processes, "_POLL", 0.0)
-    monkeypatch.setattr("evaluation.studies.sweep_page.write_page", lambda sweep, folder: folder)
+    monkeypatch.setattr(
+        "cxr_compare.evaluation.studies.sweep_page.write_page", lambda sweep, folder: folder
+    )
     return trainings
 
 

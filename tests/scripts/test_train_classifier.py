@@ -10,23 +10,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import densenet121
 
-from classification.dataset import ImageLabelDataset, collate
-from classification.loss import masked_cross_entropy, training_losses
-from classification.model import build_classifier
-from configs.load import find_config, read_config
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.formats.nih import FINDINGS
-from data_prep.store.dataset import DataSet
-from networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
-from scripts import console
-from scripts.cli import run_verb
-from scripts.train import train
-from serving.trained_model import BUILDERS
+from cxr_compare.classification.dataset import ImageLabelDataset, collate
+from cxr_compare.classification.loss import masked_cross_entropy, training_losses
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.configs.load import find_config, read_config
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.formats.nih import FINDINGS
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
+from cxr_compare.scripts import console
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.train import train
+from cxr_compare.serving.trained_model import BUILDERS
+from cxr_compare.training.classifier import ClassifierTask, _score_metrics, _Scored
+from cxr_compare.training.run_folder import RunFolder, load_model
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import interrupted_after
-from training.classifier import ClassifierTask, _score_metrics, _Scored
-from training.run_folder import RunFolder, load_model
 
 _KEYS = ["data.image_size=64", "model.backbone=small_cnn", "training.epochs=3"]
 

@@ -11,20 +11,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
-from data_prep.splits.add_split import add_splits
-from data_prep.splits.split import SplitRule
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.studies.transfer_pairs import _set_notes
-from scripts.cli import run_verb
-from scripts.prepare import prepare
-from scripts.transfer import transfer
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.splits.add_split import add_splits
+from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.studies.transfer_pairs import _set_notes
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.transfer import transfer
 from tests.scripts.small_sets import refusal, write_predictions, write_source
 
 
@@ -89,10 +89,12 @@ def sets(tmp_path: Path, monkeypatch: Any, prepared: list[Path]) -> tuple[Path, 
     run = tmp_path / "run"
     run.mkdir()
     model = Model(DataSet.open(home))
-    monkeypatch.setattr("scripts.transfer.predicts", lambda path: path.name.startswith("run"))
-    monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: model)
     monkeypatch.setattr(
-        "serving.predict_folder.predict_data_set",
+        "cxr_compare.scripts.transfer.predicts", lambda path: path.name.startswith("run")
+    )
+    monkeypatch.setattr("cxr_compare.scripts.transfer.open_model", lambda path, device: model)
+    monkeypatch.setattr(
+        "cxr_compare.serving.predict_folder.predict_data_set",
         lambda model, dataset, out, split, terminal, name: model.predict(dataset, out, name),
     )
     return home, away, run
@@ -183,7 +185,8 @@ def test_all_systems_are_judged_on_the_split_of_those_trained_there(sets, tmp_pa
     here = Model(DataSet.open(home), split="own")
     there = Model(DataSet.open(away), ("pneumonia",), split="gone", began_on=DataSet.open(home))
     monkeypatch.setattr(
-        "scripts.transfer.open_model", lambda path, device: here if path == run else there
+        "cxr_compare.scripts.transfer.open_model",
+        lambda path, device: here if path == run else there,
     )
     given = [f"A={run}", f"B={tmp_path / 'run-away'}", home, away]
     asked = {"out": tmp_path / "out", "same": {"pneumonia": "lung_opacity"}, "replicates": 200}
@@ -202,11 +205,11 @@ def test_predictions_of_another_split_or_data_set_are_refused(sets, tmp_path, mo
     home, away, run = sets
     out = tmp_path / "out"
     of_others = Model(DataSet.open(home), lacks=1)
-    monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: of_others)
+    monkeypatch.setattr("cxr_compare.scripts.transfer.open_model", lambda path, device: of_others)
     with pytest.raises(InputError, match="lacks 1 image of split 'default'"):
         transfer([run, home], out=out)
     here = Model(DataSet.open(home), ("pneumonia",))
-    monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: here)
+    monkeypatch.setattr("cxr_compare.scripts.transfer.open_model", lambda path, device: here)
     transfer([run, away], out=out, replicates=200)
     anew = data_set(tmp_path, "anew", "pneumonia")
     with pytest.raises(InputError, match="content_id"):

@@ -13,9 +13,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from scripts.compare import compare
-from scripts.import_predictions import import_predictions
-from scripts.prepare import prepare
+from cxr_compare.scripts.compare import compare
+from cxr_compare.scripts.import_predictions import import_predictions
+from cxr_compare.scripts.prepare import prepare
 from tests.scripts.small_sets import cxr, refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
-from scripts.cli import run_verb
-from scripts.split import split
-from scripts.tune import tune
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.split import split
+from cxr_compare.scripts.tune import tune
 from tests.scripts.small_sets import table_set, write_predictions
 
 

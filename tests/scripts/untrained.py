@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from classification.model import build_classifier
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet
-from data_prep.store.preprocess import Preprocess
-from detection.model import build_detector
-from training.run_folder import save_model
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.model import build_detector
+from cxr_compare.training.run_folder import save_model
 
 
 def untrained_run(kind: str, data: Path, run: Path, size: int = 32) -> Path:

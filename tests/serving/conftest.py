@@ -9,24 +9,24 @@ import pytest
 import torch
 from torch import nn
 
-from classification.inference import saliency_maps
-from classification.model import build_classifier
-from data_prep.contracts.folders import write_json
-from data_prep.store.dataset import Target
-from data_prep.store.preprocess import Preprocess
-from detection.model import build_detector
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import Reduction
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.calibration import _PlattScaling
-from serving.export import _write_requirements
-from serving.export_graph import anchors_of, write_graph
-from serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
-from serving.guard import GUARD_NAME, Guard, _Fit
-from serving.guard_images import MEASURES
-from serving.run import Run
-from serving.trained_model import TrainedModel
+from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.model import build_detector
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import Reduction
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.statistics.calibration import _PlattScaling
+from cxr_compare.serving.export import _write_requirements
+from cxr_compare.serving.export_graph import anchors_of, write_graph
+from cxr_compare.serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
+from cxr_compare.serving.guard import GUARD_NAME, Guard, _Fit
+from cxr_compare.serving.guard_images import MEASURES
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.trained_model import TrainedModel
 
 SIZE = 64
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")

@@ -13,19 +13,19 @@ import pytest
 import torch
 from PIL import Image
 
-from classification.model import build_classifier
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import Target
-from data_prep.store.preprocess import Preprocess
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.decision import Decision, Triage, TuningOptions
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.metric import score_words
-from evaluation.overlays.shapes import ImagePrediction
-from scripts import predict
-from scripts.cli import run_verb
-from serving import answer_files
-from serving.answer import (
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
+from cxr_compare.evaluation.decisions.decision import Decision, Triage, TuningOptions
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.metrics.metric import score_words
+from cxr_compare.evaluation.overlays.shapes import ImagePrediction
+from cxr_compare.scripts import predict
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.serving import answer_files
+from cxr_compare.serving.answer import (
     ANSWER_COLUMNS,
     COLOUR,
     Answer,
@@ -33,10 +33,10 @@ from serving.answer import (
     draw_answers,
     render_answers,
 )
-from serving.guard import Guard, Warned
-from serving.run import Run
-from serving.trained_model import TrainedModel
-from serving.web.app import _FURTHER
+from cxr_compare.serving.guard import Guard, Warned
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.trained_model import TrainedModel
+from cxr_compare.serving.web.app import _FURTHER
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from classification.model import build_classifier
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import Target
-from data_prep.store.preprocess import Preprocess, View
-from serving import backends
-from serving.backends import choose_backend, export_folder
-from serving.export_graph import write_graph
-from serving.export_spec import ExportSpec
-from serving.exported_model import ExportedModel
-from serving.run import Run
-from serving.trained_model import TrainedModel
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.preprocess import Preprocess, View
+from cxr_compare.serving import backends
+from cxr_compare.serving.backends import choose_backend, export_folder
+from cxr_compare.serving.export_graph import write_graph
+from cxr_compare.serving.export_spec import ExportSpec
+from cxr_compare.serving.exported_model import ExportedModel
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.trained_model import TrainedModel
 
 SIZE = 32
 

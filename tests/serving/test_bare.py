@@ -13,8 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
-from serving.export import REQUIREMENTS_FILE
-from serving.run import Run
+from cxr_compare.serving.export import REQUIREMENTS_FILE
+from cxr_compare.serving.run import Run
 from tests.test_wheel import needed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def _run(python: Path, *arguments: str | Path, **variables: str) -> subprocess.C
 
 
 def _cxr(python: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    start = "from scripts.cli import main; main()"
+    start = "from cxr_compare.scripts.cli import main; main()"
     return _run(python, "-c", start, *arguments, PYTHONPATH=str(ROOT))
 
 

@@ -30,17 +30,17 @@ pytest.importorskip("highdicom", reason="needs the extra dicom")
 
 import highdicom as hd
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.nih import FINDINGS as NIH_FINDINGS
-from data_prep.formats.vindr import _LOCAL_FINDINGS
-from data_prep.images.image import read_image
-from evaluation.overlays.shapes import ActivationGrid, ImagePrediction
-from networks.published import _XRAYVISION_FINDINGS
-from scripts.cli import run_verb
-from scripts.predict import predict
-from serving.answer import BOX_COLUMNS, COLOUR, Answer
-from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
-from serving.dicom_objects.results import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.nih import FINDINGS as NIH_FINDINGS
+from cxr_compare.data_prep.formats.vindr import _LOCAL_FINDINGS
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction
+from cxr_compare.networks.published import _XRAYVISION_FINDINGS
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.predict import predict
+from cxr_compare.serving.answer import BOX_COLUMNS, COLOUR, Answer
+from cxr_compare.serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
+from cxr_compare.serving.dicom_objects.results import (
     DECISION,
     PRIVATE_SCHEME,
     PROBABILITY,
@@ -53,7 +53,7 @@ from serving.dicom_objects.results import (
     _secondary_capture,
     _structured_report,
 )
-from serving.guard import Warned
+from cxr_compare.serving.guard import Warned
 from tests.serving.radiographs import radiograph
 from tests.small_dicom import as_file
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from classification.model import build_classifier
-from data_prep.contracts.errors import InputError
-from detection.model import build_detector
-from serving.export_graph import write_graph
-from serving.export_spec import ExportSpec, Format
-from serving.exported_model import open_session
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.detection.model import build_detector
+from cxr_compare.serving.export_graph import write_graph
+from cxr_compare.serving.export_spec import ExportSpec, Format
+from cxr_compare.serving.exported_model import open_session
 
 SIZE = 64
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")

@@ -11,16 +11,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions
-from data_prep.images.decoded_image import DecodedImage, decode_record
-from data_prep.images.image import read_image
-from data_prep.store.dataset import DataSet
-from scripts import console
-from serving import guard as guards
-from serving.guard import GUARD_NAME, Guard, _fit_guard, add_guard, file_warnings, image_notes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.formats.registry import read_source
+from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.scripts import console
+from cxr_compare.serving import guard as guards
+from cxr_compare.serving.guard import (
+    GUARD_NAME,
+    Guard,
+    _fit_guard,
+    add_guard,
+    file_warnings,
+    image_notes,
+)
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import drawn_images
 from tests.small_dicom import write_dicom

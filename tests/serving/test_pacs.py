@@ -26,16 +26,16 @@ pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
 pytest.importorskip("highdicom", reason="needs the extra pacs")
 pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.answer_log import AnswerLog, read_log
-from serving.answer import Answer
-from serving.dicom_objects.instance import SOFTWARE
-from serving.guard import Warned
-from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, _LeftOut
-from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
-from serving.pacs.journal import Journal, digest
-from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
-from serving.pacs.station import StationSettings, _try_addresses, _Worker
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.answer_log import AnswerLog, read_log
+from cxr_compare.serving.answer import Answer
+from cxr_compare.serving.dicom_objects.instance import SOFTWARE
+from cxr_compare.serving.guard import Warned
+from cxr_compare.serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, _LeftOut
+from cxr_compare.serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
+from cxr_compare.serving.pacs.journal import Journal, digest
+from cxr_compare.serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
+from cxr_compare.serving.pacs.station import StationSettings, _try_addresses, _Worker
 from tests.scripts.launched import free_port
 from tests.scripts.small_sets import cxr, refusal
 from tests.serving import radiographs
@@ -152,7 +152,7 @@ class Desk:
 @pytest.fixture(autouse=True)
 def small_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing at full size took most of the time."""
-    monkeypatch.setattr("serving.dicom_objects.results._PANEL", 64)
+    monkeypatch.setattr("cxr_compare.serving.dicom_objects.results._PANEL", 64)
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_a_later_first_date_or_other_modalities_name_nothing_as_gone(desk: Desk)
 
 
 def test_a_look_lists_what_changed_and_each_settled_study_in_its_turn(desk, monkeypatch):
-    monkeypatch.setattr("serving.pacs.station._LISTED_AGAIN", 2)
+    monkeypatch.setattr("cxr_compare.serving.pacs.station._LISTED_AGAIN", 2)
     shelf = Shelf(*[radiograph(f"1.2.{n}.1", f"1.2.{n}") for n in range(3, 8)])
     desk.run(shelf)
     desk.run(shelf)
@@ -376,7 +376,7 @@ def test_journal_says_when_each_step_was(desk: Desk) -> None:
 def test_journal_survives_a_kill(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from serving.pacs.journal import Journal\n"
+        "from cxr_compare.serving.pacs.journal import Journal\n"
         "journal = Journal.open(Path(sys.argv[1]), 'job')\n"
         "journal.enter('a', 'sent')\njournal.enter('b', 'fetched')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -809,7 +809,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
     inbox, certificates, monkeypatch
 ):
-    monkeypatch.setattr("serving.pacs.dimse._HANDSHAKE_SECONDS", 1.0)
+    monkeypatch.setattr("cxr_compare.serving.pacs.dimse._HANDSHAKE_SECONDS", 1.0)
 
     def sockets() -> set[socket.socket]:
         return {each for each in gc.get_objects() if isinstance(each, socket.socket)}
@@ -871,7 +871,7 @@ def test_a_receiver_that_has_no_space_says_so_and_goes_on(inbox: Inbox, monkeypa
     lines: list[str] = []
     free = 0
     monkeypatch.setattr(
-        "serving.pacs.dimse.shutil.disk_usage", lambda path: SimpleNamespace(free=free)
+        "cxr_compare.serving.pacs.dimse.shutil.disk_usage", lambda path: SimpleNamespace(free=free)
     )
     with listening(Address("CXR", "127.0.0.1", free_port()), inbox, []) as address:
         peer = StorePeer(address, "CT1", patience(0, Clock(), lines))
@@ -953,7 +953,7 @@ def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line
     run_folder, capsys, monkeypatch, arguments, words
 ):
     if "neither" not in words:
-        monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
+        monkeypatch.setattr("cxr_compare.scripts.runs._is_run", lambda path: True)
     line = refusal(capsys, "pacs", run_folder, *arguments.split())
     assert words in line
     assert "secret" not in line
@@ -961,8 +961,10 @@ def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line
 
 def test_a_wrong_url_is_said_before_models_are_loaded(run_folder, capsys, monkeypatch, service):
     service.answers = [(404, "text/html", b"nothing here")]
-    monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
-    monkeypatch.setattr("scripts.pacs.open_runs", lambda *given: pytest.fail("loads models"))
+    monkeypatch.setattr("cxr_compare.scripts.runs._is_run", lambda path: True)
+    monkeypatch.setattr(
+        "cxr_compare.scripts.pacs.open_runs", lambda *given: pytest.fail("loads models")
+    )
     for further in ((), ("--watch", "5"), ("--dry-run",)):
         line = refusal(capsys, "pacs", run_folder, "--dicomweb", service.url, *further)
         assert "no DICOMweb service seems to be there" in line
@@ -972,8 +974,8 @@ def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
     def ended(*arguments: object) -> None:
         raise InputError("as far as this test goes")
 
-    monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
-    monkeypatch.setattr("serving.pacs.station._try_addresses", ended)
+    monkeypatch.setattr("cxr_compare.scripts.runs._is_run", lambda path: True)
+    monkeypatch.setattr("cxr_compare.serving.pacs.station._try_addresses", ended)
     for places, warnings in (
         (["--dicomweb", "http://pacs.example/d"], 1),
         (["--dicomweb", "http://127.0.0.1:8042/d"], 0),

@@ -98,7 +98,7 @@ class Archive:
 
 
 def cxr(*arguments: object) -> list[str]:
-    return [sys.executable, "-P", "-m", "scripts.cli", *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *map(str, arguments)]
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-from data_prep.contracts.boxes import Boxes
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import Target
-from data_prep.store.preprocess import Preprocess
-from detection.frames import decode_boxes
-from detection.model import build_detector
-from detection.retinanet import LesionRetinaNet
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.test_set import Reduction
-from evaluation.decisions.thresholds import ThresholdChoice
-from serving.parity import Proof, _match_found, prove
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.detection.frames import decode_boxes
+from cxr_compare.detection.model import build_detector
+from cxr_compare.detection.retinanet import LesionRetinaNet
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.test_set import Reduction
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.serving.parity import Proof, _match_found, prove
 
 SIZE = 64
 TARGET = Target("opacity", ("mass", "nodule"), "Opacity")
@@ -228,7 +228,7 @@ def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNe
 def test_decoding_that_runs_and_exports_share_is_held_against_that_of_a_gpu(
     network, monkeypatch, name, value, refused
 ):
-    monkeypatch.setattr(f"detection.frames.{name}", value)
+    monkeypatch.setattr(f"cxr_compare.detection.frames.{name}", value)
     proof = proved(Detector(network, numpy=False), Detector(network, numpy=True))
     with pytest.raises(InputError, match=refused):
         proof.require("out")

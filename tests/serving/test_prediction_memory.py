@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from classification.model import build_classifier
-from data_prep.store.predictions import Predictions, PredictionWriter
-from data_prep.store.preprocess import Placement, Preprocess
-from detection.model import build_detector
-from serving.predict_folder import _write_parts
-from serving.trained_model import TrainedModel
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.preprocess import Placement, Preprocess
+from cxr_compare.detection.model import build_detector
+from cxr_compare.serving.predict_folder import _write_parts
+from cxr_compare.serving.trained_model import TrainedModel
 
 BATCH = 16
 
@@ -92,8 +92,8 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
     }
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace as Model\n"
-        "from serving import exported_model\n"
-        "from serving.predict_folder import _describe\n"
+        "from cxr_compare.serving import exported_model\n"
+        "from cxr_compare.serving.predict_folder import _describe\n"
         f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
         "findings=['opacity'], names=None, tta=None, maps='cam', "
         "folder=Path('a/b/c'), inference_id=lambda: '2', training_id=lambda: '3')\n"

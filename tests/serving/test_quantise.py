@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from classification.model import build_classifier
-from data_prep.contracts.errors import InputError
-from serving.export_graph import calibration_images, quantise, write_graph
-from serving.export_spec import ExportSpec
-from serving.exported_model import open_session
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.serving.export_graph import calibration_images, quantise, write_graph
+from cxr_compare.serving.export_spec import ExportSpec
+from cxr_compare.serving.exported_model import open_session
 
 SIZE = 32
 IDS = [f"i{number}" for number in range(40)]
@@ -84,7 +84,7 @@ def refused(*args, **kwargs):
     raise SystemExit(f"the network was asked for {args}")
 
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refused
-from serving.exported_model import without_telemetry
+from cxr_compare.serving.exported_model import without_telemetry
 without_telemetry()
 if "onnxruntime" in sys.argv:
     import onnxruntime

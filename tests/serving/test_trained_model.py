@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from classification.inference import MapMethod
-from classification.model import build_classifier
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess, View
-from serving import trained_model as run_model
-from serving.trained_model import TrainedModel
+from cxr_compare.classification.inference import MapMethod
+from cxr_compare.classification.model import build_classifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Preprocess, View
+from cxr_compare.serving import trained_model as run_model
+from cxr_compare.serving.trained_model import TrainedModel
 from tests.memory_store import MemoryStore
 
 SIZE = 32

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_prep.contracts.boxes import Boxes
-from data_prep.store.preprocess import Preprocess, parse_views
-from detection.model import build_detector
-from serving.trained_model import MultiViewDetector, TrainedModel
-from training.cost import count_flops
+from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.store.preprocess import Preprocess, parse_views
+from cxr_compare.detection.model import build_detector
+from cxr_compare.serving.trained_model import MultiViewDetector, TrainedModel
+from cxr_compare.training.cost import count_flops
 
 SIZE = 96
 EVERY = parse_views("flip,scale0.75,scale1.25")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from configs.settings import TrainingSettings
-from training.fit import FitResult, fit
-from training.loading import BatchLoader, SeededSampler
-from training.run_folder import RunFolder
+from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.training.fit import FitResult, fit
+from cxr_compare.training.loading import BatchLoader, SeededSampler
+from cxr_compare.training.run_folder import RunFolder
 
 
 def training_settings(**changes: Any) -> TrainingSettings:

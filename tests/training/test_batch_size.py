@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.load import find_config, read_config
-from training.batch_size import Hardware, _reckon, largest_share
-from training.loading import is_out_of_memory
+from cxr_compare.configs.load import find_config, read_config
+from cxr_compare.training.batch_size import Hardware, _reckon, largest_share
+from cxr_compare.training.loading import is_out_of_memory
 
 
 @dataclass
@@ -79,7 +79,7 @@ def test_memory_that_runs_out_while_measuring_leaves_no_size():
 
 
 def _saved_per_image() -> float:
-    from training.batch_size import _saved_bytes
+    from cxr_compare.training.batch_size import _saved_bytes
 
     model = _model().train()
     two, four = (_saved_bytes(model, _batch(n), _losses, "fp32") for n in (2, 4))
@@ -132,7 +132,7 @@ def test_a_gpu_gets_the_loaders_for_which_there_is_room(
     monkeypatch, asked, device, devices, processors, free, loaders
 ):
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    monkeypatch.setattr("training.batch_size.cpu_count", lambda: processors)
+    monkeypatch.setattr("cxr_compare.training.batch_size.cpu_count", lambda: processors)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     changes = [f"training.workers={asked}", "training.batch_size=32", "data.image_size=512"]
     settings = read_config(find_config("chexnet"), changes)
@@ -141,14 +141,14 @@ def test_a_gpu_gets_the_loaders_for_which_there_is_room(
 
 
 def test_a_system_without_a_folder_of_shared_memory_gets_loaders_too(monkeypatch, tmp_path):
-    monkeypatch.setattr("training.batch_size.cpu_count", lambda: 4)
-    monkeypatch.setattr("training.batch_size._SHARED_MEMORY", tmp_path / "absent")
+    monkeypatch.setattr("cxr_compare.training.batch_size.cpu_count", lambda: 4)
+    monkeypatch.setattr("cxr_compare.training.batch_size._SHARED_MEMORY", tmp_path / "absent")
     settings = read_config(find_config("chexnet"))
     assert Hardware("cuda", 1, "fp32").with_loaders(settings, 1).loaders == 4
 
 
 def test_tasks_of_slurm_have_processors_of_their_own(monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
-    monkeypatch.setattr("training.batch_size.cpu_count", lambda: 6)
+    monkeypatch.setattr("cxr_compare.training.batch_size.cpu_count", lambda: 6)
     settings = read_config(find_config("chexnet"))
     assert Hardware("cuda", 4, "fp32").with_loaders(settings, 4).loaders == 6

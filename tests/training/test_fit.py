@@ -16,7 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.training.fit import FitResult, _RampedAverage
+from cxr_compare.training.loading import BatchLoader, SeededSampler, _NamedRows
+from cxr_compare.training.loop import Loop
+from cxr_compare.training.task import _Unfreezing
 from tests.training.small_training import (
     Batch,
     Rows,
@@ -28,10 +32,6 @@ from tests.training.small_training import (
     training_settings,
     validate,
 )
-from training.fit import FitResult, _RampedAverage
-from training.loading import BatchLoader, SeededSampler, _NamedRows
-from training.loop import Loop
-from training.task import _Unfreezing
 
 
 class _Stopper:

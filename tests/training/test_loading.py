@@ -14,14 +14,13 @@ import pytest
 import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from data_prep.augment.augment import build_augmentation
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
-from data_prep.store.pixel_store import PixelStore, PixelStoreWriter
-from data_prep.store.preprocess import Placement
-from detection.detector import LesionBatch, LesionDataset, collate
-from tests.scripts.launched import command_line, wait_until
-from training.loading import (
+from cxr_compare.data_prep.augment.augment import build_augmentation
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.store.pixel_store import PixelStore, PixelStoreWriter
+from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.detection.detector import LesionBatch, LesionDataset, collate
+from cxr_compare.training.loading import (
     BatchLoader,
     SeededSampler,
     _NamedRows,
@@ -29,6 +28,7 @@ from training.loading import (
     naming,
     require_loaded,
 )
+from tests.scripts.launched import command_line, wait_until
 
 
 class _Sample(NamedTuple):
@@ -104,7 +104,9 @@ def test_an_epoch_waits_for_its_batches_and_not_for_its_steps(monkeypatch):
         clock += 3.0
         return samples
 
-    monkeypatch.setattr("training.loading.time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(
+        "cxr_compare.training.loading.time", SimpleNamespace(perf_counter=lambda: clock)
+    )
     loader = BatchLoader(_Rows(), load, 1, [0, 2])
     for _ in range(2):  # epochs
         for _ in loader:

@@ -14,11 +14,11 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.training.loggers import build_loggers
+from cxr_compare.training.request import _require_loggers
+from cxr_compare.training.run_folder import RunFolder
 from tests.training.small_training import fit_small, run_in, small_model
-from training.loggers import build_loggers
-from training.request import _require_loggers
-from training.run_folder import RunFolder
 
 
 def _fit(folder: Path, loggers: list[Logger], **changes: Any) -> nn.Module:

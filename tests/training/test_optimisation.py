@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from configs.settings import TrainingSettings
+from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.training.loop import Plateau, _build_schedule, build_optimiser
 from tests.training.small_training import training_settings
-from training.loop import Plateau, _build_schedule, build_optimiser
 
 
 def _rates(how: TrainingSettings, epochs: int, steps: int) -> list[float]:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from training.run import _draw_batch, _draw_curves
+from cxr_compare.training.run import _draw_batch, _draw_curves
 
 
 def _row(epoch: int, **figures: float) -> dict[str, float]:

@@ -11,9 +11,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from training.run_folder import RunFolder, _load_weights, load_model, read_weights, save_model
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.training.run_folder import (
+    RunFolder,
+    _load_weights,
+    load_model,
+    read_weights,
+    save_model,
+)
 
 _SEEN = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"], "role": ["train", "val"]})
 

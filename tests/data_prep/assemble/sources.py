@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_prep.assemble.prepare import PrepareOptions, prepare
-from data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.work.pool import LocalEngine
 
 
 def write_source(

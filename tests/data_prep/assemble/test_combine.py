@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.assemble import dataset_writer
-from data_prep.assemble.combine import _merge_targets, combine
-from data_prep.audit.checks import _find_leaks
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import empty_table, read_table
-from data_prep.formats.source import SourceTables
-from data_prep.splits.split import SplitRule
-from data_prep.store.dataset import DataSet
-from data_prep.store.pixel_store import build_pixel_store
+from cxr_compare.data_prep.assemble import dataset_writer
+from cxr_compare.data_prep.assemble.combine import _merge_targets, combine
+from cxr_compare.data_prep.audit.checks import _find_leaks
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import empty_table, read_table
+from cxr_compare.data_prep.formats.source import SourceTables
+from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.pixel_store import build_pixel_store
 from tests.data_prep.assemble.sources import make as make_set
 from tests.data_prep.assemble.sources import write_source
 

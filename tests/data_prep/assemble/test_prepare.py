@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import scripts.prepare
-from data_prep.assemble import prepare as preparing
-from data_prep.audit.checks import _find_leaks
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock
-from data_prep.splits.add_split import SplitRule
-from data_prep.store import decode as decoding
-from data_prep.store.dataset import DataSet
-from data_prep.store.pixel_store import PixelStore
-from data_prep.work.pool import LocalEngine
+import cxr_compare.scripts.prepare
+from cxr_compare.data_prep.assemble import prepare as preparing
+from cxr_compare.data_prep.audit.checks import _find_leaks
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.splits.add_split import SplitRule
+from cxr_compare.data_prep.store import decode as decoding
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.work.pool import LocalEngine
 from tests.data_prep.assemble.sources import make
 from tests.data_prep.assemble.sources import write_pairs as write_source
 from tests.data_prep.formats.answers import write_files
@@ -101,7 +101,9 @@ def test_a_second_run_adds_nothing_and_says_so(tmp_path):
 
 def test_each_image_is_decoded_once_for_tables_and_all_sizes(tmp_path, decoded):
     source = write_source(tmp_path / "source")
-    scripts.prepare.prepare(source, tmp_path / "set", format="csv", size=[16, 32, 32], workers=1)
+    cxr_compare.scripts.prepare.prepare(
+        source, tmp_path / "set", format="csv", size=[16, 32, 32], workers=1
+    )
     assert len(decoded) == len(set(decoded)) == 12
     dataset = DataSet.open(tmp_path / "set")
     assert [dataset.store(size).image("i004").shape for size in (16, 32)] == [(16, 16), (32, 32)]
@@ -139,9 +141,9 @@ KILLED = """
 import os, sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from data_prep.assemble import prepare as preparing
-from data_prep.assemble.prepare import prepare
-from data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.assemble import prepare as preparing
+from cxr_compare.data_prep.assemble.prepare import prepare
+from cxr_compare.data_prep.work.pool import LocalEngine
 preparing._PART_ROWS = 3
 @contextmanager
 def progress(description, total):
@@ -358,7 +360,7 @@ def test_what_a_set_cannot_teach_is_said_before_any_image_is_read(tmp_path):
 
 def test_the_template_is_a_set_once_its_images_are_there(tmp_path):
     folder = tmp_path / "own"
-    scripts.prepare.prepare(folder, template="csv")
+    cxr_compare.scripts.prepare.prepare(folder, template="csv")
     assert all(len((folder / f"{n}.csv").read_text().split()) == 3 for n in ("images", "boxes"))
     (folder / "images").mkdir()
     for name in ("film1", "film2"):
@@ -367,7 +369,7 @@ def test_the_template_is_a_set_once_its_images_are_there(tmp_path):
     summary = make(folder, tmp_path / "data")
     assert (summary.n_images, summary.n_boxes, len(summary.excluded)) == (2, 2, 0)
     with pytest.raises(InputError, match="is there already"):
-        scripts.prepare.prepare(folder, template="csv")
+        cxr_compare.scripts.prepare.prepare(folder, template="csv")
 
 
 def write_list(path: Path, *lines: str) -> Path:

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.assemble import prepare as preparing
-from data_prep.contracts.errors import InputError
-from data_prep.formats.source import ReadOptions
-from data_prep.splits.add_split import add_splits
-from data_prep.splits.split import SplitRule
-from data_prep.store.dataset import DataSet
-from data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.assemble import prepare as preparing
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.splits.add_split import add_splits
+from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.pixel_store import PixelStore
 from tests.data_prep.assemble.sources import make, write_pairs
 
 SIZE = 32
@@ -103,7 +103,7 @@ def test_a_kill_while_adding_leaves_a_complete_set_and_is_resumed(tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("data_prep.assemble.prepare.assemble", killed)
+        patch.setattr("cxr_compare.data_prep.assemble.prepare.assemble", killed)
         with pytest.raises(KeyboardInterrupt):
             make(source, out, add=True)
     assert len(DataSet.open(out).images) == 24

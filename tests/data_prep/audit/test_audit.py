@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.assemble.prepare import PrepareOptions, prepare
-from data_prep.audit.audit import audit
-from data_prep.audit.checks import (
+from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.audit.audit import audit
+from cxr_compare.data_prep.audit.checks import (
     _find_leaks,
     check_boxes,
     check_images,
@@ -17,18 +17,18 @@ from data_prep.audit.checks import (
     check_roles,
     find_duplicates,
 )
-from data_prep.audit.copies import (
+from cxr_compare.data_prep.audit.copies import (
     check_burned_in_text,
     check_duplicates,
     check_excluded,
     check_near_duplicates,
 )
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.duplicates.near_duplicates import find_near_duplicates
-from data_prep.images.image_facts import image_facts
-from data_prep.store.dataset import DataSet
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
+from cxr_compare.data_prep.images.image_facts import image_facts
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.synth.phantom import write_phantom
+from cxr_compare.data_prep.work.pool import LocalEngine
 
 
 def as_images(patients: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.audit.counts import count_prevalence, describe_images
+from cxr_compare.data_prep.audit.counts import count_prevalence, describe_images
 
 
 @pytest.fixture

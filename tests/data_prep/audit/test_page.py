@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.assemble.prepare import PrepareOptions, prepare
-from data_prep.audit.audit import Audit, audit
-from data_prep.audit.checks import Problem
-from data_prep.audit.copies import ILLEGIBLE_PX, open_images, thumbnail
-from data_prep.audit.page import _explain, _render_audit, _tally, _verdict, write_audit
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.images.image_facts import TEXT_PLACE, image_facts
-from data_prep.store.dataset import DataSet
-from data_prep.work.object_store import file_digest
-from data_prep.work.pool import LocalEngine
-from evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.audit.audit import Audit, audit
+from cxr_compare.data_prep.audit.checks import Problem
+from cxr_compare.data_prep.audit.copies import ILLEGIBLE_PX, open_images, thumbnail
+from cxr_compare.data_prep.audit.page import _explain, _render_audit, _tally, _verdict, write_audit
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.images.image_facts import TEXT_PLACE, image_facts
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.work.object_store import file_digest
+from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
 from tests.outline import Outline
 from tests.small_dicom import chest
@@ -258,7 +258,7 @@ def test_gone_images_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
 def test_images_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
     folder = shutil.copytree(dataset.folder, tmp_path / "set")
     other = DataSet.open(folder)
-    from data_prep.store.pixel_store import build_pixel_store
+    from cxr_compare.data_prep.store.pixel_store import build_pixel_store
 
     build_pixel_store(folder, other.images, other.source_root, 128)
     read, problem = open_images(other)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_prep.augment.mosaic import DroppedBoxes, join_mosaic
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import MIN_SIDE
+from cxr_compare.data_prep.augment.mosaic import DroppedBoxes, join_mosaic
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import MIN_SIDE
 
 SIZE = 100
 

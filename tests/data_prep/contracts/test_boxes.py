@@ -8,8 +8,8 @@ from pycocotools.mask import iou as coco_iou
 from torchvision.ops import batched_nms
 from torchvision.ops import box_iou as torch_iou
 
-from data_prep.contracts.boxes import Boxes, box_iou
-from detection.frames import _suppress
+from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
+from cxr_compare.detection.frames import _suppress
 
 oracle_nms = pytest.importorskip("ensemble_boxes.ensemble_boxes_nms")
 

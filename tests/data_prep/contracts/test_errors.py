@@ -2,7 +2,7 @@
 
 import pickle
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 
 
 def test_message_is_one_printable_line_of_bounded_length():

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.contracts import folders
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import (
+from cxr_compare.data_prep.contracts import folders
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import (
     asked_as,
     atomic_path,
     disk_errors,
@@ -95,7 +95,7 @@ def test_only_what_dead_processes_left_of_a_folder_is_removed(tmp_path):
 
 def test_temporary_files_of_a_killed_process_go_with_the_next(tmp_path):
     program = (
-        "import multiprocessing.util, os; from data_prep.contracts import folders;"
+        "import multiprocessing.util, os; from cxr_compare.data_prep.contracts import folders;"
         "folders.own_temporary_files(); print(multiprocessing.util.get_temp_dir());"
     )
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.assemble.complete import pseudonymise
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.pseudonyms import (
+from cxr_compare.data_prep.assemble.complete import pseudonymise
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.pseudonyms import (
     OF_KEY,
     _hide_path,
     find_hidden,
@@ -17,7 +17,7 @@ from data_prep.contracts.pseudonyms import (
     keyed_hash,
     read_id_key,
 )
-from data_prep.formats.source import SourceTables, targets_of
+from cxr_compare.data_prep.formats.source import SourceTables, targets_of
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 SECRETS = ("DOE^JANE", "4711-0815", "1.2.840.99.1", "1.2.840.99.2", "1.2.840.77", "SMITH", "jane")

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_prep.contracts import tables
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.tables import (
+from cxr_compare.data_prep.contracts import tables
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.tables import (
     _plain_cell,
     inert_cell,
     is_member,

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.duplicates.near_duplicates import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.duplicates.near_duplicates import (
     CERTAIN_DISTANCE,
     NEAR_CORRELATION,
     NearDuplicates,
@@ -16,9 +16,9 @@ from data_prep.duplicates.near_duplicates import (
     _turned,
     find_near_duplicates,
 )
-from data_prep.images.decoded_image import _pixel_digest
-from data_prep.images.image import read_image
-from data_prep.images.image_facts import TURNS, _perceptual_hash
+from cxr_compare.data_prep.images.decoded_image import _pixel_digest
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.image_facts import TURNS, _perceptual_hash
 from tests.small_dicom import chest
 
 
@@ -64,7 +64,7 @@ def test_pairs_beyond_the_distance_asked_are_left_out():
 
 
 def test_very_many_like_fingerprints_are_cut_short_and_it_is_said(monkeypatch):
-    monkeypatch.setattr("data_prep.duplicates.near_duplicates._PAIRS_AT_LEAST", 100)
+    monkeypatch.setattr("cxr_compare.data_prep.duplicates.near_duplicates._PAIRS_AT_LEAST", 100)
     hashes = np.repeat(random_hashes(1), 200, axis=0)
     hashes[:, 31] = np.arange(200)
     assert not _close_pairs(hashes, 40).complete

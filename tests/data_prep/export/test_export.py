@@ -18,15 +18,15 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import empty_table, write_table
-from data_prep.export.content import file_stems
-from data_prep.export.export import export_annotations
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.store.dataset import DataSet, Target
-from data_prep.work.object_store import file_digest
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import empty_table, write_table
+from cxr_compare.data_prep.export.content import file_stems
+from cxr_compare.data_prep.export.export import export_annotations
+from cxr_compare.data_prep.formats.registry import read_source
+from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.work.object_store import file_digest
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]

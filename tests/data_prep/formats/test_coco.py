@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 from tests.data_prep.formats.answers import edges, reader, reasons, roles, states, write_files
 
 COCO: dict[str, Any] = {

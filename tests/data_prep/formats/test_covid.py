@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from openpyxl import Workbook
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.covid import _origin_of, _path_findings, _read_origins
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.covid import _origin_of, _path_findings, _read_origins
 from tests.data_prep.formats.answers import reader, reasons, states_of, write_files
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 from tests.data_prep.formats.answers import reader, states
 
 IMAGES = "image_id,patient_id\na,p1\nb,p1\nc,p2\n"

@@ -14,12 +14,12 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats import dicom_folder as dicom_tree
-from data_prep.formats.dicom_folder import _look_at_files
-from data_prep.formats.registry import _likely_format, read_source
-from data_prep.formats.source import ReadOptions, files_below
-from data_prep.images.dicom_header import look_at_file, why_no_radiograph
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats import dicom_folder as dicom_tree
+from cxr_compare.data_prep.formats.dicom_folder import _look_at_files
+from cxr_compare.data_prep.formats.registry import _likely_format, read_source
+from cxr_compare.data_prep.formats.source import ReadOptions, files_below
+from cxr_compare.data_prep.images.dicom_header import look_at_file, why_no_radiograph
 from tests.data_prep.formats.answers import edges, reader
 from tests.small_dicom import as_file, dicom_image
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import FORMATS, read_source
-from data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.registry import FORMATS, read_source
+from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
 from tests.data_prep.formats import test_annotation_tools as tools
 from tests.data_prep.formats import (
     test_coco,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 from tests.data_prep.formats.answers import reader, reasons, roles, write_files
 
 USUAL = (

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.nih import FINDINGS, _read_entries, find_entries
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.nih import FINDINGS, _read_entries, find_entries
 from tests.data_prep.formats.answers import edges, reader, reasons, roles, states_of, write_files
 
 HEADER = (

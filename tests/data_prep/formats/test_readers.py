@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.formats.readers import (
+from cxr_compare.data_prep.formats.readers import (
     _coverage,
     _reference_boxes,
     _reference_findings,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import FORMATS, _likely_format, read_source, unprepared
-from data_prep.formats.source import ReadOptions
-from scripts.prepare import prepare
-from scripts.runner import parameters_of
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.registry import FORMATS, _likely_format, read_source, unprepared
+from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.runner import parameters_of
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = [field.name for field in fields(ReadOptions)]

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from data_prep.formats.registry import read_source
-from data_prep.formats.rsna import _read_classes, _read_headers, _read_mapping
-from data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.formats.registry import read_source
+from cxr_compare.data_prep.formats.rsna import _read_classes, _read_headers, _read_mapping
+from cxr_compare.data_prep.formats.source import ReadOptions
 from tests.data_prep.formats.answers import edges, reader, write_files
 
 NOTHING = ",,,,,"

@@ -8,7 +8,7 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 from tests.data_prep.formats.answers import reader, states, states_of
 from tests.small_dicom import as_file, dicom_image
 

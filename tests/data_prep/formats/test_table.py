@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.registry import read_source
+from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
 from tests.data_prep.formats.answers import edges, reasons, states, states_of, write_files
 
 FILES = tuple(f"{name}.png" for name in "abcd")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats import vindr as reader_vindr
-from data_prep.formats.registry import _likely_format
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats import vindr as reader_vindr
+from cxr_compare.data_prep.formats.registry import _likely_format
 from tests.data_prep.formats.answers import reader, states, write_files
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError
 from tests.data_prep.formats.answers import edges, reader, reasons, roles, write_files
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 
-from data_prep.contracts.errors import InputError
-from data_prep.formats.label_files import image_size
-from data_prep.formats.registry import _likely_format, read_source
-from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.formats.yolo import _Prediction, _read_boxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.label_files import image_size
+from cxr_compare.data_prep.formats.registry import _likely_format, read_source
+from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.data_prep.formats.yolo import _Prediction, _read_boxes
 from tests.data_prep.formats.answers import reasons, roles, states
 
 NAMES = "names: [Mass, Nodule]\n"

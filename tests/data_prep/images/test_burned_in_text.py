@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.images.image import read_image
-from data_prep.images.image_facts import (
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.image_facts import (
     TEXT_LINE_CHARACTERS,
     TEXT_PLACE,
     _find_text_line,
     image_facts,
 )
-from data_prep.synth.phantom import write_phantom
+from cxr_compare.data_prep.synth.phantom import write_phantom
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 FONTS = ["DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral", "", "cv2"]

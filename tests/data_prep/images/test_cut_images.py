@@ -10,10 +10,10 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import get_frame
 
-from data_prep.contracts.errors import InputError
-from data_prep.images import codestream, dicom
-from data_prep.images.image import read_image
-from serving.guard import file_warnings
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images import codestream, dicom
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.serving.guard import file_warnings
 from tests.attacks import cuts
 from tests.small_dicom import image_file
 

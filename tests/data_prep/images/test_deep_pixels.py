@@ -11,8 +11,8 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from data_prep.images.decoded_image import DeepPixels
-from data_prep.images.image import read_image
+from cxr_compare.data_prep.images.decoded_image import DeepPixels
+from cxr_compare.data_prep.images.image import read_image
 from tests.data_prep.images.test_dicom_golden import GOLDEN
 
 GREY = [

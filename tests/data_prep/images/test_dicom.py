@@ -14,11 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import apply_windowing
 
-from data_prep.contracts.errors import InputError
-from data_prep.images import decoded_image, dicom
-from data_prep.images.dicom import read_dicom
-from data_prep.images.dicom_header import _age_years
-from data_prep.images.image import read_image
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images import decoded_image, dicom
+from cxr_compare.data_prep.images.dicom import read_dicom
+from cxr_compare.data_prep.images.dicom_header import _age_years
+from cxr_compare.data_prep.images.image import read_image
 from tests.small_dicom import image_file, lut
 
 WriteDicom = Callable[..., Path]

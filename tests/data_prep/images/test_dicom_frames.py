@@ -14,8 +14,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.dicom import DECODERS, read_dicom
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.dicom import DECODERS, read_dicom
 
 WriteDicom = Callable[..., Path]
 

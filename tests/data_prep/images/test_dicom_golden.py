@@ -12,9 +12,9 @@ import pytest
 from pydicom import uid
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.dicom import read_dicom
-from data_prep.images.image import read_image
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.dicom import read_dicom
+from cxr_compare.data_prep.images.image import read_image
 
 with (Path(__file__).parent / "golden_dicom.csv").open(newline="") as _file:
     GOLDEN = {row["file"]: row for row in csv.DictReader(_file)}

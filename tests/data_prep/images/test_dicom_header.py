@@ -10,10 +10,14 @@ from pydicom import uid
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.decoded_image import plain_reason
-from data_prep.images.dicom import read_dicom
-from data_prep.images.dicom_header import burned_in_annotation, header_facts, look_at_file
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decoded_image import plain_reason
+from cxr_compare.data_prep.images.dicom import read_dicom
+from cxr_compare.data_prep.images.dicom_header import (
+    burned_in_annotation,
+    header_facts,
+    look_at_file,
+)
 from tests.small_dicom import write_dicom
 
 NAME = "JANE"

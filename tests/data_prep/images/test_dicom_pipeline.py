@@ -15,7 +15,7 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from data_prep.images.dicom import read_dicom
+from cxr_compare.data_prep.images.dicom import read_dicom
 from tests.small_dicom import lut
 
 WriteDicom = Callable[..., Path]

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.duplicates.near_duplicates import _turned, _turned_distances
-from data_prep.images.image import read_image
-from data_prep.images.image_facts import (
+from cxr_compare.data_prep.duplicates.near_duplicates import _turned, _turned_distances
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.image_facts import (
     TURNS,
     _perceptual_hash,
     image_facts,

@@ -23,8 +23,8 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.image import read_image
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.image import read_image
 
 CASES_PER_FILE = 270
 SECONDS_PER_CASE = 20  # far beyond any: only to tell an endless loop from a slow machine

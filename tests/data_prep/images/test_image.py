@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from data_prep.images import decoded_image
-from data_prep.images.image import read_image
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images import decoded_image
+from cxr_compare.data_prep.images.image import read_image
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 TURN = {  # what EXIF 2.3 says of the first row and column: top left, top right, ...

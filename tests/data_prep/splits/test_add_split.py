@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json
-from data_prep.duplicates.near_duplicates import find_near_duplicates
-from data_prep.formats.source import no_roles
-from data_prep.splits.add_split import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
+from cxr_compare.data_prep.formats.source import no_roles
+from cxr_compare.data_prep.splits.add_split import (
     _image_classes,
     add_splits,
     draw_split,
@@ -19,8 +19,8 @@ from data_prep.splits.add_split import (
     image_strata,
     role_lines,
 )
-from data_prep.splits.split import SplitRule
-from data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.store.dataset import DataSet
 from tests.scripts.small_sets import table_set
 
 

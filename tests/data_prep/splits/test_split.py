@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from data_prep.contracts.errors import InputError
-from data_prep.splits.split import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.splits.split import (
     METHODS,
     SplitRule,
     _balanced_parts,

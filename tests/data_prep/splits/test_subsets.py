@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.contracts.errors import InputError
-from data_prep.splits.add_split import _nested_parts
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.splits.add_split import _nested_parts
 
 SHARES = [0.125, 0.25, 0.5, 1.0]
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet, read_displayed
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.dataset import DataSet, read_displayed
 
 FINDINGS = pd.DataFrame(
     [

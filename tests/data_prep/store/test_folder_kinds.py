@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.folder_kinds import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.folder_kinds import (
     WrongFolderError,
     data_set_of,
     kind_begun,

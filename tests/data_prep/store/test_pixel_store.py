@@ -11,23 +11,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from data_prep.store import pixel_store
-from data_prep.store.decode import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store import pixel_store
+from cxr_compare.data_prep.store.decode import (
     DecodeTask,
     LoosePixels,
     _decode_and_letterbox,
     read_loose,
 )
-from data_prep.store.pixel_store import (
+from cxr_compare.data_prep.store.pixel_store import (
     PixelStore,
     PixelStoreWriter,
     build_pixel_store,
     store_folder,
 )
-from data_prep.store.preprocess import Placement, letterbox
-from data_prep.work.object_store import file_digest
-from data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.store.preprocess import Placement, letterbox
+from cxr_compare.data_prep.work.object_store import file_digest
+from cxr_compare.data_prep.work.pool import LocalEngine
 
 SIZE = 32
 HERE = Placement(1.0, 1.0, 0.0, 0.0)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
 
 INFO = {"system": "X", "kind": "scores", "inference_id": "i1", "data_set": {"content_id": "c"}}
 

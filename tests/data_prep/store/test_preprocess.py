@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.store.preprocess import Placement, Preprocess, letterbox
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.store.preprocess import Placement, Preprocess, letterbox
 
 sides = st.integers(1, 700)
 sizes = st.integers(16, 300)

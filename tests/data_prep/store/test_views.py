@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import View, parse_views
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import View, parse_views
 
 
 @pytest.mark.parametrize("view", [View(), View(flip=True), View(scale=0.8), View(scale=1.3)])

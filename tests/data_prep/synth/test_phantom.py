@@ -7,9 +7,9 @@ import pandas as pd
 import pydicom
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json
-from data_prep.synth.phantom import write_phantom
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.synth.phantom import write_phantom
 
 PHANTOM = {"n_images": 60, "size": 96, "seed": 3}
 

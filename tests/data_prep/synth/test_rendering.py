@@ -5,18 +5,24 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
-from data_prep.duplicates.near_duplicates import (
+from cxr_compare.data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
     NearDuplicates,
     _detail,
     find_near_duplicates,
 )
-from data_prep.images.decoded_image import _pixel_digest
-from data_prep.images.image_facts import _perceptual_hash, squash
-from data_prep.synth import lesions as synth_lesions
-from data_prep.synth import rendering
-from data_prep.synth.anatomy import Canvas
-from data_prep.synth.rendering import Patient, SynthImage, _draw_chest, draw_image, draw_patient
+from cxr_compare.data_prep.images.decoded_image import _pixel_digest
+from cxr_compare.data_prep.images.image_facts import _perceptual_hash, squash
+from cxr_compare.data_prep.synth import lesions as synth_lesions
+from cxr_compare.data_prep.synth import rendering
+from cxr_compare.data_prep.synth.anatomy import Canvas
+from cxr_compare.data_prep.synth.rendering import (
+    Patient,
+    SynthImage,
+    _draw_chest,
+    draw_image,
+    draw_patient,
+)
 
 SIZE = 96
 N_PATIENTS = 33

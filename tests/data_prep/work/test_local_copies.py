@@ -12,14 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock, write_json
-from data_prep.store.pixel_store import PixelStore, PixelStoreWriter
-from data_prep.store.predictions import Predictions, PredictionWriter, image_status
-from data_prep.store.preprocess import Placement
-from data_prep.work import local_copies, object_store
-from data_prep.work.local_copies import fetch_shard, local_folder, local_folders, open_image
-from data_prep.work.object_store import address_of, local_path
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import folder_lock, write_json
+from cxr_compare.data_prep.store.pixel_store import PixelStore, PixelStoreWriter
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter, image_status
+from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.work import local_copies, object_store
+from cxr_compare.data_prep.work.local_copies import (
+    fetch_shard,
+    local_folder,
+    local_folders,
+    open_image,
+)
+from cxr_compare.data_prep.work.object_store import address_of, local_path
 
 DATA = "memory://bkt/data"
 
@@ -299,7 +304,7 @@ def write_store(folder: Path, images: int) -> None:
 @pytest.fixture
 def shards(store, monkeypatch, tmp_path) -> Path:
     """A pixel store of three shards of 4 images, and what the store in memory holds of it."""
-    monkeypatch.setattr("data_prep.store.pixel_store.SHARD_IMAGES", 4)
+    monkeypatch.setattr("cxr_compare.data_prep.store.pixel_store.SHARD_IMAGES", 4)
     write_store(tmp_path / "letterbox-16", 12)
     for path in (tmp_path / "letterbox-16").iterdir():
         put(f"pixels/letterbox-16/{path.name}", path.read_bytes())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.work.pool import LocalEngine, cpu_count, read_ahead, write_behind
+from cxr_compare.data_prep.work.pool import LocalEngine, cpu_count, read_ahead, write_behind
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -75,7 +75,7 @@ def test_a_folder_that_is_called_like_a_module_ends_no_worker(tmp_path):
     (tmp_path / "pydicom" / "__init__.py").write_text("raise SystemExit('the wrong pydicom')")
     code = (
         f"import sys; sys.path[0] = {str(ROOT)!r}\n"  # as an installed command: not this folder
-        "from data_prep.work.pool import LocalEngine\n"
+        "from cxr_compare.data_prep.work.pool import LocalEngine\n"
         "print(list(LocalEngine(2).map_rows(abs, [-2, -1], on_crash=lambda row: None)))"
     )
     done = subprocess.run(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.schemas import EDGES
 
 
 def simulate(

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.boxes import box_iou
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.box_metrics import (
+from cxr_compare.data_prep.contracts.boxes import box_iou
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.box_metrics import (
     FROC_RATES,
     WeightedAfroc,
     WeightedFroc,
@@ -16,9 +16,9 @@ from evaluation.boxes.box_metrics import (
     WeightedRsnaScore,
     froc_curve,
 )
-from evaluation.boxes.matching import HITS, find_lesions, pair_boxes
-from evaluation.metrics.registry import family
-from evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.boxes.matching import HITS, find_lesions, pair_boxes
+from cxr_compare.evaluation.metrics.registry import family
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.boxes.simulated import simulate as drawn
 
 CUTS = [0.1, 0.35, 0.6]

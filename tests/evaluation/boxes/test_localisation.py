@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
-from evaluation.boxes.matching import IOU_THRESHOLDS, deciding_points, localised, match_boxes
+from cxr_compare.evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
+from cxr_compare.evaluation.boxes.matching import (
+    IOU_THRESHOLDS,
+    deciding_points,
+    localised,
+    match_boxes,
+)
 from tests.evaluation.boxes.simulated import simulate as drawn
 
 CORNERS = ["x1", "y1", "x2", "y2"]

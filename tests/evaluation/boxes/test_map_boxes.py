@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import find_objects, label
 
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.map_boxes import (
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.map_boxes import (
     MAP_BOX_LEVELS,
     MapBoxRule,
     _map_parts,
@@ -18,10 +18,10 @@ from evaluation.boxes.map_boxes import (
     map_scale,
     upsample,
 )
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.tuning import checked_decision, tune
-from evaluation.overlays.shapes import ActivationGrid, _map_shapes
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.tuning import checked_decision, tune
+from cxr_compare.evaluation.overlays.shapes import ActivationGrid, _map_shapes
 
 
 def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):

@@ -14,11 +14,11 @@ import torch
 from supervision.metrics import MeanAveragePrecision as SupervisionAp
 from torchmetrics.detection import MeanAveragePrecision as TorchmetricsAp
 
-from data_prep.contracts.boxes import box_iou
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.box_metrics import _annotations
-from evaluation.boxes.protocols import _Judge, explain
+from cxr_compare.data_prep.contracts.boxes import box_iou
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.box_metrics import _annotations
+from cxr_compare.evaluation.boxes.protocols import _Judge, explain
 from tests.evaluation.boxes.simulated import simulate
 from tests.evaluation.boxes.test_box_metrics import rsna_by_hand
 

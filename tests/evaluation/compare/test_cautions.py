@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.audit.audit import Audit, audit
-from data_prep.audit.checks import Problem
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.comparison import Background, _cautions
-from evaluation.compare.estimates import Estimates, family_levels
-from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.metric import Note
-from evaluation.report.methods import methods
-from evaluation.systems.eligibility import describe_training_data, training_sets
-from evaluation.systems.shortcuts import BEYOND_SHORTCUT
+from cxr_compare.data_prep.audit.audit import Audit, audit
+from cxr_compare.data_prep.audit.checks import Problem
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.comparison import Background, _cautions
+from cxr_compare.evaluation.compare.estimates import Estimates, family_levels
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.report.methods import methods
+from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_sets
+from cxr_compare.evaluation.systems.shortcuts import BEYOND_SHORTCUT
 
 NO_FAILURES = pd.DataFrame()
 

@@ -7,21 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from evaluation.boxes.box_metrics import WeightedIobb, WeightedRsnaScore
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.boxes.matching import pair_boxes
-from evaluation.compare.compare import _check_protocol
-from evaluation.compare.estimates import HELD, REFITTED
-from evaluation.compare.intervals import _lowered, resampled_figures
-from evaluation.compare.protocol import Protocol
-from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.verdict import state_verdict
-from evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision
-from evaluation.decisions.thresholds import choose_again
-from evaluation.metrics.metric import ALL, MetricKey
-from evaluation.statistics.bootstrap import Resamples
-from evaluation.statistics.calibration import fit_calibration
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.boxes.box_metrics import WeightedIobb, WeightedRsnaScore
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.compare.compare import _check_protocol
+from cxr_compare.evaluation.compare.estimates import HELD, REFITTED
+from cxr_compare.evaluation.compare.intervals import _lowered, resampled_figures
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision
+from cxr_compare.evaluation.decisions.thresholds import choose_again
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.calibration import fit_calibration
 from tests.evaluation.simulation.box_designs import draw_images, scorecard
 
 REPLICATES = 60

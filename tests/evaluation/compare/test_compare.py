@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.store.predictions import Predictions
-from evaluation.boxes.box_metrics import average_precision
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.estimates import COLUMNS
-from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.decision import TuningOptions
-from evaluation.decisions.test_set import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.box_metrics import average_precision
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.estimates import COLUMNS
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.decisions.decision import TuningOptions
+from cxr_compare.evaluation.decisions.test_set import (
     SystemOutput,
     TestSet,
     _patients_of,
@@ -26,11 +26,11 @@ from evaluation.decisions.test_set import (
     _unit_names,
     group_images,
 )
-from evaluation.decisions.tuning import tune
-from evaluation.metrics.metric import Note, score_words
-from evaluation.report.result_tables import write_tables
-from evaluation.report.tables import _unit_tables
-from evaluation.statistics.bootstrap import NO_WIDTH, Resamples, expanded_level
+from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.evaluation.metrics.metric import Note, score_words
+from cxr_compare.evaluation.report.result_tables import write_tables
+from cxr_compare.evaluation.report.tables import _unit_tables
+from cxr_compare.evaluation.statistics.bootstrap import NO_WIDTH, Resamples, expanded_level
 from tests.evaluation.judged_images import judged_images, row_of
 
 

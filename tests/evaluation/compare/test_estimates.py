@@ -6,8 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.compare.estimates import AGAINST, COLUMNS, Estimate, Estimates, SampleSize
-from evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.compare.estimates import (
+    AGAINST,
+    COLUMNS,
+    Estimate,
+    Estimates,
+    SampleSize,
+)
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 
 AUROC = MetricKey(ALL, "", "auroc")
 COUNTS = SampleSize(n_images=9, n_patients=7, n_positive=3)

@@ -6,14 +6,14 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.store.predictions import Predictions
-from evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
-from evaluation.compare.claims import holm
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.estimates import AGAINST, FOR
-from evaluation.compare.failure_analysis import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
+from cxr_compare.evaluation.compare.failure_analysis import (
     TREAT_ALL,
     _add_groups,
     _kappa,
@@ -22,14 +22,24 @@ from evaluation.compare.failure_analysis import (
     _trusted_spacing,
     _with_tests,
 )
-from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.shares import MOVER, TOO_FEW, ShareName, Shares, promised_figures
-from evaluation.decisions.test_set import image_groups
-from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores, choose_threshold
-from evaluation.metrics.image_metrics import net_benefit
-from evaluation.statistics.bootstrap import NO_WIDTH, Resamples
-from evaluation.systems.eligibility import unknown_training_data
-from evaluation.systems.shortcuts import SHORTCUT
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.shares import (
+    MOVER,
+    TOO_FEW,
+    ShareName,
+    Shares,
+    promised_figures,
+)
+from cxr_compare.evaluation.decisions.test_set import image_groups
+from cxr_compare.evaluation.decisions.thresholds import (
+    ThresholdChoice,
+    ValidationScores,
+    choose_threshold,
+)
+from cxr_compare.evaluation.metrics.image_metrics import net_benefit
+from cxr_compare.evaluation.statistics.bootstrap import NO_WIDTH, Resamples
+from cxr_compare.evaluation.systems.eligibility import unknown_training_data
+from cxr_compare.evaluation.systems.shortcuts import SHORTCUT
 from tests.evaluation.judged_images import judged_images, row_of
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]

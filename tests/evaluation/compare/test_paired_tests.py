@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm, t
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.claims import holm
-from evaluation.compare.compare import _few_patients, _name_models, compare_systems
-from evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
-from evaluation.compare.failure_analysis import _add_groups
-from evaluation.compare.intervals import EXACT_METHOD, _SystemCards, resampled_figures
-from evaluation.compare.paired_tests import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.compare import _few_patients, _name_models, compare_systems
+from cxr_compare.evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
+from cxr_compare.evaluation.compare.failure_analysis import _add_groups
+from cxr_compare.evaluation.compare.intervals import EXACT_METHOD, _SystemCards, resampled_figures
+from cxr_compare.evaluation.compare.paired_tests import (
     DELONG,
     EXACT,
     MCNEMAR,
@@ -24,12 +24,12 @@ from evaluation.compare.paired_tests import (
     _percentile_p,
     paired_tests,
 )
-from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.shares import Shares
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.metric import MetricKey
-from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Interval, Resamples
-from evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.shares import Shares
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.metrics.metric import MetricKey
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Interval, Resamples
+from cxr_compare.evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
 from tests.evaluation.judged_images import judged_images, row_of
 
 N = 240

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.decision import Decision, Outcome, TuningOptions
-from evaluation.decisions.promises import Places, Promised, PromisedImages, read_promise
-from evaluation.decisions.tuning import _outcome, tune
-from evaluation.report.result_tables import metrics_json
-from evaluation.statistics.clustered_tests import exact_share
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.decision import Decision, Outcome, TuningOptions
+from cxr_compare.evaluation.decisions.promises import Places, Promised, PromisedImages, read_promise
+from cxr_compare.evaluation.decisions.tuning import _outcome, tune
+from cxr_compare.evaluation.report.result_tables import metrics_json
+from cxr_compare.evaluation.statistics.clustered_tests import exact_share
 
 TRUTH = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)
 SCORES = np.array([0.9, 0.8, 0.6, 0.2, 0.7, 0.3, 0.2, 0.1])

@@ -7,18 +7,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.claims import GoalResult, Setting, margin_words
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.estimates import Estimates
-from evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol, TestSetUses, log_use
-from evaluation.compare.verdict import _standing_words, state_verdict
-from evaluation.decisions.tuning import tune
-from evaluation.metrics.metric import Note
-from evaluation.metrics.registry import METRICS
-from evaluation.statistics.bootstrap import Interval
-from scripts.compare import _read_question
-from scripts.systems import _split_seeds
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.claims import GoalResult, Setting, margin_words
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.compare.protocol import (
+    EXPLORATORY,
+    Prevalence,
+    Protocol,
+    TestSetUses,
+    log_use,
+)
+from cxr_compare.evaluation.compare.verdict import _standing_words, state_verdict
+from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.scripts.compare import _read_question
+from cxr_compare.scripts.systems import _split_seeds
 
 
 @pytest.mark.parametrize(

@@ -9,28 +9,33 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
-from evaluation.compare.estimates import HELD, REFITTED, Estimates
-from evaluation.compare.failure_analysis import _add_at_prevalence
-from evaluation.compare.intervals import EXACT_METHOD, _resampled, _SystemCards, resampled_figures
-from evaluation.compare.judged_models import _uncounted_card
-from evaluation.compare.paired_tests import (
+from cxr_compare.evaluation.compare.estimates import HELD, REFITTED, Estimates
+from cxr_compare.evaluation.compare.failure_analysis import _add_at_prevalence
+from cxr_compare.evaluation.compare.intervals import (
+    EXACT_METHOD,
+    _resampled,
+    _SystemCards,
+    resampled_figures,
+)
+from cxr_compare.evaluation.compare.judged_models import _uncounted_card
+from cxr_compare.evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
     _percentile_p,
     paired_tests,
 )
-from evaluation.compare.protocol import Prevalence
-from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.shares import ShareName, Shares
-from evaluation.decisions.thresholds import (
+from cxr_compare.evaluation.compare.protocol import Prevalence
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.shares import ShareName, Shares
+from cxr_compare.evaluation.decisions.thresholds import (
     ThresholdChoice,
     ValidationScores,
     choose_again,
     choose_threshold,
 )
-from evaluation.decisions.tuning import tune
-from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
-from evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.judged_images import judged_images
 
 N = 120

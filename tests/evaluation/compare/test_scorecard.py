@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.image_metrics import CalibrationFigures, classification_metrics
-from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey
-from evaluation.metrics.registry import family, why_undefined
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.metrics.image_metrics import CalibrationFigures, classification_metrics
+from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey
+from cxr_compare.evaluation.metrics.registry import family, why_undefined
 from tests.evaluation.judged_images import judged_images
 
 N = 120

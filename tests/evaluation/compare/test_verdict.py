@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from evaluation.compare.claims import Claim, Setting, decide_together, holm
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.estimates import Estimate, Estimates
-from evaluation.compare.protocol import Protocol
-from evaluation.compare.verdict import state_verdict
-from evaluation.metrics.metric import policy_words
+from cxr_compare.evaluation.compare.claims import Claim, Setting, decide_together, holm
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.metrics.metric import policy_words
 
 
 def table(make_metrics, scores, gaps=(), key=("", "auroc")):

@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.promises import Places, PromisedImages, read_promise, share_p_values
-from evaluation.decisions.test_set import SystemOutput
-from evaluation.decisions.thresholds import choose_threshold
-from evaluation.decisions.tuning import _places, checked_decision, tune
-from evaluation.statistics.betting import mean_p_value
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.promises import (
+    Places,
+    PromisedImages,
+    read_promise,
+    share_p_values,
+)
+from cxr_compare.evaluation.decisions.test_set import SystemOutput
+from cxr_compare.evaluation.decisions.thresholds import choose_threshold
+from cxr_compare.evaluation.decisions.tuning import _places, checked_decision, tune
+from cxr_compare.evaluation.statistics.betting import mean_p_value
 from tests.evaluation.simulation.makers import draw, skill_of
 
 

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import Target
-from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.test_set import CANDIDATES, Reduction, SystemOutput, _reduce_boxes
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
+from cxr_compare.evaluation.decisions.test_set import (
+    CANDIDATES,
+    Reduction,
+    SystemOutput,
+    _reduce_boxes,
+)
 
 TARGET = Target("either", ("x", "y"), "X or Y")
 FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from data_prep.contracts.errors import InputError
-from evaluation.decisions.promises import _between_distinct
-from evaluation.decisions.thresholds import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.decisions.promises import _between_distinct
+from cxr_compare.evaluation.decisions.thresholds import (
     ValidationScores,
     check_policy,
     choose_again,
     choose_threshold,
 )
-from evaluation.metrics.image_metrics import classification_metrics
-from evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.metrics.image_metrics import classification_metrics
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 
 SCORES = arrays.arrays(np.float64, 10, elements=st.sampled_from([0.0, 0.1, 0.2, 0.4, 0.7, 1.0]))
 LABELS = arrays.arrays(np.int8, 10, elements=st.integers(0, 1))

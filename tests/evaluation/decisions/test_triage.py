@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.decided_output import decide
-from evaluation.decisions.decision import Decision, Triage, TuningOptions
-from evaluation.decisions.test_set import SystemOutput
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.decisions.tuning import checked_decision, tune
-from evaluation.metrics.metric import score_words
-from evaluation.report.methods import methods
-from evaluation.report.result_tables import metrics_json
-from evaluation.statistics.bootstrap import Interval
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.decided_output import decide
+from cxr_compare.evaluation.decisions.decision import Decision, Triage, TuningOptions
+from cxr_compare.evaluation.decisions.test_set import SystemOutput
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.decisions.tuning import checked_decision, tune
+from cxr_compare.evaluation.metrics.metric import score_words
+from cxr_compare.evaluation.report.methods import methods
+from cxr_compare.evaluation.report.result_tables import metrics_json
+from cxr_compare.evaluation.statistics.bootstrap import Interval
 
 OUT, IN = "sensitivity>=0.60@0.80", "specificity>=0.90@0.80"
 OPTIONS = TuningOptions(rule_out=OUT, rule_in=IN)

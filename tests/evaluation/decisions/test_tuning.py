@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 from sklearn import metrics as oracle
 
-from data_prep.contracts.errors import InputError
-from evaluation.boxes.box_metrics import WeightedRsnaScore
-from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
-from evaluation.boxes.matching import pair_boxes
-from evaluation.decisions.decision import Decision, TuningOptions
-from evaluation.decisions.test_set import CANDIDATES, SystemOutput, _patients_of
-from evaluation.decisions.thresholds import choose_threshold
-from evaluation.decisions.tuning import _choose_reduction, checked_decision, tune
-from evaluation.statistics.calibration import _fit_platt, _PlattScaling
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore
+from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.decisions.decision import Decision, TuningOptions
+from cxr_compare.evaluation.decisions.test_set import CANDIDATES, SystemOutput, _patients_of
+from cxr_compare.evaluation.decisions.thresholds import choose_threshold
+from cxr_compare.evaluation.decisions.tuning import _choose_reduction, checked_decision, tune
+from cxr_compare.evaluation.statistics.calibration import _fit_platt, _PlattScaling
 
 
 class _Scores:

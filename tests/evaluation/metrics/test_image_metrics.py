@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics as oracle
 
-from data_prep.contracts.errors import InputError
-from evaluation.metrics.image_metrics import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.metrics.image_metrics import (
     auroc,
     classification_metrics,
     confusion_counts,
     image_average_precision,
     rates,
 )
-from evaluation.metrics.registry import why_undefined
-from evaluation.statistics.ranking import RankedScores, curves
+from cxr_compare.evaluation.metrics.registry import why_undefined
+from cxr_compare.evaluation.statistics.ranking import RankedScores, curves
 
 # Few distinct values, so that most cases hold ties within and across the classes.
 TIED_SCORES = arrays.arrays(np.float64, 12, elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))

@@ -9,24 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.box_metrics import (
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.box_metrics import (
     _IOBB_THRESHOLDS,
     FROC_RATES,
     WeightedFroc,
     WeightedIobb,
 )
-from evaluation.boxes.matching import HITS, find_lesions, pair_boxes
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.protocol import Protocol
-from evaluation.metrics.image_metrics import (
+from cxr_compare.evaluation.boxes.matching import HITS, find_lesions, pair_boxes
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.metrics.image_metrics import (
     CalibrationFigures,
     classification_metrics,
     confusion_counts,
     rates,
 )
-from evaluation.metrics.metric import Metric
-from evaluation.metrics.registry import (
+from cxr_compare.evaluation.metrics.metric import Metric
+from cxr_compare.evaluation.metrics.registry import (
     COMPUTED_BY,
     IOBB_PERCENT,
     METRICS,
@@ -35,8 +35,8 @@ from evaluation.metrics.registry import (
     highlighted,
     metric_title,
 )
-from evaluation.report.tables import _metric_table
-from evaluation.statistics.ranking import RankedScores
+from cxr_compare.evaluation.report.tables import _metric_table
+from cxr_compare.evaluation.statistics.ranking import RankedScores
 from tests import documents
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet
-from evaluation.decisions.decided_output import DecidedOutput, _box_cut
-from evaluation.decisions.test_set import TestSet
-from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
-from evaluation.overlays.shapes import (
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, _box_cut
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
+from cxr_compare.evaluation.overlays.shapes import (
     FAINT_COLOUR,
     ActivationGrid,
     ImagePrediction,
@@ -26,7 +26,7 @@ from evaluation.overlays.shapes import (
     outcome,
     prediction_shapes,
 )
-from evaluation.report.cases import CaseSource, _display_words
+from cxr_compare.evaluation.report.cases import CaseSource, _display_words
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)

@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from evaluation.metrics.image_metrics import confusion_counts
-from evaluation.report.all_images import THUMBNAIL_SIDE, _explore_thresholds, write_all_images
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.metrics.image_metrics import confusion_counts
+from cxr_compare.evaluation.report.all_images import (
+    THUMBNAIL_SIDE,
+    _explore_thresholds,
+    write_all_images,
+)
 
 TITLES = {"title": "A and B", "finding": "Lung opacity", "data_name": "hand-made"}
 

@@ -2,13 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.tuning import tune
-from evaluation.report.cases import read_systems
-from scripts.overlay import _choose_images, _file_name, _open_systems, overlay
-from scripts.systems import System
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.evaluation.report.cases import read_systems
+from cxr_compare.scripts.overlay import _choose_images, _file_name, _open_systems, overlay
+from cxr_compare.scripts.systems import System
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.boxes.box_metrics import FrocCurve
-from evaluation.boxes.matching import HITS
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.estimates import Estimates
-from evaluation.metrics.registry import family
-from evaluation.report.charts import _sensitivity_at, report_charts
-from evaluation.report.plot import (
+from cxr_compare.evaluation.boxes.box_metrics import FrocCurve
+from cxr_compare.evaluation.boxes.matching import HITS
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.metrics.registry import family
+from cxr_compare.evaluation.report.charts import _sensitivity_at, report_charts
+from cxr_compare.evaluation.report.plot import (
     Axis,
     Chart,
     Curve,
@@ -26,8 +26,8 @@ from evaluation.report.plot import (
     save_figures,
     to_svg,
 )
-from evaluation.report.tables import _forest, _metric_table, _whiskers
-from evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.report.tables import _forest, _metric_table, _whiskers
+from cxr_compare.evaluation.statistics.bootstrap import Interval
 
 
 def charts_of(comparison):
@@ -66,7 +66,7 @@ def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
 
 
 def test_without_decisions_or_scores_there_is_no_figure_of_them(comparison, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.report.plot.save_figure", lambda figure, path: [])
+    monkeypatch.setattr("cxr_compare.evaluation.report.plot.save_figure", lambda figure, path: [])
     for result in comparison.systems.values():
         result.curve.clear()
     assert not {"roc", "pr"} & set(charts_of(comparison))

@@ -7,12 +7,17 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from data_prep.contracts.folders import read_json
-from evaluation.compare.comparison import SystemResult
-from evaluation.compare.estimates import Estimates
-from evaluation.report.charts import cost_charts
-from evaluation.report.plot import _draw
-from evaluation.report.result_tables import COST_KEYS, _cost_table, cost_rows, write_tables
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.evaluation.compare.comparison import SystemResult
+from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.report.charts import cost_charts
+from cxr_compare.evaluation.report.plot import _draw
+from cxr_compare.evaluation.report.result_tables import (
+    COST_KEYS,
+    _cost_table,
+    cost_rows,
+    write_tables,
+)
 
 KNOWN = {
     "parameters": 6_954_000, "trainable_parameters": 1_025, "flops": 5.7e9,

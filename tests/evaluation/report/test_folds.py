@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
-from evaluation.metrics.metric import p_equation
-from evaluation.report.folds import Folds
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.evaluation.metrics.metric import p_equation
+from cxr_compare.evaluation.report.folds import Folds
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 

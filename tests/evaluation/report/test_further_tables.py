@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.estimates import Estimates
-from evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW, VALIDATION
-from evaluation.metrics.metric import DASH, Note
-from evaluation.report.charts import report_charts
-from evaluation.report.further_tables import (
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW, VALIDATION
+from cxr_compare.evaluation.metrics.metric import DASH, Note
+from cxr_compare.evaluation.report.charts import report_charts
+from cxr_compare.evaluation.report.further_tables import (
     _agreements,
     _errors,
     _group_tables,
@@ -23,7 +23,7 @@ from evaluation.report.further_tables import (
     _transfer_table,
     _where_tables,
 )
-from evaluation.report.methods import UNKNOWN, _toml, methods
+from cxr_compare.evaluation.report.methods import UNKNOWN, _toml, methods
 
 
 def test_agreement_counts_every_image_once(comparison):

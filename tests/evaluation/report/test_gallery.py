@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.overlays.shapes import Shape
-from evaluation.report.gallery import _crop, select_cases
+from cxr_compare.evaluation.overlays.shapes import Shape
+from cxr_compare.evaluation.report.gallery import _crop, select_cases
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.estimates import Estimates
-from evaluation.compare.intervals import EXACT_METHOD
-from evaluation.decisions.decision import TuningOptions
-from evaluation.decisions.thresholds import check_policy
-from evaluation.decisions.tuning import tune
-from evaluation.report.methods import _IntervalFacts, _toml, methods
-from evaluation.report.page import render, sentence
-from evaluation.report.result_tables import cost_rows
-from networks.registry import NETWORKS
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
+from cxr_compare.evaluation.decisions.decision import TuningOptions
+from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.evaluation.report.methods import _IntervalFacts, _toml, methods
+from cxr_compare.evaluation.report.page import render, sentence
+from cxr_compare.evaluation.report.result_tables import cost_rows
+from cxr_compare.networks.registry import NETWORKS
 
 
 def as_table(rows):

@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.comparison import Background, SystemResult
-from evaluation.compare.estimates import Estimate, Estimates
-from evaluation.compare.protocol import Protocol
-from evaluation.metrics.metric import MetricKey, Note
-from evaluation.overlays.draw import draw_overlay
-from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _embed
-from evaluation.report.report import MAX_BYTES, write_report
-from evaluation.report.tables import _forest, table_rows
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.comparison import Background, SystemResult
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.metrics.metric import MetricKey, Note
+from cxr_compare.evaluation.overlays.draw import draw_overlay
+from cxr_compare.evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _embed
+from cxr_compare.evaluation.report.report import MAX_BYTES, write_report
+from cxr_compare.evaluation.report.tables import _forest, table_rows
 from tests.measure_page import measure
 from tests.outline import Outline
 
@@ -26,8 +26,10 @@ from tests.outline import Outline
 def quick(request, monkeypatch):
     """Charts as PNG take a second a report; only the tests that ask for them draw them."""
     if "figures_lie" not in request.node.name:
-        monkeypatch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
-    monkeypatch.setattr("evaluation.report.cases.draw_overlay", small_overlay)
+        monkeypatch.setattr(
+            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
+        )
+    monkeypatch.setattr("cxr_compare.evaluation.report.cases.draw_overlay", small_overlay)
 
 
 def small_overlay(*args, **options):
@@ -50,8 +52,10 @@ def read_only(hand_made, tmp_path_factory):
     """The folder of one report that many tests look at."""
     folder = tmp_path_factory.mktemp("read-only") / "report"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
-        patch.setattr("evaluation.report.cases.draw_overlay", small_overlay)
+        patch.setattr(
+            "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
+        )
+        patch.setattr("cxr_compare.evaluation.report.cases.draw_overlay", small_overlay)
         write_report(*hand_made(), folder)
     return folder
 
@@ -336,7 +340,7 @@ def test_report_is_bounded_however_many_images(written, comparison, image_set, r
 def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
     written, report_folder, monkeypatch
 ):
-    monkeypatch.setattr("evaluation.report.gallery.IN_REPORT", 1)
+    monkeypatch.setattr("cxr_compare.evaluation.report.gallery.IN_REPORT", 1)
     html = written()
     further = (report_folder / "cases-002.html").read_text()
     assert 'href="cases-002.html"' in html

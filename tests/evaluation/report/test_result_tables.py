@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.compare import compare_systems
-from evaluation.compare.comparison import SystemResult
-from evaluation.compare.estimates import Estimates
-from evaluation.metrics.metric import p_words
-from evaluation.report.result_tables import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.compare.comparison import SystemResult
+from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.metrics.metric import p_words
+from cxr_compare.evaluation.report.result_tables import (
     _latex_table,
     _markdown_table,
     write_table_files,
     write_tables,
 )
-from evaluation.report.tables import (
+from cxr_compare.evaluation.report.tables import (
     TableRow,
     _every_pair,
     summary_table,

@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit, ndtri
 
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.box_metrics import (
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.box_metrics import (
     WeightedAveragePrecision,
     WeightedFroc,
     WeightedIobb,
     WeightedRsnaScore,
 )
-from evaluation.boxes.matching import (
+from cxr_compare.evaluation.boxes.matching import (
     HITS,
     deciding_points,
     find_lesions,
@@ -30,18 +30,18 @@ from evaluation.boxes.matching import (
     match_pairs,
     pair_boxes,
 )
-from evaluation.compare.estimates import Estimate, Estimates
-from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.paired_tests import with_clustered_auroc
-from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.verdict import state_verdict
-from evaluation.decisions.decision import BoxCutChoice
-from evaluation.decisions.test_set import EvaluationSet, Reduction, _reduce_boxes
-from evaluation.decisions.thresholds import ValidationScores, choose_threshold
-from evaluation.decisions.tuning import _choose_reduction
-from evaluation.metrics.metric import MetricKey
-from evaluation.metrics.registry import family
-from evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.decisions.decision import BoxCutChoice
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet, Reduction, _reduce_boxes
+from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
+from cxr_compare.evaluation.decisions.tuning import _choose_reduction
+from cxr_compare.evaluation.metrics.metric import MetricKey
+from cxr_compare.evaluation.metrics.registry import family
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.simulation.makers import Floats, draw
 
 _SIDE = 1024.0  # px

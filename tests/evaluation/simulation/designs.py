@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from evaluation.compare.estimates import Estimate
-from evaluation.decisions.thresholds import choose_threshold
-from evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.compare.estimates import Estimate
+from cxr_compare.evaluation.decisions.thresholds import choose_threshold
+from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
 from tests.evaluation.simulation.box_designs import box_measure, population, reduction_measure
 from tests.evaluation.simulation.goal_designs import goal_measure
 from tests.evaluation.simulation.group_designs import (

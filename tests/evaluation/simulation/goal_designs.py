@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtri
 
-from evaluation.compare.claims import GoalResult
-from evaluation.compare.protocol import Protocol
-from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.compare.claims import GoalResult
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from tests.evaluation.simulation.makers import Noise, draw
 from tests.evaluation.simulation.product import judged_images
 

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.failure_analysis import _add_groups, _with_tests
-from evaluation.compare.shares import Shares, promised_figures
-from evaluation.statistics.bootstrap import Interval, Resamples
-from evaluation.studies.transfer_analysis import Judging, TransferCell, _judge_cell, _with_drops
-from evaluation.studies.transfer_pairs import UnseenScores
-from evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.compare.failure_analysis import _add_groups, _with_tests
+from cxr_compare.evaluation.compare.shares import Shares, promised_figures
+from cxr_compare.evaluation.statistics.bootstrap import Interval, Resamples
+from cxr_compare.evaluation.studies.transfer_analysis import (
+    Judging,
+    TransferCell,
+    _judge_cell,
+    _with_drops,
+)
+from cxr_compare.evaluation.studies.transfer_pairs import UnseenScores
+from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tests.evaluation.simulation.makers import Sample, draw, skill_of
 from tests.evaluation.simulation.product import judged_cards
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from evaluation.boxes.matching import Finds
-from evaluation.studies.reader_analysis import MarkedStudy, analyse_readers
+from cxr_compare.evaluation.boxes.matching import Finds
+from cxr_compare.evaluation.studies.reader_analysis import MarkedStudy, analyse_readers
 from tests.evaluation.simulation.makers import LABELS_ALIKE, Floats, cluster_sizes
 from tests.evaluation.simulation.reader_designs import study_skills
 

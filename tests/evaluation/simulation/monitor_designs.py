@@ -31,9 +31,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit, ndtr
 
-from data_prep.store.answer_log import AGE_BANDS
-from evaluation.studies import monitoring
-from evaluation.studies.monitoring import _blocks, _completed, _known
+from cxr_compare.data_prep.store.answer_log import AGE_BANDS
+from cxr_compare.evaluation.studies import monitoring
+from cxr_compare.evaluation.studies.monitoring import _blocks, _completed, _known
 from tests.evaluation.simulation.makers import (
     IMAGES_OF_A_PATIENT,
     LABELS_ALIKE,

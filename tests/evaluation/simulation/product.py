@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.claims import Setting, Verdict
-from evaluation.compare.comparison import Background, _cautions
-from evaluation.compare.estimates import HELD, Estimate, Estimates, PairTests
-from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
-from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.verdict import state_verdict
-from evaluation.decisions.test_set import EvaluationSet
-from evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
-from evaluation.metrics.metric import ALL, MetricKey
-from evaluation.statistics.bootstrap import Resamples
-from evaluation.statistics.calibration import Calibration, _fit_platt, fit_calibration
+from cxr_compare.evaluation.compare.claims import Setting, Verdict
+from cxr_compare.evaluation.compare.comparison import Background, _cautions
+from cxr_compare.evaluation.compare.estimates import HELD, Estimate, Estimates, PairTests
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.decisions.test_set import EvaluationSet
+from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.calibration import Calibration, _fit_platt, fit_calibration
 from tests.evaluation.simulation.makers import Sample
 
 _BOXES = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"])

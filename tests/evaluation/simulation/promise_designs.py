@@ -18,7 +18,7 @@ import pandas as pd
 from mapie.risk_control import BinaryClassificationController
 from scipy.special import expit, logit, ndtr, ndtri
 
-from evaluation.decisions.promises import (
+from cxr_compare.evaluation.decisions.promises import (
     MOST_MARKS,
     Places,
     PromisedImages,
@@ -26,7 +26,7 @@ from evaluation.decisions.promises import (
     read_promise,
     share_p_values,
 )
-from evaluation.statistics.sample_size import _both_below
+from cxr_compare.evaluation.statistics.sample_size import _both_below
 from tests.evaluation.simulation.makers import Floats, Noise, Sample, draw, skill_of
 
 Found = dict[str, float]

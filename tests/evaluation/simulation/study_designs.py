@@ -11,17 +11,21 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri, stdtrit
 from sklearn.linear_model import LogisticRegression
 
-from evaluation.compare.claims import holm
-from evaluation.report.folds import _summarised
-from evaluation.statistics.clustered_tests import AurocParts, auroc_over_seeds, auroc_parts
-from evaluation.statistics.learning_curve import fit_learning_curves
-from evaluation.statistics.obuchowski_rockette import (
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.report.folds import _summarised
+from cxr_compare.evaluation.statistics.clustered_tests import (
+    AurocParts,
+    auroc_over_seeds,
+    auroc_parts,
+)
+from cxr_compare.evaluation.statistics.learning_curve import fit_learning_curves
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     ClusteredEstimate,
     analyse_crossed,
     analyse_nested,
 )
-from evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
-from evaluation.studies.study_plan import plans_assumed
+from cxr_compare.evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
+from cxr_compare.evaluation.studies.study_plan import plans_assumed
 from tests.evaluation.simulation.makers import IMAGES_OF_A_PATIENT, Floats, draw
 from tests.evaluation.simulation.reader_designs import LEVELS, rated_auroc
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtri
 
-from evaluation.compare.failure_analysis import _add_at_prevalence, _predictive_values
-from evaluation.compare.protocol import Prevalence
-from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.shares import Shares
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.compare.failure_analysis import _add_at_prevalence, _predictive_values
+from cxr_compare.evaluation.compare.protocol import Prevalence
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.shares import Shares
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.simulation.group_designs import Found, Measure, Named
 from tests.evaluation.simulation.makers import draw, skill_of
 from tests.evaluation.simulation.product import judge, judged_images

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.betting import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.betting import (
     _sample,
     change_evidence,
     mean_interval,

@@ -12,9 +12,9 @@ from scipy.stats import binom, binomtest
 from sklearn import metrics as oracle
 from sklearn.metrics import roc_curve
 
-from data_prep.contracts.errors import InputError
-from evaluation.metrics.image_metrics import CalibrationFigures, rates
-from evaluation.statistics.bootstrap import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.metrics.image_metrics import CalibrationFigures, rates
+from cxr_compare.evaluation.statistics.bootstrap import (
     NO_WIDTH,
     Interval,
     Resamples,
@@ -28,7 +28,7 @@ from evaluation.statistics.bootstrap import (
     roc_band,
     share_band,
 )
-from evaluation.statistics.ranking import RankedScores
+from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 THRESHOLD = 0.6
 
@@ -123,7 +123,7 @@ def test_a_matched_figure_needs_both_classes_and_no_threshold_of_validation():
 
 def test_the_same_seed_gives_the_same_resamples_however_they_are_chunked(monkeypatch):
     whole = np.concatenate(list(Resamples(11, 50, seed=5).chunks()))
-    monkeypatch.setattr("evaluation.statistics.bootstrap._CHUNK_CELLS", 40)
+    monkeypatch.setattr("cxr_compare.evaluation.statistics.bootstrap._CHUNK_CELLS", 40)
     pieces = list(Resamples(11, 50, seed=5).chunks())
     assert len(pieces) > 10
     np.testing.assert_array_equal(whole, np.concatenate(pieces))
@@ -172,11 +172,11 @@ def test_a_bootstrap_steps_its_progress_by_replicates(clustered):
 
 
 def test_chunks_that_end_in_another_order_are_put_back_in_theirs(monkeypatch):
-    monkeypatch.setattr("evaluation.statistics.bootstrap._CHUNK_CELLS", 40)
+    monkeypatch.setattr("cxr_compare.evaluation.statistics.bootstrap._CHUNK_CELLS", 40)
     resamples = Resamples(10, 12, seed=4)
-    monkeypatch.setattr("evaluation.statistics.bootstrap.cpu_count", lambda: 1)
+    monkeypatch.setattr("cxr_compare.evaluation.statistics.bootstrap.cpu_count", lambda: 1)
     alone = cluster_bootstrap(lambda w: {"first": w[:, 0].astype(float)}, resamples)["first"]
-    monkeypatch.setattr("evaluation.statistics.bootstrap.cpu_count", lambda: 2)
+    monkeypatch.setattr("cxr_compare.evaluation.statistics.bootstrap.cpu_count", lambda: 2)
     begun, second_ended = iter(range(3)), threading.Event()
 
     def first_chunk_ends_last(weights):

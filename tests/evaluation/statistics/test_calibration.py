@@ -11,8 +11,8 @@ from sklearn import metrics as oracle
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.calibration import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.calibration import (
     CLIP,
     METHODS,
     _fit_platt,

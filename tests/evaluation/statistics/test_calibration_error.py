@@ -8,10 +8,14 @@ from hypothesis.extra import numpy as arrays
 from scipy.special import expit
 from sklearn import metrics as oracle
 
-from data_prep.contracts.errors import InputError
-from evaluation.metrics.image_metrics import CalibrationFigures, _equal_width_bins, equal_mass_bins
-from evaluation.metrics.registry import family, why_undefined
-from evaluation.statistics.calibration import CLIP, clipped_logit
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.metrics.image_metrics import (
+    CalibrationFigures,
+    _equal_width_bins,
+    equal_mass_bins,
+)
+from cxr_compare.evaluation.metrics.registry import family, why_undefined
+from cxr_compare.evaluation.statistics.calibration import CLIP, clipped_logit
 
 PROBABILITIES = arrays.arrays(np.float64, 12, elements=st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]))
 LABELS = arrays.arrays(np.int8, 12, elements=st.integers(0, 1))

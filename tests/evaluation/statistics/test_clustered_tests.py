@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import binomtest, chi2, nct, norm, permutation_test, t, ttest_ind
 from sklearn.metrics import roc_auc_score
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.claims import holm
-from evaluation.statistics.bootstrap import Interval
-from evaluation.statistics.clustered_tests import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.clustered_tests import (
     AurocParts,
     _design_effect,
     _exact_mcnemar,
@@ -23,8 +23,11 @@ from evaluation.statistics.clustered_tests import (
     mcnemar_test,
     over_seeds,
 )
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, smallest_detectable
-from evaluation.statistics.ranking import ExchangedPatients
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+    ClusteredEstimate,
+    smallest_detectable,
+)
+from cxr_compare.evaluation.statistics.ranking import ExchangedPatients
 
 
 def draw(seed, patients=40, decimals=1):

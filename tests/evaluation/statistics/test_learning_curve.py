@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import linregress
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.clustered_tests import over_seeds
-from evaluation.statistics.learning_curve import crossing, fit_learning_curves
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.clustered_tests import over_seeds
+from cxr_compare.evaluation.statistics.learning_curve import crossing, fit_learning_curves
 from tests.evaluation.simulation.study_designs import trained_arms
 
 AMOUNTS = np.array([100.0, 200.0, 400.0, 800.0])

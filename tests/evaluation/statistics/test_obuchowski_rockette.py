@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 from scipy.stats import f_oneway, t, ttest_1samp, ttest_ind, ttest_rel
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.obuchowski_rockette import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     ClusteredEstimate,
     analyse_crossed,
     analyse_nested,
     jackknife_covariance,
 )
-from evaluation.statistics.ranking import RankedScores
+from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 RNG = np.random.default_rng(7)
 # Van Dyke 1993: AUCs of five readers with cine MRI (0) and spin-echo MRI (1), trapezoidal.

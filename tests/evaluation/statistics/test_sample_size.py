@@ -8,10 +8,14 @@ from scipy.stats import f as f_distribution
 from scipy.stats import multivariate_normal, ncf, norm
 from scipy.stats import t as t_distribution
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.clustered_tests import auroc_difference, auroc_over_seeds, auroc_parts
-from evaluation.statistics.obuchowski_rockette import Components
-from evaluation.statistics.sample_size import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.clustered_tests import (
+    auroc_difference,
+    auroc_over_seeds,
+    auroc_parts,
+)
+from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
+from cxr_compare.evaluation.statistics.sample_size import (
     _UNEQUAL,
     AssumedPlan,
     CrossedPlan,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy
 
-from evaluation.statistics.bootstrap import Interval
-from evaluation.statistics.learning_curve import fit_learning_curves
-from evaluation.studies.curve_page import FILES, PAGE, STORED, write_curve
-from evaluation.studies.curve_results import (
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.learning_curve import fit_learning_curves
+from cxr_compare.evaluation.studies.curve_page import FILES, PAGE, STORED, write_curve
+from cxr_compare.evaluation.studies.curve_results import (
     PRESETS,
     Arm,
     CurveStudy,

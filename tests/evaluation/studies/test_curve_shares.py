@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.thresholds import POLICIES
-from evaluation.studies.curve_judged import _judge_shares, _JudgedRun
-from evaluation.studies.curve_results import CURVE_METRICS
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.studies.curve_judged import _judge_shares, _JudgedRun
+from cxr_compare.evaluation.studies.curve_results import CURVE_METRICS
 
 
 @pytest.fixture

@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.store.dataset import DataSet
-from evaluation.compare.compare import compare_systems
-from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.metric import number
-from evaluation.studies.label_review import _ReaderAgreement, judge_by_readers, review_labels
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.metrics.metric import number
+from cxr_compare.evaluation.studies.label_review import (
+    _ReaderAgreement,
+    judge_by_readers,
+    review_labels,
+)
 
 _ = np.nan
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.studies.monitoring import ERROR, KINDS, monitor_log
+from cxr_compare.evaluation.studies.monitoring import ERROR, KINDS, monitor_log
 
 START = pd.Timestamp("2026-01-01", tz="UTC")
 

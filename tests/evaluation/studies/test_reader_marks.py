@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.matching import HitRule
-from evaluation.studies.reader_analysis import analyse_readers
-from evaluation.studies.readings import _join_marks, _read_lesions, _read_table
-from evaluation.systems.imported import import_file
-from scripts.readers import readers as verb
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.matching import HitRule
+from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
+from cxr_compare.evaluation.studies.readings import _join_marks, _read_lesions, _read_table
+from cxr_compare.evaluation.systems.imported import import_file
+from cxr_compare.scripts.readers import readers as verb
 
 
 def write(path, text):
@@ -303,8 +303,8 @@ def test_a_detector_is_judged_at_its_own_marks(judged_set, predict, marked_by, t
     stored = verb([path], out=out, system={"AI": detector}, **asked).to_dict()
     assert stored["primary"] == "wafroc"
     of = {(row["metric"], row["kind"]): row["estimate"] for row in stored["figures"]}
-    from evaluation.compare.compare import compare_systems
-    from evaluation.decisions.test_set import TestSet
+    from cxr_compare.evaluation.compare.compare import compare_systems
+    from cxr_compare.evaluation.decisions.test_set import TestSet
 
     test_set = TestSet(judged_set, judged_set.target())
     judged = compare_systems({"AI": detector}, test_set, replicates=20).metrics

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from evaluation.statistics.clustered_tests import auroc_parts
-from evaluation.studies import reader_analysis as analysis_module
-from evaluation.studies.reader_analysis import analyse_readers
-from evaluation.studies.reader_page import _notes, reader_statements, write_readers
-from evaluation.studies.readings import _join_readings, _read_table, _read_truth
-from scripts.cli import run_verb
-from scripts.readers import readers as verb
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.studies import reader_analysis as analysis_module
+from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
+from cxr_compare.evaluation.studies.reader_page import _notes, reader_statements, write_readers
+from cxr_compare.evaluation.studies.readings import _join_readings, _read_table, _read_truth
+from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.readers import readers as verb
 
 N = 60
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.studies.sweep_page import (
+from cxr_compare.evaluation.studies.sweep_page import (
     PAGE,
     _columns,
     _rows,

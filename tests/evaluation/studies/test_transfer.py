@@ -8,10 +8,10 @@ import pytest
 from scipy.special import ndtri
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.studies.transfer_analysis import (
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.studies.transfer_analysis import (
     Judging,
     Transfer,
     TransferCell,
@@ -19,8 +19,8 @@ from evaluation.studies.transfer_analysis import (
     _JudgedSet,
     _with_drops,
 )
-from evaluation.studies.transfer_page import drops, write_transfer
-from evaluation.studies.transfer_pairs import UnseenScores
+from cxr_compare.evaluation.studies.transfer_page import drops, write_transfer
+from cxr_compare.evaluation.studies.transfer_pairs import UnseenScores
 
 RNG = np.random.default_rng(0)
 JUDGING = Judging("max_f1", [5], replicates=200, draws=20)

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import write_table
-from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.metrics.metric import Note
-from evaluation.systems.eligibility import common_test_images, describe_training_data
-from evaluation.systems.ensemble import (
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.systems.eligibility import common_test_images, describe_training_data
+from cxr_compare.evaluation.systems.ensemble import (
     _check_members,
     _check_same_findings,
     _checked_weights,

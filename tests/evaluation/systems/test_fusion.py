@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.boxes import Boxes, box_iou
-from detection.frames import _suppress
-from evaluation.systems.ensemble import _label_boxes, _named_boxes, best_box_fusion
+from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
+from cxr_compare.detection.frames import _suppress
+from cxr_compare.evaluation.systems.ensemble import _label_boxes, _named_boxes, best_box_fusion
 
 
 def simulate(seed, n_labels=6, most=40, n_models=3):
@@ -35,7 +35,7 @@ def test_more_labels_than_one_table_holds(monkeypatch):
     boxes, _ = simulate(9, n_labels=20, most=8)
     one = {"models": np.zeros(len(boxes), int), "weights": [1.0]}
     whole = best_box_fusion(boxes, **one)
-    monkeypatch.setattr("evaluation.systems.ensemble._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("cxr_compare.evaluation.systems.ensemble._ROWS_AT_ONCE", 3)
     assert_equal(best_box_fusion(boxes, **one), whole)
 
 

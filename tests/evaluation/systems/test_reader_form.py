@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.errors import InputError
-from evaluation.compare.compare import compare_systems
-from evaluation.systems.imported import import_file
-from evaluation.systems.prediction_files import read_review, write_reader_study
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.compare import compare_systems
+from cxr_compare.evaluation.systems.imported import import_file
+from cxr_compare.evaluation.systems.prediction_files import read_review, write_reader_study
 
 
 @pytest.fixture

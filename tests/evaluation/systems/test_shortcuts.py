@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from data_prep.audit.checks import check_shortcuts
-from data_prep.audit.counts import expected_image_leak
-from evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
-from evaluation.statistics.clustered_tests import auroc_parts
-from evaluation.systems.shortcuts import (
+from cxr_compare.data_prep.audit.checks import check_shortcuts
+from cxr_compare.data_prep.audit.counts import expected_image_leak
+from cxr_compare.evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
+from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.systems.shortcuts import (
     _auroc_of_fact,
     _auroc_of_facts,
     _Fact,

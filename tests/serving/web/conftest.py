@@ -14,9 +14,9 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from serving.run import Run
-from serving.web.schemas import ServeSettings
-from serving.web.server import build_app
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.server import build_app
 from tests.scripts.launched import wait_until
 from tests.small_dicom import image_file
 

@@ -20,13 +20,13 @@ from fastapi import FastAPI
 from PIL import Image
 from scipy.stats import binomtest
 
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import write_table
-from serving.run import Run
-from serving.web.analysis import _Places
-from serving.web.schemas import ServeSettings
-from serving.web.server import build_app
-from serving.web.systems import missed_together, report_figures
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import write_table
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.analysis import _Places
+from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.server import build_app
+from cxr_compare.serving.web.systems import missed_together, report_figures
 from tests.scripts.small_sets import cxr
 
 Png = Callable[[int], bytes]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.decoded_image import DecodedImage
-from serving.web.analysis import _Batcher
-from serving.web.schemas import Refused, ServeSettings
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.serving.web.analysis import _Batcher
+from cxr_compare.serving.web.schemas import Refused, ServeSettings
 
 
 class System:
@@ -73,7 +73,7 @@ def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
 
 
 def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(monkeypatch):
-    monkeypatch.setattr("serving.web.analysis._LONGEST_WAIT", 10.0)
+    monkeypatch.setattr("cxr_compare.serving.web.analysis._LONGEST_WAIT", 10.0)
 
     async def scenario(reader: _Batcher, system: System) -> None:
         system.go.set()

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from serving.web import analysis
+from cxr_compare.serving.web import analysis
 from tests.serving.radiographs import radiograph
 from tests.small_dicom import as_file
 

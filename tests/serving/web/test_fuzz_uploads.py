@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 from pydicom import examples
 
-from data_prep.contracts.errors import InputError
-from data_prep.images.image import read_image
-from serving.run import Run
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.serving.run import Run
 from tests.data_prep.images.test_fuzz_images import mutate
 from tests.small_dicom import image_file
 

@@ -14,9 +14,15 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 import uvicorn
 
-from serving.web import gate as gates
-from serving.web.gate import Gate, PatientProtocol, ReportCookie, _RateLimit, with_security_headers
-from serving.web.schemas import ServeSettings
+from cxr_compare.serving.web import gate as gates
+from cxr_compare.serving.web.gate import (
+    Gate,
+    PatientProtocol,
+    ReportCookie,
+    _RateLimit,
+    with_security_headers,
+)
+from cxr_compare.serving.web.schemas import ServeSettings
 
 TOKEN = "a-token-of-this-test"  # noqa: S105
 LIMITS: dict[str, Any] = {

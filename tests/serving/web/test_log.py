@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.contracts.errors import InputError
-from data_prep.store.answer_log import AnswerLog, read_log
-from serving.run import Run
-from serving.web.schemas import ServeSettings
-from serving.web.server import build_app
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.answer_log import AnswerLog, read_log
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.server import build_app
 from tests.scripts.small_sets import cxr
 from tests.serving.radiographs import radiograph
 from tests.small_dicom import as_file, chest

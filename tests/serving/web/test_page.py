@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.images.decoded_image import DecodedImage
-from evaluation.overlays.shapes import SYSTEM_COLOURS
-from serving.guard import Guard, Warned, WarningKind, _orientation_warnings
-from serving.run import Run
-from serving.web.schemas import ServeSettings
-from serving.web.server import build_app
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS
+from cxr_compare.serving.guard import Guard, Warned, WarningKind, _orientation_warnings
+from cxr_compare.serving.run import Run
+from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.server import build_app
 from tests.measure_page import Browser
 from tests.scripts.launched import wait_until
 from tests.serving.web.conftest import listening

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from pydicom import uid
 
-from data_prep.images.image import read_image
-from serving.guard import file_warnings
-from serving.web.schemas import ServeSettings
-from serving.web.uploads import Decoded, Decoder, Refused, _format_of
+from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.serving.guard import file_warnings
+from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.uploads import Decoded, Decoder, Refused, _format_of
 from tests.data_prep.images.test_image import huge, png_of_size
 from tests.small_dicom import as_file, dicom_image, image_file
 

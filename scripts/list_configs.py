@@ -6,14 +6,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from configs.load import annotated, find_config, read_config, summaries
-from data_prep.contracts.errors import InputError
-from scripts.options import Settings, config_names
-from scripts.runner import Argument, Outcome, verb
+from cxr_compare.configs.load import annotated, find_config, read_config, summaries
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts.options import Settings, config_names
+from cxr_compare.scripts.runner import Argument, Outcome, verb
 
 
 @verb
-def configs(
+def list_configs(
     name: Annotated[str | None, Argument(names=config_names)] = None, *, set_: Settings = None
 ) -> Outcome:
     """List the configurations for cxr train, or show one in full.

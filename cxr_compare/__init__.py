@@ -1,0 +1,91 @@
+"""Lesion detector or image classifier: which finds the disease better, and how sure are we?
+
+Every verb of the command line as a function, what they return, and `metrics`: functions of arrays.
+Each is loaded when it is first used: importing this module takes no time and needs no torch.
+
+Example:
+    >>> import cxr_compare
+    >>> cxr_compare.metrics.auroc([0, 1, 1], [0.2, 0.3, 0.9])
+    1.0
+"""
+
+import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
+    from cxr_compare.data_prep.audit.audit import Audit as Audit
+    from cxr_compare.data_prep.contracts.errors import InputError as InputError
+    from cxr_compare.data_prep.store.dataset import DataSet as DataSet
+    from cxr_compare.data_prep.store.predictions import Predictions as Predictions
+    from cxr_compare.evaluation.decisions.decision import Decision as Decision
+    from cxr_compare.evaluation.metrics import functions as metrics
+    from cxr_compare.evaluation.report.result_tables import Report as Report
+    from cxr_compare.scripts.check import check as check
+    from cxr_compare.scripts.compare import compare as compare
+    from cxr_compare.scripts.curve import curve as curve
+    from cxr_compare.scripts.ensemble import ensemble as ensemble
+    from cxr_compare.scripts.export import export as export
+    from cxr_compare.scripts.folds import folds as folds
+    from cxr_compare.scripts.import_predictions import import_predictions as import_predictions
+    from cxr_compare.scripts.list_configs import list_configs as list_configs
+    from cxr_compare.scripts.monitor import monitor as monitor
+    from cxr_compare.scripts.overlay import overlay as overlay
+    from cxr_compare.scripts.pacs import pacs as pacs
+    from cxr_compare.scripts.plan import plan as plan
+    from cxr_compare.scripts.predict import predict as predict
+    from cxr_compare.scripts.prepare import prepare as prepare
+    from cxr_compare.scripts.readers import readers as readers
+    from cxr_compare.scripts.runs import load as load
+    from cxr_compare.scripts.serve import serve as serve
+    from cxr_compare.scripts.show import show as show
+    from cxr_compare.scripts.split import split as split
+    from cxr_compare.scripts.sweep import sweep as sweep
+    from cxr_compare.scripts.synth import synth as synth
+    from cxr_compare.scripts.train import train as train
+    from cxr_compare.scripts.transfer import transfer as transfer
+    from cxr_compare.scripts.tune import tune as tune
+    from cxr_compare.serving.answer import Answer as Answer
+    from cxr_compare.serving.answer import draw_answers as draw_answers
+    from cxr_compare.serving.answer_files import Answers as Answers
+    from cxr_compare.serving.run import Run as Run
+
+__version__ = "0.1.0"
+
+# timm's download library asks notebooks for widgets of its own, which nothing here needs.
+warnings.filterwarnings("ignore", "IProgress not found")
+
+_VERBS = (
+    "synth", "prepare", "check", "split", "list_configs", "train", "sweep", "curve",
+    "import_predictions", "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan",
+    "export", "show", "predict", "overlay", "pacs", "serve",
+    "monitor",
+)  # fmt: skip
+_HOMES = {
+    **{verb: f"cxr_compare.scripts.{verb}" for verb in _VERBS},
+    "load": "cxr_compare.scripts.runs",
+    "draw_answers": "cxr_compare.serving.answer",
+    "Answer": "cxr_compare.serving.answer",
+    "Answers": "cxr_compare.serving.answer_files",
+    "InputError": "cxr_compare.data_prep.contracts.errors",
+    "Audit": "cxr_compare.data_prep.audit.audit",
+    "DataSet": "cxr_compare.data_prep.store.dataset",
+    "Decision": "cxr_compare.evaluation.decisions.decision",
+    "Predictions": "cxr_compare.data_prep.store.predictions",
+    "Report": "cxr_compare.evaluation.report.result_tables",
+    "Run": "cxr_compare.serving.run",
+}
+
+__all__ = ["__version__", "metrics", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return import_module("cxr_compare.evaluation.metrics.functions")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
