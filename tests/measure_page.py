@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
-
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SIZES = ((1280, 900), (390, 844))  # CSS pixels: width, height of a screen
 _READ = """(() => {
@@ -48,6 +46,9 @@ class Browser:
     """One tab of a headless Chromium, and what its pages wrote to the console."""
 
     def __init__(self, path: str) -> None:
+        # Imported here: tests that open no browser import this module, too.
+        from playwright.sync_api import sync_playwright
+
         self._driver = sync_playwright().start()
         self._browser = self._driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = self._browser.new_page(no_viewport=True)

@@ -41,7 +41,7 @@ class Arm:
     steps: int = 30  # in which it learns a batch by heart
     rate: float = 3e-3
     refused: str = ""  # why it is not exported
-    long: bool = True  # not every time: by hand
+    release: bool = True  # tested each night and before a release, not in every run of the suite
     alone: tuple[tuple[str, Any], ...] = ()  # keys without which two processes do not equal one
 
     def toml(self, **training: Any) -> str:
@@ -163,7 +163,7 @@ def _classifier(backbone: str, **more: Any) -> Arm:
 
 _ALL = [
     Arm(
-        "retinanet", "detector", long=False,
+        "retinanet", "detector", release=False,
         model={"architecture": "retinanet", **_BODY, "fpn_channels": 32, "head_convs": 1},
     ),
     Arm(
@@ -173,11 +173,11 @@ _ALL = [
             "fpn_channels": 32, "head_convs": 1,
         },
     ),
-    _detr("rt_detr", long=False),
+    _detr("rt_detr"),
     _detr("d_fine"),
     _detr("deformable_detr", alone=(), steps=300),
     Arm(
-        "fcos", "detector", long=False,
+        "fcos", "detector",
         model={"architecture": "fcos", **_BODY, "fpn_channels": 32, "head_convs": 1},
     ),
     Arm(
@@ -188,16 +188,16 @@ _ALL = [
     ),
     Arm("ssdlite", "detector", model={"architecture": "ssdlite", **_BODY}),
     Arm(
-        "centernet", "detector", refused=_NO_ANCHORS, steps=45, long=False,
+        "centernet", "detector", refused=_NO_ANCHORS, steps=45,
         model={"architecture": "centernet", **_BODY, "channels": 32},
     ),
-    _classifier("small_cnn", long=False),
+    _classifier("small_cnn", release=False),
     Arm(  # it begins with the weights of the run of another arm
-        "frozen", "classifier", steps=300, rate=1e-1, long=False,
+        "frozen", "classifier", steps=300, rate=1e-1,
         model={"backbone": "small_cnn", "weights": "small_cnn", "trainable": "head"},
     ),
     _classifier("timm:test_convnext"),
-    _classifier("timm:test_vit", long=False, refused="its head reads a class token"),
+    _classifier("timm:test_vit", refused="its head reads a class token"),
     _classifier("densenet121"),
     _classifier("mobilenet_v3_small", steps=120),
     _classifier("efficientnet_lite0", steps=120),

@@ -1,4 +1,4 @@
-"""Arms for a test that asks for one: those of every time, or with ``-m long`` the others."""
+"""The arms of a test: RetinaNet and a small classifier, or with ``-m release`` all others."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "arm" in metafunc.fixturenames:
         alone = "detector" in metafunc.fixturenames
         rows = [
-            pytest.param(arm, marks=[pytest.mark.long] if arm.long else [], id=arm.name)
+            pytest.param(arm, marks=[pytest.mark.release] if arm.release else [], id=arm.name)
             for arm in ARMS.values()
             if not alone or arm.kind == "detector"
         ]

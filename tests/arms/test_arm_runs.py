@@ -107,8 +107,8 @@ def test_an_export_answers_as_its_run_or_is_refused_in_one_line(
 EVERY = pytest.mark.parametrize(
     "names",
     [
-        pytest.param([arm.name for arm in ARMS.values() if not arm.long], id="those of CI"),
-        pytest.param(list(ARMS), marks=pytest.mark.long, id="all"),
+        pytest.param([arm.name for arm in ARMS.values() if not arm.release], id="ordinary"),
+        pytest.param(list(ARMS), marks=pytest.mark.release, id="all"),
     ],
 )
 

@@ -19,6 +19,8 @@ from benchmarks.report import as_lines, line_of
 from benchmarks.worker import Candidate, Run, Worker, peak_gib, timed
 from cxr_compare.data_prep.contracts.errors import InputError
 
+pytestmark = pytest.mark.release
+
 
 class FakeMachine(ProcessorTime):
     """Clocks that only move when a test moves them."""

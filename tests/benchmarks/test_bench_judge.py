@@ -18,6 +18,8 @@ from benchmarks.bench_judge import (
 )
 from cxr_compare.evaluation.boxes.box_metrics import average_precision
 
+pytestmark = pytest.mark.release
+
 
 @pytest.fixture(scope="module")
 def systems() -> Systems:

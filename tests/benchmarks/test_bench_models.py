@@ -25,6 +25,8 @@ from benchmarks.bench_models import (
 )
 from cxr_compare.serving.trained_model import TrainedModel
 
+pytestmark = pytest.mark.release
+
 
 def test_both_classifiers_are_one_network_with_the_same_output():
     ours, peer = classifier_twins(QUICK_CLASSIFIER, seed=0, device="cpu")

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.ledger import PROTOCOLS, _figures
 
+pytestmark = pytest.mark.release
+
 SQUARE = {"x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0}
 
 

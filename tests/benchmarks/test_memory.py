@@ -10,6 +10,8 @@ from benchmarks.memory import BOUNDS, SERVICES, _commands, peak_mib
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.cli import build_app
 
+pytestmark = pytest.mark.release
+
 _HOLD = "import time; held = b'x' * ({mib} << 20); time.sleep(0.3)"
 
 

@@ -11,6 +11,8 @@ from benchmarks import report
 from benchmarks.bench import Row, Sample
 from cxr_compare.data_prep.contracts.errors import InputError
 
+pytestmark = pytest.mark.release
+
 ROOT = Path(__file__).parents[2]
 
 

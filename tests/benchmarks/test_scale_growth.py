@@ -7,6 +7,8 @@ from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.pool import LocalEngine
 
+pytestmark = pytest.mark.release
+
 
 def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path):
     write_source(tmp_path / "source", 90)

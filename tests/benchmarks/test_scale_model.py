@@ -19,6 +19,8 @@ from benchmarks.scale_model import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError
 
+pytestmark = pytest.mark.release
+
 DECODE = Stage("decode", "worker", "image", 0.02)
 SEND = Stage("dispatch", "driver", "chunk", 0.001)
 GATHER = Stage("gather", "driver", "image", 0.0002)

@@ -18,6 +18,8 @@ from cxr_compare.data_prep.formats.source import no_roles
 from cxr_compare.data_prep.splits.add_split import SplitRule, draw_split, image_links
 from cxr_compare.data_prep.store.dataset import DataSet
 
+pytestmark = pytest.mark.release
+
 N_IMAGES = 20_000
 
 
