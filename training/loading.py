@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.processes import begin_worker, worker_context
 from cxr_compare.training.processes import is_lost_process
 
 _SMALL = 2**16  # bytes that a pipe takes sooner than shared memory
@@ -202,23 +201,23 @@ class BatchLoader(DataLoader[Any]):
             raise InputError(
                 f"training.workers: one of {self.num_workers} processes that load has ended; for "
                 "want of memory, or of shared memory (docker run --shm-size)? Fewer need less, and "
-                "the same command goes on (a script keeps it under `if __name__ == '__main__':`)"
+                "the same command goes on"
             ) from error
 
 
 def start_loaders() -> tuple[Any, Any]:
     """Where processes that load start, and how they begin; early, nobody waits for it later."""
-    context, begin = LocalEngine.processes(
+    context = worker_context(
         "cxr_compare.data_prep.augment.augment",
         "cxr_compare.classification.dataset",
         "cxr_compare.detection.detector",
         __name__,
     )
-    return context, partial(_begin_loader, begin)
+    return context, _begin_loader
 
 
-def _begin_loader(begin: Callable[[], object], _: int) -> None:
-    begin()
+def _begin_loader(_: int) -> None:
+    begin_worker()
     ForkingPickler.register(torch.Tensor, _send)
 
 

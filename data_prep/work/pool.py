@@ -6,11 +6,8 @@ again one by one, so that one bad file costs one row and not the job.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import platform
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,12 +17,10 @@ from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-import cv2
+from cxr_compare.data_prep.work.processes import begin_worker, worker_context
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -81,11 +76,6 @@ class LocalEngine:
             yield from map(function, rows)
             return
         yield from map_in_chunks(_Pool(function, self.workers), rows, on_crash)
-
-    @staticmethod
-    def processes(*modules: str) -> tuple[BaseContext, Callable[[], None]]:
-        """Where another library starts such processes, which have some modules; how each begins."""
-        return _context(*modules), _begin_worker
 
 
 _QUOTAS = (  # of processor time in a period, where a container limits both: cgroup 2, then 1
@@ -234,8 +224,7 @@ def try_alone(function: Callable[[Row], Result], row: Row) -> tuple[bool, Result
             pool.submit(cpu_count).result()
         except BrokenProcessPool:
             raise RuntimeError(
-                "worker processes cannot start; use workers=1, and in a script of your own keep "
-                'the call under `if __name__ == "__main__":`'
+                "worker processes cannot start on this machine; use workers=1"
             ) from None
         try:
             return True, pool.submit(function, row).result()
@@ -244,53 +233,7 @@ def try_alone(function: Callable[[Row], Result], row: Row) -> tuple[bool, Result
 
 
 def _start_pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_begin_worker)
-
-
-def _context(*modules: str) -> BaseContext:
-    """Start workers from a small server: forks of a process with threads can hang for ever."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cxr_compare.data_prep.store.decode", *modules])
-    _start_server()
-    return context
-
-
-def _start_server() -> None:
-    """Start the server deaf to Ctrl-C, as its forks then are: it is the parent's to handle.
-
-    Else it, or a worker that is not ready yet, dies of it amid an import and shows where. It must
-    not import from the user's folder either, as Python by itself would: a folder there that is
-    called like a module of some library ends it.
-    """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        resource_tracker.ensure_running()  # first: its own start lets the signal through again
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            forkserver.ensure_running()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    finally:
-        del os.environ["PYTHONSAFEPATH"]
-        if before is not None:
-            os.environ["PYTHONSAFEPATH"] = before
-
-
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot end its workers: they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    return ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=begin_worker)
 
 
 # ------------------------------------------------------------ threads beside the work

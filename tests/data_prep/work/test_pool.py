@@ -190,3 +190,22 @@ def test_a_quota_of_a_container_counts_as_fewer_processors(
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert cpu_count(tmp_path) == processors
+
+
+def test_a_script_without_a_main_guard_is_run_once_and_not_by_its_workers(tmp_path):
+    script = tmp_path / "analysis.py"
+    script.write_text(
+        "print('begun', flush=True)\n"
+        "from cxr_compare.data_prep.work.pool import LocalEngine\n"
+        "print(list(LocalEngine(2).map_rows(abs, [-2, -1], on_crash=lambda row: None)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout == "begun\n[2, 1]\n", done.stderr
+
+
+def test_the_main_module_is_there_again_after_workers_have_started():
+    main = sys.modules["__main__"]
+    assert list(LocalEngine(2).map_rows(abs, [-1], on_crash=int)) == [1]
+    assert sys.modules["__main__"] is main

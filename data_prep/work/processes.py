@@ -1,0 +1,110 @@
+"""Start worker processes that never run the caller's script again.
+
+A process that Python's `multiprocessing` starts by "forkserver" or "spawn" imports the main module
+of its parent first. A script without ``if __name__ == "__main__":`` would then call us again in
+each worker. Our workers need none of it: their functions are importable by name.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+from types import ModuleType
+from typing import Any
+
+import cv2
+
+# A small server forks the workers where there is one: a fork of a process with threads can hang.
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+_Context: Any = type(multiprocessing.get_context(_METHOD))
+_main_module = threading.Lock()
+
+
+@contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Hide the main module of this process from processes that start in the block."""
+    with _main_module:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WorkerProcess(_Context.Process):
+    """A process that does not import the main module of its parent."""
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:  # noqa: N802 - the method that `multiprocessing` calls
+        with _without_main_module():
+            return _Context.Process._Popen(process)
+
+
+class _WorkerContext(_Context):
+    """The start method of our workers."""
+
+    Process = _WorkerProcess
+
+
+def worker_context(*modules: str) -> BaseContext:
+    """Return a `multiprocessing` context for worker processes of this program.
+
+    Args:
+        modules: Full names of modules that a worker needs. The server that forks the workers
+            imports them once.
+
+    Example:
+        >>> worker_context().get_start_method() in {"forkserver", "spawn"}
+        True
+    """
+    context: BaseContext = _WorkerContext()
+    if _METHOD == "forkserver":
+        context.set_forkserver_preload(["cxr_compare.data_prep.store.decode", *modules])
+        _start_server()
+    return context
+
+
+def _start_server() -> None:
+    """Start the server with SIGINT blocked, as its forks then are: Ctrl-C is the parent's.
+
+    Otherwise the server, or a worker that is still importing, ends with a traceback. The server
+    must not import from the user's folder either, as Python does by default: a folder there with
+    the name of a module of some library would end it.
+    """
+    from multiprocessing import forkserver, resource_tracker
+
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        resource_tracker.ensure_running()  # first: its own start unblocks the signal
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+def begin_worker() -> None:
+    """Prepare a worker process: it ignores Ctrl-C, uses one thread, and ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended: a killed parent cannot end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
