@@ -47,7 +47,7 @@ _MOST_SENT = 128  # images that a worker of an engine predicts before it answers
 _LATENCY_IMAGES = 20
 
 
-def predict_data_set(
+def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     model: Model,
     dataset: DataSet,
     out: Path,

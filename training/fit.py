@@ -240,7 +240,7 @@ def _learn_in_fp32(forward: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
         return forward(maps.float())
 
 
-def fit(
+def fit(  # noqa: PLR0913 - hooks of one training
     task: TrainingTask,
     settings: TrainingSettings,
     *,

@@ -133,7 +133,7 @@ class Augmentation:
         return contrast, 255 * rng.uniform(-self.brightness, self.brightness)
 
 
-def build_augmentation(
+def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
     *,
     rotate_degrees: float = 0,
     scale: float = 0,

@@ -396,7 +396,7 @@ _WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
 }
 
 
-def export_annotations(
+def export_annotations(  # noqa: PLR0913 - options of cxr export
     dataset: DataSet,
     out: str | Path,
     format: str,  # noqa: A002 - the option's own name

@@ -259,22 +259,35 @@ _OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferS
 def _decode_first_frame(
     path: Path, header: FileDataset, notes: list[str], doubts: list[str]
 ) -> tuple[np.ndarray, str, str]:
-    """Decode the first frame."""
+    """Decode the first frame; return its values, the decoder, and what the values mean."""
     syntax = header.file_meta.TransferSyntaxUID
-    known = syntax in uid.UID_dictionary and syntax.is_transfer_syntax
-    if known and not syntax.is_encapsulated:
-        if header["PixelData"].is_undefined_length:
-            raise InputError(
-                f"{path}: its pixels are compressed and its header does not say how; give it its "
-                f"transfer syntax"
-            )
-        _require_whole(path, header)
-        values, meaning = _by_pydicom(header, "")
-        return _significant_bits(values, header, notes), "native", meaning
-    names = DECODERS.get(syntax)
-    if names is None:
-        name = syntax.name if known else "its transfer syntax"
+    is_standard = syntax in uid.UID_dictionary and syntax.is_transfer_syntax
+    if is_standard and not syntax.is_encapsulated:
+        return _read_uncompressed(path, header, notes)
+    if syntax not in DECODERS:
+        name = syntax.name if is_standard else "its transfer syntax"
         raise InputError(f"{path}: {name} is not read; store it uncompressed")
+    return _decompress(path, header, notes, doubts)
+
+
+def _read_uncompressed(
+    path: Path, header: FileDataset, notes: list[str]
+) -> tuple[np.ndarray, str, str]:
+    if header["PixelData"].is_undefined_length:
+        raise InputError(
+            f"{path}: its pixels are compressed and its header does not say how; give it its "
+            f"transfer syntax"
+        )
+    _require_whole(path, header)
+    values, meaning = _by_pydicom(header, "")
+    return _significant_bits(values, header, notes), "native", meaning
+
+
+def _decompress(
+    path: Path, header: FileDataset, notes: list[str], doubts: list[str]
+) -> tuple[np.ndarray, str, str]:
+    """Decode a compressed frame by the first decoder of its syntax that can."""
+    syntax = header.file_meta.TransferSyntaxUID
     frame, inside = _require_honest(path, header)
     eight_bits = inside is not None and inside.by_libjpeg
     if inside is not None and inside.process == 0:
@@ -283,11 +296,11 @@ def _decode_first_frame(
         grey = decode_jpeg(path, frame, "GRAY", notes, doubts)
         if grey is not None and _is_plain_grey(header):
             return grey, "simplejpeg", str(header.PhotometricInterpretation)
-    reasons: list[str] = []
     depth: dict[str, Any] = {}
     if inside is not None and inside.process == LOSSLESS:  # GDCM clears what lies above the depth
         depth = {"bits_stored": max(inside.bits, int(header.BitsStored))}
-    for name in names:
+    reasons: list[str] = []
+    for name in DECODERS[syntax]:
         if name == "simplejpeg" or (name == "pillow" and not eight_bits):
             continue
         try:

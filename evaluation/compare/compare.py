@@ -36,7 +36,7 @@ from cxr_compare.evaluation.statistics.clustered_tests import AurocParts, effect
 from cxr_compare.evaluation.systems.eligibility import Images, common_test_images, training_id
 
 
-def compare_systems(
+def compare_systems(  # noqa: PLR0913 - options of cxr compare
     systems: Mapping[str, Predictions | Sequence[Predictions]],
     test_set: TestSet,
     *,

@@ -78,7 +78,7 @@ class Scorecard:
     makes again, by what a metric needs to rest on them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what each kind of system has
         self,
         judged: EvaluationSet,
         scores: pd.Series,

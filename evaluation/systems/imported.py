@@ -70,7 +70,7 @@ def _without_collector() -> Iterator[None]:
 
 
 @_without_collector()
-def import_file(
+def import_file(  # noqa: PLR0913 - options of cxr import
     source: str | Path | pd.DataFrame,
     data: str | Path | DataSet,
     out: str | Path,
