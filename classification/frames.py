@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.predictions import Part, image_status
 from cxr_compare.data_prep.store.preprocess import Frame
 
@@ -40,14 +41,14 @@ def scores_frames(
     """
     finite = np.isfinite(scores).all(axis=1) & np.isfinite(maps).all(axis=(1, 2, 3))  # (B,)
     good, k = np.flatnonzero(finite), len(findings)
-    ids = pd.array(list(image_ids), dtype="str").take(np.repeat(good, k))
-    names = pd.array(list(findings), dtype="str").take(np.tile(np.arange(k), len(good)))
+    ids = pd.array(list(image_ids), dtype=TEXT).take(np.repeat(good, k))
+    names = pd.array(list(findings), dtype=TEXT).take(np.tile(np.arange(k), len(good)))
     rows = pd.DataFrame({"image_id": ids, "finding": names})
     grid_h, grid_w = maps.shape[2:]
     edges = np.repeat(np.asarray(frames, np.float64).reshape(-1, 4)[good], k, axis=0)
     cells = maps[good].reshape(len(rows), grid_h * grid_w)
     map_columns = {
-        "method": pd.array([method], dtype="str").take(np.zeros(len(rows), int)),
+        "method": pd.array([method], dtype=TEXT).take(np.zeros(len(rows), int)),
         "grid_h": np.full(len(rows), grid_h),
         "grid_w": np.full(len(rows), grid_w),
         "values": np.fromiter(cells, object, len(rows)),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.predictions import Part, image_status
 from cxr_compare.data_prep.store.preprocess import Placement
 
@@ -167,10 +168,10 @@ def boxes_frames(
         Boxes(placement(name).to_original(boxes.corners, *size), boxes.scores, boxes.labels)
         for (name, boxes), size in zip(finite, _sizes_of(sizes, names), strict=True)
     ]
-    owners = pd.array(names, dtype="str").repeat([len(boxes) for boxes in parts])
+    owners = pd.array(names, dtype=TEXT).repeat([len(boxes) for boxes in parts])
     original = Boxes.joined(parts)
     table = original.to_table(
-        owners, pd.array(list(findings), dtype="str").take(original.labels - 1)
+        owners, pd.array(list(findings), dtype=TEXT).take(original.labels - 1)
     )
     has_area = (table["x2"] > table["x1"]) & (table["y2"] > table["y1"])
     status = image_status(image_ids, [boxes is not None for boxes in detected])

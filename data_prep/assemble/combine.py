@@ -19,6 +19,7 @@ from cxr_compare.data_prep.contracts.folders import folder_lock
 from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, key_from_environment
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from cxr_compare.data_prep.contracts.tables import frame_digest, is_member
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables, reference_rows, target_of
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -306,7 +307,7 @@ def _read(label: str, dataset: DataSet, root: Path, repeated: pd.Index) -> dict[
     start = "" if place == "." else f"{Path(place).as_posix()}/"
     true = dataset.image_files["path"].to_numpy()  # where ids are hashed, paths are, too
     tables["images"] = tables["images"].assign(
-        path=start + pd.Series(true, dtype="str"), x_set=label
+        path=start + pd.Series(true, dtype=TEXT), x_set=label
     )
     paths = tables["excluded"]["path"]
     if "id_key" not in dataset.info:  # what was left out of such a set is found by nobody
@@ -320,11 +321,11 @@ def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Join rows; a column that is text in one set is text in all."""
     known = pd.concat([pd.Series(frame.dtypes) for frame in frames])
     for column in known.index.unique():
-        kinds = {str(kind) for kind in known[known.index == column]}
+        kinds = list(known[known.index == column].unique())
         lacking = sum(column not in frame.columns for frame in frames)
-        if len(kinds) > 1 and "str" in kinds:
-            frames = [f.astype({column: "str"}) if column in f.columns else f for f in frames]
-        elif kinds == {"bool"} and lacking:
+        if len(kinds) > 1 and TEXT in kinds:
+            frames = [f.astype({column: TEXT}) if column in f.columns else f for f in frames]
+        elif kinds == ["bool"] and lacking:
             frames = [f.astype({column: "boolean"}) if column in f.columns else f for f in frames]
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat(filled, ignore_index=True)
@@ -339,7 +340,7 @@ def _unused(parts: Sequence[_Part]) -> pd.DataFrame:
         unused = is_member(was, split.loc[split["role"] == "unused", "image_id"])
         ids.append(part.tables["images"].loc[unused, "image_id"])
     return pd.DataFrame(
-        {"image_id": pd.concat(ids, ignore_index=True), "role": "unused"}, dtype="str"
+        {"image_id": pd.concat(ids, ignore_index=True), "role": "unused"}, dtype=TEXT
     )
 
 

@@ -26,6 +26,7 @@ from cxr_compare.data_prep.contracts.tables import (
     refuse_line,
     renamed,
 )
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import Exclusions, SourceTables
 from cxr_compare.data_prep.store.decode import DecodedRow
 from cxr_compare.data_prep.work.local_copies import open_image
@@ -169,7 +170,7 @@ def _with_digests(excluded: pd.DataFrame, root: Path) -> pd.DataFrame:
     for path in excluded.loc[excluded[EDGES].notna().any(axis=1), "path"]:
         with suppress(InputError, OSError), open_image(root / path) as file:
             digests[path] = file_digest(file, "sha256")
-    return excluded.assign(file_sha256=excluded["path"].map(digests).astype("str"))
+    return excluded.assign(file_sha256=excluded["path"].map(digests).astype(TEXT))
 
 
 def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:

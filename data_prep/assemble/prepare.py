@@ -48,6 +48,7 @@ from cxr_compare.data_prep.contracts.folders import (
 from cxr_compare.data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from cxr_compare.data_prep.contracts.tables import frame_digest, is_member, read_table
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables, with_targets
 from cxr_compare.data_prep.splits.add_split import read_split_file
@@ -97,7 +98,7 @@ def _source_id(tables: SourceTables) -> str:
     """Digest all that the source holds."""
     excluded = tables.excluded[["path", "stage", "reason"]]
     frames = [tables.images, tables.findings, tables.boxes, tables.split, excluded, tables.official]
-    parts = [frame_digest(frame.astype("str"), frame.columns) for frame in frames]
+    parts = [frame_digest(frame.astype(TEXT), frame.columns) for frame in frames]
     return frame_digest(pd.DataFrame({"part": parts}), ["part"])
 
 
@@ -155,7 +156,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     with folder_lock(out):
         complete = is_complete(out, settings, add=options.add)
         outdated = _outdated_images(tables.images, tables.root, out)
-        before = pd.Series([], dtype="str")
+        before = pd.Series([], dtype=TEXT)
         if not complete or (options.add and len(outdated)):
             for line in limits:
                 options.say(line)
@@ -200,7 +201,7 @@ def _known_ids(folder: Path) -> pd.Series:
     """Ids of the images that a data set folder has so far, which may be none."""
     path = folder / "images.parquet"
     if not path.is_file():
-        return pd.Series([], dtype="str")
+        return pd.Series([], dtype=TEXT)
     return read_table(path, "images", ["image_id"])["image_id"]
 
 
@@ -369,7 +370,7 @@ _OUTCOME_TYPES: dict[str, str] = {
     **{name: str(SCHEMAS["images"].columns[name].type) for name in _MEASURED},
     "inverted": "boolean",  # missing of an image that was not decoded
     "file_mtime_ns": "Int64",
-    **dict.fromkeys(("error_stage", "error"), "str"),
+    **dict.fromkeys(("error_stage", "error"), TEXT),
 }
 
 

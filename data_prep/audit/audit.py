@@ -37,6 +37,7 @@ from cxr_compare.data_prep.audit.counts import (
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -152,7 +153,7 @@ class Audit:
                 left = [image_id for image_id in ids if image_id not in reasons]
                 stays = f"; {left[0]} stays" if n_stay and left else ""
                 reasons |= dict.fromkeys(left[n_stay:], f"{problem.message}{stays}")
-        return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype="str")
+        return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
     def of_split(self, name: str) -> Self:
         """What concerns one split: its own problems, and those of the whole set."""
@@ -311,7 +312,7 @@ def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:
 
 def _with_columns(images: pd.DataFrame) -> pd.DataFrame:
     """Add the optional columns that the checks read, all missing."""
-    wanted = {"view": "str", "sex": "str", "age_years": "float64"}
+    wanted = {"view": TEXT, "sex": TEXT, "age_years": "float64"}
     lacking = {name: dtype for name, dtype in wanted.items() if name not in images.columns}
     new = {name: pd.Series(None, images.index, dtype=dtype) for name, dtype in lacking.items()}
     return images.assign(**new)

@@ -15,6 +15,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import box_iou
 from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.contracts.tables import is_member, positions
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import patient_groups
 from cxr_compare.data_prep.images.image_facts import read_border_greys
 
@@ -59,7 +60,7 @@ class Problem:
         `contrast` are the images of the cases, with a column of what belongs together and one in
         which it differs: two images that differ are then to look at side by side.
         """
-        unique = pd.Series(cases, dtype="str").dropna().drop_duplicates()
+        unique = pd.Series(cases, dtype=TEXT).dropna().drop_duplicates()
         examples = tuple(unique.sort_values().head(_SHOWN))
         table = unique.to_frame("path" if unit == "file" else "image_id")
         if shown is None:
@@ -292,7 +293,7 @@ def _turned(decode: pd.DataFrame) -> pd.Series:
     """
     known = decode[decode.reindex(columns=["border_greys"])["border_greys"].notna()]
     if len(known) < _LEAST_BORDERS:
-        return pd.Series(dtype="str")
+        return pd.Series(dtype=TEXT)
     greys = read_border_greys(known["border_greys"]).astype(np.float64)
     greys = greys - greys.mean(axis=1, keepdims=True)
     turned = [greys / (greys.std(axis=1, keepdims=True) + 1)]

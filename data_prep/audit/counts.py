@@ -12,6 +12,7 @@ import scipy  # whose parts load when they are first used
 from cxr_compare.data_prep.audit.checks import OLDEST_YEARS, aligned
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import is_member, positions
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image_facts import read_border_greys
 
 _AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS + 1))
@@ -42,7 +43,7 @@ def count_prevalence(
     }
     seen = is_member(images["image_id"], suspects)
     if seen.any():
-        text = pd.Series(np.where(seen, "with text", "no text"), images.index, dtype="str")
+        text = pd.Series(np.where(seen, "with text", "no text"), images.index, dtype=TEXT)
         groups |= {BURNED_IN_TEXT: text, VIEW_AND_TEXT: images["view"] + ", " + text}
     patient = pd.factorize(images["patient_id"])[0]
     names_of_targets = [str(target) for target in labels.columns]
@@ -174,7 +175,7 @@ def _roles(images: pd.DataFrame, split: pd.DataFrame) -> pd.Series:
 def _age_bands(ages: pd.Series) -> pd.Series:
     edges = [low for low, _ in _AGE_BANDS] + [_AGE_BANDS[-1][1]]
     band = np.searchsorted(edges, ages.to_numpy(dtype="float64", na_value=np.nan), "right")
-    words = pd.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype="str")
+    words = pd.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype=TEXT)
     band = np.where(ages.isna(), len(words) - 1, band)
     return pd.Series(words.take(band), index=ages.index)
 

@@ -33,6 +33,7 @@ from cxr_compare.data_prep.contracts.folders import provenance, write_text
 from cxr_compare.data_prep.contracts.pages import template_environment
 from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.contracts.tables import write_csv
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     CERTAIN_DISTANCE,
     NEAR_CORRELATION,
@@ -162,7 +163,7 @@ _CASE_COLUMNS = ["check", "severity", "split", "group", "image_id", "partner", "
 
 def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
     """One row a problem and image or file; with the place of burned-in text, or the wrong box."""
-    parts = [pd.DataFrame(columns=_CASE_COLUMNS, dtype="str")]
+    parts = [pd.DataFrame(columns=_CASE_COLUMNS, dtype=TEXT)]
     for problem in found.problems:
         part = problem.cases.reindex(columns=["group", "image_id", "path"])
         groups = part.groupby("group", sort=False)["image_id"]
@@ -171,7 +172,7 @@ def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
         part["group"] = groups.ngroup().where(part["group"].notna()) + 1
         said = {"check": problem.check, "severity": problem.severity, "split": problem.split}
         parts.append(part.assign(**said))
-    cases = pd.concat(parts, ignore_index=True).astype({"group": "Int64", "path": "str"})
+    cases = pd.concat(parts, ignore_index=True).astype({"group": "Int64", "path": TEXT})
     images = dataset.images.set_index("image_id").assign(label=_label_words(dataset))
     about = images.reindex(cases["image_id"]).set_axis(cases.index)
     cases["path"] = about["path"].fillna(cases["path"])
@@ -203,7 +204,7 @@ def _roles(dataset: DataSet, split: str) -> pd.Series:
     """Role by image id in a split, in the default one where none is named; empty without it."""
     with suppress(InputError):  # a set may have other splits only
         return dataset.split(split or "default").set_index("image_id")["role"]
-    return pd.Series(dtype="str")
+    return pd.Series(dtype=TEXT)
 
 
 def _left_out(dataset: DataSet) -> pd.DataFrame:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cxr_compare.data_prep.contracts.text import TEXT
+
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
 STATES = ("present", "absent", "uncertain")
@@ -70,7 +72,7 @@ def _text(
         rules.append(Rule(f"like {pattern}", lambda s: s.str.fullmatch(pattern)))
     if not nullable:
         rules.append(Rule("not empty", lambda s: s != ""))
-    return Column("str", tuple(rules), not optional, nullable)
+    return Column(TEXT, tuple(rules), not optional, nullable)
 
 
 def _number(
@@ -124,7 +126,7 @@ SCHEMAS: dict[str, Schema] = {
             "patient_id_source": _text(allowed=PATIENT_SOURCES),
             "study_id": _text(optional=True, nullable=True),
             "source": _text(),
-            "path": Column("str", (_INSIDE,), nullable=True),
+            "path": Column(TEXT, (_INSIDE,), nullable=True),
             "file_sha256": _text(nullable=True),
             "height": _number(1, dtype="Int64", nullable=True),
             "width": _number(1, dtype="Int64", nullable=True),

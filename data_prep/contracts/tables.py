@@ -30,6 +30,7 @@ from cxr_compare.data_prep.contracts.folders import (
     require_unchanged,
 )
 from cxr_compare.data_prep.contracts.schemas import EDGES, SCHEMAS, Column, Rule, Schema
+from cxr_compare.data_prep.contracts.text import TEXT, from_arrow, to_arrow
 
 _VERSION_KEY = b"cxr_schema_version"
 
@@ -109,10 +110,9 @@ def _place(frame: pd.DataFrame, row: int) -> str:
 def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
     """Bring a frame to the types of a table, without checking any other rule."""
     typed = frame.reset_index(drop=True)
-    types = {c: dtype.name for c, dtype in zip(typed.columns, typed.dtypes, strict=True)}
     for column, spec in SCHEMAS[name].columns.items():
         target: Any = spec.type
-        if column not in types or target is None or types[column] == target:
+        if column not in typed.columns or target is None or typed[column].dtype == target:
             continue
         try:
             typed[column] = typed[column].astype(target)
@@ -130,7 +130,7 @@ def empty_table(name: str) -> pd.DataFrame:
 
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
     """Validate and write one Parquet file, whole or not at all."""
-    table = pa.Table.from_pandas(_validate_table(frame, name, path.name), preserve_index=False)
+    table = to_arrow(_validate_table(frame, name, path.name))
     metadata = {**(table.schema.metadata or {}), _VERSION_KEY: str(SCHEMA_VERSION).encode(), **SEAL}
     with atomic_path(path, sealed=True) as temporary:
         pq.write_table(
@@ -165,7 +165,7 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
             columns=None if columns is None else list(columns),
             page_checksum_verification=True,
         )
-        frame = table.to_pandas()
+        frame = from_arrow(table)
     except (pa.ArrowException, OSError, ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as a table ({reason}); write it again") from None
@@ -217,7 +217,7 @@ def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarra
     strings: 3 s and 200 MB for a million ids, where this takes 0.3 s.
     """
     if not isinstance(members, pd.Series | pd.Index):
-        members = pd.Series(list(members), dtype="str")
+        members = pd.Series(list(members), dtype=TEXT)
     found = pc.is_in(_as_text(values), value_set=_as_text(members.dropna()))  # type: ignore[attr-defined]
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
 
@@ -240,13 +240,13 @@ def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
 
     The same as ``values.map(names)``, which makes a Python object of every value.
     """
-    rows = positions(values, pd.Index(list(names), dtype="str"))
+    rows = positions(values, pd.Index(list(names), dtype=TEXT))
     chosen = pa.array(list(names.values()), pa.large_string()).take(pa.array(rows, mask=rows < 0))
-    return pd.Series(pd.array(chosen, dtype="str"), index=values.index, name=values.name)
+    return pd.Series(pd.array(chosen, dtype=TEXT), index=values.index, name=values.name)
 
 
 def _as_text(values: pd.Series | pd.Index) -> pa.Array:
-    array = pa.array(values.astype("str"), type=pa.large_string(), from_pandas=True)
+    array = pa.array(values.astype(TEXT), type=pa.large_string(), from_pandas=True)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
@@ -298,7 +298,7 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
     """Write a table as CSV, whole or not at all: missing values are empty, texts are inert."""
     texts = frame.select_dtypes(exclude=["number", "bool"]).map(inert_cell)
     if any(
-        column.astype("str").str.contains("\r", regex=False).any() for _, column in texts.items()
+        column.astype(TEXT).str.contains("\r", regex=False).any() for _, column in texts.items()
     ):
         options["quoting"] = csv.QUOTE_NONNUMERIC  # pandas leaves it bare, and it ends a line
     with atomic_path(path) as temporary:
@@ -307,7 +307,7 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
 
 _ARROW_NUMBER = pd.ArrowDtype(pa.float64())
 _CSV: dict[str, Any] = {
-    "dtype": "str",
+    "dtype": TEXT,
     "keep_default_na": False,
     "encoding": "utf-8-sig",
     "skip_blank_lines": False,
@@ -367,7 +367,7 @@ def _parse_csv(path: Path) -> pd.DataFrame:
             pass  # a line of another length, or no UTF-8: pandas fills it up, or says where
         else:
             if table.column_names == list(names):
-                return table.to_pandas()
+                return from_arrow(table)
     frame = pd.read_csv(path, **_CSV).fillna("")
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
         raise InputError(f"{path}: line 2 has more cells than the header has names")

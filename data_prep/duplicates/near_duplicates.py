@@ -23,6 +23,7 @@ import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import FINGERPRINTS
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image_facts import (
     HASH_BITS,
     TURNS,
@@ -187,8 +188,8 @@ class NearDuplicates:
     def linked(self, decode: pd.DataFrame) -> pd.Series:
         """A key of each image that copies share, equal or not, as a split wants it."""
         keys = decode.set_index("image_id")["pixel_sha256"]
-        near = "near-" + self.groups.set_index("image_id")["group"].astype("str")
-        return near.reindex(keys.index).astype("str").fillna(keys)
+        near = "near-" + self.groups.set_index("image_id")["group"].astype(TEXT)
+        return near.reindex(keys.index).astype(TEXT).fillna(keys)
 
 
 def find_near_duplicates(
@@ -200,7 +201,7 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """Find copies that were brightened, compressed, resized, squashed, mirrored or inverted."""
     if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
-        decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype="str"))
+        decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype=TEXT))
     candidates, complete = _candidates(decode)
     if read_many is None and read is not None:
         read_many = partial(map, partial(_read_small, read))

@@ -15,6 +15,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import frame_digest
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
     SEARCH,
@@ -162,7 +163,7 @@ def _read_small_file(file: tuple[Path, str | None, str]) -> np.ndarray | None:
 def _key(decode: pd.DataFrame) -> str:
     """What a search depends on: the images, and the limits of the search."""
     columns = ["image_id", "pixel_sha256", "perceptual_hash"]
-    images = frame_digest(decode.reindex(columns=columns).astype("str"), columns)
+    images = frame_digest(decode.reindex(columns=columns).astype(TEXT), columns)
     return f"{images} {SEARCH}"
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
 from cxr_compare.data_prep.formats.source import IMAGE_SUFFIXES
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -118,7 +119,7 @@ class AnnotationContent:
         """What boxes and silence cannot say of the reference's labels."""
         findings, coverage = self.dataset.findings, self.dataset.box_coverage
         pairs = self.images[["image_id"]].merge(
-            pd.DataFrame({"finding": list(self.classes)}, dtype="str"), how="cross"
+            pd.DataFrame({"finding": list(self.classes)}, dtype=TEXT), how="cross"
         )
         whole = coverage.loc[coverage["coverage"] == "all", _KEY].assign(covered="yes")
         boxed = self.dataset.boxes[_KEY].drop_duplicates().assign(boxed="yes")
@@ -178,10 +179,10 @@ def content_of(
 
 def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
     images = dataset.images.sort_values("image_id", ignore_index=True)
-    images["role"] = pd.Series(index=images.index, dtype="str")
+    images["role"] = pd.Series(index=images.index, dtype=TEXT)
     if split is not None:
         roles = dataset.split(split).set_index("image_id")["role"]
-        images["role"] = images["image_id"].map(roles).fillna("unused").astype("str")
+        images["role"] = images["image_id"].map(roles).fillna("unused").astype(TEXT)
     images["file"] = images["path"]
     images["stem"] = file_stems(images["image_id"])
     return images
@@ -203,7 +204,7 @@ def file_stems(ids: pd.Series) -> pd.Series:
             name = f"{stem}-{number}"
         taken.add(name.lower())
         names[index] = name
-    return pd.Series(names, dtype="str").reindex(ids.index)
+    return pd.Series(names, dtype=TEXT).reindex(ids.index)
 
 
 @dataclass

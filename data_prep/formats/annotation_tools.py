@@ -22,6 +22,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import read_text_csv
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.csv_tables import TABLE
 from cxr_compare.data_prep.formats.cxr_extension import to_edges
@@ -167,7 +168,7 @@ def _tables(builder: SourceBuilder, suffix: str, read: _Read) -> dict[Path, pd.D
         if frame.empty:
             raise InputError(f"{path}: says nothing of an image")
         columns = list(dict.fromkeys([*frame.columns, "label", *_SIDES]))
-        table = frame.reindex(columns=columns, fill_value="").fillna("").astype("str")
+        table = frame.reindex(columns=columns, fill_value="").fillna("").astype(TEXT)
         tables[path] = table.replace({"reader": {"": REFERENCE_READER}})
     if not tables:
         builder.require_format()

@@ -17,6 +17,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, to_numbers
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import (
     NO_PIXELS,
     Format,
@@ -66,7 +67,7 @@ def _origin_of(address: str) -> str:
 def _origins_of(addresses: pd.Series) -> pd.Series:
     """`_origin_of` each address; missing where there is none."""
     origins = addresses.map({address: _origin_of(address) for address in addresses.unique()})
-    return origins.where(origins != "").astype("str")
+    return origins.where(origins != "").astype(TEXT)
 
 
 def _path_findings(cell: str) -> list[str]:
@@ -176,7 +177,7 @@ def _with_files(images: pd.DataFrame, table: str, builder: SourceBuilder) -> pd.
         raise InputError(f"{source / table}: leaves no image; {out.first('it lists none')}")
     if not has_pixels:
         builder.notes.append(NO_PIXELS)
-        kept["path"] = pd.Series(None, index=kept.index, dtype="str")
+        kept["path"] = pd.Series(None, index=kept.index, dtype=TEXT)
     return kept
 
 
@@ -197,7 +198,7 @@ def _findings_of_paths(
     """Present for each part of a row's path; on healthy images every finding is absent."""
     rows = text.loc[is_member(text["image_id"], kept), ["image_id", "finding"]]
     pairs = [(cell, name) for cell, names in parts.items() for name in names]
-    parts_of = pd.DataFrame(pairs, columns=["cell", "finding"], dtype="str")
+    parts_of = pd.DataFrame(pairs, columns=["cell", "finding"], dtype=TEXT)
     rows = rows.rename(columns={"finding": "cell"}).merge(parts_of, on="cell")
     named = rows.drop(columns="cell").drop_duplicates()
     names = sorted({COVID, *named["finding"]} - {"no_finding"})
@@ -209,7 +210,7 @@ def _with_healthy(
 ) -> pd.DataFrame:
     """Each named finding is present; on images that are named healthy all are absent."""
     is_healthy = named["finding"] == healthy
-    every = pd.DataFrame({"finding": names}, dtype="str")
+    every = pd.DataFrame({"finding": names}, dtype=TEXT)
     absent = named.loc[is_healthy, ["image_id"]].merge(every, how="cross").assign(state="absent")
     rows = pd.concat([named[~is_healthy].assign(state="present"), absent], ignore_index=True)
     return reference_rows(rows["image_id"], rows["finding"], state=rows["state"], origin=origin)
@@ -283,9 +284,9 @@ def _list_labelled(builder: SourceBuilder, base: Path) -> pd.DataFrame:
         builder.notes.append(f"{int(masks.sum())} masks are no radiographs: left out")
     files = files[~masks].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
-    files["x_class"] = files["folder"].fillna("").map(finding_name).map(_CLASSES).astype("str")
+    files["x_class"] = files["folder"].fillna("").map(finding_name).map(_CLASSES).astype(TEXT)
     named = files["name"].fillna("").str.extract(_PUBLISHED)[0]
-    named_class = named.fillna("").map(finding_name).map(_CLASSES).astype("str")
+    named_class = named.fillna("").map(finding_name).map(_CLASSES).astype(TEXT)
     out.add(files.loc[files["x_class"].isna(), "path"], "not in the folder of a class")
     against = named_class.notna() & (named_class != files["x_class"])
     out.add(files.loc[against, "path"], "named as of another class than its folder")
@@ -306,7 +307,7 @@ def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | 
     sources = pd.concat(parts).drop_duplicates(["folder", "name"])
     # The tables write NORMAL-1 and COVID1 for Normal-1.png and COVID-1.png.
     wanted = images[["folder"]].assign(name=_plain(images["name"]))
-    origins = wanted.merge(sources, on=["folder", "name"], how="left")["x_origin"].astype("str")
+    origins = wanted.merge(sources, on=["folder", "name"], how="left")["x_origin"].astype(TEXT)
     n_classes = images["x_class"].groupby(origins).transform("nunique")
     notes.append(
         f"WARNING: {int((n_classes == 1).sum())} of {counted(len(origins), 'image')} come from a "
@@ -340,7 +341,7 @@ def _read_origins(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: column '{missing[0]}' is missing in its first row")
     columns = [header.index(name) for name in _SOURCE_COLUMNS]
     cells = [[str(row[c] or "") for c in columns] for row in rows[1:] if len(row) > max(columns)]
-    table = pd.DataFrame(cells, columns=["name", "address"], dtype="str")
+    table = pd.DataFrame(cells, columns=["name", "address"], dtype=TEXT)
     return pd.DataFrame({"name": _plain(table["name"]), "x_origin": _origins_of(table["address"])})
 
 

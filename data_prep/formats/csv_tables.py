@@ -24,6 +24,7 @@ from cxr_compare.data_prep.contracts.tables import (
     renamed,
     to_numbers,
 )
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.label_files import (
     STATE_WORDS,
     ImageIndex,
@@ -174,7 +175,7 @@ def _read_labels(builder: SourceBuilder) -> pd.DataFrame:
     if text.empty:
         raise InputError(f"{path}: has no label")
     origin = (text["reader"] == REFERENCE_READER).map({True: "consensus", False: "reader"})
-    rows = text[ROW].assign(state=state, origin=origin.astype("str"))
+    rows = text[ROW].assign(state=state, origin=origin.astype(TEXT))
     return rows.drop_duplicates(ignore_index=True)
 
 
@@ -205,7 +206,7 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
     """Read tables of labels, and find the images that they name."""
     tables = read_tables(builder)
     names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
-    paths = pd.Series(_find_images(names, builder), dtype="str")
+    paths = pd.Series(_find_images(names, builder), dtype=TEXT)
     bare = paths.map(_bare).str[1:]
     stem = bare.map(posixpath.basename)
     alone = stem.groupby(stem).transform(lambda same: paths[same.index].nunique()) == 1

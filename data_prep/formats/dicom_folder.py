@@ -24,6 +24,7 @@ import pydicom
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table, is_member
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.label_files import stated_tables
 from cxr_compare.data_prep.formats.source import (
     Exclusions,
@@ -81,7 +82,7 @@ def _names(files: pd.DataFrame, key: str) -> pd.DataFrame:
         "patient": [files["patient_id"]],
     }[key]
     pairs = [files[["image_id", "path"]].assign(key=way) for way in ways]
-    known = pd.concat(pairs, ignore_index=True).astype("str").drop_duplicates()
+    known = pd.concat(pairs, ignore_index=True).astype(TEXT).drop_duplicates()
     return known[known["key"] != ""].reset_index(drop=True)
 
 
@@ -186,8 +187,8 @@ def _images(files: pd.DataFrame, builder: SourceBuilder) -> pd.DataFrame:
             "study_id": study,
             "source": "dicom",
             "path": files["path"],
-            "view": files["view"].astype("str"),
-            "sex": files["sex"].astype("str"),
+            "view": files["view"].astype(TEXT),
+            "sex": files["sex"].astype(TEXT),
             "age_years": files["age_years"].astype("float64"),
         }
     )
@@ -263,7 +264,7 @@ def _report_table(builder: SourceBuilder) -> dict[Path, pd.DataFrame]:
         raise InputError(f"{root}: no structured report in it names a finding of an image")
     builder.notes += [counted_phrase(n, text) for text, n in seen.items() if n]
     columns = ["file", "reader", "label", "state", *_SIDES]
-    return {root: pd.DataFrame(rows).reindex(columns=columns).fillna("").astype("str")}
+    return {root: pd.DataFrame(rows).reindex(columns=columns).fillna("").astype(TEXT)}
 
 
 def _rows_of_report(report: Any, seen: Counter[str]) -> Iterator[dict[str, str]]:

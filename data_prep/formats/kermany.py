@@ -16,6 +16,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import (
     Format,
     SourceBuilder,
@@ -88,7 +89,7 @@ def _list_labelled(builder: SourceBuilder) -> pd.DataFrame:
     named_normal = files["name"].str.startswith("NORMAL", na=False)
     out.add(files.loc[~in_normal & named_normal, "path"], "in PNEUMONIA, but named as normal")
     kinds = kind.map(_CLASSES).fillna("pneumonia")
-    files["x_class"] = kinds.where(~in_normal, "normal").astype("str")
+    files["x_class"] = kinds.where(~in_normal, "normal").astype(TEXT)
     published = files["name"].str.extract(_PATIENT)[0].notna()
     empty = f"{source}: its NORMAL and PNEUMONIA folders hold no image; unpack them"
     return builder.usable_files(files, published, empty)
@@ -111,7 +112,7 @@ def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.
     """The folders' roles, with what is known against them."""
     if not {"train", "test"} <= set(files["role"].dropna()):
         return None  # a part of the set is no split
-    role = files["role"].fillna("unused").astype("str")
+    role = files["role"].fillna("unused").astype(TEXT)
     n_val = int((role == "val").sum())
     if n_val < _SMALL_VAL:
         notes.append(

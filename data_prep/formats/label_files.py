@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.cxr_extension import LabelRows
 from cxr_compare.data_prep.formats.readers import ROW, with_reference
 from cxr_compare.data_prep.formats.source import (
@@ -131,7 +132,7 @@ class ImageIndex:
 
 def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
     """The id of each image: its name without the suffix, where only one has that name."""
-    frame = pd.DataFrame({"path": list(paths)}, dtype="str")
+    frame = pd.DataFrame({"path": list(paths)}, dtype=TEXT)
     long = frame["path"].str.replace(r"(?<=[^/])\.[^./]*$", "", regex=True)
     short = long.str.rsplit("/", n=1).str[-1]
     ids = short.where(~short.duplicated(keep=False), long)
@@ -181,14 +182,14 @@ _TEXTS = (*_NEEDED, "study_id", "view", "sex")
 def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> pd.DataFrame:
     """Make the images table."""
     root, space = builder.root, builder.root.resolve().name
-    paths = pd.Series(list(images), dtype="str")
+    paths = pd.Series(list(images), dtype=TEXT)
     facts = pd.DataFrame(list(images.values()), index=paths.index)
     facts = facts.dropna(axis="columns", how="all")
     for column in _TEXTS:
         if column in facts.columns:
-            facts[column] = facts[column].astype("str")
+            facts[column] = facts[column].astype(TEXT)
         elif column in _NEEDED:
-            facts[column] = pd.Series(index=paths.index, dtype="str")
+            facts[column] = pd.Series(index=paths.index, dtype=TEXT)
     unnamed = facts["image_id"].isna()
     ids = facts["image_id"].where(~unnamed, paths.map(_name_images(paths[unnamed], root)))
     repeated = ids.duplicated()
@@ -350,7 +351,7 @@ class LabelFiles:
         self.seen["images have no label: unknown, not negative; left unused"] = len(unknown)
         official = self._official(images, ids)
         if self.without_pixels:
-            images["path"] = pd.Series(index=images.index, dtype="str")
+            images["path"] = pd.Series(index=images.index, dtype=TEXT)
         builder.notes[:0] = [counted_phrase(n, text) for text, n in self.seen.items() if n]
         return builder.tables(
             images,
@@ -419,7 +420,7 @@ class LabelFiles:
         kinds = {names: str(number) for number, names in enumerate(set(self.classes.values()))}
         rows = [(path, kinds[names]) for path, names in self.classes.items()]
         members = [(kind, name) for names, kind in kinds.items() for name in names]
-        findings = pd.DataFrame(members, columns=["kind", "finding"], dtype="str")
+        findings = pd.DataFrame(members, columns=["kind", "finding"], dtype=TEXT)
         findings = findings[~is_member(findings["finding"], NO_FINDING)]
         labelled = _frame(rows, ["image_id", "kind"], ids).merge(findings, on="kind")
         named = [(path, reader) for path, readers in self.read_by.items() for reader in readers]
@@ -437,7 +438,7 @@ class LabelFiles:
         role = published[~repeated].set_index("image_id")["role"]
         if role[role != "unused"].nunique() < 2:
             return None
-        roles = images["image_id"].map(role).fillna("unused").astype("str")
+        roles = images["image_id"].map(role).fillna("unused").astype(TEXT)
         return pd.DataFrame({"image_id": images["image_id"], "role": roles})
 
 
@@ -447,6 +448,6 @@ def _frame(
     """A table of rows whose first item is an image, with the image's id in its place."""
     frame = pd.DataFrame.from_records(list(rows), columns=columns)
     for column in columns:
-        frame[column] = frame[column].astype("float64" if column in EDGES else "str")
-    frame["image_id"] = frame["image_id"].map(ids).fillna(frame["image_id"]).astype("str")
+        frame[column] = frame[column].astype("float64" if column in EDGES else TEXT)
+    frame["image_id"] = frame["image_id"].map(ids).fillna(frame["image_id"]).astype(TEXT)
     return frame

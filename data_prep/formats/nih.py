@@ -21,6 +21,7 @@ from cxr_compare.data_prep.contracts.tables import (
     refuse_line,
     to_numbers,
 )
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.source import (
     NO_PIXELS,
@@ -214,7 +215,7 @@ def _images(
     images.insert(1, "patient_id", "nih:" + ids.str[:8])
     images.insert(2, "patient_id_source", "given")
     images.insert(3, "source", "nih")
-    images.insert(4, "path", ids.map(files.set_index("image_id")["path"]).astype("str"))
+    images.insert(4, "path", ids.map(files.set_index("image_id")["path"]).astype(TEXT))
     # Boxes are true for the published size only; a copy of another size is then refused.
     sized = is_member(ids, boxes["image_id"]) | images["path"].isna()
     for column in ("height", "width"):
@@ -248,7 +249,7 @@ def _findings(ids: pd.Series, named: np.ndarray, notes: list[str]) -> pd.DataFra
         np.tile(np.array(FINDINGS, dtype=object), int(labelled.sum())),
         state=np.where(named[labelled, :-1].ravel(), "present", "absent"),
         origin="report_nlp",
-    ).astype("str")
+    ).astype(TEXT)
 
 
 def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame | None:
@@ -272,7 +273,7 @@ def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame | 
 def _read_list(path: Path) -> pd.Series:
     """Read ``train_val_list.txt`` or ``test_list.txt``: a file name a line."""
     names = filter(None, map(str.strip, read_lines(path)))
-    return pd.Series([Path(name).stem for name in names], dtype="str").drop_duplicates()
+    return pd.Series([Path(name).stem for name in names], dtype=TEXT).drop_duplicates()
 
 
 NIH = Format(

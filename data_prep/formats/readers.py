@@ -15,6 +15,7 @@ from cxr_compare.data_prep.contracts.boxes import box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import FINDING_KEY, SourceBuilder
 
 ROW = [*FINDING_KEY, "reader"]
@@ -42,7 +43,7 @@ def with_reference(
     fused = _reference_boxes(readers, boxes[drawn], pd.concat([own, made]), rule)
     findings = pd.concat([findings, made], ignore_index=True)
     boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
-    named = pd.Series(tuple(local) if len(boxes) else (), dtype="str")
+    named = pd.Series(tuple(local) if len(boxes) else (), dtype=TEXT)
     localised = pd.concat([named, boxes["finding"].drop_duplicates()])
     return findings, boxes, _coverage(findings, boxes, localised)
 
@@ -80,7 +81,7 @@ def _reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
     }[rule]
     state = np.select([says_present, says_absent], ["present", "absent"], "uncertain")
     made = count.index.to_frame(index=False)
-    return made.assign(reader=REFERENCE_READER, state=state, origin="consensus").astype("str")
+    return made.assign(reader=REFERENCE_READER, state=state, origin="consensus").astype(TEXT)
 
 
 def _reference_boxes(
@@ -110,7 +111,7 @@ def _reference_boxes(
     present = reference.loc[reference["state"] == "present", FINDING_KEY]
     kept = fused[[*FINDING_KEY, *EDGES]].merge(present, on=FINDING_KEY)
     kept = kept.sort_values([*FINDING_KEY, *EDGES], ignore_index=True)
-    return kept.assign(reader=pd.Series(REFERENCE_READER, index=kept.index, dtype="str"))
+    return kept.assign(reader=pd.Series(REFERENCE_READER, index=kept.index, dtype=TEXT))
 
 
 def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarray:
@@ -149,4 +150,4 @@ def _coverage(findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series)
     boxed = rows.merge(boxes[ROW].drop_duplicates(), on=ROW)
     absent, present = rows[rows["state"] == "absent"], boxed[boxed["state"] == "present"]
     complete = pd.concat([absent[ROW], present[ROW]])
-    return complete.assign(coverage="all").astype("str").reset_index(drop=True)
+    return complete.assign(coverage="all").astype(TEXT).reset_index(drop=True)

@@ -16,6 +16,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import read_json
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
 from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, refuse_line, to_numbers
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.nih import SIDE, find_entries, read_field_sizes
 from cxr_compare.data_prep.formats.source import (
     Format,
@@ -100,7 +101,7 @@ def _read_classes(path: Path) -> pd.DataFrame:
     text = read_text_csv(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
     refuse_line(classes.isna(), path, f"; expected one of {', '.join(CLASSES)}", text["class"])
-    return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype("str")})
+    return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype(TEXT)})
 
 
 def _read_mapping(source: Path) -> pd.DataFrame | None:
@@ -163,7 +164,7 @@ def _train_images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
         ids = labels["image_id"].drop_duplicates().reset_index(drop=True)
         if ids.empty:
             raise InputError(f"{source / LABELS}: lists no image")
-        return pd.DataFrame({"image_id": ids, "path": None}, dtype="str")
+        return pd.DataFrame({"image_id": ids, "path": None}, dtype=TEXT)
     train = _list_images(source, TRAIN_IMAGES)
     if train.empty:
         raise InputError(f"{source / TRAIN_IMAGES}: holds no images; unpack the download there")
@@ -177,7 +178,7 @@ def _list_images(source: Path, folder: str) -> pd.DataFrame:
         with os.scandir(source / folder) as entries:
             names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
     columns = {"image_id": [Path(n).stem for n in names], "path": [f"{folder}/{n}" for n in names]}
-    images = pd.DataFrame(columns, dtype="str")
+    images = pd.DataFrame(columns, dtype=TEXT)
     require_unique_ids(images, source)
     return images
 
@@ -213,7 +214,7 @@ def _with_patients(
     """Add ``patient_id`` and its source; a labelled image of unknown patient makes a note."""
     columns = ["image_id", "patient_id", "patient_id_source"]
     if mapping is None:
-        mapping = pd.DataFrame(columns=columns, dtype="str")
+        mapping = pd.DataFrame(columns=columns, dtype=TEXT)
     images = images.merge(mapping[columns], on="image_id", how="left")
     unknown = images["patient_id"].isna()
     images.loc[unknown, "patient_id"] = "rsna:" + images.loc[unknown, "image_id"]

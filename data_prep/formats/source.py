@@ -18,6 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table, is_member, read_text_csv, renamed
+from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def has_match(*patterns: str) -> Callable[[Path], bool]:
@@ -46,7 +47,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".d
 
 def no_roles() -> pd.DataFrame:
     """An empty ``image_id, role`` table."""
-    return pd.DataFrame({"image_id": [], "role": []}, dtype="str")
+    return pd.DataFrame({"image_id": [], "role": []}, dtype=TEXT)
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ class SourceBuilder:
         n_unknown = int((~known).sum())
         if n_unknown and warning is not None:
             self.warn_of_own_patients(warning(n_unknown), remedy)
-        told = known.map({True: "given", False: "assumed_image"}).astype("str")
+        told = known.map({True: "given", False: "assumed_image"}).astype(TEXT)
         return pd.DataFrame({"patient_id": given.where(known, own), "patient_id_source": told})
 
     def warn_of_own_patients(self, begin: str, remedy: str = "") -> None:
@@ -360,7 +361,7 @@ def sized_boxes(
 
 def normal_views(text: pd.Series) -> pd.Series:
     """Bring view names to PA, AP, LL or other; empty becomes missing."""
-    upper = text.fillna("").astype("str").str.strip().str.upper()
+    upper = text.fillna("").astype(TEXT).str.strip().str.upper()
     return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})
 
 
@@ -429,7 +430,7 @@ def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = 
 def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
     """``path, image_id`` of the images below a folder, known by the suffix of their names."""
     paths = sorted(files_below(root, IMAGE_SUFFIXES, folder))
-    return pd.DataFrame({"path": paths, "image_id": [Path(p).stem for p in paths]}, dtype="str")
+    return pd.DataFrame({"path": paths, "image_id": [Path(p).stem for p in paths]}, dtype=TEXT)
 
 
 def require_unique_ids(images: pd.DataFrame, root: Path) -> None:
@@ -449,7 +450,7 @@ def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) 
         ['nih:00019124', nan]
     """
     if pattern is None:
-        return pd.Series(index=names.index, dtype="str")
+        return pd.Series(index=names.index, dtype=TEXT)
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -458,4 +459,4 @@ def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) 
         raise InputError(f"--patient-pattern {pattern!r}: put brackets around the patient's part")
     space = next(iter(compiled.groupindex), name_space)
     patients = names.map(lambda name: m[1] if (m := compiled.search(name)) else None)
-    return space + ":" + patients.astype("str")
+    return space + ":" + patients.astype(TEXT)

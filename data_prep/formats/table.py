@@ -22,6 +22,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import is_member, refuse_line, renamed, to_numbers
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.label_files import (
     NO_FINDING,
     STATE_WORDS,
@@ -80,7 +81,7 @@ class _Table:
 
     def cells(self, role: str) -> pd.Series:
         """The cells of a role: of several columns the first that is filled."""
-        cells = pd.Series("", index=self.text.index, dtype="str", name=role)
+        cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
             cells = cells.where(cells != "", self.text[column]).rename(column)
         books = (_dictionary(), self.known)
@@ -284,7 +285,7 @@ def _opinions(table: _Table, key: str) -> pd.DataFrame:
     text = table.text
     said = [column for role in ("label", "finding") for column in table.columns.get(role, ())]
     of = table.cells("label") if table.has("state") else "+".join(table.columns.get("finding", ()))
-    rows = pd.DataFrame({"image": table.cells(key), "of": of, "said": ""}, dtype="str")
+    rows = pd.DataFrame({"image": table.cells(key), "of": of, "said": ""}, dtype=TEXT)
     for column in (*said, *table.columns.get("state", ())):
         rows["said"] += "|" + text[column]
     differ = rows.groupby(["image", "of"])["said"].transform("nunique") > 1
@@ -422,7 +423,7 @@ class _Statements:
             self.boxes.append(rows.assign(finding=of_box, **edges)[boxed])
 
     def _imply(self, rows: pd.DataFrame, findings: Iterable[str]) -> None:
-        names = pd.DataFrame({"finding": sorted(set(findings))}, dtype="str")
+        names = pd.DataFrame({"finding": sorted(set(findings))}, dtype=TEXT)
         self.silent.append(rows[["image_id", "reader"]].drop_duplicates().merge(names, how="cross"))
 
 
@@ -439,7 +440,7 @@ def _states(table: _Table, column: str) -> pd.Series:
 def _stacked(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """Rows of several tables, each once."""
     stacked = pd.concat([pd.DataFrame(columns=columns), *parts])[columns].drop_duplicates()
-    types = {c: "float64" if c in EDGES else "str" for c in columns}
+    types = {c: "float64" if c in EDGES else TEXT for c in columns}
     return stacked.astype(types).reset_index(drop=True)
 
 
@@ -478,5 +479,5 @@ def read_statements(
         raise InputError(f"{tables[0].path}: {what}: no finding to learn; add images that show one")
     origin = next((t.known["origin"] for t in tables if "origin" in t.known), "consensus")
     by_reference = labels["reader"] == REFERENCE_READER
-    labels["origin"] = by_reference.map({True: origin, False: "reader"}).astype("str")
+    labels["origin"] = by_reference.map({True: origin, False: "reader"}).astype(TEXT)
     return labels, boxes

@@ -23,6 +23,7 @@ from cxr_compare.data_prep.contracts.tables import (
     renamed,
     to_numbers,
 )
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.label_files import STATE_WORDS, image_size
 from cxr_compare.data_prep.formats.readers import ROW, with_reference
 from cxr_compare.data_prep.formats.source import (
@@ -50,7 +51,7 @@ _LOCAL_FINDINGS = (
 _OTHER_NAMES = {"other_disease": "other_diseases"}  # so in image_labels_test.csv alone
 _CELLS = {"": "", **{cell: STATE_WORDS[cell] for cell in ("0", "1", "0.0", "1.0")}}
 _CSV_EDGES = ["x_min", "y_min", "x_max", "y_max"]
-_SIZE_TYPES = {"image_id": "str", "height": "float64", "width": "float64"}
+_SIZE_TYPES = {"image_id": TEXT, "height": "float64", "width": "float64"}
 _SIZES = (("dim0", "dim1"), ("height", "width"))
 # From so many boxed images on, boxes that all fit into resized copies were resized with them.
 _ENOUGH_TO_TELL = 20
@@ -98,7 +99,7 @@ def _read_vindr(builder: SourceBuilder) -> SourceTables:
             patient_id_source="assumed_image",
             source="vindr",
             view="PA",  # all of them, says the publisher; the headers do not say
-            x_labels=pd.Series(labelled_by, index=images.index, dtype="str").where(is_labelled),
+            x_labels=pd.Series(labelled_by, index=images.index, dtype=TEXT).where(is_labelled),
         ),
         findings,
         targets_of(names, of_all=True),
@@ -181,15 +182,15 @@ def _findings_from_annotations(annotations: pd.DataFrame, by_readers: bool) -> p
     """
     marked = annotations[ROW].drop_duplicates()
     read = marked[["image_id", "reader"]].drop_duplicates()
-    names = pd.DataFrame({"finding": sorted(marked["finding"].unique())}, dtype="str")
+    names = pd.DataFrame({"finding": sorted(marked["finding"].unique())}, dtype=TEXT)
     rows = read.merge(names, how="cross").merge(marked, how="left", indicator="state")
-    said = rows["state"].astype("str").map({"both": "present", "left_only": "absent"})
-    return _with_origin(rows.assign(state=said.astype("str")), by_readers)
+    said = rows["state"].astype(TEXT).map({"both": "present", "left_only": "absent"})
+    return _with_origin(rows.assign(state=said.astype(TEXT)), by_readers)
 
 
 def _with_origin(rows: pd.DataFrame, by_readers: bool) -> pd.DataFrame:
     origin = "reader" if by_readers else "consensus"
-    return rows[[*ROW, "state"]].assign(origin=origin).astype("str").reset_index(drop=True)
+    return rows[[*ROW, "state"]].assign(origin=origin).astype(TEXT).reset_index(drop=True)
 
 
 def _read_rows(path: Path, by_readers: bool, required: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from cxr_compare.data_prep.contracts.tables import (
     to_numbers,
     write_table,
 )
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     NearDuplicates,
     key_columns,
@@ -90,16 +91,16 @@ def _image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
     """The class of each image that a split balances first."""
     ids = pd.Index(images["image_id"])
     known = findings[findings["reader"] == REFERENCE_READER]
-    classes = pd.Series(index=ids, dtype="str")
+    classes = pd.Series(index=ids, dtype=TEXT)
     classes[is_member(ids, known.loc[known["state"] == "absent", "image_id"])] = "absent"
     present = known[known["state"] == "present"]
     frequency = present["finding"].map(present["finding"].value_counts())
     ordered = present.assign(frequency=frequency).sort_values(["frequency", "finding"])
-    rarest = ordered.drop_duplicates("image_id").set_index("image_id")["finding"].astype("str")
+    rarest = ordered.drop_duplicates("image_id").set_index("image_id")["finding"].astype(TEXT)
     classes = classes.where(~is_member(ids, rarest.index), rarest.reindex(ids))
     if "x_class" not in images.columns:
         return classes
-    own = images.set_index("image_id")["x_class"].astype("str")
+    own = images.set_index("image_id")["x_class"].astype(TEXT)
     return own.where(own.notna(), classes)
 
 
@@ -108,7 +109,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
     strata = _image_classes(images, findings).rename("class").to_frame()
     for column in ("source", "x_set", "view"):
         if column in images.columns:
-            strata[column] = images[column].astype("str").to_numpy()
+            strata[column] = images[column].astype(TEXT).to_numpy()
     several = [c for c in strata.columns if c == "class" or strata[c].nunique(dropna=False) > 1]
     present = findings.loc[
         (findings["reader"] == REFERENCE_READER) & (findings["state"] == "present"),
@@ -261,7 +262,7 @@ def read_split_file(
         raise InputError(f"{path}: needs a column image_id or patient_id beside role")
     roles = text["role"].str.lower().map(_ROLE_WORDS)
     refuse_line(roles.isna(), path, "; use train, val, test or unused", text["role"])
-    roles = roles.astype("str")
+    roles = roles.astype(TEXT)
     rows = pd.DataFrame({key: text[key], "role": roles, "fold": _folds(text, roles, path)})
     known = _known_rows(rows, images, path, strict=strict)
     table = images[["image_id", "patient_id"]].sort_values("image_id", ignore_index=True)
@@ -329,7 +330,7 @@ def _known_rows(
 def _require_one_role(table: pd.DataFrame, linked: Labels, path: Path) -> None:
     """Refuse a patient, or an image, with two roles or two folds; unused counts for nothing."""
     used = table[table["role"].notna() & (table["role"] != "unused")]
-    place = used["role"] + used["fold"].astype("str").radd(" of fold ").fillna("")
+    place = used["role"] + used["fold"].astype(TEXT).radd(" of fold ").fillna("")
     owners = [("patient", used["patient_id"])]
     owners += [("image", keys.reindex(used["image_id"])) for keys in key_columns(linked)]
     for what, owner in owners:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import key_columns, patient_groups
 
 Labels = pd.Series | pd.DataFrame | None
@@ -153,7 +154,7 @@ def _samples(
         if pd.DataFrame(strata)[name].dtype == bool:
             chosen.append(np.flatnonzero(frame[name].eq(True)))
             continue
-        level = pd.factorize(frame[name].astype("str"), sort=True, use_na_sentinel=False)[0]
+        level = pd.factorize(frame[name].astype(TEXT), sort=True, use_na_sentinel=False)[0]
         common = np.argsort(-np.bincount(level), kind="stable")[:_MOST_LEVELS]
         chosen += [np.flatnonzero(level == value) for value in common]
     chosen = [rows for rows in chosen if len(rows)]
@@ -265,11 +266,11 @@ def extend_split(
     was = old.set_index("image_id").reindex(group.index)
     is_new = was["role"].isna()
     # A role and a fold in one word: two images that differ in either must not be linked.
-    state = was["role"].astype("str") + " " + was["fold"].astype("Int64").astype("str").fillna("-")
+    state = was["role"].astype(TEXT) + " " + was["fold"].astype("Int64").astype(TEXT).fillna("-")
     judged = state[is_member(was["role"], _PARTS)]
     if len(judged):
-        given = patient.map(_single(judged, patient)).astype("str")
-        given = given.where(given.notna(), group.map(_single(judged, group)).astype("str"))
+        given = patient.map(_single(judged, patient)).astype(TEXT)
+        given = given.where(given.notna(), group.map(_single(judged, group)).astype(TEXT))
         state = state.where(~is_new, given)
     if rule.method == "balanced":
         always = group[state.isna() & doubtful].unique()
@@ -277,7 +278,7 @@ def extend_split(
     # What has a place already counts by patient, so that old and new together come out even.
     unit = group.where(state.isna(), patient)
     drawn = _draw_roles(unit[state != _UNUSED], strata, rule, state.groupby(unit).first().dropna())
-    state = state.where(state.notna(), unit.map(drawn).astype("str"))
+    state = state.where(state.notna(), unit.map(drawn).astype(TEXT))
     state[is_new & doubtful & ~state.str.startswith("train")] = _UNUSED
     if len(judged):
         state[is_new & _is_split_up(state, linked)] = _UNUSED
@@ -289,7 +290,7 @@ def _draw_roles(
 ) -> pd.Series:
     """Draw a role and a fold for each group of images."""
     names = pd.Index(np.sort(group.unique()))
-    role, fold = _read_states(pd.Series(index=names, dtype="str") if held is None else held, names)
+    role, fold = _read_states(pd.Series(index=names, dtype=TEXT) if held is None else held, names)
     n_folds = max(rule.folds, int(fold.max(initial=-1)) + 1)
     is_held = role >= 0
     foldless = is_held & (fold < 0)  # always trains, or the old split has no folds
@@ -309,8 +310,8 @@ def _draw_roles(
         of_learning = group[is_member(group, names[learning])]
         equal = np.full(n_folds, 1 / n_folds)
         fold[learning] = _balanced_parts(of_learning, strata, equal, rng, fold[learning])
-    words = np.where((role == _TEST) | foldless, "-", fold.astype("str"))
-    return pd.Series(np.char.add(np.char.add(_PARTS[role], " "), words), index=names, dtype="str")
+    words = np.where((role == _TEST) | foldless, "-", fold.astype(TEXT))
+    return pd.Series(np.char.add(np.char.add(_PARTS[role], " "), words), index=names, dtype=TEXT)
 
 
 def _read_states(state: pd.Series, names: pd.Index) -> tuple[np.ndarray, np.ndarray]:
@@ -368,7 +369,7 @@ def official_split(
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)
-    stated = official.set_index("image_id")["role"].reindex(group.index).astype("str")
+    stated = official.set_index("image_id")["role"].reindex(group.index).astype(TEXT)
     rank = stated.map({role: place for place, role in enumerate(_PRECEDENCE)})
     overlap = rank > rank.groupby(group).transform("min")
     role = stated.fillna("unused").mask(overlap, "unused")

@@ -22,6 +22,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import make_folder
 from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash, read_id_key
 from cxr_compare.data_prep.contracts.tables import read_text_csv, refuse_line, to_numbers
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.dicom_header import MAKERS, OTHER
 
@@ -250,14 +251,14 @@ def _read_day(path: Path, say: Callable[[str], object]) -> pd.DataFrame:
             rows[number - 1] = ["" if row[name] is None else str(row[name]) for name in _COLUMNS]
     if cut:
         say(f"{path}: {counted(cut, 'line')} cut short, passed over")
-    texts = pd.DataFrame.from_dict(rows, orient="index", columns=list(_COLUMNS), dtype="str")
+    texts = pd.DataFrame.from_dict(rows, orient="index", columns=list(_COLUMNS), dtype=TEXT)
     return _typed(texts, path)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     text = read_text_csv(path, ("time", "patient", "score"), _COLUMNS)
     for name, instead in (
-        ("image", "line " + text.index.astype("str")), ("status", "ok"), ("system", "system")
+        ("image", "line " + text.index.astype(TEXT)), ("status", "ok"), ("system", "system")
     ):  # fmt: skip
         text[name] = text[name].where(text[name] != "", instead)
     words = {cell: "positive" if is_one else "negative" for cell, is_one in _LABELS.items()}

@@ -29,6 +29,7 @@ from cxr_compare.data_prep.contracts.tables import (
     require_members,
     stored_table,
 )
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.data_prep.work.local_copies import local_folder, open_image
 from cxr_compare.data_prep.work.object_store import path_of
@@ -334,7 +335,7 @@ class DataSet:
                 "the right key)"
             )
         true = {h: p.relative_to(self.source_root).as_posix() for h, p in found.items()}
-        return files.assign(path=files["path"].map(true).astype("str"))
+        return files.assign(path=files["path"].map(true).astype(TEXT))
 
     @cached_property
     def _files(self) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.preprocess import Placement, letterbox
@@ -117,7 +118,7 @@ class LoosePixels:
         sizes = [(image_id, *pixels.shape[::-1]) for image_id, pixels in originals.items()]
         return cls(
             size,
-            pd.Index(list(squares), name="image_id", dtype="str"),
+            pd.Index(list(squares), name="image_id", dtype=TEXT),
             {image_id: square for image_id, (square, _) in squares.items()},
             {image_id: placement for image_id, (_, placement) in squares.items()},
             pd.DataFrame(sizes, columns=["image_id", "width", "height"]),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
@@ -181,4 +182,4 @@ class MapBoxRule:
             points.append(called)
         table = pd.DataFrame(np.concatenate(corners), columns=EDGES)
         table.insert(0, "image_id", image_ids)
-        return table.assign(score=np.concatenate(points)).astype({"image_id": "str"})
+        return table.assign(score=np.concatenate(points)).astype({"image_id": TEXT})

@@ -31,6 +31,7 @@ from cxr_compare.data_prep.contracts.tables import (
     renamed,
     typed_table,
 )
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.csv_tables import CSV, TABLE
@@ -204,10 +205,10 @@ def _ids_by_name(dataset: DataSet) -> dict[str, str]:
 
 def _as_ids(names: pd.Series, ids: dict[str, str]) -> pd.Series:
     """Image ids of names, with or without ``.png`` and the like; unknown names stay."""
-    called = pd.Series(names.unique(), dtype="str")
+    called = pd.Series(names.unique(), dtype=TEXT)
     bare = called.str.replace(r"\.(?:png|jpe?g|dcm|dicom)$", "", regex=True, case=False)
     own = called.map(ids).fillna(bare.map(ids)).fillna(called)
-    return renamed(names.astype("str"), dict(zip(called, own, strict=True)))
+    return renamed(names.astype(TEXT), dict(zip(called, own, strict=True)))
 
 
 def _images_run(
@@ -259,7 +260,7 @@ def _findings(raw: pd.DataFrame, where: str, dataset: DataSet, finding: str | No
         return renamed(raw["finding"], names)
     if finding is None and len(known) != 1:
         raise InputError(f"{where}: names no finding; cxr import --finding: {' or '.join(known)}")
-    return pd.Series(finding or known[0], index=raw.index, dtype="str")
+    return pd.Series(finding or known[0], index=raw.index, dtype=TEXT)
 
 
 def _known_findings(dataset: DataSet) -> list[str]:
@@ -367,7 +368,7 @@ def _images(
     roles = dataset.split(split)
     judged = roles.loc[roles["role"].isin(["val", "test"]), "image_id"]
     looked_at = listed | (set(judged) if ran is None else ran) if gives_boxes else listed
-    every = pd.Index(sorted(looked_at | set(judged)), dtype="str")
+    every = pd.Index(sorted(looked_at | set(judged)), dtype=TEXT)
     is_ok = is_member(every, list(looked_at))
     reason = "not listed as run" if gives_boxes else "no score in the file"
     images = pd.DataFrame({"image_id": every, "status": np.where(is_ok, "ok", "failed")})

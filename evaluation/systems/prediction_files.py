@@ -22,6 +22,7 @@ from cxr_compare.data_prep.contracts.folders import atomic_path, make_folder, wr
 from cxr_compare.data_prep.contracts.pages import template_environment
 from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, renamed, write_csv
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
@@ -179,7 +180,7 @@ def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     table = pd.DataFrame(np.reshape(numbers, (-1, 5)), columns=[*EDGES, "score"])
     places = [f"entry {number}" for number in range(len(table))]
     texts = {"image_id": images, "category": categories, "place": places}
-    return table.assign(**{name: pd.Series(cells, dtype="str") for name, cells in texts.items()})
+    return table.assign(**{name: pd.Series(cells, dtype=TEXT) for name, cells in texts.items()})
 
 
 def _named(table: pd.DataFrame, path: Path, described: Any, truth: Path) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.audit.checks import OLDEST_YEARS
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
 from cxr_compare.evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.statistics.calibration import fit_logistic
@@ -289,7 +290,7 @@ def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, _Fact
         ages = table["age_years"]
         table["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
     if "text_score" in table:
-        table["text_score"] = (table["text_score"] >= TEXT_LINE_CHARACTERS).astype("str")
+        table["text_score"] = (table["text_score"] >= TEXT_LINE_CHARACTERS).astype(TEXT)
     if {"width", "height"} <= set(images.columns):
         width, height = (images[c].astype("float64") for c in ("width", "height"))
         table |= {"pixels": width * height, "aspect": width / height}

@@ -1,0 +1,58 @@
+"""The one dtype of text in our tables, the same in pandas 2 and 3: missing text is NaN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+
+def _text_dtype() -> Any:
+    """Return the string dtype whose missing value is NaN and whose comparisons are plain booleans.
+
+    pandas 3 calls it "str". In pandas 2, "str" is a column of any objects, in which ``astype``
+    makes the text "nan" of a missing value.
+    """
+    version = tuple(int(part) for part in pd.__version__.split(".")[:2])
+    if version >= (3, 0):
+        return "str"
+    if version >= (2, 3):
+        return pd.StringDtype(na_value=np.nan)
+    return pd.StringDtype("pyarrow_numpy")
+
+
+TEXT: Any = _text_dtype()
+"""Give this as ``dtype``, or to ``astype``, wherever a column, an index or an array holds text.
+
+Example:
+    >>> pd.Series(["a", None], dtype=TEXT).isna().tolist()
+    [False, True]
+    >>> pd.Series([1.5, np.nan]).astype(TEXT).fillna("").tolist()
+    ['1.5', '']
+"""
+
+
+def from_arrow(table: pa.Table) -> pd.DataFrame:
+    """Return a table of Arrow as a frame whose text columns have the dtype `TEXT`.
+
+    Example:
+        >>> from_arrow(pa.table({"image_id": ["a", None]}))["image_id"].dtype == TEXT
+        True
+    """
+    if TEXT == "str":
+        return table.to_pandas()
+    return table.to_pandas(types_mapper={pa.string(): TEXT, pa.large_string(): TEXT}.get)
+
+
+def to_arrow(frame: pd.DataFrame) -> pa.Table:
+    """Return a frame as a table of Arrow that any pandas reads, without its index.
+
+    Example:
+        >>> to_arrow(pd.DataFrame({"image_id": ["a"]}, dtype=TEXT)).num_rows
+        1
+    """
+    if TEXT != "str":  # its name would be written into the file, and pandas 3 has no such dtype
+        frame = frame.astype({name: object for name, kind in frame.dtypes.items() if kind == TEXT})
+    return pa.Table.from_pandas(frame, preserve_index=False)
