@@ -52,6 +52,10 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
 
 __version__ = "0.1.0"
 
+# pandas 2 says so for each empty table that is joined; the dtypes of our tables are set afterwards.
+warnings.filterwarnings(
+    "ignore", "The behavior of DataFrame concatenation", FutureWarning, r"cxr_compare\."
+)
 # timm's download library asks notebooks for widgets of its own, which nothing here needs.
 warnings.filterwarnings("ignore", "IProgress not found")
 

@@ -133,7 +133,7 @@ class ImageIndex:
 def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
     """The id of each image: its name without the suffix, where only one has that name."""
     frame = pd.DataFrame({"path": list(paths)}, dtype=TEXT)
-    long = frame["path"].str.replace(r"(?<=[^/])\.[^./]*$", "", regex=True)
+    long = frame["path"].str.replace(r"([^/])\.[^./]*$", r"\1", regex=True)
     short = long.str.rsplit("/", n=1).str[-1]
     ids = short.where(~short.duplicated(keep=False), long)
     require_unique_ids(frame.assign(image_id=ids), root)
