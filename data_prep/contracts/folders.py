@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -27,13 +26,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
@@ -47,6 +48,8 @@ _RECORDED = (
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TEMPORARY = "cxr-command-"
 _LEAST_FREE = 1 << 16  # bytes: a disk with less is the full one
+_IS_WINDOWS = os.name == "nt"
+_PATIENCE_S = 0.1  # a lock may be in the middle of being removed
 
 
 @contextmanager
@@ -137,7 +140,7 @@ def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 raise _changed(path, kind)
         elif os.fstat(file.fileno()).st_size:
-            with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 _is_sealed(path, content, kind)
 
 
@@ -229,11 +232,15 @@ def whole_folder(out: Path) -> Iterator[Path]:
     make_folder(out.parent)
     _remove_abandoned(out.parent, f".{out.name}.[0-9]*.tmp")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    with _locked(temporary / LOCK, lambda: None):
+    with closing(HeldLock(temporary / LOCK, lambda: None)) as held:
         try:
             yield temporary
+            if _IS_WINDOWS:  # which moves no folder with an open file, and onto no other folder
+                held.close()
+                if out.exists():
+                    out.rmdir()
             temporary.replace(out)
-            (out / LOCK).unlink()
+            (out / LOCK).unlink(missing_ok=True)
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
@@ -248,9 +255,18 @@ def _remove_abandoned(parent: Path, pattern: str) -> None:
     """Remove the folders of killed commands: those with a lock that no process holds."""
     for folder in parent.glob(pattern):
         with suppress(InputError, OSError):  # a living process holds it, or it has just gone
-            if folder.lstat().st_uid == os.getuid():
-                with _locked(folder / LOCK, None):
+            if _is_ours(folder):
+                with closing(HeldLock(folder / LOCK, None)) as held:
+                    if _IS_WINDOWS:  # which removes no open file
+                        held.close()
                     shutil.rmtree(folder)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return True if a folder belongs to this user, and is no link to another."""
+    if not hasattr(os, "getuid"):  # Windows, where each user has a folder for temporary files
+        return not folder.is_symlink()
+    return folder.lstat().st_uid == os.getuid()
 
 
 @cache
@@ -269,12 +285,14 @@ def own_temporary_files() -> None:
             parent = parent.parent
         _remove_abandoned(parent, f"{_TEMPORARY}*")
         folder = tempfile.mkdtemp(prefix=_TEMPORARY, dir=parent)
-        held = _locked(Path(folder) / LOCK, lambda: None)
+        held = HeldLock(Path(folder) / LOCK, lambda: None)
         os.environ["TMPDIR"] = tempfile.tempdir = folder
         owner = os.getpid()
 
         def remove() -> None:
             if os.getpid() == owner:  # not in its forks
+                if _IS_WINDOWS:
+                    held.close()
                 shutil.rmtree(folder, ignore_errors=True)
                 held.close()
 
@@ -282,6 +300,53 @@ def own_temporary_files() -> None:
             util.Finalize(None, remove, exitpriority=-200)
         else:
             atexit.register(remove)
+
+
+class HeldLock:
+    """A lock file that one process has at a time.
+
+    The operating system keeps the lock, not the file: what a killed process leaves stops nobody.
+    """
+
+    def __init__(self, path: Path, before_wait: Callable[[], object] | None) -> None:
+        """Take the lock.
+
+        Args:
+            path: The file, made if absent, as its folder is; it goes with the lock.
+            before_wait: Called once where another process has the lock, which is then waited for.
+                None refuses that.
+
+        Raises:
+            InputError: Another process has the lock, or the file cannot be made.
+        """
+        self._path, self._lock = path, FileLock(path, thread_local=False)
+        wait_s = _PATIENCE_S
+        while not self._lock.is_locked:
+            make_folder(path.parent)
+            try:
+                with disk_errors(path):
+                    self._lock.acquire(timeout=wait_s)
+            except FileNotFoundError:  # who held it has just removed the folder
+                continue
+            except Timeout:
+                if before_wait is None:
+                    raise InputError(
+                        f"{path.parent}: another cxr is writing here; wait for it or choose "
+                        "another folder"
+                    ) from None
+                before_wait()
+                wait_s = -1.0  # for ever
+
+    def close(self) -> None:
+        """Remove the file, and let go of the lock; nothing where that was done before."""
+        if not self._lock.is_locked:
+            return
+        if not _IS_WINDOWS:  # while it is held, so that the file is nobody else's
+            self._path.unlink(missing_ok=True)
+        self._lock.release()
+        if _IS_WINDOWS:  # which removes no open file
+            with suppress(OSError):
+                self._path.unlink()
 
 
 @contextmanager
@@ -292,41 +357,13 @@ def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -
     without it that is refused.
     """
     made = not folder.exists()
-    lock = folder / LOCK
-    with _locked(lock, before_wait):
-        try:
+    try:
+        with closing(HeldLock(folder / LOCK, before_wait)):
             yield
-        finally:
-            lock.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError):  # somebody else writes there, or has removed it
             if made and not any(folder.iterdir()):  # refused before anything was written
                 folder.rmdir()
-
-
-def _locked(lock: Path, before_wait: Callable[[], object] | None) -> IO[str]:
-    """The lock's open file, held by this process alone."""
-    stated = False
-    while True:
-        make_folder(lock.parent)
-        with disk_errors(lock):
-            handle = lock.open("w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if before_wait is None:
-                handle.close()
-                raise InputError(
-                    f"{lock.parent}: another cxr is writing here; wait for it or choose another "
-                    "folder"
-                ) from None
-            if not stated:
-                before_wait()
-                stated = True
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        # Who held it removed it at the end: what was waited for may be no one's lock any more.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
-                return handle
-        handle.close()
 
 
 def require_free_space(folder: Path, need_bytes: int) -> None:
@@ -344,8 +381,11 @@ def _free_bytes(place: Path) -> int:
     """What may still be written there: nothing where a disk takes no more files."""
     while not place.exists():
         place = place.parent
-    stat = os.statvfs(place)
-    return stat.f_bavail * stat.f_frsize if stat.f_favail or not stat.f_files else 0
+    if hasattr(os, "statvfs"):  # not on Windows
+        stat = os.statvfs(place)
+        if stat.f_files and not stat.f_favail:
+            return 0
+    return shutil.disk_usage(place).free
 
 
 def _in_units(size: float) -> str:
@@ -353,6 +393,13 @@ def _in_units(size: float) -> str:
     step = min((max(int(size), 1).bit_length() - 1) // 10, 3)
     number = f"{size / 1024**step:,.1f}".removesuffix(".0")
     return f"{number} {('bytes', 'KiB', 'MiB', 'GiB')[step]}"
+
+
+def usable_processors() -> int:
+    """Return how many processors the system lets this process use; a scheduler may grant few."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 _ASKED = ContextVar("asked", default="")
@@ -400,7 +447,7 @@ def provenance() -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(_package_versions()),
-        "hardware": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
+        "hardware": {"machine": platform.machine(), "cpus": usable_processors()},
     }
 
 

@@ -182,11 +182,13 @@ class AnswerLog:
     def _append(self, time: datetime, lines: bytes) -> None:
         """Append to the file of a day; a line that was cut short before gets its end."""
         path = self._folder / f"answers-{time.date()}.jsonl"
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        binary = getattr(os, "O_BINARY", 0)  # of Windows
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o600)
         try:
-            size = os.fstat(file).st_size
-            if size and os.pread(file, 1, size - 1) != b"\n":
-                os.write(file, b"\n")
+            if os.fstat(file).st_size:
+                os.lseek(file, -1, os.SEEK_END)
+                if os.read(file, 1) != b"\n":
+                    os.write(file, b"\n")
             if os.write(file, lines) < len(lines):
                 raise OSError(0, "the disk is full")
         finally:

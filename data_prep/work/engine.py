@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import pickle
+import platform
 import secrets
 import shutil
 import signal
@@ -248,7 +249,7 @@ def _check_machine(requirements: _Requirements) -> None:
     # share are rounded in another order.
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
-    name = f"--engine ray: the machine {os.uname().nodename}"
+    name = f"--engine ray: the machine {platform.node()}"
     if requirements.code != _code_digest():
         raise InputError(
             f"{name} has other code of cxr-compare in {_CODE}; install the same version on all"

@@ -12,7 +12,6 @@ same. One machine writes a folder at a time: where another has written meanwhile
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,15 +19,16 @@ import re
 import tempfile
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import LOCK, make_folder, write_text
+from cxr_compare.data_prep.contracts.folders import LOCK, HeldLock, make_folder, write_text
 from cxr_compare.data_prep.work import object_store
 from cxr_compare.data_prep.work.object_store import (
     Stored,
@@ -118,29 +118,38 @@ def local_folder(folder: str | Path) -> Path:
 @contextmanager
 def _in_use(address: str, *, sends: bool) -> Iterator[None]:
     """Fetch a folder, and note for other processes of this machine that it is worked in."""
-    with _lock_file(f"use {address}") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except BlockingIOError:
-            fcntl.flock(lock, fcntl.LOCK_SH)
-            alone = False
-        if alone and sends:
-            object_store.end_uploads(address)
-        _fetch_folder(address, alone=alone)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+    in_use = _lock_file(f"in use {address}")
+    with ExitStack() as stack:
+        with _locked(f"use {address}"):
+            alone = not any(_is_held(path) for path in in_use.parent.glob(f"{in_use.name}.*"))
+            own = in_use.with_name(f"{in_use.name}.{uuid.uuid4().hex}")
+            stack.enter_context(closing(HeldLock(own, _wait)))
+            if alone and sends:
+                object_store.end_uploads(address)
+            _fetch_folder(address, alone=alone)
         yield
 
 
-def _lock_file(name: str) -> IO[str]:
-    folder = make_folder(copies_root() / ".locks")
-    return (folder / hashlib.sha256(name.encode()).hexdigest()[:24]).open("w")
+def _lock_file(name: str) -> Path:
+    return copies_root() / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
+
+
+def _wait() -> None:
+    """Wait for a lock without a word."""
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has a lock; the file that a killed one left is removed."""
+    try:
+        HeldLock(lock, None).close()
+    except InputError:
+        return True
+    return False
 
 
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
-    with _lock_file(name) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with closing(HeldLock(_lock_file(name), _wait)):
         yield
 
 

@@ -22,6 +22,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from cxr_compare.data_prep.work.processes import begin_worker, worker_context
 
+from cxr_compare.data_prep.contracts.folders import usable_processors
+
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
@@ -86,9 +88,7 @@ _QUOTAS = (  # of processor time in a period, where a container limits both: cgr
 
 def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Processors that this process may use; containers and schedulers grant fewer than exist."""
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+    cores = usable_processors()
     for names in _QUOTAS:
         files = [cgroup / name for name in names]
         if all(path.is_file() for path in files):

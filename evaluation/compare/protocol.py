@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 import scipy  # whose parts load when they are first used
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.folders import folder_lock
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.test_set import TestSet, Unit
 from cxr_compare.evaluation.decisions.thresholds import check_policy
@@ -280,16 +280,20 @@ def log_use(
         "protocol": protocol,
     }
     try:
-        with path.open("a+", encoding="utf-8", errors="replace") as log:
-            fcntl.flock(log, fcntl.LOCK_EX)
+        with (
+            folder_lock(path.parent, before_wait=lambda: None),
+            path.open("a+", encoding="utf-8", errors="replace") as log,
+        ):
             log.write(json.dumps({**entry, "crc32": _crc32(entry)}) + "\n")
             log.flush()
             log.seek(0)
             lines = log.read().splitlines()
-    except OSError as error:
+    except (InputError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or first_line(error)
         problem = (
             f"How often this test split was looked at is unknown: {path.name} cannot be written "
-            f"({error.strerror})."
+            f"({reason})."
         )
         return TestSetUses((), problem, protocol)
     # A split drawn anew under the same name has other test images: uses of the old do not count.
