@@ -15,9 +15,10 @@ RUN ["python", "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir
 FROM python:3.11-slim-bookworm AS environment
 COPY constraints.txt /
 COPY --from=wheel /wheel /wheel
+# With [train]; without it the image prepares, judges and reports, in a tenth of the size.
 RUN python -m venv --without-pip /opt/cxr \
  && python -m pip --python /opt/cxr/bin/python install --no-cache-dir \
-    --constraint /constraints.txt /wheel/*.whl \
+    --constraint /constraints.txt "$(echo /wheel/*.whl)[train]" \
  && python -m pip --python /opt/cxr/bin/python uninstall --yes triton
 
 FROM python:3.11-slim-bookworm

@@ -35,6 +35,7 @@ from cxr_compare.scripts.systems import (
     decision_of_run,
     open_systems,
     predicts,
+    require_predictable,
     system_folder,
 )
 from cxr_compare.serving.export_spec import is_export, tested_file
@@ -121,6 +122,8 @@ def compare(
     """
     if not systems:
         raise InputError("compare: give at least one system")
+    if out is None or overwrite or not (out / files.METRICS).is_file():
+        require_predictable(systems)  # here already, as reading the data set takes time
     only = target[0] if target and not target[1:] else None
     question = _read_question(protocol, margin, only)
     from cxr_compare.evaluation.report.tables import table_rows
@@ -235,6 +238,7 @@ class _Asked:
                     return self._compare(systems, test_set, out)
 
             return judge
+        require_predictable(systems)
         require_only(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file

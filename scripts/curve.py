@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import (
+    TRAIN_PACKAGES,
+    InputError,
+    counted,
+    require_packages,
+)
 from cxr_compare.data_prep.contracts.folders import (
     folder_lock,
     make_folder,
@@ -126,6 +131,7 @@ def curve(
     """
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
+    require_packages("curve", "train", TRAIN_PACKAGES)
     from cxr_compare.evaluation.studies.curve_judged import judge_curve
     from cxr_compare.evaluation.studies.curve_page import FILES, STORED, write_curve
     from cxr_compare.evaluation.studies.curve_results import Times, curve_statements

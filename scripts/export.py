@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, require_packages
+from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -118,7 +118,7 @@ def _export_run(
 ) -> Outcome:
     require_kind(run, "run")
     # The way to every format leads over ONNX.
-    needed = ["onnx", PACKAGES[format], *(["nncf"] if precision == "int8" else [])]
+    needed = ["onnx", PACKAGES[format], *(["nncf"] if precision == "int8" else []), *TRAIN_PACKAGES]
     require_packages(f"export --format {format}", "export", needed)
     tune_cpu()
     from cxr_compare.serving.export import export_run

@@ -18,7 +18,13 @@ from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
-from cxr_compare.scripts.systems import System, Systems, is_run, predict_images
+from cxr_compare.scripts.systems import (
+    System,
+    Systems,
+    is_run,
+    predict_images,
+    require_predictable,
+)
 
 
 @verb
@@ -69,6 +75,7 @@ def overlay(
         cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
         --out out/overlays --limit 12
     """
+    require_predictable(systems)
     from cxr_compare.evaluation.report.cases import read_systems
     from cxr_compare.evaluation.systems.prediction_files import write_reader_study
 

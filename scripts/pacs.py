@@ -12,7 +12,13 @@ from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
 from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
-from cxr_compare.scripts.runs import Runs, open_runs, opened_log, parse_runs
+from cxr_compare.scripts.runs import (
+    Runs,
+    open_runs,
+    opened_log,
+    parse_runs,
+    require_backends,
+)
 
 _NEEDED = ("dicomweb_client", "highdicom", "pynetdicom")
 _TALKATIVE = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "requests", "urllib3")
@@ -108,11 +114,12 @@ def pacs(
     if dry_run and log is not None:
         raise InputError("pacs --log: --dry-run notes nothing; leave one out")
     named = parse_runs(runs)
+    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
+    require_backends(named, options)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
     from cxr_compare.serving.pacs.station import StationSettings, run_station
 
-    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
     emit = console.emit if console.printed_as() == "text" else console.say
     with opened_log(log) as answer_log:
         settings = StationSettings(

@@ -25,10 +25,11 @@ from cxr_compare.scripts.runs import (
     note_parts,
     open_runs,
     opened_log,
+    require_backends,
     sort_paths,
 )
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
-from cxr_compare.serving.backends import choose_backend
+from cxr_compare.serving.backends import ChosenBackend, choose_backend
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
@@ -116,6 +117,7 @@ def predict(
             if len(runs) > 1:
                 raise InputError("predict --name: is for one run; give several as NAME=RUN")
             runs = [RunGiven(name, runs[0].path)]
+        require_backends(runs, how)
         from cxr_compare.serving.image_files import AnswerOutput, find_images
 
         printed = console.printed_as()
@@ -136,14 +138,16 @@ def predict(
         if device == "cuda":
             raise InputError("--device cuda: --engine ray predicts on processors; leave it out")
         how["device"] = "cpu"
+    how |= {"tta": tta, "maps": maps}
+    run = Path(paths[0])
+    chosen = _choose_backend(run, data, how)  # first, as reading the data set takes time
     from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.data_prep.work.engine import open_engine
     from cxr_compare.serving.predict_folder import predict_data_set
 
-    run, dataset = Path(paths[0]), DataSet.open(data)
+    dataset = DataSet.open(data)
     split = own_split(split, [run], dataset)
-    how |= {"tta": tta, "maps": maps}
-    model = _open_model(run, data, how)
+    model = _open_model(chosen, how)
     if finding:
         if log is not None:
             raise InputError("predict --log: notes the findings of the run; leave out --finding")
@@ -162,12 +166,10 @@ def _refuse(options: dict[str, Any], advice: str) -> None:
         raise InputError(f"predict: --{unfit[0]} is for {advice}")
 
 
-def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | ExportedModel:
-    """Load what predicts a data set: a run, or the export of it that computes fastest."""
-    from cxr_compare.data_prep.store.preprocess import View, parse_views
-
+def _choose_backend(run: Path, data: Path, how: dict[str, Any]) -> ChosenBackend:
+    """Choose what predicts a data set: a run, or the export of it that computes fastest."""
     torch_alone = {"--tta": how["tta"], f"--maps {how['maps']}": how["maps"] != "cam"}
-    chosen = choose_backend(
+    return choose_backend(
         run,
         how["backend"],
         how["precision"],
@@ -175,6 +177,12 @@ def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | Ex
         gpu=how["backend"] == "auto" and runs_on_gpu(how["device"]),
         data=data,
     )
+
+
+def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> TrainedModel | ExportedModel:
+    """Load what predicts a data set."""
+    from cxr_compare.data_prep.store.preprocess import View, parse_views
+
     if how["backend"] == "auto":
         console.say(chosen.words)
     if chosen.backend != "torch":

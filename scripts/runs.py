@@ -18,7 +18,8 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.options import split_name
 from cxr_compare.scripts.runner import Argument
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
-from cxr_compare.serving.backends import choose_backend
+from cxr_compare.serving.backends import choose_backend, require_torch
+from cxr_compare.serving.export_spec import is_export
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.answer_log import AnswerLog
@@ -121,6 +122,16 @@ def _is_run(path: Path) -> bool:
     return False
 
 
+def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
+    """Refuse runs that cannot predict here, before anything is written; `options` of `open_runs`.
+
+    Raises:
+        InputError: An export or a package is missing.
+    """
+    for _, path in runs:
+        choose_backend(path, options["backend"], options["precision"])
+
+
 def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     """Load the runs; those of one name are told apart by their folders.
 
@@ -210,5 +221,8 @@ def load(
     """
     if not Path(run).is_dir():  # before torch is imported, which takes seconds
         raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
+    if is_export(Path(run)):
+        return _open(run)
+    require_torch(Path(run))
     tune_cpu()
     return _open(run, device=choose_device(device), precision=precision)

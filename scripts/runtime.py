@@ -7,13 +7,15 @@ import os
 import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.console import say
-from cxr_compare.serving.backends import open_model
+from cxr_compare.serving.backends import open_model, require_torch
+from cxr_compare.serving.export_spec import is_export
 
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
@@ -32,20 +34,23 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     """
     _keep_freed_memory()
     import cv2
-    import torch
-
-    from cxr_compare.data_prep.work.pool import cpu_count
 
     # One thread each: at these sizes more cost more than they give.
     cv2.setNumThreads(1)
     if "OMP_NUM_THREADS" not in os.environ and (workers or shared_by > 1):
+        import torch
+
+        from cxr_compare.data_prep.work.pool import cpu_count
+
         torch.set_num_threads(max(1, cpu_count() // shared_by - workers))
 
 
 def runs_on_gpu(device: str) -> bool:
     """Whether torch would compute on a GPU; imports it only where there may be one."""
     may_have_one = any(Path(node).exists() for node in _GPU_NODES)
-    return device != "cpu" and may_have_one and choose_device(device) == "cuda"
+    if device == "cpu" or not may_have_one or find_spec("torch") is None:
+        return False
+    return choose_device(device) == "cuda"
 
 
 def _keep_freed_memory() -> None:
@@ -84,7 +89,14 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
 
 
 def load_model(folder: Path, device: str = "auto") -> Model:
-    """Open a run or an export to compute on a device, the processors set up for it."""
+    """Open a run to compute on a device, or an export; the processors are set up for it.
+
+    Raises:
+        InputError: The folder is damaged, there is no such device, or packages are missing.
+    """
+    if is_export(folder):
+        return open_model(folder)
+    require_torch(folder)
     tune_cpu()
     return open_model(folder, device=choose_device(device))
 

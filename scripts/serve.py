@@ -15,7 +15,13 @@ from cxr_compare.data_prep.work.object_store import is_loopback
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
 from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
-from cxr_compare.scripts.runs import Runs, open_runs, opened_log, parse_runs
+from cxr_compare.scripts.runs import (
+    Runs,
+    open_runs,
+    opened_log,
+    parse_runs,
+    require_backends,
+)
 
 if TYPE_CHECKING:
     from cxr_compare.serving.web.schemas import ServeSettings
@@ -86,6 +92,8 @@ def serve(
     """
     require_packages("serve", "serve", _NEEDED)
     named = parse_runs(runs)
+    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
+    require_backends(named, options)
     from cxr_compare.serving.web.schemas import MEBIBYTE, ServeSettings
     from cxr_compare.serving.web.server import run_server
 
@@ -113,9 +121,6 @@ def serve(
         )
     with _listening(settings) as listening, opened_log(log) as answer_log:
         settings = replace(settings, log=answer_log)
-        options = {
-            "policy": policy, "backend": backend, "precision": precision, "device": device,
-        }  # fmt: skip
         loaded = open_runs(named, options)
         if batch_size is None:
             settings = replace(settings, batch=min(run.model.batch_size for run in loaded))

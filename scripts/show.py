@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,17 @@ def _machine() -> dict[str, Any]:
     """What a report of a fault should say of the machine."""
     from cxr_compare.data_prep.work.pool import cpu_count, processor_name
 
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    memory, torch = "-", "not installed; cxr train and a run's predictions need it"
+    if hasattr(os, "sysconf"):  # not on Windows
+        gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        memory = f"{gib:.1f} GiB"
+    with suppress(metadata.PackageNotFoundError):
+        torch = metadata.version("torch")
     return {
         "processor": processor_name(),
         "usable processors": cpu_count(),
-        "memory": f"{memory:.1f} GiB",
-        "torch": metadata.version("torch"),
+        "memory": memory,
+        "torch": torch,
         "bf16 instructions": "yes" if has_bf16_instructions() else "no",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "-"),
     }

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted, require_packages
+from cxr_compare.data_prep.contracts.errors import (
+    TRAIN_PACKAGES,
+    InputError,
+    counted,
+    require_packages,
+)
 from cxr_compare.data_prep.contracts.folders import (
     folder_lock,
     provenance,
@@ -85,7 +90,7 @@ def sweep(
         --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
     follow_parent()
-    require_packages("sweep", "sweep", ("optuna",))
+    require_packages("sweep", "sweep", ("optuna", *TRAIN_PACKAGES))
     _require_started_once()
     from cxr_compare.evaluation.studies.sweep_page import PAGE, sentences
     from cxr_compare.training.request import Request

@@ -19,6 +19,7 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.options import split_name
 from cxr_compare.scripts.runner import Argument
 from cxr_compare.scripts.runtime import load_model
+from cxr_compare.serving.backends import require_torch
 from cxr_compare.serving.export_spec import is_export, validation_folder
 
 if TYPE_CHECKING:
@@ -73,6 +74,17 @@ if TYPE_CHECKING:
     Systems: TypeAlias = Any  # words, or sources by name: a verb gets a list of `System`
 else:
     Systems = Annotated[list[str], Argument(read=read_systems)]
+
+
+def require_predictable(systems: Sequence[System]) -> None:
+    """Refuse runs where the packages that they predict with are not installed.
+
+    Raises:
+        InputError: They are not.
+    """
+    for path in (path for system in systems for path in system.paths):
+        if is_run(path):
+            require_torch(path)
 
 
 def open_systems(

@@ -6,6 +6,7 @@ import shlex
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
+from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, require_packages
 from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import follow_parent, own_rank, run_on_devices
@@ -57,6 +58,7 @@ def train(
     Example:
         cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
+    require_packages("train", "train", TRAIN_PACKAGES)
     is_child = follow_parent()
     rank = own_rank(devices)
     asked: dict[str, Any] = {

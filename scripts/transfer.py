@@ -18,9 +18,15 @@ from cxr_compare.evaluation.studies.transfer_pairs import (
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Counts, own_split
 from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
-from cxr_compare.scripts.runtime import choose_device, tune_cpu
-from cxr_compare.scripts.systems import Systems, predict_once, predicts, read_systems, system_folder
-from cxr_compare.serving.backends import open_model
+from cxr_compare.scripts.runtime import load_model
+from cxr_compare.scripts.systems import (
+    Systems,
+    predict_once,
+    predicts,
+    read_systems,
+    require_predictable,
+    system_folder,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,6 +102,7 @@ def transfer(
         cxr transfer out/retinanet out/chexnet data/rsna data/kermany --out out/transfer
         --same lung_opacity=pneumonia
     """
+    require_predictable(paths)
     from cxr_compare.evaluation.studies.transfer_analysis import Judging, judge_transfer
     from cxr_compare.evaluation.studies.transfer_page import drops, write_transfer
 
@@ -120,9 +127,7 @@ def transfer(
     make_folder(out)
     with folder_lock(out):
         decisions = {name: decision_from_home(path, policy) for name, path in folders.items()}
-        tune_cpu()
-        device = choose_device("auto")
-        models = {name: open_model(path, device=device) for name, path in folders.items()}
+        models = {name: load_model(path) for name, path in folders.items()}
         pairs, notes = pair_systems(
             [
                 TrainedSystem(name, path, models[name].info, models[name].learnt, decisions[name])

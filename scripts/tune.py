@@ -19,6 +19,8 @@ from cxr_compare.scripts.options import DataFolder, own_split
 from cxr_compare.scripts.runner import AnyPath, Argument, verb
 from cxr_compare.scripts.runtime import choose_device, tune_cpu
 from cxr_compare.scripts.systems import is_run
+from cxr_compare.serving.backends import require_torch
+from cxr_compare.serving.export_spec import validation_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +74,8 @@ def tune(
     Example:
         cxr tune out/retinanet-predictions --data out/data --target opacity --reduction max
     """
+    if is_run(predictions) and not _is_predicted(predictions):
+        require_torch(predictions)
     policies = tuple(dict.fromkeys([*(policy or POLICIES), *(promise or ())]))
     for name in policies:
         check_policy(name)
@@ -105,10 +109,13 @@ def _open(folder: Path, test_set: TestSet) -> Predictions:
     """Open predictions; of a run those of its validation images, made where absent."""
     if not is_run(folder):
         return Predictions.open(folder)
-    from cxr_compare.serving.predict_folder import predict_validation
+    if _is_predicted(folder):
+        predictions = Predictions.open(validation_folder(folder))
+    else:
+        from cxr_compare.serving.predict_folder import predict_validation
 
-    tune_cpu()
-    predictions = predict_validation(folder, test_set, console, device=choose_device("auto"))
+        tune_cpu()
+        predictions = predict_validation(folder, test_set, console, device=choose_device("auto"))
     made_on = predictions.info["data_set"]
     if (made_on["content_id"], made_on["split"]) != (test_set.ids["content_id"], test_set.split):
         raise InputError(
@@ -116,3 +123,8 @@ def _open(folder: Path, test_set: TestSet) -> Predictions:
             f"'{made_on['name']}'; to tune it on others, predict them first with cxr predict --data"
         )
     return predictions
+
+
+def _is_predicted(run: Path) -> bool:
+    """Whether a run keeps predictions of its validation images."""
+    return (validation_folder(run) / "predictions.json").is_file()

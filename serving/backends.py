@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
+from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.serving.export_spec import (
     PACKAGES,
     ExportSpec,
@@ -32,18 +33,29 @@ def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # n
     return run / "exports" / f"{format}-{precision}"
 
 
+def require_torch(run: Path) -> None:
+    """Refuse a run where the packages that it predicts with are not installed.
+
+    Raises:
+        InputError: They are not, or the folder is no run.
+    """
+    require_kind(run, "run")
+    require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
+
+
 def open_model(folder: Path, **options: Any) -> Model:
     """Open a run, with options of `TrainedModel.open`, or an export of one, which takes none."""
     if is_export(folder):
         from cxr_compare.serving.exported_model import ExportedModel
 
         return ExportedModel.open(folder)
+    require_torch(folder)
     from cxr_compare.serving.trained_model import TrainedModel
 
     return TrainedModel.open(folder, **options)
 
 
-class _ChosenBackend(NamedTuple):
+class ChosenBackend(NamedTuple):
     """What predicts."""
 
     folder: Path  # a run for torch, else an export
@@ -60,7 +72,7 @@ def choose_backend(
     needs_torch: str | None = None,  # the option that torch alone can follow
     gpu: bool = False,  # whether torch would compute on one: `auto` then takes it
     data: Path | None = None,  # for the command that makes an export
-) -> _ChosenBackend:
+) -> ChosenBackend:
     """Choose what predicts, without loading it: torch float32 for a run, its own for an export.
 
     ``auto`` is the fastest export of the run in a precision that this machine can run, else torch.
@@ -87,18 +99,19 @@ def choose_backend(
     if wanted == "int8":
         fault = "--precision int8: torch computes in fp32 or bf16; add --backend openvino or onnx"
         raise InputError(next(iter(problems), fault))
+    require_torch(folder)
     reason = needs_torch or ("a GPU is here" if gpu else next(iter(problems), ""))
-    return _ChosenBackend(folder, "torch", wanted, f"Back end: torch {wanted} ({reason})")
+    return ChosenBackend(folder, "torch", wanted, f"Back end: torch {wanted} ({reason})")
 
 
-def _exported(run: Path, format: Format, precision: Precision) -> _ChosenBackend:  # noqa: A002
+def _exported(run: Path, format: Format, precision: Precision) -> ChosenBackend:  # noqa: A002
     folder = export_folder(run, format, precision)
-    return _ChosenBackend(folder, format, precision, f"Back end: {format} {precision} ({folder})")
+    return ChosenBackend(folder, format, precision, f"Back end: {format} {precision} ({folder})")
 
 
 def _given_export(
     folder: Path, backend: _Backend | None, precision: Precision | None, needs_torch: str | None
-) -> _ChosenBackend:
+) -> ChosenBackend:
     spec = ExportSpec.read(folder)
     if needs_torch:
         raise InputError(f"{needs_torch}: torch alone can; give the run in place of {folder}")
@@ -109,7 +122,7 @@ def _given_export(
             f"--precision {precision}: {folder} computes in {spec.precision}; leave --precision out"
         )
     words = f"Back end: {spec.backend} ({folder})"
-    return _ChosenBackend(folder, spec.format, spec.precision, words)
+    return ChosenBackend(folder, spec.format, spec.precision, words)
 
 
 def _why_not(

@@ -26,9 +26,9 @@ from cxr_compare.training.run_folder import RunFolder
 REQUIREMENTS_FILE = "requirements.txt"
 # What `cxr predict EXPORT IMAGE` imports; tests/serving/test_bare.py runs it with no other package.
 _PREDICTS_WITH = (
-    "contourpy", "markupsafe", "matplotlib", "numpy", "opencv-python-headless", "pandas", "pillow",
-    "pyarrow", "pycocotools", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg",
-    "python-gdcm", "rich", "scipy", "simplejpeg", "typer",
+    "contourpy", "filelock", "markupsafe", "matplotlib", "numpy", "opencv-python-headless",
+    "pandas", "pillow", "pyarrow", "pycocotools", "pydicom", "pyjpegls", "pylibjpeg",
+    "pylibjpeg-openjpeg", "python-gdcm", "rich", "scipy", "simplejpeg", "typer",
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from cxr_compare.evaluation.decisions.decision import Decision, Triage
 from cxr_compare.evaluation.decisions.test_set import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.serving.answer import ARRAY, COLOUR, Answer, name_and_image
-from cxr_compare.serving.backends import open_model
+from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import (
     EXPORT_FILE,
     ExportSpec,
@@ -364,6 +364,7 @@ def answers_by_image(
 
 def _run_folder(folder: Path) -> RunFolder:
     """The folder of a complete run; its module imports torch, which exports do without."""
+    require_torch(folder)
     from cxr_compare.training.run_folder import RunFolder
 
     return RunFolder.open(folder)

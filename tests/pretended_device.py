@@ -359,7 +359,7 @@ def _place(file: str) -> str | None:
     """A file's name for the counts; None for torch and for this file."""
     if file == __file__ or "/torch/" in file:
         return None
-    return file.split("site-packages/")[-1].removeprefix(f"{_ROOT}/")
+    return file.split("site-packages/")[-1].removeprefix(f"{_ROOT}/").removeprefix("cxr_compare/")
 
 
 def _cudnn_batch_norm(

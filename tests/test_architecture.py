@@ -3,6 +3,7 @@
 import ast
 import configparser
 import graphlib
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -78,6 +79,31 @@ def _imports_of(tree: ast.Module) -> list[tuple[int, str]]:
         elif isinstance(node, ast.Import):
             imports += [(0, alias.name) for alias in node.names]
     return imports
+
+
+# Modules and functions that Python on Windows lacks. The worker of cxr serve that decodes uploads
+# limits its own memory and reads them from descriptors: it is for Linux, as cxr serve is.
+POSIX_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+POSIX_FUNCTIONS = {
+    "chown", "fchmod", "fork", "geteuid", "getppid", "getuid", "killpg", "mkfifo", "nice", "pread",
+    "pwrite", "sched_getaffinity", "setsid", "statvfs", "sysconf", "uname",
+}  # fmt: skip
+FOR_LINUX = ("serving/web", "training", "benchmarks", "scripts/child_processes.py")
+
+
+def test_the_core_uses_nothing_that_one_system_alone_has():
+    """It runs on Linux, macOS and Windows; a function that one lacks is asked for by hasattr."""
+    found = set()
+    for path, tree in TREES.items():
+        place = str(path.relative_to(ROOT))
+        imported = {name.partition(".")[0] for _, name in _imports_of(tree)}
+        found |= {(place, name) for name in imported & POSIX_MODULES}
+        if place.startswith(FOR_LINUX):
+            continue
+        guarded = set(re.findall(r"hasattr\(os, \"(\w+)\"\)", path.read_text(encoding="utf-8")))
+        used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        found |= {(place, name) for name in POSIX_FUNCTIONS - guarded if f"os.{name}" in used}
+    assert found == {("serving/web/decode_worker.py", "resource")}
 
 
 def test_modules_are_imported_by_their_full_name():

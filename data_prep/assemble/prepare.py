@@ -47,7 +47,7 @@ from cxr_compare.data_prep.contracts.folders import (
 )
 from cxr_compare.data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
-from cxr_compare.data_prep.contracts.tables import frame_digest, is_member, read_table
+from cxr_compare.data_prep.contracts.tables import column_dtype, frame_digest, is_member, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables, with_targets
@@ -365,9 +365,9 @@ _MEASURED = (
     "file_sha256", "height", "width", "spacing_row_mm", "spacing_col_mm",
     "view", "sex", "age_years",
 )  # fmt: skip
-_OUTCOME_TYPES: dict[str, str] = {
-    **{name: str(column.type) for name, column in SCHEMAS["decode"].columns.items()},
-    **{name: str(SCHEMAS["images"].columns[name].type) for name in _MEASURED},
+_OUTCOME_TYPES: dict[str, Any] = {
+    **{name: column_dtype(column) for name, column in SCHEMAS["decode"].columns.items()},
+    **{name: column_dtype(SCHEMAS["images"].columns[name]) for name in _MEASURED},
     "inverted": "boolean",  # missing of an image that was not decoded
     "file_mtime_ns": "Int64",
     **dict.fromkeys(("error_stage", "error"), TEXT),

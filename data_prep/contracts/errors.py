@@ -4,6 +4,8 @@ import importlib.util
 import re
 from collections.abc import Sequence
 
+TRAIN_PACKAGES = ("torch", "torchvision", "lightning", "timm", "albumentations", "safetensors")
+"""What the pip extra `train` brings: to train, and to predict with a run."""
 _MOST_CHARACTERS = 2_000
 _LONG = re.compile(r"[^\s/]{300,}")  # no name of a file has as many signs
 _SINGULAR_VERBS = {

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_compare.data_prep.contracts.text import TEXT
-
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
 STATES = ("present", "absent", "uncertain")
@@ -40,7 +38,8 @@ class Rule:
 class Column:
     """What a column must hold."""
 
-    # of pandas, to which values are brought; None for lists, which stay as they are
+    # "text", or a dtype of pandas, to which values are brought; None for lists, which stay as they
+    # are. The dtype of text is named where tables are read, as commands read this without pandas.
     type: str | None
     rules: tuple[Rule, ...] = ()  # of its values, those that are missing left aside
     required: bool = True  # whether every such table has it
@@ -72,7 +71,7 @@ def _text(
         rules.append(Rule(f"like {pattern}", lambda s: s.str.fullmatch(pattern)))
     if not nullable:
         rules.append(Rule("not empty", lambda s: s != ""))
-    return Column(TEXT, tuple(rules), not optional, nullable)
+    return Column("text", tuple(rules), not optional, nullable)
 
 
 def _number(
@@ -126,7 +125,7 @@ SCHEMAS: dict[str, Schema] = {
             "patient_id_source": _text(allowed=PATIENT_SOURCES),
             "study_id": _text(optional=True, nullable=True),
             "source": _text(),
-            "path": Column(TEXT, (_INSIDE,), nullable=True),
+            "path": Column("text", (_INSIDE,), nullable=True),
             "file_sha256": _text(nullable=True),
             "height": _number(1, dtype="Int64", nullable=True),
             "width": _number(1, dtype="Int64", nullable=True),

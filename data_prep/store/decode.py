@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.preprocess import Placement, letterbox
@@ -113,6 +112,8 @@ class LoosePixels:
     def of(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:
         """Bring displayed 8-bit images to a size."""
         import pandas as pd  # the decoding workers start without it
+
+        from cxr_compare.data_prep.contracts.text import TEXT
 
         squares = {image_id: letterbox(pixels, size) for image_id, pixels in originals.items()}
         sizes = [(image_id, *pixels.shape[::-1]) for image_id, pixels in originals.items()]

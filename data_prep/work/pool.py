@@ -6,7 +6,6 @@ again one by one, so that one bad file costs one row and not the job.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections import deque
@@ -20,9 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from cxr_compare.data_prep.work.processes import begin_worker, worker_context
-
 from cxr_compare.data_prep.contracts.folders import usable_processors
+from cxr_compare.data_prep.work.processes import begin_worker, worker_context
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")

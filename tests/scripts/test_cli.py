@@ -69,6 +69,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkey
 
 _TRAIN = "train chexnet_small --data set --out o --set"
 _OF_EXTRAS = {  # one of its modules, and a command that needs it
+    "train": ("torch", "train chexnet_small --data set --out o"),
     "export": ("onnx", "export run --format onnx"),
     "serve": ("uvicorn", "serve run"),
     "dicom": ("highdicom", "predict run image.png --dicom out"),
