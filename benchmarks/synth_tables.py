@@ -15,6 +15,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import make_folder, provenance, write_json
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table, write_table
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import targets_of
 from cxr_compare.data_prep.images.image_facts import HASH_BITS
 from cxr_compare.data_prep.splits.add_split import write_split
@@ -173,11 +174,11 @@ def _fingerprints(rng: np.random.Generator, original: np.ndarray, edited: np.nda
 
 def _chosen(codes: np.ndarray, names: list[str]) -> pd.Series:
     """The name of each code."""
-    return pd.Series(names, dtype="str").take(codes).reset_index(drop=True)
+    return pd.Series(names, dtype=TEXT).take(codes).reset_index(drop=True)
 
 
 def _padded(numbers: np.ndarray, width: int) -> pd.Series:
-    return pd.Series(numbers).astype("str").str.zfill(width)
+    return pd.Series(numbers).astype(TEXT).str.zfill(width)
 
 
 def _random_bytes(rng: np.random.Generator, n: int, width: int) -> np.ndarray:

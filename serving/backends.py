@@ -39,8 +39,11 @@ def require_torch(run: Path) -> None:
     Raises:
         InputError: They are not, or the folder is no run.
     """
-    require_kind(run, "run")
-    require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
+    try:
+        require_packages(f"{run} (a run)", "train", TRAIN_PACKAGES)
+    except InputError:
+        require_kind(run, "run")  # no package helps with a folder that is no run
+        raise
 
 
 def open_model(folder: Path, **options: Any) -> Model:

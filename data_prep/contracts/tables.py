@@ -298,7 +298,7 @@ def _plain_cell(text: str) -> str:
 def _plain_cells(column: pd.Series) -> pd.Series:
     """The texts of a column as they were before `write_csv`, without spaces around."""
     quoted = column.str.contains("'", regex=False).any()
-    return (column.map(_plain_cell) if quoted else column).str.strip()
+    return (column.map(_plain_cell).astype(TEXT) if quoted else column).str.strip()
 
 
 def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
@@ -394,7 +394,7 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
     known = text.where(~is_member(text, ["", "nan", "NaN", "NA", "None", "null"]))
     try:
         numbers = known.astype(_ARROW_NUMBER).astype("float64")
-    except pa.ArrowInvalid:
+    except ValueError:
         numbers = pd.to_numeric(known, errors="coerce").astype("float64")
     if numbers.isna().sum() == known.isna().sum():
         return numbers

@@ -405,7 +405,8 @@ class LabelFiles:
         partial = _frame([(*pair, "some") for pair in self.partial], [*ROW[:2], "partly"], ids)
         boxed = boxes[ROW].drop_duplicates().assign(state="present")
         joined = labelled.merge(boxed, on=ROW, how="left").merge(partial, on=ROW[:2], how="left")
-        state = joined["state"].fillna(joined["partly"].map({"some": "present"})).fillna("absent")
+        where_partly = joined["partly"].map({"some": "present"}).astype(TEXT)
+        state = joined["state"].astype(TEXT).fillna(where_partly).fillna("absent")
         implied = joined[ROW].assign(state=state, origin="boxes")
         silent = int((state == "absent").sum())
         self.seen["findings are absent because a label file has no box of them"] = silent

@@ -310,7 +310,7 @@ def _draw_roles(
         of_learning = group[is_member(group, names[learning])]
         equal = np.full(n_folds, 1 / n_folds)
         fold[learning] = _balanced_parts(of_learning, strata, equal, rng, fold[learning])
-    words = np.where((role == _TEST) | foldless, "-", fold.astype(TEXT))
+    words = np.where((role == _TEST) | foldless, "-", fold.astype(str))
     return pd.Series(np.char.add(np.char.add(_PARTS[role], " "), words), index=names, dtype=TEXT)
 
 

@@ -206,9 +206,11 @@ def _ids_by_name(dataset: DataSet) -> dict[str, str]:
 def _as_ids(names: pd.Series, ids: dict[str, str]) -> pd.Series:
     """Image ids of names, with or without ``.png`` and the like; unknown names stay."""
     called = pd.Series(names.unique(), dtype=TEXT)
-    bare = called.str.replace(r"\.(?:png|jpe?g|dcm|dicom)$", "", regex=True, case=False)
-    own = called.map(ids).fillna(bare.map(ids)).fillna(called)
-    return renamed(names.astype(TEXT), dict(zip(called, own, strict=True)))
+    bare = called.str.replace(r"(?i)\.(?:png|jpe?g|dcm|dicom)$", "", regex=True)
+    own = {
+        name: ids.get(name, ids.get(short, name)) for name, short in zip(called, bare, strict=True)
+    }
+    return renamed(names.astype(TEXT), own)
 
 
 def _images_run(

@@ -273,8 +273,10 @@ def test_a_file_without_any_known_image_is_refused(run):
 
 def test_from_python_a_dataframe_is_imported(data, tmp_path):
     frame = pd.DataFrame({"image_id": ["c"], "score": [0.5]})
+    given = frame.copy()
     made = import_predictions(frame, data=data, out=tmp_path / "out", name="Other")
-    assert made.scores[["image_id", "score"]].equals(frame)
+    assert frame.equals(given)
+    assert made.scores[["image_id", "score"]].to_dict("list") == frame.to_dict("list")
     assert made.info["command"].startswith("cxr import DataFrame --data")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
@@ -97,6 +98,6 @@ def test_the_refusal_of_a_strange_name_says_how_to_go_on(tmp_path, named, has, a
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     model = model if named is None else model.with_names(named)
     dataset = DataSet(tmp_path / "set", {})
-    dataset.findings = pd.DataFrame({"finding": has}, dtype="str")
+    dataset.findings = pd.DataFrame({"finding": has}, dtype=TEXT)
     with pytest.raises(InputError, match=advice):
         predict_data_set(model, dataset, tmp_path / "out", "default", console, batch_size=2)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.folders import write_json
-from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.tables import read_table, typed_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_id
@@ -51,7 +51,9 @@ def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(predic
 @pytest.mark.parametrize("place", ["elsewhere", "run/exports/onnx-int8"])
 def test_what_an_export_learned_from_is_read_from_its_run(predicted, tmp_path, place):
     system = predicted(tmp_path / place)
-    pd.testing.assert_frame_equal(read_table(system.folder / "seen.parquet", "seen"), SEEN)
+    pd.testing.assert_frame_equal(
+        read_table(system.folder / "seen.parquet", "seen"), typed_table(SEEN, "seen")
+    )
     assert not (tmp_path / place / "seen.parquet").exists()  # patients are not handed on
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.training.run_folder import (
     RunFolder,
     _load_weights,
@@ -36,7 +37,7 @@ def test_run_is_complete_only_when_its_json_is_there(tmp_path):
     run.complete({"best_epoch": 2})
     again = RunFolder.open(run.folder)
     assert (again.info["best_epoch"], again.info["seed"], again.config[:6]) == (2, 3, "a = 1\n")
-    pd.testing.assert_frame_equal(again.seen, _SEEN)
+    pd.testing.assert_frame_equal(again.seen, typed_table(_SEEN, "seen"))
 
 
 @pytest.mark.parametrize(

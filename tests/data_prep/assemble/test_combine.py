@@ -13,6 +13,7 @@ from cxr_compare.data_prep.assemble.combine import _merge_targets, combine
 from cxr_compare.data_prep.audit.checks import _find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import empty_table, read_table
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -262,7 +263,7 @@ def rows(image_id: str, states: dict[str, str], reader: str = "reference") -> pd
             "state": list(states.values()),
             "origin": "consensus",
         },
-        dtype="str",
+        dtype=TEXT,
     )
 
 

@@ -16,6 +16,7 @@ from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.audit.checks import _find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.splits.add_split import SplitRule
 from cxr_compare.data_prep.store import decode as decoding
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -322,7 +323,7 @@ def test_real_dicoms_give_views_ages_and_no_false_spacing(tmp_path, shared_data)
         link = source / "stage_2_train_images" / f"{name}.dcm"
         link.symlink_to(real / "stage_2_train_images" / f"{name}.dcm")
     for name in ("stage_2_train_labels", "stage_2_detailed_class_info", "rsna_to_nih"):
-        table = pd.read_csv(real / f"{name}.csv", dtype="str")
+        table = pd.read_csv(real / f"{name}.csv", dtype=TEXT)
         table[table["patientId"].isin(ids)].to_csv(source / f"{name}.csv", index=False)
     summary = make(source, tmp_path / "set", format="rsna", sizes=(64,))
     assert (summary.n_images, len(summary.excluded)) == (12, 0)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.splits.add_split import add_splits
 from cxr_compare.data_prep.splits.split import SplitRule
@@ -129,14 +130,14 @@ def test_an_official_split_is_asked_for_in_vain_where_there_is_none(tmp_path):
 
 def test_the_split_column_of_a_csv_set_is_its_official_split(tmp_path):
     source = write_source(tmp_path / "source")
-    images = pd.read_csv(source / "images.csv", dtype="str")
+    images = pd.read_csv(source / "images.csv", dtype=TEXT)
     patients = images["patient_id"].astype("category").cat.codes
     images.assign(split=(patients % 3).map({0: "test", 1: "val", 2: "train"})).to_csv(
         source / "images.csv", index=False
     )
     make(source, tmp_path / "set", split="official")
     split = DataSet.open(tmp_path / "set").split().set_index("image_id")["role"]
-    given = pd.read_csv(source / "images.csv", dtype="str").set_index("image_id")["split"]
+    given = pd.read_csv(source / "images.csv", dtype=TEXT).set_index("image_id")["split"]
     assert split[given.index].tolist() == given.tolist()
 
 

@@ -24,6 +24,7 @@ from cxr_compare.data_prep.audit.copies import (
     check_near_duplicates,
 )
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -266,7 +267,7 @@ def flawed(tmp_path_factory) -> tuple[DataSet, pd.DataFrame]:
     folder = tmp_path_factory.mktemp("flawed")
     write_phantom(folder / "source", n_images=40, seed=3, size=64, flaws=True)
     prepare(folder / "source", folder / "set", PrepareOptions("rsna", engine=LocalEngine(1)))
-    planted = pd.read_csv(folder / "source" / "planted_flaws.csv", dtype="str")
+    planted = pd.read_csv(folder / "source" / "planted_flaws.csv", dtype=TEXT)
     return DataSet.open(folder / "set"), planted
 
 

@@ -17,6 +17,8 @@ from cxr_compare.data_prep.contracts.pseudonyms import (
     keyed_hash,
     read_id_key,
 )
+from cxr_compare.data_prep.contracts.tables import typed_table
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables, targets_of
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -30,7 +32,7 @@ def tables_with_names(root: Path) -> SourceTables:
             "image_id": ["1.2.840.99.1", "1.2.840.99.2"],
             "patient_id": ["dicom:4711-0815", "dicom:4711-0815"],
             "patient_id_source": "given",
-            "study_id": pd.Series(["1.2.840.77", None], dtype="str"),
+            "study_id": pd.Series(["1.2.840.77", None], dtype=TEXT),
             "source": "dicom",
             "path": ["DOE^JANE/a.dcm", "DOE^JANE/b.dcm"],
             "file_sha256": "0" * 64,
@@ -38,6 +40,7 @@ def tables_with_names(root: Path) -> SourceTables:
             "width": pd.array([64, 64], dtype="Int64"),
         }
     )
+    images = typed_table(images, "images")
     rows = pd.DataFrame({"image_id": images["image_id"], "finding": "mass"})
     edges = {"x1": 1.0, "y1": 1.0, "x2": 5.0, "y2": 5.0}
     return SourceTables(
@@ -90,7 +93,7 @@ def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path):
     hidden = hide_paths(after.images, KEY)
     assert hidden["path"].tolist() == [_hide_path(KEY, path) for path in after.images["path"]]
     pd.testing.assert_frame_equal(hide_paths(hidden, KEY), hidden)  # twice is once
-    without = after.images.assign(path=pd.Series([None, None], dtype="str"))
+    without = after.images.assign(path=pd.Series([None, None], dtype=TEXT))
     assert hide_paths(without, KEY)["path"].isna().all()
 
 

@@ -23,6 +23,7 @@ from cxr_compare.data_prep.contracts.tables import (
     renamed,
     write_csv,
 )
+from cxr_compare.data_prep.contracts.text import TEXT
 
 BOXES = pd.DataFrame(
     {
@@ -39,7 +40,9 @@ BOXES = pd.DataFrame(
 
 def test_table_survives_writing_and_reading(tmp_path):
     tables.write_table(BOXES, tmp_path / "boxes.parquet", "boxes")
-    pd.testing.assert_frame_equal(tables.read_table(tmp_path / "boxes.parquet", "boxes"), BOXES)
+    pd.testing.assert_frame_equal(
+        tables.read_table(tmp_path / "boxes.parquet", "boxes"), tables.typed_table(BOXES, "boxes")
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_parts_are_read_in_order_of_their_names(tmp_path):
 def test_columns_are_read_alone(tmp_path):
     tables.write_table(BOXES, tmp_path / "boxes.parquet", "boxes")
     some = tables.read_table(tmp_path / "boxes.parquet", "boxes", ["finding", "x1"])
-    pd.testing.assert_frame_equal(some, BOXES[["finding", "x1"]])
+    pd.testing.assert_frame_equal(some, tables.typed_table(BOXES[["finding", "x1"]], "boxes"))
 
 
 def test_repeated_text_takes_hardly_any_room(tmp_path):
@@ -149,7 +152,7 @@ texts = st.lists(st.one_of(st.none(), st.sampled_from(["", "a", "b", "é", "NA"]
 
 
 def as_series(values: list[str | None]) -> pd.Series:
-    return pd.Series(values, index=range(5, 5 + len(values)), dtype="str")
+    return pd.Series(values, index=range(5, 5 + len(values)), dtype=TEXT)
 
 
 @given(texts, texts)
@@ -164,7 +167,7 @@ def test_members_are_those_of_isin_but_nothing_missing(values, members):
 
 @given(texts, st.lists(st.sampled_from(["a", "b", "é", "z"]), unique=True))
 def test_positions_are_those_of_get_indexer(values, members):
-    index = pd.Index(members, dtype="str")
+    index = pd.Index(members, dtype=TEXT)
     expected = index.get_indexer(pd.Index(as_series(values)))
     np.testing.assert_array_equal(positions(as_series(values), index), expected)
 
@@ -177,7 +180,7 @@ def test_of_equal_members_the_first_counts_and_a_missing_one_is_no_match():
 def test_new_names_are_those_of_map_with_the_same_index(values):
     names = {"a": "present", "": "empty"}
     series = as_series(values)
-    pd.testing.assert_series_equal(renamed(series, names), series.map(names).astype("str"))
+    pd.testing.assert_series_equal(renamed(series, names), series.map(names).astype(TEXT))
 
 
 def test_joined_parts_are_looked_up_whole():
@@ -231,5 +234,5 @@ def test_numbers_and_words_stay_as_they_are_in_a_written_table(cell):
 @pytest.mark.parametrize("path", ["/etc/a.png", "../a.png", "a/../../b.png", "a/..", "a\0.png"])
 def test_a_path_that_leaves_the_source_is_refused(path):
     rule = tables.SCHEMAS["images"].columns["path"].rules[0]
-    assert not rule.holds(pd.Series([path], dtype="str")).any()
-    assert rule.holds(pd.Series(["a..b/c.png", "..a/b", "c d.png"], dtype="str")).all()
+    assert not rule.holds(pd.Series([path], dtype=TEXT)).any()
+    assert rule.holds(pd.Series(["a..b/c.png", "..a/b", "c d.png"], dtype=TEXT)).all()

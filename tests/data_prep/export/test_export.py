@@ -21,6 +21,7 @@ from pycocotools.cocoeval import COCOeval
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import write_json
 from cxr_compare.data_prep.contracts.tables import empty_table, write_table
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.export.export import export_annotations
 from cxr_compare.data_prep.formats.registry import read_source
@@ -65,9 +66,9 @@ def make_set(
         boxes += [(*key, *box) for box in drawn]
     tables = {
         "images": frame,
-        "findings": pd.DataFrame(findings, columns=[*KEY, "state", "origin"], dtype="str"),
+        "findings": pd.DataFrame(findings, columns=[*KEY, "state", "origin"], dtype=TEXT),
         "boxes": pd.DataFrame(boxes, columns=[*KEY, *EDGES]) if boxes else empty_table("boxes"),
-        "box_coverage": pd.DataFrame(coverage, columns=[*KEY, "coverage"], dtype="str"),
+        "box_coverage": pd.DataFrame(coverage, columns=[*KEY, "coverage"], dtype=TEXT),
     }
     for name, table in tables.items():
         write_table(table, folder / f"{name}.parquet", name)

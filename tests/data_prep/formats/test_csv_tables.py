@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
 from tests.data_prep.formats.answers import reader, states
 
 IMAGES = "image_id,patient_id\na,p1\nb,p1\nc,p2\n"
@@ -138,7 +139,7 @@ def test_repeated_lines_count_once_and_are_told(tmp_path):
 
 
 def test_real_chexnet_truth_becomes_a_set_without_pixels(tmp_path, shared_data):
-    truth = pd.read_csv(shared_data / "chexnet_scores" / "truth_rsna.csv", dtype="str")
+    truth = pd.read_csv(shared_data / "chexnet_scores" / "truth_rsna.csv", dtype=TEXT)
     ids = truth["Image Index"]
     images = pd.DataFrame({"image_id": ids, "patient_id": "nih:" + ids.str[:8]})
     labels = pd.DataFrame({"image_id": ids, "finding": "lung_opacity", "state": truth["Target"]})

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.formats import dicom_folder as dicom_tree
 from cxr_compare.data_prep.formats.dicom_folder import _look_at_files
 from cxr_compare.data_prep.formats.registry import _likely_format, read_source
@@ -426,7 +427,7 @@ def test_rsna_as_a_tree_has_the_labels_of_the_rsna_reader(shared_data, tmp_path)
         theirs = getattr(known, table)
         theirs = theirs[theirs["image_id"].isin(set(names))]
         pd.testing.assert_frame_equal(
-            ours[theirs.columns].sort_values(key, ignore_index=True),
-            theirs.sort_values(key, ignore_index=True),
+            typed_table(ours[theirs.columns].sort_values(key), table),
+            typed_table(theirs.sort_values(key), table),
         )
     assert set(found.images["view"]) == {"PA", "AP"}

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.readers import (
     _coverage,
     _reference_boxes,
@@ -105,8 +106,8 @@ def test_readers_who_drew_nothing_count_in_the_majority():
 
 
 def test_no_readers_give_no_reference():
-    nobody = votes().astype("str")
-    nothing = boxes().astype({"reader": "str"}).assign(image_id="", finding="")
+    nobody = votes().astype(TEXT)
+    nothing = boxes().astype({"reader": TEXT}).assign(image_id="", finding="")
     reference = _reference_findings(nobody, "majority")
     assert reference.empty
     assert _reference_boxes(nobody, nothing, reference, "majority").empty

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_text_csv, to_numbers
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import normal_views
 
 cells = st.sampled_from(["", "a", "0012", "NA", " b ", "é", "1.5", '"x, y"', '"two\nlines"', "'"])
@@ -19,7 +20,7 @@ lines = st.lists(st.lists(cells, min_size=1, max_size=3).map(",".join), max_size
 def by_pandas(path: Path) -> pd.DataFrame:
     """What `read_text_csv` promises, by pandas alone."""
     frame = pd.read_csv(
-        path, dtype="str", keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
+        path, dtype=TEXT, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False
     )
     frame = frame.fillna("").apply(lambda column: column.str.strip())
     return frame[(frame != "").any(axis=1)]

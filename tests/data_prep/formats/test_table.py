@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
 from tests.data_prep.formats.answers import edges, reasons, states, states_of, write_files
@@ -252,7 +253,9 @@ def test_tables_of_nih_say_what_the_format_nih_says(shared_data):
     assert all(expected[key] == state for key, state in states(tables).items())
     assert len(tables.findings) > 200
     key = ["image_id", "finding", "x1", "y1", "x2", "y2"]
-    boxes = [frame.sort_values(key, ignore_index=True)[key] for frame in (own.boxes, tables.boxes)]
+    boxes = [
+        typed_table(frame.sort_values(key)[key], "boxes") for frame in (own.boxes, tables.boxes)
+    ]
     pd.testing.assert_frame_equal(*boxes)
     assert tables.findings["origin"].value_counts().idxmax() == "report_nlp"
 
@@ -264,7 +267,9 @@ def test_labels_of_rsna_say_what_the_format_rsna_says(shared_data, tmp_path):
     tables = read_source(rsna / "stage_2_train_images", "table", ReadOptions(labels=paths))
     assert states(tables) == states(own)
     key = ["image_id", "x1", "y1", "x2", "y2"]
-    boxes = [frame.sort_values(key, ignore_index=True)[key] for frame in (own.boxes, tables.boxes)]
+    boxes = [
+        typed_table(frame.sort_values(key)[key], "boxes") for frame in (own.boxes, tables.boxes)
+    ]
     pd.testing.assert_frame_equal(*boxes)
     covered = [set(f.box_coverage["image_id"]) for f in (own, tables)]
     assert covered[0] == covered[1]

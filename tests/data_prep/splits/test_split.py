@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.splits.split import (
     METHODS,
     SplitRule,
@@ -176,7 +177,7 @@ def test_patients_who_share_an_image_stay_together(seed):
 
 def test_patients_are_linked_by_any_of_several_keys():
     images = make_images(list(range(30)))
-    keys = pd.DataFrame({"pixels": None, "image": None}, index=images["image_id"], dtype="str")
+    keys = pd.DataFrame({"pixels": None, "image": None}, index=images["image_id"], dtype=TEXT)
     keys.loc[["i00000", "i00001"], "pixels"] = "equal"
     keys.loc[["i00001", "i00002"], "image"] = "near"
     for seed in range(4):

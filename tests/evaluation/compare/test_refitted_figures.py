@@ -299,13 +299,14 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
             key = ShareName("whole", "all", "max_f1", metric)
             shares.add(name, key, right * of, of & everything, judged.patients, per_call * of)
     _add_at_prevalence(shares, cards, "max_f1", Prevalence.parse(0.1))
-    table = shares.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
+    index = ["topic", "metric", "system"]
+    rows = dict(shares.table(["A", "B"], resamples).set_index(index).iterrows())
     for metric in ("recall", "specificity"):
         for system, figure in (
             ("A", found.estimates.of("A", metric, "max_f1")),
             ("A - B", found.estimates.difference("A", "B", metric, "max_f1")),
         ):
-            row = table.loc[("whole", metric, system)]
+            row = rows["whole", metric, system]
             assert row["estimate"] == pytest.approx(figure.estimate)
             # A difference follows from both intervals; here it is as wide to a twentieth.
             near = 1e-6 if system == "A" else 0.05
@@ -313,12 +314,12 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
                 (figure.low, figure.high), abs=near
             )
             assert REFITTED in row["ci_method"]
-    assert REFITTED in table.loc[("prevalence", "ppv", "A"), "ci_method"]
+    assert REFITTED in rows["prevalence", "ppv", "A"]["ci_method"]
     bare = Shares(judged.n_patients)
     _add_at_prevalence(bare, cards, "max_f1", Prevalence.parse(0.1))
-    held = bare.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
-    assert held.loc[("prevalence", "ppv", "A"), "ci_method"].endswith(f"{HELD}: thresholds")
-    width = [t.loc[("prevalence", "npv", "A")] for t in (table, held)]
+    held = dict(bare.table(["A", "B"], resamples).set_index(index).iterrows())
+    assert held["prevalence", "ppv", "A"]["ci_method"].endswith(f"{HELD}: thresholds")
+    width = [figures["prevalence", "npv", "A"] for figures in (rows, held)]
     assert np.subtract(*width[0][["ci_high", "ci_low"]]) > np.subtract(
         *width[1][["ci_high", "ci_low"]]
     )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
@@ -116,7 +117,7 @@ def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
         results = []
         for values in (scores, shuffled):
             boxes = pd.DataFrame({"image_id": ["a"] * len(values), "score": values})
-            boxes = boxes.astype({"image_id": "str", "score": "float64"})
+            boxes = boxes.astype({"image_id": TEXT, "score": "float64"})
             reduced = _reduce_boxes(boxes, pd.Index(["a"]), candidate)
             results.append(reduced["a"])
         assert results[0] == results[1]

@@ -7,6 +7,7 @@ from scipy.special import logit
 
 from cxr_compare.data_prep.audit.checks import check_shortcuts
 from cxr_compare.data_prep.audit.counts import expected_image_leak
+from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
 from cxr_compare.evaluation.systems.shortcuts import (
@@ -17,7 +18,7 @@ from cxr_compare.evaluation.systems.shortcuts import (
     measure_shortcuts,
 )
 
-NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype="str")})
+NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype=TEXT)})
 
 
 def truth_of(positive, patient=None):
@@ -39,7 +40,7 @@ def rsna_tables(shared_data):
     """All 26,684 images of the public tables, as a data set's images and labels."""
     folder = shared_data / "reference_csv"
     headers = pd.read_csv(folder / "kaggle_stage_2_train_images_dicom_headers.csv.gz")
-    mapping = pd.read_csv(folder / "rsna_to_nih.csv", dtype="str").set_index("patientId")
+    mapping = pd.read_csv(folder / "rsna_to_nih.csv", dtype=TEXT).set_index("patientId")
     labels = pd.read_csv(folder / "stage_2_train_labels.csv").groupby("patientId")["Target"].max()
     headers = headers.set_index("PatientID").reindex(labels.index)
     images = pd.DataFrame(
@@ -79,7 +80,7 @@ def test_expected_leak_is_that_of_random_splits():
         order = rng.permutation(100)
         test, train = patient[order[:20]], patient[order[20:]]
         shares.append(np.isin(test, train).mean())
-    leak = expected_image_leak(pd.DataFrame({"patient_id": patient.astype("str")}))
+    leak = expected_image_leak(pd.DataFrame({"patient_id": patient.astype(str)}))
     assert leak["expected_share"] == pytest.approx(np.mean(shares), abs=0.01)
 
 
@@ -93,7 +94,7 @@ def test_a_fact_that_says_nothing_is_at_chance_however_many_values_it_has():
     rng = np.random.default_rng(0)
     values = []
     for seed in range(20):
-        names = pd.Series(rng.integers(0, 30, 1000).astype("str"))
+        names = pd.Series(rng.integers(0, 30, 1000).astype(str))
         truth = truth_of(np.random.default_rng(seed).random(1000) < 0.3)
         values.append(_auroc_of_fact(_Fact.of("scanner", names), truth).value)
     assert np.mean(values) == pytest.approx(0.5, abs=0.02)
@@ -108,7 +109,7 @@ def test_a_fact_is_learned_from_other_patients_only():
     """Each patient has a label and an own value of the fact: a memory, not a rule."""
     patient = np.repeat(np.arange(40), 30)
     positive = np.random.default_rng(2).random(40)[patient] < 0.5
-    fact = _Fact.of("room", pd.Series(patient.astype("str")))
+    fact = _Fact.of("room", pd.Series(patient.astype(str)))
     assert _auroc_of_fact(fact, truth_of(positive, patient)).value == pytest.approx(0.5, abs=0.01)
 
 
@@ -151,7 +152,7 @@ def test_together_they_predict_what_none_does_alone():
 def test_siblings_are_judged_without_the_image_itself():
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(300), 4)
-    images = as_set(1200).assign(patient_id=patients.astype("str"))
+    images = as_set(1200).assign(patient_id=patients.astype(str))
     alike = (patients % 3 == 0).astype(float)
     chance = (rng.random(1200) < 0.3).astype(float)
     labels = pd.DataFrame({"alike": alike, "chance": chance}, index=images["image_id"])
