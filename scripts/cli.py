@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.exceptions import TyperException
 from typer.main import get_command
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -41,6 +40,9 @@ _MEANT = dict.fromkeys(("report", "evaluate", "eval", "test"), "compare") | {
     "audit": "check", "web": "serve", "app": "serve", "fit": "train",
 }  # fmt: skip
 _INTERRUPTED, _TERMINATED = 130, 143
+# What typer raises of options that do not fit: the class below Exception, which is one of click in
+# older releases of typer and one of its own in newer ones.
+_TyperError: type[Exception] = typer.BadParameter.__mro__[-4]
 # rich alone takes 0.2 s to import
 _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 
@@ -216,7 +218,7 @@ def run_verb(
     return int(getattr(result, "exit_status", 0))
 
 
-def _usage_line(error: TyperException) -> str:
+def _usage_line(error: Exception) -> str:
     """A wrong option or argument as one line that says where help is."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
@@ -292,7 +294,7 @@ def _run() -> None:
         say("cxr: " + " ".join(_with_advice(error).split("\n")))
         told = error.full_disk and os.environ.get(InputError.variable)
         sys.exit(int(told or 2))
-    except TyperException as error:
+    except _TyperError as error:
         say("cxr: " + _usage_line(error))
         sys.exit(2)
     except BrokenPipeError:

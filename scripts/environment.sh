@@ -1,5 +1,5 @@
-# Sourced by scripts/quickstart and scripts/test: makes or reuses .venv and installs into it.
-# usage: prepare_environment [EXTRA]
+# Sourced by scripts/quickstart, scripts/test and scripts/test_oldest: makes or reuses an environment.
+# usage: prepare_environment [EXTRA], or prepare_oldest_environment with another $venv
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv="$here/.venv"
@@ -44,27 +44,58 @@ make_venv() {
 
 # uv resolves and downloads in parallel: all of this installs faster than pip installs torch alone.
 # It does not read pip's settings, so an index that pip was told to use is handed on.
-install_with_uv() {
+get_uv() {
   local index
   "$venv/bin/python" -m pip install --quiet --constraint "$here/constraints.txt" uv || return 1
   index=${PIP_INDEX_URL:-$("$venv/bin/python" -m pip config get global.index-url 2>/dev/null || true)}
   if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
-  "$venv/bin/uv" pip install --python "$venv/bin/python" --constraint "$here/constraints.txt" "$@"
 }
 
-prepare_environment() {
-  local extra=${1:-} package stamp wanted
-  package="$here${extra:+[$extra]}"
+install_pinned() {
+  get_uv &&
+    "$venv/bin/uv" pip install --python "$venv/bin/python" --constraint "$here/constraints.txt" "$@"
+}
+
+# install_once NAME COMMAND...: runs the command unless it has run for these versions before.
+install_once() {
+  local stamp="$venv/.cxr-installed-$1" wanted
+  shift
   wanted=$(cat "$here/setup.cfg" "$here/constraints.txt" | cksum | tr -d ' \n')
-  stamp="$venv/.cxr-installed${extra:+-$extra}"
   [ -x "$venv/bin/python" ] || make_venv
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     say "Using $venv as it is"
     return 0
   fi
   say "Installing into $venv"
-  install_with_uv --editable "$package" ||
-    "$venv/bin/python" -m pip install --constraint "$here/constraints.txt" --editable "$package" ||
-    stop "The installation failed; see the lines above, then run this again"
+  "$@" || stop "The installation failed; see the lines above, then run this again"
   printf '%s' "$wanted" >"$stamp"
+}
+
+install_tested_versions() {
+  install_pinned --editable "$1" ||
+    "$venv/bin/python" -m pip install --constraint "$here/constraints.txt" --editable "$1"
+}
+
+prepare_environment() {
+  local extra=${1:-}
+  install_once "${extra:-core}" install_tested_versions "$here${extra:+[$extra]}"
+}
+
+# Only uv can choose the lowest versions that the requirements allow.
+install_lowest_versions() {
+  local extras
+  extras=$("$venv/bin/python" - "$here/setup.cfg" <<'END'
+import configparser, sys
+config = configparser.ConfigParser()
+config.read(sys.argv[1])
+print(",".join(config["options.extras_require"]))
+END
+  )
+  get_uv
+  "$venv/bin/uv" pip install --python "$venv/bin/python" --resolution lowest-direct \
+    --editable "$here[$extras]"
+}
+
+prepare_oldest_environment() {
+  install_once lowest install_lowest_versions
 }

@@ -34,6 +34,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import filelock
 from filelock import FileLock, Timeout
 
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -50,6 +51,8 @@ _TEMPORARY = "cxr-command-"
 _LEAST_FREE = 1 << 16  # bytes: a disk with less is the full one
 _IS_WINDOWS = os.name == "nt"
 _PATIENCE_S = 0.1  # a lock may be in the middle of being removed
+# Older releases of filelock remove the file of a lock themselves, while the lock is held.
+_RELEASE_REMOVES_FILE = tuple(map(int, filelock.__version__.split(".")[:3])) < (3, 29, 5)
 
 
 @contextmanager
@@ -341,7 +344,8 @@ class HeldLock:
         """Remove the file, and let go of the lock; nothing where that was done before."""
         if not self._lock.is_locked:
             return
-        if not _IS_WINDOWS:  # while it is held, so that the file is nobody else's
+        # Removed once, and while the lock is held: later the file may be of another process.
+        if not (_IS_WINDOWS or _RELEASE_REMOVES_FILE):
             self._path.unlink(missing_ok=True)
         self._lock.release()
         if _IS_WINDOWS:  # which removes no open file
