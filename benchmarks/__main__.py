@@ -22,7 +22,7 @@ GROUPS = {
     "inference": "benchmarks.bench_inference",
     "predict": "benchmarks.bench_inference",
     "data": "benchmarks.bench_data",
-    "evaluation": "benchmarks.bench_judge",
+    "evaluation": "benchmarks.bench_evaluation",
 }
 """The module of each group; its ``BLOCKS`` are functions that yield rows, one after the other."""
 

@@ -32,7 +32,7 @@ from benchmarks.bench_models import (
     sizes,
     stacked_images,
 )
-from benchmarks.bench_predict import exported_predictions, predict_verb, torch_predictions
+from benchmarks.bench_predict import exported_predictions, predict_command, torch_predictions
 from benchmarks.worker import Candidate, Run
 from cxr_compare.classification.model import ImageClassifier
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -52,7 +52,7 @@ _NEVER = -20.0  # a logit
 _QUICK_IMAGES = 2
 _ROUNDS = 3
 _FINDING = "lung_opacity"
-_VERB_EXPORTS = ("openvino bf16", "openvino int8")
+_COMMAND_EXPORTS = ("openvino bf16", "openvino int8")
 
 
 def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
@@ -241,7 +241,7 @@ def torchvision_peer(
     )
 
 
-def verb_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+def command_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """`cxr predict` for files: decoding, network and writing, against a loop that does the same."""
     note = (
         "cxr predict: from files to a CSV of answers, the network loaded anew each time; the loop "
@@ -261,10 +261,10 @@ def verb_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         }
         for name in precisions(device):
             options = ["--precision", name, "--device", device]
-            candidates[f"torch {name}"] = Candidate.of(predict_verb, options=options, **told)
-        for ours in (name for name, _ in _exports() if name in _VERB_EXPORTS):
+            candidates[f"torch {name}"] = Candidate.of(predict_command, options=options, **told)
+        for ours in (name for name, _ in _exports() if name in _COMMAND_EXPORTS):
             told["run"] = str(_export(setting, kind, size, ours))
-            candidates[ours] = Candidate.of(predict_verb, options=[], **told)
+            candidates[ours] = Candidate.of(predict_command, options=[], **told)
         work = f"cxr predict on {device}, {len(files)} files, {size}"
         rows = [Row(work, "images/s", ours, peer, note=note) for ours in candidates if ours != peer]
         yield from setting.meter.measure(candidates, rows, warm=True, most=_ROUNDS)
@@ -290,4 +290,4 @@ def torchvision_files(kind: str, size: Sequence[Any], run: str, files: str, devi
     return loop
 
 
-BLOCKS = {"inference": (network_rows,), "predict": (verb_rows,)}
+BLOCKS = {"inference": (network_rows,), "predict": (command_rows,)}

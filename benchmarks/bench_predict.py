@@ -42,7 +42,7 @@ def _predictions(model: Any, images: str, batch: int) -> Run:
     return predict
 
 
-def predict_verb(run: str, files: str, options: Sequence[str]) -> Run:
+def predict_command(run: str, files: str, options: Sequence[str]) -> Run:
     """`cxr predict` itself, of a run or an export, in this process."""
     from cxr_compare.scripts.cli import build_app
 

@@ -1,4 +1,4 @@
-"""What each choice of a protocol is worth: the same boxes, judged by the rules of others.
+"""What each choice of a protocol is worth: the same boxes, evaluated by the rules of others.
 
     python -m benchmarks.ledger DATA PATTERN... [--draws 200] [--seed 0] [--out ledger]
 
@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.protocols import _TABLE, _Judge
+from cxr_compare.evaluation.boxes.protocols import _TABLE, _BoxEvaluator
 from cxr_compare.evaluation.statistics.ranking import Floats
 
 _FOLDS = 5
@@ -46,7 +46,7 @@ PROTOCOLS: dict[str, dict[str, str]] = {
 
 
 def main() -> None:
-    """Judge every system by every protocol; write the table and the figure."""
+    """Evaluate every system by every protocol; write the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("systems", nargs="+")
@@ -100,8 +100,8 @@ def _figures(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> Flo
         .rename(columns={"copy": "image_id"})
         for table in (boxes, truth)
     )
-    judge = _Judge(marks, lesions, pd.Index(copies["copy"]))
-    return np.array([judge.value(judge.plain(rules)) for rules in PROTOCOLS.values()])
+    evaluator = _BoxEvaluator(marks, lesions, pd.Index(copies["copy"]))
+    return np.array([evaluator.value(evaluator.plain(rules)) for rules in PROTOCOLS.values()])
 
 
 def _draw(table: pd.DataFrame, path: Path) -> None:

@@ -1,8 +1,8 @@
-"""``python -m benchmarks.memory``: the peak memory of every verb, and its growth with the images.
+"""``python -m benchmarks.memory``: the peak memory of each command, and its growth with the images.
 
-Each verb runs in a process of its own on two synthetic sets that differ in nothing but the number
-of images, so that the difference is what an image costs. The figures hold on a busy machine, too;
-the seconds do not. A verb above its bound is named, and the command then fails.
+Each command runs in a process of its own on two synthetic sets that differ in nothing but the
+number of images, so that the difference is what an image costs. The figures hold on a busy machine,
+too; the seconds do not. A command above its bound is named, and the command then fails.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EVERY = 0.05  # s between two looks at the processes
 
 @dataclass(frozen=True)
 class Bound:
-    """What a verb may take: MiB whatever the number of images, and KiB for each of them."""
+    """What a command may take: MiB whatever the number of images, and KiB for each of them."""
 
     fixed_mib: float
     image_kib: float
@@ -46,44 +46,23 @@ class Bound:
         return self.fixed_mib + self.image_kib * images / 1024
 
 
-BOUNDS = {
-    "--help": Bound(40, 0),
-    "configs": Bound(50, 0),
-    "synth": Bound(370, 1),
-    "prepare": Bound(480, 10),
-    "check": Bound(290, 8),
-    "split": Bound(360, 8),
-    "train": Bound(1500, 30),
-    "sweep": Bound(1600, 30),
-    "curve": Bound(2000, 30),
-    "export RUN": Bound(1360, 4),
-    "predict RUN --data": Bound(1400, 4),
-    "predict RUN FOLDER": Bound(1400, 4),
-    "predict EXPORT --data": Bound(360, 4),
-    "predict EXPORT FOLDER": Bound(330, 4),
-    "import": Bound(330, 12),
-    "tune": Bound(250, 10),
-    "ensemble": Bound(250, 10),
-    "compare": Bound(610, 30),
-    "folds": Bound(290, 4),
-    "readers": Bound(260, 6),
-    "plan": Bound(340, 8),
-    "monitor": Bound(285, 4),
-    "transfer": Bound(1200, 28),
-    "overlay": Bound(360, 12),
-    "export DATA": Bound(270, 12),
-    "show": Bound(280, 10),
-}
-"""The largest peak of each verb's processes together, about a quarter above what was measured."""
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what its commands may take together at most, and the commands."""
+
+    bound: Bound
+    commands: list[list[str]]  # words of each, in the order in which they can run
+
+
 SERVICES = {"serve", "pacs"}
-"""Verbs that go on until they are ended; `benchmarks.serving_load` measures a server's memory."""
+"""Commands that run until they are ended; `benchmarks.serving_load` measures a server's memory."""
 
 
 @dataclass(frozen=True)
 class Peak:
     """What one command took."""
 
-    verb: str
+    command: str
     images: int
     peak_mib: float
     seconds: float
@@ -180,8 +159,11 @@ def _write_source(folder: Path, count: int, seed: int) -> None:
     log.to_csv(folder / "log.csv", index=False)
 
 
-def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
-    """Each row's commands, in the order in which they can run."""
+def _rows(folder: Path, count: int) -> dict[str, Row]:
+    """Return the rows in the order in which their commands can run.
+
+    Bounds are about a quarter above what was measured.
+    """
     data, one, two = folder / "data", folder / "one", folder / "two"
     run, exported, source = str(folder / "run"), str(folder / "exported"), folder / "source"
     settings = ["model.backbone=small_cnn", "model.weights=none", "training.epochs=1"]
@@ -189,7 +171,7 @@ def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
     sets = [word for setting in settings for word in ("--set", setting)]
     at, images, report = ["--data", str(data)], str(source / "images"), str(folder / "report")
     reports = [str(folder / f"report-{fold}") for fold in range(_FOLDS)]
-    judged = [*at, "--replicates", "200"]
+    evaluated = [*at, "--replicates", "200"]
 
     def imported(name: str, out: Path) -> list[str]:
         file = str(source / f"{name}.csv")
@@ -201,60 +183,104 @@ def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
         systems = [str(each) for each in fresh.values()]
         return [
             *(imported(name, each) for name, each in fresh.items()),
-            ["compare", *systems, *judged, "--out", out, "--split", f"fold-{fold}", *_DECLARED],
+            ["compare", *systems, *evaluated, "--out", out, "--split", f"fold-{fold}", *_DECLARED],
         ]
 
     return {
-        "--help": [["--help"]],
-        "configs": [["configs"]],
-        "synth": [["synth", str(folder / "drawn"), "--images", str(count // 10), "--size", "64"]],
-        "prepare": [["prepare", str(source), str(data), "--format", "csv", "--size", str(_SIDE)]],
-        "check": [["check", str(data)]],
-        "split": [
-            ["split", str(data), "--name", "other", "--seed", "1"],
-            ["split", str(data), "--name", "fold", "--folds", str(_FOLDS), "--test-folds"],
-        ],
-        "train": [["train", "chexnet_quickstart", *at, "--out", run, *sets, "--despite-audit"]],
-        "sweep": [
+        "--help": Row(Bound(40, 0), [["--help"]]),
+        "configs": Row(Bound(50, 0), [["configs"]]),
+        "synth": Row(
+            Bound(370, 1),
+            [["synth", str(folder / "drawn"), "--images", str(count // 10), "--size", "64"]],
+        ),
+        "prepare": Row(
+            Bound(480, 10),
+            [["prepare", str(source), str(data), "--format", "csv", "--size", str(_SIDE)]],
+        ),
+        "check": Row(Bound(290, 8), [["check", str(data)]]),
+        "split": Row(
+            Bound(360, 8),
             [
-                "sweep",
-                "chexnet_quickstart",
-                *at,
-                "--out",
-                str(folder / "sweep"),
-                "--trials",
-                "1",
-                "--over",
-                "training.learning_rate=1e-4..1e-3",
-                *sets,
-                "--despite-audit",
-            ]
-        ],
-        "curve": [_curve(settings, at, folder)],
-        "export RUN": [["export", run, exported, "--format", "openvino", *at]],
-        "predict RUN --data": [["predict", run, *at, "--out", str(folder / "predicted")]],
-        "predict RUN FOLDER": [_loose(run, images, folder)],
-        "predict EXPORT --data": [["predict", exported, *at, "--out", str(folder / "said")]],
-        "predict EXPORT FOLDER": [_loose(exported, images, folder)],
-        "import": [imported("one", one), imported("two", two)],
-        "tune": [["tune", str(each), *at] for each in (one, two)],
-        "ensemble": [
-            ["ensemble", str(one), str(two), *at, "--out", str(folder / "both"), "--name", "Both"]
-        ],
-        "compare": [
-            ["compare", str(one), str(two), *judged, "--out", report],
-            *(command for fold, out in enumerate(reports) for command in of_fold(fold, out)),
-        ],
-        "folds": [["folds", *reports, "--out", str(folder / "folds")]],
-        "readers": [
-            ["readers", str(source / "ratings.csv"), *at, "--out", str(folder / "readers")]
-        ],
-        "plan": [["plan", str(one), str(two), *at, "--difference", "0.05"]],
-        "monitor": [["monitor", str(source / "log.csv"), "--out", str(folder / "watched")]],
-        "transfer": [["transfer", run, str(data), "--out", str(folder / "transferred")]],
-        "overlay": [["overlay", str(one), *at, "--out", str(folder / "drawings"), "--limit", "5"]],
-        "export DATA": [["export", str(data), str(folder / "coco"), "--format", "coco"]],
-        "show": [["show", str(data)], ["show", report]],
+                ["split", str(data), "--name", "other", "--seed", "1"],
+                ["split", str(data), "--name", "fold", "--folds", str(_FOLDS), "--test-folds"],
+            ],
+        ),
+        "train": Row(
+            Bound(1500, 30),
+            [["train", "chexnet_quickstart", *at, "--out", run, *sets, "--despite-audit"]],
+        ),
+        "sweep": Row(
+            Bound(1600, 30),
+            [
+                [
+                    "sweep",
+                    "chexnet_quickstart",
+                    *at,
+                    "--out",
+                    str(folder / "sweep"),
+                    "--trials",
+                    "1",
+                    "--over",
+                    "training.learning_rate=1e-4..1e-3",
+                    *sets,
+                    "--despite-audit",
+                ]
+            ],
+        ),
+        "curve": Row(Bound(2000, 30), [_curve(settings, at, folder)]),
+        "export RUN": Row(Bound(1360, 4), [["export", run, exported, "--format", "openvino", *at]]),
+        "predict RUN --data": Row(
+            Bound(1400, 4), [["predict", run, *at, "--out", str(folder / "predicted")]]
+        ),
+        "predict RUN FOLDER": Row(Bound(1400, 4), [_loose(run, images, folder)]),
+        "predict EXPORT --data": Row(
+            Bound(360, 4), [["predict", exported, *at, "--out", str(folder / "said")]]
+        ),
+        "predict EXPORT FOLDER": Row(Bound(330, 4), [_loose(exported, images, folder)]),
+        "import": Row(Bound(330, 12), [imported("one", one), imported("two", two)]),
+        "tune": Row(Bound(250, 10), [["tune", str(each), *at] for each in (one, two)]),
+        "ensemble": Row(
+            Bound(250, 10),
+            [
+                [
+                    "ensemble",
+                    str(one),
+                    str(two),
+                    *at,
+                    "--out",
+                    str(folder / "both"),
+                    "--name",
+                    "Both",
+                ]
+            ],
+        ),
+        "compare": Row(
+            Bound(610, 30),
+            [
+                ["compare", str(one), str(two), *evaluated, "--out", report],
+                *(command for fold, out in enumerate(reports) for command in of_fold(fold, out)),
+            ],
+        ),
+        "folds": Row(Bound(290, 4), [["folds", *reports, "--out", str(folder / "folds")]]),
+        "readers": Row(
+            Bound(260, 6),
+            [["readers", str(source / "ratings.csv"), *at, "--out", str(folder / "readers")]],
+        ),
+        "plan": Row(Bound(340, 8), [["plan", str(one), str(two), *at, "--difference", "0.05"]]),
+        "monitor": Row(
+            Bound(285, 4), [["monitor", str(source / "log.csv"), "--out", str(folder / "watched")]]
+        ),
+        "transfer": Row(
+            Bound(1200, 28), [["transfer", run, str(data), "--out", str(folder / "transferred")]]
+        ),
+        "overlay": Row(
+            Bound(360, 12),
+            [["overlay", str(one), *at, "--out", str(folder / "drawings"), "--limit", "5"]],
+        ),
+        "export DATA": Row(
+            Bound(270, 12), [["export", str(data), str(folder / "coco"), "--format", "coco"]]
+        ),
+        "show": Row(Bound(280, 10), [["show", str(data)], ["show", report]]),
     }
 
 
@@ -272,35 +298,39 @@ def _loose(model: str, images: str, folder: Path) -> list[str]:
     return ["predict", model, images, "--no-overlay", "--csv", str(folder / "answers.csv")]
 
 
-def measure(counts: tuple[int, int], verbs: set[str], seed: int) -> list[Peak]:
-    """The peaks of every row, or of the named rows and verbs, at two numbers of images."""
+BOUNDS = {name: row.bound for name, row in _rows(Path("folder"), 1000).items()}
+"""The largest peak of each row's processes together."""
+
+
+def measure(counts: tuple[int, int], commands: set[str], seed: int) -> list[Peak]:
+    """The peaks of every row, or of the named rows and commands, at two numbers of images."""
     peaks = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="cxr-memory-") as name:
             folder = Path(name)
             _write_source(folder / "source", count, seed)
-            for verb, commands in _commands(folder, count).items():
-                for words in commands:
+            for command, row in _rows(folder, count).items():
+                for words in row.commands:
                     started = time.perf_counter()
                     mib = peak_mib([sys.executable, "-m", "cxr_compare.scripts.cli", *words])
-                    peak = Peak(verb, count, mib, time.perf_counter() - started)
-                    console.say(f"{verb}: {peak.peak_mib:.0f} MiB at {count} images")
-                    if not verbs or verbs & {verb, verb.split()[0]}:
+                    peak = Peak(command, count, mib, time.perf_counter() - started)
+                    console.say(f"{command}: {peak.peak_mib:.0f} MiB at {count} images")
+                    if not commands or commands & {command, command.split()[0]}:
                         peaks.append(peak)
     return peaks
 
 
-def _worst(peaks: Iterable[Peak], verb: str) -> dict[int, float]:
-    """A verb's greatest peak at each number of images, MiB."""
+def _worst(peaks: Iterable[Peak], command: str) -> dict[int, float]:
+    """A command's greatest peak at each number of images, MiB."""
     found: dict[int, float] = {}
     for peak in peaks:
-        if peak.verb == verb:
+        if peak.command == command:
             found[peak.images] = max(peak.peak_mib, found.get(peak.images, 0.0))
     return found
 
 
 def over_bounds(peaks: list[Peak]) -> list[str]:
-    """The verbs that took more than their bound, each as a line.
+    """The commands that took more than their bound, each as a line.
 
     Example:
         >>> over_bounds([Peak("configs", 1000, 2000.0, 1.0)])
@@ -310,33 +340,33 @@ def over_bounds(peaks: list[Peak]) -> list[str]:
     """
     lines = []
     for peak in peaks:
-        bound = BOUNDS[peak.verb].at(peak.images)
+        bound = BOUNDS[peak.command].at(peak.images)
         if peak.peak_mib > bound:
             took = f"{peak.peak_mib:.0f} MiB at {peak.images} images"
-            lines.append(f"{peak.verb}: {took}; its bound is {bound:.0f} MiB")
+            lines.append(f"{peak.command}: {took}; its bound is {bound:.0f} MiB")
     return lines
 
 
 def table_of(peaks: list[Peak]) -> str:
-    """The peaks as Markdown: a row a verb, a column a number of images, then the growth.
+    """The peaks as Markdown: a row a command, a column a number of images, then the growth.
 
     Example:
         >>> print(table_of([Peak("show", 1000, 200.0, 1.0), Peak("show", 2000, 300.0, 1.0)]))
-        | verb | 1,000 images | 2,000 images | an image | bound |
+        | command | 1,000 images | 2,000 images | an image | bound |
         |---|---:|---:|---:|---|
         | `cxr show` | 200 MiB | 300 MiB | 102.4 KiB | 280 MiB + 10 KiB an image |
     """
     counts = sorted({peak.images for peak in peaks})
     heads = [f"{count:,} images" for count in counts]
-    lines = [f"| verb | {' | '.join(heads)} | an image | bound |"]
+    lines = [f"| command | {' | '.join(heads)} | an image | bound |"]
     lines.append(f"|---|{'---:|' * (len(counts) + 1)}---|")
-    for verb in dict.fromkeys(peak.verb for peak in peaks):
-        worst, bound = _worst(peaks, verb), BOUNDS[verb]
+    for command in dict.fromkeys(peak.command for peak in peaks):
+        worst, bound = _worst(peaks, command), BOUNDS[command]
         growth = (worst[counts[-1]] - worst[counts[0]]) * 1024 / max(counts[-1] - counts[0], 1)
         cells = [f"{worst[count]:.0f} MiB" for count in counts]
         limit = f"{bound.fixed_mib:g} MiB"
         limit += f" + {bound.image_kib:g} KiB an image" if bound.image_kib else ""
-        lines.append(f"| `cxr {verb}` | {' | '.join(cells)} | {growth:.1f} KiB | {limit} |")
+        lines.append(f"| `cxr {command}` | {' | '.join(cells)} | {growth:.1f} KiB | {limit} |")
     return "\n".join(lines)
 
 
@@ -346,16 +376,16 @@ def main(
         1000,
         10000,
     ),
-    only: Annotated[list[str] | None, typer.Option(help="Measure this verb only.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Measure this command only.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of images and scores.")] = 0,
 ) -> None:
-    """Measure every verb's peak memory at two numbers of images; fail where one is over its bound.
+    """Measure each command's peak memory at two numbers of images; fail where it exceeds its bound.
 
     Example: python -m benchmarks.memory --out memory.json
     """
     known = {*BOUNDS, *(row.split()[0] for row in BOUNDS)}
     if unknown := sorted({*(only or [])} - known):
-        raise InputError(f"memory: no verb '{unknown[0]}'; choose from {', '.join(BOUNDS)}")
+        raise InputError(f"memory: no command '{unknown[0]}'; choose from {', '.join(BOUNDS)}")
     peaks = measure(images, {*(only or [])}, seed)
     over = over_bounds(peaks)
     table = table_of(peaks)

@@ -1,6 +1,7 @@
 """``cxr prepare`` and ``cxr predict`` from a thousand to a million images, with both engines.
 
-Pictures cost too much here, so workers make up what they would answer, and the verbs do the rest:
+Pictures cost too much here, so workers make up what they would answer, and the commands do the
+rest:
 
 - ``prepare`` lists a source of three CSV files, sends rows to workers, gathers answers, keeps the
   journal, and writes pixels of 32 px, tables, splits and audit; no file is decoded.
@@ -56,10 +57,10 @@ _MOST_PREDICTED = 100_000
 
 @dataclass(frozen=True)
 class Grown:
-    """What one verb took of so many images.
+    """What one command took of so many images.
 
     Attributes:
-        verb: prepare, predict or gather.
+        command: prepare, predict or gather.
         engine: local or ray.
         images: How many.
         seconds: From the call to its end, workers started before.
@@ -68,7 +69,7 @@ class Grown:
         result: What came out, where engines must agree on it.
     """
 
-    verb: str
+    command: str
     engine: str
     images: int
     seconds: float
@@ -102,12 +103,14 @@ def growth(
                 console.say(_line(each))
                 found.append(each)
                 _write(out, found)
-    for (verb, engine), slope in slopes(found).items():
-        console.emit(f"{verb} --engine {engine}: time grows as images to the power of {slope:.3f}")
+    for (command, engine), slope in slopes(found).items():
+        console.emit(
+            f"{command} --engine {engine}: time grows as images to the power of {slope:.3f}"
+        )
 
 
 def _runs(folder: Path, run: Path, count: int) -> Iterator[Grown]:
-    """Each verb and engine with so many images; the run is trained where there is none."""
+    """Each command and engine with so many images; the run is trained where there is none."""
     write_source(folder / "source", count)
     local, ray = ENGINES
     data = folder / local  # is predicted
@@ -119,19 +122,23 @@ def _runs(folder: Path, run: Path, count: int) -> Iterator[Grown]:
     if not run.is_dir():
         train(data, run)
     few = [("predict", local), ("predict", ray)] if count <= _MOST_PREDICTED else []
-    for verb, engine in (*few, ("gather", ray)):
+    for command, engine in (*few, ("gather", ray)):
         out = folder / "predicted"
-        yield (predicted := in_process(partial(predicted_by, verb, engine, run, data, out, count)))
+        yield (
+            predicted := in_process(partial(predicted_by, command, engine, run, data, out, count))
+        )
         results.add(predicted.result)
         shutil.rmtree(out)
     shutil.rmtree(folder)
-    if len(results) > 2 + bool(few):  # one of each verb: else times are worth nothing
+    if len(results) > 2 + bool(few):  # one of each command: else times are worth nothing
         raise RuntimeError(f"{count} images: the engines' results differ")
 
 
 def _write(out: Path, found: Sequence[Grown]) -> None:
     rows = [{k: value for k, value in asdict(each).items() if k != "result"} for each in found]
-    fitted = [{"verb": v, "engine": e, "slope": slope} for (v, e), slope in slopes(found).items()]
+    fitted = [
+        {"command": v, "engine": e, "slope": slope} for (v, e), slope in slopes(found).items()
+    ]
     write_json(out, "growth", {"rows": rows, "slopes": fitted, "slope_from": _SLOPE_FROM,
                                "workers": cpu_count(), "side": SIDE, **origin()})  # fmt: skip
 
@@ -150,7 +157,7 @@ def _counts(most: int) -> list[int]:
 
 
 def slopes(found: Sequence[Grown]) -> dict[tuple[str, str], float]:
-    """The exponent of images in the seconds of each verb and engine, by least squares of logs.
+    """The exponent of images in the seconds of each command and engine, by least squares of logs.
 
     Smaller sets are left out, where what is done once weighs most.
 
@@ -160,8 +167,8 @@ def slopes(found: Sequence[Grown]) -> dict[tuple[str, str], float]:
         1.0
     """
     fits = {}
-    for key in dict.fromkeys((each.verb, each.engine) for each in found):
-        own = [f for f in found if (f.verb, f.engine) == key and f.images >= _SLOPE_FROM]
+    for key in dict.fromkeys((each.command, each.engine) for each in found):
+        own = [f for f in found if (f.command, f.engine) == key and f.images >= _SLOPE_FROM]
         if len(own) > 1:
             at, seconds = np.log([f.images for f in own]), np.log([f.seconds for f in own])
             fits[key] = float(np.polyfit(at, seconds, 1)[0])
@@ -170,7 +177,7 @@ def slopes(found: Sequence[Grown]) -> dict[tuple[str, str], float]:
 
 def _line(each: Grown) -> str:
     return (
-        f"{each.verb} --engine {each.engine}, {each.images:,} images: {each.seconds:.1f} s "
+        f"{each.command} --engine {each.engine}, {each.images:,} images: {each.seconds:.1f} s "
         f"({each.images / each.seconds:.0f} a second), driver {each.driver_seconds:.1f} s of "
         f"processor time, {each.peak_mib:.0f} MiB"
     )
@@ -279,7 +286,7 @@ def train(data: Path, run: Path) -> None:
 
 
 def cxr(*words: str | Path) -> None:
-    """Run a verb in a process of its own; RuntimeError with what it said where it fails."""
+    """Run a command in a process of its own; RuntimeError with what it said where it fails."""
     command = [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
@@ -288,7 +295,7 @@ def cxr(*words: str | Path) -> None:
 
 
 def predicted_by(
-    verb: str, name: EngineName, run: Path, data: Path, out: Path, count: int
+    command: str, name: EngineName, run: Path, data: Path, out: Path, count: int
 ) -> Grown:
     """Predict a data set of so many images by a run, or only gather (``gather``) its answers."""
     from cxr_compare.scripts.runtime import tune_cpu
@@ -304,15 +311,15 @@ def predicted_by(
             start(engine, _import_torch, range(4 * cpu_count()))
         parts_by: Engine | None = None  # as `cxr predict` does with the local one
         if name == "ray":
-            parts_by = MadeUp(engine) if verb == "gather" else engine
+            parts_by = MadeUp(engine) if command == "gather" else engine
         watch = Watch()
         predict_data_set(model, dataset, out, "default", console, image_ids=ids, engine=parts_by)
         took = watch.read()
     scores = Predictions.open(out).scores
     if len(scores) != count:
         raise RuntimeError(f"{out}: {len(scores)} scores of {count} images")
-    result = f"{scores['score'].mean():.5f}" if verb == "predict" else ""
-    return Grown(verb, name, count, **took, result=result)
+    result = f"{scores['score'].mean():.5f}" if command == "predict" else ""
+    return Grown(command, name, count, **took, result=result)
 
 
 @dataclass(frozen=True)

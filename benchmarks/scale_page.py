@@ -22,7 +22,7 @@ def growth_lines(growth: Mapping[str, Any]) -> list[str]:
         "| command | engine | images | images/s | driver, MiB |",
         "|---|---|---|---|---|",
         *(
-            f"| {_NAMES[each['verb']]} | {each['engine']} | {each['images']:,} | "
+            f"| {_NAMES[each['command']]} | {each['engine']} | {each['images']:,} | "
             f"{each['images'] / each['seconds']:,.0f} | {each['peak_mib']:,.0f} |"
             for each in growth["rows"]
             if each["images"] > growth["slope_from"]  # a smaller set is mostly the start
@@ -54,16 +54,18 @@ def origin_words(content: Mapping[str, Any]) -> str:
 
 def draw_measured(axes: Axes, growth: Mapping[str, Any]) -> None:
     """Seconds against images on log-log axes, a line a command and engine, its slope beside it."""
-    slopes = {(each["verb"], each["engine"]): each["slope"] for each in growth["slopes"]}
-    for verb, engine in dict.fromkeys((each["verb"], each["engine"]) for each in growth["rows"]):
-        own = [e for e in growth["rows"] if (e["verb"], e["engine"]) == (verb, engine)]
-        words = f"{_NAMES[verb].replace('`', '')}, {engine}"
-        if (verb, engine) in slopes:
-            words += f": slope {slopes[verb, engine]:.2f}"
+    slopes = {(each["command"], each["engine"]): each["slope"] for each in growth["slopes"]}
+    for command, engine in dict.fromkeys(
+        (each["command"], each["engine"]) for each in growth["rows"]
+    ):
+        own = [e for e in growth["rows"] if (e["command"], e["engine"]) == (command, engine)]
+        words = f"{_NAMES[command].replace('`', '')}, {engine}"
+        if (command, engine) in slopes:
+            words += f": slope {slopes[command, engine]:.2f}"
         axes.plot(
             [e["images"] for e in own],
             [e["seconds"] for e in own],
-            color=_COLOURS[verb],
+            color=_COLOURS[command],
             linestyle="-" if engine == "local" else "--",
             marker="o" if engine == "local" else "s",
             label=words,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.predictions import Part, image_status
 from cxr_compare.data_prep.store.preprocess import Frame

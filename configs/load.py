@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from cxr_compare.configs.settings import KINDS, Config, Section, config_class
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text_files import parse_toml, read_toml_file
 
 _FOLDER = Path(__file__).parent
 
@@ -64,25 +65,10 @@ def read_config(path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -
         >>> read_config(find_config("chexnet"), ["training.epochs=3"]).training.epochs
         3
     """
-    content = _read_toml(path)
+    content = read_toml_file(path)
     values = overrides if isinstance(overrides, Mapping) else dict(map(_parsed, overrides))
     replace_keys(content, values, "--set {}")
     return _check(content, str(path), set(values))
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    return _parse_toml(text, str(path))
-
-
-def _parse_toml(text: str, place: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no error of TOML's
-        raise InputError(f"{place}: is not TOML: {error}") from None
 
 
 def parse_config(text: str, place: str) -> Config:
@@ -91,7 +77,7 @@ def parse_config(text: str, place: str) -> Config:
     Raises:
         InputError: As `read_config`; it names the place.
     """
-    content = _parse_toml(text, place)
+    content = parse_toml(text, place)
     _renew(content)
     return _check(content, place, set())
 
@@ -298,7 +284,7 @@ class _GoalFile(Section):
 class _ProtocolFile(Section):
     """The keys of a protocol."""
 
-    target: Name = Field(description="What is judged.")
+    target: Name = Field(description="What is evaluated.")
     metric: _Names = Field(
         default=["auroc"],
         min_length=1,
@@ -326,7 +312,7 @@ def read_protocol(path: Path) -> tuple[_ProtocolFile, str]:
         InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
             a value has the wrong type or lies outside its range.
     """
-    keys = _read_toml(path)
+    keys = read_toml_file(path)
     try:
         return _ProtocolFile(**keys), hashlib.sha256(path.read_bytes()).hexdigest()
     except ValidationError as error:

@@ -25,7 +25,7 @@ _Fraction = Annotated[float, Field(ge=0, lt=1)]
 _Positive = Annotated[float, Field(gt=0)]
 _Side = Annotated[float, Field(ge=1)]
 _NotNegative = Annotated[float, Field(ge=0)]
-_Count = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Section(BaseModel):

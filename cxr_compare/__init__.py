@@ -1,7 +1,8 @@
 """Lesion detector or image classifier: which finds the disease better, and how sure are we?
 
-Every verb of the command line as a function, what they return, and `metrics`: functions of arrays.
-Each is loaded when it is first used: importing this module takes no time and needs no torch.
+Every command of the command line as a function, what they return, and `metrics`: functions of
+arrays. Each is loaded when it is first used: importing this module takes no time and needs no
+torch.
 
 Example:
     >>> import cxr_compare
@@ -9,18 +10,23 @@ Example:
     1.0
 """
 
-import warnings
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# Names that begin with an underscore are not offered when an editor completes `cxr_compare.`
+import warnings as _warnings
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-if TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
+from cxr_compare.scripts.commands import COMMANDS as _COMMANDS
+
+if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
+    from cxr_compare import metrics as metrics
     from cxr_compare.data_prep.audit.audit import Audit as Audit
     from cxr_compare.data_prep.contracts.errors import InputError as InputError
     from cxr_compare.data_prep.store.dataset import DataSet as DataSet
     from cxr_compare.data_prep.store.predictions import Predictions as Predictions
+    from cxr_compare.evaluation.boxes.boxes_table import boxes_table as boxes_table
     from cxr_compare.evaluation.decisions.decision import Decision as Decision
-    from cxr_compare.evaluation.metrics import functions as metrics
-    from cxr_compare.evaluation.report.result_tables import Report as Report
+    from cxr_compare.evaluation.report.result import Report as Report
     from cxr_compare.scripts.check import check as check
     from cxr_compare.scripts.compare import compare as compare
     from cxr_compare.scripts.curve import curve as curve
@@ -53,21 +59,16 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
 __version__ = "0.1.0"
 
 # pandas 2 says so for each empty table that is joined; the dtypes of our tables are set afterwards.
-warnings.filterwarnings(
+_warnings.filterwarnings(
     "ignore", "The behavior of DataFrame concatenation", FutureWarning, r"cxr_compare\."
 )
 # timm's download library asks notebooks for widgets of its own, which nothing here needs.
-warnings.filterwarnings("ignore", "IProgress not found")
+_warnings.filterwarnings("ignore", "IProgress not found")
 
-_VERBS = (
-    "synth", "prepare", "check", "split", "list_configs", "train", "sweep", "curve",
-    "import_predictions", "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan",
-    "export", "show", "predict", "overlay", "pacs", "serve",
-    "monitor",
-)  # fmt: skip
 _HOMES = {
-    **{verb: f"cxr_compare.scripts.{verb}" for verb in _VERBS},
+    **{command: f"cxr_compare.scripts.{command}" for command in _COMMANDS},
     "load": "cxr_compare.scripts.runs",
+    "boxes_table": "cxr_compare.evaluation.boxes.boxes_table",
     "draw_answers": "cxr_compare.serving.answer",
     "Answer": "cxr_compare.serving.answer",
     "Answers": "cxr_compare.serving.answer_files",
@@ -76,19 +77,19 @@ _HOMES = {
     "DataSet": "cxr_compare.data_prep.store.dataset",
     "Decision": "cxr_compare.evaluation.decisions.decision",
     "Predictions": "cxr_compare.data_prep.store.predictions",
-    "Report": "cxr_compare.evaluation.report.result_tables",
+    "Report": "cxr_compare.evaluation.report.result",
     "Run": "cxr_compare.serving.run",
 }
 
 __all__ = ["__version__", "metrics", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name == "metrics":
-        return import_module("cxr_compare.evaluation.metrics.functions")
+        return _import_module("cxr_compare.metrics")
     if name not in _HOMES:
         raise AttributeError(f"module 'cxr_compare' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(_import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, nms
 
 from cxr_compare.data_prep.augment.mosaic import N_TILES, NONE_DROPPED, DroppedBoxes, join_mosaic
-from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.store.predictions import Part
 from cxr_compare.data_prep.store.preprocess import Placement
 from cxr_compare.detection.backbone import body_stages

@@ -1,1 +1,1 @@
-"""Everything that judges. Imports no torch."""
+"""Everything that evaluates. Imports no torch."""

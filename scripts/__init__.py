@@ -1,1 +1,1 @@
-"""A function for each `cxr` verb, and their runner."""
+"""A function for each `cxr` command, and their runner."""

@@ -12,19 +12,19 @@ from cxr_compare.data_prep.contracts.folders import folder_lock
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.engine import open_engine
-from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import trainings
 from cxr_compare.scripts.options import Address, DataFolder, Engine, own_split
-from cxr_compare.scripts.runner import AnyPath, verb
+from cxr_compare.scripts.runner import AnyPath, as_path, command
 from cxr_compare.scripts.systems import is_run, predict_images
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.audit.audit import Audit
 
 
-@verb
+@command
 def check(
     data: DataFolder,
     *,
@@ -47,8 +47,8 @@ def check(
         split: Report on this split and the images alone; the files cover all splits.
         strict: Exit 1 on warnings, too.
         no_pixels: Read the tables only: faster, no images shown.
-        runs: A run or predictions that judge labels and boxes of images which they never learned
-            from. All runs of a cross-validation judge the whole set.
+        runs: A run or predictions that evaluate labels and boxes of images which they never learned
+            from. All runs of a cross-validation evaluate the whole set.
         target: Which target's labels to review, where the data set has several.
 
     Returns:
@@ -60,6 +60,7 @@ def check(
     Example:
         cxr check data/rsna
     """
+    data = as_path(data)
     from cxr_compare.data_prep.audit import audit, page
 
     dataset = DataSet.open(data)
@@ -71,7 +72,7 @@ def check(
         )
     try:
         if runs or (dataset.readers and (target or len(dataset.targets) == 1)):
-            console.say(_review(dataset, target, runs))
+            console.say(_review(dataset, target, [as_path(run) for run in runs]))
     finally:  # the audit's page links that of the labels
         with folder_lock(data):
             page.write_audit(dataset, found, data, pixels=not no_pixels)
@@ -88,7 +89,7 @@ def _review(dataset: DataSet, name: str | None, runs: Sequence[Path]) -> str:
     target, systems = dataset.target(name), []
     with TemporaryDirectory(prefix="cxr-") as scratch:
         for number, run in enumerate(runs):
-            test_set = TestSet(dataset, target, own_split(None, [run], dataset))
+            test_set = LabelledSplit(dataset, target, own_split(None, [run], dataset))
             if is_run(run):
                 known = test_set.labels.dropna().index
                 unseen = known.difference(test_set.seen_by(Predictions(run, {}), known).all_ids)

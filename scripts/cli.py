@@ -1,4 +1,4 @@
-"""The `cxr` command: each verb's options, arguments and help follow from its function."""
+"""The `cxr` command: each command's options, arguments and help follow from its function."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
@@ -21,25 +22,16 @@ from typer.main import get_command
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import disk_errors, own_temporary_files
 from cxr_compare.data_prep.store.folder_kinds import WrongFolderError
+from cxr_compare.scripts.commands import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.runner import Parameter, command_name, description, parameters_of
 
-# As the help shows them, in the order of the work; each a function of the module of the same name.
-_GROUPS = {
-    "Data": ("synth", "prepare", "check", "split", "show"),
-    "Train": ("list_configs", "train", "sweep"),
-    "Judge": ("predict", "import_predictions", "ensemble", "tune", "compare", "overlay"),
-    "Serve": ("export", "serve", "pacs", "monitor"),
-    "Study": ("curve", "folds", "readers", "transfer", "plan"),
-}
-VERBS = tuple(name for group in _GROUPS.values() for name in group)
-
-# Verbs of other programs.
+# Commands of other programs.
 _MEANT = dict.fromkeys(("report", "evaluate", "eval", "test"), "compare") | {
     "audit": "check", "web": "serve", "app": "serve", "fit": "train",
 }  # fmt: skip
-_INTERRUPTED, _TERMINATED = 130, 143
+_BUG, _INTERRUPTED, _TERMINATED = 3, 130, 143
 # What typer raises of options that do not fit: the class below Exception, which is one of click in
 # older releases of typer and one of its own in newer ones.
 _TyperError: type[Exception] = typer.BadParameter.__mro__[-4]
@@ -47,8 +39,8 @@ _TyperError: type[Exception] = typer.BadParameter.__mro__[-4]
 _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 
 
-def verb_function(name: str) -> Callable[..., Any]:
-    """The function of a verb."""
+def command_function(name: str) -> Callable[..., Any]:
+    """The function of a command."""
     function: Callable[..., Any] = getattr(import_module(f"cxr_compare.scripts.{name}"), name)
     return function
 
@@ -86,9 +78,9 @@ def _program(
 
 
 class _Program(TyperGroup):
-    """The group of verbs; typer's own flags are off, as none of them is left to be checked.
+    """The group of commands; typer's own flags are off, as none of them is left to be checked.
 
-    It would import pydantic to check them, which takes a third of the time of a verb's help.
+    It would import pydantic to check them, which takes a third of the time of a command's help.
     """
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -99,30 +91,32 @@ class _Program(TyperGroup):
         return params
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The verb; of one by another name that of ours."""
+        """The command; of one by another name that of ours."""
         if args[0] in _MEANT:
             ctx.fail(f"No such command '{args[0]}'. Did you mean '{_MEANT[args[0]]}'?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The verbs by group, each on a line of 80 columns."""
-        for title, names in _GROUPS.items():
+        """The commands by group, each on a line of 80 columns."""
+        for title, names in COMMAND_GROUPS.items():
             with formatter.section(title):
-                verbs = [command_name(name) for name in names]
-                lines = [(verb, self.commands[verb].get_short_help_str()) for verb in verbs]
-                formatter.write_dl(lines, col_spacing=10 - max(map(len, verbs)))
+                commands = [command_name(name) for name in names]
+                lines = [
+                    (command, self.commands[command].get_short_help_str()) for command in commands
+                ]
+                formatter.write_dl(lines, col_spacing=10 - max(map(len, commands)))
 
 
-class _Verb(TyperCommand):
-    """A verb whose module is imported when it is called, or its help is asked for."""
+class _Command(TyperCommand):
+    """A command whose module is imported when it is called, or its help is asked for."""
 
     @property
     def _function_name(self) -> str:
-        return next(verb for verb in VERBS if command_name(verb) == self.name)
+        return next(command for command in COMMANDS if command_name(command) == self.name)
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         app = typer.Typer(add_completion=False, **_PLAIN)
-        app.command(self.name)(_command(verb_function(self._function_name)))
+        app.command(self.name)(_command(command_function(self._function_name)))
         return get_command(app).make_context(*args, **options)
 
     def get_short_help_str(self, limit: int = 45) -> str:
@@ -135,7 +129,7 @@ class _Verb(TyperCommand):
 
 
 def build_app() -> typer.Typer:
-    """Assemble the verbs."""
+    """Assemble the commands."""
     app = typer.Typer(
         name="cxr",
         cls=_Program,
@@ -143,19 +137,19 @@ def build_app() -> typer.Typer:
         **_PLAIN,
     )
     app.callback()(_program)
-    for name in VERBS:
-        app.command(command_name(name), cls=_Verb)(lambda: None)
+    for name in COMMANDS:
+        app.command(command_name(name), cls=_Command)(lambda: None)
     return app
 
 
 def _command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A verb as typer takes it: the same parameters, and the words of the docstring."""
+    """A command as typer takes it: the same parameters, and the words of the docstring."""
     parameters = parameters_of(function)
 
     def command(**words: Any) -> int:
         values = {name: value for name, value in words.items() if value not in (None, [])}
         positional = [item for p in parameters if p.variadic for item in values.pop(p.name, [])]
-        return run_verb(function, *positional, **values)
+        return run_command(function, *positional, **values)
 
     kind = inspect.Parameter.KEYWORD_ONLY
     declared = []
@@ -195,10 +189,10 @@ def _annotation(parameter: Parameter) -> Any:
     return Annotated[kind, typer.Option(name, **shared)]
 
 
-def run_verb(
+def run_command(
     function: Callable[..., Any], *arguments: Any, as_json: bool = False, **options: Any
 ) -> int:
-    """Run a verb as a command does, and show what it returns; the exit status."""
+    """Run a command as the shell does, and show what it returns; the exit status."""
     with printing("json" if as_json else "text"):
         result = function(*arguments, **options, progress=True)
     if result is None:
@@ -222,8 +216,8 @@ def _usage_line(error: Exception) -> str:
     """A wrong option or argument as one line that says where help is."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
-    verb = context.command_path if context else "cxr"
-    return " ".join(f"{message} See '{verb} --help'.".split())
+    command = context.command_path if context else "cxr"
+    return " ".join(f"{message} See '{command} --help'.".split())
 
 
 def _with_advice(error: InputError) -> str:
@@ -252,7 +246,20 @@ class _Termination:
 
 
 def main() -> None:
-    """Run `cxr`: exit 0 done, 1 a problem found, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    """Run `cxr`: exit 0 done, 1 a problem found, 2 bad input, 3 a bug, 130 Ctrl-C, 143 SIGTERM.
+
+    A bug shows its traceback. It has a status of its own, as Python's would be 1: a monitor that
+    breaks must not look like one that found a change.
+    """
+    try:
+        _main()
+    except Exception:  # noqa: BLE001 - it is shown
+        traceback.print_exc()
+        sys.exit(_BUG)
+
+
+def _main() -> None:
+    """Run `cxr`, and end as a signal asks."""
     termination = _Termination()
     before = signal.signal(signal.SIGTERM, termination)
     try:

@@ -1,14 +1,11 @@
-"""`cxr compare`: judge several systems on the same test images and write the report."""
+"""`cxr compare`: evaluate several systems on the same test images and write the report."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,44 +16,69 @@ from cxr_compare.data_prep.contracts.folders import (
     make_folder,
     read_json,
     require_only,
-    write_json,
 )
 from cxr_compare.data_prep.store.dataset import DataSet, Target
-from cxr_compare.evaluation.compare.protocol import Protocol, log_use
-from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder, Names, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
 from cxr_compare.scripts.systems import (
-    System,
-    Systems,
-    decision_of_run,
+    ComparedSystem,
+    ComparedSystems,
+    GivenSystem,
+    GivenValues,
+    is_values,
     open_systems,
     predicts,
+    read_compared,
     require_predictable,
     system_folder,
+    values_caption,
 )
-from cxr_compare.serving.export_spec import is_export, tested_file
+from cxr_compare.serving.export_spec import is_export
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cxr_compare.evaluation.compare.comparison import Comparison
-    from cxr_compare.evaluation.report.result_tables import Report, ReportsByTarget
+    from cxr_compare.evaluation.report.cases import CaseSource
+    from cxr_compare.evaluation.report.result import Report, ReportsByTarget
+    from cxr_compare.evaluation.systems.prediction_files import ColumnNames
 
 _ALL = "all"
-_SAME_THRESHOLD = 0.01  # of one run's scores, by other batches and back ends
 _State = dict[str, str]
 _GOALS = {"sensitivity": "recall", "specificity": "specificity"}  # of a protocol, by metric
 
 
-@verb
+def _read_table(value: Any) -> Any:
+    """Return a table in memory as it is; all else names a file or a folder."""
+    return value if is_values(value) else as_path(value)
+
+
+def _table_words(value: Any) -> list[str]:
+    return [values_caption(value) if is_values(value) else str(value)]
+
+
+Table = Annotated[Any, Argument(read=_read_table, write=_table_words, metavar="FILE")]
+"""A table in a file or, from Python, an array, a Series or a frame."""
+
+
+@command
 def compare(
-    systems: Systems,
+    systems: ComparedSystems,
     *,
     data: DataFolder | None = None,
-    truth: AnyPath | None = None,
-    patients: AnyPath | None = None,
+    truth: Table = None,
+    boxes: Table = None,
+    patients: Table = None,
+    columns: list[str] | None = None,
+    image_column: str = "image_id",
+    score_column: str = "score",
     out: AnyPath | None = None,
     target: list[str] | None = None,
     split: str | None = None,
@@ -74,26 +96,36 @@ def compare(
     reference_by: Literal["reader"] | None = None,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
-    """Judge systems on the same test images, and write the report.
+    """Evaluate systems on the same test images, and write the report.
 
     Thresholds come from validation only. A finished report keeps its question: another is refused;
     other rows, cases or thumbnails are written anew.
 
     Args:
         systems: Predictions folders or runs, each as PATH, NAME=PATH or, of several training seeds,
-            NAME=PATH,PATH,...; a run is predicted and tuned first. The first is the reference.
-        truth: In place of --data: true boxes as COCO JSON, CSV, or a folder of COCO, YOLO or CSV
-            files. Systems are then result files, as in cxr import.
-        patients: With --truth: CSV image_id,patient_id, for intervals by patient.
+            NAME=PATH,PATH,...; a run is predicted and tuned first. The first is the reference. From
+            Python also scores or boxes by name: arrays, Series or frames.
+        truth: In place of --data: labels as CSV (image_id, label 0 / 1 / empty, and where known
+            patient_id, study_id, role), or true boxes as COCO JSON, CSV, or a folder of COCO, YOLO
+            or CSV files. Systems are then result files, as in cxr import. From Python also an
+            array, a Series or a frame. Without a role all images are test images.
+        boxes: With --truth labels: true boxes, CSV image_id,x1,y1,x2,y2 in px of the original.
+        patients: With --truth: CSV image_id,patient_id, for intervals by patient; from Python also
+            an array in the order of the labels.
+        columns: With --truth: what columns of the truth's CSV are, as ROLE=COLUMN, see
+            docs/formats.md.
+        image_column: With --truth: column of image ids of the result files; by default one that is
+            called so, or like it.
+        score_column: With --truth: column of scores of the result files.
         out: Report folder to make; without it nothing is written, and each call predicts runs anew.
         target: Which target, where the data set has several. Several, or 'all': a report each, and
             a page that joins them.
-        split: Judge test images of this split; by default the systems'.
-        images: all: refuse systems whose images differ; common: judge the rest.
+        split: Evaluate test images of this split; by default the systems'.
+        images: all: refuse systems whose images differ; common: evaluate the rest.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap and of random picks.
         protocol: TOML file that fixed the question beforehand: makes the report confirmatory
-            (docs/judging.md).
+            (docs/evaluation.md).
         margin: Margin of non-inferiority and equivalence.
         prevalence: Share of positives at the place of use, for PPV and NPV there: 0.05, with its 95
             % interval 0.05:0.03-0.08, or counts 12/240.
@@ -103,8 +135,8 @@ def compare(
         cases: Cases of each kind to draw; four in the report, others on pages.
         metrics: Rows of the report's table and of table.tex, in order: precision,recall,f1, or
             recall@specificity>=0.90 for another threshold; docs/metrics.md names all.
-        thumbnails: Most thumbnails on images.html, wrongly judged images first; 0: none.
-        reference_by: reader: also judge by each reader's own labels, and say whether the verdict
+        thumbnails: Most thumbnails on images.html, wrongly evaluated images first; 0: none.
+        reference_by: reader: also evaluate by each reader's own labels, and say whether the verdict
             stays.
         overwrite: Write a finished report of this folder anew.
 
@@ -120,10 +152,14 @@ def compare(
 
         cxr compare --truth truth.json A=a.json B=b.json --patients patients.csv --out out/report
     """
-    if not systems:
+    compared = read_compared(systems)
+    data = as_path(data)
+    out = as_path(out)
+    protocol = as_path(protocol)
+    if not compared:
         raise InputError("compare: give at least one system")
     if out is None or overwrite or not (out / files.METRICS).is_file():
-        require_predictable(systems)  # here already, as reading the data set takes time
+        require_predictable(compared)  # here already, as reading the data set takes time
     only = target[0] if target and not target[1:] else None
     question = _read_question(protocol, margin, only)
     from cxr_compare.evaluation.report.tables import table_rows
@@ -132,22 +168,34 @@ def compare(
         check_policy(name)
     rows = table_rows(metrics)
     wanted = [question.target] if question.target else target
-    if data is not None and truth is None and patients is None:
+    if data is not None and truth is None and boxes is None and patients is None:
         dataset = DataSet.open(data)
+        split = own_split(split, [path for system in compared for path in system.paths], dataset)
+        opened = [_open_values(system, dataset, split) for system in compared]
     elif truth is not None and data is None:
-        dataset, systems = _from_files(systems, truth, patients, wanted)
+        dataset, order = _open_truth(truth, boxes, patients, columns, wanted)
+        from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+
+        names = ColumnNames(image=image_column, score=score_column)
+        split = own_split(split, [], dataset)
+        opened = _open_files(compared, dataset, truth, order, names)
+        if not dataset.image_ids("val").size and not policy:
+            console.say(
+                "Without validation images no threshold is chosen; --policy threshold=T gives one"
+            )
     else:
-        raise InputError("compare: give --data SET, or --truth FILE with or without --patients CSV")
+        raise InputError(
+            "compare: give --data SET, or --truth FILE with or without --boxes CSV, --patients CSV"
+        )
     if reference_by and not dataset.readers:
         raise InputError(
             f"{dataset.folder}: --reference-by reader: its labels name no reader; cxr prepare "
             "keeps them from a column 'reader'"
         )
-    split = own_split(split, [path for system in systems for path in system.paths], dataset)
     asked = _Asked(
         protocol=question,
         policies=list(dict.fromkeys(policy or ())),
-        judged={
+        evaluated={
             "images": images, "replicates": replicates, "seed": seed, "prevalence": prevalence,
             "unit": unit,
         },
@@ -158,42 +206,98 @@ def compare(
         overwrite=overwrite,
     )  # fmt: skip
     targets = _chosen_targets(dataset, wanted)
-    test_sets = [TestSet(dataset, target, split) for target in targets]
+    test_sets = [LabelledSplit(dataset, target, split) for target in targets]
     if not test_sets[1:]:
-        return asked.report(systems, test_sets[0], out)
+        return asked.report(opened, test_sets[0], out)
     if out is None:
         raise InputError("compare: several targets need a folder for their reports; give --out")
-    return _compare_each(asked, systems, test_sets, out)
+    return _compare_each(asked, opened, test_sets, out)
 
 
-def _from_files(
-    systems: list[System], truth: Path, patients: Path | None, wanted: list[str] | None
-) -> tuple[DataSet, list[System]]:
-    """True boxes and result files as a data set and predictions, kept as long as the data set."""
-    from cxr_compare.evaluation.systems.imported import import_file, truth_set
+def _open_truth(
+    truth: Any,
+    boxes: Any,
+    patients: Any,
+    columns: list[str] | None,
+    wanted: list[str] | None,
+) -> tuple[DataSet, pd.Index | None]:
+    """Make a data set in memory of labels and true boxes, and its image ids in their order."""
+    from cxr_compare.evaluation.systems.from_frames import truth_from_values
+    from cxr_compare.evaluation.systems.imported import truth_set
 
-    dataset = truth_set(truth, patients, console.say)
+    order = None
+    if isinstance(truth, Path):
+        given = [value for value in (boxes, patients) if value is not None]
+        if any(not isinstance(value, Path) for value in given):
+            raise InputError("compare: with truth in a file, boxes and patients are files, too")
+        dataset = truth_set(truth, patients, console.say, boxes, tuple(columns or ()))
+    else:
+        dataset, order = truth_from_values(truth, boxes=boxes, patients=patients)
     _chosen_targets(dataset, wanted)  # refuses before results are read
     if (dataset.images["patient_id_source"] == "assumed_image").any():
         console.say(
-            f"Intervals are by image, for {truth} does not name all patients: too narrow where "
-            "patients have several images; give --patients CSV (image_id,patient_id)"
+            f"Intervals are by image, for {_caption(truth)} does not name all patients: too narrow "
+            "where patients have several images; give --patients CSV (image_id,patient_id)"
         )
-    folder, imported = Path(tempfile.mkdtemp(prefix="cxr-")), []
-    weakref.finalize(dataset, shutil.rmtree, folder, ignore_errors=True)
-    ids = truth if truth.suffix == ".json" else None
-    for number, (given, paths) in enumerate(systems):
-        name = given or paths[0].stem
-        members = [folder / f"{number}-{seed}" / path.name for seed, path in enumerate(paths)]
-        for path, out in zip(paths, members, strict=True):
-            results = import_file(path, dataset, out, name=name, coco_truth=ids)
-            if results.kind == "boxes" and results.boxes.empty:
-                raise InputError(f"{path}: holds no box; give results that have some")
-            for note in results.info["notes"]:
+    return dataset, order
+
+
+def _open_files(
+    systems: list[GivenSystem],
+    dataset: DataSet,
+    truth: Any,
+    order: pd.Index | None,
+    names: ColumnNames,
+) -> list[ComparedSystem]:
+    """Read result files and values as predictions in memory."""
+    coco = truth if isinstance(truth, Path) and truth.suffix == ".json" else None
+    opened: list[ComparedSystem] = []
+    for given, members in systems:
+        first = members[0]
+        name = given or (first.stem if isinstance(first, Path) else f"system {len(opened) + 1}")
+        read = [_open_member(member, name, dataset, coco, order, names) for member in members]
+        for member, predictions in zip(members, read, strict=True):
+            if predictions.kind == "boxes" and predictions.boxes.empty:
+                raise InputError(f"{member}: holds no box; give results that have some")
+            for note in predictions.info["notes"]:
                 console.say(f"{name}: {note}")
-        imported.append(System(name, members))
-    console.say("Without validation images no threshold is chosen; --policy threshold=T gives one")
-    return dataset, imported
+        opened.append(ComparedSystem(name, [*read]))
+    return opened
+
+
+def _open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSystem:
+    """Make predictions of a system's values in memory; what lies in folders stays as it is."""
+    from cxr_compare.evaluation.systems.from_frames import predictions_from_values
+
+    members: list[Path | Predictions] = [
+        predictions_from_values(system.name or "system", member.value, dataset, None, split)
+        if isinstance(member, GivenValues)
+        else member
+        for member in system.members
+    ]
+    return ComparedSystem(system.name, members)
+
+
+def _open_member(
+    member: Any,
+    name: str,
+    dataset: DataSet,
+    coco: Path | None,
+    order: pd.Index | None,
+    names: ColumnNames,
+) -> Predictions:
+    from cxr_compare.evaluation.systems.from_frames import predictions_from_values
+    from cxr_compare.evaluation.systems.imported import read_predictions
+
+    if isinstance(member, GivenValues):
+        return predictions_from_values(name, member.value, dataset, order)
+    if isinstance(member, Predictions):
+        return member
+    return read_predictions(member, dataset, name=name, coco_truth=coco, columns=names)
+
+
+def _caption(table: Any) -> str:
+    return str(table) if isinstance(table, Path) else values_caption(table)
 
 
 @dataclass(frozen=True)
@@ -202,52 +306,67 @@ class _Asked:
 
     protocol: Protocol
     policies: list[str]  # beside those that rows name
-    judged: dict[str, Any]  # options of `compare_systems`
+    evaluated: dict[str, Any]  # options of `compare_predictions`
     shown: dict[str, Any]  # options of `write_report`
     metrics: tuple[str, ...]
     rows: Sequence[Any]  # of the report's table
     by_readers: bool
     overwrite: bool
 
-    def report(self, systems: list[System], test_set: TestSet, out: Path | None) -> Report:
-        """Judge the systems on one target, and write the report where it has a folder."""
-        judge = self._judge(systems, test_set, out)
-        # Only now, for it imports what draws: the first figures have been shown.
-        from cxr_compare.evaluation.report.result_tables import Report
-
-        return Report(test_set, judge, out, self.metrics)
-
-    def _judge(
-        self, systems: list[System], test_set: TestSet, out: Path | None
-    ) -> Callable[[], Comparison]:
-        """Gives the comparison, which is made and written here unless it had been written."""
+    def report(
+        self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path | None
+    ) -> Report:
+        """Compare the systems on one target, and write the report where it has a folder."""
         if out is None:
             with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-                judged = self._compare(systems, test_set, Path(folder))
-            return lambda: judged
+                comparison = self._compare(systems, test_set, Path(folder))
+            return self._unwritten(comparison, test_set)
         question = self.question(systems, test_set, out)
         answered = None if self.overwrite else _is_answered(out, question)
         if answered is False:
             console.say(f"{out}: the same comparison, to be shown otherwise: writing it anew")
+        from cxr_compare.evaluation.report.result import Report
+
         if answered:
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
-            quietly = console.is_silent()
-
-            def judge() -> Comparison:
-                with console.silent(quietly):  # it is asked for after the verb has returned
-                    return self._compare(systems, test_set, out)
-
-            return judge
+            return Report.open(out)
         require_predictable(systems)
         require_only(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
             comparison = self._compare(systems, test_set, out)
-            _keep_tested(systems, comparison, test_set, out)
             self._write(comparison, self.question(systems, test_set, out), test_set, out)
-        return lambda: comparison
+        return Report.open(out)
 
-    def question(self, systems: list[System], test_set: TestSet, out: Path) -> dict[str, Any]:
+    def _unwritten(self, comparison: Comparison, test_set: LabelledSplit) -> Report:
+        """Return a result that no folder holds, and that can be saved into one."""
+        # Only now, for it imports what draws: the first figures have been shown.
+        from cxr_compare.evaluation.report.result import Report
+
+        def read_images() -> CaseSource:
+            from cxr_compare.evaluation.report.cases import read_cases
+
+            return read_cases(comparison, test_set.dataset, comparison.main_policy)
+
+        def save(folder: str | Path) -> Report:
+            folder = Path(folder)
+            require_only(folder, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
+            make_folder(folder)
+            with console.silent(True), folder_lock(folder):
+                self._write(comparison, None, test_set, folder)
+            return Report.open(folder)
+
+        return Report.from_comparison(
+            comparison,
+            rows=self.rows,
+            seed=self.evaluated["seed"],
+            cases_source=read_images,
+            writer=save,
+        )
+
+    def question(
+        self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
+    ) -> dict[str, Any]:
         """The question as the report keeps it: systems with their decisions, data, options.
 
         Of runs `out` holds the predictions, and so the decision.
@@ -255,15 +374,17 @@ class _Asked:
         target, ids = test_set.target.name, test_set.ids
         return {
             "systems": {
-                name or f"{number}. {system_folder(paths[0])}": _states(name, paths, test_set, out)
-                for number, (name, paths) in enumerate(systems, start=1)
+                name or f"{number}. {_usual_name(members[0])}": _states(
+                    name, members, test_set, out
+                )
+                for number, (name, members) in enumerate(systems, start=1)
             },
             "target": target,
             "data_set": ids["content_id"],
             "labels": ids["labels_id"],
             "split": ids["split_id"],
             "options": {
-                **self.judged,
+                **self.evaluated,
                 "margin": self.protocol.margin,
                 "policies": self.policies,
                 "protocol": self.protocol.file_sha256,
@@ -272,99 +393,95 @@ class _Asked:
             "shown": {**self.shown, "metrics": ",".join(self.metrics)},
         }
 
-    def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
+    def _compare(
+        self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
+    ) -> Comparison:
         """Compare the systems, and log that the test images were used."""
-        from cxr_compare.evaluation.compare.compare import compare_systems
+        from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
         opened = open_systems(systems, test_set, out)
         of_rows = [row.policy for row in self.rows if row.policy]
 
-        def judge(on: TestSet, advance: Any = None) -> Comparison:
-            return compare_systems(
+        def evaluate(on: LabelledSplit, advance: Any = None) -> Comparison:
+            return compare_predictions(
                 opened,
                 on,
                 protocol=self.protocol,
                 extra_policies=tuple(dict.fromkeys([*self.policies, *of_rows])),
                 advance=advance,
-                first=console.say if on.dataset.held_splits else None,
-                **self.judged,
+                first=console.say if on.dataset.is_in_memory else None,
+                **self.evaluated,
             )
 
-        with console.progress("Resampling patients", self.judged["replicates"]) as advance:
-            comparison = judge(test_set, advance)
+        with console.progress("Resampling patients", self.evaluated["replicates"]) as advance:
+            comparison = evaluate(test_set, advance)
         if self.by_readers:
-            from cxr_compare.evaluation.studies.label_review import judge_by_readers
+            from cxr_compare.evaluation.studies.label_review import evaluate_by_readers
 
-            with console.progress("Judging by each reader", None):
-                comparison = judge_by_readers(comparison, test_set, judge)
+            with console.progress("Evaluating by each reader", None):
+                comparison = evaluate_by_readers(comparison, test_set, evaluate)
         # Once the figures exist they count as seen, whatever becomes of the report.
         digest = self.protocol.file_sha256
         return comparison.with_uses(log_use(test_set, opened, digest))
 
     def _write(
-        self, comparison: Comparison, question: dict[str, Any], test_set: TestSet, out: Path
+        self,
+        comparison: Comparison,
+        question: dict[str, Any] | None,
+        test_set: LabelledSplit,
+        out: Path,
     ) -> None:
+        from cxr_compare.evaluation.report.charts import report_charts
+        from cxr_compare.evaluation.report.gallery import overlay_files
         from cxr_compare.evaluation.report.report import write_report
+        from cxr_compare.evaluation.report.result import write_result
         from cxr_compare.evaluation.report.result_tables import write_tables
 
+        seed = self.evaluated["seed"]
+        charts = report_charts(comparison)
         with console.progress("Drawing cases", None) as advance:
             write_report(
-                comparison, test_set.dataset, out, seed=self.judged["seed"],
-                rows=self.rows, progress=advance, **self.shown,
+                comparison, test_set.dataset, out, seed=seed, rows=self.rows, progress=advance,
+                charts=charts, **self.shown,
             )  # fmt: skip
+        drawn = overlay_files(
+            comparison, out / files.OVERLAYS, per_category=self.shown["cases"], seed=seed
+        )
+        write_result(comparison, out, rows=self.rows, seed=seed, overlays=drawn, charts=charts)
         write_tables(comparison, out, question)
 
 
-def _keep_tested(
-    systems: Sequence[System], comparison: Comparison, test_set: TestSet, out: Path
-) -> None:
-    """Keep what came true of promises beside the decision of each run or export that was given.
-
-    Its answers for single images say so while that decision stands. Its threshold may differ from
-    the one that was judged by rounding alone.
-    """
-    target = test_set.target.name
-    made_by = {"report": out.name, "created": comparison.provenance.get("created"),
-               "data_set": test_set.dataset.name, "split": test_set.split}  # fmt: skip
-    for (_, paths), name in zip(systems, comparison.names, strict=True):
-        for number, path in enumerate(paths, start=1):
-            own = decision_of_run(path, None, test_set) if predicts(path) else None
-            if own is None:
-                continue
-            label, promises = f"{name} #{number}" if paths[1:] else name, {}
-            for result in comparison.promises:
-                cut = own["policies"].get(result.policy, {}).get("threshold")
-                same = cut is not None and isclose(cut, result.threshold, rel_tol=_SAME_THRESHOLD)
-                if result.system == label and same:
-                    outcomes = [outcome._asdict() for outcome in result.outcomes.values()]
-                    promises[result.policy] = {"threshold": cut, "outcomes": outcomes}
-            if not promises:
-                continue
-            kept = {"chosen_on": own["chosen_on"], "report": made_by, "promises": promises}
-            try:
-                make_folder(tested_file(path, target).parent)
-                write_json(tested_file(path, target), "tested", kept)
-            except (OSError, InputError) as error:
-                console.say(f"Answers of {path} will not say what came true on test: {error}")
-
-
-def _states(name: str | None, paths: Sequence[Path], test_set: TestSet, out: Path) -> list[_State]:
-    """Of each training seed digests that tell one training, prediction and tuning apart."""
+def _states(
+    name: str | None,
+    members: Sequence[Path | Predictions],
+    test_set: LabelledSplit,
+    out: Path,
+) -> list[_State]:
+    """Return digests that tell one training, prediction and tuning apart, for each seed."""
     states = []
-    for number, path in enumerate(paths, 1):
-        steps, predicted = {}, path
-        if predicts(path) and not (path / "predictions.json").is_file():
-            seed = f"{name}-{number}" if paths[1:] else name or system_folder(path)
-            steps["trained"] = path / ("export.json" if is_export(path) else "run.json")
+    for number, member in enumerate(members, 1):
+        if isinstance(member, Predictions):
+            states.append({"predicted": _digest(member.info["inference_id"].encode())})
+            continue
+        steps, predicted = {}, member
+        if predicts(member) and not (member / "predictions.json").is_file():
+            seed = f"{name}-{number}" if members[1:] else name or system_folder(member)
+            steps["trained"] = member / ("export.json" if is_export(member) else "run.json")
             predicted = out / files.SYSTEMS / seed
         steps["predicted"] = predicted / "predictions.json"
         steps["tuned"] = predicted / "decisions" / f"{test_set.target.name}.json"
         found = {done: file.read_bytes() for done, file in steps.items() if file.is_file()}
-        if test_set.dataset.held_splits:  # imported for this call: what was, not when
-            info = read_json(steps["predicted"], "predictions")
-            found["predicted"] = info["inference_id"].encode()
-        states.append({done: hashlib.sha256(found[done]).hexdigest()[:16] for done in found})
+        states.append({done: _digest(content) for done, content in found.items()})
     return states
+
+
+def _usual_name(member: Path | Predictions) -> str:
+    """Return the name of a system that was given without one."""
+    return system_folder(member) if isinstance(member, Path) else str(member)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 _CHANGED = {
@@ -398,11 +515,11 @@ def _is_answered(out: Path, question: dict[str, Any]) -> bool | None:
         for name, states in question["systems"].items()
     }
     if other := next((key for key in now if before.get(key) != now[key]), None):
-        judged = " and ".join(map(str, report.get("systems", [])))
+        evaluated = " and ".join(map(str, report.get("systems", [])))
         difference = _difference(other, before[other], now[other]) if before else ""
         raise InputError(
-            f"{out}: holds a finished report of {judged} on '{report.get('target')}'{difference}; "
-            "choose another --out, or add --overwrite"
+            f"{out}: holds a finished report of {evaluated} on '{report.get('target')}'{difference}"
+            "; choose another --out, or add --overwrite"
         )
     return bool(before["shown"] == question["shown"])
 
@@ -431,11 +548,11 @@ def _difference(key: str, was: Any, now: Any) -> str:
 
 
 def _compare_each(
-    asked: _Asked, systems: list[System], test_sets: list[TestSet], out: Path
+    asked: _Asked, systems: list[ComparedSystem], test_sets: list[LabelledSplit], out: Path
 ) -> ReportsByTarget:
     """Compare the same systems on every target, each into a folder of its own."""
     from cxr_compare.evaluation.report.report import write_targets_page
-    from cxr_compare.evaluation.report.result_tables import ReportsByTarget
+    from cxr_compare.evaluation.report.result import ReportsByTarget
 
     targets = [test_set.target for test_set in test_sets]
     names = {target.name for target in targets}
@@ -446,7 +563,8 @@ def _compare_each(
         # As predictions folders, so that no run is predicted once per target.
         opened = open_systems(systems, test_sets[0], out)
         predicted = [
-            System(name, [member.folder for member in members]) for name, members in opened.items()
+            ComparedSystem(name, [m if m.tables else m.folder for m in members])
+            for name, members in opened.items()
         ]
         for test_set in test_sets:
             own = out / test_set.target.name

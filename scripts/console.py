@@ -1,4 +1,4 @@
-"""What a verb shows: lines, progress, JSON. Words go to stderr, results for programs to stdout."""
+"""Output of a command: lines, progress, JSON. Text goes to stderr, results to stdout."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from cxr_compare.data_prep.contracts.errors import shortened
 from cxr_compare.data_prep.work.object_store import shown
 
 _SILENT = ContextVar("silent", default=False)
@@ -18,7 +19,7 @@ _PRINTED_AS = ContextVar[Literal["text", "json"] | None]("printed_as", default=N
 
 @contextmanager
 def silent(on: bool = True) -> Iterator[None]:
-    """Show no lines and no progress in the block: it was called by a program, not by a verb."""
+    """Show no lines and no progress in the block: it was called by a program, not by a command."""
     before = _SILENT.set(on or _SILENT.get())  # what silences outside stays in force
     try:
         yield
@@ -33,7 +34,7 @@ def is_silent() -> bool:
 
 @contextmanager
 def printing(form: Literal["text", "json"]) -> Iterator[None]:
-    """Let what the block runs print its results as they come: it was called by a verb's command."""
+    """Let the block print its results as they come: it was called from the command line."""
     before = _PRINTED_AS.set(form)
     try:
         yield
@@ -47,10 +48,11 @@ def printed_as() -> Literal["text", "json"] | None:
 
 
 def say(text: str = "") -> None:
-    """Show a line to the person at the terminal."""
+    """Show lines to the person at the terminal; of long ones the beginning and the end."""
     if _SILENT.get():
         return
-    sys.stderr.write(shown(text) + "\n")
+    lines = [shortened(line) for line in shown(text).split("\n")]
+    sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
 
@@ -61,7 +63,7 @@ def emit(text: str) -> None:
 
 
 def next_step(*commands: str) -> None:
-    """Show what to do next, the last line of a verb: a command, or several to choose from."""
+    """Show what to do next, the last line of a command: a command, or several to choose from."""
     for place, command in enumerate(commands):
         say(f"{'or:' if place else 'Next:':5} {command}")
 

@@ -22,7 +22,7 @@ from cxr_compare.data_prep.contracts.folders import (
 )
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands
 from cxr_compare.scripts.cluster import open_machines
@@ -36,13 +36,13 @@ from cxr_compare.scripts.options import (
     config_names,
     settings_words,
 )
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.scripts.runtime import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from cxr_compare.evaluation.studies.curve_judged import CurveDesign
+    from cxr_compare.evaluation.studies.curve_evaluation import CurveDesign
     from cxr_compare.scripts.child_processes import Machines
     from cxr_compare.training.curve import CurvePlan, CurveRun
 
@@ -67,7 +67,7 @@ def _read_shares(sizes: str | Iterable[float]) -> list[float]:
     return shares
 
 
-@verb
+@command
 def curve(
     *,
     detector: Annotated[str, Argument(names=config_names)],
@@ -94,7 +94,7 @@ def curve(
 ) -> Outcome:
     """Train both on growing shares of the patients: which is better?
 
-    Every share and seed is an ordinary run, judged on the same test patients.
+    Every share and seed is an ordinary run, evaluated on the same test patients.
     The page shows figures by annotated images and by annotation time. After an interruption the
     same command goes on.
 
@@ -129,10 +129,12 @@ def curve(
         cxr curve --detector retinanet_lite --classifier chexnet_small --data out/data
         --out out/curve --sizes 0.25,0.5,1 --seeds 3
     """
+    data = as_path(data)
+    out = as_path(out)
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
     require_packages("curve", "train", TRAIN_PACKAGES)
-    from cxr_compare.evaluation.studies.curve_judged import judge_curve
+    from cxr_compare.evaluation.studies.curve_evaluation import evaluate_curve
     from cxr_compare.evaluation.studies.curve_page import FILES, STORED, write_curve
     from cxr_compare.evaluation.studies.curve_results import Times, curve_statements
     from cxr_compare.training.curve import CurvePlan, add_parts, read_arms, require_different_tests
@@ -143,7 +145,7 @@ def curve(
         dataset, detector, _together(set_, detector_set), classifier,
         _together(set_, classifier_set), target=target, mixed=mixed, equal=equal,
     )  # fmt: skip
-    judged = dataset.target(arms[0].data.target)
+    evaluated = dataset.target(arms[0].data.target)
     splits = split or ["default"]
     require_different_tests(dataset, splits)
     plan = CurvePlan(
@@ -154,7 +156,7 @@ def curve(
     before = plan.record(started, _STARTED)
     if before is None:
         require_only(out, {_STARTED, _RUNS, *FILES}, "curve")
-    plan = replace(plan, parts=add_parts(dataset, judged, splits, sizes, range(seeds)))
+    plan = replace(plan, parts=add_parts(dataset, evaluated, splits, sizes, range(seeds)))
     make_folder(out)
     with (
         open_machines(
@@ -173,9 +175,9 @@ def curve(
                 predictions[key] = _predict(run, dataset, device)
                 advance()
         times = Times.given(label_seconds, box_seconds)
-        with console.progress("Judging", len(predictions)) as advance:
-            study = judge_curve(
-                _design(plan), TestSet(dataset, judged), predictions, times,
+        with console.progress("Evaluating", len(predictions)) as advance:
+            study = evaluate_curve(
+                _design(plan), LabelledSplit(dataset, evaluated), predictions, times,
                 made=provenance(), replicates=replicates, advance=advance,
             )  # fmt: skip
         page = write_curve(study, out)
@@ -241,12 +243,12 @@ def _train_all(
             show(run, problem)
             return problem is not None
 
-        def command(run: CurveRun) -> Command:
+        def command_for(run: CurveRun) -> Command:
             words = ["train", plan.write_config(run), "--data", plan.data, "--out", run.folder]
             log = run.folder.with_name(f"{run.folder.name}.log")
             return Command(str(run.folder), [*map(str, words), *options], log)
 
-        run_commands(map(command, missing.values()), machines, ended=ended)
+        run_commands(map(command_for, missing.values()), machines, ended=ended)
         if failed:
             break
     return failed
@@ -254,7 +256,7 @@ def _train_all(
 
 def _design(plan: CurvePlan) -> CurveDesign:
     """What was trained, in words."""
-    from cxr_compare.evaluation.studies.curve_judged import CurveDesign
+    from cxr_compare.evaluation.studies.curve_evaluation import CurveDesign
     from cxr_compare.evaluation.studies.curve_results import Arm
 
     arms = {}

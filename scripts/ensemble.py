@@ -9,10 +9,10 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.ensemble import join_systems
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder, read_numbers
-from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
 
 
-@verb
+@command
 def ensemble(
     predictions: list[AnyPath],
     *,
@@ -42,8 +42,10 @@ def ensemble(
         cxr ensemble out/fold0-predictions out/fold1-predictions --data out/data
         --out out/ensemble-predictions --name "RetinaNet x 2"
     """
+    data = as_path(data)
+    out = as_path(out)
     dataset = DataSet.open(data)
-    members = [Predictions.open(folder) for folder in predictions]
+    members = [Predictions.open(as_path(folder)) for folder in predictions]
     for note in join_systems(members, dataset, out, name, weights=list(weights) or None):
         console.say(note)
     return Predictions.open(out)

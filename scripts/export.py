@@ -16,10 +16,10 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.decisions.decided_output import decide
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import SystemOutput
+from cxr_compare.evaluation.systems.stored_predictions import read_output
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.scripts.runtime import tune_cpu
 from cxr_compare.serving.backends import export_folder
 from cxr_compare.serving.export_spec import PACKAGES
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _RUN_FORMATS = ("onnx", "openvino")
 
 
-@verb
+@command
 def export(
     source: Annotated[AnyPath, Argument(metavar="RUN|DATA")],
     out: AnyPath | None = None,
@@ -60,8 +60,8 @@ def export(
         format: Of a run: onnx or openvino. Of a data set: coco, voc, yolo, kaggle (CSV of the RSNA
             challenge), cvat or label-studio.
         precision: By default fp32. bf16 needs openvino; bf16 and int8 need --data.
-        data: Data set that the run was trained on: validation images judge the export, training
-            images calibrate int8. Without it phantoms judge fp32.
+        data: Data set that the run was trained on: validation images evaluate the export, training
+            images calibrate int8. Without it phantoms evaluate fp32.
         split: Also write the roles of this split, such as 'default'.
         target: Only the findings of this target; kaggle holds one target.
         reader: Whose labels; by default the reference.
@@ -85,6 +85,10 @@ def export(
 
         cxr export data/rsna out/desk --format cvat --predictions out/retinanet-predictions
     """
+    source = as_path(source)
+    out = as_path(out)
+    data = as_path(data)
+    predictions = as_path(predictions)
     if not format:
         raise InputError(
             f"export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, voc, "
@@ -174,7 +178,7 @@ def _predicted(folder: Path, dataset: DataSet, target_name: str | None) -> dict[
             f"cxr tune {folder} --data {dataset.folder}"
         )
     decision = Decision.from_dict(stored)
-    evidence = SystemOutput(predictions, target, ids)
+    evidence = read_output(predictions, target, ids)
     output = decide(predictions.name, evidence, decision, decision.policy(None, folder))
     if output.threshold is None:
         raise InputError(f"{folder}: has no threshold for {target.name}; see cxr tune")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from cxr_compare.data_prep.contracts.folders import make_folder, require_only
-from cxr_compare.scripts.runner import AnyPath, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Outcome, as_path, command
 
 _MARKER, _PLOT = "folds.json", "folds.png"
 _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
 
 
-@verb
+@command
 def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
     """Mean over the folds of a cross-validation, with intervals.
 
     Figures are for this recipe on sets like this one; Holm's method over all pairs tells which
-    systems differ. Each report judges the same systems on another fold of cxr
+    systems differ. Each report evaluates the same systems on another fold of cxr
     split --folds 5 --test-folds: train, predict, tune and compare with --split NAME-0, NAME-1, ...
     Give all folds.
 
@@ -26,15 +26,16 @@ def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
         The table; `str` of it is Markdown.
 
     Raises:
-        InputError: The reports do not judge the same systems on different folds.
+        InputError: The reports do not evaluate the same systems on different folds.
 
     Example:
         cxr folds out/report-0 out/report-1 out/report-2 --out out/folds
     """
+    out = as_path(out)
     require_only(out, _FILES, "table of folds")
     from cxr_compare.evaluation.report.folds import Folds
 
-    read = Folds.read(reports)
+    read = Folds.read([as_path(report) for report in reports])
     make_folder(out)
     (out / _MARKER).unlink(missing_ok=True)
     read.write(out)

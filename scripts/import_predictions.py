@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cxr_compare.scripts.console import say
 from cxr_compare.scripts.options import DataFolder
-from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
@@ -18,7 +18,7 @@ def _read(given: Any) -> Any:
     return given if hasattr(given, "columns") else Path(given)
 
 
-@verb
+@command
 def import_predictions(
     file: Annotated[Any, Argument(read=_read)],
     *,
@@ -39,7 +39,8 @@ def import_predictions(
 ) -> Predictions:
     """Import predictions of other software, or a radiologist's readings.
 
-    CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], in px of the original.
+    CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], in px of the original;
+    x,y,width,height and like names of columns (filename, prob, xmin) are recognised and told.
     YOLO: one .txt an image with lines "class cx cy w h confidence" (Ultralytics: save_txt=True
     save_conf=True). Scores lie between 0 and 1. No box is suppressed.
 
@@ -48,16 +49,18 @@ def import_predictions(
         out: Predictions folder to make.
         name: Name of the system in the report.
         finding: Finding of rows that name none, where the data set has several.
-        image_column: CSV column of image ids.
-        score_column: CSV column of scores.
+        image_column: CSV column of image ids; by default one that is called so, or like it.
+        score_column: CSV column of scores; by default one that is called so, or like it.
         finding_column: CSV column of findings.
-        images: Boxes only: images that were run: all; listed (with a box or a file); or FILE, which
-            adds names, a line each.
+        images: Boxes only: images that were run: all (but no validation image where only test
+            images have a box, and those of --coco-truth alone where it is given); listed (with a
+            box or a file); or FILE, which adds names, a line each.
         class_names: YOLO: class names in order, with commas, or a data.yaml; by default data.yaml
             in the folder or above.
         split: Split whose val and test images are expected.
         ignore_unknown: Leave out images and findings that the data set does not have.
-        coco_truth: COCO annotation file that the results' image and category ids are of.
+        coco_truth: COCO annotation file that the results' image and category ids are of; its images
+            are those that were run.
         key: key.csv of the blind study (cxr overlay --blind) that FILE is read for.
         explain: Boxes only: the figure of another program on the test images, such as 0.47. Says by
             which rules (COCO, Pascal VOC, Ultralytics, RSNA and near ones) it comes about.
@@ -77,6 +80,10 @@ def import_predictions(
 
         cxr import results.json --data out/data --out out/other --name Other --explain 0.47
     """
+    data = as_path(data)
+    out = as_path(out)
+    coco_truth = as_path(coco_truth)
+    key = as_path(key)
     from cxr_compare.evaluation.systems.imported import ColumnNames, import_file
 
     predictions = import_file(

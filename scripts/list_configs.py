@@ -9,10 +9,10 @@ from typing import Annotated
 from cxr_compare.configs.load import annotated, find_config, read_config, summaries
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.options import Settings, config_names
-from cxr_compare.scripts.runner import Argument, Outcome, verb
+from cxr_compare.scripts.runner import Argument, Outcome, command
 
 
-@verb
+@command
 def list_configs(
     name: Annotated[str | None, Argument(names=config_names)] = None, *, set_: Settings = None
 ) -> Outcome:

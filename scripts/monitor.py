@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,18 +14,18 @@ from cxr_compare.data_prep.store.answer_log import AGE_BANDS, LOG_KEY, read_audi
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
 from cxr_compare.evaluation.report.files import study_files
 from cxr_compare.evaluation.statistics.ranking import is_positive
 from cxr_compare.evaluation.studies.monitoring import monitor_log
-from cxr_compare.scripts import console
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import read_output
 from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.scripts.systems import is_run
 from cxr_compare.serving.export_spec import validation_folder
 
 
-@verb
+@command
 def monitor(
     log: AnyPath,
     *,
@@ -45,11 +46,12 @@ def monitor(
     If nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
     often the same log is read. The figures: call rate, scores, guard distances, failures, the mix
     of views, sex, age and makers; with --labels also sensitivity, specificity and PPV. Writes
-    monitor.html, .csv, .json, and .prom for Prometheus. Exit status 1: something has changed.
+    monitor.html, .csv, .json, and .prom for Prometheus. Exit status 1: something has changed; 2:
+    nothing can be tested.
 
     Args:
-        log: Folder that --log of cxr serve, pacs or predict wrote, or a CSV with its columns: time,
-            patient and score are needed.
+        log: Folder that --log of cxr serve, pacs or predict wrote, its files compressed by gzip or
+            not, or a CSV with its columns: time, patient and score are needed.
         out: Folder for the page and the tables; new or a monitor's.
         labels: CSV of audited images: image_id (their name) or image (as the log calls them), and
             label (1 or 0). Draw them without regard to the system's answer.
@@ -76,10 +78,17 @@ def monitor(
         cxr monitor out/log --out out/monitor --labels audited.csv --reference out/chexnet
         --data out/data --simulate
     """
+    log = as_path(log)
+    out = as_path(out)
+    labels = as_path(labels)
+    key = as_path(key)
+    reference = as_path(reference)
+    data = as_path(data)
     if (reference is None) != (data is None):
         raise InputError("monitor: --reference and --data go together")
     require_only(out, {*study_files("monitor"), "monitor.prom"}, "monitor")
-    answers = _chosen(read_log(log, console.say), since, target, log)
+    passed_over: list[str] = []
+    answers = _chosen(read_log(log, passed_over.append), since, target, log)
     if labels is not None:
         own = log / LOG_KEY
         answers = _audited(answers, labels, key or (own if own.is_file() else None))
@@ -87,11 +96,12 @@ def monitor(
     if reference is not None and data is not None:
         dataset = DataSet.open(data)
         split = own_split(None, [reference], dataset)
-        test_set = TestSet(dataset, dataset.target(target), split)
+        test_set = LabelledSplit(dataset, dataset.target(target), split)
         validation = _validation(test_set, reference, policy, answers)
     from cxr_compare.evaluation.studies.monitor_page import write_monitor
 
     found = monitor_log(answers, validation, first=first, window=window)
+    found = replace(found, notes=(*passed_over, *found.notes))
     make_folder(out)
     with folder_lock(out):
         text, page, status = write_monitor(found, out, simulate=simulate)
@@ -131,7 +141,7 @@ def _audited(answers: pd.DataFrame, labels: Path, key: Path | None) -> pd.DataFr
 
 
 def _validation(
-    test_set: TestSet, reference: Path, policy: str | None, answers: pd.DataFrame
+    test_set: LabelledSplit, reference: Path, policy: str | None, answers: pd.DataFrame
 ) -> pd.DataFrame:
     """Validation images as a log of such answers has them, with labels; else `InputError`."""
     folder = validation_folder(reference) if is_run(reference) else reference
@@ -147,7 +157,7 @@ def _validation(
         raise InputError(f"{reference}: has no threshold for '{target.name}'; run cxr tune first")
     decision = Decision.from_dict(stored)
     ids = test_set.image_ids("val").intersection(predictions.images_run)
-    scores = SystemOutput(predictions, target, ids).scores(decision.reduction)
+    scores = read_output(predictions, target, ids).scores(decision.reduction)
     of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
     used = of_system["threshold"].dropna()  # what the log decides by
     chosen = decision.thresholds[decision.policy(policy, folder)]

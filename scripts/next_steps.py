@@ -1,4 +1,4 @@
-"""What to do next with a folder that a verb has made, as commands with its own paths."""
+"""What to do next with a folder that a command has made, as commands with its own paths."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr_compare.data_prep.contracts.kinds import KindName
 from cxr_compare.data_prep.store.folder_kinds import (
-    KindName,
     data_set_of,
     facts_of,
     folders_within,
@@ -91,9 +91,11 @@ def _after_sweep(folder: Path, data: Path | None) -> list[str]:
 
 def _after_predictions(folder: Path, data: Path | None) -> list[str]:
     report = folder.parent.parent
-    if folder.parent.name == SYSTEMS and kind_of(report):  # a report's own; it is tuned and judged
+    if folder.parent.name == SYSTEMS and kind_of(
+        report
+    ):  # a report's own; it is tuned and evaluated
         return next_steps(report, data)
-    if not facts_of(folder).get("data_set"):  # of loose images: there is no truth to judge by
+    if not facts_of(folder).get("data_set"):  # of loose images: there is no truth to evaluate by
         return []
     if not (folder / "decisions").is_dir():
         return [f"cxr tune {_word(folder)} --data {_word(data or 'DATA')}"]

@@ -1,4 +1,4 @@
-"""Options that several verbs have, and the split that they work on where none is named."""
+"""Options that several commands have, and the split that they work on where none is named."""
 
 from __future__ import annotations
 
@@ -76,50 +76,58 @@ def _read_images(value: str | float | Iterable[str | float]) -> tuple[int | str,
 Images = Annotated[tuple[int | str, ...], Argument(read=_read_images, metavar="N,rsna,nih")]
 
 
-def _read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> Any:
-    """Keys of a configuration: texts ``section.key=value``, or values by section and key.
+SettingsGiven: TypeAlias = str | Sequence[str] | Mapping[str, Any]
+"""Keys of a configuration: texts ``section.key=value``, or values by section and key."""
+
+
+def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:
+    """Return keys of a configuration as texts ``section.key=value``, or as values by key.
 
     Example:
-        >>> _read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
+        >>> read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
         {'training.epochs': 2, 'model.weights': 'a.pth'}
     """
+    if isinstance(value, str):
+        return [value]
     if not isinstance(value, Mapping):
-        return [value] if isinstance(value, str) else list(value)
+        return list(value)
+    return _flat_settings(value)
+
+
+def _flat_settings(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by ``section.key``, from values by section and key."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            flat |= _read_settings({f"{key}.{name}": part for name, part in item.items()})
+            flat |= _flat_settings({f"{key}.{name}": part for name, part in item.items()})
         else:
             flat[key] = str(item) if isinstance(item, Path) else item
     return flat
 
 
-def settings_words(value: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
+def settings_words(value: SettingsGiven) -> list[str]:
     """Keys of a configuration as the command line takes them.
 
     Example:
         >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
         ['training.epochs=2', 'model.weights="none"']
     """
-    settings = _read_settings(value)
+    settings = read_settings(value)
     if not isinstance(settings, Mapping):
         return list(settings)
     return [f"{key}={json.dumps(item)}" for key, item in settings.items()]
 
 
-if TYPE_CHECKING:
-    Settings: TypeAlias = Any  # texts, or a mapping of keys and values
-else:
-    Settings = Annotated[
-        list[str] | None,
-        Argument(
-            read=_read_settings,
-            write=settings_words,
-            metavar="KEY=VALUE",
-            words="Replace a key of the configuration, such as training.epochs=20 or "
-            "model.architecture=fcos; cxr configs NAME shows every key.",
-        ),
-    ]
+Settings = Annotated[
+    SettingsGiven | None,
+    Argument(
+        read=read_settings,
+        write=settings_words,
+        metavar="KEY=VALUE",
+        words="Replace a key of the configuration, such as training.epochs=20 or "
+        "model.architecture=fcos; cxr configs NAME shows every key.",
+    ),
+]
 
 
 def config_names() -> list[str]:
@@ -167,8 +175,8 @@ _USUAL_SPLIT = "default"
 def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> str:
     """Name the split to work on.
 
-    A model that learned on one split and is judged on another has often learned from the images
-    that it is judged on, so the default is never another split than its own.
+    A model that learned on one split and is evaluated on another has often learned from the images
+    that it is evaluated on, so the default is never another split than its own.
     """
     if split is not None:
         return split

@@ -10,24 +10,25 @@ from typing import Annotated
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import make_folder
+from cxr_compare.data_prep.contracts.folders import make_folder, remove_old_unfinished
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.overlays.draw import to_png
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.scripts.systems import (
     System,
     Systems,
     is_run,
     predict_images,
+    read_systems,
     require_predictable,
 )
 
 
-@verb
+@command
 def overlay(
     systems: Systems = (),
     *,
@@ -75,8 +76,11 @@ def overlay(
         cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
         --out out/overlays --limit 12
     """
+    systems = read_systems(systems)
+    data = as_path(data)
+    out = as_path(out)
     require_predictable(systems)
-    from cxr_compare.evaluation.report.cases import read_systems
+    from cxr_compare.evaluation.report.cases import read_systems as read_cases
     from cxr_compare.evaluation.systems.prediction_files import write_reader_study
 
     dataset = DataSet.open(data)
@@ -106,10 +110,11 @@ def overlay(
         raise InputError("overlay: give at least one predictions folder or run, or --blind")
     files = [out / _file_name(image_id) for image_id in image_ids]
     with TemporaryDirectory() as scratch:
-        test_set = TestSet(dataset, of_target, split)
+        test_set = LabelledSplit(dataset, of_target, split)
         opened = _open_systems(systems, test_set, image_ids, Path(scratch))
-        cases = read_systems(opened, test_set, image_ids, policy=policy)
+        cases = read_cases(opened, test_set, image_ids, policy=policy)
         make_folder(out)
+        remove_old_unfinished(out)
         with console.progress("Drawing", len(image_ids)) as advance:
             for image_id, file in zip(image_ids, files, strict=True):
                 to_png(cases.draw(image_id, panel=panel or 480, faint=faint), file)
@@ -139,7 +144,7 @@ def _choose_images(
 
 
 def _open_systems(
-    systems: list[System], test_set: TestSet, image_ids: list[str], scratch: Path
+    systems: list[System], test_set: LabelledSplit, image_ids: list[str], scratch: Path
 ) -> dict[str, Predictions]:
     """Open systems by name; a run predicts the images into `scratch`."""
     opened: dict[str, Predictions] = {}

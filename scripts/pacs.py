@@ -11,12 +11,13 @@ from typing import Annotated
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.scripts.runs import (
     Runs,
     open_runs,
     opened_log,
     parse_runs,
+    read_paths,
     require_backends,
 )
 
@@ -24,7 +25,7 @@ _NEEDED = ("dicomweb_client", "highdicom", "pynetdicom")
 _TALKATIVE = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "requests", "urllib3")
 
 
-@verb
+@command
 def pacs(
     runs: Runs,
     *,
@@ -89,6 +90,10 @@ def pacs(
 
         cxr pacs out/chexnet --listen CXR:11112 --send-to ORTHANC@127.0.0.1:4242
     """
+    journal = as_path(journal)
+    log = as_path(log)
+    tls_cert = as_path(tls_cert)
+    tls_ca = as_path(tls_ca)
     require_packages("pacs", "pacs", _NEEDED)
     if (dicomweb is None) == (listen is None):
         raise InputError("pacs: give either --dicomweb URL or --listen AE:PORT")
@@ -113,7 +118,7 @@ def pacs(
         raise InputError("pacs --watch: --dry-run looks once; leave one out")
     if dry_run and log is not None:
         raise InputError("pacs --log: --dry-run notes nothing; leave one out")
-    named = parse_runs(runs)
+    named = parse_runs(read_paths(runs))
     options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
     require_backends(named, options)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values

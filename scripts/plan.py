@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.test_set import TestSet
-from cxr_compare.evaluation.decisions.thresholds import PromisePlan
+from cxr_compare.evaluation.decisions.thresholds import GuaranteePlan
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
-from cxr_compare.scripts.runner import AnyPath, Argument, verb
-from cxr_compare.scripts.systems import System, Systems
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
+from cxr_compare.scripts.systems import System, Systems, read_systems
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ _KINDS = {
     "assumed readers": "readers without a pilot",
     "predictions": "a pilot of predictions",
     "readers": "a pilot of cxr readers",
-    "promise": "a promise",
+    "guarantee": "a guarantee",
 }
 _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed": (
@@ -37,15 +37,15 @@ _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed readers": ("auroc", "prevalence", "readers", "reader_deviation"),
     "predictions": ("data", "target", "split", "seeds"),
     "readers": ("readers",),
-    "promise": ("images", "within", "prevalence"),
+    "guarantee": ("images", "within", "prevalence"),
 }  # fmt: skip
 
 
-@verb
+@command
 def plan(
     pilot: Systems = (),
     *,
-    promise: str | None = None,
+    guarantee: str | None = None,
     expect: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="F[,F]")] = (),
     difference: float | None = None,
     half_width: float | None = None,
@@ -65,8 +65,8 @@ def plan(
     target: str | None = None,
     split: str | None = None,
     out: AnyPath | None = None,
-) -> StudyPlan | PromisePlan:
-    """How many patients a comparison, an AUROC or a promise needs.
+) -> StudyPlan | GuaranteePlan:
+    """How many patients a comparison, an AUROC or a guarantee needs.
 
     Say the difference that would matter, not the one that a pilot happened to find.
 
@@ -74,15 +74,15 @@ def plan(
         pilot: With --data: one or two predictions folders, as PATH, NAME=PATH or, for several
             training seeds, NAME=PATH,PATH. Or the folder of one cxr readers analysis. Left out: the
             study follows from --auroc and --prevalence.
-        promise: Plan the validation patients of this promise instead, written as in cxr tune.
-        expect: True figure expected at the promise's threshold; of two figures both; of a ppv it
+        guarantee: Plan the validation patients of this guarantee instead, written as in cxr tune.
+        expect: True figure expected at the guarantee's threshold; of two figures both; of a ppv it
             and the sensitivity.
         difference: Smallest difference that would matter; by default that of --auroc A,B.
         half_width: Also plan for an interval of this mean half-width.
-        power: How often the difference is shown, or the promise gets a threshold; by default 0.8.
+        power: How often the difference is shown, or the guarantee gets a threshold; by default 0.8.
         level: Coverage of the interval.
         auroc: Assumed AUROC of one system, or of two.
-        prevalence: Assumed share of test patients with the disease, as 0.3; for the promise of a
+        prevalence: Assumed share of test patients with the disease, as 0.3; for the guarantee of a
             ppv of validation patients.
         correlation: Assumed correlation of the two systems' scores in a class; by default 0.5.
         images: Assumed images of a patient, as 1,2,4, or unequal as in rsna or nih; by default 1.
@@ -114,23 +114,30 @@ def plan(
         cxr plan out/retinanet-predictions out/chexnet-predictions --data out/data
         --difference 0.03
 
-        cxr plan --promise "sensitivity>=0.90@0.90" --expect 0.95 --images 1,rsna --within 0.4
+        cxr plan --guarantee "sensitivity>=0.90@0.90" --expect 0.95 --images 1,rsna --within 0.4
 
         cxr plan out/readers --difference 0.05 --readers 4,6,10
     """
-    if (promise is None) != (not expect):
-        raise InputError("plan: give --promise and --expect, the true figure that it is to have")
+    pilot = read_systems(pilot)
+    data = as_path(data)
+    out = as_path(out)
+    if (guarantee is None) != (not expect):
+        raise InputError("plan: give --guarantee and --expect, the true figure that it is to have")
     for name, value in (("--difference", difference), ("--half-width", half_width)):
         if value is not None and not 0 < value < 0.5:
             raise InputError(f"plan {name}: {value} is not between 0 and 0.5")
-    kind = _kind(pilot, bool(readers) or reader_deviation is not None) if not promise else "promise"
-    options = {
+    kind = (
+        _kind(pilot, bool(readers) or reader_deviation is not None)
+        if not guarantee
+        else "guarantee"
+    )
+    options: dict[str, object] = {
         "auroc": auroc, "prevalence": prevalence, "correlation": correlation, "images": images,
         "within": within, "seeds": seeds, "seed_deviation": seed_deviation,
         "seed_correlation": seed_correlation, "readers": readers,
         "reader_deviation": reader_deviation, "data": data, "target": target, "split": split,
     }  # fmt: skip
-    if promise:
+    if guarantee:
         options |= {"difference": difference, "half_width": half_width, "pilot": tuple(pilot)}
     asked = [name for name, value in options.items() if value not in (None, ())]
     _refuse_unread(asked, kind, pilot)
@@ -142,9 +149,11 @@ def plan(
         write_plan,
     )
 
-    if promise:
-        promised = PromisePlan.of(promise, expect, images, within, power, prevalence)
-        return promised if out is None else replace(promised, figures=write_plan(promised, out))
+    if guarantee:
+        guaranteed = GuaranteePlan.of(guarantee, expect, images, within, power, prevalence)
+        return (
+            guaranteed if out is None else replace(guaranteed, figures=write_plan(guaranteed, out))
+        )
     if not pilot:
         basis = plans_assumed(
             auroc, prevalence, correlation=correlation, images=images, within=within, seeds=seeds,
@@ -172,7 +181,7 @@ def _pilot_parts(
     pilot: list[System], data: Path, target: str | None, split: str | None
 ) -> dict[str, list[AurocParts]]:
     """What each test patient of a pilot of predictions adds to the AUROCs."""
-    from cxr_compare.evaluation.compare.compare import pilot_parts
+    from cxr_compare.evaluation.systems.stored_predictions import pilot_of_predictions
 
     dataset = DataSet.open(data)
     split = own_split(split, [path for system in pilot for path in system.paths], dataset)
@@ -182,7 +191,7 @@ def _pilot_parts(
         systems[name or members[0].name] = members
     if len(systems) < len(pilot):
         raise InputError("plan: two systems have one name; give each its own: NAME=PATH")
-    return pilot_parts(systems, TestSet(dataset, dataset.target(target), split))
+    return pilot_of_predictions(systems, LabelledSplit(dataset, dataset.target(target), split))
 
 
 def _kind(pilot: list[System], of_readers: bool) -> str:

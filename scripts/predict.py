@@ -18,13 +18,14 @@ from cxr_compare.scripts.options import (
     Precision,
     own_split,
 )
-from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
 from cxr_compare.scripts.runs import (
     RunGiven,
     RunsAndImages,
     note_parts,
     open_runs,
     opened_log,
+    read_paths,
     require_backends,
     sort_paths,
 )
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _OVERLAYS = "predicted"
 
 
-@verb
+@command
 def predict(
     *paths: RunsAndImages,
     out: AnyPath | None = None,
@@ -101,6 +102,11 @@ def predict(
 
         cxr predict out/retinanet --data out/data --out out/retinanet-predictions
     """
+    out = as_path(out)
+    data = as_path(data)
+    csv = as_path(csv)
+    dicom = as_path(dicom)
+    log = as_path(log)
     for_images = {
         "csv": csv, "dicom": dicom, "open": open_, "strict": strict, "policy": policy,
         "no-overlay": not overlay,
@@ -109,20 +115,21 @@ def predict(
         "split": split, "finding": finding, "tta": tta, "maps": maps != "cam",
         "engine": engine != "local", "address": address,
     }  # fmt: skip
+    words = read_paths(paths)
     how: dict[str, Any] = {"backend": backend, "precision": precision, "device": device}
     if data is None:
         _refuse(for_data, "a data set; add --data, or leave it out")
-        runs, sources = sort_paths(paths)
+        runs, sources = sort_paths(words)
         if name is not None:
             if len(runs) > 1:
                 raise InputError("predict --name: is for one run; give several as NAME=RUN")
             runs = [RunGiven(name, runs[0].path)]
         require_backends(runs, how)
-        from cxr_compare.serving.image_files import AnswerOutput, find_images
+        from cxr_compare.serving.image_files import AnswerOutput, find_images, reserved_table
 
         printed = console.printed_as()
         overlays = out if printed is None else out or Path(_OVERLAYS)
-        with opened_log(log) as noted:
+        with opened_log(log) as noted, reserved_table(csv):
             output = AnswerOutput(overlays if overlay else None, csv, dicom, open_, noted, printed)
             files = find_images(sources, output)
             from cxr_compare.serving.answer_files import answer_files
@@ -132,14 +139,14 @@ def predict(
                 loaded, files, output, console, batch_size=batch_size, strict=strict
             )
     _refuse(for_images, "images; leave it out, or --data")
-    if len(paths) != 1 or out is None:
+    if len(words) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
     if engine == "ray":
         if device == "cuda":
             raise InputError("--device cuda: --engine ray predicts on processors; leave it out")
         how["device"] = "cpu"
     how |= {"tta": tta, "maps": maps}
-    run = Path(paths[0])
+    run = Path(words[0])
     chosen = _choose_backend(run, data, how)  # first, as reading the data set takes time
     from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.data_prep.work.engine import open_engine

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import make_folder
+from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -17,7 +18,7 @@ from cxr_compare.data_prep.work.engine import open_engine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Address, Engine, Names
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 
 
 def _read_targets(
@@ -34,8 +35,8 @@ def _read_targets(
     return dict(map(_read_target, [value] if isinstance(value, str) else value))
 
 
-# What a file of labels is, by the end of its name; the last format among several counts.
-_LABEL_FILES = {".csv": "table", ".csv.gz": "table", ".xml": "cvat", ".json": "label-studio"}
+# What a file of labels is, by the end of its name, where it is no table.
+_LABEL_FILES = {".xml": "cvat", ".json": "label-studio"}
 _TEMPLATE = {
     "images.csv": "image_id,patient_id,path,view,sex,age_years\n"
     "film1,p1,images/film1.png,PA,F,54\nfilm2,p2,images/film2.png,AP,M,61\n",
@@ -43,6 +44,18 @@ _TEMPLATE = {
     "boxes.csv": "image_id,x1,y1,x2,y2,finding\nfilm1,100,120,180,190,mass\n"
     "film1,20,30,60,80,mass\n",
 }
+
+
+def _label_format(path: Path) -> str | None:
+    """The format of a file of labels; None of what is no such file.
+
+    Example:
+        >>> _label_format(Path("labels.XLSX")), _label_format(Path("out/rsna"))
+        ('table', None)
+    """
+    if is_table_file(path):
+        return "table"
+    return _LABEL_FILES.get(path.suffix.lower())
 
 
 def _write_template(folders: Sequence[Path]) -> Outcome:
@@ -76,7 +89,7 @@ def _read_columns(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, 
     return tuple(word.strip() for text in words for word in text.split(",") if word.strip())
 
 
-@verb
+@command
 def prepare(
     *paths: AnyPath,
     format: str | None = None,  # noqa: A002 - the option's own name
@@ -92,6 +105,7 @@ def prepare(
     method: str = "balanced",
     reference: str = "majority",
     labels: list[AnyPath] | None = None,
+    sheet: str | None = None,
     columns: Annotated[Sequence[str], Argument(read=_read_columns)] = (),
     class_names: Names = (),
     patient_pattern: str | None = None,
@@ -112,8 +126,8 @@ def prepare(
 
     Args:
         *paths: Folder of the data set as published, then the folder to make. Your own tables of
-            labels, or a file of CVAT or Label Studio, go before them. With --out: prepared sets to
-            put into one.
+            labels (.csv, .tsv, .xlsx), or a file of CVAT or Label Studio, go before them. With
+            --out: prepared sets to put into one.
         format: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo, label-studio, coco, dicom,
             sr or table (docs/formats.md).
         out: Folder to make of several prepared sets.
@@ -129,7 +143,8 @@ def prepare(
         method: balanced: each role gets its share of each class, finding, view and source; hash:
             role by patient id and seed, also when images are added.
         reference: Where several readers read an image: majority, any, all or reader:NAME.
-        labels: CSV of labels that lies elsewhere.
+        labels: Table of labels that lies elsewhere.
+        sheet: Sheet of a spreadsheet that has several.
         columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or
             a TOML file.
         class_names: Names of numbered classes, with commas.
@@ -158,28 +173,45 @@ def prepare(
 
         cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
     """
+    out = as_path(out)
+    exclude = as_path(exclude)
+    id_key = as_path(id_key)
+    given = [as_path(path) for path in paths]
     if template is not None:
-        return _write_template([*paths, *([] if out is None else [out])])
-    tables = [path for path in paths if path.name.endswith(tuple(_LABEL_FILES))]
-    paths = tuple(path for path in paths if path not in tables)
-    named = [kind for end, kind in _LABEL_FILES.items() for t in tables if t.name.endswith(end)]
-    format = format or next(reversed(named), None)  # noqa: A001
-    labelled = (*(labels or ()), *tables)
-    read = ReadOptions(reference, labelled, tuple(columns), class_names, patient_pattern)
-    several = out is not None and len(paths) > 1
+        return _write_template([*given, *([] if out is None else [out])])
+    # The last one is the folder to make, whatever its name, where it is no file.
+    named_last = given[-1:] if out is None else ()
+    kinds = {
+        path: None if path in named_last and not path.is_file() else _label_format(path)
+        for path in given
+    }
+    tables = [path for path, kind in kinds.items() if kind is not None]
+    sources = [path for path in given if path not in tables]
+    # A table beside a file of an annotation tool adds to it.
+    named = sorted({kinds[path] for path in tables} - {None}, key=lambda kind: kind == "table")
+    format = format or next(iter(named), None)  # noqa: A001
+    read = ReadOptions(
+        reference=reference,
+        labels=(*(as_path(path) for path in labels or ()), *tables),
+        sheet=sheet,
+        columns=tuple(columns),
+        class_names=class_names,
+        patient_pattern=patient_pattern,
+    )
+    several = out is not None and len(sources) > 1
     if several and format is not None:
         raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
     source: Path | None
     folder: Path
-    source, folder = (None, Path(str(out))) if several else _source_and_out(list(paths), out)
-    _require_sources(list(paths) if source is None else [source], prepared=several)
+    source, folder = (None, Path(str(out))) if several else _source_and_out(sources, out)
+    _require_sources(sources if source is None else [source], prepared=several)
     from cxr_compare.data_prep.assemble import combine, prepare
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
     with open_engine(engine, address=address, workers=workers) as decoders:
         if source is None:
             summary = combine.combine(
-                paths, folder, name=name, rule=rule, targets=target or {},
+                sources, folder, name=name, rule=rule, targets=target or {},
                 exclude=exclude, measure_shortcuts=measure_shortcuts,
             )  # fmt: skip
             decoded_by = decoders if engine == "ray" else None
@@ -225,8 +257,8 @@ def _source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
     if len(both) < 2:
         raise InputError("cxr prepare [TABLE] SOURCE OUT: a folder is missing")
     raise InputError(
-        f"cxr prepare SOURCE OUT: {len(both)} folders given; tables before them are CSV files; to "
-        "put prepared sets into one, say cxr prepare SET SET ... --out OUT"
+        f"cxr prepare SOURCE OUT: {len(both)} folders given; tables before them end in .csv, .tsv, "
+        ".txt or .xlsx; to put prepared sets into one, say cxr prepare SET SET ... --out OUT"
     )
 
 

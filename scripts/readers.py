@@ -11,14 +11,14 @@ from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, re
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import is_predictions_folder
 from cxr_compare.evaluation.boxes.matching import HitRule
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.report.files import study_files
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import DataFolder, Names, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
-from cxr_compare.scripts.systems import Systems
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.systems import Systems, read_systems
 
 
-@verb
+@command
 def readers(
     ratings: Systems,
     *,
@@ -80,21 +80,31 @@ def readers(
     Example:
         cxr readers ratings.csv --truth truth.csv --out out/readers --system CheXNet=scores.csv
     """
-    judged: Path | TestSet
+    ratings = read_systems(ratings)
+    out = as_path(out)
+    truth = as_path(truth)
+    data = as_path(data)
+    system = read_systems(system)
+    key = as_path(key)
+    lesions = as_path(lesions)
+    evaluated: Path | LabelledSplit
     if truth is not None and data is None:
-        judged = truth
+        evaluated = truth
     elif data is not None and truth is None:
         dataset = DataSet.open(data)
-        judged = TestSet(dataset, dataset.target(target))
+        evaluated = LabelledSplit(dataset, dataset.target(target))
     else:
         raise InputError("readers: give either --truth TRUTH.csv or --data DATA")
     for name, (path, *_) in ratings if key is None else ():
         if name is not None and path.suffix != ".json" and not is_predictions_folder(path):
             raise InputError(f"readers: {name}=FILE names who filled in a form; give --key, too")
+    names = [other.name for other in system]
+    compared: dict[str, Path] = {}
     for name, (path, *others) in system:
-        if name is None or others or [other.name for other in system].count(name) > 1:
+        if name is None or others or names.count(name) > 1:
             words = ",".join(map(str, [path, *others]))
             raise InputError(f"--system {words}: expected NAME=PATH, each with a name of its own")
+        compared[name] = path
     from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
     from cxr_compare.evaluation.studies.reader_page import reader_statements, write_readers
     from cxr_compare.evaluation.studies.readings import read_study
@@ -105,16 +115,16 @@ def readers(
         raise InputError("readers --hit distance: give --hit-limit, the largest distance in px")
     limit = 0.2 if hit_limit is None else hit_limit
     require_only(out, study_files("readers"), "reader study")
-    systems: dict[str, tuple[Path, TestSet | None]] = {}
-    for name, (path, *_) in system:
+    systems: dict[str, tuple[Path, LabelledSplit | None]] = {}
+    for name, path in compared.items():
         systems[name] = path, None
         if is_predictions_folder(path):
-            if isinstance(judged, Path):
+            if isinstance(evaluated, Path):
                 raise InputError(f"--system {path}: a predictions folder needs --data, not --truth")
-            split = own_split(None, [path], judged.dataset)
-            systems[name] = path, replace(judged, split=split)
+            split = own_split(None, [path], evaluated.dataset)
+            systems[name] = path, replace(evaluated, split=split)
     study = read_study(
-        [(name, path) for name, (path, *_) in ratings], systems, truth=judged, key=key,
+        [(name, path) for name, (path, *_) in ratings], systems, truth=evaluated, key=key,
         lesions=lesions, hit=HitRule(hit, limit), false_marks=false_marks,
         positive_from=positive_from, policy=policy, rename=rename,
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""The runner: what all verbs share, so that a verb is one typed function with one docstring.
+"""The runner: what all commands share, so that a command is one typed function with one docstring.
 
-`verb` turns a function into what `cxr_compare` exports; `scripts/cli.py` derives the command from
-the same signature and docstring. Of each call the runner checks the arguments, names a wrong folder
-before anything heavy is imported, brings folders from object stores and sends what was made, and
-keeps the record of what was asked, which every folder stores.
+`command` turns a function into what `cxr_compare` exports; `scripts/cli.py` derives the command
+from the same signature and docstring. Of each call the runner checks the arguments, names a wrong
+folder before anything heavy is imported, brings folders from object stores and sends what was made,
+and keeps the record of what was asked, which every folder stores.
 """
 
 from __future__ import annotations
@@ -11,29 +11,38 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, reduce, wraps
+from operator import or_
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     Literal,
     ParamSpec,
+    Protocol,
     TypeAlias,
     TypeVar,
     Union,
     get_args,
     get_origin,
     get_type_hints,
+    overload,
 )
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import asked_as, disk_errors, read_json
-from cxr_compare.data_prep.store.folder_kinds import KindName, require_kind
+from cxr_compare.data_prep.contracts.folders import (
+    asked_as,
+    disk_errors,
+    read_json,
+    remove_traces,
+)
+from cxr_compare.data_prep.contracts.kinds import KindName
+from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, html_records
+from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.data_prep.work.local_copies import local_folders
 from cxr_compare.data_prep.work.object_store import addresses_in, shown
 from cxr_compare.scripts import console
@@ -41,10 +50,17 @@ from cxr_compare.scripts import console
 P = ParamSpec("P")
 R = TypeVar("R")
 
-if TYPE_CHECKING:
-    AnyPath: TypeAlias = Any  # a text, a Path, or what lies in a folder: a verb gets a Path
-else:
-    AnyPath = Path
+
+class HasFolder(Protocol):
+    """An object that was read from a folder or written into one, such as a data set or a run."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder."""
+
+
+AnyPath: TypeAlias = str | Path | HasFolder
+"""A path as a command accepts it; `command` makes a `Path` of it, and `as_path` tells mypy so."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +78,13 @@ class Argument:
     metavar: str | None = None  # what stands for the value in the help
     names: Callable[[], list[str]] | None = None  # offered by the shell's completion
     option: str = ""  # its name on the command line, where that is one of Python's own words
-    # Its description, where the docstring has none: of options that many verbs share.
+    # Its description, where the docstring has none: of options that many commands share.
     words: str = ""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a verb found or wrote, where no noun of its own holds it."""
+@dataclass(frozen=True, repr=False)
+class Outcome(ShownAsText):
+    """What a command found or wrote, where no noun of its own holds it; it prints its text."""
 
     text: str  # what the terminal shows
     payload: Any = None  # what ``--json`` prints, where no file holds it
@@ -87,6 +103,12 @@ class Outcome:
     def __str__(self) -> str:
         return self.text
 
+    def _repr_html_(self) -> str:
+        rows = self.payload
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            return html_records(rows)
+        return html_lines(self.text)
+
     def to_dict(self) -> Any:
         """The content of the file, or what was found."""
         return self.payload if self.file is None else read_json(self.file, self.file.stem)
@@ -94,7 +116,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a verb, as the command line, the reference and the checks need it."""
+    """One parameter of a command, as the command line, the reference and the checks need it."""
 
     name: str  # of the function's parameter
     type: Any  # without ``None`` and metadata; of a list, that of its items
@@ -121,10 +143,39 @@ class Parameter:
         return get_args(self.type) if get_origin(self.type) is Literal else ()
 
 
-def verb(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a verb: its arguments are checked before it is entered.
+@overload
+def as_path(value: None) -> None: ...
 
-    Paths may be texts or anything with a ``folder``. A verb says nothing from Python, unless the
+
+@overload
+def as_path(value: AnyPath) -> Path: ...
+
+
+def as_path(value: AnyPath | None) -> Path | None:
+    """Return the path that an argument names; None stays None.
+
+    The arguments of a command are paths already: there the call tells type checkers so.
+
+    Raises:
+        InputError: The value is an object that lies in no folder yet.
+
+    Example:
+        >>> as_path("out/run")
+        PosixPath('out/run')
+    """
+    if value is None or isinstance(value, Path):
+        return value
+    path = value if isinstance(value, str) else value.folder
+    if path is None:
+        kind = type(value).__name__
+        raise InputError(f"{kind}: was written into no folder; write it, and give the folder")
+    return Path(path)
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function a command: its arguments are checked before it is entered.
+
+    Paths may be texts or anything with a ``folder``. A command says nothing from Python, unless the
     keyword ``progress`` is true.
 
     Raises:
@@ -132,6 +183,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             choices.
     """
     signature = inspect.signature(function)
+    types = _declared_types(function)
 
     @wraps(function)
     def run(*args: Any, progress: bool = False, **keywords: Any) -> R:
@@ -141,13 +193,22 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         with console.silent(not progress), asked_as(record), _at_hand(bound.arguments) as given:
             for parameter in parameters_of(function):
                 bound.arguments[parameter.name] = _checked(parameter, given[parameter.name])
-            return function(*bound.args, **bound.kwargs)
+            result = function(*bound.args, **bound.kwargs)
+            if (folder := bound.arguments.get("out")) is not None:
+                # A command that finds its folder complete writes nothing, and takes no lock.
+                remove_traces(Path(folder))
+            return result
 
     keyword = inspect.Parameter(
         "progress", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool"
     )
+    # With types in the place of their names, for whoever asks for help in a notebook.
+    shown_parameters = [
+        parameter.replace(annotation=_without_metadata(types[name]))
+        for name, parameter in signature.parameters.items()
+    ]
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*signature.parameters.values(), keyword]
+        parameters=[*shown_parameters, keyword]
     )
     return run  # type: ignore[return-value]
 
@@ -171,31 +232,27 @@ def _at_hand(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 @cache
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
-    """The parameters of a verb in the order of its signature."""
+    """The parameters of a command in the order of its signature."""
     function = inspect.unwrap(function)
-    # What it returns is heavy to import, so only for type checkers.
-    declared_types = SimpleNamespace(
-        __annotations__={n: a for n, a in function.__annotations__.items() if n != "return"}
-    )
-    hints = get_type_hints(declared_types, function.__globals__, include_extras=True)
+    hints = _declared_types(function)
     described = _described_arguments(function)
     parameters = []
     for name, declared in inspect.signature(function).parameters.items():
-        hint, argument = hints[name], Argument()
-        for _ in range(2):  # Annotated[X | None, ...], or Annotated[X, ...] | None
-            if get_origin(hint) is Annotated:
-                hint, *extras = get_args(hint)
-                argument = next((e for e in extras[::-1] if isinstance(e, Argument)), argument)
-            if get_origin(hint) in (Union, UnionType):
-                hint = next(kind for kind in get_args(hint) if kind is not NoneType)
-        listed = get_origin(hint) in (list, Sequence, Mapping, dict, tuple)
-        several = listed or declared.kind is inspect.Parameter.VAR_POSITIONAL
-        if listed:
-            hint = str if argument.read else get_args(hint)[0]
+        hint, argument = _without_none(hints[name]), Argument()
+        if get_origin(hint) is Annotated:
+            hint, *extras = get_args(hint)
+            argument = next((e for e in extras[::-1] if isinstance(e, Argument)), argument)
+        members = _members(hint)
+        listed = [member for member in members if get_origin(member) in _LISTS]
+        several = bool(listed) or declared.kind is inspect.Parameter.VAR_POSITIONAL
+        if argument.read is not None:
+            kind: Any = str
+        else:
+            kind = _command_line_type(get_args(listed[0])[0] if listed else hint)
         parameters.append(
             Parameter(
                 name=name,
-                type=str if argument.read else hint,
+                type=kind,
                 default=declared.default,
                 positional=declared.kind is not inspect.Parameter.KEYWORD_ONLY,
                 variadic=declared.kind is inspect.Parameter.VAR_POSITIONAL,
@@ -207,8 +264,48 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     return tuple(parameters)
 
 
+_LISTS = (list, Sequence, Mapping, dict, tuple)
+
+
+def _declared_types(function: Callable[..., Any]) -> dict[str, Any]:
+    """The type of each parameter; what is returned is heavy to import, so it is left out."""
+    declared_types = SimpleNamespace(
+        __annotations__={n: a for n, a in function.__annotations__.items() if n != "return"}
+    )
+    return get_type_hints(declared_types, function.__globals__, include_extras=True)
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union without None; another type alone."""
+    if get_origin(hint) not in (Union, UnionType):
+        return (hint,)
+    return tuple(member for member in get_args(hint) if member is not NoneType)
+
+
+def _without_none(hint: Any) -> Any:
+    """The type ``X`` of ``X | None``; any other type as it is."""
+    members = _members(hint)
+    return members[0] if len(members) == 1 else hint
+
+
+def _command_line_type(hint: Any) -> Any:
+    """The type that a word of the command line becomes: of `AnyPath` a path."""
+    members = _members(hint)
+    return Path if Path in members else members[0]
+
+
+def _without_metadata(hint: Any) -> Any:
+    """A type as users read it, without what `Annotated` adds for the runner."""
+    if get_origin(hint) is Annotated:
+        return _without_metadata(get_args(hint)[0])
+    members = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return reduce(or_, (_without_metadata(member) for member in members))
+    return hint
+
+
 def _checked(parameter: Parameter, value: Any) -> Any:
-    """A value as the verb takes it."""
+    """A value as the command takes it."""
     if value is None:
         return None
     if parameter.argument.read is not None:
@@ -219,7 +316,9 @@ def _checked(parameter: Parameter, value: Any) -> Any:
         except ValueError as error:
             raise InputError(f"{parameter.option} {','.join(_words(value))}: {error}") from None
     if parameter.several:
-        alone = isinstance(value, str | Path) or hasattr(value, "folder")
+        # One size, one policy or one folder is a list of one.
+        listed = isinstance(value, Iterable) and not isinstance(value, str)
+        alone = not listed or hasattr(value, "folder")
         items = [_checked_item(parameter, item) for item in ([value] if alone else value)]
         return tuple(items) if isinstance(value, tuple) else items
     return _checked_item(parameter, value)
@@ -228,7 +327,7 @@ def _checked(parameter: Parameter, value: Any) -> Any:
 def _checked_item(parameter: Parameter, value: Any) -> Any:
     option, argument = parameter.option, parameter.argument
     if parameter.type is Path:
-        value = Path(getattr(value, "folder", value))
+        value = as_path(value)
         if argument.kind is not None:
             require_kind(value, argument.kind)
     if parameter.choices and value not in parameter.choices:
@@ -249,8 +348,8 @@ def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
     for parameter in parameters_of(function):
         value = arguments[parameter.name]
         if parameter.positional:
-            words += _words(value)
-        elif value is None or value == parameter.default:
+            words += (parameter.argument.write or _words)(value)
+        elif value is None or _is_default(value, parameter.default):
             continue
         elif isinstance(value, bool):
             options.append(parameter.option if value else parameter.option.replace("--", "--no-"))
@@ -258,6 +357,11 @@ def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
             texts = (parameter.argument.write or _words)(value)
             options += [word for text in texts for word in (parameter.option, text)]
     return shlex.join([*words, *options])
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    """Return True for the default; arrays and frames, which compare item by item, never are."""
+    return not hasattr(value, "shape") and bool(value == default)
 
 
 def _words(value: Any) -> list[str]:
@@ -274,7 +378,7 @@ def _words(value: Any) -> list[str]:
     return ["DataFrame" if hasattr(value, "columns") else str(getattr(value, "folder", value))]
 
 
-def command_name(verb: str) -> str:
+def command_name(command: str) -> str:
     """Return the name of a command on the command line; usually the name of its function.
 
     `import` is a keyword of Python, and `cxr_compare.configs` is a package.
@@ -283,7 +387,7 @@ def command_name(verb: str) -> str:
         >>> command_name("list_configs"), command_name("train")
         ('configs', 'train')
     """
-    return {"import_predictions": "import", "list_configs": "configs"}.get(verb, verb)
+    return {"import_predictions": "import", "list_configs": "configs"}.get(command, command)
 
 
 def _described_arguments(function: Callable[..., Any]) -> dict[str, str]:
@@ -300,7 +404,7 @@ def _described_arguments(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
-    """What a verb does, in paragraphs, and its examples of a command."""
+    """What a command does, in paragraphs, and its examples of a command."""
     text = inspect.getdoc(function) or ""
     body = text.partition("\nArgs:\n")[0].strip()
     examples = [" ".join(part.split()) for part in _section(function, "Example").split("\n\n")]

@@ -16,7 +16,7 @@ from cxr_compare.data_prep.store.folder_kinds import (
 )
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import split_name
-from cxr_compare.scripts.runner import Argument
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
 from cxr_compare.serving.backends import choose_backend, require_torch
 from cxr_compare.serving.export_spec import is_export
@@ -37,30 +37,30 @@ class RunGiven(NamedTuple):
     path: Path
 
 
-def _read_paths(value: Any) -> tuple[str, ...]:
-    """Runs and images as words of a command line.
+PathsGiven: TypeAlias = AnyPath | Sequence[AnyPath]
+"""Runs and images as words, paths or opened runs: one of them, or several."""
+
+
+def read_paths(value: PathsGiven | Sequence[PathsGiven]) -> tuple[str, ...]:
+    """Return runs and images as words of the command line.
 
     Example:
-        >>> _read_paths([Path("out/a"), ["b.png", "A=out/c"]])
+        >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
         ('out/a', 'b.png', 'A=out/c')
     """
-    if isinstance(value, str | Path) or hasattr(value, "folder"):
-        return (str(getattr(value, "folder", value)),)
-    return tuple(word for item in value for word in _read_paths(item))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(word for item in value for word in read_paths(item))
+    return (str(as_path(value)),)
 
 
-if TYPE_CHECKING:
-    RunsAndImages: TypeAlias = Any  # words, RunsAndImages and opened runs: a verb gets words
-    Runs: TypeAlias = Any  # likewise
-else:
-    RunsAndImages = Annotated[
-        str, Argument(read=_read_paths, metavar="RUN [RUN ...] IMAGE|FOLDER ...")
-    ]
-    Runs = Annotated[list[str], Argument(read=_read_paths, metavar="RUN|EXPORT ...")]
+RunsAndImages = Annotated[
+    PathsGiven, Argument(read=read_paths, metavar="RUN [RUN ...] IMAGE|FOLDER ...")
+]
+Runs = Annotated[PathsGiven, Argument(read=read_paths, metavar="RUN|EXPORT ...")]
 
 
 def parse_runs(words: Sequence[str]) -> list[RunGiven]:
-    """Read PATH or NAME=PATH of verbs that take runs and exports alone.
+    """Read PATH or NAME=PATH of commands that take runs and exports alone.
 
     Raises:
         InputError: A path is neither.
@@ -135,7 +135,7 @@ def require_backends(runs: Sequence[RunGiven], options: dict[str, Any]) -> None:
 def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     """Load the runs; those of one name are told apart by their folders.
 
-    `options` are ``policy, backend, precision, device`` of the verb.
+    `options` are ``policy, backend, precision, device`` of the command.
     """
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
     gpu = backend == "auto" and runs_on_gpu(device)

@@ -73,7 +73,7 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
         raise InputError(f"--device {name}: choose auto, cpu or cuda")
     why = _why_no_gpu(torch)
     if name != "cpu" and torch.cuda.is_available() and why is None:
-        # The promise of decisions: they hold on every device, where fp32 differs but by rounding.
+        # The guarantee of decisions: they hold on every device, where fp32 differs but by rounding.
         torch.backends.cudnn.allow_tf32 = False
         if devices > (found := torch.cuda.device_count()):
             raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.data_prep.work.object_store import is_loopback
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.scripts.runs import (
     Runs,
     open_runs,
     opened_log,
     parse_runs,
+    read_paths,
     require_backends,
 )
 
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _GRACE = 3  # seconds that requests under way get when the server ends
 _TOKEN_VARIABLE = "CXR_TOKEN"  # noqa: S105 - its name
-_SHORTEST_TOKEN = 16
+_SHORTEST_TOKEN, _LONGEST_TOKEN = 16, 4096  # signs
 
 
-@verb
+@command
 def serve(
     runs: Runs,
     *,
@@ -65,8 +67,8 @@ def serve(
         runs: Runs or exports, each as PATH or NAME=PATH.
         port: Port to listen on; 0: a free one.
         host: Address to listen on. Any but this machine's own needs a token.
-        token: File with the token that clients must send (Authorization: Bearer TOKEN); by default
-            the environment's CXR_TOKEN.
+        token: File, not readable by others, with the token that clients must send (Authorization:
+            Bearer TOKEN); by default the environment's CXR_TOKEN.
         allow_host: Name by which clients may call the server.
         report: Report of cxr compare: the systems' figures on test images, and its page.
         examples: Folder of example images; by default phantoms.
@@ -90,8 +92,12 @@ def serve(
 
         cxr serve out/chexnet/exports/openvino-fp32 --host 0.0.0.0 --token token.txt
     """
+    token = as_path(token)
+    report = as_path(report)
+    examples = as_path(examples)
+    log = as_path(log)
     require_packages("serve", "serve", _NEEDED)
-    named = parse_runs(runs)
+    named = parse_runs(read_paths(runs))
     options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
     require_backends(named, options)
     from cxr_compare.serving.web.schemas import MEBIBYTE, ServeSettings
@@ -153,15 +159,20 @@ def _read_token(file: Path | None) -> str | None:
     else:
         origin = f"--token {file}"
         try:
-            token = file.read_text(encoding="utf-8")
+            with file.open(encoding="utf-8") as opened:
+                if os.name != "nt" and stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
+                    raise InputError(f"{origin}: others may read it; run: chmod 600 {file}")
+                token = opened.read(_LONGEST_TOKEN + 2)  # and the end of its line
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not text"
             raise InputError(f"{origin}: {(reason or 'cannot be read').lower()}") from None
     token = token.strip()
-    if len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
+    is_of_length = _SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN
+    if not is_of_length or not token.isascii() or not token.isprintable():
         raise InputError(
             f"{origin}: the token must be {_SHORTEST_TOKEN} or more printable ASCII signs on one "
-            "line; make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            f"line, at most {_LONGEST_TOKEN:,}; make one: python -c 'import secrets; "
+            "print(secrets.token_urlsafe(32))'"
         )
     return token
 

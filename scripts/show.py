@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.kinds import KindName
 from cxr_compare.data_prep.store.folder_kinds import (
     MARKERS,
-    KindName,
     WrongFolderError,
     facts_of,
     kind_begun,
@@ -22,14 +22,14 @@ from cxr_compare.data_prep.store.folder_kinds import (
 )
 from cxr_compare.evaluation.report.files import METRICS, PAGE
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.scripts.runner import AnyPath, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Outcome, as_path, command
 from cxr_compare.scripts.runtime import has_bf16_instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@verb
+@command
 def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
     """Say what a folder holds, or with --machine what this machine is.
 
@@ -46,6 +46,7 @@ def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
     Example:
         cxr show out/data
     """
+    folder = as_path(folder)
     if (folder is None) != machine:
         raise InputError("show: give a folder, or --machine")
     facts = _machine() if folder is None else _describe(folder)
@@ -109,7 +110,9 @@ def _describe(folder: Path) -> dict[str, Any]:
     if kind := kind_of(folder):
         return {"kind": f"{kind.name}, complete", **readers[kind.name](folder)}
     if begun := kind_begun(folder):
-        raise InputError(f"{folder}: an unfinished {begun.name}; run the same {begun.verb} again")
+        raise InputError(
+            f"{folder}: an unfinished {begun.name}; run the same {begun.command_line} again"
+        )
     if held := _within(folder):
         return {"kind": "folder of folders"} | held
     raise WrongFolderError(
@@ -126,7 +129,7 @@ def _within(folder: Path) -> dict[str, str]:
         if kind := kind_of(path):
             lines[path.name] = f"{kind.name}{_title(path)}"
         elif begun := kind_begun(path):
-            lines[path.name] = f"unfinished {begun.name}; run the same {begun.verb} again"
+            lines[path.name] = f"unfinished {begun.name}; run the same {begun.command_line} again"
     return lines
 
 
@@ -149,7 +152,7 @@ def _dataset(folder: Path) -> dict[str, Any]:
         "name": dataset.name,
         "images": len(images),
         "patients": images["patient_id"].nunique(),
-        "pixels": "yes" if dataset.has_pixels else "none: for judging only",
+        "pixels": "yes" if dataset.has_pixels else "none: for evaluation only",
         "pixel stores": ", ".join(sorted(p.name for p in (folder / "pixels").glob("*-*"))) or "-",
     }
     for target in dataset.targets.values():

@@ -10,10 +10,10 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts.next_steps import trainings
 from cxr_compare.scripts.options import DataFolder
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 
 
-@verb
+@command
 def split(
     data: DataFolder,
     *,
@@ -63,6 +63,8 @@ def split(
 
         cxr split data/rsna --name default --replace
     """
+    data = as_path(data)
+    file = as_path(file)
     shares = {"val": val, "test": test, "folds": folds, "seed": seed, "method": method}
     rule: dict[str, Any] = {key: value for key, value in shares.items() if value is not None}
     excluded = {

@@ -31,7 +31,7 @@ from cxr_compare.scripts.options import (
     Settings,
     config_names,
 )
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.training.processes import Rank
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _STARTED, _SWEEP = "sweep.started.json", "sweep.json"
 _OWN = {_STARTED, _SWEEP, "sweep.html", "best", "trials", "study.journal", "study.journal.lock"}
 
 
-@verb
+@command
 def sweep(
     config: Annotated[str, Argument(names=config_names)],
     *,
@@ -89,6 +89,8 @@ def sweep(
         cxr sweep chexnet_small --data out/data --out out/sweep --trials 8
         --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
+    data = as_path(data)
+    out = as_path(out)
     follow_parent()
     require_packages("sweep", "sweep", ("optuna", *TRAIN_PACKAGES))
     _require_started_once()
@@ -156,7 +158,7 @@ def _run(
         console.say(trial_line(payload, number, trials))
         write_page(payload, plan.folder)
 
-    def commands() -> Iterator[Command]:
+    def started_commands() -> Iterator[Command]:
         for number, config in sweep.propose(trials, several=machines.jobs > 1):
             if config is None:
                 show(number)
@@ -180,7 +182,7 @@ def _run(
         if sweep.falls_behind(int(running.command.name)):
             running.stop()
 
-    run_commands(commands(), machines, ended=ended, watch=watch if plan.pruning else None)
+    run_commands(started_commands(), machines, ended=ended, watch=watch if plan.pruning else None)
     payload = sweep.payload(started)
     records = payload["trials"]
     write_page(payload, plan.folder)

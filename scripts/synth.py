@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cxr_compare.data_prep.work.pool import cpu_count
 from cxr_compare.scripts import console
-from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.synth.phantom import PhantomSummary
 
 
-@verb
+@command
 def synth(
     out: AnyPath,
     *,
@@ -45,6 +45,7 @@ def synth(
     Example:
         cxr synth phantom --images 2000 --size 256 --seed 1
     """
+    out = as_path(out)
     from cxr_compare.data_prep.synth.phantom import count_test_images, write_phantom
 
     with console.progress("Drawing images", images + count_test_images(images)) as advance:

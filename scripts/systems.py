@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
@@ -11,13 +12,13 @@ from cxr_compare.data_prep.contracts.folders import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions, is_predictions_folder
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import TestSet
-from cxr_compare.evaluation.decisions.tuning import tune
 from cxr_compare.evaluation.report.files import SYSTEMS
 from cxr_compare.evaluation.systems.eligibility import check_data_set
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import split_name
-from cxr_compare.scripts.runner import Argument
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.serving.backends import require_torch
 from cxr_compare.serving.export_spec import is_export, validation_folder
@@ -26,6 +27,36 @@ if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
 
 _EXPORTS = "exports"  # within a run's folder, see cxr_compare.serving.backends
+
+
+def is_values(value: Any) -> bool:
+    """Return True for values in memory, such as an array or a frame, False for a path or a run.
+
+    Example:
+        >>> is_values([0.1, 0.9]), is_values("out/run"), is_values(["out/a", "out/b"])
+        (True, False, False)
+    """
+    if isinstance(value, str | Path) or hasattr(value, "folder"):
+        return False
+    if isinstance(value, Sequence):
+        return len(value) > 0 and not any(
+            isinstance(item, str | Path) or hasattr(item, "folder") for item in value
+        )
+    return True
+
+
+def values_caption(value: Any) -> str:
+    """Return how values in memory are named in a record or a message.
+
+    Example:
+        >>> values_caption([0.1, 0.9])
+        '<list of 2>'
+    """
+    kind = type(value).__name__
+    try:
+        return f"<{kind} of {len(value)}>"
+    except TypeError:
+        return f"<{kind}>"
 
 
 def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
@@ -49,10 +80,48 @@ class System(NamedTuple):
     paths: list[Path]
 
 
-def read_systems(
-    value: str | Path | Sequence[str | Path] | Mapping[str, Any],
-) -> list[System]:
-    """Systems from words, or by name.
+@dataclass(frozen=True)
+class GivenValues:
+    """Scores or boxes of a system that Python hands over as an array, a frame or a list."""
+
+    value: Any
+
+    def __str__(self) -> str:
+        return values_caption(self.value)
+
+
+class GivenSystem(NamedTuple):
+    """A system as the user gives it: its display name, and a path or values for each seed."""
+
+    name: str | None
+    members: list[Path | Predictions | GivenValues]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Return the folders and files among its members."""
+        return [member for member in self.members if isinstance(member, Path)]
+
+
+class ComparedSystem(NamedTuple):
+    """A system to compare: its display name, and a folder or predictions for each seed."""
+
+    name: str | None
+    members: list[Path | Predictions]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Return the folders among its members."""
+        return [member for member in self.members if isinstance(member, Path)]
+
+
+SystemsGiven: TypeAlias = (
+    str | Path | Sequence[str | Path | System] | Mapping[str, AnyPath | Sequence[AnyPath]]
+)
+"""Systems as words of the command line, or sources by name: one, or one for each training seed."""
+
+
+def read_systems(value: SystemsGiven) -> list[System]:
+    """Read systems from words, or by name; those that were read before stay as they are.
 
     Example:
         >>> read_systems(["A=out/a,out/b"]) == read_systems({"A": ["out/a", Path("out/b")]})
@@ -61,22 +130,58 @@ def read_systems(
     if isinstance(value, Mapping):
         return [System(name, _folders(source)) for name, source in value.items()]
     words = [value] if isinstance(value, str | Path) else value
-    return [System(*_split_seeds(str(word))) for word in words]
+    return [
+        word if isinstance(word, System) else System(*_split_seeds(str(word))) for word in words
+    ]
 
 
-def _folders(source: Any) -> list[Path]:
-    """Of a text, a path, predictions or a run, or of several of them."""
-    sources = [source] if isinstance(source, str) or not isinstance(source, Sequence) else source
-    return [Path(one if isinstance(one, str | Path) else one.folder) for one in sources]
+def _folders(source: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    """Return the folder of a text, a path, predictions or a run, or of several of them."""
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        return [as_path(one) for one in source]
+    return [as_path(source)]
 
 
-if TYPE_CHECKING:
-    Systems: TypeAlias = Any  # words, or sources by name: a verb gets a list of `System`
-else:
-    Systems = Annotated[list[str], Argument(read=read_systems)]
+Systems = Annotated[SystemsGiven, Argument(read=read_systems)]
 
 
-def require_predictable(systems: Sequence[System]) -> None:
+def read_compared(value: Any) -> list[GivenSystem]:
+    """Read systems to compare: words of the command line, or sources or values by name.
+
+    Example:
+        >>> [(name, [str(m) for m in members]) for name, members in read_compared(
+        ...     {"A": "out/a", "B": [0.1, 0.9]})]
+        [('A', ['out/a']), ('B', ['<list of 2>'])]
+    """
+    if isinstance(value, Mapping):
+        return [GivenSystem(name, _members(source)) for name, source in value.items()]
+    if isinstance(value, Sequence) and all(isinstance(one, GivenSystem) for one in value):
+        return list(value)
+    return [GivenSystem(name, [*paths]) for name, paths in read_systems(value)]
+
+
+def _members(source: Any) -> list[Path | Predictions | GivenValues]:
+    if is_values(source):
+        return [GivenValues(source)]
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        return [member for one in source for member in _members(one)]
+    if isinstance(source, Predictions) and source.tables:
+        return [source]
+    return [as_path(source)]
+
+
+def compared_words(value: Any) -> list[str]:
+    """Return systems to compare as words of a command line."""
+    texts = [(name, ",".join(map(str, members))) for name, members in read_compared(value)]
+    return [text if name is None else f"{name}={text}" for name, text in texts]
+
+
+ComparedSystems = Annotated[
+    SystemsGiven | Mapping[str, Any], Argument(read=read_compared, write=compared_words)
+]
+
+
+def require_predictable(systems: Sequence[System | GivenSystem | ComparedSystem]) -> None:
     """Refuse runs where the packages that they predict with are not installed.
 
     Raises:
@@ -88,28 +193,42 @@ def require_predictable(systems: Sequence[System]) -> None:
 
 
 def open_systems(
-    systems: Sequence[System], test_set: TestSet, out: Path
+    systems: Sequence[ComparedSystem], test_set: LabelledSplit, out: Path
 ) -> dict[str, list[Predictions]]:
     """Open each system's training seeds by its name; runs are predicted into ``out/systems``."""
     _require_fit(systems, test_set.dataset)
     opened: dict[str, list[Predictions]] = {}
-    for name, paths in systems:
-        names = [f"{name}-{number}" for number in range(1, len(paths) + 1)] if paths[1:] else [name]
-        members = [
-            _open_system(path, test_set, out, member_name)
-            for path, member_name in zip(paths, names, strict=True)
+    for name, members in systems:
+        count = len(members)
+        names = [f"{name}-{number}" for number in range(1, count + 1)] if count > 1 else [name]
+        predictions = [
+            _open_member(member, test_set, out, member_name)
+            for member, member_name in zip(members, names, strict=True)
         ]
-        opened[name or members[0].name] = members
+        opened[name or predictions[0].name] = predictions
     _require_names(opened, len(systems))
     return opened
 
 
-def _require_fit(systems: Sequence[System], dataset: DataSet) -> None:
+def _open_member(
+    member: Path | Predictions, test_set: LabelledSplit, out: Path, name: str | None
+) -> Predictions:
+    """Return predictions in memory as they are, and open those of a folder."""
+    if isinstance(member, Predictions):
+        return member
+    return _open_system(member, test_set, out, name)
+
+
+def _require_fit(systems: Sequence[ComparedSystem], dataset: DataSet) -> None:
     """Look at every system before the first is predicted, which may take hours."""
     names = set()
-    for name, paths in systems:
-        for path in paths:
-            if predicts(path):
+    for name, members in systems:
+        usual = ""
+        for path in members:
+            if isinstance(path, Predictions):
+                usual = path.name
+                check_data_set(name or usual, path, dataset)
+            elif predicts(path):
                 kind = "export" if is_export(path) else "run"
                 facts = read_json(path / f"{kind}.json", kind)
                 usual = str(facts.get("name", path))  # an export is named when it is opened
@@ -127,7 +246,7 @@ def _require_names(names: Collection[str], wanted: int) -> None:
         raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
 
 
-def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> Predictions:
+def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | None) -> Predictions:
     """Open predictions; a run or export is predicted (into ``systems``) and tuned first."""
     if not predicts(path):
         return Predictions.open(path)
@@ -142,7 +261,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
         if own := decision_of_run(path, chosen_with, test_set):
             as_run = Decision.from_dict(own)  # chosen anew: other batches, other last digits
             options = {"policies": tuple(as_run.thresholds), "options": as_run.options}
-        decision = tune(predictions, test_set, **options)
+        decision = tune_predictions(predictions, test_set, **options)
         predictions.write_decision(target.name, decision.to_dict())
     return predictions
 
@@ -153,7 +272,7 @@ def predicts(path: Path) -> bool:
 
 
 def system_folder(path: Path) -> str:
-    """Name of the folder that holds the predictions of a run or export within a report.
+    """Return the name of the folder that holds the predictions of a run or export within a report.
 
     Example:
         >>> system_folder(Path("out/chexnet")), system_folder(Path("out/chexnet/exports/onnx-fp32"))
@@ -187,7 +306,7 @@ def is_run(path: Path) -> bool:
 
 
 def decision_of_run(
-    run: Path, inference_id: str | None, test_set: TestSet
+    run: Path, inference_id: str | None, test_set: LabelledSplit
 ) -> dict[str, Any] | None:
     """What a run decides by, where it was chosen for the same predictions, labels and split.
 
@@ -206,7 +325,9 @@ def decision_of_run(
     return {key: value for key, value in decision.items() if key not in hidden}
 
 
-def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: Path) -> Predictions:
+def predict_images(
+    run: Path, test_set: LabelledSplit, image_ids: list[str], folder: Path
+) -> Predictions:
     """Predict chosen images with a run into a folder, decided as the run decides.
 
     With a decision the run's validation images come along, from which it follows.

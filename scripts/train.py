@@ -12,7 +12,7 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import follow_parent, own_rank, run_on_devices
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import DespiteAudit, Device, Devices, Settings, config_names
-from cxr_compare.scripts.runner import AnyPath, Argument, command_line, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command, command_line
 from cxr_compare.scripts.runtime import choose_device, choose_precision, tune_cpu
 from cxr_compare.training.processes import Processes
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 
 
-@verb
+@command
 def train(
     config: Annotated[str, Argument(names=config_names)],
     *,
@@ -58,6 +58,8 @@ def train(
     Example:
         cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
+    data = as_path(data)
+    out = as_path(out)
     require_packages("train", "train", TRAIN_PACKAGES)
     is_child = follow_parent()
     rank = own_rank(devices)
@@ -98,7 +100,7 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
     world_size, node_size = (1, 1) if rank is None else (rank.world_size, rank.local_world_size)
     processes = Processes(rank)
     request = processes.agree(lambda: _read(asked, world_size))
-    from cxr_compare.evaluation.decisions.test_set import TestSet
+    from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
     from cxr_compare.serving.guard import add_guard
     from cxr_compare.serving.predict_folder import freeze_decision
     from cxr_compare.training.batch_size import Hardware
@@ -114,7 +116,7 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
 
     def conclude() -> None:
         """Add what a trained run needs to answer: its decision on validation, and its guard."""
-        test_set = TestSet(request.dataset, request.target, request.split)
+        test_set = LabelledSplit(request.dataset, request.target, request.split)
         freeze_decision(request.out, test_set, console, device=hardware.device)
         size = request.settings.data.image_size
         add_guard(request.out, request.dataset, request.split, size, console)

@@ -17,7 +17,7 @@ from cxr_compare.evaluation.studies.transfer_pairs import (
 )
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Counts, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.scripts.systems import (
     Systems,
@@ -56,12 +56,12 @@ def _read_same(value: str | Iterable[str] | Mapping[str, str]) -> dict[str, list
 
 
 if TYPE_CHECKING:
-    SameFindings = Any  # texts, or findings by name: a verb gets a mapping
+    SameFindings = Any  # texts, or findings by name: a command gets a mapping
 else:
     SameFindings = Annotated[list[str], Argument(read=_read_same, metavar="FINDING=FINDING")]
 
 
-@verb
+@command
 def transfer(
     paths: Annotated[Systems, Argument(read=read_systems, metavar="RUN ... DATA ...")],
     *,
@@ -74,10 +74,10 @@ def transfer(
     replicates: Annotated[int, Argument(least=100)] = 2000,
     seed: int = 0,
 ) -> Outcome:
-    """Judge systems on other data sets: what holds there, what is lost.
+    """Evaluate systems on other data sets: which figures hold there?
 
     Missing predictions are made; the same command goes on. Thresholds come from home, and beside
-    from a few local positives. Each data set's test images are judged, without patients that a
+    from a few local positives. Each data set's test images are evaluated, without patients that a
     system has seen.
 
     Args:
@@ -96,19 +96,22 @@ def transfer(
         Each drop in words, every figure, and the page.
 
     Raises:
-        InputError: No system can be judged, or the folder holds something else.
+        InputError: No system can be evaluated, or the folder holds something else.
 
     Example:
         cxr transfer out/retinanet out/chexnet data/rsna data/kermany --out out/transfer
         --same lung_opacity=pneumonia
     """
+    paths = read_systems(paths)
+    out = as_path(out)
+    data = read_systems(data)
     require_predictable(paths)
-    from cxr_compare.evaluation.studies.transfer_analysis import Judging, judge_transfer
+    from cxr_compare.evaluation.studies.transfer_analysis import TransferOptions, evaluate_transfer
     from cxr_compare.evaluation.studies.transfer_page import drops, write_transfer
 
-    if check_policy(policy).kind == "promise":
+    if check_policy(policy).kind == "guarantee":
         raise InputError(
-            f"--policy {policy}: a promise does not hold where the threshold is chosen anew on "
+            f"--policy {policy}: a guarantee does not hold where the threshold is chosen anew on "
             "local images; use sensitivity>=F or specificity>=F"
         )
     folders: dict[str, Path] = {}
@@ -142,7 +145,7 @@ def transfer(
             same=same,
             targets=target,
         )
-        judged = []
+        evaluated = []
         for pair in pairs:
             model, folder = models[pair.system], out / _SYSTEMS / pair.data_set / pair.system
             if list(pair.names.items()) != [(name, name) for name in model.learnt]:
@@ -151,10 +154,10 @@ def transfer(
             predictions = predict_once(
                 model, folders[pair.system], dataset, folder, split, pair.system
             )
-            judged.append((pair, predictions))
-        with console.progress("Judging", len(judged)) as advance:
-            judging = Judging(policy, sorted(positives), replicates, seed=seed)
-            result = judge_transfer(judged, judging, notes=notes, advance=advance)
+            evaluated.append((pair, predictions))
+        with console.progress("Evaluating", len(evaluated)) as advance:
+            options = TransferOptions(policy, sorted(positives), replicates, seed=seed)
+            result = evaluate_transfer(evaluated, options, notes=notes, advance=advance)
         page = write_transfer(result, out)
     text = "\n".join(drop.text for drop in drops(result))
     return Outcome(text, file=out / "transfer.json", page=page)

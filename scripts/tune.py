@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.common_images import learned_validation
 from cxr_compare.evaluation.decisions import tuning
 from cxr_compare.evaluation.decisions.decision import Decision, TuningOptions
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, check_policy
-from cxr_compare.evaluation.systems.eligibility import learned_validation
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
 from cxr_compare.scripts.runtime import choose_device, tune_cpu
 from cxr_compare.scripts.systems import is_run
 from cxr_compare.serving.backends import require_torch
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@verb
+@command
 def tune(
     predictions: AnyPath,
     *,
@@ -34,7 +35,7 @@ def tune(
     target: str | None = None,
     split: str | None = None,
     policy: list[str] | None = None,
-    promise: list[str] | None = None,
+    guarantee: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
     rule_out: Annotated[str | None, Argument(metavar="PROMISE")] = None,
@@ -53,16 +54,17 @@ def tune(
         policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (of a miss and a false
             alarm; @P at prevalence P) or threshold=T (declared). By default max_f1,
             sensitivity>=0.95 and specificity>=0.90.
-        promise: A threshold whose figure holds for new patients with confidence C:
+        guarantee: A threshold whose figure holds for new patients with confidence C:
             sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or
             false_marks<=F@C (a mean an image), or two joined by & before the @C.
         calibration: How a score becomes a probability, by default platt; choose: by the log loss of
             held-out folds of validation patients.
         reduction: How boxes become an image score. Of several (by default all) the first, unless
             another's AUROC is higher on validation by more than chance.
-        rule_out: Triage: rule images out below the threshold of this promise of sensitivity. Images
+        rule_out: Triage: rule images out below the threshold of this guarantee of sensitivity.
+            Images
             neither ruled out nor ruled in are referred to a reader.
-        rule_in: Triage: rule images in from the threshold of this promise of specificity or PPV.
+        rule_in: Triage: rule images in from the threshold of this guarantee of specificity or PPV.
 
     Returns:
         The decision, which is stored with the predictions.
@@ -74,23 +76,26 @@ def tune(
     Example:
         cxr tune out/retinanet-predictions --data out/data --target opacity --reduction max
     """
+    predictions = as_path(predictions)
+    data = as_path(data)
     if is_run(predictions) and not _is_predicted(predictions):
         require_torch(predictions)
-    policies = tuple(dict.fromkeys([*(policy or POLICIES), *(promise or ())]))
+    policies = tuple(dict.fromkeys([*(policy or POLICIES), *(guarantee or ())]))
     for name in policies:
         check_policy(name)
-    for name in promise or ():
-        if check_policy(name).kind != "promise":
+    for name in guarantee or ():
+        if check_policy(name).kind != "guarantee":
             raise InputError(
-                f"--promise {name!r}: a promise ends in its confidence, such as "
+                f"--guarantee {name!r}: a guarantee ends in its confidence, such as "
                 "sensitivity>=0.90@0.90; without one it is a --policy"
             )
     chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), rule_out, rule_in)
     dataset = DataSet.open(data)
     split = own_split(split, [predictions], dataset)
-    test_set = TestSet(dataset, dataset.target(target), split)
+    test_set = LabelledSplit(dataset, dataset.target(target), split)
     system = _open(predictions, test_set)
-    decision = tuning.tune(system, test_set, policies=policies, options=chosen)
+    read = read_system_of_split(system, test_set, ["val"])
+    decision = tuning.tune(read, test_set.truth, policies=policies, options=chosen)
     if not decision.chosen_on["n_images"]:
         raise InputError(
             f"{predictions}: holds no val image of split '{split}' with a known label, so nothing "
@@ -100,12 +105,12 @@ def tune(
         decision,
         system=system.name,
         path=system.write_decision(test_set.target.name, decision.to_dict()),
-        notes=tuple(note.text for note in learned_validation(system.name, system, test_set)),
+        notes=tuple(note.text for note in learned_validation(system.name, read, test_set.truth)),
         next_steps=tuple(next_steps(predictions, data)),
     )
 
 
-def _open(folder: Path, test_set: TestSet) -> Predictions:
+def _open(folder: Path, test_set: LabelledSplit) -> Predictions:
     """Open predictions; of a run those of its validation images, made where absent."""
     if not is_run(folder):
         return Predictions.open(folder)

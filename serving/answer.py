@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.tables import inert_cell
-from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
-from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.evaluation.metrics.metric import listing, policy_words, score_words
 from cxr_compare.evaluation.overlays.draw import as_figure, draw_predictions
 from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
@@ -38,7 +36,7 @@ Status = Literal["ok", "doubtful"]
 _KEYS = (
     "image", "system", "kind", "finding", "status", "decision", "undecided_because", "probability",
     "score", "policy", "threshold", "computed_decision", "triage", "triage_rule",
-    "promises", "boxes", "warnings", "notes",
+    "guarantees", "boxes", "warnings", "notes",
 )  # fmt: skip
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SYSTEM = "\0"  # stands for a system's name
@@ -78,9 +76,9 @@ class Answer:
             undecided. Empty where the system was not tuned to rule out or in, or another policy was
             asked for, and where a warning speaks against the answer.
         triage_rule: From which scores on, in words; empty likewise.
-        promises: What was promised of the threshold that decides, and what came true on test.
-        undecided_because: Why the system cannot decide on any image, else None.
-        notes: What a reader should know of the image, such as an inversion; speaks not against it.
+        guarantees: What was guaranteed of the threshold that decides, and what was observed on
+        test. undecided_because: Why the system cannot decide on any image, else None. notes: What a
+        reader should know of the image, such as an inversion; speaks not against it.
         guard_distance: Log odds of no frontal chest X-ray, by the run's guard; None without one.
         finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
             box of a detector, 0 without one.
@@ -100,7 +98,7 @@ class Answer:
     boxes: pd.DataFrame
     warnings: tuple[Warned, ...] = ()
     triage_rule: str = ""
-    promises: tuple[str, ...] = ()
+    guarantees: tuple[str, ...] = ()
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
     guard_distance: float | None = None
@@ -183,7 +181,7 @@ class Answer:
             "decision": _DECISIONS[self.decision],
             "computed_decision": _DECISIONS[self.computed_decision],
             "boxes": self.boxes[list(BOX_COLUMNS)].to_dict("records"),
-            "promises": list(self.promises),
+            "guarantees": list(self.guarantees),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
@@ -192,7 +190,7 @@ class Answer:
     def refused(image: str, problem: str) -> dict[str, Any]:
         """The entry of a file without an answer, with the keys of `to_dict` and its problem."""
         known = {"image": image, "status": "refused", "problem": problem}
-        empty: dict[str, Any] = {key: [] for key in ("promises", "boxes", "warnings", "notes")}
+        empty: dict[str, Any] = {key: [] for key in ("guarantees", "boxes", "warnings", "notes")}
         return {**dict.fromkeys(_KEYS), **empty, **known}
 
     @staticmethod
@@ -212,9 +210,9 @@ class Answer:
         return list(dict.fromkeys(joint))
 
     @staticmethod
-    def promise_lines(answers: Iterable[Answer]) -> list[str]:
-        """What was promised of each system, each once; a sentence."""
-        return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.promises)]
+    def guarantee_lines(answers: Iterable[Answer]) -> list[str]:
+        """What was guaranteed of each system, each once; a sentence."""
+        return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
 
     def _repr_png_(self) -> bytes:
         """The image beside what the system shows on it, in a notebook."""
@@ -294,7 +292,7 @@ def render_answers(
         findings=[answer.finding for answer in answers],
         title=Path(first.image).name,
         warnings=warnings,
-        note=" ".join([_NOTE.format(policy="; ".join(policies)), *Answer.promise_lines(answers)]),
+        note=" ".join([_NOTE.format(policy="; ".join(policies)), *Answer.guarantee_lines(answers)]),
         panel=panel,
     )
 
@@ -302,19 +300,3 @@ def render_answers(
 def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
     """The same as a figure of matplotlib, for notebooks and for `Figure.savefig`."""
     return as_figure([render_answers(answers, panel=panel)])
-
-
-def name_and_image(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
-    """What an image is called, and what it shows: of a file, or of pixels as displayed."""
-    if isinstance(image, str | Path):
-        return str(image), read_image(image)
-    if not isinstance(image, np.ndarray):
-        kind = type(image).__name__
-        raise InputError(f"image: expected a path or an array of pixels, but got {kind}")
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise InputError(
-            f"image: expected uint8 of shape (H, W) or (H, W, 3), but got {image.dtype} "
-            f"{image.shape}"
-        )
-    grey = image if image.ndim == 2 else grey_from_rgb(image)
-    return ARRAY, DecodedImage(grey, decode_record(grey, []))

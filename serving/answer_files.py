@@ -19,7 +19,11 @@ from typing import IO, Any, overload
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import make_folder
+from cxr_compare.data_prep.contracts.folders import (
+    atomic_path,
+    make_folder,
+    remove_old_unfinished,
+)
 from cxr_compare.data_prep.contracts.tables import inert_cell
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.decode import LooseImage, read_loose
@@ -72,7 +76,9 @@ class Answers(Sequence[Answer]):
 
     def __str__(self) -> str:
         left_out = [f"left out: {problem}" for problem in self.left_out.values()]
-        return "\n".join([*map(str, self.answers), *Answer.promise_lines(self.answers), *left_out])
+        return "\n".join(
+            [*map(str, self.answers), *Answer.guarantee_lines(self.answers), *left_out]
+        )
 
     def __repr__(self) -> str:
         without = f", {counted(len(self.left_out), 'file')} left out" if self.left_out else ""
@@ -103,7 +109,7 @@ def answer_files(
     Args:
         runs: What answers.
         files: For which images, as `find_images` returns them.
-        output: Where answers go.
+        output: Where answers go; its table is reserved (`reserved_table`).
         terminal: What shows lines.
         batch_size: Images at a time; None for what suits the models.
         strict: Whether an image with a warning gets no answer.
@@ -118,7 +124,10 @@ def answer_files(
     if batch_size is None:
         batch_size = min(run.model.batch_size for run in runs)
     objects = None
-    made = [folder for folder in (output.overlays, output.dicom) if folder and not folder.exists()]
+    folders = [folder for folder in (output.overlays, output.dicom) if folder is not None]
+    made = [folder for folder in folders if not folder.exists()]
+    for folder in folders:
+        remove_old_unfinished(folder)
     if output.dicom is not None:
         make_folder(output.dicom)
         objects = _DicomWriter(output.dicom, [Algorithm.of(run) for run in runs], terminal)
@@ -247,7 +256,7 @@ class _Writer:
             return
         sys.stdout.writelines(shown(str(answer)) + "\n" for answer in answers)
         if not self.answered:  # they are the same of all images
-            sys.stdout.writelines(shown(line) + "\n" for line in Answer.promise_lines(answers))
+            sys.stdout.writelines(shown(line) + "\n" for line in Answer.guarantee_lines(answers))
         sys.stdout.flush()
 
     def _emit(self, entries: Sequence[dict[str, Any]]) -> None:
@@ -322,8 +331,9 @@ class _DicomWriter:
             self.refused += 1
             return
         stem = _free_stem(path.stem, self._stems)
-        (self.folder / (stem + REPORT_END)).write_bytes(to_bytes(results["sr"]))
-        (self.folder / (stem + CAPTURE_END)).write_bytes(to_bytes(results["sc"]))
+        for end, dataset in ((REPORT_END, results["sr"]), (CAPTURE_END, results["sc"])):
+            with atomic_path(self.folder / (stem + end)) as temporary:
+                temporary.write_bytes(to_bytes(dataset))
         self.written += 1
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ def export_run(
 ) -> Proof:
     """Write a run as an export, prove that it answers as the run does, and keep it only then.
 
-    ``bf16`` and ``int8`` are judged on validation images, and ``int8`` is calibrated on training
+    ``bf16`` and ``int8`` are evaluated on validation images, and ``int8`` is calibrated on training
     images: both need the data set of the run, and its pixels at the run's size. Without it a
     float32 export is proved on phantoms.
 
@@ -89,8 +89,8 @@ def _require_possible(
 ) -> None:
     if precision != "fp32" and dataset is None:
         raise InputError(
-            f"--precision {precision}: is judged on the run's validation images; give the data set "
-            "that it was trained on with --data"
+            f"--precision {precision}: is evaluated on the run's validation images; give the data "
+            "set that it was trained on with --data"
         )
     if precision != "bf16":
         return

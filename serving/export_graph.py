@@ -170,7 +170,7 @@ def calibration_images(
 ) -> list[str]:
     """Choose the images that ranges are measured on in int8: of the run's training images alone.
 
-    Those of validation and test never take part: the first judge the export, the second the
+    Those of validation and test never take part: the first evaluate the export, the second the
     system. More than 300 change the ranges little, and take their time.
     """
     trained = seen[seen["role"] == "train"]
@@ -213,7 +213,9 @@ def quantise(
     data = nncf.Dataset(image_ids, lambda image_id: {INPUT: image(image_id)[None, None]})
     settings = {"calibration_dataset": data, "subset_size": len(image_ids)}
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its libraries; what comes of it is judged afterwards
+        warnings.simplefilter(
+            "ignore"
+        )  # of its libraries; what comes of it is evaluated afterwards
         if spec.format == "onnx":
             import onnx
 

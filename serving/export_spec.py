@@ -19,7 +19,7 @@ MODEL_FILES: dict[Format, tuple[str, ...]] = {
 }
 """The network by format; the first file is the one to open."""
 EXPORT_FILE, ANCHORS_FILE, PREPROCESS_FILE = "export.json", "anchors.npy", "preprocess.json"
-JUDGED_FILE = "judged.parquet"
+EVALUATION_FILE = "evaluated.parquet"
 """In a run's `validation_folder`: label, score and patient of its validation images."""
 INPUT = "images"
 """The graph's input: uint8 ``(B, 1, S, S)``, store pixels; the graph normalises them."""
@@ -39,11 +39,6 @@ def is_export(folder: Path) -> bool:
 def validation_folder(folder: Path) -> Path:
     """Where the decision of a run or export lies, of a run with what it was chosen on."""
     return folder if is_export(folder) else folder / "validation"
-
-
-def tested_file(folder: Path, target: str) -> Path:
-    """What a report of `cxr compare` found of the promises of a run's or export's decision."""
-    return validation_folder(folder) / "tested" / f"{target}.json"
 
 
 def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Hash:

@@ -1,7 +1,7 @@
 """Guard of a run: says what is no frontal chest X-ray, before the model answers.
 
 For DICOM files the header decides, by the rules of ``cxr prepare --format dicom``. What an image
-shows is judged by a logistic model on image statistics, learned from the images that trained the
+shows is evaluated by a logistic model on image statistics, learned from the images that trained the
 run and from what is made of them or drawn (`serving.guard_images`): no second network, no other
 data. Imports no torch.
 """

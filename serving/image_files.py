@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
+from cxr_compare.data_prep.contracts.folders import file_lock, make_folder
 from cxr_compare.data_prep.store.decode import LooseImage, find_files, read_loose
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class AnswerOutput:
     def __post_init__(self) -> None:
         if self.csv is not None and self.csv.is_dir():
             raise InputError(f"--csv {self.csv}: is a folder; name a file in it")
+        if self.csv is not None and self.csv.exists() and not self.csv.is_file():
+            raise InputError(f"--csv {self.csv}: is no regular file; name another")
         if self.dicom is not None:
             require_packages("--dicom", "dicom", ("highdicom",))
 
@@ -69,6 +73,21 @@ def find_images(
     reason = str(begun[0].problem)
     many = f"none of {len(files)} files is an image; the first: "
     raise InputError(reason if len(files) == 1 else many + reason)
+
+
+@contextmanager
+def reserved_table(table: Path | None) -> Iterator[None]:
+    """Keep other commands from writing a table while this one does; None: there is no table.
+
+    Raises:
+        InputError: Another command writes it.
+    """
+    if table is None:
+        yield
+        return
+    make_folder(table.parent)
+    with file_lock(table):
+        yield
 
 
 def note_answers(

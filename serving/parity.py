@@ -23,12 +23,13 @@ from cxr_compare.data_prep.store.predictions import Predictions, joined_parts
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
-from cxr_compare.evaluation.boxes.box_metrics import average_precision
+from cxr_compare.evaluation.boxes.box_metrics import unchecked_average_precision
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.decisions.ground_truth import describe_images
 from cxr_compare.evaluation.metrics.image_metrics import auroc
 from cxr_compare.evaluation.statistics.ranking import is_positive
-from cxr_compare.evaluation.systems.eligibility import describe_images
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 if TYPE_CHECKING:
     from cxr_compare.serving.run import Run
@@ -130,11 +131,11 @@ class _Answers(NamedTuple):
     def of(cls, model: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -> Self:
         part = joined_parts(list(model.predict(source, ids, sizes, _BATCH)))
         ran = part.images.loc[part.images["status"] == "ok", "image_id"]
-        output = Predictions.in_memory({"system": "", "kind": model.kind}, part.tables)
+        output = Predictions.in_memory({"system": "", "kind": model.kind}, part)
         return cls(output, pd.Index(ran, name="image_id"))
 
     def image_scores(self, target: Target, decision: Decision, ids: pd.Index) -> np.ndarray:
-        output = SystemOutput(self.output, target, ids)
+        output = read_output(self.output, target, ids)
         return output.scores(decision.reduction).to_numpy(np.float64)
 
     def boxes(self, image_id: str, findings: Sequence[str]) -> Boxes:
@@ -170,8 +171,8 @@ def prove(
         return Proof("fp32", counted(len(images), case.removesuffix("s")), tuple(measures))
     if dataset is None or store is None:
         raise InputError(
-            f"--precision {exported.precision}: is judged on the run's validation images; give the "
-            "data set that it was trained on with --data"
+            f"--precision {exported.precision}: is evaluated on the run's validation images; give "
+            "the data set that it was trained on with --data"
         )
     if (decision := run.decision) is None:
         raise InputError(
@@ -184,7 +185,7 @@ def prove(
     return Proof(
         exported.precision,
         words,
-        tuple(_falls(decision, answers, TestSet(dataset, run.target), ids)),
+        tuple(_falls(decision, answers, LabelledSplit(dataset, run.target), ids)),
     )
 
 
@@ -325,29 +326,29 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Meas
 
 
 def _falls(
-    decision: Decision, answers: Sequence[_Answers], test_set: TestSet, ids: pd.Index
+    decision: Decision, answers: Sequence[_Answers], test_set: LabelledSplit, ids: pd.Index
 ) -> Iterator[_Measure]:
     """AUROC, AP50 and decisions on validation images of known label, of run and export."""
     case, folder = "validation images", test_set.dataset.folder
     labels = test_set.labels.reindex(ids).dropna()
     ran, ran_exported = (answer.ran for answer in answers)
-    judged = labels.index.intersection(ran).intersection(ran_exported).sort_values()
-    scores = [answer.image_scores(test_set.target, decision, judged) for answer in answers]
-    areas = [auroc(labels.reindex(judged), values) for values in scores]
+    evaluated = labels.index.intersection(ran).intersection(ran_exported).sort_values()
+    scores = [answer.image_scores(test_set.target, decision, evaluated) for answer in answers]
+    areas = [auroc(labels.reindex(evaluated), values) for values in scores]
     if None in areas:
         raise InputError(
             f"{folder}: the validation images of the run are all of one kind; AUROC, by "
-            "which an export is judged, needs positive and negative ones"
+            "which an export is evaluated, needs positive and negative ones"
         )
     lost = len(ran.difference(ran_exported))
     yield _Measure(case, "images that the export cannot answer:", lost, 0)
     figures = {"AUROC falls by": areas}
     if answers[0].output.kind == "boxes":
-        truth = describe_images(test_set, judged, labels)
-        boxed = judged[truth.boxes_trusted]
-        outputs = [SystemOutput(answer.output, test_set.target, boxed) for answer in answers]
+        truth = describe_images(test_set.truth, evaluated, labels)
+        boxed = evaluated[truth.boxes_trusted]
+        outputs = [read_output(answer.output, test_set.target, boxed) for answer in answers]
         figures["AP50 falls by"] = [
-            average_precision(output.predicted_boxes, truth.truth, boxed)["ap50"]
+            unchecked_average_precision(output.predicted_boxes, truth.truth, boxed)["ap50"]
             for output in outputs
         ]
     for name, (before, after) in figures.items():

@@ -31,12 +31,12 @@ from cxr_compare.data_prep.store.predictions import (
 from cxr_compare.data_prep.work.local_copies import local_folder
 from cxr_compare.data_prep.work.object_store import address_of, path_of
 from cxr_compare.data_prep.work.pool import Engine, Terminal, write_behind
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.decisions.tuning import tune, validation_scores
 from cxr_compare.evaluation.systems.eligibility import sets_of_run, unknown_training_data
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import tune_predictions, validation_scores
 from cxr_compare.serving.backends import open_model
-from cxr_compare.serving.export_spec import JUDGED_FILE, PREPROCESS_FILE, validation_folder
+from cxr_compare.serving.export_spec import EVALUATION_FILE, PREPROCESS_FILE, validation_folder
 
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
@@ -130,14 +130,18 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             writer.info["cost"] = model.cost(samples)
     made = Predictions.open(out)
     if "test" in asked and image_ids is None:
-        test_set = TestSet(dataset, next(iter(dataset.targets.values())), split)
+        test_set = LabelledSplit(dataset, next(iter(dataset.targets.values())), split)
         for line in test_set.seen_by(made, test_set.image_ids("test")).copy_lines(made.name):
             terminal.say(f"{line}; cxr compare refuses equal images and warns of near copies")
     return made
 
 
 def predict_validation(
-    run: Path, test_set: TestSet, terminal: Terminal, *, device: Literal["cpu", "cuda"] = "cpu"
+    run: Path,
+    test_set: LabelledSplit,
+    terminal: Terminal,
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Predictions:
     """A run's predictions of its validation images, in the run's folder; made where absent."""
     folder = validation_folder(run)
@@ -150,7 +154,11 @@ def predict_validation(
 
 
 def freeze_decision(
-    run: Path, test_set: TestSet, terminal: Terminal, *, device: Literal["cpu", "cuda"] = "cpu"
+    run: Path,
+    test_set: LabelledSplit,
+    terminal: Terminal,
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
     """Choose the decision by which a run answers for single images; the last step of training.
 
@@ -161,12 +169,12 @@ def freeze_decision(
     if (validation_folder(run) / "decisions" / f"{name}.json").is_file():
         return
     predictions = predict_validation(run, test_set, terminal, device=device)
-    decision = tune(predictions, test_set)
+    decision = tune_predictions(predictions, test_set)
     scored = validation_scores(predictions, decision, test_set)
     patients = test_set.patients(scored.index)
-    judged = scored.assign(system=predictions.name, probability=np.nan, patient_id=patients)
-    judged = judged.rename_axis("image_id").reset_index()
-    write_table(judged, validation_folder(run) / JUDGED_FILE, "decisions")
+    evaluated = scored.assign(system=predictions.name, probability=np.nan, patient_id=patients)
+    evaluated = evaluated.rename_axis("image_id").reset_index()
+    write_table(evaluated, validation_folder(run) / EVALUATION_FILE, "decisions")
     predictions.write_decision(name, decision.to_dict())
     policy = POLICIES[0]
     chosen = decision.thresholds[policy]

@@ -14,24 +14,25 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.decode import LoosePixels
 from cxr_compare.data_prep.store.predictions import Part, Predictions
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
 from cxr_compare.evaluation.decisions.decision import Decision, Triage
-from cxr_compare.evaluation.decisions.test_set import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.serving.answer import ARRAY, COLOUR, Answer, name_and_image
+from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
+from cxr_compare.serving.answer import ARRAY, COLOUR, Answer
 from cxr_compare.serving.backends import open_model, require_torch
 from cxr_compare.serving.export_spec import (
     EXPORT_FILE,
     ExportSpec,
     is_export,
-    tested_file,
     validation_folder,
 )
 from cxr_compare.serving.exported_model import ExportedModel
+from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
 
 if TYPE_CHECKING:
@@ -161,13 +162,11 @@ class Run:
         return self.operating_point[1]
 
     @cached_property
-    def promises(self) -> tuple[str, ...]:
-        """What was promised of the threshold that decides, and what came true on test, in lines."""
+    def guarantees(self) -> tuple[str, ...]:
+        """What is guaranteed of the threshold that decides, a line for each guarantee."""
         if self.decision is None:
             return ()
-        path = tested_file(self.folder, self.target.name)
-        tested = read_json(path, "tested") if path.is_file() else None
-        lines = self.decision.promises(self.policy, tested)
+        lines = self.decision.guarantees(self.policy)
         exported = "; made with the run, of which this is an export"
         return tuple(line + exported * is_export(self.folder) for line in lines)
 
@@ -183,9 +182,8 @@ class Run:
             return dict(self.model.spec.map_levels)
         if self.decision is None or self.model.kind != "scores":
             return {}
-        return map_levels(
-            Predictions.open(validation_folder(self.folder)), self.target, self.decision
-        )
+        validation = Predictions.open(validation_folder(self.folder))
+        return map_levels(read_system(validation, self.target), self.decision)
 
     @cached_property
     def synthetic(self) -> bool:
@@ -201,6 +199,9 @@ class Run:
         """Tells what is no frontal chest X-ray; `None` where the run has none."""
         path = self.folder / GUARD_NAME
         return Guard.read(path) if path.is_file() else None
+
+    def _repr_html_(self) -> str:
+        return html_lines(str(self))
 
     def __str__(self) -> str:
         return repr(self) if is_export(self.folder) else str(_run_folder(self.folder))
@@ -219,31 +220,36 @@ class Run:
 
     @overload  # a text is an iterable of texts, too
     def predict(  # type: ignore[overload-overlap]
-        self, image: str | Path | np.ndarray
+        self, image: GivenImage
     ) -> Answer: ...
 
     @overload
-    def predict(self, image: Iterable[str | Path | np.ndarray]) -> list[Answer]: ...
+    def predict(self, image: Iterable[GivenImage]) -> list[Answer]: ...
 
     def predict(self, image: Any) -> Answer | list[Answer]:
         """Answer for one image, or for several: the list of answers, in their order.
 
         Args:
-            image: A file (DICOM, PNG, JPEG, TIFF, ...), or pixels, uint8 (H, W) or (H, W, 3) as
-                displayed: 0 is black, air is dark. Or a list or other iterable of these.
+            image: A file (DICOM, PNG, JPEG, TIFF, ...), a PIL image, a pydicom data set, or pixels
+                as displayed, where 0 is black and air is dark: an array or torch tensor, uint8 or
+                float in [0, 1], of shape (H, W), (H, W, 3) or (3, H, W). Or a list or other
+                iterable of these.
 
         Raises:
-            InputError: An image cannot be read, or the network's output is not finite; of several
-                images the first such one is named, and no answer is given.
+            InputError: An image cannot be read or needs a conversion, which is named, or the
+                network's output is not finite; of several images the first such one is named, and
+                no answer is given.
         """
-        if isinstance(image, Iterable) and not isinstance(image, str | np.ndarray):
+        if is_several(image):
             return list(self.predict_many(image))
         return next(self.predict_many([image]))
 
-    def predict_many(self, images: Iterable[str | Path | np.ndarray]) -> Iterator[Answer]:
+    def predict_many(self, images: Iterable[GivenImage]) -> Iterator[Answer]:
         """Answer for images one after another, each when it is asked for; see `predict`."""
         for image in images:
-            (answer,) = self.answer([name_and_image(image)])
+            given = read_given(image)
+            of_file = None if given.warnings is None else [given.warnings]
+            (answer,) = self.answer([(given.name, given.image)], of_file)
             if isinstance(answer, InputError):
                 raise answer
             yield answer
@@ -286,7 +292,7 @@ class Run:
                     finding=self.target.display_name,
                     policy=self.policy,
                     warnings=warnings,
-                    promises=self.promises,
+                    guarantees=self.guarantees,
                     triage_rule="" if self.triage is None else self.triage.rule,
                     undecided_because=self.undecided_because,
                     notes=image_notes(image),
@@ -310,7 +316,7 @@ class Run:
         """What its decision makes of predictions, of the images that did not fail."""
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         kind = {"system": self.name, "kind": self.model.kind}
-        evidence = SystemOutput(Predictions.in_memory(kind, part.tables), self.target, ran)
+        evidence = read_output(Predictions.in_memory(kind, part), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 
     def note_part(

@@ -25,11 +25,12 @@ import cxr_compare
 from cxr_compare.configs.load import _Key, _keys
 from cxr_compare.configs.settings import config_class
 from cxr_compare.data_prep.formats.registry import FORMATS
-from cxr_compare.evaluation.decisions.promises import _patients_needed
+from cxr_compare.evaluation.decisions.guarantees import _patients_needed
 from cxr_compare.evaluation.metrics.metric import NEEDS, Direction, Metric
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
-from cxr_compare.scripts.cli import _GROUPS, VERBS, verb_function
+from cxr_compare.scripts.cli import command_function
+from cxr_compare.scripts.commands import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.runner import Parameter, _words, command_name, description, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +43,7 @@ def generated() -> dict[str, str]:
     parts: dict[str, dict[str, Callable[[], str]]] = {
         "docs/architecture.md": {"tree": tree},
         "docs/formats.md": {"formats": formats_table},
-        "docs/promises.md": {"patients needed": needed_table},
+        "docs/guarantees.md": {"patients needed": needed_table},
         "docs/weights.md": {
             "networks": networks_table, "classifier keys": lambda: key_block("classifier")
         },
@@ -110,10 +111,10 @@ def _sentence(folder: Path) -> str:
 
 
 def needed_table() -> str:
-    """How many patients with one image each show a promise, by the share that is found."""
+    """How many patients with one image each show a guarantee, by the share that is found."""
     shares = (100, 99, 98, 96, 94)  # %
     lines = [
-        f"| promise | {' | '.join(f'{share} %' for share in shares)} |",
+        f"| guarantee | {' | '.join(f'{share} %' for share in shares)} |",
         f"|---|{'---:|' * len(shares)}",
     ]
     for floor, sure in ((f, c) for f in (0.80, 0.90, 0.95) for c in (0.90, 0.95)):
@@ -266,32 +267,35 @@ def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return written
 
 
-# ---------------------------------------------------------------------- verbs
+# ---------------------------------------------------------------------- commands
 
 
 _REFERENCE = """\
 # Reference
 
-Each verb is a command, `cxr NAME`, and a function, `cxr_compare.NAME` (`import`:
+Each function is a command, `cxr NAME`, and a function, `cxr_compare.NAME` (`import`:
 `import_predictions`). Arguments without a dash are given by position; `...` may be repeated, a list
 in Python. Bad input ends a command with one line and exit status 2; a function raises
-`cxr_compare.InputError`. `--json` prints `to_dict()` of what the function returns
-([api.md](api.md)). A function prints nothing unless `progress=True`.
+`cxr_compare.InputError`. Exit status 3: an error in cxr itself, with a traceback. `--json` prints
+`to_dict()` of what the function returns ([api.md](api.md)). A function prints nothing unless
+`progress=True`.
 `python tests/documents.py` writes this page.
 """
 _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
 
 
 def reference_page() -> str:
-    """``docs/reference.md``: every verb with its arguments; what many share stands there once."""
-    functions = [verb_function(name) for name in VERBS]
+    """``docs/reference.md``: every command with its arguments; shared ones are described once."""
+    functions = [command_function(name) for name in COMMANDS]
     overview = []
-    for title, names in _GROUPS.items():
+    for title, names in COMMAND_GROUPS.items():
         links = ", ".join(f"[{name}](#{name})" for name in map(command_name, names))
         overview.append(f"- {title}: {links}")
-    verbs_of = Counter(map(_row, (p for function in functions for p in parameters_of(function))))
-    shared = {row for row, verbs in verbs_of.items() if verbs > 1 and row.startswith("| `--")}
-    lines = [_REFERENCE, *overview, "", *(_verb(function, shared) for function in functions)]
+    commands_of = Counter(map(_row, (p for function in functions for p in parameters_of(function))))
+    shared = {
+        row for row, commands in commands_of.items() if commands > 1 and row.startswith("| `--")
+    }
+    lines = [_REFERENCE, *overview, "", *(_command(function, shared) for function in functions)]
     return "\n".join([*lines, "## Shared options", "", *_HEADER, *sorted(shared), ""])
 
 
@@ -299,7 +303,7 @@ _API = """\
 # What Python offers
 
 Every name that `import cxr_compare` exports, from its docstring. [python.md](python.md) shows how
-they are used together; [reference.md](reference.md) has the same verbs as commands.
+they are used together; [reference.md](reference.md) has the same as commands.
 `python tests/documents.py` writes the list.
 """
 
@@ -308,8 +312,8 @@ def api_page() -> str:
     """``docs/api.md``: the exported names, whose docstrings the site's build reads."""
     names = [name for name in cxr_compare.__all__ if not name.startswith("_")]
     sections = {
-        "Verbs": [name for name in names if name in VERBS],
-        "Runs and answers": [n for n in names if n not in VERBS and n != "metrics"],
+        "Commands": [name for name in names if name in COMMANDS],
+        "Runs and answers": [n for n in names if n not in COMMANDS and n != "metrics"],
         "Functions of arrays": [f"metrics.{name}" for name in cxr_compare.metrics.__all__],
     }
     lists = (
@@ -319,7 +323,7 @@ def api_page() -> str:
     return _API + "".join(lists)
 
 
-def _verb(function: Callable[..., Any], shared: set[str]) -> str:
+def _command(function: Callable[..., Any], shared: set[str]) -> str:
     name = command_name(function.__name__)
     body, examples = description(function)
     rows = {parameter: _row(parameter) for parameter in parameters_of(function)}

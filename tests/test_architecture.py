@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cxr_compare.scripts.commands import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 LINKS = sorted(path for path in (ROOT / "cxr_compare").iterdir() if path.is_symlink())
 PACKAGES = [link.name for link in LINKS]
@@ -37,6 +39,13 @@ def test_setup_cfg_lists_every_package_and_no_tests():
     folders = [".".join(("cxr_compare", *folder.relative_to(ROOT).parts)) for folder in FOLDERS]
     expected = [name for name in folders if name != "cxr_compare.benchmarks"]
     assert config["options"]["packages"].split() == ["cxr_compare", *expected]
+
+
+def test_import_linter_knows_every_command():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    layers = config["importlinter:contract:scripts"]["layers"].split("\n")
+    assert {name.strip() for name in layers[2].split(":")} == {*COMMANDS}
 
 
 def test_packages_have_at_most_one_level_of_subpackages():
@@ -158,7 +167,8 @@ def test_every_public_function_and_class_has_a_docstring():
     for path, tree in TREES.items():
         for node in tree.body:
             public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
-            if public and ast.get_docstring(node) is None:
+            decorators = {ast.unparse(each) for each in getattr(node, "decorator_list", [])}
+            if public and "overload" not in decorators and ast.get_docstring(node) is None:
                 missing.append(f"{path.relative_to(ROOT)}:{node.name}")
     assert missing == []
 
@@ -173,7 +183,7 @@ def test_every_public_name_is_found_where_it_is_said_to_be():
 
 
 def test_a_wrong_data_folder_is_said_before_anything_heavy_is_imported():
-    verbs = (
+    commands = (
         "check N", "split N --name x", "tune N --data N", "ensemble N N --data N --out o",
         "overlay N --data N --out o", "import N --data N --out o --name x",
         "compare N N --data N --out o", "export N o --format yolo", "prepare N N --out o",
@@ -181,16 +191,18 @@ def test_a_wrong_data_folder_is_said_before_anything_heavy_is_imported():
     )  # fmt: skip
     code = (
         "import sys\nfrom cxr_compare.scripts.cli import main\n"
-        f"for verb in {(*verbs, 'prepare N o')!r}:\n"
-        "    sys.argv = ['cxr', *verb.replace('N', 'no-such-folder').split()]\n"
+        f"for command in {(*commands, 'prepare N o')!r}:\n"
+        "    sys.argv = ['cxr', *command.replace('N', 'no-such-folder').split()]\n"
         "    try: main()\n"
-        "    except SystemExit as ended: assert ended.code == 2, verb\n"
+        "    except SystemExit as ended: assert ended.code == 2, command\n"
         "heavy = {'torch', 'sklearn', 'scipy.stats', 'matplotlib', 'pydicom'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
-    assert done.stderr.count("no-such-folder: no such folder; give a data set folder") == len(verbs)
+    assert done.stderr.count("no-such-folder: no such folder; give a data set folder") == len(
+        commands
+    )
     assert "no-such-folder: no such file or folder; give the folder of images" in done.stderr
 
 

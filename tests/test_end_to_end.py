@@ -51,7 +51,7 @@ class Done(NamedTuple):
 
 
 def cxr(*arguments: object, fails: bool = False) -> Done:
-    """Call a verb as the console script does, in this process: another would import torch anew."""
+    """Call a command as the console script does, in this process: another imports torch anew."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["cxr", *map(str, arguments)])

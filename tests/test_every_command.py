@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.scripts.cli import VERBS
+from cxr_compare.scripts.commands import COMMANDS
 from cxr_compare.scripts.runner import command_name
 from tests.scripts.launched import free_port, wait_until
 from tests.scripts.small_sets import cxr
@@ -106,7 +106,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, model in _MODELS.items():
         (folder / f"{kind}.toml").write_text(_CONFIG.format(kind=kind, model=model))
     days = pd.date_range("2026-01-01", periods=60, freq="D", tz="UTC")
-    log = pd.DataFrame({"time": days, "patient": range(60), "score": [0.1, 0.7, 0.4] * 20})
+    log = pd.DataFrame(
+        {"time": days.repeat(2), "patient": range(120), "score": [0.1, 0.7, 0.4] * 40}
+    )
     log.to_csv(folder / "log.csv", index=False)
     rows = [(r, m, c, (c + m) % 3) for r in range(3) for m in (1, 2) for c in range(20)]
     ratings = pd.DataFrame(rows, columns=["reader", "modality", "case", "rating"])
@@ -146,8 +148,30 @@ def test_a_command_with_models(command, folder, monkeypatch, capfd):
     assert cxr(*command.split()) == 0, capfd.readouterr().err
 
 
+def test_a_plain_script_prepares_trains_and_compares_with_worker_processes(folder):
+    """The lines of docs/python.md, without ``if __name__ == "__main__"``."""
+    (folder / "script.py").write_text("""
+print("the script runs")
+import cxr_compare
+
+data = cxr_compare.prepare(
+    "xrays", "script/data", format="rsna", size=96, val=0.2, test=0.3, workers=2
+)  # the same split as of the data set on which the detector was trained
+few = {"training.epochs": 1, "training.workers": 2}
+run = cxr_compare.train("classifier.toml", data=data, out="script/run", set_=few, device="cpu")
+other = cxr_compare.predict("detector", data=data, out="script/other", device="cpu")
+result = cxr_compare.compare({"A": run, "B": other}, data=data, replicates=200)
+print(result.headline)
+""")
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the script runs") == 1
+
+
 def test_export_quantises(folder, monkeypatch, capfd):
-    """So small a model may lose too much AUROC to be kept; it was quantised and judged then."""
+    """So small a model may lose too much AUROC to be kept; it was quantised and evaluated then."""
     monkeypatch.chdir(folder)
     words = "export classifier int8 --format openvino --precision int8 --data data"
     status, error = cxr(*words.split()), capfd.readouterr().err
@@ -205,4 +229,4 @@ def test_serve_answers_for_an_uploaded_image(folder, monkeypatch):
 
 def test_no_command_is_left_out():
     named = {line.split()[0] for line in [*BEFORE_TRAINING, *WITH_MODELS]} | {"pacs", "serve"}
-    assert named == {command_name(verb) for verb in VERBS}
+    assert named == {command_name(command) for command in COMMANDS}

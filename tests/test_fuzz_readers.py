@@ -30,8 +30,9 @@ from cxr_compare.configs.load import dump_config, find_config, read_config, read
 from cxr_compare.configs.search_space import read_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import SCHEMA_VERSION, SEAL, atomic_path, read_json
-from cxr_compare.data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
-from cxr_compare.data_prep.contracts.tables import read_table, read_text_csv, write_csv
+from cxr_compare.data_prep.contracts.records import RECORDS, record_error
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.tables import read_table, write_csv
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.readings import _join_readings, _read_table, _read_truth
@@ -213,7 +214,7 @@ def test_changed_files_give_a_result_or_one_line(made, name, suffix, examples):
     hold()
 
 
-# Kinds without a shape that are read again.
+# Kinds without a model that are read again.
 COMPARED = {
     "curve_started": "its keys are compared with those that are asked for, and used for nothing",
     "synth_part": "cxr synth writes, reads and removes it in one call",
@@ -263,21 +264,21 @@ def constants(tree: ast.Module) -> dict[str, Any]:
     }
 
 
-def test_every_kind_that_is_read_again_has_a_shape():
+def test_every_kind_that_is_read_again_has_a_model():
     read = kinds_read()
     assert {"dataset", "pixels", "synth", "guard", "settings"} <= read  # named in all the ways
-    assert read - set(JSON_SHAPES) == set(COMPARED) & read
-    assert not set(COMPARED) & set(JSON_SHAPES)
+    assert read - set(RECORDS) == set(COMPARED) & read
+    assert not set(COMPARED) & set(RECORDS)
 
 
-@given(kind=st.sampled_from(sorted(JSON_SHAPES)), draw=st.randoms(use_true_random=False))
-def test_json_that_is_not_of_its_shape_is_refused_by_its_name(tmp_path_factory, kind, draw):
+@given(kind=st.sampled_from(sorted(RECORDS)), draw=st.randoms(use_true_random=False))
+def test_json_that_is_not_as_its_model_says_is_refused_by_its_name(tmp_path_factory, kind, draw):
     path = tmp_path_factory.mktemp("json") / f"{kind}.json"
     known = {"contract": kind, "schema_version": SCHEMA_VERSION}
-    shape = {key.removesuffix("?"): draw.choice(ODD) for key in JSON_SHAPES[kind]}
-    write_sealed(path, json.dumps({**shape, **known, **SEAL}))
-    content = {**shape, **known}
-    if odd_value(content) is None and broken_shape(content, JSON_SHAPES[kind]) is None:
+    keys = [field.alias or name for name, field in RECORDS[kind].model_fields.items()]
+    content = {key: draw.choice(ODD) for key in keys} | known
+    write_sealed(path, json.dumps({**content, **SEAL}))
+    if record_error(kind, content) is None:
         with pytest.raises(InputError, match=rf"{kind}\.json: lacks 'no such key'"):
             _ = read_json(path, kind)["no such key"]
     else:
@@ -419,4 +420,4 @@ CELL = st.text(st.sampled_from("a1=+-'\",;\r\n\t é"), max_size=6).map(str.strip
 def test_texts_of_a_csv_file_are_read_as_they_were_written(tmp_path_factory, cells):
     path = tmp_path_factory.mktemp("csv") / "table.csv"
     write_csv(pd.DataFrame({"text": cells, "end": "x"}), path)
-    assert list(read_text_csv(path, ["text", "end"])["text"]) == cells
+    assert list(read_text_table(path, ["text", "end"])["text"]) == cells

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CLI = "from cxr_compare.scripts.cli import main; sys.argv = 'cxr {}'.split(); main()"
 IN_HELP = "torch pandas sklearn matplotlib numpy scipy rich pydantic"
-VERBS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_compare._VERBS]"
+COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_compare._COMMANDS]"
 WRONG_PATHS = "from cxr_compare.scripts.predict import predict; predict('run', 'notes.txt')"
 
 
@@ -20,13 +20,13 @@ WRONG_PATHS = "from cxr_compare.scripts.predict import predict; predict('run', '
         (CLI.format("--help"), IN_HELP, "compare"),
         (CLI.format("predict --help"), IN_HELP, "--backend"),
         (CLI.format("show ."), "fsspec sqlite3 s3fs", "folder of folders"),  # local: no stores
-        (VERBS, "torch sklearn scipy.stats matplotlib typer", ""),
+        (COMMANDS, "torch sklearn scipy.stats matplotlib typer", ""),
         (WRONG_PATHS, "torch pandas scipy sklearn matplotlib albumentations", "notes.txt: neither"),
         ("import cxr_compare.evaluation.metrics.registry", "numpy pandas scipy pydantic", ""),
         # Worker processes start with it; albumentations would cost 1.7 s each.
         ("import cxr_compare.data_prep.store.decode", "albumentations pandas torch", ""),
     ],
-    ids=["help", "help of a verb", "show", "verbs", "wrong paths", "registry", "decode"],
+    ids=["help", "help of a command", "show", "commands", "wrong paths", "registry", "decode"],
 )
 def test_it_imports_nothing_heavy(code, heavy, says, tmp_path):
     for name in ("run/run.json", "run/config.toml", "notes.txt"):

@@ -1,11 +1,11 @@
-"""What `import cxr_compare` promises: names, text or Path, objects that print one line."""
+"""What `import cxr_compare` guarantees: names, text or Path, objects that print one line."""
 
 import ast
 import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -31,15 +31,46 @@ def test_every_path_argument_takes_text():
         f"{name}({parameter.name})": str(parameter.annotation)
         for name, function in public_callables()
         for parameter in inspect.signature(function).parameters.values()
-        if re.search(r"\bPath", str(parameter.annotation))  # a verb's are all of any kind
+        if re.search(r"\bPath", str(parameter.annotation))  # a command's are all of any kind
     }
     assert {"DataSet.open(folder)", "Predictions.open(folder)"} <= {*paths}
     refused = [
         name
         for name, kind in paths.items()
-        if "str | Path" not in kind and "Path | str" not in kind
+        if not re.search(r"str \| ([\w.]+\.)?Path|Path \| str", kind)
     ]
     assert not refused
+
+
+SHOWN = {
+    ("check", "data"): {"str", "Path", "HasFolder"},
+    ("compare", "systems"): {"str", "Path", "Sequence", "Mapping"},
+    ("serve", "runs"): {"str", "Path", "HasFolder", "Sequence"},
+    ("train", "set_"): {"str", "Sequence", "Mapping", "NoneType"},
+}
+
+
+def test_a_notebook_shows_what_paths_systems_runs_and_settings_may_be():
+    for (name, parameter), kinds in SHOWN.items():
+        annotation = inspect.signature(getattr(cxr_compare, name)).parameters[parameter].annotation
+        members = [getattr(member, "__origin__", member) for member in get_args(annotation)]
+        assert {member.__name__ for member in members} == kinds
+
+
+def test_an_editor_shows_what_paths_systems_runs_and_settings_may_be():
+    jedi = pytest.importorskip("jedi")
+    for (name, parameter), kinds in SHOWN.items():
+        script = jedi.Script(f"import cxr_compare\ncxr_compare.{name}(", project=jedi.Project(ROOT))
+        (signature,) = script.get_signatures()
+        (shown,) = (each for each in signature.params if each.name == parameter)
+        assert {member.name for member in shown.infer_annotation()} >= kinds - {"NoneType"}
+
+
+def test_an_object_that_lies_in_no_folder_is_refused_as_a_path():
+    from cxr_compare.data_prep.audit.audit import Audit
+
+    with pytest.raises(cxr_compare.InputError, match="Audit: was written into no folder"):
+        cxr_compare.check(Audit((), {}))
 
 
 @pytest.mark.parametrize("opens", [cxr_compare.DataSet, cxr_compare.Predictions])
@@ -61,7 +92,7 @@ def test_editors_and_type_checkers_see_the_names_that_are_there():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert shown == cxr_compare._HOMES | {"metrics": "cxr_compare.evaluation.metrics"}
+    assert shown == cxr_compare._HOMES | {"metrics": "cxr_compare"}
 
 
 def test_metrics_are_functions_of_arrays_with_an_example_each():
@@ -70,15 +101,17 @@ def test_metrics_are_functions_of_arrays_with_an_example_each():
     for name in metrics.__all__:
         member = getattr(metrics, name)
         if inspect.isfunction(member):
-            assert "Example:" in (inspect.getdoc(member) or ""), name
+            example = (inspect.getdoc(member) or "").partition("Example:")[2]
+            assert f"metrics.{name}(" in example, name  # by the name that a user imports
     assert metrics.average_precision([0, 1], [0.1, 0.9]) == 1.0
 
 
 def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition():
-    from cxr_compare.scripts.cli import VERBS, verb_function
+    from cxr_compare.scripts.cli import command_function
+    from cxr_compare.scripts.commands import COMMANDS
 
-    for name in VERBS:
-        assert getattr(cxr_compare, name) is verb_function(name)
+    for name in COMMANDS:
+        assert getattr(cxr_compare, name) is command_function(name)
 
 
 def test_an_audit_shows_its_problems_as_a_table_and_escapes_them():
@@ -115,7 +148,7 @@ def test_documented_calls_fit_the_functions():
 
 
 def test_the_page_on_python_names_what_a_result_has():
-    from cxr_compare.evaluation.report.result_tables import Report
+    from cxr_compare.evaluation.report.result import Report
 
     page = (ROOT / "docs" / "python.md").read_text()
     rows = re.findall(r"^\| (`.*?) \|", page, re.M)
@@ -159,3 +192,27 @@ def test_a_decision_and_a_decoded_image_print_one_line():
     image = DecodedImage(np.zeros((3, 5), np.uint8), {}, header={"view": "PA"})
     assert repr(image) == "<DecodedImage: 5 x 3 px, view PA>"
     assert image._repr_png_().startswith(b"\x89PNG")
+
+
+def test_completion_shows_public_names_alone():
+    jedi = pytest.importorskip("jedi")
+    script = jedi.Script("import cxr_compare\ncxr_compare.", project=jedi.Project(ROOT))
+    shown = {each.name for each in script.complete(2, 12) if not each.name.startswith("_")}
+    packages = {path.name for path in (ROOT / "cxr_compare").iterdir() if path.is_symlink()}
+    assert shown - packages == {name for name in cxr_compare.__all__ if name[0] != "_"}
+    script = jedi.Script("from cxr_compare import metrics\nmetrics.", project=jedi.Project(ROOT))
+    shown = {each.name for each in script.complete(2, 8) if not each.name.startswith("_")}
+    assert shown == set(cxr_compare.metrics.__all__)
+
+
+def test_a_figure_of_one_class_says_why_it_is_undefined():
+    with pytest.warns(UserWarning, match="auroc is undefined: there is no positive or no negative"):
+        assert cxr_compare.metrics.auroc([1, 1], [0.1, 0.4]) is None
+    with pytest.warns(UserWarning, match="average_precision is undefined: there is no positive"):
+        assert cxr_compare.metrics.average_precision([0, 0], [0.1, 0.4]) is None
+    with pytest.warns(UserWarning, match="auroc is undefined"):
+        assert cxr_compare.metrics.auroc_difference([1, 1], [0.1, 0.4], [0.2, 0.3]) is None
+    with pytest.warns(UserWarning, match="ap50 is undefined"):
+        cxr_compare.metrics.box_average_precision([{"boxes": []}], [{"boxes": []}], ["a"])
+    with pytest.warns(UserWarning, match="precision is undefined: no image is called positive"):
+        cxr_compare.metrics.classification_metrics([0, 1], [0.1, 0.4], threshold=0.9)

@@ -49,7 +49,7 @@ class CurveRun:
     """One training."""
 
     arm: Kind  # detector, classifier or mixed
-    split: str  # the split whose test images judge it
+    split: str  # the split whose test images evaluate it
     part: str  # the split that it learns from, which holds a share of the other
     share: float  # of the patients
     seed: int  # of the part and of the weights
@@ -222,7 +222,7 @@ def add_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[tuple[str, float, int], str]:
-    """Draw the parts, check that each can be learned from and judged, and only then add them.
+    """Draw the parts, check that each can be learned from and evaluated, and only then add them.
 
     Gives the name of the split of each split, share and seed.
     """

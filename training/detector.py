@@ -26,7 +26,7 @@ from cxr_compare.detection.detector import (
     validation_losses,
 )
 from cxr_compare.detection.model import build_detector, start_from
-from cxr_compare.evaluation.boxes.box_metrics import average_precision
+from cxr_compare.evaluation.boxes.box_metrics import unchecked_average_precision
 from cxr_compare.evaluation.metrics.image_metrics import auroc
 from cxr_compare.training.loading import balancing_weights
 from cxr_compare.training.processes import reduce_over_processes
@@ -128,7 +128,7 @@ def _detection_metrics(seen: list[_Seen]) -> dict[str, float]:
     found = pd.concat([batch.found for batch in seen], ignore_index=True)
     true = pd.concat([batch.true for batch in seen], ignore_index=True)
     by_finding = [
-        average_precision(
+        unchecked_average_precision(
             found[found["finding"] == label], true[true["finding"] == label], image_ids
         )
         for label in sorted(true["finding"].unique())

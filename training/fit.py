@@ -93,7 +93,7 @@ class _Environment(TorchElasticEnvironment):
 
 
 class _OwnSignals(Callback):
-    """The promise of signals: SIGTERM ends this process at once, as the program has set.
+    """The guarantee of signals: SIGTERM ends this process at once, as the program has set.
 
     Lightning would first talk to the other processes, which may be in the middle of something else.
     """
@@ -152,7 +152,7 @@ class _RampedAverage(AveragedModel):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """The promise of signals: Ctrl-C reaches the caller, where Lightning would exit the process."""
+    """Ctrl-C reaches the caller, where Lightning would exit the process."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -309,7 +309,7 @@ def fit(  # noqa: PLR0913 - hooks of one training
             accelerator=accelerator,
             rank=rank,
         )
-        # The promise of bit-exact resuming: all state comes from the checkpoint of a whole epoch.
+        # The guarantee of bit-exact resuming: all state comes from the checkpoint of a whole epoch.
         try:
             trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
         finally:  # kernels that are chosen by their time differ from one prediction to the next

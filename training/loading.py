@@ -187,7 +187,7 @@ class BatchLoader(DataLoader[Any]):
         self.seconds_waiting = 0.0  # of this epoch so far, for batches that were not there
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # The promise of bit-exact resuming: nothing is drawn before the first batch is asked for.
+        # The guarantee of bit-exact resuming: nothing is drawn before the first batch is asked for.
         # Lightning makes an iterator before it says which epoch is resumed.
         self.seconds_waiting, began = 0.0, time.perf_counter()
         try:

@@ -70,7 +70,7 @@ class Loop(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Losses of a batch; refuses to learn from one that is not finite."""
         self._since_step += require_loaded(batch).image_ids
-        # The promise of bit-exact resuming. By step, not by epoch: a loader draws too when it
+        # The guarantee of bit-exact resuming. By step, not by epoch: a loader draws too when it
         # starts, a resumed one at another time.
         step = [self._settings.seed, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
@@ -97,7 +97,7 @@ class Loop(LightningModule):
             self._weigh_gradient()
         limit = self._settings.clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
-        # The promise of fp16: where the loss is scaled, a step that overflows is skipped and the
+        # The guarantee of fp16: where the loss is scaled, a step that overflows is skipped and the
         # scale halved, at first several times; a gradient that overflows even at scale 1 is not
         # finite by itself.
         if self._scaler is None or self._scaler.get_scale() <= 1:
@@ -134,7 +134,7 @@ class Loop(LightningModule):
 
     def _weigh_gradient(self) -> None:
         """Make it that of a mean over the images that there were: an epoch's last are fewer."""
-        # The promise of shares: each process and batch weighs by its images, so that several
+        # The guarantee of shares: each process and batch weighs by its images, so that several
         # processes learn what one learns.
         own = torch.tensor(self._weight, dtype=torch.float64)
         weight, self._weight = float(reduce_over_processes(own)), 0.0

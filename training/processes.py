@@ -281,7 +281,7 @@ class Processes:
                 raise SystemExit(2) from None
             raise
         except Exception as error:
-            # The promise of one line: a lost process is told once, without a traceback.
+            # The guarantee of one line: a lost process is told once, without a traceback.
             if not is_lost_process(error):
                 raise
             time.sleep(GRACE)

@@ -136,8 +136,8 @@ class _Start(Checkpoint):
                 f"{self.source}: has seen patients of {n} of the {len(test)} test images; cxr "
                 "compare will refuse this run on this split: train both on the same split"
             )
-        judged = "cxr compare refuses equal images and warns of near copies"
-        return lines + [f"{line}; {judged}" for line in leaked.copy_lines(self.source)]
+        evaluated = "cxr compare refuses equal images and warns of near copies"
+        return lines + [f"{line}; {evaluated}" for line in leaked.copy_lines(self.source)]
 
 
 class TrainingTask(ABC):

@@ -16,9 +16,10 @@ from cxr_compare.data_prep.assemble.summary import Summary, summarise
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, key_from_environment
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
-from cxr_compare.data_prep.contracts.tables import frame_digest, is_member
+from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables, reference_rows, target_of
 from cxr_compare.data_prep.splits.split import SplitRule
@@ -371,7 +372,7 @@ def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
     if 0 < n_lacking < sum(len(part.tables["images"]) for part in parts):
         notes.append(
             f"{counted(n_lacking, 'image', 'have')} no pixels here, so the combined set can be "
-            "judged on, but nothing can be trained on it"
+            "evaluated on, but nothing can be trained on it"
         )
     names = [p.name for p in parts if set(p.dataset.ids["split_ids"]) - {"default"}]
     if names:

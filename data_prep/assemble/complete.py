@@ -11,21 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, keyed_hash
-from cxr_compare.data_prep.contracts.schemas import (
-    EDGE_TOLERANCE_PX,
-    EDGES,
-    FIELD_WIDTH_MM,
-    SCHEMAS,
-)
-from cxr_compare.data_prep.contracts.tables import (
-    empty_table,
-    is_member,
-    read_text_csv,
-    refuse_line,
-    renamed,
-)
+from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, SCHEMAS
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.tables import empty_table, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import Exclusions, SourceTables
 from cxr_compare.data_prep.store.decode import DecodedRow
@@ -35,7 +27,7 @@ from cxr_compare.data_prep.work.object_store import file_digest
 
 def read_exclusions(path: Path) -> pd.DataFrame:
     """Read the user's list of images to leave out: ``image_id``, and the ``reason`` if stated."""
-    rows = read_text_csv(path, ["image_id"], ["reason"])
+    rows = read_text_table(path, ["image_id"], ["reason"])
     rows["reason"] = rows["reason"].mask(rows["reason"] == "", f"named in {path.name}")
     return rows[["image_id", "reason"]].drop_duplicates("image_id")
 

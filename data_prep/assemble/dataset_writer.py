@@ -20,7 +20,8 @@ from cxr_compare.data_prep.contracts.folders import (
     record_of_same,
     write_json,
 )
-from cxr_compare.data_prep.contracts.tables import is_member, read_table, write_table
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
 from cxr_compare.data_prep.formats.source import SourceTables
 from cxr_compare.data_prep.splits.add_split import (

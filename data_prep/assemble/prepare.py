@@ -45,9 +45,10 @@ from cxr_compare.data_prep.contracts.folders import (
     require_free_space,
     require_unchanged,
 )
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
-from cxr_compare.data_prep.contracts.tables import column_dtype, frame_digest, is_member, read_table
+from cxr_compare.data_prep.contracts.tables import column_dtype, frame_digest, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables, with_targets
@@ -171,7 +172,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
 
 
 def _limits(tables: SourceTables, out: Path) -> list[str]:
-    """What cannot be learned from a source or judged on it, known before any image is read."""
+    """What cannot be learned from a source or evaluated on it, known before any image is read."""
     images, findings = tables.images, tables.findings
     notes = []
     if tables.boxes.empty and images["path"].notna().any():
@@ -390,7 +391,7 @@ class _Journal:
     def flush(self, stores: Iterable[PixelStoreWriter]) -> None:
         if not self._rows:
             return
-        for store in stores:  # pixels first: a part promises that they are there
+        for store in stores:  # pixels first: a part guarantees that they are there
             store.commit()
         rows = _typed(pd.DataFrame(self._rows, dtype=object))
         rows.attrs.update(SEAL)

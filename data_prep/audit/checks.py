@@ -12,9 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import box_iou
-from cxr_compare.data_prep.contracts.schemas import EDGES
-from cxr_compare.data_prep.contracts.tables import is_member, positions
+from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
+from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import patient_groups
 from cxr_compare.data_prep.images.image_facts import read_border_greys
@@ -100,10 +99,10 @@ class Problem:
 SHORTCUT_AUROC = 0.65
 _ADVICE = {
     "person": "report systems on its subgroups too; a difference in who was ill is not skill",
-    "file": "a system may learn the kind of file instead of the disease: judge within one kind",
+    "file": "a system may learn the kind of file instead of the disease: evaluate within one kind",
     "picture": "look whether the two classes were exposed or processed differently",
-    "border": "little lung lies there: a system may learn how images are framed and marked. Judge "
-    "it on images from elsewhere, and look at the maps of where it finds the disease",
+    "border": "little lung lies there: a system may learn how images are framed and marked. "
+    "Evaluate it on images from elsewhere, and look at the maps of where it finds the disease",
     "siblings": "never split by image, and keep every figure of a patient in one role",
     "together": "read every result against this figure: it needs no look at the lungs",
 }
@@ -136,17 +135,17 @@ def _problem(row: dict[str, Any], more: int) -> Problem:
 
 OLDEST_YEARS = 120.0
 SMALLEST_SIDE = 128
-JUDGED_ROLES = ("train", "val", "test")
+EVALUATED_ROLES = ("train", "val", "test")
 
 
-def judged(split: pd.DataFrame) -> pd.DataFrame:
+def evaluated(split: pd.DataFrame) -> pd.DataFrame:
     """``image_id, role`` of the images of a split that are used."""
-    return split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
+    return split.loc[is_member(split["role"], EVALUATED_ROLES), ["image_id", "role"]]
 
 
 def _find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     """Find patients whose images have more than one role."""
-    rows = images[["patient_id", "image_id"]].merge(judged(split), on="image_id")
+    rows = images[["patient_id", "image_id"]].merge(evaluated(split), on="image_id")
     rows["group"] = rows["image_id"].map(patient_groups(images))
     leaks = differing(rows, "group", "role")
     columns = ["patient_id", "image_id", "role"]
@@ -202,19 +201,19 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
 
 
 def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
-    """Report roles in which a target has only one class: nothing can be learned or judged."""
+    """Report roles in which a target has only one class: nothing can be learned or evaluated."""
     lacking = []
-    for role in JUDGED_ROLES:
+    for role in EVALUATED_ROLES:
         chosen = labels[is_member(labels.index, split.loc[split["role"] == role, "image_id"])]
         if role == "train" and not len(chosen):
-            continue  # a set to judge on needs none
+            continue  # a set to evaluate on needs none
         for target in labels.columns:
             for word, value in (("positive", 1.0), ("negative", 0.0)):
                 if not (chosen[target] == value).any():
                     lacking.append(f"{role} has no {word} image of '{target}'")
     more = f", and {len(lacking) - 3} more such" if len(lacking) > 3 else ""
     text = f"split '{name}': {', '.join(lacking[:3])}{more}"
-    advice = "add images, or draw a split with other shares; nothing can be judged there"
+    advice = "add images, or draw a split with other shares; nothing can be evaluated there"
     return [Problem("one_class", "warning", text, len(lacking), (), advice, "case", split=name)]
 
 
@@ -225,7 +224,7 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
     sexes = differing(images[is_member(images["sex"], ["M", "F"])], "patient_id", "sex")
     assumed = images.loc[(images["patient_id_source"] == "assumed_image").to_numpy(), "image_id"]
     if splits:
-        used = pd.concat([judged(split)["image_id"] for split in splits.values()])
+        used = pd.concat([evaluated(split)["image_id"] for split in splits.values()])
         assumed = assumed[is_member(assumed, used)]
     return [
         Problem.of(
@@ -265,7 +264,7 @@ def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
     kinds = [
         ("view_lateral", f"lateral view among {int((~lateral).sum()):,} that are not",
          ids[lateral & ~lateral.all()],
-         "leave laterals out, or judge them as a subgroup: another image of the chest"),
+         "leave laterals out, or evaluate them as a subgroup: another image of the chest"),
         ("picture_turned", "image whose border looks like that of a turned image or of a negative",
          _turned(decode), "look at each; mend the file, or leave the image out"),
         ("view_other", "view that is neither PA nor AP nor lateral", ids[unknown],
@@ -394,7 +393,7 @@ def _check_labels(
     bare = _without(expected, complete)
     drawn = boxed[_KEY[:2]].drop_duplicates()
     by_readers = bare.merge(drawn, how="left", indicator="_in")["_in"].to_numpy() == "both"
-    lost = "the detector does not learn from it, and localisation is not judged on it"
+    lost = "the detector does not learn from it, and localisation is not evaluated on it"
     kinds: list[tuple[str, Severity, str, pd.DataFrame, str]] = [
         ("box_on_negative", "error", "box of a finding that the label says is absent",
          boxed.merge(absent, on=_KEY), _WHICH),

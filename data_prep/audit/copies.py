@@ -14,11 +14,11 @@ from cxr_compare.data_prep.audit.checks import (
     Severity,
     aligned,
     differing,
+    evaluated,
     find_duplicates,
-    judged,
 )
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.duplicates.set_copies import ImageReader, open_reader
 from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS
@@ -84,7 +84,7 @@ def _check(
     twins = copies.merge(images[["image_id", "patient_id", "patient_id_source"]], on="image_id")
     problems = []
     for name, split in splits.items():
-        apart = differing(twins.merge(judged(split), on="image_id"), "group", "role")
+        apart = differing(twins.merge(evaluated(split), on="image_id"), "group", "role")
         text = f"split '{name}': {what} in more than one role{note}"
         leak = _problem(f"{kind}_leak", "error", text, apart, "role", "")
         problems.append(replace(leak, split=name))

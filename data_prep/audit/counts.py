@@ -10,8 +10,8 @@ import pandas as pd
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.audit.checks import OLDEST_YEARS, aligned
+from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.schemas import ROLES
-from cxr_compare.data_prep.contracts.tables import is_member, positions
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image_facts import read_border_greys
 

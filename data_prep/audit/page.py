@@ -28,10 +28,10 @@ from cxr_compare.data_prep.audit.copies import (
     thumbnail,
 )
 from cxr_compare.data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import provenance, write_text
 from cxr_compare.data_prep.contracts.pages import template_environment
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import (
@@ -61,8 +61,8 @@ def _verdict(counts: dict[str, int]) -> str:
     errors, warnings = counts["error"], counted(counts["warning"], "warning")
     if errors:
         more = f"; {warnings} may affect them" if counts["warning"] else ""
-        verb = _WORDS["error"][errors > 1]
-        return f"{counted(errors, 'error')} {verb} on this data set{more}."
+        command = _WORDS["error"][errors > 1]
+        return f"{counted(errors, 'error')} {command} on this data set{more}."
     if counts["warning"]:
         return f"No error was found; {warnings} may affect results."
     return "No error was found that invalidates results."

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
+EDGES = ["x1", "y1", "x2", "y2"]
+"""Columns of a box: its edges, in px of the original image."""
+FIELD_WIDTH_MM = (250.0, 500.0)
+"""Widths that the field of a chest X-ray can have, for a chest fills 30 to 45 cm.
+
+Outside of these, the pixel spacing is that of another file, and boxes have no size in mm.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,12 +34,23 @@ class InputError(ValueError):
     def __init__(self, message: str, *, full_disk: bool = False) -> None:
         self.full_disk = full_disk  # the same command goes on where there is room again
         # Messages quote what is in files: it must neither break the line nor steer the terminal.
-        # An id or a cell of hundreds of signs shows its beginning and end alone.
-        message = _LONG.sub(lambda long: f"{long[0][:60]}...{long[0][-20:]}", message)
-        if len(message) > _MOST_CHARACTERS:
-            message = f"{message[: _MOST_CHARACTERS // 2]} ... {message[-_MOST_CHARACTERS // 4 :]}"
-        shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
+        shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shortened(message))
         super().__init__("".join(shown))
+
+
+def shortened(line: str) -> str:
+    """Return a line whose long words, and which itself, show their beginning and end alone.
+
+    Messages quote ids and cells of files, which may have any length.
+
+    Example:
+        >>> len(shortened("id " + "x" * 300_000)), len(shortened("name " * 10_000))
+        (86, 1505)
+    """
+    line = _LONG.sub(lambda long: f"{long[0][:60]}...{long[0][-20:]}", line)
+    if len(line) > _MOST_CHARACTERS:
+        line = f"{line[: _MOST_CHARACTERS // 2]} ... {line[-_MOST_CHARACTERS // 4 :]}"
+    return line
 
 
 def first_line(error: BaseException) -> str:

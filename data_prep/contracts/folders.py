@@ -20,11 +20,13 @@ import mmap
 import os
 import platform
 import re
+import secrets
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
@@ -38,7 +40,7 @@ import filelock
 from filelock import FileLock, Timeout
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
+from cxr_compare.data_prep.contracts.kinds import kind_holding
 
 _RECORDED = (
     "albumentations", "lightning", "nncf", "numpy", "onnxruntime", "opencv-python-headless",
@@ -48,8 +50,10 @@ _RECORDED = (
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TEMPORARY = "cxr-command-"
+_UNFINISHED = re.compile(r"\..+\.(\d+)(-[0-9a-f]{8})?\.tmp")  # names of `temporary_beside`
 _LEAST_FREE = 1 << 16  # bytes: a disk with less is the full one
 _IS_WINDOWS = os.name == "nt"
+_LEFT_BEHIND_S = 3600.0  # no file takes so long to write
 _PATIENCE_S = 0.1  # a lock may be in the middle of being removed
 # Older releases of filelock remove the file of a lock themselves, while the lock is held.
 _RELEASE_REMOVES_FILE = tuple(map(int, filelock.__version__.split(".")[:3])) < (3, 29, 5)
@@ -61,7 +65,7 @@ def atomic_path(path: Path, *, sealed: bool = False) -> Iterator[Path]:
 
     Of a `sealed` one the block writes `SEAL` somewhere; its SHA-256 then takes that place.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     with disk_errors(path):
         try:
             yield temporary
@@ -72,6 +76,18 @@ def atomic_path(path: Path, *, sealed: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return a new name for a file that is to become `path`, in the same folder.
+
+    No two writers get the same name: processes in two containers may have the same number.
+
+    Example:
+        >>> temporary_beside(Path("out/a.csv")) != temporary_beside(Path("out/a.csv"))
+        True
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
 SEAL = {"sha256_of_this_file": "0" * 64}
 """Metadata of a file that is sealed when it is written."""
 # Half of its name is enough: a bit that changes in the other does not hide it.
@@ -79,25 +95,6 @@ _SEALED = re.compile(rb"(?:sha256_of_.{9}|this_file)[^0-9a-z]{1,6}(.{64})", re.D
 _LOG = logging.getLogger("cxr")
 _NOTED: set[Path] = set()  # folders of which unsealed files were said
 _ENDS = 1 << 18  # bytes at either end of a file in which its seal stands
-MADE_BY = {
-    "data set": "prepare", "pixels": "prepare", "split": "split", "audit": "check", "run": "train",
-    "predictions": "predict", "decision": "tune", "export": "export", "report": "compare",
-    "phantom": "synth", "table of folds": "folds", "reader study": "readers", "sweep": "sweep",
-    "learning curve": "curve", "monitor": "monitor",
-}  # fmt: skip
-"""The command that makes a folder, or a part of one."""
-_FILES_OF = {
-    "data set": "images findings boxes box_coverage decode excluded dataset settings",
-    "pixels": "pixels pixel_index",
-    "split": "split",
-    "audit": "audit near_duplicates",
-    "run": "run started_run model preprocess guard seen weights checkpoint config",
-    "predictions": "predictions unfinished_predictions predicted_images scores predicted_boxes "
-    "maps",
-    "decision": "decision",
-    "export": "export card graph",
-    "report": "metrics decisions",
-}
 
 
 def _seal(path: Path) -> None:
@@ -156,9 +153,11 @@ def _changed(path: Path, kind: str) -> InputError:
 
 
 def _again(kind: str) -> str:
-    """How a file of a kind is made again."""
-    made = next((made for made, kinds in _FILES_OF.items() if kind in kinds.split()), None)
-    return f"remove the {made} and run cxr {MADE_BY[made]} again" if made else "make it again"
+    """Say how a file of a kind is made again."""
+    folder = kind_holding(kind)
+    if folder is None:
+        return "make it again"
+    return f"remove the {folder.name} and run {folder.command_line} again"
 
 
 def _note_unsealed(path: Path) -> None:
@@ -184,14 +183,18 @@ def disk_errors(*places: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {*_FULL, errno.EACCES, errno.EROFS, errno.EPERM}:
+        if error.errno not in {*_FULL, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM}:
             raise
         full, named = error.errno in _FULL, error.filename2 or error.filename
         place = next((path for path in places if _free_bytes(path) < _LEAST_FREE), places[0])
         if isinstance(named, str) and not (full and len(places) == 1):
             place = Path(named)
-        free = f" ({_in_units(_free_bytes(place))} free); free some" if full else "; put that right"
-        said = f"{place}: {os.strerror(error.errno)}{free} and run again"
+        remedy = "; put that right"
+        if full:
+            remedy = f" ({_in_units(_free_bytes(place))} free); free some"
+        elif error.errno == errno.EFBIG:
+            remedy = "; allow larger files (ulimit -f, or another file system)"
+        said = f"{place}: {os.strerror(error.errno)}{remedy} and run again"
         raise InputError(said, full_disk=full) from error
 
 
@@ -311,13 +314,21 @@ class HeldLock:
     The operating system keeps the lock, not the file: what a killed process leaves stops nobody.
     """
 
-    def __init__(self, path: Path, before_wait: Callable[[], object] | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        before_wait: Callable[[], object] | None,
+        *,
+        protected: Path | None = None,
+    ) -> None:
         """Take the lock.
 
         Args:
             path: The file, made if absent, as its folder is; it goes with the lock.
             before_wait: Called once where another process has the lock, which is then waited for.
                 None refuses that.
+            protected: The file or folder that is written, for the refusal; by default the folder
+                of the lock.
 
         Raises:
             InputError: Another process has the lock, or the file cannot be made.
@@ -334,8 +345,8 @@ class HeldLock:
             except Timeout:
                 if before_wait is None:
                     raise InputError(
-                        f"{path.parent}: another cxr is writing here; wait for it or choose "
-                        "another folder"
+                        f"{protected or path.parent}: another cxr is writing here; wait for it or "
+                        "choose another name"
                     ) from None
                 before_wait()
                 wait_s = -1.0  # for ever
@@ -358,16 +369,84 @@ def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -
     """Hold a folder, made if absent, for one writer; the lock goes with the process.
 
     `before_wait` is called once where another process holds the folder, which is then waited for;
-    without it that is refused.
+    without it that is refused. Unfinished files of killed processes are removed.
     """
     made = not folder.exists()
     try:
         with closing(HeldLock(folder / LOCK, before_wait)):
+            _remove_unfinished(folder)
             yield
     finally:
         with suppress(OSError):  # somebody else writes there, or has removed it
             if made and not any(folder.iterdir()):  # refused before anything was written
                 folder.rmdir()
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold one file that is about to be written, for one writer; the lock goes with the process.
+
+    For a file in a folder that is not the command's own, where `folder_lock` would keep out others
+    without need.
+
+    Raises:
+        InputError: Another process holds the file.
+    """
+    with closing(HeldLock(path.with_name(f".{path.name}{LOCK}"), None, protected=path)):
+        yield
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left half written, below a folder that this process has locked.
+
+    A folder inside with a lock file of its own belongs to another writer, who does the same.
+    """
+    for place, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not (Path(place, name) / LOCK).exists()]
+        for name in names:
+            path = Path(place, name)
+            if (match := _UNFINISHED.fullmatch(name)) and not _is_running(int(match[1])):
+                with suppress(OSError):  # of another user: it harms nothing
+                    path.unlink()
+        remove_old_unfinished(Path(place))
+
+
+def _is_running(process: int) -> bool:
+    """Return False if no process of this machine has the number."""
+    if _IS_WINDOWS:  # which has no signal that does nothing
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
+
+
+def remove_traces(folder: Path) -> None:
+    """Remove the lock and the unfinished files of killed processes from a finished folder.
+
+    Nothing happens where there is no lock file, or where a process holds it.
+    """
+    if (folder / LOCK).is_file():
+        with suppress(InputError, OSError), folder_lock(folder):
+            pass
+
+
+def remove_old_unfinished(folder: Path) -> None:
+    """Remove unfinished files of killed processes from a folder that several processes write to.
+
+    Nobody locks such a folder, so a file counts as left behind once it is an hour old.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not _UNFINISHED.fullmatch(entry.name):
+                continue
+            with suppress(OSError):  # its writer has just finished it, or it is another user's
+                status = entry.stat(follow_symlinks=False)
+                if time.time() - status.st_mtime > _LEFT_BEHIND_S:
+                    Path(entry.path).unlink()
 
 
 def require_free_space(folder: Path, need_bytes: int) -> None:
@@ -476,8 +555,12 @@ def _plain(value: object) -> object:
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
-class _Content(dict[str, Any]):
-    """What a JSON file holds beside its seal; a key that it lacks is named with the file."""
+class _CheckedRecord(dict[str, Any]):
+    """The content of a checked JSON file without its seal.
+
+    Some keys may be absent, as files of older versions lack them. A program that cannot do without
+    such a key asks for it as of any dictionary; the error then names the file.
+    """
 
     def __init__(self, path: Path, kind: str, content: dict[str, Any]) -> None:
         super().__init__({key: value for key, value in content.items() if key not in SEAL})
@@ -493,8 +576,11 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
     """Read a JSON file written by `write_json`.
 
     `InputError` where it is missing, not JSON, of another kind or version, or does not hold what
-    `data_prep.contracts.schemas.JSON_SHAPES` says.
+    the model of its kind in `data_prep.contracts.records` says.
     """
+    # Here: a command that reads no file, such as a help, starts without pydantic.
+    from cxr_compare.data_prep.contracts.records import record_error
+
     if not path.is_file():
         raise InputError(
             f"{path}: not found, so {path.parent} is not a complete {kind.replace('_', ' ')} "
@@ -515,10 +601,10 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
             f"{path}: schema version {content.get('schema_version')}, this program reads "
             f"{SCHEMA_VERSION}; make the folder again with this version"
         )
-    problem = odd_value(content) or broken_shape(content, JSON_SHAPES.get(kind, {}))
+    problem = record_error(kind, content)
     if problem is not None:
         raise InputError(f"{path}: {problem}; bring back an unchanged copy, or {_again(kind)}")
-    return _Content(path, kind, content)
+    return _CheckedRecord(path, kind, content)
 
 
 def record_of_same(

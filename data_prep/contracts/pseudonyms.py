@@ -19,7 +19,8 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import renamed
+from cxr_compare.data_prep.contracts.folders import remove_old_unfinished, temporary_beside
+from cxr_compare.data_prep.contracts.ids import renamed
 
 KEY_VARIABLE = "CXR_ID_KEY"
 """Environment variable that names the key file when images must be read again."""
@@ -59,7 +60,8 @@ def read_id_key(path: Path, *folders: Path) -> bytes:
 
 def _make_key(path: Path) -> None:
     """Write a new key under another name first: a half-written one would lock data out."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_old_unfinished(path.parent)
+    temporary = temporary_beside(path)
     try:
         place = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(place, "wb") as file:

@@ -1,15 +1,17 @@
-"""What each table on disk must hold: columns, types, ranges, keys; and what each JSON file.
+"""What each table on disk must hold: columns, types, ranges, keys.
 
-`data_prep.contracts.tables` holds tables to it, `data_prep.contracts.folders` JSON files. Bounding
-boxes are ``xyxy``, absolute pixels of the original image, continuous edges.
+`data_prep.contracts.tables` holds tables to it. Bounding boxes are ``xyxy``, absolute pixels of the
+original image, continuous edges.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
 
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
@@ -21,7 +23,6 @@ SYNTHETIC = "synthetic"
 """The source of images that ``cxr synth`` drew."""
 SYNTHETIC_PATIENT = r"(?:^|:)phantom-\d"
 """How the ids of their patients begin."""
-EDGES = ["x1", "y1", "x2", "y2"]
 FINGERPRINTS = ("pixel_sha256", "perceptual_hash")
 """Columns that equal images share, and copies of an image nearly."""
 
@@ -231,171 +232,5 @@ SCHEMAS: dict[str, Schema] = {
 }
 
 
-_NUMBER, _WORD = (None, float), (None, str)
-_ANY: tuple[Any, ...] = (None, {})
-_MADE_ON = {"name?": str, "content_id?": str, "split?": str}
-_MODEL = {"name?": str, "model_kind?": ("detector", "classifier"), "target?": str,
-          "findings?": [str], "data_set?": _MADE_ON, "synthetic?": bool}  # fmt: skip
-_RULE = {"val?": _NUMBER, "test?": _NUMBER, "folds?": (None, int), "seed?": (None, int),
-         "method?": _WORD}  # fmt: skip
-JSON_SHAPES: dict[str, Any] = {
-    "dataset": {
-        "name": str, "source_root": str, "targets": {str: {"any_of": [str], "display_name?": str}},
-        "ids": {"content_id": str, "labels_id": str, "split_ids?": {str: str}},
-        "settings?": {"source_id?": str, "window?": _WORD}, "id_key?": str,
-    },
-    "settings": {"settings": {"source_id?": str}},
-    "split": {"how": {"method?": str, "folds?": str, "rule?": _RULE, "n_images_added?": int}},
-    "audit": {
-        "problems": [{
-            "check": str, "severity": ("error", "warning", "info"), "message": str, "count": int,
-            "examples": [str], "advice": str, "unit?": str, "pictures?": [[str]], "split?": str,
-        }],
-        "checked": {str: int}, "facts?": {"shortcuts?": [{}]},
-    },
-    "near_duplicates": {
-        "key": str, "pixels": _WORD, "candidates": int, "undecided": int, "complete": bool,
-        "pairs": [[str, str, float, str, _NUMBER]],
-    },
-    "pixels": {"size": int, "n_images": int, "pixels_id": str, "sha256?": {str: str}},
-    "preprocess": {"size": int, "mean": float, "std": float},
-    "run": _MODEL,
-    "started_run": _MODEL,
-    "model": {"architecture?": {"name?": str, "arguments?": {}}},
-    "guard": {
-        "statistics": int, "size": int, "limit": float, "images": int, "false_alarms": float,
-        "ages": (None, [int, int, int, int]), "arrays": {str: {"shape": [int], "float32": str}},
-    },
-    "predictions": {
-        "system?": str, "kind?": ("boxes", "scores"), "data_set?": (None, _MADE_ON),
-        "target?": (None, {"name": str, "display_name": str}), "cost?": _ANY,
-        "trained_on?": (None, str, [{"name": str, "content_id": str}]),
-    },
-    "unfinished_predictions": {"identity": {}},
-    "decision": {
-        "target": str, "chosen_on": {}, "choices?": _ANY, "box_cut?": _NUMBER, "tried": [{}],
-        "reduction": (None, {"rule": str, "min_score": float}),
-        "calibration": (
-            None, {"method": ("none",)},
-            {"method": ("isotonic",), "scores": [float], "probabilities": [float]},
-            {"method": str, "slope": float, "intercept": float, "no_box?": _NUMBER},
-        ),
-        "asked?": (None, {
-            "calibration": _WORD, "reductions": [str], "rule_out?": _WORD, "rule_in?": _WORD,
-        }),
-        "triage?": (None, {
-            "below": _NUMBER, "above": _NUMBER, "referred": float, "ci_low": float,
-            "ci_high": float, "why": [str],
-        }),
-        "map_scale": (None, [float, float]), "map_box_level": _NUMBER,
-        "policies": {str: {"threshold": _NUMBER, "reason": _WORD, "validation": {str: _NUMBER}}},
-        "validation": {str: _NUMBER},
-    },
-    "tested": {
-        "chosen_on": {}, "report": {},
-        "promises": {str: {"threshold": float, "outcomes": [{
-            "figure": str, "estimate": float, "ci_low": float, "ci_high": float, "n_images": int,
-            "n_patients": int,
-        }]}},
-    },
-    "export": {
-        "format": ("onnx", "openvino"), "precision": ("fp32", "bf16", "int8"),
-        "kind": ("boxes", "scores"), "findings": [str], "size": int, "level_sizes": [int],
-        "target": {"name": str, "any_of": [str], "display_name": str}, "run": _MODEL,
-        "map_frame": (None, [float, float, float, float]), "map_levels": [[float, float]],
-        "files?": {str: str},
-    },
-    "card": {
-        "is": str, "run": str, "learned_from": str, "calibrated_on": _WORD,
-        "proof": {"verdict": str, "images": str, "measures": [{
-            "case": str, "name": str, "value": float, "limit": _NUMBER, "original": _NUMBER,
-            "exported": _NUMBER,
-        }]},
-    },
-    "synth": {"arguments": {"seed": int}, "counts?": {str: int}},
-    "metrics": {
-        "target": str, "systems?": [str], "thresholds?": {str: {str: _NUMBER}}, "metrics": [{}],
-        "question?": _ANY,
-        "provenance": {"data_set": {**_MADE_ON, "labels_id?": str}, "systems?": {str: {}}},
-    },
-    "sweep": {
-        "objective": str, "space": {str: str}, "as_it_stands": (None, int), "data_set": _MADE_ON,
-        "best": {"number": int, "value": float, "best_epoch": int, "settings": {str: str},
-                 "folder": str, "run": str},
-        "spread": {"n": int, "low": float, "median": float, "high": float},
-        "trials": [{"number": int, "state": str, "value": _NUMBER, "epochs": (None, int)}],
-    },
-    "sweep_started": {
-        "config": str, "space": {str: str}, "data_set": _MADE_ON, "sweep_seed": int,
-        "pruning": bool,
-    },
-    "curve": {"findings": {str: [{"text": str}]}, "provenance": {"data_set": _MADE_ON}},
-    "readers": {
-        "primary": str, "n_positive": int, "n_cases": int,
-        "crossed": {str: (None, {"components?": (None, {
-            "reader": float, "interaction": float, "cov1": float, "cov2": float, "cov3": float,
-            "error": float,
-        })})},
-    },
-}  # fmt: skip
-"""What each kind of JSON file must hold, beside whatever else it holds.
-
-A key that ends with ``?`` may lack (`data_prep.contracts.folders.read_json` names one that is asked
-for); ``str`` as the key stands for any; a tuple lists what may stand there, what is usual last; a
-list of several items says how many there are.
-"""
-_JSON_TYPES = {
-    str: "a text", int: "a whole number", float: "a number", bool: "true or false",
-    list: "a list", dict: "an object",
-}  # fmt: skip
-
-
-def broken_shape(value: Any, shape: Any, place: str = "") -> str | None:
-    """Where a JSON value is not of a shape, in words; None where it is."""
-    place_words, got = place or "it", f"got {str(value)[:40]!r}"
-    if isinstance(shape, tuple) and isinstance(shape[0], str):
-        return None if value in shape else f"{place_words} must be {' or '.join(shape)}, {got}"
-    if isinstance(shape, tuple):
-        broken = [broken_shape(value, one, place) for one in shape]
-        return None if None in broken else broken[-1]
-    wanted = type(shape) if isinstance(shape, dict | list) else shape
-    if wanted is None or (type(value) is not wanted and (wanted, type(value)) != (float, int)):
-        words = _JSON_TYPES.get(wanted, "null")
-        return None if value is wanted else f"{place_words} must be {words}, {got}"
-    inner: Iterable[tuple[str, Any, Any]] = ()
-    if isinstance(shape, list):
-        if len(value) != len(shape) > 1:
-            return f"{place} must hold {len(shape)} values, got {len(value)}"
-        inner = ((f"{place}[{n}]", item, shape[n % len(shape)]) for n, item in enumerate(value))
-    elif isinstance(shape, dict):
-        known = {key.removesuffix("?"): of for key, of in shape.items() if key is not str}
-        lacks = [key for key in known if key in shape and key not in value]
-        if lacks:
-            return f"{place_words} lacks '{lacks[0]}'"
-        every = shape.get(str)
-        held = value if every else [key for key in known if key in value]
-        inner = ((f"{place}.{key}".lstrip("."), value[key], known.get(key, every)) for key in held)
-    return next(filter(None, (broken_shape(item, of, at) for at, item, of in inner)), None)
-
-
-def odd_value(value: Any, depth: int = 0) -> str | None:
-    """What no JSON file of ours holds: numbers beyond computing, broken texts, deep nesting."""
-    if isinstance(value, dict | list):
-        if depth > _DEEPEST:
-            return f"is nested more than {_DEEPEST} deep"
-        inner = [*value, *value.values()] if isinstance(value, dict) else value
-        return next(filter(None, (odd_value(item, depth + 1) for item in inner)), None)
-    if isinstance(value, str) and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
-        return f"holds a text with a character that no text has: {value[:40]!r}"
-    if isinstance(value, int | float) and not abs(value) < _LARGEST:
-        return "holds a number that is none, or too large"
-    return None
-
-
-_DEEPEST, _LARGEST = 40, 2**63
-
 # A published edge may overshoot by rounding only; more is another image's box.
 EDGE_TOLERANCE_PX = 0.01
-
-# A chest fills 30 to 45 cm; a width outside these bounds means that the spacing is another file's.
-FIELD_WIDTH_MM = (250.0, 500.0)

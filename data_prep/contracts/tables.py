@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import csv as arrow_csv
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import (
     SCHEMA_VERSION,
@@ -29,7 +28,8 @@ from cxr_compare.data_prep.contracts.folders import (
     atomic_path,
     require_unchanged,
 )
-from cxr_compare.data_prep.contracts.schemas import EDGES, SCHEMAS, Column, Rule, Schema
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import SCHEMAS, Column, Rule, Schema
 from cxr_compare.data_prep.contracts.text import TEXT, from_arrow, to_arrow
 
 _VERSION_KEY = b"cxr_schema_version"
@@ -186,9 +186,15 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
 def stored_table(
     file: str, schema: str, reader: str | None = None
 ) -> cached_property[pd.DataFrame]:
-    """A property that reads a table of ``self.folder`` once; of one reader where that is named."""
+    """Return a property that reads a table of ``self.folder`` once; of one reader if it is named.
+
+    A table that ``self.tables`` holds in memory under the file's name is taken from there as it is.
+    """
+    name = file.removesuffix(".parquet")
 
     def read(owner: Any) -> pd.DataFrame:
+        if name in owner.tables:
+            return owner.tables[name]
         table = read_table(owner.folder / file, schema)
         if not schema.endswith("images"):
             require_members(table["image_id"], owner.images, owner.folder / file)
@@ -213,48 +219,6 @@ def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
     chosen = list(columns)
     hashes = np.sort(pd.util.hash_pandas_object(frame[chosen], index=False).to_numpy())
     return hashlib.sha256(",".join(chosen).encode() + hashes.tobytes()).hexdigest()[:16]
-
-
-def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarray:
-    """Tell which values are among the members.
-
-    The same as ``values.isin(members)``, which pandas 3 does for text by way of a list of Python
-    strings: 3 s and 200 MB for a million ids, where this takes 0.3 s.
-    """
-    if isinstance(members, pd.Series | pd.Index):
-        known = members.dropna()
-    else:
-        known = pd.Series(list(members), dtype=TEXT).dropna()
-    found = pc.is_in(_as_text(values), value_set=_as_text(known))  # type: ignore[attr-defined]
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
-
-
-def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np.ndarray:
-    """Find the row of each value among the members.
-
-    What ``pd.Index(members).get_indexer(values)`` does, without a Python object for each text.
-    """
-    text = _as_text(values)
-    found = pc.index_in(text, value_set=_as_text(members)).fill_null(-1)  # type: ignore[attr-defined]
-    rows = found.to_numpy(zero_copy_only=False).astype(np.int64)
-    if text.null_count:  # a missing value is equal to a missing member, but means nothing
-        rows[text.is_null().to_numpy(zero_copy_only=False)] = -1
-    return rows
-
-
-def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
-    """Replace each text by another.
-
-    The same as ``values.map(names)``, which makes a Python object of every value.
-    """
-    rows = positions(values, pd.Index(list(names), dtype=TEXT))
-    chosen = pa.array(list(names.values()), pa.large_string()).take(pa.array(rows, mask=rows < 0))
-    return pd.Series(pd.array(chosen, dtype=TEXT), index=values.index, name=values.name)
-
-
-def _as_text(values: pd.Series | pd.Index) -> pa.Array:
-    array = pa.array(values.astype(TEXT), type=pa.large_string(), from_pandas=True)
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 # After any of these, and what is not seen, a program may take what follows for a cell of its own.
@@ -295,8 +259,8 @@ def _plain_cell(text: str) -> str:
     )
 
 
-def _plain_cells(column: pd.Series) -> pd.Series:
-    """The texts of a column as they were before `write_csv`, without spaces around."""
+def plain_cells(column: pd.Series) -> pd.Series:
+    """Return the texts of a column as they were before `write_csv`, without spaces around."""
     quoted = column.str.contains("'", regex=False).any()
     return (column.map(_plain_cell).astype(TEXT) if quoted else column).str.strip()
 
@@ -313,80 +277,6 @@ def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
 
 
 _ARROW_NUMBER = pd.ArrowDtype(pa.float64())
-_CSV: dict[str, Any] = {
-    "dtype": TEXT,
-    "keep_default_na": False,
-    "encoding": "utf-8-sig",
-    "skip_blank_lines": False,
-}
-
-
-def read_text_csv(
-    path: Path,
-    required: Iterable[str],
-    optional: Iterable[str] = (),
-    names_of: Callable[[str], str] = str,
-) -> pd.DataFrame:
-    """Read a CSV file as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
-
-    `names_of` gives the name of a column here by that in the file.
-    """
-    if not path.is_file():
-        columns = ", ".join(required)
-        raise InputError(
-            f"{path}: no such file" + f"; it must hold the columns {columns}" * bool(columns)
-        )
-    try:
-        frame = _parse_csv(path)
-        header = pd.read_csv(path, header=None, nrows=1, **_CSV)  # pandas renames what repeats
-        names = header.iloc[0].str.strip()
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not readable as CSV in UTF-8 ({reason})") from None
-    frame.columns = [names_of(str(c).strip()) for c in frame.columns]
-    if len(twice := names[names.duplicated() & (names != "")]):
-        raise InputError(f"{path}: column '{twice.iloc[0]}' appears twice; keep one")
-    missing = [c for c in required if c not in frame.columns]
-    if missing:
-        found = ", ".join(frame.columns[:20])
-        hint = "; save it with commas" if len(frame.columns) == 1 and _uses_semicolons(path) else ""
-        raise InputError(f"{path}: column '{missing[0]}' is missing; it has {found}{hint}")
-    frame = frame.apply(_plain_cells)
-    for column in set(optional) - set(frame.columns):
-        frame[column] = ""
-    return frame[(frame != "").any(axis=1)]  # a blank line is nothing, but keeps its number
-
-
-def _parse_csv(path: Path) -> pd.DataFrame:
-    """Parse with pandas, or with Arrow where nothing is quoted: the same, only faster."""
-    content = path.read_bytes() if path.suffix == ".csv" else b""  # not if it is compressed
-    if content and b'"' not in content and b"\0" not in content:
-        names = pd.read_csv(path, nrows=0, **_CSV).columns
-        try:
-            table = arrow_csv.read_csv(
-                pa.BufferReader(content),
-                parse_options=arrow_csv.ParseOptions(ignore_empty_lines=False),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.large_string())
-                ),
-            )
-        except pa.ArrowInvalid:
-            pass  # a line of another length, or no UTF-8: pandas fills it up, or says where
-        else:
-            if table.column_names == list(names):
-                return from_arrow(table)
-    frame = pd.read_csv(path, **_CSV).fillna("")
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
-        raise InputError(f"{path}: line 2 has more cells than the header has names")
-    return frame
-
-
-def _uses_semicolons(path: Path) -> bool:
-    with path.open(newline="", encoding="utf-8-sig") as handle:
-        try:
-            return csv.Sniffer().sniff(handle.readline(), delimiters=",;\t").delimiter != ","
-        except csv.Error:
-            return False
 
 
 def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
@@ -404,7 +294,7 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
 
 
 def first_line(bad: pd.Series) -> int:
-    """The line of a CSV file, as read by `read_text_csv`, on which a flag is first set."""
+    """Return the line of a file, as read by `read_text_table`, on which a flag is first set."""
     return int(bad.index[bad.to_numpy()][0]) + 2
 
 

@@ -54,7 +54,7 @@ class _ClosePairs:
     second: np.ndarray  # int64, shape `(P,)`; above `first`
     distance: np.ndarray  # bits by which they differ, shape `(P,)`
     turn: np.ndarray  # position of the turn in `TURNS`, shape `(P,)`
-    # whether the promise of `CERTAIN_DISTANCE` was kept; a set in which very many fingerprints
+    # whether the guarantee of `CERTAIN_DISTANCE` was kept; a set in which very many fingerprints
     # are alike is searched only so far
     complete: bool
 

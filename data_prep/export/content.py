@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
 from cxr_compare.data_prep.formats.source import IMAGE_SUFFIXES

@@ -13,9 +13,10 @@ import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import require_free_space, whole_folder
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.pages import template_environment
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.tables import is_member
 from cxr_compare.data_prep.export.content import (
     MISREAD,
     AnnotationContent,
@@ -39,8 +40,8 @@ _USUAL_MODES = {"yolo": "png", "voc": "jpeg", "cvat": "png", "label-studio": "pn
 _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # at most, nearly
 
 
-@dataclass(frozen=True)
-class ExportSummary:
+@dataclass(frozen=True, repr=False)
+class ExportSummary(ShownAsText):
     """What was written."""
 
     format: str  # name of the format

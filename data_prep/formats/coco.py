@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
 from cxr_compare.data_prep.formats.cxr_extension import (
     KEY,
     plain_facts,
@@ -39,9 +40,15 @@ from cxr_compare.data_prep.formats.source import (
 
 
 def read_json_file(path: Path) -> Any:
-    """Read any JSON file in UTF-8."""
+    """Read any JSON file."""
     try:
-        return from_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        content = path.read_bytes()
+        mark, encoding = text_encoding(content)
+        if encoding == "utf-8":  # which the parser checks on its way
+            return from_json(content.removeprefix(mark))
+        return from_json(decode_text(content, str(path)))
+    except InputError:
+        raise
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as JSON ({reason})") from None
@@ -79,6 +86,10 @@ def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
 
 def _reader_of(annotation: dict[str, Any]) -> str:
     return str(annotation.get("reader") or REFERENCE_READER)
+
+
+_CROWDS = (1, "1")
+_CROWD_FLAGS = (None, 0, "0", "", *_CROWDS)
 
 
 # What one file says of one image: per finding its boxes (none: absent), and whether that is all.
@@ -246,7 +257,11 @@ class _CocoFile:
                 continue
             of_image = labels.setdefault(key, {})
             boxes = of_image.setdefault(findings[category], ([], True))[0]
-            if item.get("iscrowd") in (1, True, "1"):
+            crowd = item.get("iscrowd")
+            if crowd not in _CROWD_FLAGS:
+                out.add([file], f"iscrowd is {str(crowd)[:40]!r}, neither 0 nor 1")
+                continue
+            if crowd in _CROWDS:
                 of_image[findings[category]] = (boxes, False)
                 seen["annotations are crowds: boxed in part"] += 1
                 continue
@@ -299,7 +314,11 @@ class _CocoFile:
             return
         new = {finding: label for finding, label in said.items() if finding not in known}
         earlier[file, reader] = (before, {**known, **new})
-        facts = {key: stated_size(image.get(key)) for key in ("height", "width")}
+        try:
+            facts = {key: stated_size(image.get(key)) for key in ("height", "width")}
+        except InputError as error:
+            self.gathered.out.add([file], str(error))
+            return
         if KEY in image and is_new:
             place = f"{self.root / self.path}: image {_id_text(image['id'])}: {KEY}"
             own, rows = read_object(image[KEY], file, place)

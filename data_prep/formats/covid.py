@@ -7,7 +7,6 @@ Hannover repository ``data.csv`` with ``png/``.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,10 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, to_numbers
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.spreadsheets import sheet_names
+from cxr_compare.data_prep.contracts.table_files import read_table_file, read_text_table
+from cxr_compare.data_prep.contracts.tables import to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import (
     NO_PIXELS,
@@ -34,7 +36,7 @@ from cxr_compare.data_prep.formats.source import (
 )
 
 COVID = "covid_19"
-_JUDGED = (
+_EVALUATED = (
     COVID, "pneumonia", "lung_opacity", "viral_pneumonia", "bacterial_pneumonia",
     "fungal_pneumonia", "tuberculosis",
 )  # fmt: skip
@@ -45,9 +47,9 @@ _PLATFORMS = ("github.com", "kaggle.com")
 
 
 def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A target for each finding that is worth judging; rare germs stay findings only."""
+    """A target for each finding that is worth evaluating; rare germs stay findings only."""
     there = set(findings)
-    targets = targets_of([name for name in _JUDGED if name in there])
+    targets = targets_of([name for name in _EVALUATED if name in there])
     if COVID in targets:
         targets[COVID]["display_name"] = "COVID-19"
     return targets
@@ -86,7 +88,7 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
     """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection."""
     path, notes, out = builder.root / _METADATA, builder.notes, builder.out
     # The collection's early tables write ``Patientid`` for ``patientid``.
-    text = read_text_csv(
+    text = read_text_table(
         path,
         ("patientid", "finding", "filename"),
         ("view", "modality", "sex", "age", "offset", "url"),
@@ -133,7 +135,7 @@ def _read_hannover(builder: SourceBuilder) -> SourceTables:
     """Read the COVID-19 image repository of Hannover Medical School."""
     path, out = builder.root / _HANNOVER, builder.out
     required = ("patient_id", "image_id", "projection", "modality")
-    text = read_text_csv(path, required, ("sex", "age", "admission_offset")).drop_duplicates()
+    text = read_text_table(path, required, ("sex", "age", "admission_offset")).drop_duplicates()
     rows = pd.DataFrame(
         {
             "image_id": text["image_id"],
@@ -156,7 +158,7 @@ def _read_hannover(builder: SourceBuilder) -> SourceTables:
     builder.notes.append(
         f"WARNING: all {counted(images['patient_id'].nunique(), 'patient', 'have')} COVID-19, so "
         "the target has no negative: combine it with another set (cxr prepare A B --out C) to "
-        "judge anything"
+        "evaluate anything"
     )
     return builder.tables(images, findings, _covid_targets([COVID]), files=rows)
 
@@ -322,27 +324,14 @@ def _plain(names: pd.Series) -> pd.Series:
 
 
 def _read_origins(path: Path) -> pd.DataFrame:
-    """Read a ``*.metadata.xlsx`` of the Radiography Database."""
-    from openpyxl import load_workbook  # only this one set needs it, and it is slow to import
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of styles, which are nothing to us
-            book = load_workbook(path, read_only=True, data_only=True)
-            rows = list(book.worksheets[0].iter_rows(values_only=True))
-            book.close()
-    except Exception as error:  # noqa: BLE001 - a broken archive or XML raises anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: not readable as a workbook ({reason}); delete it") from None
-    first = rows[0] if rows else ()
-    header = [" ".join(str(cell or "").split()).upper() for cell in first]
-    missing = [name for name in _SOURCE_COLUMNS if name not in header]
+    """Read a ``*.metadata.xlsx`` of the Radiography Database: the first sheet counts."""
+    text = read_table_file(path, sheet_names(path)[0]).text
+    text.columns = pd.Index([" ".join(str(name).split()).upper() for name in text.columns])
+    missing = [name for name in _SOURCE_COLUMNS if name not in text.columns]
     if missing:
         raise InputError(f"{path}: column '{missing[0]}' is missing in its first row")
-    columns = [header.index(name) for name in _SOURCE_COLUMNS]
-    cells = [[str(row[c] or "") for c in columns] for row in rows[1:] if len(row) > max(columns)]
-    table = pd.DataFrame(cells, columns=["name", "address"], dtype=TEXT)
-    return pd.DataFrame({"name": _plain(table["name"]), "x_origin": _origins_of(table["address"])})
+    names, addresses = (text[name] for name in _SOURCE_COLUMNS)
+    return pd.DataFrame({"name": _plain(names), "x_origin": _origins_of(addresses)})
 
 
 def _looks_like_covid(folder: Path) -> bool:

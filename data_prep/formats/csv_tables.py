@@ -14,17 +14,22 @@ from typing import Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER, ROLES
+from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
+from cxr_compare.data_prep.contracts.table_files import (
+    is_spreadsheet,
+    is_table_file,
+    read_text_table,
+)
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
-    is_member,
-    read_text_csv,
     refuse_line,
-    renamed,
     to_numbers,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.cxr_extension import LONGEST_SIDE_PX
 from cxr_compare.data_prep.formats.label_files import (
     STATE_WORDS,
     ImageIndex,
@@ -52,7 +57,7 @@ _TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
 def _read_csv_set(builder: SourceBuilder) -> SourceTables:
     """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``."""
     path, out = builder.root / _IMAGES, builder.out
-    text = read_text_csv(path, ("image_id",), ("patient_id", "path"))
+    text = read_text_table(path, ("image_id",), ("patient_id", "path"))
     text = _without_repeats(text, path, ["image_id"], builder.notes)
     labels, boxes = _read_labels(builder), _read_boxes(builder)
     if (text["path"] != "").any():
@@ -112,12 +117,26 @@ def _images(
     for column in _NUMBERS:
         if column in text.columns:
             images[column] = to_numbers(text[column], path, column)
+    for column in ("height", "width"):
+        if column in text.columns:
+            _require_sides(images, column, path)
     for column in ("sex", "study_id"):
         if column in text.columns:
             images[column] = text[column].where(text[column] != "")
     if "view" in text.columns:
         images["view"] = normal_views(text["view"])
     return images.reset_index(drop=True), _stated_roles(text, images["patient_id"], path)
+
+
+def _require_sides(images: pd.DataFrame, column: str, path: Path) -> None:
+    """Refuse a height or width that no image has."""
+    sides = images[column].dropna()
+    wrong = sides[(sides < 1) | (sides > LONGEST_SIDE_PX) | (sides % 1 != 0)]
+    if len(wrong):
+        raise InputError(
+            f"{path}: image {images['image_id'][wrong.index[0]]!r}: {column}={wrong.iloc[0]:g} px "
+            "is no side of an image; correct it, or leave the cell empty"
+        )
 
 
 def _without_repeats(
@@ -190,7 +209,7 @@ def _read_boxes(builder: SourceBuilder) -> pd.DataFrame:
 
 def _read_rows(path: Path, columns: tuple[str, ...], notes: list[str]) -> pd.DataFrame:
     """Read labels or boxes, with the ``reader`` of each row: who is named, or the reference."""
-    text = read_text_csv(path, columns)
+    text = read_text_table(path, columns)
     unknown = [c for c in text.columns if c not in (*columns, "reader") and c[:2] != "x_"]
     if unknown:
         raise InputError(
@@ -289,9 +308,16 @@ def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
 
 
 def _holds_table(folder: Path) -> bool:
-    """Whether a folder has a CSV file with a column that names images."""
+    """Whether a folder has a table of labels."""
+    return first_table(folder) is not None
+
+
+def first_table(folder: Path) -> Path | None:
+    """The first file with a column that names images, or else the first spreadsheet; or None."""
     names = ("image_id", "image", "filename", "file", "path", "image_path", "image index")
-    return any(has_columns(path, name) for path in folder.glob("*.csv") for name in names)
+    paths = sorted(path for path in folder.glob("*") if is_table_file(path))
+    naming = (path for path in paths if any(has_columns(path, name) for name in names))
+    return next(naming, None) or next(filter(is_spreadsheet, paths), None)
 
 
 CSV = Format(
@@ -308,6 +334,6 @@ TABLE = Format(
     folder="images in any folders: `cxr prepare labels.csv IMAGES OUT`",
     detect=_holds_table,
     read=_read_table_set,
-    options=("labels", "columns", "reference", "class_names", "patient_pattern"),
+    options=("labels", "sheet", "columns", "reference", "class_names", "patient_pattern"),
     is_deep=True,
 )

@@ -41,6 +41,9 @@ _FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
 
 _SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F", "O": "O", "OTHER": "O"}
 _ALLOWED = {"patient_id_source": PATIENT_SOURCES, "view": VIEWS}
+LONGEST_SIDE_PX = 1_000_000
+"""No label file states a longer side of an image than this."""
+
 _LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
 
 
@@ -221,6 +224,18 @@ def plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def stated_size(value: Any) -> int | None:
-    """A height or width that a label file states, px; None where it states none."""
+    """A height or width that a label file states, px; None where it states none.
+
+    Raises:
+        InputError: It states what no image has.
+
+    Example:
+        >>> stated_size("1024"), stated_size(0), stated_size(None)
+        (1024, None, None)
+    """
     number = _as_number(value)
-    return int(number) if number is not None and number >= 1 and number.is_integer() else None
+    if number is None or not number.is_integer():
+        return None
+    if not 0 <= number <= LONGEST_SIDE_PX:
+        raise InputError(f"a side of {number:g} px, which no image has")
+    return int(number) or None

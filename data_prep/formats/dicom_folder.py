@@ -22,8 +22,9 @@ import pandas as pd
 import pydicom
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.contracts.tables import empty_table, is_member
+from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.label_files import stated_tables
 from cxr_compare.data_prep.formats.source import (
@@ -145,7 +146,7 @@ def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     left_out = Exclusions({file.path: file.reason for file in seen if file.reason})
     tables: dict[str, Any] = {"files": files, "excluded": left_out.table({}, "header")}
     if not tables_of_labels:
-        notes.append("no --labels: no image has a label, so nothing can be trained or judged")
+        notes.append("no --labels: no image has a label, so nothing can be trained or evaluated")
         return builder.tables(images, empty_table("findings"), **tables)
     _place_rows(builder, tables_of_labels, files)
     stated, boxes = read_statements(builder, tables_of_labels)
@@ -227,7 +228,7 @@ DICOM = Format(
     folder="DICOM files of any name; `--labels` names their table",
     detect=_holds_dicom,
     read=_read_dicom_tree,
-    options=("labels", "columns", "reference", "class_names"),
+    options=("labels", "sheet", "columns", "reference", "class_names"),
 )
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ from typing import Any
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
-from cxr_compare.data_prep.contracts.tables import is_member
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_files import read_text_file
 from cxr_compare.data_prep.formats.cxr_extension import LabelRows
 from cxr_compare.data_prep.formats.readers import ROW, with_reference
 from cxr_compare.data_prep.formats.source import (
@@ -65,12 +68,8 @@ def role_of(text: str) -> str | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8-sig").splitlines()
-    except (ValueError, OSError) as error:
-        reason = getattr(error, "strerror", None) or "is not text in UTF-8"
-        raise InputError(f"{path}: cannot be read ({reason})") from None
+    """The lines of a text file."""
+    return read_text_file(path).splitlines()
 
 
 class ImageIndex:
@@ -280,6 +279,7 @@ NO_FINDING = frozenset({"no_finding", "no_findings", "normal", "healthy", "backg
 
 def class_finding(name: str, where: str) -> str:
     """The finding that a class of a label file means, in any script."""
+    name = unicodedata.normalize("NFC", name)  # a letter and its accent may be two signs
     plain = finding_name(name) if name.isascii() else re.sub(r"\W+", "_", name.lower()).strip("_")
     if not plain:
         raise InputError(f"{where}: class name {name!r} has no letter; give it a name")

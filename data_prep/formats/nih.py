@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     first_line,
-    is_member,
-    read_text_csv,
     refuse_line,
     to_numbers,
 )
@@ -98,7 +98,7 @@ def find_entries(folder: Path) -> Path | None:
 
 def _read_entries(path: Path) -> pd.DataFrame:
     """Read ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``."""
-    text = read_text_csv(path, ("Image Index", "Finding Labels", "Patient ID"))
+    text = read_text_table(path, ("Image Index", "Finding Labels", "Patient ID"))
     entries = pd.DataFrame(
         {
             "image_id": text["Image Index"].str.replace(_SUFFIX, "", regex=True),
@@ -131,7 +131,7 @@ def read_field_sizes(path: Path) -> pd.DataFrame:
 
     Original spacing x original width is the field's width, whatever the size of the copy.
     """
-    text = read_text_csv(path, ("Image Index",))
+    text = read_text_table(path, ("Image Index",))
     missing = [name for name in _SIZES if name not in text.columns]
     if missing:
         raise InputError(f"{path}: column '{missing[0]}' is missing; use NIH's own Data_Entry file")
@@ -170,7 +170,7 @@ def _known_boxes(source: Path, entries: pd.DataFrame, notes: list[str]) -> pd.Da
     if path is None:
         notes.append(f"{_BOXES[0]}: not there, so no lesion is boxed")
         return empty_table("boxes")
-    text = read_text_csv(path, ("Image Index", "Finding Label", *_BOX))
+    text = read_text_table(path, ("Image Index", "Finding Label", *_BOX))
     findings = text["Finding Label"].map(finding_name).replace(_BOX_NAMES)
     unknown = ~findings.isin(FINDINGS)
     refuse_line(unknown, path, " is none of the 14 findings", text["Finding Label"])

@@ -13,10 +13,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.formats.annotation_tools import CVAT, LABEL_STUDIO
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.covid import COVID_SETS
-from cxr_compare.data_prep.formats.csv_tables import CSV, TABLE
+from cxr_compare.data_prep.formats.csv_tables import CSV, TABLE, first_table
 from cxr_compare.data_prep.formats.dicom_folder import DICOM, SR
 from cxr_compare.data_prep.formats.kermany import KERMANY
 from cxr_compare.data_prep.formats.nih import NIH
@@ -75,7 +76,7 @@ def _require_folder(source: Path) -> None:
     if not source.exists():
         raise InputError(f"{source}: no such folder")
     if not source.is_dir():
-        how = "cxr prepare labels.csv IMAGES OUT" if source.suffix in (".csv", ".gz") else None
+        how = "cxr prepare labels.csv IMAGES OUT" if is_table_file(source) else None
         raise InputError(f"{source}: a file; {how or 'give the folder that holds the data set'}")
     if next(source.iterdir(), None) is None:
         raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
@@ -98,7 +99,7 @@ def _command(name: str, folder: Path, out: str) -> str:
     """The command that prepares a folder."""
     source = shlex.quote(str(folder))
     if name == TABLE.name:
-        return f"cxr prepare {shlex.quote(str(min(folder.glob('*.csv'))))} {source} {out}"
+        return f"cxr prepare {shlex.quote(str(first_table(folder)))} {source} {out}"
     return f"cxr prepare {source} {out} --format {name}"
 
 

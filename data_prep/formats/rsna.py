@@ -14,8 +14,10 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC
-from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, refuse_line, to_numbers
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.tables import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.nih import SIDE, find_entries, read_field_sizes
 from cxr_compare.data_prep.formats.source import (
@@ -70,7 +72,7 @@ def _read_rsna(builder: SourceBuilder) -> SourceTables:
     if people is not None:
         images = images.merge(people, on="image_id", how="left")
     if images["path"].isna().all():
-        notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to judge on only")
+        notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to evaluate on only")
         images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
     rows = out.keep(rows)
     one, boxed = rows.drop_duplicates("image_id"), rows[rows["x"].notna()]
@@ -90,7 +92,7 @@ def _read_rsna(builder: SourceBuilder) -> SourceTables:
 
 def _read_labels(path: Path) -> pd.DataFrame:
     """Read ``stage_2_train_labels.csv``."""
-    text = read_text_csv(path, ("patientId", *_BOX, "Target"))
+    text = read_text_table(path, ("patientId", *_BOX, "Target"))
     numbers = {column: to_numbers(text[column], path, column) for column in (*_BOX, "Target")}
     refuse_line(text["patientId"] == "", path, "patientId is empty; fill it in")
     return pd.DataFrame({"image_id": text["patientId"], **numbers}).reset_index(drop=True)
@@ -98,7 +100,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
 
 def _read_classes(path: Path) -> pd.DataFrame:
     """Read ``stage_2_detailed_class_info.csv`` as ``image_id, x_class``, one row a row."""
-    text = read_text_csv(path, ("patientId", "class"))
+    text = read_text_table(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
     refuse_line(classes.isna(), path, f"; expected one of {', '.join(CLASSES)}", text["class"])
     return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype(TEXT)})
@@ -114,7 +116,7 @@ def _read_mapping(source: Path) -> pd.DataFrame | None:
         space = f"phantom-{read_json(source / _PHANTOM, 'synth')['arguments']['seed']}"
     if not path.exists():
         return None
-    text = read_text_csv(path, ("patientId", "nih_image"))
+    text = read_text_table(path, ("patientId", "nih_image"))
     ids = text["patientId"]
     refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
     doubtful = text["nih_image"].duplicated(keep=False)
@@ -143,7 +145,7 @@ def _read_headers(path: Path) -> pd.DataFrame:
 
     Its PixelSpacing is left out: that of NIH's original file, not of the 1024 px one.
     """
-    text = read_text_csv(path, ("PatientID",), ("ViewPosition", "PatientSex", "PatientAge"))
+    text = read_text_table(path, ("PatientID",), ("ViewPosition", "PatientSex", "PatientAge"))
     people = pd.DataFrame(
         {
             "image_id": text["PatientID"],

@@ -15,9 +15,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from cxr_compare.data_prep.contracts.tables import empty_table, is_member, read_text_csv, renamed
+from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.table_files import (
+    header_of,
+    is_spreadsheet,
+    read_table_file,
+)
+from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 
 
@@ -28,12 +35,7 @@ def has_match(*patterns: str) -> Callable[[Path], bool]:
 
 def has_columns(path: Path, *columns: str) -> bool:
     """Whether a file is there whose first line names the columns."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            names = {name.strip(' "').lower() for name in file.readline().strip().split(",")}
-    except OSError:
-        return False
-    return set(columns) <= names
+    return set(columns) <= {name.lower() for name in header_of(path)}
 
 
 VIEW_NAMES = {
@@ -41,7 +43,7 @@ VIEW_NAMES = {
 }  # fmt: skip
 FINDING_KEY = ["image_id", "finding"]
 _ROLES = ("split", "official")  # tables of roles
-NO_PIXELS = "no image is there: a data set without pixels, to judge predictions on only"
+NO_PIXELS = "no image is there: a data set without pixels, to evaluate predictions on only"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
 
@@ -58,6 +60,7 @@ class ReadOptions:
     # `reader:NAME`
     reference: str = "majority"
     labels: tuple[Path, ...] = ()  # tables of labels that lie elsewhere
+    sheet: str | None = None  # of these, where they are spreadsheets with several
     # what their columns are, as ROLE=COLUMN, and TOML files that say it of whole tables
     columns: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()  # names of the classes where the format only numbers them
@@ -103,7 +106,7 @@ class SourceTables:
             notes.append(f"{counted(n_silent, 'image', 'were')} not read by {who}: no reference")
         elif n_differ:
             uncertain = (
-                f", which leaves {n_open:,} uncertain: neither learned nor judged; another rule "
+                f", which leaves {n_open:,} uncertain: neither learned nor evaluated; another rule "
                 "(any, all, reader:NAME) decides more"
             )
             notes.append(
@@ -118,7 +121,7 @@ class SourceTables:
         if n_split := len(present) - len(present.merge(drawn.drop_duplicates())):
             notes.append(
                 f"{n_split} of {len(present)} present findings of the reference have no box of it: "
-                "its readers agree that it is there, not where; localisation is not judged on them"
+                "its readers agree that it is there, not where; localisation is not scored on them"
             )
         return notes
 
@@ -221,8 +224,16 @@ class SourceBuilder:
     def label_tables(self) -> dict[Path, pd.DataFrame]:
         """The format's own label tables and those that the user gave, as text, by path."""
         own = self.format.own_tables(self)
-        given = [path for path in self.options.labels if path not in own]
-        return own | {path: read_text_csv(path, ()) for path in given}
+        tables, sheet = dict(own), self.options.sheet
+        for path in self.options.labels:
+            if path not in own:
+                table = read_table_file(path, sheet if is_spreadsheet(path) else None)
+                tables[path] = table.text
+                for note in table.notes:
+                    self.say(f"{path.name}: {note}")
+        if sheet is not None and not any(map(is_spreadsheet, tables)):
+            raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
+        return tables
 
     def require_format(self) -> None:
         """Check that the folder looks like the format."""

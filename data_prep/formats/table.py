@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,11 +17,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.column_names import names_by_role
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from cxr_compare.data_prep.contracts.tables import is_member, refuse_line, renamed, to_numbers
+from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.schemas import ORIGINS, REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.contracts.text_files import read_toml_file
 from cxr_compare.data_prep.formats.label_files import (
     NO_FINDING,
     STATE_WORDS,
@@ -43,7 +47,8 @@ _ROLES = ("file", "label", "state", "finding", "no_finding", "reader", *FACTS, *
           "unused")  # fmt: skip
 _TABLE = "TABLE"  # as a column: the name of the row's table
 _MOST_READERS = 20
-_UNCERTAIN = "uncertain_"  # before the finding in a label column: its state
+_UNCERTAIN, _ABSENT = "uncertain_", "absent_"  # before the finding in a label column: its state
+_MOST_WORDS = 8
 
 
 @dataclass
@@ -89,6 +94,35 @@ class _Table:
         lower = cells.str.lower()
         return cells.where(~is_member(lower, list(meaning)), renamed(lower, meaning))
 
+    def word_lines(self, *, quoted: bool = True) -> list[str]:
+        """What words of the label column are taken for, where they name no finding."""
+        columns = self.columns.get("label", ()) if not self.has("state") else ()
+        if not columns:
+            return []
+        cells = pd.concat([self.text[column] for column in columns])
+        counts = cells[cells != ""].value_counts()
+        names = {str(cell): _plain_name(str(cell)) for cell in counts.index}
+        classes = set(names.values())
+        lines = []
+        for cell, name in names.items():
+            absent = _absent_finding(name, classes) if quoted else ""
+            if cell.lower() in self.unknown_words:
+                meaning = "unknown"
+            elif name in _nothing():
+                meaning = "no finding"
+            elif absent:
+                meaning = f"{absent} is absent"
+            else:
+                continue
+            word = cell if quoted else cell.lower()  # which is then a word of the dictionary
+            lines.append(f"  {word}: taken for {meaning} ({counted(int(counts[cell]), 'row')})")
+        return lines[:_MOST_WORDS]
+
+    @property
+    def unknown_words(self) -> set[str]:
+        """Words of the label column that name no finding, in lower case."""
+        return {*_dictionary()["unknown"], *self.known.get("unknown", ())}
+
     @property
     def box_roles(self) -> set[str]:
         """The sides and points of boxes that it has."""
@@ -122,20 +156,81 @@ class _Table:
         return lines
 
 
+def _nothing() -> set[str]:
+    """Class names that say that nothing is there."""
+    return {*NO_FINDING, *_dictionary()["normal"]}
+
+
+def _plain_name(cell: str) -> str:
+    """The class that a cell names alone; nothing where it has no letter, or lists several."""
+    if not re.search(r"[^\W\d_]", cell) or re.search(r"[|;\[]", cell):
+        return ""
+    return class_finding(cell, "")
+
+
+def _absent_finding(name: str, classes: Collection[str]) -> str:
+    """The finding that a class says is absent, such as ``no_mass``; nothing where it says none.
+
+    Example:
+        >>> _absent_finding("no_mass", ["mass"]), _absent_finding("non_mass", ["nodule"])
+        ('mass', '')
+    """
+    if name in _nothing():
+        return ""
+    word, _, finding = name.partition("_")
+    known = set(classes)
+    if word in _dictionary()["absent_before"]:
+        known.update(_dictionary()["findings"]["names"])
+    elif word not in _dictionary()["may_be_absent_before"]:
+        return ""
+    return finding if finding in known else ""
+
+
 @cache
 def _dictionary() -> dict[str, Any]:
-    return _read_toml(Path(__file__).with_name("columns.toml"))
+    return {
+        **_read_names(Path(__file__).with_name("columns.toml")),
+        "names": names_by_role(),
+    }
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+class _KnownTable(BaseModel):
+    """A table of a known data set, as columns.toml explains it."""
+
+    model_config = ConfigDict(strict=True)
+    name: str
+    columns: list[str]
+    roles: dict[str, str | list[str]]
+    origin: str = Field(default=ORIGINS[0], pattern=f"^({'|'.join(ORIGINS)})$")
+    patient_pattern: str = ""
+    boxes_only: bool = False
+    unknown: list[str] = []
+    values: dict[str, dict[str, str]] = {}
+
+
+class _Names(BaseModel):
+    """What is read of a file of names of columns and of whole tables."""
+
+    model_config = ConfigDict(strict=True)
+    names: dict[str, list[str]] = {}
+    table: list[_KnownTable] = []
+
+
+def _read_names(path: Path) -> dict[str, Any]:
     """Read names of columns and of whole tables."""
+    content = read_toml_file(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as TOML ({error})") from None
+        _Names.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"][:1].lower() + first["msg"][1:]
+        raise InputError(
+            f"{path}: {key}: {reason}; write it as data_prep/formats/columns.toml does"
+        ) from None
+    for role in content.get("names", {}):
+        _require_role(role, str(path))
     for entry in content.get("table", ()):
-        if not {"name", "columns", "roles"} <= set(entry):
-            raise InputError(f"{path}: each [[table]] must have name, columns and roles")
         for role in entry["roles"]:
             _require_role(role, str(path))
     return content
@@ -155,8 +250,13 @@ def _near(word: str, words: Sequence[str], otherwise: str) -> str:
 
 def _recognise(path: Path, text: pd.DataFrame, books: Sequence[Mapping[str, Any]]) -> _Table:
     """Tell what the columns of a table mean: as a known set's, else by their names."""
-    if text.empty or (len(text.columns) == 1 and re.search(r"[;\t]", text.columns[0])):
-        raise InputError(f"{path}: has no row of several cells; save it with commas")
+    if text.empty:
+        raise InputError(f"{path}: has no row")
+    if len(text.columns) == 1 and re.search(r"[:|\s]", text.columns[0]):
+        raise InputError(
+            f"{path}: has one column, {text.columns[0]!r}; separate cells by commas, semicolons or "
+            "tabs"
+        )
     entries = [entry for book in books for entry in book.get("table", ())]
     fitting = (entry for entry in entries if set(entry["columns"]) <= set(text.columns))
     known: Mapping[str, Any] = next(fitting, {})
@@ -226,15 +326,16 @@ def read_tables(
     if not texts:
         raise InputError("--format table: say cxr prepare labels.csv IMAGES OUT")
     files = [word for word in options.columns if word.endswith(".toml")]
-    books = [*(_read_toml(Path(file)) for file in files), _dictionary()]
+    books = [*(_read_names(Path(file)) for file in files), _dictionary()]
     tables = [_recognise(path, text, books) for path, text in texts.items()]
     for word in options.columns:
         if word not in files:
             _correct(tables, word)
     for table in tables:
         _find_findings(table, options.class_names, every=not quoted)
-        for line in table.lines(quoted=quoted):
+        for line in (*table.lines(quoted=quoted), *table.word_lines(quoted=quoted)):
             builder.say(line)
+        _warn_of_none(table, builder)
     builder.say("Not so? Correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
     path, unused = tables[0].path, [(t, column) for t in tables for column in t.unused]
     said = any(t.has(r) for t in tables for r in ("label", "finding", "no_finding", *_BOX_ROLES))
@@ -260,6 +361,17 @@ def read_tables(
             "each a reader's? Say --columns reader=TABLE, or correct them"
         )
     return tables
+
+
+def _warn_of_none(table: _Table, builder: SourceBuilder) -> None:
+    """Note labels ``None``, which pandas and Python write where a label is missing, too."""
+    columns = table.columns.get("label", ()) if not table.has("state") else ()
+    count = sum(int((table.text[column] == "None").sum()) for column in columns)
+    if count:
+        builder.notes.append(
+            f"WARNING: {counted(count, 'row')} with the label None: taken for no finding; where it "
+            "means that nobody looked, as pandas writes it, leave the cell empty"
+        )
 
 
 def _join(table: _Table, others: Sequence[_Table]) -> None:
@@ -311,9 +423,11 @@ def _opinions(table: _Table, key: str) -> pd.DataFrame:
 
 
 def _classes(table: _Table, class_names: Sequence[str]) -> dict[str, list[str]]:
-    """The findings that each cell of the label column names; | or ; stand between several."""
+    """The findings that each cell of the label column names; | or ; stand between several.
+
+    Before one that is uncertain or absent stands that word.
+    """
     where = f"{table.path}: column '{table.columns['label'][0]}'"
-    unknown = {*_dictionary()["unknown"], *table.known.get("unknown", ())}
     found = {}
     for cell in table.labels:
         if re.fullmatch(r"\d+(\.0)?", cell):
@@ -327,9 +441,28 @@ def _classes(table: _Table, class_names: Sequence[str]) -> dict[str, list[str]]:
             parts = ["".join(pair) for pair in re.findall(r"'([^']*)'|\"([^\"]*)\"", cell)]
         else:
             parts = re.split(r"[|;]", cell)
-        known = [part for part in map(str.strip, parts) if part]
-        found[cell] = [class_finding(part, where) for part in known if part.lower() not in unknown]
-    return found
+        named = [part for part in map(str.strip, parts) if part]
+        known = [part for part in named if part.lower() not in table.unknown_words]
+        found[cell] = [class_finding(part, where) for part in known]
+    if table.has("state"):
+        return found
+    classes = {name.removeprefix(_UNCERTAIN) for names in found.values() for name in names}
+    stated = {name: _stated(name, classes, where) for name in classes}
+    return {cell: [stated.get(name, name) for name in names] for cell, names in found.items()}
+
+
+def _stated(name: str, classes: Collection[str], where: str) -> str:
+    """A class, or where it says that a finding is absent, that finding behind that word."""
+    absent = _absent_finding(name, classes)
+    if absent:
+        return f"{_ABSENT}{absent}"
+    if name.partition("_")[0] in _dictionary()["absent_before"] and name not in _nothing():
+        raise InputError(
+            f"{where}: does the class '{name.replace('_', ' ')}' say that something is absent? "
+            "Write 'normal' where an image shows nothing, 'unknown' where nobody knows, or give "
+            "the class another name"
+        )
+    return name
 
 
 def _edges(table: _Table, root: Path) -> pd.DataFrame:
@@ -364,6 +497,15 @@ def _edges(table: _Table, root: Path) -> pd.DataFrame:
     return edges * np.array([sizes.get(name, (np.nan, np.nan)) * 2 for name in paths])
 
 
+def _bare_finding(name: str) -> str:
+    return name.removeprefix(_UNCERTAIN).removeprefix(_ABSENT)
+
+
+def _all_absent(names: Sequence[str]) -> bool:
+    """Whether a label says of findings that they are absent, and names none."""
+    return bool(names) and all(name.startswith(_ABSENT) for name in names)
+
+
 class _Statements:
     """What tables say of images, reader by reader."""
 
@@ -378,7 +520,7 @@ class _Statements:
         self, table: _Table, rows: pd.DataFrame, root: Path, class_names: Sequence[str]
     ) -> None:
         """Add what a table says; `rows` has the ``image_id`` and ``reader`` of its rows."""
-        none, wide = {*NO_FINDING, *_dictionary()["normal"]}, table.columns.get("finding", [])
+        none, wide = _nothing(), table.columns.get("finding", [])
         only = class_names[0] if len(class_names) == 1 else ""
         of_box = pd.Series(table.finding(wide[0]) if len(wide) == 1 else only, index=rows.index)
         if table.has("label"):
@@ -390,17 +532,24 @@ class _Statements:
                 unnamed = (of_box == "") & (named["state"] != "")
                 refuse_line(unnamed, table.path, "a state, but the finding is empty; fill it in")
             each = named.explode("finding").dropna(subset="finding")
-            unsure = each["finding"].str.startswith(_UNCERTAIN)
-            each["state"] = each["state"].mask(unsure, "uncertain")
-            each["finding"] = each["finding"].str.removeprefix(_UNCERTAIN)
-            of_box = of_box.str.removeprefix(_UNCERTAIN)
+            only_absent = named["finding"].map(_all_absent)
+            for prefix, state in ((_UNCERTAIN, "uncertain"), (_ABSENT, "absent")):
+                is_so = each["finding"].str.startswith(prefix)
+                each["state"] = each["state"].mask(is_so, state)
+                each["finding"] = each["finding"].str.removeprefix(prefix)
+                of_box = of_box.str.removeprefix(prefix)
             normal = is_member(each["finding"], none)
             self.said.append(each[~normal & (each["state"] != "")])
             self.normal.append(each[normal])
             if not table.has("state") and not table.known.get("boxes_only"):
                 empty = (cells == "") & bool(table.box_roles)
-                classes = {n.removeprefix(_UNCERTAIN) for names in found.values() for n in names}
-                self._imply(rows[empty | (of_box != "")], classes - none)
+                speaks = rows[(empty | (of_box != "")) & ~only_absent]
+                # Beside what is known of an image, a row may say that the rest is not.
+                is_open = (cells != "") & (of_box == "")
+                speaks = speaks.merge(rows[is_open].drop_duplicates(), how="left", indicator="open")
+                speaks = speaks[speaks["open"] == "left_only"]
+                classes = {_bare_finding(n) for names in found.values() for n in names}
+                self._imply(speaks, classes - none)
         for column in wide:
             states = _states(table, column)
             said = rows.assign(finding=table.finding(column), state=states)

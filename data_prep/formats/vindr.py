@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
-    is_member,
-    read_text_csv,
     refuse_line,
-    renamed,
     to_numbers,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -200,7 +200,7 @@ def _read_rows(path: Path, by_readers: bool, required: tuple[str, ...] = ()) -> 
     """
     keys = ("image_id", "rad_id") if by_readers else ("image_id",)
     names = {"image_id", "rad_id", "class_name", *_CSV_EDGES}
-    text = read_text_csv(
+    text = read_text_table(
         path, (*keys, *required), names_of=lambda c: c.lower() if c.lower() in names else c
     )
     for column in keys:
@@ -273,7 +273,7 @@ def _read_original_sizes(paths: list[Path]) -> pd.DataFrame:
     """Read the sizes of the original images that come with resized copies."""
     tables = [pd.DataFrame(columns=list(_SIZE_TYPES)).astype(_SIZE_TYPES)]
     for path in paths:
-        text = read_text_csv(path, ("image_id",))
+        text = read_text_table(path, ("image_id",))
         names = next((pair for pair in _SIZES if set(pair) <= set(text.columns)), None)
         if names is None:
             raise InputError(

@@ -270,7 +270,7 @@ def _read_label(
     except _Prediction as place:
         raise InputError(
             f"{root / text}: {place}: six values: the last is a model's confidence, and labels have"
-            " none; to judge a model, give its boxes to cxr import"
+            " none; to evaluate a model, give its boxes to cxr import"
         ) from None
     except InputError as error:
         reason = str(error).removeprefix(f"{root / text}: ").removeprefix(f"{root / image}: ")

@@ -13,12 +13,12 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, read_json, write_json
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
+from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import (
     first_line,
     frame_digest,
-    is_member,
-    read_text_csv,
     refuse_line,
     to_numbers,
     write_table,
@@ -256,7 +256,7 @@ def read_split_file(
     path: Path, images: pd.DataFrame, linked: Labels = None, *, strict: bool = False
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read the user's own split: ``image_id,role[,fold]`` or ``patient_id,role[,fold]``."""
-    text = read_text_csv(path, ("role",))
+    text = read_text_table(path, ("role",))
     key = next((k for k in ("image_id", "patient_id") if k in text.columns), None)
     if key is None:
         raise InputError(f"{path}: needs a column image_id or patient_id beside role")

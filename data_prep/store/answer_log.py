@@ -2,26 +2,32 @@
 
 A folder of JSON Lines, one file a UTC day, a row an image and system. Patients and images stand in
 it as keyed hashes, what the header says as classes of closed lists; nothing else of an image.
+
+A day's file may be compressed by gzip or renamed as logrotate does: `read_log` reads these, too.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
+import re
 import stat
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import make_folder
 from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash, read_id_key
-from cxr_compare.data_prep.contracts.tables import read_text_csv, refuse_line, to_numbers
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.tables import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.dicom_header import MAKERS, OTHER
@@ -56,6 +62,14 @@ _COLUMNS = (
     "seconds",  # that the answer took: of the request, or the image's share of its batch
     "view", "sex", "age_band", "maker",  # of the header; null where unknown
 )  # fmt: skip
+_DAY_PREFIX = "answers-"  # of the name of a day's file
+# A day's file, as it is written, or with the ends that logrotate and gzip give it.
+_DAY_NAME = re.compile(r"answers-(\d{4}-\d\d-\d\d)\.jsonl(?:[.-]\d+)?(\.gz)?")
+_LONGEST_LINE = 1 << 16  # characters; a row has some hundreds
+_MOST_NAMED = 5  # files that a note names
+_CLOCK_TOLERANCE = timedelta(days=1)  # by which the clocks of two machines may differ
+_COLUMN_NAMES = frozenset(_COLUMNS)
+_PLAIN = {str, int, float, bool, type(None)}  # types of a row's values
 _WORDS = {True: "positive", False: "negative", None: None}  # of a decision
 _HASH_DIGITS = 16  # 64 bits: any two of 10^6 ids get one hash with a chance of 3e-8
 _LABELS = {"1": True, "positive": True, "present": True, "true": True,
@@ -89,7 +103,7 @@ class AnswerLog:
         say: Shows a line to the person.
 
     Raises:
-        InputError: The log cannot be written, or others may read it.
+        InputError: The log cannot be written, others may read it, or it has rows and no key.
 
     Example:
         >>> import tempfile
@@ -110,8 +124,17 @@ class AnswerLog:
         make_folder(self._folder.parent)
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            if stat.S_IMODE(self._folder.stat().st_mode) & 0o077:
+            if self._others_may_read():
                 raise InputError(f"--log {folder}: others may read it; run: chmod 700 {folder}")
+            # First whether there are rows, as another process may begin the same log: it makes the
+            # key before it writes a row.
+            folder_files = list(self._folder.iterdir())
+            has_rows = any(file.name.startswith(_DAY_PREFIX) for file in folder_files)
+            if has_rows and not (self._folder / LOG_KEY).exists():
+                raise InputError(
+                    f"--log {folder}: has answers but no longer its file '{LOG_KEY}'; bring that "
+                    "back, or name a new folder: with another key each patient would count twice"
+                )
             self._key = read_id_key(self._folder / LOG_KEY)
             self._append(datetime.now(UTC), b"")
         except OSError as error:
@@ -179,13 +202,22 @@ class AnswerLog:
                     )
                 self.lost += len(answers)
 
+    def _others_may_read(self) -> bool:
+        return bool(stat.S_IMODE(self._folder.stat().st_mode) & 0o077)
+
     def _append(self, time: datetime, lines: bytes) -> None:
         """Append to the file of a day; a line that was cut short before gets its end."""
-        path = self._folder / f"answers-{time.date()}.jsonl"
-        binary = getattr(os, "O_BINARY", 0)  # of Windows
-        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o600)
+        if self._others_may_read():  # the folder may have been made anew since the start
+            raise OSError(0, "others may read it")
+        path = self._folder / f"{_DAY_PREFIX}{time.date()}.jsonl"
+        # O_BINARY is of Windows, which has no O_NOFOLLOW.
+        flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | flags, 0o600)
         try:
-            if os.fstat(file).st_size:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(0, f"{path.name} is no regular file")
+            if status.st_size:
                 os.lseek(file, -1, os.SEEK_END)
                 if os.read(file, 1) != b"\n":
                     os.write(file, b"\n")
@@ -200,13 +232,17 @@ class AnswerLog:
             self._say(f"--log {self._folder}: misses {counted(self.lost, 'row')}")
 
 
-def read_log(path: Path, say: Callable[[str], object] = print) -> pd.DataFrame:
+def read_log(
+    path: Path, say: Callable[[str], object] = print, *, now: datetime | None = None
+) -> pd.DataFrame:
     """Read a log, or a table in its place.
 
     Args:
         path: Folder that ``--log`` wrote; or a CSV file with the same columns, of which ``time``,
             ``patient`` and ``score`` are needed; its ids are taken as they stand.
-        say: Shows what was passed over: lines that were cut short, as by a full disk.
+        say: Shows what was passed over: lines that were cut short, as by a full disk, and files
+            whose names begin like those of a log and end otherwise.
+        now: What no row may be later than by more than a day; by default the machine's clock.
 
     Returns:
         A row an image and system, by time: ``time`` in UTC; ``threshold``, ``score``,
@@ -214,7 +250,8 @@ def read_log(path: Path, say: Callable[[str], object] = print) -> pd.DataFrame:
         none; all else text, missing where unknown. The index counts from 0.
 
     Raises:
-        InputError: There is no row, or a value is none that a log holds; file and line are named.
+        InputError: There is no row, a value is none that a log holds, a row lies in the future or
+            in the file of another day, or what has a day's name is no file.
 
     Example:
         >>> read_log(Path("no-such-log"))
@@ -223,13 +260,15 @@ def read_log(path: Path, say: Callable[[str], object] = print) -> pd.DataFrame:
         cxr_compare.data_prep.contracts.errors.InputError: no-such-log: no such log; ...
     """
     path = Path(path)
+    latest = (now or datetime.now(UTC)) + _CLOCK_TOLERANCE
     if path.is_dir():
-        files = sorted(path.glob("answers-*.jsonl"))
-        if not files:
+        days = _day_files(path, say)
+        if not days:
             raise InputError(f"{path}: holds no answers-*.jsonl; name the folder of a --log")
-        rows = pd.concat([_read_day(file, say) for file in files], ignore_index=True)
+        tables = [_read_day(day, files, latest, say) for day, files in days.items()]
+        rows = pd.concat(tables, ignore_index=True)
     elif path.is_file():
-        rows = _typed(_read_csv(path), path)
+        rows = _typed(_read_csv(path), path, latest)
     else:
         raise InputError(f"{path}: no such log; name the folder of a --log, or a CSV file")
     if rows.empty:
@@ -237,28 +276,125 @@ def read_log(path: Path, say: Callable[[str], object] = print) -> pd.DataFrame:
     return rows.sort_values("time", kind="stable", ignore_index=True)
 
 
-def _read_day(path: Path, say: Callable[[str], object]) -> pd.DataFrame:
+def _day_files(folder: Path, say: Callable[[str], object]) -> dict[date, list[Path]]:
+    """The files of each day, in order; names that begin alike and are not read are said."""
+    days: dict[date, list[Path]] = {}
+    unread = []
+    for file in sorted(folder.iterdir()):
+        if not file.name.startswith(_DAY_PREFIX):
+            continue
+        day = _day_of(file.name)
+        if day is None:
+            unread.append(file.name)
+        elif not stat.S_ISREG(file.lstat().st_mode):
+            raise InputError(
+                f"{file}: is a folder, a link or a pipe in the place of a day's "
+                "file; put the file itself there"
+            )
+        else:
+            days.setdefault(day, []).append(file)
+    if unread:
+        more = f" and {len(unread) - _MOST_NAMED} more" if len(unread) > _MOST_NAMED else ""
+        say(
+            f"{folder}: not read: {', '.join(unread[:_MOST_NAMED])}{more}; unpack or rename them "
+            "to answers-2026-01-31.jsonl or .jsonl.gz if they belong to this log"
+        )
+    return dict(sorted(days.items()))
+
+
+def _day_of(name: str) -> date | None:
+    """The day of a file, by its name; None where it has no name of a day's file."""
+    match = _DAY_NAME.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        return date.fromisoformat(match[1])
+    except ValueError:  # such as 2026-02-31
+        return None
+
+
+def _read_day(
+    day: date, files: Sequence[Path], latest: datetime, say: Callable[[str], object]
+) -> pd.DataFrame:
+    """The rows of a day, which a rotation may have put into several files."""
+    tables = []
+    for path in files:
+        table = _typed(_read_lines(path, say), path, latest)
+        elsewhere = table["time"].dt.normalize() != pd.Timestamp(day, tz="UTC")
+        message = f" is not of {day}, the day of its file; correct or remove the row"
+        refuse_line(elsewhere, path, message, table["time"].astype(TEXT))
+        tables.append(table)
+    if len(tables) == 1:
+        return tables[0]
+    # A file and its compressed copy may both be there. A row that a file itself repeats counts as
+    # often as there.
+    numbered = [
+        table.assign(nth=table.groupby(list(_COLUMNS), dropna=False, sort=False).cumcount())
+        for table in tables
+    ]
+    rows = pd.concat(numbered, ignore_index=True)
+    repeated = rows.duplicated()
+    if repeated.any():
+        names = " and ".join(path.name for path in files)
+        count = counted(int(repeated.sum()), "row")
+        say(f"{files[0].parent}: {count} in both of {names}, counted once")
+    return rows.loc[~repeated, list(_COLUMNS)]
+
+
+def _read_lines(path: Path, say: Callable[[str], object]) -> pd.DataFrame:
+    """The rows of a file as texts, empty where unknown; the index is that of `refuse_line`."""
     rows: dict[int, list[str]] = {}
     cut = 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                cut += bool(line.strip())
-                continue
-            if not isinstance(row, dict) or set(row) != set(_COLUMNS):
-                raise InputError(f"{path}: line {number + 1}: is no row of a log of this version")
-            # Line 2 has index 0, as in a CSV file with its header.
-            rows[number - 1] = ["" if row[name] is None else str(row[name]) for name in _COLUMNS]
+    for number, line in enumerate(_lines(path)):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            cut += bool(line.strip())
+            continue
+        if not _is_row(row):
+            raise InputError(f"{path}: line {number + 1}: is no row of a log of this version")
+        # Line 2 has index 0, as in a CSV file with its header.
+        rows[number - 1] = ["" if row[name] is None else str(row[name]) for name in _COLUMNS]
     if cut:
         say(f"{path}: {counted(cut, 'line')} cut short, passed over")
-    texts = pd.DataFrame.from_dict(rows, orient="index", columns=list(_COLUMNS), dtype=TEXT)
-    return _typed(texts, path)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(_COLUMNS), dtype=TEXT)
+
+
+def _is_row(row: object) -> bool:
+    """Return True if a row has the columns of a log, and plain values."""
+    if not isinstance(row, dict) or row.keys() != _COLUMN_NAMES:
+        return False
+    return set(map(type, row.values())) <= _PLAIN
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, unpacked where it is compressed; of a line that is too long the start.
+
+    Raises:
+        InputError: The file cannot be read or unpacked.
+    """
+    try:
+        file: IO[str]
+        if path.suffix == ".gz":
+            file = gzip.open(path, "rt", encoding="utf-8", errors="replace")  # noqa: SIM115
+        else:
+            file = path.open(encoding="utf-8", errors="replace")
+        with file:
+            while line := file.readline(_LONGEST_LINE):
+                yield line
+                while len(line) == _LONGEST_LINE and not line.endswith("\n"):
+                    line = file.readline(_LONGEST_LINE)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(
+            f"{path}: is damaged: it cannot be unpacked to its end; bring back an unchanged copy"
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{path}: cannot be read ({reason}); put that right") from None
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    text = read_text_csv(path, ("time", "patient", "score"), _COLUMNS)
+    text = read_text_table(path, ("time", "patient", "score"), _COLUMNS)
     for name, instead in (
         ("image", "line " + text.index.astype(TEXT)), ("status", "ok"), ("system", "system")
     ):  # fmt: skip
@@ -268,10 +404,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return text[list(_COLUMNS)]
 
 
-def _typed(text: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _typed(text: pd.DataFrame, path: Path, latest: datetime) -> pd.DataFrame:
     """Check a table of texts, empty where unknown, and give its columns their types."""
     times = pd.to_datetime(text["time"], utc=True, format="ISO8601", errors="coerce")
     refuse_line(times.isna(), path, " is no time such as 2026-01-31T08:30:00Z", text["time"])
+    message = " lies in the future; correct or remove the row, and the clock that wrote it"
+    refuse_line(times > pd.Timestamp(latest), path, message, text["time"])
     typed = text[list(_COLUMNS)].mask(text == "").assign(time=times)
     for name, members in _CLASSES.items():
         strange = typed[name].notna() & ~typed[name].isin(members)
@@ -303,7 +441,7 @@ def read_audit(path: Path, key: Path | None = None) -> pd.DataFrame:
         InputError: A column is missing, a label is none, or an image has both.
     """
     path = Path(path)
-    text = read_text_csv(path, ("label",), ("image_id", "image"))
+    text = read_text_table(path, ("label",), ("image_id", "image"))
     in_clear = bool((text["image_id"] != "").any())
     ids = text["image_id" if in_clear else "image"]
     refuse_line(ids == "", path, "no image_id, nor an image of the log")

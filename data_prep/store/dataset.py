@@ -14,6 +14,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.schemas import (
     FINGERPRINTS,
     REFERENCE_READER,
@@ -23,8 +24,6 @@ from cxr_compare.data_prep.contracts.schemas import (
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     frame_digest,
-    is_member,
-    positions,
     read_table,
     require_members,
     stored_table,
@@ -46,7 +45,7 @@ _COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
 
 @dataclass(frozen=True)
 class Target:
-    """What is judged: an image is positive if any member finding is present.
+    """What is evaluated: an image is positive if any member finding is present.
 
     Negative only if all members are absent; otherwise unknown, left out and counted.
     """
@@ -59,7 +58,7 @@ class Target:
 def read_displayed(path: Path, window: str | None, sha256: str) -> np.ndarray:
     """Decode a file of a data set, if it is still the same, as it is displayed, uint8 (H, W)."""
     from cxr_compare.data_prep.images.image import (
-        read_image,  # judging without pixels needs no decoder
+        read_image,  # evaluating without pixels needs no decoder
     )
 
     with open_image(path, sha256) as here:
@@ -81,7 +80,7 @@ def _require_own_tables(folder: Path) -> None:
 class DataSet:
     """A complete data set folder, read lazily.
 
-    Only the reference reader's findings and boxes are used for training and judging.
+    Only the reference reader's findings and boxes are used for training and evaluating.
 
     Example:
         >>> DataSet.open("no-such-folder")
@@ -97,8 +96,10 @@ class DataSet:
     summary: Any = field(default=None, repr=False, compare=False)
     # commands that usually follow
     next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
-    # splits that no folder holds, by name: of a set in memory, whose `folder` is its source
-    held_splits: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    # Tables in memory, by name, which take the place of those of the folder.
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    # Splits in memory, by name: only of a set that no folder holds, whose `folder` is its source.
+    splits: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
@@ -147,6 +148,11 @@ class DataSet:
         }
 
     @property
+    def is_in_memory(self) -> bool:
+        """True if no folder holds the data set: it was made of labels alone, for one evaluation."""
+        return bool(self.splits)
+
+    @property
     def name(self) -> str:
         """The data set's name."""
         return str(self.info["name"])
@@ -182,13 +188,19 @@ class DataSet:
 
     def with_tables(self, tables: Mapping[str, pd.DataFrame]) -> DataSet:
         """The same set with other ``findings``, ``boxes`` or ``box_coverage`` of the reference."""
-        chosen = DataSet(self.folder, self.info, self.targets, held_splits=self.held_splits)
-        for name, table in tables.items():  # in place of what the property would read
-            vars(chosen)[name] = table.reset_index(drop=True)
-        return chosen
+        chosen = {name: table.reset_index(drop=True) for name, table in tables.items()}
+        return DataSet(
+            self.folder,
+            self.info,
+            self.targets,
+            tables={**self.tables, **chosen},
+            splits=self.splits,
+        )
 
     def optional_table(self, name: str) -> pd.DataFrame:
         """A table of the folder; empty in one that was prepared before there was such a table."""
+        if self.is_in_memory:
+            return self.tables.get(name, empty_table(name))
         path = self.folder / f"{name}.parquet"
         table = read_table(path, name) if path.exists() else empty_table(name)
         if name not in ("images", "excluded"):
@@ -242,8 +254,8 @@ class DataSet:
 
     def split(self, name: str = "default") -> pd.DataFrame:
         """The named split: ``image_id``, ``role``, ``fold``; `InputError` where it is not there."""
-        if name in self.held_splits:
-            return self.held_splits[name]
+        if name in self.splits:
+            return self.splits[name]
         path = self.folder / "splits" / f"{name}.parquet"
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
@@ -280,7 +292,7 @@ class DataSet:
     def boxes_trusted(self, target: Target) -> pd.Index:
         """Images where all lesions of the target are boxed, and images known to have none.
 
-        Only on these may a detector learn and localisation be judged.
+        Only on these may a detector learn and localisation be evaluated.
         """
         labels = self.labels(target)
         findings, coverage = self.findings, self.box_coverage
@@ -303,7 +315,7 @@ class DataSet:
 
     @property
     def has_pixels(self) -> bool:
-        """Whether every image has a file; a set without pixels can still be judged on."""
+        """Whether every image has a file; a set without pixels can still be evaluated on."""
         return bool(self.images["path"].notna().all())
 
     @cached_property

@@ -7,51 +7,15 @@ import json
 import os
 import shlex
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import MADE_BY
+from cxr_compare.data_prep.contracts.kinds import FOLDER_KINDS, FolderKind, KindName
 from cxr_compare.data_prep.work.object_store import path_of
 
-KindName = Literal[
-    "data set", "run", "export", "predictions", "report", "phantom", "table of folds",
-    "reader study", "sweep", "learning curve", "monitor",
-]  # fmt: skip
 REPORT_MARKER = "metrics.json"
 
-
-class _Kind(NamedTuple):
-    """A kind of folder."""
-
-    name: KindName  # how messages call it
-    marker: str  # the file that is written last
-    begun: tuple[str, ...] = ()  # what an unfinished one holds
-
-    @property
-    def verb(self) -> str:
-        """The command that makes it."""
-        return f"cxr {MADE_BY[self.name]}"
-
-    @property
-    def with_article(self) -> str:
-        """As part of a sentence."""
-        article = {"predictions": "", "export": "an "}.get(self.name, "a ")
-        return f"{article}{self.name}"
-
-
-_KINDS = (
-    _Kind("data set", "dataset.json", (".prepare", "images.parquet")),
-    _Kind("run", "run.json", ("config.toml", "checkpoints")),
-    _Kind("export", "export.json"),
-    _Kind("predictions", "predictions.json", ("unfinished.json", "predicted_images.parquet")),
-    _Kind("report", REPORT_MARKER, ("decisions.parquet",)),
-    _Kind("phantom", "synth.json", ("synth.started.json",)),
-    _Kind("table of folds", "folds.json"),
-    _Kind("reader study", "readers.json"),
-    _Kind("monitor", "monitor.json"),
-    _Kind("sweep", "sweep.json", ("sweep.started.json",)),
-    _Kind("learning curve", "curve.html", ("curve.started.json",)),
-)
+_KINDS = tuple(kind for kind in FOLDER_KINDS if not kind.is_part)
 MARKERS = tuple(kind.marker for kind in _KINDS)
 _MAY_LIST = os.R_OK | os.X_OK
 _MOST_CHILDREN = 200  # folders within a folder that are looked into
@@ -66,7 +30,7 @@ class WrongFolderError(InputError):
         self.foreign = foreign  # cxr wrote neither it nor a folder in it: it may be a download
 
 
-def kind_of(folder: Path) -> _Kind | None:
+def kind_of(folder: Path) -> FolderKind | None:
     """The kind of a complete folder; None for any other.
 
     Example:
@@ -75,7 +39,7 @@ def kind_of(folder: Path) -> _Kind | None:
     return next((kind for kind in _KINDS if (folder / kind.marker).is_file()), None)
 
 
-def kind_begun(folder: Path) -> _Kind | None:
+def kind_begun(folder: Path) -> FolderKind | None:
     """The kind of a folder that was begun and not finished; None for any other."""
     if kind_of(folder) is not None:
         return None
@@ -102,9 +66,9 @@ def require_kind(folder: Path, wanted: KindName) -> None:
     raise WrongFolderError(folder, f"{folder}: {_what_instead(folder, kind)}", foreign=foreign)
 
 
-def _what_instead(folder: Path, wanted: _Kind) -> str:
+def _what_instead(folder: Path, wanted: FolderKind) -> str:
     """What stands where a folder of the wanted kind should, and what to do."""
-    give = f"give {wanted.with_article} folder that {wanted.verb} made"
+    give = f"give {wanted.with_article} folder that {wanted.command_line} made"
     if wanted.name == "predictions":
         give = "give a run, or a folder that cxr predict or cxr import made"
     if not folder.exists():
@@ -121,7 +85,7 @@ def _what_instead(folder: Path, wanted: _Kind) -> str:
             _advice(folder, found, wanted) or give
         )
     if (begun := kind_begun(folder)) is not None:
-        again = f"run the same {begun.verb} again to complete it"
+        again = f"run the same {begun.command_line} again to complete it"
         if begun.name == wanted.name or {begun.name, wanted.name} == {"run", "predictions"}:
             return f"{_unfinished(begun)}; {again}"
         return f"{_unfinished(begun)}, not {wanted.with_article}; {give}"
@@ -129,22 +93,22 @@ def _what_instead(folder: Path, wanted: _Kind) -> str:
         return f"is empty; {give}"
     if held := folders_within(folder):
         fitting = held.get(wanted.name, [])
-        if wanted.name == "predictions":  # most verbs that take them take a run, too
+        if wanted.name == "predictions":  # most commands that take them take a run, too
             fitting = fitting or held.get("run", [])
         return f"{_listed(held)}; {_choose(fitting, give)}"
     return f"is not {wanted.with_article} folder (no {wanted.marker}); {give}"
 
 
-def _unfinished(kind: _Kind) -> str:
+def _unfinished(kind: FolderKind) -> str:
     return f"{'' if kind.name == 'predictions' else 'an '}unfinished {kind.name}"
 
 
-def _nearest(folder: Path, wanted: _Kind) -> str | None:
+def _nearest(folder: Path, wanted: FolderKind) -> str | None:
     """A folder of the wanted kind beside a missing one, with a name much like it."""
     if not folder.parent.is_dir():
         return None
     held, kinds = folders_within(folder.parent), [wanted.name]
-    if wanted.name == "predictions":  # most verbs that take them take a run, too
+    if wanted.name == "predictions":  # most commands that take them take a run, too
         kinds.append("run")
     names = [path.name for kind in kinds for path in held.get(kind, [])]
     found = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.7)
@@ -169,7 +133,7 @@ def _choose(paths: list[Path], otherwise: str) -> str:
     return f"give {'one of them, ' if paths[1:] else ''}{named}"
 
 
-def _advice(folder: Path, found: _Kind, wanted: _Kind) -> str | None:
+def _advice(folder: Path, found: FolderKind, wanted: FolderKind) -> str | None:
     """What to do with a complete folder of another kind than the wanted."""
     place = shlex.quote(str(folder))
     if wanted.name == "data set" and found.name == "phantom":

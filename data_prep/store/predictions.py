@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,8 +26,10 @@ from cxr_compare.data_prep.contracts.folders import (
     require_only,
     write_json,
 )
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.contracts.tables import (
-    is_member,
+    empty_table,
     read_table,
     require_members,
     stored_table,
@@ -176,6 +178,8 @@ class Predictions:
 
     folder: Path
     info: dict[str, Any]
+    # Tables in memory, by name: only of predictions that no folder holds.
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> Predictions:
@@ -183,6 +187,9 @@ class Predictions:
         folder = local_folder(folder)
         require_kind(folder, "predictions")
         return cls(folder, read_json(folder / "predictions.json", "predictions"))
+
+    def _repr_html_(self) -> str:
+        return html_lines(str(self))
 
     def __repr__(self) -> str:
         of = f"'{self.name}': {self.kind} on {counted(len(self.images), 'image')}"
@@ -223,11 +230,17 @@ class Predictions:
     @property
     def seen(self) -> pd.DataFrame | None:
         """Every image that was used to fit or to select the system, where that is recorded."""
+        if self.tables:
+            return None
         path = self.folder / SEEN_FILE
         return read_table(path, "seen") if path.is_file() else None
 
     def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
         """Rows of ``scores``, ``boxes`` or ``maps``, part by part, of these findings and images."""
+        if self.tables:
+            held = self.tables[name]
+            wanted = is_member(held["image_id"], image_ids) & is_member(held["finding"], findings)
+            return held[wanted].reset_index(drop=True)
         path = self.folder / f"{name}.parquet"
         parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
         kept, ids = [], []
@@ -246,10 +259,14 @@ class Predictions:
         return pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
 
     @classmethod
-    def in_memory(cls, info: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> Predictions:
-        """Predictions of a few images that no folder holds."""
-        typed = {name: typed_table(rows, _TABLES[name]) for name, rows in tables.items()}
-        return _HeldPredictions(Path(), info, typed)
+    def in_memory(cls, info: dict[str, Any], part: Part) -> Predictions:
+        """Predictions that no folder holds."""
+        given = {"predicted_images": part.images, **part.tables}
+        tables = {
+            name: typed_table(given[name], schema) if name in given else empty_table(schema)
+            for name, schema in _TABLES.items()
+        }
+        return cls(Path(info["system"]), info, tables)
 
     def _decision_path(self, target: str) -> Path:
         return self.folder / "decisions" / f"{target}.json"
@@ -257,7 +274,7 @@ class Predictions:
     def decision(self, target: str) -> dict[str, Any] | None:
         """What ``cxr tune`` chose for a target, or None before that."""
         path = self._decision_path(target)
-        return read_json(path, "decision") if path.is_file() else None
+        return read_json(path, "decision") if not self.tables and path.is_file() else None
 
     def write_decision(self, target: str, payload: dict[str, Any]) -> Path:
         """Store what was chosen for a target; returns the file."""
@@ -265,15 +282,3 @@ class Predictions:
         make_folder(path.parent)
         write_json(path, "decision", payload)
         return path
-
-
-@dataclass
-class _HeldPredictions(Predictions):
-    """Predictions whose tables are in memory."""
-
-    tables: Mapping[str, pd.DataFrame]
-
-    def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
-        rows = self.tables[name]
-        wanted = rows["image_id"].isin(image_ids) & rows["finding"].isin(findings)
-        return rows[wanted].reset_index(drop=True)

@@ -20,6 +20,7 @@ from cxr_compare.data_prep.contracts.folders import (
     require_free_space,
     write_json,
 )
+from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.files import (
@@ -39,8 +40,8 @@ _KIND = "synth"
 _STARTED = "synth.started.json"
 
 
-@dataclass(frozen=True)
-class PhantomSummary:
+@dataclass(frozen=True, repr=False)
+class PhantomSummary(ShownAsText):
     """What a phantom folder holds."""
 
     folder: Path

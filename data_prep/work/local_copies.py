@@ -94,7 +94,7 @@ def local_folders(
         try:
             yield with_local_paths(dict(arguments))
             complete = True
-        except SystemExit:  # a verb that has found a problem
+        except SystemExit:  # a command that has found a problem
             complete = True
             raise
         finally:

@@ -22,6 +22,8 @@ import scipy  # whose parts load when they are first used
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cxr_compare.evaluation.boxes.box_checks import check_arguments
+from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (
     HITS,
     IOU_THRESHOLDS,
@@ -101,7 +103,7 @@ _MARGIN = 1e-6  # around a threshold pycocotools decides itself
 
 
 def average_precision(
-    boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index
+    boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None
 ) -> dict[str, float | None]:
     """COCO's AP50 and AP[.5:.95] of one class, by pycocotools itself.
 
@@ -110,22 +112,38 @@ def average_precision(
 
     Args:
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score``. May be empty; boxes of other images are ignored.
-        truth: True boxes, the same columns without ``score``.
-        image_ids: Every image judged, with and without boxes, unique.
+            ``score``; or outputs of a detection library, as `cxr_compare.boxes_table` takes them,
+            one for each of `image_ids`. May be empty; boxes of other images are ignored.
+        truth: True boxes, the same without scores.
+        image_ids: Every image evaluated, with and without boxes, unique; any sequence. Left out:
+            boxes and truth are lists with an output for each image, in the same order.
 
     Returns:
         ``ap50`` and ``ap`` in [0, 1]; `None` where no image has a true box.
+
+    Raises:
+        InputError: A value is no box or no score, an id repeats, or ids match nothing.
 
     Source:
         Lin et al. 2014, as computed by pycocotools.
 
     Example:
-        >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
-        >>> figures = average_precision(true.assign(score=0.9), true, pd.Index(["a", "b"]))
+        >>> from cxr_compare import metrics
+        >>> true = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
+        >>> found = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
+        >>> figures = metrics.box_average_precision(found, true)
         >>> {name: round(figure, 6) for name, figure in figures.items()}
         {'ap50': 1.0, 'ap': 1.0}
     """
+    boxes, truth, ids = box_arguments(boxes, truth, image_ids)
+    ids = check_arguments(boxes, truth, ids)
+    return unchecked_average_precision(boxes, truth, ids)
+
+
+def unchecked_average_precision(
+    boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index
+) -> dict[str, float | None]:
+    """Return the figures of `average_precision` of boxes that a network of ours has just made."""
     return coco_figures(pair_boxes(boxes, truth, image_ids))
 
 
@@ -158,16 +176,19 @@ def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
         return hit
     boxes, scores = pairs.boxes, pairs.boxes.score[near]
     found = _annotations(boxes.image[near], boxes.corners[near], scores)
-    judged = np.isin(pairs.truth.image, images)
-    true = _annotations(pairs.truth.image[judged], pairs.truth.corners[judged])
+    evaluated = np.isin(pairs.truth.image, images)
+    true = _annotations(pairs.truth.image[evaluated], pairs.truth.corners[evaluated])
     with contextlib.redirect_stdout(io.StringIO()):
-        judge = COCOeval(_coco(true, images), _coco(found, images), "bbox")
-        judge.params.maxDets = [MAX_BOXES]
+        evaluator = COCOeval(_coco(true, images), _coco(found, images), "bbox")
+        evaluator.params.maxDets = [MAX_BOXES]
         # Without the three ranges of sizes, which would take three times as long again.
-        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], ["all"]
-        judge.evaluate()
-    matches = np.concatenate([image["dtMatches"] for image in judge.evalImgs], axis=1)
-    ids = np.concatenate([image["dtIds"] for image in judge.evalImgs])
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = (
+            evaluator.params.areaRng[:1],
+            ["all"],
+        )
+        evaluator.evaluate()
+    matches = np.concatenate([image["dtMatches"] for image in evaluator.evalImgs], axis=1)
+    ids = np.concatenate([image["dtIds"] for image in evaluator.evalImgs])
     hit[:, near[ids - 1]] = matches > 0
     return hit
 
@@ -418,17 +439,27 @@ class FrocCurve(NamedTuple):
     false_marks: Floats
     sensitivity: Floats
 
+    def __repr__(self) -> str:
+        if not len(self.sensitivity):
+            return "<FROC curve without a true box>"
+        return (
+            f"<FROC curve of {len(self.sensitivity)} points, up to sensitivity "
+            f"{self.sensitivity[-1]:.3f} at {self.false_marks[-1]:.3f} false positives per image>"
+        )
+
 
 def froc(
-    boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, *, hit: Hit = "iou"
+    boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None, *, hit: Hit = "iou"
 ) -> FrocCurve:
     """Sensitivity against false positives per image, a point per score that adds a lesion.
 
     Args:
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score``. The 100 most confident of an image count. Other images are ignored.
-        truth: True boxes, the same columns without ``score``.
-        image_ids: Every image judged, with and without boxes, unique.
+            ``score``; or outputs of a detection library, as `cxr_compare.boxes_table` takes them.
+            The 100 most confident of an image count. Other images are ignored.
+        truth: True boxes, the same without scores.
+        image_ids: Every image evaluated, with and without boxes, unique; any sequence. Left out:
+            boxes and truth are lists with an output for each image, in the same order.
         hit: What finds a lesion: ``iou``, an overlap of at least 0.2; ``centre``, the centre of a
             box that lies in it.
 
@@ -436,17 +467,23 @@ def froc(
         Both figures start at 0, and the last point calls every box. Empty where no image has a
         true box.
 
+    Raises:
+        InputError: A value is no box or no score, an id repeats, or ids match nothing.
+
     Source:
         Chakraborty 1989.
 
     Example:
+        >>> from cxr_compare import metrics
         >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
         >>> marks = pd.concat([true.assign(score=0.4), true.assign(score=0.8, image_id="b")])
-        >>> curve = froc(marks, true, pd.Index(["a", "b"]))
+        >>> curve = metrics.froc(marks, true, ["a", "b"])
         >>> curve.false_marks.tolist(), curve.sensitivity.tolist()
         ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
     """
-    return froc_curve(find_lesions(pair_boxes(boxes, truth, image_ids), HITS[hit]))
+    boxes, truth, ids = box_arguments(boxes, truth, image_ids)
+    ids = check_arguments(boxes, truth, ids)
+    return froc_curve(find_lesions(pair_boxes(boxes, truth, ids), HITS[hit]))
 
 
 def froc_curve(finds: Finds) -> FrocCurve:

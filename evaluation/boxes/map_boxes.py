@@ -1,4 +1,4 @@
-"""How a classifier's maps become the boxes that are judged; chosen on validation."""
+"""How a classifier's maps become the boxes that are evaluated; chosen on validation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers
@@ -163,7 +163,7 @@ class MapBoxRule:
     def apply(
         self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
     ) -> pd.DataFrame:
-        """Cut maps into the boxes that are judged: connected parts of a map above the level.
+        """Cut maps into the boxes that are evaluated: connected parts of a map above the level.
 
         A map is upsampled bilinearly; parts that touch at a corner are one. A box's score is the
         image's score times the part's peak on the map scale (at most 1), so that a box in a

@@ -5,18 +5,19 @@ Average precision, the RSNA score and FROC (`average_precision` and `froc` besid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
-from cxr_compare.data_prep.contracts.schemas import EDGES
-from cxr_compare.data_prep.contracts.tables import positions
+from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
+from cxr_compare.data_prep.contracts.ids import positions
+from cxr_compare.evaluation.boxes.box_checks import check_arguments
+from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers, is_positive
 
 MAX_BOXES = 100
@@ -72,7 +73,7 @@ class BoxPairs:
 
 
 def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> _RankedBoxes:
-    """Order boxes by image (their labels; -1: not judged) and falling score."""
+    """Order boxes by image (their labels; -1: not evaluated) and falling score."""
     image = boxes.labels
     order = np.lexsort((-boxes.scores, image))
     order = order[image[order] >= 0]
@@ -86,11 +87,11 @@ def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> _RankedBoxes:
 
 def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> _TrueBoxes:
     """Lay true boxes out by image; those of other images are left out."""
-    image = image_ids.get_indexer(pd.Index(truth["image_id"]))
-    judged = image >= 0
-    order = np.argsort(image[judged], kind="stable")
-    image = image[judged][order]
-    corners = truth[EDGES].to_numpy(np.float64)[judged][order]
+    image = positions(truth["image_id"], image_ids)
+    evaluated = image >= 0
+    order = np.argsort(image[evaluated], kind="stable")
+    image = image[evaluated][order]
+    corners = truth[EDGES].to_numpy(np.float64)[evaluated][order]
     return _TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
 
 
@@ -119,34 +120,49 @@ class BoxMatches:
     score: Floats  # falling, shape `(boxes,)`
     n_true: npt.NDArray[np.int64]  # true boxes per image, shape `(images,)`
 
+    def __repr__(self) -> str:
+        found = ", ".join(map(str, self.hit.sum(axis=0)))
+        return (
+            f"<Matches of {len(self.score):,} predicted and {self.n_true.sum():,} true boxes: "
+            f"{found} found, by IoU threshold>"
+        )
+
 
 def match_boxes(
-    boxes: pd.DataFrame,
-    truth: pd.DataFrame,
-    image_ids: pd.Index,
+    boxes: Any,
+    truth: Any,
+    image_ids: Iterable[Any] | None = None,
     iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS,
 ) -> BoxMatches:
     """Match predicted to true boxes image by image, at several IoU thresholds at once.
 
     Args:
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score``. The 100 most confident of an image count. Other images are ignored.
-        truth: True boxes, same columns without ``score``. Other images are ignored.
-        image_ids: Every image judged, with and without boxes, unique, in the order in which
-            equal scores of different images are ranked.
+            ``score``; or outputs of a detection library, as `cxr_compare.boxes_table` takes them.
+            The 100 most confident of an image count. Other images are ignored.
+        truth: True boxes, the same without scores. Other images are ignored.
+        image_ids: Every image evaluated, with and without boxes, unique, in the order in which
+            equal scores of different images are ranked. Left out: boxes and truth are lists with an
+            output for each image, in the same order.
         iou_thresholds: A match needs at least this IoU.
 
     Returns:
         The matches.
 
+    Raises:
+        InputError: A value is no box or no score, an id repeats, or ids match nothing.
+
     Example:
+        >>> from cxr_compare import metrics
         >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
         >>> true = pd.DataFrame({"image_id": ["a"], **corners})
         >>> found = true.assign(x2=3.0, score=0.9)
-        >>> match_boxes(found, true, pd.Index(["a"]), [0.5, 0.75, 0.8]).hit.tolist()
+        >>> metrics.match_boxes(found, true, ["a"], [0.5, 0.75, 0.8]).hit.tolist()
         [[True, True, False]]
     """
-    return match_pairs(pair_boxes(boxes, truth, image_ids), iou_thresholds)
+    boxes, truth, ids = box_arguments(boxes, truth, image_ids)
+    ids = check_arguments(boxes, truth, ids)
+    return match_pairs(pair_boxes(boxes, truth, ids), iou_thresholds)
 
 
 def match_pairs(

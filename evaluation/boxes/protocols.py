@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import tomllib
 from collections import namedtuple
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.pages import template_environment
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore, best_precision
+from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
     BoxMatches,
@@ -48,7 +51,7 @@ class _Matched(NamedTuple):
     rank: Integers  # within the image, 0 the most confident
 
 
-class _Judge:
+class _BoxEvaluator:
     """Figures of the same boxes by any protocol; each matching is made once."""
 
     def __init__(self, boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> None:
@@ -61,7 +64,7 @@ class _Judge:
         self._boxes = found.assign(finding=found.get("finding", "lesion"))
         self._has_crowds = bool(self._truth["crowd"].any())
         if not len(self._boxes) or not len(self._truth):
-            raise InputError("--explain: the images judged have no predicted, or no true box")
+            raise InputError("--explain: the images evaluated have no predicted, or no true box")
         self._image_ids, scores = image_ids, self._boxes.groupby("image_id")["score"]
         self._top = scores.max().reindex(image_ids).to_numpy()
         self._positive = image_ids.isin(self._truth["image_id"])
@@ -192,16 +195,18 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
 
 
 def explain(
-    figure: float, boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index
+    figure: float, boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None
 ) -> dict[str, Any]:
     """Find the protocol by which these boxes have the figure that another program reports.
 
     Args:
         figure: In [0, 1]. It is met within half of its last digit, and within 0.001 at least.
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score`` and, of several classes, ``finding``.
-        truth: True boxes, the same columns without ``score``; ``crowd`` marks COCO's crowds.
-        image_ids: Every image judged, unique.
+            ``score`` and, of several classes, ``finding``; or outputs of a detection library, as
+            `cxr_compare.boxes_table` takes them.
+        truth: True boxes, the same without scores; ``crowd`` marks COCO's crowds.
+        image_ids: Every image evaluated, unique; any sequence. Left out: boxes and truth are lists
+            with an output for each image, in the same order.
 
     Returns:
         ``found``, the protocol with the fewest changes to a known one that gives the figure, or
@@ -210,20 +215,23 @@ def explain(
         ``next`` best; ``own``, cxr's figure, and the ``main_rule`` of the difference; ``text``.
 
     Raises:
-        InputError: The images have no predicted, or no true box.
+        InputError: The images have no predicted, or no true box, or a value is no box or score.
 
     Example:
+        >>> from cxr_compare import metrics
         >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
         >>> marks = pd.concat([true.assign(image_id="b", score=0.9), true.assign(score=0.4)])
-        >>> found = explain(1.0, marks, true, pd.Index(["a", "b"]))["found"]
+        >>> found = metrics.explain_figure(1.0, marks, true, ["a", "b"])["found"]
         >>> round(found["value"], 6), found["changes"]
         (1.0, ['only images with a true box'])
     """
     digits = len(f"{figure!r}".partition(".")[2])
     tolerance = max(0.001, 0.5 * 10**-digits) + 1e-9
-    judge = _Judge(boxes, truth, image_ids)
-    ways = judge.protocols()
-    away = {rules: round(abs(judge.value(rules) - figure), 9) for rules in ways}
+    boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False)
+    ids = check_arguments(boxes, truth, ids)
+    evaluator = _BoxEvaluator(boxes, truth, ids)
+    ways = evaluator.protocols()
+    away = {rules: round(abs(evaluator.value(rules) - figure), 9) for rules in ways}
     fits = {rules: ways[rules][0] for rules in ways if away[rules] <= tolerance}
     defined = [rules for rules in ways if not np.isnan(away[rules])]
     ranked = sorted(defined, key=lambda rules: (fits.get(rules, 9), away[rules]))[:5]
@@ -234,28 +242,32 @@ def explain(
         changes = [words[n] for n in words if getattr(rules, n) != getattr(known, n)]
         used = ("area", "iou", *_OF_RSNA) if rules.area == "rsna" else _RULES
         described.append({
-            "value": judge.value(rules), "protocol": name, "changes": changes,
+            "value": evaluator.value(rules), "protocol": name, "changes": changes,
             "rules": {n: words[n] for n in used},
         })  # fmt: skip
     answer = {
         "figure": figure, "tolerance": tolerance, "within": bool(fits), "n_tried": len(ways),
         "n_within": [[*fits.values()].count(n) for n in range(_MOST_CHANGES + 1)],
-        "found": described[0], "next": described[1:], **_own_figure(judge, ranked[0]),
+        "found": described[0], "next": described[1:], **_own_figure(evaluator, ranked[0]),
     }  # fmt: skip
-    templates = template_environment(Path(__file__).parent, autoescape=False)
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # noqa: S701 - plain text
+        undefined=StrictUndefined,
+    )
     return {**answer, "text": templates.get_template("protocols.txt.jinja").render(answer)}
 
 
-def _own_figure(judge: _Judge, found: _Protocol) -> dict[str, Any]:
+def _own_figure(evaluator: _BoxEvaluator, found: _Protocol) -> dict[str, Any]:
     """The AP50 or AP of cxr, and the one rule that moves it nearest to the found protocol."""
     iou = found.iou if found.iou == "0.5:0.95" else "0.5"
-    own = judge.plain({"iou": iou, "floor": "0.001", "most": "100"})
+    own = evaluator.plain({"iou": iou, "floor": "0.001", "most": "100"})
     moved = [
         {"rule": _RULES[name].get(value, value), "instead_of": _RULES[name].get(mine, mine),
-         "value": judge.value(own._replace(**{name: value}))}
+         "value": evaluator.value(own._replace(**{name: value}))}
         for name, value, mine in zip(_RULES, found, own, strict=True)
         if value != mine and found.area != "rsna"  # to which no single rule leads
     ]  # fmt: skip
-    moved.sort(key=lambda change: abs(change["value"] - judge.value(found)))
-    figure = {"metric": "ap50" if iou == "0.5" else "ap", "value": judge.value(own)}
+    moved.sort(key=lambda change: abs(change["value"] - evaluator.value(found)))
+    figure = {"metric": "ap50" if iou == "0.5" else "ap", "value": evaluator.value(own)}
     return {"own": figure, "main_rule": moved[0] if moved else None}

@@ -245,15 +245,15 @@ class GoalResult:
     ci_high: float
 
     @classmethod
-    def of(cls, card: Scorecard, metric: str, protocol: Protocol, case: str) -> GoalResult:
+    def of(cls, scorecard: Scorecard, metric: str, protocol: Protocol, case: str) -> GoalResult:
         """Hold a figure at the protocol's threshold against its goal."""
-        if why := card.why_undefined(metric, protocol.policy):
-            raise InputError(f"protocol: the goal of '{metric}' cannot be judged: {why}")
-        judged = card.judged
-        counted = judged.y_true == (metric == "recall")
-        right = counted & (card.called(protocol.policy) == judged.y_true)
+        if why := scorecard.why_undefined(metric, protocol.policy):
+            raise InputError(f"protocol: the goal of '{metric}' cannot be evaluated: {why}")
+        evaluated = scorecard.evaluated
+        counted = evaluated.y_true == (metric == "recall")
+        right = counted & (scorecard.called(protocol.policy) == evaluated.y_true)
         table = np.stack([right, counted], axis=1)
-        hits, images = per_cluster(table, judged.patients, judged.n_patients).T
+        hits, images = per_cluster(table, evaluated.patients, evaluated.n_patients).T
         sizes = int(images.sum()), int(np.count_nonzero(images))
         share, ends = float(hits.sum() / images.sum()), exact_share(hits, images)
         return cls(metric, protocol.goals[metric], case, *sizes, share, *ends)
@@ -325,7 +325,7 @@ class Conclusion:
 class Verdict:
     """The report's opening."""
 
-    where: str  # on what it was judged, as an answer begins
+    where: str  # on what it was evaluated, as an answer begins
     answer: str  # the answer without these words
     scope: Mapping[str, str]  # how far it reaches: sentences by the few words that sum them up
     conclusions: list[Conclusion]  # further comparisons
@@ -356,7 +356,7 @@ class Setting:
     seeds: Mapping[str, int] | None = None  # training runs behind each system, where known
     # Systems that are a run, or an export of it, as one named before: its name.
     same_training: Mapping[str, str] = field(default_factory=dict)
-    synthetic: int = 0  # how many of the judged images are synthetic
+    synthetic: int = 0  # how many of the evaluated images are synthetic
     cautions: tuple[Note, ...] = ()  # what may make the answer wrong, the most harmful first
     uses_before: int | None = None  # how often the test images were used before; `None`: unknown
     goals: Sequence[GoalResult] = ()  # what the system was found to reach of the protocol's goals

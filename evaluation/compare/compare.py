@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import provenance
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.claims import GoalResult
+from cxr_compare.evaluation.compare.common_images import Images, common_test_images
 from cxr_compare.evaluation.compare.comparison import Background, Comparison, SystemResult
-from cxr_compare.evaluation.compare.failure_analysis import failure_table
-from cxr_compare.evaluation.compare.intervals import resampled_figures
-from cxr_compare.evaluation.compare.judged_models import (
+from cxr_compare.evaluation.compare.evaluated_models import (
     Models,
-    cards_of,
     compare_units,
-    judge_models,
+    evaluate_models,
+    scorecards_of,
     with_uncounted,
 )
+from cxr_compare.evaluation.compare.failure_analysis import failure_table
+from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import (
     paired_tests,
     seed_parts,
     with_clustered_auroc,
 )
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet, TestSet, Unit, image_groups
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
+from cxr_compare.evaluation.decisions.subgroups import image_groups
+from cxr_compare.evaluation.decisions.system_output import System
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.decisions.units import Unit
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Note, listing
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_tests import AurocParts, effective_patients
-from cxr_compare.evaluation.systems.eligibility import Images, common_test_images, training_id
 
 
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
-    systems: Mapping[str, Predictions | Sequence[Predictions]],
-    test_set: TestSet,
+    systems: Mapping[str, System | Sequence[System]],
+    truth: GroundTruth,
     *,
     images: Images = "all",
     policies: Sequence[str] = POLICIES,
@@ -57,9 +58,9 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     stored must agree with it.
 
     Args:
-        systems: Predictions by display name, in the order to show them, the reference system
-            first; several training seeds of one system as a sequence.
-        test_set: What is judged.
+        systems: Systems by display name, in the order to show them, the reference system first;
+            several training seeds of one system as a sequence.
+        truth: Ground truth of the images; figures are of its ``test`` images.
         images: ``all`` refuses systems that ran on different test images; ``common`` takes the
             images that all ran on.
         policies: Policies for systems that are not tuned yet.
@@ -87,96 +88,116 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
     of_use = None if prevalence is None else Prevalence.parse(prevalence)
-    image_groups(test_set.images, protocol.subgroups)  # refuses what cannot be analysed
-    named = _name_models(systems)
-    judged, notes = common_test_images(_by_label(named), test_set, images=images)
-    models, of_models = judge_models(named, judged, test_set, policies, extra_policies)
+    image_groups(truth.images, protocol.subgroups)  # refuses what cannot be analysed
+    named = name_models(systems)
+    for name, members in named.items():
+        _check_seeds(name, list(members.values()))
+    evaluated, notes = common_test_images(models_by_label(named), truth, images=images)
+    models, of_models = evaluate_models(named, evaluated, truth, policies, extra_policies)
     _check_protocol(protocol, models)
-    cards = cards_of(models)
+    scorecards = scorecards_of(models)
     if first is not None:
         first("\n".join(model.first_line for members in models.values() for model in members))
-    resamples = Resamples(judged.n_patients, replicates, seed)
-    drawn = resampled_figures(test_set.target.name, cards, resamples, advance=advance)
-    by_unit, unit_cards, unit_notes, unit_tests = compare_units(
-        models, judged, test_set, unit, resamples
+    resamples = Resamples(evaluated.n_patients, replicates, seed)
+    drawn = resampled_figures(truth.finding, scorecards, resamples, advance=advance)
+    by_unit, unit_scorecards, unit_notes, unit_tests = compare_units(
+        models, evaluated, truth, unit, resamples
     )
-    estimates = with_clustered_auroc(drawn.estimates, cards)
-    estimates, uncounted = with_uncounted(estimates, models, test_set, protocol, resamples)
+    estimates = with_clustered_auroc(drawn.estimates, scorecards)
+    estimates, uncounted = with_uncounted(estimates, models, truth, protocol, resamples)
     grouped = unit != "image" and protocol.unit == unit
-    tests = paired_tests(drawn.estimates, cards, drawn.differences, unit_tests)
+    tests = paired_tests(drawn.estimates, scorecards, drawn.differences, unit_tests)
     return Comparison(
-        target=test_set.target,
+        finding=truth.finding,
+        display_name=truth.display_name,
+        findings=truth.findings or (truth.finding,),
         estimates=estimates,
         tests=tests,
-        failures=failure_table(models, test_set, protocol, of_use, resamples),
-        systems={name: SystemResult.of(seeds, test_set) for name, seeds in models.items()},
-        decisions=_decisions_table(models, test_set.images),
-        provenance=_provenance_of(models, test_set, protocol, resamples),
-        notes=[*notes, *of_models, *_few_patients(judged), *unit_notes, *_seed_notes(models)],
+        failures=failure_table(models, truth, protocol, of_use, resamples),
+        systems={name: SystemResult.of(seeds) for name, seeds in models.items()},
+        decisions=_decisions_table(models, truth.images),
+        provenance=_record(models, protocol, resamples),
+        notes=[*notes, *of_models, *_few_patients(evaluated), *unit_notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit,
         goals=[
             GoalResult.of(next(iter(of_case.values()))[0], metric, protocol, case)
-            for case, of_case in {"": unit_cards if grouped else cards, **uncounted}.items()
+            for case, of_case in {
+                "": unit_scorecards if grouped else scorecards,
+                **uncounted,
+            }.items()
             for metric in protocol.goals
         ],
-        promises=[
+        guarantees=[
             result
             for members in models.values()
             for model in members
-            for result in model.promises(test_set)
+            for result in model.guarantees(truth)
         ],
-        background=Background.of(test_set, judged.image_ids, models),
+        background=Background.of(truth, evaluated.image_ids, models),
+        patients_known=truth.knows_patients(evaluated.image_ids),
+        split=truth.split,
+        replicates=resamples.n_replicates,
     )
 
 
 def pilot_parts(
-    systems: Mapping[str, Predictions | Sequence[Predictions]],
-    test_set: TestSet,
+    systems: Mapping[str, System | Sequence[System]],
+    truth: GroundTruth,
 ) -> dict[str, list[AurocParts]]:
     """What each test patient adds to each system's AUROC, one for each training seed.
 
     A further study is planned from it. Refuses as `compare_systems`, and images of one class.
     """
-    named = _name_models(systems)
-    judged, _ = common_test_images(_by_label(named), test_set)
-    models, _ = judge_models(named, judged, test_set, POLICIES)
-    everything = np.ones(len(judged.y_true), dtype=bool)
+    named = name_models(systems)
+    for name, members in named.items():
+        _check_seeds(name, list(members.values()))
+    evaluated, _ = common_test_images(models_by_label(named), truth)
+    models, _ = evaluate_models(named, evaluated, truth, POLICIES)
+    everything = np.ones(len(evaluated.y_true), dtype=bool)
     parts = {
         name: part
-        for name, members in cards_of(models).items()
+        for name, members in scorecards_of(models).items()
         if (part := seed_parts(members, everything)) is not None
     }
     if len(parts) < len(named):
-        raise InputError(
-            f"{test_set.dataset.folder}: the test images of {test_set.target.name} are of one class"
-        )
+        raise InputError(f"{truth.source}: the test images of {truth.finding} are of one class")
     return parts
 
 
-def _name_models(
-    systems: Mapping[str, Predictions | Sequence[Predictions]],
-) -> dict[str, dict[str, Predictions]]:
-    """Name every trained model of every system."""
-    named: dict[str, dict[str, Predictions]] = {}
-    for name, predictions in systems.items():
-        seeds = list(predictions) if isinstance(predictions, Sequence) else [predictions]
-        if not seeds:
+_Model = TypeVar("_Model")
+
+
+def name_models(
+    systems: Mapping[str, _Model | Sequence[_Model]],
+) -> dict[str, dict[str, _Model]]:
+    """Name every model of every system; of several training seeds ``NAME #1`` and so on.
+
+    Example:
+        >>> name_models({"A": ["first", "second"]})
+        {'A': {'A #1': 'first', 'A #2': 'second'}}
+
+    Raises:
+        InputError: A system has no model, or is called as a seed of another.
+    """
+    named: dict[str, dict[str, _Model]] = {}
+    for name, given in systems.items():
+        models = list(given) if isinstance(given, Sequence) else [given]
+        if not models:
             raise InputError(f"compare: system {name} has no predictions")
-        _check_seeds(name, seeds)
-        several = len(seeds) > 1
+        several = len(models) > 1
         named[name] = {
-            f"{name} #{number}" if several else name: seed
-            for number, seed in enumerate(seeds, start=1)
+            f"{name} #{number}" if several else name: model
+            for number, model in enumerate(models, start=1)
         }
-    if len(_by_label(named)) < sum(map(len, named.values())):
+    if len(models_by_label(named)) < sum(map(len, named.values())):
         raise InputError("compare: a system is called as a seed of another; rename it")
     return named
 
 
-def _by_label(named: Mapping[str, Mapping[str, Predictions]]) -> dict[str, Predictions]:
-    """All models of all systems."""
-    return {label: seed for models in named.values() for label, seed in models.items()}
+def models_by_label(named: Mapping[str, Mapping[str, _Model]]) -> dict[str, _Model]:
+    """Return all models of all systems by their names."""
+    return {label: model for models in named.values() for label, model in models.items()}
 
 
 def _check_protocol(protocol: Protocol, models: Models) -> None:
@@ -192,20 +213,20 @@ def _check_protocol(protocol: Protocol, models: Models) -> None:
     for model in (model for members in models.values() for model in members):
         if protocol.policy and protocol.policy not in model.decision.thresholds:
             raise InputError(
-                f"{model.predictions.folder}: the protocol asks for policy '{protocol.policy}', "
+                f"{model.system.source}: the protocol asks for policy '{protocol.policy}', "
                 f"{model.name} is tuned for {', '.join(model.decision.thresholds)}; run cxr tune "
                 "again with it"
             )
         if not protocol.declared:
             continue
         for metric, policy in protocol.keys:
-            if why := model.card.why_undefined(metric, policy):
+            if why := model.scorecard.why_undefined(metric, policy):
                 raise InputError(
                     f"protocol: the primary figure '{metric}' is undefined for {model.name}: "
                     f"{why}; compare systems that have it, or fix another metric; no figure was "
                     "shown, and no use of the test set was logged"
                 )
-            choices = model.card.choices_of(MetricKey(ALL, policy, metric))
+            choices = model.scorecard.choices_of(MetricKey(ALL, policy, metric))
             if held := [name for name, again in choices.items() if not again]:
                 raise InputError(
                     f"protocol: the primary figure '{metric}' of {model.name} rests on a choice "
@@ -228,20 +249,23 @@ def _seed_notes(systems: Models) -> list[Note]:
     ]
 
 
-def _check_seeds(name: str, members: Sequence[Predictions]) -> None:
+def _check_seeds(name: str, members: Sequence[System]) -> None:
     """Refuse the same training twice, which would make a recipe look steadier than it is."""
-    ids = [training_id(member.info) for member in members]
-    for position, training in enumerate(ids):
-        if training in ids[:position]:
+    first_of: dict[str, System] = {}
+    for member in members:
+        training = member.facts.training_id
+        if training is not None and training in first_of:
             raise InputError(
-                f"{members[position].folder}: {name} has these predictions already "
-                f"({members[ids.index(training)].folder}), or an export of the same run; give each "
+                f"{member.source}: {name} has these predictions already "
+                f"({first_of[training].source}), or an export of the same run; give each "
                 "training seed once"
             )
+        if training is not None:
+            first_of[training] = member
     kinds = {member.kind for member in members}
     if len(kinds) > 1:
         raise InputError(
-            f"{members[0].folder}: the seeds of {name} are not of one kind "
+            f"{members[0].source}: the seeds of {name} are not of one kind "
             f"({' and '.join(sorted(kinds))}); compare them as two systems"
         )
 
@@ -253,25 +277,16 @@ def _decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:
     return table.merge(images[["image_id", "patient_id"]], on="image_id", how="left")
 
 
-def _provenance_of(
-    models: Models, test_set: TestSet, protocol: Protocol, resamples: Resamples
-) -> dict[str, Any]:
-    """Ids, seeds, versions and what each system was trained on, as `Comparison.provenance`."""
-    dataset = test_set.dataset
-    systems = {}
-    for name, members in models.items():
-        facts = [model.facts() for model in members]
-        of_seeds = {"seed": [of_one["seed"] for of_one in facts], "models": facts}
-        systems[name] = facts[0] | of_seeds if len(facts) > 1 else facts[0]
-    return provenance() | {
-        "data_set": {"name": dataset.name, **dataset.ids, "split": test_set.split},
+def _record(models: Models, protocol: Protocol, resamples: Resamples) -> dict[str, Any]:
+    """Return the part of the record of a comparison that its tables give."""
+    seeds = {name: [model.system.facts.seed for model in of] for name, of in models.items()}
+    return {
         "bootstrap": {
             "replicates": resamples.n_replicates,
             "seed": resamples.seed,
             "interval": "percentile",
         },
-        "seeds": {name: facts["seed"] for name, facts in systems.items()},
-        "systems": systems,
+        "seeds": {name: of if len(of) > 1 else of[0] for name, of in seeds.items()},
         "protocol": protocol.to_dict(),
     }
 
@@ -282,11 +297,11 @@ _MANY_IMAGES = 0.1
 """Share of a class's images in one patient from which it does."""
 
 
-def _few_patients(judged: EvaluationSet) -> list[Note]:
+def _few_patients(evaluated: EvaluationSet) -> list[Note]:
     """Caution where a class has few effective patients, or one patient much of its images."""
     notes = []
-    for name, of_class in (("positive", judged.y_true), ("negative", ~judged.y_true)):
-        images = np.bincount(judged.patients[of_class])
+    for name, of_class in (("positive", evaluated.y_true), ("negative", ~evaluated.y_true)):
+        images = np.bincount(evaluated.patients[of_class])
         n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
         effective = effective_patients(images)
         if not n_images:

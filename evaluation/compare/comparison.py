@@ -10,20 +10,18 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.evaluation.boxes.box_metrics import FrocCurve
 from cxr_compare.evaluation.compare.claims import GoalResult, Setting, Verdict, holm
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates, PairTests
-from cxr_compare.evaluation.compare.judged_models import JudgedModel, Models
+from cxr_compare.evaluation.compare.evaluated_models import EvaluatedModel, Models
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
+from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.compare.verdict import CHANCE, state_verdict
-from cxr_compare.evaluation.decisions.decision import Triage
-from cxr_compare.evaluation.decisions.test_set import TestSet
-from cxr_compare.evaluation.decisions.tuning import PromiseResult
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
+from cxr_compare.evaluation.decisions.tuning import GuaranteeResult
 from cxr_compare.evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
 from cxr_compare.evaluation.statistics.ranking import Floats, curves
-from cxr_compare.evaluation.systems.eligibility import training_id, training_sets
-from cxr_compare.evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
 
 @dataclass(frozen=True)
@@ -47,24 +45,34 @@ class SystemResult:
     froc: dict[str, FrocCurve] = field(default_factory=dict)
     # Training runs behind the system; `None` where unknown (other software, readers).
     seeds: int | None = None
+    # What validation chose, for each training seed.
+    decisions: tuple[Decision, ...] = ()
+    training_id: str | None = None  # tells one training from another; `None` where unknown
+    exported: bool = False  # whether it is an export of a run
 
     @classmethod
-    def of(cls, models: Sequence[JudgedModel], test_set: TestSet) -> SystemResult:
+    def of(cls, models: Sequence[EvaluatedModel]) -> SystemResult:
         """What is drawn and listed of a system, from its first seed."""
         model = models[0]
-        card, decision, output = model.card, model.decision, model.output
-        confusion = {policy: card.confusion(policy) for policy in card.thresholds}
-        one_unknown = len(models) == 1 and model.predictions.info.get("seed") is None
+        scorecard, decision, output = model.scorecard, model.decision, model.output
+        facts = model.system.facts
+        confusion = {policy: scorecard.confusion(policy) for policy in scorecard.thresholds}
+        one_unknown = len(models) == 1 and facts.seed is None
         return cls(
-            thresholds={policy: choice.threshold for policy, choice in card.thresholds.items()},
-            curve=curves(card.judged.y_true, card.scores),
+            thresholds={
+                policy: choice.threshold for policy, choice in scorecard.thresholds.items()
+            },
+            curve=curves(scorecard.evaluated.y_true, scorecard.scores),
             confusion={policy: counts for policy, counts in confusion.items() if counts},
-            boxes=card.boxes,
+            boxes=scorecard.boxes,
             maps=None if output.gives_boxes else output.maps,
             map_scale=decision.map_scale,
-            cost=dict(model.predictions.info.get("cost") or {}),
-            froc=card.froc(),
+            cost=dict(facts.cost),
+            froc=scorecard.froc(),
             seeds=None if one_unknown else len(models),
+            decisions=tuple(of_seed.decision for of_seed in models),
+            training_id=facts.training_id,
+            exported=facts.exported,
         )
 
     def __repr__(self) -> str:
@@ -81,38 +89,30 @@ class SystemResult:
 class Background:
     """What is known of the data behind a comparison."""
 
-    data_name: str = ""  # name of the data set that systems are judged on
-    synthetic: int = 0  # how many of the judged images are synthetic
-    # Errors that ``cxr check`` found, of the whole set or of the split that is judged; `None` where
-    # it has not looked at that split.
+    data_name: str = ""  # name of the data set that systems are evaluated on
+    synthetic: int = 0  # how many of the evaluated images are synthetic
+    # Errors that ``cxr check`` found, of the whole set or of the split that is evaluated; `None`
+    # where it has not looked at that split.
     audit: tuple[str, ...] | None = None
     # Per system the other data sets that it was trained on; none of those unknown.
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, test_set: TestSet, image_ids: pd.Index, models: Models) -> Background:
-        """Read it from the data set's folder and from the predictions."""
-        from cxr_compare.data_prep.audit.audit import (
-            split_errors,  # it decodes images: after the first figures
-        )
-
-        dataset, images = test_set.dataset, test_set.images
-        judged = images["image_id"].isin(image_ids).to_numpy()
-        here = dataset.ids["content_id"]
-        errors = split_errors(dataset, test_set.split)
+    def of(cls, truth: GroundTruth, image_ids: pd.Index, models: Models) -> Background:
+        """What ground truth and systems say of it; the audit is added by who has read it."""
+        here = truth.ids.get("content_id")
         trained_on = {
             name: [
                 title
                 for model in members
-                for title, content in training_sets(model.predictions)
+                for title, content in model.system.facts.trained_on
                 if content != here
             ]
             for name, members in models.items()
         }
         return cls(
-            data_name=dataset.name,
-            synthetic=int((dataset.synthetic.to_numpy() & judged).sum()),
-            audit=None if errors is None else tuple(problem.said for problem in errors),
+            data_name=truth.data_name,
+            synthetic=len(image_ids.intersection(truth.synthetic)),
             elsewhere={
                 name: tuple(dict.fromkeys(titles)) for name, titles in trained_on.items() if titles
             },
@@ -133,7 +133,9 @@ class Comparison:
     """Everything a report needs.
 
     Attributes:
-        target: What was judged.
+        finding: Name of the finding that was evaluated.
+        display_name: Its name for people.
+        findings: The findings of which any makes an image positive.
         systems: By display name, in the order given; the first is the reference.
         estimates: Every figure with its interval, of systems and paired differences.
         tests: Paired tests and intervals by other methods, see `evaluation.compare.paired_tests`.
@@ -142,17 +144,23 @@ class Comparison:
             ``decision_<policy>``, ``localised`` (positive images with trusted boxes only),
             ``point_x``, ``point_y`` (original px), ``x_class``, ``patient_id``.
         notes: What a reader must know: images left out, systems without validation, ...
-        provenance: Ids, seeds, versions, commands.
+        provenance: Ids, seeds, versions, commands: written into the report, never read for a fact.
+        records: What is recorded of each system, such as its recipe, for the methods section.
+        split: Name of the split that gave the images their roles.
+        replicates: Number of resamples; `None` where unknown.
         protocol: The question.
         by_unit: The image-level figures by study or patient; `None` where images are the unit.
         uses: How often the test images were used, where that is logged.
         background: What is known of the data behind it.
         goals: What the system was found to reach of the protocol's goals.
-        promises: What was promised of thresholds on validation, and what came true on test.
+        guarantees: What was guaranteed of thresholds on validation, and what was observed on test.
+        patients_known: False if no patient is known, so that each image counts by itself.
         by_reader: The primary difference by each reader's labels; empty where not asked for.
     """
 
-    target: Target
+    finding: str
+    display_name: str
+    findings: tuple[str, ...]
     systems: dict[str, SystemResult]
     estimates: Estimates
     decisions: pd.DataFrame
@@ -165,12 +173,16 @@ class Comparison:
     uses: TestSetUses | None = None
     background: Background = field(default_factory=Background)
     goals: Sequence[GoalResult] = ()
-    promises: Sequence[PromiseResult] = ()
+    guarantees: Sequence[GuaranteeResult] = ()
     by_reader: list[dict[str, Any]] = field(default_factory=list)
+    patients_known: bool = True
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    split: str = "unknown"
+    replicates: int | None = None
 
     def __repr__(self) -> str:
-        judged = f"{counted(self.decisions['image_id'].nunique(), 'test image')}"
-        return f"<Comparison of {' and '.join(self.names)} on {self.target.name}: {judged}>"
+        evaluated = f"{counted(self.decisions['image_id'].nunique(), 'test image')}"
+        return f"<Comparison of {' and '.join(self.names)} on {self.finding}: {evaluated}>"
 
     @property
     def names(self) -> list[str]:
@@ -206,9 +218,8 @@ class Comparison:
     @property
     def same_training(self) -> dict[str, str]:
         """Systems of one training, as a run and its export: the first's name by the others'."""
-        facts = self.provenance.get("systems", {})
-        ids = {name: training_id(facts.get(name, {})) for name in self.names}
-        exported = [name for name in self.names if facts.get(name, {}).get("exported_from")]
+        ids = {name: result.training_id for name, result in self.systems.items()}
+        exported = [name for name, result in self.systems.items() if result.exported]
         groups = {
             training: [name for name in self.names if ids[name] == training]
             for training in (ids[name] for name in exported)
@@ -219,11 +230,11 @@ class Comparison:
     def triage(self) -> list[str]:
         """What triage makes of the test images, a sentence for each system that was tuned to it."""
         told = []
-        for name, facts in self.provenance.get("systems", {}).items():
-            rule = Triage.from_dict((facts.get("decision") or {}).get("triage"))
+        for name, result in self.systems.items():
+            rule = result.decisions[0].triage if result.decisions else None
             if rule is None:
                 continue
-            out, referred, ruled_in = (self.estimates.of(name, each) for each in Triage.STANDINGS)
+            out, referred, ruled_in = (self.estimates.of(name, each) for each in rule.STANDINGS)
             ends = f"95 % interval {_percent(referred.low, referred.high)}; "
             told.append(
                 f"{name} rules out {_percent(out.estimate)} of the test images, refers "
@@ -257,7 +268,7 @@ class Comparison:
         return state_verdict(
             estimates,
             self.names,
-            self.target.display_name,
+            self.display_name,
             protocol=self.protocol,
             tests=self.tests_by(estimates.unit),
             setting=Setting(
@@ -365,7 +376,7 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[Note]:
 
 
 def _trained_elsewhere(background: Background) -> list[Note]:
-    """Systems that were trained on other data than they are judged on, one sentence."""
+    """Systems that were trained on other data than they are evaluated on, one sentence."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, sets in background.elsewhere.items():
         groups.setdefault(sets, []).append(name)
@@ -375,4 +386,4 @@ def _trained_elsewhere(background: Background) -> list[Note]:
         + listing([f"“{title}”" + " (other images)" * (title == here) for title in sets])
         for sets, names in groups.items()
     ]
-    return [Note("elsewhere", f"{'; '.join(said)}; judged on “{here}”.")] if said else []
+    return [Note("elsewhere", f"{'; '.join(said)}; evaluated on “{here}”.")] if said else []

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, listing
 from cxr_compare.evaluation.statistics.bootstrap import LEVEL, Interval
@@ -23,6 +23,11 @@ COLUMNS = (
     "ci_method", "ci_low_held", "ci_high_held", "n_validation_positive", "n_images", "n_patients",
     "n_positive", "effective_patients", "note",
 )  # fmt: skip
+TIDY_COLUMNS = (
+    "system", "metric", "policy", "subgroup", "estimate", "ci_low", "ci_high", "p_value",
+    "n_images", "n_patients", "n_positive",
+)  # fmt: skip
+"""Columns of `to_frame` of every result."""
 AGAINST, FOR = "all_against", "all_for"
 """Subgroups of all images that any system should have run on: one without a result or a known
 label counts against each system, or for it."""
@@ -55,16 +60,18 @@ class SampleSize(NamedTuple):
     effective_patients: float | None = None
 
     @classmethod
-    def of(cls, judged: EvaluationSet, chosen: npt.NDArray[np.bool_], of_class: str) -> SampleSize:
-        """Of some of the judged images, for a share of the positive or negative ones, or of all."""
-        of_classes = {"positive": chosen & judged.y_true, "negative": chosen & ~judged.y_true}
+    def of(
+        cls, evaluated: EvaluationSet, chosen: npt.NDArray[np.bool_], of_class: str
+    ) -> SampleSize:
+        """Some of the evaluated images: a share of the positive or negative ones, or of all."""
+        of_classes = {"positive": chosen & evaluated.y_true, "negative": chosen & ~evaluated.y_true}
         effective = {
-            name: effective_patients(np.bincount(judged.patients[images]))
+            name: effective_patients(np.bincount(evaluated.patients[images]))
             for name, images in of_classes.items()
         }
         return cls(
             n_images=int(chosen.sum()),
-            n_patients=len(np.unique(judged.patients[chosen])),
+            n_patients=len(np.unique(evaluated.patients[chosen])),
             n_positive=int(of_classes["positive"].sum()),
             effective_patients=effective.get(of_class, min(effective.values())),
         )
@@ -129,9 +136,9 @@ Differences = Mapping[tuple[str, str], Mapping[MetricKey, Floats | ClusteredEsti
 def is_chosen(policy: str) -> bool:
     """Whether another validation set may choose another threshold for a policy.
 
-    A declared one is no choice, and a promise is one of the threshold as it is.
+    A declared one is no choice, and a guarantee is one of the threshold as it is.
     """
-    return bool(policy) and check_policy(policy).kind not in ("threshold", "promise")
+    return bool(policy) and check_policy(policy).kind not in ("threshold", "guarantee")
 
 
 def of_choices(choices: Mapping[str, bool]) -> str:

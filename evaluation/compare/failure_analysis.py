@@ -11,21 +11,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.schemas import FIELD_WIDTH_MM
+from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
 from cxr_compare.evaluation.boxes.matching import BoxPairs, error_kinds, find_lesions
 from cxr_compare.evaluation.compare.claims import holm
-from cxr_compare.evaluation.compare.judged_models import Models, cards_of
+from cxr_compare.evaluation.compare.evaluated_models import Models, scorecards_of
 from cxr_compare.evaluation.compare.paired_tests import seed_parts
 from cxr_compare.evaluation.compare.protocol import Prevalence, Protocol
-from cxr_compare.evaluation.compare.scorecard import Cards, Scorecard, judged_of
+from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
 from cxr_compare.evaluation.compare.shares import (
     FAILURE_COLUMNS,
     FEW,
     ShareName,
     Shares,
-    promised_figures,
+    guaranteed_figures,
 )
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet, Groups, TestSet, image_groups
+from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
+from cxr_compare.evaluation.decisions.subgroups import Groups, image_groups
 from cxr_compare.evaluation.metrics.image_metrics import benefits
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_tests import (
@@ -34,7 +36,6 @@ from cxr_compare.evaluation.statistics.clustered_tests import (
     auroc_parts,
 )
 from cxr_compare.evaluation.statistics.ranking import ExchangedPatients, Floats, is_positive
-from cxr_compare.evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 
 SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 SIZE_EDGES = (0.02, 0.06)
@@ -55,7 +56,7 @@ def _lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
     corners, image = pairs.truth.corners, pairs.truth.image
     sides = corners[:, 2:] - corners[:, :2]
     centre = (corners[:, :2] + corners[:, 2:]) / 2
-    height, width = (images[name].to_numpy(np.float64)[image] for name in ("height", "width"))
+    height, width = (_numbers(images, name)[image] for name in ("height", "width"))
     share = sides.prod(axis=1) / (height * width)
     count = pairs.truth.per_image[image]
     groups_of: dict[str, Groups] = {
@@ -81,19 +82,28 @@ def _trusted_spacing(images: pd.DataFrame) -> Floats:
     if not set(names) <= set(images):
         return np.full((len(images), 2), np.nan)
     spacing = images[names].astype("float64").to_numpy(np.float64)
-    field = spacing[:, 0] * images["width"].to_numpy(np.float64)
+    field = spacing[:, 0] * _numbers(images, "width")
     wrong = ~((field >= FIELD_WIDTH_MM[0]) & (field <= FIELD_WIDTH_MM[1]))
     return np.where(wrong[:, None], np.nan, spacing)
 
 
+def _numbers(images: pd.DataFrame, name: str) -> Floats:
+    """Return a column of the images as numbers, NaN where it is unknown or not there."""
+    if name not in images:
+        return np.full(len(images), np.nan)
+    return images[name].to_numpy(np.float64, na_value=np.nan)
+
+
 def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups:
-    return np.array(names, dtype=object)[np.digitize(values, edges, right=True)]
+    """Return the name of the interval that each value lies in; "" where it is unknown."""
+    groups = np.array(names, dtype=object)[np.digitize(values, edges, right=True)]
+    return np.where(np.isnan(values), "", groups).astype(object)
 
 
-def _images_of(judged: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the images table in the order of the judged images."""
+def _images_of(evaluated: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the images table in the order of the evaluated images."""
     rows = images.drop_duplicates("image_id").set_index("image_id")
-    return rows.reindex(judged.image_ids).reset_index()
+    return rows.reindex(evaluated.image_ids).reset_index()
 
 
 _Rows = npt.NDArray[np.bool_]
@@ -107,17 +117,17 @@ def _members(of_row: Groups) -> Iterator[tuple[str, _Rows, _Rows]]:
 
 
 def _with_tests(
-    table: pd.DataFrame, cards: Cards, groups: Mapping[str, Groups], policy: str
+    table: pd.DataFrame, scorecards: Scorecards, groups: Mapping[str, Groups], policy: str
 ) -> pd.DataFrame:
     """Permutation p-values of figures of few patients, see `_permuted`, and Holm's over all.
 
     Where seeds are random, too, the greater p-value counts.
     """
-    gaps, several = table["p_value"].notna(), max(map(len, cards.values())) > 1
+    gaps, several = table["p_value"].notna(), max(map(len, scorecards.values())) > 1
     for topic, of_image in groups.items():
         for group, *sides in _members(of_image):
             of = gaps & (table["topic"] == topic) & (table["group"] == f"{group} - rest")
-            permuted = _permuted(cards, policy, *sides) if of.any() else {}
+            permuted = _permuted(scorecards, policy, *sides) if of.any() else {}
             own = table["p_value"][of]
             named = zip(table["metric"][of], table["system"][of], own, strict=True)
             p_values = [permuted.get((metric, system), p) for metric, system, p in named]
@@ -127,16 +137,16 @@ def _with_tests(
 
 
 def _permuted(
-    cards: Cards, policy: str, inside: _Rows, outside: _Rows
+    scorecards: Scorecards, policy: str, inside: _Rows, outside: _Rows
 ) -> dict[tuple[str, str], float]:
     """P-values by metric and system, or first system minus another, of figures of few patients.
 
     Sensitivity is of those with positive images, specificity with negative ones, AUROC of either:
     few where fewer than `FEW` are in the group or outside. Thresholds are held.
     """
-    judged, p_values = judged_of(cards), dict[tuple[str, str], float]()
-    truth, patients, known = judged.y_true, judged.patients, inside | outside
-    figures = {name: _figures_of_images(members, policy) for name, members in cards.items()}
+    evaluated, p_values = evaluation_set_of(scorecards), dict[tuple[str, str], float]()
+    truth, patients, known = evaluated.y_true, evaluated.patients, inside | outside
+    figures = {name: _figures_of_images(members, policy) for name, members in scorecards.items()}
     images = {metric: of for each in figures.values() for metric, (_, of, _) in each.items()}
     for metric, of in {"auroc": np.ones_like(truth), **images}.items():
         classes = [own for own in (of & known & truth, of & known & ~truth) if own.any()]
@@ -147,32 +157,32 @@ def _permuted(
         side = inside[rows] ^ (inside[rows].mean() > 0.5)  # the smaller takes less time
         exchanged = ExchangedPatients(side, truth[rows], patients[rows])
         gaps = {
-            name: [exchanged.auroc_gap(card.scores[rows]) for card in members]
+            name: [exchanged.auroc_gap(scorecard.scores[rows]) for scorecard in members]
             if metric == "auroc"
             else [partial(exchanged.share_gap, figures[name][metric][0][rows])]
-            for name, members in cards.items()
+            for name, members in scorecards.items()
             if metric == "auroc" or metric in figures[name]
         }
         p_values |= {(metric, name): p for name, p in exchanged.p_values(gaps).items()}
     return p_values
 
 
-def _add_combined_auroc(shares: Shares, cards: Cards) -> None:
+def _add_combined_auroc(shares: Shares, scorecards: Scorecards) -> None:
     """Add the AUROC of the mean probability of two systems, and what it gains over each of them."""
-    judged, name = judged_of(cards), ShareName("combined", "", "", "auroc")
+    evaluated, name = evaluation_set_of(scorecards), ShareName("combined", "", "", "auroc")
 
     def parts_of(scores: Floats) -> AurocParts | None:
-        return auroc_parts(judged.y_true, scores, judged.patients, judged.n_patients)
+        return auroc_parts(evaluated.y_true, scores, evaluated.patients, evaluated.n_patients)
 
-    for pair in combinations(cards, 2):
-        one, two = (cards[system][0].probability for system in pair)
+    for pair in combinations(scorecards, 2):
+        one, two = (scorecards[system][0].probability for system in pair)
         joined = None if one is None or two is None else parts_of((one + two) / 2)
         if joined is None:
             continue
         both = f"mean of {pair[0]} and {pair[1]}"
         shares.add_auroc(both, name, joined.estimate(), joined)
         for system in pair:
-            alone = parts_of(cards[system][0].scores)
+            alone = parts_of(scorecards[system][0].scores)
             if alone is not None:
                 gain = joined - alone
                 shares.add_auroc(f"{both} - {system}", name, gain.estimate(), gain)
@@ -184,30 +194,30 @@ _PER_LESION = ("found", "poorly_boxed", "missed")
 
 def failure_table(
     models: Models,
-    test_set: TestSet,
+    truth: GroundTruth,
     protocol: Protocol,
     prevalence: Prevalence | None,
     resamples: Resamples,
 ) -> pd.DataFrame:
     """In which groups, and in which way, each system fails, with the shortcut baseline beside."""
-    cards = cards_of(models)
-    judged = judged_of(cards)
-    policy = protocol.main_policy(list(next(iter(cards.values()))[0].thresholds))
-    rows = _images_of(judged, test_set.images)
+    scorecards = scorecards_of(models)
+    evaluated = evaluation_set_of(scorecards)
+    policy = protocol.main_policy(list(next(iter(scorecards.values()))[0].thresholds))
+    rows = _images_of(evaluated, truth.images)
     groups = image_groups(rows, protocol.subgroups)
-    shares = Shares.of(cards, policy, resamples, set(groups))
-    _add_groups(shares, cards, groups, policy)
-    for name, members in cards.items():
+    shares = Shares.of(scorecards, policy, resamples, set(groups))
+    _add_groups(shares, scorecards, groups, policy)
+    for name, members in scorecards.items():
         for share in _shares_of_lesions(members, rows):
             shares.add(name, *share)
         _add_net_benefit(shares, name, members)
-    _add_agreement(shares, cards, policy)
-    _add_at_prevalence(shares, cards, policy, prevalence)
-    _add_combined_auroc(shares, cards)
+    _add_agreement(shares, scorecards, policy)
+    _add_at_prevalence(shares, scorecards, policy, prevalence)
+    _add_combined_auroc(shares, scorecards)
     tables = [
-        _with_tests(shares.table(list(cards), resamples), cards, groups, policy),
-        _shortcut_rows(test_set, judged, cards),
-        promised_figures(cards, resamples.seed),
+        _with_tests(shares.table(list(scorecards), resamples), scorecards, groups, policy),
+        _shortcut_rows(truth, evaluated, scorecards),
+        guaranteed_figures(scorecards, resamples.seed),
     ]
     filled = [table for table in tables if len(table)]
     if not filled:
@@ -220,33 +230,35 @@ _Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], n
 
 
 def _figures_of_images(
-    cards: Sequence[Scorecard], policy: str
+    scorecards: Sequence[Scorecard], policy: str
 ) -> dict[str, tuple[Floats, _Rows, Floats | None]]:
     """Shares at a policy: of each image its value, whether it counts, what a call adds."""
-    judged = cards[0].judged
-    calls = [called for card in cards if (called := card.called(policy)) is not None]
-    if len(calls) < len(cards):
+    evaluated = scorecards[0].evaluated
+    calls = [called for scorecard in scorecards if (called := scorecard.called(policy)) is not None]
+    if len(calls) < len(scorecards):
         return {}
     positive = np.mean(calls, axis=0)  # over seeds
     ones = np.ones(len(positive))
     figures: dict[str, tuple[Floats, _Rows, Floats | None]] = {
-        "recall": (positive, judged.y_true, ones),
-        "specificity": (1 - positive, ~judged.y_true, -ones),
+        "recall": (positive, evaluated.y_true, ones),
+        "specificity": (1 - positive, ~evaluated.y_true, -ones),
     }
-    on_lesion = [card.localised for card in cards if card.localised is not None]
-    if len(on_lesion) == len(cards):
+    on_lesion = [scorecard.localised for scorecard in scorecards if scorecard.localised is not None]
+    if len(on_lesion) == len(scorecards):
         hits = [called & hit for called, hit in zip(calls, on_lesion, strict=True)]
         # Only of one seed does a call add a fixed share: the points of seeds differ.
-        per_call = on_lesion[0].astype(np.float64) if len(cards) == 1 else None
-        boxed = judged.y_true & judged.boxes_trusted
+        per_call = on_lesion[0].astype(np.float64) if len(scorecards) == 1 else None
+        boxed = evaluated.y_true & evaluated.boxes_trusted
         figures["localised_sensitivity"] = (np.mean(hits, axis=0), boxed, per_call)
     return figures
 
 
-def _add_groups(shares: Shares, cards: Cards, groups: Mapping[str, Groups], policy: str) -> None:
+def _add_groups(
+    shares: Shares, scorecards: Scorecards, groups: Mapping[str, Groups], policy: str
+) -> None:
     """Add the figures of every group and of all others; of two groups the first has the others."""
-    for name, members in cards.items():
-        figures, patients = _figures_of_images(members, policy), members[0].judged.patients
+    for name, members in scorecards.items():
+        figures, patients = _figures_of_images(members, policy), members[0].evaluated.patients
         for topic, of_image in groups.items():
             sides = [(group, inside) for group, inside, _ in _members(of_image)]
             told = sides[: -1 if len(sides) == 2 else None]
@@ -265,15 +277,15 @@ def _add_groups(shares: Shares, cards: Cards, groups: Mapping[str, Groups], poli
 
 def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iterator[_Share]:
     """Kinds of error, and lesions reached by kind of lesion, means over seeds."""
-    judged = members[0].judged
+    evaluated = members[0].evaluated
     matched = [
-        (card.pairs, card.box_cut)
-        for card in members
-        if card.pairs is not None and card.box_cut is not None
+        (scorecard.pairs, scorecard.box_cut)
+        for scorecard in members
+        if scorecard.pairs is not None and scorecard.box_cut is not None
     ]
     if len(matched) < len(members) or not matched[0][0].truth.per_image.sum():
         return
-    patients = judged.patients[judged.boxes_trusted]
+    patients = evaluated.patients[evaluated.boxes_trusted]
     kinds = [error_kinds(pairs, cut) for pairs, cut in matched]
     mean = {kind: np.mean([of_seed[kind] for of_seed in kinds], axis=0) for kind in kinds[0]}
     ones = np.ones(len(patients))
@@ -283,27 +295,30 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     reached = np.mean(
         [is_positive(find_lesions(pairs).best, cut) for pairs, cut in matched], axis=0
     )
-    pairs, trusted = matched[0][0], rows[judged.boxes_trusted].reset_index(drop=True)
+    pairs, trusted = matched[0][0], rows[evaluated.boxes_trusted].reset_index(drop=True)
     for topic, of_lesion in _lesion_groups(pairs, trusted).items():
         for group, chosen, _ in _members(of_lesion):
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
             yield key, reached * chosen, chosen, patients[pairs.truth.image], None
 
 
-def _shortcut_rows(test_set: TestSet, judged: EvaluationSet, cards: Cards) -> pd.DataFrame:
-    """Guess the label of the judged images from view, sex, age, file, grey level and edge alone.
+def _shortcut_rows(
+    truth: GroundTruth, evaluated: EvaluationSet, scorecards: Scorecards
+) -> pd.DataFrame:
+    """Guess the label of the evaluated images from view, sex, age, file, grey level and edge alone.
 
-    Each guess is learned on four fifths of these images' patients and judged on the rest, in
+    Each guess is learned on four fifths of these images' patients and evaluated on the rest, in
     turn: a system that does not beat it has not shown that it reads the lungs.
     """
-    images = _images_of(judged, test_set.images)
-    decode = test_set.dataset.optional_table("decode")
-    positive = judged.y_true.astype(np.float64)
-    truth = pd.DataFrame({test_set.target.name: positive}, index=judged.image_ids)
-    systems = {name: [card.scores for card in members] for name, members in cards.items()}
+    images = _images_of(evaluated, truth.images)
+    positive = evaluated.y_true.astype(np.float64)
+    labels = pd.DataFrame({truth.finding: positive}, index=evaluated.image_ids)
+    systems = {
+        name: [scorecard.scores for scorecard in members] for name, members in scorecards.items()
+    }
     guesses = [
         row
-        for row in measure_shortcuts(images, decode, truth, systems=systems)
+        for row in measure_shortcuts(images, truth.facts, labels, systems=systems)
         if row["kind"] != _LEFT_OUT
     ]
 
@@ -316,7 +331,7 @@ def _shortcut_rows(test_set: TestSet, judged: EvaluationSet, cards: Cards) -> pd
             "topic": topic, "group": guess["fact"], "system": system, "policy": "",
             "metric": "auroc", "estimate": estimate, "ci_low": ends[0], "ci_high": ends[1],
             "ci_method": method, "count": guess["n_positive"], "of": guess["n_images"],
-            "n_patients": judged.n_patients, "note": note,
+            "n_patients": evaluated.n_patients, "note": note,
         }  # fmt: skip
 
     rows = []
@@ -346,19 +361,19 @@ def _kappa(
         return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
 
 
-def _add_agreement(shares: Shares, cards: Cards, policy: str) -> None:
+def _add_agreement(shares: Shares, scorecards: Scorecards, policy: str) -> None:
     """Add what every pair of systems agrees on, of the first seed of each.
 
     Images that both, one or none gets right (topic ``right_wrong``; all images, positive ones,
     negative ones), Cohen's kappa of the calls (topic ``agreement``), and sensitivity and
     specificity if an image were called positive by either or by both (topic ``combined``).
     """
-    judged = judged_of(cards)
-    truth, patients = judged.y_true, judged.patients
+    evaluated = evaluation_set_of(scorecards)
+    truth, patients = evaluated.y_true, evaluated.patients
     everything = np.ones(len(truth), dtype=bool)
     populations = {"all": everything, "positive": truth, "negative": ~truth}
-    for first, second in combinations(cards, 2):
-        one, two = (cards[name][0].called(policy) for name in (first, second))
+    for first, second in combinations(scorecards, 2):
+        one, two = (scorecards[name][0].called(policy) for name in (first, second))
         if one is None or two is None:
             continue
         pair = f"{first} & {second}"
@@ -389,20 +404,22 @@ def _add_agreement(shares: Shares, cards: Cards, policy: str) -> None:
 
 def _add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> None:
     """Add the decision curve of a system, and that of calling every image positive."""
-    judged = members[0].judged
-    ones = np.ones(len(judged.y_true))
-    calibrated = [card.probability for card in members if card.probability is not None]
-    kinds = {"net_benefit": [card.scores for card in members]}
+    evaluated = members[0].evaluated
+    ones = np.ones(len(evaluated.y_true))
+    calibrated = [
+        scorecard.probability for scorecard in members if scorecard.probability is not None
+    ]
+    kinds = {"net_benefit": [scorecard.scores for scorecard in members]}
     if len(calibrated) == len(members):
         kinds["net_benefit_calibrated"] = calibrated
     for risk in RISKS:
         for metric, of_seeds in kinds.items():
-            worth = np.mean([benefits(judged.y_true, p, risk) for p in of_seeds], axis=0)
+            worth = np.mean([benefits(evaluated.y_true, p, risk) for p in of_seeds], axis=0)
             key = ShareName("decision_curve", f"{risk:g}", "", metric)
-            shares.add(name, key, worth, ones, judged.patients)
-        every = benefits(judged.y_true, ones, risk)
+            shares.add(name, key, worth, ones, evaluated.patients)
+        every = benefits(evaluated.y_true, ones, risk)
         key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
-        shares.add(TREAT_ALL, key, every, ones, judged.patients)
+        shares.add(TREAT_ALL, key, every, ones, evaluated.patients)
 
 
 def _predictive_values(
@@ -423,25 +440,27 @@ def _predictive_values(
 
 
 def _add_at_prevalence(
-    shares: Shares, cards: Cards, policy: str, prevalence: Prevalence | None
+    shares: Shares, scorecards: Scorecards, policy: str, prevalence: Prevalence | None
 ) -> None:
     """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
 
     Source:
         Drummond and Holte 2006, cost curves.
     """
-    for name, members in cards.items():
-        calls = [called for card in members if (called := card.called(policy)) is not None]
+    for name, members in scorecards.items():
+        calls = [
+            called for scorecard in members if (called := scorecard.called(policy)) is not None
+        ]
         if len(calls) < len(members):
             continue
-        judged, called = members[0].judged, np.mean(calls, axis=0)
+        evaluated, called = members[0].evaluated, np.mean(calls, axis=0)
         needed = []
         for metric, value, of, per_call in (
-            ("recall", called, judged.y_true, 1),
-            ("specificity", 1 - called, ~judged.y_true, -1),
+            ("recall", called, evaluated.y_true, 1),
+            ("specificity", 1 - called, ~evaluated.y_true, -1),
         ):
             key = ShareName("", "", policy, metric)
-            shares.add(name, key, value * of, of, judged.patients, per_call * of)
+            shares.add(name, key, value * of, of, evaluated.patients, per_call * of)
             needed.append((name, key))
         for cost_share in COST_SHARES:
             key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")

@@ -2,8 +2,8 @@
 
 Every resample draws validation patients, too, the same for all systems, and makes every choice
 again on these: a figure at a chosen threshold, or of boxes from a chosen score, varies as it would
-had other patients been at hand to choose and to judge. Beside such an interval stands the one with
-the choice held.
+had other patients been at hand to choose and to evaluate. Beside such an interval stands the one
+with the choice held.
 
 Of several training seeds of one system figures are means, and intervals are Obuchowski and
 Rockette's, with the replicates' covariances between all seeds of all systems.
@@ -30,7 +30,7 @@ from cxr_compare.evaluation.compare.estimates import (
     is_chosen,
     of_choices,
 )
-from cxr_compare.evaluation.compare.scorecard import Cards, Scorecard
+from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
 from cxr_compare.evaluation.decisions.thresholds import choose_again
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
@@ -67,7 +67,7 @@ class _Resampled(NamedTuple):
 
 def resampled_figures(
     target: str,
-    cards: Cards,
+    scorecards: Scorecards,
     resamples: Resamples,
     *,
     unit: str = "image",
@@ -75,13 +75,13 @@ def resampled_figures(
     advance: Callable[[int], None] | None = None,
 ) -> _Resampled:
     """Resample the patients of all models at once, for the figures of their systems."""
-    systems = {name: _SystemCards(members) for name, members in cards.items()}
-    return _resampled(target, systems, _draw(cards, resamples, kept, advance), resamples, unit)
+    systems = {name: _SystemScorecards(members) for name, members in scorecards.items()}
+    return _resampled(target, systems, _draw(scorecards, resamples, kept, advance), resamples, unit)
 
 
 def _resampled(
     target: str,
-    systems: Mapping[str, _SystemCards],
+    systems: Mapping[str, _SystemScorecards],
     drawn: _Drawn,
     resamples: Resamples,
     unit: str = "image",
@@ -131,15 +131,15 @@ def _why_no_difference(
 
 
 @dataclass(frozen=True)
-class _SystemCards:
+class _SystemScorecards:
     """The scorecards of one system, one a training seed, on the same images."""
 
-    cards: Sequence[Scorecard]
+    scorecards: Sequence[Scorecard]
 
     @cached_property
     def by_seed(self) -> list[dict[MetricKey, float | None]]:
         """The figures of each seed."""
-        return [card.estimates() for card in self.cards]
+        return [scorecard.estimates() for scorecard in self.scorecards]
 
     def estimates(self) -> dict[MetricKey, float | None]:
         """Means over the seeds; undefined where any seed's figure is."""
@@ -152,24 +152,30 @@ class _SystemCards:
 
     def missing(self) -> dict[MetricKey, str]:
         """Figures that a seed cannot have, with the reason."""
-        if len(self.cards) == 1:
-            return self.cards[0].missing()
+        if len(self.scorecards) == 1:
+            return self.scorecards[0].missing()
         return {
             key: f"seed {seed}: {reason}"
-            for seed, card in enumerate(self.cards, start=1)
-            for key, reason in card.missing().items()
+            for seed, scorecard in enumerate(self.scorecards, start=1)
+            for key, reason in scorecard.missing().items()
         }
 
 
 def _draw(
-    cards: Cards,
+    scorecards: Scorecards,
     resamples: Resamples,
     kept: Callable[[MetricKey], bool],
     advance: Callable[[int], None] | None,
 ) -> _Drawn:
     """Replicates of every figure, and of those whose choices are made again with these held."""
-    models = {(n, seed): card for n, members in cards.items() for seed, card in enumerate(members)}
-    again = choose_again({model: card.choices for model, card in models.items()}, resamples)
+    models = {
+        (n, seed): scorecard
+        for n, members in scorecards.items()
+        for seed, scorecard in enumerate(members)
+    }
+    again = choose_again(
+        {model: scorecard.choices for model, scorecard in models.items()}, resamples
+    )
     columns = [(model, what) for model, chosen in again.items() for what in chosen]
     beside = [again[model][what] for model, what in columns]
 
@@ -179,8 +185,8 @@ def _draw(
             for (model, what), column in zip(columns, chosen.T, strict=True):
                 of_models[model][what] = column
         drawn: dict[tuple[str, int, MetricKey, bool], Floats] = {}
-        for model, card in models.items():
-            replicates = card.replicates(weights, of_models[model])
+        for model, scorecard in models.items():
+            replicates = scorecard.replicates(weights, of_models[model])
             for held, figures in enumerate(replicates):
                 drawn |= {(*model, k, held == 1): v for k, v in figures.items() if kept(k)}
         return drawn
@@ -193,12 +199,12 @@ def _draw(
 class _Replicates:
     """Replicates of the figures of systems, and of the differences of two."""
 
-    def __init__(self, drawn: _Drawn, systems: Mapping[str, _SystemCards], held: bool) -> None:
+    def __init__(self, drawn: _Drawn, systems: Mapping[str, _SystemScorecards], held: bool) -> None:
         self._drawn, self._systems, self._held = drawn, systems, held
 
     def _columns(self, name: str, key: MetricKey) -> list[Floats] | None:
         """One a seed; `None` where a seed has none."""
-        seeds = range(len(self._systems[name].cards))
+        seeds = range(len(self._systems[name].scorecards))
         columns = [self._drawn.get((name, seed, key, self._held)) for seed in seeds]
         known = [column for column in columns if column is not None]
         return known if len(known) == len(columns) else None
@@ -222,7 +228,7 @@ class _Replicates:
         refitted, the luck of their choice is in them, which leaving out test patients in turn
         would not show. `None` where no system has several seeds, or a seed lacks the figure.
         """
-        if all(len(self._systems[name].cards) == 1 for name in names):
+        if all(len(self._systems[name].scorecards) == 1 for name in names):
             return None
         seeds = [[figures.get(key) for figures in self._systems[name].by_seed] for name in names]
         values = [[value for value in of_one if value is not None] for of_one in seeds]
@@ -249,7 +255,7 @@ class _EstimateMaker:
 
     def __init__(
         self,
-        systems: Mapping[str, _SystemCards],
+        systems: Mapping[str, _SystemScorecards],
         drawn: _Drawn,
         resamples: Resamples,
     ) -> None:
@@ -265,7 +271,7 @@ class _EstimateMaker:
         size = self._size(names[0], key)
         if value is None:
             return Estimate(note=why_none, counts=size)
-        models = [card for name in names for card in self._systems[name].cards]
+        models = [scorecard for name in names for scorecard in self._systems[name].scorecards]
         drawn, drawn_held = self.drawn.of(names, key), self._held.of(names, key)
         refitted, choices = drawn_held is not None, _choices(models, key)
         of_precision = len(names) == 1 and key.metric in family("coco")
@@ -351,13 +357,13 @@ class _EstimateMaker:
 
     def _size(self, name: str, key: MetricKey) -> SampleSize:
         """Of a system's images, whose unknown labels may be taken in another way than others'."""
-        judged = self._systems[name].cards[0].judged
-        chosen = judged.population(key)
+        evaluated = self._systems[name].scorecards[0].evaluated
+        chosen = evaluated.population(key)
         share_of = METRICS[key.metric].share_of if key.metric in METRICS else None
         of_class = share_of if share_of in ("positive", "negative") else ""
-        population = id(judged), chosen.tobytes(), of_class
+        population = id(evaluated), chosen.tobytes(), of_class
         if population not in self._sizes:
-            self._sizes[population] = SampleSize.of(judged, chosen, of_class)
+            self._sizes[population] = SampleSize.of(evaluated, chosen, of_class)
         return self._sizes[population]
 
 
@@ -416,31 +422,33 @@ def _too_few(policy: str, models: Sequence[Scorecard]) -> str:
     """Why resamples cannot say how far a threshold varies; empty where they can."""
     if not is_chosen(policy):
         return ""
-    reasons = (card.validation.too_few_for(policy) for card in models if card.validation)
+    reasons = (
+        scorecard.validation.too_few_for(policy) for scorecard in models if scorecard.validation
+    )
     return next(filter(None, reasons), "")
 
 
-def _exact_interval(card: Scorecard, key: MetricKey, value: float) -> Interval | None:
+def _exact_interval(scorecard: Scorecard, key: MetricKey, value: float) -> Interval | None:
     """The interval of a proportion that is 0 or 1.
 
     All images that count are then decided alike, so a patient is one trial, right or wrong with
-    all of them: more trials than patients would promise more than was seen.
+    all of them: more trials than patients would guarantee more than was seen.
     """
-    judged = card.judged
-    called = card.called(key.policy) if key.policy else None
+    evaluated = scorecard.evaluated
+    called = scorecard.called(key.policy) if key.policy else None
     share_of = METRICS[key.metric].share_of
     if share_of is None or value not in (0.0, 1.0):
         return None
     counted = {
-        "all": np.ones_like(judged.y_true),
-        "positive": judged.y_true,
-        "negative": ~judged.y_true,
+        "all": np.ones_like(evaluated.y_true),
+        "positive": evaluated.y_true,
+        "negative": ~evaluated.y_true,
         "called": called,
         "not_called": None if called is None else ~called,
     }[share_of]
     if counted is None:
         return None
-    patients = np.unique(judged.patients[counted & judged.population(key)])
+    patients = np.unique(evaluated.patients[counted & evaluated.population(key)])
     if len(patients) < 2:  # one patient gives no interval here, by any method
         return None
     return Interval.of_share(value, len(patients))

@@ -23,12 +23,13 @@ from cxr_compare.evaluation.compare.estimates import (
     is_chosen,
     of_choices,
 )
-from cxr_compare.evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet
+from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_tests import (
+    OBUCHOWSKI,
     AurocParts,
     auroc_over_seeds,
     auroc_parts,
@@ -155,7 +156,6 @@ def _adjusted(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return _test_table(rows)
 
 
-OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 EXACT_AUROC = "exact (Clopper-Pearson), pairs of patients as trials"
 DELONG = "DeLong 1988, images taken as independent"
 MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
@@ -168,7 +168,7 @@ SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percen
 
 def paired_tests(
     estimates: Estimates,
-    cards: Cards,
+    scorecards: Scorecards,
     differences: Differences | None = None,
     more: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
@@ -181,12 +181,12 @@ def paired_tests(
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
     """
-    judged = judged_of(cards)
-    rows = _Rows(estimates.target, next(iter(cards)), estimates.contrast_level)
-    clustered = _clustered_auroc(cards)
-    for subgroup, chosen in _subgroups(judged).items():
-        _auroc_rows(rows, subgroup, cards, chosen, clustered)
-        _decision_rows(rows, subgroup, cards, chosen)
+    evaluated = evaluation_set_of(scorecards)
+    rows = _Rows(estimates.target, next(iter(scorecards)), estimates.contrast_level)
+    clustered = _clustered_auroc(scorecards)
+    for subgroup, chosen in _subgroups(evaluated).items():
+        _auroc_rows(rows, subgroup, scorecards, chosen, clustered)
+        _decision_rows(rows, subgroup, scorecards, chosen)
     own = pd.DataFrame(rows.rows, columns=list(TEST_COLUMNS))
     drawn = resampled_tests(estimates, differences or {})
     decides = drawn["method"].isin([REFITTED_TEST, SEEDS_TEST])
@@ -195,10 +195,10 @@ def paired_tests(
     return _adjusted(tables)
 
 
-def _subgroups(judged: EvaluationSet) -> dict[str, np.ndarray]:
-    subgroups = {ALL: np.ones(len(judged.y_true), dtype=bool)}
-    if judged.versus_normal is not None:
-        subgroups[VERSUS_NORMAL] = judged.versus_normal
+def _subgroups(evaluated: EvaluationSet) -> dict[str, np.ndarray]:
+    subgroups = {ALL: np.ones(len(evaluated.y_true), dtype=bool)}
+    if evaluated.versus_normal is not None:
+        subgroups[VERSUS_NORMAL] = evaluated.versus_normal
     return subgroups
 
 
@@ -206,18 +206,18 @@ _ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
 """Obuchowski's estimates by subgroup and pair; of one system the second of the pair is empty."""
 
 
-def _clustered_auroc(cards: Cards) -> _ClusteredAuroc:
+def _clustered_auroc(scorecards: Scorecards) -> _ClusteredAuroc:
     """Obuchowski's estimate of every AUROC and its paired differences, clustered by patient."""
-    subgroups = _subgroups(judged_of(cards))
-    return {subgroup: _aurocs(cards, chosen) for subgroup, chosen in subgroups.items()}
+    subgroups = _subgroups(evaluation_set_of(scorecards))
+    return {subgroup: _aurocs(scorecards, chosen) for subgroup, chosen in subgroups.items()}
 
 
 def _aurocs(
-    cards: Cards, chosen: np.ndarray, *, by_image: bool = False
+    scorecards: Scorecards, chosen: np.ndarray, *, by_image: bool = False
 ) -> dict[tuple[str, str], ClusteredEstimate]:
     """AUROC of every system, then of every pair; a system that lacks it is left out."""
     of_systems = {
-        name: seed_parts(members, chosen, by_image=by_image) for name, members in cards.items()
+        name: seed_parts(members, chosen, by_image=by_image) for name, members in scorecards.items()
     }
     parts = {name: part for name, part in of_systems.items() if part is not None}
     aurocs = {(name, ""): auroc_over_seeds(part) for name, part in parts.items()}
@@ -232,13 +232,15 @@ def seed_parts(
     members: Sequence[Scorecard], chosen: np.ndarray, *, by_image: bool = False
 ) -> list[AurocParts] | None:
     """What patients, or images, add to the AUROC of each seed; `None` where a class is absent."""
-    judged = members[0].judged
-    clusters, n_clusters = judged.patients[chosen], judged.n_patients
+    evaluated = members[0].evaluated
+    clusters, n_clusters = evaluated.patients[chosen], evaluated.n_patients
     if by_image:
         n_clusters = int(chosen.sum())
         clusters = np.arange(n_clusters)
-    y_true = judged.y_true[chosen]
-    parts = [auroc_parts(y_true, card.scores[chosen], clusters, n_clusters) for card in members]
+    y_true = evaluated.y_true[chosen]
+    parts = [
+        auroc_parts(y_true, scorecard.scores[chosen], clusters, n_clusters) for scorecard in members
+    ]
     known = [part for part in parts if part is not None]
     return known if known and len(known) == len(parts) else None
 
@@ -276,16 +278,20 @@ class _Rows:
 
 
 def _auroc_rows(
-    rows: _Rows, subgroup: str, cards: Cards, chosen: np.ndarray, clustered: _ClusteredAuroc
+    rows: _Rows,
+    subgroup: str,
+    scorecards: Scorecards,
+    chosen: np.ndarray,
+    clustered: _ClusteredAuroc,
 ) -> None:
     of = {
         "subgroup": subgroup,
         "policy": "",
         "metric": "auroc",
         "n_images": int(chosen.sum()),
-        "n_patients": len(np.unique(judged_of(cards).patients[chosen])),
+        "n_patients": len(np.unique(evaluation_set_of(scorecards).patients[chosen])),
     }
-    single = {name: members for name, members in cards.items() if len(members) == 1}
+    single = {name: members for name, members in scorecards.items() if len(members) == 1}
     for method, independent, aurocs in (
         (OBUCHOWSKI, "patients", clustered[subgroup]),
         (DELONG, "images", _aurocs(single, chosen, by_image=True)),
@@ -294,15 +300,22 @@ def _auroc_rows(
             rows.add(estimate, pair, **of, method=method, independent=independent)
 
 
-def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarray) -> None:
+def _decision_rows(
+    rows: _Rows, subgroup: str, scorecards: Scorecards, evaluated_on: np.ndarray
+) -> None:
     """Clustered and exact McNemar at every policy that both systems have a threshold for."""
-    judged = judged_of(cards)
-    policies = dict.fromkeys(p for members in cards.values() for p in members[0].thresholds)
-    refitted = {p for members in cards.values() for card in members for p in card.chosen_policies}
+    evaluated = evaluation_set_of(scorecards)
+    policies = dict.fromkeys(p for members in scorecards.values() for p in members[0].thresholds)
+    refitted = {
+        p
+        for members in scorecards.values()
+        for scorecard in members
+        for p in scorecard.chosen_policies
+    }
     of_share = {
-        "all": judged_on,
-        "positive": judged_on & judged.y_true,
-        "negative": judged_on & ~judged.y_true,
+        "all": evaluated_on,
+        "positive": evaluated_on & evaluated.y_true,
+        "negative": evaluated_on & ~evaluated.y_true,
     }
     populations = {
         metric.name: of_share[metric.share_of]
@@ -310,18 +323,18 @@ def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarr
         if metric.test == "mcnemar" and metric.share_of is not None
     }
     for policy in policies:
-        right = {name: _shares_right(members, policy) for name, members in cards.items()}
+        right = {name: _shares_right(members, policy) for name, members in scorecards.items()}
         held = of_choices({THRESHOLDS: False}) if policy in refitted else ""
-        for pair in combinations(cards, 2):
+        for pair in combinations(scorecards, 2):
             one, other = (right[name] for name in pair)
             if one is None or other is None:
                 continue
             for metric, chosen in populations.items():
                 if not chosen.any():
                     continue
-                patients = judged.patients[chosen]
+                patients = evaluated.patients[chosen]
                 test = clustered_mcnemar(
-                    one[:, chosen], other[:, chosen], patients, judged.n_patients
+                    one[:, chosen], other[:, chosen], patients, evaluated.n_patients
                 )
                 of = {
                     "subgroup": subgroup,
@@ -343,17 +356,17 @@ def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarr
 def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
     """Whether each seed gets each image right at a policy, shape ``(seeds, N)``."""
     right = []
-    for card in members:
-        called = card.called(policy)
+    for scorecard in members:
+        called = scorecard.called(policy)
         if called is None:
             return None
-        right.append((called == card.judged.y_true).astype(np.float64))
+        right.append((called == scorecard.evaluated.y_true).astype(np.float64))
     return np.stack(right)
 
 
-def with_clustered_auroc(estimates: Estimates, cards: Cards) -> Estimates:
+def with_clustered_auroc(estimates: Estimates, scorecards: Scorecards) -> Estimates:
     """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
-    clustered, levels = _clustered_auroc(cards), family_levels(len(cards))
+    clustered, levels = _clustered_auroc(scorecards), family_levels(len(scorecards))
 
     def with_interval(names: tuple[str, ...], key: MetricKey, estimate: Estimate) -> Estimate:
         pair = (*names, "")[:2]
@@ -366,7 +379,7 @@ def with_clustered_auroc(estimates: Estimates, cards: Cards) -> Estimates:
         bounded = replace(estimate, low=low, high=high, note="", family=())
         if auroc.exact:
             return replace(bounded, method=EXACT_AUROC, kind="exact")
-        several = any(len(cards[name]) > 1 for name in names)
+        several = any(len(scorecards[name]) > 1 for name in names)
         method = OVER_SEEDS if several else OBUCHOWSKI
         return replace(
             bounded,

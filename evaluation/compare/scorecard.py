@@ -1,4 +1,4 @@
-"""All figures of a system on the judged images, under any patient weights.
+"""All figures of a system on the evaluated images, under any patient weights.
 
 With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate:
 one definition of each figure serves both. A replicate of a figure that rests on a choice, as of a
@@ -39,7 +39,8 @@ from cxr_compare.evaluation.boxes.matching import (
 )
 from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen
 from cxr_compare.evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision, Triage
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet, SystemOutput
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
+from cxr_compare.evaluation.decisions.system_output import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
 from cxr_compare.evaluation.metrics.image_metrics import CalibrationFigures, confusion_counts, rates
 from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
@@ -80,7 +81,7 @@ class Scorecard:
 
     def __init__(  # noqa: PLR0913 - what each kind of system has
         self,
-        judged: EvaluationSet,
+        evaluated: EvaluationSet,
         scores: pd.Series,
         thresholds: Mapping[str, ThresholdChoice],
         *,
@@ -93,38 +94,45 @@ class Scorecard:
         probability: Floats | None = None,
         triage: Triage | None = None,
     ) -> None:
-        self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
+        self.evaluated, self.thresholds, self.points, self.boxes = (
+            evaluated,
+            thresholds,
+            points,
+            boxes,
+        )
         self.validation, self.box_cut, self.probability = validation, box_cut, probability
         self.cut_choice, self._held, self._triage = cut_choice, held or {}, triage
         self.scores = scores.to_numpy(dtype=np.float64)
         self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
         if points is not None:
-            self._on_lesion[""] = localised(points, judged.truth)
-            if judged.tolerance is not None:
-                widened = localised(points, judged.truth, judged.tolerance)
+            self._on_lesion[""] = localised(points, evaluated.truth)
+            if evaluated.tolerance is not None:
+                widened = localised(points, evaluated.truth, evaluated.tolerance)
                 self._on_lesion[_TOLERANT] = widened
-        self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
-        self._ranked_normal, normal = None, judged.versus_normal
+        self._ranked = RankedScores(evaluated.y_true, self.scores, evaluated.patients)
+        self._ranked_normal, normal = None, evaluated.versus_normal
         if normal is not None:
-            of_normal = judged.y_true[normal], self.scores[normal], judged.patients[normal]
+            of_normal = evaluated.y_true[normal], self.scores[normal], evaluated.patients[normal]
             self._ranked_normal = RankedScores(*of_normal)
         self._hits: dict[str, FallingScores] = {}
         for kind, on_lesion in self._on_lesion.items():
-            hits = judged.y_true & judged.boxes_trusted & on_lesion
-            self._hits[kind] = FallingScores(self.scores[hits], judged.patients[hits])
+            hits = evaluated.y_true & evaluated.boxes_trusted & on_lesion
+            self._hits[kind] = FallingScores(self.scores[hits], evaluated.patients[hits])
         self._calibration: CalibrationFigures | None = None
         if probability is not None:
-            self._calibration = CalibrationFigures(judged.y_true, probability, judged.patients)
+            self._calibration = CalibrationFigures(
+                evaluated.y_true, probability, evaluated.patients
+            )
         self.pairs: BoxPairs | None = None
         self._precision: WeightedAveragePrecision | None = None
         self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
         self._called: list[tuple[Sequence[str], Callable[[Floats, Floats], Floats]]] = []
         self._finds: dict[Hit, Finds] = {}
         if boxes is not None:
-            trusted = judged.boxes_trusted
-            pairs = self.pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
+            trusted = evaluated.boxes_trusted
+            pairs = self.pairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids[trusted])
             self._finds = {hit: find_lesions(pairs, rule) for hit, rule in HITS.items()}
-            of_patients = (judged.patients[trusted], judged.n_patients)
+            of_patients = (evaluated.patients[trusted], evaluated.n_patients)
             self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
             for hit, finds in self._finds.items():
                 froc = WeightedFroc(finds, *of_patients).figures
@@ -132,16 +140,16 @@ class Scorecard:
             afroc = WeightedAfroc.shared(self._finds["iou"], of_patients[0])
             self._placed.append((family("afroc"), afroc))
             if box_cut is not None:
-                for name, judge in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
-                    self._called.append((family(name), judge(pairs, *of_patients).at))
+                for name, evaluate in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
+                    self._called.append((family(name), evaluate(pairs, *of_patients).at))
         self._count_names, self._counts = self._patient_counts()
 
     @classmethod
-    def of(cls, output: SystemOutput, decision: Decision, judged: EvaluationSet) -> Scorecard:
+    def of(cls, output: SystemOutput, decision: Decision, evaluated: EvaluationSet) -> Scorecard:
         """The figures of a system's output under its decision."""
         scores = output.scores(decision.reduction)
         return cls(
-            judged,
+            evaluated,
             scores,
             decision.thresholds,
             validation=decision.chosen_scores,
@@ -204,11 +212,11 @@ class Scorecard:
         threshold = self.thresholds[policy].threshold
         if threshold is None:
             return None
-        return confusion_counts(self.judged.y_true, self.scores, threshold)
+        return confusion_counts(self.evaluated.y_true, self.scores, threshold)
 
     def _patient_counts(self) -> tuple[list[tuple[str, str]], Floats]:
         """Everything that is counted, per patient, named by policy and count."""
-        j = self.judged
+        j = self.evaluated
         columns: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
         boxed = j.y_true & j.boxes_trusted
         for kind, hit in self._on_lesion.items():
@@ -256,8 +264,8 @@ class Scorecard:
             at_iou = self._precision(weights)
             figures[MetricKey(ALL, "", "ap50")] = at_iou[:, 0]
             figures[MetricKey(ALL, "", "ap")] = at_iou.mean(axis=1)
-        for names, judge in self._placed:
-            figures |= _of_columns(names, judge(weights))
+        for names, evaluate in self._placed:
+            figures |= _of_columns(names, evaluate(weights))
         weight = np.asarray(weights, dtype=np.float64)
         of_called = self._at_cut(weight, np.full(len(weights), self.box_cut, dtype=np.float64))
         sums = weight @ self._counts
@@ -281,8 +289,8 @@ class Scorecard:
     def _at_cut(self, weights: Floats, cuts: Floats) -> dict[MetricKey, Floats]:
         """The figures of called boxes, each row at a score cut of its own."""
         figures: dict[MetricKey, Floats] = {}
-        for names, judge in self._called:
-            figures |= _of_columns(names, judge(weights, cuts))
+        for names, evaluate in self._called:
+            figures |= _of_columns(names, evaluate(weights, cuts))
         return figures
 
     def _refitted_counts(
@@ -331,7 +339,7 @@ class Scorecard:
     @cached_property
     def once(self) -> dict[MetricKey, Floats]:
         """Every figure on the images as they are, shape ``(1,)``, without pycocotools."""
-        return self(np.ones((1, self.judged.n_patients), dtype=np.int16))
+        return self(np.ones((1, self.evaluated.n_patients), dtype=np.int16))
 
     @cached_property
     def _estimates(self) -> dict[MetricKey, float | None]:
@@ -419,10 +427,10 @@ def _share(part: Floats, whole: Floats) -> Floats:
         return np.asarray(part / whole)
 
 
-Cards = Mapping[str, Sequence[Scorecard]]
+Scorecards = Mapping[str, Sequence[Scorecard]]
 """By system, one a training seed."""
 
 
-def judged_of(cards: Cards) -> EvaluationSet:
+def evaluation_set_of(scorecards: Scorecards) -> EvaluationSet:
     """The images that all scorecards are of."""
-    return next(iter(cards.values()))[0].judged
+    return next(iter(scorecards.values()))[0].evaluated

@@ -17,8 +17,8 @@ import pandas as pd
 
 from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen, of_choices
 from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
-from cxr_compare.evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI
-from cxr_compare.evaluation.compare.scorecard import Cards, judged_of
+from cxr_compare.evaluation.compare.paired_tests import EXACT_AUROC
+from cxr_compare.evaluation.compare.scorecard import Scorecards, evaluation_set_of
 from cxr_compare.evaluation.decisions.decision import BOX_CUT
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_again
 from cxr_compare.evaluation.metrics.image_metrics import rates
@@ -30,7 +30,11 @@ from cxr_compare.evaluation.statistics.bootstrap import (
     cluster_bootstrap,
     percentile_interval,
 )
-from cxr_compare.evaluation.statistics.clustered_tests import AurocParts, effective_patients
+from cxr_compare.evaluation.statistics.clustered_tests import (
+    OBUCHOWSKI,
+    AurocParts,
+    effective_patients,
+)
 from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from cxr_compare.evaluation.statistics.ranking import (
     ExchangedPatients,
@@ -85,20 +89,20 @@ class _Calls:
         thresholds: Refitted, a column a seed of these systems; `None` without any.
     """
 
-    def __init__(self, cards: Cards, policy: str, resamples: Resamples) -> None:
-        self.patients = judged_of(cards).patients
+    def __init__(self, scorecards: Scorecards, policy: str, resamples: Resamples) -> None:
+        self.patients = evaluation_set_of(scorecards).patients
         self.held: dict[str, Floats] = {}
         self.unsure: dict[str, str] = {}
         chosen_on: dict[tuple[str, int], list[ValidationScores]] = {}
         self._scores: dict[str, list[Floats]] = {}
-        for name, members in cards.items():
+        for name, members in scorecards.items():
             calls = [called for c in members if (called := c.called(policy)) is not None]
             kept = [c.validation for c in members if c.validation and policy in c.chosen_policies]
             if len(calls) < len(members) or len(kept) < len(members):
                 continue
             of_seeds = [replace(scores, policies=(policy,)) for scores in kept]
             chosen_on |= {(name, seed): [scores] for seed, scores in enumerate(of_seeds)}
-            self._scores[name] = [card.scores for card in members]
+            self._scores[name] = [scorecard.scores for scorecard in members]
             self.held[name] = np.mean(calls, axis=0)
             self.unsure[name] = next(filter(None, (v.too_few_for(policy) for v in kept)), "")
         self._columns = [name for name, _ in chosen_on]
@@ -176,9 +180,13 @@ class Shares:
     _aurocs: dict[_Key, _Figure] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, cards: Cards, policy: str, resamples: Resamples, gaps: set[str]) -> Shares:
+    def of(
+        cls, scorecards: Scorecards, policy: str, resamples: Resamples, gaps: set[str]
+    ) -> Shares:
         """Without any yet, for these systems' calls at a policy."""
-        return cls(judged_of(cards).n_patients, _Calls(cards, policy, resamples), gaps)
+        return cls(
+            evaluation_set_of(scorecards).n_patients, _Calls(scorecards, policy, resamples), gaps
+        )
 
     def add(
         self,
@@ -367,22 +375,22 @@ _EXCHANGES, _CELLS = 1000, 2_000_000
 _EXPECTED = "expected: validation and test patients exchanged, threshold chosen again; all at once"
 
 
-def promised_figures(cards: Cards, seed: int = 0) -> pd.DataFrame:
+def guaranteed_figures(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
     """Figures on validation and on test, and where those on test were to be expected.
 
     Patients of both are exchanged 1,000 times, and the threshold is chosen again each time: it
     does well on the images that chose it. The ranges of the figures at one threshold hold at once
     in 95 % of equal populations. Of several seeds it is the first.
     """
-    rows, judged = [], judged_of(cards)
-    for name, (card, *_) in cards.items():
-        chosen, policies = card.validation, card.chosen_policies
+    rows, evaluated = [], evaluation_set_of(scorecards)
+    for name, (scorecard, *_) in scorecards.items():
+        chosen, policies = scorecard.validation, scorecard.chosen_policies
         if chosen is None or not policies:
             continue
         owner = np.unique(chosen.patients, return_inverse=True)[1]
-        patients = np.concatenate([owner, judged.patients + owner.max() + 1])
-        truth = np.concatenate([chosen.y_true, judged.y_true])
-        scores = np.concatenate([chosen.scores, card.scores])
+        patients = np.concatenate([owner, evaluated.patients + owner.max() + 1])
+        truth = np.concatenate([chosen.y_true, evaluated.y_true])
+        scores = np.concatenate([chosen.scores, scorecard.scores])
         pooled = ValidationScores(truth, scores, patients.astype(str), tuple(policies))
         inside, rng = np.arange(len(truth)) < len(owner), np.random.default_rng(seed)
         exchanged, sides_of = ExchangedPatients(inside, truth, patients), _both_sides(pooled)

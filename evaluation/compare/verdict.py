@@ -101,7 +101,7 @@ class _Question(NamedTuple):
 
 
 def _opening(asked: _Question, setting: Setting) -> str:
-    """What was judged, and over which training runs."""
+    """What was evaluated, and over which training runs."""
     figures, keys = asked.figures, asked.protocol.keys
     counts = [figures.of(name, *key).counts for name in asked.systems for key in keys]
     count, things = max(each.n_images for each in counts), figures.things

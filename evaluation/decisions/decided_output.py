@@ -14,15 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.map_boxes import map_grid, map_points
-from cxr_compare.evaluation.decisions.test_set import SystemOutput
+from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
 from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction, contour_levels
 from cxr_compare.evaluation.statistics.ranking import Floats, is_positive
 
 if TYPE_CHECKING:
-    from cxr_compare.data_prep.store.dataset import Target
-    from cxr_compare.data_prep.store.predictions import Predictions
     from cxr_compare.evaluation.decisions.decision import Decision
 
 _UNDECIDED_CUT = 0.5
@@ -161,14 +159,12 @@ def decide(
     return DecidedOutput(name, table, drawn, maps, levels or {}, calibrated, threshold, above)
 
 
-def map_levels(
-    predictions: Predictions, target: Target, decision: Decision | None
-) -> dict[float, float]:
-    """Where a system's contours lie: by its probabilities of all images of a folder.
+def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
+    """Where a system's contours lie: by its probabilities of all images that it ran on.
 
     So an image looks the same whatever other images are drawn.
     """
-    of_all = SystemOutput(predictions, target, predictions.images_run)
+    of_all = system.output_on(system.images_run)
     scores = of_all.scores(None if decision is None else decision.reduction)
     probability = None if decision is None else decision.probability(scores)
     values = scores if probability is None else pd.Series(probability, scores.index)

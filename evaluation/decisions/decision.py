@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.decisions.promises import Promise, Promised, read_promise
-from cxr_compare.evaluation.decisions.test_set import Reduction
+from cxr_compare.evaluation.decisions.guarantees import Guarantee, GuaranteedRate, read_guarantee
+from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
 from cxr_compare.evaluation.metrics.metric import Need, score_words
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
@@ -89,25 +90,25 @@ class TuningOptions:
     # of `METHODS`, or ``choose`` among them by the log loss of held-out folds of patients
     calibration: str | None = None
     reductions: tuple[str, ...] = ()  # rules to choose from; empty: all
-    rule_out: str | None = None  # the promise below whose threshold images are ruled out
-    rule_in: str | None = None  # the promise from whose threshold on images are ruled in
+    rule_out: str | None = None  # the guarantee below whose threshold images are ruled out
+    rule_in: str | None = None  # the guarantee from whose threshold on images are ruled in
 
     def __post_init__(self) -> None:
-        for option, promise, kinds in (
+        for option, guarantee, kinds in (
             ("--rule-out", self.rule_out, ("sensitivity",)),
             ("--rule-in", self.rule_in, ("specificity", "ppv")),
         ):
-            made = read_promise(promise or "")
-            if promise and not (made and {part.figure for part in made.parts} <= set(kinds)):
+            made = read_guarantee(guarantee or "")
+            if guarantee and not (made and {part.figure for part in made.parts} <= set(kinds)):
                 raise InputError(
-                    f"{option} {promise}: rests on a promise of {' or '.join(kinds)} with its "
+                    f"{option} {guarantee}: rests on a guarantee of {' or '.join(kinds)} with its "
                     f"confidence, as {kinds[0]}>=0.95@0.90"
                 )
 
     @property
     def triage(self) -> tuple[str, ...]:
-        """The promises of triage; empty without it."""
-        return tuple(promise for promise in (self.rule_out, self.rule_in) if promise)
+        """The guarantees of triage; empty without it."""
+        return tuple(guarantee for guarantee in (self.rule_out, self.rule_in) if guarantee)
 
     def to_dict(self) -> dict[str, Any] | None:
         """For ``decisions/<target>.json``; `None` where all are the default."""
@@ -121,22 +122,22 @@ class TuningOptions:
         """Read what `to_dict` wrote."""
         if not payload:
             return cls()
-        promises = payload.get("rule_out"), payload.get("rule_in")
-        return cls(payload["calibration"], tuple(payload["reductions"]), *promises)
+        guarantees = payload.get("rule_out"), payload.get("rule_in")
+        return cls(payload["calibration"], tuple(payload["reductions"]), *guarantees)
 
 
 class Outcome(NamedTuple):
-    """What came true of one figure of a promise on test images, with the threshold held."""
+    """What was observed of one figure of a guarantee on test images, with the threshold held."""
 
-    figure: str  # as `Promised.figure`
+    figure: str  # as `Guaranteed.figure`
     estimate: float
     ci_low: float  # of the 95 % interval by patient
     ci_high: float
     n_images: int  # that the figure counts
     n_patients: int  # who have them
 
-    def standing(self, part: Promised) -> Literal["met", "missed", "open"]:
-        """Met or missed where the whole interval lies on that side of what was promised."""
+    def standing(self, part: GuaranteedRate) -> Literal["met", "missed", "open"]:
+        """Met or missed where the whole interval lies on that side of what was guaranteed."""
         below, above = self.ci_high < part.bound, self.ci_low > part.bound
         met, missed = (below, above) if part.figure == "false_marks" else (above, below)
         return "met" if met else "missed" if missed else "open"
@@ -151,7 +152,7 @@ class Outcome(NamedTuple):
 class Triage:
     """Below one score images are ruled out, from another on ruled in; between a reader decides.
 
-    Where the thresholds of both promises cross, both hold from the one to the other: images are
+    Where the thresholds of both guarantees cross, both hold from the one to the other: images are
     ruled in from the score on below which they are ruled out, and none is referred.
     """
 
@@ -173,18 +174,18 @@ class Triage:
         scores: npt.ArrayLike,
         patients: npt.ArrayLike,
     ) -> Triage | None:
-        """Triage at the thresholds of its promises, and what it refers of validation."""
+        """Triage at the thresholds of its guarantees, and what it refers of validation."""
         if not options.triage:
             return None
         cuts, why = [], []
-        for promise, done in ((options.rule_out, "out"), (options.rule_in, "in")):
-            choice = thresholds[promise] if promise else None
+        for guarantee, done in ((options.rule_out, "out"), (options.rule_in, "in")):
+            choice = thresholds[guarantee] if guarantee else None
             cuts.append(None if choice is None else choice.threshold)
-            reason = "no promise says how" if choice is None else choice.reason
+            reason = "no guarantee says how" if choice is None else choice.reason
             why += [f"no image is ruled {done}: {reason}"] if reason else []
         below, above = cuts
         if below is not None and above is not None and above <= below:
-            why.append("none is referred, since both promises hold at this one threshold")
+            why.append("none is referred, since both guarantees hold at this one threshold")
             above = below
         found = cls(below, above, why=why)
         clusters, n_patients = cluster_index(patients)
@@ -269,6 +270,9 @@ class Decision:
         ]
         return "\n".join(lines if self.path is None else [*lines, f"Decision: {self.path}"])
 
+    def _repr_html_(self) -> str:
+        return html_lines(str(self))
+
     @property
     def held(self) -> dict[Need, str]:
         """What validation chose and no resample of it chooses again, by the metrics' need of it."""
@@ -303,52 +307,45 @@ class Decision:
             )
         return wanted
 
-    def promised(self, policy: str) -> list[int]:
-        """Validation patients whose images the figures of a promise count, of each figure."""
-        promise, held = read_promise(policy), self.validation.get(policy, {})
+    def guaranteed(self, policy: str) -> list[int]:
+        """Validation patients whose images the figures of a guarantee count, of each figure."""
+        guarantee, held = read_guarantee(policy), self.validation.get(policy, {})
         every = self.chosen_on.get("n_patients", 0)
-        parts = promise.parts if promise else ()
+        parts = guarantee.parts if guarantee else ()
         return [int(held.get(part.counted_as) or every) for part in parts]
 
-    def promise_line(
-        self, policy: str, promise: Promise, outcomes: Mapping[str, Outcome] | None
+    def guarantee_line(
+        self, policy: str, guarantee: Guarantee, outcomes: Mapping[str, Outcome] | None
     ) -> str:
-        """What was promised, and what came true on test, for whoever reads an answer.
+        """What was guaranteed, and what was observed on test on test, for whoever reads an answer.
 
         `outcomes` are by figure, of those defined on test; `None` where it was not tested.
         """
         claims, tested = [], []
-        for part in promise.parts:
+        for part in guarantee.parts:
             digits, found = max(2, len(f"{part.bound:g}"[2:])), (outcomes or {}).get(part.figure)
             sign = "at most" if part.figure == "false_marks" else "at least"
             at = "" if part.prevalence is None else f" at prevalence {part.prevalence:g}"
             claims.append(f"{part.name} {sign} {part.bound:.{digits}f}{at}")
             said = "not defined there" if found is None else found.words(digits)
             missed = found is not None and found.standing(part) == "missed"
-            tested.append(f"{part.name} " * (len(promise.parts) > 1) + said + ": broken" * missed)
-        counts = " and ".join(f"{count:,}" for count in dict.fromkeys(self.promised(policy)))
-        made = f"{' and '.join(claims)} with {promise.sure}, on {counts} validation patients"
-        held = "not tested yet" if outcomes is None else f"on test: {', '.join(tested)}"
-        return f"promised: {made}; {held}"
+            tested.append(f"{part.name} " * (len(guarantee.parts) > 1) + said + ": broken" * missed)
+        counts = " and ".join(f"{count:,}" for count in dict.fromkeys(self.guaranteed(policy)))
+        made = f"{' and '.join(claims)} with {guarantee.sure}, on {counts} validation patients"
+        observed = f"; on test: {', '.join(tested)}" if outcomes is not None else ""
+        return f"guaranteed: {made}{observed}"
 
-    def promises(self, policy: str, tested: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-        """What stands behind the answers of a policy, a line for each promise that has a threshold.
+    def guarantees(self, policy: str) -> tuple[str, ...]:
+        """Return what is guaranteed of the answers of a policy, a line for each guarantee.
 
-        `tested` is the content of ``tested/<target>.json``: what came true counts only where it is
-        of this very choice.
+        A guarantee for which no threshold was found has no line. What was observed on test images
+        stands in the report of ``cxr compare``.
         """
-        same = tested is not None and tested["chosen_on"] == self.chosen_on
-        found = tested["promises"] if tested is not None and same else {}
         lines = []
         for name in self.options.triage if policy in self.options.triage else (policy,):
-            cut, came_true = self.thresholds[name].threshold, found.get(name)
-            promise = read_promise(name)
-            if cut is None or promise is None:
-                continue
-            outcomes = None
-            if came_true is not None and came_true["threshold"] == cut:
-                outcomes = {each["figure"]: Outcome(**each) for each in came_true["outcomes"]}
-            lines.append(self.promise_line(name, promise, outcomes))
+            guarantee = read_guarantee(name)
+            if guarantee is not None and self.thresholds[name].threshold is not None:
+                lines.append(self.guarantee_line(name, guarantee, None))
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:

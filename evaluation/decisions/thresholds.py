@@ -26,12 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.evaluation.decisions.promises import (
+from cxr_compare.data_prep.contracts.notebook import ShownAsText
+from cxr_compare.evaluation.decisions.guarantees import (
     MOST_MARKS,
-    Promise,
-    PromisedImages,
+    Guarantee,
+    GuaranteeImages,
     midpoints,
-    read_promise,
+    read_guarantee,
     share_p_values,
 )
 from cxr_compare.evaluation.metrics.metric import policy_words
@@ -42,7 +43,7 @@ from cxr_compare.evaluation.statistics.ranking import (
     check_truth_and_scores,
     first_at_least,
 )
-from cxr_compare.evaluation.statistics.sample_size import MOST_SIMULATED, PromisedShare
+from cxr_compare.evaluation.statistics.sample_size import MOST_SIMULATED, GuaranteedShare
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
 """The policies that `cxr tune` sets by default."""
@@ -66,7 +67,7 @@ _STREAM = 1
 class _Policy(NamedTuple):
     """What a policy's name asks for."""
 
-    # `max_f1`, `youden`, `sensitivity`, `specificity`, `cost`, `threshold` or `promise`
+    # `max_f1`, `youden`, `sensitivity`, `specificity`, `cost`, `threshold` or `guarantee`
     kind: str
     # the floor, the cost of a missed positive in false alarms, or the declared threshold; `None`
     # for the first two
@@ -91,13 +92,13 @@ def check_policy(policy: str) -> _Policy:
         policy: ``max_f1``, ``youden``, ``sensitivity>=F``, ``specificity>=F`` (F in [0, 1]),
             ``cost:FN/FP`` (what a missed positive and a false alarm cost, at the prevalence of
             validation), ``cost:FN/FP@P`` (at prevalence P), ``threshold=T`` (declared by the
-            user, T in [0, 1]), or a promise, see `evaluation.decisions.promises.read_promise`.
+            user, T in [0, 1]), or a guarantee, see `evaluation.decisions.guarantees.read_promise`.
 
     Returns:
         What it asks for.
 
     Raises:
-        InputError: The name is none of these, or a promise with a number out of its bounds.
+        InputError: The name is none of these, or a guarantee with a number out of its bounds.
 
     Example:
         >>> check_policy("specificity>=0.90")
@@ -105,7 +106,7 @@ def check_policy(policy: str) -> _Policy:
         >>> check_policy("cost:10/1@0.05")
         _Policy(kind='cost', value=10.0, prevalence=0.05)
         >>> check_policy("sensitivity>=0.90@0.90").kind
-        'promise'
+        'guarantee'
     """
     if policy in ("max_f1", "youden"):
         return _Policy(policy)
@@ -117,13 +118,13 @@ def check_policy(policy: str) -> _Policy:
         prevalence = None if parts[3] is None else float(parts[3])
         if prevalence is None or 0 < prevalence < 1:
             return _Policy("cost", float(parts[1]) / float(parts[2]), prevalence)
-    if read_promise(policy):
-        return _Policy("promise")
+    if read_guarantee(policy):
+        return _Policy("guarantee")
     raise InputError(
         f"unknown policy {policy!r}: use max_f1, youden, sensitivity>=F or specificity>=F with F "
         "between 0 and 1, cost:FN/FP or cost:FN/FP@P with costs above 0 and a prevalence P between "
-        "0 and 1, threshold=T with T between 0 and 1, or a promise such as sensitivity>=F@C with a "
-        "confidence C"
+        "0 and 1, threshold=T with T between 0 and 1, or a guarantee such as sensitivity>=F@C with "
+        "a confidence C"
     )
 
 
@@ -134,14 +135,14 @@ def choose_threshold(
 
     ``max_f1``, ``youden`` and ``cost`` take the best candidate, among equals the highest;
     ``sensitivity>=F`` the highest that keeps the floor; ``specificity>=F`` the lowest;
-    ``threshold=T`` is T, whatever the images say. A promise needs their patients:
+    ``threshold=T`` is T, whatever the images say. A guarantee needs their patients:
     `PromisedImages.choose`.
     """
     wanted = check_policy(policy)
     if wanted.kind == "threshold":
         return ThresholdChoice(policy, wanted.value)
-    if wanted.kind == "promise":
-        raise InputError(f"{policy}: a promise holds by patient, so it is made by cxr tune")
+    if wanted.kind == "guarantee":
+        raise InputError(f"{policy}: a guarantee holds by patient, so it is made by cxr tune")
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         absent = "negative" if truth.any() else "positive"
@@ -403,7 +404,7 @@ _SETS_OF_PPV = 200  # simulated validation sets: each has its threshold chosen
 
 
 def _chance_of_ppv(
-    patients: int, promise: Promise, prevalence: float, called: tuple[float, float]
+    patients: int, guarantee: Guarantee, prevalence: float, called: tuple[float, float]
 ) -> float:
     """How often a threshold calls no fewer than these shares with and without the finding."""
     rng, kept, names = np.random.default_rng(0), 0, np.arange(patients).astype(str)
@@ -412,29 +413,29 @@ def _chance_of_ppv(
     for _ in range(_SETS_OF_PPV):
         scores = rng.standard_normal(patients) + np.where(truth, *shifts)
         # Binormal; above 0 so many are called. In tenths, as thousands of thresholds take long.
-        threshold, _ = PromisedImages(truth, np.floor(10 * scores), names).choose(promise)
+        threshold, _ = GuaranteeImages(truth, np.floor(10 * scores), names).choose(guarantee)
         kept += (threshold or 0.0) < 0
     return kept / _SETS_OF_PPV
 
 
-@dataclass(frozen=True)
-class PromisePlan:
-    """How many validation patients give a promise its threshold."""
+@dataclass(frozen=True, repr=False)
+class GuaranteePlan(ShownAsText):
+    """How many validation patients give a guarantee its threshold."""
 
-    promise: str
+    guarantee: str
     power: float  # how often it gets one
-    shares: dict[str, PromisedShare]  # by which patients must show them
+    shares: dict[str, GuaranteedShare]  # by which patients must show them
     figures: tuple[Path, ...] = ()  # drawn of it
 
     @classmethod
     def of(
-        cls, promise: str, expected: Sequence[float], images: Sequence[int | str],
+        cls, guarantee: str, expected: Sequence[float], images: Sequence[int | str],
         within: float | None, power: float | None, positive: float | None = None,
-    ) -> PromisePlan:  # fmt: skip
-        """Plan a promise of one figure or two.
+    ) -> GuaranteePlan:  # fmt: skip
+        """Plan a guarantee of one figure or two.
 
         Args:
-            promise: As `read_promise` takes it.
+            guarantee: As `read_promise` takes it.
             expected: The true figures at its threshold, in order; after a ppv the sensitivity.
             images: Of a patient: numbers, or sets whose numbers they are like; 1 if empty.
             within: Correlation of the scores of a patient's images; 0.5 if left out.
@@ -442,27 +443,27 @@ class PromisePlan:
             positive: Share of validation patients with the finding, for a predictive value.
 
         Raises:
-            InputError: It is no promise, is expected to be broken, or lacks an assumption.
+            InputError: It is no guarantee, is expected to be broken, or lacks an assumption.
         """
-        made, shares = read_promise(promise), {}
+        made, shares = read_guarantee(guarantee), {}
         if made is None:
             raise InputError(
-                f"plan --promise {promise!r}: give a promise of {', '.join(_PLANNED)} with its "
+                f"plan --guarantee {guarantee!r}: give one of {', '.join(_PLANNED)} with its "
                 "confidence, as sensitivity>=0.90@0.90"
             )
         predictive = any(part.figure == "ppv" for part in made.parts)
         if len(expected) != len(made.parts) + predictive:
             raise InputError(
-                "plan --expect: give the true figure, of two promised ones both; of a ppv that and "
-                "the sensitivity at its threshold, as 0.5,0.7"
+                "plan --expect: give the true figure, of two guaranteed ones both; of a ppv that "
+                "and the sensitivity at its threshold, as 0.5,0.7"
             )
         if predictive and (positive is None or not 0 < positive < 1 or list(images or [1]) != [1]):
             raise InputError(
-                "plan --promise: a ppv needs --prevalence, the share of validation patients with "
+                "plan --guarantee: a ppv needs --prevalence, the share of validation patients with "
                 "the finding, between 0 and 1, and is planned with one image of each (no --images)"
             )
         if positive and not predictive:
-            raise InputError("plan --prevalence: is for the promise of a ppv; leave it out")
+            raise InputError("plan --prevalence: is for the guarantee of a ppv; leave it out")
         if within is not None and not 0 <= within < 1:
             raise InputError(f"plan --within {within:g}: is not from 0 to below 1")
         likeness, figures = 0.5 if within is None else within, list(expected)
@@ -478,20 +479,22 @@ class PromisePlan:
             if part.prevalence and positive:
                 condition += f" and the sensitivity {found:g}, {positive:.0%} with the finding"
                 called = found, found * part.prevalence / (1 - part.prevalence) * (1 / true - 1)
-                alone = Promise((part,), 1 - made.error)
-                chance = partial(_chance_of_ppv, promise=alone, prevalence=positive, called=called)
+                alone = Guarantee((part,), 1 - made.error)
+                chance = partial(
+                    _chance_of_ppv, guarantee=alone, prevalence=positive, called=called
+                )
             test = partial(share_p_values, whole=not marks)
             for of in images or [1]:
                 each = f"images as in {of.upper()}" if isinstance(of, str) else counted(of, "image")
-                shares[f"patients {_PLANNED[part.figure]}, {each}, {condition}"] = PromisedShare(
+                shares[f"patients {_PLANNED[part.figure]}, {each}, {condition}"] = GuaranteedShare(
                     part.floor, made.error, true, of, likeness, test, MOST_MARKS * marks, chance
                 )
-        return cls(promise, power or 0.8, shares)
+        return cls(guarantee, power or 0.8, shares)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """An answer for each figure and number of images; two figures must be shown at once."""
-        each = self.power ** (1 / (1 + self.promise.count("&")))
+        each = self.power ** (1 / (1 + self.guarantee.count("&")))
         facts = ("floor", "expected", "images", "within")
         return [
             {"plan": name, "patients": share.fewest(each)}
@@ -505,12 +508,14 @@ class PromisePlan:
     def sentences(self) -> list[str]:
         """Each answer in words."""
         often, many = f"in {self.power:.0%} of validation sets", f"more than {MOST_SIMULATED:,}"
-        return [f"The promise of {policy_words(self.promise)} gets a threshold {often} with"] + [
+        return [
+            f"The guarantee of {policy_words(self.guarantee)} gets a threshold {often} with"
+        ] + [
             f"{format(row['patients'], ',') if row['patients'] else many} {row['plan']}"
             for row in self.rows
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """The question and its answers, as ``plan.json`` holds them."""
-        asked = {"promise": self.promise, "power": self.power}
+        asked = {"guarantee": self.guarantee, "power": self.power}
         return asked | {"answer": self.sentences(), "studies": self.rows}

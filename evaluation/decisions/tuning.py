@@ -15,10 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_metrics import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
-from cxr_compare.evaluation.boxes.matching import find_lesions, localised, match_boxes, pair_boxes
+from cxr_compare.evaluation.boxes.matching import find_lesions, localised, match_pairs, pair_boxes
 from cxr_compare.evaluation.decisions.decision import (
     BoxCutChoice,
     Decision,
@@ -26,23 +25,17 @@ from cxr_compare.evaluation.decisions.decision import (
     Triage,
     TuningOptions,
 )
-from cxr_compare.evaluation.decisions.promises import (
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
+from cxr_compare.evaluation.decisions.guarantees import (
     MOST_MARKS,
+    Guarantee,
+    GuaranteedRate,
+    GuaranteeImages,
     Places,
-    Promise,
-    Promised,
-    PromisedImages,
-    read_promise,
+    read_guarantee,
 )
-from cxr_compare.evaluation.decisions.test_set import (
-    CANDIDATES,
-    EvaluationSet,
-    Reduction,
-    SystemOutput,
-    TestSet,
-    Unit,
-    group_images,
-)
+from cxr_compare.evaluation.decisions.reduction import CANDIDATES, Reduction
+from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import (
     POLICIES,
     ThresholdChoice,
@@ -50,6 +43,7 @@ from cxr_compare.evaluation.decisions.thresholds import (
     check_policy,
     choose_threshold,
 )
+from cxr_compare.evaluation.decisions.units import Unit, group_images
 from cxr_compare.evaluation.metrics.image_metrics import (
     auroc,
     classification_metrics,
@@ -71,32 +65,30 @@ _DEFAULT_LEVEL = 0.5
 _SAME = 1e-9
 _USUAL_SHARE = 0.9
 _LEARNED = (
-    "the system learned from patients of {} validation images, so nothing is promised by them"
+    "the system learned from patients of {} validation images, so nothing is guaranteed by them"
 )
 
 
-def _validation_labels(
-    predictions: Predictions, test_set: TestSet
-) -> tuple[pd.Series, dict[str, Any]]:
+def _validation_labels(system: System, truth: GroundTruth) -> tuple[pd.Series, dict[str, Any]]:
     """Labels of the validation images that a decision may be chosen on, by id; and their counts."""
-    known = test_set.labels_of("val").dropna()
-    ran = known.index.intersection(predictions.images_run).sort_values()
+    known = truth.labels_of("val").dropna()
+    ran = known.index.intersection(system.images_run).sort_values()
     y_true = known.reindex(ran)
     return y_true, {
         "role": "val",
         "n_images": len(ran),
-        "n_patients": cluster_index(test_set.patients(ran))[1],
+        "n_patients": cluster_index(truth.patients(ran))[1],
         "n_positive": int(y_true.sum()),
         "n_not_run": len(known) - len(ran),
     }
 
 
-def validation_scores(system: Predictions, decision: Decision, test_set: TestSet) -> pd.DataFrame:
+def validation_scores(system: System, decision: Decision, truth: GroundTruth) -> pd.DataFrame:
     """Score the validation images as the test images are scored."""
-    y_true, _ = _validation_labels(system, test_set)
+    y_true, _ = _validation_labels(system, truth)
     if y_true.empty:
         return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
-    output = SystemOutput(system, test_set.target, y_true.index)
+    output = system.output_on(y_true.index)
     return pd.DataFrame({"label": y_true, "score": output.scores(decision.reduction)})
 
 
@@ -107,7 +99,7 @@ class _ReducedScores:
     reduction: Reduction | None  # `None` for a system that gives image scores
     scores: pd.Series  # of the validation images
     tried: list[dict[str, Any]]  # every setting with its figure
-    # Of the error of a promise: it is of a score that the same images chose, so the chances of
+    # Of the error of a guarantee: it is of a score that the same images chose, so the chances of
     # all reductions must add up; the usual one takes most.
     error_share: float = 1.0
 
@@ -151,27 +143,27 @@ def _choose_reduction(
 
 
 def _box_cut_choice(
-    output: SystemOutput, boxes: pd.DataFrame | None, test_set: TestSet
+    output: SystemOutput, boxes: pd.DataFrame | None, truth: GroundTruth
 ) -> BoxCutChoice | None:
     """What the score cut of boxes is chosen on."""
     if boxes is None:
         return None
-    judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
-    pairs = pair_boxes(boxes, test_set.true_boxes, judged)
-    return BoxCutChoice(pairs, test_set.patients(judged))
+    evaluated = output.image_ids.intersection(truth.boxes_trusted).sort_values()
+    pairs = pair_boxes(boxes, truth.true_boxes, evaluated)
+    return BoxCutChoice(pairs, truth.patients(evaluated))
 
 
-def _places(output: SystemOutput, scores: pd.Series, test_set: TestSet) -> Places:
-    """Where the system marks its images, for promises of places.
+def _places(output: SystemOutput, scores: pd.Series, truth: GroundTruth) -> Places:
+    """Where the system marks its images, for guarantees of places.
 
     A box is shown on a positive image from its own score on, its highest box always.
     """
     ids = output.image_ids
-    boxed, points = ids.isin(test_set.boxes_trusted), output.points()
-    on_lesion = None if points is None else localised(points, test_set.true_boxes)
+    boxed, points = ids.isin(truth.boxes_trusted), output.points()
+    on_lesion = None if points is None else localised(points, truth.true_boxes)
     if not output.gives_boxes:
         return Places(boxed, on_lesion)
-    finds = find_lesions(pair_boxes(output.predicted_boxes, test_set.true_boxes, ids))
+    finds = find_lesions(pair_boxes(output.predicted_boxes, truth.true_boxes, ids))
     image = finds.mark_image[finds.false]
     own, of_image = finds.mark_score[finds.false], scores.to_numpy(np.float64)[image]
     highest = np.full(len(ids), -np.inf)
@@ -181,18 +173,18 @@ def _places(output: SystemOutput, scores: pd.Series, test_set: TestSet) -> Place
 
 
 def _choose_map_boxes(
-    output: SystemOutput, scores: pd.Series, test_set: TestSet
+    output: SystemOutput, scores: pd.Series, truth: GroundTruth
 ) -> tuple[tuple[float, float] | None, MapBoxRule | None, list[dict[str, Any]]]:
     """The map scale, and the level at which its boxes reach the highest AP50."""
     if output.gives_boxes or output.maps is None:
         return None, None, []
     scale = map_scale(output.maps)
-    judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
+    evaluated = output.image_ids.intersection(truth.boxes_trusted).sort_values()
     level, best_figure, tried = _DEFAULT_LEVEL, 0.0, []
     for candidate in MAP_BOX_LEVELS:
         boxes = MapBoxRule(candidate).apply(output.maps, scores, scale)
-        matches = match_boxes(boxes, test_set.true_boxes, judged, [0.5])
-        every = np.zeros(len(judged), dtype=np.int64)
+        matches = match_pairs(pair_boxes(boxes, truth.true_boxes, evaluated), [0.5])
+        every = np.zeros(len(evaluated), dtype=np.int64)
         figure = WeightedAveragePrecision(matches, every, 1)(np.ones((1, 1), dtype=np.int64))[0, 0]
         tried.append({"map_box_level": candidate, "ap50": None if np.isnan(figure) else figure})
         if figure >= best_figure - _SAME and figure > 0:
@@ -201,7 +193,7 @@ def _choose_map_boxes(
 
 
 def _calibrate(
-    images: PromisedImages, folds: npt.NDArray[np.int64] | None, options: TuningOptions
+    images: GuaranteeImages, folds: npt.NDArray[np.int64] | None, options: TuningOptions
 ) -> tuple[Calibration | None, dict[str, float]]:
     """How scores become probabilities, by default Platt's; also the log losses that decided."""
     if folds is not None:
@@ -214,8 +206,8 @@ _CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
 
 
 def tune(
-    predictions: Predictions,
-    test_set: TestSet,
+    system: System,
+    truth: GroundTruth,
     *,
     policies: Sequence[str] = POLICIES,
     options: TuningOptions | None = None,
@@ -228,8 +220,8 @@ def tune(
     follow.
 
     Args:
-        predictions: The system.
-        test_set: What is judged; the ``val`` images of its split are used.
+        system: The system.
+        truth: Ground truth; its ``val`` images are used.
         policies: See `evaluation.decisions.thresholds.check_policy`.
         options: What else is chosen: calibration, reductions, triage.
         unit: Calibration and thresholds are of images, studies or patients; a study's or
@@ -240,21 +232,21 @@ def tune(
         are `None` with that reason, but for declared ones, and nothing else is chosen.
 
     Raises:
-        InputError: A policy is unknown, the predictions are broken, or have no boxes to reduce.
+        InputError: A policy is unknown, the output is broken, or has no boxes to reduce.
     """
     options = options or TuningOptions()
     policies = tuple(dict.fromkeys((*policies, *options.triage)))
-    if options.reductions and predictions.kind != "boxes":
+    if options.reductions and system.kind != "boxes":
         raise InputError(
-            f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
+            f"{system.source}: {system.name} gives image scores, so there are no boxes "
             "to reduce; tune it without --reduction"
         )
-    y_true, chosen_on = _validation_labels(predictions, test_set)
-    chosen_on = _decision_ids(predictions, test_set) | chosen_on
-    target, ids = test_set.target, y_true.index
-    output = SystemOutput(predictions, target, ids)
+    y_true, chosen_on = _validation_labels(system, truth)
+    chosen_on = _decision_ids(system, truth) | chosen_on
+    ids = y_true.index
+    output = system.output_on(ids)
     if not len(ids):
-        reason = f"the system ran on no validation image of split '{test_set.split}'"
+        reason = f"the system ran on no validation image of split '{truth.split}'"
         none = {
             policy: choose_threshold([], [], policy)
             if check_policy(policy).kind == "threshold"
@@ -263,33 +255,36 @@ def tune(
         }
         reduction = Reduction("max") if output.gives_boxes else None
         return Decision(
-            target.name, chosen_on, reduction=reduction, thresholds=none, options=options
+            truth.finding, chosen_on, reduction=reduction, thresholds=none, options=options
         )
-    patients, folds = test_set.patients(ids), None
+    patients, folds = truth.patients(ids), None
     if options.calibration == _CHOOSE:
         folds = patient_folds(patients, y_true.to_numpy() == 1)
     reduced = _choose_reduction(output, y_true, patients, options.reductions)
-    scale, rule, tried = _choose_map_boxes(output, reduced.scores, test_set)
+    scale, rule, tried = _choose_map_boxes(output, reduced.scores, truth)
     boxes = output.boxes(reduced.scores, scale, rule)
-    cut_choice = _box_cut_choice(output, boxes, test_set)
-    truth, scores = (column.to_numpy(np.float64) for column in (y_true, reduced.scores))
+    cut_choice = _box_cut_choice(output, boxes, truth)
+    labels = y_true.to_numpy(np.float64)
+    scores = reduced.scores.to_numpy(np.float64)
     if unit != "image":  # a study or patient scores as the highest of its images
-        units = group_images(test_set.images, test_set.labels_of("val"), ids, unit)
-        truth, scores, patients = units.highest(truth), units.highest(scores), units.first(patients)
+        units = group_images(truth, truth.labels_of("val"), ids, unit)
+        labels = units.highest(labels)
+        scores = units.highest(scores)
+        patients = units.first(patients)
         folds = None if folds is None else units.first(folds)
-    places = _places(output, reduced.scores, test_set) if unit == "image" else None
-    images = PromisedImages(truth == 1, scores, patients, places, reduced.error_share)
+    places = _places(output, reduced.scores, truth) if unit == "image" else None
+    images = GuaranteeImages(labels == 1, scores, patients, places, reduced.error_share)
     calibration, losses = _calibrate(images, folds, options)
-    learned = len(test_set.seen_by(predictions, ids, ["train"]).all_ids)
+    learned = len(ids.intersection(system.facts.fitted_on))
     thresholds = {}
     for policy in policies:
-        if (promise := read_promise(policy)) is None:
+        if (guarantee := read_guarantee(policy)) is None:
             thresholds[policy] = choose_threshold(images.y_true, images.scores, policy)
         else:
-            found = (None, _LEARNED.format(learned)) if learned else images.choose(promise)
+            found = (None, _LEARNED.format(learned)) if learned else images.choose(guarantee)
             thresholds[policy] = ThresholdChoice(policy, *found)
     return Decision(
-        target=target.name,
+        target=truth.finding,
         chosen_on=chosen_on,
         reduction=reduced.reduction,
         box_cut=None if cut_choice is None else cut_choice.chosen,
@@ -309,16 +304,16 @@ def tune(
 
 def checked_decision(
     name: str,
-    system: Predictions,
-    test_set: TestSet,
+    system: System,
+    truth: GroundTruth,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Decision, list[Note]]:
     """A system's decision, derived from its validation rows and held against the stored one."""
-    payload = system.decision(test_set.target.name)
+    payload = system.decision
     if payload is None:
         wanted = list(dict.fromkeys((*policies, *extra_policies)))
-        derived = tune(system, test_set, policies=wanted)
+        derived = tune(system, truth, policies=wanted)
         if not derived.chosen_on["n_images"]:
             given = any(choice.threshold is not None for choice in derived.thresholds.values())
             declared = ", and declared thresholds," if given else ""
@@ -326,65 +321,65 @@ def checked_decision(
             return derived, [Note("validation", f"{name} has no validation images: {kind} only.")]
         text = f"{name} was not tuned before: its decision is derived here."
         return derived, [Note("not_tuned", text)]
-    stored = Decision.from_dict(payload)
-    here = _decision_ids(system, test_set)
+    stored = Decision.from_dict(dict(payload))
+    here = _decision_ids(system, truth)
     for key in _CHOSEN_ON:
         if stored.chosen_on.get(key) != here[key]:
             raise InputError(
-                f"{system.folder}: the decision of {name} was chosen with {key} "
+                f"{system.source}: the decision of {name} was chosen with {key} "
                 f"{stored.chosen_on.get(key)}, here it is {here[key]}; run cxr tune again"
             )
     derived = tune(
         system,
-        test_set,
+        truth,
         policies=list(dict.fromkeys((*stored.thresholds, *extra_policies))),
         options=stored.options,
     )
     changed = stored.difference(derived)
     if changed:
         raise InputError(
-            f"{system.folder}: the decision of {name} is not what its validation images give "
+            f"{system.source}: the decision of {name} is not what its validation images give "
             f"({changed}); run cxr tune again"
         )
     return derived, []  # it agrees, and holds what an older program did not write yet
 
 
 @dataclass(frozen=True)
-class PromiseResult:
-    """A promise of a threshold, and what came true on test images, with the threshold held."""
+class GuaranteeResult:
+    """A guarantee of a threshold, and what was observed on test images, with the threshold held."""
 
     system: str  # of several training seeds with the number of one
     policy: str
-    promise: Promise  # what that policy says
+    guarantee: Guarantee  # what that policy says
     threshold: float
     patients: list[int]  # validation patients whose images its figures count, of each
     outcomes: dict[str, Outcome]  # by figure, of those that are defined on the test images
-    words: str  # promise and what came true, in a line
+    words: str  # guarantee and what was observed on test, in a line
 
     @classmethod
     def of(
-        cls, system: str, decision: Decision, output: SystemOutput, test_set: TestSet,
-        judged: EvaluationSet,
-    ) -> list[PromiseResult]:  # fmt: skip
-        """Hold every promise of a decision that has a threshold against judged images."""
+        cls, system: str, decision: Decision, output: SystemOutput, truth: GroundTruth,
+        evaluated: EvaluationSet,
+    ) -> list[GuaranteeResult]:  # fmt: skip
+        """Hold every guarantee of a decision that has a threshold against evaluated images."""
         scores, results = output.scores(decision.reduction), []
-        places = _places(output, scores, test_set)
-        values, patients = scores.to_numpy(np.float64), judged.patients.astype(str)
-        images = PromisedImages(judged.y_true, values, patients, places)
+        places = _places(output, scores, truth)
+        values, patients = scores.to_numpy(np.float64), evaluated.patients.astype(str)
+        images = GuaranteeImages(evaluated.y_true, values, patients, places)
         for policy, choice in decision.thresholds.items():
-            promise, cut = read_promise(policy), choice.threshold
-            if promise is None or cut is None:
+            guarantee, cut = read_guarantee(policy), choice.threshold
+            if guarantee is None or cut is None:
                 continue
-            found = (_outcome(images, part, cut) for part in promise.parts)
+            found = (_outcome(images, part, cut) for part in guarantee.parts)
             outcomes = {each.figure: each for each in found if each is not None}
-            line = f"{system}, {decision.promise_line(policy, promise, outcomes)}"
-            promised_on = decision.promised(policy)
-            results.append(cls(system, policy, promise, cut, promised_on, outcomes, line))
+            line = f"{system}, {decision.guarantee_line(policy, guarantee, outcomes)}"
+            guaranteed_on = decision.guaranteed(policy)
+            results.append(cls(system, policy, guarantee, cut, guaranteed_on, outcomes, line))
         return results
 
 
-def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcome | None:
-    """A promised figure at a threshold, with its exact interval by patient (Korn and Graubard).
+def _outcome(images: GuaranteeImages, part: GuaranteedRate, threshold: float) -> Outcome | None:
+    """A guaranteed figure at a threshold, with its exact interval by patient (Korn and Graubard).
 
     That of the positive predictive value follows from the intervals of sensitivity and specificity
     by MOVER (Zou and Donner 2008) on the log of their likelihood ratio.
@@ -409,7 +404,7 @@ def _outcome(images: PromisedImages, part: Promised, threshold: float) -> Outcom
     return Outcome(part.figure, estimate, low, high, *images.size_of(part.figure))
 
 
-def _rate(images: PromisedImages, figure: str, threshold: float) -> Floats | None:
+def _rate(images: GuaranteeImages, figure: str, threshold: float) -> Floats | None:
     """A figure with both ends of its interval; `None` where it is not defined."""
     counts = images.good_images(figure, threshold)
     if counts is None:
@@ -419,13 +414,13 @@ def _rate(images: PromisedImages, figure: str, threshold: float) -> Floats | Non
     return MOST_MARKS * (1 - rate[[0, 2, 1]]) if figure == "false_marks" else rate
 
 
-def _decision_ids(predictions: Predictions, test_set: TestSet) -> dict[str, Any]:
+def _decision_ids(system: System, truth: GroundTruth) -> dict[str, Any]:
     """What a decision is bound to: `_CHOSEN_ON`."""
-    return {"inference_id": predictions.info.get("inference_id"), **test_set.ids}
+    return {"inference_id": system.facts.inference_id, **truth.ids}
 
 
 def _validation_figures(
-    images: PromisedImages, thresholds: dict[str, ThresholdChoice]
+    images: GuaranteeImages, thresholds: dict[str, ThresholdChoice]
 ) -> dict[str, dict[str, Any]]:
     """By policy, and under "" the threshold-free ones."""
     truth, scores = images.y_true, images.scores
@@ -436,7 +431,7 @@ def _validation_figures(
             at = classification_metrics(truth, scores, choice.threshold)
             counts = confusion_counts(truth, scores, choice.threshold)
             figures[policy] = counts | {name: at[name] for name in at if name not in figures[""]}
-            promise = read_promise(policy)
-            for part in promise.parts if promise else ():
+            guarantee = read_guarantee(policy)
+            for part in guarantee.parts if guarantee else ():
                 figures[policy][part.counted_as] = images.size_of(part.figure)[1]
     return figures

@@ -1,1 +1,1 @@
-"""The metric registry, and the image set that a comparison judges."""
+"""The metric registry, and the image set that a comparison evaluates."""

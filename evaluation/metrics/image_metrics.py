@@ -42,7 +42,8 @@ def confusion_counts(
         InputError: Labels or scores are not one valid value per image.
 
     Example:
-        >>> confusion_counts([0, 1, 1], [0.1, 0.5, 0.2], threshold=0.5)
+        >>> from cxr_compare import metrics
+        >>> metrics.confusion_counts([0, 1, 1], [0.1, 0.5, 0.2], threshold=0.5)
         {'tp': 1, 'fp': 0, 'tn': 1, 'fn': 1}
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
@@ -86,16 +87,16 @@ def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
         y_score: Scores, shape ``(N,)``.
 
     Returns:
-        The area in [0, 1], or `None` where one of the classes is absent.
+        The area in [0, 1], or `None` where one of the classes is absent; `cxr_compare.metrics` then
+        warns of it.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
 
     Example:
-        >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
+        >>> from cxr_compare import metrics
+        >>> metrics.auroc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
         0.875
-        >>> auroc([1, 1], [0.1, 0.4]) is None
-        True
     """
     return _defined(RankedScores(y_true, y_score).auroc()[0])
 
@@ -114,7 +115,8 @@ def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> fl
         InputError: Labels or scores are not one valid value per image.
 
     Example:
-        >>> round(image_average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 3)
+        >>> from cxr_compare import metrics
+        >>> round(metrics.average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 3)
         0.833
     """
     return _defined(RankedScores(y_true, y_score).figures()["average_precision"][0])
@@ -131,15 +133,18 @@ def classification_metrics(
         threshold: Where given, the figures that need one are there too.
 
     Returns:
-        Figures by their short names, `None` where undefined (`why_undefined` says why).
+        Figures by their short names, `None` where undefined; `cxr_compare.metrics` then warns with
+        the reason.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
 
     Example:
-        >>> figures = classification_metrics([0, 1, 1], [0.1, 0.5, 0.2], threshold=0.5)
+        >>> from cxr_compare import metrics
+        >>> truth, scores = [0, 0, 1, 1], [0.1, 0.6, 0.7, 0.2]
+        >>> figures = metrics.classification_metrics(truth, scores, threshold=0.5)
         >>> figures["auroc"], figures["precision"], figures["recall"]
-        (1.0, 1.0, 0.5)
+        (0.75, 0.5, 0.5)
     """
     of_ranking = RankedScores(y_true, y_score).figures()
     figures = {name: _defined(figure[0]) for name, figure in of_ranking.items()}
@@ -161,7 +166,8 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
         Vickers and Elkin 2006, decision curve analysis.
 
     Example:
-        >>> net_benefit([1, 0, 0, 1], [0.9, 0.6, 0.1, 0.2], 0.5)
+        >>> from cxr_compare import metrics
+        >>> metrics.net_benefit([1, 0, 0, 1], [0.9, 0.6, 0.1, 0.2], 0.5)
         0.0
     """
     truth = np.asarray(y_true, dtype=bool)

@@ -7,6 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from cxr_compare.evaluation.statistics.figure_text import DASH as DASH
+from cxr_compare.evaluation.statistics.figure_text import number as number
+from cxr_compare.evaluation.statistics.figure_text import p_equation as p_equation
+from cxr_compare.evaluation.statistics.figure_text import p_words as p_words
+from cxr_compare.evaluation.statistics.figure_text import span_words as span_words
+
 if TYPE_CHECKING:
     from cxr_compare.evaluation.statistics.bootstrap import Interval
 
@@ -34,7 +40,7 @@ NEEDS: dict[Need, str] = {
     "box_cut": "validation chose no score from which boxes are called",
     "point": "the system gives neither boxes nor maps",
     "cell": "no system points by an activation map, so there is no cell to tolerate",
-    "probability": "validation gives no probability to judge",
+    "probability": "validation gives no probability to evaluate",
     "triage": "the system was not tuned to rule images out or in",
 }
 """Why a system lacks a metric, by what it needs."""
@@ -125,7 +131,7 @@ NoteKind = Literal[
     "few_patients", "audit", "no_audit", "chance", "below_chance", "shortcut", "elsewhere",
     "synthetic", "readers", "reference", "by_image",
 ]  # fmt: skip
-"""Images that are not judged; training data that is unknown; test images that look like copies of
+"""Images that are left out; training data that is unknown; test images that look like copies of
 training images; what validation lacks; a system that was not tuned; several seeds; figures by study
 or patient; earlier uses of the test images; few patients, or one with many images. Of cautions
 beside these: an error of the audit, or no audit; an AUROC that may be chance, or is below it; a
@@ -185,56 +191,11 @@ def policy_words(policy: str) -> str:
         return f"least cost, a miss to a false alarm as {cost[1]} to {cost[2]}, at {place}"
     if policy.startswith("threshold="):
         return f"a declared score of {policy.removeprefix('threshold=')}"
-    claim, promised, confidence = policy.partition("@")
+    claim, guaranteed, confidence = policy.partition("@")
     for sign, words in _SIGNS.items():
         claim = claim.replace(sign, words)
-    sure = f" with {100 * float(confidence):g} % confidence" if promised else ""
+    sure = f" with {100 * float(confidence):g} % confidence" if guaranteed else ""
     return _POLICIES.get(policy, claim + sure)
-
-
-DASH = "–"
-"""What stands in the place of a figure that is not defined."""
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a figure with a true minus sign; an undefined one as a dash."""
-    if value is None or value != value:
-        return DASH
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")
-
-
-def span_words(low: float | None, high: float | None, *, digits: int = 3) -> str:
-    """Return both ends of an interval; a dash without them.
-
-    Example:
-        >>> span_words(-0.1, 0.1), span_words(None, None)
-        ('−0.100 to 0.100', '–')
-    """
-    return DASH if low is None else f"{number(low, digits)} to {number(high, digits)}"
-
-
-def p_words(p_value: float | None) -> str:
-    """Return a p-value for a table, with four digits near 0.05; a dash without one.
-
-    Example:
-        >>> p_words(0.0517), p_words(0.2), p_words(0.00002), p_words(None)
-        ('0.0517', '0.200', '< 0.001', '–')
-    """
-    near = p_value is not None and 0.045 < p_value < 0.055
-    return "< 0.001" if p_value is not None and p_value < 0.001 else number(p_value, 3 + near)
-
-
-def p_equation(p_value: float | None) -> str:
-    """Return a p-value inside a sentence.
-
-    Example:
-        >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
-        ('p = 0.0517', 'p < 0.001', 'p unknown')
-    """
-    if p_value is None:
-        return "p unknown"
-    return f"p {'' if p_value < 0.001 else '= '}{p_words(p_value)}"
 
 
 def ends_words(interval: Interval) -> str:

@@ -265,7 +265,7 @@ _CALIBRATION_METRICS = (
     ),
 )
 
-_boxed = partial(Metric, boxed=True, undefined="no judged image has a true box")
+_boxed = partial(Metric, boxed=True, undefined="no evaluated image has a true box")
 _point = partial(_boxed, family="point", share_of="positive")
 _coco = partial(_boxed, family="coco", needs=("boxes",))
 _PLACE_METRICS = (
@@ -352,7 +352,7 @@ _BOX_METRICS = (
         "Chance that a lesion, found as in FROC, scores above the highest false positive of an "
         "image without lesions (ties half, a lesion not found lowest); lesions of an image share "
         "its weight.",
-        undefined="no judged image has a true box, or every one has",
+        undefined="no evaluated image has a true box, or every one has",
         family="afroc",
         needs=("boxes",),
         place=("place", 8),
@@ -363,7 +363,7 @@ _BOX_METRICS = (
         "Mean over images of TP / (TP + FP + FN), averaged over IoUs above 0.4 to 0.75, of boxes "
         "from the score cut that validation chose.",
         family="rsna",
-        undefined="no judged image has a true box or a called one",
+        undefined="no evaluated image has a true box or a called one",
         place=("place", 5),
     ),
     *(
@@ -417,13 +417,13 @@ _TRIAGE_METRICS = (
     _triage(
         "ruled_out",
         "Ruled out by triage",
-        "Share of images below the threshold of the promise that rules out.",
+        "Share of images below the threshold of the guarantee that rules out.",
         direction="none",
     ),
     _triage(
         "referred",
         "Referred to a reader by triage",
-        "Share of images neither ruled out nor ruled in: the price of what triage promises.",
+        "Share of images neither ruled out nor ruled in: the price of what triage guarantees.",
         direction="lower",
         place=("first", 8),
         also=("summary",),
@@ -431,7 +431,7 @@ _TRIAGE_METRICS = (
     _triage(
         "ruled_in",
         "Ruled in by triage",
-        "Share of images from the threshold of the promise that rules in on.",
+        "Share of images from the threshold of the guarantee that rules in on.",
         direction="none",
     ),
 )

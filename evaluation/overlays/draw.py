@@ -281,9 +281,9 @@ def as_figure(images: Sequence[npt.NDArray[np.uint8]]) -> Figure:
         for image in images
     ]
     sheet = np.concatenate(rows)
-    from matplotlib.figure import Figure
+    from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 
-    figure = Figure(figsize=(width / _DPI, len(sheet) / _DPI), dpi=_DPI)
+    figure = NotebookFigure(figsize=(width / _DPI, len(sheet) / _DPI), dpi=_DPI)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.imshow(sheet, interpolation="none")
     axes.set_axis_off()

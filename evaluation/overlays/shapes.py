@@ -359,8 +359,8 @@ def prediction_shapes(
         Shape("truth", _corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
-    judged = None if truth is None else lesions
-    shapes += _box_shapes(prediction, judged, size, faint=faint, line=side * line)
+    evaluated = None if truth is None else lesions
+    shapes += _box_shapes(prediction, evaluated, size, faint=faint, line=side * line)
     if prediction.point is not None and prediction.decision is not False:
         arms = _cross(*prediction.point, arm=side / 48)
         shapes.append(Shape("point", arms, prediction.colour, width=2.4, closed=False))

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import atomic_path, make_folder, write_text
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.decisions.test_set import image_groups
+from cxr_compare.evaluation.decisions.subgroups import image_groups
 from cxr_compare.evaluation.metrics.metric import policy_words
 from cxr_compare.evaluation.overlays.draw import encode_webp
 from cxr_compare.evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
@@ -87,7 +87,7 @@ def _group_title(column: str) -> str:
 
 
 class _ImageTable:
-    """What is known of every judged image, column by column, in the order of the ids."""
+    """What is known of every evaluated image, column by column, in the order of the ids."""
 
     def __init__(self, comparison: Comparison, dataset: DataSet) -> None:
         self._comparison, self._dataset = comparison, dataset
@@ -144,7 +144,7 @@ class _ImageTable:
     ) -> dict[str, Any]:
         """The table as the page's script reads it; `sizes`: of thumbnails, by row, width first."""
         places = exploration(self._comparison)[1].reindex(self.ids)
-        target = self._comparison.target
+        target = self._dataset.target(self._comparison.finding)
         truth = self._dataset.target_boxes(target)
         trusted = self._dataset.boxes_trusted(target)
         shown = list(sizes)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.matching import localised
@@ -25,10 +26,14 @@ from cxr_compare.evaluation.decisions.decided_output import (
     levels_at,
     map_levels,
 )
-from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
-from cxr_compare.evaluation.decisions.tuning import checked_decision
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.shapes import ImagePrediction, ImageTruth, system_colour
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import (
+    checked_decision,
+    read_output,
+    read_system,
+)
 
 _VOI = {
     "full_range": "full range",
@@ -41,7 +46,7 @@ _VOI = {
 class CaseSource:
     """Truth and predictions of any image, one image at a time, and the drawing of both."""
 
-    test_set: TestSet
+    test_set: LabelledSplit
     systems: tuple[DecidedOutput, ...]
 
     def draw(
@@ -148,7 +153,7 @@ def _display_words(decoded: dict[str, Any]) -> str:
 def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSource:
     """Prepare a comparison's images for drawing, at one policy's thresholds."""
     outputs = tuple(_compared_output(comparison, name, policy) for name in comparison.names)
-    return CaseSource(TestSet(dataset, comparison.target), outputs)
+    return CaseSource(LabelledSplit(dataset, dataset.target(comparison.finding)), outputs)
 
 
 def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedOutput:
@@ -166,7 +171,7 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedO
 
 def read_systems(
     systems: Mapping[str, Predictions],
-    test_set: TestSet,
+    test_set: LabelledSplit,
     image_ids: Sequence[str],
     *,
     policy: str,
@@ -195,8 +200,10 @@ def read_systems(
                     f"{system.folder}: not tuned for the policy '{policy}'; it has "
                     f"{', '.join(decision.thresholds)}: choose one of them or run cxr tune again"
                 )
-        evidence = SystemOutput(system, test_set.target, ids)
-        levels = None if evidence.gives_boxes else map_levels(system, test_set.target, decision)
+        evidence = read_output(system, test_set.target, ids)
+        levels = None
+        if not evidence.gives_boxes:
+            levels = map_levels(read_system(system, test_set.target), decision)
         outputs.append(decide(name, evidence, decision, policy, levels=levels))
         of_maps = evidence.cells()
         cells.append(pd.DataFrame(np.zeros((len(ids), 2)) if of_maps is None else of_maps, ids))
@@ -206,7 +213,7 @@ def read_systems(
     return CaseSource(test_set, tuple(outputs))
 
 
-def _locate(output: DecidedOutput, test_set: TestSet, cells: pd.DataFrame) -> None:
+def _locate(output: DecidedOutput, test_set: LabelledSplit, cells: pd.DataFrame) -> None:
     """Add whether each positive image's scored point lies on a lesion, where that is known.
 
     With the tolerance of one of the cells, too, as in a comparison.

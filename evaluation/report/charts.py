@@ -74,7 +74,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         _roc_chart(systems, policies),
         _precision_recall_chart(systems, policies, float(labels.mean())),
         *(_froc_chart(systems, hit) for hit in _HITS),
-        _calibration_chart(systems, comparison.provenance.get("systems", {})),
+        _calibration_chart(systems, comparison.systems),
         _net_benefit_chart(systems, all_positive),
     ]
     return [chart for chart in charts if chart.curves]
@@ -297,7 +297,7 @@ def _sensitivity_at(curve: FrocCurve) -> list[float]:
     return list(map(float, curve.sensitivity[last]))
 
 
-def _calibration_chart(systems: Sequence[_System], provenance: Mapping[str, Any]) -> Chart:
+def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemResult]) -> Chart:
     """Expected against observed share of positives in groups by probability, of equal size."""
     curves, groups, methods = [], set(), []
     for system in systems:
@@ -308,7 +308,8 @@ def _calibration_chart(systems: Sequence[_System], provenance: Mapping[str, Any]
         bins = equal_mass_bins(chances[known], min(10, max(2, int(known.sum()) // 25)))
         sizes = np.bincount(bins)[np.unique(bins)]
         groups.add(len(sizes))
-        decision = provenance.get(system.name, {}).get("decision") or {}
+        decisions = results[system.name].decisions
+        decision = decisions[0].to_dict() if decisions else {}
         methods.append(f"{system.name} by {sentence('calibrated_by', decision)}")
         expected, observed = (
             np.bincount(bins, weights=each[known])[np.unique(bins)] / sizes

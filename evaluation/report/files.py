@@ -9,6 +9,7 @@ METRICS = REPORT_MARKER  # written last: marks the folder complete
 METRICS_TABLE, TESTS_TABLE = "metrics.csv", "tests.csv"
 WHERE_TABLE, COSTS_TABLE = "where.csv", "costs.csv"
 DECISIONS = "decisions.parquet"
+RESULT = "result.json"  # what the report shows and no other table holds, for `Report.open`
 LATEX_TABLE, MARKDOWN_TABLE = "table.tex", "table.md"
 CHECKLISTS, REFERENCES = "checklists.md", "references.bib"
 FIGURES, OVERLAYS = "figures", "overlays"
@@ -22,7 +23,7 @@ CASES_PAGE, CASES_PAGES = "cases-{:03d}.html", "cases-[0-9]*.html"  # to make, t
 OF_ONE_TARGET = frozenset({
     PAGE, DETAILS, METRICS, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, DECISIONS,
     LATEX_TABLE, MARKDOWN_TABLE, FIGURES, OVERLAYS, SYSTEMS, IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS,
-    ARCHIVE, CHECKLISTS, REFERENCES,
+    ARCHIVE, CHECKLISTS, REFERENCES, RESULT,
 })  # fmt: skip
 IN_ARCHIVE = (
     LATEX_TABLE, MARKDOWN_TABLE, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, PAGE,

@@ -16,7 +16,13 @@ from matplotlib.figure import Figure
 from scipy.special import stdtr, stdtrit
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import provenance, read_json, write_json, write_text
+from cxr_compare.data_prep.contracts.folders import (
+    atomic_path,
+    provenance,
+    read_json,
+    write_json,
+    write_text,
+)
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv
 from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER, require_kind
 from cxr_compare.data_prep.work.object_store import shown
@@ -53,7 +59,7 @@ class Folds:
         """Read reports of `cxr compare` and check that they are folds of one cross-validation.
 
         Raises:
-            InputError: There are fewer than two, one is no complete report, they judge other
+            InputError: There are fewer than two, one is no complete report, they evaluate other
                 systems, targets or data, or a patient is tested in two of them.
         """
         if len(folders) < 2:
@@ -138,7 +144,8 @@ class Folds:
         write_text(out / "folds.md", self.to_markdown())
         figure = _figure(self)
         FigureCanvasAgg(figure)
-        figure.savefig(out / "folds.png", dpi=200)
+        with atomic_path(out / "folds.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=200)
         rows = self.table.astype(object).where(self.table.notna(), None)
         payload = {
             "reports": [shown(str(folder)) for folder in self.folders],

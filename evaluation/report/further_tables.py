@@ -14,6 +14,7 @@ import pandas as pd
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.shares import TOO_FEW, VALIDATION
+from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.metrics.metric import (
     ALL,
     DASH,
@@ -25,7 +26,6 @@ from cxr_compare.evaluation.metrics.metric import (
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.report.page import Table, figure_words, sentence
 from cxr_compare.evaluation.statistics.bootstrap import Interval
-from cxr_compare.evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
 _OUTSIDE, _ROLES = " ▲", ("validation", "test")
@@ -164,7 +164,7 @@ def _published(comparison: Comparison, sources: Collection[str], policy: str) ->
     rows = []
     for each in _published_figures():
         of_data = set(each["sources"]) & set(sources)
-        if not (of_data and set(each["findings"]) & set(comparison.target.any_of)):
+        if not (of_data and set(each["findings"]) & set(comparison.findings)):
             continue
         here = []
         for name in comparison.systems:

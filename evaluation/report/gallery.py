@@ -313,7 +313,7 @@ def _draw_cases(
             except InputError:
                 missing.append(image_id)
                 continue
-            anchor = f"{category.key}-{position + 1:02d}"
+            anchor = _anchor(category, position)
             to_png(source.draw(image_id, pixels, panel=_PANEL), folder / f"{anchor}.png")
             gap = gaps.get(image_id, 0.0)
             cases.append(DrawnCase.of(source, image_id, pixels, anchor=anchor, most=most, gap=gap))
@@ -474,6 +474,30 @@ def draw_galleries(
         pages=names,
     )
     return [replace(first, cases=cases, page=page) for page, cases in enumerate(laid, start=1)]
+
+
+def overlay_files(
+    comparison: Comparison, folder: Path, *, per_category: int, seed: int
+) -> dict[str, str]:
+    """Return the file name of each case's overlay that `draw_galleries` drew, by image id."""
+    categories = select_cases(
+        comparison.decisions,
+        comparison.names,
+        comparison.main_policy,
+        per_category=per_category,
+        seed=seed,
+    )
+    names = {
+        image_id: f"{_anchor(category, position)}.png"
+        for category in categories
+        for position, image_id in enumerate(category.image_ids)
+    }
+    return {image_id: name for image_id, name in names.items() if (folder / name).is_file()}
+
+
+def _anchor(category: _Category, position: int) -> str:
+    """Return the name of a case on the pages and of its overlay's file."""
+    return f"{category.key}-{position + 1:02d}"
 
 
 def _lay_out(drawn: _Drawn) -> list[_Drawn]:

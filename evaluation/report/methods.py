@@ -99,7 +99,7 @@ class _IntervalFacts:
             methods=tuple(dict.fromkeys(f.method.partition(f", {HELD}")[0] for f in every)),
             single=frozenset(figure.kind for figure in single if figure.kind is not None),
             paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
-            replicates=(comparison.provenance.get("bootstrap") or {}).get("replicates"),
+            replicates=comparison.replicates,
             refitted=any(figure.refitted for figure in every),
             held=tuple(dict.fromkeys(name for figure in every for name in figure.held_choices)),
             tested=len(tests) > 0,
@@ -144,11 +144,11 @@ def _toml(name: str) -> dict[str, dict[str, Any]]:
 
 def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     """What the sentences of the checklists and of the methods are made from, by name."""
-    target, images = comparison.target, dataset.images
-    recorded = comparison.provenance.get("systems", {})
-    split = str((comparison.provenance.get("data_set") or {}).get("split", "unknown"))
-    judged = comparison.decisions.drop_duplicates("image_id")
-    ids = pd.Index(judged["image_id"])
+    target = dataset.target(comparison.finding)
+    images = dataset.images
+    recorded, split = comparison.records, comparison.split
+    evaluated = comparison.decisions.drop_duplicates("image_id")
+    ids = pd.Index(evaluated["image_id"])
     figures = list(comparison.estimates)
     known = {k.metric for _, k, each in figures if k.subgroup == ALL and each.known}
     of_target = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
@@ -157,7 +157,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     tables = {  # how many rows have each value
         "origins": of_target.loc[of_target["image_id"].isin(ids), "origin"],
         "excluded": dataset.optional_table("excluded")["reason"],
-        "kinds": judged.get("x_class", pd.Series(dtype=object))[judged["label"] < 1],
+        "kinds": evaluated.get("x_class", pd.Series(dtype=object))[evaluated["label"] < 1],
         "sources": images.get("source", pd.Series(dtype=object)),
         "boxes": boxes.loc[boxes["image_id"].isin(ids), "image_id"],
     }
@@ -171,8 +171,8 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "assigned": dataset.split_rule(split),
         "roles": _roles(comparison, dataset, split),
         "people": _people(images, ids),
-        "positive": int((judged["label"] >= 1).sum()),
-        "negative": int((judged["label"] < 1).sum()),
+        "positive": int((evaluated["label"] >= 1).sum()),
+        "negative": int((evaluated["label"] < 1).sum()),
         "made": _IntervalFacts.of(comparison),
         "cells": {
             n: cell_words(rows) for n, rows in maps.items() if rows is not None and len(rows)
@@ -188,7 +188,10 @@ def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, di
     """Images of known label of each role of a split, their patients, and who they are."""
     if split not in dataset.ids["split_ids"]:
         return {}
-    roles, labels = dataset.split(split), dataset.labels(comparison.target).dropna()
+    roles, labels = (
+        dataset.split(split),
+        dataset.labels(dataset.target(comparison.finding)).dropna(),
+    )
     facts = {}
     for role in ("train", "val", "test"):
         ids = labels.index[labels.index.isin(roles.loc[roles["role"] == role, "image_id"])]
@@ -199,7 +202,7 @@ def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, di
 
 
 def _people(images: pd.DataFrame, image_ids: Any) -> str:
-    """Say who is on the judged images: sex, age, view, as far as the tables know."""
+    """Say who is on the evaluated images: sex, age, view, as far as the tables know."""
     chosen = images[images["image_id"].isin(image_ids)]
     words = [f"{counted(len(chosen), 'image')}"]
     if "patient_id" in chosen:

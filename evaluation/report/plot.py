@@ -22,6 +22,7 @@ from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.folders import write_text
+from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 from cxr_compare.evaluation.report.page import ForestPart, sentence
 from cxr_compare.evaluation.statistics.ranking import Floats
@@ -154,7 +155,8 @@ def _draw(*charts: Chart) -> Figure:
     The artist of the second curve has the gid ``curve-1``, of its first point ``curve-1-point-0``.
     """
     width, height = sum(chart.size[0] for chart in charts), charts[0].size[1]
-    figure, start = Figure(figsize=(width / 72, height / 72)), 0.0
+    figure = NotebookFigure(figsize=(width / 72, height / 72))
+    start = 0.0
     for chart in charts:
         left, top, wide, high = chart.frame
         place = (start + left) / width, 1 - (top + high) / height, wide / width, high / height
@@ -331,8 +333,8 @@ def save_figures(
 ) -> None:
     """Write the figures of a paper as PNG, PDF and SVG, each with its caption.
 
-    `about` says of all what was judged; `cases` are images of a plate, a PNG file of at least 300
-    dpi alone, and `maps` says of each system with maps what is drawn of them.
+    `about` says of all what was evaluated; `cases` are images of a plate, a PNG file of at least
+    300 dpi alone, and `maps` says of each system with maps what is drawn of them.
     """
     figures, notes = {"forest": _draw_forest(forest)} if forest else {}, {}
     for chart in charts:

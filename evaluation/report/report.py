@@ -40,6 +40,7 @@ from cxr_compare.evaluation.report.page import Table, figure_words, render
 from cxr_compare.evaluation.report.plot import Chart, save_figures, to_svg
 from cxr_compare.evaluation.report.result_tables import cost_rows, write_table_files
 from cxr_compare.evaluation.report.tables import TableRow, image_count, report_tables
+from cxr_compare.evaluation.report.unknown_patients import say_images
 
 MAX_BYTES = 10_000_000
 _STALE = f"{files.OVERLAYS}/*.png", files.CASES_PAGES, f"{files.FIGURES}/*", files.ARCHIVE
@@ -56,6 +57,7 @@ def write_report(
     rows: Sequence[TableRow] = (),
     thumbnails: int = files.MOST_THUMBNAILS,
     progress: Callable[..., None] | None = None,
+    charts: Sequence[Chart] | None = None,
 ) -> Path:
     """Write the report, its figures and its overlays; ``report.html``, written last, is returned.
 
@@ -65,7 +67,8 @@ def write_report(
 
     At most `cases` are drawn of each kind, and so many `thumbnails` (see `write_all_images`);
     `seed` is that of the sample of agreement; `rows`, see `table_rows`, are those of the table,
-    without any the usual ones; `progress` is called once per image drawn.
+    without any the usual ones; `progress` is called once per image drawn; `charts` are those of
+    `report_charts`, where they were made already.
 
     Raises:
         ValueError: A page would exceed 10 MB.
@@ -75,8 +78,9 @@ def write_report(
     for pattern in _STALE:
         for stale in out.glob(pattern):
             stale.unlink()  # what an earlier report had need not be in this one
-    charts, told = report_charts(comparison), methods(comparison, dataset)
-    finding = comparison.target.display_name
+    charts = report_charts(comparison) if charts is None else charts
+    told = methods(comparison, dataset)
+    finding = comparison.display_name
     title = f"{' and '.join(comparison.systems)}: {finding}"
     titles = {"title": title, "finding": finding, "data_name": dataset.name}
     write_table_files(comparison, out, rows, told)
@@ -131,6 +135,8 @@ def write_report(
     shown = titles | tables | told
     pages[files.PAGE] = _render_report(comparison, charts, galleries, dataset, shown)
     for name, html in pages.items():
+        if not comparison.patients_known:
+            html = say_images(html)
         size = len(html.encode())
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
@@ -157,9 +163,9 @@ def _render_report(
     # ROC, FROC and calibration, or what there is instead.
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
-    judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
+    evaluated = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
     # What others published is of patients.
-    sources = set() if comparison.background.synthetic else set(judged.get("source", []))
+    sources = set() if comparison.background.synthetic else set(evaluated.get("source", []))
 
     def drawn(chosen: Sequence[Chart]) -> Iterator[tuple[Chart, str, list[tuple[str, str]]]]:
         return ((each, to_svg(each), chart_legend(each, comparison.policies)) for each in chosen)

@@ -1,213 +1,32 @@
-"""What `compare` returns, and the tables of its folder for papers and programs, with all costs."""
+"""The tables of a report folder for papers and programs, with the costs of each system."""
 
 from __future__ import annotations
 
-import html
 import re
-import shlex
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import (
     atomic_path,
     make_folder,
-    read_json,
     write_json,
     write_text,
 )
 from cxr_compare.data_prep.contracts.tables import write_csv, write_table
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.metrics.metric import inside_sentence, listing
-from cxr_compare.evaluation.overlays.draw import as_figure
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.cases import CaseSource, read_cases
-from cxr_compare.evaluation.report.charts import policy_markers, report_charts
-from cxr_compare.evaluation.report.gallery import select_cases
 from cxr_compare.evaluation.report.page import Row, Table, render, sentence
-from cxr_compare.evaluation.report.plot import draw_with_legend
-from cxr_compare.evaluation.report.tables import TableRow, image_count, summary_table, table_rows
-
-
-@dataclass(frozen=True)
-class Report:
-    """The answer of a comparison: in words, tables, charts and images."""
-
-    test_set: TestSet  # what was judged
-    # Gives the comparison; of a report that was there before it is judged again, from the same
-    # predictions.
-    judge: Callable[[], Comparison]
-    folder: Path | None = None  # of the report; `None` where nothing was written
-    metrics: tuple[str, ...] = ()  # rows of `table`; without any the usual ones of a paper
-
-    def __repr__(self) -> str:
-        of = repr(self.comparison).strip("<>").removeprefix("Comparison")
-        return f"<Report{of}, {self.page or 'not written'}>"
-
-    def __str__(self) -> str:
-        lines = [self.headline, *(f"Caution: {caution}" for caution in self.cautions)]
-        lines += self._answer.get("readers", [])
-        lines += self._answer.get("promises", [])
-        lines += [f"Triage: {told}" for told in self._answer.get("triage", [])]
-        return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
-
-    def _repr_html_(self) -> str:
-        """The answer, its cautions and the table, in a notebook."""
-        cautions = "".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions)
-        table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
-        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of ``metrics.json``."""
-        if self.folder is None:
-            return metrics_json(self.comparison)
-        return read_json(self.folder / files.METRICS, "metrics")
-
-    @property
-    def next_steps(self) -> list[str]:
-        """What to do with it."""
-        return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
-
-    @property
-    def page(self) -> Path | None:
-        """``report.html`` where one was written."""
-        return None if self.folder is None else self.folder / files.PAGE
-
-    @cached_property
-    def comparison(self) -> Comparison:
-        """All of it, as `write_report` takes it."""
-        return self.judge()
-
-    @property
-    def headline(self) -> str:
-        """The answer in one sentence that the intervals support."""
-        return str(self._answer["headline"])
-
-    @property
-    def cautions(self) -> tuple[str, ...]:
-        """What may make the answer wrong, the most harmful first."""
-        return tuple(self._answer["cautions"])
-
-    @property
-    def findings(self) -> tuple[str, ...]:
-        """Further comparisons, a sentence each."""
-        return tuple(self._answer["findings"])
-
-    @cached_property
-    def _answer(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self.to_dict()["answer"]
-        return answer
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """Table 1 of a paper: figures and paired differences with 95 % intervals, as texts."""
-        return summary_frame(self.comparison, table_rows(self.metrics))
-
-    @property
-    def figures(self) -> pd.DataFrame:
-        """Every figure of every system with its interval, a row each."""
-        return self._rows(differences=False)
-
-    @property
-    def differences(self) -> pd.DataFrame:
-        """Every paired difference with its interval, a row each; its system is ``A - B``."""
-        return self._rows(differences=True)
-
-    def _rows(self, *, differences: bool) -> pd.DataFrame:
-        table = _all_units(self.comparison)
-        of_systems = table["system"].isin(self.comparison.names)
-        return table[~of_systems if differences else of_systems].reset_index(drop=True)
-
-    @property
-    def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
-        return self.comparison.told_tests
-
-    @property
-    def failures(self) -> pd.DataFrame:
-        """Where each system fails: figures of groups of images, lesions and patients."""
-        return self.comparison.failures.infer_objects()
-
-    @property
-    def decisions(self) -> pd.DataFrame:
-        """A row an image and system: label, score, probability, decision at each policy."""
-        return self.comparison.decisions
-
-    @cached_property
-    def policy(self) -> str:
-        """The threshold policy of everything that is shown at one threshold."""
-        return self.comparison.main_policy
-
-    def cases(self, per_kind: int = 4) -> pd.DataFrame:
-        """The images that the report shows, by its rules: misses, false alarms, wrong places.
-
-        Returns:
-            ``kind``, ``image_id``, and ``of``: how many images there are of that kind.
-        """
-        kinds = select_cases(
-            self.decisions, self.comparison.names, self.policy, per_category=per_kind
-        )
-        rows = [(each.title, image, each.total) for each in kinds for image in each.image_ids]
-        return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
-
-    def overlay(self, *image_ids: str, panel: int = 360) -> Figure:
-        """Test images, one below the other: as it is, the truth, and what each system shows on it.
-
-        Args:
-            *image_ids: Of `decisions`.
-            panel: Longer side of each panel, px.
-
-        Raises:
-            InputError: One was not judged, or its file cannot be read.
-        """
-        judged = set(self.decisions["image_id"])
-        for image_id in image_ids:
-            if image_id not in judged:
-                raise InputError(f"image '{image_id}' is none of the test images that were judged")
-        return as_figure([self._cases.draw(image_id, panel=panel) for image_id in image_ids])
-
-    @cached_property
-    def _cases(self) -> CaseSource:
-        return read_cases(self.comparison, self.test_set.dataset, self.policy)
-
-    def chart(self, key: str = "roc") -> Figure:
-        """One chart of the report as a matplotlib figure.
-
-        Args:
-            key: ``roc``, ``pr``, ``froc-iou``, ``calibration``, or another of the report.
-
-        Raises:
-            InputError: The comparison has no such chart; names those that it has.
-        """
-        made = {chart.key: chart for chart in report_charts(self.comparison)}
-        if key not in made:
-            raise InputError(f"there is no chart '{key}'; this comparison has {', '.join(made)}")
-        drawn = {point.marker for curve in made[key].curves for point in curve.points}
-        markers = policy_markers(self.comparison.policies)
-        return draw_with_legend(made[key], [each for each in markers if each[0] in drawn])
-
-
-@dataclass(frozen=True)
-class ReportsByTarget:
-    """The reports on several targets, and the page that joins them."""
-
-    reports: Mapping[str, Report]  # by target
-    page: Path  # over all of them
-
-    def __str__(self) -> str:
-        return f"All targets: {self.page}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Each target's folder."""
-        return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}
+from cxr_compare.evaluation.report.tables import TableRow, image_count, summary_table
+from cxr_compare.evaluation.report.unknown_patients import (
+    record_of_images,
+    say_images,
+    table_of_images,
+)
 
 
 def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | None = None) -> None:
@@ -219,24 +38,27 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
     """
     make_folder(out)
     tables = {
-        files.METRICS_TABLE: _all_units(comparison),
-        files.TESTS_TABLE: comparison.told_tests,
-        files.WHERE_TABLE: comparison.failures,
+        files.METRICS_TABLE: all_units(comparison),
+        files.TESTS_TABLE: tests_table(comparison),
+        files.WHERE_TABLE: failures_table(comparison),
         files.COSTS_TABLE: _cost_table(comparison),
     }
     for name, table in tables.items():
         write_csv(table, out / name)
-    write_table(comparison.decisions, out / files.DECISIONS, "decisions")
+    decisions = comparison.decisions
+    if not comparison.patients_known:  # what stands there are the images' own ids
+        decisions = decisions.drop(columns="patient_id", errors="ignore")
+    write_table(decisions, out / files.DECISIONS, "decisions")
     _write_archive(out)
     asked = {} if question is None else {"question": question}
     write_json(out / files.METRICS, "metrics", metrics_json(comparison) | asked)
 
 
 def metrics_json(comparison: Comparison) -> dict[str, Any]:
-    """What ``metrics.json`` holds, but for how the report was asked for."""
+    """Return what ``metrics.json`` holds, but for how the report was asked for."""
     answer = comparison.answer
-    return {
-        "target": comparison.target.name,
+    record = {
+        "target": comparison.finding,
         "answer": {
             "headline": answer.headline,
             "kind": answer.kind,
@@ -244,42 +66,57 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "readers": [note.text for note in comparison.notes if note.kind == "readers"],
             "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
             "triage": comparison.triage,
-            "promises": [result.words for result in comparison.promises],
+            "guarantees": [result.words for result in comparison.guarantees],
             "scope": " ".join(answer.scope.values()),
         },
         "systems": comparison.names,
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
         "costs": {name: each.cost for name, each in comparison.systems.items()},
         "notes": [note.text for note in comparison.notes],
-        "metrics": _records(_all_units(comparison)),
-        "tests": _records(comparison.told_tests),
-        "where": _records(comparison.failures),
+        "metrics": _records(all_units(comparison)),
+        "tests": _records(tests_table(comparison)),
+        "where": _records(failures_table(comparison)),
         "by_reader": comparison.by_reader,
         "goals": [
             vars(each) | {"ci_method": each.method, "standing": each.standing}
             for each in comparison.goals
         ],
-        "promises": [
+        "guarantees": [
             {
                 "system": result.system,
                 "policy": result.policy,
                 "threshold": result.threshold,
                 "validation_patients": patients,
                 **part._asdict(),
-                "confidence": result.promise.confidence,
+                "confidence": result.guarantee.confidence,
                 **(outcome._asdict() if (outcome := result.outcomes.get(part.figure)) else {}),
             }
-            for result in comparison.promises
-            for part, patients in zip(result.promise.parts, result.patients, strict=True)
+            for result in comparison.guarantees
+            for part, patients in zip(result.guarantee.parts, result.patients, strict=True)
         ],
         "provenance": comparison.provenance,
     }
+    return record if comparison.patients_known else record_of_images(record)
 
 
-def _all_units(comparison: Comparison) -> pd.DataFrame:
-    """The tidy table by image and, where asked for, by study or patient."""
+def all_units(comparison: Comparison) -> pd.DataFrame:
+    """Return the tidy table by image and, where asked for, by study or patient."""
     of_units = None if comparison.by_unit is None else comparison.by_unit.table()
-    return pd.concat([comparison.metrics, of_units], ignore_index=True)
+    return _worded(comparison, pd.concat([comparison.metrics, of_units], ignore_index=True))
+
+
+def tests_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the paired tests of every pair of systems."""
+    return _worded(comparison, comparison.told_tests.reset_index(drop=True))
+
+
+def failures_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the figures of groups of images, lesions and patients."""
+    return _worded(comparison, comparison.failures.infer_objects())
+
+
+def _worded(comparison: Comparison, table: pd.DataFrame) -> pd.DataFrame:
+    return table if comparison.patients_known else table_of_images(table)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -307,17 +144,22 @@ def write_table_files(
     for each in told["checklists"]:
         items = each.columns, ["---"] * len(each.columns), *each.rows
         lines += [each.title, "", *(_markdown_row(list(map(str, item))) for item in items), ""]
-    write_text(out / files.CHECKLISTS, "\n".join(lines))
-    write_text(out / files.REFERENCES, render("references.bib.jinja", **told))
     table = summary_table(comparison, rows, paper=True)
-    write_text(out / files.LATEX_TABLE, _latex_table(comparison, table))
-    write_text(out / files.MARKDOWN_TABLE, _markdown_table(comparison, table))
+    texts = {
+        files.CHECKLISTS: "\n".join(lines),
+        files.REFERENCES: render("references.bib.jinja", **told),
+        files.LATEX_TABLE: _latex_table(comparison, table),
+        files.MARKDOWN_TABLE: _markdown_table(comparison, table),
+    }
+    for name, text in texts.items():
+        known = comparison.patients_known or name == files.REFERENCES
+        write_text(out / name, text if known else say_images(text))
 
 
 def _latex_table(comparison: Comparison, table: Table) -> str:
     """Return a table with caption and label that needs the package booktabs and nothing else."""
     heads = ["", *table.columns[1:]]
-    finding, counts = comparison.target.display_name, image_count(comparison.estimates)
+    finding, counts = comparison.display_name, image_count(comparison.estimates)
     caption = f"{listing(comparison.names)} on {inside_sentence(finding)}"
     caption += f": {counts}. " if counts else ". "
     caption += "Figures with 95 % intervals."
@@ -326,7 +168,7 @@ def _latex_table(comparison: Comparison, table: Table) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_latex_text(caption)}}}",
-        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', comparison.target.name.lower())}}}",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', comparison.finding.lower())}}}",
         r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
         r"\toprule",
         " & ".join(map(_latex_text, heads)) + r" \\",
@@ -353,10 +195,10 @@ def _markdown_table(comparison: Comparison, table: Table) -> str:
     heads = ["", *table.columns[1:]]
     answer = comparison.answer
     lines = [
-        f"{comparison.target.display_name}: {answer.headline}",
+        f"{comparison.display_name}: {answer.headline}",
         "",
         *(line for caution in answer.cautions for line in (f"- {caution.text}", "")),
-        f"Images with {inside_sentence(comparison.target.display_name)} against images without; "
+        f"Images with {inside_sentence(comparison.display_name)} against images without; "
         "each figure with its 95 % interval.",
     ]
     for title, cells in _groups(table):

@@ -180,7 +180,7 @@ def image_count(figures: Estimates) -> str:
 
 
 def _unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
-    """Return ``study`` or ``patient`` with its tables; empty where only images were judged."""
+    """Return ``study`` or ``patient`` with its tables; empty where only images were evaluated."""
     figures = comparison.by_unit
     if figures is None:
         return "", []

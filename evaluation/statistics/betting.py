@@ -3,7 +3,7 @@
 A bettor claims that the mean is above m and stakes, before each value, a share of its wealth on
 it. If the mean is at most m, the wealth is a supermartingale: it reaches 1 / p at any time with a
 chance of at most p (Ville 1939), whatever the distribution between the bounds and however few the
-values. So no approximation stands between the number of patients and what is promised of them.
+values. So no approximation stands between the number of patients and what is guaranteed of them.
 
 Each stake is fixed by earlier values alone, so the order of the values matters, though never for
 the error. A p-value and an interval bring their values into an order that no user chooses; those
@@ -149,9 +149,11 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
     Args:
         values: In [0, 1], shape ``(R, n)``, a figure a row.
         day: Of each value, shape ``(n,)``: 0 of the reference, which has some, then 1, 2, ....
+            A day may have no value: the evidence is then that of the day before.
 
     Returns:
-        E-values, shape ``(R, days)``, cut at 1e12.
+        E-values after each distinct day of the stream, shape ``(R, days)``, cut at 1e12. Time and
+        memory grow with the days that have values, however far apart they lie.
 
     Source:
         A mixture over starts as of Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS 2:2, with
@@ -163,25 +165,65 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
         >>> change_evidence([0, 1] * 320 + [1] * 60, day)[0, [33, 39]].round(1).tolist()
         [0.1, 15100338753.8]
     """
-    logs = [_evidence(tally) for tally in _tallies(values, day)]
+    days = np.unique(np.asarray(day, dtype=np.int64))
+    logs = [_evidence(tally, days) for tally in _tallies(values, day)]
     return np.exp(np.minimum(logs, np.log(_RICHEST)))
 
 
 def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """How the wealth of `change_evidence` after the last day is shared among starts, (days,)."""
+    """How the wealth of `change_evidence` after the last day is shared among starts.
+
+    Args:
+        values: Of one figure, as `change_evidence` takes them.
+        day: Of each value.
+
+    Returns:
+        Shares that add up to 1, shape ``(days,)``: of starts after each distinct day but the last,
+        which is on that day or on one of the days without a value that follow it.
+    """
     (tally,) = _tallies(values, day)
     near, grown = _log_wealths(tally)
     since = np.logaddexp.reduce(grown[..., -1:] - grown[..., :-1], axis=1)
-    wealth = _start_weights(len(tally) - 1)[0] + near[:, :-1] + since
+    days = np.unique(np.asarray(day, dtype=np.int64))
+    wealth = _start_weights(days)[0] + near[:, :-1] + since
     smallest = wealth[np.logaddexp.reduce(wealth, axis=1).argmin()]
     shares = np.exp(smallest - smallest.max())
     return np.asarray(shares / shares.sum())
 
 
+def start_quantiles(
+    shares: Floats, day: npt.ArrayLike, quantiles: npt.ArrayLike
+) -> npt.NDArray[np.int64]:
+    """Return the days after which a change began, at some quantiles of `start_shares`.
+
+    Args:
+        shares: Of starts, shape ``(days - 1,)`` of the distinct days of `day`.
+        day: As `start_shares` took it.
+        quantiles: In [0, 1].
+
+    Returns:
+        Days, among them such without a value, in the order of the quantiles.
+
+    Example:
+        >>> start_quantiles(np.array([0.2, 0.8]), [0, 1, 2], [0.1, 0.9]).tolist()
+        [0, 1]
+    """
+    days, wanted = np.unique(np.asarray(day, dtype=np.int64)), np.atleast_1d(quantiles)
+    ends = np.cumsum(shares)
+    place = np.searchsorted(ends, wanted).clip(0, len(shares) - 1)
+    inside = ((wanted - (ends[place] - shares[place])) / shares[place]).clip(0, 1)
+    waiting = _waiting(days)
+    # Where days without a value follow, their starts share by their weights: `_waiting` inverted.
+    level = waiting[place] - inside * (waiting[place] - waiting[place + 1])
+    after = np.ceil(np.exp(np.log(_EARLY) / level) - _EARLY - 1e-6).astype(np.int64) - 1
+    return np.asarray(after.clip(days[place], days[place + 1] - 1))
+
+
 def _tallies(values: npt.ArrayLike, day: npt.ArrayLike) -> Iterator[Floats]:
-    """Of each row how many values there are at each level until the end of each day, (D, L)."""
-    of_day, top = len(_LEVELS) * np.asarray(day, dtype=np.int64), len(_LEVELS) - 1
-    size = int(of_day.max()) + len(_LEVELS)
+    """Of each row the values at each level until the end of each distinct day, (D, L)."""
+    days, place = np.unique(np.asarray(day, dtype=np.int64), return_inverse=True)
+    of_day, top = len(_LEVELS) * place, len(_LEVELS) - 1
+    size = len(_LEVELS) * len(days)
     for row in np.atleast_2d(np.asarray(values, dtype=np.float64)):
         below = np.minimum((top * row).astype(np.int64), top - 1)
         part = top * row - below
@@ -190,19 +232,27 @@ def _tallies(values: npt.ArrayLike, day: npt.ArrayLike) -> Iterator[Floats]:
         yield np.cumsum(tally.reshape(-1, len(_LEVELS)), axis=0)
 
 
-def _evidence(tally: Floats) -> Floats:
+def _evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
     """The logarithm of the evidence after each day of a tally, shape ``(days,)``."""
-    starting, waiting = _start_weights(len(tally) - 1)
+    starting, waiting = _start_weights(days)
     near, grown = _log_wealths(tally)
     began = np.logaddexp.accumulate(starting + near[:, None, :-1] - grown[..., :-1], axis=2)
     started = np.logaddexp.reduce(began + grown[..., 1:], axis=1) - np.log(_ODDS.size)
     return _lowest(np.logaddexp(started, waiting + near[:, 1:]))
 
 
-def _start_weights(days: int) -> tuple[Floats, Floats]:
-    """Logarithms: of those who start after each day, the reference first, and of those who wait."""
-    waiting = np.log(_EARLY) / np.log(np.arange(days + 1) + _EARLY)
+def _start_weights(days: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Logarithms: of those who start after each day, the reference first, and of those who wait.
+
+    Those who start on a day without a value bet like those who start after the day before it.
+    """
+    waiting = _waiting(days)
     return np.log(-np.diff(waiting)), np.log(waiting[1:])
+
+
+def _waiting(days: npt.NDArray[np.int64]) -> Floats:
+    """The share of bettors who have not started by the end of each day."""
+    return np.asarray(np.log(_EARLY) / np.log(days + _EARLY))
 
 
 def _log_wealths(tally: Floats) -> tuple[Floats, Floats]:

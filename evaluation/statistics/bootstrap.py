@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,6 @@ import pandas as pd
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.work.pool import cpu_count
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 Name = TypeVar("Name", bound=Hashable)
@@ -54,6 +54,11 @@ class Resamples:
     seed: int = 0  # the same seed gives the same resamples, whatever they are used for
     stream: int = 0  # resamples of another number owe nothing to these, though the seed is the same
 
+    def __repr__(self) -> str:
+        return (
+            f"<{self.n_replicates:,} resamples of {self.n_clusters:,} patients, seed {self.seed}>"
+        )
+
     @property
     def method(self) -> str:
         """What an interval of these resamples is called, as in ``ci_method``."""
@@ -79,6 +84,13 @@ class Resamples:
             yield counts.reshape(rows, self.n_clusters).astype(np.int16)
 
 
+def _thread_count() -> int:
+    """Return the number of processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def cluster_bootstrap(
     statistic: Statistic[Name],
     resamples: Resamples,
@@ -102,12 +114,14 @@ def cluster_bootstrap(
         Field and Welsh 2007, the cluster bootstrap.
 
     Example:
-        >>> totals = cluster_bootstrap(lambda w: {"n": w @ np.array([1.0, 1.0])}, Resamples(2, 3))
+        >>> from cxr_compare import metrics
+        >>> draws = metrics.Resamples(2, 3)
+        >>> totals = metrics.cluster_bootstrap(lambda w: {"n": w @ np.array([1.0, 1.0])}, draws)
         >>> totals["n"].tolist()
         [2.0, 2.0, 2.0]
     """
     parts: list[Mapping[Name, Floats]] = []
-    workers = cpu_count()
+    workers = _thread_count()
     under_way: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
 
     def take() -> None:

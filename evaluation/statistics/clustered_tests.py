@@ -22,6 +22,7 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.notebook import html_table
 from cxr_compare.evaluation.statistics.bootstrap import (
     LEVEL,
     NO_WIDTH,
@@ -29,9 +30,13 @@ from cxr_compare.evaluation.statistics.bootstrap import (
     cluster_index,
     per_cluster,
 )
+from cxr_compare.evaluation.statistics.figure_text import number, p_equation, p_words, span_words
 from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_nested
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
+OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
+_DELONG = "DeLong 1988, images taken as independent"
+_MCNEMAR = "Obuchowski 1998, clustered by patient"
 _FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 
 
@@ -334,9 +339,10 @@ def auroc_difference(
 
     Example:
         >>> truth, scores = [0, 0, 0, 1, 1, 1], np.array([1, 2, 4, 3, 5, 6.0])
-        >>> gap = auroc_difference(truth, scores, -scores)
-        >>> round(gap.value, 3)
-        0.778
+        >>> from cxr_compare import metrics
+        >>> gap = metrics.auroc_difference(truth, scores, -scores)
+        >>> gap
+        0.778 (95 % CI 0.162 to 1.000), p = 0.013; DeLong 1988, images taken as independent
     """
     checked = [check_truth_and_scores(y_true, scores) for scores in (first, second)]
     names = np.arange(len(checked[0][0])) if patients is None else patients
@@ -345,11 +351,18 @@ def auroc_difference(
     if parts[0] is None or parts[1] is None:
         return None
     gap = (parts[0] - parts[1]).estimate()
-    return replace(gap, freedom=np.inf) if patients is None else gap
+    if patients is None:
+        return replace(gap, freedom=np.inf, note=_by_image(gap.note), method=_DELONG)
+    return replace(gap, method=OBUCHOWSKI)
+
+
+def _by_image(note: str) -> str:
+    """Return a note on images that each count as a patient of their own."""
+    return note.replace(_FEW_PATIENTS, "no interval: fewer than two images of each class")
 
 
 @dataclass(frozen=True)
-class _McNemar:
+class McNemar:
     """Two systems' decisions on the same images."""
 
     # share right of the first minus that of the second, with the clustered standard error
@@ -360,10 +373,34 @@ class _McNemar:
     second_only: float  # images that only the second gets right
     n_images: int
 
+    def __repr__(self) -> str:
+        return "; ".join([f"{self._difference}, {p_equation(self.p_value)}", *self._rest])
+
+    def _repr_html_(self) -> str:
+        rows = {"Difference of shares right": self._difference, "p": p_words(self.p_value)}
+        if self.p_exact is not None:
+            rows["p, images independent (exact)"] = p_words(self.p_exact)
+        rows["Right with the first alone"] = f"{self.first_only:g} images"
+        rows["Right with the second alone"] = f"{self.second_only:g} images"
+        rows["Images"] = f"{self.n_images:,}"
+        return html_table({**rows, "Method": _MCNEMAR})
+
+    @property
+    def _difference(self) -> str:
+        ends = self.difference.interval
+        span = f"95 % CI {span_words(*ends)}" if ends else self.difference.note or "no interval"
+        return f"{number(self.difference.value)} ({span})"
+
+    @property
+    def _rest(self) -> list[str]:
+        alone = f"{self.first_only:g} to {self.second_only:g} of {self.n_images:,} images"
+        exact = [] if self.p_exact is None else [f"images independent: {p_equation(self.p_exact)}"]
+        return [_MCNEMAR, *exact, f"right with one alone: {alone}"]
+
 
 def mcnemar_test(
     first_right: npt.ArrayLike, second_right: npt.ArrayLike, patients: npt.ArrayLike
-) -> _McNemar:
+) -> McNemar:
     """Clustered McNemar test of Obuchowski (1998), with the exact one beside it.
 
     Of all images it is a test of accuracy, of the positive ones of sensitivity, of the negative
@@ -382,7 +419,8 @@ def mcnemar_test(
         form of Yang, Sun and Hardin 2010; McNemar 1947.
 
     Example:
-        >>> test = mcnemar_test([1, 1, 1, 0], [1, 0, 0, 0], ["a", "b", "c", "d"])
+        >>> from cxr_compare import metrics
+        >>> test = metrics.mcnemar_test([1, 1, 1, 0], [1, 0, 0, 0], ["a", "b", "c", "d"])
         >>> test.difference.value, test.first_only, test.p_exact
         (0.5, 2.0, 0.5)
     """
@@ -398,7 +436,7 @@ def mcnemar_test(
 
 def clustered_mcnemar(
     first_right: Floats, second_right: Floats, clusters: Integers, n_clusters: int
-) -> _McNemar:
+) -> McNemar:
     """As `mcnemar_test`, of patients that are numbered already.
 
     With ``d`` a patient's images right for the first only, less those right for the second only,
@@ -417,11 +455,11 @@ def clustered_mcnemar(
     table = per_cluster(np.column_stack([gap, np.ones(len(gap))]), clusters, n_clusters)
     table = table[table[:, 1] > 0]
     difference = float(gap.mean())
-    first_only, second_only = float(gap[gap > 0].sum()), float(-gap[gap < 0].sum())
+    first_only, second_only = float(gap[gap > 0].sum()), abs(float(gap[gap < 0].sum()))
     p_exact = _exact_mcnemar(int(first_only), int(second_only)) if not several else None
     if len(table) < 2:
         alone = ClusteredEstimate(difference, None, note="one patient gives no interval")
-        return _McNemar(alone, None, p_exact, first_only, second_only, len(gap))
+        return McNemar(alone, None, p_exact, first_only, second_only, len(gap))
     scale = len(table) / (len(table) - 1) / len(gap) ** 2
     added = (table[:, 0] - difference * table[:, 1]) / len(gap)
     added = _without_leverage(added, table[:, 1])
@@ -429,7 +467,7 @@ def clustered_mcnemar(
     freedom = min(effective - 1, _freedom_of(added)) if added.any() else effective - 1
     if several:
         estimate = _of_seeds(seeds, clusters, n_clusters, freedom)
-        return _McNemar(estimate, estimate.p_value, None, first_only, second_only, len(gap))
+        return McNemar(estimate, estimate.p_value, None, first_only, second_only, len(gap))
     under_equal = scale * float((table[:, 0] ** 2).sum())
     total = float((added**2).sum())
     estimate = (
@@ -440,7 +478,7 @@ def clustered_mcnemar(
     p_value = None
     if under_equal > 0:
         p_value = float(2 * scipy.special.ndtr(-abs(difference) / np.sqrt(under_equal)))
-    return _McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
+    return McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
 
 
 def _of_seeds(

@@ -6,7 +6,7 @@ What a figure lacks to 1 is taken to fall with a power of the number of images `
 
 A third parameter, the level at which more images no longer help, is left out: with four sizes it
 leaves one degree of freedom, and a high level with a small ``b`` describes the same points as a low
-level with a large one. Beyond the largest size, where curves end, one would promise too much.
+level with a large one. Beyond the largest size, where curves end, one would guarantee too much.
 
 Each arm's line is the ordinary least squares line of its means over seeds; no arm moves the line of
 another. Its uncertainty follows from the joint covariance of all means, which is that of

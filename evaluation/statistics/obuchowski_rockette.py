@@ -36,7 +36,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
 
@@ -45,7 +45,9 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.notebook import html_table
 from cxr_compare.evaluation.statistics.bootstrap import LEVEL, Interval
+from cxr_compare.evaluation.statistics.figure_text import number, p_equation, p_words, span_words
 from cxr_compare.evaluation.statistics.ranking import Floats
 
 Effect = Literal["random", "fixed"]
@@ -58,7 +60,10 @@ _LEAST = 1e-24
 
 @dataclass(frozen=True)
 class ClusteredEstimate:
-    """A figure or a difference, its standard error, and what follows from the two."""
+    """A figure or a difference, its standard error, and what follows from the two.
+
+    It prints its value, its 95 % interval and, of a difference, the p-value of no difference.
+    """
 
     value: float  # the estimate
     error: float | None  # standard error; `None` where there is none
@@ -75,6 +80,25 @@ class ClusteredEstimate:
     span: float = 1.0  # a figure that is not bounded lies between minus this and this
     # Parts of the variance that are mean squares, each with its degrees of freedom.
     squares: tuple[tuple[float, float], ...] = ()
+    method: str = field(default="", compare=False)  # what gave it, in words
+
+    def __repr__(self) -> str:
+        ends = self.interval
+        span = f"95 % CI {span_words(*ends)}" if ends else self.note or "no interval"
+        p_value = "" if self.bounded or self.p_value is None else f", {p_equation(self.p_value)}"
+        method = f"; {self.method}" if self.method else ""
+        return f"{number(self.value)} ({span}){p_value}{method}"
+
+    def _repr_html_(self) -> str:
+        low, high = self.interval or (None, None)
+        rows = {
+            "AUROC" if self.bounded else "Difference": number(self.value),
+            "95 % CI": span_words(low, high),
+            "p": "" if self.bounded else p_words(self.p_value),
+            "Method": self.method,
+            "Note": self.note,
+        }
+        return html_table({name: text for name, text in rows.items() if text})
 
     @property
     def exact(self) -> bool:

@@ -18,6 +18,18 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer[Any]]
 
 
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """Return an array of a list, an array, a Series, or a tensor on any device.
+
+    Example:
+        >>> as_array([1, 0]).tolist()
+        [1, 0]
+    """
+    if hasattr(values, "detach"):  # a tensor of torch, maybe on a GPU, maybe with gradients
+        values = values.detach().cpu()
+    return np.asarray(values)
+
+
 def check_truth_and_scores(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.bool_], Floats]:
@@ -27,7 +39,7 @@ def check_truth_and_scores(
         >>> check_truth_and_scores([0, 1], [0.2, 0.7])[0].tolist()
         [False, True]
     """
-    truth, scores = np.asarray(y_true), np.asarray(y_score, dtype=np.float64)
+    truth, scores = as_array(y_true), as_array(y_score).astype(np.float64)
     if truth.ndim != 1 or truth.shape != scores.shape:
         raise InputError(
             f"y_true and y_score must be one value per image; got shapes {truth.shape} and "

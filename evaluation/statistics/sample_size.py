@@ -34,7 +34,7 @@ _MOST_PATIENTS = 100_000_000
 _LEAST = 4
 """Two patients of either class."""
 _SIMULATED, _MOST_SCORES = 1000, 4_000_000  # validation sets, and scores of them at once
-MOST_SIMULATED = 5_000  # patients of a plan of a promise
+MOST_SIMULATED = 5_000  # patients of a plan of a guarantee
 _STEPS = 32  # quantiles that stand for a mean square between trainings
 
 _UNEQUAL = {"rsna": (2.33272, 17.0067, 15.0), "nih": (3.63967, 66.0509, 33.0)}
@@ -466,16 +466,16 @@ def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> Plann
 
 
 @dataclass(frozen=True)
-class PromisedShare:
-    """A share of images that is to be promised, at a threshold of which it is expected."""
+class GuaranteedShare:
+    """A share of images that is to be guaranteed, at a threshold of which it is expected."""
 
-    floor: float  # what is promised; of false marks the share not made of as many as count
-    error: float  # how often the promise may be wrong
+    floor: float  # what is guaranteed; of false marks the share not made of as many as count
+    error: float  # how often the guarantee may be wrong
     expected: float  # the true figure at the threshold
     images: int | str  # of each patient that count, or as in `_IMAGES_OF_A_PATIENT`
     within: float  # correlation of the normal scores of a patient's images
     p_values: Callable[..., Floats]  # of good and counted images by patient, floor and error
-    most_marks: int = 0  # so many of an image count, where their mean is promised
+    most_marks: int = 0  # so many of an image count, where their mean is guaranteed
     simulated: Callable[[int], float] | None = None  # the chance, where it is no share
 
     def chance(self, patients: int) -> float:

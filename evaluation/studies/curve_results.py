@@ -157,7 +157,7 @@ class CurveStudy:
 
     data_set: str  # display name
     target: str  # display name
-    folds: Sequence[str]  # splits; each size is trained and judged in all
+    folds: Sequence[str]  # splits; each size is trained and evaluated in all
     n_seeds: int  # trainings of each arm, size and fold
     arms: Sequence[Arm]  # in the order to show them
     points: Sequence[SizePoint]  # every arm at every size

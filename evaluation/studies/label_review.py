@@ -17,21 +17,24 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
 from cxr_compare.data_prep.formats.readers import same_lesions
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.matching import find_lesions, pair_boxes
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
+from cxr_compare.evaluation.decisions.system_output import SystemOutput
 from cxr_compare.evaluation.metrics.metric import Note, listing, number
 from cxr_compare.evaluation.report.cases import read_systems
 from cxr_compare.evaluation.report.gallery import DrawnCase
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
 from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
 from cxr_compare.evaluation.studies.study_page import StudyPage, write_study
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 _SHOWN, _IMAGE_BYTES = 40, 60_000  # images on the page, and the most that each takes
 _WORDS = {1.0: "positive", 0.0: "negative"}
@@ -45,13 +48,13 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
     Copies with two labels and images on which readers differ need no system.
 
     Raises:
-        InputError: A system has learned from all that it could judge.
+        InputError: A system has learned from all that it could evaluate.
     """
     by_name: dict[str, list[_Unseen]] = {}
     for system in systems:
         by_name.setdefault(system.name, []).append(_Unseen.of(system, dataset, target))
-    judged = {name: _judge(name, runs, dataset) for name, runs in by_name.items()}
-    spoken = [each for name, runs in by_name.items() if judged[name][1] for each in runs]
+    evaluated = {name: _evaluate(name, runs, dataset) for name, runs in by_name.items()}
+    spoken = [each for name, runs in by_name.items() if evaluated[name][1] for each in runs]
     readers = _ReaderAgreement.of(dataset, target)
     labels, boxed = dataset.labels(target).dropna(), dataset.boxes_trusted(target)
     rows = [_copies(dataset, labels), _disputed(readers), _doubtful(labels, spoken)]
@@ -73,26 +76,28 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
     html = StudyPage(dataset.name, target.display_name, answer).render(
         "label_review.html.jinja", name=dataset.name, kinds=kinds,
         finding=target.display_name, answer=answer, n_rows=len(table), readers=readers,
-        cards=list(_cards(table, spoken, TestSet(dataset, target))), judged=judged.values(),
-        unknown=[system.name for system in systems if system.seen is None],
+        cards=list(_cards(table, spoken, LabelledSplit(dataset, target))),
+        evaluated=evaluated.values(), unknown=[system.name for system in systems if system.seen is
+        None],
     )  # fmt: skip
     facts = {"answer": answer, "counts": dict(counts), "alpha": readers.alpha, "by": by}
     page = f"Page: {write_study(dataset.folder, 'label_review', table, facts, html)}"
     page += f", which replaces the list made with {before}" * (before != by)
-    return "\n".join([f"{answer}: {kinds}", *(words for words, _ in judged.values()), page])
+    return "\n".join([f"{answer}: {kinds}", *(words for words, _ in evaluated.values()), page])
 
 
 @dataclass(frozen=True)
 class _Unseen:
     """What a system says of labelled images that it has not learned from."""
 
-    test_set: TestSet
+    test_set: LabelledSplit
+    predictions: Predictions
     output: SystemOutput
 
     @classmethod
     def of(cls, system: Predictions, dataset: DataSet, target: Target) -> _Unseen:
         """Leave out what the system has seen: images, their patients and copies."""
-        test_set = TestSet(dataset, target, system.info["data_set"].get("split", "default"))
+        test_set = LabelledSplit(dataset, target, system.info["data_set"].get("split", "default"))
         ran = test_set.labels.dropna().index.intersection(system.images_run)
         unseen = ran.difference(test_set.seen_by(system, ran).all_ids)
         if test_set.labels[unseen].nunique() < 2:
@@ -100,7 +105,7 @@ class _Unseen:
                 f"{system.folder}: {system.name} ran on no images of both labels that it has not "
                 "learned from; give the runs of a cross-validation (cxr split --folds)"
             )
-        return cls(test_set, SystemOutput(system, test_set.target, unseen))
+        return cls(test_set, system, read_output(system, test_set.target, unseen))
 
     def boxes(self, ids: pd.Index) -> list[pd.DataFrame]:
         """Annotated boxes with little support, and of each image the strongest that nobody drew."""
@@ -111,7 +116,7 @@ class _Unseen:
         usual = float(np.median(support[support > 0])) if support.any() else np.inf
         alone = finds.false & (score >= usual)
         says = "{} {} score {:.2f} (median of supported boxes: {:.2f})"
-        name = self.output.predictions.name
+        name = self.predictions.name
         drawn, missed = (
             pd.DataFrame(boxes.corners, columns=EDGES).assign(
                 image_id=ids[boxes.image], kind=kind, score=of, doubt=doubt,
@@ -125,7 +130,7 @@ class _Unseen:
         return [drawn[support < usual], missed[alone].drop_duplicates("image_id")]
 
 
-def _judge(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> tuple[str, bool]:
+def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> tuple[str, bool]:
     """How well a system ranks what it never learned from, and whether that beats chance."""
     scores = pd.concat([each.output.scores(None) for each in runs])
     truth = np.concatenate([each.test_set.labels[each.output.image_ids] for each in runs]) == 1
@@ -182,7 +187,7 @@ def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
     """
     chances, agree = [pd.Series(dtype=float)], pd.Index([])
     for each in spoken:
-        scores, system = each.output.scores(None), each.output.predictions
+        scores, system = each.output.scores(None), each.predictions
         own, ids = {system.name: system}, scores.index.tolist()
         output = read_systems(own, each.test_set, ids, policy="max_f1").systems[0]
         agrees = (output.decisions["decision"] == labels[ids]).fillna(False)
@@ -213,7 +218,7 @@ def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataF
 
 
 def _cards(
-    table: pd.DataFrame, spoken: Sequence[_Unseen], test_set: TestSet
+    table: pd.DataFrame, spoken: Sequence[_Unseen], test_set: LabelledSplit
 ) -> Iterator[tuple[pd.DataFrame, DrawnCase]]:
     """The first images of the table: their rows, and the image with truth and predictions."""
     source = read_systems({}, test_set, [], policy="max_f1")
@@ -222,7 +227,7 @@ def _cards(
     drawn = list(source.systems)
     for each in spoken:
         if own := [image_id for image_id in chosen if image_id in each.output.image_ids]:
-            systems = {each.output.predictions.name: each.output.predictions}
+            systems = {each.predictions.name: each.predictions}
             drawn += read_systems(systems, each.test_set, own, policy="max_f1").systems
     for place, image_id in enumerate(chosen):
         try:
@@ -287,13 +292,13 @@ class _ReaderAgreement:
         return boxes.assign(drawn_by=boxes.groupby("lesion")["reader"].transform("size"))
 
 
-def judge_by_readers(
-    comparison: Comparison, test_set: TestSet, judge: Callable[[TestSet], Comparison]
+def evaluate_by_readers(
+    comparison: Comparison, test_set: LabelledSplit, evaluate: Callable[[LabelledSplit], Comparison]
 ) -> Comparison:
-    """Judge the same systems once by each reader's labels of the test images.
+    """Evaluate the same systems once by each reader's labels of the test images.
 
     Predictions stay, and so do decisions: the validation images keep the reference's labels.
-    `judge` compares the systems on a test set. The table ``by_reader`` is added, and a note
+    `evaluate` compares the systems on a test set. The table ``by_reader`` is added, and a note
     whether the verdict stays.
     """
     dataset, test = test_set.dataset, test_set.image_ids("test")
@@ -302,9 +307,9 @@ def judge_by_readers(
         own = replace(test_set, dataset=dataset.labelled_by(reader, test))
         if not own.labels_of("test").notna().any():
             continue  # this reader read none of them
-        judged = comparison if reader == REFERENCE_READER else judge(own)
-        labels = judged.decisions.drop_duplicates("image_id")["label"]
-        for claim, usual in zip(judged.answer.claims, comparison.answer.claims, strict=True):
+        evaluated = comparison if reader == REFERENCE_READER else evaluate(own)
+        labels = evaluated.decisions.drop_duplicates("image_id")["label"]
+        for claim, usual in zip(evaluated.answer.claims, comparison.answer.claims, strict=True):
             rows.append({
                 "labels_of": reader, "images": len(labels), "positive": int(labels.sum()),
                 "difference": f"{claim.first} - {claim.second}",

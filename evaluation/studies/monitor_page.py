@@ -65,8 +65,14 @@ def _answer(found: Monitoring) -> str:
         told[_MOST_TOLD:] = [counted(len(told) - _MOST_TOLD, "further figure")]
     if told:
         return f"Changed: {'; '.join(told)}."
-    if tested := sum(row.share > 0 and row.n_stream > 0 for row in found.rows):
-        return f"Quiet: none of {counted(tested, 'figure')} has changed."
+    if found.n_tested:
+        return f"Quiet: none of {counted(found.n_tested, 'figure')} has changed."
+    if found.is_blind:
+        most = max((row.n_reference for row in found.rows), default=0)
+        return (
+            f"Nothing is tested: {counted(most, 'patient')} in the first {found.reference_days} "
+            f"days are too few for a reference, {FEWEST} are needed; give a longer --first."
+        )
     return "Nothing is tested yet: no answers after the reference, or too few in it."
 
 
@@ -198,8 +204,9 @@ def _median_delay(
 def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str, Path, int]:
     """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html`` of what `monitor_log` found.
 
-    Returns what a terminal shows, the page, and 1 where something has changed, else 0. With
-    `simulate` it says how fast a change of each figure would be found.
+    Returns what a terminal shows, the page, and the exit status: 1 where something has changed, 2
+    where nothing can be tested though the days of the reference are over, else 0. With `simulate`
+    it says how fast a change of each figure would be found.
     """
     delays = _simulated(found) if simulate else []
     rows = [_stored(row) for row in found.rows]
@@ -213,7 +220,8 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str,
     write_text(out / "monitor.prom", _prometheus(found))
     page = _page(found, delays)
     path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
-    return _text(found, delays), path, int(bool(found.alarms))
+    status = 1 if found.alarms else 2 if found.is_blind else 0
+    return _text(found, delays), path, status
 
 
 def _stored(row: Watched) -> dict[str, Any]:
@@ -235,6 +243,7 @@ def _prometheus(found: Monitoring) -> str:
          {of: f"{row.evidence:.6g}" for of, row in watched.items()}),
         ("bound", "The e-value that raises an alarm.",
          {of: f"{row.bound:.6g}" for of, row in watched.items()}),
+        ("tested", "Figures that are tested; 0: nothing would be noticed.", {"": found.n_tested}),
         ("last_day_seconds", "Unix time of the last day of the log.", {"": last}),
     ):  # fmt: skip
         lines += [f"# HELP cxr_monitor_{name} {words}", f"# TYPE cxr_monitor_{name} gauge"]

@@ -10,7 +10,7 @@ other. So each counts once in a window of days.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import NamedTuple
@@ -19,8 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.metric import number, span_words
-from cxr_compare.evaluation.statistics.betting import change_evidence, mean_interval, start_shares
+from cxr_compare.evaluation.statistics.betting import (
+    change_evidence,
+    mean_interval,
+    start_quantiles,
+    start_shares,
+)
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 ERROR = 0.05
@@ -56,6 +62,8 @@ _NUMBERS = ("threshold", "score", "guard_distance", "seconds", "decision", "labe
 _TEXTS = ("time", "system", "target", "patient", "image", "status")
 _ALONE = ("", "")  # key and title of the only figure of a kind
 _SILENT = pd.Timedelta(days=7)
+_MOST_SYSTEMS = 20  # that are watched: figures, and pairs of systems, grow with them
+_MOST_NAMED = 5  # systems, or gaps, of which notes of one kind speak
 _BINS = 40  # of a course
 _LEVEL = 0.95  # of the interval of what a figure is now
 _RECENT = 5_000  # patients who tell it at most
@@ -162,11 +170,22 @@ class Monitoring:
         """The figures that have changed."""
         return [row for row in self.rows if row.change is not None]
 
+    @property
+    def n_tested(self) -> int:
+        """How many figures are tested: they have a reference, and patients after it."""
+        return sum(row.share > 0 and row.n_stream > 0 for row in self.rows)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether nothing is tested though the days of the reference are over."""
+        days = (pd.Timestamp(self.last_day) - pd.Timestamp(self.first_day)).days + 1
+        return not self.n_tested and days > self.reference_days
+
 
 class _Known(NamedTuple):
     """How the first weeks cut what a log holds into figures."""
 
-    systems: list[str]
+    systems: list[str]  # those with the most answers, at most `_MOST_SYSTEMS`
     cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
     patients: dict[str, pd.Series]  # of each class of each header, how many
     window: int  # days in which a patient counts once
@@ -199,6 +218,10 @@ def monitor_log(
 ) -> Monitoring:
     """Watch every figure of a log.
 
+    First days that stand alone, so that the reference would be too small, are left out with a note:
+    a machine whose clock was wrong writes such. Time and memory grow with the rows, whatever their
+    dates.
+
     Args:
         log: A row an image and system, as `read_log` gives it, and, where images were audited,
             ``label`` (1 or 0, missing where unknown). Needs ``time``, ``patient`` and ``score``.
@@ -215,12 +238,12 @@ def monitor_log(
         >>> len(found.rows), found.alarms
         (4, [])
     """
-    stream = _completed(log)
+    stream, notes = _without_lone_days(_completed(log), first)
     weeks = stream[stream["day"] < first]
     known = _known(weeks, window)
     references = {block.of: block for block in _blocks(weeks, known, weeks=True)}
     validated: dict[tuple[str, str], _Block] = {}
-    notes = list(_system_notes(stream, known))
+    notes += [*_gap_notes(stream), *_system_notes(stream, weeks, known)]
     if validation is not None:
         table = _completed(validation.assign(time=stream["time"].iloc[0]))
         if not known.systems[1:]:  # whatever it is called there
@@ -234,8 +257,7 @@ def monitor_log(
     figures = Counter[str]()  # that divide the share of their kind
     for block in references.values():
         figures[block.kind] += len(block.titles) * (block.n >= FEWEST)
-    begin = stream["time"].iloc[0].normalize()
-    dates = (begin + pd.to_timedelta(range(stream["day"].iloc[-1] + 1), "D")).strftime("%Y-%m-%d")
+    calendar = _Calendar(stream["time"].iloc[0].normalize(), int(stream["day"].iloc[-1]) + 1)
     rows: list[Watched] = []
     for block in _blocks(stream, known):
         nothing = block._replace(means=block.means[:, :0], day=block.day[:0])
@@ -244,12 +266,24 @@ def monitor_log(
         source, tested = "first weeks", first
         if block.of in validated:
             source, tested = "validation", 0
-        rows += _Test(block, was, source, min(tested, len(dates)), share, dates).rows()
+        rows += _Test(block, was, source, min(tested, calendar.n_days), share, calendar).rows()
     rows.sort(key=lambda row: (row.change is None, row.change and row.change.since, not row.share))
     images, patients = stream["image"].nunique(), stream["patient"].nunique()
     return Monitoring(
-        tuple(rows), dates[0], dates[-1], first, window, images, patients, tuple(notes)
-    )
+        tuple(rows), calendar.date(0), calendar.date(calendar.n_days - 1), first, window, images,
+        patients, tuple(notes),
+    )  # fmt: skip
+
+
+class _Calendar(NamedTuple):
+    """The days of a log."""
+
+    begin: pd.Timestamp  # midnight of the first
+    n_days: int  # from the first to the last, whether or not they have rows
+
+    def date(self, day: int) -> str:
+        """A day, counted from 0, as 2026-01-31."""
+        return f"{self.begin + pd.Timedelta(days=day):%Y-%m-%d}"
 
 
 def _completed(log: pd.DataFrame) -> pd.DataFrame:
@@ -271,6 +305,47 @@ def _completed(log: pd.DataFrame) -> pd.DataFrame:
     return table.assign(day=days.to_numpy(np.int64))
 
 
+def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, list[str]]:
+    """Leave out first days that stand alone, as a clock that was wrong makes them, and say so.
+
+    A longer pause than a reference has days parts the log. What lies before the first part that has
+    patients enough for a reference is left out. Where no part has so many, all stays.
+    """
+    part = (stream["day"].diff() > first).cumsum()
+    patients = stream.groupby(part)["patient"].nunique()
+    enough = patients.index[patients >= FEWEST]
+    if not len(enough) or enough[0] == 0:
+        return stream, []
+    is_left = part < enough[0]
+    left, kept = stream[is_left], stream[~is_left].reset_index(drop=True)
+    days = left["time"].dt.strftime("%Y-%m-%d").unique()
+    named = (
+        f"{days[0]}" if len(days) == 1 else f"{counted(len(days), 'day')}, {days[0]} to {days[-1]}"
+    )
+    pause = int(kept["day"].iloc[0] - left["day"].iloc[-1])
+    note = (
+        f"Left out: {counted(len(left), 'row')} of {named}, {counted(pause, 'day')} before all "
+        f"others, since they would be the reference. Was a clock wrong? If so, remove "
+        f"{'it' if len(left) == 1 else 'them'} from the log."
+    )
+    return kept.assign(day=kept["day"] - kept["day"].iloc[0]), [note]
+
+
+def _gap_notes(stream: pd.DataFrame) -> Iterator[str]:
+    """Pauses of more than a week, in which no system answered: files may be missing."""
+    time = stream["time"].dt.normalize()
+    pauses = time.diff()
+    ends = np.flatnonzero(pauses > _SILENT)
+    longest = sorted(ends, key=lambda end: -pauses.iloc[end])[:_MOST_NAMED]
+    for end in sorted(longest):
+        yield (
+            f"No answer from {time.iloc[end - 1] + pd.Timedelta(days=1):%Y-%m-%d} to "
+            f"{time.iloc[end] - pd.Timedelta(days=1):%Y-%m-%d}: is the log whole?"
+        )
+    if len(ends) > len(longest):
+        yield f"{counted(len(ends) - len(longest), 'further pause')} of more than a week."
+
+
 def _known(weeks: pd.DataFrame, window: int) -> _Known:
     answered = weeks[weeks["status"] == "ok"]
     cuts = {
@@ -280,7 +355,9 @@ def _known(weeks: pd.DataFrame, window: int) -> _Known:
         if (values := rows[column].dropna().to_numpy()).size
     }
     patients = {column: weeks.groupby(column)["patient"].nunique() for column in _HEADERS}
-    return _Known(sorted(weeks["system"].unique()), cuts, patients, window)
+    answers = weeks["system"].value_counts()
+    by_answers = sorted(answers.index, key=lambda system: (-answers[system], system))
+    return _Known(sorted(by_answers[:_MOST_SYSTEMS]), cuts, patients, window)
 
 
 def _blocks(log: pd.DataFrame, known: _Known, *, weeks: bool = False) -> Iterator[_Block]:
@@ -362,14 +439,24 @@ def _first_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[np
         >>> _first_days(np.array([0, 0, 1, 0, 0]), np.array([1, 1, 2, 300, 366]), 365).tolist()
         [True, True, True, False, True]
     """
-    counts, left = np.zeros(len(day), dtype=bool), np.arange(len(day))
-    while left.size:
-        first = np.full(int(patient.max()) + 1, np.iinfo(np.int64).max)
-        np.minimum.at(first, patient[left], day[left])
-        since = day[left] - first[patient[left]]
-        counts[left[since == 0]] = True
-        left = left[since >= window]
-    return counts
+    counts = np.zeros(len(day), dtype=bool)
+    if not len(day):
+        return counts
+    last = int(day.max())
+    window = min(window, last + 1)
+    key = patient * np.int64(last + window + 1) + day
+    keys = np.unique(key)  # a day of a patient, in the order of patients and days
+    whose = keys // (last + window + 1)
+    following = np.searchsorted(keys, keys + window)  # the first a window later, or who comes next
+    chosen = np.zeros(len(keys), dtype=bool)
+    front = np.flatnonzero(np.diff(whose, prepend=-1))  # each patient's first
+    while front.size:
+        chosen[front] = True
+        after = following[front]
+        inside = after < len(keys)
+        front, after = front[inside], after[inside]
+        front = after[whose[after] == whose[front]]
+    return np.asarray(chosen[np.searchsorted(keys, key)])
 
 
 class _Test(NamedTuple):
@@ -380,7 +467,7 @@ class _Test(NamedTuple):
     source: str  # of the reference
     first: int  # day that is tested
     share: float  # of the false alarms, of each figure; 0: not watched
-    dates: pd.Index  # of the days of the log
+    calendar: _Calendar  # of the log
 
     @property
     def begin(self) -> int:
@@ -393,7 +480,8 @@ class _Test(NamedTuple):
         # The reference is of day 0, the stream from day 1 on.
         values = np.concatenate([was, means[:, self.begin :]], axis=1)
         day = np.append(np.zeros_like(self.was.day), self.block.day[self.begin :] - self.first + 1)
-        evidence = np.zeros((len(means), 1))
+        # After each day that has patients, from the first tested on.
+        evidence = np.zeros((len(means), len(np.unique(day[day > 0]))))
         if self.share:
             evidence = change_evidence(values, day)
         for row, (key, title) in enumerate(self.block.titles.items()):
@@ -413,18 +501,21 @@ class _Test(NamedTuple):
                 now=_Estimate.of(now),
                 evidence=float(evidence[row].max(initial=1.0)),
                 change=change,
-                course=tuple(self._course(means[row], evidence[row])),
+                course=tuple(self._course(means[row], evidence[row], day)),
                 values=was[row],
             )
 
-    def _course(self, values: Floats, wealth: Floats) -> Iterator[_Bin]:
-        days = len(self.dates)
+    def _course(self, values: Floats, evidence: Floats, day: Integers) -> Iterator[_Bin]:
+        days = self.calendar.n_days
+        tested = self.first - 1 + np.unique(day[day > 0])  # days of the log
         ends = np.linspace(0, days, min(_BINS, days) + 1)[1:].round().astype(int)
         start = begin = 0
         for end, stop in zip(ends, np.searchsorted(self.block.day, ends), strict=True):
             mean = float(values[start:stop].mean()) if stop > start else None
-            tested = wealth[max(begin - self.first, 0) : max(end - self.first, 0)]
-            yield _Bin(self.dates[end - 1], mean, float(tested.max(initial=0.0)))
+            # On a day without patients the evidence is that of the day before.
+            low = max(int(np.searchsorted(tested, begin, side="right")) - 1, 0)
+            shown = evidence[low : int(np.searchsorted(tested, end))]
+            yield _Bin(self.calendar.date(end - 1), mean, float(shown.max(initial=0.0)))
             start, begin = stop, end
 
     def _change(
@@ -432,12 +523,16 @@ class _Test(NamedTuple):
     ) -> tuple[int, _Change]:
         """The likely first patient of a change, and all that is said of it."""
         most = int(evidence.argmax())
-        shares = start_shares(values[day <= most + 1], day[day <= most + 1])
-        likely = np.searchsorted(np.cumsum(shares), [_TAIL, 1 - _TAIL]).clip(0, most)
-        first = self.first + int(shares.argmax())
+        days = np.unique(day)  # 0: the reference, then those that have patients
+        until = day <= days[most + 1]
+        shares = start_shares(values[until], day[until])
+        likely = start_quantiles(shares, day[until], [_TAIL, 1 - _TAIL])
+        first = self.first + int(days[int(shares.argmax())])
         start = int(np.searchsorted(self.block.day, first))
-        rang = int(np.argmax(evidence >= 1 / self.share))
-        on, since, low, high = self.dates[[self.first + rang, first, *(self.first + likely)]]
+        rang = self.first - 1 + int(days[1 + int(np.argmax(evidence >= 1 / self.share))])
+        on, since, low, high = (
+            self.calendar.date(int(when)) for when in (rang, first, *(self.first + likely))
+        )
         one_in = float(evidence[most])
         return start, _Change(on, since, low, high, one_in, *self._where(row, start))
 
@@ -475,21 +570,42 @@ def _by_group(block: _Block, row: int, column: str, start: int) -> pd.DataFrame:
     return table.assign(share=table["n"] / table["n"].sum())
 
 
-def _system_notes(stream: pd.DataFrame, known: _Known) -> Iterator[str]:
+def _system_notes(stream: pd.DataFrame, weeks: pd.DataFrame, known: _Known) -> Iterator[str]:
     """Systems that came, went or got another threshold while the log was written."""
+    in_weeks = set(weeks["system"].unique())
+    end_of_log = stream["time"].iloc[-1]
+    new, few, silent, thresholds = [], [], [], []
     for system, rows in stream.groupby("system"):
         begin, end = rows["time"].iloc[[0, -1]]
-        if system not in known.systems:
-            yield f"{system}: first answer on {begin:%Y-%m-%d}, after the reference: not watched."
-        if stream["time"].iloc[-1] - end > _SILENT:
-            yield f"{system}: no answer since {end:%Y-%m-%d}."
+        if system not in in_weeks:
+            new.append(
+                f"{system}: first answer on {begin:%Y-%m-%d}, after the reference: not watched."
+            )
+        elif system not in known.systems:
+            few.append(
+                f"{system}: not watched, since {_MOST_SYSTEMS} systems have more answers in the "
+                "reference."
+            )
+        if end_of_log - end > _SILENT:
+            silent.append(f"{system}: no answer since {end:%Y-%m-%d}.")
         cut = rows.dropna(subset="threshold")
         values = cut["threshold"].to_numpy()
-        for place in np.flatnonzero(np.diff(values))[:3]:
-            yield (
-                f"{system}: the threshold went from {values[place]:.4g} to {values[place + 1]:.4g} "
-                f"on {cut['time'].iloc[place + 1]:%Y-%m-%d}; figures of calls change with it."
-            )
+        thresholds += [
+            f"{system}: the threshold went from {values[place]:.4g} to {values[place + 1]:.4g} "
+            f"on {cut['time'].iloc[place + 1]:%Y-%m-%d}; figures of calls change with it."
+            for place in np.flatnonzero(np.diff(values))[:3]
+        ]
+    yield from _first_notes(silent, "further system", " silent for more than a week")
+    yield from _first_notes(new, "further system", " new after the reference: not watched")
+    yield from _first_notes(few, "further system", " with fewer answers: not watched")
+    yield from _first_notes(thresholds, "further change of a threshold", "")
+
+
+def _first_notes(notes: Sequence[str], noun: str, words: str) -> Iterator[str]:
+    """The first notes of a kind, and how many there are beside them."""
+    yield from notes[:_MOST_NAMED]
+    if len(notes) > _MOST_NAMED:
+        yield f"{counted(len(notes) - _MOST_NAMED, noun)}{words}."
 
 
 def _differences(weeks: _Block, validation: _Block) -> Iterator[str]:

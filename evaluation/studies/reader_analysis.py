@@ -269,10 +269,10 @@ def analyse_readers(
     crossed = {}
     readings = _readings(study)
     for metric in study.metrics:
-        judge = _MetricStudy(study, readings, metric, readers, cases, level)
-        rows += judge.rows()
-        if judge.crossed is not None:
-            crossed[metric] = judge.crossed
+        evaluate = _MetricStudy(study, readings, metric, readers, cases, level)
+        rows += evaluate.rows()
+        if evaluate.crossed is not None:
+            crossed[metric] = evaluate.crossed
     return ReaderAnalysis(study, readers, cases, level, tuple(rows), crossed)
 
 

@@ -214,8 +214,10 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
             "intervals, as wide as the published ones of the tables or wider; of the mean: "
             f"{listing(told)}."
         )
-    judged = {row.first for row in analysis.of("system", analysis.metrics[-1])}
-    if without := [name for name in dict.fromkeys(study.systems["reader"]) if name not in judged]:
+    evaluated = {row.first for row in analysis.of("system", analysis.metrics[-1])}
+    if without := [
+        name for name in dict.fromkeys(study.systems["reader"]) if name not in evaluated
+    ]:
         notes.append(
             f"There is no sensitivity or specificity of {listing(without)}, which decided nothing."
         )

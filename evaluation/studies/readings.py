@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import EDGES
-from cxr_compare.data_prep.contracts.tables import read_text_csv, refuse_line
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.tables import refuse_line
 from cxr_compare.data_prep.store.predictions import Predictions, is_predictions_folder
 from cxr_compare.evaluation.boxes.matching import HitRule
-from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
-from cxr_compare.evaluation.decisions.tuning import checked_decision
 from cxr_compare.evaluation.statistics.ranking import is_positive
 from cxr_compare.evaluation.studies.reader_analysis import LESION, MarkedStudy, ReaderStudy
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.prediction_files import ColumnNames, read_review, read_source
+from cxr_compare.evaluation.systems.stored_predictions import checked_decision, read_output
 
 ONLY_MODALITY = "reading"
 """What the modality is called where a file names none."""
@@ -34,9 +35,9 @@ _SAME = {
 
 def read_study(
     ratings: Sequence[tuple[str | None, Path]],
-    systems: Mapping[str, tuple[Path, TestSet | None]],
+    systems: Mapping[str, tuple[Path, LabelledSplit | None]],
     *,
-    truth: Path | TestSet,
+    truth: Path | LabelledSplit,
     key: Path | None,
     lesions: Path | None,
     hit: HitRule,
@@ -54,12 +55,12 @@ def read_study(
         InputError: A file is damaged, or files do not fit each other.
     """
     if isinstance(truth, Path):
-        judged, labels = None, _read_truth(truth)
+        evaluated, labels = None, _read_truth(truth)
     else:
-        judged, known = truth, truth.labels.dropna()
+        evaluated, known = truth, truth.labels.dropna()
         labels = pd.DataFrame({"label": known == 1, "patient": truth.patients(known.index)})
         labels = labels.rename_axis("case")
-    findings = () if judged is None else judged.target.any_of
+    findings = () if evaluated is None else evaluated.target.any_of
     readings = [_read_readings(path, name, key, findings) for name, path in ratings]
     readings = _renamed(readings, rename)
     marked = any({"lesion", "x1"} & set(table) for table in readings)
@@ -77,12 +78,12 @@ def read_study(
         return _join_readings(labels, readings, tables, positive_from=positive_from)
     if lesions is not None:
         boxes = _read_lesions(lesions)
-    elif judged is not None and "x1" in readings[0]:
-        boxes = judged.true_boxes.rename(columns={"image_id": "case"})
+    elif evaluated is not None and "x1" in readings[0]:
+        boxes = evaluated.true_boxes.rename(columns={"image_id": "case"})
     else:
         raise InputError("readers: marks need --lesions LESIONS.csv, or places and --data")
     study = _join_marks(
-        labels, readings, tables, boxes, all_read=judged is None, positive_from=positive_from
+        labels, readings, tables, boxes, all_read=evaluated is None, positive_from=positive_from
     )
     return replace(study, hit=hit, false_marks=false_marks)
 
@@ -101,7 +102,7 @@ def _renamed(readings: Sequence[pd.DataFrame], names: Sequence[str]) -> list[pd.
 def _predicted_system(
     folder: Path,
     name: str,
-    test_set: TestSet,
+    test_set: LabelledSplit,
     readings: Sequence[pd.DataFrame],
     policy: str,
     *,
@@ -119,7 +120,7 @@ def _predicted_system(
     if len(learned):
         raise InputError(
             f"system {name}: case '{learned.index[0]}' is no test image of split "
-            f"'{test_set.split}' ({len(learned)} such cases), so it is no fair judge of the system"
+            f"'{test_set.split}' ({len(learned)} such cases), so it is no fair test of the system"
         )
     missing = cases[~cases.isin(predictions.images_run)]
     if len(missing):
@@ -128,7 +129,7 @@ def _predicted_system(
             "cases that readers read)"
         )
     decision, _ = checked_decision(name, predictions, test_set, (policy,))
-    output = SystemOutput(predictions, test_set.target, cases)
+    output = read_output(predictions, test_set.target, cases)
     scores = output.scores(decision.reduction)
     table = pd.DataFrame({"reader": name, "modality": "", "case": cases, "rating": scores.values})
     choice = decision.thresholds.get(policy)
@@ -188,9 +189,9 @@ def _join_readings(
             "are left out, of systems too."
         )
     notes += _unread(read, len(used))
-    judged = [_system_cases(name, table, used.index, read) for name, table in systems.items()]
+    evaluated = [_system_cases(name, table, used.index, read) for name, table in systems.items()]
     empty = read.iloc[:0]
-    return ReaderStudy(used, read, pd.concat(judged) if judged else empty, tuple(notes))
+    return ReaderStudy(used, read, pd.concat(evaluated) if evaluated else empty, tuple(notes))
 
 
 def _join_marks(
@@ -473,7 +474,7 @@ def _read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str]) -> pd.D
     """The wanted columns as text without spaces around, and ``line`` in the file."""
     if path.is_dir():
         raise InputError(f"{path}: a folder; give a CSV file")
-    table = read_text_csv(path, ())
+    table = read_text_table(path, ())
     for name, others in _SAME.items():
         other = next((column for column in others if column in table), None)
         if name not in table and other is not None:

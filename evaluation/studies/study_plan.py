@@ -13,7 +13,8 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import provenance, read_json, require_only, write_json
-from cxr_compare.evaluation.decisions.thresholds import PromisePlan
+from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, html_records
+from cxr_compare.evaluation.decisions.thresholds import GuaranteePlan
 from cxr_compare.evaluation.report.plot import (
     Axis,
     Chart,
@@ -247,8 +248,8 @@ def _protocol_words(plan: AssumedPlan, number: str, power: float, level: float) 
     )
 
 
-@dataclass(frozen=True)
-class StudyPlan:
+@dataclass(frozen=True, repr=False)
+class StudyPlan(ShownAsText):
     """What is asked of one planned study or of several, and the answers."""
 
     difference: float | None
@@ -268,6 +269,9 @@ class StudyPlan:
             number += " of the plan that you will carry out" if several else " above"
             lines.append(_protocol_words(first, number, self.power, self.level))
         return "\n".join([*lines, *(f"Figure: {path}" for path in self.figures)])
+
+    def _repr_html_(self) -> str:
+        return html_records(self.rows) + html_lines(str(self))
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -400,7 +404,7 @@ def _design_in_words(row: Mapping[str, Any]) -> str:
     return f", {words}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
 
 
-def write_plan(plan: StudyPlan | PromisePlan, out: Path) -> tuple[Path, ...]:
+def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
     """Write ``figures/`` and, last, ``plan.json`` into a folder that is new or of a plan.
 
     Raises:
@@ -410,21 +414,21 @@ def write_plan(plan: StudyPlan | PromisePlan, out: Path) -> tuple[Path, ...]:
     figures = out / _FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for chart in _charts(plan) if isinstance(plan, StudyPlan) else [_promise_chart(plan)]:
+    for chart in _charts(plan) if isinstance(plan, StudyPlan) else [_guarantee_chart(plan)]:
         drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
     write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
     return tuple(path for path in drawn if path.suffix == ".png")
 
 
-def _promise_chart(plan: PromisePlan) -> Chart:
+def _guarantee_chart(plan: GuaranteePlan) -> Chart:
     found = [row["patients"] for row in plan.rows if row["patients"]] or [MOST_SIMULATED]
     low, high = max(min(found) / 4, 8), max(found) * 2
     patients = np.unique(np.geomspace(low, high, 16).astype(int))
     chances = [np.array([s.chance(int(n)) for n in patients]) for s in plan.shares.values()]
     curves = enumerate(zip(plan.shares, chances, strict=True))
     return Chart(
-        key="promise",
-        title="How often the promise gets a threshold",
+        key="guarantee",
+        title="How often the guarantee gets a threshold",
         x=Axis.log("Validation patients", low, high),
         y=Axis("Chance"),
         curves=tuple(Curve(name, at, patients.astype(float), y) for at, (name, y) in curves),

@@ -74,7 +74,7 @@ def sentences(sweep: Mapping[str, Any]) -> list[str]:
         said.append(f"Pruning stopped {counted(len(pruned), 'trial')}, after {epochs}.")
     said.append(
         f"It was chosen as the best of {spread['n']} on the same validation images, so "
-        f"{number(best['value'])} is optimistic; cxr compare judges the run on test patients."
+        f"{number(best['value'])} is optimistic; cxr compare evaluates the run on test patients."
     )
     return said
 

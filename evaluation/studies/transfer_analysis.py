@@ -18,9 +18,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.claims import holm
-from cxr_compare.evaluation.compare.protocol import log_use
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.statistics.bootstrap import (
@@ -34,7 +32,9 @@ from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
 from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers, is_positive
 from cxr_compare.evaluation.studies.transfer_pairs import Pair, UnseenScores, score_unseen
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from cxr_compare.evaluation.systems.uses_log import log_use
 
 _RATES = ("recall", "specificity", "precision", "f1", "accuracy")
 """Figures at a threshold."""
@@ -43,8 +43,8 @@ _OF_LUNGS = ("picture", "siblings")
 
 
 @dataclass(frozen=True)
-class Judging:
-    """How systems are judged."""
+class TransferOptions:
+    """How systems are evaluated."""
 
     policy: str  # whose threshold decides, and is chosen anew on local positives
     positives: Sequence[int]  # numbers of local positive patients to choose thresholds on
@@ -95,12 +95,12 @@ class TransferCell:
         return self.p_value is not None and self.p_value < 0.05
 
 
-def _judge_cell(
+def _evaluate_cell(
     cell: TransferCell,
     test: UnseenScores,
     val: UnseenScores,
     decision: Decision | None,
-    judging: Judging,
+    options: TransferOptions,
 ) -> TransferCell:
     """Fill in the figures of one system on one data set; its drop follows from `_with_drops`.
 
@@ -118,14 +118,14 @@ def _judge_cell(
         absent = "negative" if test.y_true.any() else "positive"
         return replace(cell, note=f"no {absent} test image that {cell.system} has not seen")
     parts = auroc_parts(test.y_true, test.scores, *test.clusters)
-    threshold = None if decision is None else decision.thresholds[judging.policy].threshold
+    threshold = None if decision is None else decision.thresholds[options.policy].threshold
     probability = None if decision is None else decision.probability(test.scores)
-    refits = [_refit(test, val, wanted, judging) for wanted in judging.positives]
-    refits.append(_refit_on_all(test, val, judging))
+    refits = [_refit(test, val, wanted, options) for wanted in options.positives]
+    refits.append(_refit_on_all(test, val, options))
     return replace(
         cell,
         auroc=None if parts is None else parts.estimate(),
-        frozen={} if threshold is None else _rates_with_intervals(test, threshold, judging),
+        frozen={} if threshold is None else _rates_with_intervals(test, threshold, options),
         refits=tuple(refit for refit in refits if refit is not None),
         mean_probability=None if probability is None else float(probability.mean()),
         note="no threshold from home" if threshold is None else "",
@@ -139,7 +139,7 @@ def _counts(scored: UnseenScores, threshold: float) -> npt.NDArray[np.bool_]:
 
 
 def _rates_with_intervals(
-    test: UnseenScores, threshold: float, judging: Judging
+    test: UnseenScores, threshold: float, options: TransferOptions
 ) -> dict[str, Interval]:
     owner, n_patients = test.clusters
     counts = per_cluster(_counts(test, threshold), owner, n_patients)
@@ -149,23 +149,23 @@ def _rates_with_intervals(
         drawn = rates(*(weights @ counts).T)
         return {name: drawn[name] for name in _RATES}
 
-    drawn = cluster_bootstrap(statistic, Resamples(n_patients, judging.replicates, judging.seed))
+    drawn = cluster_bootstrap(statistic, Resamples(n_patients, options.replicates, options.seed))
     return {name: percentile_interval(drawn[name], estimate=float(whole[name])) for name in _RATES}
 
 
-def _refit_on_all(test: UnseenScores, val: UnseenScores, judging: Judging) -> _Refit | None:
+def _refit_on_all(test: UnseenScores, val: UnseenScores, options: TransferOptions) -> _Refit | None:
     """The threshold of all local validation images; `None` where they give none."""
     if not val.has_both_classes:
         return None
-    threshold = choose_threshold(val.y_true, val.scores, judging.policy).threshold
+    threshold = choose_threshold(val.y_true, val.scores, options.policy).threshold
     if threshold is None:
         return None
-    figures = _rates_with_intervals(test, threshold, judging)
+    figures = _rates_with_intervals(test, threshold, options)
     return _Refit(None, float(len(val.image_ids)), figures, 1)
 
 
 def _refit(
-    test: UnseenScores, val: UnseenScores, positives: int, judging: Judging
+    test: UnseenScores, val: UnseenScores, positives: int, options: TransferOptions
 ) -> _Refit | None:
     """Thresholds by local patients; `None` where there are not so many positive ones."""
     owner, n = val.clusters
@@ -173,16 +173,16 @@ def _refit(
     positive[owner[val.y_true]] = True
     if positive.sum() < positives or not val.has_both_classes:
         return None
-    rng = np.random.default_rng(judging.seed)
+    rng = np.random.default_rng(options.seed)
     figures: list[list[float]] = []
     images = []
-    for _ in range(judging.draws):
+    for _ in range(options.draws):
         order = rng.permutation(n)
         last = np.flatnonzero(positive[order])[positives - 1]
         chosen = np.ones(n, dtype=bool)
         chosen[order[last + 1 :]] = False
         rows = chosen[owner]
-        choice = choose_threshold(val.y_true[rows], val.scores[rows], judging.policy)
+        choice = choose_threshold(val.y_true[rows], val.scores[rows], options.policy)
         images.append(int(rows.sum()))
         if choice.threshold is not None:
             values = rates(*_counts(test, choice.threshold).sum(axis=0))
@@ -218,7 +218,7 @@ def _with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
     ]
 
 
-def _strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any] | None:
+def _strongest_shortcut(test_set: LabelledSplit, image_ids: pd.Index) -> dict[str, Any] | None:
     """The best guess without the lungs on some images: metadata or borders alone.
 
     The best of several on the same images is somewhat too good.
@@ -231,8 +231,8 @@ def _strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class _JudgedSet:
-    """A data set, what is judged there, and the best guess without the lungs."""
+class _EvaluatedSet:
+    """A data set, what is evaluated there, and the best guess without the lungs."""
 
     name: str
     finding: str
@@ -243,7 +243,7 @@ class _JudgedSet:
 class Transfer:
     """Every system on every data set, and what to know first."""
 
-    sets: Sequence[_JudgedSet]
+    sets: Sequence[_EvaluatedSet]
     cells: Sequence[TransferCell]
     policy: str
     notes: Sequence[str]
@@ -259,27 +259,27 @@ class Transfer:
         return next(cells, None)
 
 
-def judge_transfer(
-    judged: Sequence[tuple[Pair, Predictions]],
-    judging: Judging,
+def evaluate_transfer(
+    evaluated: Sequence[tuple[Pair, Predictions]],
+    options: TransferOptions,
     *,
     notes: Sequence[str] = (),
     advance: Callable[[], object] = lambda: None,
 ) -> Transfer:
-    """Judge systems on data sets; each use of a split's test images is noted beside it."""
-    _log_uses(judged)
+    """Evaluate systems on data sets; each use of a split's test images is noted beside it."""
+    _log_uses(evaluated)
     cells, left_out = [], []
-    widest: dict[str, tuple[TestSet, pd.Index]] = {}
-    for pair, predictions in judged:
+    widest: dict[str, tuple[LabelledSplit, pd.Index]] = {}
+    for pair, predictions in evaluated:
         test, val = (score_unseen(predictions, pair, role) for role in ("test", "val"))
         if pair.data_set not in widest or len(widest[pair.data_set][1]) < len(test.image_ids):
             widest[pair.data_set] = pair.test_set, test.image_ids
         blank = TransferCell(pair.system, pair.data_set, pair.home)
-        cells.append(_judge_cell(blank, test, val, pair.decision, judging))
+        cells.append(_evaluate_cell(blank, test, val, pair.decision, options))
         left_out += [f"{pair.data_set}: {line}; left out." for line in test.copies]
         advance()
     sets = [
-        _JudgedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
+        _EvaluatedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
         for name, (test_set, image_ids) in widest.items()
     ]
     left_out += [
@@ -291,13 +291,13 @@ def judge_transfer(
         )
         if count
     ]
-    return Transfer(sets, _with_drops(cells), judging.policy, [*notes, *left_out])
+    return Transfer(sets, _with_drops(cells), options.policy, [*notes, *left_out])
 
 
-def _log_uses(judged: Sequence[tuple[Pair, Predictions]]) -> None:
+def _log_uses(evaluated: Sequence[tuple[Pair, Predictions]]) -> None:
     used: dict[tuple[str, str, str], dict[str, list[Predictions]]] = {}
     test_sets = {}
-    for pair, predictions in judged:
+    for pair, predictions in evaluated:
         key = pair.data_set, pair.test_set.split, pair.test_set.target.name
         test_sets[key] = pair.test_set
         used.setdefault(key, {})[pair.system] = [predictions]

@@ -71,10 +71,10 @@ def _headline(transfer: Transfer) -> str:
         cells = [cell for cell in transfer.cells if cell.data_set == data.name and cell.drop]
         lost = {cell.system: words for cell in cells if (words := _loss(cell))}
         who = "Both systems" if len(lost) == len(cells) == 2 else listing(list(lost))
-        verb = "loses" if len(lost) == 1 else "lose"
-        said = f"{who} {verb} on {data.name}: AUROC {listing(list(lost.values()))}"
+        command = "loses" if len(lost) == 1 else "lose"
+        said = f"{who} {command} on {data.name}: AUROC {listing(list(lost.values()))}"
         parts += [said if lost else f"No loss was shown on {data.name}"] if cells else []
-    return ". ".join(parts) or "No system was judged both at home and elsewhere"
+    return ". ".join(parts) or "No system was evaluated both at home and elsewhere"
 
 
 def _loss(cell: TransferCell) -> str:
@@ -183,11 +183,11 @@ _BRACKETS = (
     "validation patients are among them. How many choices gave a threshold is in transfer.csv."
 )
 _METHODS = (
-    "Each system is judged on a data set's test images of known label, without patients that it "
+    "Each system is evaluated on a data set's test images of known label, without patients that it "
     "was trained or selected on: their number is in transfer.csv. Systems of one column can so be "
-    "judged on different images; cxr compare judges them on the same. Who was seen is told by "
-    "patient, image name, pixels and a fingerprint that near copies share; of runs trained by an "
-    "older version by patient and image name alone.",
+    "evaluated on different images; cxr compare evaluates them on the same. Who was seen is told "
+    "by patient, image name, pixels and a fingerprint that near copies share; of runs trained by "
+    "an older version by patient and image name alone.",
     "Boxes become one score an image, and scores become probabilities, by the rules that each "
     "system's home gave.",
     "Intervals are over test patients: each system is one training, and another one of the same "
@@ -197,8 +197,8 @@ _METHODS = (
     "over all drops. A drop can come of other machines and patients, of other labels, of an easier "
     "or harder mix of cases, or of a shortcut that is missing there: the page cannot tell which.",
     "The best guess without the lungs is the strongest of view, sex, age, file facts and image "
-    "borders, learned on four fifths of the patients of the test images and judged on the rest; as "
-    "the best of several on the same images it is somewhat too good.",
+    "borders, learned on four fifths of the patients of the test images and evaluated on the rest; "
+    "as the best of several on the same images it is somewhat too good.",
 )
 
 
@@ -243,7 +243,7 @@ def _guess(guess: Mapping[str, Any] | None) -> str:
 
 
 def _counted(transfer: Transfer, data_set: str) -> str:
-    """The images of a column; of systems that are judged on fewer, how many."""
+    """The images of a column; of systems that are evaluated on fewer, how many."""
     cells = [cell for cell in transfer.cells if cell.data_set == data_set]
     most = max(cells, key=lambda cell: cell.n_images)
     text = (

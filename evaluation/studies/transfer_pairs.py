@@ -1,4 +1,4 @@
-"""Which systems `cxr transfer` judges on which data sets: split, names, and images unseen."""
+"""Which systems `cxr transfer` evaluates on which data sets: split, names, and images unseen."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from cxr_compare.data_prep.contracts.folders import read_json
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 from cxr_compare.evaluation.systems.eligibility import check_data_set, sets_of_run
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class TrainedSystem:
 
 @dataclass(frozen=True)
 class Pair:
-    """A system and a data set that it is judged on."""
+    """A system and a data set that it is evaluated on."""
 
     system: str
     data_set: str
     home: bool  # whether it was trained there
     names: Mapping[str, str]  # what the data set calls the findings that the system learned
-    test_set: TestSet
+    test_set: LabelledSplit
     decision: Decision | None  # from home
 
 
@@ -58,10 +59,10 @@ def pair_systems(
 
     `own_splits` has, by data set and system, the split on which the system was made, if that is of
     the data set, else the default one; `same` the findings that count as one another; `targets`
-    what is judged where a data set has several.
+    what is evaluated where a data set has several.
 
     Raises:
-        InputError: No system can be judged anywhere, or what is judged is not clear.
+        InputError: No system can be evaluated anywhere, or what is evaluated is not clear.
     """
     for asked in targets:
         if not any(asked in dataset.targets for dataset in sets.values()):
@@ -87,28 +88,28 @@ def pair_systems(
                     f"{system.name} on {name}: no target of {name} follows from {own} alone."
                 )
                 continue
-            test_set = TestSet(dataset, target, splits[name, system.name])
+            test_set = LabelledSplit(dataset, target, splits[name, system.name])
             home = _is_home(system.info, dataset)
             pairs.append(Pair(system.name, name, home, names, test_set, system.decision))
         notes += _home_notes(system, pairs)
     for name, test_set in {pair.data_set: pair.test_set for pair in pairs}.items():
         notes += _set_notes(name, test_set)
     if not pairs:
-        raise InputError(f"transfer: no system can be judged on any data set. {' '.join(notes)}")
+        raise InputError(f"transfer: no system can be evaluated on any data set. {' '.join(notes)}")
     return pairs, notes
 
 
-def _set_notes(name: str, test_set: TestSet) -> Iterator[str]:
-    """What to know about the test images of known label that are judged of a data set."""
-    judged = test_set.images["image_id"].isin(test_set.labels_of("test").dropna().index)
-    if (test_set.images.loc[judged, "patient_id_source"] == "assumed_image").any():
+def _set_notes(name: str, test_set: LabelledSplit) -> Iterator[str]:
+    """What to know about the test images of known label that are evaluated of a data set."""
+    evaluated = test_set.images["image_id"].isin(test_set.labels_of("test").dropna().index)
+    if (test_set.images.loc[evaluated, "patient_id_source"] == "assumed_image").any():
         yield (
             f"{name} does not name all patients: an image without one counts as a patient, and "
             "intervals are rather too short."
         )
-    if synthetic := int(test_set.dataset.synthetic[judged].sum()):
-        which = "all" if synthetic == judged.sum() else f"{synthetic:,} of {judged.sum():,}"
-        yield f"{name}: {which} judged images are synthetic; their figures say nothing of patients."
+    if synthetic := int(test_set.dataset.synthetic[evaluated].sum()):
+        which = "all" if synthetic == evaluated.sum() else f"{synthetic:,} of {evaluated.sum():,}"
+        yield f"{name}: {which} test images are synthetic; their figures say nothing of patients."
 
 
 def _home_notes(system: TrainedSystem, pairs: Sequence[Pair]) -> Iterator[str]:
@@ -126,9 +127,9 @@ def _splits(
     sets: Mapping[str, DataSet],
     own_splits: Mapping[tuple[str, str], str],
 ) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """The split that each data set judges each system on, and what to know about it.
+    """The split that each data set evaluates each system on, and what to know about it.
 
-    All systems are judged on the split of those that were trained there, where these have one.
+    All systems are evaluated on the split of those that were trained there, where these have one.
     """
     splits: dict[tuple[str, str], str] = {}
     notes = []
@@ -139,12 +140,12 @@ def _splits(
             if _is_home(system.info, dataset)
         }
         different = set(own.values())
-        common = different.pop() if len(different) == 1 else TestSet.split
+        common = different.pop() if len(different) == 1 else LabelledSplit.split
         if different:
             own_words = ", ".join(f"{system} '{split}'" for system, split in own.items())
             notes.append(
-                f"{name}: each system trained there is judged on the test images of its own split "
-                f"({own_words}), others on '{common}': compare them within one split only."
+                f"{name}: each system trained there is evaluated on the test images of its own "
+                f"split ({own_words}), others on '{common}': compare them within one split only."
             )
         for system in systems:
             split = splits[name, system.name] = own.get(system.name, common)
@@ -152,7 +153,7 @@ def _splits(
             if system.name in own and learnt_on and learnt_on != split:
                 notes.append(
                     f"{system.name} learned on split '{learnt_on}', which {name} does not have: "
-                    f"judged on the test images of '{split}' that it has not seen."
+                    f"evaluated on the test images of '{split}' that it has not seen."
                 )
             before = [learned["content_id"] for learned in sets_of_run(system.info)]
             if system.name not in own and dataset.ids["content_id"] in before:
@@ -178,7 +179,7 @@ def decision_from_home(path: Path, policy: str) -> Decision | None:
     for folder in (path / "decisions", path / "validation" / "decisions"):
         stored = sorted(folder.glob("*.json"))
         if len(stored) > 1:
-            raise InputError(f"{folder}: holds several decisions; transfer judges runs of one")
+            raise InputError(f"{folder}: holds several decisions; transfer evaluates runs of one")
         if stored:
             decision = Decision.from_dict(read_json(stored[0], "decision"))
             if policy not in decision.thresholds:
@@ -213,7 +214,7 @@ def _target_here(dataset: DataSet, names: Collection[str], asked: Sequence[str])
     if len(chosen) > 1:
         raise InputError(
             f"{dataset.folder}: {counted(len(fitting), 'target')} of its "
-            f"{', '.join(dataset.targets)} can be judged by {', '.join(names)}; choose one with "
+            f"{', '.join(dataset.targets)} can be evaluated by {', '.join(names)}; choose one with "
             "--target"
         )
     return chosen[0] if chosen else None
@@ -263,7 +264,7 @@ def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
     seen = test_set.seen_by(system, ran, ["train", "val"] if role == "test" else ["train"])
     ids = ran.difference(seen.all_ids)
     reduction = None if decision is None else decision.reduction
-    scores = SystemOutput(system, test_set.target, ids).scores(reduction)
+    scores = read_output(system, test_set.target, ids).scores(reduction)
     return UnseenScores(
         ids,
         labels.reindex(ids).to_numpy() == 1,

@@ -1,1 +1,1 @@
-"""Imported predictions, ensembles, shortcut baselines, and who may be judged on what."""
+"""Imported predictions, ensembles, shortcut baselines, and who may be evaluated on what."""

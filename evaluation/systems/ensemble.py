@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
+from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import provenance
-from cxr_compare.data_prep.contracts.schemas import EDGES, ROLES
-from cxr_compare.data_prep.contracts.tables import is_member, write_table
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import ROLES
+from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions, PredictionWriter
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
@@ -269,11 +270,16 @@ def _of_images_that_ran(rows: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
     return is_member(rows["image_id"], images.loc[images["status"] == "ok", "image_id"])
 
 
+_WEIGHT_RANGE = (1e-6, 1e6)  # so that sums and shares of weights are exact enough
+
+
 def _checked_weights(weights: Sequence[float] | None, n_members: int) -> list[float]:
     chosen = [1.0] * n_members if weights is None else [float(weight) for weight in weights]
-    if len(chosen) != n_members or not all(np.isfinite(w) and w > 0 for w in chosen):
+    low, high = _WEIGHT_RANGE
+    if len(chosen) != n_members or not all(low <= weight <= high for weight in chosen):
         raise InputError(
-            f"--weights: {n_members} members need {n_members} numbers above 0, one each"
+            f"--weights: {n_members} members need {n_members} numbers from {low:g} to {high:g}, "
+            "one each"
         )
     return chosen
 

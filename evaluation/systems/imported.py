@@ -12,23 +12,23 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
 from cxr_compare.data_prep.contracts.folders import provenance
-from cxr_compare.data_prep.contracts.schemas import EDGES, REFERENCE_READER
+from cxr_compare.data_prep.contracts.ids import is_member, positions, renamed
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     frame_digest,
-    is_member,
-    positions,
-    read_text_csv,
     refuse_line,
-    renamed,
     typed_table,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -39,7 +39,15 @@ from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.source import ReadOptions, finding_name
 from cxr_compare.data_prep.formats.yolo import YOLO
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.predictions import Part, Predictions, PredictionWriter
+from cxr_compare.evaluation.boxes.box_checks import (
+    check_edges,
+    check_inside,
+    check_names,
+    check_scores,
+    check_shares,
+    near_ids,
+)
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
 from cxr_compare.evaluation.systems.prediction_files import (
@@ -51,7 +59,7 @@ from cxr_compare.evaluation.systems.prediction_files import (
     read_source,
 )
 
-__all__ = ["ColumnNames", "import_file", "truth_set"]
+__all__ = ["ColumnNames", "import_file", "read_predictions", "truth_set"]
 
 _UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
 _SHOWN = 5
@@ -71,10 +79,9 @@ def _without_collector() -> Iterator[None]:
 
 
 @_without_collector()
-def import_file(  # noqa: PLR0913 - options of cxr import
+def read_predictions(  # noqa: PLR0913 - options of cxr import
     source: str | Path | pd.DataFrame,
     data: str | Path | DataSet,
-    out: str | Path,
     *,
     name: str,
     finding: str | None = None,
@@ -87,7 +94,7 @@ def import_file(  # noqa: PLR0913 - options of cxr import
     key: str | Path | None = None,
     explain: float | None = None,
 ) -> Predictions:
-    """Write the predictions of any other software, or a reader's, as a predictions folder.
+    """Read the predictions of any other software, or a reader's, into memory.
 
     A table with ``x1, y1, x2, y2`` holds boxes (original px), any other scores. Where the source
     holds scores, a val or test image without one has failed.
@@ -104,7 +111,7 @@ def import_file(  # noqa: PLR0913 - options of cxr import
             outside [0, 1], an impossible box, or repeats a score.
 
     Example:
-        >>> import_file("no-such.csv", "data", "out", name="Other")
+        >>> read_predictions("no-such.csv", "data", name="Other")
         Traceback (most recent call last):
         ...
         cxr_compare.data_prep.store.folder_kinds.WrongFolderError: data: no such folder; ...
@@ -113,20 +120,24 @@ def import_file(  # noqa: PLR0913 - options of cxr import
     names = columns or ColumnNames()
     where = FRAME if isinstance(source, pd.DataFrame) else str(Path(source))
     raw = _read(source, names, class_names, coco_truth, key)
+    called = raw.rows["image_id"]
     ids = _ids_by_name(dataset)
     ran = _images_run(images if key is None else "listed", ids, ignore_unknown)
     notes, table, explained = raw.notes, raw.rows, {}
     named = "finding" in table
-    table["image_id"] = _as_ids(table["image_id"], ids)
+    table["image_id"] = _as_ids(called, ids)
+    check_names(called, table["image_id"], where, table["place"])
     table["finding"] = _findings(table, where, dataset, finding)
     table = _only_known(table, where, dataset, ignore_unknown, raw)
-    _check_scores(table, where)
+    check_scores(table, where)
     kind = "boxes" if "x1" in table else "scores"
     if table.empty and kind == "scores":  # no boxes at all is an answer, no scores is none
         raise InputError(f"{where}: has a header but no row of scores")
     listed = set(table["image_id"].unique()) | set(_listed_files(raw, where, ids, ignore_unknown))
     if kind == "boxes":
-        rows = _boxes(table, where, dataset, notes, in_shares=raw.in_shares)
+        rows = _boxes(table, where, dataset, raw)
+        ran, assumed = _assumed_run(ran, raw, listed, dataset, split, ids)
+        notes += assumed
         if explain is not None:
             truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
             truth = truth[named | truth["finding"].isin(table["finding"].unique())]
@@ -143,9 +154,11 @@ def import_file(  # noqa: PLR0913 - options of cxr import
         rows = _scores(table, where)
     status = _images(listed, dataset, split, kind == "boxes", ran)
     advice = "name those that were (cxr import --images FILE)"
-    if dataset.held_splits:  # of `truth_set`
+    if dataset.is_in_memory:  # of `truth_set`
         advice = "leave those out of the true boxes' images"
     notes += _image_notes(status, listed, ran, advice if kind == "boxes" else None)
+    if kind == "boxes" and raw.ran is not None:
+        notes += _coco_notes(status, listed, coco_truth)
     how: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
     how += ["all" if ran is None else sorted(ran)]
     how += [str(class_names)] if raw.in_shares else []
@@ -169,8 +182,29 @@ def import_file(  # noqa: PLR0913 - options of cxr import
         **explained,
         **provenance(),
     }
-    with PredictionWriter(Path(out), info) as writer:
-        writer.add(status, **{kind: rows})
+    return Predictions.in_memory(info, Part(status, {kind: rows}))
+
+
+def import_file(
+    source: str | Path | pd.DataFrame,
+    data: str | Path | DataSet,
+    out: str | Path,
+    **options: Any,
+) -> Predictions:
+    """Write the predictions of any other software, or a reader's, as a predictions folder.
+
+    Args:
+        source: As of `read_predictions`.
+        data: As of `read_predictions`.
+        out: Predictions folder to make.
+        **options: Keywords of `read_predictions`.
+
+    Raises:
+        InputError: As `read_predictions`, or the folder holds something else.
+    """
+    read = read_predictions(source, data, **options)
+    with PredictionWriter(Path(out), read.info) as writer:
+        writer.add(read.images, **{read.kind: read.tables[read.kind]})
     return Predictions.open(Path(out))
 
 
@@ -285,9 +319,12 @@ def _only_known(
         shown += ", ..." * (len(names) > _SHOWN)
         if not ignore_unknown:
             first = rows.loc[unknown, "place"].iloc[0]
+            near = near_ids(names[:_SHOWN], known) if column == "image_id" else {}
+            like = "".join(f"; is {wrong!r} image {own!r}?" for wrong, own in near.items())
             raise InputError(
                 f"{where}: {len(names)} {what} are not in {dataset.folder} ({shown}), the first at "
-                f"{first}; correct them{advice}, or leave them out with cxr import --ignore-unknown"
+                f"{first}{like}; correct them{advice}, or leave them out with cxr import "
+                "--ignore-unknown"
             )
         raw.notes.append(
             counted_phrase(len(names), f"{what} unknown to the data set left out ({shown}).")
@@ -296,16 +333,6 @@ def _only_known(
     if rows.empty and raw.notes:
         raise InputError(f"{where}: no row is of an image and finding of {dataset.folder}")
     return rows.reset_index(drop=True)
-
-
-def _check_scores(rows: pd.DataFrame, where: str) -> None:
-    wrong = rows[~((rows["score"] >= 0) & (rows["score"] <= 1))]
-    if len(wrong):
-        first = wrong.iloc[0]
-        raise InputError(
-            f"{where}: {first['place']}, image '{first['image_id']}': score={first['score']}; "
-            f"scores must be numbers in [0, 1] ({counted(len(wrong), 'row', 'are')} not)"
-        )
 
 
 def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -319,13 +346,12 @@ def _scores(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     return rows[["image_id", "finding", "score"]]
 
 
-def _boxes(
-    raw: pd.DataFrame, where: str, dataset: DataSet, notes: list[str], *, in_shares: bool
-) -> pd.DataFrame:
+def _boxes(raw: pd.DataFrame, where: str, dataset: DataSet, source: RawPredictions) -> pd.DataFrame:
     """Boxes in px, clipped to their images, the 100 most confident per image and finding.
 
-    `raw` gets its edges in px, too.
+    `raw` gets its edges in px, too, and the notes of `source` what was clipped or left out.
     """
+    in_shares, notes = source.in_shares, source.notes
     size = dataset.images.set_index("image_id")[["width", "height"]].astype(np.float64)
     limit = size.reindex(raw["image_id"]).to_numpy()[:, [0, 1, 0, 1]]
     corners = raw[EDGES].to_numpy(np.float64)
@@ -337,10 +363,12 @@ def _boxes(
                 f"{where}: {first['place']}: {dataset.folder} has no size of image "
                 f"'{first['image_id']}', so shares of it say nothing; give boxes in pixels"
             )
+        check_shares(raw, where)
         raw[EDGES] = corners = corners * limit
+    check_edges(raw, where, sizes=limit[:, :2])
+    check_inside(raw, where, limit[:, :2], sides=source.sides)
     clipped = np.clip(corners, 0, np.where(np.isnan(limit), np.inf, limit))
     good = (clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])
-    good &= np.isfinite(corners).all(axis=1)
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
         shown = ", ".join(f"{n}={v:g}" for n, v in zip(EDGES, corners[row], strict=True))
@@ -363,14 +391,40 @@ def _boxes(
     return kept.sort_index()[["image_id", "finding", *EDGES, "score"]].reset_index(drop=True)
 
 
+def _assumed_run(
+    ran: set[str] | None, raw: RawPredictions, listed: set[str], dataset: DataSet, split: str,
+    ids: dict[str, str],
+) -> tuple[set[str] | None, list[str]]:  # fmt: skip
+    """Say which images a detector was run on where no option does; None for all val and test ones.
+
+    A COCO annotation file lists them. Without one, a detector with boxes on test images and with
+    none on any validation image was not run on these: empty ones would set its threshold.
+    """
+    if ran is not None:
+        return ran, []
+    roles = dataset.split(split)
+    val, test = (set(roles.loc[roles["role"] == role, "image_id"]) for role in ("val", "test"))
+    if raw.ran is not None:
+        evaluated = val | test
+        return {ids[name] for name in raw.ran if name in ids} & evaluated, []
+    if not val or listed & val or not listed & test:
+        return None, []
+    note = (
+        f"No validation image has a box, and test images have: the {len(val):,} are counted as "
+        "not run, and no threshold is chosen on them; if they were run, name them in a file (cxr "
+        "import --images FILE)."
+    )
+    return test, [note]
+
+
 def _images(
     listed: set[str], dataset: DataSet, split: str, gives_boxes: bool, ran: set[str] | None
 ) -> pd.DataFrame:
     """Every image with a row or a file, and every val and test image."""
     roles = dataset.split(split)
-    judged = roles.loc[roles["role"].isin(["val", "test"]), "image_id"]
-    looked_at = listed | (set(judged) if ran is None else ran) if gives_boxes else listed
-    every = pd.Index(sorted(looked_at | set(judged)), dtype=TEXT)
+    evaluated = roles.loc[roles["role"].isin(["val", "test"]), "image_id"]
+    looked_at = listed | (set(evaluated) if ran is None else ran) if gives_boxes else listed
+    every = pd.Index(sorted(looked_at | set(evaluated)), dtype=TEXT)
     is_ok = is_member(every, list(looked_at))
     reason = "not listed as run" if gives_boxes else "no score in the file"
     images = pd.DataFrame({"image_id": every, "status": np.where(is_ok, "ok", "failed")})
@@ -395,42 +449,65 @@ def _image_notes(
     return notes
 
 
-_FILES, _FOLDERS = {".json": COCO, ".csv": TABLE}, (CSV, YOLO, COCO)
+def _coco_notes(images: pd.DataFrame, listed: set[str], truth: str | Path | None) -> list[str]:
+    """Say which images without a box were run because an annotation file lists them."""
+    empty = (images["status"] == "ok") & ~is_member(images["image_id"], list(listed))
+    if not empty.any():
+        return []
+    counts = counted_phrase(int(empty.sum()), "images have no box")
+    return [f"{counts}: run, for {Path(str(truth)).name} lists them, with nothing found."]
+
+
+_FOLDERS = (CSV, YOLO, COCO)
 _SIDES = {"width": "float64", "height": "float64"}
 
 
 @_without_collector()
-def truth_set(path: Path, patients: Path | None, say: Callable[[str], None]) -> DataSet:
-    """True boxes as a data set in memory, without `cxr prepare`: to import and to judge on.
+def truth_set(
+    path: Path,
+    patients: Path | None,
+    say: Callable[[str], None],
+    boxes: Path | None = None,
+    columns: tuple[str, ...] = (),
+) -> DataSet:
+    """Read labels and true boxes as a data set in memory, without `cxr prepare`.
 
-    They are a COCO file, a CSV, or a folder of YOLO labels, COCO files or our three CSV files. No
-    image is decoded. All are test images, unless the source names some. `patients` is a CSV
-    ``image_id,patient_id``; `say` shows what was recognised of a CSV of boxes.
+    They are a COCO file, a CSV of labels or boxes, or a folder of YOLO labels, COCO files or our
+    three CSV files; a CSV of labels may have its `boxes` in a second CSV. No image is decoded. All
+    are test images, unless the source names some. `patients` is a CSV ``image_id,patient_id``;
+    `say` shows what was recognised of a CSV, and `columns` correct it as ROLE=COLUMN.
 
     Raises:
-        InputError: Labels are malformed or without a box, or an image has no patient.
+        InputError: Labels are malformed, or an image has no patient.
     """
     fitting = (known for known in _FOLDERS if path.is_dir() and known.detect(path))
-    labels = next(fitting, None) or _FILES.get(path.suffix.lower())
+    of_file = COCO if path.suffix.lower() == ".json" else TABLE if is_table_file(path) else None
+    labels = next(fitting, None) or of_file
     if labels is None or not path.exists():
         raise InputError(f"{path}: no COCO file, CSV, or folder of COCO, YOLO or CSV files")
     if (path / "dataset.json").is_file():
         raise InputError(f"{path}: is a set that cxr prepare made; give it by --data")
-    options = ReadOptions(labels=(path,)) if labels is TABLE else ReadOptions()
+    tables_given = (path,) if boxes is None else (path, boxes)
+    if boxes is not None and labels is not TABLE:
+        raise InputError(f"{boxes}: boxes in a file of their own need labels in a CSV")
+    options = ReadOptions(columns=columns)
+    if labels is TABLE:
+        options = replace(options, labels=tables_given)
     tables = labels.tables(path, options, say)
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{path}: {image}: {reason}; correct it")
-    if tables.boxes.empty:
-        raise InputError(f"{path}: holds no box; for labels alone say cxr prepare")
+    if tables.boxes.empty and tables.findings.empty:
+        raise InputError(f"{path}: holds neither boxes nor labels of images")
     images = tables.images.assign(path=None)
-    columns = images.columns.union(empty_table("images").columns, sort=False)
-    images = images.reindex(columns=columns).sort_values("image_id", ignore_index=True)
+    every = images.columns.union(empty_table("images").columns, sort=False)
+    images = images.reindex(columns=every).sort_values("image_id", ignore_index=True)
     if patients is not None:
         images = _with_patients(images, patients, path)
     held = {"images": typed_table(images, "images")}
     for name in ("findings", "boxes", "box_coverage"):
         rows = getattr(tables, name)
         held[name] = typed_table(rows[rows["reader"] == REFERENCE_READER], name)
+    check_edges(held["boxes"], str(path))
     sized = held["boxes"].merge(images[["image_id", "width", "height"]].astype(_SIDES))
     for box in sized.query("x2 > width + 1 or y2 > height + 1").itertuples():
         raise InputError(
@@ -443,12 +520,12 @@ def truth_set(path: Path, patients: Path | None, say: Callable[[str], None]) -> 
     info = {"name": path.stem, "source_format": tables.format, "source_root": str(path),
             "targets": tables.targets, "settings": {},
             "ids": DataSet.digests(*held.values()) | ids}  # fmt: skip
-    return DataSet.of(path, info, held_splits={"default": split}).with_tables(held)
+    return DataSet.of(path, info, splits={"default": split}).with_tables(held)
 
 
 def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataFrame:
     """The images with the patients of a list, which may name more images."""
-    rows = read_text_csv(patients, ("image_id", "patient_id"))
+    rows = read_text_table(patients, ("image_id", "patient_id"))
     refuse_line(rows["patient_id"] == "", patients, "patient_id is empty; fill it in")
     ids = _as_ids(rows["image_id"], {name: name for name in images["image_id"]})
     refuse_line(ids.duplicated(), patients, " appears more than once; keep one line", ids)

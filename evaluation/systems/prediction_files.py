@@ -17,11 +17,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.column_names import column_names, find_column
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.folders import atomic_path, make_folder, write_text
+from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.pages import template_environment
-from cxr_compare.data_prep.contracts.schemas import EDGES
-from cxr_compare.data_prep.contracts.tables import is_member, read_text_csv, renamed, write_csv
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.label_files import read_lines
@@ -32,12 +35,13 @@ from cxr_compare.evaluation.overlays.draw import fit_panel
 
 FRAME = "the DataFrame"
 """What errors call a table that came from no file."""
+_COCO_SIDES = "COCO's bbox is x, y, width, height"
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Which columns of a table mean what."""
+    """Which columns of a table mean what; without such a column, a like name is recognised."""
 
     image: str = "image_id"  # image ids
     score: str = "score"  # scores in [0, 1]
@@ -56,6 +60,10 @@ class RawPredictions:
     listed: tuple[str, ...] = ()  # names of images that the source has, with rows or without
     advice: str = ""  # how else the names of images could be meant
     notes: list[str] = field(default_factory=list)  # what was assumed
+    # what says that the source holds x, y, width and height; empty where it holds corners
+    sides: str = ""
+    # names of the images that a COCO annotation file says were run; None without such a file
+    ran: tuple[str, ...] | None = None
     # true boxes that COCO's truth marks as crowds, in the columns of rows
     crowds: pd.DataFrame = field(default_factory=lambda: _coco_table(Path(), []))
 
@@ -76,7 +84,7 @@ def read_source(
         raise InputError(f"{source}: no such file or folder")
     if _looks_like_json(source):
         return _read_coco(source, None if coco_truth is None else Path(coco_truth))
-    return RawPredictions(_read_csv(source, names), source.read_bytes())
+    return _read_csv(source, names)
 
 
 def _looks_like_json(path: Path) -> bool:
@@ -84,27 +92,152 @@ def _looks_like_json(path: Path) -> bool:
         return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
 
 
-def _wanted_columns(header: list[str], names: ColumnNames, where: str) -> list[str]:
-    """Which columns are read: image, score, and edges and finding where they are there."""
-    for column in (names.image, names.score):
-        if header.count(column) != 1:
-            what = "appears twice; keep one" if column in header else "is missing"
-            raise InputError(f"{where}: column '{column}' {what}; it has {', '.join(header[:20])}")
-    edges = [corner for corner in EDGES if corner in header]
-    if edges and edges != EDGES:
-        raise InputError(f"{where}: has {', '.join(edges)}; boxes need x1, y1, x2 and y2")
-    finding = [names.finding] if names.finding in header else []
-    return list(dict.fromkeys([names.image, names.score, *edges, *finding]))
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns of a table are read, by what they mean."""
+
+    image: str
+    score: str
+    finding: str | None
+    box: dict[str, str]  # columns by role, such as xmin or width; empty where rows are scores
+    guessed: tuple[str, ...]  # what was taken for what, in words
+
+    @property
+    def read(self) -> list[str]:
+        """The columns, each once."""
+        finding = [] if self.finding is None else [self.finding]
+        return list(dict.fromkeys([self.image, self.score, *self.box.values(), *finding]))
+
+    @property
+    def notes(self) -> list[str]:
+        """One line that says what was guessed, if anything."""
+        if not self.guessed:
+            return []
+        return [
+            f"Columns recognised: {', '.join(self.guessed)} (others by --image-column, "
+            "--score-column, --finding-column of cxr import)."
+        ]
+
+    @property
+    def sides(self) -> str:
+        """What says that a row holds a width and a height; empty where it holds corners."""
+        if "width" not in self.box:
+            return ""
+        return f"the columns {', '.join(self.box.values())} are read as {_FORMS[tuple(self.box)]}"
 
 
-def _plain_table(table: pd.DataFrame, names: ColumnNames, where: str) -> pd.DataFrame:
-    """Our names for the columns, and numbers."""
-    table = table.rename(
-        columns={names.image: "image_id", names.score: "score", names.finding: "finding"}
-    )
-    for column in [c for c in ("score", *EDGES) if c in table]:
-        table[column] = _as_numbers(table, column, where)
-    return table
+def _find_columns(table: pd.DataFrame, names: ColumnNames, where: str) -> _Columns:
+    """Find the columns by their names: those given, else those that `cxr prepare` knows."""
+    header = [str(column) for column in table.columns]
+    image = _one_column(header, "image", names.image, column_names("file"), where)
+    score = _one_column(header, "score", names.score, column_names("score"), where)
+    finding = names.finding if names.finding in header else None
+    if finding is None and names.finding != ColumnNames.finding:
+        raise InputError(
+            f"{where}: column '{names.finding}' is missing; it has {', '.join(header[:20])}; name "
+            "the column of findings by --finding-column"
+        )
+    box = _box_columns([column for column in header if column not in (image, score)], where)
+    if finding is None and box:
+        finding = _class_column(table, {image, score, *box.values()})
+    guessed = [
+        f"{column} as {meaning}"
+        for meaning, given, column in (
+            ("image_id", names.image, image),
+            ("score", names.score, score),
+            ("finding", names.finding, finding),
+        )
+        if column is not None and column != given
+    ]
+    if box and list(box.values()) != EDGES:
+        guessed.append(f"{', '.join(box.values())} as {_FORMS[tuple(box)]}")
+    columns = _Columns(image, score, finding, box, tuple(guessed))
+    for column in columns.read:
+        if header.count(column) > 1:
+            raise InputError(f"{where}: column '{column}' appears twice; keep one")
+    return columns
+
+
+def _one_column(header: list[str], kind: str, given: str, known: Sequence[str], where: str) -> str:
+    """Find the column of image ids or of scores."""
+    if header.count(given) == 1:
+        return given
+    if given in header:
+        raise InputError(f"{where}: column '{given}' appears twice; keep one")
+    is_default = given == getattr(ColumnNames, kind)
+    found = find_column(header, (given, *known)) if is_default else None
+    if found is None:
+        raise InputError(
+            f"{where}: column '{given}' is missing; it has {', '.join(header[:20])}; name the "
+            f"column of {'image ids' if kind == 'image' else 'scores'} by --{kind}-column "
+            f"(cxr import), or call it {given}"
+        )
+    return found
+
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_SIDES = ("xmin", "ymin", "width", "height")
+_CENTRE = ("xcenter", "ycenter", "width", "height")
+_FORMS: dict[tuple[str, ...], str] = {
+    _CORNERS: "x1, y1, x2, y2",
+    _SIDES: "x, y, width, height",
+    _CENTRE: "x and y of the centre, width, height",
+}
+"""Roles of the columns that make a box, in words."""
+
+
+def _box_columns(header: list[str], where: str) -> dict[str, str]:
+    """Find the columns of boxes, by role; none where rows are scores of images."""
+    if set(EDGES) <= set(header):
+        return dict(zip(_CORNERS, EDGES, strict=True))
+    roles = dict.fromkeys(role for form in _FORMS for role in form)
+    found = {role: find_column(header, column_names(role)) for role in roles}
+    held = {role: column for role, column in found.items() if column is not None}
+    for form in _FORMS:
+        if set(form) <= set(held):
+            return {role: held[role] for role in form}
+    edges = [column for role, column in held.items() if role not in ("width", "height")]
+    across, down = ({"xmin", "xmax", "xcenter"}, {"ymin", "ymax", "ycenter"})
+    if set(EDGES) & set(header) or (across & set(held) and down & set(held)):
+        raise InputError(
+            f"{where}: has {', '.join(edges)}; boxes need x1, y1, x2 and y2, or x, y, width and "
+            "height: name the columns so, or leave these out for scores of whole images"
+        )
+    return {}
+
+
+def _class_column(table: pd.DataFrame, taken: set[str]) -> str | None:
+    """Find the column that names the class of each box; numbers of classes are no names."""
+    free = [str(column) for column in table.columns if str(column) not in taken]
+    found = find_column(free, column_names("label"))
+    if found is None:
+        return None
+    cells = table[found].astype(TEXT)
+    named = cells.notna().all() and pd.to_numeric(cells, errors="coerce").isna().all()
+    return found if named else None
+
+
+def _plain_table(table: pd.DataFrame, columns: _Columns, where: str) -> pd.DataFrame:
+    """Return the rows under our names for the columns, with numbers, and boxes as corners."""
+    rows = pd.DataFrame({"image_id": table[columns.image], "place": table["place"]})
+    rows["score"] = _as_numbers(rows.assign(score=table[columns.score]), "score", where)
+    if columns.finding is not None:
+        rows["finding"] = table[columns.finding]
+    values = {}
+    for role, column in columns.box.items():
+        named = rows[["image_id", "place"]].assign(**{column: table[column]})
+        values[role] = _as_numbers(named, column, where)
+    if "xmax" in values:
+        edges = [values[role] for role in _CORNERS]
+    elif "xmin" in values:
+        x, y, width, height = (values[role] for role in _SIDES)
+        edges = [x, y, x + width, y + height]
+    elif values:
+        x, y, width, height = (values[role] for role in _CENTRE)
+        edges = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    else:
+        edges = []
+    return rows.assign(**dict(zip(EDGES, edges, strict=False)))
 
 
 def _as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
@@ -121,25 +254,32 @@ def _as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
     return numbers
 
 
-def _read_csv(path: Path, names: ColumnNames) -> pd.DataFrame:
-    table = read_text_csv(path, (names.image, names.score))
-    table = table[_wanted_columns(list(table.columns), names, str(path))]
+def _read_csv(path: Path, names: ColumnNames) -> RawPredictions:
+    table = read_text_table(path, ())
+    if len(table.columns) == 1:
+        table = read_text_table(path, (names.image, names.score))
+    columns = _find_columns(table, names, str(path))
     places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
-    return _plain_table(table.assign(place=places).reset_index(drop=True), names, str(path))
+    table = table[columns.read].reset_index(drop=True).assign(place=places)
+    rows = _plain_table(table, columns, str(path))
+    return RawPredictions(rows, path.read_bytes(), notes=columns.notes, sides=columns.sides)
 
 
 def _read_frame(frame: pd.DataFrame, names: ColumnNames) -> RawPredictions:
-    wanted = _wanted_columns([str(column) for column in frame.columns], names, FRAME)
-    table = frame[wanted].reset_index(drop=True)
+    columns = _find_columns(frame, names, FRAME)
+    table = frame[columns.read].reset_index(drop=True)
     content = table.to_csv(index=False).encode()
-    for column in {names.image, names.finding} & set(wanted):
+    for column in (columns.image, columns.finding):
+        if column is None:
+            continue
         missing = table[column].isna()
         if missing.any():
             label = frame.index[int(missing.to_numpy().argmax())]
             raise InputError(f"{FRAME}: row {label}: {column} is missing; fill it in")
         table[column] = table[column].astype(str)
     table["place"] = [f"row {label}" for label in frame.index]
-    return RawPredictions(_plain_table(table, names, FRAME), content)
+    rows = _plain_table(table, columns, FRAME)
+    return RawPredictions(rows, content, notes=columns.notes, sides=columns.sides)
 
 
 def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
@@ -154,7 +294,9 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
         drawn = described.get("annotations", [])
         crowds = [{**entry, "score": 1} for entry in drawn if entry.get("iscrowd")]
         crowded = _named(_coco_table(truth, crowds), truth, described, truth)
-        return RawPredictions(named, path.read_bytes() + truth.read_bytes(), crowds=crowded)
+        content = path.read_bytes() + truth.read_bytes()
+        ran = tuple(file_stem(image["file_name"]) for image in described["images"])
+        return RawPredictions(named, content, crowds=crowded, sides=_COCO_SIDES, ran=ran)
     categories = sorted(map(str, table["category"].unique()))
     if len(categories) > 1:
         raise InputError(
@@ -162,13 +304,16 @@ def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
             "annotation file they come from (cxr import --coco-truth)"
         )
     advice = ", or name the annotation file that the image ids are of (cxr import --coco-truth)"
-    return RawPredictions(table.drop(columns="category"), path.read_bytes(), advice=advice)
+    rows = table.drop(columns="category")
+    return RawPredictions(rows, path.read_bytes(), advice=advice, sides=_COCO_SIDES)
 
 
 def _coco_table(path: Path, entries: list[Any]) -> pd.DataFrame:
     number, images, categories, numbers = 0, list[str](), list[str](), list[float]()
     try:
         for number, entry in enumerate(entries):  # noqa: B007 - the error below names it
+            if isinstance(entry["bbox"], str):  # whose signs are no numbers of a box
+                raise TypeError("bbox is a text")
             x, y, width, height = map(float, entry["bbox"])
             numbers += x, y, x + width, y + height, float(entry["score"])
             images.append(str(entry["image_id"]))
@@ -379,7 +524,7 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
 
 def _read_rows(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
     """The wanted columns as text, numbers without leading zeros, and each row's line."""
-    table = read_text_csv(path, wanted)
+    table = read_text_table(path, wanted)
     table["number"] = table["number"].str.lstrip("0")
     held = [*wanted, *(name for name in optional if name in table), "row"]
     return table.assign(row=table.index + 2)[held]  # line 1 is the header

@@ -1,176 +1,57 @@
-"""How well metadata and image borders alone predict the label: the baseline of every system."""
+"""The label guessed from metadata and image borders of a prepared data set.
+
+The guess itself is made of tables by `evaluation.compare.shortcuts`; this module makes its table of
+facts from what ``cxr prepare`` noted of each file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.audit.checks import OLDEST_YEARS
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
-from cxr_compare.evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
-from cxr_compare.evaluation.statistics.calibration import fit_logistic
-from cxr_compare.evaluation.statistics.clustered_tests import (
-    AurocParts,
-    auroc_over_seeds,
-    auroc_parts,
-)
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.compare import shortcuts
+from cxr_compare.evaluation.statistics.ranking import Floats
 
-SHORTCUT = "shortcut"
-"""Topic of a guess without the lungs among the figures on where systems fail, and its system."""
-BEYOND_SHORTCUT = "beyond shortcut"
-"""Topic: a system's AUROC minus that of the strongest guess without the lungs, paired."""
-
-_RARE_IMAGES = 20
-_MIN_IMAGES = 20
-_LEVELS = 256
-_RIDGE = 1.0
-_FREE_RIDGE = 1e-6  # of the intercept
-_SPREAD = 3**0.5  # ranks from -1 to 1 times this have a standard deviation of 1
-_FIT_ROWS = 30_000
-_PERSON = {"view": "view", "sex": "sex", "age_years": "age"}
-_FILE = {
-    "pixels": "image size",
-    "aspect": "aspect ratio",
-    "source": "source",
-    "transfer_syntax": "transfer syntax",
-    "photometric": "photometric interpretation",
-    "bits": "bits",
-    "spacing_col_mm": "pixel spacing",
-}
-# Of the whole image, which disease changes too: shown, but not counted among metadata and borders.
-_OF_IMAGE = {"mean_grey": "mean brightness", "file_bytes": "file size",
-             "text_score": "burned-in text"}  # fmt: skip
-_BORDER = "outer tenth of the image"
-_GREYS = "border_greys"
-_NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
+_MEASURED = (
+    "transfer_syntax", "photometric", "bits", "spacing_col_mm", "mean_grey", "file_bytes",
+    "text_score", "border_greys", "pixels", "aspect", "source",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Fact:
-    """One fact about each image."""
+def shortcut_facts(images: pd.DataFrame, decode: pd.DataFrame) -> pd.DataFrame:
+    """Return, by image id, the facts from which the shortcut baseline guesses the label.
 
-    name: str  # what it is, for a person
-    codes: np.ndarray  # which row of the table says it, int, shape `(N,)`
-    table: np.ndarray  # predictors, float64, shape `(levels, columns)`
-    known: np.ndarray  # whether the fact is known, bool, shape `(N,)`
+    Ages that no person has are unknown; burned-in text is there or not; the greys around an image
+    are numbers, a column for each piece of the border.
 
-    @classmethod
-    def of(cls, name: str, values: pd.Series) -> _Fact | None:
-        """Make a fact of numbers or of categories; None if it says the same of all.
-
-        Of numbers, a logistic model bends at the terciles; categories with fewer than 20 images
-        are one; a missing value is a category of its own.
-        """
-        known = values.notna().to_numpy(dtype=bool)
-        if known.sum() < _RARE_IMAGES:
-            return None
-        if pd.api.types.is_float_dtype(values):
-            codes, table = _numeric(values.to_numpy(dtype="float64", na_value=np.nan), known)
-        else:
-            codes, table = _categorical(values, known)
-        return cls(name, codes, table, known) if len(table) > 1 else None
-
-
-@dataclass(frozen=True)
-class _Truth:
-    """The labels of a target, and what belongs together."""
-
-    positive: np.ndarray  # bool, shape `(N,)`
-    fold: np.ndarray  # 0 to `MOST_FOLDS - 1`, the same for all images of a patient, shape `(N,)`
-    patient: np.ndarray  # codes from 0, shape `(N,)`
-
-    def of(self, rows: np.ndarray) -> _Truth:
-        """The labels of some of the images."""
-        return _Truth(self.positive[rows], self.fold[rows], self.patient[rows])
-
-    def auroc(self, scores: np.ndarray, folds: Integers | None) -> AurocParts | None:
-        """AUROC over pairs of images in one fold; `None` where no fold has both classes."""
-        n_patients = int(self.patient.max()) + 1
-        return auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
-
-
-def _auroc_of_fact(fact: _Fact, truth: _Truth) -> AurocParts | None:
-    """AUROC of a label guessed from one fact, by a model of the other folds' patients."""
-    levels = len(fact.table)
-    cells = truth.fold.astype(np.int64) * levels + fact.codes
-    n, hits = (
-        np.bincount(chosen, minlength=MOST_FOLDS * levels).reshape(MOST_FOLDS, levels)
-        for chosen in (cells, cells[truth.positive])
-    )
-    weights = _fit(fact.table, n.sum(axis=0) - n, hits.sum(axis=0) - hits)
-    return truth.auroc((weights @ fact.table.T)[truth.fold, fact.codes], truth.fold)
-
-
-def _auroc_of_facts(facts: Sequence[_Fact], truth: _Truth) -> AurocParts | None:
-    """As `_auroc_of_fact`, of several facts in one logistic model.
-
-    Each fold's model is fitted to a sample of at most 30,000 images.
+    Args:
+        images: The images table, or some of its rows.
+        decode: The table of how each file was decoded; may be empty.
     """
-    scores = np.zeros(len(truth.positive))
-    rng = np.random.default_rng(0)
-    for fold in range(MOST_FOLDS):
-        inside = truth.fold == fold
-        rows = np.flatnonzero(~inside)
-        if len(rows) > _FIT_ROWS:
-            rows = np.sort(rng.choice(rows, _FIT_ROWS, replace=False))
-        design = np.hstack([fact.table[fact.codes[rows]] for fact in facts])
-        weights = _fit(design, np.ones((1, len(rows))), truth.positive[rows][None])[0]
-        parts = np.split(weights, np.cumsum([fact.table.shape[1] for fact in facts])[:-1])
-        for fact, part in zip(facts, parts, strict=True):
-            scores[inside] += (fact.table @ part)[fact.codes[inside]]
-    return truth.auroc(scores.round(9), truth.fold)
-
-
-def _categorical(values: pd.Series, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    codes, names = pd.factorize(values)
-    codes = np.where(known, codes, len(names))
-    counts = np.bincount(codes, minlength=len(names) + 1)
-    # Rare categories would each predict their own few images by chance.
-    rare = counts < _RARE_IMAGES
-    rare[-1] &= counts[-1] == 0
-    target = np.where(rare, len(counts), np.arange(len(counts)))
-    used, codes = np.unique(target[codes], return_inverse=True)
-    return codes, np.eye(len(used))
-
-
-def _numeric(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    some = values[known]
-    edges = np.unique(some)
-    if len(edges) > _LEVELS:
-        edges = np.unique(np.quantile(some, np.arange(1, _LEVELS) / _LEVELS))
-    codes = np.where(known, np.searchsorted(edges, np.nan_to_num(values), side="right"), 0)
-    levels = len(edges) + 1
-    codes = np.where(known, codes, levels)
-    counts = np.bincount(codes[known], minlength=levels)
-    # Ranks, not values: one image of another size would else press all others together.
-    rank = _SPREAD * ((np.cumsum(counts) - counts / 2) / known.sum() * 2 - 1)
-    rank = np.append(rank, 0.0)
-    bends = (-_SPREAD / 3, _SPREAD / 3)
-    columns = [rank, *(np.maximum(rank - bend, 0) for bend in bends)]
-    table = np.stack([*columns, np.zeros(levels + 1)], axis=1)
-    table[levels] = 0
-    table[levels, -1] = 1  # what is missing gets a weight of its own
-    used, codes = np.unique(codes, return_inverse=True)
-    return codes, table[used]
-
-
-def _fit(design: Floats, n: np.ndarray, hits: np.ndarray) -> Floats:
-    """Logistic regressions with a ridge that settles what the data do not."""
-    design = np.column_stack([np.ones(len(design)), design])
-    ridge = np.append(_FREE_RIDGE, np.full(design.shape[1] - 1, _RIDGE))
-    start = np.zeros((len(n), design.shape[1]))
-    start[:, 0] = scipy.special.logit((hits.sum(axis=1) + 0.5) / (n.sum(axis=1) + 1))
-    mass = n.astype(np.float64)
-    fit = fit_logistic(design, mass, hits @ design, start=start, ridge=ridge)
-    return fit.coefficients[:, 1:]
+    rows = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
+    columns = {
+        name: decode[name].array.take(rows, allow_fill=True)
+        for name in _MEASURED
+        if name in decode.columns
+    }
+    facts = pd.DataFrame(columns, index=pd.Index(images["image_id"], name="image_id"))
+    if "age_years" in images:
+        ages = images["age_years"].set_axis(facts.index)
+        facts["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
+    if "text_score" in facts:
+        facts["text_score"] = (facts["text_score"] >= TEXT_LINE_CHARACTERS).astype(TEXT)
+    if "border_greys" not in facts:
+        return facts
+    greys = pd.DataFrame(
+        read_border_greys(facts["border_greys"].reset_index(drop=True)), index=facts.index
+    )
+    names = {piece: f"{shortcuts.BORDER_GREY}{piece:03d}" for piece in greys}
+    return facts.drop(columns="border_greys").join(greys.rename(columns=names))
 
 
 def measure_shortcuts(
@@ -180,21 +61,9 @@ def measure_shortcuts(
     *,
     systems: Mapping[str, Sequence[Floats]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure how well single facts, and all together, predict each target.
+    """Measure how well facts of a prepared data set predict each target.
 
-    Each fact's model is fitted on four fifths of the patients and judged on the rest, in turn;
-    the image pairs compared are of one fold. Sibling images (the mean label of the same patient's
-    other images; the overall mean where there is none) need no model.
-
-    `decode` may be empty; `labels` has a column a target (1.0, 0.0, NaN), indexed by ``image_id``.
-    `systems` are scores of the images by each training seed of systems to hold against the facts.
-
-    Returns:
-        One row a target and fact, the strongest first: ``target, fact, kind, auroc, ci_low,
-        ci_high, n_images, n_positive, n_known`` (images on which the fact is known). Facts that
-        are the same everywhere are left out, as are targets with fewer than 20 images a class.
-        With systems also ``beyond``: by system the paired difference of its AUROC, over the same
-        pairs of images, from that of the fact.
+    As `evaluation.compare.shortcuts.measure_shortcuts`, with the facts of the decode table.
 
     Example:
         >>> images = pd.DataFrame({"image_id": [str(n) for n in range(400)],
@@ -204,163 +73,5 @@ def measure_shortcuts(
         ...     images, pd.DataFrame({"image_id": []}), labels)]
         [('view', 1.0)]
     """
-    places = pd.Index(decode["image_id"]).get_indexer(pd.Index(images["image_id"]))
-    decoded = pd.DataFrame(
-        {
-            column: decode[column].array.take(places, allow_fill=True)
-            for column in (*_FILE, *_OF_IMAGE, _GREYS)
-            if column in decode.columns
-        },
-        index=images.index,
-    )
-    facts = _facts(images, decoded)
-    border = _border_facts(decoded)
-    fold = patient_folds(images["patient_id"].to_numpy())
-    patient = pd.factorize(images["patient_id"])[0]
-    rows = []
-    truths = labels.reindex(images["image_id"]).to_numpy(np.float64)
-    for column, target in enumerate(labels.columns):
-        truth = truths[:, column]
-        known = np.flatnonzero(~np.isnan(truth))
-        positive = truth[known] == 1
-        if min(positive.sum(), (~positive).sum()) < _MIN_IMAGES:
-            continue
-        judged = _Truth(positive, fold[known], patient[known])
-        for kind, name, n_known, parts in _judge(facts, border, known, judged):
-            if parts is None:
-                continue
-            auroc = parts.estimate() if kind == "siblings" else _of_folds(parts.estimate())
-            low, high = auroc.interval or (None, None)
-            row = {
-                "target": str(target),
-                "fact": name,
-                "kind": kind,
-                "auroc": auroc.value,
-                "ci_low": low,
-                "ci_high": high,
-                "n_images": len(known),
-                "n_positive": int(positive.sum()),
-                "n_known": n_known,
-            }
-            # Siblings are compared over all pairs of images, the border on some images only.
-            everywhere = kind != "siblings" and (kind != "border" or n_known == len(known))
-            if systems is not None and everywhere:
-                row["beyond"] = _beyond(systems, parts, known, judged)
-            rows.append(row)
-    order = {str(target): place for place, target in enumerate(labels.columns)}
-    return sorted(rows, key=lambda row: (order[row["target"]], -row["auroc"]))
-
-
-def _of_folds(
-    estimate: ClusteredEstimate, guess: ClusteredEstimate | None = None
-) -> ClusteredEstimate:
-    """With the variance that the models of five folds add, as each learns from the others' images.
-
-    Of the difference of a system from a guess it is that of the guess. It is that of five folds
-    also where fewer have both classes: counting these alone called noise a shortcut more often (of
-    sets with 3 positive patients in 17 instead of 15 %, with 20 in neither case above 2 %).
-
-    Source:
-        Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.
-    """
-    added = (guess or estimate).error
-    if not estimate.error or not added:
-        return estimate
-    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * added**2
-    return replace(estimate, error=float(np.sqrt(estimate.error**2 + of_models)))
-
-
-def _beyond(
-    systems: Mapping[str, Sequence[Floats]], guess: AurocParts, known: np.ndarray, truth: _Truth
-) -> dict[str, ClusteredEstimate]:
-    """How far each system's AUROC, the mean over its seeds, exceeds that of a guess."""
-    found = {}
-    for name, seeds in systems.items():
-        parts = [truth.auroc(np.asarray(scores)[known], truth.fold) for scores in seeds]
-        each = [part for part in parts if part is not None]
-        found[name] = _of_folds(auroc_over_seeds(each, [guess]), guess.estimate())
-    return found
-
-
-def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, _Fact]]:
-    """The facts that differ between images, each with its kind."""
-    table: dict[str, pd.Series] = {str(c): images[c] for c in (*_PERSON, *_FILE) if c in images}
-    table |= {str(c): decoded[c] for c in decoded if c != _GREYS}
-    if "age_years" in table:
-        ages = table["age_years"]
-        table["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
-    if "text_score" in table:
-        table["text_score"] = (table["text_score"] >= TEXT_LINE_CHARACTERS).astype(TEXT)
-    if {"width", "height"} <= set(images.columns):
-        width, height = (images[c].astype("float64") for c in ("width", "height"))
-        table |= {"pixels": width * height, "aspect": width / height}
-    facts = []
-    for kind, names in (("person", _PERSON), ("file", _FILE), ("picture", _OF_IMAGE)):
-        for column, name in names.items():
-            values = table.get(column)
-            if values is None:
-                continue
-            fact = _Fact.of(name, values.astype("float64") if column in _NUMBERS else values)
-            if fact is not None:
-                facts.append((kind, fact))
-    return facts
-
-
-def _border_facts(decoded: pd.DataFrame) -> list[_Fact]:
-    """The greys around each image, one fact a piece; none where they were not measured."""
-    if _GREYS not in decoded:
-        return []
-    greys = read_border_greys(decoded[_GREYS].reset_index(drop=True))
-    pieces = [_Fact.of(_BORDER, pd.Series(piece.astype("float64"))) for piece in greys.T]
-    return [fact for fact in pieces if fact is not None]
-
-
-def _of(fact: _Fact, rows: np.ndarray) -> _Fact:
-    """A fact about some of the images."""
-    return _Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
-
-
-def _judge(
-    facts: list[tuple[str, _Fact]], border: list[_Fact], known: np.ndarray, truth: _Truth
-) -> list[tuple[str, str, int, AurocParts | None]]:
-    """Kind, name, number of images on which it is known, and AUROC of each fact."""
-    chosen = [(kind, _of(fact, known)) for kind, fact in facts]
-    found = [(kind, f.name, int(f.known.sum()), _auroc_of_fact(f, truth)) for kind, f in chosen]
-    person = [fact for kind, fact in chosen if kind == "person"]
-    every = [fact for kind, fact in chosen if kind != "picture"]
-    n = len(known)
-    if len(person) > 1:
-        name = " + ".join(fact.name for fact in person)
-        found.append(("person", name, n, _auroc_of_facts(person, truth)))
-    kinds = len(every)
-    measured = np.flatnonzero(border[0].known[known]) if border else np.array([], dtype=int)
-    edge = _auroc_of_edge(border, known[measured], truth.of(measured))
-    if edge is not None:
-        found.append(("border", _BORDER, len(measured), edge))
-        if len(measured) == n:  # else what is missing would tell when an image was prepared
-            every += [_of(piece, known) for piece in border]
-            kinds += 1
-    if kinds > max(len(person), 1):
-        name = "all metadata and borders"
-        found.append(("together", name, n, _auroc_of_facts(every, truth)))
-    siblings = _sibling_means(truth)
-    if not np.isnan(siblings).all():
-        scores = np.where(np.isnan(siblings), truth.positive.mean(), siblings)
-        n_siblings = int((~np.isnan(siblings)).sum())
-        auroc = truth.auroc(scores.round(9), None)
-        found.append(("siblings", "sibling images", n_siblings, auroc))
-    return found
-
-
-def _auroc_of_edge(border: list[_Fact], rows: np.ndarray, truth: _Truth) -> AurocParts | None:
-    """AUROC of a label guessed from the greys around the images that were measured."""
-    if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
-        return None
-    return _auroc_of_facts([_of(piece, rows) for piece in border], truth)
-
-
-def _sibling_means(truth: _Truth) -> np.ndarray:
-    """Mean label of the same patient's other images; NaN without any."""
-    count = np.bincount(truth.patient)[truth.patient] - 1
-    total = np.bincount(truth.patient, weights=truth.positive)[truth.patient] - truth.positive
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    facts = shortcut_facts(images, decode)
+    return shortcuts.measure_shortcuts(images, facts, labels, systems=systems)

@@ -230,7 +230,7 @@ def _image_group(
     said = []
     if answer.triage:
         said.append(f": {answer.called.lower()} (score {answer.triage_rule})")
-    said += [f", {promise}" for promise in answer.promises]
+    said += [f", {guarantee}" for guarantee in answer.guarantees]
     if answer.undecided_because:
         said.append(f" is undecided: {answer.undecided_because}")
     if answer.status != "ok":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -35,6 +36,8 @@ _MOST_BYTES = 512 << 20  # of all bodies that have come and are worked on
 _LEAST_BYTES, _PACE_SECONDS = 16 << 10, 5.0  # so much more of a body must come in this time
 _BURST_SECONDS = 10.0  # of the rate, that a client may send at once
 _LEAST_BURST = 20.0
+_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")  # of RFC 9110, lower case
+_LARGEST_PORT = 65535
 _CACHE, _POLICY = b"cache-control", b"content-security-policy"
 _HEADERS = (
     (
@@ -134,8 +137,9 @@ class ReportCookie:
 
 
 class Gate:
-    """ASGI middleware that lets a request in or answers 401, 403, 405, 408, 413, 429 or 504.
+    """ASGI middleware that lets a request in, or answers why not.
 
+    Its answers have the status 400, 401, 403, 405, 408, 413, 429 or 504.
     A body that grows too large or comes too slowly is cut off while it is read, whatever the
     application makes of that. Where others than this machine can reach the server and it has no
     token, nobody gets in.
@@ -233,6 +237,10 @@ class Gate:
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value)
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            # A proxy before us may take the other for the length, and hide a request behind it.
+            words = "a request has either Content-Length or Transfer-Encoding"
+            raise Refused(400, "two_lengths", words)
         host = self._require_host(headers.get(b"host", []))
         method = scope["method"]
         if method not in _METHODS:
@@ -252,7 +260,7 @@ class Gate:
 
     def _require_host(self, hosts: list[bytes]) -> str:
         host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
-        name, port = _split_host(host)
+        name, port = _split_host(host) if _is_host(host) else ("", "")
         if (name, "") not in self._hosts and (name, port) not in self._hosts:
             raise Refused(
                 403, "host", "this server is not called so; start it with --allow-host NAME"
@@ -290,6 +298,12 @@ def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> Non
     for site in headers.get(b"sec-fetch-site", []):
         if site.lower() not in (b"same-origin", b"none"):
             raise refused
+
+
+def _is_host(host: str) -> bool:
+    """Return True for a name or an address, alone or with a port."""
+    match = _HOST.fullmatch(host)
+    return match is not None and int(match[1] or 0) <= _LARGEST_PORT
 
 
 def _split_host(host: str) -> tuple[str, str]:

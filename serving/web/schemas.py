@@ -151,9 +151,9 @@ class SystemAnswer(_System):
         default="", description="From which scores on.",
         examples=["ruled out below 0.120, ruled in from 0.810 on"],
     )  # fmt: skip
-    promises: list[str] = Field(
+    guarantees: list[str] = Field(
         default=[], max_length=_MOST_SYSTEMS,
-        description="What was promised of the threshold, and what came true on test.",
+        description="What was guaranteed of the threshold, and what was observed on test.",
     )  # fmt: skip
     warnings: list[str] = Field(
         default=[], max_length=_MOST_SYSTEMS, description="What speaks against this answer."

@@ -23,7 +23,7 @@ from cxr_compare.evaluation.statistics.ranking import is_positive
 from cxr_compare.evaluation.systems.eligibility import sets_of_run
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.instance import Algorithm
-from cxr_compare.serving.export_spec import JUDGED_FILE, validation_folder
+from cxr_compare.serving.export_spec import EVALUATION_FILE, validation_folder
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import (
     ActivationMap,
@@ -128,7 +128,7 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
     figures = [_figures_of(run, content) for run in systems]
     if all(of_system is None for of_system in figures):
         raise InputError(
-            f"--report {folder}: judges {', '.join(content['provenance'].get('systems', {}))}, "
+            f"--report {folder}: evaluates {', '.join(content['provenance'].get('systems', {}))}, "
             "none of them a training that is served; give the report of these runs, or leave it out"
         )
     return [found or _validation_figures(run) for run, found in zip(systems, figures, strict=True)]
@@ -141,12 +141,12 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
     """
     if folder is not None:
         content = read_json(folder / REPORT_MARKER, "metrics")
-        names = [_judged_as_served(run, content) for run in systems]
+        names = [_evaluated_as_served(run, content) for run in systems]
         if None not in names and (folder / DECISIONS).is_file():
             table = read_table(folder / DECISIONS, "decisions")
             of_systems = [table[table["system"] == name] for name in names]
             missed = [_missed(run, rows) for run, rows in zip(systems, of_systems, strict=True)]
-            cautions = {_SAME_TRAINING for run in systems if not _judged_itself(run, content)}
+            cautions = {_SAME_TRAINING for run in systems if not _evaluated_itself(run, content)}
             made_on = content["provenance"]["data_set"]
             if found := _together(systems[0], missed, "test", made_on, [*cautions]):
                 return found
@@ -165,7 +165,7 @@ def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
 
 def _missed_in_validation(run: Run) -> pd.DataFrame | None:
     """The same of a run's validation images; those of another decision are not known."""
-    path = validation_folder(run.folder) / JUDGED_FILE
+    path = validation_folder(run.folder) / EVALUATION_FILE
     threshold = None if run.decision is None else run.decision.thresholds[run.policy].threshold
     if run.decision is None or threshold is None or not path.is_file():
         return None
@@ -230,34 +230,34 @@ def _validation_figures(run: Run) -> ReportFigures | None:
     )
 
 
-def _judged_as(run: Run, content: Mapping[str, Any]) -> str | None:
-    """What a report calls a system; None where it does not judge it."""
+def _evaluated_as(run: Run, content: Mapping[str, Any]) -> str | None:
+    """What a report calls a system; None where it does not evaluate it."""
     if content["target"] != run.target.name:
         return None
     own = {run.model.inference_id(), run.model.training_id()}
-    judged = content["provenance"].get("systems", {})
-    return next((name for name, facts in judged.items() if _ids(facts) & own), None)
+    evaluated = content["provenance"].get("systems", {})
+    return next((name for name, facts in evaluated.items() if _ids(facts) & own), None)
 
 
-def _judged_as_served(run: Run, content: Mapping[str, Any]) -> str | None:
-    """What a report calls a system that it judges at the threshold that is served, else None."""
-    name = _judged_as(run, content)
-    judged = content.get("thresholds", {}).get(name, {}).get(run.policy)
+def _evaluated_as_served(run: Run, content: Mapping[str, Any]) -> str | None:
+    """What a report calls a system that it evaluates at the threshold that is served, else None."""
+    name = _evaluated_as(run, content)
+    evaluated = content.get("thresholds", {}).get(name, {}).get(run.policy)
     served = None if run.decision is None else run.decision.thresholds[run.policy].threshold
-    if judged is None or served is None:
+    if evaluated is None or served is None:
         return None
     # Two back ends compute one score to a few digits, so they choose almost the same threshold.
-    return name if np.isclose(judged, served, rtol=0.01, atol=0) else None
+    return name if np.isclose(evaluated, served, rtol=0.01, atol=0) else None
 
 
-def _judged_itself(run: Run, content: Mapping[str, Any]) -> bool:
-    """Whether a report judges this very system, not another export of its training."""
-    facts = content["provenance"].get("systems", {}).get(_judged_as(run, content), {})
+def _evaluated_itself(run: Run, content: Mapping[str, Any]) -> bool:
+    """Whether a report evaluates this very system, not another export of its training."""
+    facts = content["provenance"].get("systems", {}).get(_evaluated_as(run, content), {})
     return bool(facts.get("inference_id") == run.model.inference_id())
 
 
 def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
-    name = _judged_as(run, content)
+    name = _evaluated_as(run, content)
     if name is None:
         return None
     rows = [
@@ -270,7 +270,7 @@ def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
     by_key = {(row["metric"], row["policy"]): row for row in rows}
     first = rows[0] if rows else {}
     cautions = [str(words) for words in content["answer"]["cautions"]]
-    if not _judged_itself(run, content):
+    if not _evaluated_itself(run, content):
         cautions.append(_SAME_TRAINING)
     return ReportFigures(
         images="test",

@@ -1,4 +1,4 @@
-"""What every verb does with a run of any arm."""
+"""What every command does with a run of any arm."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def test_compare_judges_the_runs_of_all_arms(names, data, run_of, tmp_path):
     runs = [f"{name}={run_of(name)}" for name in names]
     words = ["--data", data, "--out", tmp_path / "report", "--replicates", "100"]
     assert cxr("compare", *runs, *words) == 0
-    judged = pd.read_csv(tmp_path / "report/metrics.csv")["system"]
-    assert set(names) <= set(judged)
+    evaluated = pd.read_csv(tmp_path / "report/metrics.csv")["system"]
+    assert set(names) <= set(evaluated)
 
 
 @EVERY
@@ -149,7 +149,7 @@ def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path,
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verbs that train in processes of their own train here, one after another."""
+    """Commands that train in processes of their own train here, one after another."""
 
     def start(words: list[str], *_: object) -> Any:
         status = cxr(*words)

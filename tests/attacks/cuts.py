@@ -195,7 +195,7 @@ def damaged_dicoms(header: Dataset, folder: Path) -> Iterator[tuple[str, int, Pa
                 yield ending, percent, path
 
 
-def judge(path: Path) -> str:
+def evaluate(path: Path) -> str:
     """What became of a file: ``refused``, ``doubted``, ``calm``, or the exception."""
     try:
         image = read_image(path)
@@ -222,17 +222,17 @@ def attack(
     for name, header in films.items():
         outcomes: dict[str, list[str]] = {}
         for ending, _, path in damaged_dicoms(header, folder):
-            outcomes.setdefault(ending, []).append(judge(path))
-        _tell(f"DICOM {name}", judge(folder / "whole.dcm"), outcomes, total, say)
+            outcomes.setdefault(ending, []).append(evaluate(path))
+        _tell(f"DICOM {name}", evaluate(folder / "whole.dcm"), outcomes, total, say)
     for name, content in plain.items():
         (folder / name).write_bytes(content)
-        whole, outcomes = judge(folder / name), {}
+        whole, outcomes = evaluate(folder / name), {}
         for ending in ENDINGS[:3]:
             for percent in SHARES:
                 damaged = cut(content, percent, ending, name.rsplit(".", 1)[1])
                 if damaged is not None:
                     (folder / name).write_bytes(damaged)
-                    outcomes.setdefault(ending, []).append(judge(folder / name))
+                    outcomes.setdefault(ending, []).append(evaluate(folder / name))
         _tell(f"file {name}", whole, outcomes, total, say)
     return total
 

@@ -1,4 +1,4 @@
-"""Full disks: each verb on one that is too small, and with no room for temporary files or at home.
+"""Full disks: each command on one that is too small, and without space for temporary files.
 
 Usage: ``python -m tests.attacks.disks [VERB ...] [--work FOLDER]``. Needs root (it mounts tmpfs,
 which end with the program, in a mount namespace of its own). Exit status 1: something gave a
@@ -241,8 +241,6 @@ def main() -> int:
     # Not in /tmp, which is made full.
     with tempfile.TemporaryDirectory(prefix="cxr-disks-", dir=given.beside) as folder:
         work = material.make((given.work or Path(folder) / "inputs").resolve())
-        if not (work / "data2").exists():
-            shutil.copytree(work / "data", work / "data2")
         scratch = Path(folder).resolve()
         print(
             "case             place     exit lines traceback named fell       last line on stderr"

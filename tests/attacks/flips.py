@@ -39,7 +39,7 @@ def data_set(folder: Path) -> Iterable[Any]:
     """All of a data set: tables, splits, their log of uses, audit, copies and pixels."""
     from cxr_compare.data_prep.assemble.prepare import _Journal
     from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
-    from cxr_compare.evaluation.compare.protocol import _parse
+    from cxr_compare.evaluation.systems.uses_log import _parse
 
     data = DataSet.open(folder)
     yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
@@ -118,7 +118,7 @@ def exported(folder: Path) -> Iterable[Any]:
 
 
 def report(folder: Path) -> Iterable[Any]:
-    """What other verbs read of a report."""
+    """What other commands read of a report."""
     yield read_json(folder / "metrics.json", "metrics")
     yield read_table(folder / "decisions.parquet", "decisions")
     for path in sorted((folder / "systems").glob("*")):

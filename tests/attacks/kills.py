@@ -3,8 +3,9 @@
 Usage: ``python -m tests.attacks.kills [VERB ...] [--rounds N] [--seed N] [--work FOLDER]``. Each
 round kills a command one to three times, gives the same command again, and holds the folder
 against that of a command that nobody killed: the same files, the same content but for times.
-Nothing else may stay: no temporary folder beside it or in TMPDIR, no process. Exit status 1 where
-something differs.
+Nothing else may stay: no temporary folder beside it or in TMPDIR, no process. Of the rows of
+``--engine ray`` named "workers", Ray's workers are killed in place of the command, which is to end
+as if nothing had happened. Exit status 1 where something differs.
 """
 
 import argparse
@@ -19,18 +20,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.attacks import material
-from tests.scripts.launched import command_line, naming
+from tests.scripts.launched import command_line, naming, workers_below
 
+WORKERS = {
+    "workers of predict": "predict --engine ray",
+    "workers of prepare": "prepare --engine ray",
+}
 NAMES = (
     "import", "predict --data", "export run", "export openvino", "export set", "train", "sweep",
-    "curve",
+    "curve", "compare", "transfer", "predict --engine ray", "prepare --engine ray", *WORKERS,
 )  # fmt: skip
 _TIMES = {
     "created", "revision", "seconds", "sha256", "cost", "images_per_second", "sha256_of_this_file",
+    "peak_memory_bytes",
 }  # fmt: skip
+_MOST_WORKERS = 5  # killed in a round
 # What says how long something took, or was written by the way.
 _ABOUT_TIME = (
     "metrics.csv", "last.ckpt", "*.log", "*.html", "*.png", "study.journal", "*.xml", "*.jsonl",
@@ -85,6 +93,57 @@ def _fresh(disk: Path, copied: tuple[str, ...], work: Path) -> None:
         shutil.copytree(work / name, disk / name)
 
 
+def attack_workers(
+    name: str, work: Path, disk: Path, rounds: int, draw: random.Random
+) -> list[str]:
+    """Kill Ray's workers below a command; what differs from a command without kills."""
+    text, copied = material.COMMANDS[WORKERS[name]]
+    words = text.format(w=work, d=disk).split()
+    scratch = disk.with_name("tmp")
+    scratch.mkdir(exist_ok=True)
+    _fresh(disk, copied, work)
+    whole = _begin(words, scratch)
+    said = whole.communicate()[1].decode()
+    if whole.returncode:
+        return [f"{name}: fails unkilled: {said}"]
+    reference, wrong, kills = content(disk), [], 0
+    for number in range(rounds):
+        _fresh(disk, copied, work)
+        command = _begin(words, scratch)
+        killed_in_round = 0
+        while command.poll() is None and killed_in_round < _MOST_WORKERS:
+            time.sleep(draw.uniform(0.2, 1.0))
+            if workers := workers_below(command.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+                    killed_in_round += 1
+        kills += killed_in_round
+        said = command.communicate(timeout=600)[1].decode()
+        if command.returncode or "Traceback" in said:
+            wrong.append(f"{name} {number}: ends with {command.returncode}: {said[-600:]}")
+            continue
+        wrong += _differences(f"{name} {number}", reference, content(disk))
+    _report(name, 0, rounds, kills, wrong)
+    return wrong
+
+
+def _differences(row: str, reference: dict[str, str], made: dict[str, str]) -> list[str]:
+    """Files of a folder that differ from those of an undisturbed command, a line each."""
+    wrong = []
+    for file in sorted({*made, *reference}):
+        if made.get(file) != reference.get(file):
+            both = [(of.get(file) or "").split(", ") for of in (reference, made)]
+            marks = " ".join(line for line in difflib.ndiff(*both) if line[0] in "+-")
+            wrong.append(f"{row}: {file}: {marks[:300]}")
+    return wrong
+
+
+def _report(name: str, took: float, rounds: int, kills: int, wrong: list[str]) -> None:
+    print(f"{name:20} {took:6.0f} s {rounds:6} {kills:6} {len(wrong):9}", flush=True)
+    for line in wrong:
+        print(f"  {line}", flush=True)
+
+
 def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) -> list[str]:
     """Kill a command in some rounds; what differs from one that was not killed, a line each."""
     text, copied = material.COMMANDS[name]
@@ -119,19 +178,10 @@ def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) 
         if (last.returncode and not done) or "Traceback" in said:  # done: killed when all was there
             wrong.append(f"{name} {number}: ends with {last.returncode}: {said[-600:]}")
             continue
-        made = content(disk)
-        for file in sorted({*made, *reference}):
-            if made.get(file) != reference.get(file):
-                lines = [
-                    *difflib.ndiff(*[(of.get(file) or "").split(", ") for of in (reference, made)])
-                ]
-                marks = " ".join(line for line in lines if line[0] in "+-")
-                wrong.append(f"{name} {number}: {file}: {marks[:300]}")
+        wrong += _differences(f"{name} {number}", reference, content(disk))
         wrong += [f"{name} {number}: left in TMPDIR: {path.name}" for path in scratch.iterdir()]
         wrong += [f"{name} {number}: still runs: {each}" for each in running(disk)]
-    print(f"{name:12} {took:6.0f} s {rounds:6} {kills:6} {len(wrong):9}", flush=True)
-    for line in wrong:
-        print(f"  {line}", flush=True)
+    _report(name, took, rounds, kills, wrong)
     return wrong
 
 
@@ -146,11 +196,12 @@ def main() -> int:
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="cxr-kills-") as folder:
         work = material.make((given.work or Path(folder) / "inputs").resolve())
-        print("command       unkilled rounds  kills  differing")
+        print("command               unkilled rounds  kills  differing")
         for name in NAMES:
             if not given.names or name in given.names:
                 draw = random.Random(f"{given.seed} {name}")  # noqa: S311
-                wrong += attack(name, work, Path(folder) / "disk", given.rounds, draw)
+                attacks = attack_workers if name in WORKERS else attack
+                wrong += attacks(name, work, Path(folder) / "disk", given.rounds, draw)
     return int(bool(wrong))
 
 

@@ -1,7 +1,8 @@
-"""Small inputs of every verb, made once by the program itself."""
+"""Small inputs of every command, made once by the program itself."""
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ anchor_sizes = [12.0, 24.0, 48.0, 96.0, 192.0]
 {_TRAINING}"""
 
 
-# What each verb writes: {w}, the inputs' folder; {d}, a folder with copies of the inputs named.
+# What each command writes: {w}, the inputs' folder; {d}, a folder with copies of the inputs named.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "synth": ("synth {d}/out --images 60 --size 96 --seed 4", ()),
     "prepare": ("prepare {w}/xrays {d}/out --format rsna --size 64", ()),
@@ -53,6 +54,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
               "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu --replicates 200 "
               "--set training.epochs=1", ("data",)),
     "predict --data": ("predict {w}/run --data {w}/data --out {d}/out", ()),
+    "predict --engine ray": ("predict {w}/run --data {w}/data --out {d}/out --engine ray", ()),
+    "prepare --engine ray": ("prepare {w}/xrays {d}/out --format rsna --size 64 --engine ray", ()),
     "predict": ("predict {w}/run {w}/xrays/stage_2_test_images --out {d}/out --csv {d}/a.csv", ()),
     "predict --dicom": ("predict {w}/run {w}/xrays/stage_2_test_images --no-overlay "
                         "--dicom {d}/out", ()),
@@ -114,6 +117,8 @@ def make(folder: Path) -> Path:
          "--device", "cpu"),
         ("predictions/predictions.json", "predict", run, "--data", data, "--out", predictions),
     ))  # fmt: skip
+    if not (folder / "data2").exists():  # of `transfer`
+        shutil.copytree(data, folder / "data2")
     _write_tables(folder, data)
     imported = ("import", folder / "scores.csv", "--data", data, "--out", folder / "other")
     complete(folder, [("other/predictions.json", *imported, "--name", "Other")])
@@ -134,10 +139,10 @@ def complete(folder: Path, steps: Iterable[tuple[object, ...]]) -> None:
 def _write_tables(folder: Path, data: Path) -> None:
     """Scores of another software, and ratings of three readers, at random."""
     split = pd.read_parquet(data / "splits" / "default.parquet")
-    judged = split.loc[split["role"].isin(["val", "test"]), ["image_id"]]
+    evaluated = split.loc[split["role"].isin(["val", "test"]), ["image_id"]]
     draw = random.Random(7)  # noqa: S311
-    scores = [round(draw.random(), 4) for _ in range(len(judged))]
-    judged.assign(score=scores).to_csv(folder / "scores.csv", index=False)
+    scores = [round(draw.random(), 4) for _ in range(len(evaluated))]
+    evaluated.assign(score=scores).to_csv(folder / "scores.csv", index=False)
     truth = pd.DataFrame({"case": [f"c{n:02d}" for n in range(40)], "label": [0, 1] * 20})
     truth.to_csv(folder / "truth.csv", index=False)
     ratings = [

@@ -1,14 +1,13 @@
-"""The peak memory of the verbs: what is counted, and that none is forgotten."""
+"""The peak memory of the commands: what is counted, and that none is forgotten."""
 
 import sys
-from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
-from benchmarks.memory import BOUNDS, SERVICES, _commands, peak_mib
+from benchmarks.memory import BOUNDS, SERVICES, peak_mib
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.scripts.cli import build_app
+from cxr_compare.scripts.commands import COMMANDS
+from cxr_compare.scripts.runner import command_name
 
 pytestmark = pytest.mark.release
 
@@ -31,7 +30,6 @@ def test_command_that_fails_is_named_with_what_it_said():
         peak_mib([sys.executable, "-c", "raise ValueError('no memory')"])
 
 
-def test_every_verb_has_a_row_with_commands_and_a_bound():
-    verbs = get_command(build_app()).commands  # type: ignore[attr-defined]
-    assert {row.split()[0] for row in BOUNDS} == {*verbs, "--help"} - SERVICES
-    assert [*_commands(Path("folder"), 1000)] == [*BOUNDS]
+def test_every_command_has_a_row():
+    commands = {command_name(name) for name in COMMANDS}
+    assert {row.split()[0] for row in BOUNDS} == {*commands, "--help"} - SERVICES

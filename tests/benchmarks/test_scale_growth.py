@@ -1,4 +1,4 @@
-"""Growth is measured with rows that the verbs take for real ones."""
+"""Growth is measured with rows that the commands take for real ones."""
 
 import pytest
 
@@ -23,8 +23,8 @@ def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path):
 
 
 def test_slopes_leave_out_small_sets_and_single_sizes():
-    def rows(verb: str, *counts: int) -> list[Grown]:
-        return [Grown(verb, "ray", n, n**1.2 + 5 * (n < 10_000), 0, 0, "") for n in counts]
+    def rows(command: str, *counts: int) -> list[Grown]:
+        return [Grown(command, "ray", n, n**1.2 + 5 * (n < 10_000), 0, 0, "") for n in counts]
 
     found = slopes([*rows("prepare", 1000, 10_000, 100_000), *rows("predict", 1000, 10_000)])
     assert found == {("prepare", "ray"): pytest.approx(1.2)}

@@ -159,12 +159,12 @@ def test_the_page_holds_tables_a_picture_and_what_was_measured(tmp_path, monkeyp
 
 def test_the_page_says_what_was_measured_and_where_a_work_stops_scaling():
     rows = [
-        {"verb": "prepare", "engine": engine, "images": images, "seconds": images / 500,
+        {"command": "prepare", "engine": engine, "images": images, "seconds": images / 500,
          "driver_seconds": images / 4000, "peak_mib": 300 + images / 1024}
         for engine in ("local", "ray")
         for images in (10_000, 100_000)
     ]  # fmt: skip
-    slopes = [{"verb": "prepare", "engine": "ray", "slope": 1.0}]
+    slopes = [{"command": "prepare", "engine": "ray", "slope": 1.0}]
     measured = {"command": "python -m benchmarks.scale", "seed": 0,
                 "hardware": {"cpus": 2, "processor": "a test"}}  # fmt: skip
     growth = {**measured, "rows": rows, "slopes": slopes, "slope_from": 10_000,

@@ -60,6 +60,7 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
         ("model.trainable=6", "all, head, head_first, stages or a number of stages, 0 to 5, got 6"),
         ("data.zzz=1", "--set data.zzz: unknown key; known here: data.target, data.split"),
         ("training.epochs=0", "--set training.epochs: input should be greater than or equal to 1"),
+        (f"training.epochs={10**22}", "--set training.epochs: input should be less than or equal"),
         ("training.epochs='3'", "--set training.epochs: input should be a valid integer"),
         ("augmentation.scale=1.0", "input should be less than or equal to 0.9, got 1.0"),
         ("augmentation.rotate_degrees=-1.0", "input should be greater than or equal to 0"),
@@ -175,7 +176,10 @@ def test_a_wrong_or_missing_key_of_a_file_names_the_file(tmp_path, epochs, says)
 
 def test_a_file_of_windows_notepad_is_read(tmp_path):
     text = find_config("chexnet").read_text()
-    assert read_config(_file(tmp_path, f"\ufeff{text}")) == read_config(_file(tmp_path, text))
+    plain = read_config(_file(tmp_path, text))
+    assert read_config(_file(tmp_path, f"\ufeff{text}")) == plain
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-16")
+    assert read_config(tmp_path / "mine.toml") == plain
 
 
 @pytest.mark.parametrize(

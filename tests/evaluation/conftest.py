@@ -18,8 +18,8 @@ from cxr_compare.data_prep.store.predictions import Predictions, PredictionWrite
 from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 SIDE = 64
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
@@ -74,6 +74,9 @@ class ImageSet:
         if name == "excluded":
             return pd.DataFrame({"path": ["a.dcm"], "reason": ["cannot be decoded"]})
         return pd.DataFrame(columns=["image_id", "reader", "finding", "x1", "y1", "x2", "y2"])
+
+    def target(self, name: str) -> Target:
+        return Target(name, ("lung_opacity",), "Lung opacity")
 
     def labels(self, target: Target) -> pd.Series:
         return pd.Series({image_id: float(row[0]) for image_id, row in IMAGES.items()})
@@ -156,7 +159,9 @@ def make_comparison() -> Comparison:
     """Two systems on twelve images; intervals are made up, all else follows from the scores."""
     decisions = _decisions()
     return Comparison(
-        target=Target("opacity", ("lung_opacity",), "Lung opacity"),
+        finding="opacity",
+        display_name="Lung opacity",
+        findings=("lung_opacity",),
         systems={
             "RetinaNet": _result(
                 boxes=_boxes(),
@@ -180,6 +185,8 @@ def make_comparison() -> Comparison:
                          "split": "default", "split_ids": {"default": "51d"}},
             "systems": {name: {"seed": 1, "kind": "boxes"} for name in SYSTEMS},
         },
+        records={name: {"seed": 1, "kind": "boxes"} for name in SYSTEMS},
+        split="default",
     )  # fmt: skip
 
 
@@ -262,23 +269,23 @@ SIDE_PX = 100
 
 
 @pytest.fixture
-def judged_set(judged_folder, tmp_path):
+def evaluation_set(evaluated_folder, tmp_path):
     """A data set folder without pixels: 240 images of 120 patients, a third positive, boxed."""
-    return DataSet.open(shutil.copytree(judged_folder, tmp_path / "set"))
+    return DataSet.open(shutil.copytree(evaluated_folder, tmp_path / "set"))
 
 
 @pytest.fixture
-def target(judged_set):
-    return judged_set.target()
+def target(evaluation_set):
+    return evaluation_set.target()
 
 
 @pytest.fixture
-def test_set(judged_set, target):
-    return TestSet(judged_set, target)
+def test_set(evaluation_set, target):
+    return LabelledSplit(evaluation_set, target)
 
 
 @pytest.fixture(scope="session")
-def judged_folder(tmp_path_factory):
+def evaluated_folder(tmp_path_factory):
     """What each test's data set is a copy of: writing the tables takes longer than most tests."""
     rng = np.random.default_rng(20)
     ids = [f"i{number:03d}" for number in range(240)]
@@ -300,7 +307,7 @@ def judged_folder(tmp_path_factory):
          "y2": corner[:, 1] + 30, **reference}
     )[positive]  # fmt: skip
     coverage = pd.DataFrame({"image_id": ids, "coverage": "all", **reference})[positive]
-    folder = tmp_path_factory.mktemp("judged")
+    folder = tmp_path_factory.mktemp("evaluated")
     (folder / "splits").mkdir()
     tables = {"images": images, "findings": findings, "boxes": boxes, "box_coverage": coverage}
     for name, table in tables.items():
@@ -327,22 +334,22 @@ def predict(predicted_folder, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def predicted_folder(judged_folder, tmp_path_factory):
+def predicted_folder(evaluated_folder, tmp_path_factory):
     """Each made-up system's predictions, written once."""
-    judged_set = DataSet.open(judged_folder)
+    evaluation_set = DataSet.open(evaluated_folder)
 
     @cache
     def write(name, kind, seed, skill, roles, maps, skip):
         rng = np.random.default_rng(seed)
-        split = judged_set.split()
+        split = evaluation_set.split()
         ids = split.loc[split["role"].isin(roles) & ~split["image_id"].isin(skip), "image_id"]
-        truth = judged_set.boxes.set_index("image_id").reindex(ids)
+        truth = evaluation_set.boxes.set_index("image_id").reindex(ids)
         positive = truth["x1"].notna().to_numpy()
         evidence = 1 / (1 + np.exp(-rng.normal(skill * positive - 1.0, 1.0)))
         keys = {"image_id": ids.to_numpy(), "finding": "lung_opacity"}
         images = pd.DataFrame({"image_id": keys["image_id"], "status": "ok", "reason": None})
         info = {"system": name, "kind": kind, "seed": 1, "inference_id": f"{name}-{seed}",
-                "data_set": {"content_id": judged_set.ids["content_id"]}}  # fmt: skip
+                "data_set": {"content_id": evaluation_set.ids["content_id"]}}  # fmt: skip
         tables = {}
         if kind == "scores":
             tables["scores"] = pd.DataFrame({**keys, "score": evidence})

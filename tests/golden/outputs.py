@@ -46,7 +46,7 @@ VAL_DIGITS = set("012")
 
 
 def cxr(*arguments: str | Path) -> None:
-    """Run a verb of this checkout."""
+    """Run a command of this checkout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "cxr_compare.scripts.cli", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -211,18 +211,18 @@ def compare(before: Path, after: Path, most: int) -> int:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    maker = verbs.add_parser("make")
+    commands = parser.add_subparsers(dest="command", required=True)
+    maker = commands.add_parser("make")
     maker.add_argument("out", type=Path)
     maker.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data")
     maker.add_argument("--phantom", type=Path, help="finished output of scripts/quickstart")
     maker.add_argument("--only", choices=["chexnet", "phantom", "datasets"])
-    comparer = verbs.add_parser("compare")
+    comparer = commands.add_parser("compare")
     comparer.add_argument("before", type=Path)
     comparer.add_argument("after", type=Path)
     comparer.add_argument("--most", type=int, default=10, help="differences shown of a file")
     asked = parser.parse_args()
-    if asked.verb == "compare":
+    if asked.command == "compare":
         sys.exit(compare(asked.before, asked.after, asked.most))
     if asked.only in (None, "chexnet"):
         make_chexnet(asked.shared, asked.out / "chexnet")

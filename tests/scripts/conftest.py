@@ -1,4 +1,4 @@
-"""Fixtures of the verbs' tests."""
+"""Fixtures of the commands' tests."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -51,7 +51,7 @@ def drawn_images(folder: Path, n_images: int, side: int, sizes: list[int], **of:
 
 
 def scored_images(folder: Path) -> Path:
-    """Folders ``xrays``, ``data`` and ``scores`` by the verbs that make them, in a folder."""
+    """Folders ``xrays``, ``data`` and ``scores`` by the commands that make them, in a folder."""
     synth(folder / "xrays", images=16, size=64, seed=5, workers=1)
     prepare(folder / "xrays", folder / "data", format="rsna", size=[64], workers=0)
     images = DataSet.open(folder / "data").images["image_id"]

@@ -22,14 +22,14 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
 from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts import cli
-from cxr_compare.scripts.check import check as check_verb
+from cxr_compare.scripts.check import check as check_command
 from cxr_compare.scripts.next_steps import trainings
 from cxr_compare.scripts.prepare import prepare
 from cxr_compare.scripts.split import split
 from tests.scripts.small_sets import cxr, table_set, write_source
 from tests.small_dicom import chest
 
-check = partial(cli.run_verb, check_verb)
+check = partial(cli.run_command, check_command)
 
 
 @pytest.fixture(scope="module")

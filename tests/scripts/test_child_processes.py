@@ -180,11 +180,11 @@ def sweeping(data: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Po
     slow_path = hooked_path(tmp_path, training__plots=SLOW)
 
     def sweep(out: Path, *words: str, slow: bool = True) -> subprocess.Popen[str]:
-        verb = ["sweep", "tiny.toml", "--data", "data", "--out", out, "--trials", "2",
+        start_of_line = ["sweep", "tiny.toml", "--data", "data", "--out", out, "--trials", "2",
                 "--over", "training.learning_rate=1e-4..1e-2", "--device", "cpu"]  # fmt: skip
         surroundings = environment(slow_path if slow else str(ROOT))
         # Paths are relative, as they are typed.
-        started.append(start(surroundings, *verb, *words, folder=data.parent))
+        started.append(start(surroundings, *start_of_line, *words, folder=data.parent))
         return started[-1]
 
     yield sweep

@@ -22,6 +22,7 @@ from cxr_compare.configs.load import dump_config, find_config, read_config, summ
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import write_json
 from cxr_compare.scripts import cli, show
+from cxr_compare.scripts.commands import COMMANDS
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.runner import command_name
 from cxr_compare.serving.parity import Proof, _Measure
@@ -33,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["no-such-verb"], "No such command 'no-such-verb'"),
+        (["no-such-command"], "No such command 'no-such-command'"),
         (["report"], "Did you mean 'compare'? See"),
         (["show", "no-such-folder"], "no-such-folder: no such folder"),
         (["show"], "give a folder, or --machine"),
@@ -84,13 +85,13 @@ _OF_EXTRAS = {  # one of its modules, and a command that needs it
     "wandb": ("wandb", f'{_TRAIN} training.loggers=["wandb"]'),
 }
 # Of lite, each configuration names its package of weights; detr is named by the detector's builder.
-_NO_VERB = {"test", "bench", "lite", "detr", "docs"}
+_NO_COMMAND = {"test", "bench", "lite", "detr", "docs"}
 
 
 def test_an_extra_that_is_absent_is_named_before_any_work(tmp_path, monkeypatch, capsys):
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    assert _OF_EXTRAS.keys() == settings["options.extras_require"].keys() - _NO_VERB
+    assert _OF_EXTRAS.keys() == settings["options.extras_require"].keys() - _NO_COMMAND
     monkeypatch.chdir(tmp_path)
     for name in ("set/dataset.json", "run/run.json", "raw/images.csv", "image.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -121,12 +122,23 @@ def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "cxr: interrupted; run the same command again to go on\n"
 
 
-def test_an_unexpected_end_of_a_file_is_not_called_an_interruption(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [ValueError("odd"), RecursionError("deep"), MemoryError()])
+def test_a_bug_has_an_exit_status_of_its_own(tmp_path, monkeypatch, capsys, error):
+    """1 means that a command found a problem, such as a change."""
+
+    def break_down(folder: Path) -> None:
+        raise error
+
+    assert exit_code(monkeypatch, tmp_path, break_down) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_unexpected_end_of_a_file_is_not_called_an_interruption(tmp_path, monkeypatch, capsys):
     def end(folder: Path) -> None:
         raise EOFError("no data left")
 
-    with pytest.raises(EOFError, match="no data left"):
-        exit_code(monkeypatch, tmp_path, end)
+    assert exit_code(monkeypatch, tmp_path, end) == 3
+    assert "EOFError: no data left" in capsys.readouterr().err
 
 
 def test_an_end_of_file_while_cleaning_up_hides_no_ctrl_c(tmp_path, monkeypatch, capsys):
@@ -170,16 +182,16 @@ def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, told)
 
 
 @pytest.mark.parametrize(
-    ("left", "verb"), [("synth.started.json", "cxr synth"), (".prepare", "cxr prepare")]
+    ("left", "name"), [("synth.started.json", "cxr synth"), (".prepare", "cxr prepare")]
 )
-def test_show_names_the_verb_that_completes_a_folder(tmp_path, left, verb):
+def test_show_names_the_verb_that_completes_a_folder(tmp_path, left, name):
     (tmp_path / left).touch()
-    with pytest.raises(InputError, match=f"unfinished .*; run the same {verb} again"):
+    with pytest.raises(InputError, match=f"unfinished .*; run the same {name} again"):
         show._describe(tmp_path)
 
 
 def test_show_tells_what_machine_this_is(capsys):
-    cli.run_verb(show.show, machine=True, as_json=True)
+    cli.run_command(show.show, machine=True, as_json=True)
     machine = json.loads(capsys.readouterr().out)
     assert machine["usable processors"] == len(os.sched_getaffinity(0))
     assert machine["bf16 instructions"] in ("yes", "no")
@@ -222,9 +234,9 @@ def test_version_names_what_runs_and_imports_no_torch():
     assert f"Python {sys.version.split()[0]}" in done.stdout
 
 
-@pytest.mark.parametrize("verb", sorted(get_command(cli.build_app()).commands))
-def test_every_verb_has_help_by_its_short_name_too(verb):
-    short, long = done_by(verb, "-h"), done_by(verb, "--help")
+@pytest.mark.parametrize("name", sorted(get_command(cli.build_app()).commands))
+def test_every_verb_has_help_by_its_short_name_too(name):
+    short, long = done_by(name, "-h"), done_by(name, "--help")
     assert short.exit_code == 0
     assert short.output == long.output
 
@@ -232,9 +244,9 @@ def test_every_verb_has_help_by_its_short_name_too(verb):
 def test_the_help_gives_each_verb_one_whole_line_and_cxr_alone_is_the_help(capfd):
     assert cxr() == 0
     shown = capfd.readouterr().out
-    verbs = shown.partition("\nData:\n")[2].splitlines()
-    lines = [line for line in verbs if line.startswith("  ")]
-    assert [line.split()[0] for line in lines] == [command_name(name) for name in cli.VERBS]
+    commands = shown.partition("\nData:\n")[2].splitlines()
+    lines = [line for line in commands if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == [command_name(name) for name in COMMANDS]
     assert all(len(line) <= 80 and line[-1] in ".?" for line in lines)
     assert cxr("--help") == 0
     assert capfd.readouterr().out == shown
@@ -351,5 +363,5 @@ def test_what_to_do_next_can_be_pasted_and_parses(tmp_path):
     )
     app = get_command(cli.build_app())
     for command in [*(each[0] for each in steps.values()), compared]:
-        verb, *words = shlex.split(command)[1:]
-        app.commands[verb].make_context(verb, words)
+        name, *words = shlex.split(command)[1:]
+        app.commands[name].make_context(name, words)

@@ -16,8 +16,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import write_json
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.test_set import TestSet
-from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
 from cxr_compare.scripts.compare import _are_of, _difference, compare
 from tests.scripts.small_sets import table_set, write_predictions
 
@@ -42,7 +42,7 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
         ask(shutil.copytree(system, tmp_path / "other"))
     assert ask(seed=1, overwrite=True) > first
     dataset, predictions = DataSet.open(data), Predictions.open(system)
-    tuned = tune(predictions, TestSet(dataset, dataset.target("opacity")))
+    tuned = tune_predictions(predictions, LabelledSplit(dataset, dataset.target("opacity")))
     predictions.write_decision(tuned.target, tuned.to_dict())
     with pytest.raises(InputError, match="and reader was tuned otherwise; choose"):
         ask(seed=1)
@@ -201,9 +201,9 @@ def test_a_result_shows_itself_in_a_notebook(data, system, tmp_path):
     assert "A &lt;1&gt;" in page
     assert result.table.loc[("Without a threshold", "AUROC"), "B"] in page
     assert set(result.cases(2)["image_id"]) <= set(result.decisions["image_id"])
-    assert result.chart("roc").axes
+    assert result.plot("roc").axes
     with pytest.raises(InputError, match="no chart 'rok'; this comparison has roc, pr, "):
-        result.chart("rok")
+        result.plot("rok")
     with pytest.raises(InputError, match="none of the test images"):
         result.overlay("i00")
 

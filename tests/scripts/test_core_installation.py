@@ -106,7 +106,9 @@ def test_the_core_goes_from_images_to_a_report_and_beyond(hide, tmp_path):
             tmp_path / f"{name}.csv", index=False
         )
     days = pd.date_range("2026-01-01", periods=60, freq="D", tz="UTC")
-    log = pd.DataFrame({"time": days, "patient": range(60), "score": [0.1, 0.7, 0.4] * 20})
+    log = pd.DataFrame(
+        {"time": days.repeat(2), "patient": range(120), "score": [0.1, 0.7, 0.4] * 40}
+    )
     log.to_csv(tmp_path / "log.csv", index=False)
     rows = [(r, m, c, (c + m) % 3) for r in range(3) for m in (1, 2) for c in range(20)]
     ratings = pd.DataFrame(rows, columns=["reader", "modality", "case", "rating"])

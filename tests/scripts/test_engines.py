@@ -247,15 +247,15 @@ def test_a_machine_that_is_not_as_the_driver_s_is_named(changed, said, monkeypat
 def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, monkeypatch, capsys):
     source = write_source(tmp_path)
     to_ray = ["--engine", "ray"]
-    verb = ["prepare", str(source), str(tmp_path / "set"), "--format", "csv"]
-    assert cxr(*verb, "--address", "auto") == 2
+    prepare = ["prepare", str(source), str(tmp_path / "set"), "--format", "csv"]
+    assert cxr(*prepare, "--address", "auto") == 2
     assert "--address: is for --engine ray" in capsys.readouterr().err
     assert cxr("predict", "run", "image.png", *to_ray) == 2
     assert "--engine is for a data set; add --data" in capsys.readouterr().err
     assert cxr("predict", "run", "--data", phantom, "--out", "x", *to_ray, "--device", "cuda") == 2
     assert "--device cuda: --engine ray predicts" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
-    for command in (verb, ["check", str(phantom)]):
+    for command in (prepare, ["check", str(phantom)]):
         assert cxr(*command, *to_ray) == 2
         assert capsys.readouterr().err == (
             "cxr: --engine ray: ray is not installed; in a clone: pip install '.[cluster]'\n"

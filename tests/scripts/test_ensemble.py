@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.compare import compare_systems
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.report.result_tables import cost_rows
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.ensemble import ensemble
 from cxr_compare.scripts.prepare import prepare
 from tests.scripts.small_sets import write_predictions, write_source
@@ -65,7 +65,7 @@ def member(data: Path, tmp_path: Path):
 def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, tmp_path, capsys):
     folders = [member("A", seed=1), member("B", seed=2), member("C", seed=3)]
     options = {"data": data, "out": tmp_path / "all", "name": "Three"}
-    run_verb(ensemble, folders, as_json=True, **options)
+    run_command(ensemble, folders, as_json=True, **options)
     shown = capsys.readouterr()
     assert "Three: A + B + C: fusion of best boxes at IoU 0.5; " in shown.err
     info = Predictions.open(tmp_path / "all").info
@@ -78,7 +78,9 @@ def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, 
         n: Predictions.open(f) for n, f in (("One", folders[0]), ("Three", tmp_path / "all"))
     }
     dataset = DataSet.open(data)
-    comparison = compare_systems(systems, TestSet(dataset, dataset.target()), replicates=100)
+    comparison = compare_predictions(
+        systems, LabelledSplit(dataset, dataset.target()), replicates=100
+    )
     rows = {row[0]: list(row[1:]) for row in cost_rows(comparison)}
     assert rows["Parameters"] == ["3.0 million", "9.0 million (3.0 times)"]
     assert rows["Time per image"] == ["5.0 ms", "15.0 ms (3.0 times)"]

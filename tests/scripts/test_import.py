@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.compare import compare_systems
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.systems import imported
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.import_predictions import import_predictions
 from cxr_compare.scripts.prepare import prepare
 from tests.scripts.small_sets import table_set, write_source
@@ -40,7 +40,7 @@ def run(data: Path, tmp_path: Path):
         file = tmp_path / name
         file.write_text(text)
         options = {"data": data, "out": tmp_path / "out", "name": "Other", **options}
-        run_verb(import_predictions, file, **options)
+        run_command(import_predictions, file, **options)
         return Predictions.open(tmp_path / "out")
 
     return run
@@ -58,6 +58,15 @@ def test_scores_come_in_and_images_without_one_are_failed(run, capsys):
     assert statuses(predictions) == {"c": "ok", "d": "ok", "e": "ok", "f": "failed"}
     assert "1 val and test images have no row: counted as failed." in capsys.readouterr().err
     assert predictions.info["trained_on"] == "unknown"
+
+
+def test_scores_of_a_spreadsheet_or_with_decimal_commas_are_those_of_the_csv(run, tmp_path, data):
+    table = pd.DataFrame({"image_id": list("cdef"), "score": [0.25, 0.5, 0.125, 1.0]})
+    table.to_excel(tmp_path / "preds.xlsx", index=False)
+    imported.import_file(tmp_path / "preds.xlsx", data, tmp_path / "book", name="Other")
+    commas = run(table.to_csv(index=False, sep=";", decimal=","))
+    for predictions in (Predictions.open(tmp_path / "book"), commas):
+        assert predictions.scores["score"].tolist() == table["score"].tolist()
 
 
 def test_columns_of_a_wide_table_can_be_named(run):
@@ -113,7 +122,7 @@ def yolo(data: Path, tmp_path: Path):
             (tmp_path / "predict" / "labels").mkdir(parents=True, exist_ok=True)
             (tmp_path / "predict" / name).write_text(text)
         out = tmp_path / "out"
-        run_verb(
+        run_command(
             import_predictions, tmp_path / "predict", data=data, out=out, name="YOLO", **options
         )
         return Predictions.open(out)
@@ -166,6 +175,7 @@ def test_no_image_of_yolo_is_lost_by_a_name(yolo):
         ("\n0 .5 .5 .2 .2 high", {}, r"c\.txt: line 2: needs class, cx, cy"),
         ("0 .5 .5 .2 .2 .3 .4 .9", {}, r"line 1: needs class, cx, cy"),
         ("0 .5 .5 .2 .2 1.5", {}, r"c\.txt, line 1, image 'c': score=1.5"),
+        ("0 50 40 30 20 .5", {}, r"c\.txt, line 1, image 'c'.*are these pixels\?"),
         ("0 .5 .5 0 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=50, y1=32, x2=50"),
         ("0 .5 nan .1 .2 .5", {}, r"c\.txt, line 1, image 'c': x1=45, y1=nan"),
         ("1 .5 .5 .2 .2 .5", {}, r"c\.txt, line 1: class 1: name the classes"),
@@ -190,6 +200,10 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
     for wrong, message in (
         (frame.assign(p=[0.5, 2]), r"the DataFrame: row two, image 'd': score=2.0"),
         (frame.assign(image_id=["c", None]), "the DataFrame: row two: image_id is missing"),
+        (
+            frame.assign(x1=1, y1=1, x2=9, y2=9).iloc[:, [0, 1, 2, 2, 3, 4, 5]],
+            "column 'x1' appears twice",
+        ),
         (frame.rename(columns={"p": "q"}), "the DataFrame: column 'p' is missing; it has image_id"),
     ):
         with pytest.raises(InputError, match=message):
@@ -223,15 +237,24 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
         (f"image_id,score\n{100_000 * 'a'},0.5\n", r"\('a{80}'\)"),
         ("image_id,score,score\nc,0.5,0.6\n", "column 'score' appears twice; keep one"),
         ("image_id,score\nc,0.5\nc,0.6\n", "row 3 gives image 'c' a second score"),
-        ("image_id,probability\nc,0.5\n", "column 'score' is missing"),
+        ("image_id,p\nc,0.5\n", "column 'score' is missing; it has image_id, p; .*--score-column"),
+        ("case,score\nc,0.5\n", "column 'image_id' is missing; it has case, .*--image-column"),
         ("image_id,score,finding\nc,0.5,hernia\n", r"1 findings are not in .*\('hernia'\)"),
         ("image_id,x1,y1,score\nc,1,2,0.5\n", "boxes need x1, y1, x2 and y2"),
         ("image_id,x1,y1,x2,y2,score\nc,9,9,9,20,0.5\n", "row 2, image 'c': x1=9, y1=9"),
-        ("image_id,x1,y1,x2,y2,score\nc,200,9,220,20,0.5\n", "inside the image"),
+        ("image_id,x1,y1,x2,y2,score\nc,200,9,220,20,0.5\n", "beyond the image of 100 x 80"),
+        ("image_id,score\nc,0.5\nd,-2.5\n", r"row 3, image 'd': score=-2.5; .*logits.*sigmoid"),
+        ("image_id,x1,y1,x2,y2,score\nc,50,40,20,10,1\n", r"row 2.*x2=20.*width and height\?"),
+        ("image_id,x1,y1,x2,y2,score\nc,0.1,0.2,0.5,0.6,1\n", r"row 2.*x1=0\.1.*shares.*YOLO"),
+        ("image_id,x,y,score\nc,1,2,0.5\n", r"has x, y; boxes need .* x, y, width and height"),
+        ("image_id,x,y,width,height,score\nc,50,40,90,70,1\n", r"row 2.*corners\?.*x, y, width"),
+        ("image_id,x1,y1,x2,y2,score\nc,1,1,9,9,1\nc.png,1,1,9,9,1\n", r"row 3 calls.*'c\.png'"),
+        ("image_id,x1,y1,x2,y2,score\nC,1,1,9,9,1\n", r"is 'C' image 'c'\?"),
         ("image_id,x1,y1,x2,y2,score\nc,,9,22,20,0.5\n", "x1='' is no number"),
+        ("image_id,score\nc,0,5\n", "line 2 has more cells .*decimal commas\\? Write 0\\.5"),
         ("", "not readable as CSV"),
         ("image_id,score\n", "has a header but no row of scores"),
-        ("image_id;score\na;0.5\n", "it has image_id;score; save it with commas"),
+        ("image_id:score\na:0.5\n", "column 'image_id' is missing; it has image_id:score"),
     ],
 )
 def test_a_bad_row_is_refused_by_place_and_nothing_is_written(run, tmp_path, text, message):
@@ -241,11 +264,94 @@ def test_a_bad_row_is_refused_by_place_and_nothing_is_written(run, tmp_path, tex
 
 
 @pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("image_id,x,y,width,height,score\nc,10,20,30,40,0.5\n", "x, y, width, height as"),
+        (
+            "filename,xmin,ymin,xmax,ymax,prob\nc.png,10,20,40,60,0.5\n",
+            "xmax, ymax as x1, y1, x2, y2",
+        ),
+        ("Image Index,left,top,right,bottom,Confidence\nc,10,20,40,60,.5\n", "Confidence as score"),
+        ("image,x_center,y_center,w,h,conf,class\nc,25,40,30,40,.5,Opacity\n", "class as finding"),
+        # Width and height beside corners are those of the image.
+        ("image_id,x1,y1,x2,y2,width,height,score\nc,10,20,40,60,100,80,0.5\n", None),
+    ],
+)
+def test_columns_of_boxes_are_recognised_and_that_is_said(run, capsys, text, read):
+    predictions = run(text)
+    assert predictions.kind == "boxes"
+    row = predictions.boxes.iloc[0]
+    assert (row.image_id, row.finding, row.score) == ("c", "opacity", 0.5)
+    assert row[EDGES].tolist() == [10, 20, 40, 60]
+    said = [line for line in capsys.readouterr().err.splitlines() if "Columns recognised" in line]
+    assert len(said) == (read is not None)
+    assert all(str(read) in line and "--image-column" in line for line in said)
+
+
+def test_columns_of_scores_are_recognised_and_that_is_said(run, capsys):
+    predictions = run("filename,prob\nc.png,0.25\n")
+    assert predictions.scores[["image_id", "score"]].to_numpy().tolist() == [["c", 0.25]]
+    assert "filename as image_id, prob as score" in capsys.readouterr().err
+
+
+def test_a_column_that_was_named_and_is_not_there_is_not_guessed(run):
+    for option in ("image_column", "score_column", "finding_column"):
+        with pytest.raises(InputError, match=f"'other' is missing.*--{option.replace('_', '-')}"):
+            run("image_id,score,finding\nc,0.5,opacity\n", **{option: "other"})
+
+
+def coco_results(boxes: Iterable[tuple[float, ...]]) -> str:
+    entries = [{"image_id": "c", "bbox": box, "score": 0.5, "category_id": 1} for box in boxes]
+    return json.dumps(entries)
+
+
+def test_coco_results_in_corners_are_asked_about(run, tmp_path):
+    corners = [(10 + n, 20 + n, 60 + n, 70 + n) for n in range(10)]
+    with pytest.raises(InputError, match=r"entry 0.*image 'c'.*corners\? COCO's bbox is x, y, wid"):
+        run(coco_results(corners), "preds.json")
+    assert not (tmp_path / "out").exists()
+    sides = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners]
+    assert len(run(coco_results(sides), "preds.json").boxes) == 10
+
+
+def test_pixels_of_a_resized_image_are_asked_about(run):
+    lines = [f"c,{10 * n},10,{10 * n + 60},40,0.5" for n in range(10)]
+    with pytest.raises(InputError, match=r"row 8, image 'c'.*not of a resized one"):
+        run("image_id,x1,y1,x2,y2,score\n" + "\n".join(lines))
+
+
+def test_images_of_the_annotation_file_are_those_that_were_run(run, tmp_path, capsys):
+    truth = {"images": [{"id": 1, "file_name": "e.png"}, {"id": 2, "file_name": "f.png"},
+                        {"id": 3, "file_name": "other.png"}],
+             "categories": [{"id": 3, "name": "opacity"}]}  # fmt: skip
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    results = [{"image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}]
+    predictions = run(json.dumps(results), "preds.json", coco_truth=tmp_path / "truth.json")
+    assert statuses(predictions) == {"c": "failed", "d": "failed", "e": "ok", "f": "ok"}
+    assert "1 image has no box: run, for truth.json lists them" in capsys.readouterr().err
+
+
+def test_validation_images_of_a_detector_that_ran_on_test_alone_are_not_empty(
+    run, tmp_path, capsys
+):
+    text = "image_id,x1,y1,x2,y2,score\ne,10,10,30,40,0.5\n"
+    assert statuses(run(text)) == {"c": "failed", "d": "failed", "e": "ok", "f": "ok"}
+    assert "No validation image has a box" in capsys.readouterr().err
+
+
+def test_validation_images_that_are_named_were_run(run, tmp_path):
+    (tmp_path / "run.txt").write_text("c\nd\nf\n")
+    text = "image_id,x1,y1,x2,y2,score\ne,10,10,30,40,0.5\n"
+    assert set(statuses(run(text, images=str(tmp_path / "run.txt"))).values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{}", "a list of boxes"),
         ("[{", "not readable as JSON"),
         ('[{"image_id": "c", "bbox": [1, 2, 3], "score": 1}]', "entry 0 needs"),
+        ('[{"image_id": "c", "bbox": "1234", "score": 1}]', "entry 0 needs"),
         ('[{"image_id": "c", "score": 1}]', "entry 0 needs"),
         (
             '[{"image_id": "c", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1},'
@@ -315,7 +421,9 @@ def test_the_published_chexnet_scores_as_three_systems(shared_data, tmp_path):
             image_column="Image Index", score_column=f"prob_{finding}", ignore_unknown=True,
         )  # fmt: skip
         systems[finding] = Predictions.open(tmp_path / finding)
-    comparison = compare_systems(systems, TestSet(dataset, dataset.target()), replicates=200)
+    comparison = compare_predictions(
+        systems, LabelledSplit(dataset, dataset.target()), replicates=200
+    )
     rows = comparison.metrics.query("metric == 'auroc' and subgroup == 'all'")
     auroc = rows.set_index("system")["estimate"].round(4)
     assert auroc[list(systems)].tolist() == [0.7891, 0.8161, 0.8017]
@@ -355,7 +463,7 @@ def test_a_figure_of_another_program_is_explained(tmp_path, capsys):
     (tmp_path / "results.json").write_text(json.dumps(results))
     options = {"data": tmp_path / "data", "out": tmp_path / "out", "name": "O", "explain": 1.0}
     options["coco_truth"] = tmp_path / "truth.json"
-    run_verb(import_predictions, tmp_path / "results.json", **options)
+    run_command(import_predictions, tmp_path / "results.json", **options)
     explained = Predictions.open(tmp_path / "out").info["explained"]
     # The box on the crowd does not count, and the other does, though cxr keeps none below 0.001.
     assert explained["found"]["value"] == pytest.approx(1)

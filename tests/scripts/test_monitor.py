@@ -86,6 +86,31 @@ def test_an_alarm_has_exit_status_1_and_is_in_page_tables_and_prometheus(tmp_pat
     assert "which is longer than the reference of 28" in capsys.readouterr().err
 
 
+def test_a_monitor_that_can_test_nothing_says_so_by_its_exit_status(tmp_path, capsys):
+    log = write_log(tmp_path / "log.csv", patient=0)
+    assert cxr("monitor", log, "--out", tmp_path / "out") == 2
+    assert capsys.readouterr().err.startswith("Nothing is tested: 1 patient in the first 28 days")
+    assert "cxr_monitor_tested 0" in (tmp_path / "out/monitor.prom").read_text().splitlines()
+
+
+def test_an_error_of_the_program_has_another_exit_status_than_a_change(
+    quiet, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("cxr_compare.scripts.monitor.monitor_log", lambda *_, **__: [][0])
+    assert cxr("monitor", quiet, "--out", tmp_path / "out") == 3
+    assert "IndexError" in capsys.readouterr().err
+
+
+def test_what_of_a_log_was_not_read_is_in_the_answer_and_on_the_page(tmp_path):
+    folder = tmp_path / "log"
+    log = AnswerLog(folder, print)
+    log.add("a", "P", {}, [{"system": "A", "status": "ok", "score": 0.5, "decision": True}], 0.1)
+    (folder / "answers-2026-01-01.jsonl.xz").touch()
+    found = monitor(folder, out=tmp_path / "out")
+    for text in (found.text, found.page.read_text(), *found.to_dict()["notes"][:1]):
+        assert "answers-2026-01-01.jsonl.xz" in text
+
+
 def test_what_the_log_writes_is_watched_and_audited_with_its_key(tmp_path):
     log = AnswerLog(tmp_path / "log", print)
     for number in range(3):

@@ -1,4 +1,4 @@
-"""The verbs on an S3 server (moto, a process on loopback), and a line that cuts, slows and garbles.
+"""The commands on an S3 server (moto, a process on loopback), and a line that cuts, slows, garbles.
 
 Whatever goes wrong between here and the store: what comes out equals what a local run gives, byte
 for byte but for times and places, or one line says what is wrong.

@@ -35,7 +35,7 @@ from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.networks.registry import NETWORKS, network_names
 from cxr_compare.scripts import child_processes, runtime
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.runs import load
 from cxr_compare.scripts.runtime import choose_device, choose_precision
 from cxr_compare.scripts.train import train
@@ -246,7 +246,7 @@ WAYS = {
 
 def train_there(data: Path, out: Path, config: str, *changes: str) -> Path:
     sets = [*SETTINGS[config], *changes]
-    run_verb(train, config, data=data, out=out, set_=sets, device="cuda")
+    run_command(train, config, data=data, out=out, set_=sets, device="cuda")
     return out
 
 
@@ -468,13 +468,13 @@ def test_a_server_that_finds_no_memory_says_so_and_is_ready_once_there_is_some(
     assert "CUDA out of memory" in str(said)
 
 
-VERBS = {
+COMMANDS = {
     "predict": "predict {run} --data {data} --out {out} --device cuda",
     "predict an image": "predict {run} {image} --out {out} --device cuda",
     "overlay": "overlay {run} --data {data} --out {out}",
     "tune": "tune {untuned} --data {data}",
 }
-VIEWS = {"predict with views": f"{VERBS['predict']} --tta flip"}
+VIEWS = {"predict with views": f"{COMMANDS['predict']} --tta flip"}
 OF_BOTH = {
     "compare": "compare {runs} --data {data} --out {out} --replicates 100",
     "transfer": "transfer {runs} {data} --out {out} --replicates 100 --positives 2",
@@ -488,15 +488,18 @@ OF_CHILDREN = {  # which run here, one after another
 
 
 @pytest.mark.parametrize(
-    ("verb", "config"),
+    ("command", "config"),
     [
-        *((verb, config) for verb in VERBS for config in SETTINGS),
+        *((command, config) for command in COMMANDS for config in SETTINGS),
         ("predict with views", "retinanet_quickstart"),
-        *((verb, "chexnet_quickstart") for verb in OF_BOTH),
-        *(pytest.param(verb, "chexnet_quickstart", marks=pytest.mark.long) for verb in OF_CHILDREN),
+        *((command, "chexnet_quickstart") for command in OF_BOTH),
+        *(
+            pytest.param(command, "chexnet_quickstart", marks=pytest.mark.long)
+            for command in OF_CHILDREN
+        ),
     ],
 )
-def test_a_verb_works_on_the_device(gpu, drawn_set, runs, tmp_path, monkeypatch, verb, config):
+def test_a_verb_works_on_the_device(gpu, drawn_set, runs, tmp_path, monkeypatch, command, config):
     def here(words: list[str], environment: object, log: object) -> Any:
         status = cxr(*words)
         return SimpleNamespace(poll=lambda: status)
@@ -507,7 +510,7 @@ def test_a_verb_works_on_the_device(gpu, drawn_set, runs, tmp_path, monkeypatch,
         runs[config], tmp_path / "run", ignore=shutil.ignore_patterns("validation")
     )
     gpu.forget_counts()
-    words = {**VERBS, **VIEWS, **OF_BOTH, **OF_CHILDREN}[verb].format(
+    words = {**COMMANDS, **VIEWS, **OF_BOTH, **OF_CHILDREN}[command].format(
         run=runs[config],
         other=next(run for name, run in runs.items() if name != config),
         runs=" ".join(map(str, runs.values())),

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import expit, ndtri
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.promises import Places, PromisedImages, read_promise
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.evaluation.decisions.guarantees import GuaranteeImages, Places, read_guarantee
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.plan import plan
 from cxr_compare.scripts.readers import readers
 from tests.scripts.small_sets import refusal, table_set, write_predictions
@@ -115,7 +115,7 @@ def test_a_pilot_of_several_seeds_tells_what_more_seeds_need(pilot):
 def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, capsys):
     data, systems = pilot
     asked = {"data": data, "difference": 0.1, "half_width": 0.05, "out": tmp_path / "plan"}
-    run_verb(plan, systems, **asked, as_json=True)
+    run_command(plan, systems, **asked, as_json=True)
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     assert shown.err.endswith(f"Figure: {tmp_path / 'plan/figures/half_width.png'}\n")
@@ -227,15 +227,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         plan(**ASSUMED, out=tmp_path)
 
 
-PROMISED = {"promise": "sensitivity>=0.80@0.90", "expect": "0.90"}
-PPV = {"promise": "ppv>=0.3,prevalence=0.2@0.9", "expect": "0.5,0.6", "prevalence": 0.3}
+GUARANTEED = {"guarantee": "sensitivity>=0.80@0.90", "expect": "0.90"}
+PPV = {"guarantee": "ppv>=0.3,prevalence=0.2@0.9", "expect": "0.5,0.6", "prevalence": 0.3}
 
 
 @pytest.mark.parametrize(("images", "within"), [(1, None), (3, 0.4)])
 def test_a_promise_gets_its_threshold_as_often_as_was_planned(images, within):
     """Held against the choice of thresholds itself, on scores of which 0.90 lie above 0."""
-    (row,) = plan(**PROMISED, images=images, within=within).rows
-    rng, promise, kept = np.random.default_rng(5), read_promise(PROMISED["promise"]), []
+    (row,) = plan(**GUARANTEED, images=images, within=within).rows
+    rng, guarantee, kept = np.random.default_rng(5), read_guarantee(GUARANTEED["guarantee"]), []
     owner = np.repeat(np.arange(row["patients"]), images)
     alike = within or 0.0
     for _ in range(250):
@@ -243,23 +243,23 @@ def test_a_promise_gets_its_threshold_as_often_as_was_planned(images, within):
         scores = of_patient + np.sqrt(1 - alike) * rng.standard_normal(len(owner))
         values = np.append(expit(scores + ndtri(0.9)), 0.001)  # and one negative image
         patients = np.append(owner.astype(str), "none")
-        found = PromisedImages(np.arange(len(values)) < len(owner), values, patients)
-        threshold, _ = found.choose(promise)
+        found = GuaranteeImages(np.arange(len(values)) < len(owner), values, patients)
+        threshold, _ = found.choose(guarantee)
         kept.append(threshold is not None and threshold >= 0.5 - 0.01)
     assert 0.8 - 0.08 < np.mean(kept) < 0.8 + 0.12  # more where patients come in whole numbers
 
 
 def test_a_promise_of_false_marks_gets_its_threshold_as_often_as_was_planned():
     """Held against the choice of thresholds, on boxes drawn from Poisson's distribution."""
-    (row,) = plan(promise="false_marks<=0.5@0.80", expect="0.3").rows
-    rng, promise, kept = np.random.default_rng(6), read_promise("false_marks<=0.5@0.80"), []
+    (row,) = plan(guarantee="false_marks<=0.5@0.80", expect="0.3").rows
+    rng, guarantee, kept = np.random.default_rng(6), read_guarantee("false_marks<=0.5@0.80"), []
     patients = np.arange(row["patients"])
     scores = np.where(patients % 2, 0.1, 0.9)
     for _ in range(250):
         image = np.repeat(patients, rng.poisson(0.3, len(patients)))
         places = Places(patients >= 0, None, (image, np.full(len(image), 0.5)))
-        found = PromisedImages(patients < 9, scores, patients.astype(str), places)
-        threshold, _ = found.choose(promise)
+        found = GuaranteeImages(patients < 9, scores, patients.astype(str), places)
+        threshold, _ = found.choose(guarantee)
         kept.append(threshold is not None and threshold < 0.5)
     assert 0.8 - 0.08 < np.mean(kept) < 0.8 + 0.08
 
@@ -267,35 +267,35 @@ def test_a_promise_of_false_marks_gets_its_threshold_as_often_as_was_planned():
 def test_a_promise_of_a_ppv_gets_its_threshold_as_often_as_was_planned():
     """Where 0.6 of positives are called the PPV is 0.7 if 0.6 x 9 / 49 of negatives are."""
     asked = "ppv>=0.3,prevalence=0.3@0.80"
-    (row,) = plan(promise=asked, expect="0.7,0.6", prevalence=0.5).rows
-    rng, promise, kept = np.random.default_rng(7), read_promise(asked), []
+    (row,) = plan(guarantee=asked, expect="0.7,0.6", prevalence=0.5).rows
+    rng, guarantee, kept = np.random.default_rng(7), read_guarantee(asked), []
     truth = np.arange(row["patients"]) % 2 == 0
     for _ in range(150):
         shift = np.where(truth, ndtri(0.6), ndtri(0.6 * 9 / 49))
         scores = expit(rng.standard_normal(len(truth)) + shift)
-        found = PromisedImages(truth, scores, np.arange(len(truth)).astype(str))
-        threshold, _ = found.choose(promise)
+        found = GuaranteeImages(truth, scores, np.arange(len(truth)).astype(str))
+        threshold, _ = found.choose(guarantee)
         kept.append(threshold is not None and found.scores[scores >= 0.5].min() >= threshold)
     assert 0.8 - 0.1 < np.mean(kept) < 0.8 + 0.1
 
 
 def test_two_promised_figures_of_one_bound_share_power_and_error():
-    both = plan(promise="sensitivity>=0.80&specificity>=0.80@0.90", expect="0.9,0.9").rows
-    (one,) = plan(promise="sensitivity>=0.80@0.95", expect="0.9", power=0.8**0.5).rows
+    both = plan(guarantee="sensitivity>=0.80&specificity>=0.80@0.90", expect="0.9,0.9").rows
+    (one,) = plan(guarantee="sensitivity>=0.80@0.95", expect="0.9", power=0.8**0.5).rows
     assert [row["patients"] for row in both] == [one["patients"]] * 2
 
 
 def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
-    asked = {"promise": "sensitivity>=0.80&specificity>=0.60@0.90", "expect": "0.95,0.75"}
+    asked = {"guarantee": "sensitivity>=0.80&specificity>=0.60@0.90", "expect": "0.95,0.75"}
     found = plan(**asked, images="1,rsna", out=tmp_path / "plan")
     counts = [row["patients"] for row in found.rows]
-    alone = plan(promise="sensitivity>=0.80@0.90", expect="0.95").rows[0]["patients"]
+    alone = plan(guarantee="sensitivity>=0.80@0.90", expect="0.95").rows[0]["patients"]
     assert counts[0] > alone  # two at once, each with half of what may go wrong
     assert f"{counts[1]:,} patients with the finding, images as in RSNA" in str(found)
     assert "gets a threshold in 80% of validation sets with" in str(found)
     stored = json.loads((tmp_path / "plan" / "plan.json").read_text())
     assert [row["patients"] for row in stored["studies"]] == counts
-    assert (tmp_path / "plan" / "figures" / "promise.png").is_file()
+    assert (tmp_path / "plan" / "figures" / "guarantee.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -306,17 +306,20 @@ def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
         (PPV | {"images": 2}, "planned with one image of each"),
         (PPV | {"expect": "0.25,0.6"}, "0.25: is not from 0.3 to 1"),
         (PPV | {"expect": "0.5,1.2"}, "1.2: is not from 0 to 1"),
-        (PROMISED | {"prevalence": 0.3}, "--prevalence: is for the promise of a ppv"),
-        ({"promise": "false_marks<=0.5@0.9", "expect": "0.6"}, "0.6: is not from 0 to 0.5"),
-        ({"promise": "auroc>=0.9@0.9", "expect": "0.95"}, "use sensitivity>=F@C"),
-        ({"promise": "sensitivity>=0.80", "expect": "0.9"}, "with its confidence"),
-        ({"promise": "sensitivity>=0.80@0.9"}, "give --promise and --expect"),
-        ({"expect": "0.9"}, "give --promise and --expect"),
-        (PROMISED | {"expect": "0.9,0.8"}, "of two promised ones both"),
-        (PROMISED | {"expect": "0.7"}, "0.7: is not from 0.8 to 1"),
-        (PROMISED | {"within": 1.0}, "from 0 to below 1"),
-        (PROMISED | {"difference": 0.1}, "--difference: is for a comparison, not for a promise"),
-        (PROMISED | {"auroc": "0.8"}, "--auroc: is for systems without a pilot"),
+        (GUARANTEED | {"prevalence": 0.3}, "--prevalence: is for the guarantee of a ppv"),
+        ({"guarantee": "false_marks<=0.5@0.9", "expect": "0.6"}, "0.6: is not from 0 to 0.5"),
+        ({"guarantee": "auroc>=0.9@0.9", "expect": "0.95"}, "use sensitivity>=F@C"),
+        ({"guarantee": "sensitivity>=0.80", "expect": "0.9"}, "with its confidence"),
+        ({"guarantee": "sensitivity>=0.80@0.9"}, "give --guarantee and --expect"),
+        ({"expect": "0.9"}, "give --guarantee and --expect"),
+        (GUARANTEED | {"expect": "0.9,0.8"}, "of two guaranteed ones both"),
+        (GUARANTEED | {"expect": "0.7"}, "0.7: is not from 0.8 to 1"),
+        (GUARANTEED | {"within": 1.0}, "from 0 to below 1"),
+        (
+            GUARANTEED | {"difference": 0.1},
+            "--difference: is for a comparison, not for a guarantee",
+        ),
+        (GUARANTEED | {"auroc": "0.8"}, "--auroc: is for systems without a pilot"),
     ],
 )
 def test_a_promise_that_cannot_be_planned_is_refused(options, says):

@@ -13,13 +13,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.folders import write_json
 from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.store.answer_log import LOG_KEY, read_log
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
-from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts import cli, console
 from cxr_compare.serving import predict_folder
 from cxr_compare.serving.predict_folder import freeze_decision
@@ -43,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     data = drawn_images(folder, 48, 64, [32])
     run, dataset = untrained_run("classifier", data, folder / "run"), DataSet.open(data)
     with console.silent():
-        freeze_decision(run, TestSet(dataset, dataset.target()), console)
+        freeze_decision(run, LabelledSplit(dataset, dataset.target()), console)
         assert cxr("export", run, "--format", "openvino") == 0
     return Made(data, run, run / "exports" / "openvino-fp32")
 
@@ -195,43 +194,36 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     pd.testing.assert_frame_equal(of_run.scores, one.scores, atol=1e-5)
 
 
-def test_single_answers_say_what_was_promised_and_what_came_true(
+def test_single_answers_say_what_is_guaranteed_and_a_comparison_leaves_the_run_as_it_is(
     made, tmp_path, capsys, monkeypatch
 ):
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     run = shutil.copytree(made.run, tmp_path / "run")
     monkeypatch.setattr(predict_folder, "_recipe_of", lambda run: {})  # nobody trained it
-    promise = "specificity>=0.2@0.6"
-    asked = ("--rule-in", promise)
+    guarantee = "specificity>=0.2@0.6"
+    asked = ("--rule-in", guarantee)
     assert cxr("tune", run, "--data", made.data, *asked) == 0
-    words = "promised: specificity at least 0.20 with 60 % confidence, on {} validation patients"
+    words = "guaranteed: specificity at least 0.20 with 60 % confidence, on {} validation patients"
 
     def said(system: Path, *options: str) -> dict[str, Any]:
         capsys.readouterr()
         assert cxr("predict", system, image, "--no-overlay", "--json", *options) == 0
         return json.loads(capsys.readouterr().out)[0]
 
-    count = Run.open(run).decision.promised(promise)[0]
+    count = Run.open(run).decision.guaranteed(guarantee)[0]
     before = said(run)
-    assert before["promises"] == [f"{words.format(count)}; not tested yet"]
+    assert before["guarantees"] == [words.format(count)]
     assert before["triage"] in ("referred", "ruled_in")
-    assert said(run, "--policy", "max_f1")["promises"] == []
+    assert said(run, "--policy", "max_f1")["guarantees"] == []
     report = tmp_path / "report"
     few = ("--replicates", "100", "--cases", "1")
     assert cxr("compare", run, "--data", made.data, "--out", report, *few) == 0
-    (told,) = json.loads((report / "metrics.json").read_text())["answer"]["promises"]
-    after = said(run)["promises"]
-    assert after == [told.partition(", ")[2]]
-    assert "; on test: " in after[0]
+    (told,) = json.loads((report / "metrics.json").read_text())["answer"]["guarantees"]
+    assert told.partition(", ")[2].startswith(f"{before['guarantees'][0]}; on test: ")
+    assert said(run)["guarantees"] == before["guarantees"]  # a comparison writes nothing into a run
     assert cxr("predict", run, image, "--no-overlay") == 0
-    assert f"{after[0]}.\n" in capsys.readouterr().out
+    assert f"{before['guarantees'][0]}.\n" in capsys.readouterr().out
     stored, export = Run.open(run).decision_file, run / "exports" / made.export.name
     shutil.copy(stored, export / "decisions")  # as cxr export does
-    (exported,) = said(export)["promises"]
-    assert exported.endswith("; not tested yet; made with the run, of which this is an export")
-    assert cxr("tune", run, "--data", made.data, *asked, "--calibration", "none") == 0
-    assert said(run)["promises"] == after  # the same threshold, chosen on the same images
-    other = json.loads(stored.read_text())
-    other["chosen_on"]["labels_id"] = "of other labels"
-    write_json(stored, "decision", other)
-    assert said(run)["promises"] == [f"{words.format(count)}; not tested yet"]
+    (exported,) = said(export)["guarantees"]
+    assert exported.endswith("; made with the run, of which this is an export")

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import provenance
 from cxr_compare.scripts import console
-from cxr_compare.scripts.cli import VERBS, _command, run_verb, verb_function
+from cxr_compare.scripts.cli import _command, command_function, run_command
+from cxr_compare.scripts.commands import COMMANDS
 from cxr_compare.scripts.options import DataFolder, Settings
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, parameters_of, verb
+from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, command, parameters_of
 
 CALLS: list[dict[str, Any]] = []
 
@@ -23,13 +24,14 @@ def read_pairs(value: Any) -> dict[str, str]:
     return dict(value) if isinstance(value, Mapping) else dict(text.split("=") for text in value)
 
 
-@verb
+@command
 def probe(
     *sources: AnyPath,
     out: AnyPath | None = None,
     unit: Literal["image", "patient"] = "image",
     replicates: Annotated[int, Argument(least=100, most=900)] = 200,
     policy: list[str] | None = None,
+    size: list[int] | None = None,
     pairs: Annotated[Mapping[str, str] | None, Argument(read=read_pairs)] = None,
     set_: Settings = None,
     fast: bool = False,
@@ -47,6 +49,7 @@ def probe(
         unit: What is counted.
         replicates: How often.
         policy: Which.
+        size: How large.
         pairs: By name.
         set_: Keys.
         fast: Quickly.
@@ -70,7 +73,7 @@ def calls() -> list[dict[str, Any]]:
     return CALLS
 
 
-def command(*words: str) -> Any:
+def invoke(*words: str) -> Any:
     app = Typer(rich_markup_mode=None)
     app.callback()(lambda: None)
     app.command("probe")(_command(probe))
@@ -84,13 +87,14 @@ def command(*words: str) -> Any:
         (["a", "--out", "c", "--no-overlay"], {"out": "c", "overlay": False}),
         (["a", "--unit", "patient", "--replicates", "100"], {"unit": "patient", "replicates": 100}),
         (["a", "--policy", "p", "--policy", "q"], {"policy": ["p", "q"]}),
+        (["a", "--size", "64", "--size", "96"], {"size": [64, 96]}),
         (["a", "--pairs", "a=1", "--pairs", "b=2"], {"pairs": {"a": "1", "b": "2"}}),
         (["a", "--from", "z"], {"kept": "z"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_command_and_function_ask_the_same(words: list[str], asked: Any, calls: Any) -> None:
-    assert command(*words).exit_code == 0
+    assert invoke(*words).exit_code == 0
     probe(*asked.pop("sources", ("a",)), **asked)
     assert calls[0] == calls[1]
 
@@ -103,6 +107,13 @@ def test_python_hands_over_texts_objects_and_values(calls: Any) -> None:
     assert calls[0]["sources"] == (Path("a"), Path("run"))
     assert calls[0]["policy"] == ["p"]
     assert calls[0]["set_"] == {"training.epochs": 2}
+
+
+@pytest.mark.parametrize("sizes", [64, [64], (64,)])
+def test_python_takes_one_number_where_the_option_may_be_repeated(sizes: Any, calls: Any) -> None:
+    made = probe("a", size=sizes)
+    assert list(calls[0]["size"]) == [64]
+    assert made.to_dict()["command"] == "cxr probe a --size 64"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +129,7 @@ def test_python_is_refused_as_the_command_line_is(options: Any, says: str, calls
     with pytest.raises(InputError, match=says):
         probe(**options)
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    assert command("a", *words).exit_code == 2
+    assert invoke("a", *words).exit_code == 2
     assert calls == []
 
 
@@ -133,14 +144,14 @@ def test_what_was_asked_is_recorded_as_a_command_also_from_python() -> None:
 def test_python_is_silent_and_the_command_line_shows_the_result(capsys: Any) -> None:
     assert str(probe()) == "unit image"
     assert capsys.readouterr() == ("", "")
-    assert run_verb(probe, fast=True, as_json=True) == 1
+    assert run_command(probe, fast=True, as_json=True) == 1
     shown = capsys.readouterr()
     assert shown.err == "working\nunit image\nNext: cxr show c\n"
     assert '"command": "cxr probe --fast"' in shown.out
 
 
 def test_help_is_the_docstring() -> None:
-    text = " ".join(command("--help").output.split())
+    text = " ".join(invoke("--help").output.split())
     for words in ("Say what was asked. More than one line.", "Where it comes from.", "How often.",
                   "Which. May be repeated.", "A shared option.", "100<=x<=900",
                   "Example: cxr probe a b --out c"):  # fmt: skip
@@ -149,19 +160,19 @@ def test_help_is_the_docstring() -> None:
 
 
 def test_a_wrong_folder_is_named_before_the_verb_is_entered(tmp_path: Path) -> None:
-    @verb
-    def judge(*, data: DataFolder) -> None:
+    @command
+    def evaluate(*, data: DataFolder) -> None:
         """Never entered."""
         raise AssertionError
 
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match="is a run, not a data set"):
-        judge(data=tmp_path)
+        evaluate(data=tmp_path)
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_argument_of_a_verb_is_described(name: str) -> None:
-    function = verb_function(name)
+    function = command_function(name)
     assert [p.name for p in parameters_of(function) if not p.words] == []
 
 

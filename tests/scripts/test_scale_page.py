@@ -48,10 +48,10 @@ def sbatch_words() -> list[str]:
 
 def _require_own(words: list[str]) -> None:
     """Check that a `cxr` command has options that there are."""
-    name, verb, *arguments = words
+    name, subcommand, *arguments = words
     assert name == "cxr"
     commands = get_command(build_app()).commands  # type: ignore[attr-defined]
-    commands[verb].make_context(verb, arguments)
+    commands[subcommand].make_context(subcommand, arguments)
 
 
 def _torchrun(words: list[str]) -> list[str]:

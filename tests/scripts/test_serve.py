@@ -21,6 +21,7 @@ from PIL import Image
 from cxr_compare.classification.inference import saliency_maps
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.scripts.serve import _read_token
 from cxr_compare.serving.export_graph import write_graph
 from cxr_compare.serving.export_spec import PREPROCESS_FILE, ExportSpec
 from tests.scripts.small_sets import refusal
@@ -57,6 +58,7 @@ def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
     assert "is neither a run of cxr train nor an export" in refused(capsys, tmp_path)
     assert "so a token is required" in refused(capsys, export, "--host", "0.0.0.0")  # noqa: S104
     (tmp_path / "token").write_text("short\n")
+    (tmp_path / "token").chmod(0o600)
     assert "must be 16 or more" in refused(capsys, export, "--token", tmp_path / "token")
     assert "no such file" in refused(capsys, export, "--token", tmp_path / "none")
     assert "no such folder" in refused(capsys, export, "--report", tmp_path / "none")
@@ -68,6 +70,19 @@ def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
     assert f"--port {port}: address already in use; choose another with --port" in line
     monkeypatch.setitem(sys.modules, "uvicorn", None)  # as if it were not installed
     assert "uvicorn is not installed; in a clone: pip install '.[serve]'" in refused(capsys, export)
+
+
+def test_a_token_that_others_may_read_is_refused(export, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("CXR_TOKEN", raising=False)
+    token = tmp_path / "token"
+    token.write_text("a-token-of-this-test\n")
+    for mode in (0o644, 0o640, 0o602):
+        token.chmod(mode)
+        assert f"chmod 600 {token}" in refused(capsys, export, "--token", token)
+    token.chmod(0o600)
+    assert _read_token(token) == "a-token-of-this-test"
+    token.write_text("x" * 5000)
+    assert "at most 4,096" in refused(capsys, export, "--token", token)
 
 
 def test_a_token_of_the_environment_is_taken_and_never_shown(export, monkeypatch, capsys):

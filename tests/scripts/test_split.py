@@ -10,12 +10,12 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.options import own_split
-from cxr_compare.scripts.split import split as split_verb
+from cxr_compare.scripts.split import split as split_command
 from tests.scripts.small_sets import table_set
 
-split = partial(run_verb, split_verb)
+split = partial(run_command, split_command)
 
 
 @pytest.fixture(scope="module")

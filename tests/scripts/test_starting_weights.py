@@ -23,11 +23,11 @@ from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.evaluation.decisions.test_set import TestSet
-from cxr_compare.evaluation.systems.eligibility import common_test_images
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import common_images_of_predictions
 from cxr_compare.networks.published import fetch_coco, fetch_imagenet
 from cxr_compare.networks.registry import NETWORKS, PackagedWeights
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.predict import predict
 from cxr_compare.scripts.train import train
 from cxr_compare.training.best_epoch import EpochRecord
@@ -54,14 +54,14 @@ def data(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on another split, at another size and stride, of pixels normalised another way."""
     out = tmp_path_factory.mktemp("runs") / "chexnet"
-    run_verb(train, "chexnet_quickstart", data=data, out=out, set_=_CLASSIFIER, device="cpu")
+    run_command(train, "chexnet_quickstart", data=data, out=out, set_=_CLASSIFIER, device="cpu")
     Preprocess(64, mean=0.3, std=0.2).to_json(out / "preprocess.json")
     return out
 
 
 def _detector(data: Path, out: Path, weights: Path, *overrides: str) -> RunFolder:
     keys = [*_DETECTOR, f"model.weights={weights}", *overrides]
-    run_verb(train, "retinanet_quickstart", data=data, out=out, set_=keys, device="cpu")
+    run_command(train, "retinanet_quickstart", data=data, out=out, set_=keys, device="cpu")
     return RunFolder.open(out)
 
 
@@ -127,8 +127,9 @@ def test_what_the_classifier_saw_is_seen_by_the_detector(data, started, classifi
 def test_detector_whose_start_saw_test_patients_is_not_compared(data, started, tmp_path):
     predict(started.folder, out=tmp_path / "predictions", data=data, device="cpu")
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
+    split = LabelledSplit(dataset, dataset.target())
     with pytest.raises(InputError, match=r"RetinaNet has seen \d+ patients of \d+ test images"):
-        common_test_images({"RetinaNet": system}, TestSet(dataset, dataset.target()))
+        common_images_of_predictions({"RetinaNet": system}, split)
 
 
 def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_compared(
@@ -140,8 +141,9 @@ def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_
     predict(run, out=tmp_path / "predictions", data=data, device="cpu", progress=True)
     assert "test images in training under other names" in capsys.readouterr().err
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
+    split = LabelledSplit(dataset, dataset.target())
     with pytest.raises(InputError, match=r"RetinaNet has seen .* under other names \((.*) = old-"):
-        common_test_images({"RetinaNet": system}, TestSet(dataset, dataset.target()))
+        common_images_of_predictions({"RetinaNet": system}, split)
 
 
 def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(data, started, tmp_path, capsys):
@@ -296,7 +298,7 @@ def test_without_internet_every_way_on_is_said_and_leads_on(
     monkeypatch.setattr("torch.hub.urlopen", fail)
     before = set(data.rglob("*"))
     with pytest.raises(InputError, match="cannot be fetched") as told:
-        run_verb(train, config, data=data, out=tmp_path / "run", device="cpu")
+        run_command(train, config, data=data, out=tmp_path / "run", device="cpu")
     assert set(data.rglob("*")) == before  # no pixels were decoded
     line = str(told.value)
     assert len(line.splitlines()) == 1

@@ -20,7 +20,7 @@ from cxr_compare.data_prep.store.folder_kinds import WrongFolderError, require_k
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.scripts import child_processes
 from cxr_compare.scripts.child_processes import _share_gpus
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.show import _describe
 from cxr_compare.scripts.sweep import sweep
@@ -44,7 +44,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _sweep(data: Path, out: Path, over: list[str] = OVER, trials: int = 4, **more: Any) -> None:
     config = data.parent / "tiny.toml"
-    run_verb(sweep, config, data=data, out=out, over=over, trials=trials, device="cpu", **more)
+    run_command(sweep, config, data=data, out=out, over=over, trials=trials, device="cpu", **more)
 
 
 class _Ended:
@@ -127,7 +127,7 @@ def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(data, tr
     facts = _describe(out)
     assert facts["kind"] == "sweep, complete"
     assert "chosen as the best of 2 on the same validation images" in facts["is"]
-    assert (out / "sweep.html").read_text().count("is optimistic; cxr compare judges") == 1
+    assert (out / "sweep.html").read_text().count("is optimistic; cxr compare evaluates") == 1
     best = json.loads((out / "sweep.json").read_text())["best"]["number"]
     steps = next_steps(out, data)
     assert steps[-1] == f"cxr predict {out}/best IMAGE"

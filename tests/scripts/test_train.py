@@ -20,9 +20,9 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
-from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
-from cxr_compare.evaluation.decisions.tuning import tune
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import read_output, tune_predictions
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.predict import predict
 from cxr_compare.scripts.train import train
 from cxr_compare.serving.run import Run
@@ -44,7 +44,7 @@ _DRAWN = _save_figure  # elsewhere tests/scripts/conftest.py leaves plots empty
 
 def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:
     keys = [*_SMALL[config], *overrides]
-    run_verb(train, config, data=data, out=out, set_=keys, resume=True, device="cpu")
+    run_command(train, config, data=data, out=out, set_=keys, resume=True, device="cpu")
 
 
 def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
@@ -101,8 +101,11 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
     dataset, target = DataSet.open(data), DataSet.open(data).target()
     predict(whole, out=tmp_path / "set", data=data, device="cpu")
     system = Predictions.open(tmp_path / "set")
-    decision, ids = tune(system, TestSet(dataset, target)), pd.Index(system.images_run)
-    output = SystemOutput(system, target, ids)
+    decision, ids = (
+        tune_predictions(system, LabelledSplit(dataset, target)),
+        pd.Index(system.images_run),
+    )
+    output = read_output(system, target, ids)
     scores = output.scores(decision.reduction)
     boxes = output.boxes(scores, decision.map_scale, decision.map_boxes)
     threshold = decision.thresholds["max_f1"].threshold
@@ -209,7 +212,9 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     frozen = Predictions.open(RunFolder(again).validation)
     assert set(frozen.images_run) == set(dataset.image_ids("val"))
     predict(again, out=tmp_path / "set", data=data, device="cpu")
-    chosen = tune(Predictions.open(tmp_path / "set"), TestSet(dataset, dataset.target())).to_dict()
+    chosen = tune_predictions(
+        Predictions.open(tmp_path / "set"), LabelledSplit(dataset, dataset.target())
+    ).to_dict()
     stored = frozen.decision("opacity")
     assert stored
     assert {key: stored[key] for key in chosen} == json.loads(json.dumps(chosen))

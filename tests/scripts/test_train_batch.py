@@ -10,7 +10,7 @@ import torch
 
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.train import train
 from cxr_compare.training import run
 from cxr_compare.training.batch_size import available_memory
@@ -25,7 +25,7 @@ _TINY = [
 
 def _train(data: Path, out: Path, *overrides: str) -> None:
     keys = [*_TINY, *overrides]
-    run_verb(train, "retinanet_quickstart", data=data, out=out, set_=keys, device="cpu")
+    run_command(train, "retinanet_quickstart", data=data, out=out, set_=keys, device="cpu")
 
 
 def test_batch_size_that_was_found_is_recorded_and_resumed_with(

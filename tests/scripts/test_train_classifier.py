@@ -20,7 +20,7 @@ from cxr_compare.data_prep.formats.nih import FINDINGS
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
 from cxr_compare.scripts import console
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.train import train
 from cxr_compare.serving.trained_model import BUILDERS
 from cxr_compare.training.classifier import ClassifierTask, _score_metrics, _Scored
@@ -32,7 +32,7 @@ _KEYS = ["data.image_size=64", "model.backbone=small_cnn", "training.epochs=3"]
 
 
 def _train(data: Path, out: Path, *overrides: str) -> RunFolder:
-    run_verb(
+    run_command(
         train, "chexnet_quickstart", data=data, out=out, set_=[*_KEYS, *overrides], device="cpu"
     )
     return RunFolder.open(out)

@@ -19,10 +19,10 @@ from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.studies.transfer_pairs import _set_notes
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.prepare import prepare
 from cxr_compare.scripts.transfer import transfer
 from tests.scripts.small_sets import refusal, write_predictions, write_source
@@ -104,7 +104,7 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
     home, away, run = sets
     out = tmp_path / "out"
     asked = {"out": out, "same": ["pneumonia=lung_opacity"], "replicates": 200}
-    run_verb(transfer, [f"CheXNet={run}", away], data=home, as_json=True, **asked)
+    run_command(transfer, [f"CheXNet={run}", away], data=home, as_json=True, **asked)
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     (drop,) = found["findings"]
@@ -113,8 +113,8 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
     assert shown.err.splitlines()[-2:] == told
     assert drop["text"].startswith("CheXNet on kermany: AUROC 0.")
     assert {row["data_set"] for row in found["figures"] if row["home"]} == {"rsna"}
-    judged = Predictions.open(out / "systems/kermany/CheXNet")
-    assert judged.info["inference_id"] == "as {'lung_opacity': 'pneumonia'}"
+    evaluated = Predictions.open(out / "systems/kermany/CheXNet")
+    assert evaluated.info["inference_id"] == "as {'lung_opacity': 'pneumonia'}"
     page = (out / "transfer.html").read_text()
     assert escape(drop["text"]) in page
     assert "no threshold from home" in (out / "transfer.csv").read_text()
@@ -127,10 +127,10 @@ def test_patients_and_synthetic_images_are_noted_of_the_judged_images_alone(sets
     dataset = DataSet.open(sets[0])
     images = dataset.images
     tested = images["image_id"].isin(dataset.image_ids("test"))
-    for judged, said in ((True, ["does not name all patients", "are synthetic"]), (False, [])):
-        images["patient_id_source"] = np.where(tested == judged, "assumed_image", "given")
-        images["source"] = np.where(tested == judged, "synthetic", "rsna")
-        notes = list(_set_notes("rsna", TestSet(dataset, dataset.target())))
+    for evaluated, said in ((True, ["does not name all patients", "are synthetic"]), (False, [])):
+        images["patient_id_source"] = np.where(tested == evaluated, "assumed_image", "given")
+        images["source"] = np.where(tested == evaluated, "synthetic", "rsna")
+        notes = list(_set_notes("rsna", LabelledSplit(dataset, dataset.target())))
         assert len(notes) == len(said)
         assert all(words in note for words, note in zip(said, notes, strict=True))
 
@@ -228,7 +228,7 @@ def test_a_policy_that_training_did_not_store_is_named_with_those_it_did(sets, t
 
 def test_where_nothing_can_be_judged_it_says_why(sets, tmp_path):
     _, away, run = sets
-    with pytest.raises(InputError, match=r"no system can be judged.*learned lung_opacity"):
+    with pytest.raises(InputError, match=r"no system can be evaluated.*learned lung_opacity"):
         transfer([run, away], out=tmp_path / "out")
     with pytest.raises(InputError, match="--target pneumona: is a target of none"):
         transfer([run, away], out=tmp_path / "out", target=["pneumona"])

@@ -1,4 +1,4 @@
-"""`cxr compare --truth`: true boxes and result files are judged as a prepared data set is."""
+"""`cxr compare --truth`: true boxes and result files are evaluated as a prepared data set is."""
 
 import json
 import re
@@ -13,6 +13,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.systems.imported import truth_set
 from cxr_compare.scripts.compare import compare
 from cxr_compare.scripts.import_predictions import import_predictions
 from cxr_compare.scripts.prepare import prepare
@@ -37,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judge(folder: Path, truth: str = "truth.json", **options: Any) -> Any:
+def compare_files(folder: Path, truth: str = "truth.json", **options: Any) -> Any:
     systems = {"A": folder / "a.json", "B": folder / "b.json"}
     options = {"patients": folder / "patients.csv", "replicates": 100, **options}
     return compare(systems, truth=folder / truth, **options)
@@ -45,7 +47,25 @@ def judge(folder: Path, truth: str = "truth.json", **options: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def report(folder: Path) -> Any:
-    return judge(folder)
+    return compare_files(folder)
+
+
+def test_a_spreadsheet_of_true_boxes_is_read_and_an_impossible_side_is_named(tmp_path):
+    table = pd.DataFrame({"file": ["a.png", "b.png"], "label": ["mass", "normal"]})
+    for edge, value in (("xmin", 10), ("ymin", 20), ("xmax", 30), ("ymax", 40)):
+        table[edge] = [value, None]
+    table = table.assign(image_width=100, image_height=80)
+    table.to_excel(tmp_path / "truth.xlsx", index=False)
+    truth = truth_set(tmp_path / "truth.xlsx", None, print)
+    assert truth.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[10, 20, 30, 40]]
+    for name, wrong in (("t.csv", "csv"), ("t.json", "json")):
+        images = [{"id": 1, "file_name": "a.png", "width": 10**30, "height": 80}]
+        boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 20, 20]}]
+        coco = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "mass"}]}
+        text = table.assign(image_width="1e30").to_csv(index=False)
+        (tmp_path / name).write_text(text if wrong == "csv" else json.dumps(coco))
+        with pytest.raises(InputError, match=r"'?a(\.png)?'?: .*1e\+30 px"):
+            truth_set(tmp_path / name, None, print)
 
 
 def test_it_is_what_prepare_import_and_compare_say_to_the_bit(folder, report, tmp_path):
@@ -72,12 +92,12 @@ def test_it_is_what_prepare_import_and_compare_say_to_the_bit(folder, report, tm
 
 def test_average_precision_is_that_of_pycocotools(folder, report):
     truth = COCO(str(folder / "truth.json"))
-    judged = COCOeval(truth, truth.loadRes(str(folder / "a.json")), "bbox")
-    judged.evaluate()
-    judged.accumulate()
-    judged.summarize()
+    evaluated = COCOeval(truth, truth.loadRes(str(folder / "a.json")), "bbox")
+    evaluated.evaluate()
+    evaluated.accumulate()
+    evaluated.summarize()
     of_a = report.figures.query("system == 'A' and subgroup == 'all'").set_index("metric")
-    assert of_a.loc[["ap", "ap50"], "estimate"].tolist() == pytest.approx(judged.stats[:2])
+    assert of_a.loc[["ap", "ap50"], "estimate"].tolist() == pytest.approx(evaluated.stats[:2])
 
 
 def test_truth_as_csv_or_yolo_gives_the_same_figures(folder, report):
@@ -106,7 +126,7 @@ def test_truth_as_csv_or_yolo_gives_the_same_figures(folder, report):
 
 
 def test_without_patients_intervals_are_by_image_and_that_is_said_first(folder, capsys):
-    report = judge(folder, patients=None, progress=True)
+    report = compare_files(folder, patients=None, progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Intervals are by image, for ")
     assert "too narrow where patients have several" in lines[0]
@@ -114,7 +134,7 @@ def test_without_patients_intervals_are_by_image_and_that_is_said_first(folder, 
                     for start in ("A: AUROC 0.", "Resampling"))  # fmt: skip
     assert first < drawn
     assert report.cautions[0].startswith("Intervals are by image, for no patient is known")
-    assert "labels alone keep no log" in report.comparison.provenance["looks"]["words"]
+    assert "labels alone keep no log" in report.to_dict()["provenance"]["looks"]["words"]
 
 
 def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
@@ -136,6 +156,9 @@ def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(
         ({"a": [{"image_id": 77}]}, "a.json: entry 0: image 77 is not in"),
         ({"a": [{"bbox": [1, 2, 3]}]}, "a.json: entry 0 needs image_id, bbox of four numbers"),
         ({"a": [{"bbox": [9, 9, 0, 5]}]}, "a.json: entry 0, image 'x': x1=9, y1=9, x2=9, y2=14; "),
+        ({"a": [{"score": -9}]}, "score=-9.0; scores must be numbers in [0, 1] (1 row is not)"),
+        ({"a": [{"bbox": [40, 40, 90, 80]}]}, "corners? COCO's bbox is x, y, width, height"),
+        ({"a": [{"bbox": [0.1, 0.1, 0.2, 0.2]}]}, "are these shares of the image's si"),
         ({"a": [{"score": 9}]}, "a.json: entry 0, image 'x': score=9.0; scores must be numbers"),
         ({"a": None}, "a.json: holds no box; give results"),
         ({"patients": "image_id,patient_id\nx,p\n"}, "p.csv: has no line for image 'y' of"),

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.folders import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.split import split
 from cxr_compare.scripts.tune import tune
 from tests.scripts.small_sets import table_set, write_predictions
@@ -37,7 +37,7 @@ def predictions(data: Path, tmp_path: Path) -> Path:
 
 
 def test_tune_writes_the_decision_and_says_it(data, predictions, capsys):
-    run_verb(tune, predictions, data=data, as_json=True)
+    run_command(tune, predictions, data=data, as_json=True)
     shown = capsys.readouterr()
     stored = Predictions.open(predictions).decision("opacity")
     assert json.loads(shown.out)["policies"] == stored["policies"]
@@ -55,10 +55,12 @@ def test_tune_takes_other_policies(data, predictions):
 
 def test_tune_without_validation_images_is_refused_and_writes_nothing(data, predictions, tmp_path):
     part = predictions / "predicted_images.parquet" / "part-00000.parquet"
+    scores = predictions / "scores.parquet" / "part-00000.parquet"
     split = DataSet.open(data).split()
     tested = split.loc[split["role"] == "test", "image_id"]
-    frame = pd.read_parquet(part)
-    write_table(frame[frame["image_id"].isin(tested)], part, "predicted_images")
+    for path, schema in ((part, "predicted_images"), (scores, "scores")):
+        frame = pd.read_parquet(path)
+        write_table(frame[frame["image_id"].isin(tested)], path, schema)
     with pytest.raises(InputError, match="holds no val image of split 'default'"):
         tune(predictions, data=data)
     assert not (predictions / "decisions").exists()

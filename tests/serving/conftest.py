@@ -17,7 +17,7 @@ from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import Reduction
+from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.statistics.calibration import _PlattScaling
 from cxr_compare.serving.export import _write_requirements

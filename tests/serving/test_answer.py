@@ -1,6 +1,7 @@
 """Answers for single images: what goes in, what comes out, and how it is said and drawn."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.metrics.metric import score_words
 from cxr_compare.evaluation.overlays.shapes import ImagePrediction
 from cxr_compare.scripts import predict
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.serving import answer_files
 from cxr_compare.serving.answer import (
     ANSWER_COLUMNS,
@@ -79,13 +80,89 @@ def test_a_file_and_its_pixels_get_the_same_answer(run: Run, chest: Path) -> Non
     assert of_file.boxes.columns.tolist() == ["finding", "x1", "y1", "x2", "y2", "score"]
 
 
+def test_pixels_as_notebooks_have_them_get_the_answer_of_the_file(run: Run, chest: Path) -> None:
+    image = Image.open(chest)
+    pixels = np.asarray(image)
+    planes = np.stack([pixels] * 3)
+    tensor = torch.from_numpy(planes.copy())
+    transparent = image.convert("RGBA")
+    given = {
+        "float in [0, 1]": pixels / 255,
+        "float32": (pixels / 255).astype(np.float32),
+        "(3, H, W)": planes,
+        "(1, H, W)": pixels[None],
+        "(H, W, 1)": pixels[..., None],
+        "float (3, H, W)": planes / 255,
+        "tensor (H, W)": torch.from_numpy(pixels.copy()),
+        "tensor (3, H, W)": tensor,
+        "float tensor": (tensor / 255).requires_grad_(),
+        "PIL grey": image,
+        "PIL RGB": image.convert("RGB"),
+        "PIL with transparency": transparent,
+        "PIL palette": image.convert("P"),
+        "PIL float": Image.fromarray((pixels / 255).astype(np.float32)),
+    }
+    expected = run.predict(chest)
+    for kind, image in given.items():
+        answer = run.predict(image)
+        assert not isinstance(answer, list), kind
+        assert answer.score == expected.score, kind
+        assert answer.pixels.shape == (120, 90), kind
+    assert [answer.score for answer in run.predict(list(given.values())[:3])] == [
+        expected.score
+    ] * 3
+
+
+def test_transparent_pixels_of_a_pil_image_are_black_as_in_its_file(run, chest, tmp_path) -> None:
+    image = Image.open(chest).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(tmp_path / "clear.png")
+    of_file, of_image = run.predict([tmp_path / "clear.png", image])
+    assert np.array_equal(of_file.pixels, of_image.pixels)
+
+
+def test_a_pydicom_data_set_gets_the_answer_of_its_file(run: Run, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    path = Path(pydicom.examples.get_path("ct"))
+    dataset = pydicom.dcmread(path)
+    of_file, of_dataset = run.predict([path, dataset])
+    assert of_dataset.score == of_file.score
+    assert of_dataset.warnings == of_file.warnings
+    assert of_file.warnings  # a CT slice: its header says so
+    assert of_dataset.image == "array"
+    del dataset.PixelData
+    with pytest.raises(InputError, match="the pydicom data set") as refused:
+        run.predict(dataset)
+    assert "tmp" not in str(refused.value)
+    with pytest.raises(InputError, match="makes no DICOM file"):
+        run.predict(pydicom.Dataset())
+
+
 @pytest.mark.parametrize(
-    "pixels",
-    [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)],
-    ids=["not 8 bit", "four channels", "one line"],
+    ("pixels", "says"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \(4, 4, 4\); .*fourth channel.*\[\.\.\., :3\]"),
+        (np.zeros((4, 4, 2), np.uint8), r"uint8 \(4, 4, 2\)"),
+        (np.zeros(4, np.uint8), r"uint8 \(4,\)"),
+        (np.zeros((0, 4), np.uint8), r"uint8 \(0, 4\)"),
+        (np.zeros((2, 3, 4, 4), np.uint8), r"\(2, 3, 4, 4\); of a batch .* list"),
+        (torch.zeros(2, 3, 4, 4), r"\(2, 3, 4, 4\); of a batch .* list"),
+        (np.full((4, 4), 200.0), r"float64 \(4, 4\), values 200 to 200; divide by 255"),
+        (np.full((4, 4), 900.0), r"values 900 to 900; scale to \[0, 1\]"),
+        (np.full((4, 4), -1.5), r"values -1\.5 to -1\.5; undo the normalisation"),
+        (np.full((4, 4), np.nan), "NaN"),
+        (np.full((4, 4), 700, np.uint16), r"uint16 \(4, 4\), values 700 to 700; scale to 8 bits"),
+        (np.full((4, 4), 7), r"int64 \(4, 4\), values 7 to 7; give image\.astype\('uint8'\)"),
+        (np.ones((4, 4), bool), "bool.* a mask"),
+        (Image.new("I;16", (4, 4)), "mode I;16 has more than 8 bits; give its file's path"),
+        (b"GIF89a", r"got 6 bytes.*PIL\.Image\.open\(io\.BytesIO\(data\)\)"),
+        (bytearray(b"GIF89a"), "got 6 bytes"),
+        ({"a.png": 1}, "got dict; give its images or paths as a list"),
+        (pd.DataFrame({"path": ["a.png"]}), "got DataFrame; give its images or paths as a list"),
+    ],
 )
-def test_other_arrays_are_refused(run: Run, pixels: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"expected uint8 of shape \(H, W\) or \(H, W, 3\)"):
+def test_what_needs_a_conversion_is_refused_with_it(run: Run, pixels: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
         run.predict(pixels)
 
 
@@ -99,7 +176,7 @@ def test_a_list_gets_the_list_of_its_answers_and_what_cannot_be_read_is_named(
     with pytest.raises(InputError, match=r"gone\.png"):
         run.predict([chest, chest.with_name("gone.png")])
     for wrong, kind in ((None, "NoneType"), ([[chest]], "list")):
-        with pytest.raises(InputError, match=f"a path or an array of pixels, but got {kind}"):
+        with pytest.raises(InputError, match=f"expected a path, .* but got {kind}"):
             run.predict(wrong)  # type: ignore[call-overload]
 
 
@@ -294,7 +371,7 @@ def loaded(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def ask(*paths: Path | str, **options: Any) -> int:
-    return run_verb(predict.predict, "run", *paths, batch_size=2, **options)
+    return run_command(predict.predict, "run", *paths, batch_size=2, **options)
 
 
 def test_warnings_come_before_the_answer_and_strict_refuses(loaded, chest, capsys):
@@ -348,3 +425,29 @@ def test_an_interrupted_table_keeps_its_rows_under_another_name(loaded, chest, m
     assert "Table so far: some.csv.unfinished" in capsys.readouterr().err
     assert pd.read_csv("some.csv.unfinished")["image"].tolist() == [str(chest)]
     assert not Path("some.csv").exists()
+
+
+def test_a_second_command_cannot_write_the_table_of_one_under_way(loaded, chest, monkeypatch):
+    answers_of_second: list[str] = []
+
+    def run_another(self: Run, images: list[Any], of_files: None) -> list[Any]:
+        if not answers_of_second:
+            answers_of_second.append("began")
+            with pytest.raises(InputError, match=r"one\.csv: another cxr is writing here"):
+                ask("other.png", csv=Path("one.csv"))
+        return [answer(image=name, pixels=np.zeros((8, 8), np.uint8)) for name, _ in images]
+
+    monkeypatch.setattr(Run, "answer", run_another)
+    Path("other.png").write_bytes(chest.read_bytes())
+    ask(chest, csv=Path("one.csv"))
+    assert answers_of_second == ["began"]
+    assert pd.read_csv("one.csv")["image"].tolist() == [str(chest)]
+    ask("other.png", csv=Path("one.csv"))  # afterwards it may
+    assert pd.read_csv("one.csv")["image"].tolist() == ["other.png"]
+    assert not [path.name for path in Path().iterdir() if path.name.startswith(".")]
+
+
+def test_a_table_that_is_no_regular_file_is_refused(loaded, chest, tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InputError, match="no regular file"):
+        ask(chest, csv=tmp_path / "pipe.csv")

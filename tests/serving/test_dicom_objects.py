@@ -36,7 +36,7 @@ from cxr_compare.data_prep.formats.vindr import _LOCAL_FINDINGS
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction
 from cxr_compare.networks.published import _XRAYVISION_FINDINGS
-from cxr_compare.scripts.cli import run_verb
+from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.predict import predict
 from cxr_compare.serving.answer import BOX_COLUMNS, COLOUR, Answer
 from cxr_compare.serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
@@ -501,7 +501,7 @@ def test_cxr_predict_writes_both_objects_of_each_dicom_image(systems, tmp_path, 
     for name in ("a-sr.dcm", "a-sc.dcm"):  # of an earlier call: no input, and written anew
         (tmp_path / name).write_bytes(b"broken")
     asked = {"dicom": tmp_path, "overlay": False, "device": "cpu", "as_json": True}
-    assert run_verb(predict, folder, tmp_path, **asked) == 0
+    assert run_command(predict, folder, tmp_path, **asked) == 0
     shown = capsys.readouterr()
     assert f"DICOM objects of 1 image: {tmp_path} (1 no DICOM)" in shown.err
     names = {path.name for path in tmp_path.iterdir()}
@@ -517,7 +517,7 @@ def test_an_image_without_study_is_answered_without_dicom_objects(systems, tmp_p
     folder, _ = next(iter(systems.values()))
     image = exposed(tmp_path / "a.dcm", StudyInstanceUID=None)
     asked = {"dicom": tmp_path / "out", "overlay": False, "device": "cpu"}
-    assert run_verb(predict, folder, image, **asked) == 1
+    assert run_command(predict, folder, image, **asked) == 1
     shown = capsys.readouterr()
     assert "score" in shown.out
     assert (

@@ -18,7 +18,7 @@ from cxr_compare.detection.frames import decode_boxes
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.test_set import Reduction
+from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.serving.parity import Proof, _match_found, prove
 
@@ -240,7 +240,7 @@ SICK = np.arange(N) % 2 == 0
 GOOD = np.where(SICK, 0.8, 0.2) + np.linspace(0, 0.1, N)
 
 
-class Judged:
+class Evaluated:
     """A data set of 40 images of 40 patients; every other one has a lesion."""
 
     folder, name = "data", "set"
@@ -258,6 +258,21 @@ class Judged:
 
     def boxes_trusted(self, target: Target) -> pd.Index:
         return NAMES
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        return pd.DataFrame({"image_id": NAMES, "finding": "mass", "state": "absent"})
+
+    @property
+    def is_in_memory(self) -> bool:
+        return False
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        return {"content_id": "c", "labels_id": "l", "split_ids": {}}
+
+    def split(self, name: str) -> pd.DataFrame:
+        return pd.DataFrame({"image_id": NAMES, "role": "val"})
 
 
 class Scored(Answers):
@@ -277,8 +292,8 @@ class Scored(Answers):
         yield SimpleNamespace(images=images, tables=named[self.kind])
 
 
-def judged_by(exported: Scored, decision: Decision | None, sick: np.ndarray = SICK) -> Proof:
-    run, data = run_of(Scored(exported.kind, GOOD), decision), Judged(sick)
+def evaluated_by(exported: Scored, decision: Decision | None, sick: np.ndarray = SICK) -> Proof:
+    run, data = run_of(Scored(exported.kind, GOOD), decision), Evaluated(sick)
     return prove(run, exported, data, Store(), list(NAMES))  # type: ignore[arg-type]
 
 
@@ -295,7 +310,7 @@ def judged_by(exported: Scored, decision: Decision | None, sick: np.ndarray = SI
     ],
 )  # fmt: skip
 def test_lower_precision_is_judged_by_what_becomes_of_the_answers(exported, refused):
-    proof = judged_by(exported, decided_at(0.5))
+    proof = evaluated_by(exported, decided_at(0.5))
     assert proof.images == "40 validation images of “set”"
     if refused is None:
         proof.require("out")
@@ -314,10 +329,10 @@ def test_lower_precision_is_judged_by_what_becomes_of_the_answers(exported, refu
 )
 def test_what_lower_precision_cannot_be_judged_by_is_named(decision, sick, says):
     with pytest.raises(InputError, match=says):
-        judged_by(Scored("scores", GOOD), decision, sick)
+        evaluated_by(Scored("scores", GOOD), decision, sick)
 
 
 def test_lower_precision_needs_the_data_set() -> None:
     answers = Scored("scores", GOOD)
-    with pytest.raises(InputError, match=r"--precision int8: is judged .* with --data"):
+    with pytest.raises(InputError, match=r"--precision int8: is evaluated .* with --data"):
         prove(run_of(answers, decided_at(0.5)), answers)

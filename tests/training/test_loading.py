@@ -15,8 +15,8 @@ import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from cxr_compare.data_prep.augment.augment import build_augmentation
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.store.pixel_store import PixelStore, PixelStoreWriter
 from cxr_compare.data_prep.store.preprocess import Placement
 from cxr_compare.detection.detector import LesionBatch, LesionDataset, collate

@@ -89,7 +89,7 @@ export function card(each, place, facts, lookAt, howItDid) {
       h("p", { class: `decision ${each.status === "ok" && each.triage ? each.decision ?? "undecided" : decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
     h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Judges the whole image, then shows where", ` · ${inside(each.finding)}`),
     each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
-    (each.promises ?? []).map((line) => h("p", { class: "quiet" }, `${capital(line)}.`)),
+    (each.guarantees ?? []).map((line) => h("p", { class: "quiet" }, `${capital(line)}.`)),
     each.status === "ok" ? computed : h("details", {}, h("summary", {}, "What it computed"), computed),
     facts ? h("p", { class: "quiet" }, `Learned from ${source(facts)}. `,
       h("button", { type: "button", class: "link", onclick: () => howItDid(each.system) }, "How it did")) : null), { "--key": keyOf(place) });

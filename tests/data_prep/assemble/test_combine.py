@@ -213,7 +213,7 @@ def test_sets_of_one_name_whose_targets_differ_need_the_users_word(tmp_path, war
     assert summary.targets["lesion"] == {"positive": 2, "negative": 2, "unknown": 0}
     both = DataSet.open(tmp_path / "both")
     assert sorted(both.images["image_id"]) == ["ward-2/i0", "ward-2/i1", "ward/i0", "ward/i1"]
-    assert not both.has_pixels  # the second set has none, so the whole one is to judge on only
+    assert not both.has_pixels  # the second set has none, so the whole one is to evaluate on only
     assert any(note.startswith("2 images have no pixels") for note in summary.notes)
 
 

@@ -3,6 +3,7 @@
 import pickle
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts import console
 
 
 def test_message_is_one_printable_line_of_bounded_length():
@@ -11,6 +12,14 @@ def test_message_is_one_printable_line_of_bounded_length():
     assert message.endswith("xxx' is not a number")
     assert message.isprintable()
     assert len(message) < 2_000
+
+
+def test_long_names_in_what_a_command_says_are_cut_and_other_lines_stay(capsys):
+    table = "system  AUROC\n" + "A       0.9\n" * 1000
+    console.say(table + "id " + "x" * 300_000 + "\n" + "column, " * 10_000)
+    said = capsys.readouterr().err
+    assert said.startswith(table)
+    assert len(said) < len(table) + 3_000
 
 
 def test_message_comes_back_whole_from_another_process():

@@ -16,10 +16,14 @@ from cxr_compare.data_prep.contracts.folders import (
     asked_as,
     atomic_path,
     disk_errors,
+    file_lock,
     folder_lock,
     make_folder,
     provenance,
+    remove_old_unfinished,
+    remove_traces,
     require_free_space,
+    temporary_beside,
     whole_folder,
 )
 
@@ -210,3 +214,80 @@ def test_a_folder_that_another_made_meanwhile_stays_as_it_is(tmp_path):
         make_after_the_other()
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert (out / "model").read_text() == "the other's"
+
+
+def test_a_file_has_one_writer_and_others_in_its_folder_are_free(tmp_path):
+    with file_lock(tmp_path / "a.csv"):
+        with (
+            pytest.raises(InputError, match=r"a\.csv: another cxr is writing here"),
+            file_lock(tmp_path / "a.csv"),
+        ):
+            pass
+        with file_lock(tmp_path / "b.csv"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_process_number_have_temporary_files_of_their_own(tmp_path):
+    """Two containers count their processes from 1."""
+    with atomic_path(tmp_path / "table") as first, atomic_path(tmp_path / "table") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "table").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def _ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_half_written(tmp_path):
+    left = tmp_path / "overlays" / f".a.png.{_ended_process()}-0123abcd.tmp"
+    of_living = temporary_beside(tmp_path / "table")
+    of_another_writer = tmp_path / "trial" / left.name
+    users_own = tmp_path / ".notes.tmp"
+    for path in (left, of_living, of_another_writer, tmp_path / "trial" / ".lock", users_own):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with folder_lock(tmp_path):
+        pass
+    assert not left.exists()
+    assert of_living.exists()
+    assert of_another_writer.exists()
+    assert users_own.exists()
+
+
+def test_a_lock_file_without_a_process_goes_from_a_finished_folder(tmp_path):
+    (tmp_path / ".lock").touch()
+    remove_traces(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with folder_lock(tmp_path):
+        remove_traces(tmp_path)
+        assert (tmp_path / ".lock").exists()
+
+
+def test_unfinished_files_of_a_shared_folder_go_when_they_are_old(tmp_path):
+    old, new = temporary_beside(tmp_path / "a.png"), temporary_beside(tmp_path / "b.png")
+    for path, age_s in ((old, 7200), (new, 60)):
+        path.touch()
+        os.utime(path, (path.stat().st_mtime - age_s,) * 2)
+    remove_old_unfinished(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]
+
+
+def test_a_limit_of_file_sizes_is_one_line_that_names_the_file(tmp_path):
+    program = (
+        "import resource, sys; from pathlib import Path;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024));"
+        "from cxr_compare.data_prep.contracts.folders import write_text;"
+        "from cxr_compare.data_prep.contracts.errors import InputError\n"
+        "try: write_text(Path(sys.argv[1]), 'x' * 5000)\n"
+        "except InputError as error: print(error)"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "table.csv")]
+    run = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert run.stdout.startswith(f"{tmp_path / 'table.csv'}: File too large")
+    assert "ulimit -f" in run.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Keyed hashes: one name, one hash, in every table, and nothing of the old names on the disk."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -146,3 +147,12 @@ def test_an_unfit_key_is_refused_with_the_way_out(tmp_path):
     refused(short, "chmod 600")
     refused(out, "is not a file")
     refused(tmp_path / "no-such-folder" / "id.key", "cannot be made there")
+
+
+def test_a_key_is_made_where_a_killed_process_of_the_same_number_left_half_of_one(tmp_path):
+    """A container's process has the same number each time."""
+    left = tmp_path / f".key.{os.getpid()}.tmp"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    assert len(read_id_key(tmp_path / "key")) == 32
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]

@@ -263,11 +263,11 @@ def test_pycocotools_loads_what_is_written(dataset, tmp_path):
     assert sorted(boxes) == [[0.0, 0.0, 100.0, 80.0], [10.0, 20.0, 30.5, 40.0]]
     results = [{**loaded.anns[i], "score": 0.5} for i in loaded.getAnnIds()]
     with contextlib.redirect_stdout(io.StringIO()):
-        judged = COCOeval(loaded, loaded.loadRes(results), "bbox")
-        judged.evaluate()
-        judged.accumulate()
-        judged.summarize()
-    assert judged.stats[0] == 1.0
+        evaluated = COCOeval(loaded, loaded.loadRes(results), "bbox")
+        evaluated.evaluate()
+        evaluated.accumulate()
+        evaluated.summarize()
+    assert evaluated.stats[0] == 1.0
 
 
 def test_a_set_without_images_goes_through_coco(tmp_path):

@@ -166,6 +166,69 @@ def test_annotations_of_label_studio_are_readers_and_predictions_say_nothing(tmp
     assert patients["a"].endswith(":p1")
 
 
+BOX_WITHOUT_CLASS = {"x": 60, "y": 20, "width": 10, "height": 40}
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        result("rectanglelabels", **BOX_WITHOUT_CLASS, rectanglelabels=[]),
+        result("rectangle", **BOX_WITHOUT_CLASS),
+        result("keypoint", x=5, y=20, width=1),
+        result("textarea", text=["big mass left"]),
+        result("choices", choices=[]),
+    ],
+    ids=["no class", "rectangle", "key point", "text", "nothing chosen"],
+)
+def test_a_mark_that_says_nothing_leaves_its_image_unknown_and_names_it(tmp_path, mark):
+    tables = from_tasks(
+        tmp_path, task("a", by(7, MARKED)), task("b", by(7, mark)), task("c", by(7))
+    )
+    assert states_of(tables, "b") == {}
+    assert states_of(tables, "c") == {"mass": "absent"}
+    assert any("WARNING: 1 image has marks" in note and "b.png" in note for note in tables.notes)
+
+
+def test_a_box_without_a_class_beside_others_leaves_the_rest_of_its_image_unknown(tmp_path):
+    loose = result("rectangle", **BOX_WITHOUT_CLASS)
+    nodule = result("choices", choices=["Nodule"])
+    tables = from_tasks(tmp_path, task("a", by(7, MARKED, loose)), task("b", by(7, nodule)))
+    assert states_of(tables, "a") == {"mass": "present"}
+    assert states_of(tables, "b") == {"mass": "absent", "nodule": "present"}
+
+
+def test_what_is_said_of_a_region_that_has_a_class_leaves_nothing_unknown(tmp_path):
+    marked = {**MARKED, "id": "r1"}
+    parts = (
+        {**result("rectangle", **BOX_WITHOUT_CLASS), "id": "r1"},
+        {**result("choices", **BOX_WITHOUT_CLASS, choices=["sharp"]), "id": "r1"},
+        {"type": "relation", "from_id": "r1", "to_id": "r1"},
+        result("textarea", text=["typical"]),
+    )
+    nodule = result("choices", choices=["Nodule"])
+    tables = from_tasks(tmp_path, task("a", by(7, marked, *parts)), task("b", by(7, nodule)))
+    assert states_of(tables, "a") == {"mass": "present", "nodule": "absent"}
+    assert not any("marks that say nothing" in note for note in tables.notes)
+
+
+@pytest.mark.parametrize(
+    "points", [None, [1, 2, 3], [[1, 2], [3]], [[1, 2, 3], [4, 5, 6]], "ab", {}]
+)
+def test_points_that_are_no_pairs_rule_out_their_image_alone(tmp_path, points):
+    polygon = result("polygonlabels", points=points, polygonlabels=["Mass"])
+    tables = from_tasks(tmp_path, task("a", by(7, MARKED)), task("b", by(7, polygon)))
+    assert reasons(tables) == {"images/b.png": "box with a missing or infinite number"}
+
+
+def test_a_rotation_that_is_no_angle_rules_out_its_image(tmp_path):
+    turned = {**MARKED, "value": {**MARKED["value"], "rotation": 1e300}}
+    tables = from_tasks(tmp_path, task("a", by(7, MARKED)), task("b", by(7, turned)))
+    assert list(reasons(tables)) == ["images/b.png"]
+    box = BOX.format(' rotation="1e308"', "")
+    (tmp_path / "cvat").mkdir()
+    assert list(reasons(from_cvat(tmp_path / "cvat", BOX.format("", ""), box))) == ["images/b.png"]
+
+
 def test_a_second_annotation_of_one_annotator_is_kept_apart(tmp_path):
     tables = from_tasks(tmp_path, task("a", by(7, MARKED), by(7)), reference="all")
     assert states(tables, "7'") == {("a", "mass"): "absent"}

@@ -151,6 +151,31 @@ def test_a_crowd_is_present_but_boxed_in_part(tmp_path):
     assert mine["coverage"].tolist() == ["some"]
 
 
+@pytest.mark.parametrize("side", [10**30, -1, 10**400, -1e300])
+def test_a_side_that_no_image_has_rules_out_its_image(tmp_path, side):
+    wrong = coco()
+    wrong["images"][1]["width"] = side
+    tables = read(write_set(tmp_path, {"instances.json": wrong}))
+    assert list(reasons(tables)) in (["images/b.png"], [])  # a number beyond JSON's states none
+    assert (list(reasons(tables)) == []) is (side == 10**400)
+
+
+@pytest.mark.parametrize("flag", [2, "yes", [1], {}, 0.5])
+def test_a_crowd_flag_that_is_none_rules_out_its_image(tmp_path, flag):
+    wrong = coco()
+    wrong["annotations"][0]["iscrowd"] = flag
+    tables = read(write_set(tmp_path, {"instances.json": wrong}))
+    assert reasons(tables).keys() == {"images/a.png"}
+    assert "iscrowd" in reasons(tables)["images/a.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_is_read_as_windows_editors_write_it(tmp_path, encoding):
+    source = write_set(tmp_path, {"instances.json": COCO})
+    (source / "instances.json").write_text(json.dumps(COCO), encoding=encoding)
+    assert edges(read(source)) == [[10, 20, 40, 60]]
+
+
 def test_lvis_says_itself_what_is_absent(tmp_path):
     images = [
         {"id": 1, "file_name": "a.png", "neg_category_ids": [], "not_exhaustive_category_ids": [7]},

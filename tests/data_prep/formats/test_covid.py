@@ -127,10 +127,13 @@ def test_a_broken_workbook_is_one_clear_line(tmp_path, content):
         _read_origins(path)
 
 
-@pytest.mark.parametrize("rows", [[], [("NAME", "URL")]])
-def test_a_workbook_of_something_else_names_the_missing_column(tmp_path, rows):
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([], "has no cell"), ([("NAME", "URL")], "column 'FILE NAME' is missing")],
+)
+def test_a_workbook_of_something_else_says_what_it_lacks(tmp_path, rows, message):
     path = write_workbook(tmp_path / "COVID.metadata.xlsx", rows)
-    with pytest.raises(InputError, match="column 'FILE NAME' is missing"):
+    with pytest.raises(InputError, match=message):
         _read_origins(path)
 
 

@@ -97,9 +97,10 @@ def test_two_states_for_one_finding_exclude_the_image(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        ("image_id;patient_id\na;p\n", LABELS, "'image_id' is missing.*save it with commas"),
         ("patient_id\np\n", LABELS, "column 'image_id' is missing"),
         ("image_id,ward\na,3\n", LABELS, "unknown column 'ward'; call it 'x_ward'"),
+        ("image_id,width\na,1e30\n", LABELS, "image 'a': width=1e.30 px is no side"),
+        ("image_id,height\na,-1\n", LABELS, "image 'a': height=-1 px is no side"),
         ("image_id,sex\na,F\na,M\n", LABELS, "line 3: image_id='a' appears more than once"),
         ("image_id,sex\n,F\n", LABELS, "line 2: image_id is empty"),
         ("image_id,height\na,tall\n", LABELS, "line 2: height='tall' is not a number"),

@@ -204,7 +204,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
-def judge(folder: Path, name: str, options: ReadOptions) -> str:
+def evaluate(folder: Path, name: str, options: ReadOptions) -> str:
     try:
         tables = read_source(folder, SOURCES[name][0], options)
     except InputError as error:
@@ -233,7 +233,7 @@ def test_oddly_named_files_give_tables_or_one_line(tmp_path, name, share):
             odd = path.with_name(os.fsdecode(stem) + path.suffix)
             path.rename(odd)
             try:
-                outcomes[judge(folder, name, options)] += 1
+                outcomes[evaluate(folder, name, options)] += 1
             except Exception as error:
                 where = f"{path.relative_to(folder)} as {stem!r}"
                 raise AssertionError(f"{where}: {type(error).__name__}: {error}") from error
@@ -251,7 +251,7 @@ def test_every_format_is_fuzzed():
 def test_damaged_sources_give_tables_or_one_line(tmp_path, name, cases):
     folder = tmp_path / "source"
     options = write(folder, name)
-    assert judge(folder, name, options) == "read"
+    assert evaluate(folder, name, options) == "read"
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
     outcomes: Counter[Any] = Counter()
     for path in files:
@@ -260,7 +260,7 @@ def test_damaged_sources_give_tables_or_one_line(tmp_path, name, cases):
             seed = zlib.crc32(f"{name}/{path.relative_to(folder)}".encode())
             path.write_bytes(mutate(whole, np.random.default_rng([seed, number])))
             try:
-                outcomes[judge(folder, name, options)] += 1
+                outcomes[evaluate(folder, name, options)] += 1
             except Exception as error:
                 where = f"case {number} of {path.relative_to(folder)}"
                 raise AssertionError(f"{where}: {type(error).__name__}: {error}") from error

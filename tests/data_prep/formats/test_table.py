@@ -11,6 +11,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
+from cxr_compare.scripts.prepare import prepare
 from tests.data_prep.formats.answers import edges, reasons, states, states_of, write_files
 
 FILES = tuple(f"{name}.png" for name in "abcd")
@@ -108,6 +109,39 @@ def test_what_was_recognised_is_shown_with_three_rows_and_what_is_not_used(tmp_p
     assert "--columns ROLE=COLUMN" in lines[-1]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names = 5",
+        "names.label = 5",
+        "names.label = 'x'",
+        "table = [1, 2]",
+        "[[table]]\nname = 3\ncolumns = ['a']\nroles = {}",
+        "[[table]]\nname = 'x'\ncolumns = 3\nroles = {}",
+        "[[table]]\nname = 'x'\ncolumns = ['a']\nroles = 4",
+        "[[table]]\nname = 'x'\ncolumns = ['a']\nroles = {file = 4}",
+        "[[table]]\nname = 'x'\ncolumns = ['a']\nroles = {}\norigin = 'rumour'",
+        "[[table]]\nname = 'x'\ncolumns = ['a']\nroles = {}\nvalues = {sex = 3}",
+        "names = " + "[" * 100_000,
+    ],
+)
+def test_a_file_of_columns_of_wrong_types_or_depth_is_one_line(tmp_path, text):
+    mapping = tmp_path / "ours.toml"
+    mapping.write_text(text)
+    with pytest.raises(InputError, match=r"ours\.toml") as caught:
+        read_table(tmp_path, "file,label\na.png,mass\n", columns=(str(mapping),))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 3_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_of_columns_is_read_as_windows_editors_write_it(tmp_path, encoding):
+    mapping = tmp_path / "ours.toml"
+    mapping.write_text("[names]\nlabel = ['befund']\n", encoding=encoding)
+    tables = read_table(tmp_path, "file,befund\na.png,mass\n", columns=(str(mapping),))
+    assert states(tables) == {("a", "mass"): "present"}
+
+
 def test_columns_that_the_user_names_stand_in_place_of_the_guess(tmp_path):
     table = "file,label,Finding,l,t,r,b\na.png,17,mass,1,2,30,40\nb.png,18,nodule,1,2,30,40\n"
     columns = ("label=Finding", "xmin=l", "ymin=t", "xmax=r", "ymax=b", "x_batch=label")
@@ -199,7 +233,7 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        ("file;label\na.png;mass\n", {}, "save it with commas"),
+        ("file:label\na.png:mass\n", {}, "has one column"),
         ("label\nmass\n", {}, "no column names the image; say --columns file=COLUMN"),
         ("file,TB,age\na.png,1,4\n", {"columns": ("finding=",)},
          "no column says what an image shows; say --columns finding=TB"),
@@ -210,7 +244,7 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
         ("file,label\na.png,mass\n", {"columns": ("lable=label",)}, "did you mean 'label'"),
         ("file,label\na.png,mass\n", {"columns": ("label=labels",)}, "did you mean 'label'"),
         ("file,label\na.png,mass\n", {"columns": ("label",)}, "say label=COLUMN"),
-        ("file,label\na.png,mass\n", {"columns": ("no.toml",)}, "cannot be read as TOML"),
+        ("file,label\na.png,mass\n", {"columns": ("no.toml",)}, r"no\.toml: cannot be read"),
         ("file,x,y,w,h\na.png,1,2,3,4\n", {}, "a box, but not one finding .*--class-names mass"),
         ("file,label,x,y,w,h\na.png,mass,.1,.2,.3,.4\n", {}, "the corner or the centre"),
         ("file,label,xmin,ymin\na.png,mass,1,2\n", {}, "needs xmin and xmax or width"),
@@ -224,6 +258,7 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
         ("file,target,target_jones\na.png,1,0\nb.png,0,0\n", {}, "a second reader"),
         ("file,label,reader\na.png,mass,\n", {}, "reader is empty"),
         ("file,label\na.png,normal\n", {}, "every row says that nothing is there"),
+        ("file,label\na.png,mass\nb.png,no contrast\n", {}, "'no contrast' say that something"),
     ],
 )  # fmt: skip
 def test_what_is_not_clear_is_one_line_that_says_what_to_do(tmp_path, table, options, message):
@@ -239,9 +274,96 @@ def test_a_box_on_a_normal_row_is_passed_over_with_a_warning(tmp_path):
     assert any("WARNING: 1 box on rows" in note and "b" in note for note in tables.notes)
 
 
+@pytest.mark.parametrize(
+    "word", ["No", "negative", "None", "unauffällig", "unauffa\u0308llig", "o. B.", "kein Befund"]
+)
+def test_a_class_that_says_that_nothing_is_there_is_no_finding_and_is_shown(tmp_path, word):
+    lines: list[str] = []
+    table = f"file,label\na.png,mass\nb.png,{word}\nc.png,{word}\n"
+    tables = read_table(tmp_path, table, say=lines.append)
+    assert states(tables) == {("a", "mass"): "present", ("b", "mass"): "absent",
+                              ("c", "mass"): "absent"}  # fmt: skip
+    assert f"  {word}: taken for no finding (2 rows)" in lines
+    assert (word == "None") is any("label None" in note for note in tables.notes)
+
+
+@pytest.mark.parametrize(
+    "word", ["no mass", "non-mass", "kein Mass", "without mass", "absent mass"]
+)
+def test_a_class_that_denies_another_says_that_alone_is_absent(tmp_path, word):
+    lines: list[str] = []
+    table = f"file,label\na.png,mass\nb.png,{word}\nc.png,nodule\nd.png,{word}|nodule\n"
+    tables = read_table(tmp_path, table, say=lines.append)
+    assert set(tables.findings["finding"]) == {"mass", "nodule"}
+    assert states_of(tables, "a") == {"mass": "present", "nodule": "absent"}
+    assert states_of(tables, "b") == {"mass": "absent"}  # of nodules it says nothing
+    assert states_of(tables, "d") == {"mass": "absent", "nodule": "present"}
+    assert f"  {word}: taken for mass is absent (1 row)" in lines
+
+
+def test_a_row_unknown_beside_others_leaves_open_what_they_do_not_name(tmp_path):
+    table = "file,label\na.png,mass\na.png,unknown\nb.png,nodule\n"
+    tables = read_table(tmp_path, table)
+    assert states_of(tables, "a") == {"mass": "present"}
+    assert states_of(tables, "b") == {"mass": "absent", "nodule": "present"}
+
+
+def test_words_for_unknown_are_shown_and_name_no_finding(tmp_path):
+    lines: list[str] = []
+    table = "file,label\na.png,mass\nb.png,keine Angabe\nc.png,#N/A\nd.png,normal\n"
+    tables = read_table(tmp_path, table, say=lines.append)
+    assert set(states(tables)) == {("a", "mass"), ("d", "mass")}
+    assert "  keine Angabe: taken for unknown (1 row)" in lines
+
+
 def test_a_finding_beside_no_finding_is_left_out(tmp_path):
     tables = read_table(tmp_path, "file,label\na.png,mass|normal\nb.png,normal\n")
     assert reasons(tables) == {"a.png": "'no finding' beside a finding"}
+
+
+def test_a_spreadsheet_says_what_its_csv_says_and_the_guess_is_shown(tmp_path):
+    table = pd.DataFrame(
+        {
+            "file": FILES,
+            "label": ["mass", "normal", None, "unknown"],
+            "xmin": [20.5, None, None, None],
+            "ymin": [10, None, None, None],
+            "xmax": [60, None, None, None],
+            "ymax": [40, None, None, None],
+            "patient": [7, 7, 8, 9],
+        }
+    )
+    folder_of(tmp_path, {"labels.csv": table.to_csv(index=False)})
+    with pd.ExcelWriter(tmp_path / "Labels.XLSX", engine="openpyxl") as book:
+        table.to_excel(book, sheet_name="Befunde", index=False)
+        table.assign(label="nodule").to_excel(book, sheet_name="Entwurf", index=False)
+    lines: list[str] = []
+    own = read(tmp_path, "labels.csv")
+    sheet = read(tmp_path, "Labels.XLSX", sheet="Befunde", say=lines.append)
+    for name in ("images", "findings", "boxes", "box_coverage"):
+        pd.testing.assert_frame_equal(getattr(own, name), getattr(sheet, name))
+    assert lines[0] == "Labels.XLSX: sheet 'Befunde' is read, not 'Entwurf'"
+    assert lines[3].split() == ["file", "file", "a.png", "b.png", "c.png"]
+    with pytest.raises(InputError, match="--sheet NAME"):
+        read(tmp_path, "Labels.XLSX")
+    with pytest.raises(InputError, match="none of the tables is a spreadsheet"):
+        read(tmp_path, "labels.csv", sheet="Befunde")
+
+
+def test_prepare_takes_a_table_of_any_kind_before_the_images(tmp_path):
+    table = pd.DataFrame({"file": FILES, "label": ["mass", "normal", "mass", "normal"]})
+    folder_of(tmp_path, {})
+    images = tmp_path / "images"
+    table.to_excel(tmp_path / "LABELS.XLSX", index=False, engine="openpyxl")
+    table.to_csv(tmp_path / "labels.tsv", index=False, sep="\t")
+    table.to_csv(tmp_path / "labels.txt", index=False, sep="\t", encoding="utf-16")
+    for name in ("LABELS.XLSX", "labels.tsv", "labels.txt"):
+        dataset = prepare(tmp_path / name, images, tmp_path / f"set-{name}", workers=0)
+        assert dataset.summary.n_images == 4
+    (tmp_path / "old.xls").write_bytes(b"")
+    with pytest.raises(InputError, match=r"old\.xls: .* save it in Excel or LibreOffice as \.xlsx"):
+        prepare(tmp_path / "old.xls", images, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_tables_of_nih_say_what_the_format_nih_says(shared_data):

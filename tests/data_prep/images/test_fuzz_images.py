@@ -63,7 +63,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
-def judge(path: Path) -> str:
+def evaluate(path: Path) -> str:
     """Read a file; says what came of it, or raises what must not come."""
     try:
         image = read_image(path)
@@ -100,7 +100,7 @@ def run_cases(folder: Path, first: int, step: int, start: int) -> None:
             path.write_bytes(mutate(whole[number % len(files)], rng))
             signal.alarm(SECONDS_PER_CASE)
             try:
-                outcomes[judge(path)] += 1
+                outcomes[evaluate(path)] += 1
             except Exception as error:
                 raise AssertionError(f"case {number} of {seed}: {error!r}") from error
             signal.alarm(0)
@@ -148,7 +148,7 @@ def folder(
     write_rich_dicoms(whole, write_dicom, ramp)
     write_images(whole, ramp)
     for path in whole.iterdir():
-        assert judge(path) == "read", path
+        assert evaluate(path) == "read", path
     return base
 
 

@@ -1,9 +1,13 @@
 """The log of answers: no row is lost, no id can be read in it, what is wrong is said."""
 
 import errno
+import gzip
 import json
 import os
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +247,152 @@ def test_a_label_that_is_none_is_named(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_audit(path)
+
+
+def write_days(folder: Path, *days: str, system: str = "CheXNet") -> Path:
+    """A log of one row a day, as the writer would have written it."""
+    AnswerLog(folder, print).add("a", None, {}, [OK], 1.0)
+    row = json.loads(the_day(folder).read_text())
+    the_day(folder).unlink()
+    for day in days:
+        line = json.dumps({**row, "time": f"{day}T10:00:00.000+00:00", "system": system})
+        (folder / f"answers-{day}.jsonl").write_text(line + "\n")
+    return folder
+
+
+def test_days_that_were_compressed_or_rotated_are_read(tmp_path):
+    log = write_days(tmp_path / "log", "2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04")
+    first, second, third = (log / f"answers-2026-01-0{day}.jsonl" for day in (1, 2, 3))
+    Path(f"{first}.gz").write_bytes(gzip.compress(first.read_bytes()))
+    Path(f"{second}.2.gz").write_bytes(gzip.compress(second.read_bytes()))
+    first.unlink()
+    second.unlink()
+    third.rename(f"{third}.1")
+    notes: list[str] = []
+    days = read_log(log, notes)["time"].dt.strftime("%Y-%m-%d").tolist()
+    assert days == ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]
+    assert notes == []
+
+
+def test_a_day_beside_its_compressed_copy_counts_once_and_two_halves_of_a_day_count_both(tmp_path):
+    log = write_days(tmp_path / "log", "2026-01-01")
+    day = log / "answers-2026-01-01.jsonl"
+    twice = day.read_text() * 2  # a file may hold the same row twice
+    day.write_text(twice)
+    Path(f"{day}.gz").write_bytes(gzip.compress(twice.encode()))
+    notes: list[str] = []
+    assert len(read_log(log, notes)) == 2
+    assert "2 rows in both of answers-2026-01-01.jsonl" in notes[0]
+    day.write_text(day.read_text().replace("CheXNet", "Other"))
+    assert len(read_log(log)) == 4
+
+
+def test_files_that_begin_like_a_day_and_are_not_read_are_named(tmp_path):
+    log = write_days(tmp_path / "log", "2026-01-01")
+    for name in ("answers-2026-01-02.jsonl.bz2", "answers-2026-02-31.jsonl", "answers-old.jsonl"):
+        (log / name).touch()
+    notes: list[str] = []
+    assert len(read_log(log, notes)) == 1
+    for name in ("answers-2026-01-02.jsonl.bz2", "answers-2026-02-31.jsonl", "answers-old.jsonl"):
+        assert name in notes[0]
+
+
+def test_a_damaged_compressed_day_is_refused(tmp_path):
+    log = write_days(tmp_path / "log", "2026-01-01", "2026-01-02")
+    day = log / "answers-2026-01-01.jsonl"
+    packed = gzip.compress(day.read_bytes() * 100)
+    for damaged in (packed[:-20], b"no gzip"):
+        Path(f"{day}.gz").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"answers-2026-01-01\.jsonl\.gz: is damaged"):
+            read_log(log)
+
+
+def _as_link(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, _as_link], ids=["pipe", "folder", "link"])
+def test_what_is_no_file_in_the_place_of_a_day_is_refused(tmp_path, make: Callable[[Path], None]):
+    log = write_days(tmp_path / "log", "2026-01-01")
+    make(log / "answers-2026-02-01.jsonl")
+    with pytest.raises(InputError, match=r"answers-2026-02-01\.jsonl"):
+        read_log(log)
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"a":' * 100_000, "9" * 10_000, "x" * 1_000_000], ids=len
+)
+def test_a_line_of_any_depth_or_length_is_passed_over_with_a_note(tmp_path, line):
+    log = write_days(tmp_path / "log", "2026-01-01")
+    day = log / "answers-2026-01-01.jsonl"
+    row = day.read_text()
+    day.write_text(f"{row}{line}\n{row}")
+    notes: list[str] = []
+    assert len(read_log(log, notes)) == 2
+    assert notes == [f"{day}: 1 line cut short, passed over"]
+
+
+def test_a_value_that_is_a_list_is_no_row(tmp_path):
+    log = write_days(tmp_path / "log", "2026-01-01")
+    day = log / "answers-2026-01-01.jsonl"
+    row = json.loads(day.read_text())
+    with day.open("a") as file:
+        file.write(json.dumps({**row, "system": ["A"]}) + "\n")
+    with pytest.raises(InputError, match="line 2: is no row"):
+        read_log(log)
+
+
+def test_a_row_in_the_file_of_another_day_is_named(tmp_path):
+    log = write_days(tmp_path / "log", "2026-01-01", "2026-01-02")
+    first, second = (log / f"answers-2026-01-0{day}.jsonl" for day in (1, 2))
+    with first.open("a") as file:
+        file.write(second.read_text().replace("2026-01-02", "1970-01-01"))
+    with pytest.raises(InputError, match=r"answers-2026-01-01\.jsonl: line 2: .*1970-01-01"):
+        read_log(log)
+
+
+@pytest.mark.parametrize("form", ["log", "table"])
+def test_a_row_of_the_future_is_named(tmp_path, form):
+    path = tmp_path / "log"
+    if form == "log":
+        write_days(path, "2026-01-01", "9999-12-31")
+    else:
+        path.write_text("time,patient,score\n2026-01-01,p,0.5\n2026-01-04,q,0.5\n")
+    with pytest.raises(InputError, match=r"line [13]: time=.* lies in the future"):
+        _read_log(path, print, now=datetime(2026, 1, 2, 12, tzinfo=UTC))
+    if form == "table":  # a clock may be some hours ahead
+        assert len(_read_log(path, print, now=datetime(2026, 1, 3, 12, tzinfo=UTC))) == 2
+
+
+def test_a_lost_key_is_not_made_anew_beside_old_answers(tmp_path):
+    log = write_days(tmp_path / "log", "2026-01-01")
+    key = log / LOG_KEY
+    before = key.read_bytes()
+    key.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="no longer its file 'key'"):
+        AnswerLog(log, print)
+    assert not key.exists()
+    (tmp_path / "elsewhere").rename(key)
+    AnswerLog(log, print).close()
+    assert key.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["open folder", "link"])
+def test_a_log_that_others_could_read_or_redirect_gets_no_row(tmp_path, change):
+    said: list[str] = []
+    folder = tmp_path / "log"
+    log = AnswerLog(folder, said.append)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    day = the_day(folder)
+    if change == "open folder":
+        shutil.rmtree(folder)
+        folder.mkdir(mode=0o755)
+    else:
+        day.unlink()
+        day.symlink_to(elsewhere)
+    log.add("a", None, {}, [OK], 1.0)
+    assert log.lost == 1
+    assert len(said) == 1
+    assert elsewhere.read_text() == ""
+    assert not day.is_file() or day.is_symlink()

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES
 
 
 def simulate(

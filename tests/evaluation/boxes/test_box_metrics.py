@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.boxes import box_iou
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.evaluation.boxes.box_metrics import (
     FROC_RATES,
     WeightedAfroc,
@@ -211,9 +210,9 @@ def table(rows, *more):
 
 def figures(boxes, truth, ids, cut=0.5, weights=None):
     pairs = pair_boxes(boxes, truth, pd.Index(ids))
-    judge = WeightedIobb(pairs, np.arange(len(ids)), len(ids))
+    evaluate = WeightedIobb(pairs, np.arange(len(ids)), len(ids))
     weights = np.ones((1, len(ids)), dtype=int) if weights is None else weights
-    rows = judge.at(weights, np.full(len(weights), cut))
+    rows = evaluate.at(weights, np.full(len(weights), cut))
     return [dict(zip(family("iobb"), row.tolist(), strict=True)) for row in rows]
 
 

@@ -45,10 +45,10 @@ def by_hand(boxes, truth, ids, repeats=None):
         coco = COCO()
         coco.dataset = {"images": images, "categories": [{"id": 1}], "annotations": annotations}
         coco.createIndex()
-        judge = COCOeval(coco, coco.loadRes(results), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, 0, 0, -1]
+        evaluator = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, 0, 0, -1]
     return precision.mean(axis=1)
 
 
@@ -76,8 +76,8 @@ BOX = st.tuples(st.integers(0, 3), CELL, CELL, st.integers(1, 3), st.integers(1,
 
 
 def frame_of(rows):
-    """Boxes ``image, x, y, width, height`` on a coarse grid: equal overlaps are common."""
-    corners = [(f"i{i}", x, y, x + w, y + h) for i, x, y, w, h in rows]
+    """Boxes ``image, x, y, width, height`` on a grid of 8 px: equal overlaps are common."""
+    corners = [(f"i{i}", 8 * x, 8 * y, 8 * (x + w), 8 * (y + h)) for i, x, y, w, h in rows]
     frame = pd.DataFrame(corners, columns=["image_id", *CORNERS])
     return frame.astype(dict.fromkeys(CORNERS, float))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import find_objects, label
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.map_boxes import (
     MAP_BOX_LEVELS,
     MapBoxRule,
@@ -18,10 +18,13 @@ from cxr_compare.evaluation.boxes.map_boxes import (
     map_scale,
     upsample,
 )
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.tuning import checked_decision, tune
 from cxr_compare.evaluation.overlays.shapes import ActivationGrid, _map_shapes
+from cxr_compare.evaluation.systems.stored_predictions import (
+    checked_decision,
+    compare_predictions,
+    tune_predictions,
+)
 
 
 def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
@@ -39,7 +42,7 @@ def classifier(predict):
 
 
 def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, target):
-    decision = tune(classifier, test_set)
+    decision = tune_predictions(classifier, test_set)
     classifier.write_decision(target.name, decision.to_dict())
     read = Decision.from_dict(classifier.decision(target.name))
     assert (read.map_boxes, read.box_cut) == (decision.map_boxes, decision.box_cut)
@@ -49,7 +52,7 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, 
     assert checked.map_boxes == decision.map_boxes
     assert notes == []
     systems = {"A": predict("A", "boxes", seed=1), "C": classifier}
-    comparison = compare_systems(systems, test_set, replicates=50)
+    comparison = compare_predictions(systems, test_set, replicates=50)
     places = ["ap50", "rsna_score", "froc_mean", "pointing_accuracy"]
     places += [f"iobb_{kind}_{t}" for kind in ("accuracy", "false_marks") for t in (10, 25, 50)]
     for name in systems:

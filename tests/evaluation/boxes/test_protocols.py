@@ -14,11 +14,10 @@ import torch
 from supervision.metrics import MeanAveragePrecision as SupervisionAp
 from torchmetrics.detection import MeanAveragePrecision as TorchmetricsAp
 
-from cxr_compare.data_prep.contracts.boxes import box_iou
+from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.evaluation.boxes.box_metrics import _annotations
-from cxr_compare.evaluation.boxes.protocols import _Judge, explain
+from cxr_compare.evaluation.boxes.protocols import _BoxEvaluator, explain
 from tests.evaluation.boxes.simulated import simulate
 from tests.evaluation.boxes.test_box_metrics import rsna_by_hand
 
@@ -39,10 +38,10 @@ FOUND = table(
 
 
 def value(found, truth, **rules):
-    judge = _Judge(found, truth, IMAGES)
-    chosen = judge.plain(rules)
+    evaluator = _BoxEvaluator(found, truth, IMAGES)
+    chosen = evaluator.plain(rules)
     assert {name: getattr(chosen, name) for name in rules} == rules  # none is useless here
-    return pytest.approx(judge.value(chosen))
+    return pytest.approx(evaluator.value(chosen))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_a_misread_format_is_undone(form, box):
 @cache
 def drawn():
     boxes, truth, images = simulate(5, 90, jitter=6)
-    return boxes, truth, images, _Judge(boxes, truth, images)
+    return boxes, truth, images, _BoxEvaluator(boxes, truth, images)
 
 
 def coco_like(modules, cap, images):
@@ -137,11 +136,11 @@ def coco_like(modules, cap, images):
         }  # fmt: skip
         true.createIndex()
         found = true.loadRes(entries(boxes))
-        judge = getattr(importlib.import_module(modules[1]), modules[2])(true, found, "bbox")
-        judge.params.maxDets = [1, 1, cap]
-        judge.evaluate()
-        judge.accumulate()
-    precision = np.asarray(judge.eval["precision"])[:, :, 0, 0, -1]
+        evaluator = getattr(importlib.import_module(modules[1]), modules[2])(true, found, "bbox")
+        evaluator.params.maxDets = [1, 1, cap]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    precision = np.asarray(evaluator.eval["precision"])[:, :, 0, 0, -1]
     return precision[0].mean(), precision.mean()
 
 
@@ -156,11 +155,11 @@ def coco_like(modules, cap, images):
 )
 @pytest.mark.parametrize(("cap", "images"), [(100, "all"), (1, "all"), (100, "positive")])
 def test_figures_of_programs_like_pycocotools(modules, cap, images):
-    _, truth, every, judge = drawn()
+    _, truth, every, evaluator = drawn()
     rules = {"most": str(cap), "images": images}
-    own = [judge.value(judge.plain({**rules, "iou": iou})) for iou in ("0.5", "0.5:0.95")]
-    judged = every if images == "all" else every[every.isin(truth["image_id"])]
-    assert coco_like(modules, cap, judged) == pytest.approx(own, abs=1e-9)
+    own = [evaluator.value(evaluator.plain({**rules, "iou": iou})) for iou in ("0.5", "0.5:0.95")]
+    evaluated = every if images == "all" else every[every.isin(truth["image_id"])]
+    assert coco_like(modules, cap, evaluated) == pytest.approx(own, abs=1e-9)
 
 
 def by_image():
@@ -173,7 +172,7 @@ def by_image():
 
 
 def test_figures_of_torchmetrics_and_supervision():
-    judge = drawn()[3]
+    evaluator = drawn()[3]
     metric, other = TorchmetricsAp(), SupervisionAp()
     for found, scores, true in by_image():
         labels = [torch.zeros(len(corners), dtype=torch.int) for corners in (found, true)]
@@ -185,7 +184,7 @@ def test_figures_of_torchmetrics_and_supervision():
         found = supervision.Detections(found, confidence=scores, class_id=labels[0].numpy())
         true = supervision.Detections(true, class_id=labels[1].numpy())
         other.update(found, true)
-    own = [judge.value(judge.plain({"iou": iou})) for iou in ("0.5", "0.75", "0.5:0.95")]
+    own = [evaluator.value(evaluator.plain({"iou": iou})) for iou in ("0.5", "0.75", "0.5:0.95")]
     figures, others = metric.compute(), other.compute()
     named = [float(figures[name]) for name in ("map_50", "map_75", "map")]
     assert named == pytest.approx(own, abs=1e-6)
@@ -210,30 +209,30 @@ def curve(wider, iou=0.5):
 @pytest.mark.parametrize("iou", [0.3, 0.5])
 def test_figures_of_the_published_rules_of_pascal_voc_and_ultralytics(iou):
     """As described: the development kits, and Ultralytics before and after pull request 24175."""
-    judge = drawn()[3]
+    evaluator = drawn()[3]
     recall, precision = curve(1, iou)
     rules = {"match": "best", "corners": "pixels", "iou": str(iou)}
     levels = [precision[recall >= t].max(initial=0) for t in np.arange(0, 1.1, 0.1)]
-    own = judge.value(judge.plain({**rules, "area": "11"}))
+    own = evaluator.value(evaluator.plain({**rules, "area": "11"}))
     assert own == pytest.approx(np.mean(levels))
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    own = judge.value(judge.plain({**rules, "area": "all"}))
+    own = evaluator.value(evaluator.plain({**rules, "area": "all"}))
     assert own == pytest.approx((np.diff(recall, prepend=0) * best).sum())
     recall, precision = curve(0, iou)
     for area, last in (("trapezoids-to-1", []), ("trapezoids", [(recall[-1], 0)])):
         points = [(0, 1), *zip(recall, precision, strict=True), *last, (1, 0)]
         x, y = np.array(points).T
         height = np.interp(np.linspace(0, 1, 101), x, np.maximum.accumulate(y[::-1])[::-1])
-        own = judge.value(judge.plain({"match": "best", "iou": str(iou), "area": area}))
+        own = evaluator.value(evaluator.plain({"match": "best", "iou": str(iou), "area": area}))
         assert own == pytest.approx(np.trapezoid(height) / 100)
 
 
 @pytest.mark.parametrize("floor", ["0", "0.3"])
 def test_figure_of_the_rsna_challenge(floor):
-    boxes, truth, images, judge = drawn()
+    boxes, truth, images, evaluator = drawn()
     rules = {"area": "rsna", "iou": "0.4:0.75", "floor": floor}
     expected = rsna_by_hand(boxes, truth, images, float(floor))
-    assert judge.value(judge.plain(rules)) == pytest.approx(expected)
+    assert evaluator.value(evaluator.plain(rules)) == pytest.approx(expected)
 
 
 # ------------------------------------------------------------------ what explains a figure
@@ -250,14 +249,14 @@ def test_figure_of_the_rsna_challenge(floor):
     ids=str,
 )
 def test_the_protocol_of_a_figure_is_found(rules, name, changes):
-    boxes, truth, images, judge = drawn()
-    figure = round(judge.value(judge.plain(rules)), 6)
+    boxes, truth, images, evaluator = drawn()
+    figure = round(evaluator.value(evaluator.plain(rules)), 6)
     answer = explain(figure, boxes, truth, images)
     assert answer["within"]
     assert answer["found"]["value"] == pytest.approx(figure, abs=1e-6)
     assert answer["found"]["protocol"].startswith(name)
     assert answer["found"]["changes"] == changes
-    assert answer["own"]["value"] == pytest.approx(judge.value(judge.plain({})))
+    assert answer["own"]["value"] == pytest.approx(evaluator.value(evaluator.plain({})))
     if changes and name != "RSNA":  # one rule is the whole difference
         assert answer["main_rule"]["rule"] == changes[0]
         assert answer["main_rule"]["value"] == pytest.approx(figure, abs=1e-6)
@@ -283,4 +282,6 @@ def test_few_digits_are_met_by_what_rounds_to_them_and_all_that_fit_are_counted(
 
 def test_without_a_box_to_judge_there_is_no_figure():
     with pytest.raises(InputError, match="no predicted, or no true box"):
+        explain(0.5, FOUND[:0], TRUTH, IMAGES)
+    with pytest.raises(InputError, match="no image of it is in image_ids"):
         explain(0.5, FOUND[:1], TRUTH, IMAGES[1:])

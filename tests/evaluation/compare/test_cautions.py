@@ -12,14 +12,14 @@ from cxr_compare.data_prep.audit.audit import Audit, audit
 from cxr_compare.data_prep.audit.checks import Problem
 from cxr_compare.data_prep.contracts.folders import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.comparison import Background, _cautions
 from cxr_compare.evaluation.compare.estimates import Estimates, family_levels
-from cxr_compare.evaluation.decisions.test_set import TestSet
+from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT
 from cxr_compare.evaluation.metrics.metric import Note
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_sets
-from cxr_compare.evaluation.systems.shortcuts import BEYOND_SHORTCUT
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, with_audit
 
 NO_FAILURES = pd.DataFrame()
 
@@ -59,7 +59,7 @@ def test_the_worst_stands_first_and_notes_of_caution_last(make_metrics):
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
     notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
     said = _cautions(background, figures, NO_FAILURES, notes)
-    elsewhere = "A was trained on data set “phantom”; judged on “rsna”."
+    elsewhere = "A was trained on data set “phantom”; evaluated on “rsna”."
     starts = ["The audit of this data set", "By AUROC", elsewhere, "Synthetic images", "Few"]
     begun = [note.text.startswith(start) for note, start in zip(said, starts, strict=True)]
     assert begun == [True] * 5
@@ -71,24 +71,26 @@ def test_training_elsewhere_is_one_line_for_all_systems(make_metrics):
     (said,) = told(make_metrics, rows, elsewhere=both)
     assert said == (
         "A and B were trained on data set “phantom”; C was trained on data set “rsna” (other "
-        "images) and “nih”; judged on “rsna”."
+        "images) and “nih”; evaluated on “rsna”."
     )
 
 
-def viewed(judged_set, truth_in_view):
+def viewed(evaluation_set, truth_in_view):
     """The data set with a view that says the label, or nothing."""
-    images = judged_set.images
+    images = evaluation_set.images
     positive = (images["x_class"] == "lung_opacity").to_numpy()
     side = positive if truth_in_view else np.arange(len(images)) % 2 == 0
     images["view"] = np.where(side, "AP", "PA")
-    return judged_set
+    return evaluation_set
 
 
 @pytest.mark.parametrize("truth_in_view", [True, False])
-def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_set, truth_in_view):
-    data = viewed(judged_set, truth_in_view)
+def test_a_guess_without_the_lungs_is_held_against_each_system(
+    predict, evaluation_set, truth_in_view
+):
+    data = viewed(evaluation_set, truth_in_view)
     systems = {"A": predict("A", seed=1, skill=3.0), "B": [predict("B", seed=2, skill=3.0)]}
-    found = compare_systems(systems, TestSet(data, data.target()), replicates=20)
+    found = compare_predictions(systems, LabelledSplit(data, data.target()), replicates=20)
     rows = found.failures[found.failures["topic"] == BEYOND_SHORTCUT]
     assert rows["system"].tolist() == ["A", "B"]
     gaps = [figure for figure in found.estimates.differences["A", "B"].values() if figure.bounded]
@@ -112,24 +114,24 @@ def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_s
         assert (rows["ci_low"] > 0).all()
 
 
-def checked(judged_set, problems=(), split_ids=None):
-    facts = {"split_ids": judged_set.ids["split_ids"] if split_ids is None else split_ids}
-    Audit(tuple(problems), {}, facts).write(judged_set.folder / "audit.json")
-    return Background.of(
-        TestSet(judged_set, judged_set.target()), judged_set.images["image_id"], {}
-    )
+def checked(evaluation_set, problems=(), split_ids=None):
+    facts = {"split_ids": evaluation_set.ids["split_ids"] if split_ids is None else split_ids}
+    Audit(tuple(problems), {}, facts).write(evaluation_set.folder / "audit.json")
+    split = LabelledSplit(evaluation_set, evaluation_set.target())
+    ids = pd.Index(evaluation_set.images["image_id"])
+    return with_audit(Background.of(split.truth, ids, {}), split)
 
 
 def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
-    predict, test_set, judged_set, image_set, comparison
+    predict, test_set, evaluation_set, image_set, comparison
 ):
     leak = Problem("patient_leak", "error", "split 'default': patient in more than one role", 3, (),
                    unit="patient", split="default")  # fmt: skip
     elsewhere = replace(leak, message="split 'other': patient in more than one role", split="other")
     mild = replace(leak, severity="warning", message="view")
-    background = checked(judged_set, [leak, elsewhere, mild])
+    background = checked(evaluation_set, [leak, elsewhere, mild])
     assert background.audit == ("split 'default': patient in more than one role (3 patients)",)
-    found = compare_systems({"A": predict("A", seed=1)}, test_set, replicates=20)
+    found = compare_predictions({"A": predict("A", seed=1)}, test_set, replicates=20)
     assert found.answer.cautions[0].text.startswith(
         "The audit of this data set found an error: split"
     )
@@ -139,16 +141,17 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
     assert "each patient has one role" not in rows
 
 
-def test_only_an_audit_of_this_very_split_clears_it(test_set, judged_set):
-    assert Background.of(test_set, judged_set.images["image_id"], {}).audit is None
+def test_only_an_audit_of_this_very_split_clears_it(test_set, evaluation_set):
+    ids = pd.Index(evaluation_set.images["image_id"])
+    assert with_audit(Background.of(test_set.truth, ids, {}), test_set).audit is None
     assert "was not checked" in Background().audit_words
-    assert checked(judged_set).audit == ()
-    assert checked(judged_set, split_ids={"default": "drawn before"}).audit is None
-    assert checked(judged_set, split_ids={}).audit is None
+    assert checked(evaluation_set).audit == ()
+    assert checked(evaluation_set, split_ids={"default": "drawn before"}).audit is None
+    assert checked(evaluation_set, split_ids={}).audit is None
 
 
-def test_an_audit_says_which_splits_it_looked_at(judged_set):
-    assert audit(judged_set, pixels=False).facts["split_ids"] == {"default": "s1"}
+def test_an_audit_says_which_splits_it_looked_at(evaluation_set):
+    assert audit(evaluation_set, pixels=False).facts["split_ids"] == {"default": "s1"}
 
 
 def test_where_a_system_was_trained_comes_from_its_predictions_or_its_run(predict, tmp_path):
@@ -178,8 +181,8 @@ def test_where_a_system_was_trained_comes_from_its_predictions_or_its_run(predic
     ],
 )
 def test_synthetic_images_are_known_also_in_sets_made_before(
-    judged_set, source, patient, synthetic
+    evaluation_set, source, patient, synthetic
 ):
-    judged_set.images["source"] = source
-    judged_set.images["patient_id"] = patient
-    assert judged_set.synthetic.tolist() == [synthetic] * len(judged_set.images)
+    evaluation_set.images["source"] = source
+    evaluation_set.images["patient_id"] = patient
+    assert evaluation_set.synthetic.tolist() == [synthetic] * len(evaluation_set.images)

@@ -22,7 +22,7 @@ from cxr_compare.evaluation.decisions.thresholds import choose_again
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
-from tests.evaluation.simulation.box_designs import draw_images, scorecard
+from tests.evaluation.simulation.box_designs import compute_scorecard, draw_images
 
 REPLICATES = 60
 
@@ -32,42 +32,50 @@ def drawn():
     """Validation and test images, and what two detectors, A and B, mark on them."""
     rng = np.random.default_rng(8)
     validation, test = (draw_images(rng, size, "rsna") for size in (40, 30))
-    cards = {name: [scorecard(validation, test, at)] for at, name in enumerate("AB")}
-    resamples = Resamples(test.judged.n_patients, REPLICATES, seed=2)
-    return validation, test, cards, resamples, resampled_figures("finding", cards, resamples)
+    scorecards = {name: [compute_scorecard(validation, test, at)] for at, name in enumerate("AB")}
+    resamples = Resamples(test.evaluated.n_patients, REPLICATES, seed=2)
+    return (
+        validation,
+        test,
+        scorecards,
+        resamples,
+        resampled_figures("finding", scorecards, resamples),
+    )
 
 
 def resampled(images, weights):
     """Rows of the images, and these images with what is on them, under names of their own."""
-    rows = np.repeat(np.arange(len(images.judged.y_true)), weights[images.judged.patients])
+    rows = np.repeat(np.arange(len(images.evaluated.y_true)), weights[images.evaluated.patients])
     names = pd.Index([f"{place:05d}" for place in range(len(rows))])
-    copies = pd.DataFrame({"image_id": images.judged.image_ids[rows], "new": names})
+    copies = pd.DataFrame({"image_id": images.evaluated.image_ids[rows], "new": names})
 
     def of(table):
         joined = copies.merge(table, on="image_id")
         return joined.assign(image_id=joined["new"]).drop(columns="new")
 
-    return rows, names, of(images.judged.truth), [of(boxes) for boxes in images.boxes]
+    return rows, names, of(images.evaluated.truth), [of(boxes) for boxes in images.boxes]
 
 
 def weights_of(validation, resamples):
     """The resamples of validation patients, by the number of each."""
-    again = Resamples(validation.judged.n_patients, resamples.n_replicates, 2, stream=1)
+    again = Resamples(validation.evaluated.n_patients, resamples.n_replicates, 2, stream=1)
     names = np.unique(validation.owners)  # sorted as text: the order in which they are drawn
-    place = np.searchsorted(names, [f"p{n}" for n in range(validation.judged.n_patients)])
+    place = np.searchsorted(names, [f"p{n}" for n in range(validation.evaluated.n_patients)])
     return np.concatenate([*again.chunks()])[:, place]
 
 
 def test_figures_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_anew(drawn):
-    validation, test, cards, resamples, found = drawn
+    validation, test, scorecards, resamples, found = drawn
     of_test = np.concatenate([*resamples.chunks()])
-    kept = choose_again({name: card.choices for name, (card,) in cards.items()}, resamples)
+    kept = choose_again(
+        {name: scorecard.choices for name, (scorecard,) in scorecards.items()}, resamples
+    )
     figures = {"rsna_score": [], "iobb_accuracy_25": [], "iobb_false_marks_25": []}
     same = []
     for row, on_validation in enumerate(weights_of(validation, resamples)):
         _, names, truth, boxes = resampled(validation, on_validation)
         cuts = []
-        for name, of_one in zip(cards, boxes, strict=True):
+        for name, of_one in zip(scorecards, boxes, strict=True):
             choice = BoxCutChoice(pair_boxes(of_one, truth, names), names.to_numpy(str))
             cuts.append(kept[name][BOX_CUT][row])
             same.append(cuts[-1] == choice.chosen)
@@ -95,32 +103,34 @@ def test_figures_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_anew(d
         gap = found.estimates.difference("A", "B", metric)
         assert gap.method.endswith(f", {BOX_CUT} {REFITTED}")
         assert gap.held != (gap.low, gap.high)
-        assert gap.n_chosen_on == cards["A"][0].cut_choice.n_positive > 0
+        assert gap.n_chosen_on == scorecards["A"][0].cut_choice.n_positive > 0
 
 
-def holding(cards, held):
+def holding(scorecards, held):
     """The same detectors after a choice that is held."""
     return {
         name: [
             Scorecard(
-                card.judged, pd.Series(card.scores), card.thresholds, validation=card.validation,
-                boxes=card.boxes, held=held,
+                scorecard.evaluated, pd.Series(scorecard.scores), scorecard.thresholds,
+                validation=scorecard.validation, boxes=scorecard.boxes, held=held,
             )
         ]
-        for name, (card,) in cards.items()
+        for name, (scorecard,) in scorecards.items()
     }  # fmt: skip
 
 
 def test_a_cut_of_maps_that_is_held_is_told_and_is_no_primary_figure(drawn):
-    _, _, cards, resamples, _ = drawn
-    held = holding(cards, {"boxes": "cut of map boxes"})
-    figures = resampled_figures("finding", cards | {"B": held["B"]}, resamples).estimates
+    _, _, scorecards, resamples, _ = drawn
+    held = holding(scorecards, {"boxes": "cut of map boxes"})
+    figures = resampled_figures("finding", scorecards | {"B": held["B"]}, resamples).estimates
     assert figures.difference("A", "B", "ap50").method.endswith(f"{HELD}: cut of map boxes")
     told = [each.text for each in state_verdict(figures, ["A", "B"], "Finding").conclusions]
     (of_boxes,) = [text for text in told if text.startswith("AP50")]
     assert "Boxes of B are parts of a map, no finer than its cells (choice held)." in of_boxes
     assert figures.of("A", "ap50").method.endswith(", lower end bias-corrected")
-    seeds = resampled_figures("finding", {"A": [*cards["A"], *cards["B"]]}, resamples).estimates
+    seeds = resampled_figures(
+        "finding", {"A": [*scorecards["A"], *scorecards["B"]]}, resamples
+    ).estimates
     assert "bias-corrected" not in seeds.of("A", "ap50").method != ""  # which is not of seeds
 
 
@@ -144,8 +154,8 @@ def test_the_interval_of_precision_is_the_hull_of_percentiles_and_those_without_
     ],
 )
 def test_a_protocol_cannot_fix_a_figure_that_rests_on_a_held_choice(drawn, metric, held, refused):
-    card = holding(drawn[2], held)["A"][0]
-    model = SimpleNamespace(name="A", card=card, decision=Decision("finding", {}))
+    scorecard = holding(drawn[2], held)["A"][0]
+    model = SimpleNamespace(name="A", scorecard=scorecard, decision=Decision("finding", {}))
     protocol = Protocol(metric=metric, declared=True)
     if refused is None:
         return _check_protocol(protocol, {"A": [model]})

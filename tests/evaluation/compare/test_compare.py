@@ -13,25 +13,24 @@ from cxr_compare.data_prep.contracts.folders import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_metrics import average_precision
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.estimates import COLUMNS
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.decision import TuningOptions
-from cxr_compare.evaluation.decisions.test_set import (
-    SystemOutput,
-    TestSet,
-    _patients_of,
-    _reduce_boxes,
-    _unit_names,
-    group_images,
-)
-from cxr_compare.evaluation.decisions.tuning import tune
+from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
+from cxr_compare.evaluation.decisions.reduction import reduce_boxes
+from cxr_compare.evaluation.decisions.units import group_images
 from cxr_compare.evaluation.metrics.metric import Note, score_words
 from cxr_compare.evaluation.report.result_tables import write_tables
 from cxr_compare.evaluation.report.tables import _unit_tables
 from cxr_compare.evaluation.statistics.bootstrap import NO_WIDTH, Resamples, expanded_level
-from tests.evaluation.judged_images import judged_images, row_of
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import (
+    compare_predictions,
+    read_output,
+    tune_predictions,
+)
+from tests.evaluation.evaluated_images import evaluated_images, row_of
 
 
 @pytest.fixture
@@ -47,18 +46,18 @@ def figure(comparison, system, metric, policy="", subgroup="all", by_unit=False)
     return row_of(table, system=system, metric=metric, policy=policy, subgroup=subgroup)
 
 
-def test_every_figure_agrees_with_its_oracle(systems, test_set, judged_set, target):
-    comparison = compare_systems(systems, test_set, replicates=100)
-    ids = judged_set.image_ids("test")
-    y_true = judged_set.labels(target).reindex(ids).to_numpy()
-    truth = judged_set.target_boxes(target)
+def test_every_figure_agrees_with_its_oracle(systems, test_set, evaluation_set, target):
+    comparison = compare_predictions(systems, test_set, replicates=100)
+    ids = evaluation_set.image_ids("test")
+    y_true = evaluation_set.labels(target).reindex(ids).to_numpy()
+    truth = evaluation_set.target_boxes(target)
     bounded = comparison.metrics[comparison.metrics["ci_method"] != ""]
     places = {"ap50", "localised_sensitivity", "pointing_accuracy"}
     assert {"auroc", "f1", *places} <= set(bounded["metric"])
     assert bounded["estimate"].between(bounded["ci_low"], bounded["ci_high"]).all()
     for name, system in systems.items():
-        decision = tune(system, test_set)
-        scores = SystemOutput(system, target, ids).scores(decision.reduction).to_numpy()
+        decision = tune_predictions(system, test_set)
+        scores = read_output(system, target, ids).scores(decision.reduction).to_numpy()
         assert figure(comparison, name, "auroc").estimate == pytest.approx(
             oracle.roc_auc_score(y_true, scores), abs=1e-12
         )
@@ -97,7 +96,7 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, test_set, t
     first = predict("A", "scores", seed=3)
     shutil.copytree(tmp_path / "A", tmp_path / "B")
     pair = {"A": first, "B": Predictions.open(tmp_path / "B")}
-    comparison = compare_systems(pair, test_set, replicates=50)
+    comparison = compare_predictions(pair, test_set, replicates=50)
     gaps = comparison.metrics[comparison.metrics["system"] == "A - B"]
     known = gaps[gaps["estimate"].notna()]
     assert len(known) > 10
@@ -110,12 +109,14 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, test_set, t
     assert (known.loc[~unsure, "note"] == NO_WIDTH).all()
 
 
-def test_the_tidy_table_names_the_population_of_each_figure(systems, test_set, judged_set):
-    comparison = compare_systems(systems, test_set, replicates=20)
+def test_the_tidy_table_names_the_population_of_each_figure(systems, test_set, evaluation_set):
+    comparison = compare_predictions(systems, test_set, replicates=20)
     assert comparison.metrics.columns.tolist() == list(COLUMNS)
     whole = figure(comparison, "CheXNet", "auroc")
     normal = figure(comparison, "CheXNet", "auroc", subgroup="vs_normal")
-    kinds = judged_set.images.set_index("image_id")["x_class"].reindex(judged_set.image_ids("test"))
+    kinds = evaluation_set.images.set_index("image_id")["x_class"].reindex(
+        evaluation_set.image_ids("test")
+    )
     assert (whole.n_images, whole.n_positive) == (100, int((kinds == "lung_opacity").sum()))
     assert normal.n_images == int((kinds != "not_normal").sum())
     assert whole.n_patients == 50
@@ -128,7 +129,7 @@ def test_the_tidy_table_names_the_population_of_each_figure(systems, test_set, j
 def test_images_without_detections_stay_in_every_table(predict, test_set):
     # The known mistake: silent images dropped, so that they cost nothing.
     system = predict("RetinaNet", "boxes", seed=1)
-    comparison = compare_systems({"RetinaNet": system}, test_set, replicates=20)
+    comparison = compare_predictions({"RetinaNet": system}, test_set, replicates=20)
     silent = ~comparison.decisions["image_id"].isin(
         comparison.systems["RetinaNet"].boxes["image_id"]
     )
@@ -138,30 +139,32 @@ def test_images_without_detections_stay_in_every_table(predict, test_set):
     assert sum(comparison.systems["RetinaNet"].confusion["max_f1"].values()) == 100
 
 
-def test_test_labels_cannot_move_a_threshold(predict, test_set, judged_set, target):
+def test_test_labels_cannot_move_a_threshold(predict, test_set, evaluation_set, target):
     system = predict("CheXNet", "scores", seed=2)
-    before = tune(system, test_set)
-    test = judged_set.image_ids("test")
-    findings = read_table(judged_set.folder / "findings.parquet", "findings")
+    before = tune_predictions(system, test_set)
+    test = evaluation_set.image_ids("test")
+    findings = read_table(evaluation_set.folder / "findings.parquet", "findings")
     flipped = findings["image_id"].isin(test)
     findings.loc[flipped, "state"] = findings.loc[flipped, "state"].map(
         {"present": "absent", "absent": "present"}
     )
-    write_table(findings, judged_set.folder / "findings.parquet", "findings")
-    after = tune(system, TestSet(type(judged_set).open(judged_set.folder), target))
+    write_table(findings, evaluation_set.folder / "findings.parquet", "findings")
+    after = tune_predictions(
+        system, LabelledSplit(type(evaluation_set).open(evaluation_set.folder), target)
+    )
     assert after.thresholds == before.thresholds
     assert after.calibration == before.calibration
 
 
 def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
-    predict, test_set, judged_set, target
+    predict, test_set, evaluation_set, target
 ):
     # The known mistake: a bootstrap by image, which takes images of one patient for new evidence.
     system = predict("CheXNet", "scores", seed=2)
-    comparison = compare_systems({"CheXNet": system}, test_set, replicates=150, seed=9)
-    ids = judged_set.image_ids("test").sort_values()
-    images = judged_set.images.set_index("image_id").loc[ids]
-    y_true = judged_set.labels(target).reindex(ids).to_numpy()
+    comparison = compare_predictions({"CheXNet": system}, test_set, replicates=150, seed=9)
+    ids = evaluation_set.image_ids("test").sort_values()
+    images = evaluation_set.images.set_index("image_id").loc[ids]
+    y_true = evaluation_set.labels(target).reindex(ids).to_numpy()
     mine = comparison.decisions.set_index("image_id").loc[ids]
     called = mine["decision_max_f1"].to_numpy(dtype=bool)
     names = np.unique(images["patient_id"].to_numpy(dtype=str))
@@ -178,35 +181,35 @@ def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
     assert found.ci_high - found.ci_low > held[1] - held[0]  # with the choice of the threshold
 
 
-def test_different_images_are_refused_and_listed(predict, test_set, judged_set):
-    test = judged_set.image_ids("test")
+def test_different_images_are_refused_and_listed(predict, test_set, evaluation_set):
+    test = evaluation_set.image_ids("test")
     pair = {"A": predict("A", seed=1, skip=test[:7]), "B": predict("B", seed=2, skip=test[-1:])}
     with pytest.raises(InputError) as refusal:
-        compare_systems(pair, test_set)
+        compare_predictions(pair, test_set)
     message = str(refusal.value)
     assert f"A lacks 7 that others ran on ({', '.join(test[:5])}, ...)" in message
     assert f"B lacks 1 that others ran on ({test[-1]})" in message
     assert "--images common" in message
-    comparison = compare_systems(pair, test_set, images="common", replicates=20)
+    comparison = compare_predictions(pair, test_set, images="common", replicates=20)
     assert figure(comparison, "A", "auroc").n_images == 92
     assert any("92 test images that all systems ran on" in note.text for note in comparison.notes)
 
 
-def test_images_that_a_system_failed_on_are_not_run(predict, test_set, judged_set):
+def test_images_that_a_system_failed_on_are_not_run(predict, test_set, evaluation_set):
     whole, lost = predict("A", seed=1), predict("B", seed=2)
     part = lost.folder / "predicted_images.parquet" / "part-00000.parquet"
     images = read_table(part, "predicted_images")
-    one = judged_set.image_ids("test")[0]
+    one = evaluation_set.image_ids("test")[0]
     images.loc[images["image_id"] == one, ["status", "reason"]] = ["failed", "out of memory"]
     write_table(images, part, "predicted_images")
     with pytest.raises(InputError, match=rf"B lacks 1 that others ran on \({one}\)"):
-        compare_systems({"A": whole, "B": Predictions.open(lost.folder)}, test_set)
+        compare_predictions({"A": whole, "B": Predictions.open(lost.folder)}, test_set)
 
 
-def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, judged_set):
+def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, evaluation_set):
     system = predict("A", seed=1)
-    test = judged_set.image_ids("test")
-    images = judged_set.images.set_index("image_id")
+    test = evaluation_set.image_ids("test")
+    images = evaluation_set.images.set_index("image_id")
     seen = pd.DataFrame(
         # Another image of a test patient, from another data set.
         {"image_id": ["elsewhere"], "patient_id": [images.loc[test[0], "patient_id"]],
@@ -214,19 +217,19 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, judg
     )  # fmt: skip
     write_table(seen, system.folder / "seen.parquet", "seen")
     with pytest.raises(InputError, match="A has seen 1 patient of 2 test images"):
-        compare_systems({"A": system}, test_set)
+        compare_predictions({"A": system}, test_set)
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
-    comparison = compare_systems({"A": system}, test_set, replicates=20)
+    comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert not any("unknown" in note.text for note in comparison.notes)
     facts = comparison.provenance["systems"]["A"]
     assert facts["trained_on"] == {"train": "1 images of 1 patients"}
 
 
 @pytest.fixture
-def fingerprinted(judged_set):
+def fingerprinted(evaluation_set):
     """The data set with a table of fingerprints, all of them different."""
     rng = np.random.default_rng(3)
-    ids = judged_set.images["image_id"]
+    ids = evaluation_set.images["image_id"]
     table = pd.DataFrame(
         {"image_id": ids, "decoder": "hand", "inverted": False,
          "pixel_sha256": [f"sha-{image_id}" for image_id in ids],
@@ -235,33 +238,33 @@ def fingerprinted(judged_set):
     empty = ("transfer_syntax", "bits", "photometric", "modality_transform", "voi",
              "window_center", "window_width", "orientation", "warnings")  # fmt: skip
     table = table.assign(**dict.fromkeys(empty))
-    write_table(table, judged_set.folder / "decode.parquet", "decode")
+    write_table(table, evaluation_set.folder / "decode.parquet", "decode")
     return table.set_index("image_id")
 
 
 def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_cautioned(
-    predict, test_set, judged_set, fingerprinted
+    predict, test_set, evaluation_set, fingerprinted
 ):
     system = predict("A", seed=1)
-    test = judged_set.image_ids("test")
+    test = evaluation_set.image_ids("test")
     seen = fingerprinted.loc[test[:3], ["pixel_sha256", "perceptual_hash"]].reset_index(drop=True)
     seen = seen.assign(image_id=["x1", "x2", "x3"], patient_id=["y1", "y2", "y3"], role="train")
     write_table(seen, system.folder / "seen.parquet", "seen")
     said = rf"A has seen 3 of \d+ test images in training under other names \({test[0]} = x1, "
     with pytest.raises(InputError, match=said):
-        compare_systems({"A": system}, test_set)
+        compare_predictions({"A": system}, test_set)
     near = seen.assign(pixel_sha256=["1", "2", "3"])  # stored again: other bytes, like fingerprints
     write_table(near, system.folder / "seen.parquet", "seen")
-    first = compare_systems({"A": system}, test_set, replicates=20).answer.cautions[0].text
+    first = compare_predictions({"A": system}, test_set, replicates=20).answer.cautions[0].text
     assert "A may have seen near copies of 3 of " in first
     assert "no sure external validation" in first
-    validation = judged_set.image_ids("val")
+    validation = evaluation_set.image_ids("val")
     write_table(
         seen.assign(pixel_sha256=fingerprinted.loc[validation[:3], "pixel_sha256"].to_numpy(),
                     perceptual_hash=None),
         system.folder / "seen.parquet", "seen",
     )  # fmt: skip
-    notes = compare_systems({"A": system}, test_set, replicates=20).notes
+    notes = compare_predictions({"A": system}, test_set, replicates=20).notes
     assert any("of 3 of the " in note.text for note in notes if note.kind == "validation")
     assert not any(note.kind == "copies" for note in notes)
 
@@ -271,7 +274,7 @@ def test_a_training_elsewhere_without_fingerprints_is_told(predict, test_set):
     seen = pd.DataFrame({"image_id": ["x"], "patient_id": ["y"], "role": ["train"]})
     write_table(seen, system.folder / "seen.parquet", "seen")
     system.info["trained_on"] = [{"name": "nih", "content_id": "other"}]
-    notes = compare_systems({"A": system}, test_set, replicates=20).notes
+    notes = compare_predictions({"A": system}, test_set, replicates=20).notes
     assert any("kept no fingerprints" in note.text for note in notes)
 
 
@@ -279,36 +282,36 @@ def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, 
     system = predict("A")
     system.info["data_set"] = {"content_id": "other"}
     with pytest.raises(InputError, match="content_id other"):
-        compare_systems({"A": system}, test_set)
+        compare_predictions({"A": system}, test_set)
     system.info["data_set"] = None
     with pytest.raises(InputError, match="loose files"):
-        compare_systems({"A": system}, test_set)
+        compare_predictions({"A": system}, test_set)
 
 
 def test_a_stored_threshold_that_validation_does_not_give_is_refused(predict, test_set):
     system = predict("A")
-    path = system.write_decision("opacity", tune(system, test_set).to_dict())
-    compare_systems({"A": system}, test_set, replicates=20)
+    path = system.write_decision("opacity", tune_predictions(system, test_set).to_dict())
+    compare_predictions({"A": system}, test_set, replicates=20)
     payload = read_json(path, "decision")
     payload["policies"]["max_f1"]["threshold"] += 0.01
     write_json(path, "decision", payload)
     with pytest.raises(InputError, match=r"policies\.max_f1\.threshold.*run cxr tune again"):
-        compare_systems({"A": system}, test_set)
+        compare_predictions({"A": system}, test_set)
 
 
 @pytest.mark.parametrize("key", ["inference_id", "labels_id", "split_id", "content_id"])
 def test_a_decision_chosen_on_something_else_is_refused(predict, test_set, key):
     system = predict("A")
-    payload = tune(system, test_set).to_dict()
+    payload = tune_predictions(system, test_set).to_dict()
     payload["chosen_on"] = payload["chosen_on"] | {key: "another"}
     system.write_decision("opacity", payload)
     with pytest.raises(InputError, match=f"chosen with {key} another"):
-        compare_systems({"A": system}, test_set)
+        compare_predictions({"A": system}, test_set)
 
 
 def test_without_validation_rows_only_threshold_free_figures(predict, test_set):
     system = predict("A", "boxes", roles=("test",))
-    comparison = compare_systems({"A": system}, test_set, replicates=20)
+    comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert figure(comparison, "A", "auroc").estimate > 0.5
     row = figure(comparison, "A", "f1", "max_f1")
     assert np.isnan(row.estimate)
@@ -320,7 +323,7 @@ def test_without_validation_rows_only_threshold_free_figures(predict, test_set):
 
 
 def test_a_system_without_maps_has_no_place_and_says_so(predict, test_set):
-    comparison = compare_systems(
+    comparison = compare_predictions(
         {"A": predict("A", "boxes", seed=1), "B": predict("B", "scores", seed=2)},
         test_set,
         replicates=20,
@@ -334,22 +337,22 @@ def test_a_system_without_maps_has_no_place_and_says_so(predict, test_set):
 
 def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(predict, test_set):
     pair = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    youden = tune(pair["A"], test_set, policies=["youden"])
+    youden = tune_predictions(pair["A"], test_set, policies=["youden"])
     pair["A"].write_decision("opacity", youden.to_dict())
-    comparison = compare_systems(pair, test_set, replicates=20)
+    comparison = compare_predictions(pair, test_set, replicates=20)
     row = figure(comparison, "A - B", "precision", "youden")
     assert np.isnan(row.estimate)
     assert row.note == "B: not tuned for this"
 
 
-def test_localisation_is_judged_only_where_boxes_are_trusted(predict, judged_set, target):
+def test_localisation_is_judged_only_where_boxes_are_trusted(predict, evaluation_set, target):
     system = predict("A", "boxes", seed=1)
-    coverage = read_table(judged_set.folder / "box_coverage.parquet", "box_coverage")
-    positive_test = coverage["image_id"].isin(judged_set.image_ids("test"))
+    coverage = read_table(evaluation_set.folder / "box_coverage.parquet", "box_coverage")
+    positive_test = coverage["image_id"].isin(evaluation_set.image_ids("test"))
     coverage.loc[coverage.index[positive_test][:5], "coverage"] = "some"
-    write_table(coverage, judged_set.folder / "box_coverage.parquet", "box_coverage")
-    dataset = type(judged_set).open(judged_set.folder)
-    comparison = compare_systems({"A": system}, TestSet(dataset, target), replicates=20)
+    write_table(coverage, evaluation_set.folder / "box_coverage.parquet", "box_coverage")
+    dataset = type(evaluation_set).open(evaluation_set.folder)
+    comparison = compare_predictions({"A": system}, LabelledSplit(dataset, target), replicates=20)
     assert figure(comparison, "A", "ap50").n_images == 95
     assert figure(comparison, "A", "auroc").n_images == 100
     known = comparison.decisions["localised"].notna().sum()
@@ -357,7 +360,7 @@ def test_localisation_is_judged_only_where_boxes_are_trusted(predict, judged_set
 
 
 def test_the_written_tables_read_back(systems, test_set, tmp_path):
-    comparison = compare_systems(systems, test_set, replicates=20)
+    comparison = compare_predictions(systems, test_set, replicates=20)
     write_tables(comparison, tmp_path / "report")
     payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
     assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
@@ -375,24 +378,26 @@ def test_the_written_tables_read_back(systems, test_set, tmp_path):
 
 
 def test_a_comparison_is_the_same_each_time(systems, test_set):
-    first, second = (compare_systems(systems, test_set, replicates=30) for _ in range(2))
+    first, second = (compare_predictions(systems, test_set, replicates=30) for _ in range(2))
     pd.testing.assert_frame_equal(first.metrics, second.metrics)
     pd.testing.assert_frame_equal(first.decisions, second.decisions)
 
 
 def test_one_patient_gives_estimates_without_intervals():
-    card = Scorecard(judged_images([1, 0], [0, 0]), pd.Series([0.9, 0.1]), {})
-    table = resampled_figures("opacity", {"A": [card]}, Resamples(1, 10)).estimates.table()
+    scorecard = Scorecard(evaluated_images([1, 0], [0, 0]), pd.Series([0.9, 0.1]), {})
+    table = resampled_figures("opacity", {"A": [scorecard]}, Resamples(1, 10)).estimates.table()
     row = table[table["metric"] == "auroc"].iloc[0]
     assert row.estimate == 1.0
     assert np.isnan(row.ci_low)
     assert row.note == "one patient gives no interval"
 
 
-def test_boxes_of_other_images_cannot_slip_into_a_reduction(systems, judged_set, target):
-    boxes = SystemOutput(systems["RetinaNet"], target, judged_set.image_ids("test")).predicted_boxes
+def test_boxes_of_other_images_cannot_slip_into_a_reduction(systems, evaluation_set, target):
+    boxes = read_output(
+        systems["RetinaNet"], target, evaluation_set.image_ids("test")
+    ).predicted_boxes
     with pytest.raises(InputError, match="not among the images"):
-        _reduce_boxes(boxes, judged_set.image_ids("val"))
+        reduce_boxes(boxes, evaluation_set.image_ids("val"))
 
 
 IMAGES = pd.DataFrame(
@@ -404,16 +409,25 @@ IMAGES = pd.DataFrame(
 )
 
 
+def truth_of(images, labels=None):
+    ids = pd.Index(images["image_id"])
+    labels = pd.Series(0.0, index=ids) if labels is None else labels
+    return GroundTruth(images, labels, pd.Series("test", index=ids))
+
+
 def test_a_study_is_named_with_its_patient():
+    truth = truth_of(IMAGES)
     ids = pd.Index(IMAGES["image_id"])
-    assert len(set(_unit_names(IMAGES, ids, "study"))) == 4  # s1 of p1, p2 and p3 are three
-    assert _unit_names(IMAGES, ids, "patient").tolist() == ["p1", "p1", "p2", "p3", "p3"]
+    studies = group_images(truth, truth.labels, ids, "study")
+    assert len(studies.names) == 4  # s1 of p1, p2 and p3 are three
+    patients = group_images(truth, truth.labels, ids, "patient")
+    assert patients.names[patients.of_image].tolist() == ["p1", "p1", "p2", "p3", "p3"]
 
 
 def test_a_unit_with_an_unknown_image_counts_only_where_another_is_positive():
     labels = pd.Series([1.0, np.nan, 0.0, 0.0, np.nan], index=IMAGES["image_id"])
     known = labels.dropna().index
-    units = group_images(IMAGES, labels, known, "patient")
+    units = group_images(truth_of(IMAGES, labels), labels, known, "patient")
     assert units.names.tolist() == ["p1", "p2"]  # p3: a negative image and one unknown
     assert units.of_image.tolist() == [0, 1, -1]
     assert units.n_left_out == 1
@@ -422,25 +436,27 @@ def test_a_unit_with_an_unknown_image_counts_only_where_another_is_positive():
 
 def test_studies_without_names_are_refused():
     ids = pd.Index(IMAGES["image_id"])
+    unnamed = truth_of(IMAGES.drop(columns="study_id"))
     with pytest.raises(InputError, match="names no studies"):
-        _unit_names(IMAGES.drop(columns="study_id"), ids, "study")
+        group_images(unnamed, unnamed.labels, ids, "study")
+    partly = truth_of(IMAGES.assign(study_id=["s1", None, "s1", "s1", "s1"]))
     with pytest.raises(InputError, match="image 'b' has no study_id"):
-        _unit_names(IMAGES.assign(study_id=["s1", None, "s1", "s1", "s1"]), ids, "study")
+        group_images(partly, partly.labels, ids, "study")
 
 
 def test_figures_by_patient_are_those_of_the_highest_scores(
-    predict, test_set, judged_set, tmp_path
+    predict, test_set, evaluation_set, tmp_path
 ):
-    target = judged_set.target()
+    target = evaluation_set.target()
     systems = {"A": predict("A", seed=1), "B": predict("B", "boxes", seed=2)}
-    comparison = compare_systems(systems, test_set, replicates=100, unit="patient")
-    ids, by_patient = judged_set.image_ids("test"), {}
+    comparison = compare_predictions(systems, test_set, replicates=100, unit="patient")
+    ids, by_patient = evaluation_set.image_ids("test"), {}
     for name, system in systems.items():
-        rule = tune(system, test_set, unit="patient")
+        rule = tune_predictions(system, test_set, unit="patient")
         table = pd.DataFrame(
-            {"patient": _patients_of(judged_set.images, ids),
-             "label": judged_set.labels(target).reindex(ids).to_numpy(),
-             "score": SystemOutput(system, target, ids).scores(rule.reduction).to_numpy()}
+            {"patient": test_set.patients(ids),
+             "label": evaluation_set.labels(target).reindex(ids).to_numpy(),
+             "score": read_output(system, target, ids).scores(rule.reduction).to_numpy()}
         ).groupby("patient").max()  # fmt: skip
         row = figure(comparison, name, "auroc", by_unit=True)
         assert row.estimate == pytest.approx(oracle.roc_auc_score(table["label"], table["score"]))
@@ -467,13 +483,16 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     assert set(written["unit"]) == {"image", "patient"}
 
 
-def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
-    images = read_table(judged_set.folder / "images.parquet", "images")
+def test_one_image_a_patient_gives_the_figures_by_image(predict, evaluation_set):
+    images = read_table(evaluation_set.folder / "images.parquet", "images")
     studies = images["image_id"].map("study {}".format)
-    write_table(images.assign(study_id=studies), judged_set.folder / "images.parquet", "images")
-    opened = type(judged_set).open(judged_set.folder)
-    comparison = compare_systems(
-        {"A": predict("A", seed=1)}, TestSet(opened, opened.target()), replicates=60, unit="study"
+    write_table(images.assign(study_id=studies), evaluation_set.folder / "images.parquet", "images")
+    opened = type(evaluation_set).open(evaluation_set.folder)
+    comparison = compare_predictions(
+        {"A": predict("A", seed=1)},
+        LabelledSplit(opened, opened.target()),
+        replicates=60,
+        unit="study",
     )
     keys = ["system", "subgroup", "policy", "metric"]
     both = comparison.metrics.merge(comparison.by_unit.table(), on=keys, suffixes=("", "_unit"))
@@ -483,12 +502,12 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
     )
 
 
-def test_what_was_asked_of_tune_holds_in_compare(predict, test_set, judged_set):
+def test_what_was_asked_of_tune_holds_in_compare(predict, test_set, evaluation_set):
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"))
-    decision = tune(system, test_set, options=options)
+    decision = tune_predictions(system, test_set, options=options)
     system.write_decision("opacity", decision.to_dict())
-    comparison = compare_systems({"A": system}, test_set, replicates=100, unit="patient")
+    comparison = compare_predictions({"A": system}, test_set, replicates=100, unit="patient")
     probability = comparison.decisions["probability"]
     expected = decision.probability(comparison.decisions["score"])
     np.testing.assert_allclose(probability, expected)

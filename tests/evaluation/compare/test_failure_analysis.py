@@ -11,7 +11,6 @@ from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
 from cxr_compare.evaluation.compare.claims import holm
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.failure_analysis import (
     TREAT_ALL,
@@ -28,9 +27,10 @@ from cxr_compare.evaluation.compare.shares import (
     TOO_FEW,
     ShareName,
     Shares,
-    promised_figures,
+    guaranteed_figures,
 )
-from cxr_compare.evaluation.decisions.test_set import image_groups
+from cxr_compare.evaluation.compare.shortcuts import SHORTCUT
+from cxr_compare.evaluation.decisions.subgroups import image_groups
 from cxr_compare.evaluation.decisions.thresholds import (
     ThresholdChoice,
     ValidationScores,
@@ -39,8 +39,8 @@ from cxr_compare.evaluation.decisions.thresholds import (
 from cxr_compare.evaluation.metrics.image_metrics import net_benefit
 from cxr_compare.evaluation.statistics.bootstrap import NO_WIDTH, Resamples
 from cxr_compare.evaluation.systems.eligibility import unknown_training_data
-from cxr_compare.evaluation.systems.shortcuts import SHORTCUT
-from tests.evaluation.judged_images import judged_images, row_of
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from tests.evaluation.evaluated_images import evaluated_images, row_of
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 
@@ -182,29 +182,31 @@ def test_a_share_of_few_patients_reaches_as_far_as_the_exact_one_and_so_does_its
     assert gap["ci_method"].startswith(MOVER)
 
 
-def cards_of_group(rng, n=160, in_group=20, worse=0.0):
+def scorecards_of_group(rng, n=160, in_group=20, worse=0.0):
     """Two systems on one image a patient; the first is worse by so much in the first patients."""
     y_true = rng.random(n) < 0.4
-    judged = judged_images(y_true)
+    evaluated = evaluated_images(y_true)
     group = np.where(np.arange(n) < in_group, "g", "h").astype(object)
-    cards = {}
+    scorecards = {}
     for name, loss in (("A", worse), ("B", 0.0)):
         evidence = rng.normal(2 * y_true - 1.0 - loss * y_true * (group == "g"), 1.0)
-        scores = pd.Series(1 / (1 + np.exp(-evidence)), judged.image_ids)
-        cards[name] = [Scorecard(judged, scores, {"max_f1": ThresholdChoice("max_f1", 0.5)})]
-    return cards, {"ward": group}
+        scores = pd.Series(1 / (1 + np.exp(-evidence)), evaluated.image_ids)
+        scorecards[name] = [
+            Scorecard(evaluated, scores, {"max_f1": ThresholdChoice("max_f1", 0.5)})
+        ]
+    return scorecards, {"ward": group}
 
 
-def groups_tested(cards, groups):
-    shares = Shares.of(cards, "max_f1", Resamples(160, 200), set(groups))
-    _add_groups(shares, cards, groups, "max_f1")
-    table = shares.table(list(cards), Resamples(160, 200))
-    return _with_tests(table, cards, groups, "max_f1")
+def groups_tested(scorecards, groups):
+    shares = Shares.of(scorecards, "max_f1", Resamples(160, 200), set(groups))
+    _add_groups(shares, scorecards, groups, "max_f1")
+    table = shares.table(list(scorecards), Resamples(160, 200))
+    return _with_tests(table, scorecards, groups, "max_f1")
 
 
 def test_a_group_in_which_one_system_fails_is_found_and_so_is_the_interaction():
-    cards, groups = cards_of_group(np.random.default_rng(4), worse=4.0)
-    table = groups_tested(cards, groups)
+    scorecards, groups = scorecards_of_group(np.random.default_rng(4), worse=4.0)
+    table = groups_tested(scorecards, groups)
     p_values = {
         name: row_of(table, group="g - rest", system=name, metric="auroc")["p_holm"]
         for name in ("A", "B", "A - B")
@@ -219,8 +221,8 @@ def test_a_group_in_which_one_system_fails_is_found_and_so_is_the_interaction():
 
 def test_a_group_of_too_few_patients_has_counts_and_no_test():
     rng = np.random.default_rng(5)
-    cards, groups = cards_of_group(rng, in_group=6)
-    table = groups_tested(cards, groups)
+    scorecards, groups = scorecards_of_group(rng, in_group=6)
+    table = groups_tested(scorecards, groups)
     rows = table[(table["group"] == "g") & (table["system"] == "A")]
     assert set(rows["note"]) == {TOO_FEW}
     assert rows["ci_low"].isna().all()
@@ -240,9 +242,11 @@ def test_what_validation_promised_is_held_against_what_choosing_gives():
         (val_truth, val), (truth, scores) = drawn(60, 2.0), drawn(300, skill)
         chosen = ValidationScores(val_truth, val, np.arange(60).astype(str))
         thresholds = {"max_f1": choose_threshold(val_truth, val, "max_f1")}
-        judged = judged_images(truth)
-        card = Scorecard(judged, pd.Series(scores, judged.image_ids), thresholds, validation=chosen)
-        table = promised_figures({"A": [card]})
+        evaluated = evaluated_images(truth)
+        scorecard = Scorecard(
+            evaluated, pd.Series(scores, evaluated.image_ids), thresholds, validation=chosen
+        )
+        table = guaranteed_figures({"A": [scorecard]})
         accuracy = float(((val >= thresholds["max_f1"].threshold) == val_truth).mean())
         on_validation = row_of(table, group="validation", metric="accuracy")
         assert on_validation["estimate"] == pytest.approx(accuracy)
@@ -255,19 +259,19 @@ def test_what_validation_promised_is_held_against_what_choosing_gives():
 
 
 @pytest.fixture
-def compared(predict, test_set, judged_set):
-    images = judged_set.images
+def compared(predict, test_set, evaluation_set):
+    images = evaluation_set.images
     rng = np.random.default_rng(6)
     images["sex"] = rng.choice(["F", "M"], len(images))
     images["age_years"] = rng.uniform(20, 90, len(images))
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2, maps=True)}
-    return compare_systems(systems, test_set, replicates=100, prevalence=0.02)
+    return compare_predictions(systems, test_set, replicates=100, prevalence=0.02)
 
 
-def test_a_comparison_says_where_each_fails(compared, judged_set):
+def test_a_comparison_says_where_each_fails(compared, evaluation_set):
     table = compared.failures
     of = {"policy": "max_f1"}
-    decisions = compared.decisions.merge(judged_set.images[["image_id", "sex"]], on="image_id")
+    decisions = compared.decisions.merge(evaluation_set.images[["image_id", "sex"]], on="image_id")
     mine = decisions[(decisions["system"] == "A") & (decisions["sex"] == "F")]
     positive = mine[mine["label"] == 1]
     recall = row_of(table, topic="sex", group="F", system="A", metric="recall", **of)
@@ -339,19 +343,21 @@ def fail(system, ids):
     return Predictions.open(system.folder)
 
 
-def test_images_that_every_system_failed_on_are_refused_too(predict, test_set, judged_set):
-    two = judged_set.image_ids("test")[:2]
+def test_images_that_every_system_failed_on_are_refused_too(predict, test_set, evaluation_set):
+    two = evaluation_set.image_ids("test")[:2]
     pair = {name: fail(predict(name, seed=n), two) for n, name in enumerate("AB")}
     with pytest.raises(InputError, match=rf"A failed on 2 test images \({two[0]}, {two[1]}\)"):
-        compare_systems(pair, test_set)
+        compare_predictions(pair, test_set)
 
 
-def test_a_failure_counts_against_the_system_that_failed_and_for_it(predict, test_set, judged_set):
-    test = judged_set.image_ids("test")
+def test_a_failure_counts_against_the_system_that_failed_and_for_it(
+    predict, test_set, evaluation_set
+):
+    test = evaluation_set.image_ids("test")
     whole, part = predict("A", seed=1), predict("B", seed=2)
     pair = {"A": whole, "B": fail(part, test[:10])}
-    table = compare_systems(pair, test_set, images="common", replicates=100).metrics
-    alone = compare_systems({"A": whole}, test_set, replicates=100).metrics
+    table = compare_predictions(pair, test_set, images="common", replicates=100).metrics
+    alone = compare_predictions({"A": whole}, test_set, replicates=100).metrics
     assert not set(alone["subgroup"]) & {AGAINST, FOR}  # nothing is uncounted
     of = {"metric": "accuracy", "policy": "max_f1"}
     common, against, favour = (
@@ -373,15 +379,15 @@ def test_a_failure_counts_against_the_system_that_failed_and_for_it(predict, tes
 
 
 def test_images_without_a_known_label_move_the_figures_as_far_as_they_can(
-    predict, test_set, judged_set
+    predict, test_set, evaluation_set
 ):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=5)}
-    hidden = list(judged_set.image_ids("test")[:8])
-    states = judged_set.findings
-    judged_set.__dict__["findings"] = states.assign(
+    hidden = list(evaluation_set.image_ids("test")[:8])
+    states = evaluation_set.findings
+    evaluation_set.__dict__["findings"] = states.assign(
         state=states["state"].where(~states["image_id"].isin(hidden), "uncertain")
     )
-    comparison = compare_systems(systems, test_set, replicates=50)
+    comparison = compare_predictions(systems, test_set, replicates=50)
     note = next(note.text for note in comparison.notes if note.kind == "left_out")
     assert "8 test images have no known label" in note
     assert "8 of them because readers were uncertain" in note
@@ -409,6 +415,6 @@ def test_weights_of_unknown_training_make_a_report_say_unknown(predict, test_set
     run = {"seed": 1, "started_from": {"weights": "run-1", "started_from":
            {"weights": "found.pth", "trained_on": "unknown"}}}  # fmt: skip
     system.info["seen_unknown"] = unknown_training_data(run)
-    comparison = compare_systems({"A": system}, test_set, replicates=20)
+    comparison = compare_predictions({"A": system}, test_set, replicates=20)
     assert any("What found.pth in A was trained on is unknown" in n.text for n in comparison.notes)
     assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "found.pth"

@@ -9,10 +9,14 @@ from scipy.stats import binomtest, norm, t
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.claims import holm
-from cxr_compare.evaluation.compare.compare import _few_patients, _name_models, compare_systems
+from cxr_compare.evaluation.compare.compare import _few_patients
 from cxr_compare.evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
 from cxr_compare.evaluation.compare.failure_analysis import _add_groups
-from cxr_compare.evaluation.compare.intervals import EXACT_METHOD, _SystemCards, resampled_figures
+from cxr_compare.evaluation.compare.intervals import (
+    EXACT_METHOD,
+    _SystemScorecards,
+    resampled_figures,
+)
 from cxr_compare.evaluation.compare.paired_tests import (
     DELONG,
     EXACT,
@@ -30,53 +34,54 @@ from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Interval, Resamples
 from cxr_compare.evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
-from tests.evaluation.judged_images import judged_images, row_of
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
+from tests.evaluation.evaluated_images import evaluated_images, row_of
 
 N = 240
 
 
 @pytest.fixture
-def judged():
+def evaluated():
     rng = np.random.default_rng(11)
     patients = np.sort(rng.integers(0, 90, N))
     patients = np.unique(patients, return_inverse=True)[1]
-    return judged_images(rng.random(N) < 0.4, patients, boxes_trusted=np.ones(N, dtype=bool))
+    return evaluated_images(rng.random(N) < 0.4, patients, boxes_trusted=np.ones(N, dtype=bool))
 
 
-def card(judged, seed, skill=1.2, threshold=0.5):
+def scorecard(evaluated, seed, skill=1.2, threshold=0.5):
     rng = np.random.default_rng(seed)
-    scores = 1 / (1 + np.exp(-rng.normal(skill * judged.y_true - 0.6, 1.0)))
+    scores = 1 / (1 + np.exp(-rng.normal(skill * evaluated.y_true - 0.6, 1.0)))
     reason = "validation has no image" if threshold is None else None
     choice = {"max_f1": ThresholdChoice("max_f1", threshold, reason)}
-    return Scorecard(judged, pd.Series(scores), choice)
+    return Scorecard(evaluated, pd.Series(scores), choice)
 
 
-def pairs_of(cards):
-    figures = Estimates("opacity", "image", {name: {} for name in cards}, {})
-    return paired_tests(figures, cards)
+def pairs_of(scorecards):
+    figures = Estimates("opacity", "image", {name: {} for name in scorecards}, {})
+    return paired_tests(figures, scorecards)
 
 
-def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(judged):
-    cards = {name: [card(judged, seed)] for seed, name in enumerate("ABC")}
-    table = pairs_of(cards)
+def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(evaluated):
+    scorecards = {name: [scorecard(evaluated, seed)] for seed, name in enumerate("ABC")}
+    table = pairs_of(scorecards)
     assert table.columns.tolist() == list(TEST_COLUMNS)
-    a, b = cards["A"][0], cards["B"][0]
+    a, b = scorecards["A"][0], scorecards["B"][0]
     pair = {"first": "A", "second": "B"}
-    gap = auroc_difference(judged.y_true, a.scores, b.scores, judged.patients)
+    gap = auroc_difference(evaluated.y_true, a.scores, b.scores, evaluated.patients)
     row = row_of(table, **pair, metric="auroc", method=OBUCHOWSKI)
     assert (row["estimate"], row["p_value"]) == pytest.approx((gap.value, gap.p_value))
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(gap.interval)
     assert row["detectable"] == pytest.approx(gap.detectable)
-    by_image = auroc_difference(judged.y_true, a.scores, b.scores)
+    by_image = auroc_difference(evaluated.y_true, a.scores, b.scores)
     beside = row_of(table, **pair, metric="auroc", method=DELONG)
     # DeLong's test has the normal law, as in pROC; the clustered one has Student's t.
     of_normal = 2 * norm.sf(abs(by_image.value) / by_image.error)
     assert beside["p_value"] == pytest.approx(of_normal)
     assert by_image.p_value == pytest.approx(of_normal)
     assert beside["independent"] == "images"
-    for metric, chosen in (("recall", judged.y_true), ("specificity", ~judged.y_true)):
+    for metric, chosen in (("recall", evaluated.y_true), ("specificity", ~evaluated.y_true)):
         exact = row_of(table, **pair, metric=metric, method=EXACT)
-        right = [(each.scores >= 0.5)[chosen] == judged.y_true[chosen] for each in (a, b)]
+        right = [(each.scores >= 0.5)[chosen] == evaluated.y_true[chosen] for each in (a, b)]
         assert exact["first_only"] == (right[0] & ~right[1]).sum()
         assert exact["n_images"] == chosen.sum()
         clustered = row_of(table, **pair, metric=metric, method=MCNEMAR)
@@ -84,17 +89,20 @@ def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(judged
     assert set(table["second"]) == {"", "B", "C"}
 
 
-def test_holm_counts_the_pairs_of_a_metric(judged):
-    table = pairs_of({name: [card(judged, seed)] for seed, name in enumerate("ABC")})
+def test_holm_counts_the_pairs_of_a_metric(evaluated):
+    table = pairs_of({name: [scorecard(evaluated, seed)] for seed, name in enumerate("ABC")})
     for metric, method in (("auroc", OBUCHOWSKI), ("accuracy", MCNEMAR)):
         rows = table[(table["metric"] == metric) & (table["method"] == method)]
         rows = rows[rows["second"] != ""]
         assert rows["p_holm_pairs"].tolist() == pytest.approx(holm(rows["p_value"].tolist()))
 
 
-def test_delongs_name_is_not_given_to_a_test_over_seeds(judged):
-    cards = {"A": [card(judged, 1), card(judged, 2)], "B": [card(judged, 3)]}
-    rows = pairs_of(cards).query("metric == 'auroc'")
+def test_delongs_name_is_not_given_to_a_test_over_seeds(evaluated):
+    scorecards = {
+        "A": [scorecard(evaluated, 1), scorecard(evaluated, 2)],
+        "B": [scorecard(evaluated, 3)],
+    }
+    rows = pairs_of(scorecards).query("metric == 'auroc'")
     assert rows.loc[rows["method"] == DELONG, ["first", "second"]].to_numpy().tolist() == [
         ["B", ""]
     ]
@@ -102,7 +110,7 @@ def test_delongs_name_is_not_given_to_a_test_over_seeds(judged):
 
 def test_p_holm_is_of_the_family_that_the_answer_speaks_of(predict, test_set):
     systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
-    comparison = compare_systems(systems, test_set, replicates=200)
+    comparison = compare_predictions(systems, test_set, replicates=200)
     tests, answer = comparison.told_tests, comparison.answer
     told = tests[tests["p_holm"].notna()]
     primary = told[told["metric"] == "auroc"]
@@ -117,7 +125,7 @@ def test_p_holm_is_of_the_family_that_the_answer_speaks_of(predict, test_set):
 
 def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(predict, test_set):
     systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
-    comparison = compare_systems(systems, test_set, replicates=200, unit="patient")
+    comparison = compare_predictions(systems, test_set, replicates=200, unit="patient")
     for table in (comparison.metrics, comparison.by_unit.table()):
         rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
         assert {"average_precision", "f1", "brier"} <= set(rows["metric"])
@@ -142,30 +150,36 @@ def test_a_bootstrap_p_value_counts_both_sides_and_never_reaches_0():
     assert _percentile_p(drawn) == pytest.approx(0.0455, abs=0.002)
 
 
-def test_intervals_of_all_contrasts_at_once_are_bonferronis(judged):
-    cards = {name: [card(judged, seed)] for seed, name in enumerate("ABC")}
-    row = row_of(pairs_of(cards), first="A", second="B", metric="auroc", method=OBUCHOWSKI)
+def test_intervals_of_all_contrasts_at_once_are_bonferronis(evaluated):
+    scorecards = {name: [scorecard(evaluated, seed)] for seed, name in enumerate("ABC")}
+    row = row_of(pairs_of(scorecards), first="A", second="B", metric="auroc", method=OBUCHOWSKI)
     assert family_level(2) == pytest.approx(0.975)
-    parts = [auroc_parts(judged.y_true, cards[x][0].scores, judged.patients, 90) for x in "AB"]
+    parts = [
+        auroc_parts(evaluated.y_true, scorecards[x][0].scores, evaluated.patients, 90) for x in "AB"
+    ]
     freedom = (parts[0] - parts[1]).freedom
     reach = t.isf(0.0125, freedom) * row["standard_error"]  # two-sided 2.5 %
     assert row["ci_low_all"] == pytest.approx(row["estimate"] - reach)
     assert row["ci_high_all"] == pytest.approx(row["estimate"] + reach)
-    other = row_of(pairs_of(cards), first="B", second="C", metric="auroc", method=OBUCHOWSKI)
+    other = row_of(pairs_of(scorecards), first="B", second="C", metric="auroc", method=OBUCHOWSKI)
     assert np.isnan(other["ci_low_all"])
 
 
-def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judged):
+def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(evaluated):
     of_image = np.where(np.arange(N) % 2 == 0, "F", "M").astype(object)
-    seeds = [card(judged, 1, skill=0.3), card(judged, 1, skill=2.0)]
+    seeds = [scorecard(evaluated, 1, skill=0.3), scorecard(evaluated, 1, skill=2.0)]
     shares = Shares(90, gaps={"sex"})
-    _add_groups(shares, {"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image}, "no policy")
+    _add_groups(
+        shares, {"A": seeds, "B": [scorecard(evaluated, 2)]}, {"sex": of_image}, "no policy"
+    )
     several = shares.table(["A", "B"], Resamples(90, 10))
     inside = of_image == "F"
     values, parts = [], []
     for chosen in (inside, ~inside):
         each = [
-            auroc_parts(judged.y_true[chosen], one.scores[chosen], judged.patients[chosen], 90)
+            auroc_parts(
+                evaluated.y_true[chosen], one.scores[chosen], evaluated.patients[chosen], 90
+            )
             for one in seeds
         ]
         values.append(np.array([part.value for part in each]))
@@ -185,7 +199,7 @@ def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judge
 
 def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    comparison = compare_systems(systems, test_set, replicates=100)
+    comparison = compare_predictions(systems, test_set, replicates=100)
     table, tests = comparison.metrics, comparison.tests
     for subgroup in ("all", "vs_normal"):
         of = {"metric": "auroc", "subgroup": subgroup}
@@ -202,16 +216,18 @@ def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, test_set
     assert "bootstrap" in precision["ci_method"]
 
 
-def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, test_set, judged_set):
-    target = judged_set.target()
+def test_seeds_are_averaged_and_their_spread_is_in_every_interval(
+    predict, test_set, evaluation_set
+):
+    target = evaluation_set.target()
     several = [predict(f"A{n}", seed=n, skill=1.0 + n / 4) for n in (1, 2, 3)]
     for place, system in enumerate(several):
         system.info["seed"] = place
     systems = {"A": several, "B": predict("B", seed=9)}
-    comparison = compare_systems(systems, test_set, replicates=200)
-    one = compare_systems({"A": several[0]}, test_set, replicates=200)
-    ids = judged_set.image_ids("test")
-    y_true = judged_set.labels(target).reindex(ids).to_numpy()
+    comparison = compare_predictions(systems, test_set, replicates=200)
+    one = compare_predictions({"A": several[0]}, test_set, replicates=200)
+    ids = evaluation_set.image_ids("test")
+    y_true = evaluation_set.labels(target).reindex(ids).to_numpy()
     each = [
         auroc_parts(
             y_true, s.scores.set_index("image_id")["score"].reindex(ids), np.arange(100), 100
@@ -240,13 +256,18 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, test_
     assert (comparison.decisions.query("system == 'A'")["score"].to_numpy() == first).all()
 
 
-def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(judged):
-    cards = {"A": [card(judged, 1, skill=0.4), card(judged, 2, skill=2.0)], "B": [card(judged, 3)]}
-    figures, differences = resampled_figures("sick", cards, Resamples(judged.n_patients, 150))
+def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(evaluated):
+    scorecards = {
+        "A": [scorecard(evaluated, 1, skill=0.4), scorecard(evaluated, 2, skill=2.0)],
+        "B": [scorecard(evaluated, 3)],
+    }
+    figures, differences = resampled_figures(
+        "sick", scorecards, Resamples(evaluated.n_patients, 150)
+    )
     key = MetricKey("all", "max_f1", "accuracy")
-    weights = np.concatenate(list(Resamples(judged.n_patients, 150).chunks()))
-    drawn = np.cov([each(weights)[key] for members in cards.values() for each in members])
-    values = [each.estimates()[key] for members in cards.values() for each in members]
+    weights = np.concatenate(list(Resamples(evaluated.n_patients, 150).chunks()))
+    drawn = np.cov([each(weights)[key] for members in scorecards.values() for each in members])
+    values = [each.estimates()[key] for members in scorecards.values() for each in members]
     # Between seeds; between patients: of two seeds of A, of B, and of A with B.
     between = (values[0] - values[1]) ** 2 / 2
     over_patients = drawn[0, 1] + drawn[2, 2] - drawn[0, 2] - drawn[1, 2]
@@ -262,10 +283,10 @@ def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(judge
     assert figures.of("B", *key[:0:-1]).kind == "bootstrap"  # alone it is one trained model
 
 
-def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(judged):
-    alike = [card(judged, 1), card(judged, 1)]
+def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(evaluated):
+    alike = [scorecard(evaluated, 1), scorecard(evaluated, 1)]
     figures, _ = resampled_figures(
-        "sick", {"A": alike, "B": [card(judged, 1)]}, Resamples(judged.n_patients, 100)
+        "sick", {"A": alike, "B": [scorecard(evaluated, 1)]}, Resamples(evaluated.n_patients, 100)
     )
     key = ("recall", "max_f1")
     one, other = figures.of("A", *key), figures.of("B", *key)
@@ -273,37 +294,37 @@ def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(ju
     assert 0 <= one.low < one.estimate < one.high <= 1
 
 
-def test_a_figure_that_a_seed_lacks_is_undefined(judged):
-    mean = _SystemCards([card(judged, 1), card(judged, 2, threshold=None)])
+def test_a_figure_that_a_seed_lacks_is_undefined(evaluated):
+    mean = _SystemScorecards([scorecard(evaluated, 1), scorecard(evaluated, 2, threshold=None)])
     assert mean.estimates()[MetricKey("all", "max_f1", "f1")] is None
     assert mean.missing()[MetricKey("all", "max_f1", "f1")].startswith("seed 2: no threshold")
     assert mean.estimates()[MetricKey("all", "", "auroc")] is not None
 
 
-def test_the_same_training_cannot_count_as_two_seeds(predict):
+def test_the_same_training_cannot_count_as_two_seeds(predict, test_set):
     first = predict("A", seed=1)
     with pytest.raises(InputError, match="has these predictions already"):
-        _name_models({"A": [first, first]})
+        compare_predictions({"A": [first, first]}, test_set)
     with pytest.raises(InputError, match="not of one kind"):
-        _name_models({"A": [first, predict("B", "boxes", seed=2)]})
+        compare_predictions({"A": [first, predict("B", "boxes", seed=2)]}, test_set)
     exported = predict("C", seed=2)
     exported.info["exported_from"] = first.info["inference_id"]
     with pytest.raises(InputError, match="or an export of the same run"):
-        _name_models({"A": [first, exported]})
+        compare_predictions({"A": [first, exported]}, test_set)
     first.info |= {"training_id": first.info["inference_id"], "inference_id": "on a GPU"}
     with pytest.raises(InputError, match="or an export of the same run"):
-        _name_models({"A": [first, exported]})
+        compare_predictions({"A": [first, exported]}, test_set)
 
 
 def test_a_run_judged_on_a_gpu_and_its_export_are_named_as_one_training(comparison):
     run, export = comparison.names[:2]
     systems = {
-        run: {"inference_id": "on a GPU", "training_id": "t"},
-        export: {"inference_id": "e", "training_id": "t", "exported_from": "t"},
+        run: replace(comparison.systems[run], training_id="t"),
+        export: replace(comparison.systems[export], training_id="t", exported=True),
     }
-    assert replace(comparison, provenance={"systems": systems}).same_training == {export: run}
-    systems[run]["training_id"] = "another"
-    assert replace(comparison, provenance={"systems": systems}).same_training == {}
+    assert replace(comparison, systems=systems).same_training == {export: run}
+    systems[run] = replace(systems[run], training_id="another")
+    assert replace(comparison, systems=systems).same_training == {}
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (16, 17)])
@@ -315,10 +336,12 @@ def test_intervals_are_those_of_scipy(hits, trials):
 
 def table(scores, copies=1):
     """Ten patients, five of them sick, each with so many images; the threshold is 0.5."""
-    judged = judged_images(np.repeat(np.arange(10) < 5, copies), np.repeat(np.arange(10), copies))
+    evaluated = evaluated_images(
+        np.repeat(np.arange(10) < 5, copies), np.repeat(np.arange(10), copies)
+    )
     threshold = {"max_f1": ThresholdChoice("max_f1", 0.5)}
-    card = Scorecard(judged, pd.Series(np.repeat(scores, copies)), threshold)
-    estimates, _ = resampled_figures("sick", {"A": [card]}, Resamples(10, 300, seed=1))
+    scorecard = Scorecard(evaluated, pd.Series(np.repeat(scores, copies)), threshold)
+    estimates, _ = resampled_figures("sick", {"A": [scorecard]}, Resamples(10, 300, seed=1))
     found = estimates.table()
     return found[found["policy"] == "max_f1"].set_index("metric")
 
@@ -353,26 +376,26 @@ def test_what_is_no_proportion_still_says_that_its_width_is_unknown():
     assert found.loc["accuracy", "ci_low"] == pytest.approx(0.025 ** (1 / 10))
 
 
-def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(judged):
-    few = replace(judged, y_true=np.isin(np.arange(N), [0, 100, 200]))
+def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(evaluated):
+    few = replace(evaluated, y_true=np.isin(np.arange(N), [0, 100, 200]))
     (caution,) = _few_patients(few)
     assert "The 3 positive images are of 3 patients" in caution.text
     owner = np.where(np.arange(N) < 100, 0, np.arange(N) - 99)
-    one = replace(judged, y_true=np.arange(N) % 2 == 0, patients=owner, n_patients=141)
+    one = replace(evaluated, y_true=np.arange(N) % 2 == 0, patients=owner, n_patients=141)
     notes = [note.text for note in _few_patients(one)]
     # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
     assert all(f"those of {120**2 / 2570:.1f} patients with one image each" in n for n in notes)
     assert all("One patient has 50 of the 120" in note and "(42 %)" in note for note in notes)
     assert [note.split()[2] for note in notes] == ["positive", "negative"]
-    spread = replace(judged, patients=np.arange(N), n_patients=N, y_true=np.arange(N) % 2 == 0)
+    spread = replace(evaluated, patients=np.arange(N), n_patients=N, y_true=np.arange(N) % 2 == 0)
     assert _few_patients(spread) == []
 
 
-def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_share_of(judged):
+def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_share_of(evaluated):
     figures, _ = resampled_figures(
-        "sick", {"A": [card(judged, 1)]}, Resamples(judged.n_patients, 20)
+        "sick", {"A": [scorecard(evaluated, 1)]}, Resamples(evaluated.n_patients, 20)
     )
-    by_class = [np.bincount(judged.patients[of]) for of in (judged.y_true, ~judged.y_true)]
+    by_class = [np.bincount(evaluated.patients[of]) for of in (evaluated.y_true, ~evaluated.y_true)]
     positive, negative = (n.sum() ** 2 / (n**2).sum() for n in by_class)
     for metric, expected in (
         ("recall", positive), ("specificity", negative), ("f1", min(positive, negative)),

@@ -9,20 +9,14 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.claims import GoalResult, Setting, margin_words
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.protocol import (
-    EXPLORATORY,
-    Prevalence,
-    Protocol,
-    TestSetUses,
-    log_use,
-)
+from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol, TestSetUses
 from cxr_compare.evaluation.compare.verdict import _standing_words, state_verdict
-from cxr_compare.evaluation.decisions.tuning import tune
 from cxr_compare.evaluation.metrics.metric import Note
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
+from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts.compare import _read_question
 from cxr_compare.scripts.systems import _split_seeds
 
@@ -49,7 +43,7 @@ def test_a_margin_is_held_against_the_whole_interval(low, high, words):
         ({"metric": "brier"}, "lower is better"),
         ({"metric": "iobb_false_marks_10"}, "lower is better"),
         ({"metric": "calibration_slope"}, "neither higher nor lower is better, 1 is ideal"),
-        ({"metric": "ap50", "unit": "patient"}, "places are judged by image only"),
+        ({"metric": "ap50", "unit": "patient"}, "places are evaluated by image only"),
         ({"metric": "aurok"}, "no metric 'aurok'; there are auroc"),
         ({"metric": "recall"}, "needs a policy"),
         (
@@ -85,7 +79,7 @@ def test_the_halves_of_an_operating_point_may_be_named_either_way_round():
 
 def test_every_metric_that_a_table_holds_has_a_record(predict, test_set):
     systems = {"A": predict("A", "boxes", seed=1)}
-    comparison = compare_systems(systems, test_set, replicates=50, unit="patient")
+    comparison = compare_predictions(systems, test_set, replicates=50, unit="patient")
     held = {*comparison.metrics["metric"], *comparison.by_unit.table()["metric"]}
     assert held <= set(METRICS)
 
@@ -143,16 +137,16 @@ def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdic
 
 
 def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(
-    predict, test_set, judged_set
+    predict, test_set, evaluation_set
 ):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
     both = {"metric": "recall", "partner": "precision", "policy": "threshold=1"}
     for keys, lacking in (({"metric": "ap50"}, "ap50"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
         with pytest.raises(InputError, match=f"primary figure '{lacking}' is undefined for"):
-            compare_systems(systems, test_set, protocol=protocol)
-    assert not (judged_set.folder / "splits" / "default.looks.jsonl").exists()
-    explored = compare_systems(
+            compare_predictions(systems, test_set, protocol=protocol)
+    assert not (evaluation_set.folder / "splits" / "default.looks.jsonl").exists()
+    explored = compare_predictions(
         {"B": systems["B"]}, test_set, replicates=50,
         protocol=Protocol(metric="ap50"),
     )  # fmt: skip
@@ -192,7 +186,7 @@ def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics, ver
 
 def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    comparison = compare_systems(systems, test_set, replicates=50)
+    comparison = compare_predictions(systems, test_set, replicates=50)
     scope = " ".join(comparison.answer.scope.values())
     assert "Exploratory: no protocol" in scope
     assert "these two trained models" in scope
@@ -203,41 +197,41 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_
         metric="specificity", partner="recall", policy="youden", reference="B", declared=True,
         file_sha256="x",
     )  # fmt: skip
-    fixed = compare_systems(systems, test_set, replicates=50, protocol=protocol)
+    fixed = compare_predictions(systems, test_set, replicates=50, protocol=protocol)
     assert fixed.names == ["B", "A"]
     assert "recall) at the threshold for best sensitivity + specificity" in fixed.answer.headline
     assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
 
 
-def test_what_cannot_be_reported_is_refused_before_the_work(predict, test_set, judged_set):
+def test_what_cannot_be_reported_is_refused_before_the_work(predict, test_set, evaluation_set):
     systems = {"A": predict("A", seed=1)}
     ward = Protocol(subgroups=("ward",), declared=True)
     with pytest.raises(InputError, match="subgroup 'ward': the images have no such column"):
-        compare_systems(systems, test_set, protocol=ward)
+        compare_predictions(systems, test_set, protocol=ward)
     with pytest.raises(InputError, match=r"--prevalence 1\.0: must lie above 0 and below 1"):
-        compare_systems(systems, test_set, prevalence=1.0)
+        compare_predictions(systems, test_set, prevalence=1.0)
 
 
-def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, test_set, judged_set):
+def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, test_set, evaluation_set):
 
-    system, target = predict("A", seed=1), judged_set.target()
-    system.write_decision(target.name, tune(system, test_set).to_dict())
+    system, target = predict("A", seed=1), evaluation_set.target()
+    system.write_decision(target.name, tune_predictions(system, test_set).to_dict())
     protocol = Protocol(metric="f1", policy="youden", declared=True)
     with pytest.raises(InputError, match="asks for policy 'youden', A is tuned for max_f1"):
-        compare_systems({"A": system}, test_set, protocol=protocol)
+        compare_predictions({"A": system}, test_set, protocol=protocol)
 
 
 def test_a_protocol_for_patients_is_answered_for_patients(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     protocol = Protocol(unit="patient", declared=True)
-    comparison = compare_systems(systems, test_set, replicates=50, protocol=protocol)
+    comparison = compare_predictions(systems, test_set, replicates=50, protocol=protocol)
     assert comparison.answer.headline.startswith("On these 50 test patients")
     with pytest.raises(InputError, match="--unit study: the protocol's unit is 'patient'"):
         protocol.unit_of("study")
     assert EXPLORATORY.unit_of("study") == "study"
 
 
-def test_every_use_is_counted_and_none_is_forgotten(predict, test_set, judged_set):
+def test_every_use_is_counted_and_none_is_forgotten(predict, test_set, evaluation_set):
     systems = {"A": [predict("A", seed=1)]}
     once = log_use(test_set, systems)
     assert once.words == ("The test images of this split were used once, with 1 set of systems.")
@@ -248,28 +242,33 @@ def test_every_use_is_counted_and_none_is_forgotten(predict, test_set, judged_se
     again = log_use(test_set, others, fixed)
     assert (len(again.entries), again.before_protocol) == (3, 1)
     assert "3 times, with 2 different sets of systems" in again.words
-    lines = (judged_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()
+    lines = (evaluation_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()
     assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
 
 
-def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, test_set, judged_set):
+def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, test_set, evaluation_set):
     systems = {"A": [predict("A", seed=1)]}
     log_use(test_set, systems)
-    judged_set.ids["split_ids"]["default"] = "s2"
+    evaluation_set.ids["split_ids"]["default"] = "s2"
     anew = log_use(test_set, systems)
     assert len(anew.entries) == 1
-    assert len((judged_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()) == 2
+    assert (
+        len((evaluation_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines())
+        == 2
+    )
 
 
-def test_a_damaged_record_is_refused(predict, test_set, judged_set):
-    (judged_set.folder / "splits" / "default.looks.jsonl").write_text("nonsense\n")
+def test_a_damaged_record_is_refused(predict, test_set, evaluation_set):
+    (evaluation_set.folder / "splits" / "default.looks.jsonl").write_text("nonsense\n")
     with pytest.raises(InputError, match="line 1 is not a record of a look"):
         log_use(test_set, {"A": [predict("A")]})
 
 
-def test_a_record_that_cannot_be_written_is_told(predict, test_set, judged_set):
-    (judged_set.folder / "splits" / "default.looks.jsonl").mkdir()  # even root cannot write there
+def test_a_record_that_cannot_be_written_is_told(predict, test_set, evaluation_set):
+    (
+        evaluation_set.folder / "splits" / "default.looks.jsonl"
+    ).mkdir()  # even root cannot write there
     uses = log_use(test_set, {"A": [predict("A")]})
     assert "is unknown" in uses.words
     assert uses.before_protocol is None
@@ -330,11 +329,11 @@ GOALS = {"recall": 0.5, "specificity": 0.5}
 def held_against(predict, test_set):
     system = predict("A", seed=1, skill=3.0)
 
-    def judged(goals, **options):
+    def evaluated(goals, **options):
         protocol = Protocol(policy="max_f1", goals=goals, declared=True, **options)
-        return compare_systems({"A": system}, test_set, replicates=50, protocol=protocol)
+        return compare_predictions({"A": system}, test_set, replicates=50, protocol=protocol)
 
-    return judged
+    return evaluated
 
 
 def test_goals_are_met_only_together_and_each_by_its_whole_interval(held_against):
@@ -371,13 +370,13 @@ def test_goals_by_patient_are_held_against_decisions_on_patients(held_against):
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
-def test_uncounted_images_are_held_against_the_goals_too(predict, test_set, judged_set, unit):
-    predictions = predict("A", seed=1, skill=3.0, skip=tuple(judged_set.image_ids("test")[:5]))
-    missing = pd.DataFrame({"image_id": judged_set.image_ids("test")[:5], "status": "failed",
+def test_uncounted_images_are_held_against_the_goals_too(predict, test_set, evaluation_set, unit):
+    predictions = predict("A", seed=1, skill=3.0, skip=tuple(evaluation_set.image_ids("test")[:5]))
+    missing = pd.DataFrame({"image_id": evaluation_set.image_ids("test")[:5], "status": "failed",
                             "reason": "unreadable"})  # fmt: skip
     predictions.__dict__["images"] = pd.concat([predictions.images, missing])
     protocol = Protocol(policy="max_f1", goals=GOALS, declared=True, unit=unit)
-    comparison = compare_systems(
+    comparison = compare_predictions(
         {"A": predictions}, test_set, replicates=50, protocol=protocol, images="common"
     )
     recalls = {each.case: each for each in comparison.goals if each.metric == "recall"}
@@ -385,20 +384,22 @@ def test_uncounted_images_are_held_against_the_goals_too(predict, test_set, judg
     if unit == "patient":
         assert all(each.n_images == each.n_patients for each in comparison.goals)
         assert sum(each.n_images for each in comparison.goals if each.case == "all_for") == 50
-    assert "goal 0.500)" in comparison.answer.headline  # that of the images judged
+    assert "goal 0.500)" in comparison.answer.headline  # that of the images evaluated
 
 
 def test_goals_that_cannot_be_judged_are_refused(predict, test_set, tmp_path):
-    with pytest.raises(InputError, match="goals need a policy, the threshold that they are judged"):
+    with pytest.raises(
+        InputError, match="goals need a policy, the threshold that they are evaluated"
+    ):
         Protocol(goals=GOALS)
     protocol = Protocol(policy="max_f1", goals=GOALS, declared=True)
     one, two = predict("A", seed=1), predict("B", seed=2)
     for systems in ({"A": one, "B": two}, {"A": [one, two]}):
         with pytest.raises(InputError, match="held against one trained model; give one system"):
-            compare_systems(systems, test_set, protocol=protocol)
+            compare_predictions(systems, test_set, protocol=protocol)
     nowhere = Protocol(policy="sensitivity>=1", goals=GOALS, declared=True)
-    with pytest.raises(InputError, match="the goal of 'recall' cannot be judged: no threshold"):
-        compare_systems({"A": predict("C", seed=1, roles=("test",))}, test_set, replicates=50,
+    with pytest.raises(InputError, match="the goal of 'recall' cannot be evaluated: no threshold"):
+        compare_predictions({"A": predict("C", seed=1, roles=("test",))}, test_set, replicates=50,
                         protocol=nowhere)  # fmt: skip
     path = tmp_path / "protocol.toml"
     head = 'target = "opacity"\npolicy = "max_f1"\n'
@@ -448,7 +449,7 @@ def test_predictive_values_contain_the_prevalences_uncertainty(predict, test_set
     systems = {"A": predict("A", seed=1)}
     width = {}
     for given in ("0.05", "0.05:0.02-0.12"):
-        table = compare_systems(systems, test_set, replicates=200, prevalence=given).failures
+        table = compare_predictions(systems, test_set, replicates=200, prevalence=given).failures
         row = table[(table["topic"] == "prevalence") & (table["metric"] == "ppv")].iloc[0]
         width[given] = row["ci_high"] - row["ci_low"]
         assert row["group"] == given

@@ -10,14 +10,14 @@ from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from cxr_compare.evaluation.compare.estimates import HELD, REFITTED, Estimates
+from cxr_compare.evaluation.compare.evaluated_models import _uncounted_scorecard
 from cxr_compare.evaluation.compare.failure_analysis import _add_at_prevalence
 from cxr_compare.evaluation.compare.intervals import (
     EXACT_METHOD,
     _resampled,
-    _SystemCards,
+    _SystemScorecards,
     resampled_figures,
 )
-from cxr_compare.evaluation.compare.judged_models import _uncounted_card
 from cxr_compare.evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
@@ -33,23 +33,23 @@ from cxr_compare.evaluation.decisions.thresholds import (
     choose_again,
     choose_threshold,
 )
-from cxr_compare.evaluation.decisions.tuning import tune
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from tests.evaluation.judged_images import judged_images
+from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split, tune_predictions
+from tests.evaluation.evaluated_images import evaluated_images
 
 N = 120
 RECALL = MetricKey(ALL, "max_f1", "recall")
 
 
 @pytest.fixture(scope="module")
-def judged():
+def evaluated():
     rng = np.random.default_rng(4)
     y_true = rng.random(N) < 0.4
     ids = pd.Index([f"i{number:03d}" for number in range(N)])
     edges = {"x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0}
     kinds = np.where(y_true, "lung_opacity", np.where(rng.random(N) < 0.5, "normal", "other"))
-    return judged_images(
+    return evaluated_images(
         y_true,
         np.arange(N) // 2,
         image_ids=ids,
@@ -70,29 +70,29 @@ def validation(seed, n=60, **of):
     return ValidationScores(y_true, drawn_scores(y_true, seed, **of), owners)
 
 
-def a_card(judged, seed, policies=("max_f1",), **of):
+def a_scorecard(evaluated, seed, policies=("max_f1",), **of):
     kept = validation(seed + 50)
     choices = {each: choose_threshold(kept.y_true, kept.scores, each) for each in policies}
-    scores = pd.Series(drawn_scores(judged.y_true, seed), judged.image_ids)
-    return Scorecard(judged, scores, choices, validation=kept, **of)
+    scores = pd.Series(drawn_scores(evaluated.y_true, seed), evaluated.image_ids)
+    return Scorecard(evaluated, scores, choices, validation=kept, **of)
 
 
-def test_every_replicate_is_taken_at_its_own_threshold(judged):
+def test_every_replicate_is_taken_at_its_own_threshold(evaluated):
     rng = np.random.default_rng(6)
     place = np.where(rng.random((N, 1)) < 0.6, 5.0, 50.0)
-    points = pd.DataFrame(np.hstack([place, place]), judged.image_ids, ["point_x", "point_y"])
-    card = a_card(judged, 5, points=points)
+    points = pd.DataFrame(np.hstack([place, place]), evaluated.image_ids, ["point_x", "point_y"])
+    scorecard = a_scorecard(evaluated, 5, points=points)
     weights = rng.multinomial(N // 2, np.full(N // 2, 2 / N), size=6).astype(np.int16)
     thresholds = np.array([0.4, 0.35, 0.61, np.nan, 0.05, 0.75])
-    found, held = card.replicates(weights, {"max_f1": thresholds})
-    plain = card(weights)
+    found, held = scorecard.replicates(weights, {"max_f1": thresholds})
+    plain = scorecard(weights)
     assert RECALL in held
     for key, values in held.items():
         np.testing.assert_array_equal(values, plain[key])
     for row, threshold in enumerate(thresholds):
-        rows = np.repeat(np.arange(N), weights[row][judged.patients])
-        truth, called = judged.y_true[rows], card.scores[rows] >= threshold
-        normal, boxed = judged.versus_normal[rows], truth & judged.boxes_trusted[rows]
+        rows = np.repeat(np.arange(N), weights[row][evaluated.patients])
+        truth, called = evaluated.y_true[rows], scorecard.scores[rows] >= threshold
+        normal, boxed = evaluated.versus_normal[rows], truth & evaluated.boxes_trusted[rows]
         on_lesion = (place[:, 0] == 5)[rows]
         expected = {
             (ALL, "recall"): oracle.recall_score(truth, called),
@@ -110,26 +110,29 @@ def test_every_replicate_is_taken_at_its_own_threshold(judged):
 
 
 @pytest.fixture(scope="module")
-def drawn(judged):
+def drawn(evaluated):
     policies = ("max_f1", "sensitivity>=0.80", "threshold=0.5")
-    cards = {"A": [a_card(judged, 1, policies)], "B": [a_card(judged, 2, policies)]}
-    resamples = Resamples(judged.n_patients, 200, seed=3)
-    return cards, resamples, resampled_figures("opacity", cards, resamples)
+    scorecards = {
+        "A": [a_scorecard(evaluated, 1, policies)],
+        "B": [a_scorecard(evaluated, 2, policies)],
+    }
+    resamples = Resamples(evaluated.n_patients, 200, seed=3)
+    return scorecards, resamples, resampled_figures("opacity", scorecards, resamples)
 
 
-def test_the_interval_is_that_of_a_loop_that_chooses_and_judges_anew(judged, drawn):
-    cards, resamples, found = drawn
+def test_the_interval_is_that_of_a_loop_that_chooses_and_judges_anew(evaluated, drawn):
+    scorecards, resamples, found = drawn
     test = np.concatenate([*resamples.chunks()])
     anew = np.concatenate([*Resamples(30, 200, seed=3, stream=1).chunks()])
     recalls = {}
-    for name, (card,) in cards.items():
-        kept, values = card.validation, []
+    for name, (scorecard,) in scorecards.items():
+        kept, values = scorecard.validation, []
         owner = np.unique(kept.patients, return_inverse=True)[1]
         for of_test, of_validation in zip(test, anew, strict=True):
             rows = np.repeat(np.arange(60), of_validation[owner])
             cut = choose_threshold(kept.y_true[rows], kept.scores[rows], "max_f1").threshold
-            rows = np.repeat(np.arange(N), of_test[judged.patients])
-            values.append((card.scores[rows] >= cut)[judged.y_true[rows]].mean())
+            rows = np.repeat(np.arange(N), of_test[evaluated.patients])
+            values.append((scorecard.scores[rows] >= cut)[evaluated.y_true[rows]].mean())
         recalls[name] = np.array(values)
     figure = found.estimates.of("A", "recall", "max_f1")
     ends = np.quantile(recalls["A"], [0.025, 0.975])
@@ -140,11 +143,15 @@ def test_the_interval_is_that_of_a_loop_that_chooses_and_judges_anew(judged, dra
     assert gap.method.endswith(REFITTED)
 
 
-def test_beside_it_stand_the_interval_with_thresholds_held_and_what_chose_them(judged, drawn):
-    cards, resamples, found = drawn
+def test_beside_it_stand_the_interval_with_thresholds_held_and_what_chose_them(evaluated, drawn):
+    scorecards, resamples, found = drawn
     bare = {
-        name: [Scorecard(judged, pd.Series(card.scores, judged.image_ids), card.thresholds)]
-        for name, (card,) in cards.items()
+        name: [
+            Scorecard(
+                evaluated, pd.Series(scorecard.scores, evaluated.image_ids), scorecard.thresholds
+            )
+        ]
+        for name, (scorecard,) in scorecards.items()
     }
     plain = resampled_figures("opacity", bare, resamples).estimates
     for policy in ("max_f1", "sensitivity>=0.80"):
@@ -154,7 +161,7 @@ def test_beside_it_stand_the_interval_with_thresholds_held_and_what_chose_them(j
             assert figure.held == pytest.approx((held.low, held.high))
             assert held.method.endswith(f"{HELD}: thresholds")
             assert figure.high - figure.low > held.high - held.low
-            assert figure.n_chosen_on == cards["A"][0].validation.n_positive
+            assert figure.n_chosen_on == scorecards["A"][0].validation.n_positive
     declared = found.estimates.of("A", "recall", "threshold=0.5")
     expected = plain.of("A", "recall", "threshold=0.5")
     assert (declared.low, declared.high) == (expected.low, expected.high)
@@ -179,8 +186,8 @@ def test_the_table_keeps_both_intervals(drawn):
 
 
 def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_holds(drawn):
-    cards, _, found = drawn
-    tests = paired_tests(found.estimates, cards, found.differences)
+    scorecards, _, found = drawn
+    tests = paired_tests(found.estimates, scorecards, found.differences)
     tests = tests[tests["subgroup"] == ALL]
     for metric in ("recall", "specificity", "accuracy"):
         rows = tests[(tests["metric"] == metric) & (tests["policy"] == "max_f1")]
@@ -192,18 +199,18 @@ def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_ho
         assert declared["method"].iloc[0] == MCNEMAR
 
 
-def few_judged(n=20):
-    return judged_images(np.arange(n) < n // 2)
+def few_evaluated(n=20):
+    return evaluated_images(np.arange(n) < n // 2)
 
 
 def recall_of(validation_scores, test_scores, replicates=400):
-    judged = few_judged()
+    evaluated = few_evaluated()
     labels = np.arange(20) < 10
     kept = ValidationScores(labels, np.array(validation_scores), np.arange(20).astype(str))
     choice = choose_threshold(kept.y_true, kept.scores, "max_f1")
-    scores = pd.Series(test_scores, judged.image_ids)
-    card = Scorecard(judged, scores, {"max_f1": choice}, validation=kept)
-    drawn = resampled_figures("sick", {"A": [card]}, Resamples(20, replicates, seed=1))
+    scores = pd.Series(test_scores, evaluated.image_ids)
+    scorecard = Scorecard(evaluated, scores, {"max_f1": choice}, validation=kept)
+    drawn = resampled_figures("sick", {"A": [scorecard]}, Resamples(20, replicates, seed=1))
     return drawn.estimates.of("A", "recall", "max_f1")
 
 
@@ -238,14 +245,14 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
     found = choose_again(chosen, Resamples(20, 400))["A"]["max_f1"]
     lost = int(np.isnan(found).sum())
     assert lost > 40
-    judged = few_judged()
-    card = Scorecard(
-        judged,
-        pd.Series(np.linspace(0.95, 0.2, 20), judged.image_ids),
+    evaluated = few_evaluated()
+    scorecard = Scorecard(
+        evaluated,
+        pd.Series(np.linspace(0.95, 0.2, 20), evaluated.image_ids),
         {"max_f1": ThresholdChoice("max_f1", 0.87)},
         validation=kept,
     )
-    drawn = resampled_figures("sick", {"A": [card]}, Resamples(20, 400))
+    drawn = resampled_figures("sick", {"A": [scorecard]}, Resamples(20, 400))
     figure = drawn.estimates.of("A", "accuracy", "max_f1")
     assert not figure.bounded
     assert f"undefined in {lost} of 400 resamples" in figure.note
@@ -254,51 +261,51 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
     assert figure.n_chosen_on == 2
 
 
-def test_a_figure_that_resampling_shifts_says_what_to_read_instead(judged):
-    probability = drawn_scores(judged.y_true, 5)
-    card = Scorecard(judged, pd.Series(probability), {}, probability=probability)
+def test_a_figure_that_resampling_shifts_says_what_to_read_instead(evaluated):
+    probability = drawn_scores(evaluated.y_true, 5)
+    scorecard = Scorecard(evaluated, pd.Series(probability), {}, probability=probability)
     shifted = {
         ("A", 0, MetricKey(ALL, "", name), False): np.linspace(5, 6, 100)
         for name in ("ece", "auroc")
     }
-    resamples = Resamples(judged.n_patients, 100)
-    found = _resampled("sick", {"A": _SystemCards([card])}, shifted, resamples).estimates
+    resamples = Resamples(evaluated.n_patients, 100)
+    found = _resampled("sick", {"A": _SystemScorecards([scorecard])}, shifted, resamples).estimates
     ece, auroc = found.of("A", "ece"), found.of("A", "auroc")
     assert not ece.bounded
     assert ece.note.endswith("of calibration, read Brier score, slope and in the large")
     assert auroc.note.endswith("5.019 to 5.981)")  # 30 effective patients
 
 
-def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(judged):
+def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(evaluated):
     policy = "sensitivity>=0.95"  # of 24 positives it allows one miss
-    cards = {name: [a_card(judged, seed, [policy])] for seed, name in enumerate("AB")}
-    n_positive = cards["A"][0].validation.n_positive
+    scorecards = {name: [a_scorecard(evaluated, seed, [policy])] for seed, name in enumerate("AB")}
+    n_positive = scorecards["A"][0].validation.n_positive
     assert 20 <= n_positive < 40
-    drawn = resampled_figures("opacity", cards, Resamples(judged.n_patients, 60))
+    drawn = resampled_figures("opacity", scorecards, Resamples(evaluated.n_patients, 60))
     gap = drawn.estimates.difference("A", "B", "specificity", policy)
     assert gap.known
     assert not gap.bounded
     assert f"allows 1 of {n_positive} validation positives to be missed" in gap.note
     assert gap.held is not None
-    tests = paired_tests(drawn.estimates, cards, drawn.differences)
+    tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
     refitted = tests[(tests["method"] == REFITTED_TEST) & (tests["metric"] == "specificity")]
     assert refitted["p_value"].isna().all()
 
 
-def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
-    cards, resamples, found = drawn
-    shares = Shares.of(cards, "max_f1", resamples, set())
+def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, drawn):
+    scorecards, resamples, found = drawn
+    shares = Shares.of(scorecards, "max_f1", resamples, set())
     everything = np.ones(N, dtype=bool)
-    for name, (card,) in cards.items():
-        called = card.called("max_f1")
+    for name, (scorecard,) in scorecards.items():
+        called = scorecard.called("max_f1")
         for metric, of, per_call in (
-            ("recall", judged.y_true, 1),
-            ("specificity", ~judged.y_true, -1),
+            ("recall", evaluated.y_true, 1),
+            ("specificity", ~evaluated.y_true, -1),
         ):
             right = called if per_call == 1 else ~called
             key = ShareName("whole", "all", "max_f1", metric)
-            shares.add(name, key, right * of, of & everything, judged.patients, per_call * of)
-    _add_at_prevalence(shares, cards, "max_f1", Prevalence.parse(0.1))
+            shares.add(name, key, right * of, of & everything, evaluated.patients, per_call * of)
+    _add_at_prevalence(shares, scorecards, "max_f1", Prevalence.parse(0.1))
     index = ["topic", "metric", "system"]
     rows = dict(shares.table(["A", "B"], resamples).set_index(index).iterrows())
     for metric in ("recall", "specificity"):
@@ -315,8 +322,8 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
             )
             assert REFITTED in row["ci_method"]
     assert REFITTED in rows["prevalence", "ppv", "A"]["ci_method"]
-    bare = Shares(judged.n_patients)
-    _add_at_prevalence(bare, cards, "max_f1", Prevalence.parse(0.1))
+    bare = Shares(evaluated.n_patients)
+    _add_at_prevalence(bare, scorecards, "max_f1", Prevalence.parse(0.1))
     held = dict(bare.table(["A", "B"], resamples).set_index(index).iterrows())
     assert held["prevalence", "ppv", "A"]["ci_method"].endswith(f"{HELD}: thresholds")
     width = [figures["prevalence", "npv", "A"] for figures in (rows, held)]
@@ -327,13 +334,19 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
 
 @pytest.mark.parametrize("against", [True, False])
 def test_a_failed_image_stays_as_it_counts_at_every_refitted_threshold(
-    predict, test_set, judged_set, against
+    predict, test_set, evaluation_set, against
 ):
     labels = test_set.labels_of("test")
     system = predict("A", seed=1, skip=labels.index[:30])
-    model = SimpleNamespace(predictions=system, decision=tune(system, test_set))
-    card = _uncounted_card(model, labels, test_set, "max_f1", against, "image")
-    kept, failed, positive = card.validation.scores, card.scores[:30], card.judged.y_true[:30]
+    model = SimpleNamespace(
+        system=read_system_of_split(system, test_set), decision=tune_predictions(system, test_set)
+    )
+    scorecard = _uncounted_scorecard(model, labels, test_set.truth, "max_f1", against, "image")
+    kept, failed, positive = (
+        scorecard.validation.scores,
+        scorecard.scores[:30],
+        scorecard.evaluated.y_true[:30],
+    )
     assert len(set(positive)) == 2
     assert (failed[positive == against] < kept.min()).all()
     assert (failed[positive != against] > kept.max()).all()
@@ -345,9 +358,11 @@ def test_a_patients_failed_image_counts_by_the_label_of_the_patient(predict, tes
     patients = pd.Series(test_set.patients(labels.index), labels.index)
     both = labels.groupby(patients).transform("nunique") > 1
     system = predict("A", seed=1, skip=tuple(labels.index[both & (labels == 0)]))
-    model = SimpleNamespace(predictions=system, decision=tune(system, test_set))
-    card = _uncounted_card(model, labels, test_set, "max_f1", against, "patient")
-    scores = pd.Series(card.scores, card.judged.image_ids)
+    model = SimpleNamespace(
+        system=read_system_of_split(system, test_set), decision=tune_predictions(system, test_set)
+    )
+    scorecard = _uncounted_scorecard(model, labels, test_set.truth, "max_f1", against, "patient")
+    scores = pd.Series(scorecard.scores, scorecard.evaluated.image_ids)
     found = system.scores.set_index("image_id")["score"][labels.index[both & (labels == 1)]]
     mixed = scores[patients[both].unique()]
     assert len(mixed) > 5

@@ -8,11 +8,11 @@ import pytest
 from scipy.stats import norm
 
 from cxr_compare.evaluation.compare.claims import Claim, Setting, decide_together, holm
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.metrics.metric import policy_words
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 def table(make_metrics, scores, gaps=(), key=("", "auroc")):
@@ -180,7 +180,7 @@ def test_ties_are_ties(make_metrics, verdict_of, scores, words):
 
 def test_three_systems_of_equal_scores_are_called_equal_from_the_images_on(predict, test_set):
     systems = {name: predict(name, seed=1) for name in "ABC"}
-    answer = compare_systems(systems, test_set, replicates=20).answer
+    answer = compare_predictions(systems, test_set, replicates=20).answer
     assert "A, B and C had the same AUROC for lung opacity: 0." in answer.headline
     assert "highest" not in answer.headline
     assert not any(conclusion.decided for conclusion in answer.conclusions)

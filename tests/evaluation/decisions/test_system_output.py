@@ -13,12 +13,8 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
-from cxr_compare.evaluation.decisions.test_set import (
-    CANDIDATES,
-    Reduction,
-    SystemOutput,
-    _reduce_boxes,
-)
+from cxr_compare.evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_boxes
+from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 TARGET = Target("either", ("x", "y"), "X or Y")
 FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}
@@ -51,7 +47,7 @@ def test_only_asked_images_and_members_of_the_target_are_read(classifier):
 
 
 def test_a_target_of_two_findings_takes_the_higher_score_and_its_map(classifier):
-    output = SystemOutput(classifier, TARGET, pd.Index(["b", "a"]))
+    output = read_output(classifier, TARGET, pd.Index(["b", "a"]))
     assert output.scores(None).tolist() == [0.5, 0.6]
     assert output.maps.set_index("image_id")["finding"].to_dict() == {"a": "y", "b": "x"}
     # a: the map of y peaks right; b: the map of x peaks left.
@@ -59,7 +55,7 @@ def test_a_target_of_two_findings_takes_the_higher_score_and_its_map(classifier)
 
 
 def test_without_a_scale_maps_give_no_boxes(classifier):
-    output = SystemOutput(classifier, TARGET, pd.Index(["a"]))
+    output = read_output(classifier, TARGET, pd.Index(["a"]))
     assert output.boxes(output.scores(None), None, None) is None
     boxes = output.boxes(output.scores(None), (0.0, 1.0), MapBoxRule(0.5))
     assert boxes["score"].round(6).tolist() == [0.6]
@@ -71,7 +67,7 @@ def test_a_detector_answers_with_boxes_of_the_target_only(tmp_path):
     with PredictionWriter(tmp_path / "detector", info) as writer:
         images = pd.DataFrame({"image_id": ["a", "b"], "status": "ok", "reason": None})
         writer.add(images, boxes=boxes)
-    output = SystemOutput(Predictions.open(tmp_path / "detector"), TARGET, pd.Index(["a", "b"]))
+    output = read_output(Predictions.open(tmp_path / "detector"), TARGET, pd.Index(["a", "b"]))
     assert output.scores(Reduction("max")).tolist() == [0.4, 0.0]
     points = output.points()
     assert points.loc["a"].tolist() == [10.0, 5.0]
@@ -96,7 +92,7 @@ BOXES = pd.DataFrame(
     ],
 )
 def test_rules_by_hand(rule, min_score, expected):
-    reduced = _reduce_boxes(BOXES, IMAGES, Reduction(rule, min_score))
+    reduced = reduce_boxes(BOXES, IMAGES, Reduction(rule, min_score))
     assert reduced.tolist() == pytest.approx(expected)
     assert reduced.index.equals(IMAGES)
 
@@ -105,8 +101,8 @@ def test_three_hundred_faint_boxes_are_no_finding_under_the_floor():
     # The known mistake: noisy-or over 300 boxes at 0.01 is 0.95.
     faint = pd.DataFrame({"image_id": ["a"] * 300, "score": [0.01] * 300})
     one = pd.Index(["a"])
-    assert _reduce_boxes(faint, one, Reduction("noisy_or"))["a"] > 0.95
-    assert _reduce_boxes(faint, one, Reduction("noisy_or", 0.05))["a"] == 0.0
+    assert reduce_boxes(faint, one, Reduction("noisy_or"))["a"] > 0.95
+    assert reduce_boxes(faint, one, Reduction("noisy_or", 0.05))["a"] == 0.0
 
 
 @settings(max_examples=50, deadline=None)
@@ -118,7 +114,7 @@ def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
         for values in (scores, shuffled):
             boxes = pd.DataFrame({"image_id": ["a"] * len(values), "score": values})
             boxes = boxes.astype({"image_id": TEXT, "score": "float64"})
-            reduced = _reduce_boxes(boxes, pd.Index(["a"]), candidate)
+            reduced = reduce_boxes(boxes, pd.Index(["a"]), candidate)
             results.append(reduced["a"])
         assert results[0] == results[1]
         assert 0 <= results[0] <= 1
@@ -135,7 +131,7 @@ def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
 )
 def test_bad_boxes_are_refused_by_place(boxes, image_ids, message):
     with pytest.raises(InputError, match=message):
-        _reduce_boxes(boxes, image_ids)
+        reduce_boxes(boxes, image_ids)
 
 
 def test_a_rule_survives_its_file_and_an_unknown_one_is_refused():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.promises import _between_distinct
+from cxr_compare.evaluation.decisions.guarantees import _between_distinct
 from cxr_compare.evaluation.decisions.thresholds import (
     ValidationScores,
     check_policy,

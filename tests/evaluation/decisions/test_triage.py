@@ -7,16 +7,19 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.decisions.decided_output import decide
 from cxr_compare.evaluation.decisions.decision import Decision, Triage, TuningOptions
-from cxr_compare.evaluation.decisions.test_set import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.decisions.tuning import checked_decision, tune
 from cxr_compare.evaluation.metrics.metric import score_words
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.result_tables import metrics_json
 from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.systems.stored_predictions import (
+    checked_decision,
+    compare_predictions,
+    read_output,
+    tune_predictions,
+)
 
 OUT, IN = "sensitivity>=0.60@0.80", "specificity>=0.90@0.80"
 OPTIONS = TuningOptions(rule_out=OUT, rule_in=IN)
@@ -40,7 +43,7 @@ def counts(found):
     ("out", "into", "expected", "says"),
     [
         (0.3, 0.7, (2, 4, 4), "score ruled out below 0.300, ruled in from 0.700 on; refers 40.0 %"),
-        (0.7, 0.3, (6, 0, 4), "none is referred, since both promises hold at this one threshold"),
+        (0.7, 0.3, (6, 0, 4), "none is referred, since both guarantees hold at this one threshold"),
         (0.5, 0.5, (4, 0, 6), "none is referred"),
         (None, 0.7, (0, 6, 4), f"ruled in from 0.700 on; no image is ruled out: {WHY}; refers 60"),
         (0.3, None, (2, 8, 0), f"ruled out below 0.300; no image is ruled in: {WHY}; refers 80"),
@@ -60,7 +63,7 @@ def test_what_becomes_of_ten_images(out, into, expected, says):
 def test_one_promise_alone_leaves_the_rest_to_the_reader():
     found = triage(0.3, 0.7, TuningOptions(rule_out=OUT))
     assert counts(found) == (2, 8, 0)
-    assert "no image is ruled in: no promise says how" in str(found)
+    assert "no image is ruled in: no guarantee says how" in str(found)
     assert triage(0.3, 0.7, TuningOptions()) is None
 
 
@@ -79,19 +82,19 @@ def test_images_of_a_patient_make_the_share_less_sure():
     ],
 )
 def test_a_promise_that_rules_the_other_way_is_refused(given, says):
-    with pytest.raises(InputError, match=f"{says}.*rests on a promise of"):
+    with pytest.raises(InputError, match=f"{says}.*rests on a guarantee of"):
         TuningOptions(**given)
 
 
 def test_triage_is_stored_derived_again_and_judged_on_test(predict, test_set):
     system, other = predict("A", "boxes", seed=1), predict("B", seed=2)
-    decision = tune(system, test_set, policies=("max_f1",), options=OPTIONS)
+    decision = tune_predictions(system, test_set, policies=("max_f1",), options=OPTIONS)
     system.write_decision("opacity", decision.to_dict())
     assert Decision.from_dict(system.decision("opacity")) == decision
     assert list(decision.thresholds) == ["max_f1", OUT, IN]
     assert decision.policy(None, "") == OUT
     assert checked_decision("A", system, test_set, ())[0] == decision
-    found = compare_systems({"A": system, "B": other}, test_set, replicates=60, unit="patient")
+    found = compare_predictions({"A": system, "B": other}, test_set, replicates=60, unit="patient")
     rows = found.decisions.set_index("system")
     score, low, high = (
         rows.loc["A", "score"],
@@ -115,16 +118,18 @@ def test_triage_is_stored_derived_again_and_judged_on_test(predict, test_set):
     assert "ruled in from" in in_methods[0]
     assert "ruled in" not in in_methods[1]
     by_patient = found.by_unit.table()
-    again = tune(system, test_set, policies=("max_f1",), options=OPTIONS, unit="patient")
+    again = tune_predictions(
+        system, test_set, policies=("max_f1",), options=OPTIONS, unit="patient"
+    )
     highest = pd.Series(score.to_numpy()).groupby(rows.loc["A", "patient_id"].to_numpy()).max()
     share = (again.triage.standings(highest) == "referred").mean()
     assert by_patient.query("metric == 'referred'")["estimate"].iloc[0] == pytest.approx(share)
 
 
-def test_an_image_shows_the_boxes_of_what_triage_says(predict, test_set, judged_set, target):
-    system, ids = predict("A", "boxes", seed=1), judged_set.image_ids("test")
-    decision = tune(system, test_set, policies=("max_f1",), options=OPTIONS)
-    found, seen = decide("A", SystemOutput(system, target, ids), decision, OUT), set()
+def test_an_image_shows_the_boxes_of_what_triage_says(predict, test_set, evaluation_set, target):
+    system, ids = predict("A", "boxes", seed=1), evaluation_set.image_ids("test")
+    decision = tune_predictions(system, test_set, policies=("max_f1",), options=OPTIONS)
+    found, seen = decide("A", read_output(system, target, ids), decision, OUT), set()
     for image_id in ids:
         one = found.prediction(image_id, "")
         seen.add(one.triage)
@@ -133,5 +138,5 @@ def test_an_image_shows_the_boxes_of_what_triage_says(predict, test_set, judged_
         assert one.box_cut == cut
         assert one.decision == {"ruled_out": False, "referred": None, "ruled_in": True}[one.triage]
     assert len(seen) == 3
-    plain = decide("A", SystemOutput(system, target, ids), decision, "max_f1")
+    plain = decide("A", read_output(system, target, ids), decision, "max_f1")
     assert {plain.prediction(image_id, "").triage for image_id in ids} == {""}

@@ -12,10 +12,15 @@ from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore
 from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.decisions.decision import Decision, TuningOptions
-from cxr_compare.evaluation.decisions.test_set import CANDIDATES, SystemOutput, _patients_of
+from cxr_compare.evaluation.decisions.reduction import CANDIDATES
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
-from cxr_compare.evaluation.decisions.tuning import _choose_reduction, checked_decision, tune
+from cxr_compare.evaluation.decisions.tuning import _choose_reduction
 from cxr_compare.evaluation.statistics.calibration import _fit_platt, _PlattScaling
+from cxr_compare.evaluation.systems.stored_predictions import (
+    checked_decision,
+    read_output,
+    tune_predictions,
+)
 
 
 class _Scores:
@@ -31,13 +36,13 @@ class _Scores:
 
 
 def test_every_rule_is_tried_and_recorded_and_luck_does_not_displace_the_highest_box(
-    predict, test_set, judged_set, target
+    predict, test_set, evaluation_set, target
 ):
     system = predict("A", "boxes", seed=1)
-    decision = tune(system, test_set)
-    ids = judged_set.image_ids("val")
-    y_true = judged_set.labels(target).reindex(ids)
-    output = SystemOutput(system, target, ids)
+    decision = tune_predictions(system, test_set)
+    ids = evaluation_set.image_ids("val")
+    y_true = evaluation_set.labels(target).reindex(ids)
+    output = read_output(system, target, ids)
     expected = [oracle.roc_auc_score(y_true, output.scores(c)) for c in CANDIDATES]
     assert [entry["auroc"] for entry in decision.tried] == pytest.approx(expected, abs=1e-12)
     assert np.argmax(expected) != 0  # noisy-or is a little higher on these few images
@@ -75,13 +80,13 @@ def test_a_rule_of_one_score_for_all_is_not_chosen_and_among_equals_the_simplest
 
 
 def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(
-    predict, test_set, judged_set, target
+    predict, test_set, evaluation_set, target
 ):
     system = predict("A", "boxes", seed=1)
-    chosen = tune(system, test_set).box_cut
-    ids = judged_set.image_ids("val")
-    boxes = SystemOutput(system, target, ids).predicted_boxes
-    pairs = pair_boxes(boxes, judged_set.target_boxes(target), ids)
+    chosen = tune_predictions(system, test_set).box_cut
+    ids = evaluation_set.image_ids("val")
+    boxes = read_output(system, target, ids).predicted_boxes
+    pairs = pair_boxes(boxes, evaluation_set.target_boxes(target), ids)
     every = np.zeros(len(ids), dtype=int)
 
     def score(cut):
@@ -92,7 +97,7 @@ def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(
 
 def test_a_decision_survives_its_file(predict, test_set):
     for system in (predict("A", "boxes", seed=1), predict("B", "scores", seed=2, maps=True)):
-        decision = tune(system, test_set)
+        decision = tune_predictions(system, test_set)
         system.write_decision("opacity", decision.to_dict())
         stored = Decision.from_dict(system.decision("opacity"))
         assert stored.difference(decision) is None
@@ -100,7 +105,7 @@ def test_a_decision_survives_its_file(predict, test_set):
 
 
 def test_a_difference_names_its_place(predict, test_set):
-    decision = tune(predict("A", "boxes", seed=1), test_set)
+    decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
     other = dataclasses.replace(decision, calibration=_PlattScaling(1.0, 0.0))
     assert decision.difference(other).startswith("calibration.intercept: ")
     fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
@@ -111,7 +116,7 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
     predict, test_set
 ):
     system = predict("A", "boxes", seed=1)
-    old = tune(system, test_set).to_dict()
+    old = tune_predictions(system, test_set).to_dict()
     assert 0 < old["calibration"].pop("no_box") < 1
     opened = Decision.from_dict(old)
     assert opened.probability([0.0])[0] == pytest.approx(opened.probability([1e-4])[0])
@@ -128,13 +133,13 @@ def test_a_broken_file_is_refused(predict):
         system.decision("opacity")
 
 
-def test_validation_figures_are_those_at_the_threshold(predict, test_set, judged_set, target):
+def test_validation_figures_are_those_at_the_threshold(predict, test_set, evaluation_set, target):
     system = predict("A", "scores", seed=2)
-    decision = tune(system, test_set)
-    ids = judged_set.image_ids("val")
-    y_true = judged_set.labels(target).reindex(ids)
+    decision = tune_predictions(system, test_set)
+    ids = evaluation_set.image_ids("val")
+    y_true = evaluation_set.labels(target).reindex(ids)
     called = (
-        SystemOutput(system, target, ids).scores(None) >= decision.thresholds["max_f1"].threshold
+        read_output(system, target, ids).scores(None) >= decision.thresholds["max_f1"].threshold
     )
     assert decision.validation["max_f1"]["f1"] == pytest.approx(oracle.f1_score(y_true, called))
     assert decision.validation["sensitivity>=0.95"]["recall"] >= 0.95
@@ -145,16 +150,16 @@ def test_validation_figures_are_those_at_the_threshold(predict, test_set, judged
 
 
 def test_only_a_classifier_with_maps_gets_a_map_scale_and_a_level(predict, test_set):
-    with_maps = tune(predict("A", maps=True), test_set)
+    with_maps = tune_predictions(predict("A", maps=True), test_set)
     assert with_maps.map_scale[0] == 0.0
     assert with_maps.map_boxes.level in MAP_BOX_LEVELS
     assert max(entry["ap50"] for entry in with_maps.tried) > 0
-    without = tune(predict("B"), test_set)
+    without = tune_predictions(predict("B"), test_set)
     assert (without.map_scale, without.map_boxes, without.tried) == (None, None, [])
 
 
 def test_a_system_without_validation_rows_chooses_nothing(predict, test_set):
-    decision = tune(predict("A", "boxes", roles=("test",)), test_set)
+    decision = tune_predictions(predict("A", "boxes", roles=("test",)), test_set)
     assert {choice.threshold for choice in decision.thresholds.values()} == {None}
     assert decision.calibration is None
     assert decision.tried == []
@@ -165,7 +170,7 @@ def test_a_missing_score_is_refused(predict, test_set):
     scores = system.folder / "scores.parquet" / "part-00000.parquet"
     scores.unlink()
     with pytest.raises(InputError, match="100 images ran without a score for lung_opacity"):
-        tune(system, test_set)
+        tune_predictions(system, test_set)
 
 
 def test_a_probability_never_falls_where_the_score_rises():
@@ -180,12 +185,12 @@ def test_a_probability_never_falls_where_the_score_rises():
 def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set):
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="choose", reductions=("max", "noisy_or"))
-    decision = tune(system, test_set, options=options)
+    decision = tune_predictions(system, test_set, options=options)
     system.write_decision("opacity", decision.to_dict())
     stored = Decision.from_dict(system.decision("opacity"))
     assert stored == decision
     assert stored.options == options
-    again = tune(system, test_set, options=stored.options)
+    again = tune_predictions(system, test_set, options=stored.options)
     assert stored.difference(again) is None
     assert {each["rule"] for each in decision.tried} == {"max", "noisy_or"}
     assert set(decision.losses) == {
@@ -194,12 +199,14 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set)
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
-def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, test_set, judged_set, unit):
-    decision = tune(predict("A", seed=1), test_set, unit=unit)
+def test_a_decision_keeps_what_its_thresholds_were_chosen_on(
+    predict, test_set, evaluation_set, unit
+):
+    decision = tune_predictions(predict("A", seed=1), test_set, unit=unit)
     kept = decision.chosen_scores
     for policy, choice in decision.thresholds.items():
         assert choose_threshold(kept.y_true, kept.scores, policy) == choice
-    owners = set(_patients_of(judged_set.images, judged_set.image_ids("val")))
+    owners = set(test_set.patients(evaluation_set.image_ids("val")))
     assert set(kept.patients) == owners
     if unit == "patient":
         assert len(kept.patients) == len(owners)
@@ -207,18 +214,20 @@ def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, test_set, 
 
 @pytest.mark.parametrize("method", ["none", "temperature", "platt", "isotonic"])
 def test_a_given_calibration_is_taken(predict, test_set, method):
-    decision = tune(predict("A", seed=1), test_set, options=TuningOptions(calibration=method))
+    decision = tune_predictions(
+        predict("A", seed=1), test_set, options=TuningOptions(calibration=method)
+    )
     assert decision.to_dict()["calibration"]["method"] == method
 
 
 def test_a_decision_that_a_search_made_is_refused(predict, test_set):
-    made = tune(predict("A", "boxes", seed=1), test_set).to_dict()
+    made = tune_predictions(predict("A", "boxes", seed=1), test_set).to_dict()
     with pytest.raises(InputError, match="run cxr tune again"):
         Decision.from_dict(made | {"search": {"space": "default"}})
 
 
 def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, test_set):
-    decision = tune(predict("A", "boxes", seed=1), test_set)
+    decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
     old = decision.to_dict()
     for key in ("asked", "choices"):
         del old[key]
@@ -234,7 +243,7 @@ def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, t
 
 def test_a_decision_that_referred_doubtful_images_opens_without_its_referral(predict, test_set):
     system = predict("A", seed=1)
-    decision = tune(system, test_set)
+    decision = tune_predictions(system, test_set)
     old = decision.to_dict() | {
         "asked": {"calibration": None, "reductions": [], "refer": 0.2},
         "referral": {"max_f1": {"share": 0.2, "by": "nearness", "cut": 0.7, "reason": None}},
@@ -244,14 +253,14 @@ def test_a_decision_that_referred_doubtful_images_opens_without_its_referral(pre
     assert (derived, notes) == (decision, [])
 
 
-def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, judged_set, target):
+def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, evaluation_set, target):
     system = predict("A", seed=1)
-    decision = tune(system, test_set, unit="patient")
-    ids = judged_set.image_ids("val")
+    decision = tune_predictions(system, test_set, unit="patient")
+    ids = evaluation_set.image_ids("val")
     table = pd.DataFrame(
-        {"patient": _patients_of(judged_set.images, ids),
-         "label": judged_set.labels(target).reindex(ids).to_numpy(),
-         "score": SystemOutput(system, target, ids).scores(None).to_numpy()}
+        {"patient": test_set.patients(ids),
+         "label": evaluation_set.labels(target).reindex(ids).to_numpy(),
+         "score": read_output(system, target, ids).scores(None).to_numpy()}
     ).groupby("patient").max()  # fmt: skip
     assert len(table) == 50
     expected = choose_threshold(table["label"], table["score"], "max_f1")
@@ -262,7 +271,7 @@ def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, judged
 
 
 def test_a_declared_threshold_needs_no_validation(predict, test_set):
-    decision = tune(
+    decision = tune_predictions(
         predict("A", roles=("test",)),
         test_set,
         policies=("max_f1", "threshold=0.3"),
@@ -273,4 +282,4 @@ def test_a_declared_threshold_needs_no_validation(predict, test_set):
 
 def test_a_classifier_has_no_boxes_to_reduce(predict, test_set):
     with pytest.raises(InputError, match="no boxes to reduce"):
-        tune(predict("A"), test_set, options=TuningOptions(reductions=("max",)))
+        tune_predictions(predict("A"), test_set, options=TuningOptions(reductions=("max",)))

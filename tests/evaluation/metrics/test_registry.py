@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.box_metrics import (
     _IOBB_THRESHOLDS,
     FROC_RATES,
@@ -17,7 +17,6 @@ from cxr_compare.evaluation.boxes.box_metrics import (
     WeightedIobb,
 )
 from cxr_compare.evaluation.boxes.matching import HITS, find_lesions, pair_boxes
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.metrics.image_metrics import (
     CalibrationFigures,
@@ -37,6 +36,7 @@ from cxr_compare.evaluation.metrics.registry import (
 )
 from cxr_compare.evaluation.report.tables import _metric_table
 from cxr_compare.evaluation.statistics.ranking import RankedScores
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests import documents
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -134,7 +134,7 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, test
     assert classification_metrics([1], [0.5], 0.5)[name] is None
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
     protocol = Protocol(metric=name, policy="max_f1")
-    found = compare_systems(systems, test_set, replicates=50, protocol=protocol)
+    found = compare_predictions(systems, test_set, replicates=50, protocol=protocol)
     rows = found.metrics.set_index(["subgroup", "system", "policy", "metric"])["estimate"]
     at = ("all", "A", "max_f1")
     expected = rows[*at, "recall"] + rows[*at, "specificity"] - 1

@@ -8,7 +8,6 @@ from PIL import Image
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, _box_cut
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
 from cxr_compare.evaluation.overlays.shapes import (
     FAINT_COLOUR,
@@ -27,6 +26,7 @@ from cxr_compare.evaluation.overlays.shapes import (
     prediction_shapes,
 )
 from cxr_compare.evaluation.report.cases import CaseSource, _display_words
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)
@@ -173,7 +173,7 @@ def test_right_and_wrong_boxes_differ_by_line_not_only_by_colour():
     ("decision", "label", "localised", "sign", "why"),
     [
         (True, 1.0, True, "right", "right image and place"),
-        (True, 1.0, None, "right", "place cannot be judged"),
+        (True, 1.0, None, "right", "place cannot be evaluated"),
         (True, 1.0, False, "wrong", "right image, wrong place"),
         (False, 1.0, None, "wrong", "missed"),
         (True, 0.0, None, "wrong", "false alarm"),
@@ -305,9 +305,9 @@ def test_overlay_survives_the_way_to_disk(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_single_readers_are_drawn_thin_and_named(test_set, judged_set):
-    folder, target = judged_set.folder, judged_set.target()
-    image_id = judged_set.boxes["image_id"].iloc[0]
+def test_single_readers_are_drawn_thin_and_named(test_set, evaluation_set):
+    folder, target = evaluation_set.folder, evaluation_set.target()
+    image_id = evaluation_set.boxes["image_id"].iloc[0]
     assert CaseSource(test_set, ()).truth(image_id).readers == {}
     findings = pd.read_parquet(folder / "findings.parquet")
     boxes = pd.read_parquet(folder / "boxes.parquet")
@@ -318,7 +318,7 @@ def test_single_readers_are_drawn_thin_and_named(test_set, judged_set):
     write_table(findings, folder / "findings.parquet", "findings")
     write_table(boxes, folder / "boxes.parquet", "boxes")
     dataset = DataSet.open(folder)
-    reader = CaseSource(TestSet(dataset, target), ())
+    reader = CaseSource(LabelledSplit(dataset, target), ())
     truth = reader.truth(image_id)
     assert describe_truth(truth, "F") == "F: present, 1 box; R1 2 boxes, R2 0 boxes"
     assert truth.title == "Truth"

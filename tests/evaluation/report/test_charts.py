@@ -11,7 +11,6 @@ from PIL import Image
 
 from cxr_compare.evaluation.boxes.box_metrics import FrocCurve
 from cxr_compare.evaluation.boxes.matching import HITS
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.report.charts import _sensitivity_at, report_charts
@@ -28,6 +27,7 @@ from cxr_compare.evaluation.report.plot import (
 )
 from cxr_compare.evaluation.report.tables import _forest, _metric_table, _whiskers
 from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 def charts_of(comparison):
@@ -229,7 +229,7 @@ def test_without_boxes_there_is_no_froc(comparison):
 def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", "boxes", seed=2),
                "C": predict("C", seed=3)}  # fmt: skip
-    found = compare_systems(systems, test_set, replicates=100)
+    found = compare_predictions(systems, test_set, replicates=100)
     for hit in HITS:
         names = family(f"froc_{hit}")
         assert [curve.name for curve in charts_of(found)[f"froc-{hit}"].curves] == ["A", "B"]

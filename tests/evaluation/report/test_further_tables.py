@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW, VALIDATION
 from cxr_compare.evaluation.metrics.metric import DASH, Note
@@ -24,6 +23,7 @@ from cxr_compare.evaluation.report.further_tables import (
     _where_tables,
 )
 from cxr_compare.evaluation.report.methods import UNKNOWN, _toml, methods
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 def test_agreement_counts_every_image_once(comparison):
@@ -147,7 +147,7 @@ def test_every_partition_says_who_is_in_it(comparison, image_set):
 
 
 def test_measures_are_those_that_this_report_has(comparison, image_set):
-    has, lacks = "judged by AUROC, average precision", "AP50"
+    has, lacks = "evaluated by AUROC, average precision", "AP50"
     assert lacks in checklists(comparison, image_set)[0]["1"]
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
@@ -160,7 +160,7 @@ def test_measures_are_those_that_this_report_has(comparison, image_set):
 def test_nothing_to_choose_is_not_told_as_a_count_of_zero(comparison, image_set):
     decision = {"settings_tried": 0, "chosen_on": {"n_images": 40, "n_patients": 40,
                                                      "n_positive": 9}}  # fmt: skip
-    comparison.provenance["systems"]["CheXNet"]["decision"] = decision
+    comparison.records["CheXNet"]["decision"] = decision
     _, claim, _ = checklists(comparison, image_set)
     assert "tried on validation: nothing to choose" in claim["26"]
     assert " tried" not in paragraphs(comparison, image_set)
@@ -326,7 +326,7 @@ def test_comparison_without_these_figures_shows_none(comparison):
 
 def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
-    found = compare_systems(systems, test_set, replicates=20)
+    found = compare_predictions(systems, test_set, replicates=20)
     titles = {grid.title for grid in _where_tables(found)}
     assert {"Kinds of lesion", "Agreement and combination"} <= titles
     kinds = {row[0].split(":")[0]: row[1:] for row in _errors(found).rows}

@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
 from cxr_compare.evaluation.decisions.decision import TuningOptions
 from cxr_compare.evaluation.decisions.thresholds import check_policy
-from cxr_compare.evaluation.decisions.tuning import tune
 from cxr_compare.evaluation.report.methods import _IntervalFacts, _toml, methods
 from cxr_compare.evaluation.report.page import render, sentence
 from cxr_compare.evaluation.report.result_tables import cost_rows
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.networks.registry import NETWORKS
 
 
@@ -38,13 +37,13 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
         (detector, TuningOptions(calibration="choose", reductions=("max", "top_k"))),
         (classifier, TuningOptions(calibration="isotonic")),
     ):
-        decision = tune(system, test_set, options=options)
+        decision = tune_predictions(system, test_set, options=options)
         system.write_decision("opacity", decision.to_dict())
     systems = {"A": detector, "B": classifier}
-    comparison = compare_systems(systems, test_set, replicates=100)
+    comparison = compare_predictions(systems, test_set, replicates=100)
     told = methods(comparison, test_set.dataset)["paragraphs"][2]
     detector, classifier = told.split(" B: ")
-    cut = comparison.provenance["systems"]["A"]["decision"]["box_cut"]
+    cut = comparison.records["A"]["decision"]["box_cut"]
     assert f"boxes called from score {cut:g} in the RSNA score" in detector
     assert "(2 ways from boxes to an image score" in detector
     assert "held-out log loss: as it is" in detector
@@ -52,11 +51,11 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
     assert "boxes called" not in classifier
 
 
-def test_a_further_policy_is_judged_beside_the_stored_ones(predict, test_set, judged_set):
+def test_a_further_policy_is_judged_beside_the_stored_ones(predict, test_set, evaluation_set):
     tuned, untuned = predict("A", seed=1), predict("B", seed=2)
-    decision = tune(tuned, test_set, policies=("youden",))
+    decision = tune_predictions(tuned, test_set, policies=("youden",))
     tuned.write_decision("opacity", decision.to_dict())
-    comparison = compare_systems(
+    comparison = compare_predictions(
         {"A": tuned, "B": untuned}, test_set, replicates=100,
         extra_policies=("threshold=0.3", "cost:5/1"),
     )  # fmt: skip
@@ -158,8 +157,7 @@ RECIPE = {
 
 def systems_told(comparison, image_set, **facts):
     """The paragraph on systems, with these facts of each."""
-    comparison.provenance["systems"] = facts
-    return methods(comparison, image_set)["paragraphs"][1]
+    return methods(replace(comparison, records=facts), image_set)["paragraphs"][1]
 
 
 def test_a_trained_system_is_described_from_its_run(comparison, image_set):
@@ -187,7 +185,7 @@ def test_seeds_ensembles_and_exports_are_told_as_what_they_are(comparison, image
     export = {"recipe": RECIPE, "seed": 4, "exported_from": "1", "backend": "onnx",
               "precision": "int8"}  # fmt: skip
     told = systems_told(comparison, image_set, RetinaNet=export, CheXNet={"backend": "torch"})
-    assert "It was judged as its export to onnx in int8." in told
+    assert "It was evaluated as its export to onnx in int8." in told
     assert "CheXNet was run by this program; its training files were not beside it" in told
 
 
@@ -213,8 +211,8 @@ def test_every_citation_has_its_reference_and_bibtex_its_entry(comparison, image
     for each in known.values():
         assert each["key"] == "cxrcompare" or (each["journal"] and 1900 < each["year"] < 2030)
         assert not each.get("doi") or re.fullmatch(r"10\.\d{4,}/\S+", each["doi"])
-    systems_told(comparison, image_set, RetinaNet={"recipe": RECIPE, "seed": 4}, CheXNet={})
-    told = methods(comparison, image_set)
+    records = {"RetinaNet": {"recipe": RECIPE, "seed": 4}, "CheXNet": {}}
+    told = methods(replace(comparison, records=records), image_set)
     written = render("references.bib.jinja", **told)
     assert re.findall(r"^@\w+\{(\w+),$", written, re.M) == [r["key"] for r in told["references"]]
     assert written.count("{") == written.count("}")

@@ -301,7 +301,7 @@ def test_nothing_tuned_at_all_still_gives_a_report(written, comparison):
     kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
     html = written(replace(comparison, estimates=Estimates.from_table(metrics[kept])))
     assert "No system has a threshold" in html
-    assert "No localisation can be judged" in html
+    assert "No localisation can be evaluated" in html
     assert 'id="confusion"' not in html
 
 

@@ -11,7 +11,6 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.compare.comparison import SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.metrics.metric import p_words
@@ -27,6 +26,7 @@ from cxr_compare.evaluation.report.tables import (
     summary_table,
     table_rows,
 )
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "metrics.schema.json"
 
@@ -41,7 +41,7 @@ def written(test_set, predict, tmp_path):
     """A real comparison's metrics.json: a detector and a classifier with maps."""
 
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
-    comparison = compare_systems(systems, test_set, replicates=20)
+    comparison = compare_predictions(systems, test_set, replicates=20)
     write_tables(comparison, tmp_path / "report")
     return json.loads((tmp_path / "report" / "metrics.json").read_text())
 
@@ -191,7 +191,7 @@ def test_latex_table_compiles_with_booktabs_alone(comparison, tmp_path):
 def three(test_set, predict):
     systems = {name: predict(name, seed=seed, skill=skill)
                for name, seed, skill in (("A", 1, 0.5), ("B", 2, 2.5), ("C", 3, 1.0))}  # fmt: skip
-    return compare_systems(systems, test_set, replicates=100)
+    return compare_predictions(systems, test_set, replicates=100)
 
 
 def test_two_systems_have_no_table_of_pairs(comparison):

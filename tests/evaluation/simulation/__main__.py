@@ -6,7 +6,7 @@
 Each case is stored in the folder of results as soon as it is done, and one that is there for the
 same revision, seed and number of sets is not run again; with ``--keep`` of any revision. With
 ``--out`` the results of the folder go into a column of ``results.json``, and the tables of the page
-(``docs/validity.md`` or ``docs/promises.md``) are written from it.
+(``docs/validity.md`` or ``docs/guarantees.md``) are written from it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit, ndtri
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.box_metrics import (
     WeightedAveragePrecision,
     WeightedFroc,
@@ -36,7 +36,8 @@ from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.decisions.decision import BoxCutChoice
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet, Reduction, _reduce_boxes
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
+from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
 from cxr_compare.evaluation.decisions.tuning import _choose_reduction
 from cxr_compare.evaluation.metrics.metric import MetricKey
@@ -92,17 +93,17 @@ _FAINTEST = -2.3  # evidence without which there is no mark
 class BoxedImages:
     """Images, lesions, and the boxes of each detector."""
 
-    judged: EvaluationSet
+    evaluated: EvaluationSet
     boxes: list[pd.DataFrame]
 
     @property
     def owners(self) -> Any:
         """Name of each image's patient."""
-        return np.char.add("p", self.judged.patients.astype(str))
+        return np.char.add("p", self.evaluated.patients.astype(str))
 
     def scores(self, system: int, reduction: Reduction | None = None) -> pd.Series:
         """Image scores of a detector."""
-        return _reduce_boxes(self.boxes[system], self.judged.image_ids, reduction)
+        return reduce_boxes(self.boxes[system], self.evaluated.image_ids, reduction)
 
 
 def _shared(rng: np.random.Generator, count: int, width: int = 1) -> Floats:
@@ -151,24 +152,24 @@ def draw_images(
         ])  # fmt: skip
         marked = given > _FAINTEST
         boxes.append(_table(ids, image[marked], corners[marked], score=expit(given[marked])))
-    judged = EvaluationSet(
+    evaluated = EvaluationSet(
         ids, sample.y_true, sample.patients, sample.n_patients, np.ones(n_images, bool), truth
     )
-    return BoxedImages(judged, boxes)
+    return BoxedImages(evaluated, boxes)
 
 
 def cut_choice(images: BoxedImages, system: int) -> BoxCutChoice:
     """What the score cut of a detector's boxes is chosen on."""
-    judged = images.judged
-    pairs = pair_boxes(images.boxes[system], judged.truth, judged.image_ids)
+    evaluated = images.evaluated
+    pairs = pair_boxes(images.boxes[system], evaluated.truth, evaluated.image_ids)
     return BoxCutChoice(pairs, images.owners)
 
 
-def scorecard(
+def compute_scorecard(
     validation: BoxedImages, test: BoxedImages, system: int, rules: Sequence[str] = ("max",)
 ) -> Scorecard:
     """A detector on test images as validation images tune it."""
-    truth, owners, judged = validation.judged.y_true, validation.owners, test.judged
+    truth, owners, evaluated = validation.evaluated.y_true, validation.owners, test.evaluated
     output: Any = SimpleNamespace(
         gives_boxes=True, scores=lambda each: validation.scores(system, each)
     )
@@ -177,11 +178,11 @@ def scorecard(
     thresholds = {_POLICY: choose_threshold(truth, known.scores, _POLICY)}
     cuts = cut_choice(validation, system)
     return Scorecard(
-        judged,
+        evaluated,
         test.scores(system, reduction),
         thresholds,
         validation=known,
-        points=deciding_points(test.boxes[system], judged.image_ids),
+        points=deciding_points(test.boxes[system], evaluated.image_ids),
         boxes=test.boxes[system],
         box_cut=cuts.chosen,
         cut_choice=cuts,
@@ -192,10 +193,10 @@ def _kept(key: MetricKey) -> bool:
     return key.metric in _TOLD
 
 
-def compared(cards: Sequence[Scorecard], replicates: int, seed: int) -> Estimates:
+def compared(scorecards: Sequence[Scorecard], replicates: int, seed: int) -> Estimates:
     """Figures of both detectors and their differences, as ``cxr compare`` makes them."""
-    resamples = Resamples(cards[0].judged.n_patients, replicates, seed)
-    named = {name: [card] for name, card in zip("AB", cards, strict=True)}
+    resamples = Resamples(scorecards[0].evaluated.n_patients, replicates, seed)
+    named = {name: [scorecard] for name, scorecard in zip("AB", scorecards, strict=True)}
     drawn = resampled_figures("finding", named, resamples, kept=_kept)
     return with_clustered_auroc(drawn.estimates, named)
 
@@ -204,7 +205,8 @@ def population(rng: np.random.Generator, n_validation: int, clusters: str) -> di
     """The figures of many images; at a chosen cut or threshold the mean over validation sets."""
     sets = [draw_images(rng, n_validation, clusters) for _ in range(_VALIDATIONS)]
     thresholds = [
-        choose_threshold(drawn.judged.y_true, drawn.scores(0), _POLICY).threshold for drawn in sets
+        choose_threshold(drawn.evaluated.y_true, drawn.scores(0), _POLICY).threshold
+        for drawn in sets
     ]
     cuts = [cut_choice(drawn, 0).chosen for drawn in sets]
     many = [
@@ -217,22 +219,22 @@ def population(rng: np.random.Generator, n_validation: int, clusters: str) -> di
 def _true_figures(
     many: BoxedImages, thresholds: Sequence[float | None], cuts: Sequence[float | None]
 ) -> dict[str, float]:
-    judged, boxes = many.judged, many.boxes[0]
-    pairs = pair_boxes(boxes, judged.truth, judged.image_ids)
+    evaluated, boxes = many.evaluated, many.boxes[0]
+    pairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids)
     once, every = np.ones((1, 1), dtype=np.int64), np.zeros(_POPULATION, dtype=np.int64)
     precision = WeightedAveragePrecision(match_pairs(pairs), every, 1)(once)[0]
     froc = {
         how: float(WeightedFroc(find_lesions(pairs, rule), every, 1).figures(once)[0, 0])
         for how, rule in HITS.items()
     }
-    hit = localised(deciding_points(boxes, judged.image_ids), judged.truth)[judged.y_true]
-    scores = many.scores(0).to_numpy()[judged.y_true]
+    hit = localised(deciding_points(boxes, evaluated.image_ids), evaluated.truth)[evaluated.y_true]
+    scores = many.scores(0).to_numpy()[evaluated.y_true]
     found = [(hit & (scores >= chosen)).mean() for chosen in thresholds if chosen is not None]
     taken = np.array([cut for cut in cuts if cut is not None])
     rows = np.ones((len(taken), 1), dtype=np.int64)
     rsna, iobb = (
-        judge(pairs, every, 1).at(rows, taken).mean(axis=0)
-        for judge in (WeightedRsnaScore, WeightedIobb)
+        evaluate(pairs, every, 1).at(rows, taken).mean(axis=0)
+        for evaluate in (WeightedRsnaScore, WeightedIobb)
     )
     return {
         "ap50": float(precision[0]),
@@ -261,8 +263,8 @@ def box_measure(
 ) -> dict[str, float]:
     """What is claimed of two equal detectors, and which figures of the first are covered."""
     validation, test = (draw_images(rng, size, clusters) for size in sizes)
-    cards = [scorecard(validation, test, system) for system in range(2)]
-    found, each = compared(cards, replicates, int(rng.integers(2**31))), {}
+    scorecards = [compute_scorecard(validation, test, system) for system in range(2)]
+    found, each = compared(scorecards, replicates, int(rng.integers(2**31))), {}
     for metric in BOX_METRICS:
         own, gap = figure(found, metric)
         each[metric] = float(gap.excludes_zero)
@@ -280,8 +282,8 @@ def reduction_measure(
 ) -> dict[str, float]:
     """What is claimed of two equal detectors that may end with different reductions."""
     validation, test = (draw_images(rng, size, "one", WEAK) for size in sizes)
-    cards = [scorecard(validation, test, system, rules) for system in range(2)]
-    found = compared(cards, replicates, int(rng.integers(2**31)))
+    scorecards = [compute_scorecard(validation, test, system, rules) for system in range(2)]
+    found = compared(scorecards, replicates, int(rng.integers(2**31)))
     verdict = state_verdict(found, ["A", "B"], "Finding")
     decided = any(each.decided for each in verdict.conclusions)
     headline = verdict.kind == "decided"

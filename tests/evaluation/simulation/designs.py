@@ -20,10 +20,11 @@ from tests.evaluation.simulation.goal_designs import goal_measure
 from tests.evaluation.simulation.group_designs import (
     Named,
     groups,
-    promises,
+    guarantees,
     shortcuts,
     transfer,
 )
+from tests.evaluation.simulation.guarantee_designs import risk_control
 from tests.evaluation.simulation.makers import (
     ALIKE,
     NOISE,
@@ -37,8 +38,7 @@ from tests.evaluation.simulation.makers import (
 )
 from tests.evaluation.simulation.mark_designs import mark_designs, mark_measure, true_figures
 from tests.evaluation.simulation.monitor_designs import faults, streams
-from tests.evaluation.simulation.product import Judged, calibrations, judge
-from tests.evaluation.simulation.promise_designs import risk_control
+from tests.evaluation.simulation.product import Evaluated, calibrations, evaluate
 from tests.evaluation.simulation.reader_designs import reader_measure, true_auroc
 from tests.evaluation.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
 from tests.evaluation.simulation.use_designs import predictive, verdicts
@@ -73,16 +73,16 @@ class Case:
     share: float = 1.0
 
 
-def _judge(
+def _evaluate(
     rng: np.random.Generator,
     validation: Sample,
     test: Sample,
     seeds: Sequence[int],
     policies: Sequence[str] = ("max_f1",),
-) -> Judged:
+) -> Evaluated:
     """What is said of drawn samples; the seed of the resamples is drawn after them."""
     seed = int(rng.integers(2**31))
-    return judge(validation, test, seeds, replicates=REPLICATES, seed=seed, policies=policies)
+    return evaluate(validation, test, seeds, replicates=REPLICATES, seed=seed, policies=policies)
 
 
 def _claimed(differences: Sequence[Estimate]) -> float:
@@ -98,7 +98,7 @@ def _held(differences: Sequence[Estimate]) -> float:
     return float(any(end is not None and (end[0] > 0 or end[1] < 0) for end in ends))
 
 
-def _sentences(found: Judged) -> Found:
+def _sentences(found: Evaluated) -> Found:
     """Claims of the opening: its headline, and any sentence below it."""
     headline = found.verdict.headline
     told = " was better than " in headline or "shown to exceed" in headline
@@ -111,7 +111,7 @@ def _covers(figure: Estimate, truth: float) -> float:
     return float(figure.low <= truth <= figure.high) if figure.bounded else np.nan
 
 
-def _at_thresholds(found: Judged) -> Found:
+def _at_thresholds(found: Evaluated) -> Found:
     each: Found = {}
     for policy in found.policies:
         for metric in AT_THRESHOLD:
@@ -143,7 +143,7 @@ def _threshold_case(
         def measure(rng: np.random.Generator) -> Found:
             validation = draw(rng, n_validation, skills, clusters=clusters)
             test = draw(rng, n_test, skills, clusters=clusters)
-            found = judge(
+            found = evaluate(
                 validation, test, [1, 1], replicates=REPLICATES, seed=int(rng.integers(2**31)),
                 tested=rng.random() < _TESTED,
             )  # fmt: skip
@@ -199,7 +199,7 @@ def _auroc_case(
         truth = float(np.nanmean(seen))
 
         def measure(rng: np.random.Generator) -> Found:
-            found = _judge(rng, sample(rng), sample(rng), [1, 1], policies=())
+            found = _evaluate(rng, sample(rng), sample(rng), [1, 1], policies=())
             figures = [found.estimates.of(each, "auroc") for each in "AB"]
             gap = found.estimates.difference("A", "B", "auroc")
             return {
@@ -246,7 +246,7 @@ def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) ->
         def measure(rng: np.random.Generator) -> Found:
             skills = skill + spread * rng.standard_normal((2, k))
             validation, test = draw(rng, 100, skills), draw(rng, n_test, skills)
-            found = _judge(rng, validation, test, [k, k])
+            found = _evaluate(rng, validation, test, [k, k])
             return {
                 **_sentences(found),
                 "auroc": _claimed(found.pairs("auroc")),
@@ -278,7 +278,7 @@ def _several_case(count: int, n_test: int, *, share: float = 1.0, tied: bool = F
         validation, test = draw(rng, 150, skills), draw(rng, n_test, skills)
         if tied:
             validation, test = validation.repeated(count), test.repeated(count)
-        found = _judge(rng, validation, test, [1] * count)
+        found = _evaluate(rng, validation, test, [1] * count)
         named = " had the highest " in found.verdict.headline
         return {**_sentences(found), "highest": float(named)}
 
@@ -300,7 +300,7 @@ def _power_case(first: float, second: float, n_test: int, clusters: str = "one")
 
     def measure(rng: np.random.Generator) -> Found:
         validation = draw(rng, 150, skills, clusters=clusters)
-        found = _judge(rng, validation, draw(rng, n_test, skills, clusters=clusters), [1, 1])
+        found = _evaluate(rng, validation, draw(rng, n_test, skills, clusters=clusters), [1, 1])
         each: Found = {}
         for name, policy in (("auroc", ""), ("f1", "max_f1"), ("recall", "max_f1"),
                              ("matched_recall_90", "")):  # fmt: skip
@@ -328,7 +328,7 @@ def _chance_case(auroc: float, n_test: int) -> Case:
 
     def measure(rng: np.random.Generator) -> Found:
         validation, test = draw(rng, 150, skills), draw(rng, n_test, skills)
-        found = _judge(rng, validation, test, [1, 1])
+        found = _evaluate(rng, validation, test, [1, 1])
         return {"caution": float(found.cautions_chance), **_sentences(found)}
 
     return Case("chance", name, lambda _: measure, 0.5)
@@ -466,8 +466,8 @@ def goals() -> Iterator[Case]:
             )
 
 
-def _promised() -> Iterator[Case]:
-    """Promises of 90 % confidence; 4,000 sets of sensitivity, fewer of all others."""
+def _guaranteed() -> Iterator[Case]:
+    """Guarantees of 90 % confidence; 4,000 sets of sensitivity, fewer of all others."""
     for name, measure, share in risk_control():
         yield Case("risk_control", name, lambda _, found=measure: found, share)
 
@@ -480,11 +480,11 @@ DESIGNS: dict[str, Callable[[], Iterable[Case]]] = {
     "few_readers": _studies("few_readers", FEW_READERS),  # and a system as good as they are
     "curves": _studies("curves", CURVES),  # two arms of one learning curve
     **{each.__name__: each for each in (marks, goals)},
-    "risk_control": _promised,
+    "risk_control": _guaranteed,
 }
 DESIGNS |= {
     each.__name__: _without_luck(each)
-    for each in (groups, transfer, promises, shortcuts, predictive, verdicts)
+    for each in (groups, transfer, guarantees, shortcuts, predictive, verdicts)
 }
 DESIGNS |= {
     "streams": lambda: [

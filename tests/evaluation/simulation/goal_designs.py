@@ -9,7 +9,7 @@ from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from tests.evaluation.simulation.makers import Noise, draw
-from tests.evaluation.simulation.product import judged_images
+from tests.evaluation.simulation.product import evaluated_images
 
 _ALIKE_OTHER = 0.1
 """How far a goal that is easily met lies below the truth."""
@@ -23,11 +23,11 @@ def goal_measure(
     sample = draw(rng, n_patients, [[2 * cut]], clusters=clusters, noise=noise)
     policy = f"threshold={expit(cut):.12f}"
     chosen = {policy: ThresholdChoice(policy, float(expit(cut)))}
-    card = Scorecard(judged_images(sample), pd.Series(sample.scores[0]), chosen)
+    scorecard = Scorecard(evaluated_images(sample), pd.Series(sample.scores[0]), chosen)
 
     def results(**goals: float) -> list[GoalResult]:
         protocol = Protocol(policy=policy, goals=goals, declared=True)
-        return [GoalResult.of(card, metric, protocol, "") for metric in goals]
+        return [GoalResult.of(scorecard, metric, protocol, "") for metric in goals]
 
     easy = truth - _ALIKE_OTHER
     sensitivity, specificity = results(recall=truth, specificity=truth)

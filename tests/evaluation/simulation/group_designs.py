@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.compare.failure_analysis import _add_groups, _with_tests
-from cxr_compare.evaluation.compare.shares import Shares, promised_figures
+from cxr_compare.evaluation.compare.shares import Shares, guaranteed_figures
 from cxr_compare.evaluation.statistics.bootstrap import Interval, Resamples
 from cxr_compare.evaluation.studies.transfer_analysis import (
-    Judging,
     TransferCell,
-    _judge_cell,
+    TransferOptions,
+    _evaluate_cell,
     _with_drops,
 )
 from cxr_compare.evaluation.studies.transfer_pairs import UnseenScores
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tests.evaluation.simulation.makers import Sample, draw, skill_of
-from tests.evaluation.simulation.product import judged_cards
+from tests.evaluation.simulation.product import evaluated_scorecards
 
 Found = dict[str, float]
 Measure = Callable[[np.random.Generator], Found]
@@ -56,12 +56,12 @@ def group_measure(
         if shift:
             odds = np.log(test.scores / (1 - test.scores)) + shift * inside
             test = Sample(test.y_true, 1 / (1 + np.exp(-odds)), test.patients)
-        cards = judged_cards(validation, test, [1, 1], [_POLICY])
+        scorecards = evaluated_scorecards(validation, test, [1, 1], [_POLICY])
         groups = {"group": np.where(inside, _IN_GROUP, _OTHERS).astype(object)}
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.of(cards, _POLICY, resamples, set(groups))
-        _add_groups(shares, cards, groups, _POLICY)
-        table = _with_tests(shares.table(list(cards), resamples), cards, groups, _POLICY)
+        shares = Shares.of(scorecards, _POLICY, resamples, set(groups))
+        _add_groups(shares, scorecards, groups, _POLICY)
+        table = _with_tests(shares.table(list(scorecards), resamples), scorecards, groups, _POLICY)
         return _claims(table, ("auroc",) if shift else _METRICS)
 
     return measure
@@ -95,10 +95,15 @@ def transfer_measure(
         home = draw(rng, n_home, skills, clusters=clusters)
         away = draw(rng, n_away, skills, clusters=clusters, n_positive=n_positive)
         nobody = _unseen(Sample(home.y_true[:0], home.scores[:, :0], home.patients[:0]), 0)
-        judging = Judging(_POLICY, [], replicates=_REPLICATES)
+        options = TransferOptions(_POLICY, [], replicates=_REPLICATES)
         cells = _with_drops([
-            _judge_cell(TransferCell("AB"[at], name, name == "home"), _unseen(sample, at), nobody,
-                        None, judging)
+            _evaluate_cell(
+                TransferCell("AB"[at], name, name == "home"),
+                _unseen(sample, at),
+                nobody,
+                None,
+                options,
+            )
             for at in (0, 1)
             for name, sample in (("home", home), ("away", away))
         ])  # fmt: skip
@@ -118,7 +123,9 @@ def _unseen(sample: Sample, row: int) -> UnseenScores:
     return UnseenScores(ids, sample.y_true, sample.scores[row], sample.patients.astype(str))
 
 
-def promise_measure(n_validation: int, n_test: int, auroc: float, clusters: str = "one") -> Measure:
+def guarantee_measure(
+    n_validation: int, n_test: int, auroc: float, clusters: str = "one"
+) -> Measure:
     """A system's rates on test against those on validation, of one population."""
     skills = [[skill_of(auroc)]]
     policies = (_POLICY, "sensitivity>=0.95", "specificity>=0.90")
@@ -126,8 +133,8 @@ def promise_measure(n_validation: int, n_test: int, auroc: float, clusters: str 
     def measure(rng: np.random.Generator) -> Found:
         validation = draw(rng, n_validation, skills, clusters=clusters)
         test = draw(rng, n_test, skills, clusters=clusters)
-        cards = judged_cards(validation, test, [1], policies)
-        table = promised_figures(cards, int(rng.integers(2**31))).dropna(subset=["ci_low"])
+        scorecards = evaluated_scorecards(validation, test, [1], policies)
+        table = guaranteed_figures(scorecards, int(rng.integers(2**31))).dropna(subset=["ci_low"])
         outside = ~table["estimate"].between(table["ci_low"], table["ci_high"])
         marks = outside.groupby([table["policy"], table["metric"]]).any()
         found = {f"{policy}|{metric}": float(mark) for (policy, metric), mark in marks.items()}
@@ -220,13 +227,13 @@ def transfer() -> Iterator[Named]:
     yield name, transfer_measure(128, 100, 0.90, "rsna")
 
 
-def promises() -> Iterator[Named]:
+def guarantees() -> Iterator[Named]:
     """Rates at chosen thresholds on validation and on test, of one population."""
-    yield "101 / 305 patients, AUROC 0.93", promise_measure(101, 305, 0.93)
-    yield "40 / 60 patients, AUROC 0.85", promise_measure(40, 60, 0.85)
+    yield "101 / 305 patients, AUROC 0.93", guarantee_measure(101, 305, 0.93)
+    yield "40 / 60 patients, AUROC 0.85", guarantee_measure(40, 60, 0.85)
     name = "150 / 200 patients, images as in RSNA/NIH"
-    yield name, promise_measure(150, 200, 0.85, "rsna")
-    yield "150 / 1,000 patients, AUROC 0.85", promise_measure(150, 1000, 0.85)
+    yield name, guarantee_measure(150, 200, 0.85, "rsna")
+    yield "150 / 1,000 patients, AUROC 0.85", guarantee_measure(150, 1000, 0.85)
 
 
 def shortcuts() -> Iterator[Named]:

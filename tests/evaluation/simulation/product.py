@@ -15,7 +15,7 @@ from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
@@ -33,7 +33,7 @@ def _kept(key: MetricKey) -> bool:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """A comparison of simulated systems, named A, B, ... in the order of their scores."""
 
     systems: list[str]
@@ -79,7 +79,7 @@ class Judged:
         ]
 
 
-def judge(
+def evaluate(
     validation: Sample,
     test: Sample,
     seeds: Sequence[int],
@@ -88,28 +88,31 @@ def judge(
     seed: int,
     policies: Sequence[str] = POLICIES,
     tested: bool = False,
-) -> Judged:
+) -> Evaluated:
     """Compare systems, their seeds in rows one after the other, as ``cxr compare`` does."""
-    cards = judged_cards(validation, test, seeds, policies)
-    names = list(cards)
+    scorecards = evaluated_scorecards(validation, test, seeds, policies)
+    names = list(scorecards)
     resamples = Resamples(test.n_patients, replicates, seed)
-    drawn = resampled_figures("finding", cards, resamples, kept=_kept)
-    figures = with_clustered_auroc(drawn.estimates, cards)
+    drawn = resampled_figures("finding", scorecards, resamples, kept=_kept)
+    figures = with_clustered_auroc(drawn.estimates, scorecards)
     tests = pd.DataFrame()
     if tested:
-        tests = paired_tests(drawn.estimates, cards, drawn.differences)
+        tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
     counts = dict(zip(names, seeds, strict=True))
     setting = Setting(counts, cautions=_cautions(Background(), figures, pd.DataFrame()))
     verdict = state_verdict(figures, names, "Finding", tests=PairTests(tests), setting=setting)
     chosen = {
-        name: [{p: choice.threshold for p, choice in card.thresholds.items()} for card in each]
-        for name, each in cards.items()
+        name: [
+            {p: choice.threshold for p, choice in scorecard.thresholds.items()}
+            for scorecard in each
+        ]
+        for name, each in scorecards.items()
     }
-    return Judged(names, figures, tests, verdict, chosen, tuple(policies))
+    return Evaluated(names, figures, tests, verdict, chosen, tuple(policies))
 
 
-def judged_images(test: Sample) -> EvaluationSet:
-    """The images of a sample as they are judged, without boxes."""
+def evaluated_images(test: Sample) -> EvaluationSet:
+    """The images of a sample as they are evaluated, without boxes."""
     return EvaluationSet(
         pd.Index(np.arange(len(test.y_true)).astype(str)),
         test.y_true,
@@ -120,24 +123,25 @@ def judged_images(test: Sample) -> EvaluationSet:
     )
 
 
-def judged_cards(
+def evaluated_scorecards(
     validation: Sample, test: Sample, seeds: Sequence[int], policies: Sequence[str]
 ) -> dict[str, list[Scorecard]]:
     """Scorecards of the systems by name, one a seed."""
-    judged = judged_images(test)
+    evaluated = evaluated_images(test)
     names = [chr(ord("A") + place) for place in range(len(seeds))]
-    cards: dict[str, list[Scorecard]] = {}
+    scorecards: dict[str, list[Scorecard]] = {}
     row = 0
     for name, count in zip(names, seeds, strict=True):
-        cards[name] = [
-            _card(judged, validation, test, each, policies) for each in range(row, row + count)
+        scorecards[name] = [
+            _scorecard(evaluated, validation, test, each, policies)
+            for each in range(row, row + count)
         ]
         row += count
-    return cards
+    return scorecards
 
 
-def _card(
-    judged: EvaluationSet, validation: Sample, test: Sample, row: int, policies: Sequence[str]
+def _scorecard(
+    evaluated: EvaluationSet, validation: Sample, test: Sample, row: int, policies: Sequence[str]
 ) -> Scorecard:
     thresholds = {
         policy: choose_threshold(validation.y_true, validation.scores[row], policy)
@@ -146,7 +150,7 @@ def _card(
     chosen_on = ValidationScores(
         validation.y_true, validation.scores[row], validation.patients.astype(str)
     )
-    return Scorecard(judged, pd.Series(test.scores[row]), thresholds, validation=chosen_on)
+    return Scorecard(evaluated, pd.Series(test.scores[row]), thresholds, validation=chosen_on)
 
 
 def calibrations(validation: Sample) -> dict[str, Calibration]:

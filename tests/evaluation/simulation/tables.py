@@ -1,4 +1,4 @@
-"""The tables of docs/validity.md, docs/promises.md and docs/validity.csv, from stored results."""
+"""The tables of docs/validity.md, docs/guarantees.md and docs/validity.csv, from stored results."""
 
 import csv
 import io
@@ -76,7 +76,7 @@ TABLES = (
         Column("any of all tests, Holm", "any by Holm"),
     )),
     Table("transfer", "transfer", (Column("any of 2 drops shown", "any shown"),)),
-    Table("promises", "promises", tuple(
+    Table("guarantees", "guarantees", tuple(
         Column(title, f"{policy}|any")
         for policy, title in (("max_f1", "best F1"), ("sensitivity>=0.95", "sensitivity >= 0.95"),
                               ("specificity>=0.90", "specificity >= 0.90"))
@@ -120,38 +120,38 @@ TABLES = (
         Column("the cautious one, of fewer than 5 readers", "covers, cautious"),
         Column("weighted AFROC, against an equal system", "wafroc system"),
     )),
-    Table("promised_shares", "risk_control", (
+    Table("guaranteed_shares", "risk_control", (
         *(Column(_WAYS[way], f"{way}|broken")
           for way in ("patients", "images", "MAPIE", "one image")),
         *(Column(f"other figure: {_WAYS[way]}", f"{way}|price")
           for way in ("patients", "images", "Bonferroni")),
-    ), "sensitivity, |specificity, |localised, ", "promises", "promise, images", True),
-    Table("promised_two", "risk_control", (
+    ), "sensitivity, |specificity, |localised, ", "guarantees", "guarantee, images", True),
+    Table("guaranteed_two", "risk_control", (
         Column("PPV: broken", "ppv|broken"), Column("PPV: a threshold", "ppv|given"),
         Column("both: broken", "both|broken"), Column("both: a threshold", "both|given"),
-    ), "two figures, ", "promises", "images a patient, correlation"),
-    Table("promised_boxes", "risk_control", (
+    ), "two figures, ", "guarantees", "images a patient, correlation"),
+    Table("guaranteed_boxes", "risk_control", (
         Column("broken", "marks|broken"), Column("a threshold", "marks|given"),
         Column("true mean", "marks|mean", share=False),
-    ), "false boxes, ", "promises", "images a patient, correlation"),
-    Table("promised_real", "risk_control", (
+    ), "false boxes, ", "guarantees", "images a patient, correlation"),
+    Table("guaranteed_real", "risk_control", (
         *(Column(f"all: {_WAYS[way]}", f"{way}|broken") for way in ("patients", "images", "MAPIE")),
         *(Column(f"other half: {_WAYS[way]}", f"{way}|other half")
           for way in ("patients", "images")),
         Column("other figure: by patient", "patients|price"),
         Column("by image", "images|price"),
-    ), "real patients, ", "promises", "promise"),
+    ), "real patients, ", "guarantees", "guarantee"),
     Table("streams", "streams", (
         Column("by patient", "any alarm, by patient"), Column("by image", "any alarm, by image"),
         Column("call rate alone, by image", "call rate, by image"),
         Column("MAPIE's risk monitoring", "MAPIE risk monitoring of calls"),
         Column("MAPIE's martingale", "MAPIE martingale of scores"),
-    ), "", "promises", "streams without a change"),
+    ), "", "guarantees", "streams without a change"),
     Table("faults", "faults", tuple(
         Column(f"{title}: {_RINGS[way]}", f"{key}, {way}", share=key == "found")
         for key, title in (("median patients", "median patients"), ("found", "found"))
         for way in ("monitor", "CUSUM", "MAPIE martingale of scores")
-    ), "", "promises", "change"),
+    ), "", "guarantees", "change"),
 )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def test_simulated_scores_have_the_auroc_and_the_likeness_that_were_asked_for() 
     assert alike == pytest.approx(0.4, abs=0.03)
 
 
-@pytest.mark.parametrize("name", ["validity", "promises"])
+@pytest.mark.parametrize("name", ["validity", "guarantees"])
 def test_the_page_shows_the_stored_results(name: str) -> None:
     path, results = PAGE.with_stem(name), json.loads(RESULTS.read_text())
     page = path.read_text()

@@ -17,7 +17,7 @@ from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.simulation.group_designs import Found, Measure, Named
 from tests.evaluation.simulation.makers import draw, skill_of
-from tests.evaluation.simulation.product import judge, judged_images
+from tests.evaluation.simulation.product import evaluate, evaluated_images
 
 _REPLICATES = 400
 _RATE = 0.85  # true sensitivity and specificity
@@ -34,13 +34,13 @@ def predictive_measure(
 
     def measure(rng: np.random.Generator) -> Found:
         test = draw(rng, n_patients, [[2 * cut]], clusters=clusters)
-        card = Scorecard(judged_images(test), pd.Series(test.scores[0]), chosen)
+        scorecard = Scorecard(evaluated_images(test), pd.Series(test.scores[0]), chosen)
         given = f"{prevalence}"
         if counted is not None:
             given = f"{max(rng.binomial(counted, prevalence), 1)}/{counted}"
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.of({"A": [card]}, policy, resamples, set())
-        _add_at_prevalence(shares, {"A": [card]}, policy, Prevalence.parse(given))
+        shares = Shares.of({"A": [scorecard]}, policy, resamples, set())
+        _add_at_prevalence(shares, {"A": [scorecard]}, policy, Prevalence.parse(given))
         table = shares.table(["A"], resamples)
         rows = table[table["topic"] == "prevalence"].set_index("metric")
         return {
@@ -70,7 +70,7 @@ def verdict_measure(n_patients: int, aurocs: tuple[float, float]) -> Measure:
         standings = []
         for y_true in (majority, *labels):
             own = replace(test, y_true=y_true)
-            found = judge(own, own, [1, 1], replicates=2, seed=0, policies=())
+            found = evaluate(own, own, [1, 1], replicates=2, seed=0, policies=())
             standings.append(found.verdict.claims[0].standing)
         reference, *readers = standings
         others = [standing for standing in readers if standing != reference]

@@ -4,27 +4,27 @@ import numpy as np
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.studies.curve_judged import _judge_shares, _JudgedRun
+from cxr_compare.evaluation.studies.curve_evaluation import _evaluate_shares, _EvaluatedRun
 from cxr_compare.evaluation.studies.curve_results import CURVE_METRICS
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 @pytest.fixture
-def judged(test_set, predict):
-    """A detector, and two seeds of a classifier, judged on one split."""
+def evaluated(test_set, predict):
+    """A detector, and two seeds of a classifier, evaluated on one split."""
     systems = {
         "boxes": predict("D", "boxes", seed=1),
         "scores 0": predict("A", seed=2, maps=True),
         "scores 1": predict("B", seed=3, maps=True),
     }
-    runs = {name: [_JudgedRun("default", "default", each)] for name, each in systems.items()}
-    return systems, _judge_shares(runs, test_set, replicates=400)
+    runs = {name: [_EvaluatedRun("default", "default", each)] for name, each in systems.items()}
+    return systems, _evaluate_shares(runs, test_set, replicates=400)
 
 
-def test_figures_and_intervals_are_those_of_the_comparison(test_set, judged):
-    systems, found = judged
-    compared = compare_systems(systems, test_set, replicates=100).estimates
+def test_figures_and_intervals_are_those_of_the_comparison(test_set, evaluated):
+    systems, found = evaluated
+    compared = compare_predictions(systems, test_set, replicates=100).estimates
     for metric in CURVE_METRICS:
         policy = POLICIES[0] if metric == "localised_sensitivity" else ""
         for place, name in enumerate(found.systems):
@@ -35,8 +35,8 @@ def test_figures_and_intervals_are_those_of_the_comparison(test_set, judged):
     assert ends == pytest.approx((known.low, known.high), abs=0.02)  # 400 resamples
 
 
-def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(judged) -> None:
-    _, found = judged
+def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(evaluated) -> None:
+    _, found = evaluated
     one = found.estimate("auroc", ["boxes"], ["scores 0"])
     two = found.estimate("auroc", ["scores 0", "scores 1"])
     values = found.figures["auroc"].values
@@ -45,8 +45,8 @@ def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(judged
 
 
 def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(test_set, predict) -> None:
-    runs = {"plain": [_JudgedRun("default", "default", predict("A", seed=2))]}
-    found = _judge_shares(runs, test_set, replicates=200)
+    runs = {"plain": [_EvaluatedRun("default", "default", predict("A", seed=2))]}
+    found = _evaluate_shares(runs, test_set, replicates=200)
     froc = found.figures["froc_mean"]
     assert np.isnan(froc.values).all()
     assert "neither boxes" in froc.reasons["plain"] or "no boxes" in froc.reasons["plain"]
@@ -54,6 +54,9 @@ def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(test_set, p
 
 def test_a_system_without_a_run_of_a_split_is_refused(test_set, predict) -> None:
     one, other = predict("A", seed=2), predict("B", seed=3)
-    runs = {"A": [_JudgedRun("default", "default", one)], "B": [_JudgedRun("cv", "cv", other)]}
+    runs = {
+        "A": [_EvaluatedRun("default", "default", one)],
+        "B": [_EvaluatedRun("cv", "cv", other)],
+    }
     with pytest.raises(InputError, match="has no run of split"):
-        _judge_shares(runs, test_set)
+        _evaluate_shares(runs, test_set)

@@ -9,14 +9,14 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.compare.compare import compare_systems
-from cxr_compare.evaluation.decisions.test_set import TestSet
 from cxr_compare.evaluation.metrics.metric import number
 from cxr_compare.evaluation.studies.label_review import (
     _ReaderAgreement,
-    judge_by_readers,
+    evaluate_by_readers,
     review_labels,
 )
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 _ = np.nan
 
@@ -97,12 +97,12 @@ def test_a_pair_of_readers_has_kappa_and_its_boxes_are_matched_one_to_one():
 
 
 def test_flipped_labels_come_first_with_the_probability_that_speaks_against_them(
-    judged_set, predict
+    evaluation_set, predict
 ):
     system = predict("S", skill=4.0)
-    ids = judged_set.split().query("role != 'train'")["image_id"]
+    ids = evaluation_set.split().query("role != 'train'")["image_id"]
     flipped = sorted(np.random.default_rng(1).choice(ids, 10, replace=False))
-    table = reviewed(relabelled(judged_set, flipped), [system])
+    table = reviewed(relabelled(evaluation_set, flipped), [system])
     assert table["rank"].tolist() == list(range(1, len(table) + 1))
     assert table["image_id"].head(10).isin(flipped).sum() >= 7  # 1 of 20 by chance
     assert (table["doubt"].diff().dropna() <= 0).all()
@@ -113,66 +113,68 @@ def test_flipped_labels_come_first_with_the_probability_that_speaks_against_them
         assert said >= usual if row.label == "negative" else said <= usual
         given = row.probability if row.label == "positive" else 1 - row.probability
         assert row.doubt == pytest.approx(1 - given, abs=2e-4)
-    page = (judged_set.folder / "label_review.html").read_text()
+    page = (evaluation_set.folder / "label_review.html").read_text()
     assert f"{len(table)} of 240 labelled or read images to look at again" in page
 
 
-def test_a_system_does_not_speak_of_patients_that_it_learned_from(judged_set, predict):
+def test_a_system_does_not_speak_of_patients_that_it_learned_from(evaluation_set, predict):
     system = predict("S", skill=1.0)
-    everything = reviewed(judged_set, [system])["image_id"]
+    everything = reviewed(evaluation_set, [system])["image_id"]
     learned = everything.head(3).tolist()
-    images = judged_set.images.set_index("image_id")["patient_id"]
+    images = evaluation_set.images.set_index("image_id")["patient_id"]
     seen = pd.DataFrame({"image_id": learned, "patient_id": images[learned], "role": "train"})
     write_table(seen.reset_index(drop=True), system.folder / "seen.parquet", "seen")
-    now = reviewed(judged_set, [system])["image_id"]
+    now = reviewed(evaluation_set, [system])["image_id"]
     assert not images[now].isin(images[learned]).any()
     assert len(now)
 
 
-def test_a_system_that_learned_from_all_images_is_refused(judged_set, predict):
+def test_a_system_that_learned_from_all_images_is_refused(evaluation_set, predict):
     system = predict("S")
-    seen = judged_set.images[["image_id", "patient_id"]].assign(role="train")
+    seen = evaluation_set.images[["image_id", "patient_id"]].assign(role="train")
     write_table(seen, system.folder / "seen.parquet", "seen")
     with pytest.raises(InputError, match="S ran on no images of both labels that it has not learn"):
-        reviewed(judged_set, [system])
-    assert not (judged_set.folder / "label_review.csv").exists()
+        reviewed(evaluation_set, [system])
+    assert not (evaluation_set.folder / "label_review.csv").exists()
 
 
-def test_a_system_not_shown_better_than_chance_lists_nothing_and_is_named(judged_set, predict):
+def test_a_system_not_shown_better_than_chance_lists_nothing_and_is_named(evaluation_set, predict):
     weak, good = predict("Weak", skill=0.0), predict("Good", seed=1, skill=1.5)
-    alone = review_labels(judged_set, judged_set.target(), [weak])
+    alone = review_labels(evaluation_set, evaluation_set.target(), [weak])
     assert alone.startswith("0 of 240 labelled or read images to look at again: nothing was found")
     assert "Weak: AUROC" in alone
     assert "not shown to be better than chance, so it lists no labels and no boxes" in alone
     assert "replaces" not in alone
-    both = review_labels(judged_set, judged_set.target(), [weak, good])
+    both = review_labels(evaluation_set, evaluation_set.target(), [weak, good])
     assert "label_review.html, which replaces the list made with Weak (1 run)" in both
-    table = pd.read_csv(judged_set.folder / "label_review.csv")
-    pd.testing.assert_frame_equal(table, reviewed(judged_set, [good]))
+    table = pd.read_csv(evaluation_set.folder / "label_review.csv")
+    pd.testing.assert_frame_equal(table, reviewed(evaluation_set, [good]))
     assert len(table)
 
 
-def test_a_label_as_unlikely_as_the_class_is_rare_is_not_doubtful(judged_set, predict):
+def test_a_label_as_unlikely_as_the_class_is_rare_is_not_doubtful(evaluation_set, predict):
     # A system of little skill gives nearly every positive less than 0.5: that is no doubt.
-    table = reviewed(judged_set, [predict("S", skill=1.0)])
-    labels = judged_set.labels(judged_set.target())
+    table = reviewed(evaluation_set, [predict("S", skill=1.0)])
+    labels = evaluation_set.labels(evaluation_set.target())
     positives = table.loc[table["label"] == "positive", "probability"]
     negatives = table.loc[table["label"] == "negative", "probability"]
     assert 0 < len(positives) < labels.sum() / 2
     assert positives.max() < labels.mean() < 0.5 <= negatives.min()
 
 
-def test_boxes_without_support_and_support_without_boxes_are_listed_in_turn(judged_set, predict):
+def test_boxes_without_support_and_support_without_boxes_are_listed_in_turn(
+    evaluation_set, predict
+):
     system = predict("D", kind="boxes", skill=4.0)
-    boxes = read_table(judged_set.folder / "boxes.parquet", "boxes")
+    boxes = read_table(evaluation_set.folder / "boxes.parquet", "boxes")
     tried = boxes[boxes["image_id"].isin(system.images_run)].reset_index(drop=True)
     found = system.boxes[system.boxes["score"] > 0.9]
     moved, forgotten = tried["image_id"][0], found.merge(tried, on="image_id")["image_id"].iloc[-1]
     edges = {"x1": 80.0, "y1": 80.0, "x2": 99.0, "y2": 99.0}
     boxes.loc[boxes["image_id"] == moved, list(edges)] = list(edges.values())
     boxes.loc[boxes["image_id"] == forgotten, list(edges)] = list(edges.values())
-    write_table(boxes, judged_set.folder / "boxes.parquet", "boxes")
-    table = reviewed(DataSet.open(judged_set.folder), [system])
+    write_table(boxes, evaluation_set.folder / "boxes.parquet", "boxes")
+    table = reviewed(DataSet.open(evaluation_set.folder), [system])
     by_kind = {kind: rows.set_index("image_id") for kind, rows in table.groupby("kind")}
     assert by_kind["unsupported box"].loc[moved, "x1"] == 80
     assert by_kind["missing box"].loc[forgotten, "score"] > 0.9
@@ -180,8 +182,8 @@ def test_boxes_without_support_and_support_without_boxes_are_listed_in_turn(judg
     assert table["kind"].head(3).nunique() == 3
 
 
-def test_readers_who_differ_are_listed_by_name_without_any_system(judged_set):
-    dataset = read_by(judged_set, {"anna": ["i003"], "bert": [], "carl": []})
+def test_readers_who_differ_are_listed_by_name_without_any_system(evaluation_set):
+    dataset = read_by(evaluation_set, {"anna": ["i003"], "bert": [], "carl": []})
     (row,) = reviewed(dataset, []).itertuples()
     word = {"positive": "negative", "negative": "positive"}[row.label]
     assert (row.image_id, row.kind) == ("i003", "disputed label")
@@ -190,10 +192,10 @@ def test_readers_who_differ_are_listed_by_name_without_any_system(judged_set):
     assert "alpha" in (dataset.folder / "label_review.html").read_text()
 
 
-def test_boxes_of_two_readers_that_do_not_meet_are_listed_with_their_share(judged_set):
-    boxes = read_table(judged_set.folder / "boxes.parquet", "boxes")
+def test_boxes_of_two_readers_that_do_not_meet_are_listed_with_their_share(evaluation_set):
+    boxes = read_table(evaluation_set.folder / "boxes.parquet", "boxes")
     first, second, third = boxes["image_id"].unique()[:3]
-    dataset = read_by(judged_set, {"anna": [], "bert": []})
+    dataset = read_by(evaluation_set, {"anna": [], "bert": []})
     own = boxes[boxes["image_id"].isin([first, second, third])]
     edges = {"x1": 0.0, "y1": 0.0, "x2": 5.0, "y2": 5.0}
     moved = own.assign(**edges)[own["image_id"] == first]
@@ -218,26 +220,28 @@ def test_boxes_of_two_readers_that_do_not_meet_are_listed_with_their_share(judge
 
 
 def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict_stays(
-    judged_set, predict
+    evaluation_set, predict
 ):
     systems = {"A": predict("A", skill=3.0), "B": predict("B", seed=1, skill=0.5)}
-    test = judged_set.image_ids("test")
-    dataset = read_by(judged_set, {"same": [], "opposed": list(judged_set.images["image_id"])})
-    test_set = TestSet(dataset, dataset.target())
-    judge = partial(compare_systems, systems, replicates=200)
-    judged = judge_by_readers(judge(test_set), test_set, judge)
-    rows = pd.DataFrame(judged.by_reader).set_index("labels_of")
+    test = evaluation_set.image_ids("test")
+    dataset = read_by(
+        evaluation_set, {"same": [], "opposed": list(evaluation_set.images["image_id"])}
+    )
+    test_set = LabelledSplit(dataset, dataset.target())
+    evaluate = partial(compare_predictions, systems, replicates=200)
+    evaluated = evaluate_by_readers(evaluate(test_set), test_set, evaluate)
+    rows = pd.DataFrame(evaluated.by_reader).set_index("labels_of")
     assert rows.loc[["reference", "same"], "same_verdict"].all()
     assert rows.loc["same", "estimate"] == rows.loc["reference", "estimate"]
     assert rows.loc["opposed", "estimate"] == pytest.approx(-rows.loc["reference", "estimate"])
     assert not rows.loc["opposed", "same_verdict"]
     assert (rows["images"] == len(test)).all()
     caution = "By the labels of opposed in place of the reference the verdict is the opposite."
-    assert judged.answer.cautions[-1].text == caution
-    assert "Nothing is shown" not in judged.notes[-1].text
+    assert evaluated.answer.cautions[-1].text == caution
+    assert "Nothing is shown" not in evaluated.notes[-1].text
     weak = {"A": predict("A2", skill=0.2), "B": predict("B2", seed=1, skill=0.2)}
-    judge = partial(compare_systems, weak, replicates=200)
-    undecided = judge_by_readers(judge(test_set), test_set, judge)
+    evaluate = partial(compare_predictions, weak, replicates=200)
+    undecided = evaluate_by_readers(evaluate(test_set), test_set, evaluate)
     note, rows = undecided.notes[-1], [row["estimate"] for row in undecided.by_reader]
     assert note.kind == "readers"
     assert note.text.startswith("Nothing is shown by the labels of opposed and same, either; ")
@@ -246,28 +250,32 @@ def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict
     assert val.equals(dataset.labels(dataset.target())[val.index])
 
 
-def test_labels_by_which_nothing_is_shown_are_no_caution_as_luck_may_do_that(judged_set, predict):
-    half = list(judged_set.images["image_id"])[::2]
-    dataset = read_by(judged_set, {"vague": half})
-    test_set = TestSet(dataset, dataset.target())
+def test_labels_by_which_nothing_is_shown_are_no_caution_as_luck_may_do_that(
+    evaluation_set, predict
+):
+    half = list(evaluation_set.images["image_id"])[::2]
+    dataset = read_by(evaluation_set, {"vague": half})
+    test_set = LabelledSplit(dataset, dataset.target())
     systems = {"A": predict("A", skill=3.0), "B": predict("B", seed=1, skill=0.5)}
-    judge = partial(compare_systems, systems, replicates=200)
-    judged = judge_by_readers(judge(test_set), test_set, judge)
-    assert [row["higher"] for row in judged.by_reader] == ["A", "not shown"]
-    note = judged.notes[-1]
+    evaluate = partial(compare_predictions, systems, replicates=200)
+    evaluated = evaluate_by_readers(evaluate(test_set), test_set, evaluate)
+    assert [row["higher"] for row in evaluated.by_reader] == ["A", "not shown"]
+    note = evaluated.notes[-1]
     assert note.kind == "readers"
     assert "labels of vague in place of the reference the verdict is another. One of" in note.text
 
 
-def test_readers_without_a_test_image_are_said_to_have_none(judged_set, predict):
-    dataset = read_by(judged_set, {"anna": []})
+def test_readers_without_a_test_image_are_said_to_have_none(evaluation_set, predict):
+    dataset = read_by(evaluation_set, {"anna": []})
     path, test = dataset.folder / "findings.parquet", dataset.image_ids("test")
     findings = read_table(path, "findings")
     own = (findings["reader"] == "anna") & findings["image_id"].isin(test)
     write_table(findings[~own], path, "findings")
     dataset = DataSet.open(dataset.folder)
-    judge = partial(compare_systems, {"A": predict("A", skill=3.0)}, replicates=200)
-    judged = judge_by_readers(
-        judge(TestSet(dataset, dataset.target())), TestSet(dataset, dataset.target()), judge
+    evaluate = partial(compare_predictions, {"A": predict("A", skill=3.0)}, replicates=200)
+    evaluated = evaluate_by_readers(
+        evaluate(LabelledSplit(dataset, dataset.target())),
+        LabelledSplit(dataset, dataset.target()),
+        evaluate,
     )
-    assert judged.notes[-1].text == "No reader of the data set has labelled the test images."
+    assert evaluated.notes[-1].text == "No reader of the data set has labelled the test images."

@@ -1,10 +1,13 @@
 """A monitor of a log: quiet where nothing changes, and what it says where something does."""
 
+import resource
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.studies.monitoring import ERROR, KINDS, monitor_log
+from cxr_compare.evaluation.studies.monitoring import ERROR, KINDS, _first_days, monitor_log
 
 START = pd.Timestamp("2026-01-01", tz="UTC")
 
@@ -220,3 +223,74 @@ def test_systems_that_part_are_found_and_a_new_threshold_is_told():
         "A: no answer since 2026-04-10.",
         "C: first answer on 2026-04-11, after the reference: not watched.",
     )
+
+
+@pytest.mark.parametrize(
+    "early", [["1970-01-01"], ["2025-06-01"], ["1970-01-01", "1970-01-02", "2025-06-01"]], ids=len
+)
+def test_rows_of_a_clock_that_was_wrong_do_not_hide_an_alarm(early):
+    """As one row of 1970 was the reference of all else, nothing was ever tested."""
+    log = stepped(np.random.default_rng(1), 0.2, 0.6, at=40, days=70)
+    wrong = log.iloc[: len(early)].assign(time=pd.to_datetime(early, utc=True), patient=-1)
+    found = monitor_log(pd.concat([log, wrong]))
+    expected = monitor_log(log)
+    assert [row.key for row in expected.alarms] == ["call_rate"]
+    told = [(row.key, row.change, row.course, row.n_reference) for row in found.rows]
+    assert told == [(row.key, row.change, row.course, row.n_reference) for row in expected.rows]
+    assert found.first_day == "2026-01-01"
+    assert early[0] in found.notes[0]
+    assert found.notes[0].startswith("Left out: ")
+
+
+def test_a_first_part_of_a_log_that_has_patients_enough_stays_the_reference():
+    log = stepped(np.random.default_rng(1), 0.2, 0.6, at=100, days=120)
+    log = log[(log["time"] < START + pd.Timedelta(days=30)) | (log["time"] >= "2026-04-01")]
+    found = monitor_log(log)
+    assert found.first_day == "2026-01-01"
+    assert row_of(found, "call_rate").n_reference == 560
+    assert "No answer from 2026-01-31 to 2026-03-31: is the log whole?" in found.notes
+
+
+def test_a_sparse_log_without_any_reference_is_kept_and_said_to_be_blind():
+    found = monitor_log(make_log(np.arange(10) * 60))
+    assert found.n_images == 10
+    assert found.is_blind
+    assert not monitor_log(make_log(np.arange(10))).is_blind  # the reference is not over
+
+
+def test_memory_and_time_follow_the_rows_not_the_calendar():
+    log = stepped(np.random.default_rng(1), 0.2, 0.6, at=40, days=70)
+    late = log.iloc[:1].assign(time=pd.Timestamp("2261-01-01", tz="UTC"))
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = monitor_log(pd.concat([log, late.assign(patient=-1)]))
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert [row.key for row in found.alarms] == ["call_rate"]
+    assert found.alarms[0].change.since < "2026-03-01"
+    assert found.last_day == "2261-01-01"
+    assert grown_kib < 300 << 10
+    assert time.perf_counter() - began < 20
+
+
+def test_a_thousand_systems_are_watched_by_the_twenty_with_most_answers():
+    log = stepped(np.random.default_rng(1), 0.2, 0.2, days=75)
+    names = [f"rare {n}" if n % 2 else f"often {n % 40}" for n in range(len(log))]
+    began = time.perf_counter()
+    found = monitor_log(log.assign(system=names, image="one"))
+    assert time.perf_counter() - began < 60
+    watched = {row.key.partition("@")[2] for row in found.rows if row.kind == "call_rate"}
+    assert watched == {f"often {n}" for n in range(0, 40, 2)}
+    assert any("further systems with fewer answers: not watched" in note for note in found.notes)
+    assert len(found.notes) < 30
+
+
+def test_days_that_count_are_those_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    patient, day = rng.integers(0, 30, 600), np.sort(rng.integers(0, 200, 600))
+    for window in (1, 7, 28, 10**9):
+        since: dict[int, int] = {}
+        expected = []
+        for who, when in zip(patient.tolist(), day.tolist(), strict=True):
+            if who not in since or when - since[who] >= window:
+                since[who] = when
+            expected.append(since[who] == when)
+        assert _first_days(patient, day, window).tolist() == expected

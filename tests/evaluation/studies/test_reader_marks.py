@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.evaluation.boxes.matching import HitRule
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.readings import _join_marks, _read_lesions, _read_table
 from cxr_compare.evaluation.systems.imported import import_file
-from cxr_compare.scripts.readers import readers as verb
+from cxr_compare.scripts.readers import readers as command
 
 
 def write(path, text):
@@ -30,7 +30,7 @@ def published(shared_data, tmp_path):
         if not folder.is_dir():
             pytest.skip(f"no {folder}")
         asked = {"truth": folder / "cases.csv", "lesions": folder / "lesions.csv"}
-        verb([folder / "marks.csv"], out=tmp_path / name, **asked, **options)
+        command([folder / "marks.csv"], out=tmp_path / name, **asked, **options)
         table = pd.read_csv(tmp_path / name / "readers.csv")
         return table, json.loads((tmp_path / name / "readers.json").read_text())
 
@@ -139,12 +139,12 @@ def test_a_mark_hits_as_declared(mark, hit, found, false):
 
 def test_a_limit_that_the_centre_would_not_use_is_refused(tmp_path):
     with pytest.raises(InputError, match="--hit-limit: is for --hit iou and --hit distance"):
-        verb(["marks.csv"], out=tmp_path, truth="truth.csv", hit_limit=0.5)
+        command(["marks.csv"], out=tmp_path, truth="truth.csv", hit_limit=0.5)
 
 
 def test_a_distance_that_is_not_given_is_asked_for(tmp_path):
     with pytest.raises(InputError, match="--hit distance: give --hit-limit"):
-        verb(["marks.csv"], out=tmp_path, truth="truth.csv", hit="distance")
+        command(["marks.csv"], out=tmp_path, truth="truth.csv", hit="distance")
 
 
 def test_figures_of_marks_by_hand():
@@ -240,14 +240,14 @@ def test_lesions_truth_and_marks_must_fit(tmp_path, truth, lesions, marks, messa
     paths = {name: write(tmp_path / f"{name}.csv", text) for name, text in paths.items()}
     file = write(tmp_path / "marks.csv", f"reader,case,lesion,rating\nR,{marks}\nS,a,1,2\n")
     with pytest.raises(InputError, match=message):
-        verb([file], out=tmp_path / "out", **paths)
+        command([file], out=tmp_path / "out", **paths)
 
 
 def test_marks_without_lesions_are_refused(tmp_path):
     truth = write(tmp_path / "truth.csv", "case,label\na,1\nn,0\n")
     file = write(tmp_path / "marks.csv", "reader,case,x,y,rating\nR,a,1,1,2\n")
     with pytest.raises(InputError, match="marks need --lesions"):
-        verb([file], out=tmp_path / "out", truth=truth)
+        command([file], out=tmp_path / "out", truth=truth)
 
 
 def test_readings_without_marks_and_a_system_with_marks_do_not_fit(tmp_path):
@@ -257,22 +257,22 @@ def test_readings_without_marks_and_a_system_with_marks_do_not_fit(tmp_path):
     marks = "case,x,y,rating\n" + "".join(f"{case},1,1,2\n{case},3,3,1\n" for case in "abnm")
     system = {"AI": write(tmp_path / "ai.csv", marks)}
     with pytest.raises(InputError, match="the files differ: marks with places"):
-        verb([file], out=tmp_path / "out", truth=truth, system=system)
+        command([file], out=tmp_path / "out", truth=truth, system=system)
 
 
-def test_marks_that_name_lesions_need_those_names(judged_set, tmp_path):
-    ids = judged_set.image_ids("test", "default")
+def test_marks_that_name_lesions_need_those_names(evaluation_set, tmp_path):
+    ids = evaluation_set.image_ids("test", "default")
     rows = "".join(f"{reader},{name},,1\n" for reader in "RS" for name in ids)
     file = write(tmp_path / "marks.csv", f"reader,image_id,lesion,rating\n{rows}")
     with pytest.raises(InputError, match=r"marks need --lesions .* or places and --data"):
-        verb([file], out=tmp_path / "out", data=judged_set.folder)
+        command([file], out=tmp_path / "out", data=evaluation_set.folder)
 
 
 @pytest.fixture
-def marked_by(judged_set, tmp_path):
+def marked_by(evaluation_set, tmp_path):
     """Marks of a reader on the test images: lesions found by skill, and false marks."""
-    ids = judged_set.image_ids("test", "default")
-    boxes = judged_set.boxes.drop_duplicates("image_id").set_index("image_id").reindex(ids)
+    ids = evaluation_set.image_ids("test", "default")
+    boxes = evaluation_set.boxes.drop_duplicates("image_id").set_index("image_id").reindex(ids)
 
     def rows(reader, seed):
         rng = np.random.default_rng(seed)
@@ -290,7 +290,7 @@ def marked_by(judged_set, tmp_path):
     return ids, rows
 
 
-def test_a_detector_is_judged_at_its_own_marks(judged_set, predict, marked_by, tmp_path):
+def test_a_detector_is_judged_at_its_own_marks(evaluation_set, predict, marked_by, tmp_path):
     detector = predict("AI", "boxes", skill=4.0)
     ids, rows = marked_by
     read = pd.DataFrame({"image_id": ids})
@@ -299,27 +299,29 @@ def test_a_detector_is_judged_at_its_own_marks(judged_set, predict, marked_by, t
     path = tmp_path / "marks.csv"
     pd.concat(tables).to_csv(path, index=False)
     out = tmp_path / "out"
-    asked = {"data": judged_set.folder, "hit": "iou"}
-    stored = verb([path], out=out, system={"AI": detector}, **asked).to_dict()
+    asked = {"data": evaluation_set.folder, "hit": "iou"}
+    stored = command([path], out=out, system={"AI": detector}, **asked).to_dict()
     assert stored["primary"] == "wafroc"
     of = {(row["metric"], row["kind"]): row["estimate"] for row in stored["figures"]}
-    from cxr_compare.evaluation.compare.compare import compare_systems
-    from cxr_compare.evaluation.decisions.test_set import TestSet
+    from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+    from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
-    test_set = TestSet(judged_set, judged_set.target())
-    judged = compare_systems({"AI": detector}, test_set, replicates=20).metrics
-    judged = judged[(judged["subgroup"] == "all") & (judged["metric"] == "wafroc")]
-    assert of["wafroc", "system"] == pytest.approx(judged["estimate"].iloc[0])
+    test_set = LabelledSplit(evaluation_set, evaluation_set.target())
+    evaluated = compare_predictions({"AI": detector}, test_set, replicates=20).metrics
+    evaluated = evaluated[(evaluated["subgroup"] == "all") & (evaluated["metric"] == "wafroc")]
+    assert of["wafroc", "system"] == pytest.approx(evaluated["estimate"].iloc[0])
     called = [row for row in stored["figures"] if row["metric"] == "false_marks"]
     assert all(row["ci_high"] is None or row["ci_high"] > row["ci_low"] for row in called)
     # At its threshold it marks less than it has boxes.
     assert 0 < of["false_marks", "system"] < len(detector.boxes) / len(ids)
     classifier = predict("C", "scores")
     with pytest.raises(InputError, match="gives no boxes, as readers gave marks"):
-        verb([path], out=tmp_path / "no", system={"C": classifier}, **asked)
+        command([path], out=tmp_path / "no", system={"C": classifier}, **asked)
 
 
-def test_readers_come_as_coco_results_or_as_imported_predictions(judged_set, marked_by, tmp_path):
+def test_readers_come_as_coco_results_or_as_imported_predictions(
+    evaluation_set, marked_by, tmp_path
+):
     ids, rows = marked_by
     named, imported = [], []
     for seed, reader in enumerate(("Ann", "Bo")):
@@ -333,17 +335,17 @@ def test_readers_come_as_coco_results_or_as_imported_predictions(judged_set, mar
         named.append(f"{reader}={path}")
         images = write(tmp_path / "images.txt", "\n".join(ids))
         made = tmp_path / f"{reader}-predictions"
-        import_file(path, judged_set, made, name=reader, images=images)
+        import_file(path, evaluation_set, made, name=reader, images=images)
         imported.append(f"{reader}:unaided={made}")
-    truth = judged_set.labels(judged_set.target()).reindex(ids).astype(int).rename("label")
+    truth = evaluation_set.labels(evaluation_set.target()).reindex(ids).astype(int).rename("label")
     truth = truth.rename_axis("case").reset_index()
-    truth["patient"] = judged_set.images.set_index("image_id")["patient_id"].loc[ids].to_numpy()
+    truth["patient"] = evaluation_set.images.set_index("image_id")["patient_id"].loc[ids].to_numpy()
     truth.to_csv(tmp_path / "truth.csv", index=False)
-    boxes = judged_set.boxes.rename(columns={"image_id": "case"})
+    boxes = evaluation_set.boxes.rename(columns={"image_id": "case"})
     boxes[["case", *EDGES]].to_csv(tmp_path / "lesions.csv", index=False)
     paths = {"truth": tmp_path / "truth.csv", "lesions": tmp_path / "lesions.csv"}
-    by_files = verb(named, out=tmp_path / "coco", **paths).to_dict()
-    by_data = verb(imported, out=tmp_path / "imported", data=judged_set.folder,
+    by_files = command(named, out=tmp_path / "coco", **paths).to_dict()
+    by_data = command(imported, out=tmp_path / "imported", data=evaluation_set.folder,
                    rename="unaided=plain").to_dict()  # fmt: skip
     areas = [
         [row["estimate"] for row in stored["figures"] if row["kind"] == "reader"]
@@ -352,18 +354,18 @@ def test_readers_come_as_coco_results_or_as_imported_predictions(judged_set, mar
     assert areas[0] == pytest.approx(areas[1])
     assert {row["first"] for row in by_data["figures"]} == {"plain"}
     with pytest.raises(InputError, match="which cases were read without a mark is not said"):
-        verb(named, out=tmp_path / "unknown", data=judged_set.folder)
+        command(named, out=tmp_path / "unknown", data=evaluation_set.folder)
 
 
 def test_a_modality_that_nobody_read_with_is_not_renamed(tmp_path):
     truth = write(tmp_path / "truth.csv", "case,label\na,1\nn,0\n")
     file = write(tmp_path / "r.csv", "reader,modality,case,rating\nR,0,a,1\nR,0,n,2\n")
     with pytest.raises(InputError, match="--rename 1=with: give OLD=NEW; modalities are 0"):
-        verb([file], out=tmp_path / "out", truth=truth, rename="1=with")
+        command([file], out=tmp_path / "out", truth=truth, rename="1=with")
 
 
 def test_answers_of_the_reading_page_come_back_as_marks_and_as_a_system(
-    judged_set, marked_by, tmp_path
+    evaluation_set, marked_by, tmp_path
 ):
     """The key has half-size panels, so boxes come back twice as large."""
     ids, rows = marked_by
@@ -382,7 +384,7 @@ def test_answers_of_the_reading_page_come_back_as_marks_and_as_a_system(
                 lines.append(",".join([number, str(rating), *map(str, corners), ""]))
         path = write(tmp_path / f"{reader}.csv", "\n".join(lines) + "\n")
         forms.append(f"{reader}={path}")
-    stored = verb(forms, out=tmp_path / "out", data=judged_set.folder, key=key).to_dict()
+    stored = command(forms, out=tmp_path / "out", data=evaluation_set.folder, key=key).to_dict()
     assert (stored["primary"], stored["n_cases"]) == ("wafroc", len(ids))
     marks = rows("Ann", 0)
     one = [row["estimate"] for row in stored["figures"]
@@ -390,7 +392,7 @@ def test_answers_of_the_reading_page_come_back_as_marks_and_as_a_system(
     hits = marks["x1"] > 5  # a false mark begins at 1
     assert one[0] == pytest.approx((~hits).sum() / len(ids), abs=2 / len(ids))
     path = forms[0].split("=")[1]
-    reader = import_file(path, judged_set, tmp_path / "system", name="Ann", key=key)
+    reader = import_file(path, evaluation_set, tmp_path / "system", name="Ann", key=key)
     assert len(reader.boxes) == len(marks)
     assert set(reader.images_run) == set(ids)
     np.testing.assert_allclose(

@@ -14,8 +14,8 @@ from cxr_compare.evaluation.studies import reader_analysis as analysis_module
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.reader_page import _notes, reader_statements, write_readers
 from cxr_compare.evaluation.studies.readings import _join_readings, _read_table, _read_truth
-from cxr_compare.scripts.cli import run_verb
-from cxr_compare.scripts.readers import readers as verb
+from cxr_compare.scripts.cli import run_command
+from cxr_compare.scripts.readers import readers as command
 
 N = 60
 
@@ -56,7 +56,7 @@ def test_figures_of_the_van_dyke_study_come_out_of_its_files(shared_data, tmp_pa
         pytest.skip(f"no {folder}")
     out = tmp_path / "out"
     asked = {"out": out, "truth": folder / "truth.csv", "positive_from": 3, "as_json": True}
-    run_verb(verb, [folder / "ratings.csv"], **asked)
+    run_command(command, [folder / "ratings.csv"], **asked)
     shown = capsys.readouterr()
     stored = json.loads(shown.out)
     assert shown.err.splitlines()[0] == stored["answer"]
@@ -71,6 +71,19 @@ def test_figures_of_the_van_dyke_study_come_out_of_its_files(shared_data, tmp_pa
     assert set(table["metric"]) == {
         "auroc", "balanced_accuracy", "recall", "specificity", "accuracy", "f1"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["ratings.xlsx", "ratings.csv"])
+def test_ratings_are_read_of_a_spreadsheet_and_with_semicolons(tmp_path, name):
+    table = reading("R1", "m0", 1.0, 3).assign(rating=lambda frame: frame["rating"] + 0.5)
+    plain = tmp_path / "plain.csv"
+    table.to_csv(plain, index=False)
+    if name.endswith("xlsx"):
+        table.to_excel(tmp_path / name, index=False)
+    else:
+        table.to_csv(tmp_path / name, index=False, sep=";", decimal=",")
+    read = [_read_table(path) for path in (plain, tmp_path / name)]
+    pd.testing.assert_frame_equal(*read)
 
 
 def test_jackknife_covariance_is_near_the_closed_one_of_obuchowski():
@@ -243,7 +256,7 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
     ("text", "message"),
     [
         ("reader,Case ID,rating\nA,1,2\n", "'case' is missing; .*; rename 'Case ID' to 'case'"),
-        ("reader;case;rating\nA;1;2\n", "save it with commas"),
+        ("reader:case:rating\nA:1:2\n", "save it with commas"),
         ("reader,case\nA,1\n", "column 'rating' or 'decision' is missing"),
         ("reader,case,rating\nA,1,high\n", r"line 2: rating 'high' is not a number"),
         ("reader,case,decision\nA,1,2\n", r"line 2: decision '2' is not 0 or 1"),
@@ -325,11 +338,11 @@ def test_a_threshold_on_decisions_is_refused():
 
 
 def test_forms_of_a_blind_study_and_a_system_of_ours_enter_with_their_data_set(
-    judged_set, predict, tmp_path
+    evaluation_set, predict, tmp_path
 ):
     system = predict("AI", skill=4.0)
-    ids = judged_set.image_ids("test", "default")
-    truth = judged_set.labels(judged_set.target()).reindex(ids)
+    ids = evaluation_set.image_ids("test", "default")
+    truth = evaluation_set.labels(evaluation_set.target()).reindex(ids)
     keys = [f"{number},{name}" for number, name in enumerate(ids, start=1)]
     key = write(tmp_path / "key.csv", "\n".join(["number,image_id", *keys]) + "\n")
     rng = np.random.default_rng(3)
@@ -340,23 +353,23 @@ def test_forms_of_a_blind_study_and_a_system_of_ours_enter_with_their_data_set(
         path = write(tmp_path / f"{reader}.csv", "\n".join(["number,score,remark", *rows]) + "\n")
         forms.append(f"{reader}={path}")
     out = tmp_path / "out"
-    asked = {"out": out, "data": judged_set.folder, "key": key}
-    stored = verb(forms, **asked, system={"AI": system}, positive_from=0.5).to_dict()
+    asked = {"out": out, "data": evaluation_set.folder, "key": key}
+    stored = command(forms, **asked, system={"AI": system}, positive_from=0.5).to_dict()
     assert stored["answer"].startswith("AI (0.9")
     assert stored["n_cases"] == len(ids)
     assert stored["n_patients"] < len(ids)
     decided = [row for row in stored["figures"] if row["kind"] == "system"]
     assert {row["metric"] for row in decided} >= {"auroc", "recall"}
     with pytest.raises(InputError, match="READER="):
-        verb(forms[0].split("=")[1], **asked)
+        command(forms[0].split("=")[1], **asked)
 
 
-def test_a_system_is_not_judged_on_images_that_it_was_tuned_on(judged_set, predict, tmp_path):
-    system, ids = predict("AI"), judged_set.image_ids("val", "default")
+def test_a_system_is_not_judged_on_images_that_it_was_tuned_on(evaluation_set, predict, tmp_path):
+    system, ids = predict("AI"), evaluation_set.image_ids("val", "default")
     rows = [f"{reader},{name},{len(name) % 5}" for reader in "AB" for name in ids]
     path = write(tmp_path / "r.csv", "\n".join(["reader,case,rating", *rows]) + "\n")
     with pytest.raises(InputError, match="is no test image of split 'default'"):
-        verb([str(path)], out=tmp_path / "out", data=judged_set.folder,
+        command([str(path)], out=tmp_path / "out", data=evaluation_set.folder,
              system=[f"AI={system.folder}"])  # fmt: skip
 
 
@@ -371,4 +384,4 @@ def test_a_system_is_not_judged_on_images_that_it_was_tuned_on(judged_set, predi
 )
 def test_what_names_nothing_is_refused_before_any_file_is_read(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        verb(**{"ratings": "r.csv", "out": tmp_path} | options)
+        command(**{"ratings": "r.csv", "out": tmp_path} | options)

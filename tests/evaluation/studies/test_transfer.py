@@ -12,18 +12,18 @@ from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from cxr_compare.evaluation.studies.transfer_analysis import (
-    Judging,
     Transfer,
     TransferCell,
-    _judge_cell,
-    _JudgedSet,
+    TransferOptions,
+    _evaluate_cell,
+    _EvaluatedSet,
     _with_drops,
 )
 from cxr_compare.evaluation.studies.transfer_page import drops, write_transfer
 from cxr_compare.evaluation.studies.transfer_pairs import UnseenScores
 
 RNG = np.random.default_rng(0)
-JUDGING = Judging("max_f1", [5], replicates=200, draws=20)
+EVALUATING = TransferOptions("max_f1", [5], replicates=200, draws=20)
 HOME = TransferCell("A", "rsna", home=True)
 SHORTCUT = {"auroc": 0.8, "ci_low": 0.7, "ci_high": 0.88, "fact": "view"}
 
@@ -42,15 +42,15 @@ def decided_at(threshold):
     return Decision("opacity", {}, thresholds=choice)
 
 
-def judge(test, val, decision=None):
-    judging = Judging("max_f1", [5, 20], replicates=200)
-    return _judge_cell(TransferCell("A", "set", False), test, val, decision, judging)
+def evaluate(test, val, decision=None):
+    options = TransferOptions("max_f1", [5, 20], replicates=200)
+    return _evaluate_cell(TransferCell("A", "set", False), test, val, decision, options)
 
 
 def test_figures_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     test, val = scored(rng, 150, images=2), scored(rng, 80)
-    cell = judge(test, val, decided_at(0.7))
+    cell = evaluate(test, val, decided_at(0.7))
     called = test.scores >= 0.7
     assert cell.auroc.value == pytest.approx(roc_auc_score(test.y_true, test.scores))
     assert cell.frozen["recall"].estimate == pytest.approx(recall_score(test.y_true, called))
@@ -62,7 +62,7 @@ def test_figures_are_those_of_scikit_learn():
 def test_local_thresholds_follow_from_so_many_positive_patients():
     rng = np.random.default_rng(1)
     test, val = scored(rng, 200), scored(rng, 100, share=0.25)
-    few, more, whole = judge(test, val, decided_at(5.0)).refits
+    few, more, whole = evaluate(test, val, decided_at(5.0)).refits
     assert [refit.positives for refit in (few, more, whole)] == [5, 20, None]
     # The fifth of 25 positive patients among 100 is found after 5 x 101 / 26 on the mean.
     assert few.images == pytest.approx(5 * 101 / 26, rel=0.1)
@@ -72,21 +72,21 @@ def test_local_thresholds_follow_from_so_many_positive_patients():
     assert whole.figures["f1"].estimate > 0.5  # the threshold from home calls nobody
     recall = whole.figures["recall"]  # one choice: its interval is over test patients
     assert recall.low < recall.estimate < recall.high
-    assert judge(test, val, decided_at(5.0)).frozen["recall"].estimate == 0
+    assert evaluate(test, val, decided_at(5.0)).frozen["recall"].estimate == 0
 
 
 def test_without_enough_local_positives_there_is_no_local_threshold():
     rng = np.random.default_rng(2)
     test, val = scored(rng, 100), scored(rng, 20, share=0.3)
-    assert [refit.positives for refit in judge(test, val).refits] == [5, None]
+    assert [refit.positives for refit in evaluate(test, val).refits] == [5, None]
     nobody = scored(rng, 0)
-    assert judge(test, nobody).refits == ()
+    assert evaluate(test, nobody).refits == ()
 
 
 def test_a_set_of_one_class_says_so():
     rng = np.random.default_rng(3)
     test = scored(rng, 50, share=0.0)
-    cell = judge(test, test, decided_at(0.5))
+    cell = evaluate(test, test, decided_at(0.5))
     assert cell.auroc is None
     assert cell.note == "no positive test image that A has not seen"
 
@@ -120,9 +120,9 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
     wrong = 0
     for _ in range(trials):
         cells = [
-            _judge_cell(
+            _evaluate_cell(
                 TransferCell(system, data, data == "home"), scored(rng, n, images=2), nobody, None,
-                Judging("max_f1", []),
+                TransferOptions("max_f1", []),
             )
             for system in "AB"
             for data, n in (("home", 120), ("one", 80), ("two", 60))
@@ -140,8 +140,8 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
 )
 def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, threshold, unknown):
     decision, test = decided_at(threshold), scored(RNG, 60, share=share)
-    cell = _judge_cell(HOME, test, scored(RNG, 60), decision, JUDGING)
-    sets = [_JudgedSet("rsna", "Opacity", SHORTCUT)]
+    cell = _evaluate_cell(HOME, test, scored(RNG, 60), decision, EVALUATING)
+    sets = [_EvaluatedSet("rsna", "Opacity", SHORTCUT)]
     page = write_transfer(Transfer(sets, [cell], "max_f1", []), tmp_path)
     rows = json.loads((tmp_path / "transfer.json").read_text())["figures"]
     (row,) = [r for r in rows if r["metric"] == unknown and r["threshold"] in ("", "home")]
@@ -151,8 +151,10 @@ def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, thres
 
 
 def test_rows_say_what_their_interval_is_over(tmp_path):
-    cell = _judge_cell(HOME, scored(RNG, 60), scored(RNG, 60), None, JUDGING)
-    write_transfer(Transfer([_JudgedSet("rsna", "Opacity", None)], [cell], "max_f1", []), tmp_path)
+    cell = _evaluate_cell(HOME, scored(RNG, 60), scored(RNG, 60), None, EVALUATING)
+    write_transfer(
+        Transfer([_EvaluatedSet("rsna", "Opacity", None)], [cell], "max_f1", []), tmp_path
+    )
     table = pd.read_csv(tmp_path / "transfer.csv").set_index("threshold")
     assert set(table.loc["local, 5 positive", "interval"]) == {"90 % of choices of local patients"}
     whole = table.loc["local, all"]
@@ -176,7 +178,7 @@ def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():
 
     names = [f"set {place}" for place in range(3)]
     cells = _with_drops([cell("home", 0.9), *(cell(name, 0.855) for name in names)])
-    sets = [_JudgedSet(name, "Opacity", None) for name in ("home", *names)]
+    sets = [_EvaluatedSet(name, "Opacity", None) for name in ("home", *names)]
     for drop in drops(Transfer(sets, cells, "max_f1", [])):
         assert not drop.shown
         assert "not shown over 3 drops (p = 0.1" in drop.text
@@ -199,6 +201,6 @@ def test_headline_says_who_was_shown_to_lose_what_where(tmp_path, there, headlin
         for system, of in values.items()
         for data_set, value in zip(("home", "away"), of, strict=True)
     ]  # fmt: skip
-    sets = [_JudgedSet(name, "Opacity", SHORTCUT) for name in ("home", "away")]
+    sets = [_EvaluatedSet(name, "Opacity", SHORTCUT) for name in ("home", "away")]
     page = write_transfer(Transfer(sets, _with_drops(cells), "max_f1", []), tmp_path)
     assert f"<h1>{headline}</h1>" in page.read_text()

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.schemas import EDGES
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
 from cxr_compare.evaluation.metrics.metric import Note
-from cxr_compare.evaluation.systems.eligibility import common_test_images, describe_training_data
 from cxr_compare.evaluation.systems.ensemble import (
     _check_members,
     _check_same_findings,
@@ -21,6 +20,10 @@ from cxr_compare.evaluation.systems.ensemble import (
     _joined_cost,
     _joined_id,
     _joined_seen,
+)
+from cxr_compare.evaluation.systems.stored_predictions import (
+    common_images_of_predictions,
+    describe_training_data,
 )
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
@@ -42,9 +45,9 @@ def fail(member, image_id, reason="unreadable"):
     return Predictions.open(member.folder)
 
 
-def test_fused_boxes_are_those_of_the_oracle(detectors, judged_set):
-    joined = _join_detectors(detectors, judged_set, [2, 1])
-    for image_id in judged_set.image_ids("val")[:20]:
+def test_fused_boxes_are_those_of_the_oracle(detectors, evaluation_set):
+    joined = _join_detectors(detectors, evaluation_set, [2, 1])
+    for image_id in evaluation_set.image_ids("val")[:20]:
         parts = [d.boxes[d.boxes["image_id"] == image_id] for d in detectors]
         boxes, scores, _ = oracle_wbf.weighted_boxes_fusion(
             [part[EDGES].to_numpy() / 100 for part in parts],
@@ -79,10 +82,10 @@ def test_maps_that_differ_in_grid_are_left_out_and_said(predict):
     ]
 
 
-def test_an_image_that_failed_in_one_member_failed_and_gives_nothing(detectors, judged_set):
+def test_an_image_that_failed_in_one_member_failed_and_gives_nothing(detectors, evaluation_set):
     lost = detectors[0].boxes["image_id"].iloc[0]
     members = [detectors[0], fail(detectors[1], lost)]
-    joined = _join_detectors(members, judged_set, [1, 1])
+    joined = _join_detectors(members, evaluation_set, [1, 1])
     row = joined.images.set_index("image_id").loc[lost]
     assert (row["status"], row["reason"]) == ("failed", "D2: unreadable")
     assert (joined.images["status"] == "failed").sum() == 1
@@ -91,17 +94,17 @@ def test_an_image_that_failed_in_one_member_failed_and_gives_nothing(detectors, 
     assert both.set_index("image_id").loc[lost, "reason"] == "D1: too dark; D2: unreadable"
 
 
-def test_members_that_do_not_belong_together_are_refused(predict, judged_set, detectors):
+def test_members_that_do_not_belong_together_are_refused(predict, evaluation_set, detectors):
     with pytest.raises(InputError, match="at least two"):
-        _check_members(detectors[:1], judged_set)
+        _check_members(detectors[:1], evaluation_set)
     with pytest.raises(InputError, match="says the same as"):
-        _check_members([detectors[0], detectors[0]], judged_set)
+        _check_members([detectors[0], detectors[0]], evaluation_set)
     fewer = predict("D3", "boxes", seed=3, skip=(detectors[0].boxes["image_id"].iloc[0],))
     with pytest.raises(InputError, match=r"other images than .*1 differ"):
-        _check_members([detectors[0], fewer], judged_set)
+        _check_members([detectors[0], fewer], evaluation_set)
     other = Predictions(detectors[1].folder, detectors[1].info | {"data_set": {"content_id": "x"}})
     with pytest.raises(InputError, match="content_id x"):
-        _check_members([detectors[0], other], judged_set)
+        _check_members([detectors[0], other], evaluation_set)
     mass = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass"]})
     with pytest.raises(InputError, match=r"systems of the same findings$"):
         _check_same_findings([detectors[0], mass])
@@ -111,9 +114,11 @@ def test_members_that_do_not_belong_together_are_refused(predict, judged_set, de
         _check_same_findings([detectors[0], more])
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, float("nan")]])
+@pytest.mark.parametrize(
+    "weights", [[1.0], [1.0, -1.0], [1.0, float("nan")], [1e308, 1e308], [1.0, 1e-300]]
+)
 def test_wrong_weights_are_refused(weights):
-    with pytest.raises(InputError, match="2 members need 2 numbers above 0"):
+    with pytest.raises(InputError, match="--weights: 2 members need 2 numbers"):
         _checked_weights(weights, 2)
 
 
@@ -169,7 +174,7 @@ def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, test_s
         writer.add(detectors[0].images, boxes=detectors[0].boxes)
         write_table(seen, tmp_path / "E" / "seen.parquet", "seen")
     system = Predictions.open(tmp_path / "E")
-    _, notes = common_test_images({"E": system}, test_set)
+    _, notes = common_images_of_predictions({"E": system}, test_set)
     told = "What D2 in E was trained on is unknown: test images may not be new to it."
     assert Note("training", told) in notes
     assert describe_training_data(system)["unknown"] == "D2"

@@ -6,14 +6,14 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.systems.imported import import_file
 from cxr_compare.evaluation.systems.prediction_files import read_review, write_reader_study
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 @pytest.fixture
-def study(image_set, judged_set, tmp_path):
-    ids = judged_set.image_ids("test").tolist()
+def study(image_set, evaluation_set, tmp_path):
+    ids = evaluation_set.image_ids("test").tolist()
     folder = tmp_path / "study"
     order = write_reader_study(image_set, ids, folder, finding="Lung opacity", seed=3)
     return folder, order, ids
@@ -30,15 +30,17 @@ def read_back(review, dataset, tmp_path, key="key.csv"):
     return import_file(review, dataset, tmp_path / "reader", name="Reader", key=review.parent / key)
 
 
-def test_filled_form_comes_back_as_a_reader_and_is_judged(study, test_set, judged_set, tmp_path):
+def test_filled_form_comes_back_as_a_reader_and_is_judged(
+    study, test_set, evaluation_set, tmp_path
+):
     folder, order, ids = study
-    truth = judged_set.labels(judged_set.target()).reindex(order)
+    truth = evaluation_set.labels(evaluation_set.target()).reindex(order)
     review = fill(folder, [f"{0.2 + 0.6 * label}" for label in truth])
-    reader = read_back(review, judged_set, tmp_path)
+    reader = read_back(review, evaluation_set, tmp_path)
     given = reader.scores.set_index("image_id")["score"]
     assert given.sort_index().index.tolist() == sorted(ids)
     assert given.reindex(order).tolist() == pytest.approx((0.2 + 0.6 * truth).tolist())
-    found = compare_systems({"Reader": reader}, test_set, replicates=20)
+    found = compare_predictions({"Reader": reader}, test_set, replicates=20)
     figure = found.metrics.query("system == 'Reader' and metric == 'auroc' and subgroup == 'all'")
     assert figure["estimate"].iloc[0] == 1.0  # she saw everything
 
@@ -155,10 +157,10 @@ def test_zeros_that_a_spreadsheet_took_away_do_not_matter(study):
     assert before["image_id"].tolist() == order
 
 
-def test_images_that_were_not_read_are_failed_and_not_negative(study, judged_set, tmp_path):
+def test_images_that_were_not_read_are_failed_and_not_negative(study, evaluation_set, tmp_path):
     folder, order, _ = study
     review = fill(folder, ["0.9"] + [""] * (len(order) - 1))
-    status = read_back(review, judged_set, tmp_path).images.set_index("image_id")["status"]
+    status = read_back(review, evaluation_set, tmp_path).images.set_index("image_id")["status"]
     assert status[order[0]] == "ok"
     assert set(status.drop(order[0])) == {"failed"}
 
@@ -174,7 +176,7 @@ def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, image_se
     [
         ("number,score\n1,\n2,\n", "no score is filled in"),
         ("number,score\n999,0.5\n", "line 2: number 999 is not in"),
-        ("number;score\n1;0.5\n", "column 'number' is missing.*save it with commas"),
+        ("number:score\n1:0.5\n", "column 'number' is missing"),
         ("image,score\n1,0.5\n", "column 'number' is missing; it has image, score"),
         ("number,score\n1,yes\n", "line 2, image .*: score='yes' is no number"),
         ("number,score\n1,0.5\n1,0.6\n", "a second score"),
@@ -182,16 +184,16 @@ def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, image_se
     ids=["empty", "stranger", "semicolons", "other form", "word", "twice"],
 )
 def test_form_that_cannot_be_right_is_refused_by_its_line(
-    study, judged_set, tmp_path, review, message
+    study, evaluation_set, tmp_path, review, message
 ):
     folder = study[0]
     (folder / "review.csv").write_text(review)
     with pytest.raises(InputError, match=message):
-        read_back(folder / "review.csv", judged_set, tmp_path)
+        read_back(folder / "review.csv", evaluation_set, tmp_path)
 
 
-def test_missing_key_is_named(study, judged_set, tmp_path):
+def test_missing_key_is_named(study, evaluation_set, tmp_path):
     folder = study[0]
     review = fill(folder, np.linspace(0, 1, len(study[1])).astype(str))
     with pytest.raises(InputError, match=r"elsewhere.csv: no such file"):
-        read_back(review, judged_set, tmp_path, key="elsewhere.csv")
+        read_back(review, evaluation_set, tmp_path, key="elsewhere.csv")

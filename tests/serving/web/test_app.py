@@ -371,7 +371,7 @@ def test_a_report_gives_the_figures_of_its_systems_and_its_page(served, client_o
 
 
 def test_a_report_of_other_trainings_is_refused(served: list[Run], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="judges A, none of them a training that is served"):
+    with pytest.raises(InputError, match="evaluates A, none of them a training that is served"):
         report_figures(served, report_of(tmp_path / "report", inference_id="another"))
     of_same_training = report_of(tmp_path / "same", inference_id="x", training_id="of-run")
     patched = served[1].model.training_id
@@ -422,8 +422,8 @@ def test_decisions_at_another_threshold_are_not_told_as_those_of_the_server(serv
     write_table(rows, folder / "decisions.parquet", "decisions")
     threshold = served[0].decision.thresholds["max_f1"].threshold
     content = json.loads((folder / "metrics.json").read_text())
-    for judged, known in ((threshold, True), (threshold * 1.1, False), (None, False)):
-        content["thresholds"] = {"A": {"max_f1": judged}}
+    for evaluated, known in ((threshold, True), (threshold * 1.1, False), (None, False)):
+        content["thresholds"] = {"A": {"max_f1": evaluated}}
         (folder / "metrics.json").write_text(json.dumps(content))
         found = missed_together(served[:1], folder)
         assert (found is not None and found.images == "test") is known

@@ -43,7 +43,7 @@ def cases(sources: dict[str, bytes], seed: int) -> Iterator[tuple[str, bytes]]:
             number += 1
 
 
-class Judge:
+class Uploads:
     """Sends uploads and holds each answer against the file itself."""
 
     def __init__(self, client: Any, served: list[Run], folder: Path) -> None:
@@ -91,11 +91,11 @@ def resident(pids: list[int]) -> int:
 
 
 @pytest.fixture
-def judge(client: Any, served: list[Run], tmp_path: Path) -> Judge:
-    return Judge(client, served, tmp_path)
+def uploads(client: Any, served: list[Run], tmp_path: Path) -> Uploads:
+    return Uploads(client, served, tmp_path)
 
 
-def test_damaged_uploads_get_a_right_answer_or_a_reason(judge, png):
+def test_damaged_uploads_get_a_right_answer_or_a_reason(uploads, png):
     pixels = np.asarray(Image.open(io.BytesIO(png(1))))
     slice_ = io.BytesIO()
     pydicom.dcmwrite(slice_, examples.ct)
@@ -106,20 +106,22 @@ def test_damaged_uploads_get_a_right_answer_or_a_reason(judge, png):
         "grey.tif": image_file(pixels, "TIFF", compression="tiff_lzw"),
         "slice.dcm": slice_.getvalue(),
     }
-    judge.send(list(sources.items()))
-    assert judge.statuses == {200: len(sources)}
+    uploads.send(list(sources.items()))
+    assert uploads.statuses == {200: len(sources)}
     some = cases(sources, SEED)
-    while sum(judge.statuses.values()) < 40:
-        judge.send(list(islice(some, AT_ONCE)))
-    assert judge.statuses[200] > 8
-    assert judge.statuses[422] > 8
+    while sum(uploads.statuses.values()) < 40:
+        uploads.send(list(islice(some, AT_ONCE)))
+    assert uploads.statuses[200] > 8
+    assert uploads.statuses[422] > 8
 
 
-def test_odd_dicom_files_get_a_right_answer_or_a_reason(judge: Judge, shared_data: Path) -> None:
+def test_odd_dicom_files_get_a_right_answer_or_a_reason(
+    uploads: Uploads, shared_data: Path
+) -> None:
     files = sorted((shared_data / "dicom_odd").iterdir())
     for start in range(0, len(files), AT_ONCE):
-        judge.send([(path.name, path.read_bytes()) for path in files[start : start + AT_ONCE]])
-    assert judge.statuses == {200: 36, 415: 3, 422: 17}
+        uploads.send([(path.name, path.read_bytes()) for path in files[start : start + AT_ONCE]])
+    assert uploads.statuses == {200: 36, 415: 3, 422: 17}
 
 
 def test_odd_dicom_files_have_pixels_or_a_reason(client: Any, shared_data: Path) -> None:
@@ -135,7 +137,7 @@ def test_odd_dicom_files_have_pixels_or_a_reason(client: Any, shared_data: Path)
 
 
 @pytest.mark.long
-def test_ten_thousand_damaged_uploads_of_real_images(judge, app, shared_data):
+def test_ten_thousand_damaged_uploads_of_real_images(uploads, app, shared_data):
     files = [
         *sorted((shared_data / "rsna").rglob("*.dcm"))[:2],
         *sorted((shared_data / "nih").rglob("*.png"))[:2],
@@ -149,24 +151,25 @@ def test_ten_thousand_damaged_uploads_of_real_images(judge, app, shared_data):
         sources[f"{path.stem}.png"] = image_file(grey, "PNG")
     decoder = app.state.server.decoder
     first, memory, replaced = decoder.pids, [0, 0], set(decoder.pids)
-    judge.every = 4
+    uploads.every = 4
     some = cases(sources, SEED)
     for sent in range(0, 10_000, AT_ONCE):
-        judge.send(list(islice(some, AT_ONCE)))
+        uploads.send(list(islice(some, AT_ONCE)))
         replaced |= set(decoder.pids)
         if sent == 2_000:
             memory[0] = resident([*decoder.pids, *_OWN])
         if sent % 1_000 == 0:
-            sys.stdout.write(f"{sent}: {dict(sorted(judge.statuses.items()))}\n")
+            sys.stdout.write(f"{sent}: {dict(sorted(uploads.statuses.items()))}\n")
             sys.stdout.flush()
     memory[1] = resident([*decoder.pids, *_OWN])
     sys.stdout.write(
-        f"{dict(sorted(judge.statuses.items()))}, {len(replaced) - len(first)} processes replaced, "
+        f"{dict(sorted(uploads.statuses.items()))}, "
+        f"{len(replaced) - len(first)} processes replaced, "
         f"memory {memory[0] >> 20} MiB after 2,000 and {memory[1] >> 20} MiB after all\n"
     )
-    assert sum(judge.statuses.values()) == 10_000
-    assert set(judge.statuses) <= {200, *REFUSALS}
-    assert judge.statuses[200] > 1_000
+    assert sum(uploads.statuses.values()) == 10_000
+    assert set(uploads.statuses) <= {200, *REFUSALS}
+    assert uploads.statuses[200] > 1_000
     assert memory[1] - memory[0] < LEAK_BYTES
 
 

@@ -131,6 +131,14 @@ def ask(
         ("evil.example", 403),  # DNS rebinding: its name, our address
         ("localhost.evil.example", 403),
         ("evil.example:127.0.0.1", 403),
+        ("127.0.0.1:8000@evil.example", 403),
+        ("localhost:8000x", 403),
+        ("localhost:65536", 403),
+        ("[::1]x", 403),
+        ("[::1]:8000:9", 403),
+        ("localhost/:80", 403),
+        ("local host", 403),
+        ("localhost:", 200),
         ("", 403),
         (None, 403),
     ],
@@ -410,6 +418,15 @@ def test_a_request_that_comes_in_time_is_answered_on_a_socket(port: int) -> None
 def test_a_slow_body_gets_its_answer_on_a_socket(port: int) -> None:
     got = talk(port, REQUEST + b"Content-Length: 400\r\n\r\n", b"1234")
     assert got.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("length", [5, 0, 60])
+def test_a_request_of_two_lengths_hides_no_other_behind_it(port: int, length: int) -> None:
+    begin = b"POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    hidden = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    got = talk(port, begin + b"Content-Length: %d\r\n\r\n0\r\n\r\n" % length + hidden)
+    assert got.startswith(b"HTTP/1.1 400")
+    assert got.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize("size", [b"Content-Length: 9000000", b"Transfer-Encoding: chunked"])

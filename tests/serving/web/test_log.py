@@ -106,15 +106,15 @@ def test_an_upload_that_is_no_image_failed_and_one_that_is_too_much_is_not_ours(
         assert states(png(4)) == ["failed", "failed"]
 
 
-@pytest.mark.parametrize("verb", ["predict", "serve", "pacs"])
+@pytest.mark.parametrize("command", ["predict", "serve", "pacs"])
 def test_a_log_that_cannot_be_written_stops_the_start(
-    verb: str, exports: list[Path], films: list[Path], tmp_path: Path, capsys: Any
+    command: str, exports: list[Path], films: list[Path], tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "log").write_text("a file")
     rest: Any = {
         "predict": [films[0]], "serve": ["--port", "0"],
         "pacs": ["--dicomweb", "http://127.0.0.1:9/x"],
-    }[verb]  # fmt: skip
-    assert cxr(verb, exports[0], *rest, "--log", tmp_path / "log") == 2
+    }[command]  # fmt: skip
+    assert cxr(command, exports[0], *rest, "--log", tmp_path / "log") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "log: cannot be written (File exists)" in line

@@ -1,6 +1,6 @@
-"""Promises made on patients whose images resemble each other: how often they are broken.
+"""Guarantees made on patients whose images resemble each other: how often they are broken.
 
-Beside `cxr tune --promise`: the same with images taken as patients, as MAPIE takes them; one
+Beside `cxr tune --guarantee`: the same with images taken as patients, as MAPIE takes them; one
 image a patient; and a Bonferroni correction over 100 thresholds. Resplits are of real patients.
 A sample of two rows of scores is of a system that marks places: its point lies on a lesion where
 the second score is at least 0.5.
@@ -18,12 +18,12 @@ import pandas as pd
 from mapie.risk_control import BinaryClassificationController
 from scipy.special import expit, logit, ndtr, ndtri
 
-from cxr_compare.evaluation.decisions.promises import (
+from cxr_compare.evaluation.decisions.guarantees import (
     MOST_MARKS,
+    GuaranteeImages,
     Places,
-    PromisedImages,
     _most_images,
-    read_promise,
+    read_guarantee,
     share_p_values,
 )
 from cxr_compare.evaluation.statistics.sample_size import _both_below
@@ -56,16 +56,16 @@ _REAL = (
 """Whose labels, and of which finding."""
 
 
-def _images(sample: Sample, names: npt.NDArray[np.int64] | None = None) -> PromisedImages:
+def _images(sample: Sample, names: npt.NDArray[np.int64] | None = None) -> GuaranteeImages:
     owner, boxed = sample.patients if names is None else names, np.ones(len(sample.y_true), bool)
     places = Places(boxed, sample.scores[1] >= 0.5) if len(sample.scores) > 1 else None
-    return PromisedImages(sample.y_true, sample.scores[0], owner.astype(str), places)
+    return GuaranteeImages(sample.y_true, sample.scores[0], owner.astype(str), places)
 
 
-def _chosen(images: PromisedImages, text: str) -> float:
-    promise = read_promise(text)
-    assert promise is not None
-    threshold, _ = images.choose(promise)
+def _chosen(images: GuaranteeImages, text: str) -> float:
+    guarantee = read_guarantee(text)
+    assert guarantee is not None
+    threshold, _ = images.choose(guarantee)
     return np.nan if threshold is None else threshold
 
 
@@ -113,7 +113,7 @@ def _rates(threshold: float) -> dict[str, float]:
 
 
 def _shares(rng: np.random.Generator, of: tuple[str, float, str, float]) -> Found:
-    """One calibration of a promise of a share, by each way to make it."""
+    """One calibration of a guarantee of a share, by each way to make it."""
     clusters, alike, figure, floor = of
     skills = [[SKILL], [POINT]] if figure == "localised_sensitivity" else [[SKILL]]
     sample = draw(rng, PATIENTS[clusters], skills, clusters=clusters, noise=LIKENESS[alike])
@@ -139,7 +139,7 @@ def _shares(rng: np.random.Generator, of: tuple[str, float, str, float]) -> Foun
 
 
 def _predictive(rng: np.random.Generator, clusters: str) -> Found:
-    """A promise of a PPV, and of sensitivity and specificity at once."""
+    """A guarantee of a PPV, and of sensitivity and specificity at once."""
     sample = draw(rng, 2 * PATIENTS[clusters], [[SKILL]], clusters=clusters)
     ppv = _rates(_chosen(_images(sample), f"ppv>=0.3,prevalence=0.1@{CONFIDENCE}"))
     called = 0.1 * ppv["sensitivity"], 0.9 * (1 - ppv["specificity"])
@@ -176,9 +176,9 @@ def _true_marks(clusters: str) -> tuple[Floats, Floats]:
 
 
 def _mark_count(rng: np.random.Generator, clusters: str) -> Found:
-    """A promise of the mean number of false boxes."""
+    """A guarantee of the mean number of false boxes."""
     sample, places = _marks(rng, clusters, PATIENTS[clusters])
-    images = PromisedImages(sample.y_true, sample.scores[0], sample.patients.astype(str), places)
+    images = GuaranteeImages(sample.y_true, sample.scores[0], sample.patients.astype(str), places)
     threshold = _chosen(images, f"false_marks<=0.5@{CONFIDENCE}")
     true = float(np.interp(threshold, *_true_marks(clusters)))
     return {
@@ -205,7 +205,7 @@ def _real(labels: str, finding: str) -> Sample:
 
 
 def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found:
-    """A promise made on one half of real patients, held against the other half and against all."""
+    """A guarantee made on one half of real patients, checked on the other half and on all."""
     labels, finding, figure, floor = of
     whole, text = _real(labels, finding), f"{figure}>={floor}@{CONFIDENCE}"
     half = rng.permutation(whole.n_patients) < whole.n_patients // 2
@@ -235,7 +235,7 @@ def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found
 
 
 def risk_control() -> Iterator[Named]:
-    """Nine designs of images a patient and of their likeness; promises of 90 % confidence."""
+    """Nine designs of images a patient and of their likeness; guarantees of 90 % confidence."""
     for clusters in PATIENTS:
         for alike in LIKENESS:
             of = (clusters, alike, "sensitivity", 0.90)

@@ -1,4 +1,4 @@
-"""The study behind the page of `cxr curve`: judged runs, what was annotated, and fitted curves."""
+"""The study behind the page of `cxr curve`: evaluated runs, annotated shares, fitted curves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.protocol import log_use
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.test_set import SystemOutput, TestSet
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.decisions.tuning import checked_decision
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, policy_words
 from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
@@ -32,16 +29,22 @@ from cxr_compare.evaluation.studies.curve_results import (
     SizePoint,
     Times,
 )
-from cxr_compare.evaluation.systems.eligibility import common_test_images
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import (
+    checked_decision,
+    common_images_of_predictions,
+    read_output,
+)
+from cxr_compare.evaluation.systems.uses_log import log_use
 
 _Floats = npt.NDArray[np.float64]
 _POLICY = POLICIES[0]
 
 
-class _JudgedRun(NamedTuple):
-    """A run to judge."""
+class _EvaluatedRun(NamedTuple):
+    """A run to evaluate."""
 
-    split: str  # whose test images judge it
+    split: str  # whose test images evaluate it
     part: str  # the split that it learned from, whose validation images decide
     predictions: Predictions  # of both
 
@@ -82,17 +85,17 @@ class _ShareFigures:
         return over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
 
 
-def _judge_shares(
-    systems: Mapping[str, Sequence[_JudgedRun]],
-    test_set: TestSet,
+def _evaluate_shares(
+    systems: Mapping[str, Sequence[_EvaluatedRun]],
+    test_set: LabelledSplit,
     *,
     replicates: int = 1000,
     advance: Callable[[], None] = lambda: None,
 ) -> _ShareFigures:
-    """Judge systems, each with one run a split, by `CURVE_METRICS`; thresholds by the first policy.
+    """Evaluate systems, one run a split each, by `CURVE_METRICS`; thresholds by the first policy.
 
     Raises:
-        InputError: A run has seen test patients, or none of a split's test images is judged.
+        InputError: A run has seen test patients, or none of a split's test images is evaluated.
     """
     splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
     keys = {
@@ -112,19 +115,19 @@ def _judge_shares(
         predictions = {name: run.predictions for name, run in runs.items()}
         # After hours of training, one image that a model cannot answer must not end everything.
         of_split = replace(test_set, split=split)
-        judged, left_out = common_test_images(predictions, of_split, images="common")
+        evaluated, left_out = common_images_of_predictions(predictions, of_split, images="common")
         notes += [f"{split}: {note.text}" for note in left_out]
-        of_classes = (judged.patients[of] for of in (judged.y_true, ~judged.y_true))
+        of_classes = (evaluated.patients[of] for of in (evaluated.y_true, ~evaluated.y_true))
         n_of_classes = (len(np.unique(patients)) for patients in of_classes)
-        counts += len(judged.image_ids), judged.n_patients, *n_of_classes
-        resamples = Resamples(judged.n_patients, replicates, stream=number)
+        counts += len(evaluated.image_ids), evaluated.n_patients, *n_of_classes
+        resamples = Resamples(evaluated.n_patients, replicates, stream=number)
         for column, (name, run) in enumerate(runs.items()):
             of_run = replace(of_split, split=run.part)
             decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
-            output = SystemOutput(run.predictions, of_run.target, judged.image_ids)
-            card = Scorecard.of(output, decision, replace(judged, tolerance=None))
-            estimates, missing = card.estimates(), card.missing()
-            resampled = cluster_bootstrap(card, resamples)
+            output = read_output(run.predictions, of_run.target, evaluated.image_ids)
+            scorecard = Scorecard.of(output, decision, replace(evaluated, tolerance=None))
+            estimates, missing = scorecard.estimates(), scorecard.missing()
+            resampled = cluster_bootstrap(scorecard, resamples)
             for row, (metric, key) in enumerate(keys.items()):
                 value = estimates.get(key)
                 if value is None:
@@ -183,9 +186,9 @@ class CurveDesign:
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
 
-def judge_curve(
+def evaluate_curve(
     design: CurveDesign,
-    test_set: TestSet,
+    test_set: LabelledSplit,
     predictions: Mapping[tuple[Kind, str, float, int], Predictions],
     times: Times,
     *,
@@ -193,22 +196,22 @@ def judge_curve(
     replicates: int,
     advance: Callable[..., None],
 ) -> CurveStudy:
-    """Judge all runs, by arm, split, share and seed, on the test images, and fit the curves.
+    """Evaluate all runs, by arm, split, share and seed, on the test images, and fit the curves.
 
     `made` is the provenance of the command.
     """
-    systems: dict[str, list[_JudgedRun]] = {}
+    systems: dict[str, list[_EvaluatedRun]] = {}
     used: dict[str, dict[str, Sequence[Predictions]]] = {}
     for (arm, split, share, seed), answers in predictions.items():
         name = _name(arm, share, seed)
         part = design.parts[split, share, seed]
-        systems.setdefault(name, []).append(_JudgedRun(split, part, answers))
+        systems.setdefault(name, []).append(_EvaluatedRun(split, part, answers))
         used.setdefault(split, {})[name] = [answers]
     for split, by_name in used.items():
         log_use(replace(test_set, split=split), by_name)
-    judged = _judge_shares(systems, test_set, replicates=replicates, advance=advance)
+    evaluated = _evaluate_shares(systems, test_set, replicates=replicates, advance=advance)
     counts = _counts(design, test_set)
-    points, dataset = _points(design, counts, judged), test_set.dataset
+    points, dataset = _points(design, counts, evaluated), test_set.dataset
     return CurveStudy(
         data_set=dataset.name,
         target=test_set.target.display_name,
@@ -216,12 +219,12 @@ def judge_curve(
         n_seeds=len(design.seeds),
         arms=list(design.arms.values()),
         points=points,
-        differences=_differences(design, judged),
-        fits=_fits(design, judged, points),
-        absent=_absent(design, judged),
+        differences=_differences(design, evaluated),
+        fits=_fits(design, evaluated, points),
+        absent=_absent(design, evaluated),
         times=times,
         commands=[made["command"]],
-        notes=_notes(design, counts[max(counts)], judged),
+        notes=_notes(design, counts[max(counts)], evaluated),
         provenance={**made, "data_set": dataset.ids | {"name": dataset.name}},
     )
 
@@ -239,7 +242,7 @@ def _shares(design: CurveDesign, arm: str) -> list[float]:
 
 
 def _points(
-    design: CurveDesign, counts: Mapping[float, _Counts], judged: _ShareFigures
+    design: CurveDesign, counts: Mapping[float, _Counts], evaluated: _ShareFigures
 ) -> list[SizePoint]:
     points = []
     for arm in design.arms:
@@ -247,10 +250,10 @@ def _points(
             names = _seeds(design, arm, share)
             figures = {
                 metric: SizeFigure(
-                    judged.estimate(metric, names).as_interval, tuple(seeds.tolist())
+                    evaluated.estimate(metric, names).as_interval, tuple(seeds.tolist())
                 )
                 for metric in CURVE_METRICS
-                if not np.isnan(seeds := judged.values(metric, names)).any()
+                if not np.isnan(seeds := evaluated.values(metric, names)).any()
             }
             points.append(_size_point(arm, share, counts, figures))
     return points
@@ -266,7 +269,7 @@ class _Counts(NamedTuple):
     boxes: float
 
 
-def _counts(design: CurveDesign, test_set: TestSet) -> dict[float, _Counts]:
+def _counts(design: CurveDesign, test_set: LabelledSplit) -> dict[float, _Counts]:
     """By share, what the images that train or validate have."""
     dataset, labels = test_set.dataset, test_set.labels.dropna() == 1
     trusted = labels[labels.index.isin(test_set.boxes_trusted)]
@@ -300,7 +303,7 @@ def _size_point(
     return SizePoint(arm, share, images, own.boxes, own.boxed, positive, figures)
 
 
-def _differences(design: CurveDesign, judged: _ShareFigures) -> list[Difference]:
+def _differences(design: CurveDesign, evaluated: _ShareFigures) -> list[Difference]:
     differences = []
     for first, second in _PAIRS:
         if not {first, second} <= design.arms.keys():
@@ -309,8 +312,8 @@ def _differences(design: CurveDesign, judged: _ShareFigures) -> list[Difference]
             for share in _shares(design, first):
                 other = max(design.shares) if Difference.with_all_labels(first, second) else share
                 groups = _seeds(design, first, share), _seeds(design, second, other)
-                if not np.isnan(judged.values(metric, [*groups[0], *groups[1]])).any():
-                    gap = judged.estimate(metric, *groups)
+                if not np.isnan(evaluated.values(metric, [*groups[0], *groups[1]])).any():
+                    gap = evaluated.estimate(metric, *groups)
                     differences.append(
                         Difference(metric, share, first, second, gap.as_interval, gap.p_value)
                     )
@@ -318,18 +321,21 @@ def _differences(design: CurveDesign, judged: _ShareFigures) -> list[Difference]
 
 
 def _fits(
-    design: CurveDesign, judged: _ShareFigures, points: Sequence[SizePoint]
+    design: CurveDesign, evaluated: _ShareFigures, points: Sequence[SizePoint]
 ) -> dict[str, dict[Kind, LearningCurve]]:
     """Curves of detector and classifier; all images of the mixed arm are annotated at each size."""
     arms: tuple[Kind, ...] = ("detector", "classifier")
     fits: dict[str, dict[Kind, LearningCurve]] = {}
     for metric in CURVE_METRICS:
-        figures = judged.figures[metric]
-        held = [arm for arm in arms if _any(figures.reasons, judged.systems, arm)]
+        figures = evaluated.figures[metric]
+        held = [arm for arm in arms if _any(figures.reasons, evaluated.systems, arm)]
         if not held:
             continue
         rows = [
-            [[judged.systems.index(name) for name in _seeds(design, arm, s)] for s in design.shares]
+            [
+                [evaluated.systems.index(name) for name in _seeds(design, arm, s)]
+                for s in design.shares
+            ]
             for arm in held
         ]
         order = np.concatenate([np.ravel(of_arm) for of_arm in rows])
@@ -338,7 +344,7 @@ def _fits(
             amounts,
             [figures.values[np.array(of_arm)] for of_arm in rows],
             figures.covariance[np.ix_(order, order)],
-            judged.freedom,
+            evaluated.freedom,
         )
         fits[metric] = dict(zip(held, curves, strict=True))
     return fits
@@ -349,21 +355,21 @@ def _any(reasons: Mapping[str, str], systems: Sequence[str], arm: str) -> bool:
     return any(name.startswith(f"{arm},") and name not in reasons for name in systems)
 
 
-def _absent(design: CurveDesign, judged: _ShareFigures) -> dict[tuple[str, Kind], str]:
+def _absent(design: CurveDesign, evaluated: _ShareFigures) -> dict[tuple[str, Kind], str]:
     """Why an arm has no figure at any size."""
     return {
         (metric, arm): next(r for name, r in figures.reasons.items() if name.startswith(f"{arm},"))
-        for metric, figures in judged.figures.items()
+        for metric, figures in evaluated.figures.items()
         for arm in design.arms
-        if not _any(figures.reasons, judged.systems, arm)
+        if not _any(figures.reasons, evaluated.systems, arm)
     }
 
 
-def _notes(design: CurveDesign, whole: _Counts, judged: _ShareFigures) -> list[str]:
+def _notes(design: CurveDesign, whole: _Counts, evaluated: _ShareFigures) -> list[str]:
     """What to know of how it was made."""
     notes = [
-        f"Judged on {counted(judged.n_images, 'test image')} of "
-        f"{counted(judged.n_patients, 'patient')}, the same for all. {design.length}",
+        f"Evaluated on {counted(evaluated.n_images, 'test image')} of "
+        f"{counted(evaluated.n_patients, 'patient')}, the same for all. {design.length}",
         "Annotated images are those that train and those that validate: thresholds and the share "
         "of each are chosen on the latter.",
         f"Figures at a threshold are at that of each run's own validation images "
@@ -373,7 +379,7 @@ def _notes(design: CurveDesign, whole: _Counts, judged: _ShareFigures) -> list[s
         "between arms are rather too wide, those of a curve and of a crossing rather too narrow.",
         "All seeds draw from the same patients, the largest share from all of them: how other "
         "patients to learn from would change a figure is in the intervals in part only.",
-        *judged.notes,
+        *evaluated.notes,
     ]
     if whole.boxed < whole.labelled:
         notes.append(

@@ -1,16 +1,19 @@
-"""What came true of promises on test images: counted by hand, and held against simulated truth."""
-
-from dataclasses import replace
+"""Guarantees observed on test images: counted by hand, and compared with simulated truth."""
 
 import numpy as np
 import pytest
 
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.decisions.decision import Decision, Outcome, TuningOptions
-from cxr_compare.evaluation.decisions.promises import Places, Promised, PromisedImages, read_promise
-from cxr_compare.evaluation.decisions.tuning import _outcome, tune
+from cxr_compare.evaluation.decisions.guarantees import (
+    GuaranteedRate,
+    GuaranteeImages,
+    Places,
+    read_guarantee,
+)
+from cxr_compare.evaluation.decisions.tuning import _outcome
 from cxr_compare.evaluation.report.result_tables import metrics_json
 from cxr_compare.evaluation.statistics.clustered_tests import exact_share
+from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 
 TRUTH = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)
 SCORES = np.array([0.9, 0.8, 0.6, 0.2, 0.7, 0.3, 0.2, 0.1])
@@ -20,18 +23,18 @@ PLACES = Places(
     np.array([1, 0, 1, 1, 0, 0, 0, 0], dtype=bool),
     (np.array([1, 4, 4, 5]), np.array([0.8, 0.7, 0.55, 0.3])),  # false boxes, shown from there on
 )
-IMAGES = PromisedImages(TRUTH, SCORES, PATIENTS, PLACES)
-NEITHER = PromisedImages(np.ones(2, dtype=bool), np.array([0.1, 0.9]), np.array(["a", "b"]))
+IMAGES = GuaranteeImages(TRUTH, SCORES, PATIENTS, PLACES)
+NEITHER = GuaranteeImages(np.ones(2, dtype=bool), np.array([0.1, 0.9]), np.array(["a", "b"]))
 
 
 @pytest.mark.parametrize(
     ("part", "estimate", "good", "counted"),  # the last two by patient
     [
-        (Promised("sensitivity", 0.9), 3 / 4, [2, 1, 0], [2, 1, 1]),
-        (Promised("specificity", 0.9), 3 / 4, [0, 1, 2], [1, 1, 2]),
-        (Promised("localised_sensitivity", 0.5), 2 / 3, [1, 1], [2, 1]),
-        (Promised("false_marks", 1.0), 3 / 7, [1.8, 1, 0.6, 1, 2], [2, 1, 1, 1, 2]),
-        (Promised("ppv", 0.3, 0.1), 0.075 / (0.075 + 0.225), None, [2, 1, 1, 1, 1, 2]),
+        (GuaranteedRate("sensitivity", 0.9), 3 / 4, [2, 1, 0], [2, 1, 1]),
+        (GuaranteedRate("specificity", 0.9), 3 / 4, [0, 1, 2], [1, 1, 2]),
+        (GuaranteedRate("localised_sensitivity", 0.5), 2 / 3, [1, 1], [2, 1]),
+        (GuaranteedRate("false_marks", 1.0), 3 / 7, [1.8, 1, 0.6, 1, 2], [2, 1, 1, 1, 2]),
+        (GuaranteedRate("ppv", 0.3, 0.1), 0.075 / (0.075 + 0.225), None, [2, 1, 1, 1, 1, 2]),
     ],
 )  # fmt: skip
 def test_a_figure_at_a_threshold_is_that_of_its_images_by_patient(part, estimate, good, counted):
@@ -46,19 +49,24 @@ def test_a_figure_at_a_threshold_is_that_of_its_images_by_patient(part, estimate
 
 
 @pytest.mark.parametrize(
-    "part", [Promised("specificity", 0.9), Promised("ppv", 0.3, 0.1), Promised("false_marks", 1.0)]
+    "part",
+    [
+        GuaranteedRate("specificity", 0.9),
+        GuaranteedRate("ppv", 0.3, 0.1),
+        GuaranteedRate("false_marks", 1.0),
+    ],
 )
 def test_a_figure_without_its_images_has_no_outcome(part):
     assert _outcome(NEITHER, part, 0.5) is None
 
 
 def test_the_interval_of_a_predictive_value_holds_the_true_one():
-    rng, part, threshold = np.random.default_rng(7), Promised("ppv", 0.3, 0.1), 0.6
+    rng, part, threshold = np.random.default_rng(7), GuaranteedRate("ppv", 0.3, 0.1), 0.6
     truth, held = np.arange(300) < 100, []
     true = 0.1 * 0.6 / (0.1 * 0.6 + 0.9 * 0.1)  # sensitivity 0.6, specificity 0.9
     for _ in range(400):
         positive = rng.random(300) < np.where(truth, 0.6, 0.1)
-        images = PromisedImages(truth, positive * 0.8 + 0.1, np.arange(300).astype(str))
+        images = GuaranteeImages(truth, positive * 0.8 + 0.1, np.arange(300).astype(str))
         found = _outcome(images, part, threshold)
         held.append(found.ci_low <= true <= found.ci_high)
     assert 0.94 < np.mean(held) < 0.99  # 0.975 +- 0.016: exact intervals hold more than they must
@@ -77,8 +85,7 @@ MADE = Decision("opacity", {"n_patients": 1600}, validation={
 @pytest.mark.parametrize(
     ("policy", "outcomes", "ends"),
     [
-        (SURE, None, "sensitivity at least 0.90 with 90 % confidence, on 212 validation patients; "
-         "not tested yet"),
+        (SURE, None, "sensitivity at least 0.90 with 90 % confidence, on 212 validation patients"),
         (SURE, [FOUND], "on 212 validation patients; on test: 0.93 (0.88 to 0.97), 180 patients"),
         (BOTH, [FOUND, BROKEN], "and specificity at least 0.705 with 80 % confidence of both at "
          "once, on 212 and 1,600 validation patients; on test: sensitivity 0.93 (0.88 to 0.97), "
@@ -92,45 +99,39 @@ MADE = Decision("opacity", {"n_patients": 1600}, validation={
 )  # fmt: skip
 def test_one_line_says_what_was_promised_and_what_came_true(policy, outcomes, ends):
     by_figure = None if outcomes is None else {each.figure: each for each in outcomes}
-    line = MADE.promise_line(policy, read_promise(policy), by_figure)
-    assert line.startswith("promised: ")
+    line = MADE.guarantee_line(policy, read_guarantee(policy), by_figure)
+    assert line.startswith("guaranteed: ")
     assert line.endswith(ends)
 
 
 def test_a_comparison_holds_promises_by_image_as_they_were_made(predict, test_set):
-    system, promise = predict("A", "boxes", seed=1), "sensitivity>=0.5&false_marks<=2@0.8"
+    system, guarantee = predict("A", "boxes", seed=1), "sensitivity>=0.5&false_marks<=2@0.8"
     never = "specificity>=0.999@0.999"
     options = TuningOptions(reductions=("max",), rule_out="sensitivity>=0.6@0.8")
-    decision = tune(system, test_set, policies=("max_f1", promise, never), options=options)
+    decision = tune_predictions(
+        system, test_set, policies=("max_f1", guarantee, never), options=options
+    )
     system.write_decision("opacity", decision.to_dict())
     assert decision.thresholds[never].threshold is None
-    found = compare_systems({"A": system}, test_set, replicates=60, unit="patient")
-    assert [each.policy for each in found.promises] == [promise, options.rule_out]
+    found = compare_predictions({"A": system}, test_set, replicates=60, unit="patient")
+    assert [each.policy for each in found.guarantees] == [guarantee, options.rule_out]
     recalls = found.metrics[found.metrics["metric"] == "recall"].set_index("policy")["estimate"]
-    for held in found.promises:
+    for held in found.guarantees:
         choice = decision.thresholds[held.policy]
-        assert (held.threshold, held.patients) == (choice.threshold, decision.promised(held.policy))
+        assert (held.threshold, held.patients) == (
+            choice.threshold,
+            decision.guaranteed(held.policy),
+        )
         assert held.outcomes["sensitivity"].estimate == pytest.approx(recalls[held.policy])
     told = metrics_json(found)
-    assert told["answer"]["promises"] == [each.words for each in found.promises]
-    assert [row["figure"] for row in told["promises"]] == [
+    assert told["answer"]["guarantees"] == [each.words for each in found.guarantees]
+    assert [row["figure"] for row in told["guarantees"]] == [
         "sensitivity",
         "false_marks",
         "sensitivity",
     ]
-    assert told["promises"][0]["confidence"] == 0.8
-    held = found.promises[1]
-    rows = [outcome._asdict() for outcome in held.outcomes.values()]
-    came_true = {held.policy: {"threshold": held.threshold, "outcomes": rows}}
-    tested = {"chosen_on": decision.chosen_on, "promises": came_true}
-    assert decision.promises(held.policy, tested) == (held.words.removeprefix("A, "),)
-    again = replace(decision.thresholds[held.policy], threshold=held.threshold + 0.01)
-    otherwise = [
-        replace(decision, thresholds=decision.thresholds | {held.policy: again}),
-        *(replace(decision, chosen_on=decision.chosen_on | {key: "another"})
-          for key in ("inference_id", "content_id", "labels_id", "split_id")),
-    ]  # fmt: skip
-    for other in otherwise:  # of the threshold that was tested, and not of one chosen anew
-        (line,) = other.promises(held.policy, tested)
-        assert line.endswith("; not tested yet")
-    assert decision.promises("max_f1") == decision.promises(never) == ()
+    assert told["guarantees"][0]["confidence"] == 0.8
+    held = found.guarantees[1]
+    (line,) = decision.guarantees(held.policy)
+    assert held.words.removeprefix("A, ").startswith(f"{line}; on test: ")
+    assert decision.guarantees("max_f1") == decision.guarantees(never) == ()

@@ -1,13 +1,13 @@
-"""Judged images of tests that need no data set."""
+"""Evaluated images of tests that need no data set."""
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.schemas import EDGES
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 
 
-def judged_images(y_true, patients=None, **known):
+def evaluated_images(y_true, patients=None, **known):
     """Images by label, a patient each unless said; `known`: further fields, else no boxes."""
     y_true = np.asarray(y_true, dtype=bool)
     n = len(y_true)

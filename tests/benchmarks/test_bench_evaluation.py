@@ -1,4 +1,4 @@
-"""The judge's benchmark: both sides give the same figures, and a quick run has every row."""
+"""The benchmark of evaluation: both sides give the same figures, a quick run has every row."""
 
 import json
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import bench
-from benchmarks.bench_judge import (
+from benchmarks.bench_evaluation import (
     Systems,
     as_coco,
+    evaluate,
     image_figures,
-    judge,
     looped_figures,
     make_systems,
     plain_figures,
@@ -34,8 +34,8 @@ def test_our_replicates_are_those_of_the_loop_over_scikit_learn(systems):
 
 
 def coco_figures(systems: Systems, program: str) -> dict[str, float]:
-    boxes, judged = systems.boxes["A"], systems.judged
-    return plain_figures(as_coco(boxes, judged.truth, judged.image_ids, program), program)
+    boxes, evaluated = systems.boxes["A"], systems.evaluated
+    return plain_figures(as_coco(boxes, evaluated.truth, evaluated.image_ids, program), program)
 
 
 def test_faster_coco_eval_gives_the_same(systems):
@@ -45,16 +45,16 @@ def test_faster_coco_eval_gives_the_same(systems):
 
 
 def test_all_forms_give_the_average_precision_of_plain_pycocotools(systems):
-    boxes, judged = systems.boxes["A"], systems.judged
+    boxes, evaluated = systems.boxes["A"], systems.evaluated
     plain = coco_figures(systems, "pycocotools")
     assert 0.05 < plain["ap"] < plain["ap50"] < 0.95
     assert vectorised_figures(systems) == pytest.approx(plain, abs=1e-12)
-    reported = average_precision(boxes, judged.truth, judged.image_ids)
+    reported = average_precision(boxes, evaluated.truth, evaluated.image_ids)
     assert reported == pytest.approx(plain, abs=1e-12)
 
 
 def test_judging_gives_intervals_of_every_system_and_pair(systems):
-    table = judge(systems, 100, seed=0)
+    table = evaluate(systems, 100, seed=0)
     for metric in ("auroc", "average_precision", "ap50", "ap", "froc_mean"):
         bounded = table[(table["metric"] == metric) & table["ci_low"].notna()]
         wanted = {"A", "B", "A - B"} | (set() if metric[0] in "f" or metric[:2] == "ap" else {"C"})

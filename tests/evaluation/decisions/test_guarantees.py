@@ -1,40 +1,44 @@
-"""Thresholds that keep a promise: against exhaustive search, other programs and counts by hand."""
+"""Thresholds with a guarantee: against exhaustive search, other programs and counts by hand."""
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.compare import compare_systems
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.promises import (
+from cxr_compare.evaluation.decisions.guarantees import (
+    GuaranteeImages,
     Places,
-    PromisedImages,
-    read_promise,
+    read_guarantee,
     share_p_values,
 )
-from cxr_compare.evaluation.decisions.test_set import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
-from cxr_compare.evaluation.decisions.tuning import _places, checked_decision, tune
+from cxr_compare.evaluation.decisions.tuning import _places
 from cxr_compare.evaluation.statistics.betting import mean_p_value
+from cxr_compare.evaluation.systems.stored_predictions import (
+    checked_decision,
+    compare_predictions,
+    read_output,
+    tune_predictions,
+)
 from tests.evaluation.simulation.makers import draw, skill_of
 
 
 def images(n_patients=300, clusters="one", seed=0, copies=1):
     sample = draw(np.random.default_rng(seed), n_patients, [[skill_of(0.9)]], clusters=clusters)
     columns = sample.y_true, sample.scores[0], sample.patients.astype(str)
-    return PromisedImages(*(np.repeat(column, copies) for column in columns))
+    return GuaranteeImages(*(np.repeat(column, copies) for column in columns))
 
 
 def choose(of, text):
-    return of.choose(read_promise(text))
+    return of.choose(read_guarantee(text))
 
 
 def ladder(n_positive, n_negative=3):
     """An image a patient: positives score 10, 11, ..., negatives below."""
     scores = np.concatenate([np.arange(n_positive) + 10.0, np.arange(n_negative)])
     truth = np.arange(len(scores)) < n_positive
-    return PromisedImages(truth, scores, np.arange(len(scores)).astype(str))
+    return GuaranteeImages(truth, scores, np.arange(len(scores)).astype(str))
 
 
 @pytest.mark.parametrize(
@@ -54,12 +58,12 @@ def ladder(n_positive, n_negative=3):
     ],
 )
 def test_a_promise_that_cannot_be_read_says_why(text, says):
-    with pytest.raises(InputError, match=f"promise '.*': .*{says}"):
-        read_promise(text)
+    with pytest.raises(InputError, match=f"guarantee '.*': .*{says}"):
+        read_guarantee(text)
 
 
 def test_other_policies_are_no_promises():
-    assert read_promise("sensitivity>=0.90") is read_promise("cost:5/1@0.1") is None
+    assert read_guarantee("sensitivity>=0.90") is read_guarantee("cost:5/1@0.1") is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,7 @@ def test_copies_of_images_promise_no_more():
     alone = choose(images(), text)[0]
     assert choose(images(copies=3), text)[0] <= alone
     as_patients = images(copies=3)
-    as_patients = PromisedImages(
+    as_patients = GuaranteeImages(
         as_patients.y_true, as_patients.scores, np.arange(len(as_patients.scores)).astype(str)
     )
     assert choose(as_patients, text)[0] > alone
@@ -116,7 +120,7 @@ def test_copies_of_images_promise_no_more():
 
 def test_the_order_and_the_names_of_rows_change_nothing():
     of = images(clusters="rsna")
-    back = PromisedImages(of.y_true[::-1], of.scores[::-1], of.patients[::-1])
+    back = GuaranteeImages(of.y_true[::-1], of.scores[::-1], of.patients[::-1])
     for text in ("sensitivity>=0.80@0.90", "ppv>=0.30,prevalence=0.2@0.90"):
         assert choose(back, text) == choose(of, text)
 
@@ -140,7 +144,7 @@ def test_a_predictive_value_is_held_on_patients_that_did_not_propose_it():
     called = fresh.scores >= threshold
     found, false = called[fresh.y_true].mean(), called[~fresh.y_true].mean()
     assert 0.40 <= 0.2 * found / (0.2 * found + 0.8 * false) < 0.60
-    blind = PromisedImages(of.y_true, np.random.default_rng(3).random(len(of.scores)), of.patients)
+    blind = GuaranteeImages(of.y_true, np.random.default_rng(3).random(len(of.scores)), of.patients)
     assert choose(blind, "ppv>=0.40,prevalence=0.2@0.90")[0] is None
     both = choose(of, "ppv>=0.30,prevalence=0.2&sensitivity>=0.60@0.90")[0]
     assert both <= choose(of, "sensitivity>=0.60@0.95")[0]
@@ -153,7 +157,7 @@ def test_false_marks_are_counted_up_to_five_an_image():
     image = np.concatenate([np.arange(12), np.full(9, 59)])
     shown = np.concatenate([np.full(12, 0.7), np.full(9, 0.9)])
     scores = np.linspace(0.1, 0.99, n)
-    of = PromisedImages(
+    of = GuaranteeImages(
         np.arange(n) % 2 == 0, scores, np.arange(n).astype(str),
         Places(np.ones(n, dtype=bool), None, (image, shown)),
     )  # fmt: skip
@@ -171,7 +175,7 @@ def test_a_value_above_its_bound_is_not_said_to_be_out_of_reach():
     rng = np.random.default_rng(0)
     truth = rng.random(100) < 0.3
     scores = np.where(truth, rng.normal(1.2, 1, 100), rng.normal(0, 1, 100))
-    of = PromisedImages(truth, scores, np.arange(100).astype(str))
+    of = GuaranteeImages(truth, scores, np.arange(100).astype(str))
     reason = choose(of, "ppv>=0.3,prevalence=0.1@0.90")[1]
     assert reason.endswith("has 0.448 here, these patients cannot say how many would do")
 
@@ -179,7 +183,7 @@ def test_a_value_above_its_bound_is_not_said_to_be_out_of_reach():
 def test_a_lesion_elsewhere_counts_as_missed():
     of, n = ladder(60), 63
     at = np.arange(n) >= 3  # the three lowest positives point beside their lesion
-    placed = PromisedImages(
+    placed = GuaranteeImages(
         of.y_true, of.scores, of.patients, Places(np.ones(n, dtype=bool), on_lesion=at)
     )
     assert placed._share("localised_sensitivity").good(np.array([0.0])).sum() == 60
@@ -196,37 +200,37 @@ def test_a_lesion_elsewhere_counts_as_missed():
     [
         ("sensitivity>=0.5@0.9", "validation has no positive image"),
         ("ppv>=0.5,prevalence=0.5@0.9", "validation has no positive image"),
-        ("false_marks<=0.5@0.9", "a promise of places is of images, not of studies or patients"),
+        ("false_marks<=0.5@0.9", "a guarantee of places is of images, not of studies or patients"),
     ],
 )
 def test_what_cannot_be_promised_gives_no_threshold(text, says):
     of = ladder(0, 30)
     threshold, reason = choose(of, text)
     assert (threshold, reason[: len(says)]) == (None, says)
-    flat = PromisedImages(of.scores > 20, np.ones(30), of.patients)
+    flat = GuaranteeImages(of.scores > 20, np.ones(30), of.patients)
     assert choose(flat, text) == (None, "all validation images have the same score")
 
 
 def test_what_a_system_lacks_is_said():
     of = ladder(30)
-    blind = PromisedImages(of.y_true, of.scores, of.patients, Places(np.ones(33, dtype=bool)))
+    blind = GuaranteeImages(of.y_true, of.scores, of.patients, Places(np.ones(33, dtype=bool)))
     assert "gives no boxes of its own" in choose(blind, "false_marks<=0.5@0.9")[1]
     assert "points at no place" in choose(blind, "localised_sensitivity>=0.5@0.9")[1]
-    one = PromisedImages(of.y_true, of.scores, np.full(33, "a"))
+    one = GuaranteeImages(of.y_true, of.scores, np.full(33, "a"))
     assert "on 1 patient; " in choose(one, "sensitivity>=0.5@0.9")[1]
-    with pytest.raises(InputError, match="a promise holds by patient"):
+    with pytest.raises(InputError, match="a guarantee holds by patient"):
         choose_threshold(of.y_true, of.scores, "sensitivity>=0.5@0.9")
 
 
 def test_a_score_that_the_same_images_chose_promises_less():
     of = images()
-    less = PromisedImages(of.y_true, of.scores, of.patients, error_share=0.1)
+    less = GuaranteeImages(of.y_true, of.scores, of.patients, error_share=0.1)
     assert choose(less, "sensitivity>=0.80@0.90") == choose(of, "sensitivity>=0.80@0.99")
 
 
-def test_a_shown_box_is_one_from_the_threshold_on_or_the_highest(predict, test_set, judged_set):
-    system, ids = predict("A", "boxes", seed=1), judged_set.image_ids("val")
-    output = SystemOutput(system, test_set.target, ids)
+def test_a_shown_box_is_one_from_the_threshold_on_or_the_highest(predict, test_set, evaluation_set):
+    system, ids = predict("A", "boxes", seed=1), evaluation_set.image_ids("val")
+    output = read_output(system, test_set.target, ids)
     boxes, scores = output.predicted_boxes, output.scores(None) * 0.5  # as if reduced otherwise
     image, shown = _places(output, scores, test_set).false
     of_box = boxes.groupby("image_id")["score"].max().reindex(ids).to_numpy()
@@ -241,15 +245,17 @@ def test_a_shown_box_is_one_from_the_threshold_on_or_the_highest(predict, test_s
 def test_a_promise_is_stored_derived_again_and_its_threshold_held(predict, test_set):
     text = "sensitivity>=0.50@0.90"
     system, other = predict("A", seed=1, skill=3.0), predict("B", "boxes", seed=2)
-    decision = tune(system, test_set, policies=("max_f1", text))
+    decision = tune_predictions(system, test_set, policies=("max_f1", text))
     threshold = decision.thresholds[text].threshold
     assert threshold is not None
     system.write_decision("opacity", decision.to_dict())
     assert Decision.from_dict(system.decision("opacity")) == decision
     assert checked_decision("A", system, test_set, ())[0] == decision
-    by_patient = tune(system, test_set, policies=(text, "false_marks<=1@0.9"), unit="patient")
+    by_patient = tune_predictions(
+        system, test_set, policies=(text, "false_marks<=1@0.9"), unit="patient"
+    )
     assert "not of studies or patients" in by_patient.thresholds["false_marks<=1@0.9"].reason
-    found = compare_systems({"A": system, "B": other}, test_set, replicates=60)
+    found = compare_predictions({"A": system, "B": other}, test_set, replicates=60)
     rows = found.metrics.query(
         "system == 'A' and metric == 'recall' and subgroup == 'all'"
     ).set_index("policy")
@@ -262,5 +268,5 @@ def test_nothing_is_promised_by_images_that_the_system_learned_from(predict, tes
     system = predict("A", seed=1, skill=3.0)
     seen = test_set.seen_by(system, test_set.image_ids("val")[:0])
     monkeypatch.setattr(type(seen), "all_ids", ["i000"])
-    reason = tune(system, test_set, policies=("sensitivity>=0.50@0.90",)).thresholds
+    reason = tune_predictions(system, test_set, policies=("sensitivity>=0.50@0.90",)).thresholds
     assert "learned from patients of 1 validation images" in str(reason)

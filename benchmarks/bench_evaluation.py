@@ -1,4 +1,4 @@
-"""The judge: a whole comparison, its costly parts against scikit-learn and COCO's evaluators."""
+"""Evaluation: a whole comparison, its costly parts against scikit-learn and COCO's evaluators."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ import pandas as pd
 
 from benchmarks.bench import Row, Setting, curve
 from benchmarks.worker import Candidate, Run
-from cxr_compare.data_prep.contracts.schemas import EDGES
-from cxr_compare.evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
-from cxr_compare.evaluation.boxes.matching import match_boxes, pair_boxes
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.boxes.box_metrics import (
+    WeightedAveragePrecision,
+    unchecked_average_precision,
+)
+from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
+from cxr_compare.evaluation.compare.evaluated_models import Models
 from cxr_compare.evaluation.compare.failure_analysis import failure_table
 from cxr_compare.evaluation.compare.intervals import resampled_figures
-from cxr_compare.evaluation.compare.judged_models import Models
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.decision import BoxCutChoice
-from cxr_compare.evaluation.decisions.test_set import EvaluationSet, TestSet
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.thresholds import (
     POLICIES,
     ValidationScores,
@@ -58,7 +61,7 @@ class Systems(NamedTuple):
     view, which are no different.
     """
 
-    judged: EvaluationSet
+    evaluated: EvaluationSet
     scores: dict[str, pd.Series]
     boxes: dict[str, pd.DataFrame]
     validation: dict[str, ValidationScores]
@@ -66,33 +69,13 @@ class Systems(NamedTuple):
     images: pd.DataFrame
 
 
-class _JudgedModel(NamedTuple):
-    """What `failure_table` reads of a judged model."""
+class _EvaluatedModel(NamedTuple):
+    """What `failure_table` reads of a evaluated model."""
 
-    card: Scorecard
-
-
-class _Named(NamedTuple):
-    """What it reads of a target."""
-
-    name: str
+    scorecard: Scorecard
 
 
-class _TestSet(NamedTuple):
-    """What it reads of a test set, which is its own data set."""
-
-    images: pd.DataFrame
-    target: _Named = _Named("lesion")
-
-    @property
-    def dataset(self) -> _TestSet:
-        return self
-
-    def optional_table(self, name: str) -> pd.DataFrame:
-        return pd.DataFrame({"image_id": []})
-
-
-def judge_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """All of a comparison, and its image-level resampling against a loop over scikit-learn."""
     n_images = _QUICK_IMAGES if setting.quick else _IMAGES
     n_replicates = _QUICK_REPLICATES if setting.quick else _REPLICATES
@@ -102,14 +85,14 @@ def judge_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         {} if setting.quick else {"limit": _LIMIT_SECONDS, "limit_gib": _LIMIT_GIB}
     )
     note = (
-        "judging is from image scores and boxes to the tables of figures, intervals and paired "
+        "evaluating is from image scores and boxes to the tables of figures, intervals and paired "
         "differences, and of where systems fail: 9 groups (2 of sex, 5 of age, 2 of view), of two "
         "of which few patients make permutation tests; two of the systems are detectors with "
         f"{BOXES_PER_IMAGE} boxes an image; "
         "thresholds and score cuts of boxes are refitted on "
         f"{_n_validation(n_images):,} validation images"
     )
-    work = f"judge 3 systems on {n_images:,} images, {n_replicates:,} replicates"
+    work = f"evaluate 3 systems on {n_images:,} images, {n_replicates:,} replicates"
     whole = {ours: Candidate.of(whole_comparison, n_replicates=n_replicates, **told)}
     rows = [Row(work, "s", ours, note=note, **limits)]
     yield from setting.meter.measure(whole, rows, warm=False, most=_ROUNDS)
@@ -179,7 +162,7 @@ def _precision(n_images: int, seed: int, boxes: int, ours: Sequence[str]) -> dic
 def whole_comparison(n_images: int, n_replicates: int, seed: int) -> Run:
     """Ours: every figure, interval and difference."""
     systems = make_systems(n_images, seed)
-    return lambda: bool(len(judge(systems, n_replicates, seed, groups=True)))
+    return lambda: bool(len(evaluate(systems, n_replicates, seed, groups=True)))
 
 
 def our_replicates(
@@ -201,15 +184,17 @@ def looped_replicates(
 def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
     """AP50 and AP of the first detector, ours or by another program."""
     systems = make_systems(n_images, seed, boxes)
-    found, judged = systems.boxes["A"], systems.judged
+    found, evaluated = systems.boxes["A"], systems.evaluated
     if how in _COCO:
-        given = as_coco(found, judged.truth, judged.image_ids, how)
+        given = as_coco(found, evaluated.truth, evaluated.image_ids, how)
         return lambda: bool(plain_figures(given, how))
     if how == "as reported":
-        return lambda: bool(average_precision(found, judged.truth, judged.image_ids))
-    matches = match_boxes(found, judged.truth, judged.image_ids)
-    ready = WeightedAveragePrecision(matches, judged.patients, judged.n_patients)
-    chunk = next(Resamples(judged.n_patients, 48, seed).chunks())
+        return lambda: bool(
+            unchecked_average_precision(found, evaluated.truth, evaluated.image_ids)
+        )
+    matches = match_pairs(pair_boxes(found, evaluated.truth, evaluated.image_ids))
+    ready = WeightedAveragePrecision(matches, evaluated.patients, evaluated.n_patients)
+    chunk = next(Resamples(evaluated.n_patients, 48, seed).chunks())
     return lambda: float(len(ready(chunk)))
 
 
@@ -223,7 +208,7 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
     lesions = np.repeat(np.arange(n_images), np.where(sick, rng.integers(1, 4, n_images), 0))
     truth = _boxes_at(rng, len(lesions))
     kinds = np.where(rng.random(n_images) < 0.4, "normal", "not_normal")
-    judged = EvaluationSet(
+    evaluated = EvaluationSet(
         image_ids=ids,
         y_true=sick,
         patients=patients,
@@ -248,17 +233,17 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
         for name, each in scores.items()
     }
     cuts = {
-        name: BoxCutChoice(pair_boxes(found, judged.truth, ids[rows]), names)
+        name: BoxCutChoice(pair_boxes(found, evaluated.truth, ids[rows]), names)
         for name, found in boxes.items()
     }
-    return Systems(judged, scores, boxes, validation, cuts, _facts(rng, judged))
+    return Systems(evaluated, scores, boxes, validation, cuts, _facts(rng, evaluated))
 
 
-def _facts(rng: np.random.Generator, judged: EvaluationSet) -> pd.DataFrame:
+def _facts(rng: np.random.Generator, evaluated: EvaluationSet) -> pd.DataFrame:
     """Of 27,000 images some 90 are of patients over 79 years, 200 of patients under 18."""
-    n, of = judged.n_patients, judged.patients
+    n, of = evaluated.n_patients, evaluated.patients
     return pd.DataFrame({
-        "image_id": judged.image_ids.to_numpy(), "patient_id": of.astype(str),
+        "image_id": evaluated.image_ids.to_numpy(), "patient_id": of.astype(str),
         "sex": rng.choice(["F", "M"], n, p=[0.43, 0.57])[of],
         "age_years": rng.normal(47, 12, n).clip(1, 92).round()[of],
         "view": rng.choice(["AP", "PA"], len(of), p=[0.46, 0.54]),
@@ -293,12 +278,14 @@ def _found(
     return frame.assign(image_id=ids[image], score=score)
 
 
-def judge(systems: Systems, n_replicates: int, seed: int, *, groups: bool = False) -> pd.DataFrame:
+def evaluate(
+    systems: Systems, n_replicates: int, seed: int, *, groups: bool = False
+) -> pd.DataFrame:
     """Every figure, interval and paired difference; validation images choose thresholds, cuts.
 
     With `groups` the rows of where systems fail follow.
     """
-    judged, cards = systems.judged, {}
+    evaluated, scorecards = systems.evaluated, {}
     for name, scores in systems.scores.items():
         boxes = systems.boxes.get(name)
         kept = systems.validation[name]
@@ -306,18 +293,21 @@ def judge(systems: Systems, n_replicates: int, seed: int, *, groups: bool = Fals
             policy: choose_threshold(kept.y_true, kept.scores, policy) for policy in POLICIES
         }
         cut = systems.cuts.get(name)
-        card = Scorecard(
-            judged, scores, choices, validation=kept, boxes=boxes,
+        scorecard = Scorecard(
+            evaluated, scores, choices, validation=kept, boxes=boxes,
             box_cut=None if cut is None else cut.chosen, cut_choice=cut,
         )  # fmt: skip
-        cards[name] = [card]
-    resamples = Resamples(judged.n_patients, n_replicates, seed)
-    figures = resampled_figures("lesion", cards, resamples).estimates.table()
+        scorecards[name] = [scorecard]
+    resamples = Resamples(evaluated.n_patients, n_replicates, seed)
+    figures = resampled_figures("lesion", scorecards, resamples).estimates.table()
     if not groups:
         return figures
-    models = {name: [_JudgedModel(card) for card in members] for name, members in cards.items()}
-    test_set = cast(TestSet, _TestSet(systems.images))
-    where = failure_table(cast(Models, models), test_set, Protocol(), None, resamples)
+    models = {
+        name: [_EvaluatedModel(scorecard) for scorecard in members]
+        for name, members in scorecards.items()
+    }
+    truth = GroundTruth(systems.images, pd.Series(dtype=float), pd.Series(dtype=object), "lesion")
+    where = failure_table(cast(Models, models), truth, Protocol(), None, resamples)
     return pd.concat([figures, where], ignore_index=True)
 
 
@@ -326,12 +316,12 @@ def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
 
     Rates are taken at thresholds for the best F1 on as many resamples of validation.
     """
-    judged = systems.judged
-    resamples = Resamples(judged.n_patients, n_replicates, seed)
+    evaluated = systems.evaluated
+    resamples = Resamples(evaluated.n_patients, n_replicates, seed)
     chosen = {n: [replace(kept, policies=(_POLICY,))] for n, kept in systems.validation.items()}
     cuts = {name: each[_POLICY] for name, each in choose_again(chosen, resamples).items()}
     ranked = {
-        name: RankedScores(judged.y_true, scores, judged.patients)
+        name: RankedScores(evaluated.y_true, scores, evaluated.patients)
         for name, scores in systems.scores.items()
     }
     parts: list[Floats] = []
@@ -351,16 +341,16 @@ def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
     """The same as one would write it: for each resample take its images, call scikit-learn."""
     from sklearn import metrics as peer
 
-    judged, validation = systems.judged, systems.validation
-    resamples = Resamples(judged.n_patients, n_replicates, seed)
+    evaluated, validation = systems.evaluated, systems.validation
+    resamples = Resamples(evaluated.n_patients, n_replicates, seed)
     owners, n_owners = cluster_index(next(iter(validation.values())).patients)
     anew = Resamples(n_owners, n_replicates, seed, stream=1)
     pairs = zip(*(np.concatenate(list(each.chunks())) for each in (resamples, anew)), strict=True)
     found = []
     for weights, of_owner in pairs:
-        rows = np.repeat(np.arange(len(judged.y_true)), weights[judged.patients])
+        rows = np.repeat(np.arange(len(evaluated.y_true)), weights[evaluated.patients])
         drawn = np.repeat(np.arange(len(owners)), of_owner[owners])
-        truth, columns = judged.y_true[rows], []
+        truth, columns = evaluated.y_true[rows], []
         for name, scores in systems.scores.items():
             score, kept = scores.to_numpy()[rows], validation[name]
             cut = choose_threshold(kept.y_true[drawn], kept.scores[drawn], _POLICY).threshold
@@ -380,10 +370,10 @@ def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
 
 def vectorised_figures(systems: Systems) -> dict[str, float]:
     """AP50 and AP of the first detector in numpy, from its table of boxes."""
-    judged = systems.judged
-    matches = match_boxes(systems.boxes["A"], judged.truth, judged.image_ids)
-    once = np.ones((1, judged.n_patients), dtype=np.int16)
-    (figures,) = WeightedAveragePrecision(matches, judged.patients, judged.n_patients)(once)
+    evaluated = systems.evaluated
+    matches = match_pairs(pair_boxes(systems.boxes["A"], evaluated.truth, evaluated.image_ids))
+    once = np.ones((1, evaluated.n_patients), dtype=np.int16)
+    (figures,) = WeightedAveragePrecision(matches, evaluated.patients, evaluated.n_patients)(once)
     return {"ap50": float(figures[0]), "ap": float(figures.mean())}
 
 
@@ -431,4 +421,4 @@ def plain_figures(given: tuple[Any, Any], program: str) -> dict[str, float]:
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
-BLOCKS = {"evaluation": (judge_rows, precision_rows, growth_rows)}
+BLOCKS = {"evaluation": (evaluation_rows, precision_rows, growth_rows)}

@@ -1,4 +1,4 @@
-"""Promises: a threshold whose figure holds for new patients with a stated confidence.
+"""Guarantees: a threshold whose figure holds for new patients with a stated confidence.
 
 `sensitivity>=0.90@0.90`: over many validation sets drawn as this one was, at least 90 % give a
 threshold whose true sensitivity is 0.90 or more, or give none. Patients are the units, since images
@@ -8,9 +8,9 @@ Every figure is a share of images that must not be below a floor. Of a patient w
 and h good ones, ``h - floor * n`` has a mean of at most 0 where the share lies below the floor.
 Where each patient has one image that is tested by the binomial distribution, else by betting, which
 needs a bound: a patient with many images counts as at most one image for every 32 patients beyond
-the first 50, a rule that looks at no score. A smaller bound finds more, but promises a share in
+the first 50, a rule that looks at no score. A smaller bound finds more, but guarantees a share in
 which frequent patients count for less: with a third less it was not that of images by NIH's labels,
-where frequent patients have a lower specificity (docs/promises.md).
+where frequent patients have a lower specificity (docs/guarantees.md).
 
 Thresholds are tested from the safe end on until one fails, so many cost no more than one. A figure
 that only falls (or only rises) with the threshold is tested at every validation score. The positive
@@ -40,7 +40,7 @@ from cxr_compare.evaluation.statistics.betting import mean_p_value
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 MOST_MARKS = 5
-"""So many false marks of an image count in a promise of their mean, which needs a bound."""
+"""So many false marks of an image count in a guarantee of their mean, which needs a bound."""
 _FIGURES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -60,8 +60,8 @@ _FEWEST_ROWS, _MOST_ROWS = 32, 256  # thresholds that are tested at once
 _MOST_PATIENTS = 5_000  # so many are said to be needed at most
 
 
-class Promised(NamedTuple):
-    """One figure of a promise and its bound."""
+class GuaranteedRate(NamedTuple):
+    """One figure of a guarantee and its bound."""
 
     figure: str  # a key of `_FIGURES`
     bound: float  # at least, of false marks at most
@@ -79,7 +79,7 @@ class Promised(NamedTuple):
 
     @property
     def counted_as(self) -> str:
-        """Under which name a decision keeps on how many patients it was promised."""
+        """Under which name a decision keeps on how many patients it was guaranteed."""
         return f"patients_{self.figure}"
 
     @property
@@ -91,10 +91,10 @@ class Promised(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What a promise says: all of its figures, with one confidence for all at once."""
+class Guarantee:
+    """What a guarantee says: all of its figures, with one confidence for all at once."""
 
-    parts: tuple[Promised, ...]  # one or two
+    parts: tuple[GuaranteedRate, ...]  # one or two
     confidence: float  # in (0, 1)
 
     @property
@@ -109,8 +109,8 @@ class Promise:
         return f"{100 * self.confidence:g} % confidence{both}"
 
 
-def read_promise(text: str) -> Promise | None:
-    """Read a promise; `None` for another policy: one without ``@``, or of cost.
+def read_guarantee(text: str) -> Guarantee | None:
+    """Read a guarantee; `None` for another policy: one without ``@``, or of cost.
 
     Args:
         text: ``sensitivity>=F@C``, ``specificity>=F@C``, ``localised_sensitivity>=F@C``,
@@ -123,9 +123,9 @@ def read_promise(text: str) -> Promise | None:
             a figure comes twice.
 
     Example:
-        >>> read_promise("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]
-        Promised(figure='specificity', bound=0.7, prevalence=None)
-        >>> read_promise("sensitivity>=0.90")
+        >>> read_guarantee("sensitivity>=0.90&specificity>=0.70@0.90").parts[1]
+        GuaranteedRate(figure='specificity', bound=0.7, prevalence=None)
+        >>> read_guarantee("sensitivity>=0.90")
     """
     asked, at, confidence = text.rpartition("@")
     if not at or text.startswith("cost:"):
@@ -133,16 +133,16 @@ def read_promise(text: str) -> Promise | None:
     found = [match for part in asked.split("&") if (match := _PART.fullmatch(part))]
     if len(found) <= asked.count("&"):
         raise InputError(
-            f"promise {text!r}: use sensitivity>=F@C, specificity>=F@C, "
+            f"guarantee {text!r}: use sensitivity>=F@C, specificity>=F@C, "
             "localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or false_marks<=F@C with a "
             "confidence C, or two joined by &"
         )
     parts = tuple(
-        Promised(match[1] or match[3] or match[6], *_numbers(text, match)) for match in found
+        GuaranteedRate(match[1] or match[3] or match[6], *_numbers(text, match)) for match in found
     )
     if len({part.figure for part in parts}) < len(parts) or len(parts) > 2:
-        raise InputError(f"promise {text!r}: give one figure, or two different ones joined by &")
-    return Promise(parts, _between(text, "the confidence after @", confidence))
+        raise InputError(f"guarantee {text!r}: give one figure, or two different ones joined by &")
+    return Guarantee(parts, _between(text, "the confidence after @", confidence))
 
 
 def _numbers(text: str, match: re.Match[str]) -> tuple[float, float | None]:
@@ -159,7 +159,9 @@ def _between(text: str, name: str, value: str, most: float = 1) -> float:
     except ValueError:
         number = math.nan
     if not 0 < number < most:
-        raise InputError(f"promise {text!r}: {name} must lie between 0 and {most:g}, got {value!r}")
+        raise InputError(
+            f"guarantee {text!r}: {name} must lie between 0 and {most:g}, got {value!r}"
+        )
     return number
 
 
@@ -259,30 +261,30 @@ class _Share:
 
 
 @dataclass(frozen=True)
-class PromisedImages:
-    """What a promise is held on: the validation images of one system, or studies or patients."""
+class GuaranteeImages:
+    """What a guarantee is held on: the validation images of one system, or studies or patients."""
 
     y_true: npt.NDArray[np.bool_]  # shape `(N,)`
     scores: Floats  # shape `(N,)`
     patients: npt.NDArray[np.str_]  # name of the patient of each, shape `(N,)`
     places: Places | None = None  # `None` for studies and patients
-    error_share: float = 1.0  # of a promise's error, where the same images chose the score
+    error_share: float = 1.0  # of a guarantee's error, where the same images chose the score
 
-    def choose(self, promise: Promise) -> tuple[float | None, str | None]:
-        """The threshold that keeps a promise, or why there is none.
+    def choose(self, guarantee: Guarantee) -> tuple[float | None, str | None]:
+        """The threshold that keeps a guarantee, or why there is none.
 
         Of those that keep it the highest where it holds a sensitivity, else the lowest.
         """
         if len(np.unique(self.scores)) < 2:
             return None, "all validation images have the same score"
         low, high, points = -np.inf, np.inf, None
-        for part in promise.parts:
+        for part in guarantee.parts:
             if why := self._lacking(part.figure):
                 return None, why
             if part.figure == "ppv":
-                points, reason = self._predictive(part, promise)
+                points, reason = self._predictive(part, guarantee)
             else:
-                end, reason = self._end(part, promise)
+                end, reason = self._end(part, guarantee)
                 if part.figure in _FALLING:
                     high = min(high, end)
                 else:
@@ -293,8 +295,8 @@ class PromisedImages:
         kept = np.array(ends[:1]) if points is None else points
         kept = kept[(kept >= low) & (kept <= high)]
         if not len(kept):
-            claims = " and ".join(part.words for part in promise.parts)
-            return None, f"no threshold was shown to keep {claims} with {promise.sure}"
+            claims = " and ".join(part.words for part in guarantee.parts)
+            return None, f"no threshold was shown to keep {claims} with {guarantee.sure}"
         return float(kept.max() if np.isfinite(high) else kept.min()), None
 
     def size_of(self, figure: str) -> tuple[int, int]:
@@ -317,7 +319,7 @@ class PromisedImages:
         places = self.places
         if figure in ("false_marks", "localised_sensitivity"):
             if places is None:
-                return "a promise of places is of images, not of studies or patients"
+                return "a guarantee of places is of images, not of studies or patients"
             if figure == "false_marks" and places.false is None:
                 return "the system gives no boxes of its own, so it has no false marks"
             if figure != "false_marks" and places.on_lesion is None:
@@ -353,9 +355,9 @@ class PromisedImages:
         good = _rows(reached, np.greater_equal)
         return _Share(counts, self.patients, reached[counts], good, falling=True)
 
-    def _end(self, part: Promised, promise: Promise) -> tuple[float, str]:
+    def _end(self, part: GuaranteedRate, guarantee: Guarantee) -> tuple[float, str]:
         """The last threshold that keeps a figure, from the safe end on, or why none does."""
-        share, error = self._share(part.figure), promise.error * self.error_share
+        share, error = self._share(part.figure), guarantee.error * self.error_share
         cuts = _between_distinct(np.concatenate([self.scores, share.crossed]))
         cuts = cuts if share.falling else cuts[::-1]
         # Of thresholds between which nothing changes the one nearest the other end.
@@ -367,9 +369,9 @@ class PromisedImages:
         found = float(share.values(cuts[:1])[0])
         shown = (1 - found) * MOST_MARKS if part.figure == "false_marks" else found
         enough = share.patients_needed(cuts, part.floor, error)
-        return np.nan, _too_few(part, promise, len(share.sizes), shown, enough)
+        return np.nan, _too_few(part, guarantee, len(share.sizes), shown, enough)
 
-    def _predictive(self, part: Promised, promise: Promise) -> tuple[Floats | None, str]:
+    def _predictive(self, part: GuaranteedRate, guarantee: Guarantee) -> tuple[Floats | None, str]:
         """Thresholds that keep a positive predictive value, falling, or why none does.
 
         It is kept where, for some s, the sensitivity is at least s and the share of called
@@ -379,13 +381,13 @@ class PromisedImages:
         order = np.random.default_rng(_SEED).permutation(len(names))
         proposing = np.isin(self.patients, names[order[: -(-len(names) // _PROPOSING)]])
         one, other = (
-            PromisedImages(self.y_true[rows], self.scores[rows], self.patients[rows])
+            GuaranteeImages(self.y_true[rows], self.scores[rows], self.patients[rows])
             for rows in (proposing, ~proposing)
         )
         if why := one._lacking("ppv") or other._lacking("ppv"):
             return None, f"{why} in a part of its patients"
         prevalence = part.prevalence or 0.0
-        error = promise.error * self.error_share
+        error = guarantee.error * self.error_share
         ratio = (1 - prevalence) * part.bound / (prevalence * (1 - part.bound))
         cuts, sensitivity = _proposed(one, ratio)
         found = [other._share(figure) for figure in ("sensitivity", "specificity")]
@@ -404,7 +406,7 @@ class PromisedImages:
         reached, spared = (float(share.values(cuts[:1])[0]) for share in found)
         false = (1 - prevalence) * (1 - spared)
         shown = prevalence * reached / (prevalence * reached + false) if reached else 0.0
-        return None, _too_few(part, promise, len(names), shown, scale * len(names))
+        return None, _too_few(part, guarantee, len(names), shown, scale * len(names))
 
 
 def _rows(scores: Floats, compare: Callable[..., Any]) -> Callable[[Floats], Floats]:
@@ -435,7 +437,7 @@ def midpoints(lower: Floats, upper: Floats) -> Floats:
     return np.where(middle > lower, middle, upper)
 
 
-def _proposed(images: PromisedImages, ratio: float) -> tuple[Floats, Floats]:
+def _proposed(images: GuaranteeImages, ratio: float) -> tuple[Floats, Floats]:
     """Thresholds in the order of tests, and the sensitivity that each is tested for.
 
     The first is the one that keeps the value by most standard errors, of images; lower ones follow.
@@ -482,7 +484,9 @@ def _patients_needed(
     return float(many)
 
 
-def _too_few(part: Promised, promise: Promise, patients: int, shown: float, enough: float) -> str:
+def _too_few(
+    part: GuaranteedRate, guarantee: Guarantee, patients: int, shown: float, enough: float
+) -> str:
     """Why no threshold keeps a figure, and how many patients would do."""
     above = shown < part.bound if part.figure == "false_marks" else shown > part.bound
     # Of a PPV all patients may lie above, and those who test below what the others proposed.
@@ -494,6 +498,6 @@ def _too_few(part: Promised, promise: Promise, patients: int, shown: float, enou
     elif enough > _MOST_PATIENTS:
         would = f"at which more than {_MOST_PATIENTS:,} patients would be needed"
     return (
-        f"{part.words} was not shown with {promise.sure} on {counted(patients, 'patient')}; the "
+        f"{part.words} was not shown with {guarantee.sure} on {counted(patients, 'patient')}; the "
         f"safest threshold has {shown:.3g} here, {would}"
     )

@@ -1,0 +1,81 @@
+"""Metrics as functions of arrays, and single figures with their intervals.
+
+Example:
+    >>> from cxr_compare import metrics
+    >>> metrics.auroc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
+    0.875
+    >>> metrics.estimate("auroc", [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.4, 0.8, 0.3, 0.2])
+    auroc 0.722 (95 % CI 0.119 to 0.988), 6 images
+"""
+
+import functools as _functools
+import warnings as _warnings
+from collections.abc import Callable as _Callable
+from typing import ParamSpec as _ParamSpec
+from typing import TypeVar as _TypeVar
+
+from cxr_compare.evaluation.boxes import box_metrics as _boxes
+from cxr_compare.evaluation.boxes.box_metrics import froc
+from cxr_compare.evaluation.boxes.matching import match_boxes
+from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
+from cxr_compare.evaluation.compare.single_figure import FigureEstimate, estimate
+from cxr_compare.evaluation.metrics import image_metrics as _images
+from cxr_compare.evaluation.metrics.image_metrics import confusion_counts, net_benefit
+from cxr_compare.evaluation.metrics.registry import why_undefined as _why_undefined
+from cxr_compare.evaluation.statistics import clustered_tests as _tests
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.clustered_tests import mcnemar_test
+
+_P = _ParamSpec("_P")
+_T = _TypeVar("_T")
+
+
+def _with_reason(metric: str) -> "_Callable[[_Callable[_P, _T]], _Callable[_P, _T]]":
+    """Warn with the registry's reason where a function returns an undefined figure.
+
+    Of a function that returns several figures by name, each that is undefined is named.
+    """
+
+    def decorate(function: "_Callable[_P, _T]") -> "_Callable[_P, _T]":
+        @_functools.wraps(function)
+        def warned(*args: "_P.args", **kwargs: "_P.kwargs") -> _T:
+            figure = function(*args, **kwargs)
+            figures = figure if isinstance(figure, dict) else {metric: figure}
+            undefined = [name for name, value in figures.items() if value is None]
+            if undefined:
+                reasons = (f"{name} is undefined: {_why_undefined(name)}" for name in undefined)
+                _warnings.warn("; ".join(reasons), UserWarning, stacklevel=2)
+            return figure
+
+        return warned
+
+    return decorate
+
+
+auroc = _with_reason("auroc")(_images.auroc)
+auroc_difference = _with_reason("auroc")(_tests.auroc_difference)
+average_precision = _with_reason("average_precision")(_images.image_average_precision)
+classification_metrics = _with_reason("accuracy")(_images.classification_metrics)
+box_average_precision = _with_reason("ap50")(_boxes.average_precision)
+
+__all__ = [
+    "FigureEstimate",
+    "Resamples",
+    "auroc",
+    "auroc_difference",
+    "average_precision",
+    "box_average_precision",
+    "classification_metrics",
+    "cluster_bootstrap",
+    "confusion_counts",
+    "estimate",
+    "explain_figure",
+    "froc",
+    "match_boxes",
+    "mcnemar_test",
+    "net_benefit",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,64 @@
+"""How results show themselves where Python prints them, and in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class ShownAsText:
+    """A result that prints its text, line by line, instead of its fields.
+
+    A dataclass that takes this says ``repr=False`` and has a ``__str__``.
+    """
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return html_lines(str(self))
+
+
+def html_lines(text: str) -> str:
+    """Return a text as HTML that keeps its lines and columns.
+
+    Example:
+        >>> html_lines("a < b")
+        '<pre>a &lt; b</pre>'
+    """
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def html_table(rows: Mapping[str, str]) -> str:
+    """Return an HTML table with a row for each name and text.
+
+    Example:
+        >>> html_table({"Method": "a < b"})
+        '<table><tr><th>Method</th><td>a &lt; b</td></tr></table>'
+    """
+    cells = (
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
+        for name, text in rows.items()
+    )
+    return f"<table>{''.join(cells)}</table>"
+
+
+def html_records(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return an HTML table with a row for each record and a column for each key.
+
+    Example:
+        >>> html_records([{"n": 1}, {"n": None}])
+        '<table><tr><th>n</th></tr><tr><td>1</td></tr><tr><td></td></tr></table>'
+    """
+
+    def shown(value: Any) -> str:
+        return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    lines = ["".join(f"<th>{html.escape(str(key))}</th>" for key in keys)]
+    lines += [
+        "".join(f"<td>{html.escape(shown(record.get(key)))}</td>" for key in keys)
+        for record in records
+    ]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

@@ -1,0 +1,637 @@
+"""The JSON records that folders hold: one pydantic model for each kind of file.
+
+`data_prep.contracts.folders.read_json` checks a file with `record_error`. A model names the keys
+that programs rely on; a file may hold more. A key with a default may be absent, as it is in files
+of older versions; a key of a type ``X | None`` may be null. Types are strict: a whole number is a
+number, but a text or a truth value is not.
+
+A model is built when the first file of its kind is read. Commands that read no file do not import
+this module, as pydantic takes time to import.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict, Tag, ValidationError
+
+
+class Record(BaseModel):
+    """A JSON object of a folder."""
+
+    model_config = ConfigDict(strict=True, defer_build=True, protected_namespaces=())
+
+
+ABSENT: Any = None
+"""The default of a key that may be absent, but not null; nothing reads defaults."""
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+Edges = Annotated[list[float], Field(min_length=4, max_length=4)]
+"""``x1, y1, x2, y2``."""
+NumbersByName = dict[str, float | None]
+
+
+class MadeOn(Record):
+    """The data set that a run, predictions or a report were made on."""
+
+    name: str = ABSENT
+    content_id: str = ABSENT
+    split: str = ABSENT
+
+
+class Target(Record):
+    """What is evaluated: positive where any of the findings is present."""
+
+    any_of: list[str]
+    display_name: str = ABSENT
+
+
+class DataSetIds(Record):
+    """Digests of a data set's content, labels and splits."""
+
+    content_id: str
+    labels_id: str
+    split_ids: dict[str, str] = ABSENT
+
+
+class PrepareSettings(Record):
+    """What a data set was prepared with."""
+
+    source_id: str = ABSENT
+    window: str | None = None
+
+
+class DataSetRecord(Record):
+    """``dataset.json``: marks a data set complete."""
+
+    name: str
+    source_root: str
+    targets: dict[str, Target]
+    ids: DataSetIds
+    settings: PrepareSettings = ABSENT
+    id_key: str = ABSENT
+
+
+class SettingsRecord(Record):
+    """``settings.json`` of a data set in the making."""
+
+    settings: PrepareSettings
+
+
+class DrawnBy(Record):
+    """The rule that a split was drawn by."""
+
+    val: float | None = None
+    test: float | None = None
+    folds: int | None = None
+    seed: int | None = None
+    method: str | None = None
+
+
+class SplitOrigin(Record):
+    """How a split's images got their roles."""
+
+    method: str = ABSENT
+    folds: str = ABSENT
+    rule: DrawnBy = ABSENT
+    n_images_added: int = ABSENT
+
+
+class SplitRecord(Record):
+    """``splits/NAME.json``: how a split was made."""
+
+    how: SplitOrigin
+
+
+class AuditProblem(Record):
+    """A problem that an audit found."""
+
+    check: str
+    severity: Literal["error", "warning", "info"]
+    message: str
+    count: int
+    examples: list[str]
+    advice: str
+    unit: str = ABSENT
+    pictures: list[list[str]] = ABSENT
+    split: str = ABSENT
+
+
+class AuditFacts(Record):
+    """What an audit measured."""
+
+    shortcuts: list[dict[str, Any]] = ABSENT
+
+
+class AuditRecord(Record):
+    """``audit.json``: what an audit found."""
+
+    problems: list[AuditProblem]
+    checked: dict[str, int]
+    facts: AuditFacts = ABSENT
+
+
+class NearDuplicatesRecord(Record):
+    """``near_duplicates.json``: pairs of images that look alike."""
+
+    key: str
+    pixels: str | None
+    candidates: int
+    undecided: int
+    complete: bool
+    # both ids, distance, how the second is turned, correlation
+    pairs: list[Annotated[tuple[str, str, float, str, float | None], Strict(False)]]
+
+
+class PixelsRecord(Record):
+    """``pixels.json``: marks a pixel store complete."""
+
+    size: int
+    n_images: int
+    pixels_id: str
+    sha256: dict[str, str] = ABSENT
+
+
+class PreprocessRecord(Record):
+    """``preprocess.json``: how an image becomes a model's input."""
+
+    size: int
+    mean: float
+    std: float
+
+
+class RunRecord(Record):
+    """``run.json``, which marks a run complete; ``started.json`` of one that has begun."""
+
+    name: str = ABSENT
+    model_kind: Literal["detector", "classifier"] = ABSENT
+    target: str = ABSENT
+    findings: list[str] = ABSENT
+    data_set: MadeOn = ABSENT
+    synthetic: bool = ABSENT
+
+
+class Architecture(Record):
+    """Which network a run's weights belong to."""
+
+    name: str = ABSENT
+    arguments: dict[str, Any] = ABSENT
+
+
+class ModelRecord(Record):
+    """``model.json``: how a run's network is built."""
+
+    architecture: Architecture = ABSENT
+
+
+class PackedArray(Record):
+    """An array as text."""
+
+    shape: list[int]
+    float32: str
+
+
+class GuardRecord(Record):
+    """``guard.json``: what tells frontal chest X-rays from other images."""
+
+    statistics: int
+    size: int
+    limit: float
+    images: int
+    false_alarms: float
+    ages: Annotated[list[int], Field(min_length=4, max_length=4)] | None
+    arrays: dict[str, PackedArray]
+
+
+class PredictedTarget(Record):
+    """The target that a run's validation images were predicted for."""
+
+    name: str
+    display_name: str
+
+
+class TrainingSet(Record):
+    """A data set that a system was trained on."""
+
+    name: str
+    content_id: str
+
+
+class PredictionsRecord(Record):
+    """``predictions.json``: marks predictions complete."""
+
+    system: str = ABSENT
+    kind: Literal["boxes", "scores"] = ABSENT
+    data_set: MadeOn | None = None
+    target: PredictedTarget | None = None
+    cost: dict[str, Any] | None = None
+    trained_on: (
+        Annotated[
+            Annotated[str, Tag("as text")] | Annotated[list[TrainingSet], Tag("as list")],
+            Discriminator(lambda value: "as text" if isinstance(value, str) else "as list"),
+        ]
+        | None
+    ) = None
+
+
+class UnfinishedPredictionsRecord(Record):
+    """``unfinished.json`` of predictions that have begun."""
+
+    identity: dict[str, Any]
+
+
+class ReductionRecord(Record):
+    """How boxes become an image score."""
+
+    rule: str
+    min_score: float
+
+
+class NoCalibration(Record):
+    """Scores stay as they are."""
+
+    method: Literal["none"]
+
+
+class IsotonicCalibration(Record):
+    """Probabilities at some scores; between them they are interpolated."""
+
+    method: Literal["isotonic"]
+    scores: list[float]
+    probabilities: list[float]
+
+
+class LogisticCalibration(Record):
+    """Platt's method, or a temperature."""
+
+    method: str
+    slope: float
+    intercept: float
+    no_box: float | None = None
+
+
+def _calibration_tag(value: Any) -> str:
+    method = value.get("method") if isinstance(value, dict) else None
+    return f"method {method}" if method in ("none", "isotonic") else "method of two numbers"
+
+
+AnyCalibration = Annotated[
+    Annotated[NoCalibration, Tag("method none")]
+    | Annotated[IsotonicCalibration, Tag("method isotonic")]
+    | Annotated[LogisticCalibration, Tag("method of two numbers")],
+    Discriminator(_calibration_tag),
+]
+
+
+class TuningRecord(Record):
+    """What ``cxr tune`` was asked for."""
+
+    calibration: str | None
+    reductions: list[str]
+    rule_out: str | None = None
+    rule_in: str | None = None
+
+
+class TriageRecord(Record):
+    """Scores below and above which no reader is needed."""
+
+    below: float | None
+    above: float | None
+    referred: float
+    ci_low: float
+    ci_high: float
+    why: list[str]
+
+
+class PolicyRecord(Record):
+    """The threshold of a policy, or why there is none, and its figures on validation."""
+
+    threshold: float | None
+    reason: str | None
+    validation: NumbersByName
+
+
+class DecisionRecord(Record):
+    """``decisions/TARGET.json``: what validation images chose."""
+
+    target: str
+    chosen_on: dict[str, Any]
+    choices: dict[str, Any] | None = None
+    box_cut: float | None = None
+    tried: list[dict[str, Any]]
+    reduction: ReductionRecord | None
+    calibration: AnyCalibration | None
+    asked: TuningRecord | None = None
+    triage: TriageRecord | None = None
+    map_scale: Pair | None
+    map_box_level: float | None
+    policies: dict[str, PolicyRecord]
+    validation: NumbersByName
+
+
+class ResultSummary(Record):
+    """Table 1 of a report as texts: a row has its section, its name and a text for each column."""
+
+    columns: list[str]
+    rows: list[list[str]]
+
+
+class ResultRecord(Record):
+    """``result.json``: what a report shows beside its tables, to be read back."""
+
+    policy: str
+    policies: list[str]
+    seed: int
+    overlays: dict[str, str]
+    columns: dict[str, dict[str, str]]
+    summary: ResultSummary
+    charts: list[dict[str, Any]]
+
+
+class ExportTarget(PredictedTarget):
+    """The target that an export answers for."""
+
+    any_of: list[str]
+
+
+class ExportRecord(Record):
+    """``export.json``: marks an export complete."""
+
+    format: Literal["onnx", "openvino"]
+    precision: Literal["fp32", "bf16", "int8"]
+    kind: Literal["boxes", "scores"]
+    findings: list[str]
+    size: int
+    level_sizes: list[int]
+    target: ExportTarget
+    run: RunRecord
+    map_frame: Edges | None
+    map_levels: list[Pair]
+    files: dict[str, str] = ABSENT
+
+
+class ProofMeasure(Record):
+    """How far an export's answers lie from its run's."""
+
+    case: str
+    name: str
+    value: float
+    limit: float | None
+    original: float | None
+    exported: float | None
+
+
+class ExportProof(Record):
+    """What was compared of an export and its run."""
+
+    verdict: str
+    images: str
+    measures: list[ProofMeasure]
+
+
+class CardRecord(Record):
+    """``card.json``: what an export is."""
+
+    kind: str = Field(alias="is")
+    run: str
+    learned_from: str
+    calibrated_on: str | None
+    proof: ExportProof
+
+
+class PhantomArguments(Record):
+    """What a phantom was drawn with."""
+
+    seed: int
+
+
+class PhantomRecord(Record):
+    """``synth.json``: marks a phantom complete."""
+
+    arguments: PhantomArguments
+    counts: dict[str, int] = ABSENT
+
+
+class EvaluatedOn(MadeOn):
+    """The data set of a report."""
+
+    labels_id: str = ABSENT
+
+
+class ReportOrigin(Record):
+    """What a report was made from."""
+
+    data_set: EvaluatedOn
+    systems: dict[str, dict[str, Any]] = ABSENT
+
+
+class MetricsRecord(Record):
+    """``metrics.json``: marks a report complete."""
+
+    target: str
+    systems: list[str] = ABSENT
+    thresholds: dict[str, NumbersByName] = ABSENT
+    metrics: list[dict[str, Any]]
+    question: dict[str, Any] | None = None
+    provenance: ReportOrigin
+
+
+class BestTrial(Record):
+    """The best trial of a sweep."""
+
+    number: int
+    value: float
+    best_epoch: int
+    settings: dict[str, str]
+    folder: str
+    run: str
+
+
+class TrialSpread(Record):
+    """How far a sweep's trials lie apart."""
+
+    n: int
+    low: float
+    median: float
+    high: float
+
+
+class Trial(Record):
+    """A trial of a sweep."""
+
+    number: int
+    state: str
+    value: float | None
+    epochs: int | None
+
+
+class SweepRecord(Record):
+    """``sweep.json``: marks a sweep complete."""
+
+    objective: str
+    space: dict[str, str]
+    as_it_stands: int | None
+    data_set: MadeOn
+    best: BestTrial
+    spread: TrialSpread
+    trials: list[Trial]
+
+
+class StartedSweepRecord(Record):
+    """``sweep.started.json`` of a sweep that has begun."""
+
+    config: str
+    space: dict[str, str]
+    data_set: MadeOn
+    sweep_seed: int
+    pruning: bool
+
+
+class CurveStatement(Record):
+    """A sentence about a learning curve."""
+
+    text: str
+
+
+class CurveOrigin(Record):
+    """What a learning curve was made from."""
+
+    data_set: MadeOn
+
+
+class CurveRecord(Record):
+    """``curve.json``: what a learning curve says."""
+
+    findings: dict[str, list[CurveStatement]]
+    provenance: CurveOrigin
+
+
+class VarianceComponents(Record):
+    """Variance of a reader study by its causes."""
+
+    reader: float
+    interaction: float
+    cov1: float
+    cov2: float
+    cov3: float
+    error: float
+
+
+class CrossedAnalysis(Record):
+    """A study in which every reader read every case."""
+
+    components: VarianceComponents | None = None
+
+
+class ReadersRecord(Record):
+    """``readers.json``: marks a reader study complete."""
+
+    primary: str
+    n_positive: int
+    n_cases: int
+    crossed: dict[str, CrossedAnalysis | None]
+
+
+RECORDS: dict[str, type[Record]] = {
+    "dataset": DataSetRecord,
+    "settings": SettingsRecord,
+    "split": SplitRecord,
+    "audit": AuditRecord,
+    "near_duplicates": NearDuplicatesRecord,
+    "pixels": PixelsRecord,
+    "preprocess": PreprocessRecord,
+    "run": RunRecord,
+    "started_run": RunRecord,
+    "model": ModelRecord,
+    "guard": GuardRecord,
+    "predictions": PredictionsRecord,
+    "unfinished_predictions": UnfinishedPredictionsRecord,
+    "decision": DecisionRecord,
+    "result": ResultRecord,
+    "export": ExportRecord,
+    "card": CardRecord,
+    "synth": PhantomRecord,
+    "metrics": MetricsRecord,
+    "sweep": SweepRecord,
+    "sweep_started": StartedSweepRecord,
+    "curve": CurveRecord,
+    "readers": ReadersRecord,
+}
+"""The model of each kind of JSON file that programs read again."""
+
+
+def record_error(kind: str, content: Any) -> str | None:
+    """Return the first thing that is wrong with a JSON file, as key, rule and value.
+
+    Args:
+        kind: The file's kind; one that has no model may hold any keys.
+        content: What `json.loads` gave.
+
+    Returns:
+        None where the content is as its model says.
+
+    Example:
+        >>> record_error("preprocess", {"size": 512, "mean": "dark", "std": 0.2})
+        "mean must be a number, got 'dark'"
+    """
+    if (odd := _odd_value(content)) is not None:
+        return odd
+    model = RECORDS.get(kind)
+    if model is None:
+        return None
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        return _error_line(error.errors(include_url=False)[0], content)
+    return None
+
+
+_RULES = {
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+
+
+def _error_line(error: Any, content: Any) -> str:
+    """Return one error of pydantic in the words of our messages."""
+    place, value = "", content
+    for part in error["loc"]:
+        # pydantic also names which member of a union it tried, which is no key of the file.
+        if isinstance(value, dict) and part in value:
+            place, value = f"{place}.{part}".lstrip("."), value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            place, value = f"{place}[{part}]", value[part]
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "missing" and isinstance(value, dict):
+        return f"{place or 'it'} lacks '{error['loc'][-1]}'"
+    if kind in ("missing", "too_short", "too_long"):
+        return f"{place} must hold another number of values, got {len(value)}"
+    if kind == "literal_error":
+        rule = f"must be {context['expected'].replace(chr(39), '')}"
+    else:
+        rule = _RULES.get(kind) or error["msg"]
+    return f"{place or 'it'} {rule}, got {str(value)[:40]!r}"
+
+
+_DEEPEST, _LARGEST = 40, 2**63
+
+
+def _odd_value(value: Any, depth: int = 0) -> str | None:
+    """Return what no JSON file of ours holds: huge numbers, broken texts, deep nesting."""
+    if isinstance(value, dict | list):
+        if depth > _DEEPEST:
+            return f"is nested more than {_DEEPEST} deep"
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return next(filter(None, (_odd_value(item, depth + 1) for item in inner)), None)
+    if isinstance(value, str) and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
+        return f"holds a text with a character that no text has: {value[:40]!r}"
+    if isinstance(value, int | float) and not abs(value) < _LARGEST:
+        return "holds a number that is none, or too large"
+    return None

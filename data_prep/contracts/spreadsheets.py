@@ -1,0 +1,314 @@
+"""A sheet of a workbook (.xlsx, .xlsm) as columns of text.
+
+A workbook is a ZIP archive of XML, which may unpack to a thousand times its size: what its parts
+unpack to is limited before any of them is opened. Of a formula the value counts that the
+spreadsheet program stored.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+from xml.etree import ElementTree
+
+import pandas as pd
+from openpyxl import load_workbook
+from openpyxl.utils import get_column_letter
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.text import TEXT
+
+_MIB = 1 << 20
+_MOST_BYTES, _MOST_SHARED_BYTES = 128 * _MIB, 32 * _MIB
+_MOST_ROWS, _MOST_CELLS = 1 << 20, 2_500_000
+_MOST_ELEMENTS = 12_000_000  # beginnings and ends in a part; a cell has four
+_MOST_PARTS = 10_000
+_SHOWN = 5
+_SAVE_AS_CSV = "save the sheet as CSV, which may be larger"
+_BOOK, _LINKS, _TEXTS = "xl/workbook.xml", "xl/_rels/workbook.xml.rels", "xl/sharedStrings.xml"
+_MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+_LINK = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_MERGED = re.compile(rb"<(?:\w+:)?mergeCell\b[^>]*\bref=\"([A-Z0-9:]+)\"")
+_FORMULA = re.compile(rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f[\s/>]")
+_EMPTY_FORMULA = re.compile(
+    rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+_NEVER_CALCULATED = re.compile(rb"fullCalcOnLoad=\"(?:1|true)\"")
+_MOST_EXACT = 10**15  # a spreadsheet keeps 15 digits of a number
+_MISSING = "#N/A"  # which formulas give where a value is not known
+
+
+def sheet_names(path: Path) -> list[str]:
+    """Return the names of the sheets of a workbook, in its order.
+
+    Raises:
+        InputError: The file is not readable as a workbook, or unpacks to too much.
+    """
+    with _open_archive(path) as archive:
+        return list(_sheet_parts(archive, path))
+
+
+def read_sheet(path: Path, sheet: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """Read a sheet whose first filled row names the columns.
+
+    Args:
+        path: The workbook.
+        sheet: The name of the sheet; may be left out where one alone of those shown has cells.
+
+    Returns:
+        The cells as text, indexed by the sheet's row less 2, and notes on how they were read.
+
+    Raises:
+        InputError: The file is not readable as a workbook or unpacks to too much, there is no such
+            sheet or several, or a cell has no certain meaning: merged, an error, or a formula that
+            was never calculated.
+    """
+    with _open_archive(path) as archive, path.open("rb") as file:
+        parts = _sheet_parts(archive, path)
+        book = _load(file, path)
+        try:
+            chosen = _choose(book, sheet, path)
+            where = f"{path}: sheet {chosen.title!r}"
+            _require_plain(archive, parts, chosen.title, where)
+            frame = _frame(chosen, where)
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a broken archive or XML raises anything
+            raise _unreadable(path, error) from None
+        finally:
+            book.close()
+    note = f"sheet {chosen.title!r} is read"
+    others = [name for name in parts if name != chosen.title]
+    if others:
+        note += f", not {', '.join(map(repr, others[:_SHOWN]))}"
+    return frame, [note]
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{path}: not readable as a workbook ({reason}); save it again as .xlsx")
+
+
+def _open_archive(path: Path) -> zipfile.ZipFile:
+    """Open the archive of a workbook whose parts unpack to no more than is allowed."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from None
+    try:
+        _require_moderate(archive, path)
+        _require_few_elements(archive, path)
+    except InputError:
+        archive.close()
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged part raises anything
+        archive.close()
+        raise _unreadable(path, error) from None
+    return archive
+
+
+def _require_moderate(archive: zipfile.ZipFile, path: Path) -> None:
+    parts = archive.infolist()
+    names = {part.filename for part in parts}
+    if _BOOK not in names:
+        raise InputError(f"{path}: {_other_archive(names)}")
+    if len(parts) > _MOST_PARTS:
+        raise InputError(f"{path}: holds {len(parts):,} parts; {_SAVE_AS_CSV}")
+    if any(part.flag_bits & 1 for part in parts):
+        raise InputError(f"{path}: has a password; save it without one")
+    # An archive never gives more of a part than it announces here: zipfile stops there.
+    sizes = {part.filename: part.file_size for part in parts if part.filename.endswith(".xml")}
+    total = sum(sizes.values())
+    if total > _MOST_BYTES or sizes.get(_TEXTS, 0) > _MOST_SHARED_BYTES:
+        raise InputError(
+            f"{path}: unpacks to {total / _MIB:,.0f} MiB, more than is read of a spreadsheet; "
+            f"{_SAVE_AS_CSV}"
+        )
+
+
+def _require_few_elements(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse parts of many small elements, each of which takes more memory than it has bytes."""
+    for name in archive.namelist():
+        if name.startswith("xl/") and name.endswith(".xml"):
+            content = archive.read(name)
+            kind = b"si" if name == _TEXTS else b"row"
+            n_entries = content.count(b"<" + kind) + content.count(b":" + kind)
+            if n_entries > _MOST_ROWS or content.count(b"<") > _MOST_ELEMENTS:
+                raise InputError(
+                    f"{path}: {name} has more than {_MOST_ROWS:,} rows or texts, or "
+                    f"{_MOST_CELLS:,} cells; {_SAVE_AS_CSV}"
+                )
+
+
+def _other_archive(names: set[str]) -> str:
+    """Say what an archive is that holds no workbook of XML."""
+    if "xl/workbook.bin" in names:
+        return "is a binary Excel file; save it in Excel as .xlsx"
+    if "content.xml" in names:
+        return "is a LibreOffice spreadsheet; save it there as .xlsx"
+    if any(name.startswith("Index/") for name in names):
+        return "is a Numbers spreadsheet; in Numbers say File, Export To, Excel"
+    return "is an archive; unpack it and give the table inside"
+
+
+def _sheet_parts(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
+    """The part of the archive that holds each sheet, by the sheet's name."""
+    try:
+        # Expat loads no external entity and refuses those that grow without bound.
+        links = ElementTree.fromstring(archive.read(_LINKS))  # noqa: S314
+        targets = {str(link.get("Id")): str(link.get("Target")) for link in links}
+        sheets = ElementTree.fromstring(archive.read(_BOOK)).iter(f"{_MAIN}sheet")  # noqa: S314
+        named = {str(s.get("name")): targets.get(str(s.get(_LINK)), "") for s in sheets}
+    except Exception as error:  # noqa: BLE001 - a broken archive or XML raises anything
+        raise _unreadable(path, error) from None
+    absolute = {name: target.startswith("/") for name, target in named.items()}
+    return {name: t.lstrip("/") if absolute[name] else f"xl/{t}" for name, t in named.items()}
+
+
+def _load(file: BinaryIO, path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles, which are nothing to us
+            return load_workbook(file, read_only=True, data_only=True, keep_links=False)
+    except Exception as error:  # noqa: BLE001 - a broken archive or XML raises anything
+        raise _unreadable(path, error) from None
+
+
+def _choose(book: Any, name: str | None, path: Path) -> Any:
+    """The sheet of a name, or the only one that is shown and has cells."""
+    sheets = {sheet.title: sheet for sheet in book.worksheets}
+    for sheet in sheets.values():
+        sheet.reset_dimensions()  # what the file says of them need not be so
+    if name is not None:
+        if name in sheets:
+            return sheets[name]
+        raise InputError(f"{path}: has no sheet {name!r}; it has {', '.join(map(repr, sheets))}")
+    filled = [s for s in sheets.values() if s.sheet_state == "visible" and _has_cells(s)]
+    if len(filled) == 1:
+        return filled[0]
+    if not filled:
+        raise InputError(f"{path}: no sheet has a cell; fill in the table")
+    names = ", ".join(repr(sheet.title) for sheet in filled[:_SHOWN])
+    raise InputError(
+        f"{path}: has {counted(len(filled), 'sheet')} with cells ({names}); cxr prepare takes "
+        "--sheet NAME, elsewhere save the sheet as a file of its own"
+    )
+
+
+def _has_cells(sheet: Any) -> bool:
+    rows = sheet.iter_rows(max_row=_MOST_ROWS, values_only=True)
+    return any(any(value not in (None, "") for value in row) for row in rows)
+
+
+def _require_plain(
+    archive: zipfile.ZipFile, parts: Mapping[str, str], title: str, where: str
+) -> None:
+    """Refuse merged cells, and formulas that no program has calculated."""
+    content = archive.read(parts[title])
+    merged = _MERGED.search(content)
+    if merged:
+        raise InputError(
+            f"{where}: cells {merged[1].decode()} are merged, so that only the first has a value; "
+            "unmerge them and fill in each"
+        )
+    formula = _FORMULA.search(content)
+    if formula is None:
+        return
+    attributes = formula[1]
+    calculated = _NEVER_CALCULATED.search(archive.read(_BOOK)) is None
+    if calculated:
+        empty = (found[1] for found in _EMPTY_FORMULA.finditer(content))
+        attributes = next((text for text in empty if b't="str"' not in text), b"")
+        calculated = not attributes
+    if not calculated:
+        cell = re.search(rb"\br=\"([A-Z]+\d+)\"", attributes)
+        place = f"cell {cell[1].decode()}" if cell else "a cell"
+        raise InputError(
+            f"{where}: {place} holds a formula that was never calculated; open the file in Excel "
+            "or LibreOffice and save it there"
+        )
+
+
+def _frame(sheet: Any, where: str) -> pd.DataFrame:
+    rows = _text_rows(sheet, where)
+    header_row, header = next(rows, (0, []))
+    if not header:
+        raise InputError(f"{where}: has no cell; fill in the table")
+    if sum(name != "" for name in header) == 1:
+        for row, cells in rows:
+            if sum(cell != "" for cell in cells) > 1:
+                raise InputError(
+                    f"{where}: row {header_row} has one cell, row {row} more: names of columns "
+                    "must stand in the first row; delete the rows above them"
+                )
+        rows = _text_rows(sheet, where)
+        next(rows)
+    numbers, texts = [], []
+    for row, cells in rows:
+        numbers.append(row - 2)
+        texts.append(cells)
+    width = max([len(header), *map(len, texts)])
+    for cells in (header, *texts):
+        cells += [""] * (width - len(cells))
+    columns = [pd.array([cells[n] for cells in texts], dtype=TEXT) for n in range(width)]
+    names = [name or f"column {get_column_letter(n + 1)}" for n, name in enumerate(header)]
+    used = [n for n in range(width) if header[n] or (columns[n] != "").any()]
+    index = pd.Index(numbers, dtype="int64")
+    frame = pd.DataFrame({n: columns[n] for n in used}, index=index)
+    frame.columns = pd.Index([names[n] for n in used])
+    return frame
+
+
+def _text_rows(sheet: Any, where: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the texts of each row that has a cell, without empty cells at its end."""
+    n_cells = 0
+    for number, row in enumerate(sheet.iter_rows(), start=1):
+        n_cells += len(row)
+        if number > _MOST_ROWS or n_cells > _MOST_CELLS:
+            raise InputError(
+                f"{where}: has more than {_MOST_CELLS:,} cells or {_MOST_ROWS:,} rows; "
+                f"{_SAVE_AS_CSV}"
+            )
+        texts = [_cell_text(cell, where) for cell in row]
+        while texts and not texts[-1].strip():
+            texts.pop()
+        if texts:
+            yield number, texts
+
+
+def _cell_text(cell: Any, where: str) -> str:
+    """The text of a cell, as a CSV file would hold it."""
+    value = cell.value
+    if value is None:
+        return ""
+    if cell.data_type == "e" and value != _MISSING:
+        raise InputError(
+            f"{where}: cell {cell.coordinate} holds the error {value}; correct it, or leave the "
+            "cell empty"
+        )
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, int | float):
+        return _number_text(value, cell, where)
+    if isinstance(value, datetime.datetime):
+        is_day = value.time() == datetime.time()
+        return value.date().isoformat() if is_day else value.isoformat(sep=" ")
+    return str(value)
+
+
+def _number_text(value: float, cell: Any, where: str) -> str:
+    if abs(value) >= _MOST_EXACT:
+        raise InputError(
+            f"{where}: cell {cell.coordinate} holds a number of more than 15 digits, of which a "
+            "spreadsheet keeps 15; write it as text, or leave it out"
+        )
+    if float(value) != int(value):
+        return repr(float(value))
+    text, shape = str(int(value)), str(cell.number_format)
+    return text.zfill(len(shape)) if set(shape) == {"0"} else text  # 00019124 is shown so

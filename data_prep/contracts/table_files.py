@@ -1,0 +1,309 @@
+"""Tables as people keep them: CSV of any dialect, or a sheet of a spreadsheet, as columns of text.
+
+What a file is follows from its first bytes, not from its name. A row's index is its line in the
+file (or its row in the sheet) less 2, so that an error names the line that an editor shows.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.tables import plain_cells
+from cxr_compare.data_prep.contracts.text import TEXT, from_arrow
+from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
+
+_TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+_SHEET_SUFFIXES = (".xlsx", ".xlsm")
+TABLE_SUFFIXES = (*_TEXT_SUFFIXES, *_SHEET_SUFFIXES)
+"""How the names of the files end that `read_text_table` reads."""
+
+_EXPORT = "export it from there as CSV"
+_BY_PANDAS = "write it as CSV: pandas.{}(FILE).to_csv(CSV, index=False)"
+_OTHER_SUFFIXES = {
+    ".xls": "an old Excel file; save it in Excel or LibreOffice as .xlsx",
+    ".xlsb": "a binary Excel file; save it in Excel as .xlsx",
+    ".ods": "a LibreOffice spreadsheet; save it there as .xlsx",
+    ".numbers": "a Numbers spreadsheet; in Numbers say File, Export To, Excel",
+    ".gsheet": "a link to Google Sheets; there say File, Download, Microsoft Excel",
+    ".parquet": f"a Parquet file; {_BY_PANDAS.format('read_parquet')}",
+    ".feather": f"a Feather file; {_BY_PANDAS.format('read_feather')}",
+    ".sav": f"an SPSS file; {_EXPORT}",
+    ".dta": f"a Stata file; {_EXPORT}",
+    ".rds": f"an R file; {_EXPORT}",
+    ".sas7bdat": f"a SAS file; {_EXPORT}",
+    ".csv.zip": "an archive; unpack it and give the file inside",
+    ".tsv.zip": "an archive; unpack it and give the file inside",
+}
+_GZIP, _ZIP, _OLE, _PARQUET = b"\x1f\x8b", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1"
+_MOST_UNPACKED_BYTES = 1 << 31
+_HEADER_BYTES = 1 << 16
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_CSV: dict[str, Any] = {"dtype": TEXT, "keep_default_na": False, "skip_blank_lines": False}
+_DECIMAL = r"[-+]?\d*,?\d+(?:[eE][-+]?\d+)?"
+_MAYBE_THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+"
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table as it lies in a file."""
+
+    text: pd.DataFrame  # cells as text without spaces around, empty where there is nothing
+    notes: tuple[str, ...] = ()  # what was taken for granted in reading it, one sentence each
+
+
+def is_table_file(path: Path) -> bool:
+    """Whether the name of a file says that it holds a table, of a kind that is read or not.
+
+    Example:
+        >>> is_table_file(Path("Labels.XLSX")), is_table_file(Path("old.xls"))
+        (True, True)
+        >>> is_table_file(Path("film1.png"))
+        False
+    """
+    return path.name.lower().endswith((*TABLE_SUFFIXES, *_OTHER_SUFFIXES))
+
+
+def is_spreadsheet(path: Path) -> bool:
+    """Whether a file is a workbook, which has sheets, by its first bytes."""
+    return _first_bytes(path, len(_ZIP)) == _ZIP
+
+
+def read_text_table(
+    path: Path,
+    required: Iterable[str],
+    optional: Iterable[str] = (),
+    names_of: Callable[[str], str] = str,
+) -> pd.DataFrame:
+    """Read a table as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
+
+    Args:
+        path: A file of any kind that `TABLE_SUFFIXES` lists.
+        required: Columns that must be there.
+        optional: Columns that are added, empty, where they are not there.
+        names_of: Gives the name of a column here by that in the file.
+
+    Returns:
+        A row for each line that is not blank; its index is the line less 2.
+
+    Raises:
+        InputError: There is no such file, it is no table, or a column is missing or repeated.
+    """
+    required = list(required)
+    if not path.exists():
+        columns = ", ".join(required)
+        must = f"; it must hold the columns {columns}" if columns else ""
+        raise InputError(f"{path}: no such file{must}")
+    frame = read_table_file(path).text
+    frame.columns = pd.Index([names_of(str(name)) for name in frame.columns])
+    missing = [name for name in required if name not in frame.columns]
+    if missing:
+        names = ", ".join(frame.columns[:20])
+        raise InputError(f"{path}: column '{missing[0]}' is missing; it has {names}")
+    for name in set(optional) - set(frame.columns):
+        frame[name] = ""
+    return frame
+
+
+def read_table_file(path: Path, sheet: str | None = None) -> TableFile:
+    """Read a table whose columns are not known yet, and how it was read.
+
+    Args:
+        path: A file of any kind that `TABLE_SUFFIXES` lists.
+        sheet: The sheet of a spreadsheet; may be left out where one alone has cells.
+
+    Raises:
+        InputError: There is no such file, it is no table, or a column is repeated.
+    """
+    _refuse_other_kind(path)
+    if is_spreadsheet(path):
+        from cxr_compare.data_prep.contracts.spreadsheets import read_sheet  # slow to import
+
+        frame, notes = read_sheet(path, sheet)
+    elif sheet is not None:
+        raise InputError(f"{path}: is no spreadsheet, so it has no sheet {sheet!r}")
+    else:
+        frame, notes = _read_delimited(path)
+    names = pd.Series([str(name).strip() for name in frame.columns], dtype=TEXT)
+    repeated = names[names.duplicated() & (names != "")]
+    if len(repeated):
+        raise InputError(f"{path}: column '{repeated.iloc[0]}' appears twice; keep one")
+    frame.columns = pd.Index(_named(names.tolist()))
+    frame = frame.apply(plain_cells)
+    # A blank line is nothing, but keeps its number.
+    return TableFile(frame[(frame != "").any(axis=1)], tuple(notes))
+
+
+def header_of(path: Path) -> list[str]:
+    """Return the names of the columns of a text file; none where it has no header or is no text."""
+    content = _first_bytes(path, _HEADER_BYTES)
+    if content.startswith((_GZIP, _ZIP, _OLE, _PARQUET)):
+        return []
+    mark, encoding = text_encoding(content)
+    text = content[len(mark) :].decode(encoding, errors="replace")
+    lines = text.splitlines()[:1]
+    return [name.strip() for name in _cells_of(lines[0], _delimiter_of(lines[0]))] if lines else []
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except (OSError, ValueError):
+        return b""
+
+
+def _refuse_other_kind(path: Path) -> None:
+    """Say what to do with a file that holds a table of a kind that is not read."""
+    name = path.name.lower()
+    for suffix, advice in _OTHER_SUFFIXES.items():
+        if name.endswith(suffix):
+            raise InputError(f"{path}: is {advice}")
+    if not path.is_file():
+        what = "a folder; give the file of the table" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {what}")
+    start = _first_bytes(path, len(_OLE))
+    if start == _PARQUET:
+        raise InputError(f"{path}: is {_OTHER_SUFFIXES['.parquet']}")
+    if start == _OLE:
+        raise InputError(
+            f"{path}: is an old Excel file, or one with a password; save it as .xlsx without one"
+        )
+
+
+def _named(names: Sequence[str]) -> list[str]:
+    """Names of columns; one without a name is called as pandas calls it."""
+    return [name or f"Unnamed: {number}" for number, name in enumerate(names)]
+
+
+def _read_delimited(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read a text file with a cell between two delimiters."""
+    content = _plain_bytes(path)
+    first, _, rest = content.partition(b"\n")
+    stated = re.fullmatch(rb"sep=(.)\r?", first)  # Excel's own line, which says the delimiter
+    if stated:
+        content, first = rest, rest.partition(b"\n")[0]
+    header = decode_text(first, str(path)).rstrip("\r")
+    delimiter = stated[1].decode("latin-1") if stated else _delimiter_of(header)
+    try:
+        frame, names = _parse_csv(content, delimiter, path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: not readable as CSV in UTF-8 ({reason}); save it as CSV UTF-8, or as .xlsx"
+        ) from None
+    frame.columns = pd.Index(names)
+    if stated:
+        frame.index += 1
+    notes = []
+    if delimiter != ",":
+        notes.append(f"cells are separated by {_DELIMITERS.get(delimiter, repr(delimiter))}")
+        decimal = _with_points(frame, delimiter)
+        if decimal:
+            notes.append(f"decimal commas are read as points in {', '.join(decimal)}")
+    return frame, notes
+
+
+def _plain_bytes(path: Path) -> bytes:
+    """The content of a text file in UTF-8, without a byte order mark, unpacked."""
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP):
+            with gzip.open(BytesIO(content)) as packed:
+                content = packed.read(_MOST_UNPACKED_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason})") from None
+    if len(content) > _MOST_UNPACKED_BYTES:
+        raise InputError(f"{path}: holds more than 2 GiB; split the table")
+    mark, encoding = text_encoding(content)
+    if encoding != "utf-8":
+        return decode_text(content, str(path)).encode()
+    return content[len(mark) :]
+
+
+def _delimiter_of(header: str) -> str:
+    """The delimiter that splits a header into the most cells; a comma among equals.
+
+    Example:
+        >>> _delimiter_of('file;"label, by whom";x'), _delimiter_of("file")
+        (';', ',')
+    """
+    return max(_DELIMITERS, key=lambda delimiter: len(_cells_of(header, delimiter)))
+
+
+def _cells_of(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # a cell of more than 131,072 signs
+        return line.split(delimiter)
+
+
+def _parse_csv(content: bytes, delimiter: str, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Parse with pandas, or with Arrow where nothing is quoted: the same, only faster.
+
+    Returns the rows, and the names of the columns as they stand in the file.
+    """
+    options = {**_CSV, "sep": delimiter}
+    first = pd.read_csv(BytesIO(content), header=None, nrows=1, **options)
+    header = [str(name) for name in first.fillna("").iloc[0]]  # pandas renames what repeats
+    if content and b'"' not in content and b"\0" not in content:
+        names = pd.read_csv(BytesIO(content), nrows=0, **options).columns
+        try:
+            table = arrow_csv.read_csv(
+                pa.BufferReader(content),
+                parse_options=arrow_csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.large_string())
+                ),
+            )
+        except pa.ArrowInvalid:
+            pass  # a line of another length, or no UTF-8: pandas fills it up, or says where
+        else:
+            if table.column_names == list(names):
+                return from_arrow(table), header
+    frame = pd.read_csv(BytesIO(content), **options).fillna("")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
+        cells = [*map(str, np.atleast_1d(frame.index[0])), *map(str, frame.iloc[0])]
+        numbers = [cell.strip().lstrip("-").isdigit() for cell in cells]
+        commas = any(first and second for first, second in pairwise(numbers))
+        question = "; are these decimal commas? Write 0.5, or save it with quotes" if commas else ""
+        raise InputError(f"{path}: line 2 has more cells than the header has names{question}")
+    return frame, header
+
+
+def _with_points(frame: pd.DataFrame, delimiter: str) -> list[str]:
+    """Write decimal commas as points in a frame; return the columns that have them.
+
+    Where tabs separate cells, ``1,234`` may be a thousand: such a column stays as it is.
+    """
+    changed = []
+    for position, name in enumerate(frame.columns):
+        cells = frame.iloc[:, position].str.strip()
+        filled = cells[cells != ""]
+        if not filled.str.contains(",", regex=False).any():
+            continue
+        if not filled.str.fullmatch(_DECIMAL).all():
+            continue
+        with_comma = filled[filled.str.contains(",", regex=False)]
+        if delimiter != ";" and with_comma.str.fullmatch(_MAYBE_THOUSANDS).all():
+            continue
+        frame.isetitem(position, cells.str.replace(",", ".", regex=False).array)
+        changed.append(str(name).strip())
+    return changed

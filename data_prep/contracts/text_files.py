@@ -1,0 +1,100 @@
+"""Text that people and other programs write: one owner for its encoding, and for TOML.
+
+Windows' editors begin UTF-8 with a byte order mark, and Excel saves "Unicode text" as UTF-16.
+"""
+
+from __future__ import annotations
+
+import codecs
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.errors import InputError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16 does, so it comes first
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def decode_text(content: bytes, place: str) -> str:
+    """Decode text in UTF-8, or in what its byte order mark says, without that mark.
+
+    Args:
+        content: The bytes of a file, or the beginning of one up to the end of a line.
+        place: The file, for the error.
+
+    Raises:
+        InputError: The bytes are not text in UTF-8, UTF-16 or UTF-32.
+
+    Example:
+        >>> decode_text("file;label".encode("utf-16"), "labels.csv")
+        'file;label'
+    """
+    mark, encoding = text_encoding(content)
+    try:
+        return content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: len(mark) + error.start].count(b"\n") + 1
+        name = encoding.removesuffix("-le").removesuffix("-be").upper()
+        raise InputError(
+            f"{place}: cannot be read as text in {name} (line {line}: {error.reason}); save it as "
+            "UTF-8"
+        ) from None
+
+
+def text_encoding(content: bytes) -> tuple[bytes, str]:
+    """Return the byte order mark that text begins with, which may be none, and its encoding.
+
+    Example:
+        >>> text_encoding(b"file,label")
+        (b'', 'utf-8')
+    """
+    marked = (pair for pair in _MARKS if content.startswith(pair[0]))
+    return next(marked, (b"", "utf-8"))
+
+
+def read_text_file(path: Path) -> str:
+    """Read a text file of any encoding that `decode_text` knows.
+
+    Raises:
+        InputError: The file cannot be read, or is not text.
+    """
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
+    return decode_text(content, str(path))
+
+
+def read_toml_file(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: The file cannot be read, is not text, or is not TOML.
+    """
+    return parse_toml(read_text_file(path), str(path))
+
+
+def parse_toml(text: str, place: str) -> dict[str, Any]:
+    """Parse TOML; errors name the place.
+
+    Raises:
+        InputError: It is not TOML.
+
+    Example:
+        >>> parse_toml("seed = 3", "ours.toml")
+        {'seed': 3}
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no error of TOML's
+        raise InputError(f"{place}: is not TOML: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -1,0 +1,598 @@
+"""One table of boxes from what detection libraries return.
+
+Torch is never imported: an output is known by its attributes and keys, and a tensor on any device
+becomes an array by its own methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import is_member, positions
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.evaluation.boxes.box_checks import check_edges, check_inside, check_scores
+
+BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
+"""Corners; left, top, width and height; or centre, width and height."""
+_ENDINGS = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".npy")
+_FEWEST_TO_ASK = 10  # boxes below which an odd pattern may be chance
+_KINDS = "expected a DataFrame of boxes, a list with an output for each image, or COCO results"
+_SIDES_WORDS = 'box_format "xywh" is x, y, width, height, and "xyxy" is corners'
+_SIDES = {"width": "float64", "height": "float64"}
+
+
+def is_detector_output(value: Any) -> bool:
+    """Return True for a list of outputs, one for each image, or of COCO results; else False.
+
+    Example:
+        >>> is_detector_output([{"boxes": []}]), is_detector_output([0.1, 0.9])
+        (True, False)
+    """
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    first = value[0]
+    is_dict = isinstance(first, Mapping) and bool({"boxes", "bbox"} & set(first))
+    return is_dict or _is_detections(first) or _is_ultralytics(first)
+
+
+def is_coco(value: Any) -> bool:
+    """Return True for COCO results or annotations, a dict for each box, which name their images."""
+    return is_detector_output(value) and isinstance(value[0], Mapping) and "bbox" in value[0]
+
+
+class BoxArguments(NamedTuple):
+    """Arguments of a box metric as tables."""
+
+    boxes: pd.DataFrame
+    truth: pd.DataFrame
+    image_ids: pd.Index
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Boxes of one image."""
+
+    where: str  # what messages call the output
+    edges: np.ndarray  # (N, 4) xyxy
+    scores: np.ndarray | None  # (N,)
+    classes: np.ndarray | None  # (N,), texts
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    """How the boxes of an output are meant."""
+
+    box_format: BoxFormat
+    assumed: bool  # whether the format is that of the library and nobody stated it
+
+
+def boxes_table(
+    outputs: Any,
+    image_ids: Iterable[Any] | None = None,
+    *,
+    box_format: BoxFormat | None = None,
+    image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame | None = None,
+    in_shares: bool = False,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+) -> pd.DataFrame:
+    """Return one table of boxes from the outputs of a detector, or from true boxes.
+
+    Args:
+        outputs: One of these:
+
+            - a list with a dict for each image, with ``boxes`` and maybe ``scores`` and ``labels``,
+              as torchvision's detectors return it and torchmetrics takes it;
+            - a list of Ultralytics results, one for each image;
+            - a list of `supervision.Detections`, one for each image;
+            - COCO results or annotations: a list of dicts with ``image_id`` and ``bbox``;
+            - a DataFrame with a row for each box, under the usual names of columns, such as
+              ``filename, xmin, ymin, xmax, ymax, confidence`` or ``image_id, x, y, w, h, score``;
+              rows without any number, of images that have no box, are left out.
+        image_ids: Id of each image, in the order of the outputs. COCO results and DataFrames name
+            their images; Ultralytics results without ids are named by their files.
+        box_format: ``xyxy``, ``xywh`` (left, top, width, height) or ``cxcywh`` (centre, width,
+            height). Left out: COCO's ``bbox`` is ``xywh``, a DataFrame's columns say it, the rest
+            is ``xyxy``.
+        image_sizes: Width and height of each image in px, by image id, or a DataFrame ``image_id,
+            width, height``. Given, boxes that lie far beyond their images are refused.
+        in_shares: Whether boxes are shares of the image's size; needs `image_sizes`.
+        class_names: Names of the class numbers, in their order or by number.
+
+    Returns:
+        ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` in px of the original image, ``score`` where
+        the outputs have scores, and ``finding`` where they have classes; ``crowd`` where COCO
+        annotations mark crowds. One row for each box, images in their order.
+
+    Raises:
+        InputError: The outputs are of no such kind, their number is not that of the images, or a
+            box or a score cannot be right. The message names output, image and value.
+
+    Example:
+        >>> import cxr_compare
+        >>> outputs = [{"boxes": [[10, 20, 30, 40]], "scores": [0.9]}, {"boxes": [], "scores": []}]
+        >>> cxr_compare.boxes_table(outputs, ["a", "b"]).to_dict("records")
+        [{'image_id': 'a', 'x1': 10.0, 'y1': 20.0, 'x2': 30.0, 'y2': 40.0, 'score': 0.9}]
+    """
+    if box_format is not None and box_format not in get_args(BoxFormat):
+        formats = ", ".join(get_args(BoxFormat))
+        raise InputError(f"box_format: {box_format!r} is unknown; choose {formats}")
+    where = "boxes" if isinstance(outputs, pd.DataFrame) else "outputs"
+    table, meant = _read(outputs, image_ids, box_format, where)
+    if class_names is not None and "finding" in table:
+        table["finding"] = _named_classes(table, class_names, where)
+    sizes = None if image_sizes is None else _sizes_of(table, image_sizes)
+    if in_shares:
+        table = _in_px(table, sizes, where)
+    return _checked(table, meant, where, sizes)
+
+
+def _checked(
+    table: pd.DataFrame, meant: _Meaning, where: str, sizes: np.ndarray | None
+) -> pd.DataFrame:
+    """Return the table without places, once its scores and boxes are known to be right."""
+    if "score" in table:
+        check_scores(table, where)
+    if meant.assumed and meant.box_format == "xywh" and sizes is None:
+        _ask_if_corners(table, where)
+    check_edges(table, where, sizes=sizes)
+    if sizes is not None:
+        sides = _SIDES_WORDS if meant.box_format == "xywh" else ""
+        check_inside(table, where, sizes, sides=sides)
+    return table.drop(columns="place")
+
+
+def box_arguments(
+    boxes: Any, truth: Any, image_ids: Any, *, one_class: bool = True
+) -> BoxArguments:
+    """Return the arguments of a box metric as tables, of outputs of any kind.
+
+    Frames that have the names of our columns stay as they are. Ids become texts. Without ids, two
+    lists with an output for each image are aligned by position.
+
+    Raises:
+        InputError: An argument is of no known kind, see `boxes_table`, or one of the two tables
+            has several classes.
+    """
+    ids = _numbers_of_outputs(boxes, truth) if image_ids is None else _index_of_ids(image_ids)
+    found, true = _as_table(boxes, ids, "boxes"), _as_table(truth, ids, "truth")
+    if "finding" not in found or "finding" not in true:  # classes of one side say nothing
+        found = found.drop(columns="finding", errors="ignore")
+        true = true.drop(columns="finding", errors="ignore")
+    if one_class:
+        _require_one_class(found, true)
+    return BoxArguments(found, true, ids)
+
+
+def _numbers_of_outputs(boxes: Any, truth: Any) -> pd.Index:
+    """Return numbers as ids of images that two lists of outputs have in the same order."""
+    for where, value in (("boxes", boxes), ("truth", truth)):
+        if not is_detector_output(value) or is_coco(value):
+            raise InputError(
+                f"image_ids: missing, and {where} is no list with an output for each image; give "
+                "the id of every image, with and without boxes"
+            )
+    if len(boxes) != len(truth):
+        raise InputError(
+            f"boxes: there {_are(len(boxes), 'output')} and {len(truth):,} of truth; give one for "
+            "each image, in the same order"
+        )
+    width = len(str(len(boxes)))
+    return pd.Index([f"{number:0{width}d}" for number in range(len(boxes))], dtype=TEXT)
+
+
+def _index_of_ids(image_ids: Any) -> pd.Index:
+    if isinstance(image_ids, str):
+        raise InputError(f"image_ids: {image_ids!r} is one text; give a sequence of image ids")
+    if isinstance(image_ids, pd.Index) and image_ids.dtype == TEXT:
+        return image_ids
+    try:
+        names = list(image_ids)
+    except TypeError:
+        kind = type(image_ids).__name__
+        raise InputError(f"image_ids: expected a sequence of image ids, got {kind}") from None
+    missing = [number for number, name in enumerate(names) if pd.isna(name)]
+    if missing:
+        raise InputError(f"image_ids: number {missing[0]} is missing; fill it in")
+    return pd.Index([_id_text(name) for name in names], dtype=TEXT)
+
+
+def _as_table(value: Any, ids: pd.Index, where: str) -> pd.DataFrame:
+    if isinstance(value, pd.DataFrame) and {"image_id", *EDGES} <= set(value.columns):
+        of_text = value["image_id"].dtype == TEXT
+        return value if of_text else value.assign(image_id=value["image_id"].astype(TEXT))
+    table, meant = _read(value, ids, None, where)
+    return _checked(table, meant, where, None)
+
+
+def _require_one_class(boxes: pd.DataFrame, truth: pd.DataFrame) -> None:
+    """Refuse two tables of several classes, which a metric of one class would mix."""
+    for where, table in (("boxes", boxes), ("truth", truth)):
+        kinds = sorted(map(str, table["finding"].dropna().unique())) if "finding" in table else []
+        if len(kinds) > 1:
+            raise InputError(
+                f"{where}: has boxes of {len(kinds)} classes ({', '.join(kinds[:5])}), and this is "
+                "a figure of one class; keep the rows of one finding"
+            )
+
+
+def _read(
+    outputs: Any, image_ids: Iterable[Any] | None, box_format: BoxFormat | None, where: str
+) -> tuple[pd.DataFrame, _Meaning]:
+    """Return the rows with their places, and how boxes were meant."""
+    if isinstance(outputs, pd.DataFrame):
+        return _read_frame(outputs, box_format, where)
+    if isinstance(outputs, Mapping) and "annotations" in outputs:
+        outputs = outputs["annotations"]
+    if isinstance(outputs, Mapping) and "boxes" not in outputs:
+        raise InputError(
+            f"{where}: {_KINDS}, got {type(outputs).__name__} of {', '.join(map(str, outputs))}"
+        )
+    single = isinstance(outputs, Mapping) or _is_detections(outputs) or _is_ultralytics(outputs)
+    images = [outputs] if single else _listed(outputs, where)
+    if is_coco(images):
+        return _read_coco(images, box_format, where)
+    if not images and image_ids is not None:
+        ids = _index_of_ids(image_ids)
+        if len(ids):
+            raise InputError(
+                f"{where}: is an empty list, and there {_are(len(ids), 'image')}; give an output "
+                "for each image, with empty boxes where nothing was found"
+            )
+    return _read_images(images, image_ids, box_format, where)
+
+
+def _listed(outputs: Any, where: str) -> list[Any]:
+    if isinstance(outputs, str | bytes) or not isinstance(outputs, Iterable):
+        raise InputError(f"{where}: {_KINDS}, got {type(outputs).__name__}")
+    return list(outputs)
+
+
+def _read_images(
+    images: list[Any], image_ids: Iterable[Any] | None, box_format: BoxFormat | None, where: str
+) -> tuple[pd.DataFrame, _Meaning]:
+    """Read one output for each image."""
+    ids = _ids_of_outputs(images, image_ids, where)
+    read = [_read_one(output, f"{where}[{n}]", box_format) for n, output in enumerate(images)]
+    counts = [len(one.edges) for one in read]
+    filled = [one for one in read if len(one.edges)] or read
+    table = pd.DataFrame({
+        "image_id": np.repeat(np.asarray(ids, dtype=object), counts),
+        "place": [f"number {n}, box {k}" for n, count in enumerate(counts) for k in range(count)],
+    })  # fmt: skip
+    edges = np.concatenate([np.zeros((0, 4)), *(one.edges for one in read)])
+    table = table.assign(**dict(zip(EDGES, edges.T, strict=True)))
+    for name, what in (("score", "scores"), ("finding", "classes")):
+        having = [getattr(one, what) is not None for one in filled]
+        if any(having) and not all(having):
+            place = filled[having.index(False)].where
+            raise InputError(f"{place}: has no {what}, and others have; give all or none")
+        if any(having):
+            values = np.concatenate([getattr(one, what) for one in filled])
+            table[name] = pd.Series(values, dtype="float64" if name == "score" else TEXT)
+    if table.empty and "score" not in table:
+        table["score"] = np.zeros(0)
+    return _ordered(table), _Meaning(box_format or "xyxy", assumed=box_format is None)
+
+
+def _ids_of_outputs(images: list[Any], image_ids: Iterable[Any] | None, where: str) -> list[str]:
+    if image_ids is None:
+        files = [getattr(image, "path", None) for image in images]
+        if not all(isinstance(file, str) for file in files):
+            raise InputError(
+                "image_ids: missing; give the id of each image, in the order of the outputs"
+            )
+        ids = pd.Index([_file_stem(str(file)) for file in files], dtype=TEXT)
+    else:
+        ids = _index_of_ids(image_ids)
+    if len(ids) != len(images):
+        raise InputError(
+            f"{where}: there {_are(len(images), 'output')} and {len(ids):,} image_ids; give one "
+            "output for each image, in the same order"
+        )
+    if not ids.is_unique:
+        raise InputError(
+            f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once; give each image once"
+        )
+    return [str(name) for name in ids]
+
+
+def _is_detections(output: Any) -> bool:
+    """Tell whether an output is a `supervision.Detections`, or has its attributes."""
+    return hasattr(output, "xyxy") and hasattr(output, "confidence")
+
+
+def _is_ultralytics(output: Any) -> bool:
+    """Tell whether an output is a result of Ultralytics, or has its attributes."""
+    return hasattr(getattr(output, "boxes", None), "xyxy")
+
+
+def _read_one(output: Any, where: str, box_format: BoxFormat | None) -> _Output:
+    """Read the boxes of one image."""
+    names: Mapping[int, str] | None = None
+    if _is_detections(output):
+        boxes, scores, labels = output.xyxy, output.confidence, output.class_id
+        named = (getattr(output, "data", None) or {}).get("class_name")
+        labels = labels if named is None else named
+    elif _is_ultralytics(output):
+        boxes, scores, labels = output.boxes.xyxy, output.boxes.conf, output.boxes.cls
+        names = getattr(output, "names", None)
+    elif isinstance(output, Mapping):
+        if "boxes" not in output:
+            keys = ", ".join(map(str, list(output)[:10]))
+            raise InputError(f"{where}: has no 'boxes'; it has {keys}")
+        boxes, scores, labels = output["boxes"], output.get("scores"), output.get("labels")
+        box_format = box_format or _stated_format(boxes)
+    else:
+        kind = type(output).__name__
+        raise InputError(
+            f"{where}: expected a dict with boxes, a result of Ultralytics or "
+            f"supervision.Detections, got {kind}"
+        )
+    edges = _numbers(boxes, f"{where}: boxes")
+    edges = edges.reshape(0, 4) if edges.size == 0 else edges
+    if edges.ndim != 2 or edges.shape[1] != 4:
+        raise InputError(f"{where}: boxes must have the shape (N, 4), got {edges.shape}")
+    if scores is not None:
+        scores = _one_each(_numbers(scores, f"{where}: scores"), len(edges), where, "scores")
+    if labels is not None:
+        kinds = _one_each(_values(labels), len(edges), where, "labels")
+        labels = np.asarray([_class_text(kind, names) for kind in kinds], dtype=object)
+    return _Output(where, _corners(edges, box_format or "xyxy"), scores, labels)
+
+
+def _stated_format(boxes: Any) -> BoxFormat | None:
+    """Return the format that a BoundingBoxes tensor of torchvision states; `None` of others."""
+    name = str(getattr(getattr(boxes, "format", None), "name", "")).lower()
+    formats: dict[str, BoxFormat] = {form: form for form in get_args(BoxFormat)}
+    return formats.get(name)
+
+
+def _one_each(values: np.ndarray, count: int, where: str, what: str) -> np.ndarray:
+    values = values.reshape(-1)
+    if len(values) != count:
+        raise InputError(f"{where}: has {count} boxes and {len(values)} {what}; give one for each")
+    return values
+
+
+def _class_text(kind: Any, names: Mapping[int, str] | None) -> str:
+    if isinstance(kind, str):
+        return kind
+    number = int(kind)
+    return str(number if names is None or number not in names else names[number])
+
+
+def _read_coco(
+    entries: list[Any], box_format: BoxFormat | None, where: str
+) -> tuple[pd.DataFrame, _Meaning]:
+    """Read COCO results or annotations: a dict for each box."""
+    numbers = []
+    for number, entry in enumerate(entries):
+        try:
+            x, y, width, height = (float(value) for value in entry["bbox"])
+            numbers.append([x, y, width, height])
+            _ = entry["image_id"]
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{where}: entry {number} needs image_id and bbox of four numbers"
+            ) from None
+    as_format: BoxFormat = box_format or "xywh"
+    table = pd.DataFrame(_corners(np.reshape(numbers, (-1, 4)), as_format), columns=EDGES)
+    table["image_id"] = [_id_text(entry["image_id"]) for entry in entries]
+    table["place"] = [f"entry {number}" for number in range(len(entries))]
+    for name, key in (("score", "score"), ("finding", "category_id"), ("crowd", "iscrowd")):
+        having = [key in entry for entry in entries]
+        if not any(having) or (name == "score" and "iscrowd" in entries[0]):
+            continue
+        if name == "score" and not all(having):
+            raise InputError(f"{where}: entry {having.index(False)} has no score, others have")
+        values = [entry.get(key, 0) for entry in entries]
+        if name == "score":
+            table[name] = _numbers(values, f"{where}: score")
+        elif name == "crowd":
+            table[name] = np.asarray(values).astype(bool)
+        else:
+            table[name] = pd.Series([_id_text(value) for value in values], dtype=TEXT)
+    return _ordered(table), _Meaning(as_format, assumed=box_format is None)
+
+
+def _read_frame(
+    frame: pd.DataFrame, box_format: BoxFormat | None, where: str
+) -> tuple[pd.DataFrame, _Meaning]:
+    """Read a frame under the usual names of columns."""
+    columns = [str(column) for column in frame.columns]
+    frame = frame.set_axis(columns, axis=1)
+
+    def column(name: str, role: str) -> str | None:
+        return name if name in columns else find_column(columns, column_names(role))
+
+    image = column("image_id", "file")
+    if image is None:
+        raise InputError(
+            f"{where}: no column names the image; it has {', '.join(columns[:20])}: call it "
+            "image_id"
+        )
+    wanted, stated = _edge_columns(columns, where)
+    form: BoxFormat = box_format or stated
+    if frame[image].isna().any():
+        row = frame.index[int(frame[image].isna().to_numpy().argmax())]
+        raise InputError(f"{where}: row {row}: {image} is missing; fill it in")
+    table = pd.DataFrame({"image_id": [_id_text(name) for name in frame[image]]})
+    table["place"] = pd.Series([f"row {label}" for label in frame.index], dtype=TEXT)
+    edges = [_numeric(frame, name, table, where) for name in wanted]
+    table[EDGES] = _corners(np.column_stack(edges).reshape(-1, 4), form)
+    score = column("score", "score")
+    if score is not None:
+        table["score"] = _numeric(frame, score, table, where)
+    numbers = [*EDGES, *(["score"] if score else [])]
+    empty = table[numbers].isna().all(axis=1).to_numpy()
+    finding = column("finding", "label")
+    if finding is not None:
+        table["finding"] = pd.Series([_id_text(kind) for kind in frame[finding]], dtype=TEXT)
+    if "crowd" in frame:
+        table["crowd"] = frame["crowd"].to_numpy()
+    assumed = box_format is None and form != "xyxy"
+    return _ordered(table[~empty].reset_index(drop=True)), _Meaning(form, assumed=assumed)
+
+
+def _edge_columns(columns: list[str], where: str) -> tuple[list[str], BoxFormat]:
+    """Return the four columns of the boxes, and what they are."""
+    if set(EDGES) <= set(columns):
+        return EDGES, "xyxy"
+
+    def found(*roles: str) -> list[str]:
+        names = [find_column(columns, column_names(role)) for role in roles]
+        return [name for name in names if name is not None]
+
+    readings: list[tuple[BoxFormat, list[str]]] = [
+        ("xyxy", found("xmin", "ymin", "xmax", "ymax")),
+        ("xywh", found("xmin", "ymin", "width", "height")),
+        ("cxcywh", found("xcenter", "ycenter", "width", "height")),
+    ]
+    for form, names in readings:
+        if len(names) == 4:
+            return names, form
+    lacking = [edge for edge in EDGES if edge not in columns]
+    if len(lacking) < len(EDGES):
+        raise InputError(
+            f"{where}: column '{lacking[0]}' is missing; it has {', '.join(columns[:20])}; rename "
+            "the column that holds it"
+        )
+    raise InputError(
+        f"{where}: no four columns are the edges of boxes; it has {', '.join(columns[:20])}: call "
+        "them x1, y1, x2, y2, or x, y, width, height"
+    )
+
+
+def _numeric(frame: pd.DataFrame, column: str, table: pd.DataFrame, where: str) -> np.ndarray:
+    cells = frame[column]
+    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
+    wrong = np.isnan(numbers) & cells.notna().to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{where}: {table['place'][row]}, image '{table['image_id'][row]}': "
+            f"{column}={cells.iloc[row]!r} is no number; correct it"
+        )
+    return numbers
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    names = ("image_id", *EDGES, "score", "finding", "crowd", "place")
+    table = table[[name for name in names if name in table]]
+    return table.astype({"image_id": TEXT})
+
+
+def _corners(edges: np.ndarray, form: BoxFormat) -> np.ndarray:
+    """Return boxes of any format as corners, shape ``(N, 4)``."""
+    first, second = edges[:, :2], edges[:, 2:]
+    if form == "xyxy":
+        return edges
+    if form == "xywh":
+        return np.hstack([first, first + second])
+    return np.hstack([first - second / 2, first + second / 2])
+
+
+def _values(values: Any) -> np.ndarray:
+    """Return an array of a tensor on any device, a list or an array."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if str(values.dtype) == "torch.bfloat16":  # which numpy does not know
+            values = values.float()
+        values = values.numpy()
+    elif hasattr(values, "cpu"):
+        values = values.cpu().numpy()
+    return np.asarray(values)
+
+
+def _numbers(values: Any, where: str) -> np.ndarray:
+    try:
+        return _values(values).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: are no numbers of one shape ({error})") from None
+
+
+def _named_classes(
+    table: pd.DataFrame, class_names: Sequence[str] | Mapping[int, str], where: str
+) -> pd.Series:
+    names = class_names if isinstance(class_names, Mapping) else dict(enumerate(class_names))
+    texts = {_id_text(number): str(name) for number, name in names.items()}
+    unknown = ~is_member(table["finding"], [*texts, *texts.values()])
+    if unknown.any():
+        row = table.iloc[int(unknown.argmax())]
+        raise InputError(
+            f"{where}: {row['place']}, image '{row['image_id']}': class {row['finding']} has no "
+            f"name; {len(texts)} classes are named"
+        )
+    return table["finding"].map(lambda kind: texts.get(kind, kind)).astype(TEXT)
+
+
+def _sizes_of(
+    table: pd.DataFrame, image_sizes: Mapping[Any, tuple[float, float]] | pd.DataFrame
+) -> np.ndarray:
+    """Return width and height of each row's image, px, shape ``(N, 2)``; NaN where unknown."""
+    if isinstance(image_sizes, pd.DataFrame):
+        lacking = [c for c in ("image_id", "width", "height") if c not in image_sizes]
+        if lacking:
+            raise InputError(f"image_sizes: column '{lacking[0]}' is missing")
+        frame = image_sizes.astype(_SIDES)
+        ids, sides = frame["image_id"].tolist(), frame[["width", "height"]].to_numpy()
+    else:
+        ids = list(image_sizes.keys())
+        sides = np.asarray([image_sizes[name] for name in ids], dtype=np.float64).reshape(-1, 2)
+    known = pd.Index([_id_text(name) for name in ids], dtype=TEXT)
+    rows = positions(table["image_id"], known)
+    sizes = np.full((len(table), 2), np.nan)
+    sizes[rows >= 0] = sides[rows[rows >= 0]]
+    return sizes
+
+
+def _in_px(table: pd.DataFrame, sizes: np.ndarray | None, where: str) -> pd.DataFrame:
+    if sizes is None:
+        raise InputError("in_shares: shares need the width and height of each image; image_sizes=")
+    unsized = np.isnan(sizes).any(axis=1)
+    if unsized.any():
+        row = table.iloc[int(unsized.argmax())]
+        raise InputError(f"{where}: image '{row['image_id']}' has no size in image_sizes")
+    px = table[EDGES].to_numpy(np.float64) * sizes[:, [0, 1, 0, 1]]
+    return table.assign(**dict(zip(EDGES, px.T, strict=True)))
+
+
+def _ask_if_corners(table: pd.DataFrame, where: str) -> None:
+    """Refuse widths and heights that look like corners, where no image's size is known.
+
+    Corners always have x2 > x1 and y2 > y1. That each of ten boxes or more is wider than its
+    distance from the left and higher than its distance from the top is rare.
+    """
+    edges = table[EDGES].to_numpy(np.float64)
+    sides = edges[:, 2:] - edges[:, :2]
+    if len(edges) < _FEWEST_TO_ASK or not ((sides > edges[:, :2]) & (edges[:, :2] > 0)).all():
+        return
+    x, y = edges[0, :2].tolist()
+    width, height = sides[0].tolist()
+    raise InputError(
+        f"{where}: {table['place'].iloc[0]}, image '{table['image_id'].iloc[0]}': x={x:g}, y={y:g},"
+        f" width={width:g}, height={height:g}: each box is wider than its x and higher than its y; "
+        'are these corners? Say boxes_table(..., box_format="xyxy"), or "xywh" if not'
+    )
+
+
+def _id_text(value: Any) -> str:
+    return str(value.item() if hasattr(value, "item") else value)
+
+
+def _file_stem(path: str) -> str:
+    name = path.replace("\\", "/").rpartition("/")[2]
+    stem, dot, ending = name.rpartition(".")
+    return stem if f".{ending}".lower() in _ENDINGS and dot and stem else name
+
+
+def _are(count: int, noun: str) -> str:
+    return f"is 1 {noun}" if count == 1 else f"are {count:,} {noun}s"

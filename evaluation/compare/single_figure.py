@@ -1,0 +1,359 @@
+"""One figure of one system with its interval, from arrays: the same statistics as a comparison."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.notebook import html_table
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.evaluation.boxes.box_checks import check_arguments
+from cxr_compare.evaluation.boxes.boxes_table import box_arguments
+from cxr_compare.evaluation.boxes.matching import deciding_points
+from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS, Estimate
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.metrics.metric import ALL, Metric, MetricKey, number, span_words
+from cxr_compare.evaluation.metrics.registry import METRICS, family
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
+from cxr_compare.evaluation.statistics.ranking import as_array, check_truth_and_scores
+
+_SYSTEM = "system"
+_OF_VALIDATION = {
+    "triage": "follows from a guarantee that validation images chose",
+    "threshold": "is what validation images chose",
+}
+"""Why no single figure of a family can be computed, by family."""
+
+
+@dataclass(frozen=True, repr=False)
+class FigureEstimate:
+    """One figure with its 95 % interval.
+
+    Attributes:
+        metric: Short name of the metric.
+        value: The figure; `None` where it is undefined.
+        interval: Both ends of the 95 % interval; `None` where there is none.
+        method: What gave the interval.
+        note: Why the figure or its interval is missing, or what to know about it.
+        n_images: Number of images that it is computed on.
+        n_patients: Number of patients of these; `None` where no patient was given.
+        n_positive: Number of positive images among them.
+        policy: ``threshold=T`` of a figure at a threshold, else empty.
+        system: Name of the system, for `to_frame`.
+    """
+
+    metric: str
+    value: float | None
+    interval: tuple[float, float] | None
+    method: str
+    note: str
+    n_images: int
+    n_patients: int | None
+    n_positive: int
+    policy: str = ""
+    system: str = _SYSTEM
+
+    def __repr__(self) -> str:
+        name = f"{self.metric} at {self.policy}" if self.policy else self.metric
+        if self.value is None:
+            return f"{name} is undefined ({self.note}), {self._counts}"
+        if self.interval is None:
+            return f"{name} {self._value} ({self.note or 'no interval'}), {self._counts}"
+        return f"{name} {self._value} (95 % CI {span_words(*self.interval)}), {self._counts}"
+
+    def _repr_html_(self) -> str:
+        low, high = self.interval or (None, None)
+        rows = {
+            METRICS[self.metric].title: self._value,
+            "95 % CI": span_words(low, high),
+            "Images": self._counts,
+            "Positive": f"{self.n_positive:,}",
+            "Threshold": self.policy.removeprefix("threshold="),
+            "Method": self.method,
+            "Note": self.note,
+        }
+        return html_table({name: text for name, text in rows.items() if text})
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the figure as a table of one row, as the tables of a comparison have it."""
+        low, high = self.interval or (np.nan, np.nan)
+        row = {
+            "system": self.system,
+            "metric": self.metric,
+            "policy": self.policy,
+            "subgroup": ALL,
+            "estimate": np.nan if self.value is None else self.value,
+            "ci_low": low,
+            "ci_high": high,
+            "p_value": np.nan,
+            "n_images": self.n_images,
+            "n_patients": pd.NA if self.n_patients is None else self.n_patients,
+            "n_positive": self.n_positive,
+        }
+        table = pd.DataFrame([row], columns=list(TIDY_COLUMNS))
+        return table.astype({"n_patients": "Int64"})
+
+    @property
+    def _value(self) -> str:
+        return number(self.value, digits=0 if self.metric in family("counts") else 3)
+
+    @property
+    def _counts(self) -> str:
+        images = counted(self.n_images, "image")
+        if self.n_patients is None:
+            return images
+        return f"{images} of {counted(self.n_patients, 'patient')}"
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a figure is computed on; images in the order of their ids."""
+
+    ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    scores: npt.NDArray[np.float64]
+    owners: npt.NDArray[np.int64]  # patient of each image as an index from 0
+    n_patients: int
+    true_boxes: pd.DataFrame
+    boxes: pd.DataFrame | None
+
+
+def estimate(
+    metric: str,
+    y_true: Any,
+    y_score: Any,
+    *,
+    patients: npt.ArrayLike | None = None,
+    image_ids: Iterable[Any] | None = None,
+    threshold: float | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> FigureEstimate:
+    """Estimate one figure with its 95 % interval, as a comparison of systems would.
+
+    An image of a patient says less than an image of somebody else, so give `patients` where there
+    are several images of one.
+
+    Args:
+        metric: Short name of a metric, as `docs/metrics.md` lists them, such as ``auroc``,
+            ``recall`` (sensitivity), ``brier`` or ``ap50``.
+        y_true: Labels, 0 or 1, shape ``(N,)``. Of a metric of boxes: true boxes, as
+            `cxr_compare.boxes_table` takes them; every lesion on the images must be boxed.
+        y_score: Scores, shape ``(N,)``; of a metric of calibration these are probabilities. Of a
+            metric of boxes: predicted boxes, likewise.
+        patients: Patient of each image, shape ``(N,)``. Left out: images count as independent.
+        image_ids: Id of each image, shape ``(N,)``; needed for boxes, but for lists with an
+            output for each image.
+        threshold: Score from which an image, or of a metric of called boxes a box, is positive;
+            fixed beforehand, not chosen on these images. Needed for metrics at a threshold.
+        replicates: Number of bootstrap resamples.
+        seed: Random seed of the bootstrap.
+
+    Returns:
+        The figure. It prints itself in one line, and has ``value``, ``interval`` and ``to_frame``.
+
+    Raises:
+        InputError: There is no such metric, it needs what is not given, or labels, scores or boxes
+            are not valid.
+
+    Source:
+        Obuchowski 1997 for the AUROC; patient-cluster bootstrap for other figures, and the exact
+        interval where no resample moves a share of 0 or 1 (Clopper and Pearson 1934).
+
+    Example:
+        >>> from cxr_compare import metrics
+        >>> found = metrics.estimate("recall", [0, 0, 1, 1, 1], [1, 0, 1, 1, 0], threshold=0.5)
+        >>> round(found.value, 3)
+        0.667
+    """
+    record = _find_metric(metric)
+    _check_threshold(record, threshold)
+    if record.boxed:
+        inputs = _read_boxes(y_true, y_score, image_ids, patients)
+    else:
+        inputs = _read_scores(y_true, y_score, image_ids, patients)
+    if "probability" in record.needs:
+        _check_probabilities(inputs)
+    key = MetricKey(ALL, _policy(record, threshold), metric)
+    scorecard = _scorecard(record, inputs, key.policy, threshold)
+    # The interval of an AUROC comes from no resample, unless there is none.
+    few = min(replicates, 50) if metric == "auroc" else replicates
+    figure = _resampled(scorecard, key, Resamples(inputs.n_patients, few, seed))
+    if not figure.bounded and few < replicates:
+        figure = _resampled(scorecard, key, Resamples(inputs.n_patients, replicates, seed))
+    return _as_result(metric, key.policy, figure, patients is not None)
+
+
+def _resampled(scorecard: Scorecard, key: MetricKey, resamples: Resamples) -> Estimate:
+    scorecards = {_SYSTEM: [scorecard]}
+    is_count = key.metric in family("counts")
+    drawn = resampled_figures(
+        key.metric, scorecards, resamples, kept=lambda other: other == key and not is_count
+    )
+    return with_clustered_auroc(drawn.estimates, scorecards).systems[_SYSTEM].get(key, Estimate())
+
+
+def _as_result(metric: str, policy: str, figure: Estimate, knows_patients: bool) -> FigureEstimate:
+    size = figure.counts
+    note, method = figure.note, figure.method
+    if not knows_patients:
+        note, method = (_by_image(text) for text in (note, method))
+    return FigureEstimate(
+        metric,
+        figure.estimate if figure.known else None,
+        (float(figure.low), float(figure.high)) if figure.known and figure.bounded else None,
+        method,
+        note,
+        size.n_images,
+        size.n_patients if knows_patients else None,
+        size.n_positive,
+        policy,
+    )
+
+
+def _by_image(text: str) -> str:
+    """Return a sentence about patients for images that each count by themselves."""
+    return text.replace("patient", "image").replace("with images of each class", "of each class")
+
+
+def _find_metric(name: str) -> Metric:
+    record = METRICS.get(name)
+    if record is None:
+        near = [own for own, each in METRICS.items() if each.title.lower().startswith(str(name))]
+        near += difflib.get_close_matches(str(name), METRICS, 1, 0.5)
+        hint = f"did you mean '{near[0]}'?" if near else "docs/metrics.md names all"
+        raise InputError(f"estimate: there is no metric '{name}'; {hint}")
+    why = _OF_VALIDATION.get(record.family)
+    if "cell" in record.needs:
+        why = "needs the activation maps of all compared systems"
+    if why:
+        raise InputError(f"estimate: {name} {why}; cxr_compare.compare gives it")
+    return record
+
+
+def _is_at_threshold(record: Metric) -> bool:
+    return bool({"threshold", "box_cut"} & set(record.needs)) or record.family == "counts"
+
+
+def _check_threshold(record: Metric, threshold: float | None) -> None:
+    if threshold is None and _is_at_threshold(record):
+        what = "a box" if "box_cut" in record.needs else "an image"
+        raise InputError(
+            f"estimate: {record.name} needs threshold=, the score from which {what} is positive"
+        )
+    if threshold is not None and not _is_at_threshold(record):
+        raise InputError(f"estimate: {record.name} has no threshold; leave it out")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"estimate: threshold={threshold} must lie in [0, 1]")
+
+
+def _policy(record: Metric, threshold: float | None) -> str:
+    at_threshold = "threshold" in record.needs or record.family == "counts"
+    return f"threshold={threshold:g}" if at_threshold and threshold is not None else ""
+
+
+def _read_scores(
+    y_true: Any, y_score: Any, image_ids: Iterable[Any] | None, patients: Any
+) -> _Inputs:
+    truth, scores = check_truth_and_scores(y_true, y_score)
+    if image_ids is None:
+        width = len(str(len(truth)))
+        names = [f"image-{number:0{width}d}" for number in range(1, len(truth) + 1)]
+        ids = pd.Index(names, dtype=TEXT)
+    else:
+        ids = pd.Index([str(name) for name in image_ids], dtype=TEXT)
+        _require_ids(ids, len(truth))
+    order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
+    owners, n_patients = _owners(patients, ids)
+    return _Inputs(
+        ids[order], truth[order], scores[order], owners[order], n_patients, no_boxes(), None
+    )
+
+
+def _read_boxes(
+    true_boxes: Any, boxes: Any, image_ids: Iterable[Any] | None, patients: Any
+) -> _Inputs:
+    found, true, ids = box_arguments(boxes, true_boxes, image_ids)
+    ids = check_arguments(found, true, ids)
+    _require_ids(ids, len(ids))
+    order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
+    owners, n_patients = _owners(patients, ids)
+    ids, owners = ids[order], owners[order]
+    true = true[true["image_id"].isin(ids)].reset_index(drop=True)
+    found = found[found["image_id"].isin(ids)].reset_index(drop=True)
+    highest = found.groupby("image_id")["score"].max().reindex(ids).fillna(0.0)
+    return _Inputs(
+        ids,
+        np.asarray(ids.isin(true["image_id"]), dtype=bool),
+        highest.to_numpy(np.float64),
+        owners,
+        n_patients,
+        true,
+        found,
+    )
+
+
+def _require_ids(ids: pd.Index, count: int) -> None:
+    if len(ids) != count:
+        raise InputError(f"estimate: there are {len(ids)} image_ids and {count} labels")
+    if not ids.is_unique:
+        raise InputError(f"image_ids: '{ids[ids.duplicated()][0]}' appears more than once")
+
+
+def _owners(patients: Any, ids: pd.Index) -> tuple[npt.NDArray[np.int64], int]:
+    if patients is None:
+        return cluster_index(ids.to_numpy(dtype=str))
+    names = pd.Series(as_array(patients))
+    if len(names) != len(ids):
+        raise InputError(
+            f"patients: has {len(names)} names for {counted(len(ids), 'image')}; give one for each"
+        )
+    if names.isna().any():
+        row = int(names.isna().to_numpy().argmax())
+        raise InputError(f"patients: row {row} is missing; fill it in, or leave patients out")
+    return cluster_index(names.astype(TEXT).to_numpy(dtype=str))
+
+
+def _check_probabilities(inputs: _Inputs) -> None:
+    wrong = ~((inputs.scores >= 0) & (inputs.scores <= 1))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"y_score: image '{inputs.ids[row]}': {inputs.scores[row]} is no probability in [0, 1] "
+            f"({counted(int(wrong.sum()), 'row', 'are')} not); are these logits? Apply a sigmoid"
+        )
+
+
+def _scorecard(record: Metric, inputs: _Inputs, policy: str, threshold: float | None) -> Scorecard:
+    evaluated = EvaluationSet(
+        image_ids=inputs.ids,
+        y_true=inputs.y_true,
+        patients=inputs.owners,
+        n_patients=inputs.n_patients,
+        boxes_trusted=np.full(len(inputs.ids), inputs.boxes is not None),
+        truth=inputs.true_boxes,
+    )
+    thresholds = {policy: ThresholdChoice(policy, threshold)} if policy else {}
+    points = None
+    if record.family == "point" and inputs.boxes is not None:
+        points = deciding_points(inputs.boxes, inputs.ids)
+    return Scorecard(
+        evaluated,
+        pd.Series(inputs.scores, index=inputs.ids),
+        thresholds,
+        points=points,
+        boxes=None if points is not None else inputs.boxes,
+        box_cut=threshold if "box_cut" in record.needs else None,
+        probability=inputs.scores if "probability" in record.needs else None,
+    )

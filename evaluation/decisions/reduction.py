@@ -1,0 +1,103 @@
+"""Reduction of the boxes of an image to its image-level score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import positions
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+
+_Rule = Literal["max", "noisy_or", "top_k"]
+_TOP_K = 3
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """How the boxes of an image become its score.
+
+    ``max`` takes the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``; ``top_k``
+    is the sum of the three most confident scores divided by three, so that missing boxes count 0.
+    An image without boxes scores 0.
+
+    Source:
+        ``max``: the multiple-instance assumption, Dietterich et al. 1997.
+    """
+
+    rule: _Rule = "max"
+    # boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95)
+    min_score: float = 0.0
+
+    @classmethod
+    def from_dict(cls, payload: dict[str, Any] | None) -> Reduction | None:
+        """Read it from ``decisions/<target>.json``."""
+        if not payload:
+            return None
+        if payload["rule"] not in get_args(_Rule):
+            raise InputError(f"decision: unknown reduction {payload['rule']!r}; run cxr tune again")
+        return cls(payload["rule"], payload["min_score"])
+
+    def of_ranked(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
+        """One score an image from boxes sorted by image, the most confident first.
+
+        Example:
+            >>> Reduction("max").of_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2).tolist()
+            [0.0, 0.75]
+        """
+        used = scores >= self.min_score
+        rows, scores = rows[used], scores[used]
+        reduced = np.zeros(n_images)
+        if not len(rows):
+            return reduced
+        starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+        if self.rule == "max":
+            reduced[rows[starts]] = scores[starts]
+        elif self.rule == "noisy_or":
+            reduced[rows[starts]] = 1.0 - np.multiply.reduceat(1.0 - scores, starts)
+        else:
+            rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.append(starts, len(rows))))
+            top = rank < _TOP_K
+            reduced = np.bincount(rows[top], scores[top], minlength=n_images) / _TOP_K
+        return reduced
+
+
+CANDIDATES = (
+    Reduction("max"),
+    Reduction("top_k"),
+    *(Reduction("noisy_or", floor) for floor in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)),
+)
+"""What validation chooses from, the simpler first: among equals the earlier wins."""
+
+
+def reduce_boxes(
+    boxes: pd.DataFrame, image_ids: pd.Index, reduction: Reduction | None = None
+) -> pd.Series:
+    """Reduce lesion boxes to one score per image, by default that of the highest box."""
+    rows, scores = _rows_and_scores(boxes, image_ids)
+    # By image, the most confident box first: the result cannot depend on the order of rows.
+    order = np.lexsort((-scores, rows))
+    reduced = (reduction or Reduction()).of_ranked(rows[order], scores[order], len(image_ids))
+    return pd.Series(reduced, index=image_ids, name="score")
+
+
+def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
+    """Position of each box's image in `image_ids`, and its score, both checked."""
+    if not image_ids.is_unique:
+        repeated = image_ids[image_ids.duplicated()][0]
+        raise InputError(f"image ids must be unique; {repeated!r} repeats")
+    rows = positions(boxes["image_id"], image_ids)
+    if (rows < 0).any():
+        unknown = boxes["image_id"].iloc[int(np.flatnonzero(rows < 0)[0])]
+        raise InputError(f"boxes: image {unknown!r} is not among the images under evaluation")
+    scores = boxes["score"].to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
+    if wrong.size:
+        raise InputError(
+            f"boxes: score must be in [0, 1]; row {wrong[0]}, image "
+            f"{boxes['image_id'].iloc[int(wrong[0])]!r}: score={scores[wrong[0]]}"
+        )
+    return rows, scores

@@ -1,0 +1,66 @@
+"""Subgroups of images by the columns of their table, such as sex, age and view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+
+Groups = npt.NDArray[np.object_]
+"""Name of each image's or lesion's group, "" where it is unknown."""
+_DEFAULT = ("sex", "age_band", "source", "view")
+_AGE_EDGES, _AGE_NAMES = (18, 40, 60, 80), ("under 18", "18 to 39", "40 to 59", "60 to 79", "80 up")
+MOST_GROUPS = 12
+
+
+def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
+    """Group images by what the images table knows of them; ``a*b`` groups by two columns at once.
+
+    Example:
+        >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
+        >>> {name: groups.tolist() for name, groups in image_groups(table).items()}
+        {'sex': ['F', '', 'M'], 'age_band': ['60 to 79', '18 to 39', '']}
+    """
+    groups_of: dict[str, Groups] = {}
+    for column in dict.fromkeys("age_band" if c == "age_years" else c for c in columns or _DEFAULT):
+        source = "age_years" if column == "age_band" else column
+        if source not in images and "*" not in column:
+            if columns:
+                hidden = ("image_id", "path", "file_sha256")
+                names = ", ".join(str(name) for name in images if name not in hidden)
+                raise InputError(f"subgroup '{column}': the images have no such column; {names}")
+            continue
+        if "*" in column:
+            groups = _intersections(images, column)
+        else:
+            values = _age_bands(images[source]) if column == "age_band" else images[source]
+            groups = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
+        n_groups = len(set(groups) - {""})
+        if n_groups > MOST_GROUPS:
+            if columns:
+                raise InputError(
+                    f"subgroup '{column}': has {n_groups} values; at most {MOST_GROUPS} are shown"
+                )
+            continue
+        if n_groups > 1 or (columns and n_groups):
+            groups_of[column] = groups
+    return groups_of
+
+
+def _intersections(images: pd.DataFrame, asked: str) -> Groups:
+    """The groups of two columns, joined; "" where either is unknown."""
+    both = [of for part in asked.split("*") for of in image_groups(images, [part]).values()]
+    if len(both) != 2:
+        raise InputError(f"subgroup '{asked}': give two columns whose values are known: sex*view")
+    joined = [f"{one}, {other}" if one and other else "" for one, other in zip(*both, strict=True)]
+    return np.array(joined, dtype=object)
+
+
+def _age_bands(years: pd.Series) -> pd.Series:
+    numbers = years.to_numpy(np.float64, na_value=np.nan)
+    names = np.array(_AGE_NAMES, dtype=object)[np.digitize(np.nan_to_num(numbers), _AGE_EDGES)]
+    return pd.Series(np.where(np.isnan(numbers), None, names), index=years.index, dtype=object)

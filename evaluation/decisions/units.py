@@ -1,0 +1,105 @@
+"""Units of evaluation: images, or the studies or patients that they belong to.
+
+The score of a study or patient is the highest of its images. It is positive where any of its
+images is, negative where all are. One that has an image of unknown label and no positive one is
+left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
+from cxr_compare.evaluation.statistics.ranking import Floats
+
+Unit = Literal["image", "study", "patient"]
+_NORMAL = "normal"
+_Value = TypeVar("_Value", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Units:
+    """Which images make which units."""
+
+    names: pd.Index  # of the units that are evaluated, sorted, shape `(U,)`
+    # unit of each image, -1 for an image of a unit that is left out, shape `(N,)`
+    of_image: npt.NDArray[np.int64]
+    n_left_out: int = 0  # units left out for an unknown label
+
+    def highest(self, values: npt.ArrayLike) -> Floats:
+        """The highest value of each unit's images, shape ``(U,)``.
+
+        Example:
+            >>> Units(pd.Index(["a", "b"]), np.array([1, 0, 0])).highest([0.5, 0.1, 0.3]).tolist()
+            [0.3, 0.5]
+        """
+        used = self.of_image >= 0
+        highest = np.full(len(self.names), -np.inf)
+        np.maximum.at(highest, self.of_image[used], np.asarray(values, dtype=np.float64)[used])
+        return highest
+
+    def first(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
+        """The value of each unit's first image, shape ``(U,)``."""
+        used = np.flatnonzero(self.of_image >= 0)
+        place = np.unique(self.of_image[used], return_index=True)[1]
+        return values[used[place]]
+
+
+def _unit_names(truth: GroundTruth, image_ids: pd.Index, unit: Unit) -> npt.NDArray[np.str_]:
+    """Return the study or patient of each image."""
+    if unit == "image":
+        return image_ids.to_numpy(dtype=str)
+    patients = truth.patients(image_ids)
+    if unit == "patient":
+        return patients
+    if "study_id" not in truth.images:
+        raise InputError("--unit study: the data set names no studies; use --unit patient or image")
+    studies = truth.images.set_index("image_id")["study_id"].reindex(image_ids)
+    if studies.isna().any():
+        raise InputError(
+            f"--unit study: image '{studies.index[studies.isna()][0]}' has no study_id; use --unit "
+            "patient or image"
+        )
+    return np.char.add(np.char.add(patients, " / "), studies.to_numpy(dtype=str))
+
+
+def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, unit: Unit) -> Units:
+    """Group images into units."""
+    names = _unit_names(truth, image_ids, unit)
+    unknown = pd.Index(labels.index[labels.isna().to_numpy()])
+    doubtful = set(_unit_names(truth, unknown, unit)) if len(unknown) else set()
+    doubtful -= set(names[labels.reindex(image_ids).to_numpy() == 1])
+    kept = ~np.isin(names, sorted(doubtful))
+    chosen, place = np.unique(names[kept], return_inverse=True)
+    of_image = np.full(len(names), -1, dtype=np.int64)
+    of_image[kept] = place
+    left_out = len(np.unique(names[~kept]))
+    return Units(pd.Index(chosen, name="image_id"), of_image, left_out)
+
+
+def evaluated_units(
+    evaluated: EvaluationSet, truth: GroundTruth, labels: pd.Series, unit: Unit
+) -> tuple[Units, EvaluationSet]:
+    """Which images make which units, and these in the place of images; without places."""
+    units = group_images(truth, labels, evaluated.image_ids, unit)
+    count = len(units.names)
+    kinds = None
+    if evaluated.x_class is not None:
+        other = units.highest(evaluated.x_class.to_numpy() != _NORMAL)
+        kinds = pd.Series(np.where(other > 0, "not_normal", _NORMAL))
+    whole = replace(
+        evaluated,
+        image_ids=units.names,
+        y_true=units.highest(evaluated.y_true) > 0,
+        patients=units.first(evaluated.patients),
+        boxes_trusted=np.zeros(count, dtype=bool),
+        truth=evaluated.truth.iloc[:0],
+        x_class=kinds,
+    )
+    return units, whole

@@ -1,0 +1,575 @@
+"""The finished result of a comparison: what `compare` returns and what a report folder holds.
+
+A result that was read from its folder shows its stored figures. It evaluates nothing, loads no
+model and logs nothing.
+"""
+
+from __future__ import annotations
+
+import html
+import shlex
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json, require_only, write_json
+from cxr_compare.data_prep.contracts.notebook import ShownAsText
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS, PairTests
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.result_tables import (
+    all_units,
+    failures_table,
+    metrics_json,
+    summary_frame,
+    tests_table,
+)
+from cxr_compare.evaluation.report.tables import TableRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from cxr_compare.evaluation.report.cases import CaseSource
+    from cxr_compare.evaluation.report.plot import Chart
+
+_TABLES = ("metrics", "tests", "where")
+
+
+class _Content(Protocol):
+    """What a report shows, from a comparison that was just made or from a folder."""
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """Every figure and paired difference, the tidy table of all units."""
+
+    @property
+    def tests(self) -> pd.DataFrame:
+        """Paired tests of every pair of systems."""
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Figures of groups of images, lesions and patients."""
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """A row for each image and system."""
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Table 1 of a paper, as texts."""
+
+    @property
+    def charts(self) -> Sequence[Chart]:
+        """The charts of the report."""
+
+    @property
+    def policies(self) -> list[str]:
+        """Policies of which any system has a threshold."""
+
+    @property
+    def policy(self) -> str:
+        """The policy of everything that is shown at one threshold."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the sample of cases."""
+
+    @property
+    def overlays(self) -> Mapping[str, str]:
+        """File name of each drawn image below the folder of overlays, by image id."""
+
+
+@dataclass(frozen=True)
+class _FreshContent:
+    """What a report shows of a comparison that was just made."""
+
+    comparison: Comparison
+    rows: Sequence[TableRow] = ()  # of the summary; without any the usual ones of a paper
+    seed: int = 0
+    overlays: Mapping[str, str] = field(default_factory=dict)
+    made_charts: Sequence[Chart] | None = None
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        return metrics_json(self.comparison)
+
+    @cached_property
+    def figures(self) -> pd.DataFrame:
+        return all_units(self.comparison)
+
+    @cached_property
+    def tests(self) -> pd.DataFrame:
+        return tests_table(self.comparison)
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        return failures_table(self.comparison)
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        return self.comparison.decisions
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        return summary_frame(self.comparison, self.rows)
+
+    @cached_property
+    def charts(self) -> Sequence[Chart]:
+        if self.made_charts is not None:
+            return self.made_charts
+        from cxr_compare.evaluation.report.charts import report_charts
+
+        return report_charts(self.comparison)
+
+    @property
+    def policies(self) -> list[str]:
+        return self.comparison.policies
+
+    @property
+    def policy(self) -> str:
+        return self.comparison.main_policy
+
+    def write(self, out: Path) -> None:
+        """Write ``result.json``, from which `Report.open` reads what no other file holds."""
+        tables = {"metrics": self.figures, "tests": self.tests, "where": self.failures}
+        content = {
+            "policy": self.policy,
+            "policies": self.policies,
+            "seed": self.seed,
+            "overlays": dict(self.overlays),
+            "columns": {
+                name: {str(column): str(kind) for column, kind in table.dtypes.items()}
+                for name, table in tables.items()
+            },
+            "summary": {
+                "columns": [str(name) for name in self.summary.columns],
+                "rows": [
+                    [*index, *texts]
+                    for index, texts in zip(
+                        self.summary.index, self.summary.to_numpy().tolist(), strict=True
+                    )
+                ],
+            },
+            "charts": [_plain(asdict(chart)) for chart in self.charts],
+        }
+        write_json(out / files.RESULT, "result", content)
+
+
+@dataclass(frozen=True)
+class _StoredContent:
+    """What a report shows, read from its folder."""
+
+    folder: Path
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        return read_json(self.folder / files.METRICS, "metrics")
+
+    @cached_property
+    def _stored(self) -> dict[str, Any]:
+        path = self.folder / files.RESULT
+        if not path.is_file():
+            raise InputError(
+                f"{path}: is missing, since an older version wrote this report; make it again "
+                "with cxr compare --overwrite"
+            )
+        return read_json(path, "result")
+
+    def _table(self, name: str) -> pd.DataFrame:
+        columns = self._stored["columns"][name]
+        table = pd.DataFrame(self.payload[name], columns=list(columns), dtype=object)
+        for column, kind in columns.items():
+            if kind.startswith(("float", "Float")):
+                table[column] = table[column].astype("float64").astype(kind)
+            elif kind != "object":
+                table[column] = table[column].astype(kind)
+        return table
+
+    @cached_property
+    def figures(self) -> pd.DataFrame:
+        return self._table("metrics")
+
+    @cached_property
+    def tests(self) -> pd.DataFrame:
+        return self._table("tests")
+
+    @cached_property
+    def failures(self) -> pd.DataFrame:
+        return self._table("where")
+
+    @cached_property
+    def decisions(self) -> pd.DataFrame:
+        return read_table(self.folder / files.DECISIONS, "decisions")
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        stored = self._stored["summary"]
+        index = pd.MultiIndex.from_tuples([tuple(row[:2]) for row in stored["rows"]])
+        texts = [row[2:] for row in stored["rows"]]
+        return pd.DataFrame(texts, index=index, columns=stored["columns"])
+
+    @cached_property
+    def charts(self) -> Sequence[Chart]:
+        return [_read_chart(chart) for chart in self._stored["charts"]]
+
+    @property
+    def policies(self) -> list[str]:
+        return list(self._stored["policies"])
+
+    @property
+    def policy(self) -> str:
+        return str(self._stored["policy"])
+
+    @property
+    def seed(self) -> int:
+        return int(self._stored["seed"])
+
+    @property
+    def overlays(self) -> Mapping[str, str]:
+        return dict(self._stored["overlays"])
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The answer of a comparison: a sentence, tables, charts and images.
+
+    Example:
+        >>> Report.open("no-such-folder")
+        Traceback (most recent call last):
+        ...
+        cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
+    """
+
+    content: _Content = field(repr=False)
+    folder: Path | None = None  # of the report; `None` where nothing was written
+    # Of a comparison that was just made: its images with truth and predictions, and how a report
+    # folder is written of it.
+    cases_source: Callable[[], CaseSource] | None = field(default=None, repr=False)
+    writer: Callable[[str | Path], Report] | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_comparison(
+        cls,
+        comparison: Comparison,
+        *,
+        rows: Sequence[TableRow] = (),
+        seed: int = 0,
+        cases_source: Callable[[], CaseSource] | None = None,
+        writer: Callable[[str | Path], Report] | None = None,
+    ) -> Report:
+        """Make the result of a comparison of which no folder was written.
+
+        Args:
+            comparison: Everything that was computed.
+            rows: Rows of `table`; without any the usual ones of a paper.
+            seed: Seed of the sample of cases.
+            cases_source: Gives the images with truth and predictions, for `overlay`.
+            writer: Writes a report folder, for `save`.
+        """
+        content = _FreshContent(comparison, tuple(rows), seed)
+        return cls(content, None, cases_source, writer)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Report:
+        """Open a finished report folder of ``cxr compare``.
+
+        Raises:
+            InputError: The folder holds no finished report.
+        """
+        folder = Path(folder)
+        require_kind(folder, "report")
+        return cls(_StoredContent(folder), folder)
+
+    def __repr__(self) -> str:
+        images = self.decisions["image_id"].nunique()
+        systems = " and ".join(self._payload["systems"])
+        where = self.page or "not written"
+        return f"<Report of {systems} on {self._payload['target']}: {images} test images, {where}>"
+
+    def __str__(self) -> str:
+        lines = [self.headline, *(f"Caution: {caution}" for caution in self.cautions)]
+        lines += self._answer.get("readers", [])
+        lines += self._answer.get("guarantees", [])
+        lines += [f"Triage: {sentence}" for sentence in self._answer.get("triage", [])]
+        return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
+
+    def _repr_html_(self) -> str:
+        """The answer, its cautions and the table, in a notebook."""
+        cautions = "".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions)
+        table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
+        return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        return self._payload
+
+    @property
+    def _payload(self) -> dict[str, Any]:
+        return self.content.payload
+
+    @property
+    def _answer(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._payload["answer"]
+        return answer
+
+    @property
+    def next_steps(self) -> list[str]:
+        """What to do with it."""
+        return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
+
+    @property
+    def page(self) -> Path | None:
+        """``report.html`` where one was written."""
+        return None if self.folder is None else self.folder / files.PAGE
+
+    @property
+    def headline(self) -> str:
+        """The answer in one sentence that the intervals support."""
+        return str(self._answer["headline"])
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What may make the answer wrong, the most harmful first."""
+        return tuple(self._answer["cautions"])
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Further comparisons, a sentence each."""
+        return tuple(self._answer["findings"])
+
+    @property
+    def systems(self) -> list[str]:
+        """Display names of the systems, the reference first."""
+        return list(self._payload["systems"])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Table 1 of a paper: figures and paired differences with 95 % intervals, as texts."""
+        return self.content.summary
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """Every figure of every system with its interval, a row each."""
+        table = self.content.figures
+        return table[table["system"].isin(self.systems)].reset_index(drop=True)
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """Every paired difference with its interval, a row each; its system is ``A - B``."""
+        table = self.content.figures
+        return table[~table["system"].isin(self.systems)].reset_index(drop=True)
+
+    @property
+    def tests(self) -> pd.DataFrame:
+        """Paired tests of every pair of systems."""
+        return self.content.tests
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """Where each system fails: figures of groups of images, lesions and patients."""
+        return self.content.failures
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """A row for each image and system: label, score, probability, decision at each policy."""
+        return self.content.decisions
+
+    @property
+    def policy(self) -> str:
+        """The threshold policy of everything that is shown at one threshold."""
+        return self.content.policy
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return every figure and paired difference of the images, a row each.
+
+        Returns:
+            A frame with the columns of `TIDY_COLUMNS`. A paired difference has the system ``A - B``
+            and, where it was tested, a p-value, not corrected for several comparisons. What is
+            undefined is NaN. ``n_patients`` is missing where no patient is known.
+        """
+        table = self.content.figures
+        table = table[table["unit"] == "image"].reset_index(drop=True)
+        by_image = self.tests[self.tests["unit"] == "image"] if len(self.tests) else self.tests
+        tests = PairTests(by_image)
+        pairs = {f"{a} - {b}": (a, b) for a in self.systems for b in self.systems if a != b}
+        p_values = []
+        for system, subgroup, metric, policy in table[
+            ["system", "subgroup", "metric", "policy"]
+        ].itertuples(index=False):
+            pair = pairs.get(system)
+            known = pd.Series(dtype=float)
+            if pair is not None and subgroup == "all":
+                known = tests.rows_of(*pair, (metric, policy))
+            p_values.append(float(known.iloc[0]) if len(known) else np.nan)
+        return table.assign(p_value=p_values)[list(TIDY_COLUMNS)]
+
+    def cases(self, per_kind: int = 4) -> pd.DataFrame:
+        """Return the images that the report shows: misses, false alarms, wrong places, agreement.
+
+        Returns:
+            ``kind``, ``image_id``, and ``of``: how many images there are of that kind.
+        """
+        from cxr_compare.evaluation.report.gallery import select_cases
+
+        kinds = select_cases(
+            self.decisions,
+            self.systems,
+            self.policy,
+            per_category=per_kind,
+            seed=self.content.seed,
+        )
+        rows = [(kind.title, image, kind.total) for kind in kinds for image in kind.image_ids]
+        return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
+
+    def overlay(self, *image_ids: str, panel: int = 360) -> Figure:
+        """Draw test images, one below the other: as it is, the truth, what each system shows on it.
+
+        Args:
+            *image_ids: Of `decisions`. A report that was opened from its folder has those of its
+                cases only.
+            panel: Longer side of each panel, px, of a comparison that was just made.
+
+        Raises:
+            InputError: An image was not evaluated, was not drawn, or its file cannot be read.
+        """
+        from cxr_compare.evaluation.overlays.draw import as_figure
+
+        evaluated = set(self.decisions["image_id"])
+        for image_id in image_ids:
+            if image_id not in evaluated:
+                raise InputError(f"image '{image_id}' is none of the test images of this report")
+        if self.cases_source is not None:
+            source = self.cases_source()
+            return as_figure([source.draw(image_id, panel=panel) for image_id in image_ids])
+        return as_figure([self._stored_overlay(image_id) for image_id in image_ids])
+
+    def _stored_overlay(self, image_id: str) -> np.ndarray:
+        from PIL import Image
+
+        name = self.content.overlays.get(image_id)
+        if name is None or self.folder is None:
+            raise InputError(
+                f"image '{image_id}' is not among the cases that this report drew; draw it with "
+                "cxr overlay SYSTEM --data DATA --image ID"
+            )
+        with Image.open(self.folder / files.OVERLAYS / name) as image:
+            return np.asarray(image.convert("RGB"))
+
+    def plot(self, name: str = "roc") -> Figure:
+        """Draw one chart of the report.
+
+        Args:
+            name: ``roc``, ``pr``, ``froc-iou``, ``calibration``, or another of the report.
+
+        Raises:
+            InputError: The comparison has no such chart; names those that it has.
+        """
+        from cxr_compare.evaluation.report.charts import policy_markers
+        from cxr_compare.evaluation.report.plot import draw_with_legend
+
+        charts = {chart.key: chart for chart in self.content.charts}
+        if name not in charts:
+            raise InputError(f"there is no chart '{name}'; this comparison has {', '.join(charts)}")
+        drawn = {point.marker for curve in charts[name].curves for point in curve.points}
+        markers = policy_markers(self.content.policies)
+        return draw_with_legend(charts[name], [each for each in markers if each[0] in drawn])
+
+    def save(self, folder: str | Path) -> Report:
+        """Write the report folder: ``report.html``, its tables, figures and overlays.
+
+        Raises:
+            InputError: The folder holds something else.
+        """
+        folder = Path(folder)
+        if self.writer is not None:
+            return self.writer(folder)
+        require_only(folder, (), "report")
+        shutil.copytree(self.folder or folder, folder, dirs_exist_ok=True)
+        return Report.open(folder)
+
+
+@dataclass(frozen=True, repr=False)
+class ReportsByTarget(ShownAsText):
+    """The reports on several targets, and the page that joins them."""
+
+    reports: Mapping[str, Report]  # by target
+    page: Path  # over all of them
+
+    def __str__(self) -> str:
+        return f"All targets: {self.page}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Each target's folder."""
+        return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}
+
+
+def write_result(
+    comparison: Comparison,
+    out: Path,
+    *,
+    rows: Sequence[TableRow] = (),
+    seed: int = 0,
+    overlays: Mapping[str, str] | None = None,
+    charts: Sequence[Chart] | None = None,
+) -> None:
+    """Write ``result.json`` of a report folder: what `Report.open` shows and no table holds.
+
+    `overlays` are the file names of the drawn images, by image id; `charts` are those of
+    `report_charts`, where they were made already.
+    """
+    content = _FreshContent(comparison, tuple(rows), seed, overlays or {}, charts)
+    content.write(out)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: arrays as lists, what is not finite as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    return value
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array(values, dtype=np.float64)  # null becomes NaN
+
+
+def _read_chart(stored: dict[str, Any]) -> Chart:
+    from cxr_compare.evaluation.report.plot import Axis, Chart, Curve, Point
+
+    def axis(of: dict[str, Any]) -> Axis:
+        ticks = tuple((float(tick), str(text)) for tick, text in of["ticks"])
+        return Axis(**of | {"ticks": ticks})
+
+    def curve(of: dict[str, Any]) -> Curve:
+        band = None if of["band"] is None else tuple(_array(values) for values in of["band"])
+        points = tuple(Point(**point) for point in of["points"])
+        return Curve(**of | {"x": _array(of["x"]), "y": _array(of["y"]), "points": points,
+                             "band": band})  # fmt: skip
+
+    guides = tuple((_array(x), _array(y)) for x, y in stored["guides"])
+    return Chart(**stored | {
+        "x": axis(stored["x"]), "y": axis(stored["y"]), "guides": guides,
+        "curves": tuple(map(curve, stored["curves"])),
+    })  # fmt: skip

@@ -1,0 +1,80 @@
+"""Wording of a report in which no patient is known, so that each image counts by itself.
+
+The statistics are the same: they group by patient, and each group is one image. What is said must
+not speak of patients then.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+
+COUNTS = ("n_patients", "effective_patients")
+"""Columns of tables that are empty where no patient is known."""
+_KEPT = (
+    "no patient is known", "where patients have several", "diagnosis of any patient",
+    "care of a patient", "Involvement of patients and the public", "--patients",
+    "patient_id", "n_patients", "effective_patients", "validation_patients",
+)  # fmt: skip
+"""Phrases that speak of patients in general, or name a column or an option."""
+# The word alone: "patient-0001" may be the id of an image.
+_BEFORE, _AFTER = r"(?<![\w./-])", r"(s?)(?![./-]?\w)"
+_RULES = (
+    (r"([\d,]+) ((?:test |validation )?images?) of [\d,]+ patients?", r"\1 \2"),
+    (r"resamples of patients", "resamples of images"),
+    (r"patients \(not images\) are resampled", "images are resampled"),
+    (r"patient-cluster bootstrap", "bootstrap of images"),
+    (r"clustered by patient", "by image"),
+    (r"the variance is summed by patient, each patient's part corrected for its share of the "
+     r"images", "the variance is summed over images"),
+    (_BEFORE + "Patient" + _AFTER, r"Image\1"),
+    (_BEFORE + "patient" + _AFTER, r"image\1"),
+)  # fmt: skip
+_PROTECTED = re.compile("|".join(re.escape(phrase) for phrase in _KEPT))
+
+
+def say_images(text: str) -> str:
+    """Return a text that speaks of images where it spoke of patients.
+
+    Example:
+        >>> say_images("200 test images of 200 patients; 2,000 resamples of patients")
+        '200 test images; 2,000 resamples of images'
+        >>> say_images("Image patient-01: intervals are by image, for no patient is known.")
+        'Image patient-01: intervals are by image, for no patient is known.'
+    """
+    parts = []
+    end = 0
+    for kept in _PROTECTED.finditer(text):
+        parts += [_replaced(text[end : kept.start()]), kept.group()]
+        end = kept.end()
+    return "".join([*parts, _replaced(text[end:])])
+
+
+def _replaced(text: str) -> str:
+    for pattern, replacement in _RULES:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def table_of_images(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts speak of images and whose counts of patients are empty."""
+    changed = table.copy()
+    for name, column in table.items():
+        if name in COUNTS:
+            changed[name] = pd.array([pd.NA] * len(table), dtype="Float64")
+        elif not pd.api.types.is_numeric_dtype(column):
+            changed[name] = [say_images(v) if isinstance(v, str) else v for v in column]
+    return changed
+
+
+def record_of_images(value: Any) -> Any:
+    """Return a JSON value whose texts speak of images and whose counts of patients are null."""
+    if isinstance(value, dict):
+        return {
+            key: None if key in COUNTS else record_of_images(item) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [record_of_images(item) for item in value]
+    return say_images(value) if isinstance(value, str) else value

@@ -1,0 +1,47 @@
+"""How figures, intervals and p-values are written."""
+
+from __future__ import annotations
+
+DASH = "–"
+"""What stands in the place of a figure that is not defined."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a figure with a true minus sign; an undefined one as a dash."""
+    if value is None or value != value:
+        return DASH
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def span_words(low: float | None, high: float | None, *, digits: int = 3) -> str:
+    """Return both ends of an interval; a dash without them.
+
+    Example:
+        >>> span_words(-0.1, 0.1), span_words(None, None)
+        ('−0.100 to 0.100', '–')
+    """
+    return DASH if low is None else f"{number(low, digits)} to {number(high, digits)}"
+
+
+def p_words(p_value: float | None) -> str:
+    """Return a p-value for a table, with four digits near 0.05; a dash without one.
+
+    Example:
+        >>> p_words(0.0517), p_words(0.2), p_words(0.00002), p_words(None)
+        ('0.0517', '0.200', '< 0.001', '–')
+    """
+    near = p_value is not None and 0.045 < p_value < 0.055
+    return "< 0.001" if p_value is not None and p_value < 0.001 else number(p_value, 3 + near)
+
+
+def p_equation(p_value: float | None) -> str:
+    """Return a p-value inside a sentence.
+
+    Example:
+        >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
+        ('p = 0.0517', 'p < 0.001', 'p unknown')
+    """
+    if p_value is None:
+        return "p unknown"
+    return f"p {'' if p_value < 0.001 else '= '}{p_words(p_value)}"

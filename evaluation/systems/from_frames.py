@@ -1,0 +1,343 @@
+"""Ground truth and predictions in memory, from arrays, frames and label files.
+
+A notebook has arrays and frames, not folders. They become a data set and predictions that no folder
+holds, so that everything that evaluates folders evaluates them in the same way.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
+from cxr_compare.data_prep.contracts.tables import empty_table, frame_digest, typed_table
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.boxes.box_checks import near_ids
+from cxr_compare.evaluation.boxes.boxes_table import boxes_table, is_coco, is_detector_output
+from cxr_compare.evaluation.systems.imported import read_predictions
+
+FINDING = "finding"
+"""Name of the finding where labels name none."""
+_LABEL_NAMES = ("label", "y_true", "target", "truth", "ground_truth", "gt", "y", "present")
+_ROLE_NAMES = ("role", "split", "subset", "partition")
+_ROLE_OF = {"validation": "val", "valid": "val", "dev": "val", "training": "train"}
+_IMAGE_COLUMNS = ("view", "sex", "age_years", "source", "width", "height")
+
+
+def truth_from_values(
+    truth: Any, *, boxes: Any = None, patients: Any = None
+) -> tuple[DataSet, pd.Index]:
+    """Make a data set of labels in memory.
+
+    Args:
+        truth: Labels: an array, list or Series, shape ``(N,)``, of 1 or True (positive), 0 or False
+            (negative) and NaN or None (unknown); or a frame with a column of labels and, where
+            known, ``image_id``, ``patient_id``, ``study_id``, ``role`` (val or test) and further
+            columns, by which images can be grouped.
+        boxes: True boxes: a frame ``image_id, x1, y1, x2, y2`` in px of the original image, or a
+            CSV. Images without a box there and with a positive label have unknown boxes.
+        patients: Patient of each image: an array in the order of `truth`, a Series by image id, a
+            frame ``image_id, patient_id``, or a CSV.
+
+    Returns:
+        The data set, and its image ids in the order of `truth`.
+
+    Raises:
+        InputError: A label is no 0, 1 or missing value, an id repeats, a box is impossible, or
+            lengths differ.
+    """
+    frame = _truth_frame(truth)
+    ids = pd.Index(frame["image_id"])
+    if patients is not None:
+        frame["patient_id"] = _patients_by_image(patients, ids)
+    images = _images_table(frame)
+    finding = str(frame.attrs.get("finding") or FINDING)
+    findings = _findings_table(frame, finding)
+    drawn, coverage = _box_tables(boxes, frame, finding)
+    roles = frame["role"] if "role" in frame else pd.Series("test", index=frame.index)
+    split = typed_table(
+        pd.DataFrame({"image_id": ids, "role": roles.to_numpy(), "fold": pd.NA}), "split"
+    ).sort_values("image_id", ignore_index=True)
+    tables = {
+        "images": images, "findings": findings, "boxes": drawn, "box_coverage": coverage,
+    }  # fmt: skip
+    split_ids = {"default": frame_digest(split, ["image_id", "role"])}
+    info = {
+        "name": "images in memory",
+        "source_format": "arrays",
+        "source_root": ".",
+        "targets": {finding: {"any_of": [finding], "display_name": _display_name(finding)}},
+        "settings": {},
+        "ids": {**DataSet.digests(*tables.values()), "split_ids": split_ids},
+    }
+    dataset = DataSet.of(Path("truth"), info, splits={"default": split}).with_tables(tables)
+    return dataset, ids
+
+
+def predictions_from_values(
+    name: str,
+    value: Any,
+    dataset: DataSet,
+    image_ids: pd.Index | None = None,
+    split: str = "default",
+) -> Predictions:
+    """Make predictions in memory of a system's scores or boxes.
+
+    Args:
+        name: Display name of the system.
+        value: Scores: an array, list, tensor or Series in [0, 1], shape ``(N,)``, in the order of
+            `image_ids` or, where a Series has an index of image ids, by these; or a frame
+            ``image_id, score``. Boxes: a frame ``image_id, x1, y1, x2, y2, score`` in px of the
+            original image, or outputs of a detection library as `boxes_table` takes them.
+        dataset: The images that the values are of.
+        image_ids: Ids of the images in the order of plain arrays; `None` where images have none.
+        split: Split whose val and test images are expected.
+
+    Raises:
+        InputError: Lengths differ, a score is outside [0, 1], or an image is unknown.
+    """
+    if is_detector_output(value):
+        return _predicted_boxes(name, value, dataset, image_ids, split)
+    frame = value if isinstance(value, pd.DataFrame) else _score_frame(name, value, image_ids)
+    return read_predictions(frame, dataset, name=name, split=split)
+
+
+def _predicted_boxes(
+    name: str, outputs: Any, dataset: DataSet, image_ids: pd.Index | None, split: str
+) -> Predictions:
+    """Make predictions of a detector's outputs; an image with an output was run."""
+    try:
+        boxes = boxes_table(outputs, image_ids)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    kinds = [] if "finding" not in boxes else sorted(boxes["finding"].unique())
+    if len(kinds) > 1:
+        raise InputError(
+            f"{name}: has boxes of {len(kinds)} classes ({', '.join(kinds[:5])}); keep those of "
+            "the finding"
+        )
+    boxes = boxes.drop(columns="finding", errors="ignore")
+    ran = "all" if is_coco(outputs) or image_ids is None else [*map(str, image_ids)]
+    return read_predictions(boxes, dataset, name=name, split=split, images=ran)
+
+
+def _truth_frame(truth: Any) -> pd.DataFrame:
+    """Return labels with their image ids: ``image_id``, ``label`` and what else is known."""
+    if isinstance(truth, pd.DataFrame):
+        return _read_truth_frame(truth)
+    if isinstance(truth, pd.Series) and not isinstance(truth.index, pd.RangeIndex):
+        ids = pd.Index(truth.index.astype(str))
+    else:
+        ids = numbered_ids(len(truth))
+    _require_unique(ids, "truth")
+    frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth, ids)})
+    if isinstance(truth, pd.Series) and truth.name is not None:
+        frame.attrs["finding"] = _finding_name(str(truth.name))
+    return frame
+
+
+def numbered_ids(count: int) -> pd.Index:
+    """Return ids of images that have no names, in an order that sorting keeps.
+
+    Example:
+        >>> numbered_ids(11)[[0, 10]].tolist()
+        ['image-01', 'image-11']
+    """
+    width = len(str(count))
+    return pd.Index([f"image-{number:0{width}d}" for number in range(1, count + 1)])
+
+
+def _read_truth_frame(truth: pd.DataFrame) -> pd.DataFrame:
+    columns = [str(column) for column in truth.columns]
+    label = find_column(columns, _LABEL_NAMES)
+    if label is None:
+        raise InputError(
+            f"truth: no column of labels; it has {', '.join(columns)}: call it 'label', with 1 "
+            "(positive), 0 (negative) or nothing (unknown)"
+        )
+    named = {
+        "image_id": find_column(columns, ("image_id", *column_names("file"))),
+        "patient_id": find_column(columns, ("patient_id", *column_names("patient"))),
+        "study_id": find_column(columns, ("study_id", *column_names("study"))),
+        "role": find_column(columns, _ROLE_NAMES),
+    }
+    ids = numbered_ids(len(truth))
+    if named["image_id"] is not None:
+        ids = pd.Index(truth[named["image_id"]].astype(str))
+    _require_unique(ids, "truth")
+    frame = pd.DataFrame({"image_id": ids.astype(TEXT), "label": _labels(truth[label], ids)})
+    for role in ("patient_id", "study_id"):
+        if named[role] is not None:
+            frame[role] = truth[named[role]].astype(TEXT).to_numpy()
+    if named["role"] is not None:
+        frame["role"] = _roles(truth[named["role"]], ids)
+    taken = {label, *(column for column in named.values() if column is not None)}
+    for column in columns:
+        if column not in taken:
+            known = find_column([column], ("age", "age_years", *column_names("age")))
+            plain = re.sub(r"[^0-9a-z]+", "_", column.lower()).strip("_")
+            place = "age_years" if known else plain if plain in _IMAGE_COLUMNS else f"x_{plain}"
+            frame[place] = truth[column].to_numpy()
+    if label not in ("label", "y_true", "target", "truth", "y"):
+        frame.attrs["finding"] = _finding_name(label)
+    return frame
+
+
+def _labels(values: Any, ids: pd.Index) -> np.ndarray:
+    """Return labels as 1.0, 0.0 and NaN, shape ``(N,)``."""
+    numbers = pd.to_numeric(pd.Series(np.asarray(values, dtype=object)), errors="coerce")
+    given = pd.Series(np.asarray(values, dtype=object))
+    wrong = (given.notna() & numbers.isna()) | (numbers.notna() & ~numbers.isin([0, 1]))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong.to_numpy())[0])
+        raise InputError(
+            f"truth: row {row}, image '{ids[row]}': label={given.iloc[row]!r}; a label is 1 "
+            f"(positive), 0 (negative) or missing ({counted(int(wrong.sum()), 'row', 'are')} not)"
+        )
+    return numbers.to_numpy(np.float64)
+
+
+def _roles(values: pd.Series, ids: pd.Index) -> np.ndarray:
+    roles = values.astype(TEXT).str.lower().replace(_ROLE_OF)
+    wrong = ~roles.isin(ROLES).to_numpy(bool)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"truth: row {row}, image '{ids[row]}': role={values.iloc[row]!r}; a role is val, "
+            "test, train or unused"
+        )
+    return roles.to_numpy()
+
+
+def _require_unique(ids: pd.Index, where: str) -> None:
+    if not ids.is_unique:
+        repeated = ids[ids.duplicated()][0]
+        raise InputError(f"{where}: image '{repeated}' appears more than once; keep one row")
+
+
+def _patients_by_image(patients: Any, ids: pd.Index) -> np.ndarray:
+    """Return the patient of each image, in the order of the ids."""
+    if isinstance(patients, str | Path):
+        patients = pd.read_csv(patients, dtype=str)
+    if isinstance(patients, pd.DataFrame):
+        columns = [str(column) for column in patients.columns]
+        image = find_column(columns, ("image_id", *column_names("file")))
+        patient = find_column(columns, ("patient_id", *column_names("patient")))
+        if image is None or patient is None:
+            raise InputError(f"patients: needs image_id and patient_id; it has {list(columns)}")
+        patients = pd.Series(
+            patients[patient].to_numpy(), index=pd.Index(patients[image].astype(str))
+        )
+    by_id = isinstance(patients, pd.Series) and not isinstance(patients.index, pd.RangeIndex)
+    if not by_id:
+        values = _flat(patients, "patients")
+        _require_length("patients", values, ids)
+        return pd.Series(values).astype(TEXT).to_numpy()
+    index = pd.Index(patients.index.astype(str))
+    _require_unique(index, "patients")
+    row = index.get_indexer(pd.Index(ids.astype(str)))
+    if (row < 0).any():
+        raise InputError(f"patients: has no patient of image '{ids[int((row < 0).argmax())]}'")
+    return patients.astype(TEXT).to_numpy()[row]
+
+
+def _images_table(frame: pd.DataFrame) -> pd.DataFrame:
+    images = frame.drop(columns=["label", "role"], errors="ignore")
+    if "patient_id" in images and images["patient_id"].isna().any():
+        row = int(images["patient_id"].isna().to_numpy().argmax())
+        raise InputError(f"truth: image '{images['image_id'].iloc[row]}' has no patient_id")
+    given = "patient_id" in images
+    images = images.assign(
+        patient_id=images["patient_id"] if given else images["image_id"],
+        patient_id_source="given" if given else "assumed_image",
+        source="arrays",
+        path=None,
+    )
+    columns = images.columns.union(empty_table("images").columns, sort=False)
+    images = images.reindex(columns=columns).sort_values("image_id", ignore_index=True)
+    return typed_table(images, "images")
+
+
+def _findings_table(frame: pd.DataFrame, finding: str) -> pd.DataFrame:
+    known = frame[frame["label"].notna()]
+    findings = pd.DataFrame({
+        "image_id": known["image_id"], "finding": finding, "reader": REFERENCE_READER,
+        "state": np.where(known["label"] == 1, "present", "absent"), "origin": "reader",
+    })  # fmt: skip
+    return typed_table(findings.sort_values("image_id", ignore_index=True), "findings")
+
+
+def _box_tables(boxes: Any, frame: pd.DataFrame, finding: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the boxes of the reference, and on which images they are all lesions."""
+    if boxes is None:
+        return empty_table("boxes"), empty_table("box_coverage")
+    given = pd.read_csv(boxes) if isinstance(boxes, str | Path) else boxes
+    sizes = frame.reindex(columns=["image_id", "width", "height"])
+    table = boxes_table(given, frame["image_id"], image_sizes=sizes)
+    table = table[["image_id", *EDGES]]
+    unknown = ~is_member(table["image_id"], frame["image_id"])
+    if unknown.any():
+        first = table["image_id"].to_numpy()[int(unknown.argmax())]
+        near = near_ids([first], frame["image_id"])
+        like = f"; is it '{near[first]}'? Give both one id" if near else "; add it there"
+        raise InputError(f"boxes: image '{first}' has no label in truth{like}")
+    labels = frame.set_index("image_id")["label"].reindex(table["image_id"]).to_numpy()
+    if (labels == 0).any():
+        first = table["image_id"].to_numpy()[int((labels == 0).argmax())]
+        raise InputError(f"boxes: image '{first}' has a box, and its label says negative")
+    drawn = typed_table(table.assign(finding=finding, reader=REFERENCE_READER), "boxes")
+    boxed = drawn["image_id"].drop_duplicates().sort_values(ignore_index=True)
+    coverage = pd.DataFrame({
+        "image_id": boxed, "finding": finding, "reader": REFERENCE_READER, "coverage": "all",
+    })  # fmt: skip
+    return drawn, typed_table(coverage, "box_coverage")
+
+
+def _score_frame(name: str, value: Any, image_ids: pd.Index | None) -> pd.DataFrame:
+    """Return scores as ``image_id, score``."""
+    if isinstance(value, pd.Series) and not isinstance(value.index, pd.RangeIndex):
+        return pd.DataFrame({"image_id": value.index.astype(str), "score": value.to_numpy()})
+    values = _flat(value, name)
+    if image_ids is None:
+        raise InputError(
+            f"{name}: the images of a data set have no order; give a Series with image ids as its "
+            "index, or a frame image_id, score"
+        )
+    _require_length(name, values, image_ids)
+    return pd.DataFrame({"image_id": image_ids.astype(str), "score": values})
+
+
+def _flat(value: Any, name: str) -> np.ndarray:
+    """Return values as an array, shape ``(N,)``; a tensor on any device, too."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    array = np.asarray(value)
+    if array.ndim != 1:
+        raise InputError(f"{name}: expected one value for each image, got the shape {array.shape}")
+    return array
+
+
+def _require_length(name: str, values: np.ndarray, ids: pd.Index) -> None:
+    if len(values) != len(ids):
+        raise InputError(
+            f"{name}: has {len(values):,} values, and truth has {counted(len(ids), 'image')}; give "
+            "a Series or a frame with image ids, or values in the order of truth"
+        )
+
+
+def _finding_name(text: str) -> str:
+    return re.sub(r"[^0-9a-z]+", "_", text.lower()).strip("_") or FINDING
+
+
+def _display_name(finding: str) -> str:
+    return "the finding" if finding == FINDING else finding.replace("_", " ").capitalize()

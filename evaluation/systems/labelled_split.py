@@ -1,0 +1,115 @@
+"""A split of a prepared data set with the labels of one target: what systems are evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.duplicates.near_duplicates import SeenImages
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
+from cxr_compare.evaluation.systems.shortcuts import shortcut_facts
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """A data set, one of its targets, and one of its splits.
+
+    The ``test`` images of the split give the figures; its ``val`` images choose thresholds and all
+    else of a decision.
+    """
+
+    dataset: DataSet  # images, labels, boxes and splits
+    target: Target  # what is evaluated
+    split: str = "default"  # name of the split
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """Ids of the content, the labels and the split, to which a decision is bound."""
+        ids = self.dataset.ids
+        return {
+            "content_id": ids["content_id"],
+            "labels_id": ids["labels_id"],
+            "split": self.split,
+            "split_id": ids["split_ids"].get(self.split),
+        }
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """The images table of the data set, all splits."""
+        return self.dataset.images
+
+    @cached_property
+    def labels(self) -> pd.Series:
+        """1.0, 0.0 or NaN (unknown) by id of every image of the data set."""
+        return self.dataset.labels(self.target)
+
+    @cached_property
+    def boxes_trusted(self) -> pd.Index:
+        """Images of the data set on which localisation may be evaluated."""
+        return self.dataset.boxes_trusted(self.target)
+
+    @cached_property
+    def true_boxes(self) -> pd.DataFrame:
+        """True boxes of the target on `boxes_trusted`, original px."""
+        return self.dataset.target_boxes(self.target)
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """The same as tables in memory, without the facts for a guess without the lungs."""
+        states = self.dataset.findings
+        unsure = states["finding"].isin(self.target.any_of) & (states["state"] == "uncertain")
+        roles = self.dataset.split(self.split).set_index("image_id")["role"]
+        return GroundTruth(
+            images=self.images,
+            labels=self.labels,
+            roles=roles,
+            finding=self.target.name,
+            display_name=self.target.display_name,
+            findings=self.target.any_of,
+            true_boxes=self.true_boxes,
+            boxes_trusted=self.boxes_trusted,
+            uncertain=pd.Index(states.loc[unsure, "image_id"].unique()),
+            ids=self.ids,
+            data_name="" if self.dataset.is_in_memory else self.dataset.name,
+            source=str(self.dataset.folder),
+        )
+
+    @cached_property
+    def truth_with_facts(self) -> GroundTruth:
+        """Ground truth with what a comparison needs beside labels: facts, synthetic images."""
+        rows = self.images["image_id"].isin(self.image_ids("test"))
+        decode = self.dataset.optional_table("decode")
+        synthetic = self.images["image_id"][self.dataset.synthetic.to_numpy(dtype=bool)]
+        return replace(
+            self.truth,
+            facts=shortcut_facts(self.images[rows], decode),
+            synthetic=pd.Index(synthetic),
+        )
+
+    def image_ids(self, role: str) -> pd.Index:
+        """Sorted ids of the split's images of a role, ``val`` or ``test``."""
+        return self.dataset.image_ids(role, self.split)
+
+    def labels_of(self, role: str) -> pd.Series:
+        """Labels of a role's images, NaN where unknown, by image id."""
+        return self.labels.reindex(self.image_ids(role))
+
+    def patients(self, image_ids: pd.Index) -> np.ndarray:
+        """Patient of each image, shape ``(N,)``."""
+        of_image = self.images.set_index("image_id")["patient_id"]
+        return of_image.reindex(image_ids).to_numpy(dtype=str)
+
+    def seen_by(
+        self, system: Predictions, image_ids: pd.Index, roles: Sequence[str] = ("train", "val")
+    ) -> SeenImages:
+        """Find the images that a system was fitted or selected on; none where that is unknown."""
+        images, seen = self.dataset.identities(image_ids), system.seen
+        of_roles = images[:0] if seen is None else seen[seen["role"].isin(roles)]
+        return SeenImages.among(images, of_roles)

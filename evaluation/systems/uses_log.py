@@ -1,0 +1,85 @@
+"""The log of a split's uses: each comparison on its test images adds a line."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.protocol import TestSetUses
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+
+
+def log_use(
+    test_set: LabelledSplit,
+    systems: Mapping[str, Sequence[Predictions]],
+    protocol: str | None = None,
+) -> TestSetUses:
+    """Add a use to the log of a split, and return all, or the problem where it cannot be written.
+
+    Refuses a damaged log: a use that cannot be counted is not forgotten.
+    """
+    # One JSON object a line.
+    if test_set.dataset.is_in_memory:
+        problem = "How often these test images were used is unknown: labels alone keep no log."
+        return TestSetUses((), problem, protocol)
+    path = test_set.dataset.folder / "splits" / f"{test_set.split}.looks.jsonl"
+    split_id = test_set.ids["split_id"]
+    entry = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "split_id": split_id,
+        "target": test_set.target.name,
+        "systems": {
+            name: [str(seed.info.get("inference_id")) for seed in members]
+            for name, members in systems.items()
+        },
+        "protocol": protocol,
+    }
+    try:
+        with (
+            folder_lock(path.parent, before_wait=lambda: None),
+            path.open("a+", encoding="utf-8", errors="replace") as log,
+        ):
+            log.write(json.dumps({**entry, "crc32": _crc32(entry)}) + "\n")
+            log.flush()
+            log.seek(0)
+            lines = log.read().splitlines()
+    except (InputError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or first_line(error)
+        problem = (
+            f"How often this test split was looked at is unknown: {path.name} cannot be written "
+            f"({reason})."
+        )
+        return TestSetUses((), problem, protocol)
+    # A split drawn anew under the same name has other test images: uses of the old do not count.
+    entries = [entry for entry in _parse(lines, path) if entry.get("split_id") == split_id]
+    return TestSetUses(entries, "", protocol)
+
+
+def _crc32(entry: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode())
+
+
+def _parse(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = dict(json.loads(line))
+            # Lines of older versions have none; of a changed name half is left.
+            half_named = [k for k in entry if k.startswith("crc") or k.endswith("32")]
+            if half_named and entry.pop("crc32", None) != _crc32(entry):
+                raise ValueError(line)
+            entries.append(entry)
+        except (ValueError, TypeError, RecursionError):
+            raise InputError(
+                f"{path}: line {number} is not a record of a look; repair it, the count must not "
+                "get lost"
+            ) from None
+    return entries

@@ -1,0 +1,290 @@
+"""One table from what detection libraries return, and box metrics that take their outputs."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_compare import metrics
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.boxes.boxes_table import boxes_table
+
+torch = pytest.importorskip("torch")
+IDS = ["a", "b", "c"]
+EXPECTED = pd.DataFrame({
+    "image_id": ["a", "a", "c"], "x1": [10.0, 50, 7], "y1": [20.0, 60, 8], "x2": [30.0, 90, 17],
+    "y2": [40.0, 80, 28], "score": [0.75, 0.25, 0.5],
+})  # fmt: skip
+COLUMNS = ["image_id", *EDGES, "score"]
+
+
+def of_image(image_id: str) -> pd.DataFrame:
+    return EXPECTED[EXPECTED["image_id"] == image_id]
+
+
+def torchvision_outputs(scores: bool = True, **of_tensor: Any) -> list[dict[str, Any]]:
+    outputs = []
+    for image_id in IDS:
+        rows = of_image(image_id)
+        output = {
+            "boxes": torch.tensor(rows[EDGES].to_numpy(), **of_tensor).reshape(-1, 4),
+            "labels": torch.ones(len(rows), dtype=torch.int64),
+        }
+        if scores:
+            output["scores"] = torch.tensor(rows["score"].to_numpy(), **of_tensor)
+        outputs.append(output)
+    return outputs
+
+
+def coco_results() -> list[dict[str, Any]]:
+    return [
+        {"image_id": row.image_id, "category_id": 1, "score": row.score,
+         "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1]}
+        for row in EXPECTED.itertuples()
+    ]  # fmt: skip
+
+
+def ultralytics_results() -> list[Any]:
+    """Objects with the documented attributes of a result, for the package is AGPL."""
+    results = []
+    for image_id in IDS:
+        rows = of_image(image_id)
+        boxes = SimpleNamespace(
+            xyxy=torch.tensor(rows[EDGES].to_numpy()),
+            conf=torch.tensor(rows["score"].to_numpy()),
+            cls=torch.zeros(len(rows)),
+        )
+        path = f"/images/{image_id}.png"
+        results.append(SimpleNamespace(boxes=boxes, names={0: "opacity"}, path=path))
+    return results
+
+
+def assert_expected(table: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(
+        table[COLUMNS], EXPECTED, check_dtype=False, check_index_type=False
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_dicts_of_torchvision_and_torchmetrics_become_a_table(dtype):
+    table = boxes_table(torchvision_outputs(dtype=dtype), IDS)
+    assert_expected(table)
+    assert table["finding"].tolist() == ["1", "1", "1"]
+    named = boxes_table(torchvision_outputs(dtype=dtype), IDS, class_names={1: "opacity"})
+    assert set(named["finding"]) == {"opacity"}
+
+
+def test_tensors_that_need_gradients_become_a_table():
+    outputs = torchvision_outputs()
+    for output in outputs:
+        output["boxes"].requires_grad_()
+        output["scores"].requires_grad_()
+    assert_expected(boxes_table(outputs, IDS))
+
+
+def test_boxes_of_torchvision_that_state_their_format_are_read_by_it():
+    from torchvision.tv_tensors import BoundingBoxes
+
+    outputs = torchvision_outputs()
+    for output in outputs:
+        first, second = output["boxes"][:, :2], output["boxes"][:, 2:]
+        sides = torch.hstack([first, second - first])
+        output["boxes"] = BoundingBoxes(sides, format="XYWH", canvas_size=(99, 99))
+    assert_expected(boxes_table(outputs, IDS))
+
+
+def test_the_real_predictions_of_torchvision_become_a_table():
+    import torchvision
+
+    torch.manual_seed(0)
+    model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=2, box_score_thresh=0.0
+    ).eval()
+    with torch.no_grad():
+        outputs = model([torch.rand(3, 64, 64) for _ in IDS])
+    table = boxes_table(outputs, IDS)
+    assert len(table) == sum(len(output["boxes"]) for output in outputs) > 0
+    first = outputs[0]["boxes"].numpy()
+    np.testing.assert_allclose(table.query("image_id == 'a'")[EDGES].to_numpy(), first)
+
+
+def test_detections_of_supervision_become_a_table():
+    sv = pytest.importorskip("supervision")
+    outputs = []
+    for image_id in IDS:
+        rows = of_image(image_id)
+        one = sv.Detections(
+            xyxy=rows[EDGES].to_numpy().reshape(-1, 4),
+            confidence=rows["score"].to_numpy(),
+            class_id=np.zeros(len(rows), int),
+            data={"class_name": np.array(["opacity"] * len(rows))},
+        )
+        outputs.append(one if len(rows) else sv.Detections.empty())
+    table = boxes_table(outputs, IDS)
+    assert_expected(table)
+    assert set(table["finding"]) == {"opacity"}
+    assert len(boxes_table(outputs[0], ["a"])) == 2  # one image alone
+
+
+def test_results_of_ultralytics_are_named_by_their_files_or_by_ids():
+    table = boxes_table(ultralytics_results())
+    assert_expected(table)
+    assert set(table["finding"]) == {"opacity"}
+    other = boxes_table(ultralytics_results(), (7, 8, 9))
+    assert other["image_id"].tolist() == ["7", "7", "9"]
+
+
+def test_coco_results_need_no_ids_and_annotations_keep_their_crowds():
+    assert_expected(boxes_table(coco_results()))
+    drawn = [{key: entry[key] for key in ("image_id", "bbox")} for entry in coco_results()]
+    table = boxes_table([{**entry, "iscrowd": n == 1} for n, entry in enumerate(drawn)])
+    assert table["crowd"].tolist() == [False, True, False]
+    assert "score" not in table
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["filename", "xmin", "ymin", "xmax", "ymax", "confidence"],
+        ["image_id", "x", "y", "width", "height", "score"],
+        ["Image Index", "cx", "cy", "w", "h", "prob"],
+    ],
+)
+def test_frames_are_read_under_the_usual_names_of_columns(columns):
+    sides = EXPECTED[["x2", "y2"]].to_numpy() - EXPECTED[["x1", "y1"]].to_numpy()
+    edges = EXPECTED[EDGES].to_numpy()
+    edges = np.hstack([edges[:, :2], sides]) if "xmax" not in columns else edges
+    edges = np.hstack([edges[:, :2] + sides / 2, sides]) if "cx" in columns else edges
+    frame = pd.DataFrame(edges, columns=columns[1:5])
+    frame[columns[0]], frame[columns[5]] = EXPECTED["image_id"], EXPECTED["score"]
+    assert_expected(boxes_table(frame))
+
+
+def test_shares_become_px_with_the_sizes_of_the_images():
+    shares = EXPECTED.assign(**{edge: EXPECTED[edge] / 100 for edge in EDGES})
+    with pytest.raises(InputError, match=r"row 0, image 'a'.*shares"):
+        boxes_table(shares)
+    sizes = dict.fromkeys(IDS, (100, 100))
+    assert_expected(boxes_table(shares, image_sizes=sizes, in_shares=True))
+    frame = pd.DataFrame({"image_id": IDS, "width": 100, "height": 100})
+    assert_expected(boxes_table(shares, image_sizes=frame, in_shares=True))
+
+
+METRICS = {
+    "box_average_precision": metrics.box_average_precision,
+    "froc": metrics.froc,
+    "match_boxes": metrics.match_boxes,
+    "explain_figure": lambda *given: metrics.explain_figure(0.5, *given),
+}
+
+
+def plain(result: Any) -> Any:
+    """The values of a result as lists."""
+    if isinstance(result, dict):
+        return result
+    values = result if isinstance(result, tuple) else vars(result).values()
+    return [value.tolist() for value in values]
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_box_metrics_take_outputs_of_libraries_and_any_sequence_of_ids(metric):
+    truth = EXPECTED.drop(columns="score").assign(x1=EXPECTED["x1"] + 1)
+    expected = metric(EXPECTED, truth, pd.Index(IDS))
+    drawn = [{"boxes": truth.loc[truth["image_id"] == name, EDGES].to_numpy()} for name in IDS]
+    for boxes in (torchvision_outputs(), ultralytics_results(), coco_results()):
+        for ids in (IDS, tuple(IDS), np.array(IDS), pd.Series(IDS, index=[4, 5, 6])):
+            found = metric(boxes, drawn, ids)
+            assert plain(found) == plain(expected)
+
+
+def test_average_precision_of_torchmetrics_inputs_is_that_of_torchmetrics():
+    detection = pytest.importorskip("torchmetrics.detection")
+    truth = torchvision_outputs(scores=False)
+    truth[0]["boxes"] = truth[0]["boxes"] + 3
+    evaluated = detection.MeanAveragePrecision(backend="faster_coco_eval")
+    evaluated.update(torchvision_outputs(), truth)
+    theirs = evaluated.compute()
+    ours = metrics.box_average_precision(torchvision_outputs(), truth, IDS)
+    assert ours["ap50"] == pytest.approx(float(theirs["map_50"]), abs=1e-6)
+    assert ours["ap"] == pytest.approx(float(theirs["map"]), abs=1e-6)
+
+
+def with_first(key: str, value: Any) -> list[dict[str, Any]]:
+    outputs = torchvision_outputs()
+    outputs[0][key] = value
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("outputs", "ids", "says"),
+    [
+        (torchvision_outputs(), ["a", "b"], "there are 3 outputs and 2 image_ids"),
+        (torchvision_outputs(), ["a", "b", "b"], "'b' appears more than once"),
+        (torchvision_outputs(), "abc", "'abc' is one text"),
+        (torchvision_outputs(), 3, "expected a sequence of image ids, got int"),
+        (torchvision_outputs(), ["a", None, "c"], "number 1 is missing"),
+        (torchvision_outputs(), None, "give the id of each image"),
+        (with_first("scores", [0.5]), IDS, r"outputs\[0\]: has 2 boxes and 1 scores"),
+        (with_first("boxes", torch.ones(2, 3)), IDS, r"shape \(N, 4\), got \(2, 3\)"),
+        (with_first("boxes", [[1, 2], [3]]), IDS, r"outputs\[0\]: boxes: are no numbers"),
+        (with_first("scores", torch.tensor([0.5, np.nan])), IDS,
+         "outputs: number 0, box 1, image 'a': score=nan"),
+        (with_first("scores", torch.tensor([0.5, 2.5])), IDS, "box 1.*score=2.5.*logits"),
+        (with_first("boxes", [[10, 20, 5, 40], [1, 2, 3, 4]]), IDS, "box 0, image 'a': x1=10"),
+        ([{"scores": [0.5]}], ["a"], r"outputs\[0\]: has no 'boxes'; it has scores"),
+        ([*torchvision_outputs()[:2], torchvision_outputs(scores=False)[2]], IDS,
+         r"outputs\[2\]: has no scores, and others have"),
+        ([7], ["a"], r"outputs\[0\]: expected a dict with boxes"),
+        (7, ["a"], "got int"),
+        ([], ["a"], "is an empty list, and there is 1 image"),
+        ([{"image_id": 1, "bbox": [1, 2, 3]}], None, "entry 0 needs image_id and bbox"),
+        (pd.DataFrame({"name": ["a"]}), None, "no column names the image"),
+        (EXPECTED.drop(columns="x2"), None, "boxes: column 'x2' is missing"),
+        (EXPECTED.drop(columns=EDGES), None, "no four columns are the edges"),
+        ({"image_id": ["a"]}, None, "expected a DataFrame .* got dict of image_id"),
+        (EXPECTED.assign(score="high"), None, "row 0, image 'a': score='high' is no number"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_by_output_image_and_value(outputs, ids, says):
+    with pytest.raises(InputError, match=says):
+        boxes_table(outputs, ids)
+
+
+def test_coco_results_that_look_like_corners_are_asked_about_and_read_when_told():
+    corners = [
+        {"image_id": n, "bbox": [100 + n, 120, 300 + n, 320], "score": 0.5} for n in range(12)
+    ]
+    with pytest.raises(InputError, match=r"entry 0, image '0'.*corners.*box_format"):
+        boxes_table(corners)
+    assert boxes_table(corners, box_format="xyxy")["x2"].tolist() == [300 + n for n in range(12)]
+    assert boxes_table(corners, box_format="xywh")["x2"].iloc[0] == 400
+
+
+def test_boxes_of_several_classes_give_no_figure_of_one_class():
+    outputs = torchvision_outputs()
+    outputs[0]["labels"] = torch.tensor([1, 2])
+    with pytest.raises(InputError, match=r"boxes: has boxes of 2 classes \(1, 2\)"):
+        metrics.box_average_precision(outputs, torchvision_outputs(scores=False), IDS)
+
+
+def test_corners_read_as_sides_are_asked_about_where_sizes_are_known():
+    corners = [{"image_id": "a", "bbox": [500 + n, 500, 700, 700]} for n in range(4)]
+    with pytest.raises(InputError, match=r"entry 0, image 'a'.*are these corners\?.*\"xyxy\""):
+        boxes_table(corners, image_sizes={"a": (1000, 1000)})
+    table = boxes_table(corners, image_sizes={"a": (1000, 1000)}, box_format="xyxy")
+    assert table["x2"].tolist() == [700] * 4
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_two_lists_of_outputs_need_no_ids(metric):
+    truth = torchvision_outputs(scores=False)
+    assert plain(metric(torchvision_outputs(), truth)) == plain(
+        metric(torchvision_outputs(), truth, IDS)
+    )
+    with pytest.raises(InputError, match="boxes: there are 3 outputs and 2 of truth"):
+        metric(torchvision_outputs(), truth[:2])
+    with pytest.raises(InputError, match="image_ids: missing, and boxes is no list"):
+        metric(EXPECTED, truth)

@@ -1,0 +1,137 @@
+"""A finished result: read from its folder it shows what was written, and evaluates nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cxr_compare
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.compare import compare as core
+from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS
+from cxr_compare.evaluation.report.result import Report
+from tests.scripts.small_sets import table_set, write_predictions
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A result that was just made, its folder, and the data behind it."""
+    folder = tmp_path_factory.mktemp("finished")
+    ids = [f"i{number:02d}" for number in range(80)]
+    states = ["present" if number % 6 < 2 else "absent" for number in range(80)]
+    roles = ["val", "test"] * 40
+    data = table_set(folder, ids, {"opacity": states}, split=roles)
+    systems = {}
+    for seed, name in enumerate("AB"):
+        scores = np.random.default_rng(seed).random(80)
+        table = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": scores})
+        systems[name] = write_predictions(folder / name, data, ids, scores=table)
+    fresh = cxr_compare.compare(
+        systems, data=data, target="opacity", replicates=100, seed=3, unit="patient"
+    )
+    return fresh, fresh.save(folder / "report"), data, systems
+
+
+def forbid_evaluation(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("a finished report evaluated again")
+
+    monkeypatch.setattr(core, "compare_systems", refuse)
+    monkeypatch.setattr("cxr_compare.evaluation.systems.stored_predictions.compare_systems", refuse)
+    monkeypatch.setattr("cxr_compare.evaluation.systems.uses_log.log_use", refuse)
+    monkeypatch.setattr("cxr_compare.scripts.systems.load_model", refuse)
+
+
+def test_an_opened_report_shows_what_the_comparison_showed(finished, monkeypatch):
+    fresh, written, *_ = finished
+    forbid_evaluation(monkeypatch)
+    opened = Report.open(written.folder)
+    assert str(opened).startswith(str(fresh))
+    pd.testing.assert_frame_equal(opened.table, fresh.table)
+    for name in ("figures", "differences", "tests", "failures"):
+        pd.testing.assert_frame_equal(getattr(opened, name), getattr(fresh, name))
+    pd.testing.assert_frame_equal(opened.to_frame(), fresh.to_frame())
+    pd.testing.assert_frame_equal(opened.cases(2), fresh.cases(2))
+    shown = ["image_id", "system", "label", "score", "decision_max_f1"]
+    pd.testing.assert_frame_equal(
+        opened.decisions[shown], fresh.decisions[shown], check_dtype=False
+    )
+
+
+def test_charts_are_drawn_of_the_stored_curves(finished):
+    fresh, written, *_ = finished
+    opened = Report.open(written.folder)
+    assert [chart.key for chart in opened.content.charts] == [
+        chart.key for chart in fresh.content.charts
+    ]
+    lines = [
+        [line.get_xydata().tolist() for line in result.plot("roc").axes[0].lines]
+        for result in (fresh, opened)
+    ]
+    assert lines[0] == lines[1]
+    with pytest.raises(InputError, match="no chart 'rok'"):
+        opened.plot("rok")
+
+
+def test_the_sample_of_cases_follows_the_seed_of_the_comparison(finished):
+    fresh, written, *_ = finished
+    assert fresh.content.seed == Report.open(written.folder).content.seed == 3
+
+
+def test_the_tidy_frame_has_one_row_a_figure_and_p_values_of_tested_differences(finished):
+    frame = finished[0].to_frame()
+    assert tuple(frame.columns) == TIDY_COLUMNS
+    assert not frame.duplicated(["system", "metric", "policy", "subgroup"]).any()
+    gaps = frame[(frame["system"] == "A - B") & (frame["metric"] == "auroc")]
+    assert gaps["p_value"].between(0, 1).all()
+    assert frame.loc[frame["system"] == "A", "p_value"].isna().all()
+
+
+def test_the_same_question_again_opens_the_report_and_logs_no_use(finished, tmp_path, monkeypatch):
+    _, _, data, systems = finished
+    options = {"data": data, "target": "opacity", "replicates": 100, "out": tmp_path / "report"}
+    first = cxr_compare.compare(systems, **options)
+    log = next((DataSet.open(data).folder / "splits").glob("*.looks.jsonl"))
+    uses = log.read_text()
+    forbid_evaluation(monkeypatch)
+    again = cxr_compare.compare(systems, **options)
+    again.table, again.figures, again.cases(), again.plot()
+    assert again.headline == first.headline
+    assert log.read_text() == uses
+
+
+def test_compare_writes_nothing_into_what_it_compares(finished, tmp_path):
+    _, _, data, systems = finished
+
+    def files():
+        return {
+            path: path.read_bytes()
+            for folder in systems.values()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    before = files()
+    cxr_compare.compare(systems, data=data, target="opacity", replicates=100, out=tmp_path / "r")
+    assert files() == before
+
+
+def test_a_report_that_was_not_finished_is_not_opened(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        Report.open(tmp_path / "none")
+    (tmp_path / "begun").mkdir()
+    with pytest.raises(InputError):
+        Report.open(tmp_path / "begun")
+
+
+def test_a_report_of_a_frame_is_refused_for_other_values(finished, tmp_path):
+    _, _, data, _ = finished
+    ids = [f"i{number:02d}" for number in range(80)]
+    options = {"data": data, "target": "opacity", "replicates": 100, "out": tmp_path / "report"}
+    frames = [
+        pd.DataFrame({"image_id": ids, "score": np.random.default_rng(seed).random(80)})
+        for seed in (5, 6)
+    ]
+    cxr_compare.compare({"A": frames[0]}, **options)
+    with pytest.raises(InputError, match="A had other predictions"):
+        cxr_compare.compare({"A": frames[1]}, **options)

@@ -1,0 +1,210 @@
+"""Ground truth and predictions from arrays and frames: aligned, checked, and equal to folders."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cxr_compare
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.systems.from_frames import (
+    numbered_ids,
+    predictions_from_values,
+    truth_from_values,
+)
+
+N = 120
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 2, N)
+    return pd.DataFrame({
+        "image_id": [f"i{number:03d}" for number in rng.permutation(N)],
+        "label": label,
+        "patient_id": [f"p{number // 2}" for number in range(N)],
+        "a": 1 / (1 + np.exp(-(label + rng.normal(size=N)))),
+        "b": 1 / (1 + np.exp(-(2 * label + rng.normal(size=N)))),
+    })  # fmt: skip
+
+
+def compared(table, truth, **options):
+    systems = {"A": table["a"].to_numpy(), "B": table["b"].to_numpy()}
+    return cxr_compare.compare(systems, truth=truth, replicates=100, **options)
+
+
+def test_arrays_series_and_frames_in_any_order_give_the_same_figures(table):
+    by_array = compared(table, table["label"].to_numpy(), patients=table["patient_id"].to_numpy())
+    shuffled = table.sample(frac=1, random_state=0)
+    indexed = shuffled.set_index("image_id")
+    by_id = cxr_compare.compare(
+        {"A": indexed["a"], "B": shuffled[["image_id", "b"]].rename(columns={"b": "prob"})},
+        truth=table[["image_id", "label", "patient_id"]],
+        replicates=100,
+    )
+    names = ["system", "metric", "estimate"]
+    first = by_array.to_frame().query("metric == 'auroc'")[names].reset_index(drop=True)
+    second = by_id.to_frame().query("metric == 'auroc'")[names].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, second)
+    interval = ["ci_low", "ci_high"]
+    exact = [
+        result.to_frame().query("metric == 'auroc' and system == 'A - B'")[interval].to_numpy()
+        for result in (by_array, by_id)
+    ]
+    assert np.allclose(*exact)
+
+
+def test_figures_are_those_of_sklearn_and_of_the_functions_of_arrays(table):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    result = compared(table, table["label"].to_numpy())
+    figures = result.to_frame().set_index(["system", "metric"])["estimate"]
+    assert figures["A", "auroc"] == pytest.approx(roc_auc_score(table["label"], table["a"]))
+    precision = average_precision_score(table["label"], table["b"])
+    assert figures["B", "average_precision"] == pytest.approx(precision)
+
+
+def test_a_role_gives_thresholds_and_none_gives_figures_without_any(table):
+    without = compared(table, table["label"].to_numpy())
+    assert set(without.to_frame().dropna(subset="estimate")["policy"]) == {""}
+    roles = table.assign(split=["valid" if n < 40 else "test" for n in range(N)])
+    with_roles = compared(table, roles[["image_id", "label", "split"]])
+    assert "max_f1" in set(with_roles.to_frame()["policy"])
+    assert len(with_roles.decisions) == 2 * (N - 40)
+
+
+def test_without_patients_nothing_counts_or_names_patients(table, tmp_path):
+    result = compared(table, table["label"].to_numpy())
+    assert result.to_frame()["n_patients"].isna().all()
+    assert not any("patient" in method for method in result.figures["ci_method"])
+    report = result.save(tmp_path / "report")
+    for name in ("metrics.csv", "tests.csv", "table.tex"):
+        text = (report.folder / name).read_text()
+        rows = text.partition("\n")[2]
+        assert "patient" not in rows.lower(), name
+    assert "patient_id" not in report.decisions
+
+
+def test_columns_beside_the_known_ones_are_subgroups(table):
+    ward = np.where(np.arange(N) % 2, "icu", "er")
+    result = compared(table, table[["image_id", "label"]].assign(Sex="F", Ward=ward))
+    dataset, _ = truth_from_values(table[["image_id", "label"]].assign(Ward=ward))
+    assert set(dataset.images["x_ward"]) == {"icu", "er"}
+    assert result.decisions["image_id"].nunique() == N
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {"truth": t["label"].replace(1, 2)}, "a label is 1"),
+        (lambda t: {"truth": t["label"].to_numpy()[:-1]}, "has 120 values, and truth has 119"),
+        (lambda t: {"truth": t[["image_id", "a"]]}, "no column of labels"),
+        (lambda t: {"truth": pd.concat([t, t])[["image_id", "label"]]}, "appears more than once"),
+        (lambda t: {"truth": t["label"].to_numpy(), "patients": [1, 2]}, "patients: has 2 values"),
+        (lambda t: {"truth": t[["image_id", "label"]].assign(role="holdout")}, "a role is val"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_by_row_or_length(table, change, message):
+    with pytest.raises(InputError, match=message):
+        compared(table, **change(table))
+
+
+def test_a_score_beyond_1_names_its_image(table):
+    scores = table["a"].to_numpy().copy()
+    scores[7] = 3.5
+    with pytest.raises(InputError, match=r"image 'image-008'.*score=3\.5"):
+        cxr_compare.compare({"A": scores}, truth=table["label"].to_numpy())
+
+
+def test_true_boxes_beside_labels_are_evaluated_where_all_lesions_are_boxed(table):
+    positive = table[table["label"] == 1]
+    boxes = pd.DataFrame({"filename": positive["image_id"], "xmin": 10.0, "ymin": 10.0,
+                          "xmax": 60.0, "ymax": 60.0})  # fmt: skip
+    found = boxes.assign(score=0.9)
+    faint = pd.DataFrame({"filename": table["image_id"], "xmin": 200.0, "ymin": 200.0,
+                          "xmax": 260.0, "ymax": 260.0, "score": 0.3})  # fmt: skip
+    result = cxr_compare.compare(
+        {"right": found, "wrong": faint}, truth=table[["image_id", "label"]], boxes=boxes,
+        replicates=100,
+    )  # fmt: skip
+    figures = result.to_frame().set_index(["system", "metric"])["estimate"]
+    assert figures["right", "ap50"] == 1.0
+    assert figures["wrong", "ap50"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("edges", "says"),
+    [
+        ((300, 400, 200, 100), r"row \d+, image '.*x1=300.*width and height"),
+        ((0.3, 0.4, 0.5, 0.6), r"row \d+, image '.*x1=0\.3.*shares"),
+        ((300, 400, np.nan, 500), r"row \d+, image '.*x2=nan"),
+        ((300, 400, 300, 500), r"row \d+, image '.*x2=300"),
+    ],
+)
+def test_true_boxes_in_another_form_are_asked_about(table, edges, says):
+    ids = table.loc[table["label"] == 1, "image_id"]
+    boxes = pd.DataFrame({"image_id": ids, **dict(zip(EDGES, edges, strict=True))})
+    found = pd.DataFrame({"image_id": table["image_id"], "x1": 10.0, "y1": 10.0, "x2": 60.0,
+                          "y2": 60.0, "score": 0.5})  # fmt: skip
+    with pytest.raises(InputError, match=says):
+        cxr_compare.compare({"A": found}, truth=table[["image_id", "label"]], boxes=boxes)
+
+
+def test_true_boxes_of_an_id_with_another_ending_are_told_which_image_it_may_be(table):
+    ids = table.loc[table["label"] == 1, "image_id"] + ".png"
+    boxes = pd.DataFrame({"image_id": ids, "x1": 10, "y1": 10, "x2": 60, "y2": 60})
+    scores = table["a"].to_numpy()
+    with pytest.raises(InputError, match=r"\.png' has no label in truth; is it '.*'\?"):
+        cxr_compare.compare({"A": scores}, truth=table[["image_id", "label"]], boxes=boxes)
+
+
+def test_validation_images_of_a_frame_of_boxes_on_test_images_alone_are_not_empty(table):
+    roles = ["val"] * 40 + ["test"] * (len(table) - 40)
+    truth = table[["image_id", "label"]].assign(role=roles)
+    dataset, _ = truth_from_values(truth)
+    found = pd.DataFrame({"image_id": table["image_id"].iloc[50:80], "x": 10, "y": 10,
+                          "width": 50, "height": 50, "score": 0.5})  # fmt: skip
+    read = predictions_from_values("A", found, dataset)
+    ok = set(read.images.loc[read.images["status"] == "ok", "image_id"])
+    assert ok == set(truth.loc[truth["role"] == "test", "image_id"])
+    assert read.boxes[EDGES].iloc[0].tolist() == [10, 10, 60, 60]
+
+
+def test_numbered_ids_sort_in_their_order():
+    ids = numbered_ids(1234)
+    assert ids.equals(ids.sort_values())
+
+
+def test_a_data_set_has_no_order_for_plain_arrays(table):
+    dataset, _ = truth_from_values(table[["image_id", "label"]])
+    with pytest.raises(InputError, match="have no order"):
+        predictions_from_values("A", table["a"].to_numpy(), dataset)
+
+
+def test_outputs_of_a_detector_give_the_figures_of_their_table():
+    rng = np.random.default_rng(5)
+    ids = [f"p{number:02d}" for number in range(60)]
+    labels = pd.Series(rng.integers(0, 2, 60), index=ids)
+    drawn = [{"boxes": np.array([[100, 100, 200, 200.0]] * label)} for label in labels]
+    outputs = [
+        {
+            "boxes": np.array([[100, 100, 200, 200.0]]) + rng.normal(0, 20, (1, 1)),
+            "scores": rng.random(1) * 0.5 + 0.4 * label,
+            "labels": np.ones(1, int),
+        }
+        if rng.random() < 0.8
+        else {"boxes": [], "scores": [], "labels": []}
+        for label in labels
+    ]
+    table = cxr_compare.boxes_table(outputs, ids)
+    true = cxr_compare.boxes_table(drawn, ids)
+    options = {"truth": labels, "replicates": 100}
+    of_outputs = cxr_compare.compare({"A": outputs}, boxes=drawn, **options)
+    of_table = cxr_compare.compare({"A": table.drop(columns="finding")}, boxes=true, **options)
+    pd.testing.assert_frame_equal(of_outputs.figures, of_table.figures)
+    ap50 = of_outputs.figures.query("metric == 'ap50' and subgroup == 'all'")["estimate"].iloc[0]
+    direct = cxr_compare.metrics.box_average_precision(outputs, drawn, ids)["ap50"]
+    assert ap50 == pytest.approx(direct)
+    with pytest.raises(InputError, match="A: outputs: there are 59 outputs and 60 image_ids"):
+        cxr_compare.compare({"A": outputs[1:]}, boxes=drawn, **options)

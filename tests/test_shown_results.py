@@ -1,0 +1,94 @@
+"""What results print: value, interval, p-value and method in lines, and a table in a notebook."""
+
+import re
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cxr_compare
+from cxr_compare import metrics
+from cxr_compare.data_prep.synth.phantom import PhantomSummary
+
+_RAW = re.compile(r"^_?[A-Za-z]+\(\w+=")  # a dataclass or a named tuple as Python shows it
+
+
+def auroc_difference(**given: Any) -> Any:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 120)
+    first, second = y + rng.normal(0, 1, 120), y + rng.normal(0, 2, 120)
+    return metrics.auroc_difference(y, first, second, **given)
+
+
+def decided() -> Any:
+    rng = np.random.default_rng(1)
+    return metrics.mcnemar_test(
+        rng.random(90) < 0.9, rng.random(90) < 0.6, np.repeat(np.arange(45), 2)
+    )
+
+
+def boxes() -> dict[str, Any]:
+    true = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
+    found = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
+    return {"boxes": found, "truth": true, "image_ids": ["a", "b"]}
+
+
+RESULTS = {
+    "auroc_difference": auroc_difference,
+    "auroc_difference by patient": lambda: auroc_difference(patients=np.arange(120) // 2),
+    "mcnemar_test": decided,
+    "estimate": lambda: metrics.estimate("auroc", [0, 1, 0, 1], [0.2, 0.4, 0.5, 0.9]),
+    "plan": lambda: cxr_compare.plan(auroc=[0.85, 0.75], prevalence=0.5),
+    "plan --guarantee": lambda: cxr_compare.plan(guarantee="sensitivity>=0.80@0.90", expect=0.95),
+    "list_configs": cxr_compare.list_configs,
+    "list_configs NAME": lambda: cxr_compare.list_configs("chexnet_small"),
+    "synth": lambda: PhantomSummary(Path("p"), 4, 2, 1, 1, 0, 0, False),
+}
+
+
+@pytest.mark.parametrize("make", RESULTS.values(), ids=RESULTS)
+def test_a_result_prints_its_text_and_a_table(make):
+    result = make()
+    assert not _RAW.match(repr(result))
+    assert "\\n" not in repr(result)
+    assert re.match(r"<(table|pre|p)\b", result._repr_html_())
+
+
+def test_arrays_that_metrics_return_say_what_they_hold():
+    curve, matches = metrics.froc(**boxes()), metrics.match_boxes(**boxes(), iou_thresholds=[0.5])
+    assert "sensitivity 1.000 at 0.000 false positives" in repr(curve)
+    assert repr(matches) == "<Matches of 1 predicted and 1 true boxes: 1 found, by IoU threshold>"
+    assert not _RAW.match(repr(metrics.Resamples(3)))
+
+
+def test_a_difference_prints_value_interval_p_value_and_method():
+    gap = auroc_difference()
+    low, high = gap.interval
+    line = f"{gap.value:.3f} (95 % CI {low:.3f} to {high:.3f}), p = {gap.p_value:.3f}"
+    shown = repr(gap).replace("\N{MINUS SIGN}", "-")
+    assert shown == f"{line}; DeLong 1988, images taken as independent"
+    assert "patient" not in repr(gap) + gap._repr_html_()
+    assert "Obuchowski 1997" in repr(auroc_difference(patients=np.arange(120) // 2))
+    for text in (f"{gap.p_value:.3f}", "DeLong"):
+        assert text in gap._repr_html_()
+
+
+def test_a_difference_without_an_interval_says_why():
+    gap = metrics.auroc_difference([0, 1], [0.1, 0.4], [0.3, 0.2])
+    assert gap.interval is None
+    assert "fewer than two images of each class" in repr(gap)
+
+
+def test_mcnemar_prints_both_p_values():
+    test = decided()
+    assert not type(test).__name__.startswith("_")
+    assert is_dataclass(test)
+    assert "Obuchowski 1998" in repr(test)
+    assert "images independent: p" in repr(test)
+    assert "-0" not in repr(metrics.mcnemar_test([1, 1], [0, 1], ["a", "b"]))
+
+
+def test_configurations_are_a_table_of_rows_in_a_notebook():
+    assert cxr_compare.list_configs()._repr_html_().count("<tr>") > 3
