@@ -16,7 +16,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from cxr_compare.scripts.commands import COMMANDS as _COMMANDS
+from cxr_compare.scripts.command_list import COMMANDS as _COMMANDS
 
 if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the table below
     from cxr_compare import metrics as metrics
@@ -27,30 +27,32 @@ if _TYPE_CHECKING:  # for editors and type checkers, which do not look into the 
     from cxr_compare.evaluation.boxes.boxes_table import boxes_table as boxes_table
     from cxr_compare.evaluation.decisions.decision import Decision as Decision
     from cxr_compare.evaluation.report.result import Report as Report
-    from cxr_compare.scripts.check import check as check
-    from cxr_compare.scripts.compare import compare as compare
-    from cxr_compare.scripts.curve import curve as curve
-    from cxr_compare.scripts.ensemble import ensemble as ensemble
-    from cxr_compare.scripts.export import export as export
-    from cxr_compare.scripts.folds import folds as folds
-    from cxr_compare.scripts.import_predictions import import_predictions as import_predictions
-    from cxr_compare.scripts.list_configs import list_configs as list_configs
-    from cxr_compare.scripts.monitor import monitor as monitor
-    from cxr_compare.scripts.overlay import overlay as overlay
-    from cxr_compare.scripts.pacs import pacs as pacs
-    from cxr_compare.scripts.plan import plan as plan
-    from cxr_compare.scripts.predict import predict as predict
-    from cxr_compare.scripts.prepare import prepare as prepare
-    from cxr_compare.scripts.readers import readers as readers
+    from cxr_compare.scripts.commands.check import check as check
+    from cxr_compare.scripts.commands.compare import compare as compare
+    from cxr_compare.scripts.commands.curve import curve as curve
+    from cxr_compare.scripts.commands.ensemble import ensemble as ensemble
+    from cxr_compare.scripts.commands.export import export as export
+    from cxr_compare.scripts.commands.folds import folds as folds
+    from cxr_compare.scripts.commands.import_predictions import (
+        import_predictions as import_predictions,
+    )
+    from cxr_compare.scripts.commands.list_configs import list_configs as list_configs
+    from cxr_compare.scripts.commands.monitor import monitor as monitor
+    from cxr_compare.scripts.commands.overlay import overlay as overlay
+    from cxr_compare.scripts.commands.pacs import pacs as pacs
+    from cxr_compare.scripts.commands.plan import plan as plan
+    from cxr_compare.scripts.commands.predict import predict as predict
+    from cxr_compare.scripts.commands.prepare import prepare as prepare
+    from cxr_compare.scripts.commands.readers import readers as readers
+    from cxr_compare.scripts.commands.serve import serve as serve
+    from cxr_compare.scripts.commands.show import show as show
+    from cxr_compare.scripts.commands.split import split as split
+    from cxr_compare.scripts.commands.sweep import sweep as sweep
+    from cxr_compare.scripts.commands.synth import synth as synth
+    from cxr_compare.scripts.commands.train import train as train
+    from cxr_compare.scripts.commands.transfer import transfer as transfer
+    from cxr_compare.scripts.commands.tune import tune as tune
     from cxr_compare.scripts.runs import load as load
-    from cxr_compare.scripts.serve import serve as serve
-    from cxr_compare.scripts.show import show as show
-    from cxr_compare.scripts.split import split as split
-    from cxr_compare.scripts.sweep import sweep as sweep
-    from cxr_compare.scripts.synth import synth as synth
-    from cxr_compare.scripts.train import train as train
-    from cxr_compare.scripts.transfer import transfer as transfer
-    from cxr_compare.scripts.tune import tune as tune
     from cxr_compare.serving.answer import Answer as Answer
     from cxr_compare.serving.answer import draw_answers as draw_answers
     from cxr_compare.serving.answer_files import Answers as Answers
@@ -66,7 +68,7 @@ _warnings.filterwarnings(
 _warnings.filterwarnings("ignore", "IProgress not found")
 
 _HOMES = {
-    **{command: f"cxr_compare.scripts.{command}" for command in _COMMANDS},
+    **{command: f"cxr_compare.scripts.commands.{command}" for command in _COMMANDS},
     "load": "cxr_compare.scripts.runs",
     "boxes_table": "cxr_compare.evaluation.boxes.boxes_table",
     "draw_answers": "cxr_compare.serving.answer",

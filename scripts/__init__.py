@@ -1,1 +1,1 @@
-"""A function for each `cxr` command, and their runner."""
+"""The command line: what `cxr` checks, runs and prints."""

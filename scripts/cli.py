@@ -22,7 +22,7 @@ from typer.main import get_command
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import disk_errors, own_temporary_files
 from cxr_compare.data_prep.store.folder_kinds import WrongFolderError
-from cxr_compare.scripts.commands import COMMAND_GROUPS, COMMANDS
+from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.runner import Parameter, command_name, description, parameters_of
@@ -31,6 +31,7 @@ from cxr_compare.scripts.runner import Parameter, command_name, description, par
 _MEANT = dict.fromkeys(("report", "evaluate", "eval", "test"), "compare") | {
     "audit": "check", "web": "serve", "app": "serve", "fit": "train",
 }  # fmt: skip
+COMMANDS_FOLDER = Path(__file__).with_name("commands")
 _BUG, _INTERRUPTED, _TERMINATED = 3, 130, 143
 # What typer raises of options that do not fit: the class below Exception, which is one of click in
 # older releases of typer and one of its own in newer ones.
@@ -41,7 +42,9 @@ _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode":
 
 def command_function(name: str) -> Callable[..., Any]:
     """The function of a command."""
-    function: Callable[..., Any] = getattr(import_module(f"cxr_compare.scripts.{name}"), name)
+    function: Callable[..., Any] = getattr(
+        import_module(f"cxr_compare.scripts.commands.{name}"), name
+    )
     return function
 
 
@@ -122,7 +125,7 @@ class _Command(TyperCommand):
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first paragraph of the docstring, read without importing the module."""
         name = self._function_name
-        tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((COMMANDS_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
         functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
         function = next(node for node in functions if node.name == name)
         return (ast.get_docstring(function) or "").partition("\n\n")[0]

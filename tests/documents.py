@@ -30,7 +30,7 @@ from cxr_compare.evaluation.metrics.metric import NEEDS, Direction, Metric
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
 from cxr_compare.scripts.cli import command_function
-from cxr_compare.scripts.commands import COMMAND_GROUPS, COMMANDS
+from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.runner import Parameter, _words, command_name, description, parameters_of
 
 ROOT = Path(__file__).resolve().parents[1]

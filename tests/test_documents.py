@@ -12,7 +12,7 @@ from typer.main import get_command
 
 import cxr_compare
 from cxr_compare.scripts.cli import build_app, command_function
-from cxr_compare.scripts.commands import COMMANDS
+from cxr_compare.scripts.command_list import COMMANDS
 from cxr_compare.scripts.runner import description
 from tests import documents
 from tests.test_architecture import PACKAGES

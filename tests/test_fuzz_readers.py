@@ -37,9 +37,9 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.readings import _join_readings, _read_table, _read_truth
 from cxr_compare.evaluation.studies.study_plan import plans_of_readers
-from cxr_compare.scripts.import_predictions import import_predictions
+from cxr_compare.scripts.commands.import_predictions import import_predictions
+from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.scripts.show import show
 from tests.attacks import flips
 from tests.scripts.small_sets import scored_images
 from tests.test_architecture import FILES

@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CLI = "from cxr_compare.scripts.cli import main; sys.argv = 'cxr {}'.split(); main()"
 IN_HELP = "torch pandas sklearn matplotlib numpy scipy rich pydantic"
 COMMANDS = "import cxr_compare; [getattr(cxr_compare, name) for name in cxr_compare._COMMANDS]"
-WRONG_PATHS = "from cxr_compare.scripts.predict import predict; predict('run', 'notes.txt')"
+WRONG_PATHS = (
+    "from cxr_compare.scripts.commands.predict import predict; predict('run', 'notes.txt')"
+)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_metrics_are_functions_of_arrays_with_an_example_each():
 
 def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition():
     from cxr_compare.scripts.cli import command_function
-    from cxr_compare.scripts.commands import COMMANDS
+    from cxr_compare.scripts.command_list import COMMANDS
 
     for name in COMMANDS:
         assert getattr(cxr_compare, name) is command_function(name)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from cxr_compare.configs.settings import _detector_names
 from cxr_compare.scripts import child_processes
-from cxr_compare.scripts.train import train
+from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.guard import GUARD_NAME
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import ServeSettings

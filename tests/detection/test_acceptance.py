@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxr_compare.scripts.train import train
+from cxr_compare.scripts.commands.train import train
 from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.small_sets import drawn_images
 

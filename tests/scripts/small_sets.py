@@ -14,9 +14,9 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import PredictionWriter
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from cxr_compare.scripts import cli, console
-from cxr_compare.scripts.import_predictions import import_predictions
-from cxr_compare.scripts.prepare import prepare
-from cxr_compare.scripts.synth import synth
+from cxr_compare.scripts.commands.import_predictions import import_predictions
+from cxr_compare.scripts.commands.prepare import prepare
+from cxr_compare.scripts.commands.synth import synth
 
 
 def write_source(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.scripts.predict import predict
+from cxr_compare.scripts.commands.predict import predict
 
 
 @pytest.fixture
@@ -43,7 +43,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_wrong_paths_are_named_before_a_model_is_loaded(place, monkeypatch, paths, says):
-    monkeypatch.setattr("cxr_compare.scripts.predict.open_runs", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "cxr_compare.scripts.commands.predict.open_runs", lambda *_: pytest.fail("loaded")
+    )
     with pytest.raises(InputError, match=says):
         predict(*paths)
 

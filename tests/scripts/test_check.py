@@ -22,10 +22,10 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
 from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts import cli
-from cxr_compare.scripts.check import check as check_command
+from cxr_compare.scripts.commands.check import check as check_command
+from cxr_compare.scripts.commands.prepare import prepare
+from cxr_compare.scripts.commands.split import split
 from cxr_compare.scripts.next_steps import trainings
-from cxr_compare.scripts.prepare import prepare
-from cxr_compare.scripts.split import split
 from tests.scripts.small_sets import cxr, table_set, write_source
 from tests.small_dicom import chest
 

@@ -21,8 +21,9 @@ from typer.testing import CliRunner, Result
 from cxr_compare.configs.load import dump_config, find_config, read_config, summaries
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import write_json
-from cxr_compare.scripts import cli, show
-from cxr_compare.scripts.commands import COMMANDS
+from cxr_compare.scripts import cli
+from cxr_compare.scripts.command_list import COMMANDS
+from cxr_compare.scripts.commands import show
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.runner import command_name
 from cxr_compare.serving.parity import Proof, _Measure

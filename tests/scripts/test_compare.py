@@ -18,7 +18,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
-from cxr_compare.scripts.compare import _are_of, _difference, compare
+from cxr_compare.scripts.commands.compare import _are_of, _difference, compare
 from tests.scripts.small_sets import table_set, write_predictions
 
 

@@ -11,7 +11,7 @@ import pytest
 from cxr_compare.data_prep.contracts.folders import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
-from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.training.curve import CurvePlan, CurveRun
 from tests.scripts.small_sets import cxr, write_source
 
@@ -109,8 +109,8 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     monkeypatch.setattr(
         "cxr_compare.evaluation.studies.curve_page.save_figure", lambda figure, path: []
     )
-    monkeypatch.setattr("cxr_compare.scripts.curve._train_all", found.train_all)
-    monkeypatch.setattr("cxr_compare.scripts.curve._predict", found.predict)
+    monkeypatch.setattr("cxr_compare.scripts.commands.curve._train_all", found.train_all)
+    monkeypatch.setattr("cxr_compare.scripts.commands.curve._predict", found.predict)
     return found
 
 
@@ -168,7 +168,7 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_adds_boxes_to_al
         seen["plan"] = plan
         return MadeUp.train_all(made_up, plan, *rest)
 
-    monkeypatch.setattr("cxr_compare.scripts.curve._train_all", remember)
+    monkeypatch.setattr("cxr_compare.scripts.commands.curve._train_all", remember)
     same = ["--detector-set", "model.backbone=densenet121", "--set", "training.epochs=10"]
     assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 1, "--mixed", *same) == 0
     plan = seen["plan"]

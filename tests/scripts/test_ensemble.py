@@ -16,8 +16,8 @@ from cxr_compare.evaluation.report.result_tables import cost_rows
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.ensemble import ensemble
-from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.commands.ensemble import ensemble
+from cxr_compare.scripts.commands.prepare import prepare
 from tests.scripts.small_sets import write_predictions, write_source
 
 LESION = (20.0, 20.0, 60.0, 60.0)

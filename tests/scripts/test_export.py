@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.scripts.prepare import prepare
-from cxr_compare.scripts.tune import tune
+from cxr_compare.scripts.commands.prepare import prepare
+from cxr_compare.scripts.commands.tune import tune
 from tests.scripts.small_sets import cxr, scored_images, write_predictions, write_source
 
 

@@ -15,8 +15,8 @@ from cxr_compare.evaluation.systems import imported
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.import_predictions import import_predictions
-from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.commands.import_predictions import import_predictions
+from cxr_compare.scripts.commands.prepare import prepare
 from tests.scripts.small_sets import table_set, write_source
 
 

@@ -10,9 +10,9 @@ import pytest
 from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.scripts.monitor import monitor
-from cxr_compare.scripts.show import show
-from cxr_compare.scripts.tune import tune
+from cxr_compare.scripts.commands.monitor import monitor
+from cxr_compare.scripts.commands.show import show
+from cxr_compare.scripts.commands.tune import tune
 from tests.scripts.small_sets import cxr, refusal, table_set, write_predictions
 
 
@@ -96,7 +96,7 @@ def test_a_monitor_that_can_test_nothing_says_so_by_its_exit_status(tmp_path, ca
 def test_an_error_of_the_program_has_another_exit_status_than_a_change(
     quiet, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("cxr_compare.scripts.monitor.monitor_log", lambda *_, **__: [][0])
+    monkeypatch.setattr("cxr_compare.scripts.commands.monitor.monitor_log", lambda *_, **__: [][0])
     assert cxr("monitor", quiet, "--out", tmp_path / "out") == 3
     assert "IndexError" in capsys.readouterr().err
 

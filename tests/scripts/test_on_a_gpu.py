@@ -36,9 +36,9 @@ from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.networks.registry import NETWORKS, network_names
 from cxr_compare.scripts import child_processes, runtime
 from cxr_compare.scripts.cli import run_command
+from cxr_compare.scripts.commands.train import train
 from cxr_compare.scripts.runs import load
 from cxr_compare.scripts.runtime import choose_device, choose_precision
-from cxr_compare.scripts.train import train
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import ServeSettings
 from cxr_compare.serving.web.server import build_app

@@ -11,8 +11,8 @@ from scipy.special import expit, ndtri
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.guarantees import GuaranteeImages, Places, read_guarantee
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.plan import plan
-from cxr_compare.scripts.readers import readers
+from cxr_compare.scripts.commands.plan import plan
+from cxr_compare.scripts.commands.readers import readers
 from tests.scripts.small_sets import refusal, table_set, write_predictions
 
 ASSUMED = {"auroc": "0.85,0.80", "prevalence": 0.3}

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.scripts import console
-from cxr_compare.scripts.predict import _parse_names
+from cxr_compare.scripts.commands.predict import _parse_names
 from cxr_compare.serving.predict_folder import predict_data_set
 from cxr_compare.serving.trained_model import TrainedModel
 from tests.memory_store import MemoryStore

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.folders import provenance
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import _command, command_function, run_command
-from cxr_compare.scripts.commands import COMMANDS
+from cxr_compare.scripts.command_list import COMMANDS
 from cxr_compare.scripts.options import DataFolder, Settings
 from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, command, parameters_of
 

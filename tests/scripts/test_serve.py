@@ -21,7 +21,7 @@ from PIL import Image
 from cxr_compare.classification.inference import saliency_maps
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.scripts.serve import _read_token
+from cxr_compare.scripts.commands.serve import _read_token
 from cxr_compare.serving.export_graph import write_graph
 from cxr_compare.serving.export_spec import PREPROCESS_FILE, ExportSpec
 from tests.scripts.small_sets import refusal

@@ -11,8 +11,8 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.cli import run_command
+from cxr_compare.scripts.commands.split import split as split_command
 from cxr_compare.scripts.options import own_split
-from cxr_compare.scripts.split import split as split_command
 from tests.scripts.small_sets import table_set
 
 split = partial(run_command, split_command)

@@ -28,8 +28,8 @@ from cxr_compare.evaluation.systems.stored_predictions import common_images_of_p
 from cxr_compare.networks.published import fetch_coco, fetch_imagenet
 from cxr_compare.networks.registry import NETWORKS, PackagedWeights
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.predict import predict
-from cxr_compare.scripts.train import train
+from cxr_compare.scripts.commands.predict import predict
+from cxr_compare.scripts.commands.train import train
 from cxr_compare.training.best_epoch import EpochRecord
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.task import _Start

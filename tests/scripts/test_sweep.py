@@ -21,10 +21,10 @@ from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.scripts import child_processes
 from cxr_compare.scripts.child_processes import _share_gpus
 from cxr_compare.scripts.cli import run_command
+from cxr_compare.scripts.commands.show import _describe
+from cxr_compare.scripts.commands.sweep import sweep
+from cxr_compare.scripts.commands.train import train
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.scripts.show import _describe
-from cxr_compare.scripts.sweep import sweep
-from cxr_compare.scripts.train import train
 from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.launched import ended, environment, start, wait_until
 from tests.scripts.small_sets import tiny_training, trials_of

@@ -23,8 +23,8 @@ from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output, tune_predictions
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.predict import predict
-from cxr_compare.scripts.train import train
+from cxr_compare.scripts.commands.predict import predict
+from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
 from cxr_compare.training.run import _save_figure
 from cxr_compare.training.run_folder import RunFolder, load_model

@@ -11,7 +11,7 @@ import torch
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.train import train
+from cxr_compare.scripts.commands.train import train
 from cxr_compare.training import run
 from cxr_compare.training.batch_size import available_memory
 from cxr_compare.training.detector import DetectorTask

@@ -21,7 +21,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.train import train
+from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.trained_model import BUILDERS
 from cxr_compare.training.classifier import ClassifierTask, _score_metrics, _Scored
 from cxr_compare.training.run_folder import RunFolder, load_model

@@ -23,8 +23,8 @@ from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.studies.transfer_pairs import _set_notes
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.prepare import prepare
-from cxr_compare.scripts.transfer import transfer
+from cxr_compare.scripts.commands.prepare import prepare
+from cxr_compare.scripts.commands.transfer import transfer
 from tests.scripts.small_sets import refusal, write_predictions, write_source
 
 
@@ -90,9 +90,9 @@ def sets(tmp_path: Path, monkeypatch: Any, prepared: list[Path]) -> tuple[Path, 
     run.mkdir()
     model = Model(DataSet.open(home))
     monkeypatch.setattr(
-        "cxr_compare.scripts.transfer.predicts", lambda path: path.name.startswith("run")
+        "cxr_compare.scripts.commands.transfer.predicts", lambda path: path.name.startswith("run")
     )
-    monkeypatch.setattr("cxr_compare.scripts.transfer.load_model", lambda path: model)
+    monkeypatch.setattr("cxr_compare.scripts.commands.transfer.load_model", lambda path: model)
     monkeypatch.setattr(
         "cxr_compare.serving.predict_folder.predict_data_set",
         lambda model, dataset, out, split, terminal, name: model.predict(dataset, out, name),
@@ -185,7 +185,7 @@ def test_all_systems_are_judged_on_the_split_of_those_trained_there(sets, tmp_pa
     here = Model(DataSet.open(home), split="own")
     there = Model(DataSet.open(away), ("pneumonia",), split="gone", began_on=DataSet.open(home))
     monkeypatch.setattr(
-        "cxr_compare.scripts.transfer.load_model",
+        "cxr_compare.scripts.commands.transfer.load_model",
         lambda path: here if path == run else there,
     )
     given = [f"A={run}", f"B={tmp_path / 'run-away'}", home, away]
@@ -205,11 +205,11 @@ def test_predictions_of_another_split_or_data_set_are_refused(sets, tmp_path, mo
     home, away, run = sets
     out = tmp_path / "out"
     of_others = Model(DataSet.open(home), lacks=1)
-    monkeypatch.setattr("cxr_compare.scripts.transfer.load_model", lambda path: of_others)
+    monkeypatch.setattr("cxr_compare.scripts.commands.transfer.load_model", lambda path: of_others)
     with pytest.raises(InputError, match="lacks 1 image of split 'default'"):
         transfer([run, home], out=out)
     here = Model(DataSet.open(home), ("pneumonia",))
-    monkeypatch.setattr("cxr_compare.scripts.transfer.load_model", lambda path: here)
+    monkeypatch.setattr("cxr_compare.scripts.commands.transfer.load_model", lambda path: here)
     transfer([run, away], out=out, replicates=200)
     anew = data_set(tmp_path, "anew", "pneumonia")
     with pytest.raises(InputError, match="content_id"):

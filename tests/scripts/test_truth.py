@@ -15,9 +15,9 @@ from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.systems.imported import truth_set
-from cxr_compare.scripts.compare import compare
-from cxr_compare.scripts.import_predictions import import_predictions
-from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.commands.compare import compare
+from cxr_compare.scripts.commands.import_predictions import import_predictions
+from cxr_compare.scripts.commands.prepare import prepare
 from tests.scripts.small_sets import cxr, refusal
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions" / "my-two-result-files.md"

@@ -13,8 +13,8 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.split import split
-from cxr_compare.scripts.tune import tune
+from cxr_compare.scripts.commands.split import split
+from cxr_compare.scripts.commands.tune import tune
 from tests.scripts.small_sets import table_set, write_predictions
 
 

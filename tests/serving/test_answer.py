@@ -23,8 +23,8 @@ from cxr_compare.evaluation.decisions.decision import Decision, Triage, TuningOp
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.metrics.metric import score_words
 from cxr_compare.evaluation.overlays.shapes import ImagePrediction
-from cxr_compare.scripts import predict
 from cxr_compare.scripts.cli import run_command
+from cxr_compare.scripts.commands import predict
 from cxr_compare.serving import answer_files
 from cxr_compare.serving.answer import (
     ANSWER_COLUMNS,

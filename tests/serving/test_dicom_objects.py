@@ -37,7 +37,7 @@ from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction
 from cxr_compare.networks.published import _XRAYVISION_FINDINGS
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.predict import predict
+from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.serving.answer import BOX_COLUMNS, COLOUR, Answer
 from cxr_compare.serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
 from cxr_compare.serving.dicom_objects.results import (

@@ -963,7 +963,7 @@ def test_a_wrong_url_is_said_before_models_are_loaded(run_folder, capsys, monkey
     service.answers = [(404, "text/html", b"nothing here")]
     monkeypatch.setattr("cxr_compare.scripts.runs._is_run", lambda path: True)
     monkeypatch.setattr(
-        "cxr_compare.scripts.pacs.open_runs", lambda *given: pytest.fail("loads models")
+        "cxr_compare.scripts.commands.pacs.open_runs", lambda *given: pytest.fail("loads models")
     )
     for further in ((), ("--watch", "5"), ("--dry-run",)):
         line = refusal(capsys, "pacs", run_folder, "--dicomweb", service.url, *further)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import cxr_compare.scripts.prepare
+import cxr_compare.scripts.commands.prepare
 from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.audit.checks import _find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -102,7 +102,7 @@ def test_a_second_run_adds_nothing_and_says_so(tmp_path):
 
 def test_each_image_is_decoded_once_for_tables_and_all_sizes(tmp_path, decoded):
     source = write_source(tmp_path / "source")
-    cxr_compare.scripts.prepare.prepare(
+    cxr_compare.scripts.commands.prepare.prepare(
         source, tmp_path / "set", format="csv", size=[16, 32, 32], workers=1
     )
     assert len(decoded) == len(set(decoded)) == 12
@@ -361,7 +361,7 @@ def test_what_a_set_cannot_teach_is_said_before_any_image_is_read(tmp_path):
 
 def test_the_template_is_a_set_once_its_images_are_there(tmp_path):
     folder = tmp_path / "own"
-    cxr_compare.scripts.prepare.prepare(folder, template="csv")
+    cxr_compare.scripts.commands.prepare.prepare(folder, template="csv")
     assert all(len((folder / f"{n}.csv").read_text().split()) == 3 for n in ("images", "boxes"))
     (folder / "images").mkdir()
     for name in ("film1", "film2"):
@@ -370,7 +370,7 @@ def test_the_template_is_a_set_once_its_images_are_there(tmp_path):
     summary = make(folder, tmp_path / "data")
     assert (summary.n_images, summary.n_boxes, len(summary.excluded)) == (2, 2, 0)
     with pytest.raises(InputError, match="is there already"):
-        cxr_compare.scripts.prepare.prepare(folder, template="csv")
+        cxr_compare.scripts.commands.prepare.prepare(folder, template="csv")
 
 
 def write_list(path: Path, *lines: str) -> Path:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.source import SourceTables
-from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.commands.prepare import prepare
 from tests.data_prep.formats.answers import edges, reader, reasons, states, states_of, write_files
 
 read_cvat, read_label_studio = reader("cvat"), reader("label-studio")

@@ -8,7 +8,7 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.registry import FORMATS, _likely_format, read_source, unprepared
 from cxr_compare.data_prep.formats.source import ReadOptions
-from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.runner import parameters_of
 
 ROOT = Path(__file__).resolve().parents[3]

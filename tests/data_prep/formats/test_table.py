@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
-from cxr_compare.scripts.prepare import prepare
+from cxr_compare.scripts.commands.prepare import prepare
 from tests.data_prep.formats.answers import edges, reasons, states, states_of, write_files
 
 FILES = tuple(f"{name}.png" for name in "abcd")

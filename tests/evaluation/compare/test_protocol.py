@@ -17,7 +17,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.systems.uses_log import log_use
-from cxr_compare.scripts.compare import _read_question
+from cxr_compare.scripts.commands.compare import _read_question
 from cxr_compare.scripts.systems import _split_seeds
 
 

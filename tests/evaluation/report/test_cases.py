@@ -6,7 +6,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.report.cases import read_systems
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
-from cxr_compare.scripts.overlay import _choose_images, _file_name, _open_systems, overlay
+from cxr_compare.scripts.commands.overlay import _choose_images, _file_name, _open_systems, overlay
 from cxr_compare.scripts.systems import System
 
 

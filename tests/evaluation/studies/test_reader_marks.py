@@ -13,7 +13,7 @@ from cxr_compare.evaluation.boxes.matching import HitRule
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.readings import _join_marks, _read_lesions, _read_table
 from cxr_compare.evaluation.systems.imported import import_file
-from cxr_compare.scripts.readers import readers as command
+from cxr_compare.scripts.commands.readers import readers as command
 
 
 def write(path, text):

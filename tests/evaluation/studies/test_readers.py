@@ -15,7 +15,7 @@ from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.reader_page import _notes, reader_statements, write_readers
 from cxr_compare.evaluation.studies.readings import _join_readings, _read_table, _read_truth
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.readers import readers as command
+from cxr_compare.scripts.commands.readers import readers as command
 
 N = 60
 

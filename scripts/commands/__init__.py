@@ -1,0 +1,1 @@
+"""One module for each `cxr` command, with the function of its name."""
