@@ -48,13 +48,52 @@ DEEP: Any = 0
 for _ in range(900):
     DEEP = [DEEP]
 ODD: tuple[Any, ...] = (
-    None, True, 0, -1, 1, 10**30, 10**400, 0.5, -1e300, float("nan"), float("inf"), "", " ", "0",
-    "a/../b", "/etc/passwd", "\0", "\ud800", "\u202e<b>é中", "a\rb", "x" * 3000, [], [[]], ["a"],
-    [None], [1, "a"], {}, {"": {}}, {"a": None}, DEEP,
-)  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    1,
+    10**30,
+    10**400,
+    0.5,
+    -1e300,
+    float("nan"),
+    float("inf"),
+    "",
+    " ",
+    "0",
+    "a/../b",
+    "/etc/passwd",
+    "\0",
+    "\ud800",
+    "\u202e<b>é中",
+    "a\rb",
+    "x" * 3000,
+    [],
+    [[]],
+    ["a"],
+    [None],
+    [1, "a"],
+    {},
+    {"": {}},
+    {"a": None},
+    DEEP,
+)
 CELLS = (
-    "", "nan", "inf", "-1", "1e400", "0", "a\rb", '"', "\0", "é中\u202e", "=1+1", "x" * 3000, "a,b",
-)  # fmt: skip
+    "",
+    "nan",
+    "inf",
+    "-1",
+    "1e400",
+    "0",
+    "a\rb",
+    '"',
+    "\0",
+    "é中\u202e",
+    "=1+1",
+    "x" * 3000,
+    "a,b",
+)
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -126,8 +165,11 @@ def change_csv(path: Path, draw: random.Random) -> None:
 def change_parquet(path: Path, draw: random.Random) -> None:
     """Another type or value in a column, or none; the table is sealed again."""
     table = pq.read_table(path)
-    place, odd, kind = draw.randrange(table.num_columns), draw.choice(ODD[:-1]), draw.randrange(4)
-    name, values = table.column_names[place], table.column(place).to_pylist()
+    place = draw.randrange(table.num_columns)
+    odd = draw.choice(ODD[:-1])
+    kind = draw.randrange(4)
+    name = table.column_names[place]
+    values = table.column(place).to_pylist()
     if kind == 0:
         table = table.drop_columns([name])
     elif kind == 1:
@@ -147,8 +189,11 @@ def write_sealed_table(path: Path, table: pa.Table) -> None:
 
 
 CHANGES: dict[str, Callable[[Path, random.Random], None]] = {
-    ".json": change_json, ".toml": change_toml, ".csv": change_csv, ".parquet": change_parquet,
-}  # fmt: skip
+    ".json": change_json,
+    ".toml": change_toml,
+    ".csv": change_csv,
+    ".parquet": change_parquet,
+}
 
 
 def opened(folder: Path) -> None:
@@ -199,9 +244,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "suffix", "examples"),
-    [("data", ".json", 12), ("data", ".parquet", 10), ("scores", ".json", 20),
-     ("scores", ".parquet", 10), ("xrays", ".json", 12)],
-)  # fmt: skip
+    [
+        ("data", ".json", 12),
+        ("data", ".parquet", 10),
+        ("scores", ".json", 20),
+        ("scores", ".parquet", 10),
+        ("xrays", ".json", 12),
+    ],
+)
 def test_changed_files_give_a_result_or_one_line(made, name, suffix, examples):
     folder = made / name
     paths = [path for path in files_of(folder) if path.suffix == suffix]
@@ -230,10 +280,12 @@ def kinds_read() -> set[str]:
     files = [path for path in FILES if "benchmarks" not in path.parts]
     texts = [path.read_text() for path in files]
     trees = [ast.parse(text) for text in texts if READS_OR_NAMES.search(text)]
-    found, known = set(), [constants(tree) for tree in trees]
+    found = set()
+    known = [constants(tree) for tree in trees]
     for tree, own in zip(trees, known, strict=True):
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-            name, kinds = getattr(call.func, "id", ""), call.args[1:2]
+            name = getattr(call.func, "id", "")
+            kinds = call.args[1:2]
             if name == "record_of_same":
                 kinds = getattr(kinds[0], "values", [])
             if name in ("read_json", "record_of_same"):
@@ -319,7 +371,8 @@ def test_predictions_of_other_software_give_a_result_or_one_line(made, tmp_path_
         else:
             changed = mutate_value({"all": json.loads(text)}, draw)
             path.write_text(json.dumps(changed.get("all", changed)), errors="surrogatepass")
-        out, data = folder / "out", made / "data"
+        out = folder / "out"
+        data = made / "data"
         outcome(lambda: import_predictions(path, data=data, out=out, name="S"), name)
 
     hold()
@@ -327,8 +380,10 @@ def test_predictions_of_other_software_give_a_result_or_one_line(made, tmp_path_
 
 def test_annotations_of_coco_results_give_a_result_or_one_line(made, tmp_path_factory):
     image = DataSet.open(made / "data").image_ids("test")[0]
-    truth = {"images": [{"id": 1, "file_name": f"{image}.png"}],
-             "categories": [{"id": 1, "name": "lung_opacity"}]}  # fmt: skip
+    truth = {
+        "images": [{"id": 1, "file_name": f"{image}.png"}],
+        "categories": [{"id": 1, "name": "lung_opacity"}],
+    }
     results = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}]
 
     @settings(max_examples=15)
@@ -355,7 +410,8 @@ def test_half_a_character_in_coco_results_is_one_line(made, tmp_path):
 def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
     split = pq.read_table(made / "data/splits/default.parquet")
     held = pa.array([{"a": None}] + [None] * (len(split) - 1))
-    place, path = split.column_names.index("fold"), tmp_path / "split.parquet"
+    place = split.column_names.index("fold")
+    path = tmp_path / "split.parquet"
     write_sealed_table(path, split.set_column(place, "fold", held))
     with pytest.raises(InputError, match=r"split\.parquet: cannot be read as a table"):
         read_table(path, "split")
@@ -366,9 +422,14 @@ def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
 def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, draw, of_truth):
     folder = tmp_path_factory.mktemp("readers")
     cases = [f"c{number}" for number in range(6)]
-    rows = [f"{reader},{case},{modality},{1 + (n + len(reader)) % 5}" for reader in ("A", "Bo")
-            for modality in ("film", "screen") for n, case in enumerate(cases)]  # fmt: skip
-    ratings, truth = folder / "ratings.csv", folder / "truth.csv"
+    rows = [
+        f"{reader},{case},{modality},{1 + (n + len(reader)) % 5}"
+        for reader in ("A", "Bo")
+        for modality in ("film", "screen")
+        for n, case in enumerate(cases)
+    ]
+    ratings = folder / "ratings.csv"
+    truth = folder / "truth.csv"
     ratings.write_text("\n".join(["reader,case,modality,rating", *rows]) + "\n")
     labels = [f"{case},{number % 2}" for number, case in enumerate(cases)]
     truth.write_text("\n".join(["case,label", *labels]) + "\n")
@@ -383,8 +444,19 @@ VALUES = st.one_of(
     st.text(max_size=12),
     st.sampled_from([*CELLS, "[" * 2000, "1" * 5000, "1..3", "log:1..2", "true", '"\\u0000"']),
 )
-KEYS = st.sampled_from(["training.epochs", "training.learning_rate", "model.weights", "data", "é",
-                        "training.monitor", "augmentation.rotate_degrees", "kind", ""])  # fmt: skip
+KEYS = st.sampled_from(
+    [
+        "training.epochs",
+        "training.learning_rate",
+        "model.weights",
+        "data",
+        "é",
+        "training.monitor",
+        "augmentation.rotate_degrees",
+        "kind",
+        "",
+    ]
+)
 
 
 @settings(max_examples=30)

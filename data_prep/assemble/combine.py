@@ -117,7 +117,8 @@ def _with_finding(
     new = [_derived(findings[part], its, name) for part, its in asked.items() if its]
     added = pd.concat([rows for rows, _ in new], ignore_index=True)
     deciding = pd.concat([pairs for _, pairs in new], ignore_index=True)
-    boxes, coverage = _reference(tables.boxes), _reference(tables.box_coverage)
+    boxes = _reference(tables.boxes)
+    coverage = _reference(tables.box_coverage)
     boxes = boxes[boxes["finding"].isin(members)]
     return replace(
         tables,
@@ -189,7 +190,8 @@ def combine(
     about stays unknown on its images. The split is drawn anew by patient, and patients of two
     sets who share an image stay together; images that a set leaves unused stay unused.
     """
-    out, rule = Path(out), rule or SplitRule()
+    out = Path(out)
+    rule = rule or SplitRule()
     sets = _open(folders, out)
     root = Path(os.path.commonpath([dataset.source_root for dataset in sets.values()]))
     ids = {label: sets[label].ids for label in sorted(sets)}
@@ -243,7 +245,8 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
     sets: dict[str, DataSet] = {}
     for folder in map(Path, folders):
         dataset = DataSet.open(folder)
-        here, there = folder.resolve(), out.resolve()
+        here = folder.resolve()
+        there = out.resolve()
         if here.is_relative_to(there) or there.is_relative_to(here):
             raise InputError(f"{out}: choose a folder beside {folder}, not inside or around it")
         for other in sets.values():
@@ -255,9 +258,11 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
                     f"{folder}: its ids are hashed with another key than those of {other.folder}, "
                     "so nobody can tell who is in both; prepare both with one --id-key"
                 )
-        label, number = dataset.name, 2
+        label = dataset.name
+        number = 2
         while label in sets:
-            label, number = f"{dataset.name}-{number}", number + 1
+            label = f"{dataset.name}-{number}"
+            number = number + 1
         sets[label] = dataset
     return sets
 

@@ -34,7 +34,8 @@ def read_exclusions(path: Path) -> pd.DataFrame:
 
 def leave_out(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
     """Take the images of a list out of all tables; ``excluded`` names each with its reason."""
-    images, ids = tables.images, listed["image_id"]
+    images = tables.images
+    ids = listed["image_id"]
     unknown = pd.Series(~is_member(ids, images["image_id"]), index=ids.index)
     advice = f"whose ids look like {images['image_id'].iloc[0]!r}; correct the line or remove it"
     refuse_line(unknown, path, f" is no image of this source, {advice}", ids)
@@ -122,8 +123,10 @@ def _complete_images(images: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFra
 
 def _with_spacing(images: pd.DataFrame) -> pd.DataFrame:
     """Spacing from the field's true size where known, else from the header; absurd ones dropped."""
-    width, height = images["width"].astype("float64"), images["height"].astype("float64")
-    spacing_col, spacing_row = images["spacing_col_mm"], images["spacing_row_mm"]
+    width = images["width"].astype("float64")
+    height = images["height"].astype("float64")
+    spacing_col = images["spacing_col_mm"]
+    spacing_row = images["spacing_row_mm"]
     if "field_width_mm" in images.columns:
         spacing_col = (images["field_width_mm"] / width).fillna(spacing_col)
         spacing_row = (images["field_height_mm"] / height).fillna(spacing_row)

@@ -64,7 +64,8 @@ def _make_splits(
     if "default" in made:
         return made
     if plan.split is None:
-        images, findings = tables.images, tables.findings
+        images = tables.images
+        findings = tables.findings
         made["default"] = draw_split(images, findings, tables.split, plan.rule, linked)
     elif isinstance(plan.split, tuple):
         split, how = plan.split
@@ -97,7 +98,8 @@ def _grow(path: Path, tables: SourceTables, linked: pd.Series | None, rule: Spli
 
 JOURNAL = ".decoded"
 """Folder in a data set that keeps what came of each file, so that none is decoded twice."""
-_WORK, _SETTINGS = ".prepare", "settings.json"
+_WORK = ".prepare"
+_SETTINGS = "settings.json"
 
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:

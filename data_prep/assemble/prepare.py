@@ -92,7 +92,8 @@ class PrepareOptions:
     measure_shortcuts: MeasureShortcuts | None = None
 
 
-_FEW_PATIENTS, _SHOWN = 10, 6
+_FEW_PATIENTS = 10
+_SHOWN = 6
 
 
 def _source_id(tables: SourceTables) -> str:
@@ -128,7 +129,8 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     Every image is decoded once. The work may be killed at any moment: the same call goes on
     where it stopped. A complete folder is left as it is, but gets the pixel stores it lacks.
     """
-    source, out = Path(source), Path(out)
+    source = Path(source)
+    out = Path(out)
     for size in options.sizes:
         store_folder(out, size)  # refuses a size that no store may have
     key = _read_key(options, out, source)
@@ -173,7 +175,8 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
 
 def _limits(tables: SourceTables, out: Path) -> list[str]:
     """What cannot be learned from a source or evaluated on it, known before any image is read."""
-    images, findings = tables.images, tables.findings
+    images = tables.images
+    findings = tables.findings
     notes = []
     if tables.boxes.empty and images["path"].notna().any():
         notes.append(
@@ -265,7 +268,8 @@ def _build(
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
     if key is not None:
-        images, excluded = hide_paths(tables.images, key), hide_paths(tables.excluded, key)
+        images = hide_paths(tables.images, key)
+        excluded = hide_paths(tables.excluded, key)
         tables = replace(tables, images=images, excluded=excluded)
     shortcuts = options.measure_shortcuts
     write_set(out, tables, decode, plan, measure_shortcuts=shortcuts, engine=options.engine)
@@ -299,7 +303,8 @@ def _ingest(
     tables: SourceTables, out: Path, options: PrepareOptions, again: pd.Series
 ) -> pd.DataFrame | None:
     """Decode the images that the journal does not have yet, and those named; None without files."""
-    images, root = tables.images, tables.root
+    images = tables.images
+    root = tables.root
     if images["path"].isna().all():
         return None
     # A row of all tables takes less than 1,000 bytes.
@@ -341,7 +346,8 @@ def _ingest(
 
 def _outdated_images(images: pd.DataFrame, root: Path, out: Path) -> pd.DataFrame:
     """Find images whose file is another one than when it was decoded, or could not be used."""
-    journal, nothing = out / JOURNAL, pd.DataFrame({"image_id": []})
+    journal = out / JOURNAL
+    nothing = pd.DataFrame({"image_id": []})
     decoded = _Journal(journal).read() if journal.is_dir() else _typed(nothing)
     rows = decoded.merge(images[["image_id", "path"]].dropna(), on="image_id")
     now = [_file_state(root / path) for path in rows["path"]]
@@ -363,9 +369,15 @@ def _file_state(path: Path) -> tuple[int, int]:
 
 _PART_ROWS = 256
 _MEASURED = (
-    "file_sha256", "height", "width", "spacing_row_mm", "spacing_col_mm",
-    "view", "sex", "age_years",
-)  # fmt: skip
+    "file_sha256",
+    "height",
+    "width",
+    "spacing_row_mm",
+    "spacing_col_mm",
+    "view",
+    "sex",
+    "age_years",
+)
 _OUTCOME_TYPES: dict[str, Any] = {
     **{name: column_dtype(column) for name, column in SCHEMAS["decode"].columns.items()},
     **{name: column_dtype(SCHEMAS["images"].columns[name]) for name in _MEASURED},

@@ -53,7 +53,8 @@ class Summary:
     @property
     def lines(self) -> list[str]:
         """As lines of text, the most important last."""
-        images, patients = counted(self.n_images, "image"), counted(self.n_patients, "patient")
+        images = counted(self.n_images, "image")
+        patients = counted(self.n_patients, "patient")
         lines = [f"{images} of {patients}, {counted(self.n_boxes, 'box')}"]
         for name, count in self.targets.items():
             lines.append(

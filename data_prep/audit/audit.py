@@ -55,9 +55,14 @@ MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dic
 _CONTENT = ("content_id", "labels_id")
 # Checks whose advice is to leave images out, with how many of those that belong together stay.
 _STAY = {
-    "view_lateral": 0, "picture_label": 0, "picture_patients": 1, "picture_repeated": 1,
-    "near_label": 0, "near_patients": 1, "near_repeated": 1,
-}  # fmt: skip
+    "view_lateral": 0,
+    "picture_label": 0,
+    "picture_patients": 1,
+    "picture_repeated": 1,
+    "near_label": 0,
+    "near_patients": 1,
+    "near_repeated": 1,
+}
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
 
 

@@ -129,7 +129,8 @@ def _problem(row: dict[str, Any], more: int) -> Problem:
     if more:
         text += f", and {more} more facts or targets have 0.65 or above"
     severity: Severity = "warning" if row["kind"] == "file" else "info"
-    check, advice = f"shortcut_{row['kind']}", _ADVICE[row["kind"]]
+    check = f"shortcut_{row['kind']}"
+    advice = _ADVICE[row["kind"]]
     return Problem(check, severity, text, row["n_known"], (), advice)
 
 
@@ -194,9 +195,14 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
             contrast=(leaks, "patient_id", "role"),
         ),
         Problem.of("split_lacks", "error", f"split '{name}': image without a role", missing),
-        Problem.of("split_unknown", "error", f"split '{name}': image not in the set", unknown,
-                   unit="foreign image"),
-    ]  # fmt: skip
+        Problem.of(
+            "split_unknown",
+            "error",
+            f"split '{name}': image not in the set",
+            unknown,
+            unit="foreign image",
+        ),
+    ]
     return [replace(problem, split=name) for problem in problems]
 
 
@@ -262,17 +268,31 @@ def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
     lateral, unknown = (is_member(images["view"], [view]) for view in ("LL", "other"))
     small = (images[["width", "height"]].min(axis=1) < SMALLEST_SIDE).fillna(False)
     kinds = [
-        ("view_lateral", f"lateral view among {int((~lateral).sum()):,} that are not",
-         ids[lateral & ~lateral.all()],
-         "leave laterals out, or evaluate them as a subgroup: another image of the chest"),
-        ("picture_turned", "image whose border looks like that of a turned image or of a negative",
-         _turned(decode), "look at each; mend the file, or leave the image out"),
-        ("view_other", "view that is neither PA nor AP nor lateral", ids[unknown],
-         "look at them: oblique and special images may have to be left out"),
-        ("picture_small", f"image with a side below {SMALLEST_SIDE} px: small lesions are lost",
-         ids[small.to_numpy(dtype=bool)],
-         "go back to the originals; a model cannot find what the image does not show"),
-    ]  # fmt: skip
+        (
+            "view_lateral",
+            f"lateral view among {int((~lateral).sum()):,} that are not",
+            ids[lateral & ~lateral.all()],
+            "leave laterals out, or evaluate them as a subgroup: another image of the chest",
+        ),
+        (
+            "picture_turned",
+            "image whose border looks like that of a turned image or of a negative",
+            _turned(decode),
+            "look at each; mend the file, or leave the image out",
+        ),
+        (
+            "view_other",
+            "view that is neither PA nor AP nor lateral",
+            ids[unknown],
+            "look at them: oblique and special images may have to be left out",
+        ),
+        (
+            "picture_small",
+            f"image with a side below {SMALLEST_SIDE} px: small lesions are lost",
+            ids[small.to_numpy(dtype=bool)],
+            "go back to the originals; a model cannot find what the image does not show",
+        ),
+    ]
     return [
         Problem.of(check, "warning", text, cases, advice=advice)
         for check, text, cases, advice in kinds
@@ -326,7 +346,8 @@ def check_boxes(
         boxes["image_id"].to_numpy()[_overlapping(boxes)],
         advice="keep one of the two",
     )
-    geometry, labels = _check_geometry(boxes, images), _check_labels(boxes, findings, coverage)
+    geometry = _check_geometry(boxes, images)
+    labels = _check_labels(boxes, findings, coverage)
     return [problem for problem in (*geometry, alike, *labels) if problem.count]
 
 
@@ -363,7 +384,9 @@ def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
     order = np.lexsort(keys)
     image, finding, reader = (key[order] for key in keys)
     corners = boxes[EDGES].to_numpy(dtype="float64")[order]
-    live, step, found = np.arange(len(boxes)), 1, [np.empty(0, dtype=np.int64)]
+    live = np.arange(len(boxes))
+    step = 1
+    found = [np.empty(0, dtype=np.int64)]
     while len(live):
         live = live[live + step < len(boxes)]
         other = live + step
@@ -395,18 +418,36 @@ def _check_labels(
     by_readers = bare.merge(drawn, how="left", indicator="_in")["_in"].to_numpy() == "both"
     lost = "the detector does not learn from it, and localisation is not evaluated on it"
     kinds: list[tuple[str, Severity, str, pd.DataFrame, str]] = [
-        ("box_on_negative", "error", "box of a finding that the label says is absent",
-         boxed.merge(absent, on=_KEY), _WHICH),
-        ("box_promised", "error",
-         "all lesions are said to be boxed, the finding is present, and there is no box",
-         unboxed.merge(complete, on=_KEY), _WHICH),
-        ("positive_without_box", "warning", f"positive image whose lesions are not boxed: {lost}",
-         bare[~by_readers], "have the lesions boxed, or train the classifier only on these"),
-        ("box_disputed", "warning",
-         f"positive image whose readers agree that the finding is there, not where: {lost}",
-         bare[by_readers], "let another reader decide where (label_review.html shows the readers' "
-         "boxes), or prepare with --reference any or reader:NAME"),
-    ]  # fmt: skip
+        (
+            "box_on_negative",
+            "error",
+            "box of a finding that the label says is absent",
+            boxed.merge(absent, on=_KEY),
+            _WHICH,
+        ),
+        (
+            "box_promised",
+            "error",
+            "all lesions are said to be boxed, the finding is present, and there is no box",
+            unboxed.merge(complete, on=_KEY),
+            _WHICH,
+        ),
+        (
+            "positive_without_box",
+            "warning",
+            f"positive image whose lesions are not boxed: {lost}",
+            bare[~by_readers],
+            "have the lesions boxed, or train the classifier only on these",
+        ),
+        (
+            "box_disputed",
+            "warning",
+            f"positive image whose readers agree that the finding is there, not where: {lost}",
+            bare[by_readers],
+            "let another reader decide where (label_review.html shows the readers' "
+            "boxes), or prepare with --reference any or reader:NAME",
+        ),
+    ]
     return [
         Problem.of(check, severity, text, rows["image_id"], advice=advice)
         for check, severity, text, rows, advice in kinds

@@ -58,7 +58,8 @@ _LIMITS = {
 
 def _verdict(counts: dict[str, int]) -> str:
     """One sentence."""
-    errors, warnings = counts["error"], counted(counts["warning"], "warning")
+    errors = counts["error"]
+    warnings = counted(counts["warning"], "warning")
     if errors:
         more = f"; {warnings} may affect them" if counts["warning"] else ""
         command = _WORDS["error"][errors > 1]
@@ -84,7 +85,8 @@ def _tally(counts: dict[str, int]) -> list[tuple[str, str]]:
 
 def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Sizes, spacing, storage and copies as titles and words."""
-    images, copies = facts.get("pictures", {}), facts.get("copies")
+    images = facts.get("pictures", {})
+    copies = facts.get("copies")
     rows = []
     if sizes := images.get("sizes"):
         text = (
@@ -157,8 +159,18 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
     return write_text(folder / AUDIT_PAGE, _render_audit(dataset, found, pixels=pixels))
 
 
-_CASE_COLUMNS = ["check", "severity", "split", "group", "image_id", "partner", "patient_id", "path",
-                 "label", "role"]  # fmt: skip
+_CASE_COLUMNS = [
+    "check",
+    "severity",
+    "split",
+    "group",
+    "image_id",
+    "partner",
+    "patient_id",
+    "path",
+    "label",
+    "role",
+]
 
 
 def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
@@ -167,7 +179,8 @@ def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
     for problem in found.problems:
         part = problem.cases.reindex(columns=["group", "image_id", "path"])
         groups = part.groupby("group", sort=False)["image_id"]
-        first, last = groups.transform("first"), groups.transform("last")
+        first = groups.transform("first")
+        last = groups.transform("last")
         part["partner"] = first.where(first != part["image_id"], last)
         part["group"] = groups.ngroup().where(part["group"].notna()) + 1
         said = {"check": problem.check, "severity": problem.severity, "split": problem.split}
@@ -264,12 +277,14 @@ class _Album:
         if self.read is None:
             return
         decode = dataset.optional_table("decode")
-        self.texts, self.illegible = _text_corners(decode), set(text_suspects(decode))
+        self.texts = _text_corners(decode)
+        self.illegible = set(text_suspects(decode))
         self.rows = pd.Index(dataset.images["image_id"])
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
         self.boxes = dataset.boxes
         self.paths = dataset.images[["patient_id", "path"]]
-        self.labels, self.left_out = _label_words(dataset), _left_out(dataset)
+        self.labels = _label_words(dataset)
+        self.left_out = _left_out(dataset)
         self.roles_of = cache(partial(_roles, dataset))
 
     def cases(self, problem: Problem) -> list[list[_Shown]]:
@@ -277,7 +292,8 @@ class _Album:
         if self.read is None:
             return []
         self.roles = self.roles_of(problem.split)
-        of_text, of_file = problem.check == _TEXT_CHECK, problem.unit == "file"
+        of_text = problem.check == _TEXT_CHECK
+        of_file = problem.unit == "file"
         if of_text:
             self.left += 2 * len(problem.pictures)
         show = self._show_left_out if of_file else self._show
@@ -302,10 +318,15 @@ class _Album:
         box = (x1, y1, max(x2 - x1, least), max(y2 - y1, least))
         numbers = ", ".join(f"{name} {edge:g}" for name, edge in zip(EDGES, edges, strict=True))
         return _Shown(
-            path, f"Image {path}, left out", thumbnail(pixels), THUMBNAIL_PX, width, height,
+            path,
+            f"Image {path}, left out",
+            thumbnail(pixels),
+            THUMBNAIL_PX,
+            width,
+            height,
             [box] if np.isfinite(edges).all() else [],
             [numbers.replace("nan", "missing"), f"of {width} × {height} px"],
-        )  # fmt: skip
+        )
 
     def _show_text(self, image_id: str) -> list[_Shown | None]:
         """The whole image, too small to be read, with a frame; and a crop around the text."""
@@ -333,9 +354,15 @@ class _Album:
         if np.isnan(width) or np.isnan(height):
             height, width = (float(side) for side in pixels.shape)
         return _Shown(
-            image_id, f"Image {image_id}", thumbnail(pixels, longest), longest, width, height,
-            self._boxes_of(image_id), self._words(image_id),
-        )  # fmt: skip
+            image_id,
+            f"Image {image_id}",
+            thumbnail(pixels, longest),
+            longest,
+            width,
+            height,
+            self._boxes_of(image_id),
+            self._words(image_id),
+        )
 
     def _boxes_of(self, image_id: str) -> list[tuple[float, float, float, float]]:
         rows = self.boxes[self.boxes["image_id"] == image_id]
@@ -345,7 +372,8 @@ class _Album:
 
     def _words(self, image_id: str) -> list[str]:
         patient, path = self.paths.iloc[self.rows.get_loc(image_id)]
-        role, label = self.roles.get(image_id), self.labels[image_id]
+        role = self.roles.get(image_id)
+        label = self.labels[image_id]
         return [f"patient {patient}", f"{role}: {label}" if isinstance(role, str) else label, path]
 
 
@@ -353,11 +381,13 @@ def _crop(image_id: str, pixels: np.ndarray, corners: tuple[float, ...]) -> _Sho
     """What lies around a line of text, with a frame around the line."""
     x1, y1, x2, y2 = corners
     margin = max(_CROP_HEIGHTS * (y2 - y1), _LEAST_MARGIN)
-    left, top = int(max(x1 - margin, 0)), int(max(y1 - margin, 0))
+    left = int(max(x1 - margin, 0))
+    top = int(max(y1 - margin, 0))
     crop = pixels[top : int(y2 + margin), left : int(x2 + margin)]
     height, width = crop.shape
     frame = (x1 - left - 2, y1 - top - 2, x2 - x1 + 4, y2 - y1 + 4)
-    label, source = f"Suspected text of image {image_id}", thumbnail(crop, _CROP_PX)
+    label = f"Suspected text of image {image_id}"
+    source = thumbnail(crop, _CROP_PX)
     return _Shown("", label, source, _CROP_PX, width, height, [frame])
 
 

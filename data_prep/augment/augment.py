@@ -46,10 +46,16 @@ class _Move(NamedTuple):
 
     def matrix(self, x: float, y: float) -> np.ndarray:
         """What moves points, `(2, 3)`; the centre of the image is at x, y."""
-        cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
-        scale_x, scale_y = (-self.scale_x if self.mirrored else self.scale_x), self.scale_y
-        xx, xy, yx, yy = cos * scale_x, sin * scale_y, -sin * scale_x, cos * scale_y
-        to_x, to_y = x + self.shift_x, y + self.shift_y
+        cos = math.cos(math.radians(self.degrees))
+        sin = math.sin(math.radians(self.degrees))
+        scale_x = -self.scale_x if self.mirrored else self.scale_x
+        scale_y = self.scale_y
+        xx = cos * scale_x
+        xy = sin * scale_y
+        yx = -sin * scale_x
+        yy = cos * scale_y
+        to_x = x + self.shift_x
+        to_y = y + self.shift_y
         return np.array([[xx, xy, to_x - xx * x - xy * y], [yx, yy, to_y - yx * x - yy * y]])
 
     def pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -62,7 +68,8 @@ class _Move(NamedTuple):
     def boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
         """Move boxes: each becomes the frame of the ellipse in it, as a lesion has no corners."""
         matrix = self.matrix(width / 2, height / 2)
-        centres, radii = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        radii = (boxes[:, 2:] - boxes[:, :2]) / 2
         centres = centres @ matrix[:, :2].T + matrix[:, 2]
         radii = np.sqrt(radii**2 @ matrix[:, :2].T ** 2)
         return np.hstack([centres - radii, centres + radii])
@@ -96,7 +103,8 @@ class Augmentation:
             raise ValueError(f"boxes must have shape (N, 4), got {corners.shape}")
         rng = random.Random(seed)  # noqa: S311  no secret; seeded faster than numpy's
         move = self._draw_move(rng, width, height)
-        kept, dropped = np.arange(len(corners)), DroppedBoxes(len(corners))
+        kept = np.arange(len(corners))
+        dropped = DroppedBoxes(len(corners))
         if len(corners):
             corners = np.clip(corners, 0, [width, height, width, height])
             corners = move.boxes(corners, width, height) if move else corners
@@ -109,7 +117,8 @@ class Augmentation:
             pixels = _apply(step, rng, image=pixels)["image"]
         if self.holes is not None:
             pixels, visible = _cut_holes(self.holes, rng, pixels, corners)
-            corners, kept = corners[visible], kept[visible]
+            corners = corners[visible]
+            kept = kept[visible]
             dropped = dropped._replace(covered=int((~visible).sum()))
         return _Augmented(np.ascontiguousarray(pixels), corners.astype(np.float32), kept, dropped)
 

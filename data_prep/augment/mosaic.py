@@ -77,12 +77,16 @@ def join_mosaic(
     near = round(_NEAREST_EDGE * size)
     x, y = (int(at) for at in np.random.default_rng(seed).integers(near, size - near + 1, size=2))
     pixels = np.zeros((size, size), np.uint8)
-    moved, kept, dropped = [], [], DroppedBoxes()
+    moved = []
+    kept = []
+    dropped = DroppedBoxes()
     for place, (image, own) in enumerate(zip(images, boxes, strict=True)):
-        left, top = place % 2 == 0, place < 2
+        left = place % 2 == 0
+        top = place < 2
         tile = (0 if left else x, 0 if top else y, x if left else size, y if top else size)
         side = max(tile[2] - tile[0], tile[3] - tile[1])
-        x0, y0 = (x - side if left else x), (y - side if top else y)
+        x0 = x - side if left else x
+        y0 = y - side if top else y
         shrunk = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         pixels[tile[1] : tile[3], tile[0] : tile[2]] = shrunk[
             tile[1] - y0 : tile[3] - y0, tile[0] - x0 : tile[2] - x0
@@ -99,7 +103,8 @@ def cut_boxes(
 ) -> tuple[np.ndarray, np.ndarray, DroppedBoxes]:
     """Boxes cut to a part of the square, their rows, and what was dropped."""
     cut = np.minimum(np.maximum(boxes, [*tile[:2]] * 2), [*tile[2:]] * 2)
-    sides, whole = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
+    sides = cut[:, 2:] - cut[:, :2]
+    whole = boxes[:, 2:] - boxes[:, :2]
     visible = sides[:, 0] * sides[:, 1] >= MIN_VISIBLE * whole[:, 0] * whole[:, 1]
     rows = np.flatnonzero(visible & (sides.min(axis=1) >= MIN_SIDE))
     inside = int(np.count_nonzero(visible))

@@ -35,7 +35,8 @@ from cxr_compare.data_prep.images.image_facts import (
 
 CERTAIN_DISTANCE = 15
 """Pairs that differ in at most so many bits are found without exception."""
-_BANDS, _BYTES = 8, 4
+_BANDS = 8
+_BYTES = 4
 _CHUNK = 1 << 20
 # Hacker's Delight, 7-3: an 8 x 8 matrix of bits is transposed by three exchanges.
 _SWAPS = [
@@ -81,7 +82,8 @@ def _close_pairs(hashes: np.ndarray, max_distance: int) -> _ClosePairs:
             codes_of_tables.append(pairs)
             complete &= whole
     codes = np.unique(np.concatenate(codes_of_tables))
-    first, second = codes // max(n, 1), codes % max(n, 1)
+    first = codes // max(n, 1)
+    second = codes % max(n, 1)
     distance, turn = _turned_distances(words[first] ^ words[second])
     return _ClosePairs(first, second, distance, turn, complete)
 
@@ -105,7 +107,9 @@ def _deal_bits(hashes: np.ndarray) -> np.ndarray:
 def _keys(three: np.ndarray) -> np.ndarray:
     """Three bytes as one number that is the same in all eight turns."""
     bits = three[:, 0] >> 4
-    a, b, c = bits >> 3 & 1, bits >> 2 & 1, bits >> 1 & 1
+    a = bits >> 3 & 1
+    b = bits >> 2 & 1
+    c = bits >> 1 & 1
     # A turn inverts the fourth word if it inverts an odd number of the others (`_inverted_words`).
     flips = (a << 3 | b << 2 | c << 1 | (a ^ b ^ c)) * np.uint8(17)
     turned = (three ^ flips[:, None]).astype(np.uint64)
@@ -118,8 +122,11 @@ def _pairs_of_table(
     """Pairs under one key that are close indeed, as ``first * N + second``."""
     n = len(keys)
     table = np.sort(keys << np.uint64(40) | np.arange(n, dtype=np.uint64))
-    keys, rows = table >> np.uint64(40), (table & np.uint64((1 << 40) - 1)).astype(np.int64)
-    live, step, budget = np.arange(n), 1, max(_PAIRS_PER_TABLE * n, _PAIRS_AT_LEAST)
+    keys = table >> np.uint64(40)
+    rows = (table & np.uint64((1 << 40) - 1)).astype(np.int64)
+    live = np.arange(n)
+    step = 1
+    budget = max(_PAIRS_PER_TABLE * n, _PAIRS_AT_LEAST)
     codes: list[np.ndarray] = []
     while True:
         live = live[live + step < n]
@@ -131,11 +138,13 @@ def _pairs_of_table(
             return np.concatenate([np.empty(0, np.int64), *codes]), False
         for start in range(0, len(live), _CHUNK):
             part = live[start : start + _CHUNK]
-            one, other = rows[part], rows[part + step]
+            one = rows[part]
+            other = rows[part + step]
             counts = np.bitwise_count(words[one] ^ words[other])
             # In no turn do a word's bits differ by less than this.
             least = np.minimum(counts, WORD_BITS - counts).sum(axis=1, dtype=np.int16)
-            one, other = one[least <= max_distance], other[least <= max_distance]
+            one = one[least <= max_distance]
+            other = other[least <= max_distance]
             near = _turned_distances(words[one] ^ words[other])[0] <= max_distance
             codes.append(np.minimum(one, other)[near] * n + np.maximum(one, other)[near])
         step += 1
@@ -158,7 +167,9 @@ TRUSTED_DISTANCE = 20
 """Pairs so close count as copies where pixels cannot be looked at: none of 9.7 million pairs of
 different images came below 42."""
 
-_SIDE, _FINE_PX, _COARSE_PX = 128, 1.0, 8.0
+_SIDE = 128
+_FINE_PX = 1.0
+_COARSE_PX = 8.0
 _EXAMPLES = 2
 _MAX_IMAGES = 2_000
 SEARCH = f"{_MAX_DISTANCE} {TRUSTED_DISTANCE} {NEAR_CORRELATION} {_SIDE} {_FINE_PX} {_COARSE_PX}"
@@ -275,10 +286,13 @@ def _near_seen(images: pd.DataFrame, seen: pd.DataFrame) -> pd.Series:
     """The image seen that each is a copy of, by fingerprint; tables of `FINGERPRINTS`."""
     if images.empty or seen.empty:
         return images.set_index("image_id")["pixel_sha256"][:0]
-    sides = [table.assign(image_id=side + table["image_id"])
-             for side, table in (("0", seen), ("1", images))]  # fmt: skip
+    sides = [
+        table.assign(image_id=side + table["image_id"])
+        for side, table in (("0", seen), ("1", images))
+    ]
     groups = find_near_duplicates(pd.concat(sides, ignore_index=True)).groups
-    ids, own = groups["image_id"].str[1:], groups["image_id"].str[0] == "1"
+    ids = groups["image_id"].str[1:]
+    own = groups["image_id"].str[0] == "1"
     copied = groups["group"].map(ids[~own].groupby(groups["group"]).first())
     return copied[own].set_axis(ids[own]).dropna().sort_index()
 
@@ -352,7 +366,8 @@ def _correlate(
             rows.append(row)
     small = dict(zip(wanted, read_many(list(wanted)), strict=True))
     for row in rows:
-        one, other = small[first[row]], small[second[row]]
+        one = small[first[row]]
+        other = small[second[row]]
         if one is not None and other is not None:
             answer[row] = _likeness(_turned(one, turn[row]), other)
     return answer
@@ -403,7 +418,9 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
     patient = images.set_index("image_id")["patient_id"].sort_index()
     codes, names = pd.factorize(patient, sort=True)
     # Patients and keys are the two kinds of nodes of one graph; its components are the groups.
-    starts, ends, n_nodes = [codes[:0]], [codes[:0]], len(names)
+    starts = [codes[:0]]
+    ends = [codes[:0]]
+    n_nodes = len(names)
     for keys in key_columns(links):
         key_codes, unique = pd.factorize(keys.reindex(patient.index))
         has_key = key_codes >= 0

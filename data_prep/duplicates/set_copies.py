@@ -49,7 +49,8 @@ class ImageReader:
     """Reads an image from the store, without its black border, else from its file."""
 
     def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
-        self.dataset, self.store = dataset, store
+        self.dataset = dataset
+        self.store = store
         self.stored = set(store.ids) if store else set()
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
         self.rows = pd.Index(dataset.images["image_id"]) if store else pd.Index([])
@@ -65,7 +66,8 @@ class ImageReader:
             return self.dataset.read_original(image_id)
         width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
         placement = self.store.placement(image_id)
-        left, top = round(placement.offset_x), round(placement.offset_y)
+        left = round(placement.offset_x)
+        top = round(placement.offset_y)
         right = left + max(round(width * placement.scale_x), 1)
         bottom = top + max(round(height * placement.scale_y), 1)
         return np.asarray(self.store.image(image_id)[top:bottom, left:right])

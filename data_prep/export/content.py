@@ -118,7 +118,8 @@ class AnnotationContent:
 
     def unsayable(self) -> pd.DataFrame:
         """What boxes and silence cannot say of the reference's labels."""
-        findings, coverage = self.dataset.findings, self.dataset.box_coverage
+        findings = self.dataset.findings
+        coverage = self.dataset.box_coverage
         pairs = self.images[["image_id"]].merge(
             pd.DataFrame({"finding": list(self.classes)}, dtype=TEXT), how="cross"
         )
@@ -199,7 +200,8 @@ def file_stems(ids: pd.Series) -> pd.Series:
     taken = set()
     names = {}
     for index, stem in ordered.items():
-        name, number = stem, 0
+        name = stem
+        number = 0
         while name.lower() in taken or not name:
             number += 1
             name = f"{stem}-{number}"

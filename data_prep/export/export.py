@@ -89,7 +89,8 @@ def _write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
     boxes = content.boxes_by_image()
     first_image = first_box = 1
     for role, images in content.by_role():
-        listed, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
+        listed = list[dict[str, Any]]()
+        annotations = list[dict[str, Any]]()
         objects = write_objects(images, **content.labels)
         for number, (image, facts) in enumerate(
             zip(content.entries(images), objects, strict=True), start=first_image
@@ -98,14 +99,22 @@ def _write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
             size = {"width": image.width, "height": image.height} if image.has_size else {}
             listed.append({"id": number, "file_name": name, **size, KEY: facts})
             for finding, x1, y1, x2, y2 in boxes.get(image.image_id, ()):
-                width, height = x2 - x1, y2 - y1
-                annotations.append({
-                    "id": first_box + len(annotations), "image_id": number,
-                    "category_id": category_ids[finding], "bbox": [x1, y1, width, height],
-                    "area": width * height, "iscrowd": 0, "segmentation": [],
-                })  # fmt: skip
+                width = x2 - x1
+                height = y2 - y1
+                annotations.append(
+                    {
+                        "id": first_box + len(annotations),
+                        "image_id": number,
+                        "category_id": category_ids[finding],
+                        "bbox": [x1, y1, width, height],
+                        "area": width * height,
+                        "iscrowd": 0,
+                        "segmentation": [],
+                    }
+                )
             folder.put_image(image, f"images/{name}")
-        first_image, first_box = first_image + len(listed), first_box + len(annotations)
+        first_image = first_image + len(listed)
+        first_box = first_box + len(annotations)
         known = {"pixels": content.dataset.has_pixels, **content.how, "role": role}
         written = {
             "info": {
@@ -182,7 +191,8 @@ def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     )
     if not is_nih.any():
         return
-    nih, number = images[is_nih], number[is_nih]
+    nih = images[is_nih]
+    number = number[is_nih]
     table = pd.DataFrame(
         {"patientId": nih["stem"], "nih_image": number + "_" + nih["stem"], "nih_patient": number}
     )
@@ -221,15 +231,22 @@ def _write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     boxes = content.boxes_by_image()
     objects = write_objects(content.images, **content.labels)
     for image, facts in zip(content.entries(), objects, strict=True):
-        name, path = folder.file_name_of(image), None
+        name = folder.file_name_of(image)
+        path = None
         folder.put_image(image, f"{_IMAGES_FOLDER}/{name}")
         if image.file is not None and folder.mode == "none":
-            name, path = PurePosixPath(image.file).name, image.file
+            name = PurePosixPath(image.file).name
+            path = image.file
         text = _page(
-            "voc.xml.jinja", image=image, folder=_IMAGES_FOLDER, name=name, path=path,
-            how=content.how, boxes=boxes.get(image.image_id, ()),
+            "voc.xml.jinja",
+            image=image,
+            folder=_IMAGES_FOLDER,
+            name=name,
+            path=path,
+            how=content.how,
+            boxes=boxes.get(image.image_id, ()),
             facts=json.dumps(facts, allow_nan=False),
-        )  # fmt: skip
+        )
         folder.write(f"Annotations/{image.stem}.xml", text + "\n")
     for role, chosen in content.by_role():
         if role is not None:
@@ -293,7 +310,8 @@ def _line(number: int, edges: list[float], image: ImageEntry) -> str:
     if image.width is None or image.height is None:
         raise InputError(f"image {image.image_id!r}: has boxes, but no size; yolo needs it")
     x1, y1, x2, y2 = edges
-    width, height = image.width, image.height
+    width = image.width
+    height = image.height
     centre = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
     shares = (*centre, (x2 - x1) / width, (y2 - y1) / height)
     return f"{number} " + " ".join(f"{share:.12f}" for share in shares) + "\n"
@@ -355,12 +373,14 @@ def _marked_images(
     content: AnnotationContent, folder: AnnotationFolder
 ) -> tuple[list[tuple[Any, ...]], list[str]]:
     """Images with file name and marks (if read), and names of marks; writes `PATIENTS`, too."""
-    marks, listed = content.marks(), []
+    marks = content.marks()
+    listed = []
     for image in content.entries():
         name = (image.file or image.stem) if folder.mode == "none" else folder.file_name_of(image)
         if image.width is None or image.height is None:
             raise InputError(f"image {image.image_id!r}: has no size; annotation tools need it")
-        own, ends = marks.get(image.image_id), (image.width, image.height)
+        own = marks.get(image.image_id)
+        ends = (image.width, image.height)
         if own is not None:  # boxes that were cut out of a map may be wider than the image
             own = [(f, max(x, 0.0), max(y, 0.0), *map(min, to, ends), s) for f, x, y, *to, s in own]
         listed.append((image, name, own))

@@ -85,11 +85,13 @@ def _box(
         return np.array(to_edges(map(shape.get, names))) * scale
 
     turn = np.deg2rad(_degrees(shape.get("rotation", 0)))
-    low, high = numbers("xtl", "ytl"), numbers("xbr", "ybr")
+    low = numbers("xtl", "ytl")
+    high = numbers("xbr", "ybr")
     if "left" in shape:
         low = numbers("left", "top")
         high = low + numbers("width", "height")
-    edges, points = np.concatenate([low, high]), low + (high - low) * _CORNERS
+    edges = np.concatenate([low, high])
+    points = low + (high - low) * _CORNERS
     pivot = low if turns == "corner" else (low + high) / 2
     if "rx" in shape:
         pivot = numbers("cx", "cy")
@@ -99,7 +101,9 @@ def _box(
         whole = given if len(given) % 2 == 0 < len(given) else [np.nan, np.nan]
         points = np.reshape(whole, (-1, 2)) * scale
     if turn:
-        cos, sin = np.cos(turn), np.sin(turn)  # clockwise, as y runs down
+        # clockwise, as y runs down
+        cos = np.cos(turn)
+        sin = np.sin(turn)
         points = (points - pivot) @ np.array([[cos, sin], [-sin, cos]]) + pivot
     if turn or shape.keys() & {"rx", "points", "rle"}:
         around = np.concatenate([points.min(axis=0), points.max(axis=0)])
@@ -187,7 +191,9 @@ def _annotation_rows(
     A mark that is not understood (a box without a class, a key point) may be any finding. What
     belongs to a region that is understood says more of that alone, as a text does beside marks.
     """
-    rows, understood, others = list[_Row](), set[str](), list[dict[str, Any]]()
+    rows = list[_Row]()
+    understood = set[str]()
+    others = list[dict[str, Any]]()
     for result in results:
         of_result = list(_result_rows(result, where, seen))
         rows += of_result
@@ -207,7 +213,8 @@ def _is_drawn(result: dict[str, Any]) -> bool:
 
 def _result_rows(result: dict[str, Any], where: str, seen: _Seen) -> Iterator[_Row]:
     """A row for each label that a result names, with its box."""
-    kind, content = str(result.get("type")), result.get("value")
+    kind = str(result.get("type"))
+    content = result.get("value")
     value: dict[str, Any] = content if isinstance(content, dict) else {}
     names = value.get(kind)
     of_region = kind == "choices" and bool({"x", "points"} & value.keys())
@@ -242,7 +249,9 @@ def _flat_points(points: Any) -> list[Any]:
 
 def _tables(builder: SourceBuilder, suffix: str, read: _Read) -> dict[Path, pd.DataFrame]:
     """The label tables of a tool's files: those that the user gave, else all in the folder."""
-    root, seen, tables = builder.root, _Seen(), dict[Path, pd.DataFrame]()
+    root = builder.root
+    seen = _Seen()
+    tables = dict[Path, pd.DataFrame]()
     given = [path for path in builder.options.labels if path.suffix == suffix]
     for path in given or [root / name for name in files_below(root, suffix)]:
         frame = pd.DataFrame(list(read(path, seen)))
@@ -266,13 +275,18 @@ def _tables(builder: SourceBuilder, suffix: str, read: _Read) -> dict[Path, pd.D
 
 
 CVAT = replace(
-    TABLE, name="cvat", title="CVAT", detect=has_match("annotations.xml", "*/annotations.xml"),
+    TABLE,
+    name="cvat",
+    title="CVAT",
+    detect=has_match("annotations.xml", "*/annotations.xml"),
     folder='`annotations.xml` ("CVAT for images 1.1"), images in any folders',
     own_tables=partial(_tables, suffix=".xml", read=_cvat_rows),
-)  # fmt: skip
+)
 LABEL_STUDIO = replace(
-    TABLE, name="label-studio", title="Label Studio",
+    TABLE,
+    name="label-studio",
+    title="Label Studio",
     detect=has_match("tasks.json", "project-*-at-*.json"),
     folder="tasks exported as JSON, images in any folders",
     own_tables=partial(_tables, suffix=".json", read=_label_studio_rows),
-)  # fmt: skip
+)

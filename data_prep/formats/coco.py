@@ -98,8 +98,10 @@ _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
 def _read_coco(builder: SourceBuilder) -> SourceTables:
     """Read the COCO files of a folder; or one file, whose images need not be there."""
-    source, gathered = builder.root, LabelFiles(builder)
-    files, others = [], []
+    source = builder.root
+    gathered = LabelFiles(builder)
+    files = []
+    others = []
     for path in [""] if source.is_file() else files_below(source, ".json"):
         content = read_json_file(source / path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
@@ -136,7 +138,8 @@ class _CocoFile:
         if "annotations" not in self.content:
             self.content["annotations"] = []
         for number, item in enumerate(self._items("categories", required=False)):
-            key, name = _id_text(item.get("id")), item.get("name")
+            key = _id_text(item.get("id"))
+            name = item.get("name")
             if key is None or not isinstance(name, str | int) or self.names.get(key, name) != name:
                 raise self._fail(f"categories[{number}]", "must have an id of its own and a name")
             self.names[key] = str(name)
@@ -186,7 +189,8 @@ class _CocoFile:
         if isinstance(listed, list):
             return {str(reader) for reader in listed}
         if spoke != every:
-            silent, spoken = min(every - spoke), min(spoke)
+            silent = min(every - spoke)
+            spoken = min(spoke)
             raise self._fail(
                 f"image {key}",
                 f"has annotations of {spoken}, none of {silent}: did {silent} read it? Give each "
@@ -207,11 +211,13 @@ class _CocoFile:
         self, files: ImageIndex, *, has_pixels: bool
     ) -> dict[str, tuple[str, dict[str, Any]]]:
         """Id -> path of the file and the image's entry; roles and exclusions on the way."""
-        role, folder = role_of(self.path), self.path.rpartition("/")[0]
+        role = role_of(self.path)
+        folder = self.path.rpartition("/")[0]
         folders = (folder, f"{folder}/images", "", "images")
         images: dict[str, tuple[str, dict[str, Any]]] = {}
         for number, image in enumerate(self._items("images")):
-            key, name = _id_text(image.get("id")), image.get("file_name")
+            key = _id_text(image.get("id"))
+            name = image.get("file_name")
             if key is None or not isinstance(name, str) or not name:
                 raise self._fail(f"images[{number}]", "must have an id and a file_name")
             if not has_pixels:
@@ -239,11 +245,14 @@ class _CocoFile:
         """What the annotations say, by image id; one that cannot be read excludes its image."""
         labels: dict[str, _Labels] = {}
         listed = {_id_text(image.get("id")) for image in self.content["images"]}
-        out, seen, ids = self.gathered.out, self.gathered.seen, set()
+        out = self.gathered.out
+        seen = self.gathered.seen
+        ids = set()
         for number, item in enumerate(self.content["annotations"]):
             if _reader_of(item) != reader:
                 continue
-            key, category = _id_text(item.get("image_id")), _id_text(item.get("category_id"))
+            key = _id_text(item.get("image_id"))
+            category = _id_text(item.get("category_id"))
             if key is None or category is None:
                 raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
             ids.add(_id_text(item.get("id")))

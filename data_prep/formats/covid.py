@@ -37,9 +37,14 @@ from cxr_compare.data_prep.formats.source import (
 
 COVID = "covid_19"
 _EVALUATED = (
-    COVID, "pneumonia", "lung_opacity", "viral_pneumonia", "bacterial_pneumonia",
-    "fungal_pneumonia", "tuberculosis",
-)  # fmt: skip
+    COVID,
+    "pneumonia",
+    "lung_opacity",
+    "viral_pneumonia",
+    "bacterial_pneumonia",
+    "fungal_pneumonia",
+    "tuberculosis",
+)
 _KINDS = ("viral", "bacterial", "fungal", "lipoid", "aspiration")
 _UNKNOWN = {"", "todo", "unknown", "unclear"}
 # There, the host alone names many sources.
@@ -78,7 +83,8 @@ def _path_findings(cell: str) -> list[str]:
     return [f"{n}_pneumonia" if n in _KINDS else n for n in names if n not in _UNKNOWN]
 
 
-_METADATA, _HANNOVER = "metadata.csv", "data.csv"
+_METADATA = "metadata.csv"
+_HANNOVER = "data.csv"
 _RADIOGRAPHS = ["X-RAY", "XRAY", "CR", "DX", "DR", ""]
 _LATERAL = ["L", "LL", "RL", "LATERAL"]
 _SLICES = ["AXIAL", "CORONAL", "SAGITTAL", "CT"]
@@ -86,7 +92,9 @@ _SLICES = ["AXIAL", "CORONAL", "SAGITTAL", "CT"]
 
 def _read_collection(builder: SourceBuilder) -> SourceTables:
     """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection."""
-    path, notes, out = builder.root / _METADATA, builder.notes, builder.out
+    path = builder.root / _METADATA
+    notes = builder.notes
+    out = builder.out
     # The collection's early tables write ``Patientid`` for ``patientid``.
     text = read_text_table(
         path,
@@ -122,7 +130,8 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
     images = _with_patients(_with_files(rows, _METADATA, builder), "covid_collection", builder)
     findings = _findings_of_paths(text.assign(image_id=ids), parts, images["image_id"])
     covid = findings.loc[findings["finding"] == COVID, "state"]
-    n_present, n_absent = int((covid == "present").sum()), int((covid == "absent").sum())
+    n_present = int((covid == "present").sum())
+    n_absent = int((covid == "absent").sum())
     notes.append(
         f"COVID-19 is present on {n_present} and absent on {n_absent} of "
         f"{counted(len(images), 'image')}; on the others, which have another finding or none "
@@ -133,7 +142,8 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
 
 def _read_hannover(builder: SourceBuilder) -> SourceTables:
     """Read the COVID-19 image repository of Hannover Medical School."""
-    path, out = builder.root / _HANNOVER, builder.out
+    path = builder.root / _HANNOVER
+    out = builder.out
     required = ("patient_id", "image_id", "projection", "modality")
     text = read_text_table(path, required, ("sex", "age", "admission_offset")).drop_duplicates()
     rows = pd.DataFrame(
@@ -168,7 +178,9 @@ def _with_files(images: pd.DataFrame, table: str, builder: SourceBuilder) -> pd.
 
     Images of other folders than the table names (masks, drawings) are no part of the set.
     """
-    source, out, ids = builder.root, builder.out, images["image_id"]
+    source = builder.root
+    out = builder.out
+    ids = images["image_id"]
     out.add(ids[ids.duplicated()], f"two rows in {table}")
     folders = images["path"].str.rsplit("/", n=1).str[0].unique()
     files = list_image_files(source)
@@ -218,7 +230,8 @@ def _with_healthy(
     return reference_rows(rows["image_id"], rows["finding"], state=rows["state"], origin=origin)
 
 
-_HOLDER, _OLD_HOLDER = "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
+_HOLDER = "COVID-19_Radiography_Dataset"
+_OLD_HOLDER = "COVID-19 Radiography Database"
 _HOLDERS = ("", _HOLDER, f"{_HOLDER}/{_HOLDER}", _OLD_HOLDER)  # Kaggle's archive nests them
 _CLASSES = {
     "covid": COVID,
@@ -257,7 +270,8 @@ def _has_classes(base: Path) -> bool:
 
 def _read_radiography(builder: SourceBuilder, base: Path) -> SourceTables:
     files = _list_labelled(builder, base)
-    space, pattern = "covid_radiography", builder.options.patient_pattern
+    space = "covid_radiography"
+    pattern = builder.options.patient_pattern
     patients = builder.patients(
         patients_from_names(files["name"], pattern, space),
         f"{space}:" + files["image_id"],
@@ -277,7 +291,8 @@ def _read_radiography(builder: SourceBuilder, base: Path) -> SourceTables:
 
 def _list_labelled(builder: SourceBuilder, base: Path) -> pd.DataFrame:
     """``image_id, path, folder, name, x_class`` of the usable images."""
-    source, out = builder.root, builder.out
+    source = builder.root
+    out = builder.out
     files = list_image_files(source, base.relative_to(source).as_posix())
     prefix = "" if base == source else f"{base.relative_to(source).as_posix()}/"
     files["inside"] = files["path"].str.removeprefix(prefix)

@@ -49,17 +49,21 @@ from cxr_compare.data_prep.formats.source import (
 )
 from cxr_compare.data_prep.formats.table import FACTS, SIDES, read_statements, read_tables
 
-_IMAGES, _LABELS, _BOXES = "images.csv", "labels.csv", "boxes.csv"
+_IMAGES = "images.csv"
+_LABELS = "labels.csv"
+_BOXES = "boxes.csv"
 _NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")
 _TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
 
 
 def _read_csv_set(builder: SourceBuilder) -> SourceTables:
     """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``."""
-    path, out = builder.root / _IMAGES, builder.out
+    path = builder.root / _IMAGES
+    out = builder.out
     text = read_text_table(path, ("image_id",), ("patient_id", "path"))
     text = _without_repeats(text, path, ["image_id"], builder.notes)
-    labels, boxes = _read_labels(builder), _read_boxes(builder)
+    labels = _read_labels(builder)
+    boxes = _read_boxes(builder)
     if (text["path"] != "").any():
         out.add(text.loc[text["path"] == "", "image_id"], f"no path in {_IMAGES}")
     for frame, name in ((labels, _LABELS), (boxes, _BOXES)):
@@ -240,7 +244,8 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
     labels, boxes = read_statements(builder, tables)
     sides = [(t, high, side) for t in tables for _, high, side, _ in SIDES if t.has(high)]
     advice = ",".join(f"{side}={table.columns[high][0]}" for table, high, side in sides)
-    path, if_widths = tables[0].path, f"Say --columns {advice}"
+    path = tables[0].path
+    if_widths = f"Say --columns {advice}"
     return _concluded(builder, images, labels, boxes, path, if_widths=if_widths)
 
 
@@ -248,7 +253,8 @@ def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]
     """The path of each image by what the tables call it; a name that fits none is ruled out."""
     if builder.root.is_file():  # a table alone, whose images need not be there
         return {name: name for name in names}
-    index, found = ImageIndex(builder.root), {}
+    index = ImageIndex(builder.root)
+    found = {}
     times = Counter(posixpath.basename(name) for name in names)
     for name in names:
         matches = index.by_name(name, ("", "images"))
@@ -280,7 +286,8 @@ def _bare(path: str) -> str:
 
 def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
     """What the tables say of each image beside labels, as `images.csv` would, by ``path``."""
-    space, parts = builder.root.resolve().name, []
+    space = builder.root.resolve().name
+    parts = []
     has_boxes = any(table.box_roles for table in tables)
     for table in tables:
         frame = table.images[["path"]]
@@ -295,7 +302,8 @@ def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
     rows = pd.concat(parts).replace("", None)
     several = rows.groupby("path").nunique().gt(1)
     if several.to_numpy().any():
-        path, column = several.any(axis=1).idxmax(), several.any().idxmax()
+        path = several.any(axis=1).idxmax()
+        column = several.any().idxmax()
         raise InputError(
             f"{tables[0].path}: the rows of {path} have several values for {column}; correct them, "
             "or leave the column out with --columns unused=COLUMN"

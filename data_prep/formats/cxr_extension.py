@@ -87,7 +87,8 @@ def write_objects(
     for row in images[columns_there].itertuples(index=False, name=None):
         known = ((k, v) for k, v in zip(columns_there, row, strict=True) if not pd.isna(v))
         facts = {k: v.item() if isinstance(v, np.generic) else v for k, v in known}
-        of_image, boxes_of_image = labels.get(row[0], {}), drawn.get(row[0], {})
+        of_image = labels.get(row[0], {})
+        boxes_of_image = drawn.get(row[0], {})
         facts["findings"] = of_image.get(REFERENCE_READER, {})
         readers = sorted((set(of_image) | set(boxes_of_image)) - {REFERENCE_READER})
         if readers:

@@ -46,7 +46,8 @@ def _place_rows(builder: SourceBuilder, tables: Any, files: pd.DataFrame) -> Non
     """Give the rows of label tables the images that they name."""
     for table in tables:
         key = next(key for key in _KEYS if table.has(key))
-        cells, names = table.cells(key), _names(files, key)
+        cells = table.cells(key)
+        names = _names(files, key)
         if key == "file":
             cells = _relative(cells, builder.root)
         named = pd.DataFrame({"key": cells, "row": range(len(cells))})
@@ -128,7 +129,9 @@ _ENOUGH_TO_TELL = 20
 
 def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     """Read the headers of every file below a folder; no pixel is decoded."""
-    source, notes, labels = builder.root, builder.notes, builder.options.labels
+    source = builder.root
+    notes = builder.notes
+    labels = builder.options.labels
     has_labels = bool(labels) or builder.format.name != DICOM.name
     tables_of_labels = read_tables(builder, _KEYS, quoted=False) if has_labels else []
     home = source.resolve()
@@ -233,7 +236,10 @@ DICOM = Format(
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 # Codes of DICOM: a group of measurements, its finding and algorithm, and who reports.
-_GROUP, _FINDING, _ALGORITHM, _OBSERVERS = "125007", "121071", "111001", ("121008", "121013")
+_GROUP = "125007"
+_FINDING = "121071"
+_ALGORITHM = "111001"
+_OBSERVERS = ("121008", "121013")
 _DECIDED = {"10828004": "present", "260385009": "absent", "82334004": "uncertain"}
 
 
@@ -251,7 +257,9 @@ def _code(item: Any, of: str, part: str = "CodeValue") -> str:
 
 def _report_table(builder: SourceBuilder) -> dict[Path, pd.DataFrame]:
     """One label table of all reports below the folder."""
-    root, seen, rows = builder.root, Counter[str](), list[dict[str, str]]()
+    root = builder.root
+    seen = Counter[str]()
+    rows = list[dict[str, str]]()
     for path in (root / name for name in files_below(root)):
         try:
             if has_preamble(path):
@@ -299,6 +307,9 @@ def _images_of(item: Any) -> list[str]:
 
 
 SR = replace(
-    DICOM, name="sr", title="DICOM files with structured reports", own_tables=_report_table,
+    DICOM,
+    name="sr",
+    title="DICOM files with structured reports",
+    own_tables=_report_table,
     folder="DICOM images, and reports (TID 1500) that refer to them",
-)  # fmt: skip
+)

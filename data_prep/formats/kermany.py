@@ -69,7 +69,8 @@ def _read_kermany(builder: SourceBuilder) -> SourceTables:
 
 def _list_labelled(builder: SourceBuilder) -> pd.DataFrame:
     """``image_id, path, role, folder, name, x_class`` of the usable images."""
-    source, out = builder.root, builder.out
+    source = builder.root
+    out = builder.out
     holders = (*_ROLES, "NORMAL", "PNEUMONIA")
     prefix = "" if any((source / name).is_dir() for name in holders) else f"{_NESTED}/"
     files = list_image_files(source)
@@ -103,7 +104,8 @@ def _findings(files: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for finding, answer in zip(_FINDINGS, answers, strict=True):
         stated = answer if finding == "pneumonia" else answer[of_kind.notna()]
-        ids, state = files["image_id"].loc[stated.index], np.where(stated, "present", "absent")
+        ids = files["image_id"].loc[stated.index]
+        state = np.where(stated, "present", "absent")
         parts.append(reference_rows(ids, finding, state=state, origin="folder"))
     return pd.concat(parts, ignore_index=True)
 
@@ -118,7 +120,8 @@ def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.
         notes.append(
             f"the official validation set has {counted(n_val, 'image')}: too few to choose on"
         )
-    tested, trained = patients[role == "test"], patients[role == "train"]
+    tested = patients[role == "test"]
+    trained = patients[role == "train"]
     shared = tested[is_member(tested, trained)]
     if len(shared):
         same = patients + " " + files["x_class"]

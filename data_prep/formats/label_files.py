@@ -48,7 +48,8 @@ _ROLE = re.compile(
 )
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
-_EXIF_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)
+_EXIF_ORIENTATION = 0x0112
+_LYING = (5, 6, 7, 8)
 
 
 def role_of(text: str) -> str | None:
@@ -180,7 +181,8 @@ _TEXTS = (*_NEEDED, "study_id", "view", "sex")
 
 def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> pd.DataFrame:
     """Make the images table."""
-    root, space = builder.root, builder.root.resolve().name
+    root = builder.root
+    space = builder.root.resolve().name
     paths = pd.Series(list(images), dtype=TEXT)
     facts = pd.DataFrame(list(images.values()), index=paths.index)
     facts = facts.dropna(axis="columns", how="all")
@@ -200,7 +202,8 @@ def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> 
     )
     people = builder.patients(stated.fillna(by_name), f"{space}:image-" + ids)
     told = facts["patient_id_source"].where(stated.notna()).fillna(people["patient_id_source"])
-    facts["patient_id"], facts["patient_id_source"] = people["patient_id"], told
+    facts["patient_id"] = people["patient_id"]
+    facts["patient_id_source"] = told
     assumed = int((told == "assumed_image").sum())
     if assumed:
         builder.warn_of_own_patients(
@@ -322,7 +325,9 @@ class LabelFiles:
 
     def tables(self) -> SourceTables:
         """Conclude what the labels mean, and rule out what contradicts itself."""
-        builder, out, root = self.builder, self.builder.out, self.builder.root
+        builder = self.builder
+        out = self.builder.out
+        root = self.builder.root
         if self.without_pixels and not self.without_pixels >= set(self.images):
             out.add(sorted(self.without_pixels), "no such image")
         if not self.images:
@@ -334,7 +339,9 @@ class LabelFiles:
         boxes = self._boxes(ids)
         findings, coverage = self._labels(ids, boxes)
         self._rule_out(findings, coverage, boxes)
-        images, boxes, coverage = out.keep(files), out.keep(boxes), out.keep(coverage)
+        images = out.keep(files)
+        boxes = out.keep(boxes)
+        coverage = out.keep(coverage)
         findings = out.keep(findings)
         own = findings["reader"] == REFERENCE_READER
         drawn = boxes[boxes["reader"] == REFERENCE_READER]

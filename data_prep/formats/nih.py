@@ -39,9 +39,21 @@ from cxr_compare.data_prep.formats.source import (
 )
 
 FINDINGS = (
-    "atelectasis", "cardiomegaly", "consolidation", "edema", "effusion", "emphysema", "fibrosis",
-    "hernia", "infiltration", "mass", "nodule", "pleural_thickening", "pneumonia", "pneumothorax",
-)  # fmt: skip
+    "atelectasis",
+    "cardiomegaly",
+    "consolidation",
+    "edema",
+    "effusion",
+    "emphysema",
+    "fibrosis",
+    "hernia",
+    "infiltration",
+    "mass",
+    "nodule",
+    "pleural_thickening",
+    "pneumonia",
+    "pneumothorax",
+)
 _NO_FINDING = "no_finding"
 _BOXES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
 # What BBox_List calls otherwise than Data_Entry does.
@@ -52,7 +64,8 @@ _SIZES = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"]
 # The 2017 table writes 058Y, 013M and 002D; that of 2020 writes years.
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _OLDEST = 120
-_TRAIN_LIST, _TEST_LIST = "train_val_list.txt", "test_list.txt"
+_TRAIN_LIST = "train_val_list.txt"
+_TEST_LIST = "test_list.txt"
 # Side of the published images, px: the boxes are in it.
 SIDE = 1024
 _SUFFIX = r"\.\w+$"
@@ -60,7 +73,9 @@ _SUFFIX = r"\.\w+$"
 
 def _read_nih(builder: SourceBuilder) -> SourceTables:
     """Read the tables of NIH ChestX-ray14; no pixel is decoded."""
-    source, notes, out = builder.root, builder.notes, builder.out
+    source = builder.root
+    notes = builder.notes
+    out = builder.out
     path = find_entries(source)
     if path is None:
         raise InputError(f"{source}: holds no Data_Entry_2017 table; put it there")
@@ -190,7 +205,8 @@ def _rule_out(
     builder: SourceBuilder, entries: pd.DataFrame, boxes: pd.DataFrame, named: np.ndarray
 ) -> None:
     """Rule out images whose rows cannot be right."""
-    out, ids = builder.out, entries["image_id"]
+    out = builder.out
+    ids = entries["image_id"]
     out.add(ids[ids.duplicated()], "two different rows in Data_Entry")
     digits = ids.str.extract(r"^(\d{8})_\d+$")[0]
     out.add(ids[digits.isna()], "name does not begin with the 8 digits of a patient")
@@ -259,7 +275,8 @@ def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame | 
         if any(there):
             notes.append(f"the official split needs both {_TRAIN_LIST} and {_TEST_LIST}: not read")
         return None
-    train, test = _read_list(source / _TRAIN_LIST), _read_list(source / _TEST_LIST)
+    train = _read_list(source / _TRAIN_LIST)
+    test = _read_list(source / _TEST_LIST)
     both = is_member(train, test)
     if both.any():
         raise InputError(

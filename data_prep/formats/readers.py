@@ -34,7 +34,8 @@ def with_reference(
     """
     rule = builder.options.reference
     is_reader = findings["reader"] != REFERENCE_READER
-    readers, own = findings[is_reader], findings[~is_reader]
+    readers = findings[is_reader]
+    own = findings[~is_reader]
     drawn = boxes["reader"] != REFERENCE_READER
     _require_rule(rule, readers["reader"])
     made = _reference_findings(readers, rule)
@@ -126,16 +127,22 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
     ordered = ordered.sort_values([*ROW, *EDGES], kind="stable")
     ordered["box"] = np.arange(len(ordered))
     pairs = ordered[[*FINDING_KEY, "box"]].merge(ordered[[*FINDING_KEY, "box"]], on=FINDING_KEY)
-    first, second = pairs["box_x"].to_numpy(), pairs["box_y"].to_numpy()
-    reader, edges = ordered["reader"].to_numpy(), ordered[EDGES].to_numpy(dtype="float64")
+    first = pairs["box_x"].to_numpy()
+    second = pairs["box_y"].to_numpy()
+    reader = ordered["reader"].to_numpy()
+    edges = ordered[EDGES].to_numpy(dtype="float64")
     wanted = (first < second) & (reader[first] != reader[second])
-    first, second = first[wanted], second[wanted]
+    first = first[wanted]
+    second = second[wanted]
     overlap = box_iou(edges[first], edges[second])
     near = overlap > iou
-    first, second, overlap = first[near], second[near], overlap[near]
+    first = first[near]
+    second = second[near]
+    overlap = overlap[near]
     lesion = {box: {box} for box in range(len(ordered))}
     for pair in np.argsort(-overlap, kind="stable"):  # only pairs that overlap: few
-        one, other = lesion[first[pair]], lesion[second[pair]]
+        one = lesion[first[pair]]
+        other = lesion[second[pair]]
         if one is not other and {reader[b] for b in one}.isdisjoint(reader[b] for b in other):
             one |= other
             lesion.update(dict.fromkeys(other, one))
@@ -148,6 +155,7 @@ def _coverage(findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series)
     """Say where a reader's boxes are all there are."""
     rows = findings[is_member(findings["finding"], localised)]
     boxed = rows.merge(boxes[ROW].drop_duplicates(), on=ROW)
-    absent, present = rows[rows["state"] == "absent"], boxed[boxed["state"] == "present"]
+    absent = rows[rows["state"] == "absent"]
+    present = boxed[boxed["state"] == "present"]
     complete = pd.concat([absent[ROW], present[ROW]])
     return complete.assign(coverage="all").astype(TEXT).reset_index(drop=True)

@@ -33,8 +33,22 @@ from cxr_compare.data_prep.formats.voc import VOC
 from cxr_compare.data_prep.formats.yolo import YOLO
 
 # Detection takes the first that fits, so the vague ones stand last.
-_RECORDS = (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, CVAT, VOC, YOLO, LABEL_STUDIO, COCO, DICOM,
-            SR, TABLE)  # fmt: skip
+_RECORDS = (
+    RSNA,
+    CSV,
+    NIH,
+    VINDR,
+    KERMANY,
+    COVID_SETS,
+    CVAT,
+    VOC,
+    YOLO,
+    LABEL_STUDIO,
+    COCO,
+    DICOM,
+    SR,
+    TABLE,
+)
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
 
 
@@ -105,12 +119,14 @@ def _command(name: str, folder: Path, out: str) -> str:
 
 def unprepared(folder: Path) -> str | None:
     """Says of a folder, or one right below it, that it holds a download still to be prepared."""
-    name, where = _likely_format(folder), folder
+    name = _likely_format(folder)
+    where = folder
     vague = (None, DICOM.name, TABLE.name)  # many a tree with DICOM files or tables fits those
     if name in vague:
         for below in sorted(path for path in folder.iterdir() if path.is_dir()):
             if (inner := _likely_format(below)) not in vague:
-                name, where = inner, below
+                name = inner
+                where = below
                 break
     if name is None:
         return None

@@ -37,7 +37,8 @@ CLASSES = {
     "Lung Opacity": "lung_opacity",
 }
 FINDING = "lung_opacity"
-TRAIN_IMAGES, TEST_IMAGES = "stage_2_train_images", "stage_2_test_images"
+TRAIN_IMAGES = "stage_2_train_images"
+TEST_IMAGES = "stage_2_test_images"
 LABELS = "stage_2_train_labels.csv"
 CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "rsna_to_nih.csv"
@@ -50,9 +51,12 @@ _DOUBTFUL_MSE = 20.0
 
 def _read_rsna(builder: SourceBuilder) -> SourceTables:
     """Join the source's tables and rule out what contradicts itself."""
-    source, notes, out = builder.root, builder.notes, builder.out
+    source = builder.root
+    notes = builder.notes
+    out = builder.out
     labels = _read_labels(source / LABELS)
-    train, test = _train_images(source, labels), _list_images(source, TEST_IMAGES)
+    train = _train_images(source, labels)
+    test = _list_images(source, TEST_IMAGES)
     classes = _read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
     mapping = _read_mapping(source)
     sizes = read_field_sizes(entries) if (entries := find_entries(source)) else None
@@ -75,7 +79,8 @@ def _read_rsna(builder: SourceBuilder) -> SourceTables:
         notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to evaluate on only")
         images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
     rows = out.keep(rows)
-    one, boxed = rows.drop_duplicates("image_id"), rows[rows["x"].notna()]
+    one = rows.drop_duplicates("image_id")
+    boxed = rows[rows["x"].notna()]
     # All lesions are boxed, except on a positive image that came without any box.
     complete = rows[(rows["Target"] == 0) | rows["x"].notna()].drop_duplicates("image_id")
     state = np.where(one["Target"] == 1, "present", "absent")
@@ -111,7 +116,8 @@ def _read_mapping(source: Path) -> pd.DataFrame | None:
 
     The patient numbers are NIH's, or those of one phantom.
     """
-    path, space = source / MAPPING, "nih"
+    path = source / MAPPING
+    space = "nih"
     if (source / _PHANTOM).exists():
         space = f"phantom-{read_json(source / _PHANTOM, 'synth')['arguments']['seed']}"
     if not path.exists():
@@ -189,7 +195,9 @@ def _rule_out(
     builder: SourceBuilder, rows: pd.DataFrame, train: pd.DataFrame, classes: pd.DataFrame | None
 ) -> None:
     """Rule out images whose label cannot be right; a wrong box is a wrong label."""
-    out, ids, edges = builder.out, rows["image_id"], rows[_BOX]
+    out = builder.out
+    ids = rows["image_id"]
+    edges = rows[_BOX]
     out.add(train.loc[~is_member(train["image_id"], ids), "image_id"], f"no row in {LABELS}")
     out.add(ids[~is_member(ids, train["image_id"])], f"row in {LABELS}, but no image file")
     out.add(ids[~rows["Target"].isin([0, 1])], "Target is neither 0 nor 1")

@@ -39,8 +39,14 @@ def has_columns(path: Path, *columns: str) -> bool:
 
 
 VIEW_NAMES = {
-    "PA": "PA", "AP": "AP", "AP SUPINE": "AP", "LL": "LL", "RL": "LL", "LATERAL": "LL", "L": "LL",
-}  # fmt: skip
+    "PA": "PA",
+    "AP": "AP",
+    "AP SUPINE": "AP",
+    "LL": "LL",
+    "RL": "LL",
+    "LATERAL": "LL",
+    "L": "LL",
+}
 FINDING_KEY = ["image_id", "finding"]
 _ROLES = ("split", "official")  # tables of roles
 NO_PIXELS = "no image is there: a data set without pixels, to evaluate predictions on only"
@@ -96,11 +102,13 @@ class SourceTables:
 
     def reader_notes(self, rule: str) -> list[str]:
         """How often the readers differ, and what the reference, made by a rule, lacks."""
-        own, notes = self.findings["reader"] == REFERENCE_READER, []
+        own = self.findings["reader"] == REFERENCE_READER
+        notes = []
         readers = self.findings[~own]
         made = self.findings[own].merge(readers[FINDING_KEY].drop_duplicates())
         said = readers.groupby(FINDING_KEY)["state"].nunique()
-        n_differ, n_open = int((said > 1).sum()), int((made["state"] == "uncertain").sum())
+        n_differ = int((said > 1).sum())
+        n_open = int((made["state"] == "uncertain").sum())
         n_silent = readers["image_id"].nunique() - made["image_id"].nunique()
         if n_silent and (who := rule.partition("reader:")[2]):
             notes.append(f"{counted(n_silent, 'image', 'were')} not read by {who}: no reference")
@@ -224,7 +232,8 @@ class SourceBuilder:
     def label_tables(self) -> dict[Path, pd.DataFrame]:
         """The format's own label tables and those that the user gave, as text, by path."""
         own = self.format.own_tables(self)
-        tables, sheet = dict(own), self.options.sheet
+        tables = dict(own)
+        sheet = self.options.sheet
         for path in self.options.labels:
             if path not in own:
                 table = read_table_file(path, sheet if is_spreadsheet(path) else None)
@@ -311,7 +320,8 @@ class SourceBuilder:
 
         Where most boxes end before they begin, the user is asked whether they are widths.
         """
-        ids, edges = boxes["image_id"].to_numpy(), boxes[EDGES].to_numpy(dtype="float64")
+        ids = boxes["image_id"].to_numpy()
+        edges = boxes[EDGES].to_numpy(dtype="float64")
         edges = np.where(np.isfinite(edges), edges, np.nan)
         odd = np.isnan(edges).any(axis=1)
         self.out.add(ids[odd], "box with a missing or infinite number", edges[odd])

@@ -38,16 +38,33 @@ from cxr_compare.data_prep.formats.source import SourceBuilder, finding_name
 
 # Roles of what is said of an image beside its labels, and the columns of `images.csv`.
 FACTS = {
-    "patient": "patient_id", "study": "study_id", "view": "view", "sex": "sex", "age": "age_years",
-    "split": "split", "image_width": "width", "image_height": "height",
-}  # fmt: skip
+    "patient": "patient_id",
+    "study": "study_id",
+    "view": "view",
+    "sex": "sex",
+    "age": "age_years",
+    "split": "split",
+    "image_width": "width",
+    "image_height": "height",
+}
 SIDES = (("xmin", "xmax", "width", "xcenter"), ("ymin", "ymax", "height", "ycenter"))
 _BOX_ROLES = tuple(role for side in SIDES for role in side)
-_ROLES = ("file", "label", "state", "finding", "no_finding", "reader", *FACTS, *_BOX_ROLES,
-          "unused")  # fmt: skip
+_ROLES = (
+    "file",
+    "label",
+    "state",
+    "finding",
+    "no_finding",
+    "reader",
+    *FACTS,
+    *_BOX_ROLES,
+    "unused",
+)
 _TABLE = "TABLE"  # as a column: the name of the row's table
 _MOST_READERS = 20
-_UNCERTAIN, _ABSENT = "uncertain_", "absent_"  # before the finding in a label column: its state
+# before the finding in a label column: its state
+_UNCERTAIN = "uncertain_"
+_ABSENT = "absent_"
 _MOST_WORDS = 8
 
 
@@ -322,7 +339,8 @@ def read_tables(
     Each names images by one of the roles `keys`. Where cells must not be quoted, every column of
     states counts as a finding, as nobody can see which does not.
     """
-    options, texts = builder.options, builder.label_tables()
+    options = builder.options
+    texts = builder.label_tables()
     if not texts:
         raise InputError("--format table: say cxr prepare labels.csv IMAGES OUT")
     files = [word for word in options.columns if word.endswith(".toml")]
@@ -337,7 +355,8 @@ def read_tables(
             builder.say(line)
         _warn_of_none(table, builder)
     builder.say("Not so? Correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
-    path, unused = tables[0].path, [(t, column) for t in tables for column in t.unused]
+    path = tables[0].path
+    unused = [(t, column) for t in tables for column in t.unused]
     said = any(t.has(r) for t in tables for r in ("label", "finding", "no_finding", *_BOX_ROLES))
     if not said:
         states = "+".join(column for t, column in unused if _holds_states(t.text[column]))
@@ -403,7 +422,8 @@ def _opinions(table: _Table, key: str) -> pd.DataFrame:
     differ = rows.groupby(["image", "of"])["said"].transform("nunique") > 1
     one_voice = bool(said) and not table.has("reader") and not table.box_roles
     for column in table.unused:
-        cells, own = text.loc[differ, column], set(text[column]) - {""}
+        cells = text.loc[differ, column]
+        own = set(text[column]) - {""}
         for other in said:
             is_named_so = column.lower().startswith(other.lower())
             if own and own <= set(text[other]) and (is_named_so or not _holds_states(text[other])):
@@ -467,7 +487,8 @@ def _stated(name: str, classes: Collection[str], where: str) -> str:
 
 def _edges(table: _Table, root: Path) -> pd.DataFrame:
     """Corners of the box in each row, px of the image; NaN where there is none."""
-    path, given = table.path, table.box_roles
+    path = table.path
+    given = table.box_roles
     values = {role: to_numbers(cells := table.cells(role), path, str(cells.name)) for role in given}
     edges = pd.DataFrame(index=table.text.index)
     for (low, high, side, middle), (first, last) in zip(
@@ -520,11 +541,13 @@ class _Statements:
         self, table: _Table, rows: pd.DataFrame, root: Path, class_names: Sequence[str]
     ) -> None:
         """Add what a table says; `rows` has the ``image_id`` and ``reader`` of its rows."""
-        none, wide = _nothing(), table.columns.get("finding", [])
+        none = _nothing()
+        wide = table.columns.get("finding", [])
         only = class_names[0] if len(class_names) == 1 else ""
         of_box = pd.Series(table.finding(wide[0]) if len(wide) == 1 else only, index=rows.index)
         if table.has("label"):
-            cells, found = table.cells("label"), _classes(table, class_names)
+            cells = table.cells("label")
+            found = _classes(table, class_names)
             named = rows.assign(finding=cells.map(found), cell=cells, state="present")
             of_box = named["finding"].map(" ".join)
             if table.has("state"):
@@ -561,7 +584,8 @@ class _Statements:
             self._imply(normal_rows, {table.finding(c) for c in wide} - set(unsaid))
         if table.box_roles:
             edges = _edges(table, root)
-            boxed, is_normal = edges.notna().any(axis=1), is_member(of_box, none)
+            boxed = edges.notna().any(axis=1)
+            is_normal = is_member(of_box, none)
             self.boxed_normal += rows.loc[boxed & is_normal, "image_id"].tolist()
             boxed &= ~is_normal
             reason = (
@@ -604,7 +628,8 @@ def read_statements(
             rows["reader"] = table.cells("reader")
         refuse_line(rows["reader"] == "", table.path, "reader is empty; fill it in")
         stated.add(table, rows, builder.root, builder.options.class_names)
-    said, boxes = _stacked(stated.said, [*ROW, "state"]), _stacked(stated.boxes, [*ROW, *EDGES])
+    said = _stacked(stated.said, [*ROW, "state"])
+    boxes = _stacked(stated.boxes, [*ROW, *EDGES])
     known = pd.concat([said[ROW], boxes[ROW]]).drop_duplicates()
     silent = _stacked(stated.silent, ROW).merge(known, how="left", indicator="known")
     absent = silent.loc[silent["known"] == "left_only", ROW].assign(state="absent")

@@ -41,11 +41,29 @@ from cxr_compare.data_prep.formats.source import (
 
 _NO_FINDING = "no_finding"
 _LOCAL_FINDINGS = (
-    "aortic_enlargement", "atelectasis", "calcification", "cardiomegaly", "clavicle_fracture",
-    "consolidation", "edema", "emphysema", "enlarged_pa", "ild", "infiltration", "lung_cavity",
-    "lung_cyst", "lung_opacity", "mediastinal_shift", "nodule_mass", "other_lesion",
-    "pleural_effusion", "pleural_thickening", "pneumothorax", "pulmonary_fibrosis", "rib_fracture",
-)  # fmt: skip
+    "aortic_enlargement",
+    "atelectasis",
+    "calcification",
+    "cardiomegaly",
+    "clavicle_fracture",
+    "consolidation",
+    "edema",
+    "emphysema",
+    "enlarged_pa",
+    "ild",
+    "infiltration",
+    "lung_cavity",
+    "lung_cyst",
+    "lung_opacity",
+    "mediastinal_shift",
+    "nodule_mass",
+    "other_lesion",
+    "pleural_effusion",
+    "pleural_thickening",
+    "pneumothorax",
+    "pulmonary_fibrosis",
+    "rib_fracture",
+)
 """The 22 findings that the readers box; the other six columns are of the whole image."""
 
 _OTHER_NAMES = {"other_disease": "other_diseases"}  # so in image_labels_test.csv alone
@@ -69,8 +87,11 @@ class _Part:
 
 def _read_vindr(builder: SourceBuilder) -> SourceTables:
     """Read the tables of VinDr-CXR; no pixel is decoded."""
-    source, notes, out = builder.root, builder.notes, builder.out
-    train, test = _read_part(source, "train", notes), _read_part(source, "test", notes)
+    source = builder.root
+    notes = builder.notes
+    out = builder.out
+    train = _read_part(source, "train", notes)
+    test = _read_part(source, "test", notes)
     if train.images.empty and test.images.empty:
         raise InputError(f"{source}: train/ and test/ hold no images; unpack the download there")
     files = pd.concat([train.images, test.images], ignore_index=True)
@@ -130,7 +151,8 @@ def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
     n_labelled = findings["image_id"].nunique()
     if n_labelled and images.empty:
         notes.append(f"{name}/: holds no images, so the labels of {n_labelled} are left out")
-        findings, boxes = findings.iloc[:0], boxes.iloc[:0]
+        findings = findings.iloc[:0]
+        boxes = boxes.iloc[:0]
     if len(images) and not n_labelled:
         notes.append(f"{counted(len(images), 'image')} of {name}/ without labels: unused")
     label_file = labels or marks
@@ -156,8 +178,10 @@ def _read_image_labels(path: Path, by_readers: bool) -> pd.DataFrame:
     text = text.rename(columns={name: finding_name(name) for name in named})
     rows = text.rename(columns=_OTHER_NAMES).melt(
         ["image_id", "reader", *(["rad_id"] if by_readers else [])],
-        var_name="finding", value_name="state", ignore_index=False,
-    )  # fmt: skip
+        var_name="finding",
+        value_name="state",
+        ignore_index=False,
+    )
     rows["state"] = renamed(rows["state"], _CELLS)
     return _with_origin(rows[rows["state"] != ""].sort_index(kind="stable"), by_readers)
 
@@ -212,7 +236,10 @@ def _rule_out(builder: SourceBuilder, part: _Part) -> None:
     """Rule out images that lack a file or a label, or whose readers contradict themselves."""
     if part.label_file is None:
         return
-    out, images, findings, boxes = builder.out, part.images["image_id"], part.findings, part.boxes
+    out = builder.out
+    images = part.images["image_id"]
+    findings = part.findings
+    boxes = part.boxes
     labelled = findings["image_id"].drop_duplicates()
     out.add(images[~is_member(images, labelled)], f"no row in {part.label_file}")
     for rows in (labelled, boxes["image_id"]):

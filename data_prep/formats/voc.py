@@ -59,7 +59,8 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
     if not files:
         builder.require_format()
         raise InputError(f"{source}: holds no XML file")
-    gathered, index = LabelFiles(builder), ImageIndex(source)
+    gathered = LabelFiles(builder)
+    index = ImageIndex(source)
     stated: dict[str, str] = {}  # image -> its XML file
     for path in files:
         image = _near(path, index)
@@ -122,7 +123,8 @@ def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFi
     facts: dict[str, Any] = {
         side: stated_size(_text(root, f"size/{side}")) for side in ("height", "width")
     }
-    rows, own = LabelRows(), root.find(KEY) is not None
+    rows = LabelRows()
+    own = root.find(KEY) is not None
     if own:
         try:
             content = json.loads(_text(root, KEY))
@@ -132,7 +134,8 @@ def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFi
         facts |= known
     flags: Counter[str] = Counter()
     for number, item in enumerate(root.findall("object"), start=1):
-        name, box = _text(item, "name"), item.find("bndbox")
+        name = _text(item, "name")
+        box = item.find("bndbox")
         if not name:
             raise InputError(f"object {number}: has no name")
         if box is None:

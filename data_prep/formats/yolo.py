@@ -91,7 +91,8 @@ def _class_names(
 
 
 def _names_of(content: dict[str, Any], path: Path) -> dict[int, str]:
-    names, count = content["names"], content.get("nc")
+    names = content["names"]
+    count = content.get("nc")
     if not isinstance(names, dict | list):
         raise InputError(f"{path}: names must be a list, or name each class number")
     pairs: list[tuple[Any, Any]] = list(

@@ -423,7 +423,8 @@ def add_nested_parts(
     dataset: DataSet, split: str, parts: Mapping[tuple[float, int], pd.DataFrame]
 ) -> dict[tuple[float, int], str]:
     """Add the parts of a split to its data set; those that are there are checked, and stay."""
-    names, new = {}, {}
+    names = {}
+    new = {}
     for (share, seed), table in parts.items():
         name = names[share, seed] = _part_name(split, seed, share)
         known = dataset.ids["split_ids"].get(name)

@@ -19,9 +19,13 @@ Labels = pd.Series | pd.DataFrame | None
 """By image id, in one column or several: strata to balance, or keys that copies share."""
 
 _MOST_LEVELS = 50  # of one text column; rarer ones are not balanced on their own
-_MOST_FOLDS, _SHARE_ERROR = 50, 0.002  # enough equal folds for any shares to this precision
+# enough equal folds for any shares to this precision
+_MOST_FOLDS = 50
+_SHARE_ERROR = 0.002
 _JOININGS = 200  # ways tried of putting folds together to parts
-_NEAR, _NEAR_SHARE = 1e-8, 1e-5  # numpy's isclose, by which scikit-learn calls folds as good
+# numpy's isclose, by which scikit-learn calls folds as good
+_NEAR = 1e-8
+_NEAR_SHARE = 1e-5
 _ROUNDING = 1e-12  # more than two ways of computing a standard deviation of shares differ by
 
 
@@ -44,12 +48,15 @@ def _balanced_parts(
     there = np.bincount(part[code][~free[code]], minlength=len(shares))
     lacking = np.clip(shares * len(group) - there, 0, None)
     sizes = _fold_counts(lacking / lacking.sum() if lacking.any() else shares, int(free.sum()))
-    n_folds, part_of_fold = int(sizes.sum()), np.repeat(np.arange(len(shares)), sizes)
+    n_folds = int(sizes.sum())
+    part_of_fold = np.repeat(np.arange(len(shares)), sizes)
     if n_folds < 2 or not sizes.max() < n_folds:
         part[free] = sizes.argmax()
         return part
     row, stratum = _samples(group.index, code, strata)
-    owner, order, fold = code[row], rng.permutation(len(names)), np.full(len(names), -1)
+    owner = code[row]
+    order = rng.permutation(len(names))
+    fold = np.full(len(names), -1)
     n_strata = int(stratum.max()) + 1
     cell = owner * n_strata + stratum
     samples = np.bincount(cell, minlength=len(names) * n_strata).reshape(-1, n_strata)
@@ -58,7 +65,8 @@ def _balanced_parts(
     drawn = np.flatnonzero(free)
     drawn = drawn[np.argsort(order[drawn])]
     fold[drawn] = _equal_folds(samples[np.ix_(drawn, common)].astype(np.float64), n_folds)
-    counts, before = np.zeros((n_folds, n_strata)), np.zeros((len(shares), n_strata))
+    counts = np.zeros((n_folds, n_strata))
+    before = np.zeros((len(shares), n_strata))
     np.add.at(counts, fold[free], samples[free])
     rest = np.flatnonzero(~free)
     np.add.at(before, part[rest], samples[rest])
@@ -84,20 +92,25 @@ def _equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
     """
     of_stratum = samples.sum(axis=0)
     weight = 1 / (n_folds * of_stratum * len(of_stratum))
-    held, spread = np.zeros((n_folds, samples.shape[1])), np.empty((n_folds, samples.shape[1]))
-    total, squares = np.zeros_like(of_stratum), np.zeros_like(of_stratum)
-    sizes, held_sizes = samples.sum(axis=1).tolist(), [0.0] * n_folds
+    held = np.zeros((n_folds, samples.shape[1]))
+    spread = np.empty((n_folds, samples.shape[1]))
+    total = np.zeros_like(of_stratum)
+    squares = np.zeros_like(of_stratum)
+    sizes = samples.sum(axis=1).tolist()
+    held_sizes = [0.0] * n_folds
     fold = np.empty(len(samples), dtype=np.int64)
     for group in np.argsort(-np.std(samples, axis=1), kind="stable").tolist():
         added = samples[group]
         total += added
-        twice, alone = 2 * n_folds * added, n_folds * added * added
+        twice = 2 * n_folds * added
+        alone = n_folds * added * added
         np.multiply(held, twice, out=spread)
         spread += squares + alone - total * total  # n_folds squared times the variance
         values = (np.sqrt(spread, out=spread) @ weight).tolist()
         best = _better_fold(values, held_sizes, _ROUNDING)
         if best < 0:
-            share, own = np.repeat((held / of_stratum)[None], n_folds, axis=0), np.arange(n_folds)
+            share = np.repeat((held / of_stratum)[None], n_folds, axis=0)
+            own = np.arange(n_folds)
             share[own, own] = (held + added) / of_stratum
             best = _better_fold(share.std(axis=1).mean(axis=1).tolist(), held_sizes, 0.0)
         fold[group] = best
@@ -113,7 +126,9 @@ def _better_fold(values: list[float], sizes: list[float], rounding: float) -> in
     A value that is within ``rounding`` of the least, or of being near it, leaves that open; with a
     rounding of 0 every comparison counts as it is.
     """
-    best, least, fewest = 0, values[0], sizes[0]
+    best = 0
+    least = values[0]
+    fewest = sizes[0]
     near = _NEAR + _NEAR_SHARE * least
     for number in range(1, len(values)):
         more = values[number] - least
@@ -125,7 +140,9 @@ def _better_fold(values: list[float], sizes: list[float], rounding: float) -> in
             continue
         if more > near - rounding and rounding:
             return -1
-        best, least, fewest = number, values[number], sizes[number]
+        best = number
+        least = values[number]
+        fewest = sizes[number]
         near = _NEAR + _NEAR_SHARE * least
     return best
 
@@ -136,13 +153,15 @@ def _fold_counts(shares: np.ndarray, n_groups: int) -> np.ndarray:
     if n_groups <= wanted.sum():
         largest = np.argsort(-shares, kind="stable")[:n_groups]
         return np.isin(np.arange(len(shares)), largest).astype(int)
-    best, least = wanted.astype(int), np.inf
+    best = wanted.astype(int)
+    least = np.inf
     for n_folds in range(int(wanted.sum()), min(_MOST_FOLDS, n_groups) + 1):
         sizes = np.where(wanted, np.maximum(np.round(shares * n_folds), 1), 0).astype(int)
         sizes[shares.argmax()] += n_folds - sizes.sum()
         error = np.abs(sizes / n_folds - shares).max() if sizes[wanted].min() > 0 else np.inf
         if error < least - 1e-12:
-            best, least = sizes, error
+            best = sizes
+            least = error
         if least <= _SHARE_ERROR:
             break
     return best
@@ -202,7 +221,8 @@ _TEST = 0  # its place in _PARTS
 _UNUSED = "unused -"
 # Where a patient has several roles, the first of these stands.
 _PRECEDENCE = ("test", "val", "train")
-_FEW_IMAGES, _FEW_SHARE = 50, 0.01
+_FEW_IMAGES = 50
+_FEW_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -307,7 +327,8 @@ def _draw_roles(
             shares.cumsum()[:2], _hash_places(names, rule.seed, "role"), "right"
         )
         drawn_fold = (_hash_places(names, rule.seed, "fold") * n_folds).astype(int)
-        role, fold = np.where(is_held, role, drawn), np.where(fold < 0, drawn_fold, fold)
+        role = np.where(is_held, role, drawn)
+        fold = np.where(fold < 0, drawn_fold, fold)
     else:
         rng = np.random.default_rng(rule.seed)
         role = _balanced_parts(group, strata, shares, rng, role)
@@ -410,7 +431,8 @@ def _official_notes(how: dict[str, Any], role: pd.Series) -> list[str]:
         )
     if how["n_images_without_role"]:
         notes.append(f"{counted(how['n_images_without_role'], 'image', 'have')} no role: unused")
-    n_val, n_evaluated = int((role == "val").sum()), int((role != "unused").sum())
+    n_val = int((role == "val").sum())
+    n_evaluated = int((role != "unused").sum())
     if 0 < n_val < max(_FEW_IMAGES, _FEW_SHARE * n_evaluated):
         notes.append(
             f"validation has {counted(n_val, 'image')}, too few to choose a threshold or an epoch "

@@ -37,7 +37,8 @@ class Canvas:
 
     @cached_property
     def _turn(self) -> Points:
-        cosine, sine = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
+        cosine = np.cos(self.angle) * self.scale
+        sine = np.sin(self.angle) * self.scale
         return np.array([[cosine, sine], [-sine, cosine]])
 
     def to_px(self, points: Points) -> Points:
@@ -114,7 +115,8 @@ def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
     points = np.asarray(corners, dtype=np.float64)
     for _ in range(rounds):
         following = np.roll(points, -1, axis=0)
-        near, far = 0.75 * points + 0.25 * following, 0.25 * points + 0.75 * following
+        near = 0.75 * points + 0.25 * following
+        far = 0.25 * points + 0.75 * following
         points = np.stack([near, far], axis=1).reshape(-1, 2)
     return points
 
@@ -124,8 +126,10 @@ def ellipse(
 ) -> Points:
     """The outline of an ellipse in thorax units, shape `(corners, 2)`; `angle` in radians."""
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    along, across = radius_x * np.cos(turn), radius_y * np.sin(turn)
-    cosine, sine = np.cos(angle), np.sin(angle)
+    along = radius_x * np.cos(turn)
+    across = radius_y * np.sin(turn)
+    cosine = np.cos(angle)
+    sine = np.sin(angle)
     return np.stack([x + along * cosine - across * sine, y + along * sine + across * cosine], 1)
 
 
@@ -270,35 +274,56 @@ class Anatomy:
 
     def lung(self, side: int) -> Points:
         """Outline of a lung; `side` -1 is the patient's right (the image's left), 1 the left."""
-        width, top = self.half_width * (1 + side * self.skew), self.top
+        width = self.half_width * (1 + side * self.skew)
+        top = self.top
         base = self.base + (self.base_drop if side > 0 else 0.0)
-        crown, sinus, inner = base - 0.015, 0.10 * self.sinus, self.inner * self.half_width
+        crown = base - 0.015
+        sinus = 0.10 * self.sinus
+        inner = self.inner * self.half_width
         heights = np.linspace(top + 0.02, base - 0.02, 7)
         lateral = np.stack([self.wall(heights, side), heights], axis=1)
         corners = [
-            (0.30 * width, top), *lateral, (width, base + 0.8 * sinus),
+            (0.30 * width, top),
+            *lateral,
+            (width, base + 0.8 * sinus),
             (width - 0.004, base + sinus),  # the costophrenic angle stays sharp
-            (width - 0.02, base + 0.6 * sinus), (0.80 * width, crown + 0.030 * self.dome),
-            (0.55 * width, crown), (0.33 * width, crown + 0.020 * self.dome),
-            (0.16 * width, crown + 0.055 * self.dome), (0.13 * inner, base - 0.15),
-            (0.12 * inner, self.hilum_y), (0.14 * inner, top + 0.12), (0.17 * inner, top + 0.03),
-        ]  # fmt: skip
+            (width - 0.02, base + 0.6 * sinus),
+            (0.80 * width, crown + 0.030 * self.dome),
+            (0.55 * width, crown),
+            (0.33 * width, crown + 0.020 * self.dome),
+            (0.16 * width, crown + 0.055 * self.dome),
+            (0.13 * inner, base - 0.15),
+            (0.12 * inner, self.hilum_y),
+            (0.14 * inner, top + 0.12),
+            (0.17 * inner, top + 0.03),
+        ]
         outline = _smooth_outline(np.array(corners) + self.borders[int(side > 0)], rounds=2)
         return outline * (side, 1.0)
 
     def heart_outline(self) -> Points:
         """Outline of the heart and of the great vessels above it."""
-        size, bottom, tall = self.heart, self.base + 0.055, self.heart_height
+        size = self.heart
+        bottom = self.base + 0.055
+        tall = self.heart_height
         reach = 0.185 * size * self.half_width / 0.33
         hilum = self.hilum_y
-        corners = np.array([
-            (-0.055, hilum - 0.11), (0.03, hilum - 0.12), (0.062, hilum - 0.04),
-            (0.070, hilum + 0.03), (0.55 * reach, hilum + 0.10),
-            (0.95 * reach, bottom - 0.11 * tall), (1.02 * reach, bottom - 0.04 * tall),
-            (0.85 * reach, bottom + 0.01), (0.2 * reach, bottom + 0.02),
-            (-0.42 * reach, bottom + 0.01), (-0.60 * reach, bottom - 0.08 * tall),
-            (-0.46 * reach, bottom - 0.18 * tall), (-0.065, hilum - 0.02),
-        ])  # fmt: skip
+        corners = np.array(
+            [
+                (-0.055, hilum - 0.11),
+                (0.03, hilum - 0.12),
+                (0.062, hilum - 0.04),
+                (0.070, hilum + 0.03),
+                (0.55 * reach, hilum + 0.10),
+                (0.95 * reach, bottom - 0.11 * tall),
+                (1.02 * reach, bottom - 0.04 * tall),
+                (0.85 * reach, bottom + 0.01),
+                (0.2 * reach, bottom + 0.02),
+                (-0.42 * reach, bottom + 0.01),
+                (-0.60 * reach, bottom - 0.08 * tall),
+                (-0.46 * reach, bottom - 0.18 * tall),
+                (-0.065, hilum - 0.02),
+            ]
+        )
         return _smooth_outline(corners) + np.array([self.heart_shift, 0.0])
 
     def aortic_knob(self) -> Points:
@@ -325,7 +350,8 @@ class Anatomy:
         """Centre line of a front rib, side to the cartilage; `index` 0 is the uppermost."""
         bones = self.skeleton
         y = self.top + 0.055 + bones.front_shift + index * bones.front_gap - bones.jitter[index]
-        reach, fall = float(self.wall(y, side)) + 0.008, bones.front_slope
+        reach = float(self.wall(y, side)) + 0.008
+        fall = bones.front_slope
         inner = (0.30 + 0.035 * index) * self.half_width
         line = curve(
             (reach, y),
@@ -337,8 +363,10 @@ class Anatomy:
 
     def clavicle(self, side: int, lift: float) -> Points:
         """Centre line of a collar bone, inner end first; `lift` raises it (AP images)."""
-        bones, reach = self.skeleton, self.half_width / 0.32
-        y, rise = self.top + 0.075 + bones.collar_shift - lift, 0.055 * bones.collar_slope
+        bones = self.skeleton
+        reach = self.half_width / 0.32
+        y = self.top + 0.075 + bones.collar_shift - lift
+        rise = 0.055 * bones.collar_slope
         line = curve(
             (0.035, y),
             (0.13 * reach, y + 0.005),
@@ -350,14 +378,24 @@ class Anatomy:
 
     def trunk(self) -> Points:
         """Outline of neck, shoulders and trunk."""
-        side, top = self.body, self.top + self.shoulder
-        half = np.array([
-            (self.neck, -0.3), (self.neck, top - 0.07), (0.055 + self.neck, top - 0.045),
-            (0.74 * side, top - 0.015), (1.16 * side, top + 0.05), (1.36 * side, top + 0.16),
-            (1.34 * side, top + 0.30), (1.04 * side, top + 0.40), (0.95 * side, self.base),
-            (1.0 * side, 1.4),
-        ])  # fmt: skip
-        left, right = half + self.flanks[1], half + self.flanks[0]
+        side = self.body
+        top = self.top + self.shoulder
+        half = np.array(
+            [
+                (self.neck, -0.3),
+                (self.neck, top - 0.07),
+                (0.055 + self.neck, top - 0.045),
+                (0.74 * side, top - 0.015),
+                (1.16 * side, top + 0.05),
+                (1.36 * side, top + 0.16),
+                (1.34 * side, top + 0.30),
+                (1.04 * side, top + 0.40),
+                (0.95 * side, self.base),
+                (1.0 * side, 1.4),
+            ]
+        )
+        left = half + self.flanks[1]
+        right = half + self.flanks[0]
         return _smooth_outline(np.concatenate([left, right[::-1] * (-1, 1)]))
 
 
@@ -407,7 +445,9 @@ def _wander(rng: np.random.Generator, corners: int, deviation: float) -> Points:
 def _grow_vessels(anatomy: Anatomy, rng: np.random.Generator) -> tuple[Points, ...]:
     """Two vascular trees that fork outwards from the hila, as segments by generation."""
     generations: list[Points] = []
-    starts, angles, lengths = [], [], []
+    starts = []
+    angles = []
+    lengths = []
     for side in (-1, 1):
         # Down and out mostly, a few up: 0 points sideways, positive angles downwards.
         turns = np.linspace(-1.2, 1.4, _TRUNKS) + rng.normal(0, 0.15, _TRUNKS)
@@ -415,7 +455,9 @@ def _grow_vessels(anatomy: Anatomy, rng: np.random.Generator) -> tuple[Points, .
         starts.append(root + rng.normal(0, 0.014, (_TRUNKS, 2)))
         angles.append(np.where(side > 0, turns, np.pi - turns))
         lengths.append(rng.uniform(0.04, 0.10, _TRUNKS))
-    start, angle, length = np.concatenate(starts), np.concatenate(angles), np.concatenate(lengths)
+    start = np.concatenate(starts)
+    angle = np.concatenate(angles)
+    length = np.concatenate(lengths)
     for _ in range(_VESSEL_GENERATIONS):
         step = np.stack([np.cos(angle), np.sin(angle)], axis=1) * length[:, None]
         end = start + step

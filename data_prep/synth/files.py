@@ -30,15 +30,31 @@ _LABEL_COLUMNS = ["patientId", "x", "y", "width", "height", "Target"]
 _MAPPING_COLUMNS = ["patientId", "nih_image", "nih_patient"]
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
-_EMPTY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID",
-          "PatientBirthDate", "PatientOrientation")  # fmt: skip
+_EMPTY = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyID",
+    "PatientBirthDate",
+    "PatientOrientation",
+)
 _HEADER = {
-    **dict.fromkeys(_EMPTY, ""), "SpecificCharacterSet": "ISO_IR 100", "Modality": "CR",
+    **dict.fromkeys(_EMPTY, ""),
+    "SpecificCharacterSet": "ISO_IR 100",
+    "Modality": "CR",
     "ConversionType": "SYN",  # synthetic image: nobody should take it for a patient's
-    "SOPClassUID": SecondaryCaptureImageStorage, "BodyPartExamined": "CHEST", "SeriesNumber": 1,
-    "InstanceNumber": 1, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
-    "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
-}  # fmt: skip
+    "SOPClassUID": SecondaryCaptureImageStorage,
+    "BodyPartExamined": "CHEST",
+    "SeriesNumber": 1,
+    "InstanceNumber": 1,
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "BitsAllocated": 8,
+    "BitsStored": 8,
+    "HighBit": 7,
+    "PixelRepresentation": 0,
+}
 
 
 def _make_image_id(seed: int, patient: int | str, number: int) -> str:
@@ -243,11 +259,14 @@ def _plant_duplicates(garden: _Garden, sources: list[dict[str, Any]]) -> None:
         stranger = f"{_FIRST_FLAWED_PATIENT + 1_000_000 + number:08d}"
         elsewhere = {"nih_patient": stranger, "nih_image": f"{stranger}_000.png"}
         if number < _COPIES:
-            flaw, changes = "exact_duplicate", {}
+            flaw = "exact_duplicate"
+            changes = {}
         elif number < 2 * _COPIES:
-            flaw, changes = "leaking_patient", elsewhere
+            flaw = "leaking_patient"
+            changes = elsewhere
         else:
-            flaw, changes = "near_duplicate", elsewhere
+            flaw = "near_duplicate"
+            changes = elsewhere
             image = replace(image, pixels=_stretch(image.pixels), jpeg=False)
         write_image(garden.path(copy), patient, image)
         stored = "jpeg" if image.jpeg else "plain"
@@ -268,10 +287,12 @@ def _plant_bad_files(garden: _Garden) -> None:
     for flaw in flaws:
         for number in range(2):
             record, patient, image = garden.draw_fresh()
-            path, detail = garden.path(record["patientId"]), ""
+            path = garden.path(record["patientId"])
+            detail = ""
             if flaw == "impossible_age":
                 patient = replace(patient, age=(155, 412)[number])
-                record["age"], detail = patient.age, f"{patient.age} years"
+                record["age"] = patient.age
+                detail = f"{patient.age} years"
             write_image(path, patient, image)
             if flaw == "truncated":
                 whole = path.read_bytes()
@@ -299,7 +320,8 @@ def _plant_bad_rows(garden: _Garden, tables: dict[str, pd.DataFrame]) -> None:
     sound = [record for record in garden.records if record["patientId"] not in touched]
     ill = [record["patientId"] for record in sound if record["lesions"]]
     hosts = garden.rng.choice(ill or [record["patientId"] for record in sound], len(boxes))
-    rows, names = [], []
+    rows = []
+    names = []
     for (flaw, box), host in zip(boxes.items(), hosts, strict=True):
         rows.append([host, *box, 1])
         names.append([host, _OPACITY])

@@ -123,7 +123,8 @@ def add_lesions(
         attenuation[window.slices] += np.float32(ratio * noise) * shape
         taken[window.slices] |= extent
         x, y, width, height = cv2.boundingRect(extent.astype(np.uint8))
-        x, y = x + window.left, y + window.top
+        x = x + window.left
+        y = y + window.top
         lesions.append(Lesion(site.kind, ratio, x, y, x + width, y + height))
         if len(lesions) == wanted:
             break
@@ -147,12 +148,14 @@ def _window(site: Site, visible: Field, canvas: Canvas, anatomy: Anatomy) -> _Wi
     across = site.side * site.across * float(anatomy.wall(height, site.side))
     x, y = canvas.to_px(np.array([across, height])).tolist()
     reach = int(_REACH * canvas.width_px(site.radius)) + 2
-    column, row = int(x), int(y)
+    column = int(x)
+    row = int(y)
     if not (0 <= column < canvas.size and 0 <= row < canvas.size):
         return None
     if visible[row, column] < _SEEN_AT_LEAST:
         return None
-    left, top = max(0, column - reach), max(0, row - reach)
+    left = max(0, column - reach)
+    top = max(0, row - reach)
     slices = (slice(top, row + reach + 1), slice(left, column + reach + 1))
     return _Window(left, top, slices, x, y)
 
@@ -182,7 +185,8 @@ def _shape(site: Site, visible: Field, canvas: Canvas, window: _Window) -> Field
 def _distance(site: Site, across: Field, down: Field, rng: np.random.Generator) -> Field:
     """Squared distance from the centre, 1 on the lesion's wavy outline."""
     stretch = np.float32(np.sqrt(site.aspect))
-    dx, dy = across[None, :] * stretch, down[:, None] / stretch
+    dx = across[None, :] * stretch
+    dy = down[:, None] / stretch
     angle = np.arctan2(dy, dx)
     outline = np.ones_like(angle)
     for waves in (2, 3, 5):
@@ -223,7 +227,8 @@ def alter_anatomy(
     anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Anatomy:
     """Change the chest itself where a distractor asks for it (big heart, raised diaphragm)."""
-    size, rise = rng.uniform(1.28, 1.55), rng.uniform(0.035, 0.075)
+    size = rng.uniform(1.28, 1.55)
+    rise = rng.uniform(0.035, 0.075)
     if "big_heart" in distractors:
         anatomy = replace(anatomy, heart=anatomy.heart * size)
     if "raised_diaphragm" in distractors:
@@ -244,7 +249,8 @@ def draw_distractors(
 
 def _pacemaker(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
     side = 1 if rng.random() < 0.8 else -1
-    x, y = side * 0.70 * anatomy.half_width, anatomy.top + rng.uniform(0.10, 0.17)
+    x = side * 0.70 * anatomy.half_width
+    y = anatomy.top + rng.uniform(0.10, 0.17)
     box = ellipse(x, y, 0.048, 0.040, rng.uniform(-0.6, 0.6))
     end = (rng.uniform(0.02, 0.08), anatomy.base - rng.uniform(0.02, 0.06))
     lead = curve((x, y), (0.0, anatomy.top - 0.02), (-0.10, anatomy.hilum_y + 0.08), end)
@@ -258,8 +264,10 @@ def _scar(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
         side = rng.choice((-1.0, 1.0))
         x = side * rng.uniform(0.40, 0.85) * anatomy.half_width
         y = rng.uniform(anatomy.top + 0.10, anatomy.base - 0.05)
-        length, angle = rng.uniform(0.05, 0.13), rng.uniform(-0.7, 0.7)
-        dx, dy = length * np.cos(angle) / 2, length * np.sin(angle) / 2
+        length = rng.uniform(0.05, 0.13)
+        angle = rng.uniform(-0.7, 0.7)
+        dx = length * np.cos(angle) / 2
+        dy = length * np.sin(angle) / 2
         band = curve((x - dx, y - dy), (x, y + rng.normal(0, 0.01)), (x + dx, y + dy))
         canvas.stroke(mask, [band], rng.uniform(0.005, 0.011))
     return rng.uniform(0.08, 0.20) * canvas.soften(to_field(mask), 0.003)
@@ -277,7 +285,8 @@ def _granuloma(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Fi
 
 def _nipples(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
     # In front of the lung, alike on both sides: the classic false nodule.
-    x, y = rng.uniform(0.55, 0.68) * anatomy.half_width, anatomy.base - rng.uniform(0.02, 0.09)
+    x = rng.uniform(0.55, 0.68) * anatomy.half_width
+    y = anatomy.base - rng.uniform(0.02, 0.09)
     radius = rng.uniform(0.010, 0.015)
     discs = [ellipse(s * x, y + rng.normal(0, 0.006), radius, radius) for s in (-1, 1)]
     return rng.uniform(0.07, 0.14) * canvas.soften(canvas.fill(*discs), 0.003)
@@ -308,7 +317,8 @@ def _ecg_leads(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Fi
 
 def _tube(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
     mask = canvas.blank()
-    x, tip = rng.normal(0.004, 0.006), anatomy.hilum_y - rng.uniform(0.05, 0.10)
+    x = rng.normal(0.004, 0.006)
+    tip = anatomy.hilum_y - rng.uniform(0.05, 0.10)
     canvas.stroke(mask, [curve((x, -0.1), (x + 0.006, anatomy.top), (x, tip))], 0.017)
     canvas.stroke(mask, [curve((x, -0.1), (x + 0.006, anatomy.top), (x, tip))], 0.010, 0.35)
     stomach = (0.10, anatomy.base + rng.uniform(0.06, 0.14))

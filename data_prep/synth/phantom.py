@@ -160,7 +160,8 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
     return counts
 
 
-_PARTS_FOLDER, _PART = ".parts", "synth_part"
+_PARTS_FOLDER = ".parts"
+_PART = "synth_part"
 _IMAGES_PER_CHUNK = 24
 _FIRST_TEST_PATIENT = 1_000_000_000  # far from the labelled ones
 _TEST_SHARE = 0.02
@@ -193,7 +194,8 @@ def count_test_images(n_images: int) -> int:
 
 def _plan_chunks(out: Path, arguments: PhantomArguments) -> list[_Chunk]:
     """Share the patients out, in a way that does not depend on the number of workers."""
-    chunks, n_images = [], arguments.n_images
+    chunks = []
+    n_images = arguments.n_images
     for labelled, first, wanted, name, folder in (
         (True, 0, n_images, "train", TRAIN_IMAGES),
         (False, _FIRST_TEST_PATIENT, count_test_images(n_images), "test", TEST_IMAGES),
@@ -206,19 +208,25 @@ def _plan_chunks(out: Path, arguments: PhantomArguments) -> list[_Chunk]:
 
 def _share(seed: int, first: int, wanted: int) -> Iterator[tuple[tuple[int, int], ...]]:
     patients: list[tuple[int, int]] = []
-    index, left, gathered = first, wanted, 0
+    index = first
+    left = wanted
+    gathered = 0
     while left:
         count = min(left, count_images(seed, index))
         patients.append((index, count))
-        index, left, gathered = index + 1, left - count, gathered + count
+        index = index + 1
+        left = left - count
+        gathered = gathered + count
         if gathered >= _IMAGES_PER_CHUNK or not left:
             yield tuple(patients)
-            patients, gathered = [], 0
+            patients = []
+            gathered = 0
 
 
 def _write_chunk(chunk: _Chunk) -> int:
     """Draw and write a chunk's images, then its part file; a pure function of the chunk."""
-    records, arguments = [], chunk.arguments
+    records = []
+    arguments = chunk.arguments
     with _one_cv2_thread():
         for index, count in chunk.patients:
             patient = draw_patient(arguments.seed, index, arguments.prevalence)

@@ -221,7 +221,8 @@ def _soft_tissue(canvas: Canvas, anatomy: Anatomy) -> Field:
     edge = canvas.soften(trunk, 0.006)
     thickness = 0.42 * edge + 0.58 * canvas.soften(trunk, 0.07) * edge
     if anatomy.breast:
-        size, height = 0.125 * anatomy.breast, anatomy.base - 0.06 + anatomy.breast_drop
+        size = 0.125 * anatomy.breast
+        height = anatomy.base - 0.06 + anatomy.breast_drop
         discs = [
             ellipse(side * 0.60 * anatomy.half_width, height, size, size * 0.95) for side in (-1, 1)
         ]
@@ -233,7 +234,10 @@ def _soft_tissue(canvas: Canvas, anatomy: Anatomy) -> Field:
 
 def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
     """Mediastinum, aorta, spine with its discs, and the air of the windpipe."""
-    top, hilum, turn, bones = anatomy.top, anatomy.hilum_y, anatomy.turn, anatomy.skeleton
+    top = anatomy.top
+    hilum = anatomy.hilum_y
+    turn = anatomy.turn
+    bones = anatomy.skeleton
     width, (neck, chest, belly) = bones.spine_width, turn + bones.spine_bend
     axis = curve((turn, -0.3), (neck, top), (chest, 0.5), (belly, 1.3), steps=40)
     middle = _MEDIASTINUM * canvas.soften(canvas.lines([axis], 0.085 * anatomy.inner), 0.014)
@@ -241,8 +245,10 @@ def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
     heights = np.arange(-0.2 + bones.disc_shift, 1.3, bones.disc_gap)
     centres = np.interp(heights, axis[:, 1], axis[:, 0])
     reach = 0.48 * width
-    discs = [curve((x - reach, y), (x, y + 0.006), (x + reach, y), steps=5)
-             for x, y in zip(centres, heights, strict=True)]  # fmt: skip
+    discs = [
+        curve((x - reach, y), (x, y + 0.006), (x + reach, y), steps=5)
+        for x, y in zip(centres, heights, strict=True)
+    ]
     gaps = canvas.soften(canvas.lines(discs, 0.011), 0.004)
     middle += bones.spine * _SPINE * (spine - 0.30 * gaps)
     middle += 0.12 * canvas.soften(canvas.fill(anatomy.aortic_knob()), 0.006)
@@ -261,10 +267,12 @@ def _below_the_diaphragm(canvas: Canvas, anatomy: Anatomy, lungs: Field) -> Fiel
     rows = np.arange(canvas.size, dtype=np.float32)[:, None] / canvas.size
     depth = np.clip((rows - np.float32(anatomy.base - 0.04)) / np.float32(0.20), 0, 1)
     trunk = _ABDOMEN * depth * (1 - lungs)
-    bubbles = [ellipse(x * anatomy.half_width, anatomy.base + y, 1.3 * r, r)
-               for x, y, r in anatomy.bowel]  # fmt: skip
+    bubbles = [
+        ellipse(x * anatomy.half_width, anatomy.base + y, 1.3 * r, r) for x, y, r in anatomy.bowel
+    ]
     if anatomy.gas:
-        width, height = 0.045 * anatomy.gas, 0.024 * anatomy.gas
+        width = 0.045 * anatomy.gas
+        height = 0.024 * anatomy.gas
         top = anatomy.base + anatomy.base_drop + 0.025 + height
         bubbles.append(ellipse(0.46 * anatomy.half_width, top, width, height, angle=-0.2))
     if bubbles:
@@ -273,7 +281,8 @@ def _below_the_diaphragm(canvas: Canvas, anatomy: Anatomy, lungs: Field) -> Fiel
 
 
 def _bones(canvas: Canvas, anatomy: Anatomy, lungs: Field, lift: float) -> Field:
-    sides, skeleton = (-1, 1), anatomy.skeleton
+    sides = (-1, 1)
+    skeleton = anatomy.skeleton
     backs = [anatomy.posterior_rib(i, s) for i in range(skeleton.backs) for s in sides]
     fronts = [anatomy.anterior_rib(i, s) for i in range(skeleton.fronts) for s in sides]
     collars = [anatomy.clavicle(s, lift) for s in sides]
@@ -282,7 +291,9 @@ def _bones(canvas: Canvas, anatomy: Anatomy, lungs: Field, lift: float) -> Field
     # Where there is no air around it, a rib hardly shows.
     ribs *= 0.35 + 0.65 * canvas.soften(lungs, 0.02)
     bones = ribs + _CLAVICLE * _draw_hollow(canvas, collars, skeleton.collar_width)
-    reach, top, blade = anatomy.body, anatomy.top + anatomy.shoulder, skeleton.blade
+    reach = anatomy.body
+    top = anatomy.top + anatomy.shoulder
+    blade = skeleton.blade
     arms = canvas.blank()
     for side in sides:
         head = (side * 1.02 * reach * skeleton.arm, top + 0.07)
@@ -311,8 +322,10 @@ def _vessels(canvas: Canvas, anatomy: Anatomy) -> Field:
     for generation in reversed(range(len(anatomy.vessels))):
         width = 0.018 * 0.68**generation
         canvas.stroke(mask, list(anatomy.vessels[generation]), width, 0.80**generation)
-    hila = [ellipse(side * 0.082, anatomy.hilum_y + 0.015, 0.030 * size, 0.055 * size, -side * 0.3)
-            for side, size in zip((-1, 1), anatomy.hila, strict=True)]  # fmt: skip
+    hila = [
+        ellipse(side * 0.082, anatomy.hilum_y + 0.015, 0.030 * size, 0.055 * size, -side * 0.3)
+        for side, size in zip((-1, 1), anatomy.hila, strict=True)
+    ]
     field = to_field(mask) + 0.7 * canvas.soften(canvas.fill(*hila), 0.012)
     return anatomy.vessel * _VESSEL * blur(field, canvas.width_px(0.0022))
 
@@ -336,7 +349,8 @@ def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArra
     middle = rng.normal(0.72, 0.065)
     width = rng.uniform(0.14, 0.29) * (1.25 if portable else 1.0)
     shade = 1 / (1 + np.exp(-(attenuation - np.float32(middle)) / np.float32(width)))
-    low, high = rng.uniform(0.0, 0.06), rng.uniform(0.88, 1.0)
+    low = rng.uniform(0.0, 0.06)
+    high = rng.uniform(0.88, 1.0)
     image = np.clip(255 * (low + (high - low) * shade), 0, 255).astype(np.uint8)
     _stamp_marker(image, rng, view)
     _collimate(image, rng)
@@ -344,12 +358,15 @@ def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArra
 
 
 def _stamp_marker(image: NDArray[np.uint8], rng: np.random.Generator, view: View) -> None:
-    size, on_right = image.shape[0], rng.random() < 0.6
+    size = image.shape[0]
+    on_right = rng.random() < 0.6
     left = rng.uniform(0.84, 0.93) if on_right else rng.uniform(0.04, 0.10)
-    height, scale = rng.uniform(0.04, 0.16), rng.uniform(0.8, 1.3)
+    height = rng.uniform(0.04, 0.16)
+    scale = rng.uniform(0.8, 1.3)
     if rng.random() < 0.85:
         place = (int(left * size), int(height * size))
-        font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, size // 220)
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        thickness = max(1, size // 220)
         letter = "L" if on_right else "R"  # the image's right is the patient's left
         cv2.putText(image, letter, place, font, scale * size / 700, 245, thickness, cv2.LINE_AA)
         if view == "AP" and rng.random() < 0.6:

@@ -13,9 +13,15 @@ from cxr_compare.data_prep.work.pool import LocalEngine
 
 
 def write_source(
-    folder: Path, ids: Sequence[str], patients: Sequence[str], *, finding: str = "mass",
-    ill: int = 3, seed: int = 0, **columns: Sequence[Any],
-) -> Path:  # fmt: skip
+    folder: Path,
+    ids: Sequence[str],
+    patients: Sequence[str],
+    *,
+    finding: str = "mass",
+    ill: int = 3,
+    seed: int = 0,
+    **columns: Sequence[Any],
+) -> Path:
     """Write, or write on, random images of 50 x 40 px; each `ill`-th is ill, with one box."""
     folder.mkdir(parents=True, exist_ok=True)
     images = pd.DataFrame({"image_id": ids, "patient_id": patients, **columns})
@@ -36,7 +42,8 @@ def write_source(
 def write_pairs(folder: Path, n_images: int = 12, **columns: Sequence[Any]) -> Path:
     """A source of images i000, i001, ...: two of each patient."""
     numbers = range(n_images)
-    ids, patients = [f"i{n:03d}" for n in numbers], [f"p{n // 2}" for n in numbers]
+    ids = [f"i{n:03d}" for n in numbers]
+    patients = [f"p{n // 2}" for n in numbers]
     return write_source(folder, ids, patients, **columns)
 
 

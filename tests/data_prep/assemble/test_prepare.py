@@ -91,7 +91,8 @@ def test_every_image_comes_in_with_its_label_box_and_size(tmp_path):
 
 
 def test_a_second_run_adds_nothing_and_says_so(tmp_path):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
     assert not make(source, out, sizes=(32,)).already_complete
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     summary = make(source, out, sizes=(32,))
@@ -205,9 +206,10 @@ def test_strict_stops_at_a_bad_label_before_the_folder_is_made(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("x2", "kept"), [(50.0, True), (50.004, True), (50.5, False)],
+    ("x2", "kept"),
+    [(50.0, True), (50.004, True), (50.5, False)],
     ids=["on the edge", "rounding, trimmed to the edge", "another image's box"],
-)  # fmt: skip
+)
 def test_a_box_must_lie_in_its_image(tmp_path, x2, kept):
     source = write_source(tmp_path / "source")
     boxes = pd.read_csv(source / "boxes.csv").astype({"x2": "float64"})
@@ -245,7 +247,8 @@ def test_a_source_without_one_readable_image_is_an_error(tmp_path):
 
 
 def test_other_settings_or_a_changed_source_are_refused(tmp_path):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
     make(source, out)
     with pytest.raises(InputError, match="made with seed=0, asked for 1"):
         make(source, out, rule=SplitRule(seed=1))
@@ -336,8 +339,10 @@ def test_real_dicoms_give_views_ages_and_no_false_spacing(tmp_path, shared_data)
 
 
 def test_what_a_set_cannot_teach_is_said_before_any_image_is_read(tmp_path):
-    files = {"images.csv": "image_id,path\na,a.png\nb,b.png\n",
-             "labels.csv": "image_id,finding,state\na,mass,1\nb,mass,1\n"}  # fmt: skip
+    files = {
+        "images.csv": "image_id,path\na,a.png\nb,b.png\n",
+        "labels.csv": "image_id,finding,state\na,mass,1\nb,mass,1\n",
+    }
     source = write_files(tmp_path / "ward", files)
     for name in "ab":
         pixels = np.random.default_rng(ord(name)).integers(0, 255, (80, 80), dtype="uint8")
@@ -400,7 +405,8 @@ def test_images_of_a_list_are_left_out_of_all_tables_with_their_reason(tmp_path)
 
 
 def test_another_list_takes_add_and_the_same_lines_in_another_order_do_not(tmp_path, decoded):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
     make(source, out, exclude=write_list(tmp_path / "one.csv", "i003,a", "i004,b"))
     again = make(source, out, exclude=write_list(tmp_path / "two.csv", "i004,b", "i003,a"))
     assert again.already_complete
@@ -435,7 +441,8 @@ def test_a_list_that_cannot_be_followed_is_refused_before_the_folder_is_made(
 
 
 def test_a_list_names_images_by_their_hashed_ids_where_ids_are_hashed(tmp_path):
-    source, key = write_source(tmp_path / "source"), tmp_path / "key"
+    source = write_source(tmp_path / "source")
+    key = tmp_path / "key"
     make(source, tmp_path / "all", id_key=key)
     first = DataSet.open(tmp_path / "all").images["image_id"].iloc[0]
     listed = write_list(tmp_path / "list.csv", f"{first},a name")

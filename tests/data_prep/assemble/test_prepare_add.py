@@ -41,7 +41,8 @@ def decoded(monkeypatch) -> list[str]:
 
 
 def test_new_images_come_in_without_decoding_the_old_ones_again(tmp_path, decoded):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
     make(source, out, sizes=[SIZE])
     before = DataSet.open(out).split().set_index("image_id")["role"]
     decoded.clear()
@@ -58,7 +59,8 @@ def test_new_images_come_in_without_decoding_the_old_ones_again(tmp_path, decode
 
 
 def test_a_new_image_of_a_known_patient_takes_that_patients_role_in_every_split(tmp_path):
-    source, out = write_source(tmp_path / "source", 23), tmp_path / "set"
+    source = write_source(tmp_path / "source", 23)
+    out = tmp_path / "set"
     make(source, out)
     add_splits(DataSet.open(out), "other", SplitRule(seed=3))
     write_source(source, 24)
@@ -70,7 +72,8 @@ def test_a_new_image_of_a_known_patient_takes_that_patients_role_in_every_split(
 
 
 def test_a_replaced_file_and_a_mended_one_are_read_again(tmp_path, decoded):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
     (source / "i005.png").write_bytes(b"not an image")
     make(source, out, sizes=[SIZE])
     assert "i005" not in set(DataSet.open(out).images["image_id"])
@@ -87,7 +90,8 @@ def test_a_replaced_file_and_a_mended_one_are_read_again(tmp_path, decoded):
 
 
 def test_an_image_that_is_gone_leaves_the_set(tmp_path):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
     make(source, out)
     write_source(source, 20)
     assert make(source, out, add=True).changes == ("added: 0 images new, 0 replaced, 4 gone",)
@@ -96,7 +100,8 @@ def test_an_image_that_is_gone_leaves_the_set(tmp_path):
 
 
 def test_a_kill_while_adding_leaves_a_complete_set_and_is_resumed(tmp_path, monkeypatch):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
     make(source, out)
     write_source(source, 30)
 
@@ -113,7 +118,8 @@ def test_a_kill_while_adding_leaves_a_complete_set_and_is_resumed(tmp_path, monk
 
 
 def test_a_split_file_of_the_users_becomes_the_default_split(tmp_path):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
     roles = ["test"] * 3 + ["val"] * 3 + ["train"] * 6
     mine = pd.DataFrame({"patient_id": [f"source:p{n}" for n in range(12)], "role": roles})
     mine.to_csv(tmp_path / "mine.csv", index=False)
@@ -156,7 +162,9 @@ def test_an_option_that_means_nothing_to_the_format_is_refused(tmp_path):
 
 
 def test_with_a_key_no_id_or_path_of_the_source_is_written_anywhere(tmp_path, monkeypatch):
-    source, out, key = write_source(tmp_path / "source"), tmp_path / "set", tmp_path / "key"
+    source = write_source(tmp_path / "source")
+    out = tmp_path / "set"
+    key = tmp_path / "key"
     (source / "i003.png").write_bytes(b"not an image")
     mine = pd.DataFrame({"image_id": [f"i{n:03d}" for n in range(24)], "role": "train"})
     mine.loc[:5, "role"] = "test"

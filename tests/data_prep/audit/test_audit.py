@@ -169,11 +169,15 @@ COPY_HASHES = ["0f" * 32, "0f" * 31 + "0e", "f0" * 8 + "0f" * 24]
     [
         ("ppz", ("train", "train", "test"), (1, 1, 0), {"near_repeated": "info"}),
         ("pqz", ("train", "train", "test"), (1, 1, 0), {"near_patients": "warning"}),
-        ("pqz", ("train", "test", "test"), (1, 0, 0),
-         {"near_patients": "warning", "near_leak": "error", "near_label": "warning"}),
+        (
+            "pqz",
+            ("train", "test", "test"),
+            (1, 0, 0),
+            {"near_patients": "warning", "near_leak": "error", "near_label": "warning"},
+        ),
         ("ppz", ("train", "unused", "test"), (1, 1, 0), {"near_repeated": "info"}),
     ],
-)  # fmt: skip
+)
 def test_near_copies_are_worse_the_more_they_disagree(patients, roles, labels, expected):
     images = as_images(patients)
     decode = images.assign(pixel_sha256=["1", "2", "3"], perceptual_hash=COPY_HASHES)
@@ -218,7 +222,8 @@ def test_laterals_among_frontals_and_small_images_are_reported():
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_an_image_turned_among_upright_ones_is_found_by_its_border(turns):
-    rng, names = np.random.default_rng(0), [f"i{n:02d}" for n in range(60)]
+    rng = np.random.default_rng(0)
+    names = [f"i{n:02d}" for n in range(60)]
     chest = np.full((80, 80), 60) + np.linspace(0, 120, 80)[:, None]  # bright below
     chest[:16, 24:56] += 60  # the neck between dark corners
     chests = [np.clip(chest + rng.normal(0, 25, (1, 1)), 0, 255).astype(np.uint8) for _ in names]

@@ -40,8 +40,11 @@ def test_every_image_is_counted_once_in_each_group(images):
     rows = count_prevalence(images, LABELS, {"default": split})
     assert rows_of(rows, "all") == {"all images": (6, 5, 5, 2)}
     assert rows_of(rows, "view") == {
-        "AP": (2, 1, 2, 1), "LL": (1, 1, 1, 0), "PA": (2, 2, 2, 1), "missing": (1, 1, 0, 0)
-    }  # fmt: skip
+        "AP": (2, 1, 2, 1),
+        "LL": (1, 1, 1, 0),
+        "PA": (2, 2, 2, 1),
+        "missing": (1, 1, 0, 0),
+    }
     assert list(rows_of(rows, "role in split default")) == ["train", "test"]
     for by in {row["by"] for row in rows}:
         assert sum(counts[0] for counts in rows_of(rows, by).values()) == 6
@@ -54,8 +57,11 @@ def test_ages_fall_into_their_bands_in_order(images):
 
 
 def test_a_share_of_nothing_is_missing_and_not_zero(images):
-    (row,) = [r for r in count_prevalence(images, LABELS, {}) if r["value"] == "missing"
-              and r["by"] == "view"]  # fmt: skip
+    (row,) = [
+        r
+        for r in count_prevalence(images, LABELS, {})
+        if r["value"] == "missing" and r["by"] == "view"
+    ]
     assert (row["prevalence"], row["ci_low"]) == (None, None)
 
 

@@ -214,9 +214,12 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     shares = html.split("with and without text</caption>")[1].split("</table>")[0]
     names = re.findall(r'<th scope="row">([^<]+)</th><td>(\d+)', shares)
     assert names == [
-        ("no text", "46"), ("with text", "2"), ("AP, no text", "24"), ("PA, no text", "22"),
+        ("no text", "46"),
+        ("with text", "2"),
+        ("AP, no text", "24"),
+        ("PA, no text", "22"),
         ("PA, with text", "2"),
-    ]  # fmt: skip
+    ]
     rows = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check").loc["burned_in_text"]
     assert rows["image_id"].tolist() == ["b5", "b7"]
     assert rows[["x1", "y1", "x2", "y2"]].notna().all(axis=1).tolist() == [True, False]

@@ -17,11 +17,20 @@ from cxr_compare.data_prep.augment.augment import Augmentation, build_augmentati
 from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
 from cxr_compare.data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 
-WIDTH, HEIGHT = 120, 90
+WIDTH = 120
+HEIGHT = 90
 EVERYTHING = {
-    "rotate_degrees": 20, "scale": 0.3, "shift": 0.2, "brightness": 0.2, "contrast": 0.2,
-    "blur": 1.5, "noise": 0.05, "horizontal_flip": 0.5, "gamma": 0.3, "cutout": 0.2,
-}  # fmt: skip
+    "rotate_degrees": 20,
+    "scale": 0.3,
+    "shift": 0.2,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "blur": 1.5,
+    "noise": 0.05,
+    "horizontal_flip": 0.5,
+    "gamma": 0.3,
+    "cutout": 0.2,
+}
 
 seeds = st.integers(0, 2**63 - 1)
 
@@ -31,8 +40,10 @@ def boxes_on_canvas(draw: st.DrawFn) -> np.ndarray:
     """Up to five boxes of at least 3 px, some of them on the border."""
     boxes = []
     for _ in range(draw(st.integers(0, 5))):
-        x1, y1 = draw(st.integers(0, WIDTH - 3)), draw(st.integers(0, HEIGHT - 3))
-        x2, y2 = draw(st.integers(x1 + 3, WIDTH)), draw(st.integers(y1 + 3, HEIGHT))
+        x1 = draw(st.integers(0, WIDTH - 3))
+        y1 = draw(st.integers(0, HEIGHT - 3))
+        x2 = draw(st.integers(x1 + 3, WIDTH))
+        y2 = draw(st.integers(y1 + 3, HEIGHT))
         boxes.append((x1, y1, x2, y2))
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
@@ -47,7 +58,8 @@ def noise_image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8)
 
 
-FLIP, ALL = chain(horizontal_flip=1.0), chain(**EVERYTHING)
+FLIP = chain(horizontal_flip=1.0)
+ALL = chain(**EVERYTHING)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -99,8 +111,10 @@ def test_the_seed_alone_decides(seed, other):
     boxes = np.array([[10.0, 10.0, 60.0, 60.0]])
     first = ALL.apply(noise_image(), boxes, seed)
     ALL.apply(noise_image(1), None, other)  # whatever happens in between
-    for again in (ALL.apply(noise_image(), boxes, seed),
-                  chain(**EVERYTHING).apply(noise_image(), boxes, seed)):  # fmt: skip
+    for again in (
+        ALL.apply(noise_image(), boxes, seed),
+        chain(**EVERYTHING).apply(noise_image(), boxes, seed),
+    ):
         for one, two in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, two)
 
@@ -188,9 +202,12 @@ def test_images_and_boxes_are_what_albumentations_makes_of_the_same_draws(stretc
     import albumentations  # after augment.py, which keeps it from asking the network
 
     ours = chain(**_MOVES, **_GREYS, stretch=stretch)
-    rng, far, kept = np.random.default_rng(0), 0, []
+    rng = np.random.default_rng(0)
+    far = 0
+    kept = []
     for seed in range(60):
-        pixels, corners = noise_image(seed), rng.uniform(0, [WIDTH - 8, HEIGHT - 8], (4, 2))
+        pixels = noise_image(seed)
+        corners = rng.uniform(0, [WIDTH - 8, HEIGHT - 8], (4, 2))
         boxes = np.hstack([corners, corners + rng.uniform(3, 8, (4, 2))])
         move, (contrast, brightness) = draws(ours, seed, WIDTH, HEIGHT)
         oracle = albumentations.Compose(
@@ -226,11 +243,15 @@ def test_images_and_boxes_are_what_albumentations_makes_of_the_same_draws(stretc
 
 # Kept, so that a training that is repeated or resumed with a later version sees the same images.
 _OF_A_SEED = {
-    7: ([[0, 51, 0], [0, 142, 198], [0, 21, 78]],
-        [[17.817, 8.438, 62.58, 53.2], [77.049, 34.768, 111.342, 79.321]]),
-    2**40 + 5: ([[39, 39, 39], [39, 200, 255], [39, 255, 115]],
-                [[19.372, 16.682, 65.901, 63.211], [84.709, 34.649, 120.0, 81.177]]),
-}  # fmt: skip
+    7: (
+        [[0, 51, 0], [0, 142, 198], [0, 21, 78]],
+        [[17.817, 8.438, 62.58, 53.2], [77.049, 34.768, 111.342, 79.321]],
+    ),
+    2**40 + 5: (
+        [[39, 39, 39], [39, 200, 255], [39, 255, 115]],
+        [[19.372, 16.682, 65.901, 63.211], [84.709, 34.649, 120.0, 81.177]],
+    ),
+}
 
 
 @pytest.mark.parametrize("seed", list(_OF_A_SEED))
@@ -245,7 +266,8 @@ def test_images_of_a_configuration_and_seed_stay_what_they_were(seed):
 
 
 def test_each_draw_is_even_over_its_range_and_follows_no_other():
-    ours, drawn = chain(**_MOVES, **_GREYS, stretch=True), []
+    ours = chain(**_MOVES, **_GREYS, stretch=True)
+    drawn = []
     for seed in range(2000):
         move, greys = draws(ours, seed, 1000, 1000)
         drawn.append([*move, *greys])
@@ -253,9 +275,14 @@ def test_each_draw_is_even_over_its_range_and_follows_no_other():
     assert np.abs(np.corrcoef(table.T) - np.eye(table.shape[1])).max() < 0.1
     assert table[:, 0].mean() == pytest.approx(0.5, abs=0.04)
     for column, low, high in (
-        (1, 0.7, 1.3), (2, 0.7, 1.3), (3, -20, 20), (4, -200, 200), (5, -200, 200),
-        (6, 0.8, 1.2), (7, -51, 51),
-    ):  # fmt: skip
+        (1, 0.7, 1.3),
+        (2, 0.7, 1.3),
+        (3, -20, 20),
+        (4, -200, 200),
+        (5, -200, 200),
+        (6, 0.8, 1.2),
+        (7, -51, 51),
+    ):
         assert kstest((table[:, column] - low) / (high - low), "uniform").pvalue > 1e-4, column
 
 
@@ -272,11 +299,13 @@ def test_threads_that_share_an_augmentation_get_what_one_gets_alone():
 
 def test_stretching_draws_width_and_height_apart_within_one_range():
     box = np.array([[50.0, 35.0, 70.0, 55.0]])
-    sides = np.array([
-        [x2 - x1, y2 - y1]
-        for seed in range(200)
-        for x1, y1, x2, y2 in chain(scale=0.2, stretch=True).apply(noise_image(), box, seed)[1]
-    ])  # fmt: skip
+    sides = np.array(
+        [
+            [x2 - x1, y2 - y1]
+            for seed in range(200)
+            for x1, y1, x2, y2 in chain(scale=0.2, stretch=True).apply(noise_image(), box, seed)[1]
+        ]
+    )
     assert sides.min() >= 16 - 0.01
     assert sides.max() <= 24 + 0.01
     ratios = sides[:, 0] / sides[:, 1]
@@ -313,7 +342,8 @@ def test_a_box_goes_when_a_hole_covers_most_of_it_and_stays_as_it_is_otherwise()
 
 
 def test_each_dropped_box_is_counted_under_its_reason():
-    corner, tiny = [0.0, 0.0, 10.0, 10.0], [50.0, 40.0, 53.0, 43.0]
+    corner = [0.0, 0.0, 10.0, 10.0]
+    tiny = [50.0, 40.0, 53.0, 43.0]
     for box, settings_, reason in (
         (corner, {"shift": 0.3}, DroppedBoxes(1, outside=1)),
         (tiny, {"scale": 0.5}, DroppedBoxes(1, small=1)),

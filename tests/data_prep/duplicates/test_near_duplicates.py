@@ -50,8 +50,9 @@ def test_every_pair_within_the_certain_distance_is_found_in_every_turn():
 def test_the_worst_place_for_damage_is_covered_too():
     """Two wrong bits in each band but one, which has one: the pigeonhole's last hole."""
     hashes = random_hashes(2, seed=9)
-    seen = flipped_bits(hashes[0], np.array([0, 64, *(band for b in range(1, 8) for band in
-                                                      (b, 64 + b))][1:]))  # fmt: skip
+    seen = flipped_bits(
+        hashes[0], np.array([0, 64, *(band for b in range(1, 8) for band in (b, 64 + b))][1:])
+    )
     hashes[1] = seen
     assert _close_pairs(hashes, 40).distance.tolist() == [CERTAIN_DISTANCE]
 

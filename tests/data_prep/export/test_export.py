@@ -51,13 +51,27 @@ def make_set(
         path = f"p{number}.png"
         source.mkdir(parents=True, exist_ok=True)
         Image.new("L", (100, 80)).save(source / path)
-        rows.append({"image_id": image_id, "patient_id": f"t:{number}", "source": "t",
-                     "patient_id_source": "given", "path": path if with_files else None,
-                     "file_sha256": file_digest(source / path, "sha256"), "height": 80,
-                     "width": 100, "study_id": None, "view": None, "sex": None,
-                     "age_years": None, **known})  # fmt: skip
+        rows.append(
+            {
+                "image_id": image_id,
+                "patient_id": f"t:{number}",
+                "source": "t",
+                "patient_id_source": "given",
+                "path": path if with_files else None,
+                "file_sha256": file_digest(source / path, "sha256"),
+                "height": 80,
+                "width": 100,
+                "study_id": None,
+                "view": None,
+                "sex": None,
+                "age_years": None,
+                **known,
+            }
+        )
     frame = pd.DataFrame(rows)
-    findings, boxes, coverage = [], [], []
+    findings = []
+    boxes = []
+    coverage = []
     for key, (state, covered, drawn) in labels.items():
         if state:
             findings.append((*key, state, "consensus"))
@@ -79,8 +93,13 @@ def make_set(
         write_table(split, folder / "splits" / "default.parquet", "split")
         split_ids = {"default": "x"}
     ids = DataSet.digests(frame, tables["findings"], tables["boxes"], tables["box_coverage"])
-    info = {"name": "tiny", "source_root": str(source), "targets": TARGETS, "settings": {},
-            "ids": {**ids, "split_ids": split_ids}}  # fmt: skip
+    info = {
+        "name": "tiny",
+        "source_root": str(source),
+        "targets": TARGETS,
+        "settings": {},
+        "ids": {**ids, "split_ids": split_ids},
+    }
     write_json(folder / "dataset.json", "dataset", info)
     return DataSet.open(folder)
 
@@ -98,12 +117,20 @@ LABELS: Labels = {
     ("b", "mass", "R1"): ("present", "all", [BOX]),
 }
 IMAGES = {
-    "a": {"patient_id": "nih:0001", "patient_id_source": "mapped_unverified", "sex": "F",
-          "age_years": 51.5, "view": "PA", "study_id": "s1", "x_ward": "north", "x_score": 0.25},
+    "a": {
+        "patient_id": "nih:0001",
+        "patient_id_source": "mapped_unverified",
+        "sex": "F",
+        "age_years": 51.5,
+        "view": "PA",
+        "study_id": "s1",
+        "x_ward": "north",
+        "x_score": 0.25,
+    },
     "b": {"patient_id": "nih:0001", "x_ward": "south", "x_score": 3.0},
     "c": {"source": "other"},
     "d": {"patient_id_source": "assumed_image"},
-}  # fmt: skip
+}
 ROLES = {"a": "train", "b": "val", "c": "test", "d": "test"}
 
 
@@ -218,7 +245,8 @@ def test_predictions_are_no_labels_until_somebody_corrected_them(dataset, tmp_pa
         with pytest.raises(InputError, match="predictions, as cxr export wrote them"):
             read(out, format)
         # CVAT gives the marks back, and its own words of the task.
-        start, end = text.index("<predictions>"), text.index("<task>")
+        start = text.index("<predictions>")
+        end = text.index("<task>")
         (out / "annotations.xml").write_text(text[:start] + text[end:])
     else:
         with pytest.raises(InputError, match="no row says anything"):
@@ -290,11 +318,15 @@ def test_kaggle_reads_back_as_the_challenge(tmp_path):
     classes = dict(zip("abcd", ("lung_opacity", "normal", None, "lung_opacity"), strict=True))
     sources = {"a": "mapped_unverified", "d": "assumed_image"}
     images = {
-        name: {**known, "x_class": classes[name], "source": "rsna",
-               "patient_id": f"nih:000{name}" if name != "d" else "rsna:d",
-               "patient_id_source": sources.get(name, "mapped")}
+        name: {
+            **known,
+            "x_class": classes[name],
+            "source": "rsna",
+            "patient_id": f"nih:000{name}" if name != "d" else "rsna:d",
+            "patient_id_source": sources.get(name, "mapped"),
+        }
         for name, known in IMAGES.items()
-    }  # fmt: skip
+    }
     dataset = make_set(tmp_path / "set", labels, images=images)
     target = {"opacity": {"any_of": ["lung_opacity"], "display_name": "Lung opacity"}}
     dataset.info["targets"] = target
@@ -376,8 +408,11 @@ def scans(dataset, write_dicom) -> DataSet:
     """The data set with DICOM files of 12 bits in place of its images."""
     ramp = np.linspace(0, 4095, 8000).reshape(80, 100).astype(np.uint16)
     for number in range(4):
-        write_dicom(dataset.source_root / f"p{number}.png", np.roll(ramp, 20 * number, axis=1),
-                    bits_stored=12)  # fmt: skip
+        write_dicom(
+            dataset.source_root / f"p{number}.png",
+            np.roll(ramp, 20 * number, axis=1),
+            bits_stored=12,
+        )
     digests = [file_digest(dataset.source_root / p, "sha256") for p in dataset.images["path"]]
     images = dataset.images.assign(file_sha256=digests)
     write_table(images, dataset.folder / "images.parquet", "images")
@@ -401,7 +436,8 @@ def test_rendered_images_are_what_models_see(scans, tmp_path, format, folder, su
 def test_a_broken_image_stops_all_processes_and_leaves_nothing(tmp_path):
     images = {f"i{number:02}": {} for number in range(20)}
     labels: Labels = {(name, "mass", "reference"): ("absent", "all", []) for name in images}
-    dataset, done = make_set(tmp_path / "set", labels, images=images), []
+    dataset = make_set(tmp_path / "set", labels, images=images)
+    done = []
     (dataset.source_root / "p7.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"p7\.png: is not the file that the data set was made"):
         export_annotations(
@@ -445,7 +481,8 @@ def test_supervision_loads_as_many_images_and_boxes(scans, tmp_path):
     load = supervision.DetectionDataset
     for format in ("coco", "voc", "yolo"):  # noqa: A001
         export_annotations(scans, tmp_path / format, format, split="default", images="png")
-    coco, yolo = tmp_path / "coco", tmp_path / "yolo"
+    coco = tmp_path / "coco"
+    yolo = tmp_path / "yolo"
     for role, counts in _COUNTS.items():
         listed = coco / "annotations" / f"instances_{role}.json"
         loaded = [load.from_coco(str(coco / "images"), str(listed))]
@@ -493,10 +530,18 @@ _NAMES = st.lists(
     unique=True,
 )
 _LABEL = st.sampled_from(
-    [(None, None, 0), ("absent", "all", 0), ("absent", None, 0), ("uncertain", None, 0),
-     ("uncertain", "some", 1), ("present", None, 0), ("present", "all", 1), ("present", "all", 3),
-     ("present", "some", 1)]
-)  # fmt: skip
+    [
+        (None, None, 0),
+        ("absent", "all", 0),
+        ("absent", None, 0),
+        ("uncertain", None, 0),
+        ("uncertain", "some", 1),
+        ("present", None, 0),
+        ("present", "all", 1),
+        ("present", "all", 3),
+        ("present", "some", 1),
+    ]
+)
 
 
 @st.composite
@@ -507,8 +552,10 @@ def drawn_sets(draw: Any) -> tuple[list[str], Labels]:
         state, coverage, count = draw(_LABEL)
         boxes = []
         for number in range(count):
-            x, y = draw(st.floats(0, 80)), draw(st.floats(0, 60))
-            width, height = draw(st.floats(0.01, 20 - number)), draw(st.floats(0.01, 20))
+            x = draw(st.floats(0, 80))
+            y = draw(st.floats(0, 60))
+            width = draw(st.floats(0.01, 20 - number))
+            height = draw(st.floats(0.01, 20))
             boxes.append([x, y, x + width, y + height])
         labels[key] = (state, coverage, sorted(boxes))
     labels[(ids[0], "mass", "reference")] = ("present", "all", [BOX])

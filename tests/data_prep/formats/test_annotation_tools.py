@@ -13,7 +13,8 @@ from cxr_compare.data_prep.formats.source import SourceTables
 from cxr_compare.scripts.commands.prepare import prepare
 from tests.data_prep.formats.answers import edges, reader, reasons, states, states_of, write_files
 
-read_cvat, read_label_studio = reader("cvat"), reader("label-studio")
+read_cvat = reader("cvat")
+read_label_studio = reader("label-studio")
 BOX = '<box label="Mass" source="manual" xtl="10.00" ytl="20.00" xbr="40.50" ybr="60.00"{}>{}</box>'
 
 
@@ -36,8 +37,11 @@ MARKED = result("rectanglelabels", x=5, y=20, width=15.25, height=40, rectanglel
 
 
 def task(name: str, *annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
-    return {"data": {"image": f"/data/upload/3/0a1b2c3d-{name}.png", **data},
-            "annotations": list(annotations), "predictions": [{"result": [MARKED]}]}  # fmt: skip
+    return {
+        "data": {"image": f"/data/upload/3/0a1b2c3d-{name}.png", **data},
+        "annotations": list(annotations),
+        "predictions": [{"result": [MARKED]}],
+    }
 
 
 def by(who: Any, *results: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -82,15 +86,21 @@ def test_attributes_of_cvat_are_columns_and_readers_count(tmp_path):
 SHAPES = {
     "polygon": ('<polygon label="m" points="10.5,20;40,20;40,60.5"/>', [10.5, 20, 40, 60.5]),
     "line": ('<polyline label="m" points="10,20;40,60"/>', [10, 20, 40, 60]),
-    "mask": ('<mask label="m" rle="3" left="10" top="20" width="30" height="40"/>',
-             [10, 20, 40, 60]),
+    "mask": (
+        '<mask label="m" rle="3" left="10" top="20" width="30" height="40"/>',
+        [10, 20, 40, 60],
+    ),
     "ellipse": ('<ellipse label="m" cx="50" cy="40" rx="20" ry="10"/>', [30, 30, 70, 50]),
-    "ellipse turned": ('<ellipse label="m" cx="50" cy="40" rx="20" ry="10" rotation="90.00"/>',
-                       [40, 20, 60, 60]),
-    "box turned": ('<box label="m" xtl="40" ytl="40" xbr="60" ybr="60" rotation="45"/>',
-                   [35.8579, 35.8579, 64.1421, 64.1421]),
+    "ellipse turned": (
+        '<ellipse label="m" cx="50" cy="40" rx="20" ry="10" rotation="90.00"/>',
+        [40, 20, 60, 60],
+    ),
+    "box turned": (
+        '<box label="m" xtl="40" ytl="40" xbr="60" ybr="60" rotation="45"/>',
+        [35.8579, 35.8579, 64.1421, 64.1421],
+    ),
     "beyond": ('<polygon label="m" points="-5,20;240,20;40,60"/>', [0, 20, 200, 60]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("shape", "box"), SHAPES.values(), ids=SHAPES)
@@ -155,9 +165,13 @@ def test_annotations_of_label_studio_are_readers_and_predictions_say_nothing(tmp
     )
     assert edges(tables) == [[10.0, 20.0, 40.5, 60.0]] * 2
     assert states(tables, "7") == {
-        ("a", "mass"): "present", ("a", "nodule"): "absent", ("b", "mass"): "absent",
-        ("b", "nodule"): "absent", ("d", "mass"): "absent", ("d", "nodule"): "present",
-    }  # fmt: skip
+        ("a", "mass"): "present",
+        ("a", "nodule"): "absent",
+        ("b", "mass"): "absent",
+        ("b", "nodule"): "absent",
+        ("d", "mass"): "absent",
+        ("d", "nodule"): "present",
+    }
     assert set(states(tables, "8").values()) == {"absent"}
     assert states_of(tables, "a") == {"mass": "present", "nodule": "absent"}
     assert states_of(tables, "c") == {}  # nobody looked: its prediction is no label
@@ -237,15 +251,29 @@ def test_a_second_annotation_of_one_annotator_is_kept_apart(tmp_path):
 @pytest.mark.parametrize(
     ("marked", "box"),
     [
-        (result("rectanglelabels", x=50, y=50, width=10, height=20, rotation=90,
-                rectanglelabels=["m"]), [80, 50, 100, 70]),
-        (result("ellipselabels", x=50, y=50, radiusX=10, radiusY=10, ellipselabels=["m"]),
-         [80, 40, 120, 60]),
-        (result("polygonlabels", points=[[5, 10], [20, 10], [20, 60]], polygonlabels=["m"]),
-         [10, 10, 40, 60]),
+        (
+            result(
+                "rectanglelabels",
+                x=50,
+                y=50,
+                width=10,
+                height=20,
+                rotation=90,
+                rectanglelabels=["m"],
+            ),
+            [80, 50, 100, 70],
+        ),
+        (
+            result("ellipselabels", x=50, y=50, radiusX=10, radiusY=10, ellipselabels=["m"]),
+            [80, 40, 120, 60],
+        ),
+        (
+            result("polygonlabels", points=[[5, 10], [20, 10], [20, 60]], polygonlabels=["m"]),
+            [10, 10, 40, 60],
+        ),
         (result("labels", x=5, y=20, width=15, height=40, labels=["m"]), [10, 20, 40, 60]),
     ],
-)  # fmt: skip
+)
 def test_shapes_of_label_studio_are_px_turned_about_their_corner(tmp_path, marked, box):
     tables = from_tasks(tmp_path, task("a", by(7, marked)), reference="reader:7")
     assert edges(tables)[0] == pytest.approx(box, abs=1e-3)

@@ -199,8 +199,14 @@ def test_patients_views_and_times_come_from_the_table(tmp_path):
     images = read(touch(source, "images/a.jpg", "images/b.jpg")).images.set_index("image_id")
     wanted = ["patient_id", "view", "sex", "age_years", "x_view", "x_offset_days", "x_origin"]
     assert images.loc["a", wanted].tolist() == [
-        "covid_collection:2", "AP", "M", 65, "AP semi erect", 3, "sirm.org",
-    ]  # fmt: skip
+        "covid_collection:2",
+        "AP",
+        "M",
+        65,
+        "AP semi erect",
+        3,
+        "sirm.org",
+    ]
     assert images["patient_id_source"].to_dict() == {"a": "given", "b": "assumed_image"}
 
 

@@ -164,8 +164,11 @@ TWO_READERS = (
 def test_two_readers_leave_nothing_out_and_the_rule_makes_the_reference(tmp_path, rule, disputed):
     tables = read(write_set(tmp_path, labels=TWO_READERS), reference=rule)
     assert tables.excluded.empty
-    assert states(tables) == {("a", "mass"): "present", ("b", "mass"): "absent",
-                              ("c", "mass"): disputed}  # fmt: skip
+    assert states(tables) == {
+        ("a", "mass"): "present",
+        ("b", "mass"): "absent",
+        ("c", "mass"): disputed,
+    }
     assert states(tables, "Smith")["c", "mass"] == "present"
     assert set(tables.findings["origin"]) == {"reader"} | (
         {"reader"} if ":" in rule else {"consensus"}

@@ -33,10 +33,14 @@ read = reader("dicom")
 def write_file(path: Path, *, syntax: str = uid.ExplicitVRLittleEndian, **elements: Any) -> Path:
     """Write a radiograph of 64 x 64 px; an element that is None is left out."""
     known = {
-        "SOPInstanceUID": f"1.2.{abs(zlib.crc32(path.name.encode()))}", "Modality": "CR",
-        "PatientID": "p1", "StudyInstanceUID": "1.2.3", "ViewPosition": "PA",
-        "BodyPartExamined": "CHEST", **elements,
-    }  # fmt: skip
+        "SOPInstanceUID": f"1.2.{abs(zlib.crc32(path.name.encode()))}",
+        "Modality": "CR",
+        "PatientID": "p1",
+        "StudyInstanceUID": "1.2.3",
+        "ViewPosition": "PA",
+        "BodyPartExamined": "CHEST",
+        **elements,
+    }
     header = dicom_image(PIXELS, bits_stored=12, syntax=syntax, **known)
     for keyword in (name for name, value in known.items() if value is None):
         delattr(header, keyword)
@@ -276,7 +280,9 @@ def states(tables: Any) -> dict[tuple[str, str], str]:
     return dict(zip(keys, tables.findings["state"], strict=True))
 
 
-A, B, C = "s1/a.dcm", "s2/b", "s2/c.x.dcm"
+A = "s1/a.dcm"
+B = "s2/b"
+C = "s2/c.x.dcm"
 
 
 @pytest.mark.parametrize(
@@ -416,10 +422,8 @@ def test_rsna_as_a_tree_has_the_labels_of_the_rsna_reader(shared_data, tmp_path)
             box = f"{x},{y},{x + width},{y + height}"
         lines.append(f"{row['patientId']},Lung Opacity,{row['Target']},{box}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    found, known = (
-        read(tree, labels=(tmp_path / "labels.csv",)),
-        read_source(source, "rsna", ReadOptions()),
-    )
+    found = read(tree, labels=(tmp_path / "labels.csv",))
+    known = read_source(source, "rsna", ReadOptions())
     names = found.images.set_index("image_id")["path"]
     for table in ("findings", "boxes", "box_coverage"):
         key = ["image_id", *(["x1", "y1"] if table == "boxes" else [])]

@@ -44,10 +44,11 @@ def write_rsna(folder: Path) -> None:
         ["a,10,20,30,40,1", "a,100,200,5,5,1", "b,,,,,0"],
         classes=["a,Lung Opacity", "b,Normal"],
         mapping=[
-            "patientId,nih_image,nih_patient,mse", "a,00000001_000.png,00000001,0",
+            "patientId,nih_image,nih_patient,mse",
+            "a,00000001_000.png,00000001,0",
             "b,00000002_000.png,00000002,30.5",
         ],
-    )  # fmt: skip
+    )
 
 
 def write_nih(folder: Path) -> None:
@@ -55,8 +56,9 @@ def write_nih(folder: Path) -> None:
     rows = [test_nih.row(names[0], "Cardiomegaly|Mass"), test_nih.row(names[1], age="058Y")]
     images = tuple(f"images_00{n}/images/{name}.png" for n, name in enumerate(names, start=1))
     test_nih.write_source(folder, rows, boxes=NIH_BOXES, image_files=images)
-    write_files(folder, {"train_val_list.txt": f"{names[0]}.png\n",
-                         "test_list.txt": f"{names[1]}.png\n"})  # fmt: skip
+    write_files(
+        folder, {"train_val_list.txt": f"{names[0]}.png\n", "test_list.txt": f"{names[1]}.png\n"}
+    )
 
 
 def write_vindr_of_kaggle(folder: Path) -> None:
@@ -69,14 +71,18 @@ def write_vindr_of_kaggle(folder: Path) -> None:
 def write_covid_workbook(folder: Path) -> None:
     test_covid.write_radiography(folder)
     for kind in test_covid.CLASSES:
-        rows = [("FILE NAME", "FORMAT", "SIZE", "URL"),
-                (f"{kind}-1", "PNG", "256*256", "https://example.org")]  # fmt: skip
+        rows = [
+            ("FILE NAME", "FORMAT", "SIZE", "URL"),
+            (f"{kind}-1", "PNG", "256*256", "https://example.org"),
+        ]
         test_covid.write_workbook(folder / f"{kind}.metadata.xlsx", rows)
 
 
 def write_covid_collection(folder: Path) -> None:
-    rows = ["1,0,M,65,Pneumonia/Viral/COVID-19,PA,X-ray,images,a.png,http://example.org/a",
-            "2,,F,40,No Finding,AP Supine,X-ray,images,b.png,"]  # fmt: skip
+    rows = [
+        "1,0,M,65,Pneumonia/Viral/COVID-19,PA,X-ray,images,a.png,http://example.org/a",
+        "2,,F,40,No Finding,AP Supine,X-ray,images,b.png,",
+    ]
     test_covid.touch(test_covid.write_collection(folder, rows), "images/a.png", "images/b.png")
 
 
@@ -97,11 +103,16 @@ def write_voc(folder: Path) -> None:
 
 
 def write_yolo(folder: Path) -> None:
-    test_yolo.write_set(folder, {
-        "data.yaml": "train: images/train\nval: images/val\nnc: 2\n" + test_yolo.NAMES,
-        "labels/train/a.txt": test_yolo.BOX + "1 0.1 0.1 0.05 0.05\n", "labels/val/b.txt": "",
-        "images/train/a.png": None, "images/val/b.png": None,
-    })  # fmt: skip
+    test_yolo.write_set(
+        folder,
+        {
+            "data.yaml": "train: images/train\nval: images/val\nnc: 2\n" + test_yolo.NAMES,
+            "labels/train/a.txt": test_yolo.BOX + "1 0.1 0.1 0.05 0.05\n",
+            "labels/val/b.txt": "",
+            "images/train/a.png": None,
+            "images/val/b.png": None,
+        },
+    )
 
 
 def write_dicom_folder(folder: Path) -> None:
@@ -127,16 +138,16 @@ def write_cvat(folder: Path) -> None:
 
 
 def write_label_studio(folder: Path) -> None:
-    choice, turned = (
-        tools.result("choices", choices=["Yes"]),
-        tools.result(
-            "rectanglelabels", x=50, y=50, width=10, height=20, rotation=30, rectanglelabels=["m"]
-        ),
+    choice = tools.result("choices", choices=["Yes"])
+    turned = tools.result(
+        "rectanglelabels", x=50, y=50, width=10, height=20, rotation=30, rectanglelabels=["m"]
     )
     polygon = tools.result("polygonlabels", points=[[1, 2], [9, 8.5]], polygonlabels=["m"])
-    tasks = [tools.task("a", tools.by(7, tools.MARKED, choice), tools.by({"id": 8}), age=50),
-             tools.task("b", tools.by(7, turned, polygon), patient_id="p2"),
-             tools.task("c")]  # fmt: skip
+    tasks = [
+        tools.task("a", tools.by(7, tools.MARKED, choice), tools.by({"id": 8}), age=50),
+        tools.task("b", tools.by(7, turned, polygon), patient_id="p2"),
+        tools.task("c"),
+    ]
     tools.folder_of(folder, tasks__json=json.dumps(tasks))
 
 
@@ -161,15 +172,55 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "table": ("table", write_table),
 }
 CELLS = (
-    "", " ", "0", "-1", "1e400", "nan", "inf", "-0.0", "9" * 400, "0x1F", "1,5", "1;5", "é中",
-    "\ufeff", "\u202eabc", "\x00", "\x1b[31m", '"', "'", "a\nb", "../../etc/passwd", "/", ".",
-    "None", "null", "true", "{}", "[]", "[[]]", "<a>", "&x;", "&#0;", "%s", "{0}", "1" + "0" * 18,
-    "2147483648", "x" * 5000,
-)  # fmt: skip
+    "",
+    " ",
+    "0",
+    "-1",
+    "1e400",
+    "nan",
+    "inf",
+    "-0.0",
+    "9" * 400,
+    "0x1F",
+    "1,5",
+    "1;5",
+    "é中",
+    "\ufeff",
+    "\u202eabc",
+    "\x00",
+    "\x1b[31m",
+    '"',
+    "'",
+    "a\nb",
+    "../../etc/passwd",
+    "/",
+    ".",
+    "None",
+    "null",
+    "true",
+    "{}",
+    "[]",
+    "[[]]",
+    "<a>",
+    "&x;",
+    "&#0;",
+    "%s",
+    "{0}",
+    "1" + "0" * 18,
+    "2147483648",
+    "x" * 5000,
+)
 STEMS = (
-    b"person99999999999999999999_virus_", b"NORMAL2-IM-0115-(copy)", b"\xff\xfe", "é中".encode(),
-    b"new\nline\x1b[31m", b" ", b"..a", b"x" * 200, b"a,b'\"{0}",
-)  # fmt: skip
+    b"person99999999999999999999_virus_",
+    b"NORMAL2-IM-0115-(copy)",
+    b"\xff\xfe",
+    "é中".encode(),
+    b"new\nline\x1b[31m",
+    b" ",
+    b"..a",
+    b"x" * 200,
+    b"a,b'\"{0}",
+)
 
 
 def write(folder: Path, name: str) -> ReadOptions:

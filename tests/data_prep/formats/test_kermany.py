@@ -41,7 +41,8 @@ def test_the_folder_is_the_label_and_the_name_tells_the_kind(tmp_path):
         "person7_virus_12",
         "person1_virus_6",
     }
-    bacterial, viral = states(tables, "bacterial_pneumonia"), states(tables, "viral_pneumonia")
+    bacterial = states(tables, "bacterial_pneumonia")
+    viral = states(tables, "viral_pneumonia")
     assert (bacterial["person1_bacteria_1"], viral["person1_bacteria_1"]) == ("present", "absent")
     assert (bacterial["person7_virus_12"], viral["person7_virus_12"]) == ("absent", "present")
     assert (bacterial["IM-0115-0001"], viral["IM-0115-0001"]) == ("absent", "absent")

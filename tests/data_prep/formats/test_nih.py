@@ -15,7 +15,8 @@ HEADER = (
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-A, B = "00000001_000", "00000002_000"
+A = "00000001_000"
+B = "00000002_000"
 
 
 read = reader("nih")

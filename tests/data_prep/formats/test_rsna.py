@@ -230,7 +230,8 @@ def test_two_headers_of_one_image_that_differ_are_refused(tmp_path):
 def test_the_public_tables_give_the_published_numbers(shared_data):
     """SOURCE.md: 26,684 images, 11,439 patients, 6,012 positive, 98 doubtful matches."""
     tables = read(shared_data / "reference_csv")
-    images, patients = tables.images, tables.images["patient_id"]
+    images = tables.images
+    patients = tables.images["patient_id"]
     assert (len(images), patients.nunique(), len(tables.excluded)) == (26_684, 11_439, 0)
     assert (tables.findings["state"] == "present").sum() == 6_012
     assert len(tables.boxes) == 9_555

@@ -84,8 +84,11 @@ def test_facts_of_an_image_are_brought_to_one_form(tmp_path):
     tables = read_table(tmp_path, table, columns=("unused=split",))
     first = tables.images.set_index("image_id").loc["a"]
     assert first[["patient_id", "sex", "view", "age_years"]].tolist() == [
-        "images:7", "M", "AP", 58.0,
-    ]  # fmt: skip
+        "images:7",
+        "M",
+        "AP",
+        58.0,
+    ]
     assert reasons(tables) == {"b.png": "lateral view"}
     assert set(read_table(tmp_path, table.replace("8,F", "9,F")).split["role"]) == {"train", "test"}
 
@@ -178,32 +181,44 @@ def test_a_table_or_a_column_a_reader_says_the_same(tmp_path):
     by_row = read_table(tmp_path, READERS, columns=("reader=rad",))
     wide = "file,label,label2\na.png,mass,mass\nb.png,mass,normal\n"
     by_column = read_table(tmp_path, wide, columns=("label=label+label2",))
-    folder_of(tmp_path, {
-        "smith.csv": "file,label\na.png,mass\nb.png,mass\n",
-        "jones.csv": "file,label\na.png,mass\nb.png,normal\n",
-    })  # fmt: skip
+    folder_of(
+        tmp_path,
+        {
+            "smith.csv": "file,label\na.png,mass\nb.png,mass\n",
+            "jones.csv": "file,label\na.png,mass\nb.png,normal\n",
+        },
+    )
     by_table = read(tmp_path, "smith.csv", "jones.csv", columns=("reader=TABLE",))
     assert states(by_row) == states(by_column) == states(by_table)
     assert states(by_row, "R2") == states(by_column, "label2") == states(by_table, "jones")
 
 
 def test_tables_that_differ_are_asked_for_readers(tmp_path):
-    folder_of(tmp_path, {
-        "smith.csv": "file,label\na.png,mass\nb.png,mass\n",
-        "jones.csv": "file,label\na.png,mass\nb.png,normal\n",
-    })  # fmt: skip
+    folder_of(
+        tmp_path,
+        {
+            "smith.csv": "file,label\na.png,mass\nb.png,mass\n",
+            "jones.csv": "file,label\na.png,mass\nb.png,normal\n",
+        },
+    )
     with pytest.raises(InputError, match="different things of 1 image: is each a reader's"):
         read(tmp_path, "smith.csv", "jones.csv")
 
 
 def test_labels_of_studies_go_to_their_images(tmp_path):
-    folder_of(tmp_path, {
-        "labels.csv": "study_id,Edema\ns1,1\ns2,0\n",
-        "images.csv": "dicom_id,study_id,subject_id\na,s1,7\nb,s1,7\nc,s2,8\n",
-    })  # fmt: skip
+    folder_of(
+        tmp_path,
+        {
+            "labels.csv": "study_id,Edema\ns1,1\ns2,0\n",
+            "images.csv": "dicom_id,study_id,subject_id\na,s1,7\nb,s1,7\nc,s2,8\n",
+        },
+    )
     tables = read(tmp_path, "labels.csv", "images.csv")
-    assert states(tables) == {("a", "edema"): "present", ("b", "edema"): "present",
-                              ("c", "edema"): "absent"}  # fmt: skip
+    assert states(tables) == {
+        ("a", "edema"): "present",
+        ("b", "edema"): "present",
+        ("c", "edema"): "absent",
+    }
     assert tables.images["patient_id"].tolist() == ["images:7", "images:7", "images:8"]
 
 
@@ -235,8 +250,11 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
     [
         ("file:label\na.png:mass\n", {}, "has one column"),
         ("label\nmass\n", {}, "no column names the image; say --columns file=COLUMN"),
-        ("file,TB,age\na.png,1,4\n", {"columns": ("finding=",)},
-         "no column says what an image shows; say --columns finding=TB"),
+        (
+            "file,TB,age\na.png,1,4\n",
+            {"columns": ("finding=",)},
+            "no column says what an image shows; say --columns finding=TB",
+        ),
         ("file,note\na.png,x\n", {}, "say --columns label=COLUMN"),
         ("file,label\nz.png,mass\n", {}, r"holds a.png, but none of the 1 images .* 'z.png'"),
         ("file,label\n,mass\n", {}, "line 2: no image is named"),
@@ -248,19 +266,24 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
         ("file,x,y,w,h\na.png,1,2,3,4\n", {}, "a box, but not one finding .*--class-names mass"),
         ("file,label,x,y,w,h\na.png,mass,.1,.2,.3,.4\n", {}, "the corner or the centre"),
         ("file,label,xmin,ymin\na.png,mass,1,2\n", {}, "needs xmin and xmax or width"),
-        (WIDTHS, {},
-         r"in 100% of 4 boxes.*Say --columns width=xmax,height=ymax"),
+        (WIDTHS, {}, r"in 100% of 4 boxes.*Say --columns width=xmax,height=ymax"),
         ("file,label,sex\na.png,mass,F\na.png,nodule,M\n", {}, "several values for sex"),
-        ("file,label,observer2\na.png,mass,R1\na.png,normal,R2\n", {},
-         "column 'observer2' tells apart 2 rows .*--columns reader=observer2"),
-        ("file,label,second\na.png,mass,mass\nb.png,normal,mass\n", {},
-         r"'second' holds what 'label' holds: .*--columns label=label\+second"),
+        (
+            "file,label,observer2\na.png,mass,R1\na.png,normal,R2\n",
+            {},
+            "column 'observer2' tells apart 2 rows .*--columns reader=observer2",
+        ),
+        (
+            "file,label,second\na.png,mass,mass\nb.png,normal,mass\n",
+            {},
+            r"'second' holds what 'label' holds: .*--columns label=label\+second",
+        ),
         ("file,target,target_jones\na.png,1,0\nb.png,0,0\n", {}, "a second reader"),
         ("file,label,reader\na.png,mass,\n", {}, "reader is empty"),
         ("file,label\na.png,normal\n", {}, "every row says that nothing is there"),
         ("file,label\na.png,mass\nb.png,no contrast\n", {}, "'no contrast' say that something"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_clear_is_one_line_that_says_what_to_do(tmp_path, table, options, message):
     with pytest.raises(InputError, match=message) as caught:
         read_table(tmp_path, table, **options)
@@ -281,8 +304,11 @@ def test_a_class_that_says_that_nothing_is_there_is_no_finding_and_is_shown(tmp_
     lines: list[str] = []
     table = f"file,label\na.png,mass\nb.png,{word}\nc.png,{word}\n"
     tables = read_table(tmp_path, table, say=lines.append)
-    assert states(tables) == {("a", "mass"): "present", ("b", "mass"): "absent",
-                              ("c", "mass"): "absent"}  # fmt: skip
+    assert states(tables) == {
+        ("a", "mass"): "present",
+        ("b", "mass"): "absent",
+        ("c", "mass"): "absent",
+    }
     assert f"  {word}: taken for no finding (2 rows)" in lines
     assert (word == "None") is any("label None" in note for note in tables.notes)
 

@@ -92,8 +92,13 @@ def test_two_answers_to_which_image_it_is_exclude_it(tmp_path):
     files = {**VOC, "Annotations/a.xml": xml(lesion(), filename="b.jpg")}
     files["Annotations/c.xml"] = xml(lesion(), filename="b.jpg")
     files["Annotations/d.xml"] = xml(lesion(), filename="d.jpg")
-    found = reasons(read(write_files(tmp_path, {**files, "JPEGImages/e.jpg": "",
-                                              "Annotations/e.xml": xml(lesion())})))  # fmt: skip
+    found = reasons(
+        read(
+            write_files(
+                tmp_path, {**files, "JPEGImages/e.jpg": "", "Annotations/e.xml": xml(lesion())}
+            )
+        )
+    )
     assert "says that it is of JPEGImages/b.jpg" in found["JPEGImages/a.jpg"]
     assert "Annotations/b.xml labels the same image" in found["JPEGImages/b.jpg"]
     assert found["Annotations/d.xml"] == "Annotations/d.xml: no such image"

@@ -201,15 +201,30 @@ def test_equal_names_in_two_folders_are_two_images(tmp_path):
 @pytest.mark.parametrize(
     "files",
     [
-        {"train/images/a.png": None, "train/labels/a.txt": BOX, "valid/images/b.png": None,
-         "valid/labels/b.txt": BOX},
-        {"images/a.png": None, "labels/a.txt": BOX, "images/b.png": None, "labels/b.txt": BOX,
-         "train.txt": "/content/images/a.png\n", "val.txt": "./images/b.png\n"},
-        {"images/x/a.png": None, "labels/x/a.txt": BOX, "images/y/b.png": None,
-         "labels/y/b.txt": BOX, "data.yaml": NAMES + "train: ../images/x\nval: [images/y]\n"},
+        {
+            "train/images/a.png": None,
+            "train/labels/a.txt": BOX,
+            "valid/images/b.png": None,
+            "valid/labels/b.txt": BOX,
+        },
+        {
+            "images/a.png": None,
+            "labels/a.txt": BOX,
+            "images/b.png": None,
+            "labels/b.txt": BOX,
+            "train.txt": "/content/images/a.png\n",
+            "val.txt": "./images/b.png\n",
+        },
+        {
+            "images/x/a.png": None,
+            "labels/x/a.txt": BOX,
+            "images/y/b.png": None,
+            "labels/y/b.txt": BOX,
+            "data.yaml": NAMES + "train: ../images/x\nval: [images/y]\n",
+        },
     ],
     ids=["folders", "lists", "yaml"],
-)  # fmt: skip
+)
 def test_published_roles_come_from_folders_lists_or_yaml(tmp_path, files):
     source = write_set(tmp_path, {"data.yaml": NAMES, **files})
     assert roles(read(source)) == {"a": "train", "b": "val"}
@@ -240,7 +255,8 @@ def test_the_size_is_that_of_the_upright_image_whatever_the_file_is(tmp_path):
     header = pydicom.Dataset()
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    header.Rows, header.Columns = 30, 20
+    header.Rows = 30
+    header.Columns = 20
     header.save_as(tmp_path / "x.png", enforce_file_format=False)
     assert image_size(tmp_path / "x.png") == (20, 30)
 

@@ -28,7 +28,8 @@ def make_set(folder: Path, n_patients: int = 60) -> DataSet:
     """Two images a patient of two findings and two views; every third patient is ill."""
     numbers = np.arange(2 * n_patients)
     states = {"mass": (numbers // 2 % 3 == 0).astype(int), "edema": (numbers % 10 == 0).astype(int)}
-    ids, patients = [f"i{n:03d}" for n in numbers], [f"{n // 2:03d}" for n in numbers]
+    ids = [f"i{n:03d}" for n in numbers]
+    patients = [f"{n // 2:03d}" for n in numbers]
     view = ["PA", "AP"] * n_patients
     return DataSet.open(table_set(folder, ids, states, patient_id=patients, view=view))
 

@@ -116,7 +116,8 @@ def test_equal_folds_are_those_of_scikit_learn(n_groups, n_strata, n_folds):
     samples[:n_folds] += 1
     owner, stratum = np.nonzero(samples)
     counts = samples[owner, stratum]
-    owner, stratum = np.repeat(owner, counts), np.repeat(stratum, counts)
+    owner = np.repeat(owner, counts)
+    stratum = np.repeat(stratum, counts)
     folds = StratifiedGroupKFold(n_folds).split(owner, stratum, owner)
     expected = np.full(n_groups, -1)
     for number, (_, rows) in enumerate(folds):
@@ -223,8 +224,10 @@ def make_clustered(n_patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFra
     """Patients of three sources who lean to one view, with several findings an image."""
     rng = np.random.default_rng(seed)
     owner = np.repeat(np.arange(n_patients), rng.geometric(0.4, n_patients).clip(max=15))
-    images, n = make_images(owner.tolist()), len(owner)
-    severity, lying = rng.random(n_patients)[owner] ** 2, rng.beta(0.4, 0.6, n_patients)[owner]
+    images = make_images(owner.tolist())
+    n = len(owner)
+    severity = rng.random(n_patients)[owner] ** 2
+    lying = rng.beta(0.4, 0.6, n_patients)[owner]
     present = {f"f{k}": rng.random(n) < severity / (k + 2) for k in range(5)}
     rarest = np.select([present[f"f{k}"] for k in (4, 3, 2, 1, 0)], list("edcba"), "absent")
     texts = {

@@ -89,7 +89,8 @@ def test_a_complete_folder_is_left_as_it_is(phantom):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(phantom, tmp_path, monkeypatch):
-    out, drawn = tmp_path / "cut", []
+    out = tmp_path / "cut"
+    drawn = []
 
     def stop(n_images: int) -> None:
         drawn.append(n_images)

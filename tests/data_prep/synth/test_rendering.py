@@ -63,7 +63,8 @@ def images(drawn: dict[tuple[int, int, int], tuple[Patient, SynthImage]]) -> pd.
 
 
 def auroc(positive: pd.Series, score: pd.Series) -> float:
-    ill, well = score[positive].astype(float), score[~positive].astype(float)
+    ill = score[positive].astype(float)
+    well = score[~positive].astype(float)
     return mannwhitneyu(ill, well).statistic / (len(ill) * len(well))
 
 
@@ -142,7 +143,8 @@ def test_high_contrast_lesions_are_all_well_above_the_noise():
 
 def test_images_of_one_patient_share_the_chest_but_not_the_noise():
     patient = next(p for p in (draw_patient(0, i, 0.3) for i in range(50)) if p.n_images == 3)
-    first, second = draw_image(patient, 0, 128).pixels, draw_image(patient, 1, 128).pixels
+    first = draw_image(patient, 0, 128).pixels
+    second = draw_image(patient, 1, 128).pixels
     other = draw_image(draw_patient(0, patient.index + 1, 0.3), 0, 128).pixels
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, other)
