@@ -1,7 +1,7 @@
 """The registry of networks: what the detector and the classifier may stand on, one record each.
 
 Free of torch and of the other rooms, for configurations check names against it. The builders, the
-errors and the table in docs/weights.md read it (`python tests/documents.py` writes the table).
+errors and the table in docs/weights.md read it (`python tools/documents.py` writes the table).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def test_each_package_is_linked_into_cxr_compare_by_a_relative_path():
         link: Path("..") / link.name for link in LINKS
     }
     product = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert product - {"benchmarks", "cxr_compare"} == set(PACKAGES)
+    assert product - {"benchmarks", "cxr_compare", "tools"} == set(PACKAGES)
 
 
 def test_setup_cfg_lists_every_package_and_no_tests():
@@ -115,7 +115,8 @@ def test_the_core_uses_nothing_that_one_system_alone_has():
 
 def test_modules_are_imported_by_their_full_name():
     """In a clone `import evaluation` would load a second copy of a module; elsewhere, nothing."""
-    files = [*FILES, *(ROOT / "tests").rglob("*.py"), ROOT / "cxr_compare/__init__.py"]
+    programs = [path for name in ("tests", "tools") for path in (ROOT / name).rglob("*.py")]
+    files = [*FILES, *programs, ROOT / "cxr_compare/__init__.py"]
     bare = [
         (path, name)
         for path in files

@@ -1,6 +1,6 @@
 """Fuzz of what the program writes and reads again: a result, or one line that names the file.
 
-`tests.attacks.strangers` runs the same with thousands of examples. Sources of every format, images
+`tools.attacks.strangers` runs the same with thousands of examples. Sources of every format, images
 and uploads have tests of their own (``test_fuzz_tables.py``, ``test_fuzz_images.py`` and
 ``test_fuzz_uploads.py``).
 """
@@ -40,9 +40,9 @@ from cxr_compare.evaluation.studies.study_plan import plans_of_readers
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.next_steps import next_steps
-from tests.attacks import flips
 from tests.scripts.small_sets import scored_images
 from tests.test_architecture import FILES
+from tools.attacks import flips
 
 DEEP: Any = 0
 for _ in range(900):

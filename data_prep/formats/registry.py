@@ -2,7 +2,7 @@
 
 A new format is a module with a `Format` record, its line here, and its test. Its ``read`` gathers
 notes and exclusions in a `SourceBuilder`, which then makes the tables. Then
-``python tests/documents.py`` writes the table of the docs anew.
+``python tools/documents.py`` writes the table of the docs anew.
 """
 
 from __future__ import annotations

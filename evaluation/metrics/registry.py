@@ -2,7 +2,7 @@
 
 To add a metric at a threshold, add its record with a ``formula`` below and a test of its values.
 Any other metric also needs a function that returns its figures: name it in `COMPUTED_BY`. Then
-``python tests/documents.py`` writes ``docs/metrics.md`` and the schema again.
+``python tools/documents.py`` writes ``docs/metrics.md`` and the schema again.
 
 This module imports nothing heavy: the command line reads directions without numpy.
 """

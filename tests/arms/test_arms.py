@@ -28,7 +28,7 @@ from cxr_compare.training.fit import _RampedAverage
 from cxr_compare.training.loop import build_optimiser
 from cxr_compare.training.run_folder import load_model, save_model
 from tests.arms.arms import ARMS, BOXES, SIZE, Arm, patches
-from tests.pretended_device import pretended_cuda
+from tools.pretended_device import pretended_cuda
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ from cxr_compare.data_prep.contracts.folders import SEAL, read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.training.run_folder import read_weights, save_model
-from tests.attacks.flips import attack
 from tests.scripts.small_sets import scored_images
+from tools.attacks.flips import attack
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What runs on a GPU, rehearsed on a pretended one (`tests/pretended_device.py`)."""
+"""What runs on a GPU, rehearsed on a pretended one (`tools/pretended_device.py`)."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ from cxr_compare.training.classifier import ClassifierTask
 from cxr_compare.training.detector import DetectorTask
 from cxr_compare.training.loop import build_optimiser
 from cxr_compare.training.run_folder import RunFolder
-from tests.pretended_device import PretendedDevice, pretended_cuda
 from tests.scripts.small_sets import cxr, interrupted_after
 from tests.serving.web.conftest import Client
+from tools.pretended_device import PretendedDevice, pretended_cuda
 
 SIZE = 64
 SMALL = {"resnet18", "squeezenet1_1"}  # and tests/arms

@@ -20,8 +20,8 @@ from cxr_compare.data_prep.work.object_store import file_digest
 from cxr_compare.data_prep.work.pool import LocalEngine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
-from tests.outline import Outline
 from tests.small_dicom import chest
+from tools.outline import Outline
 
 N = 48
 

@@ -14,8 +14,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images import codestream, dicom
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.serving.guard import file_warnings
-from tests.attacks import cuts
 from tests.small_dicom import image_file
+from tools.attacks import cuts
 
 SIDE = 96
 Y, X = np.mgrid[:SIDE, :SIDE] / SIDE

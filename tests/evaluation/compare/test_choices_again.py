@@ -22,7 +22,7 @@ from cxr_compare.evaluation.decisions.thresholds import choose_again
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
-from tests.evaluation.simulation.box_designs import compute_scorecard, draw_images
+from tools.simulation.box_designs import compute_scorecard, draw_images
 
 REPLICATES = 60
 

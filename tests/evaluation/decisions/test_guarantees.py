@@ -21,7 +21,7 @@ from cxr_compare.evaluation.systems.stored_predictions import (
     read_output,
     tune_predictions,
 )
-from tests.evaluation.simulation.makers import draw, skill_of
+from tools.simulation.makers import draw, skill_of
 
 
 def images(n_patients=300, clusters="one", seed=0, copies=1):

@@ -18,8 +18,8 @@ from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _embed
 from cxr_compare.evaluation.report.report import MAX_BYTES, write_report
 from cxr_compare.evaluation.report.tables import _forest, table_rows
-from tests.measure_page import measure
-from tests.outline import Outline
+from tools.measure_page import measure
+from tools.outline import Outline
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from cxr_compare.evaluation.statistics.sample_size import (
     fewest_patients,
     obuchowski_positives,
 )
-from tests.evaluation.simulation.study_designs import (
+from tools.simulation.study_designs import (
     NUMBERS_OF_IMAGES,
     plan_measure,
     reader_plan_measure,

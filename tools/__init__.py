@@ -1,0 +1,1 @@
+"""Programs for development: documents, simulations, attacks, licences; not installed."""

@@ -1,0 +1,1 @@
+"""Programs that damage inputs, kill commands and fill disks, and check what is left."""

@@ -1,0 +1,289 @@
+"""Cuts images of every transfer syntax and format short: none may be read as if it were whole.
+
+    python -m tools.attacks.cuts [FOLDER]
+
+prints what became of each; ends with 1 if a cut image was read without a doubt, or if a whole one
+was refused or doubted. FOLDER holds the public images (../shared/data). Cuts are at shares of the
+compressed image: ``bare``; ``ended`` politely, by the marker that ends such a file; or ``zeros``,
+filled up to its length. A DICOM file is also cut itself (``file``).
+"""
+
+import copy
+import struct
+import sys
+import tempfile
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gdcm
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, get_frame
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.image import read_image
+from tests.small_dicom import dicom_image, image_file
+
+SHARES = (10, 25, 50, 75, 90, 99)  # percent
+ENDINGS = ("bare", "ended", "zeros", "file")
+_GDCM: Any = gdcm  # mypy does not see the names of this compiled package
+_EOI = b"\xff\xd9"
+_IEND = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def jpegs(image: Image.Image) -> dict[str, bytes]:
+    """JPEG of 8 bits as cameras, archives and web sites write it."""
+    return {
+        "baseline": image_file(image, "JPEG", quality=90),
+        "restarts": image_file(image, "JPEG", quality=90, restart_marker_blocks=20),
+        "optimised": image_file(image, "JPEG", quality=90, optimize=True),
+        "progressive": image_file(image, "JPEG", quality=90, progressive=True),
+    }
+
+
+def with_frame(header: Dataset, syntax: str, frame: bytes) -> Dataset:
+    made = copy.deepcopy(header)
+    made.file_meta.TransferSyntaxUID = syntax
+    made.PixelData = encapsulate([frame])
+    made["PixelData"].VR = "OB"
+    made["PixelData"].is_undefined_length = True
+    return made
+
+
+def plain_header(film: np.ndarray, bits: int) -> Dataset:
+    """An uncompressed radiograph."""
+    return dicom_image(
+        film, bits_stored=bits, SOPClassUID=uid.DigitalXRayImageStorageForPresentation,
+        Modality="DX", BodyPartExamined="CHEST", ViewPosition="PA",
+    )  # fmt: skip
+
+
+def lossless_jpeg(header: Dataset, syntax: Any, folder: Path) -> Dataset:
+    """Written by GDCM, the only encoder of it here."""
+    header.save_as(folder / "raw.dcm", enforce_file_format=True)
+    reader = _GDCM.ImageReader()
+    reader.SetFileName(str(folder / "raw.dcm"))
+    reader.Read()
+    change = _GDCM.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(_GDCM.TransferSyntax(syntax))
+    change.SetInput(reader.GetImage())
+    change.Change()
+    writer = _GDCM.ImageWriter()
+    writer.SetFileName(str(folder / "lossless.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.Write()
+    return pydicom.dcmread(folder / "lossless.dcm")
+
+
+def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict[str, Dataset]:
+    """A film in every syntax that can be written here; eight bits, and deeper ones."""
+    header8, header16 = plain_header(eight, 8), plain_header(deep, bits)
+    made = {f"JPEG {kind}": with_frame(header8, uid.JPEGBaseline8Bit, frame)
+            for kind, frame in jpegs(Image.fromarray(eight)).items()}  # fmt: skip
+    made["JPEG extended, 8 bit"] = with_frame(
+        header8, uid.JPEGExtended12Bit, jpegs(Image.fromarray(eight))["baseline"]
+    )
+    for name, header in (("8", header8), (str(bits), header16)):
+        for process, syntax in (
+            ("14", _GDCM.TransferSyntax.JPEGLosslessProcess14),
+            ("SV1", _GDCM.TransferSyntax.JPEGLosslessProcess14_1),
+        ):
+            made[f"JPEG lossless {process}, {name} bit"] = lossless_jpeg(header, syntax, folder)
+    for syntax, name in (
+        (uid.JPEGLSLossless, "JPEG-LS"),
+        (uid.JPEGLSNearLossless, "JPEG-LS near"),
+        (uid.RLELossless, "RLE"),
+    ):
+        made[name] = copy.deepcopy(header16)
+        options = {"jls_error": 2} if syntax == uid.JPEGLSNearLossless else {}
+        made[name].compress(syntax, deep, generate_instance_uid=False, **options)
+    side = max(deep.shape) // 4
+    for name, options in (("one tile", {}), ("tiles", {"tile_size": (side, side)})):
+        for syntax, lossy in ((uid.JPEG2000Lossless, False), (uid.JPEG2000, True)):
+            frame = image_file(
+                deep, "JPEG2000", no_jp2=True, irreversible=lossy, **options,
+                **({"quality_layers": [20, 8]} if lossy else {}),
+            )  # fmt: skip
+            made[f"JPEG 2000 {'lossy' if lossy else 'lossless'}, {name}"] = with_frame(
+                header16, syntax, frame
+            )
+    made["uncompressed"] = header16
+    made["deflated"] = copy.deepcopy(header16)
+    made["deflated"].file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    return made
+
+
+def plain_files(eight: np.ndarray, deep: np.ndarray) -> dict[str, bytes]:
+    """The same as image files; by their names it is known how such a file ends."""
+    grey, deeper = Image.fromarray(eight), Image.fromarray(deep)
+    colour = Image.merge("RGB", [grey, grey.transpose(0), grey])
+    made = {f"{kind}.jpg": content for kind, content in jpegs(grey).items()}
+    made |= {f"colour {kind}.jpg": content for kind, content in jpegs(colour).items()}
+    made["cmyk.jpg"] = image_file(colour.convert("CMYK"), "JPEG", quality=90)
+    made["grey.png"], made["deep.png"] = image_file(grey, "PNG"), image_file(deeper, "PNG")
+    made["rgba.png"] = image_file(colour.convert("RGBA"), "PNG")
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        made[f"{compression}.tif"] = image_file(grey, "TIFF", compression=compression)
+    made["deep.tif"] = image_file(deeper, "TIFF", compression="tiff_lzw")
+    made["lossy.webp"] = image_file(grey, "WEBP")
+    made["lossless.webp"] = image_file(grey, "WEBP", lossless=True)
+    made["grey.gif"], made["grey.bmp"] = image_file(grey, "GIF"), image_file(grey, "BMP")
+    made["grey.pgm"] = image_file(grey, "PPM")
+    return made
+
+
+def cut(content: bytes, percent: int, ending: str, kind: str) -> bytes | None:
+    """A cut file; None where its kind has no such ending."""
+    kept = content[: len(content) * percent // 100]
+    if ending == "bare":
+        return kept
+    if ending == "zeros":
+        return kept + bytes(len(content) - len(kept))
+    return _ended(kept, kind) if ending == "ended" else None
+
+
+def _ended(kept: bytes, kind: str) -> bytes | None:
+    if kind in ("jpg", "j2k"):
+        return kept + _EOI
+    if kind == "gif":
+        return kept + b"\0;"
+    if kind == "webp":
+        kept += bytes(len(kept) % 2)
+        return (
+            kept[:4] + struct.pack("<I", len(kept) - 8) + kept[8:16]
+            + struct.pack("<I", len(kept) - 20) + kept[20:]
+        )  # fmt: skip
+    if kind == "png":
+        return _ended_png(kept)
+    return None
+
+
+def _ended_png(kept: bytes) -> bytes:
+    """The last chunk as long as what is there, with the right checksum, and an end."""
+    at = 8
+    while at + 12 + (length := int.from_bytes(kept[at : at + 4], "big")) <= len(kept):
+        at += 12 + length
+    body = kept[at + 4 :]
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return kept[:at] + (chunk if len(body) >= 4 else b"") + _IEND
+
+
+def damaged_dicoms(header: Dataset, folder: Path) -> Iterator[tuple[str, int, Path]]:
+    """A DICOM file with its frame cut, and cut itself."""
+    path = folder / "cut.dcm"
+    header.save_as(folder / "whole.dcm", enforce_file_format=True)
+    whole = (folder / "whole.dcm").read_bytes()
+    syntax = header.file_meta.TransferSyntaxUID
+    for percent in SHARES:
+        path.write_bytes(whole[: len(whole) * percent // 100])
+        yield "file", percent, path
+        if not syntax.is_encapsulated:
+            continue
+        frame = get_frame(header.PixelData, 0, number_of_frames=1)
+        for ending in ENDINGS[:3]:
+            kind = "rle" if syntax == uid.RLELossless else "j2k"  # both JPEG end by one marker
+            damaged = cut(frame, percent, ending, kind)
+            if damaged is not None:
+                with_frame(header, syntax, damaged).save_as(path, enforce_file_format=True)
+                yield ending, percent, path
+
+
+def evaluate(path: Path) -> str:
+    """What became of a file: ``refused``, ``doubted``, ``calm``, or the exception."""
+    try:
+        image = read_image(path)
+    except InputError as error:
+        if "\n" in str(error) or not str(error).startswith(f"{path}: "):
+            return f"unclear: {error}"
+        return "cut short" if "is cut short" in str(error) else "refused"
+    except Exception as error:  # noqa: BLE001 - that is what is looked for
+        return repr(error)[:60]
+    return "doubted" if getattr(image, "doubts", ()) else "calm"
+
+
+def attack(
+    films: dict[str, Dataset],
+    plain: dict[str, bytes],
+    folder: Path,
+    say: Callable[[str], object] = lambda line: None,
+) -> Counter[str]:
+    """Cut everything at every share with every ending; returns how often each came about.
+
+    What was wrong has keys that name it: ``calm: ...`` and ``whole: ...``.
+    """
+    total: Counter[str] = Counter()
+    for name, header in films.items():
+        outcomes: dict[str, list[str]] = {}
+        for ending, _, path in damaged_dicoms(header, folder):
+            outcomes.setdefault(ending, []).append(evaluate(path))
+        _tell(f"DICOM {name}", evaluate(folder / "whole.dcm"), outcomes, total, say)
+    for name, content in plain.items():
+        (folder / name).write_bytes(content)
+        whole, outcomes = evaluate(folder / name), {}
+        for ending in ENDINGS[:3]:
+            for percent in SHARES:
+                damaged = cut(content, percent, ending, name.rsplit(".", 1)[1])
+                if damaged is not None:
+                    (folder / name).write_bytes(damaged)
+                    outcomes.setdefault(ending, []).append(evaluate(folder / name))
+        _tell(f"file {name}", whole, outcomes, total, say)
+    return total
+
+
+def _tell(
+    name: str,
+    whole: str,
+    outcomes: dict[str, list[str]],
+    total: Counter[str],
+    say: Callable[..., Any],
+) -> None:
+    if whole != "calm":
+        total[f"whole: {name}: {whole}"] += 1
+    for ending, row in outcomes.items():
+        say(f"{name:34s} {ending:6s} " + " ".join(f"{outcome:>10s}" for outcome in row))
+        total.update(row)
+        for percent, outcome in zip(SHARES, row, strict=True):
+            # What was filled up to its length is not cut; it is told for what it is worth.
+            if outcome not in ("cut short", "refused", "doubted") and ending != "zeros":
+                total[f"{outcome}: {name} {percent} % {ending}"] += 1
+
+
+def real_films(data: Path, folder: Path) -> tuple[dict[str, Dataset], dict[str, bytes]]:
+    """Films of the public sets: as they were written, and written anew in every other way."""
+    odd = data / "dicom_odd"
+    film = pydicom.dcmread(next((data / "rsna/stage_2_train_images").glob("*.dcm")))
+    deep = pydicom.dcmread(odd / "pydicom-data__RG3_J2KR.dcm")
+    films = dicoms(film.pixel_array, deep.pixel_array, 10, folder)
+    films["JPEG baseline, as published"] = film
+    for name in (
+        "dicom-test-files__RG3_JPLY", "pydicom__JPGExtended.dcm",
+        "dicom-test-files__RG3_JLSN", "dicom-test-files__RG3_RLE",
+        "pydicom-data__RG3_J2KR.dcm", "pydicom-data__RG3_J2KI.dcm", "pydicom-data__RG1_J2KI.dcm",
+        "fo-dicom__CR-ModalitySequenceLUT.dcm", "pydicom-data__JPEG-LL.dcm",
+        "pydicom-data__bad_sequence.dcm", "pydicom__SC_rgb_jpeg_dcmtk.dcm",
+    ):  # fmt: skip
+        header = pydicom.dcmread(odd / name)
+        films[f"{name.split('__')[1][:12]} {header.file_meta.TransferSyntaxUID.name[:16]}"] = header
+    return films, plain_files(film.pixel_array, deep.pixel_array)
+
+
+def main(data: Path) -> int:
+    warnings.simplefilter("ignore")
+    print(f"{'':41s} " + " ".join(f"{percent:8d} %" for percent in SHARES))
+    with tempfile.TemporaryDirectory() as folder:
+        total = attack(*real_films(data, Path(folder)), Path(folder), print)
+    wrong = [f"{key} ({count})" for key, count in total.items() if ": " in key]
+    print("\n".join(["", *wrong, "", str({k: n for k, n in total.items() if ": " not in k})]))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(*sys.argv[1:2] or ["../shared/data"])))

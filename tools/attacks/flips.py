@@ -1,0 +1,235 @@
+"""Flipped bits: one at random in each file that the program writes, which is then opened.
+
+Usage: ``python -m tools.attacks.flips [--flips 2000] [--seed 31] [--work FOLDER]``. Of each file
+it prints how many flips were refused in one line that names the file and a remedy, how many were
+harmless (what is read is equal), silent, or gave a traceback. Exit status 1: any of the last two.
+"""
+
+import argparse
+import random
+import re
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.configs.load import parse_config
+from cxr_compare.data_prep.audit.audit import Audit
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.tables import read_table
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.predictions import Predictions
+from tools.attacks import material
+
+OUTCOMES = ("refused", "harmless", "silent", "traceback")
+# Pages, pictures and tables for people and other programs: the program does not read them again.
+UNREAD = {
+    ".html", ".png", ".svg", ".pdf", ".webp", ".js", ".tex", ".md", ".csv", ".txt", ".dcm", ".lock",
+}  # fmt: skip
+Reader = Callable[[Path], Iterable[Any]]
+
+
+def data_set(folder: Path) -> Iterable[Any]:
+    """All of a data set: tables, splits, their log of uses, audit, copies and pixels."""
+    from cxr_compare.data_prep.assemble.prepare import _Journal
+    from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+    from cxr_compare.evaluation.systems.uses_log import _parse
+
+    data = DataSet.open(folder)
+    yield from (data.info, data.images, data.findings, data.boxes, data.box_coverage)
+    yield from (data.optional_table(name) for name in ("decode", "excluded"))
+    for path in sorted((folder / "splits").glob("*.json")):
+        yield from (data.split(path.stem), read_json(path, "split"))
+    for path in sorted((folder / "splits").glob("*.jsonl")):
+        yield _parse(path.read_text(errors="replace").splitlines(), path)
+    if (folder / "audit.json").is_file():
+        yield Audit.read(folder / "audit.json").to_dict()
+    yield near_duplicates_of(data).pairs.to_dict("list")
+    yield _Journal(folder / ".decoded").read()
+    for path in sorted((folder / "pixels").glob("*")):
+        store = data.store(int(path.name.rpartition("-")[2]))
+        yield from (vars(store.placement(name)) for name in store.ids)
+        yield from (store.image(name) for name in store.ids)
+
+
+def run(folder: Path) -> Iterable[Any]:
+    """All of a run: its records, weights, guard, decision, and what a resumed training reads."""
+    import torch
+
+    from cxr_compare.serving.run import Run
+    from cxr_compare.training.best_epoch import require_same_architecture
+    from cxr_compare.training.run_folder import RunFolder, read_weights
+
+    opened = RunFolder.open(folder)
+    yield from (opened.info, opened.started, opened.seen)
+    yield parse_config(opened.config, str(folder / "config.toml")).model_dump()
+    loaded: Any = Run.open(folder, device="cpu").load()
+    yield from (vars(loaded.model.preprocess), loaded.operating_point, loaded.map_levels)
+    yield from loaded.model.model.state_dict().values()
+    yield from (vars(loaded.guard),) if loaded.guard else ()
+    for path in sorted(opened.checkpoints.glob("best-*")):
+        yield from read_weights(path).values()
+    last = opened.last_checkpoint
+    if last.is_file():
+        module = torch.nn.Module()
+        module.model = loaded.model.model
+        try:
+            require_same_architecture(module, last)
+        except InputError as error:
+            if "is of another architecture" not in str(error):
+                raise
+        saved = torch.load(last, map_location="cpu", weights_only=True)
+        yield from saved["state_dict"].values()
+        yield str(saved["optimizer_states"])
+    yield from predictions(opened.validation)
+
+
+def predictions(folder: Path) -> Iterable[Any]:
+    """All of predictions."""
+    opened = Predictions.open(folder)
+    yield from (opened.info, opened.images, opened.seen)
+    name = opened.kind
+    for name in {opened.kind, "maps"} if (folder / "maps.parquet").exists() else {opened.kind}:
+        table = getattr(opened, name)
+        yield table
+        yield opened.rows(name, sorted(set(table["finding"])), pd.Index(table["image_id"]))
+    yield from (opened.decision(path.stem) for path in sorted(folder.glob("decisions/*.json")))
+
+
+def exported(folder: Path) -> Iterable[Any]:
+    """An export: what it says, and what its network answers."""
+    from cxr_compare.serving.backends import CARD_FILE
+    from cxr_compare.serving.run import Run
+
+    loaded: Any = Run.open(folder).load()
+    yield from (vars(loaded.model.spec), vars(loaded.model.preprocess), loaded.operating_point)
+    yield from (vars(loaded.guard),) if loaded.guard else ()
+    yield read_json(folder / CARD_FILE, "card")
+    grey = np.random.default_rng(1).integers(0, 256, (1, 1, *2 * [loaded.model.spec.size]))
+    yield from loaded.model.session.run(grey.astype(np.uint8)).values()
+    if loaded.model.kind == "boxes":
+        yield loaded.model.anchors
+
+
+def report(folder: Path) -> Iterable[Any]:
+    """What other commands read of a report."""
+    yield read_json(folder / "metrics.json", "metrics")
+    yield read_table(folder / "decisions.parquet", "decisions")
+    for path in sorted((folder / "systems").glob("*")):
+        yield from predictions(path)
+
+
+READERS: dict[str, Reader] = {
+    "dataset.json": data_set, "run.json": run, "predictions.json": predictions,
+    "export.json": exported, "metrics.json": report,
+}  # fmt: skip
+
+
+def content(folder: Path, reader: Reader) -> list[str]:
+    """What the program reads in a folder, so that it can be compared."""
+    return [_shown(item) for item in reader(folder)]
+
+
+def _shown(item: Any) -> str:
+    if isinstance(item, pd.DataFrame):
+        frame = item.map(lambda value: value.tolist() if hasattr(value, "tolist") else value)
+        return f"{list(frame.dtypes)} {frame.to_dict('list')}"
+    if isinstance(item, dict):
+        return str({key: _shown(value) for key, value in sorted(item.items())})
+    if hasattr(item, "tobytes") or hasattr(item, "numpy"):
+        array = np.asarray(item)
+        return f"{array.dtype} {array.shape} {array.tobytes().hex()}"
+    return repr(item)
+
+
+def kind_of(path: Path, folder: Path) -> str:
+    """The row of a file in the table: its name, without what counts its parts and epochs."""
+    name = path.relative_to(folder).as_posix()
+    return re.sub(r"-\d+|(?<=systems/)[^/]+(?=/)|(?<=decisions/)[^/]+(?=\.json)", "*", name)
+
+
+def attempt(folder: Path, path: Path, reader: Reader, whole: list[str]) -> tuple[str, str]:
+    """What comes of opening a folder of which a file was changed: an outcome, and words."""
+    try:
+        now = content(folder, reader)
+    except InputError as error:
+        line = str(error)
+        above = [path.name, *(p.name for p in path.parents if p.is_relative_to(folder))]
+        named = any(name in line for name in above) and ";" in line and "\n" not in line
+        return ("refused" if named else "traceback"), line
+    except Exception as error:  # noqa: BLE001
+        return "traceback", f"{type(error).__name__}: {error}"
+    return ("harmless", "") if now == whole else ("silent", "")
+
+
+def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[str]]:
+    """Flip bits, as many in each file, and tell what came of them by the kind of file."""
+    draw = random.Random(seed)  # noqa: S311
+    targets = []
+    for folder in folders:
+        reader = next(READERS[name] for name in READERS if (folder / name).is_file())
+        files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix not in UNREAD]
+        kinds = sorted({kind_of(path, folder) for path in files})
+        whole = content(folder, reader)
+        for kind in kinds:
+            those = [p for p in files if kind_of(p, folder) == kind and p.stat().st_size]
+            targets += [(folder, kind, those, reader, whole)] if those else []
+    table: dict[str, Counter[str]] = defaultdict(Counter)
+    for number in range(flips):
+        folder, kind, those, reader, whole = targets[number % len(targets)]
+        path = draw.choice(those)
+        position, bit = draw.randrange(path.stat().st_size), draw.randrange(8)
+        before = path.read_bytes()
+        changed = bytearray(before)
+        changed[position] ^= 1 << bit
+        path.write_bytes(changed)
+        outcome, words = attempt(folder, path, reader, whole)
+        path.write_bytes(before)
+        table[f"{folder.name}/{kind}"][outcome] += 1
+        if outcome in OUTCOMES[2:]:
+            print(f"{outcome}: {path} byte {position} bit {bit}: {words[:300]}", flush=True)
+    return dict(table)
+
+
+def make(folder: Path) -> list[Path]:
+    """Two runs, their predictions, exports and a report, beside the data set."""
+    work = material.make(folder)
+    material.complete(work, (
+        ("detector/run.json", "train", work / "boxes.toml", "--data", work / "data", "--out",
+         work / "detector", "--device", "cpu"),
+        ("onnx/export.json", "export", work / "run", work / "onnx", "--format", "onnx"),
+        ("openvino/export.json", "export", work / "detector", work / "openvino",
+         "--format", "openvino"),
+        ("report/metrics.json", "compare", f"Tiny={work / 'run'}", f"Boxes={work / 'detector'}",
+         "--data", work / "data", "--out", work / "report"),
+    ))  # fmt: skip
+    names = ("data", "run", "detector", "predictions", "onnx", "openvino", "report")
+    return [work / name for name in names]
+
+
+def main() -> int:
+    """Run the attack; 1 where anything fell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--flips", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=31)
+    parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="cxr-flips-") as scratch:
+        folders = make((given.work or Path(scratch)).resolve())
+        table = attack(folders, given.flips, given.seed)
+    print(f"{'file':58s}" + "".join(f"{name:>11s}" for name in OUTCOMES))
+    for kind, counts in sorted(table.items()):
+        print(f"{kind:58s}" + "".join(f"{counts[name]:11d}" for name in OUTCOMES))
+    total = sum(table.values(), Counter())
+    print(f"{'all':58s}" + "".join(f"{total[name]:11d}" for name in OUTCOMES))
+    return int(bool(total["silent"] or total["traceback"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,372 @@
+"""The parts of the documents that follow from the code.
+
+    python tools/documents.py        writes all of them
+
+`tests/test_documents.py` holds the documents to them.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import inspect
+import json
+import re
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import cxr_compare
+from cxr_compare.configs.load import _Key, _keys
+from cxr_compare.configs.settings import config_class
+from cxr_compare.data_prep.formats.registry import FORMATS
+from cxr_compare.evaluation.decisions.guarantees import _patients_needed
+from cxr_compare.evaluation.metrics.metric import NEEDS, Direction, Metric
+from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
+from cxr_compare.networks.registry import DETECTORS, NETWORKS
+from cxr_compare.scripts.cli import command_function
+from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
+from cxr_compare.scripts.runner import Parameter, _words, command_name, description, parameters_of
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = "run: python tools/documents.py"
+SCHEMA = "docs/metrics.schema.json"
+
+
+def generated() -> dict[str, str]:
+    """Every generated document as it should be, by its path below the checkout."""
+    parts: dict[str, dict[str, Callable[[], str]]] = {
+        "docs/architecture.md": {"tree": tree},
+        "docs/formats.md": {"formats": formats_table},
+        "docs/guarantees.md": {"patients needed": needed_table},
+        "docs/weights.md": {
+            "networks": networks_table, "classifier keys": lambda: key_block("classifier")
+        },
+        "docs/detector.md": {
+            "detector keys": lambda: key_block("detector", "data", "model"),
+            "keys of other detectors": other_keys,
+        },
+    }  # fmt: skip
+    pages = {
+        path: with_parts(_read(path), {name: part() for name, part in own.items()})
+        for path, own in parts.items()
+    }
+    schema = json.dumps(metrics_schema(json.loads(_read(SCHEMA))), indent=2, ensure_ascii=False)
+    pages |= {"docs/metrics.md": metrics_page(), SCHEMA: schema + "\n"}
+    return pages | {"docs/reference.md": reference_page(), "docs/api.md": api_page()}
+
+
+def _read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def with_parts(page: str, parts: dict[str, str]) -> str:
+    """The page with each part between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` replaced."""
+    for name, text in parts.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        head, found, rest = page.partition(start)
+        _, closed, tail = rest.partition(end)
+        if not (found and closed):
+            raise SystemExit(f"a page lacks the marks {start.strip()} and {end}")
+        page = f"{head}{start}\n{text.strip()}\n\n{end}{tail}"
+    return page
+
+
+# ---------------------------------------------------------------------- the tree of folders
+
+
+def tree() -> str:
+    """Return a table of packages and their docstrings: the lowest layer first."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = ["| folder | what it holds |", "|---|---|"]
+    for layer in _layers(config, "packages"):
+        package = layer.removeprefix("cxr_compare.")
+        lines.append(f"| **`{package}/`** | {_sentence(ROOT / package)} |")
+        if config.has_section(_contract(contract := package.replace("_", "-"))):
+            names = [name for name in _layers(config, contract) if (ROOT / package / name).is_dir()]
+            lines += [f"| `{package}/{n}/` | {_sentence(ROOT / package / n)} |" for n in names]
+    return "\n".join(lines)
+
+
+def _contract(name: str) -> str:
+    return f"importlinter:contract:{name}"
+
+
+def _layers(config: configparser.ConfigParser, contract: str) -> list[str]:
+    rows = config[_contract(contract)]["layers"].split("\n")
+    return [name.strip() for row in reversed(rows) if row for name in re.split("[|:]", row)]
+
+
+def _sentence(folder: Path) -> str:
+    return ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+
+
+# ---------------------------------------------------------------------- registries
+
+
+def needed_table() -> str:
+    """How many patients with one image each show a guarantee, by the share that is found."""
+    shares = (100, 99, 98, 96, 94)  # %
+    lines = [
+        f"| guarantee | {' | '.join(f'{share} %' for share in shares)} |",
+        f"|---|{'---:|' * len(shares)}",
+    ]
+    for floor, sure in ((f, c) for f in (0.80, 0.90, 0.95) for c in (0.90, 0.95)):
+        cells = []
+        for share in shares:
+            good = np.ones(100)  # what is missed lies evenly between
+            good[((np.arange(100 - share) + 0.5) * 100 / max(1, 100 - share)).astype(int)] = 0
+            count = _patients_needed(good, np.ones(100, dtype=np.int64), floor, 1 - sure)
+            cells.append("–" if np.isnan(count) else f"{count:,.0f}")
+        lines.append(f"| `>={floor:.2f}@{sure:.2f}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def formats_table() -> str:
+    """The formats that ``cxr prepare`` reads."""
+    lines = ["| `--format` | the folder holds |", "|---|---|"]
+    for name, known in FORMATS.items():
+        labels = (known.title, *range(2, len(known.sources) + 1))
+        places = [f"[{n}](https://{at})" for n, at in zip(labels, known.sources, strict=False)]
+        title = ", ".join(places) + ": " * bool(places)
+        lines.append(f"| [`{name}`](#{name}) | {title}{known.folder} |")
+    return "\n".join(lines)
+
+
+def key_block(kind: Literal["detector", "classifier"], *sections: str) -> str:
+    """The keys of a configuration as TOML, with defaults, meaning and values."""
+    lines: list[str] = []
+    for key in _keys(config_class(kind, "retinanet")):
+        if not sections or key.section in sections:
+            if f"[{key.section}]" not in lines:
+                lines += ["", f"[{key.section}]"] if lines else [f"[{key.section}]"]
+            lines += _key_lines(key)
+    return "\n".join(["```toml", *lines, "```"])
+
+
+def _key_lines(key: _Key) -> list[str]:
+    """A key as TOML, its comment beside it or, where that is long, above it."""
+    default = key.default
+    if default is not None and default[0].isalpha() and default not in ("true", "false", "null"):
+        default = f'"{default}"'
+    line = f"# {key.name} =" if default in (None, "null") else f"{key.name} = {default}"
+    values = f" ({key.values})" * (key.values not in ("", "text", "true, false"))
+    comment = "required: " * (default is None) + key.description + values
+    if len(line) + len(comment) < 96:
+        return [f"{line}  # {comment}"]
+    return [*textwrap.wrap(comment, 96, initial_indent="# ", subsequent_indent="# "), line]
+
+
+def other_keys() -> str:
+    """What other detectors than RetinaNet are asked beside what all are, by architecture."""
+    common = ("backbone", "weights", "trainable", "architecture", "norm")
+    blocks: dict[str, list[str]] = {}
+    for name in DETECTORS[1:]:
+        keys = [key for key in _keys(config_class("detector", name)) if key.section == "model"]
+        rows = [line for key in keys if key.name not in common for line in _key_lines(key)]
+        if rows:
+            blocks.setdefault("\n".join(rows), []).append(name)
+    parts = [f"# {', '.join(names)}\n{rows}" for rows, names in blocks.items()]
+    return "\n".join(["```toml", "\n\n".join(parts), "```"])
+
+
+def networks_table() -> str:
+    """The registry of networks, by what may stand on them."""
+    groups = {
+        "detector and classifier": [n for n in NETWORKS.values() if n.detector and n.classifier],
+        "classifier": [n for n in NETWORKS.values() if not n.detector],
+        "detector": [n for n in NETWORKS.values() if not n.classifier],
+        "maps of 32 px a cell only": [n for n in NETWORKS.values() if n.strides == (32,)],
+        "maps of 16 px a cell only": [n for n in NETWORKS.values() if n.strides == (16,)],
+        "no ImageNet weights": [n for n in NETWORKS.values() if n.weights is None],
+    }
+    rows = [f"| {what} | {', '.join(f'`{n.name}`' for n in of)} |" for what, of in groups.items()]
+    return "\n".join(["| for | networks |", "|---|---|", *rows])
+
+
+_INTRODUCTION = """\
+# Metrics
+
+Every metric of a report, by its name in `metrics.csv` and `metrics.json`. Higher is better where
+the column "better" is empty; only such a metric can be the primary one of a protocol. One half of
+an operating point needs the other: {halves}.
+
+*Boxed* images are those whose lesions are all boxed. Thresholds, score cuts and calibrations are
+chosen on validation images. An undefined figure is empty, never 0, and its note says why; without
+images each is undefined. N is the number in a name (`1_8`: 1/8). What a system may lack:
+
+{needs}
+
+`python tools/documents.py` writes this page and `metrics.schema.json` from
+`evaluation/metrics/registry.py`.
+
+| name | title | meaning | better | images | undefined if |
+|---|---|---|---|---|---|
+"""
+_BETTER: dict[Direction, str] = {"higher": "", "lower": "lower", "none": "–"}
+_SAID_ABOVE = ("there is no image", Metric.undefined)
+
+
+def metrics_page() -> str:
+    """``docs/metrics.md``: a row a metric, one for all that differ in a number alone."""
+    alike: dict[tuple[str, ...], list[Metric]] = {}
+    for metric in in_reading_order():
+        alike.setdefault(_cells(metric, anonymous=True), []).append(metric)
+    rows = [
+        (
+            ", ".join(f"`{metric.name}`" for metric in metrics),
+            *(anonymous if metrics[1:] else _cells(metrics[0])),
+        )
+        for anonymous, metrics in alike.items()
+    ]
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    halves = "; ".join(
+        f"`{metric.name}` with {' or '.join(f'`{partner}`' for partner in able)}"
+        for metric in in_reading_order()
+        if not metric.why_not_primary
+        if (able := [name for name in metric.partners if not METRICS[name].why_not_primary])
+    )
+    needs = "\n".join(f"- no `{need}`: {why}" for need, why in NEEDS.items())
+    return _INTRODUCTION.format(halves=halves, needs=needs) + "\n".join(lines) + "\n"
+
+
+def _cells(metric: Metric, *, anonymous: bool = False) -> tuple[str, ...]:
+    """A metric's row without its name; if anonymous, with N for each number of its name."""
+    images = (metric.share_of or "all").replace("called", "called positive")
+    images = images.replace("not_called positive", "called negative")
+    undefined = metric.undefined * (metric.undefined not in _SAID_ABOVE)
+    cells = (
+        metric.title,
+        metric.meaning,
+        _BETTER.get(metric.direction, f"ideal: {metric.ideal or 0:g}"),
+        f"{images} boxed".removeprefix("all ") if metric.boxed else images,
+        "; ".join(filter(None, [undefined, *(f"no `{need}`" for need in metric.needs)])),
+    )
+    numbers = re.search(r"(?<=_)[\d_]+$", metric.name) if anonymous else None
+    if numbers is None:
+        return cells
+    number = rf"(?<![\d/.])(0\.)?{numbers[0].replace('_', '/')}(?![\d/.]*\d)"
+    return tuple(re.sub(number, "N", cell) for cell in cells)
+
+
+def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of ``metrics.json`` with the names of all metrics in it."""
+    written: dict[str, Any] = json.loads(json.dumps(schema))
+    for table in ("metrics", "tests"):
+        written["properties"][table]["items"]["properties"]["metric"] = {
+            "type": "string",
+            "description": "Short name; docs/metrics.md says what each is.",
+            "enum": list(METRICS),
+        }
+    return written
+
+
+# ---------------------------------------------------------------------- commands
+
+
+_REFERENCE = """\
+# Reference
+
+Each function is a command, `cxr NAME`, and a function, `cxr_compare.NAME` (`import`:
+`import_predictions`). Arguments without a dash are given by position; `...` may be repeated, a list
+in Python. Bad input ends a command with one line and exit status 2; a function raises
+`cxr_compare.InputError`. Exit status 3: an error in cxr itself, with a traceback. `--json` prints
+`to_dict()` of what the function returns ([api.md](api.md)). A function prints nothing unless
+`progress=True`.
+`python tools/documents.py` writes this page.
+"""
+_HEADER = ["| argument | default | meaning |", "|---|---|---|"]
+
+
+def reference_page() -> str:
+    """``docs/reference.md``: every command with its arguments; shared ones are described once."""
+    functions = [command_function(name) for name in COMMANDS]
+    overview = []
+    for title, names in COMMAND_GROUPS.items():
+        links = ", ".join(f"[{name}](#{name})" for name in map(command_name, names))
+        overview.append(f"- {title}: {links}")
+    commands_of = Counter(map(_row, (p for function in functions for p in parameters_of(function))))
+    shared = {
+        row for row, commands in commands_of.items() if commands > 1 and row.startswith("| `--")
+    }
+    lines = [_REFERENCE, *overview, "", *(_command(function, shared) for function in functions)]
+    return "\n".join([*lines, "## Shared options", "", *_HEADER, *sorted(shared), ""])
+
+
+_API = """\
+# What Python offers
+
+Every name that `import cxr_compare` exports, from its docstring. [python.md](python.md) shows how
+they are used together; [reference.md](reference.md) has the same as commands.
+`python tools/documents.py` writes the list.
+"""
+
+
+def api_page() -> str:
+    """``docs/api.md``: the exported names, whose docstrings the site's build reads."""
+    names = [name for name in cxr_compare.__all__ if not name.startswith("_")]
+    sections = {
+        "Commands": [name for name in names if name in COMMANDS],
+        "Runs and answers": [n for n in names if n not in COMMANDS and n != "metrics"],
+        "Functions of arrays": [f"metrics.{name}" for name in cxr_compare.metrics.__all__],
+    }
+    lists = (
+        f"\n## {title}\n\n" + "\n".join(f"::: cxr_compare.{name}\n" for name in listed)
+        for title, listed in sections.items()
+    )
+    return _API + "".join(lists)
+
+
+def _command(function: Callable[..., Any], shared: set[str]) -> str:
+    name = command_name(function.__name__)
+    body, examples = description(function)
+    rows = {parameter: _row(parameter) for parameter in parameters_of(function)}
+    also = [f"`{parameter.option}`" for parameter, row in rows.items() if row in shared]
+    return "\n".join([
+        f"## {name}", "", _linked(body), "",
+        *_HEADER, *(row for row in rows.values() if row not in shared), "",
+        *([f"[Shared](#shared-options): {', '.join(also)}.", ""] if also else []),
+        "```bash", *examples, "```", "",
+    ])  # fmt: skip
+
+
+def _row(parameter: Parameter) -> str:
+    name = parameter.name if parameter.positional else parameter.option
+    name += " ..." * parameter.several
+    words = parameter.words
+    if any(choice not in words for choice in parameter.choices):
+        words += f" One of {', '.join(parameter.choices)}."
+    return f"| `{name}` | {_default(parameter)} | {_linked(_cell(words))} |"
+
+
+def _linked(text: str) -> str:
+    return re.sub(r"docs/(\w+\.md(#\w+)?)", r"[\1](\1)", text)
+
+
+def _default(parameter: Parameter) -> str:
+    if parameter.default is inspect.Parameter.empty:
+        return "" if parameter.variadic else "required"
+    return f"`{words}`" if (words := ",".join(_words(parameter.default))) else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def stale() -> Iterator[str]:
+    """Documents that are not as they should be."""
+    for path, text in generated().items():
+        if not (ROOT / path).is_file() or _read(path) != text:
+            yield path
+
+
+if __name__ == "__main__":
+    for page in stale():
+        (ROOT / page).write_text(generated()[page], encoding="utf-8")
+        sys.stdout.write(f"{page}: written\n")

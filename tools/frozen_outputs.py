@@ -1,0 +1,236 @@
+"""Freeze what the program writes, and compare it with what another revision writes.
+
+    python tools/frozen_outputs.py make OUT --shared ../shared/data [--phantom QUICKSTART]
+    python tools/frozen_outputs.py compare BEFORE AFTER
+
+``make`` runs the ``cxr`` of the checkout that this file lies in: (a) the published CheXNet scores
+of ``chexnet_scores`` as three systems; (b) with ``--phantom``, the finished output of
+``scripts/quickstart``, whose stored predictions of both models are tuned and
+compared; (c) the folders that ``cxr prepare`` makes of RSNA's DICOM files and of Kermany's tree.
+``compare`` lists every difference of the tables and JSON files that are left. Times, versions
+and paths are no part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+REPLICATES = "300"
+TABLES = ("*.csv", "*.parquet", "*.json", "*.npy")
+# What a run says of itself: when, where, by which program.
+VOLATILE = {
+    "created", "made", "time", "seconds", "versions", "version", "git_revision", "revision",
+    "processor_seconds",
+    "hardware", "command", "source", "source_root", "data", "path", "paths", "started", "ended",
+    "duration_s", "looks", "n_looks", "machine", "folder", "run", "sha256_of_this_file",
+}  # fmt: skip
+KEYS = (
+    "target", "unit", "subgroup", "system", "policy", "metric", "test", "topic", "group",
+    "comparison", "method", "measure", "image_id",
+)  # fmt: skip
+VAL_DIGITS = set("012")
+
+
+def cxr(*arguments: str | Path) -> None:
+    """Run a command of this checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "cxr_compare.scripts.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+
+
+def make_chexnet(shared: Path, out: Path) -> None:
+    """Three of CheXNet's scores against RSNA's labels; patients with an id on 0 to 2 validate."""
+    folder = shared / "chexnet_scores"
+    truth = pd.read_csv(folder / "truth_rsna.csv")
+    patient = truth["Image Index"].str[:8]
+    role = patient.str[-1].isin(VAL_DIGITS).map({True: "val", False: "test"})
+    kinds = {"Lung Opacity": "lung_opacity", "Normal": "normal"}
+    images = pd.DataFrame({
+        "image_id": truth["Image Index"], "patient_id": "nih:" + patient, "split": role,
+        "x_class": truth["class"].map(kinds).fillna("not_normal"),
+    })  # fmt: skip
+    source = out / "source"
+    source.mkdir(parents=True)
+    images.to_csv(source / "images.csv", index=False)
+    state = truth["Target"].map({1: "present", 0: "absent"})
+    labels = {"image_id": truth["Image Index"], "finding": "lung_opacity", "state": state}
+    pd.DataFrame(labels).to_csv(source / "labels.csv", index=False)
+    cxr("prepare", source, out / "data", "--format", "csv", "--split", "official")
+    systems = []
+    for finding in ("Pneumonia", "Consolidation", "Infiltration"):
+        cxr("import", folder / "preds.csv", "--data", out / "data", "--out", out / finding,
+            "--name", f"CheXNet {finding}", "--image-column", "Image Index",
+            "--score-column", f"prob_{finding}", "--ignore-unknown")  # fmt: skip
+        cxr("tune", out / finding, "--data", out / "data")
+        systems.append(out / finding)
+    cxr("compare", *systems, "--data", out / "data", "--out", out / "report",
+        "--replicates", REPLICATES, "--margin", "0.05", "--unit", "patient")  # fmt: skip
+
+
+def make_phantom(quickstart: Path, out: Path) -> None:
+    """Stored predictions of both models on the phantom: plain, and of one rule."""
+    out.mkdir(parents=True)
+    data = quickstart / "data"
+    stored = sorted((quickstart / "report" / "systems").glob("*"))
+    folders = {}
+    for folder in stored:
+        name = json.loads((folder / "predictions.json").read_text())["system"]
+        kind = json.loads((folder / "predictions.json").read_text())["kind"]
+        folders[kind] = out / name
+        shutil.copytree(folder, out / name)
+        shutil.rmtree(out / name / "decisions", ignore_errors=True)
+    detector, classifier = folders["boxes"], folders["scores"]
+    for folder in (detector, classifier):
+        cxr("tune", folder, "--data", data)
+    shutil.copytree(detector, out / "top_k")
+    shutil.rmtree(out / "top_k" / "decisions")
+    cxr("tune", out / "top_k", "--data", data, "--reduction", "top_k")
+    cxr("compare", detector, classifier, "--data", data, "--out", out / "report",
+        "--replicates", REPLICATES, "--unit", "patient", "--prevalence", "0.1")  # fmt: skip
+    cxr("compare", f"top_k={out / 'top_k'}", f"plain={detector}", classifier, "--data", data,
+        "--out", out / "three", "--replicates", REPLICATES)  # fmt: skip
+
+
+def make_datasets(shared: Path, out: Path) -> None:
+    """The folders of two data sets."""
+    out.mkdir(parents=True)
+    cxr("prepare", shared / "rsna", out / "rsna", "--format", "rsna", "--size", "64")
+    cxr("prepare", shared / "kermany_224", out / "kermany", "--format", "kermany", "--size", "32")
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a JSON value by path, without the volatile ones."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key not in VOLATILE:
+                yield from flat(item, f"{name}.{key}")
+    elif isinstance(value, list):
+        seen: Counter[str] = Counter()
+        for place, item in enumerate(value):
+            keys = [key for key in KEYS if key in item] if isinstance(item, dict) else []
+            row = ", ".join(str(item[key]) for key in keys)
+            seen[row] += 1
+            yield from flat(item, f"{name}[{row} #{seen[row]}]" if row else f"{name}[{place}]")
+    else:
+        yield name, value
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, numbers to 1e-9."""
+    if isinstance(a, float | int) and isinstance(b, float | int):
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (a != a and b != b)
+    return bool(a == b)
+
+
+def json_differences(before: Path, after: Path) -> Iterator[str]:
+    """Leaves that differ, are gone or new."""
+    old, new = (dict(flat(json.loads(path.read_text()))) for path in (before, after))
+    for name in old.keys() | new.keys():
+        if name not in new or name not in old:
+            yield f"{'gone' if name not in new else 'new'} {name}: {old.get(name, new.get(name))}"
+        elif not same(old[name], new[name]):
+            yield f"{name}: {old[name]!r} -> {new[name]!r}"
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A CSV or Parquet table."""
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+
+def table_differences(before: Path, after: Path) -> Iterator[str]:
+    """Columns and rows that differ; rows of a metrics table are matched by their key."""
+    old, new = read(before), read(after)
+    for name in sorted(set(old) ^ set(new)):
+        yield f"column {name} {'gone' if name in old else 'new'}"
+    shared = [name for name in old if name in set(new)]
+    key = [name for name in KEYS if name in shared]
+    old, new = (t[shared].astype(object).where(t[shared].notna(), None) for t in (old, new))
+    if key:
+        old["_n"] = old.groupby(key, dropna=False).cumcount()
+        new["_n"] = new.groupby(key, dropna=False).cumcount()
+        old, new = (t.set_index([*key, "_n"]) for t in (old, new))
+        for place in old.index.difference(new.index):
+            yield f"row gone {place}"
+        for place in new.index.difference(old.index):
+            yield f"row new {place}"
+        both = old.index.intersection(new.index)
+        old, new = old.loc[both], new.loc[both]
+    elif len(old) != len(new):
+        yield f"{len(old)} rows -> {len(new)}"
+        return
+    for name in old:
+        if name in VOLATILE:
+            continue
+        for place, a, b in zip(old.index, old[name], new[name], strict=True):
+            if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+                if not np.array_equal(a, b):
+                    yield f"{name} at {place} differs"
+            elif not same(a, b):
+                yield f"{name} at {place}: {a!r} -> {b!r}"
+
+
+def compare(before: Path, after: Path, most: int) -> int:
+    """Print all differences by file; 1 where there are any."""
+    files = sorted({p.relative_to(root) for root in (before, after) for glob in TABLES
+                    for p in root.rglob(glob) if ".decoded" not in p.parts})  # fmt: skip
+    found = 0
+    for file in files:
+        a, b = before / file, after / file
+        if not a.exists() or not b.exists():
+            lines = ["file gone" if a.exists() else "file new"]
+        elif file.suffix == ".npy":
+            lines = [] if a.read_bytes() == b.read_bytes() else ["pixels differ"]
+        elif file.suffix == ".json":
+            lines = list(json_differences(a, b))
+        else:
+            lines = list(table_differences(a, b))
+        if lines:
+            found += 1
+            print(f"{file}: {len(lines)} differences")
+            print("\n".join(f"    {line}" for line in lines[:most]))
+    print(f"{len(files)} files compared, {found} with differences")
+    return 1 if found else 0
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    maker = commands.add_parser("make")
+    maker.add_argument("out", type=Path)
+    maker.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data")
+    maker.add_argument("--phantom", type=Path, help="finished output of scripts/quickstart")
+    maker.add_argument("--only", choices=["chexnet", "phantom", "datasets"])
+    comparer = commands.add_parser("compare")
+    comparer.add_argument("before", type=Path)
+    comparer.add_argument("after", type=Path)
+    comparer.add_argument("--most", type=int, default=10, help="differences shown of a file")
+    asked = parser.parse_args()
+    if asked.command == "compare":
+        sys.exit(compare(asked.before, asked.after, asked.most))
+    if asked.only in (None, "chexnet"):
+        make_chexnet(asked.shared, asked.out / "chexnet")
+    if asked.only in (None, "phantom") and asked.phantom:
+        make_phantom(asked.phantom.resolve(), asked.out / "phantom")
+    if asked.only in (None, "datasets"):
+        make_datasets(asked.shared, asked.out / "datasets")
+
+
+if __name__ == "__main__":
+    main()

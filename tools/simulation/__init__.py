@@ -1,0 +1,1 @@
+"""Simulations on generated data that measure how often reported intervals and tests are wrong."""

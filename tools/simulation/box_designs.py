@@ -1,0 +1,293 @@
+"""Equal detectors with a known truth: what the program says of their boxes.
+
+Two detectors see the same lesions and the same places that look like one. What each finds, where it
+puts its box, and how sure it is, is drawn from one law for both and correlates between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit, ndtri
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.evaluation.boxes.box_metrics import (
+    WeightedAveragePrecision,
+    WeightedFroc,
+    WeightedIobb,
+    WeightedRsnaScore,
+)
+from cxr_compare.evaluation.boxes.matching import (
+    HITS,
+    deciding_points,
+    find_lesions,
+    localised,
+    match_pairs,
+    pair_boxes,
+)
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.decisions.decision import BoxCutChoice
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
+from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
+from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
+from cxr_compare.evaluation.decisions.tuning import _choose_reduction
+from cxr_compare.evaluation.metrics.metric import MetricKey
+from cxr_compare.evaluation.metrics.registry import family
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from tools.simulation.makers import Floats, draw
+
+_SIDE = 1024.0  # px
+_POLICY = "max_f1"
+_POPULATION, _POPULATIONS, _VALIDATIONS = 12_000, 6, 1500
+"""Images by which a population's figures are known, how many times, and sets that choose cuts."""
+BOX_METRICS = (
+    "ap50", "ap", "froc_mean", "froc_centre_mean", "pointing_accuracy", "localised_sensitivity",
+    "rsna_score", "iobb_accuracy_25", "iobb_false_marks_25",
+)  # fmt: skip
+_TOLD = (*BOX_METRICS, "auroc", "average_precision", "matched_recall_90", "recall", "specificity")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """The law of both detectors; evidence is in log-odds.
+
+    Attributes:
+        lesion: Mean evidence of a lesion.
+        distractor: Mean evidence of a place that looks like one.
+        distractors: How many such places an image has, on average.
+        image: Spread of the evidence from image to image, the same for all marks of an image.
+        place: Spread from place to place.
+        most_lesions: Of a positive image.
+    """
+
+    lesion: float = 0.8
+    distractor: float = -2.3
+    distractors: float = 0.9
+    image: float = 0.45
+    place: float = 1.15
+    most_lesions: int = 2
+
+
+DETECTOR = Detector()
+"""Of AUROC 0.94 and AP50 0.4."""
+WEAK = Detector(0.2, -1.9, 1.6, image=0.6, place=0.8)
+"""Of AUROC 0.87 to 0.89, by the reduction: few validation images often choose the worse."""
+_JITTER, _STRETCH = 0.15, 0.19
+"""Spread of a box's centre, as a share of its side, and of the logarithm of its sides."""
+_SEEN = 0.85  # share of lesions that a detector sees at all
+_STRAY = 0.7  # marks of one detector alone, on average, with an evidence about _STRAY_EVIDENCE
+_STRAY_EVIDENCE = -3.0
+_FAINTEST = -2.3  # evidence without which there is no mark
+
+
+@dataclass(frozen=True)
+class BoxedImages:
+    """Images, lesions, and the boxes of each detector."""
+
+    evaluated: EvaluationSet
+    boxes: list[pd.DataFrame]
+
+    @property
+    def owners(self) -> Any:
+        """Name of each image's patient."""
+        return np.char.add("p", self.evaluated.patients.astype(str))
+
+    def scores(self, system: int, reduction: Reduction | None = None) -> pd.Series:
+        """Image scores of a detector."""
+        return reduce_boxes(self.boxes[system], self.evaluated.image_ids, reduction)
+
+
+def _shared(rng: np.random.Generator, count: int, width: int = 1) -> Floats:
+    """Noise of two detectors that correlates by 0.5, shape ``(2, count, width)``."""
+    common, own = rng.standard_normal((count, width)), rng.standard_normal((2, count, width))
+    return np.sqrt(0.5) * (common + own)
+
+
+def _table(ids: pd.Index, image: Any, corners: Floats, **more: Any) -> pd.DataFrame:
+    return pd.DataFrame(corners, columns=EDGES).assign(image_id=ids[image], **more)
+
+
+def draw_images(
+    rng: np.random.Generator, n_patients: int, clusters: str, law: Detector = DETECTOR
+) -> BoxedImages:
+    """Images of patients with what two detectors mark on them."""
+    sample = draw(rng, n_patients, [[0.0]] * 2, clusters=clusters)
+    of_image, n_images = logit(sample.scores), len(sample.y_true)
+    ids = pd.Index(np.char.add("i", np.arange(n_images).astype(str)))
+    counts = np.where(sample.y_true, rng.integers(1, law.most_lesions + 1, n_images), 0)
+    lesion = np.repeat(np.arange(n_images), counts)
+    like = np.repeat(np.arange(n_images), rng.poisson(law.distractors, n_images))
+    place = np.concatenate([lesion, like])
+    true = np.arange(len(place)) < len(lesion)
+    side = np.exp(np.log(190) + 0.35 * rng.standard_normal((len(place), 2)))
+    side = side.clip(60, 420)
+    centre = rng.uniform(0.5 * side, _SIDE - 0.5 * side)
+    evidence = np.where(true, law.lesion, law.distractor) + law.image * of_image[:, place]
+    evidence += law.place * _shared(rng, len(place))[..., 0]
+    seen = _shared(rng, len(place))[..., 0] < ndtri(_SEEN)
+    evidence = np.where(true & ~seen, -np.inf, evidence)
+    middle = centre + _JITTER * side * _shared(rng, len(place), 2)
+    size = side * np.exp(_STRETCH * _shared(rng, len(place), 2))
+    truth = _table(ids, lesion, np.hstack([centre - side / 2, centre + side / 2])[true])
+    boxes = []
+    for system in range(2):
+        stray = np.repeat(np.arange(n_images), rng.poisson(_STRAY, n_images))
+        at, spread = rng.uniform(0, 0.8 * _SIDE, (len(stray), 2)), rng.uniform(60, 300)
+        alone = _STRAY_EVIDENCE + law.place * rng.standard_normal(len(stray))
+        image = np.concatenate([place, stray])
+        given = np.concatenate([evidence[system], alone])
+        half = size[system] / 2
+        corners = np.vstack([
+            np.hstack([middle[system] - half, middle[system] + half]),
+            np.hstack([at, at + spread]),
+        ])  # fmt: skip
+        marked = given > _FAINTEST
+        boxes.append(_table(ids, image[marked], corners[marked], score=expit(given[marked])))
+    evaluated = EvaluationSet(
+        ids, sample.y_true, sample.patients, sample.n_patients, np.ones(n_images, bool), truth
+    )
+    return BoxedImages(evaluated, boxes)
+
+
+def cut_choice(images: BoxedImages, system: int) -> BoxCutChoice:
+    """What the score cut of a detector's boxes is chosen on."""
+    evaluated = images.evaluated
+    pairs = pair_boxes(images.boxes[system], evaluated.truth, evaluated.image_ids)
+    return BoxCutChoice(pairs, images.owners)
+
+
+def compute_scorecard(
+    validation: BoxedImages, test: BoxedImages, system: int, rules: Sequence[str] = ("max",)
+) -> Scorecard:
+    """A detector on test images as validation images tune it."""
+    truth, owners, evaluated = validation.evaluated.y_true, validation.owners, test.evaluated
+    output: Any = SimpleNamespace(
+        gives_boxes=True, scores=lambda each: validation.scores(system, each)
+    )
+    reduction = _choose_reduction(output, pd.Series(truth), owners, rules).reduction
+    known = ValidationScores(truth, validation.scores(system, reduction).to_numpy(), owners)
+    thresholds = {_POLICY: choose_threshold(truth, known.scores, _POLICY)}
+    cuts = cut_choice(validation, system)
+    return Scorecard(
+        evaluated,
+        test.scores(system, reduction),
+        thresholds,
+        validation=known,
+        points=deciding_points(test.boxes[system], evaluated.image_ids),
+        boxes=test.boxes[system],
+        box_cut=cuts.chosen,
+        cut_choice=cuts,
+    )
+
+
+def _kept(key: MetricKey) -> bool:
+    return key.metric in _TOLD
+
+
+def compared(scorecards: Sequence[Scorecard], replicates: int, seed: int) -> Estimates:
+    """Figures of both detectors and their differences, as ``cxr compare`` makes them."""
+    resamples = Resamples(scorecards[0].evaluated.n_patients, replicates, seed)
+    named = {name: [scorecard] for name, scorecard in zip("AB", scorecards, strict=True)}
+    drawn = resampled_figures("finding", named, resamples, kept=_kept)
+    return with_clustered_auroc(drawn.estimates, named)
+
+
+def population(rng: np.random.Generator, n_validation: int, clusters: str) -> dict[str, float]:
+    """The figures of many images; at a chosen cut or threshold the mean over validation sets."""
+    sets = [draw_images(rng, n_validation, clusters) for _ in range(_VALIDATIONS)]
+    thresholds = [
+        choose_threshold(drawn.evaluated.y_true, drawn.scores(0), _POLICY).threshold
+        for drawn in sets
+    ]
+    cuts = [cut_choice(drawn, 0).chosen for drawn in sets]
+    many = [
+        _true_figures(draw_images(rng, _POPULATION, "one"), thresholds, cuts)
+        for _ in range(_POPULATIONS)
+    ]
+    return {name: float(np.mean([each[name] for each in many])) for name in many[0]}
+
+
+def _true_figures(
+    many: BoxedImages, thresholds: Sequence[float | None], cuts: Sequence[float | None]
+) -> dict[str, float]:
+    evaluated, boxes = many.evaluated, many.boxes[0]
+    pairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids)
+    once, every = np.ones((1, 1), dtype=np.int64), np.zeros(_POPULATION, dtype=np.int64)
+    precision = WeightedAveragePrecision(match_pairs(pairs), every, 1)(once)[0]
+    froc = {
+        how: float(WeightedFroc(find_lesions(pairs, rule), every, 1).figures(once)[0, 0])
+        for how, rule in HITS.items()
+    }
+    hit = localised(deciding_points(boxes, evaluated.image_ids), evaluated.truth)[evaluated.y_true]
+    scores = many.scores(0).to_numpy()[evaluated.y_true]
+    found = [(hit & (scores >= chosen)).mean() for chosen in thresholds if chosen is not None]
+    taken = np.array([cut for cut in cuts if cut is not None])
+    rows = np.ones((len(taken), 1), dtype=np.int64)
+    rsna, iobb = (
+        evaluate(pairs, every, 1).at(rows, taken).mean(axis=0)
+        for evaluate in (WeightedRsnaScore, WeightedIobb)
+    )
+    return {
+        "ap50": float(precision[0]),
+        "ap": float(precision.mean()),
+        "froc_mean": froc["iou"],
+        "froc_centre_mean": froc["centre"],
+        "pointing_accuracy": float(hit.mean()),
+        "localised_sensitivity": float(np.mean(found)),
+        "rsna_score": float(rsna),
+        **dict(zip(family("iobb"), iobb.tolist(), strict=True)),
+    }
+
+
+def figure(found: Estimates, metric: str) -> tuple[Estimate, Estimate]:
+    """A figure of the first detector, and its difference."""
+    policy = _POLICY if metric in ("localised_sensitivity", "recall", "specificity") else ""
+    return found.of("A", metric, policy), found.difference("A", "B", metric, policy)
+
+
+def box_measure(
+    rng: np.random.Generator,
+    sizes: tuple[int, int],
+    clusters: str,
+    truth: dict[str, float],
+    replicates: int,
+) -> dict[str, float]:
+    """What is claimed of two equal detectors, and which figures of the first are covered."""
+    validation, test = (draw_images(rng, size, clusters) for size in sizes)
+    scorecards = [compute_scorecard(validation, test, system) for system in range(2)]
+    found, each = compared(scorecards, replicates, int(rng.integers(2**31))), {}
+    for metric in BOX_METRICS:
+        own, gap = figure(found, metric)
+        each[metric] = float(gap.excludes_zero)
+        each[f"{metric} covers"] = (
+            float(own.low <= truth[metric] <= own.high) if own.bounded else np.nan
+        )
+        each[f"{metric} value"] = own.estimate
+        held = gap.held
+        each[f"{metric}|held"] = np.nan if held is None else float(held[0] > 0 or held[1] < 0)
+    return each
+
+
+def reduction_measure(
+    rng: np.random.Generator, sizes: tuple[int, int], rules: Sequence[str], replicates: int
+) -> dict[str, float]:
+    """What is claimed of two equal detectors that may end with different reductions."""
+    validation, test = (draw_images(rng, size, "one", WEAK) for size in sizes)
+    scorecards = [compute_scorecard(validation, test, system, rules) for system in range(2)]
+    found = compared(scorecards, replicates, int(rng.integers(2**31)))
+    verdict = state_verdict(found, ["A", "B"], "Finding")
+    decided = any(each.decided for each in verdict.conclusions)
+    headline = verdict.kind == "decided"
+    each = {"headline": float(headline), "any": float(headline or decided)}
+    each |= {m: float(figure(found, m)[1].excludes_zero) for m in ("average_precision", "ap50")}
+    each["auroc value"] = found.of("A", "auroc").estimate
+    return each

@@ -1,0 +1,45 @@
+"""One system against declared goals: how often it is said to meet one that it just does not."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, ndtri
+
+from cxr_compare.evaluation.compare.claims import GoalResult
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from tools.simulation.makers import Noise, draw
+from tools.simulation.product import evaluated_images
+
+_ALIKE_OTHER = 0.1
+"""How far a goal that is easily met lies below the truth."""
+
+
+def goal_measure(
+    rng: np.random.Generator, n_patients: int, clusters: str, truth: float, noise: Noise
+) -> dict[str, float]:
+    """What is said of a system whose true sensitivity and specificity are `truth`."""
+    cut = float(ndtri(truth))  # of negatives; positives lie as far beyond it
+    sample = draw(rng, n_patients, [[2 * cut]], clusters=clusters, noise=noise)
+    policy = f"threshold={expit(cut):.12f}"
+    chosen = {policy: ThresholdChoice(policy, float(expit(cut)))}
+    scorecard = Scorecard(evaluated_images(sample), pd.Series(sample.scores[0]), chosen)
+
+    def results(**goals: float) -> list[GoalResult]:
+        protocol = Protocol(policy=policy, goals=goals, declared=True)
+        return [GoalResult.of(scorecard, metric, protocol, "") for metric in goals]
+
+    easy = truth - _ALIKE_OTHER
+    sensitivity, specificity = results(recall=truth, specificity=truth)
+    return {
+        "sensitivity": float(sensitivity.standing == "met"),
+        "specificity": float(specificity.standing == "met"),
+        "co-primary": float(
+            all(each.standing == "met" for each in results(recall=truth, specificity=easy))
+        ),
+        "missed": float(sensitivity.standing == "missed"),
+        "easy": float(
+            all(each.standing == "met" for each in results(recall=easy, specificity=easy))
+        ),
+        "width": sensitivity.ci_high - sensitivity.ci_low,
+    }

@@ -1,0 +1,243 @@
+"""Groups, other data sets, validation and shortcuts, with a truth in which nothing differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.evaluation.compare.failure_analysis import _add_groups, _with_tests
+from cxr_compare.evaluation.compare.shares import Shares, guaranteed_figures
+from cxr_compare.evaluation.statistics.bootstrap import Interval, Resamples
+from cxr_compare.evaluation.studies.transfer_analysis import (
+    TransferCell,
+    TransferOptions,
+    _evaluate_cell,
+    _with_drops,
+)
+from cxr_compare.evaluation.studies.transfer_pairs import UnseenScores
+from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
+from tools.simulation.makers import Sample, draw, skill_of
+from tools.simulation.product import evaluated_scorecards
+
+Found = dict[str, float]
+Measure = Callable[[np.random.Generator], Found]
+
+_POLICY = "max_f1"
+_REPLICATES = 400
+_VALIDATION = 150
+_METRICS = ("auroc", "recall", "specificity")
+_IN_GROUP, _OTHERS = "in", "others"
+
+
+def group_measure(
+    n_patients: int,
+    share: float,
+    auroc: float,
+    clusters: str = "one",
+    *,
+    by_image: bool = False,
+    shift: float = 0.0,
+) -> Measure:
+    """Two equal systems and a share of the patients, or of the images, that are no different.
+
+    With a shift all scores of the group are higher by so much: its AUROC is the same, while its
+    sensitivity is higher and its specificity lower, so these are not counted.
+    """
+    skills = [[skill_of(auroc)]] * 2
+
+    def measure(rng: np.random.Generator) -> Found:
+        validation = draw(rng, _VALIDATION, skills, clusters=clusters)
+        test = draw(rng, n_patients, skills, clusters=clusters)
+        inside = test.patients < round(share * n_patients)
+        if by_image:
+            inside = rng.random(len(test.y_true)) < share
+        if shift:
+            odds = np.log(test.scores / (1 - test.scores)) + shift * inside
+            test = Sample(test.y_true, 1 / (1 + np.exp(-odds)), test.patients)
+        scorecards = evaluated_scorecards(validation, test, [1, 1], [_POLICY])
+        groups = {"group": np.where(inside, _IN_GROUP, _OTHERS).astype(object)}
+        resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
+        shares = Shares.of(scorecards, _POLICY, resamples, set(groups))
+        _add_groups(shares, scorecards, groups, _POLICY)
+        table = _with_tests(shares.table(list(scorecards), resamples), scorecards, groups, _POLICY)
+        return _claims(table, ("auroc",) if shift else _METRICS)
+
+    return measure
+
+
+def _claims(table: pd.DataFrame, metrics: tuple[str, ...]) -> Found:
+    gaps = table[(table["group"] == f"{_IN_GROUP} - rest") & table["metric"].isin(metrics)]
+    found: Found = {}
+    for row in gaps.to_dict("records"):
+        interval = Interval.from_row(row)
+        of = "interaction" if row["system"] == "A - B" else row["system"]
+        if of == "B":
+            continue
+        known = not np.isnan(row["ci_low"])
+        found[f"{row['metric']}|{of}|interval"] = float(interval.excludes_zero)
+        found[f"{row['metric']}|{of}|none"] = float(not known)
+        if known:
+            found[f"{row['metric']}|{of}|test"] = float(row["p_value"] < 0.05)
+    tested = gaps["p_holm"].dropna()
+    found["any by Holm"] = float((tested < 0.05).any())
+    return found
+
+
+def transfer_measure(
+    n_home: int, n_away: int, auroc: float, clusters: str = "one", n_positive: int | None = None
+) -> Measure:
+    """Two systems at home and on a further sample of the same population."""
+    skills = [[skill_of(auroc)]] * 2
+
+    def measure(rng: np.random.Generator) -> Found:
+        home = draw(rng, n_home, skills, clusters=clusters)
+        away = draw(rng, n_away, skills, clusters=clusters, n_positive=n_positive)
+        nobody = _unseen(Sample(home.y_true[:0], home.scores[:, :0], home.patients[:0]), 0)
+        options = TransferOptions(_POLICY, [], replicates=_REPLICATES)
+        cells = _with_drops([
+            _evaluate_cell(
+                TransferCell("AB"[at], name, name == "home"),
+                _unseen(sample, at),
+                nobody,
+                None,
+                options,
+            )
+            for at in (0, 1)
+            for name, sample in (("home", home), ("away", away))
+        ])  # fmt: skip
+        drop, here = cells[1].drop, cells[1].auroc
+        at_away = None if here is None else here.interval
+        return {
+            "any shown": float(any(cell.drop_shown for cell in cells)),
+            "drop covers": np.nan if drop is None else float(drop.low <= 0 <= drop.high),
+            "away covers": np.nan if at_away is None else float(at_away[0] <= auroc <= at_away[1]),
+        }
+
+    return measure
+
+
+def _unseen(sample: Sample, row: int) -> UnseenScores:
+    ids = pd.Index([f"i{place}" for place in range(len(sample.y_true))])
+    return UnseenScores(ids, sample.y_true, sample.scores[row], sample.patients.astype(str))
+
+
+def guarantee_measure(
+    n_validation: int, n_test: int, auroc: float, clusters: str = "one"
+) -> Measure:
+    """A system's rates on test against those on validation, of one population."""
+    skills = [[skill_of(auroc)]]
+    policies = (_POLICY, "sensitivity>=0.95", "specificity>=0.90")
+
+    def measure(rng: np.random.Generator) -> Found:
+        validation = draw(rng, n_validation, skills, clusters=clusters)
+        test = draw(rng, n_test, skills, clusters=clusters)
+        scorecards = evaluated_scorecards(validation, test, [1], policies)
+        table = guaranteed_figures(scorecards, int(rng.integers(2**31))).dropna(subset=["ci_low"])
+        outside = ~table["estimate"].between(table["ci_low"], table["ci_high"])
+        marks = outside.groupby([table["policy"], table["metric"]]).any()
+        found = {f"{policy}|{metric}": float(mark) for (policy, metric), mark in marks.items()}
+        marked = outside.groupby(table["policy"]).any()
+        return found | {f"{policy}|any": float(mark) for policy, mark in marked.items()}
+
+    return measure
+
+
+def _patients(rng: np.random.Generator, images: list[str]) -> list[str]:
+    """One each; folds follow from their names."""
+    return [f"p{rng.integers(2**40)}" for _ in images]
+
+
+def shortcut_measure(n_images: int) -> Measure:
+    """Labels that nothing predicts, guessed from view, sex, age and all of them."""
+
+    def measure(rng: np.random.Generator) -> Found:
+        names = [f"i{place}" for place in range(n_images)]
+        images = pd.DataFrame({
+            "image_id": names, "patient_id": _patients(rng, names),
+            "view": rng.choice(["AP", "PA"], n_images), "sex": rng.choice(["F", "M"], n_images),
+            "age_years": rng.uniform(20, 90, n_images),
+        })  # fmt: skip
+        labels = pd.DataFrame({"x": (rng.random(n_images) < 0.4) * 1.0}, index=names)
+        rows = [
+            row
+            for row in measure_shortcuts(images, pd.DataFrame({"image_id": []}), labels)
+            if row["ci_low"] is not None
+        ]
+        if not rows:
+            return {}
+        return {
+            "above": float(np.mean([row["ci_low"] > 0.5 for row in rows])),
+            "below": float(np.mean([row["ci_high"] < 0.5 for row in rows])),
+        }
+
+    return measure
+
+
+def true_shortcut_measure(n_images: int, share: float) -> Measure:
+    """A view that is AP in a share of positive images and PA in the same share of negative ones."""
+
+    def measure(rng: np.random.Generator) -> Found:
+        y_true = rng.random(n_images) < 0.4
+        names = [f"i{place}" for place in range(n_images)]
+        view = np.where((rng.random(n_images) < share) == y_true, "AP", "PA")
+        images = pd.DataFrame(
+            {"image_id": names, "view": view, "patient_id": _patients(rng, names)}
+        )
+        labels = pd.DataFrame({"x": y_true * 1.0}, index=names)
+        row, *_ = measure_shortcuts(images, pd.DataFrame({"image_id": []}), labels)
+        return {"covers": float(row["ci_low"] <= share <= row["ci_high"])}
+
+    return measure
+
+
+Named = tuple[str, Measure]
+
+
+def groups() -> Iterator[Named]:
+    """A group that is like all others, by its size."""
+    for auroc in (0.85, 0.95):
+        yield f"5 % of 200 patients, AUROC {auroc:.2f}", group_measure(200, 0.05, auroc)
+    yield "10 % of 200 patients, AUROC 0.85", group_measure(200, 0.1, 0.85)
+    yield "5 % of 600 patients, AUROC 0.95", group_measure(600, 0.05, 0.95)
+    # Some 31 patients with a negative image: specificity is just beyond the permutation tests.
+    yield "13 % of 400 patients, AUROC 0.85", group_measure(400, 0.13, 0.85)
+    # Some 34 with a positive image: nothing is permuted.
+    yield "14 % of 600 patients, AUROC 0.85", group_measure(600, 0.14, 0.85)
+    name = "10 % of 200 patients, images as in RSNA/NIH"
+    yield name, group_measure(200, 0.1, 0.85, "rsna")
+    name = "15 % of the images of 200 patients, images as in RSNA/NIH"
+    yield name, group_measure(200, 0.15, 0.85, "rsna", by_image=True)
+    yield "30 % of 600 patients, AUROC 0.85", group_measure(600, 0.3, 0.85)
+    name = "10 % of 400 patients, their scores higher by 1"
+    yield name, group_measure(400, 0.1, 0.85, shift=1.0)
+
+
+def transfer() -> Iterator[Named]:
+    """Systems on a further sample of the population that they come from."""
+    name = "128 patients at home, 40 elsewhere, 4 positive"
+    yield name, transfer_measure(128, 40, 0.85, n_positive=4)
+    name = "128 patients at home, 40 elsewhere, 6 positive, AUROC 0.95"
+    yield name, transfer_measure(128, 40, 0.95, n_positive=6)
+    yield "60 patients at home, 30 elsewhere", transfer_measure(60, 30, 0.85)
+    name = "60 patients at home, 30 elsewhere, images as in RSNA/NIH"
+    yield name, transfer_measure(60, 30, 0.85, "rsna")
+    name = "128 patients at home, 100 elsewhere, images as in RSNA/NIH"
+    yield name, transfer_measure(128, 100, 0.90, "rsna")
+
+
+def guarantees() -> Iterator[Named]:
+    """Rates at chosen thresholds on validation and on test, of one population."""
+    yield "101 / 305 patients, AUROC 0.93", guarantee_measure(101, 305, 0.93)
+    yield "40 / 60 patients, AUROC 0.85", guarantee_measure(40, 60, 0.85)
+    name = "150 / 200 patients, images as in RSNA/NIH"
+    yield name, guarantee_measure(150, 200, 0.85, "rsna")
+    yield "150 / 1,000 patients, AUROC 0.85", guarantee_measure(150, 1000, 0.85)
+
+
+def shortcuts() -> Iterator[Named]:
+    """Labels guessed from facts that say nothing of them, and from one that does."""
+    for n_images in (60, 142, 564):
+        yield f"label is noise, {n_images} images", shortcut_measure(n_images)
+    yield "view alone has AUROC 0.70, 564 images", true_shortcut_measure(564, 0.7)

@@ -1,0 +1,164 @@
+"""What the program says of a simulated test set, by the program's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.evaluation.compare.claims import Setting, Verdict
+from cxr_compare.evaluation.compare.comparison import Background, _cautions
+from cxr_compare.evaluation.compare.estimates import HELD, Estimate, Estimates, PairTests
+from cxr_compare.evaluation.compare.intervals import resampled_figures
+from cxr_compare.evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
+from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.calibration import Calibration, _fit_platt, fit_calibration
+from tools.simulation.makers import Sample
+
+_BOXES = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"])
+
+_TOLD = ("auroc", "average_precision", "recall", "specificity", "f1", "accuracy")
+
+
+def _kept(key: MetricKey) -> bool:
+    """The figures that sentences tell or a design counts: all others would only cost time."""
+    return key.metric in _TOLD or "matched" in key.metric
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A comparison of simulated systems, named A, B, ... in the order of their scores."""
+
+    systems: list[str]
+    estimates: Estimates
+    tests: pd.DataFrame
+    verdict: Verdict
+    thresholds: dict[str, list[dict[str, float | None]]]
+    policies: tuple[str, ...]
+
+    def p_value(self, metric: str, policy: str) -> float | None:
+        """The p-value of the first two systems by the test that decides, by patient."""
+        if not len(self.tests):
+            return None
+        rows = self.tests[
+            (self.tests["metric"] == metric)
+            & (self.tests["policy"] == policy)
+            & (self.tests["independent"] == "patients")
+            & (self.tests["subgroup"] == ALL)
+            & (self.tests["second"] == self.systems[1])
+            & ~self.tests["method"].str.contains(HELD)
+        ]
+        known = rows["p_value"].dropna()
+        return float(known.iloc[0]) if len(known) else None
+
+    @property
+    def matched(self) -> list[str]:
+        """Metrics at matched sensitivity or specificity, which need no validation images."""
+        known = next(iter(self.estimates.systems.values()))
+        return [key.metric for key in known if "matched" in key.metric]
+
+    @property
+    def cautions_chance(self) -> bool:
+        """Whether the opening says that a system was not shown to beat guessing."""
+        return "chance" in " ".join(caution.text for caution in self.verdict.cautions)
+
+    def pairs(self, metric: str, policy: str = "") -> list[Estimate]:
+        """The difference of each pair of systems."""
+        names = self.systems
+        return [
+            self.estimates.difference(first, second, metric, policy)
+            for place, first in enumerate(names)
+            for second in names[place + 1 :]
+        ]
+
+
+def evaluate(
+    validation: Sample,
+    test: Sample,
+    seeds: Sequence[int],
+    *,
+    replicates: int,
+    seed: int,
+    policies: Sequence[str] = POLICIES,
+    tested: bool = False,
+) -> Evaluated:
+    """Compare systems, their seeds in rows one after the other, as ``cxr compare`` does."""
+    scorecards = evaluated_scorecards(validation, test, seeds, policies)
+    names = list(scorecards)
+    resamples = Resamples(test.n_patients, replicates, seed)
+    drawn = resampled_figures("finding", scorecards, resamples, kept=_kept)
+    figures = with_clustered_auroc(drawn.estimates, scorecards)
+    tests = pd.DataFrame()
+    if tested:
+        tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
+    counts = dict(zip(names, seeds, strict=True))
+    setting = Setting(counts, cautions=_cautions(Background(), figures, pd.DataFrame()))
+    verdict = state_verdict(figures, names, "Finding", tests=PairTests(tests), setting=setting)
+    chosen = {
+        name: [
+            {p: choice.threshold for p, choice in scorecard.thresholds.items()}
+            for scorecard in each
+        ]
+        for name, each in scorecards.items()
+    }
+    return Evaluated(names, figures, tests, verdict, chosen, tuple(policies))
+
+
+def evaluated_images(test: Sample) -> EvaluationSet:
+    """The images of a sample as they are evaluated, without boxes."""
+    return EvaluationSet(
+        pd.Index(np.arange(len(test.y_true)).astype(str)),
+        test.y_true,
+        test.patients,
+        test.n_patients,
+        np.ones(len(test.y_true), dtype=bool),
+        _BOXES,
+    )
+
+
+def evaluated_scorecards(
+    validation: Sample, test: Sample, seeds: Sequence[int], policies: Sequence[str]
+) -> dict[str, list[Scorecard]]:
+    """Scorecards of the systems by name, one a seed."""
+    evaluated = evaluated_images(test)
+    names = [chr(ord("A") + place) for place in range(len(seeds))]
+    scorecards: dict[str, list[Scorecard]] = {}
+    row = 0
+    for name, count in zip(names, seeds, strict=True):
+        scorecards[name] = [
+            _scorecard(evaluated, validation, test, each, policies)
+            for each in range(row, row + count)
+        ]
+        row += count
+    return scorecards
+
+
+def _scorecard(
+    evaluated: EvaluationSet, validation: Sample, test: Sample, row: int, policies: Sequence[str]
+) -> Scorecard:
+    thresholds = {
+        policy: choose_threshold(validation.y_true, validation.scores[row], policy)
+        for policy in policies
+    }
+    chosen_on = ValidationScores(
+        validation.y_true, validation.scores[row], validation.patients.astype(str)
+    )
+    return Scorecard(evaluated, pd.Series(test.scores[row]), thresholds, validation=chosen_on)
+
+
+def calibrations(validation: Sample) -> dict[str, Calibration]:
+    """Calibrations learned on validation images, and the one that ``cxr tune`` takes by itself."""
+    known = (validation.y_true, validation.scores[0])
+    found = {
+        "platt": fit_calibration("platt", *known),
+        "isotonic": fit_calibration("isotonic", *known),
+        "default": _fit_platt(*known),
+    }
+    return {kind: fitted for kind, fitted in found.items() if fitted is not None}

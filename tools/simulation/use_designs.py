@@ -1,0 +1,103 @@
+"""Predictive values at a prevalence that is not known exactly, and verdicts by readers' labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, ndtri
+
+from cxr_compare.evaluation.compare.failure_analysis import _add_at_prevalence, _predictive_values
+from cxr_compare.evaluation.compare.protocol import Prevalence
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.compare.shares import Shares
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from tools.simulation.group_designs import Found, Measure, Named
+from tools.simulation.makers import draw, skill_of
+from tools.simulation.product import evaluate, evaluated_images
+
+_REPLICATES = 400
+_RATE = 0.85  # true sensitivity and specificity
+
+
+def predictive_measure(
+    n_patients: int, clusters: str, prevalence: float, counted: int | None
+) -> Measure:
+    """One system at a declared threshold; prevalence is known, or from so many patients."""
+    cut = float(ndtri(_RATE))
+    policy = f"threshold={expit(cut):.12f}"
+    chosen = {policy: ThresholdChoice(policy, float(expit(cut)))}
+    truth = _predictive_values(_RATE, _RATE, prevalence)
+
+    def measure(rng: np.random.Generator) -> Found:
+        test = draw(rng, n_patients, [[2 * cut]], clusters=clusters)
+        scorecard = Scorecard(evaluated_images(test), pd.Series(test.scores[0]), chosen)
+        given = f"{prevalence}"
+        if counted is not None:
+            given = f"{max(rng.binomial(counted, prevalence), 1)}/{counted}"
+        resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
+        shares = Shares.of({"A": [scorecard]}, policy, resamples, set())
+        _add_at_prevalence(shares, {"A": [scorecard]}, policy, Prevalence.parse(given))
+        table = shares.table(["A"], resamples)
+        rows = table[table["topic"] == "prevalence"].set_index("metric")
+        return {
+            f"{metric} covers": float(row["ci_low"] <= truth[metric] <= row["ci_high"])
+            if pd.notna(row["ci_low"])
+            else np.nan
+            for metric, row in rows.iterrows()
+        }
+
+    return measure
+
+
+_READERS = 3
+_SEES, _ALARMS = 0.80, 0.05
+"""How often a reader labels a positive and a negative image as positive: kappa of two is 0.6."""
+
+
+def verdict_measure(n_patients: int, aurocs: tuple[float, float]) -> Measure:
+    """Equally good readers label the test images; the reference is their majority."""
+
+    def measure(rng: np.random.Generator) -> Found:
+        skills = [[skill_of(auroc)] for auroc in aurocs]
+        test = draw(rng, n_patients, skills)
+        seen = np.where(test.y_true, _SEES, _ALARMS)
+        labels = rng.random((_READERS, len(seen))) < seen
+        majority = labels.sum(axis=0) > _READERS / 2
+        standings = []
+        for y_true in (majority, *labels):
+            own = replace(test, y_true=y_true)
+            found = evaluate(own, own, [1, 1], replicates=2, seed=0, policies=())
+            standings.append(found.verdict.claims[0].standing)
+        reference, *readers = standings
+        others = [standing for standing in readers if standing != reference]
+        return {
+            "any reader's is another": float(bool(others)),
+            "one reader's is another": len(others) / _READERS,
+            "turned round": float(bool({reference, *readers} >= {"first", "second"})),
+        }
+
+    return measure
+
+
+def predictive() -> Iterator[Named]:
+    """PPV and NPV where positives are as frequent as elsewhere."""
+    for clusters, where in (("one", "one image a patient"), ("rsna", "images as in RSNA/NIH")):
+        for n_patients in (60, 200, 600):
+            name = f"{n_patients} patients, {where}, prevalence 5 % of 240"
+            yield name, predictive_measure(n_patients, clusters, 0.05, 240)
+    for prevalence, counted in ((0.05, None), (0.05, 60), (0.2, 60)):
+        of = "known" if counted is None else f"of {counted}"
+        name = f"200 patients, one image a patient, prevalence {100 * prevalence:.0f} % {of}"
+        yield name, predictive_measure(200, "one", prevalence, counted)
+
+
+def verdicts() -> Iterator[Named]:
+    """The verdict by each of three equal readers' labels against that by their majority."""
+    for aurocs in ((0.85, 0.85), (0.90, 0.85), (0.90, 0.80)):
+        for n_patients in (60, 200, 1000):
+            name = f"AUROC {aurocs[0]:.2f} and {aurocs[1]:.2f}, {n_patients:,} patients"
+            yield name, verdict_measure(n_patients, aurocs)
