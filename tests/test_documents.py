@@ -14,8 +14,8 @@ import cxr_compare
 from cxr_compare.scripts.cli import build_app, command_function
 from cxr_compare.scripts.command_list import COMMANDS
 from cxr_compare.scripts.runner import description
-from tests import documents
 from tests.test_architecture import PACKAGES
+from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = get_command(build_app())

@@ -37,7 +37,7 @@ from cxr_compare.evaluation.metrics.registry import (
 from cxr_compare.evaluation.report.tables import _metric_table
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
-from tests import documents
+from tools import documents
 
 ROOT = Path(__file__).resolve().parents[3]
 
