@@ -21,8 +21,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.worker import Candidate, Run, Timed, Worker, timed
+from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import provenance, require_free_space
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.formats.rsna import TRAIN_IMAGES
 from cxr_compare.data_prep.formats.source import list_image_files
 from cxr_compare.data_prep.images.image import read_image

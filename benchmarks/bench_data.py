@@ -21,8 +21,8 @@ from benchmarks.bench import Row, Setting, curve, each, is_dicom
 from benchmarks.synth_tables import synth_tables
 from benchmarks.worker import Candidate, Run
 from cxr_compare.data_prep.contracts import tables
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
 from cxr_compare.data_prep.formats.source import no_roles
 from cxr_compare.data_prep.splits.add_split import SplitRule, draw_split, image_links

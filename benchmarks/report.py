@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import atomic_path, read_json, write_json, write_text
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 
 RECORDED = Path(__file__).with_name("recorded.json")
 _PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"

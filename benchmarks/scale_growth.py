@@ -38,7 +38,8 @@ import pandas as pd
 import typer
 
 from benchmarks.worker import peak_gib
-from cxr_compare.data_prep.contracts.folders import provenance, write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
 from cxr_compare.data_prep.store.predictions import Part, Predictions

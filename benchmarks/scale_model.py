@@ -36,8 +36,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.scale_page import draw_measured, engines_lines, growth_lines
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import atomic_path, read_json, write_text
+from cxr_compare.data_prep.contracts.json_files import read_json
 
 IMAGES = 10_000_000
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -33,7 +33,7 @@ from benchmarks.scale_growth import (
     train,
     write_source,
 )
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.engine import open_engine

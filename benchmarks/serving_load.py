@@ -29,7 +29,8 @@ import typer
 
 from benchmarks.memory import together_kib
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import provenance, write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.decode import find_files
 from cxr_compare.scripts import console
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import make_folder, provenance, write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT

@@ -28,8 +28,9 @@ import numpy as np
 import typer
 
 from benchmarks.bench import ProcessorTime
+from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import provenance, write_text
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.work.pool import processor_name
 from cxr_compare.scripts import console
 

@@ -19,8 +19,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import disk_errors, own_temporary_files
+from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
 from cxr_compare.data_prep.store.folder_kinds import WrongFolderError
 from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
@@ -266,7 +267,7 @@ def _main() -> None:
     termination = _Termination()
     before = signal.signal(signal.SIGTERM, termination)
     try:
-        own_temporary_files()
+        use_private_temporary_folder()
         _run()
     except (KeyboardInterrupt, typer.Abort) as stopped:
         if (bug := _bug_behind(stopped)) is not None and not termination.asked:

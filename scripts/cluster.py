@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.engine import EngineName, RayEngine, open_engine, result_of
 from cxr_compare.data_prep.work.object_store import address_of
 from cxr_compare.data_prep.work.pool import CrashError

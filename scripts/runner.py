@@ -33,15 +33,13 @@ from typing import (
     overload,
 )
 
+from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import (
-    asked_as,
-    disk_errors,
-    read_json,
-    remove_traces,
-)
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.kinds import KindName
+from cxr_compare.data_prep.contracts.locks import remove_leftovers
 from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, html_records
+from cxr_compare.data_prep.contracts.provenance import recorded_command
 from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.data_prep.work.local_copies import local_folders
 from cxr_compare.data_prep.work.object_store import addresses_in, shown
@@ -190,13 +188,17 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **keywords)
         bound.apply_defaults()
         record = shown(command_line(run, bound.arguments))
-        with console.silent(not progress), asked_as(record), _at_hand(bound.arguments) as given:
+        with (
+            console.silent(not progress),
+            recorded_command(record),
+            _at_hand(bound.arguments) as given,
+        ):
             for parameter in parameters_of(function):
                 bound.arguments[parameter.name] = _checked(parameter, given[parameter.name])
             result = function(*bound.args, **bound.kwargs)
             if (folder := bound.arguments.get("out")) is not None:
                 # A command that finds its folder complete writes nothing, and takes no lock.
-                remove_traces(Path(folder))
+                remove_leftovers(Path(folder))
             return result
 
     keyword = inspect.Parameter(

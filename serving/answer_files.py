@@ -18,12 +18,9 @@ from typing import IO, Any, overload
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old_temporary_files
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import (
-    atomic_path,
-    make_folder,
-    remove_old_unfinished,
-)
 from cxr_compare.data_prep.contracts.tables import inert_cell
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.decode import LooseImage, read_loose
@@ -127,7 +124,7 @@ def answer_files(
     folders = [folder for folder in (output.overlays, output.dicom) if folder is not None]
     made = [folder for folder in folders if not folder.exists()]
     for folder in folders:
-        remove_old_unfinished(folder)
+        remove_old_temporary_files(folder)
     if output.dicom is not None:
         make_folder(output.dicom)
         objects = _DicomWriter(output.dicom, [Algorithm.of(run) for run in runs], terminal)

@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import provenance, read_json, whole_folder, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.output_folders import atomic_folder
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.data_prep.work.object_store import recorded_path
@@ -56,7 +58,7 @@ def export_run(
     if not isinstance(model, TrainedModel):
         raise InputError(f"{run}: an export; give the run that it was made of")
     validation, training = _images_of(model.run, dataset, precision)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         spec = _describe(loaded, model, format)
         write_graph(model.model, folder, format)
         if store is not None and precision == "int8":

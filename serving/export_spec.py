@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cxr_compare.data_prep.contracts.checksums import require_unchanged
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, require_unchanged, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]

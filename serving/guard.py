@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.images.dicom_header import SMALLEST_SIDE, why_no_radiograph
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.work.local_copies import open_image

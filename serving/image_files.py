@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
-from cxr_compare.data_prep.contracts.folders import file_lock, make_folder
+from cxr_compare.data_prep.contracts.locks import file_lock
 from cxr_compare.data_prep.store.decode import LooseImage, find_files, read_loose
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.dataset import Target

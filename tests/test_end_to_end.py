@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.scripts.cli import main
 from tests.scripts.launched import _FORK
 

@@ -28,8 +28,10 @@ from hypothesis import strategies as st
 
 from cxr_compare.configs.load import dump_config, find_config, read_config, read_protocol
 from cxr_compare.configs.search_space import read_space
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import SCHEMA_VERSION, SEAL, atomic_path, read_json
+from cxr_compare.data_prep.contracts.json_files import SCHEMA_VERSION, read_json
 from cxr_compare.data_prep.contracts.records import RECORDS, record_error
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv
@@ -109,7 +111,9 @@ def mutate_value(content: dict[str, Any], draw: random.Random) -> dict[str, Any]
     """Drop, repeat, rename or replace a value of a JSON file or a TOML file, anywhere in it."""
     changed: dict[str, Any] = json.loads(json.dumps(content))
     ways = sorted(places(changed), key=len)
-    kept = [way for way in ways if way[0] not in ("contract", "schema_version", *SEAL)]
+    kept = [
+        way for way in ways if way[0] not in ("contract", "schema_version", *CHECKSUM_PLACEHOLDER)
+    ]
     *above, last = draw.choice(kept or ways)
     holder: Any = changed
     for key in above:
@@ -128,13 +132,15 @@ def mutate_value(content: dict[str, Any], draw: random.Random) -> dict[str, Any]
 
 def write_sealed(path: Path, text: str) -> None:
     """A file as a stranger writes it, whose checksum is right."""
-    with atomic_path(path, sealed=True) as temporary:
+    with atomic_path(path, with_checksum=True) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
 
 
 def change_json(path: Path, draw: random.Random) -> None:
-    content = {k: v for k, v in json.loads(path.read_text()).items() if k not in SEAL}
-    write_sealed(path, json.dumps({**mutate_value(content, draw), **SEAL}))
+    content = {
+        k: v for k, v in json.loads(path.read_text()).items() if k not in CHECKSUM_PLACEHOLDER
+    }
+    write_sealed(path, json.dumps({**mutate_value(content, draw), **CHECKSUM_PLACEHOLDER}))
 
 
 def change_toml(path: Path, draw: random.Random) -> None:
@@ -183,8 +189,8 @@ def change_parquet(path: Path, draw: random.Random) -> None:
 
 
 def write_sealed_table(path: Path, table: pa.Table) -> None:
-    metadata = {**(table.schema.metadata or {}), **SEAL}
-    with atomic_path(path, sealed=True) as temporary:
+    metadata = {**(table.schema.metadata or {}), **CHECKSUM_PLACEHOLDER}
+    with atomic_path(path, with_checksum=True) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary)
 
 
@@ -329,7 +335,7 @@ def test_json_that_is_not_as_its_model_says_is_refused_by_its_name(tmp_path_fact
     known = {"contract": kind, "schema_version": SCHEMA_VERSION}
     keys = [field.alias or name for name, field in RECORDS[kind].model_fields.items()]
     content = {key: draw.choice(ODD) for key in keys} | known
-    write_sealed(path, json.dumps({**content, **SEAL}))
+    write_sealed(path, json.dumps({**content, **CHECKSUM_PLACEHOLDER}))
     if record_error(kind, content) is None:
         with pytest.raises(InputError, match=rf"{kind}\.json: lacks 'no such key'"):
             _ = read_json(path, kind)["no such key"]

@@ -19,8 +19,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from cxr_compare.configs.settings import TrainingSettings
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import SEAL, atomic_path, require_unchanged
 from cxr_compare.training.loading import BatchLoader
 from cxr_compare.training.loggers import log_row, log_start
 from cxr_compare.training.loop import Loop, Mode, Plateau, SentNumbers, monitor_mode
@@ -39,10 +40,10 @@ class WholeFiles(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         # The file is a ZIP archive, which ends with a comment behind the two bytes of its length.
-        seal = str(SEAL).encode()
+        seal = str(CHECKSUM_PLACEHOLDER).encode()
         buffer.seek(-2, io.SEEK_END)
         buffer.write(len(seal).to_bytes(2, "little") + seal)
-        with atomic_path(Path(path), sealed=True) as temporary:
+        with atomic_path(Path(path), with_checksum=True) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
 

@@ -17,8 +17,10 @@ from cxr_compare.configs.load import (
     read_config,
 )
 from cxr_compare.configs.settings import KINDS
+from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import make_folder, record_of_same, write_text
+from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.duplicates.near_duplicates import patient_groups
 from cxr_compare.data_prep.splits.add_split import add_nested_parts, draw_nested_parts
 from cxr_compare.data_prep.store.dataset import DataSet, Target
@@ -116,8 +118,8 @@ class CurvePlan:
             )
 
         files = {file: "curve_started"}
-        return record_of_same(
-            self.folder, files, question(started), stored=question, refusal=refusal
+        return read_matching_record(
+            self.folder, files, question(started), stored_settings=question, refusal=refusal
         )
 
     @property

@@ -18,8 +18,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import atomic_path
 from cxr_compare.data_prep.work.pool import Terminal, cpu_count
 from cxr_compare.training.batch_size import Hardware, available_memory, largest_share
 from cxr_compare.training.cost import PeakMemory, count_parameters, describe_device

@@ -20,18 +20,13 @@ from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from cxr_compare.configs.settings import KINDS
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
+from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
-from cxr_compare.data_prep.contracts.folders import (
-    SEAL,
-    atomic_path,
-    make_folder,
-    provenance,
-    read_json,
-    require_only,
-    require_unchanged,
-    write_json,
-    write_text,
-)
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv, write_table
 from cxr_compare.data_prep.store.folder_kinds import require_kind
@@ -61,12 +56,12 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 def _write_weights(state: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors by name, on the CPU and contiguous, as a sealed file of safetensors."""
-    with atomic_path(path, sealed=True) as temporary:
+    with atomic_path(path, with_checksum=True) as temporary:
         content = save(dict(state), metadata={"format": "pt"})  # transformers refuses others
         # save() itself writes several entries in any order, so that equal weights would differ.
         end = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:end])
-        header["__metadata__"] |= SEAL
+        header["__metadata__"] |= CHECKSUM_PLACEHOLDER
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
@@ -271,8 +266,8 @@ class RunFolder:
         make_folder(run.checkpoints)
         write_table(seen, folder / "seen.parquet", "seen")
         write_json(folder / _STARTED, "started_run", {**started, **provenance()})
-        seal = "".join(f"# {key} = {value}\n" for key, value in SEAL.items())
-        write_text(run.config_file, config + seal, sealed=True)
+        seal = "".join(f"# {key} = {value}\n" for key, value in CHECKSUM_PLACEHOLDER.items())
+        write_text(run.config_file, config + seal, with_checksum=True)
         return run
 
     @staticmethod
@@ -285,7 +280,7 @@ class RunFolder:
                 "choose another --out"
             )
         # A start that was interrupted before its last file left only these: it may start again.
-        require_only(folder, {"checkpoints", "seen.parquet", _STARTED}, "run")
+        require_only_files(folder, {"checkpoints", "seen.parquet", _STARTED}, "run")
 
     @classmethod
     def started_in(cls, folder: str | Path) -> RunFolder | None:

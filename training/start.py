@@ -10,8 +10,9 @@ import pandas as pd
 from cxr_compare.configs.load import dump_config, first_difference, parse_config
 from cxr_compare.configs.settings import Config, RetinaNetSettings
 from cxr_compare.data_prep.augment.augment import build_augmentation
+from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import folder_lock, require_free_space
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.pool import Terminal
 from cxr_compare.networks.published import fetch_coco, fetch_imagenet
 from cxr_compare.training.batch_size import Hardware

@@ -32,17 +32,13 @@ from cxr_compare.configs.search_space import (
     values_of,
     with_values,
 )
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import (
-    LOCK,
-    atomic_path,
-    make_folder,
-    provenance,
-    read_json,
-    record_of_same,
-    whole_folder,
-    write_text,
-)
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.locks import LOCK_NAME
+from cxr_compare.data_prep.contracts.output_folders import atomic_folder, read_matching_record
+from cxr_compare.data_prep.contracts.provenance import provenance
 
 _JOURNAL = "study.journal"
 _BEST = "best"  # the folder of the best run
@@ -121,8 +117,8 @@ class SweepPlan:
             )
 
         files = {file: "sweep_started"}
-        return record_of_same(
-            self.folder, files, question(started), stored=question, refusal=refusal
+        return read_matching_record(
+            self.folder, files, question(started), stored_settings=question, refusal=refusal
         )
 
     @property
@@ -185,8 +181,8 @@ class Sweep:
             if read_json(record, "sweep")["best"]["run"] == run:
                 return
             shutil.rmtree(best)
-        with whole_folder(best) as copy:
-            without = shutil.ignore_patterns("checkpoints", LOCK)
+        with atomic_folder(best) as copy:
+            without = shutil.ignore_patterns("checkpoints", LOCK_NAME)
             shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
     def records(self) -> list[dict[str, Any]]:

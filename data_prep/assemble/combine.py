@@ -15,8 +15,8 @@ from cxr_compare.data_prep.assemble.dataset_writer import Plan, begin_set, is_co
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import folder_lock
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, key_from_environment
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from cxr_compare.data_prep.contracts.tables import frame_digest

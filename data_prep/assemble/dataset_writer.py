@@ -11,16 +11,13 @@ import pandas as pd
 
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts, audit
 from cxr_compare.data_prep.audit.page import write_audit
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import (
-    LOCK,
-    make_folder,
-    provenance,
-    read_json,
-    record_of_same,
-    write_json,
-)
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.locks import LOCK_NAME
+from cxr_compare.data_prep.contracts.output_folders import read_matching_record
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
 from cxr_compare.data_prep.formats.source import SourceTables
@@ -118,17 +115,19 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
         advice = "" if key.startswith("source") else ", or draw another split with cxr split"
         return f"made with {key}={was!r}, asked for {now!r}; choose a new folder{advice}"
 
-    record = record_of_same(
+    record = read_matching_record(
         out,
         {"dataset.json": "dataset", f"{_WORK}/{_SETTINGS}": "settings"},
         {key: settings[key] for key in settings if key not in ignored},
-        stored=lambda record: {k: v for k, v in record["settings"].items() if k not in ignored},
+        stored_settings=lambda record: {
+            k: v for k, v in record["settings"].items() if k not in ignored
+        },
         refusal=refusal,
     )
     if record is not None:
         same = all(record["settings"].get(key) == settings.get(key) for key in growing)
         return record["contract"] == "dataset" and same
-    if out.is_dir() and any(p.name not in (LOCK, _WORK, JOURNAL) for p in out.iterdir()):
+    if out.is_dir() and any(p.name not in (LOCK_NAME, _WORK, JOURNAL) for p in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
     return False
 

@@ -36,16 +36,12 @@ from cxr_compare.data_prep.assemble.dataset_writer import (
 )
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
+from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import (
-    SEAL,
-    atomic_path,
-    folder_lock,
-    make_folder,
-    require_free_space,
-    require_unchanged,
-)
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from cxr_compare.data_prep.contracts.tables import column_dtype, frame_digest, read_table
@@ -406,9 +402,9 @@ class _Journal:
         for store in stores:  # pixels first: a part guarantees that they are there
             store.commit()
         rows = _typed(pd.DataFrame(self._rows, dtype=object))
-        rows.attrs.update(SEAL)
+        rows.attrs.update(CHECKSUM_PLACEHOLDER)
         path = self.folder / f"part-{self._parts:06d}.parquet"
-        with atomic_path(path, sealed=True) as temporary:
+        with atomic_path(path, with_checksum=True) as temporary:
             rows.to_parquet(temporary, compression="zstd", write_page_checksum=True)
         self._parts += 1
         self._rows = []

@@ -36,7 +36,7 @@ from cxr_compare.data_prep.audit.counts import (
     expected_image_leak,
 )
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of

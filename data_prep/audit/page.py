@@ -28,10 +28,11 @@ from cxr_compare.data_prep.audit.copies import (
     thumbnail,
 )
 from cxr_compare.data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
+from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import provenance, write_text
 from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import (

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.atomic_files import remove_old_temporary_files, temporary_path
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import remove_old_unfinished, temporary_beside
 from cxr_compare.data_prep.contracts.ids import renamed
 
 KEY_VARIABLE = "CXR_ID_KEY"
@@ -60,8 +60,8 @@ def read_id_key(path: Path, *folders: Path) -> bytes:
 
 def _make_key(path: Path) -> None:
     """Write a new key under another name first: a half-written one would lock data out."""
-    remove_old_unfinished(path.parent)
-    temporary = temporary_beside(path)
+    remove_old_temporary_files(path.parent)
+    temporary = temporary_path(path)
     try:
         place = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(place, "wb") as file:

@@ -1,6 +1,6 @@
 """The JSON records that folders hold: one pydantic model for each kind of file.
 
-`data_prep.contracts.folders.read_json` checks a file with `record_error`. A model names the keys
+`data_prep.contracts.json_files.read_json` checks a file with `record_error`. A model names the keys
 that programs rely on; a file may hold more. A key with a default may be absent, as it is in files
 of older versions; a key of a type ``X | None`` may be null. Types are strict: a whole number is a
 number, but a text or a truth value is not.

@@ -20,15 +20,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import (
-    SCHEMA_VERSION,
-    SEAL,
-    atomic_path,
-    require_unchanged,
-)
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.json_files import SCHEMA_VERSION
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS, Column, Rule, Schema
 from cxr_compare.data_prep.contracts.text import TEXT, from_arrow, to_arrow
 
@@ -136,8 +133,12 @@ def empty_table(name: str) -> pd.DataFrame:
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
     """Validate and write one Parquet file, whole or not at all."""
     table = to_arrow(_validate_table(frame, name, path.name))
-    metadata = {**(table.schema.metadata or {}), _VERSION_KEY: str(SCHEMA_VERSION).encode(), **SEAL}
-    with atomic_path(path, sealed=True) as temporary:
+    metadata = {
+        **(table.schema.metadata or {}),
+        _VERSION_KEY: str(SCHEMA_VERSION).encode(),
+        **CHECKSUM_PLACEHOLDER,
+    }
+    with atomic_path(path, with_checksum=True) as temporary:
         pq.write_table(
             table.replace_schema_metadata(metadata),
             temporary,

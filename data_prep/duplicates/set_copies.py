@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import (

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
+from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import require_free_space, whole_folder
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
+from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.pages import template_environment
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.export.content import (
@@ -459,7 +460,7 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     content = content_of(dataset, split=split, reader=reader, target=target, predicted=predicted)
     content.how.update({"system": system} if system else {})
     require_free_space(out, _bytes_needed(content, images))
-    with whole_folder(out) as temporary:
+    with atomic_folder(out) as temporary:
         folder = AnnotationFolder(temporary, images, dataset, advance)
         _WRITERS[format](content, folder)
         folder.render(cpu_count() if workers is None else workers)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import cv2
 
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import atomic_path
 from cxr_compare.data_prep.work.local_copies import open_image
 from cxr_compare.data_prep.work.pool import LocalEngine
 

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, read_json, write_json
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import (

@@ -23,8 +23,8 @@ from typing import IO, Any
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import make_folder
 from cxr_compare.data_prep.contracts.pseudonyms import keyed_hash, read_id_key
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import refuse_line, to_numbers

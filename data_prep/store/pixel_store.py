@@ -25,15 +25,10 @@ import numpy as np
 import pandas as pd
 from numpy.lib import format as npy_format
 
+from cxr_compare.data_prep.contracts.disk_space import disk_errors, make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import (
-    disk_errors,
-    folder_lock,
-    make_folder,
-    read_json,
-    require_free_space,
-    write_json,
-)
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     frame_digest,

@@ -17,17 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import (
-    folder_lock,
-    make_folder,
-    read_json,
-    record_of_same,
-    require_only,
-    write_json,
-)
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import html_lines
+from cxr_compare.data_prep.contracts.output_folders import read_matching_record, require_only_files
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     read_table,
@@ -104,7 +100,7 @@ class PredictionWriter:
         if not str(self.info.get("system") or "").strip():
             raise InputError(f"{self.folder}: the system has no name; give one with --name")
         if not is_predictions_folder(self.folder):
-            require_only(self.folder, (), "predictions folder")
+            require_only_files(self.folder, (), "predictions folder")
         with ExitStack() as stack:
             stack.enter_context(folder_lock(self.folder))
             self._open()
@@ -119,11 +115,11 @@ class PredictionWriter:
             )
         identity = {key: self.info.get(key) for key in ("kind", "inference_id", "data_set")}
         kind = "unfinished_predictions"
-        begun = record_of_same(
+        begun = read_matching_record(
             self.folder,
             {_UNFINISHED: kind},
             identity,
-            stored=lambda record: record["identity"],
+            stored_settings=lambda record: record["identity"],
             refusal=lambda key, was, now: (
                 f"was begun with another {key}; remove it, or choose another folder"
             ),

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 
 MIN_VISIBLE = 0.3
 """A box is dropped where less than this share of its area stays inside the image."""

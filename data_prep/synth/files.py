@@ -19,8 +19,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import atomic_path
 from cxr_compare.data_prep.formats.rsna import CLASS_INFO, CLASSES, LABELS, MAPPING, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
 from cxr_compare.data_prep.synth.rendering import Patient, SynthImage, draw_image, draw_patient

@@ -11,16 +11,12 @@ from typing import Any
 
 import cv2
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import (
-    folder_lock,
-    make_folder,
-    read_json,
-    record_of_same,
-    require_free_space,
-    write_json,
-)
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
+from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
 from cxr_compare.data_prep.synth.files import (
@@ -114,11 +110,11 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     # A dot file is a lock or a temporary file that a killed run left.
     if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
         return None
-    record = record_of_same(
+    record = read_matching_record(
         out,
         {_JSON: _KIND, _STARTED: _KIND},
         asdict(arguments),
-        stored=lambda record: record["arguments"],
+        stored_settings=lambda record: record["arguments"],
         refusal=lambda key, was, now: (
             f"holds a phantom with {key}={was!r}, asked for {now!r}; choose another folder or "
             "remove this one"

@@ -32,7 +32,7 @@ from typing import Any, Generic, Literal
 import cv2
 
 from cxr_compare.data_prep.contracts.errors import InputError, first_line, require_packages
-from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.work.object_store import address_of
 from cxr_compare.data_prep.work.pool import (
     CrashError,

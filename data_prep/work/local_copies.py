@@ -27,8 +27,10 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import LOCK, HeldLock, make_folder, write_text
+from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile
 from cxr_compare.data_prep.work import object_store
 from cxr_compare.data_prep.work.object_store import (
     Stored,
@@ -123,7 +125,7 @@ def _in_use(address: str, *, sends: bool) -> Iterator[None]:
         with _locked(f"use {address}"):
             alone = not any(_is_held(path) for path in in_use.parent.glob(f"{in_use.name}.*"))
             own = in_use.with_name(f"{in_use.name}.{uuid.uuid4().hex}")
-            stack.enter_context(closing(HeldLock(own, _wait)))
+            stack.enter_context(closing(LockFile(own, _wait)))
             if alone and sends:
                 object_store.end_uploads(address)
             _fetch_folder(address, alone=alone)
@@ -141,7 +143,7 @@ def _wait() -> None:
 def _is_held(lock: Path) -> bool:
     """Whether a process has a lock; the file that a killed one left is removed."""
     try:
-        HeldLock(lock, None).close()
+        LockFile(lock, None).close()
     except InputError:
         return True
     return False
@@ -149,7 +151,7 @@ def _is_held(lock: Path) -> bool:
 
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
-    with closing(HeldLock(_lock_file(name), _wait)):
+    with closing(LockFile(_lock_file(name), _wait)):
         yield
 
 
@@ -195,7 +197,7 @@ def _local_files(copy: Path) -> dict[Path, tuple[int, int]]:
     states = {}
     for folder, _, names in os.walk(copy):
         for name in names:
-            if name != LOCK and not _TEMPORARY.fullmatch(name):
+            if name != LOCK_NAME and not _TEMPORARY.fullmatch(name):
                 with suppress(FileNotFoundError):
                     states[Path(folder, name)] = _state(Path(folder, name))
     return states

@@ -24,8 +24,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from cxr_compare.data_prep.contracts.atomic_files import temporary_path
 from cxr_compare.data_prep.contracts.errors import InputError, first_line, require_packages
-from cxr_compare.data_prep.contracts.folders import temporary_beside
 
 CACHE_VARIABLE = "CXR_CACHE"
 _SOURCES_VARIABLE = "CXR_SOURCES"
@@ -275,7 +275,7 @@ def fetch(url: str, path: Path, stored: Stored | None = None) -> Stored:
         nonlocal stored
         # It may have been replaced meanwhile: another attempt asks anew.
         expected, stored = stored or _stored(store.info(name)), None
-        temporary = temporary_beside(path)
+        temporary = temporary_path(path)
         try:
             store.get_file(name, str(temporary))
             size = temporary.stat().st_size

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
-from cxr_compare.data_prep.contracts.folders import usable_processors
+from cxr_compare.data_prep.contracts.processors import usable_processors
 from cxr_compare.data_prep.work.processes import begin_worker, worker_context
 
 Row = TypeVar("Row")

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageColor import getrgb
 
-from cxr_compare.data_prep.contracts.folders import atomic_path
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.evaluation.overlays.shapes import (
     KEY_SIZE,
     NO_CONTOUR,

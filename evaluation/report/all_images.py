@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import atomic_path, make_folder, write_text
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.decisions.subgroups import image_groups

@@ -15,14 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import stdtr, stdtrit
 
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import (
-    atomic_path,
-    provenance,
-    read_json,
-    write_json,
-    write_text,
-)
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv
 from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER, require_kind
 from cxr_compare.data_prep.work.object_store import shown

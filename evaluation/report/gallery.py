@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from markupsafe import Markup
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import make_folder
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_words
 from cxr_compare.evaluation.compare.comparison import Comparison

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, TransformedBbox
 from PIL import Image
 
-from cxr_compare.data_prep.contracts.folders import write_text
+from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 from cxr_compare.evaluation.report.page import ForestPart, sentence

@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.folders import make_folder, read_json, write_text
+from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import Estimates

@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, require_only, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.evaluation.compare.comparison import Comparison
@@ -496,7 +497,7 @@ class Report:
         folder = Path(folder)
         if self.writer is not None:
             return self.writer(folder)
-        require_only(folder, (), "report")
+        require_only_files(folder, (), "report")
         shutil.copytree(self.folder or folder, folder, dirs_exist_ok=True)
         return Report.open(folder)
 

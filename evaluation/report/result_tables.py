@@ -10,12 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.folders import (
-    atomic_path,
-    make_folder,
-    write_json,
-    write_text,
-)
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_csv, write_table
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.metric import inside_sentence, listing

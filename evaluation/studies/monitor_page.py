@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.folders import provenance, write_text
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.metric import inside_sentence, listing, number, span_words
 from cxr_compare.evaluation.report.page import Table
 from cxr_compare.evaluation.report.plot import Axis, Chart, Curve, legend_sample

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.metrics.metric import DASH, listing, number, p_words, span_words
 from cxr_compare.evaluation.report.page import Table

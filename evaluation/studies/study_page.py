@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.folders import provenance, write_json, write_text
+from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.evaluation.report.page import Table, render
 from cxr_compare.evaluation.report.plot import Chart, to_svg

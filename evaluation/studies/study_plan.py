@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import provenance, read_json, require_only, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, html_records
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.decisions.thresholds import GuaranteePlan
 from cxr_compare.evaluation.report.plot import (
     Axis,
@@ -410,7 +412,7 @@ def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
     Raises:
         InputError: The folder holds something else.
     """
-    require_only(out, {_STORED, _FIGURES}, "plan")
+    require_only_files(out, {_STORED, _FIGURES}, "plan")
     figures = out / _FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     drawn = []

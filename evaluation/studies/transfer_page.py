@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.metric import (
     DASH,
     ends_words,

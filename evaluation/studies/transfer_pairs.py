@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import require_members
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions

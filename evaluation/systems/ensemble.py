@@ -15,8 +15,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import provenance
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet

@@ -21,8 +21,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
-from cxr_compare.data_prep.contracts.folders import provenance
 from cxr_compare.data_prep.contracts.ids import is_member, positions, renamed
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import is_table_file, read_text_table
 from cxr_compare.data_prep.contracts.tables import (

@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path, write_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.column_names import column_names, find_column
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import atomic_path, make_folder, write_text
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.pages import template_environment
 from cxr_compare.data_prep.contracts.table_files import read_text_table

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.common_images import Images, common_test_images

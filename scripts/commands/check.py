@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.engine import open_engine

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import (
-    LOCK,
-    folder_lock,
-    make_folder,
-    read_json,
-    require_only,
-)
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.locks import LOCK_NAME, folder_lock
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.protocol import Protocol
@@ -331,7 +328,7 @@ class _Asked:
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
             return Report.open(out)
         require_predictable(systems)
-        require_only(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
+        require_only_files(out, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
         with folder_lock(out):
             (out / files.METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
             comparison = self._compare(systems, test_set, out)
@@ -350,7 +347,7 @@ class _Asked:
 
         def save(folder: str | Path) -> Report:
             folder = Path(folder)
-            require_only(folder, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
+            require_only_files(folder, files.OF_ONE_TARGET, "report", files.CASES_PAGES)
             make_folder(folder)
             with console.silent(True), folder_lock(folder):
                 self._write(comparison, None, test_set, folder)
@@ -556,8 +553,8 @@ def _compare_each(
 
     targets = [test_set.target for test_set in test_sets]
     names = {target.name for target in targets}
-    require_only(out, files.OF_ALL_TARGETS.union(names), "report on these targets")
-    if reserved := sorted({*files.OF_ALL_TARGETS, LOCK} & names):
+    require_only_files(out, files.OF_ALL_TARGETS.union(names), "report on these targets")
+    if reserved := sorted({*files.OF_ALL_TARGETS, LOCK_NAME} & names):
         raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
     with folder_lock(out):
         # As predictions folders, so that no run is predicted once per target.

@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import (
     TRAIN_PACKAGES,
     InputError,
     counted,
     require_packages,
 )
-from cxr_compare.data_prep.contracts.folders import (
-    folder_lock,
-    make_folder,
-    provenance,
-    require_only,
-    write_json,
-)
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
@@ -155,7 +153,7 @@ def curve(
     started = plan.started(dataset, splits)
     before = plan.record(started, _STARTED)
     if before is None:
-        require_only(out, {_STARTED, _RUNS, *FILES}, "curve")
+        require_only_files(out, {_STARTED, _RUNS, *FILES}, "curve")
     plan = replace(plan, parts=add_parts(dataset, evaluated, splits, sizes, range(seeds)))
     make_folder(out)
     with (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cxr_compare.data_prep.contracts.folders import make_folder, require_only
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.scripts.runner import AnyPath, Outcome, as_path, command
 
 _MARKER, _PLOT = "folds.json", "folds.png"
@@ -32,7 +33,7 @@ def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
         cxr folds out/report-0 out/report-1 out/report-2 --out out/folds
     """
     out = as_path(out)
-    require_only(out, _FILES, "table of folds")
+    require_only_files(out, _FILES, "table of folds")
     from cxr_compare.evaluation.report.folds import Folds
 
     read = Folds.read([as_path(report) for report in reports])

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import pandas as pd
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, require_only
+from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.answer_log import AGE_BANDS, LOG_KEY, read_audit, read_log
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -86,7 +88,7 @@ def monitor(
     data = as_path(data)
     if (reference is None) != (data is None):
         raise InputError("monitor: --reference and --data go together")
-    require_only(out, {*study_files("monitor"), "monitor.prom"}, "monitor")
+    require_only_files(out, {*study_files("monitor"), "monitor.prom"}, "monitor")
     passed_over: list[str] = []
     answers = _chosen(read_log(log, passed_over.append), since, target, log)
     if labels is not None:

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import numpy as np
 
+from cxr_compare.data_prep.contracts.atomic_files import remove_old_temporary_files
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.folders import make_folder, remove_old_unfinished
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.overlays.draw import to_png
@@ -114,7 +115,7 @@ def overlay(
         opened = _open_systems(systems, test_set, image_ids, Path(scratch))
         cases = read_cases(opened, test_set, image_ids, policy=policy)
         make_folder(out)
-        remove_old_unfinished(out)
+        remove_old_temporary_files(out)
         with console.progress("Drawing", len(image_ids)) as advance:
             for image_id, file in zip(image_ids, files, strict=True):
                 to_png(cases.draw(image_id, panel=panel or 480, faint=faint), file)

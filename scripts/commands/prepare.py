@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import make_folder
 from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, require_only
+from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import is_predictions_folder
 from cxr_compare.evaluation.boxes.matching import HitRule
@@ -114,7 +116,7 @@ def readers(
     if hit == "distance" and hit_limit is None:
         raise InputError("readers --hit distance: give --hit-limit, the largest distance in px")
     limit = 0.2 if hit_limit is None else hit_limit
-    require_only(out, study_files("readers"), "reader study")
+    require_only_files(out, study_files("readers"), "reader study")
     systems: dict[str, tuple[Path, LabelledSplit | None]] = {}
     for name, path in compared.items():
         systems[name] = path, None

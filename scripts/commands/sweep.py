@@ -11,12 +11,10 @@ from cxr_compare.data_prep.contracts.errors import (
     counted,
     require_packages,
 )
-from cxr_compare.data_prep.contracts.folders import (
-    folder_lock,
-    provenance,
-    require_only,
-    write_json,
-)
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands
 from cxr_compare.scripts.cluster import open_machines
@@ -103,7 +101,7 @@ def sweep(
     started = {**plan.started(), **request.origin()}
     before = plan.record(started, _STARTED)
     if before is None:
-        require_only(out, _OWN, "sweep")
+        require_only_files(out, _OWN, "sweep")
     request.errors_of_audit(console)
     options = ["--device", device, "--devices", str(devices)]
     options += ["--despite-audit"] * despite_audit

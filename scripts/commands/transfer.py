@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import folder_lock, make_folder, require_only
+from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.report.files import study_files
@@ -126,7 +128,7 @@ def transfer(
             _add(sets, name or dataset.name, dataset, "data sets", path)
     if not folders or not sets:
         raise InputError("transfer: give runs and data sets: RUN [RUN ...] DATA [DATA ...]")
-    require_only(out, {*study_files("transfer"), _SYSTEMS}, "transfer")
+    require_only_files(out, {*study_files("transfer"), _SYSTEMS}, "transfer")
     make_folder(out)
     with folder_lock(out):
         decisions = {name: decision_from_home(path, policy) for name, path in folders.items()}

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import disk_errors
 from cxr_compare.serving.pacs.patience import UnreachableError
 
 State = Literal["fetched", "answered", "sent", "skipped", "failed"]

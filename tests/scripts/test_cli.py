@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from cxr_compare.configs.load import dump_config, find_config, read_config, summaries
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.scripts import cli
 from cxr_compare.scripts.command_list import COMMANDS
 from cxr_compare.scripts.commands import show

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
 from cxr_compare.scripts.commands.prepare import prepare

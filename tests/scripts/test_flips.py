@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from torch import nn
 
-from cxr_compare.data_prep.contracts import folders
+from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import SEAL, read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.training.run_folder import read_weights, save_model
@@ -69,18 +69,18 @@ def test_weights_are_the_same_bytes_each_time_and_refused_when_one_has_changed(t
         read_weights(path)
 
 
-def test_files_without_a_seal_are_read_with_one_note_a_folder(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(folders, "_NOTED", set())
-    names = ("one/a", "one/b", "one/deep/a", "two/a")
-    for path in (tmp_path / name for name in names):
+def test_files_without_a_checksum_are_read_with_one_warning_for_each_folder(tmp_path, caplog):
+    paths = [tmp_path / name for name in ("one/a", "one/b", "one/deep/a", "two/a")]
+    for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, "bench", {"n": 1})
         content = json.loads(path.read_text())
-        path.write_text(json.dumps({k: v for k, v in content.items() if k not in SEAL}))
+        without = {key: v for key, v in content.items() if key not in CHECKSUM_PLACEHOLDER}
+        path.write_text(json.dumps(without))
     with caplog.at_level(logging.WARNING):
-        assert len([read_json(tmp_path / name, "bench") for name in names]) == 4
-    said = [note.partition(": was written without a checksum") for note in caplog.messages]
-    assert [named for named, _, _ in said] == [str(tmp_path / "one/a"), str(tmp_path / "two/a")]
+        assert [read_json(path, "bench")["n"] for path in paths] == [1] * 4
+    named = [message.partition(": ")[0] for message in caplog.messages]
+    assert named == [str(tmp_path / "one/a"), str(tmp_path / "two/a")]
 
 
 def test_an_id_that_is_no_image_is_named_with_its_table(made, tmp_path):

@@ -9,7 +9,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import provenance
+from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import _command, command_function, run_command
 from cxr_compare.scripts.command_list import COMMANDS

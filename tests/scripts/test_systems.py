@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import read_table, typed_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
 from cxr_compare.data_prep.store.preprocess import Preprocess

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions

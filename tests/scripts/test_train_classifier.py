@@ -15,7 +15,7 @@ from cxr_compare.classification.loss import masked_cross_entropy, training_losse
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import find_config, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.formats.nih import FINDINGS
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.splits.add_split import add_splits
 from cxr_compare.data_prep.splits.split import SplitRule

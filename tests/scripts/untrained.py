@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.preprocess import Preprocess

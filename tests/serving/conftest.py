@@ -11,7 +11,7 @@ from torch import nn
 
 from cxr_compare.classification.inference import saliency_maps
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector

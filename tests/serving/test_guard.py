@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.training.run_folder import (
     RunFolder,

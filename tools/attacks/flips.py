@@ -21,7 +21,7 @@ import pandas as pd
 from cxr_compare.configs.load import parse_config
 from cxr_compare.data_prep.audit.audit import Audit
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions

@@ -15,7 +15,7 @@ import cxr_compare.scripts.commands.prepare
 from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.audit.checks import _find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import folder_lock
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.splits.add_split import SplitRule
 from cxr_compare.data_prep.store import decode as decoding

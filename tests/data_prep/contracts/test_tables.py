@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts import tables
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
 from cxr_compare.data_prep.contracts.ids import is_member, positions, renamed
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import _plain_cell, inert_cell, write_csv
 from cxr_compare.data_prep.contracts.text import TEXT
 

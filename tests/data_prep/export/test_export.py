@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import empty_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems

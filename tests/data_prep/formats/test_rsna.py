@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.rsna import _read_classes, _read_headers, _read_mapping
 from cxr_compare.data_prep.formats.source import ReadOptions

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
 from cxr_compare.data_prep.formats.source import no_roles
 from cxr_compare.data_prep.splits.add_split import (

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.store.preprocess import Placement, Preprocess, letterbox
 
 sides = st.integers(1, 700)

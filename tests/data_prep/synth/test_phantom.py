@@ -8,7 +8,7 @@ import pydicom
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.synth.phantom import write_phantom
 
 PHANTOM = {"n_images": 60, "size": 96, "seed": 3}

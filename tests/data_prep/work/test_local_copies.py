@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import folder_lock, write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.pixel_store import PixelStore, PixelStoreWriter
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter, image_status
 from cxr_compare.data_prep.store.preprocess import Placement

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_metrics import average_precision

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.evaluation.compare.comparison import SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.report.charts import cost_charts

@@ -1,0 +1,135 @@
+"""Files that are written whole or not at all, and the temporary files that this takes."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.checksums import write_checksum
+from cxr_compare.data_prep.contracts.disk_space import disk_errors
+
+_TEMPORARY_NAME = re.compile(r"\..+\.(\d+)(-[0-9a-f]{8})?\.tmp")  # names of `temporary_path`
+_LONGEST_WRITE_S = 3600.0  # writing one file never takes as long
+_IS_WINDOWS = os.name == "nt"
+
+
+@contextmanager
+def atomic_path(path: Path, *, with_checksum: bool = False) -> Iterator[Path]:
+    """Yield a temporary path, and rename the file to its final path when the block ends.
+
+    A reader sees the old file or the new one, never half of one. On any error the temporary file
+    is removed and an old file stays as it is.
+
+    Args:
+        path: The final path.
+        with_checksum: Whether the file carries its SHA-256. The block then writes
+            ``checksums.CHECKSUM_PLACEHOLDER`` into the file's metadata, which is filled in here.
+
+    Yields:
+        A new path in the same folder, to be written by the block.
+
+    Raises:
+        InputError: The disk is full or access is denied.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(Path(folder, "a.csv")) as temporary:
+        ...         _ = temporary.write_text("image_id,score")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['a.csv']
+    """
+    temporary = temporary_path(path)
+    with disk_errors(path):
+        try:
+            yield temporary
+            if with_checksum:
+                write_checksum(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new name for a file that is to become `path`, in the same folder.
+
+    No two writers get the same name: processes in two containers may have the same number.
+
+    Example:
+        >>> temporary_path(Path("out/a.csv")) != temporary_path(Path("out/a.csv"))
+        True
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def write_text(path: Path, text: str, *, with_checksum: bool = False) -> Path:
+    """Write a text file as UTF-8, whole or not at all.
+
+    Args:
+        path: The file; an old one is replaced.
+        text: The content.
+        with_checksum: Whether the file carries its SHA-256; see `atomic_path`.
+
+    Returns:
+        The same path.
+
+    Raises:
+        InputError: The disk is full or access is denied.
+    """
+    with atomic_path(path, with_checksum=with_checksum) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def remove_temporary_files_of_ended_processes(folder: Path, *, lock_name: str) -> None:
+    """Remove what killed processes left half written, in a locked folder and all folders below.
+
+    Args:
+        folder: A folder that this process has locked.
+        lock_name: Name of the lock file of a folder. A folder inside that holds one belongs to
+            another writer, who does the same there, and is left alone.
+    """
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not Path(parent, name, lock_name).exists()]
+        for name in names:
+            match = _TEMPORARY_NAME.fullmatch(name)
+            if match and not _is_running(int(match[1])):
+                with suppress(OSError):  # a file of another user does no harm
+                    Path(parent, name).unlink()
+        remove_old_temporary_files(Path(parent))
+
+
+def remove_old_temporary_files(folder: Path) -> None:
+    """Remove temporary files of killed processes from a folder that several processes write to.
+
+    Nobody locks such a folder, so a temporary file counts as left behind once it is an hour old.
+
+    Args:
+        folder: The folder; nothing happens where it does not exist.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not _TEMPORARY_NAME.fullmatch(entry.name):
+                continue
+            with suppress(OSError):  # its writer has just finished it, or it is another user's
+                status = entry.stat(follow_symlinks=False)
+                if time.time() - status.st_mtime > _LONGEST_WRITE_S:
+                    Path(entry.path).unlink()
+
+
+def _is_running(process_id: int) -> bool:
+    """Return False if no process of this machine has the number."""
+    if _IS_WINDOWS:  # which has no signal that does nothing
+        return True
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True

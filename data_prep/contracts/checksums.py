@@ -1,0 +1,134 @@
+"""SHA-256 checksums that files carry in themselves, so that a changed file is refused.
+
+The checksum of a file is computed with 64 zeros in its own position. It stands in the last key of a
+JSON file, in the metadata of a table or of weights, and in the comment of a checkpoint or of a TOML
+file. Files that cannot carry their own checksum have it in their folder: an exported graph in
+``export.json``, each image of a shard in the pixel index (column ``pixels_hash``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.kinds import kind_holding
+
+CHECKSUM_PLACEHOLDER = {"sha256_of_this_file": "0" * 64}
+"""Metadata to put into a file that is written with its checksum; the zeros are replaced by it."""
+
+# Half of the key's name is enough: a bit that changes in the other half does not hide the checksum.
+_CHECKSUM = re.compile(rb"(?:sha256_of_.{9}|this_file)[^0-9a-z]{1,6}(.{64})", re.DOTALL)
+_SEARCHED_BYTES = 1 << 18  # at either end of a file; the checksum stands in one of them
+
+
+def write_checksum(path: Path) -> None:
+    """Replace the placeholder inside a file by the SHA-256 of the file.
+
+    Args:
+        path: A file that contains ``CHECKSUM_PLACEHOLDER``; it is changed in place.
+
+    Example:
+        >>> import json, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "a.json")
+        ...     _ = path.write_text(json.dumps({"n": 1, **CHECKSUM_PLACEHOLDER}))
+        ...     write_checksum(path)
+        ...     has_valid_checksum(path, path.read_bytes(), "bench")
+        True
+    """
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        start, end = _checksum_position(content)
+        file.seek(start)
+        file.write(_digest_without(content, start, end))
+
+
+def has_valid_checksum(path: Path, content: bytes | mmap.mmap, kind: str) -> bool:
+    """Check the checksum that a file carries.
+
+    Args:
+        path: The file, for the message.
+        content: All bytes of the file.
+        kind: Kind of its JSON or table, for the remedy in the message.
+
+    Returns:
+        True if the file carries its checksum, False if it carries none.
+
+    Raises:
+        InputError: The file carries a checksum and has been changed since it was written.
+
+    Example:
+        >>> has_valid_checksum(Path("notes.txt"), b"free text", "bench")
+        False
+    """
+    start, end = _checksum_position(content)
+    if start == end:
+        return False
+    if content[start:end] != _digest_without(content, start, end):
+        raise _changed_file_error(path, kind)
+    return True
+
+
+def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
+    """Refuse a file that has been changed since it was written.
+
+    A file that carries no checksum passes, unless its checksum was recorded elsewhere.
+
+    Args:
+        path: The file.
+        kind: Kind of its JSON or table, for the remedy in the message.
+        sha256: Checksum that was recorded elsewhere, as 64 hexadecimal digits. None checks the
+            checksum that the file carries.
+
+    Raises:
+        InputError: The checksum of the file differs.
+    """
+    with path.open("rb") as file:
+        if sha256 is not None:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise _changed_file_error(path, kind)
+        elif os.fstat(file.fileno()).st_size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                has_valid_checksum(path, content, kind)
+
+
+def remake_instruction(kind: str) -> str:
+    """Say how the user makes a file of a kind again.
+
+    Args:
+        kind: Kind of a JSON file or a table, such as "guard" or "images".
+
+    Example:
+        >>> remake_instruction("guard"), remake_instruction("bench")
+        ('remove the run and run cxr train again', 'make it again')
+    """
+    folder_kind = kind_holding(kind)
+    if folder_kind is None:
+        return "make it again"
+    return f"remove the {folder_kind.name} and run {folder_kind.command_line} again"
+
+
+def _checksum_position(content: bytes | mmap.mmap) -> tuple[int, int]:
+    """Return the start and the end of the checksum in a file; (0, 0) if it has none."""
+    matches = list(_CHECKSUM.finditer(content, max(len(content) - _SEARCHED_BYTES, 0)))
+    if not matches:
+        matches = list(_CHECKSUM.finditer(content, 0, _SEARCHED_BYTES))
+    return matches[-1].span(1) if matches else (0, 0)
+
+
+def _digest_without(content: bytes | mmap.mmap, start: int, end: int) -> bytes:
+    """Return the SHA-256 of a file, as hexadecimal digits, with zeros from `start` to `end`."""
+    digest = hashlib.sha256(memoryview(content)[:start])
+    digest.update(b"0" * (end - start))
+    digest.update(memoryview(content)[end:])
+    return digest.hexdigest().encode()
+
+
+def _changed_file_error(path: Path, kind: str) -> InputError:
+    return InputError(
+        f"{path}: is not as it was written (its SHA-256 differs); bring back an unchanged copy, or "
+        f"{remake_instruction(kind)}"
+    )

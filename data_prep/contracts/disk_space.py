@@ -1,0 +1,154 @@
+"""Free disk space, folders that cannot be made, and disk errors as messages of one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.errors import InputError
+
+_FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+_EXPLAINED_ERRORS = {*_FULL_DISK_ERRORS, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM}
+_LEAST_FREE_BYTES = 1 << 16  # a disk with less free space counts as full
+
+
+@contextmanager
+def disk_errors(*paths: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission inside the block into an ``InputError`` of one line.
+
+    Args:
+        *paths: Files or folders that the block reads or writes, the most important first. The
+            message names the file that the operating system names, else the first of these whose
+            disk is full, else the first of these.
+
+    Raises:
+        InputError: The disk is full, a file is too large for its file system, or access is denied.
+            Other errors of the operating system pass unchanged.
+
+    Example:
+        >>> try:
+        ...     with disk_errors(Path("table.csv")):
+        ...         raise OSError(errno.EACCES, "Permission denied", "table.csv")
+        ... except InputError as error:
+        ...     print(error)
+        table.csv: Permission denied; put that right and run again
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _EXPLAINED_ERRORS:
+            raise
+        is_full = error.errno in _FULL_DISK_ERRORS
+        path = _path_to_name(error, paths, is_full=is_full)
+        if is_full:
+            remedy = f" ({format_bytes(free_bytes(path))} free); free some"
+        elif error.errno == errno.EFBIG:
+            remedy = "; allow larger files (ulimit -f, or another file system)"
+        else:
+            remedy = "; put that right"
+        message = f"{path}: {os.strerror(error.errno or 0)}{remedy} and run again"
+        raise InputError(message, full_disk=is_full) from error
+
+
+def _path_to_name(error: OSError, paths: tuple[Path, ...], *, is_full: bool) -> Path:
+    named_by_system = error.filename2 or error.filename
+    # With a single path on a full disk, the name that the caller uses says more than the system's,
+    # which is often that of a temporary file.
+    if isinstance(named_by_system, str) and not (is_full and len(paths) == 1):
+        return Path(named_by_system)
+    for path in paths:
+        if free_bytes(path) < _LEAST_FREE_BYTES:
+            return path
+    return paths[0]
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder and its parents where they are missing.
+
+    Args:
+        folder: The folder; it may be there already.
+
+    Returns:
+        The same path.
+
+    Raises:
+        InputError: A file stands at this path or at a parent, or no folder can be made there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     make_folder(Path(parent, "report", "figures")).is_dir()
+        True
+    """
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(
+            f"{folder}: a file stands where a folder is needed; choose another place"
+        ) from None
+    except OSError:
+        raise InputError(f"{folder}: no folder can be made there; choose another place") from None
+    return folder
+
+
+def require_free_space(folder: Path, required_bytes: int) -> None:
+    """Refuse work that cannot fit on a disk before it starts.
+
+    Args:
+        folder: The folder to be written; it need not exist.
+        required_bytes: Estimated size of what will be written.
+
+    Raises:
+        InputError: The disk of the folder has fewer free bytes.
+
+    Example:
+        >>> require_free_space(Path("."), 1)
+    """
+    free = free_bytes(folder)
+    if free < required_bytes:
+        raise InputError(
+            f"{folder}: needs about {format_bytes(required_bytes)}, {format_bytes(free)} are free "
+            f"on that disk; free {format_bytes(required_bytes - free)} more or choose another "
+            "folder",
+            full_disk=True,
+        )
+
+
+def free_bytes(path: Path) -> int:
+    """Return the number of bytes that can still be written on the disk of a path.
+
+    Args:
+        path: A file or folder; where it does not exist, its nearest existing parent counts.
+
+    Returns:
+        Free bytes; 0 where the disk takes no more files, whatever space it has.
+
+    Example:
+        >>> free_bytes(Path("not", "yet", "made")) > 0
+        True
+    """
+    while not path.exists():
+        path = path.parent
+    if hasattr(os, "statvfs"):  # not on Windows
+        status = os.statvfs(path)
+        if status.f_files and not status.f_favail:
+            return 0
+    return shutil.disk_usage(path).free
+
+
+def format_bytes(size: float) -> str:
+    """Format a number of bytes in the largest unit of which it holds at least one.
+
+    Example:
+        >>> format_bytes(1536), format_bytes(12), format_bytes(3 << 30)
+        ('1.5 KiB', '12 bytes', '3 GiB')
+    """
+    units = ("bytes", "KiB", "MiB", "GiB")
+    exponent = min((max(int(size), 1).bit_length() - 1) // 10, len(units) - 1)
+    number = f"{size / 1024**exponent:,.1f}".removesuffix(".0")
+    return f"{number} {units[exponent]}"

@@ -1,0 +1,166 @@
+"""Locks that give a file or a folder one writer at a time, among all processes of a machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from cxr_compare.data_prep.contracts.atomic_files import remove_temporary_files_of_ended_processes
+from cxr_compare.data_prep.contracts.disk_space import disk_errors, make_folder
+from cxr_compare.data_prep.contracts.errors import InputError
+
+LOCK_NAME = ".lock"
+"""Name of the lock file in every folder while the folder is written."""
+
+_IS_WINDOWS = os.name == "nt"
+_FIRST_WAIT_S = 0.1  # a lock may be in the middle of being removed
+_WAIT_WITHOUT_END_S = -1.0
+_FILELOCK_VERSION = tuple(map(int, filelock.__version__.split(".")[:3]))
+# Older releases of filelock remove the file of a lock themselves, while the lock is held.
+_RELEASE_REMOVES_FILE = _FILELOCK_VERSION < (3, 29, 5)
+
+
+class LockFile:
+    """A lock file that one process has at a time.
+
+    The operating system keeps the lock, not the file: what a killed process leaves stops nobody.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        before_wait: Callable[[], object] | None,
+        *,
+        protected: Path | None = None,
+    ) -> None:
+        """Take the lock.
+
+        Args:
+            path: The lock file. It and its folder are made if absent; the file is removed with the
+                lock.
+            before_wait: Called once if another process has the lock, which is then waited for.
+                None refuses instead of waiting.
+            protected: The file or folder that the lock protects, for the message; by default the
+                folder of the lock file.
+
+        Raises:
+            InputError: Another process has the lock, or the file cannot be made.
+        """
+        self._path = path
+        self._lock = filelock.FileLock(path, thread_local=False)
+        wait_s = _FIRST_WAIT_S
+        while not self._lock.is_locked:
+            make_folder(path.parent)
+            try:
+                with disk_errors(path):
+                    self._lock.acquire(timeout=wait_s)
+            except FileNotFoundError:  # the process that had the lock has just removed the folder
+                continue
+            except filelock.Timeout:
+                if before_wait is None:
+                    raise InputError(
+                        f"{protected or path.parent}: another cxr is writing here; wait for it or "
+                        "choose another name"
+                    ) from None
+                before_wait()
+                wait_s = _WAIT_WITHOUT_END_S
+
+    def close(self) -> None:
+        """Remove the file and release the lock; a second call does nothing."""
+        if not self._lock.is_locked:
+            return
+        # Remove the file before the release: afterwards it may be the lock of another process.
+        if not (_IS_WINDOWS or _RELEASE_REMOVES_FILE):
+            self._path.unlink(missing_ok=True)
+        self._lock.release()
+        if _IS_WINDOWS:  # which removes no open file
+            with suppress(OSError):
+                self._path.unlink()
+
+
+@contextmanager
+def folder_lock(folder: Path, before_wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Lock a folder for one writer during the block; the lock ends with the process.
+
+    Half-written files that killed processes left in the folder are removed.
+
+    Args:
+        folder: The folder, made if absent. If the block leaves a new folder empty, it is removed.
+        before_wait: Called once if another process has the lock, which is then waited for. None
+            refuses instead of waiting.
+
+    Raises:
+        InputError: Another process writes to the folder, or it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent, folder_lock(Path(parent, "report")):
+        ...     [path.name for path in Path(parent, "report").iterdir()]
+        ['.lock']
+    """
+    is_new = not folder.exists()
+    try:
+        with closing(LockFile(folder / LOCK_NAME, before_wait)):
+            remove_temporary_files_of_ended_processes(folder, lock_name=LOCK_NAME)
+            yield
+    finally:
+        with suppress(OSError):  # somebody else writes there, or has removed it
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Lock one file for one writer during the block; the lock ends with the process.
+
+    Use it for a file in a folder that does not belong to the command alone, where `folder_lock`
+    would keep out others without need.
+
+    Args:
+        path: The file that is about to be written.
+
+    Raises:
+        InputError: Another process writes the file.
+    """
+    lock_path = path.with_name(f".{path.name}{LOCK_NAME}")
+    with closing(LockFile(lock_path, None, protected=path)):
+        yield
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the lock and the half-written files of killed processes from a finished folder.
+
+    Args:
+        folder: The folder. Nothing happens if it has no lock file, or if a process has the lock.
+    """
+    if (folder / LOCK_NAME).is_file():
+        with suppress(InputError, OSError), folder_lock(folder):
+            pass
+
+
+def remove_abandoned_folders(parent: Path, pattern: str) -> None:
+    """Remove the temporary folders of killed processes: those whose lock no process has.
+
+    Args:
+        parent: The folder that holds them.
+        pattern: File name pattern of the temporary folders, as in ``Path.glob``.
+    """
+    for folder in parent.glob(pattern):
+        with suppress(InputError, OSError):  # a running process has it, or it has just gone
+            if _belongs_to_this_user(folder):
+                with closing(LockFile(folder / LOCK_NAME, None)) as lock:
+                    if _IS_WINDOWS:  # which removes no open file
+                        lock.close()
+                    shutil.rmtree(folder)
+
+
+def _belongs_to_this_user(folder: Path) -> bool:
+    """Return True if a folder belongs to this user and is no link to another."""
+    if not hasattr(os, "getuid"):  # Windows, where each user has a folder for temporary files
+        return not folder.is_symlink()
+    return folder.lstat().st_uid == os.getuid()

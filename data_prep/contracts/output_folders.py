@@ -1,0 +1,136 @@
+"""Output folders of commands: new and whole, without foreign files, or resumed as they began."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile, remove_abandoned_folders
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder, and rename it to its final path when the block ends.
+
+    On any error the temporary folder is removed, and nothing is left at the final path.
+
+    Args:
+        out: The final path; nothing, or an empty folder, may be there.
+
+    Yields:
+        A new folder beside it, to be filled by the block.
+
+    Raises:
+        InputError: The folder is not empty, is a file, or another command made it meanwhile.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     with atomic_folder(Path(parent, "export")) as temporary:
+        ...         _ = (temporary / "model.onnx").write_text("weights")
+        ...     [path.name for path in Path(parent, "export").iterdir()]
+        ['model.onnx']
+    """
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is there and is no empty folder; choose a new one")
+    make_folder(out.parent)
+    remove_abandoned_folders(out.parent, f".{out.name}.[0-9]*.tmp")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    with closing(LockFile(temporary / LOCK_NAME, lambda: None)) as lock:
+        try:
+            yield temporary
+            # Windows moves no folder with an open file in it, and none onto another folder.
+            if os.name == "nt":
+                lock.close()
+                if out.exists():
+                    out.rmdir()
+            temporary.replace(out)
+            (out / LOCK_NAME).unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            raise InputError(
+                f"{out}: another command made it meanwhile; choose a new one"
+            ) from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_only_files(
+    out: Path, names: Collection[str], folder_kind: str, pattern: str | None = None
+) -> None:
+    """Refuse an output folder that holds other files, so that no work is mixed with other work.
+
+    Args:
+        out: The folder; it need not exist.
+        names: Names of the files and folders that it may hold. A lock file is allowed as well.
+        folder_kind: Kind of folder that is to be written, for the message.
+        pattern: Further names that it may hold, as a pattern of ``Path.match``.
+
+    Raises:
+        InputError: The folder holds another file, or is a file itself.
+
+    Example:
+        >>> require_only_files(Path("nowhere"), {"metrics.json"}, "report")
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: a file stands where a folder is needed")
+    for path in sorted(out.iterdir()):
+        is_allowed = path.name in names or path.name == LOCK_NAME
+        if not is_allowed and not (pattern and path.match(pattern)):
+            raise InputError(
+                f"{out}: holds '{path.name}', which no {folder_kind} has; choose another --out"
+            )
+
+
+def read_matching_record(
+    out: Path,
+    record_kinds: Mapping[str, str],
+    settings: Mapping[str, Any],
+    *,
+    stored_settings: Callable[[dict[str, Any]], Mapping[str, Any]],
+    refusal: Callable[[str, Any, Any], str],
+) -> dict[str, Any] | None:
+    """Return the record of a folder that was begun or made with the same settings.
+
+    Args:
+        out: The folder; it need not exist.
+        record_kinds: Kinds of the JSON files that may hold the record, by file name. The first
+            that is there counts.
+        settings: All settings that must be the same, by key.
+        stored_settings: Function that returns the settings of a record.
+        refusal: Function that returns the message about the first setting that differs, from its
+            key, the stored value and the new value; a value is None where it is absent.
+
+    Returns:
+        The record, or None if the folder has none.
+
+    Raises:
+        InputError: The folder was begun or made with other settings.
+
+    Example:
+        >>> out = Path("nowhere")
+        >>> read_matching_record(out, {"run.json": "run"}, {}, stored_settings=dict, refusal=str)
+    """
+    for name, kind in record_kinds.items():
+        if not (out / name).is_file():
+            continue
+        record = read_json(out / name, kind)
+        stored = stored_settings(record)
+        for key in {**settings, **stored}:
+            if stored.get(key) != settings.get(key):
+                message = refusal(key, stored.get(key), settings.get(key))
+                raise InputError(f"{out}: {message}")
+        return record
+    return None

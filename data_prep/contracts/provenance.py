@@ -1,0 +1,109 @@
+"""Provenance of a folder: the command, time, package versions, git revision and hardware."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.processors import usable_processors
+
+_PACKAGES_THAT_DECIDE_RESULTS = (
+    "cxr-compare",
+    "albumentations",
+    "lightning",
+    "nncf",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "openvino",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydicom",
+    "pyjpegls",
+    "pylibjpeg",
+    "pylibjpeg-openjpeg",
+    "python-gdcm",
+    "scipy",
+    "simplejpeg",
+    "torch",
+    "torchvision",
+)
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/[^,:;]+")
+_RECORDED_COMMAND = ContextVar("recorded_command", default="")
+
+
+def provenance() -> dict[str, Any]:
+    """Return what made a folder, to be stored in the folder's JSON file.
+
+    Returns:
+        A dictionary with the keys ``command`` (without the folders of this machine), ``created``
+        (UTC), ``revision`` (of git; None outside a clone), ``versions`` and ``hardware``.
+
+    Example:
+        >>> sorted(provenance())
+        ['command', 'created', 'hardware', 'revision', 'versions']
+    """
+    arguments = shlex.split(_RECORDED_COMMAND.get()) or ["cxr", *sys.argv[1:]]
+    without_folders = [
+        _ABSOLUTE_PATH.sub(lambda match: Path(match[0]).name, argument) for argument in arguments
+    ]
+    return {
+        "command": shlex.join(without_folders),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": _git_revision(),
+        "versions": dict(_package_versions()),
+        "hardware": {"machine": platform.machine(), "cpus": usable_processors()},
+    }
+
+
+@contextmanager
+def recorded_command(command: str) -> Iterator[None]:
+    """Record what the block makes as made by a command, also where a Python program called it.
+
+    Args:
+        command: The command as a user types it, such as ``cxr compare A=a --data set``.
+
+    Example:
+        >>> with recorded_command("cxr check --data /home/ann/set"):
+        ...     provenance()["command"]
+        'cxr check --data set'
+    """
+    token = _RECORDED_COMMAND.set(command)
+    try:
+        yield
+    finally:
+        _RECORDED_COMMAND.reset(token)
+
+
+@cache
+def _git_revision() -> str | None:
+    repository = Path(__file__).resolve().parents[2]
+    if not (repository / ".git").exists():
+        return None
+    command = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
+
+
+@cache
+def _package_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES_THAT_DECIDE_RESULTS:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions

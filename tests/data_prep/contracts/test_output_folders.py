@@ -1,0 +1,68 @@
+"""Output folders appear whole, and are never mixed with those of another command."""
+
+import pytest
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.output_folders import (
+    atomic_folder,
+    read_matching_record,
+    require_only_files,
+)
+
+
+def test_only_temporary_folders_of_ended_processes_are_removed(tmp_path):
+    of_killed_process = tmp_path / ".out.1.tmp"
+    of_running_process = tmp_path / ".out.2.tmp"
+    of_killed_process.mkdir()
+    (of_killed_process / "model.onnx").touch()
+    with folder_lock(of_running_process):
+        (of_running_process / "model.onnx").touch()
+        with atomic_folder(tmp_path / "out") as folder:
+            (folder / "model.onnx").write_text("new")
+        assert (of_running_process / "model.onnx").exists()
+    assert not of_killed_process.exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
+
+
+def test_folder_that_another_command_made_meanwhile_stays_as_it_is(tmp_path):
+    out = tmp_path / "export"
+
+    def make_after_the_other() -> None:
+        with atomic_folder(out):
+            out.mkdir()
+            (out / "model").write_text("the other's")
+
+    with pytest.raises(InputError, match=f"^{out}: "):
+        make_after_the_other()
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert (out / "model").read_text() == "the other's"
+
+
+def test_foreign_file_in_an_output_folder_is_named(tmp_path):
+    for name in ("metrics.json", ".lock", "cases-1.html"):
+        (tmp_path / name).touch()
+    require_only_files(tmp_path, {"metrics.json"}, "report", "cases-*.html")
+    (tmp_path / "thesis.docx").touch()
+    with pytest.raises(InputError, match=r"thesis\.docx"):
+        require_only_files(tmp_path, {"metrics.json"}, "report", "cases-*.html")
+
+
+def test_folder_made_with_other_settings_is_refused_with_both_values(tmp_path):
+    write_json(tmp_path / "bench.json", "bench", {"settings": {"seed": 1, "size": 8}})
+
+    def read(settings: dict[str, int]) -> dict | None:
+        return read_matching_record(
+            tmp_path,
+            {"bench.started.json": "bench", "bench.json": "bench"},
+            settings,
+            stored_settings=lambda record: record["settings"],
+            refusal=lambda key, stored, new: f"{key} was {stored}, now {new}",
+        )
+
+    assert read({"seed": 1, "size": 8})["settings"] == {"seed": 1, "size": 8}
+    with pytest.raises(InputError, match="seed was 1, now 2"):
+        read({"seed": 2, "size": 8})
+    with pytest.raises(InputError, match="size was 8, now None"):
+        read({"seed": 1})
