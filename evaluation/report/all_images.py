@@ -37,7 +37,8 @@ from cxr_compare.evaluation.report.files import (
 )
 from cxr_compare.evaluation.report.page import render
 
-THUMBNAIL_SIDE, _QUALITY = 192, 60  # px of the longer side; of WebP
+THUMBNAIL_SIDE = 192
+_QUALITY = 60  # px of the longer side; of WebP
 _MOST_BOXES = 12  # of one system on one image, the most confident
 _READERS = min(4, os.cpu_count() or 1)
 _CLASS = "x_class"
@@ -91,7 +92,8 @@ class _ImageTable:
     """What is known of every evaluated image, column by column, in the order of the ids."""
 
     def __init__(self, comparison: Comparison, dataset: DataSet) -> None:
-        self._comparison, self._dataset = comparison, dataset
+        self._comparison = comparison
+        self._dataset = dataset
         self._policy = comparison.main_policy
         self._rows = comparison.decisions.drop_duplicates(["image_id", "system"])
         self.ids = pd.Index(np.sort(self._rows["image_id"].unique()), name="image_id")
@@ -177,7 +179,8 @@ class _ImageTable:
     def _system(
         self, position: int, name: str, places: pd.Series, shown: list[int]
     ) -> dict[str, Any]:
-        rows, result = self._of[name], self._comparison.systems[name]
+        rows = self._of[name]
+        result = self._comparison.systems[name]
         calls = np.zeros(len(self.ids), dtype=np.int64)
         for bit, policy in enumerate(self.policies):
             column = rows.get(f"decision_{policy}")
@@ -233,7 +236,8 @@ def _flat_boxes(boxes: pd.DataFrame, ids: pd.Index, shown: list[int]) -> dict[st
     """
     place = ids.get_indexer(pd.Index(boxes["image_id"]))
     kept = np.isin(place, shown)
-    rows, place = boxes[kept], place[kept]
+    rows = boxes[kept]
+    place = place[kept]
     corners = rows[EDGES].to_numpy(np.float64).round().astype(int)
     score = rows["score"].to_numpy(np.float64) if "score" in rows else np.zeros(len(rows))
     order = np.lexsort((-score, place))

@@ -74,7 +74,8 @@ class CaseSource:
 
     def truth(self, image_id: str) -> ImageTruth:
         """What is known of an image."""
-        test_set, boxes = self.test_set, None
+        test_set = self.test_set
+        boxes = None
         if image_id in test_set.boxes_trusted:
             on_image = test_set.true_boxes["image_id"] == image_id
             boxes = test_set.true_boxes.loc[on_image, EDGES].to_numpy(dtype=np.float64)
@@ -187,7 +188,8 @@ def read_systems(
             system ran on an image.
     """
     wanted = pd.Index(image_ids, name="image_id")
-    outputs, cells = [], [pd.DataFrame()]
+    outputs = []
+    cells = [pd.DataFrame()]
     for name, system in systems.items():
         ids = wanted[wanted.isin(system.images_run)]
         if not len(ids):

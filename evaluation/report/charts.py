@@ -29,8 +29,13 @@ _RESAMPLES = 500  # of patients, for bands
 _CHOSEN = (
     "Thresholds were chosen on validation images: a rate that was reached there may be missed here."
 )
-_CURVE_FIGURES = {"auroc": "AUROC", "average_precision": "average precision", "froc_mean": "mean",
-                  "froc_centre_mean": "mean", "brier": "Brier score"}  # fmt: skip
+_CURVE_FIGURES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "froc_mean": "mean",
+    "froc_centre_mean": "mean",
+    "brier": "Brier score",
+}
 _HITS: dict[Hit, tuple[str, str, str]] = {  # prefix of its figures
     "iou": ("froc", "overlap", "A box hits at an intersection over union (IoU) of at least 0.2."),
     "centre": (
@@ -67,7 +72,8 @@ class _System:
 
 def report_charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a curve, in reading order."""
-    systems, policies = _read_systems(comparison), comparison.policies
+    systems = _read_systems(comparison)
+    policies = comparison.policies
     labels = comparison.decisions.drop_duplicates("image_id")["label"]
     all_positive = _decision_curve(comparison.failures, TREAT_ALL, "net_benefit")
     charts = [
@@ -100,7 +106,8 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
     """Return a sample and its words for each system's line and each policy's marker."""
     if chart.names_beside:
         return []
-    legend, drawn = {}, set()
+    legend = {}
+    drawn = set()
     for curve in chart.curves:
         drawn |= {point.marker for point in curve.points}
         if curve.figure or not curve.faint:
@@ -124,14 +131,18 @@ def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _read_systems(comparison: Comparison) -> list[_System]:
-    figures, failures, protocol = comparison.estimates, comparison.failures, comparison.protocol
+    figures = comparison.estimates
+    failures = comparison.failures
+    protocol = comparison.protocol
     decisions = comparison.decisions
     wanted = {
         "primary": (protocol.metric, protocol.policy),
         **{metric: (metric, "") for metric in _CURVE_FIGURES},
     }
-    prefixes = {prefix: [f"{prefix}_at_{at.replace('/', '_')}" for at in RATE_WORDS]
-                for prefix, _, _ in _HITS.values()}  # fmt: skip
+    prefixes = {
+        prefix: [f"{prefix}_at_{at.replace('/', '_')}" for at in RATE_WORDS]
+        for prefix, _, _ in _HITS.values()
+    }
     # Of the calibrated probabilities, else of the scores.
     calibrated = "net_benefit_calibrated"
     benefit = calibrated if calibrated in set(failures.get("metric", ())) else "net_benefit"
@@ -180,12 +191,14 @@ def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:
 
 def _roc_band(system: _System) -> tuple[Floats, Floats, Floats] | None:
     """The band of a ROC curve; none where its images have one label only."""
-    labels, scores = system.test["label"], system.test["score"]
+    labels = system.test["label"]
+    scores = system.test["score"]
     known = np.isfinite(labels) & np.isfinite(scores)
     if len(np.unique(labels[known])) < 2:
         return None
-    ends = roc_band(labels[known] >= 1, scores[known], system.patients[known], _BAND,
-                    resamples=_RESAMPLES)  # fmt: skip
+    ends = roc_band(
+        labels[known] >= 1, scores[known], system.patients[known], _BAND, resamples=_RESAMPLES
+    )
     return _BAND, *ends
 
 
@@ -212,7 +225,8 @@ def _threshold_curves(
     """A curve a system over all thresholds, with the frozen ones on it."""
     curves = []
     for system in systems:
-        curve, points = system.result.curve, []
+        curve = system.result.curve
+        points = []
         if not curve:
             continue
         for policy, counts in system.result.confusion.items():
@@ -229,8 +243,12 @@ def _threshold_curves(
 def _rates(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
     """Return the rates of a confusion matrix; NaN where a denominator is 0."""
     recall = tp / (tp + fn) if tp + fn else math.nan
-    return {"fpr": fp / (fp + tn) if fp + tn else math.nan, "tpr": recall, "recall": recall,
-            "precision": tp / (tp + fp) if tp + fp else math.nan}  # fmt: skip
+    return {
+        "fpr": fp / (fp + tn) if fp + tn else math.nan,
+        "tpr": recall,
+        "recall": recall,
+        "precision": tp / (tp + fp) if tp + fp else math.nan,
+    }
 
 
 def _in_words(systems: Sequence[_System], metric: str, title: str) -> str:
@@ -252,8 +270,10 @@ def _words(system: _System, metric: str) -> str:
 
 
 def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
-    (prefix, by, meaning), (low, high) = _HITS[hit], (FROC_RATES[0], FROC_RATES[-1])
-    curves, sentences = [], []
+    (prefix, by, meaning) = _HITS[hit]
+    (low, high) = (FROC_RATES[0], FROC_RATES[-1])
+    curves = []
+    sentences = []
     for system in systems:
         froc = system.result.froc.get(hit)
         if froc is None or not len(froc.sensitivity):
@@ -269,7 +289,8 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         # The first level begins left of the axis, the last goes on to its end.
         x = np.concatenate([np.maximum(marks, low / 2), [max(high, marks[-1])]])
         y = np.append(level, level[-1])
-        ends, band = system.rates[prefix], None
+        ends = system.rates[prefix]
+        band = None
         if all(each.bounded for each in ends):
             lows, highs = ([getattr(each, end) for each in ends] for end in ("low", "high"))
             band = np.array(FROC_RATES), np.array(lows), np.array(highs)
@@ -299,7 +320,9 @@ def _sensitivity_at(curve: FrocCurve) -> list[float]:
 
 def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemResult]) -> Chart:
     """Expected against observed share of positives in groups by probability, of equal size."""
-    curves, groups, methods = [], set(), []
+    curves = []
+    groups = set()
+    methods = []
     for system in systems:
         labels, chances = (system.test.get(key, np.empty(0)) for key in ("label", "probability"))
         known = np.isfinite(chances) & np.isfinite(labels if len(chances) else chances)
@@ -319,8 +342,12 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
             Point(x, y, f"{system.name}: expected {number(x)}, observed {number(y)}")
             for x, y in zip(expected.tolist(), observed.tolist(), strict=True)
         )
-        ends = share_band(labels[known] >= 1, np.unique(bins, return_inverse=True)[1],
-                          system.patients[known], resamples=_RESAMPLES)  # fmt: skip
+        ends = share_band(
+            labels[known] >= 1,
+            np.unique(bins, return_inverse=True)[1],
+            system.patients[known],
+            resamples=_RESAMPLES,
+        )
         words = _words(system, "brier")
         band = expected, *ends
         curves.append(system.curve(expected, observed, points, figure=words, band=band))
@@ -341,7 +368,8 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
 
 def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -> Chart:
     curves = [system.curve(*system.net_benefit) for system in systems if system.net_benefit]
-    low, highest = -0.05, max([0.05, *(float(curve.y.max()) for curve in curves)])
+    low = -0.05
+    highest = max([0.05, *(float(curve.y.max()) for curve in curves)])
     high = math.ceil(highest * 20 - 1e-9) / 20
     right = max([0.8, *(float(curve.x.max()) for curve in curves)])
     ticks = [low + (high - low) * part / 4 for part in range(5)]
@@ -350,24 +378,33 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
         title="Decision curve",
         x=Axis(
             "Risk from which one would act",
-            tuple((right * part / 4, f"{right * part / 4:.2g}") for part in range(5)), 0, right,
+            tuple((right * part / 4, f"{right * part / 4:.2g}") for part in range(5)),
+            0,
+            right,
         ),
         y=Axis("Net benefit", tuple((tick, number(tick, 2)) for tick in ticks), low, high),
         curves=tuple(curves),
         guides=(*([all_positive] if all_positive else []), ((0, right), (0, 0))),
         guide_label="calling every image positive, or none (0)",
         description="Decision curves: net benefit against the risk from which one would act.",
-    )  # fmt: skip
+    )
 
 
 def _cost_chart(
-    key: str, title: str, word: str, figure: str, costs: Mapping[str, float],
+    key: str,
+    title: str,
+    word: str,
+    figure: str,
+    costs: Mapping[str, float],
     systems: Sequence[_System],
-) -> Chart:  # fmt: skip
+) -> Chart:
     """A figure against a cost: a point a system, with its interval and its name."""
-    curves, sentences, absent = [], [], []
+    curves = []
+    sentences = []
+    absent = []
     for system in systems:
-        score, cost = system.figures["primary"], costs.get(system.name)
+        score = system.figures["primary"]
+        cost = costs.get(system.name)
         if cost is None:
             absent.append(f"{system.name} ({number(score.estimate)})")
             continue
@@ -393,6 +430,7 @@ def _cost_chart(
 def _ticks(low: float, high: float) -> list[float]:
     """Round figures from below the least to above the greatest, and none above 1."""
     if high - low < 0.002:
-        low, high = low - 0.002, min(high + 0.002, max(high, 1.0))
+        low = low - 0.002
+        high = min(high + 0.002, max(high, 1.0))
     ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [round(float(tick), 4) for tick in ticks if tick <= max(high, 1.0) + 1e-9]

@@ -4,31 +4,68 @@ from __future__ import annotations
 
 from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER
 
-PAGE, DETAILS = "report.html", "details.html"
+PAGE = "report.html"
+DETAILS = "details.html"
 METRICS = REPORT_MARKER  # written last: marks the folder complete
-METRICS_TABLE, TESTS_TABLE = "metrics.csv", "tests.csv"
-WHERE_TABLE, COSTS_TABLE = "where.csv", "costs.csv"
+METRICS_TABLE = "metrics.csv"
+TESTS_TABLE = "tests.csv"
+WHERE_TABLE = "where.csv"
+COSTS_TABLE = "costs.csv"
 DECISIONS = "decisions.parquet"
 RESULT = "result.json"  # what the report shows and no other table holds, for `Report.open`
-LATEX_TABLE, MARKDOWN_TABLE = "table.tex", "table.md"
-CHECKLISTS, REFERENCES = "checklists.md", "references.bib"
-FIGURES, OVERLAYS = "figures", "overlays"
+LATEX_TABLE = "table.tex"
+MARKDOWN_TABLE = "table.md"
+CHECKLISTS = "checklists.md"
+REFERENCES = "references.bib"
+FIGURES = "figures"
+OVERLAYS = "overlays"
 FIGURE_NAMES = "forest", "cases", "roc", "precision_recall", "froc", "calibration", "confusion"
 ARCHIVE = "report.zip"
 SYSTEMS = "systems"  # what runs predicted for this report
-IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS = "images.html", "images.js", "thumbs"
+IMAGES_PAGE = "images.html"
+IMAGES_TABLE = "images.js"
+THUMBNAILS = "thumbs"
 MOST_THUMBNAILS = 5_000  # unless another number is asked for
-CASES_PAGE, CASES_PAGES = "cases-{:03d}.html", "cases-[0-9]*.html"  # to make, to find
+CASES_PAGE = "cases-{:03d}.html"
+CASES_PAGES = "cases-[0-9]*.html"  # to make, to find
 
-OF_ONE_TARGET = frozenset({
-    PAGE, DETAILS, METRICS, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, DECISIONS,
-    LATEX_TABLE, MARKDOWN_TABLE, FIGURES, OVERLAYS, SYSTEMS, IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS,
-    ARCHIVE, CHECKLISTS, REFERENCES, RESULT,
-})  # fmt: skip
+OF_ONE_TARGET = frozenset(
+    {
+        PAGE,
+        DETAILS,
+        METRICS,
+        METRICS_TABLE,
+        TESTS_TABLE,
+        WHERE_TABLE,
+        COSTS_TABLE,
+        DECISIONS,
+        LATEX_TABLE,
+        MARKDOWN_TABLE,
+        FIGURES,
+        OVERLAYS,
+        SYSTEMS,
+        IMAGES_PAGE,
+        IMAGES_TABLE,
+        THUMBNAILS,
+        ARCHIVE,
+        CHECKLISTS,
+        REFERENCES,
+        RESULT,
+    }
+)
 IN_ARCHIVE = (
-    LATEX_TABLE, MARKDOWN_TABLE, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, PAGE,
-    DETAILS, IMAGES_PAGE, CHECKLISTS, REFERENCES,
-)  # fmt: skip
+    LATEX_TABLE,
+    MARKDOWN_TABLE,
+    METRICS_TABLE,
+    TESTS_TABLE,
+    WHERE_TABLE,
+    COSTS_TABLE,
+    PAGE,
+    DETAILS,
+    IMAGES_PAGE,
+    CHECKLISTS,
+    REFERENCES,
+)
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a target
 
 

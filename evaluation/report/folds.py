@@ -198,7 +198,8 @@ def _summarised(figures: pd.DataFrame) -> pd.DataFrame:
     missing = values.isna().sum(axis=1)
     note = missing.map(lambda n: f"undefined in {n} of {n_folds} folds" if n else "")
     values.columns = [f"fold_{n + 1}" for n in range(n_folds)]
-    low, high = np.maximum(mean - half, -most), np.minimum(mean + half, most)
+    low = np.maximum(mean - half, -most)
+    high = np.minimum(mean + half, most)
     p_values = 2 * stdtr(n_folds - 1, -(mean / error).abs())
     table = pd.DataFrame({"mean": mean, "sd": spread, "ci_low": low, "ci_high": high}).assign(
         n_folds=n_folds, note=note, p=p_values

@@ -28,7 +28,8 @@ from cxr_compare.evaluation.report.page import Table, figure_words, sentence
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
-_OUTSIDE, _ROLES = " ▲", ("validation", "test")
+_OUTSIDE = " ▲"
+_ROLES = ("validation", "test")
 _SHOWN = "● "  # before a difference that its interval and its p by Holm's method show
 
 
@@ -63,20 +64,34 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 def _by_reader(comparison: Comparison) -> list[Table]:
     """The primary difference by each reader's labels of the test images, where asked for."""
     rows = [
-        (row["labels_of"], f"{row['images']:,}", f"{row['positive']:,}", row["difference"],
-         figure_words(Interval(row["estimate"], row["ci_low"], row["ci_high"])), row["higher"],
-         "the same" if row["same_verdict"] else "another")
+        (
+            row["labels_of"],
+            f"{row['images']:,}",
+            f"{row['positive']:,}",
+            row["difference"],
+            figure_words(Interval(row["estimate"], row["ci_low"], row["ci_high"])),
+            row["higher"],
+            "the same" if row["same_verdict"] else "another",
+        )
         for row in comparison.by_reader
-    ]  # fmt: skip
-    columns = ("Labels of", "Images", "Positive", f"Difference in {comparison.protocol.title}",
-               "Estimate (interval)", "Higher", "Verdict")  # fmt: skip
+    ]
+    columns = (
+        "Labels of",
+        "Images",
+        "Positive",
+        f"Difference in {comparison.protocol.title}",
+        "Estimate (interval)",
+        "Higher",
+        "Verdict",
+    )
     lead = "Predictions and thresholds stay; the labels of the test images are those of one reader."
     return [Table.of("The answer by each reader's labels", lead, columns, rows)][: len(rows)]
 
 
 def _uncounted(comparison: Comparison, policy: str) -> Table | None:
     """The main figures as analysed, and with all images that are not counted otherwise."""
-    figures, rows = comparison.estimates, []
+    figures = comparison.estimates
+    rows = []
     for name in comparison.names:
         for metric in ("auroc", "recall", "specificity", "accuracy"):
             at = policy if "threshold" in METRICS[metric].needs else ""
@@ -142,7 +157,8 @@ def _subgroups(comparison: Comparison, policy: str) -> list[Table]:
 
 
 def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: list[str]) -> Table:
-    systems, figures = comparison.names, comparison.estimates
+    systems = comparison.names
+    figures = comparison.estimates
     lines = []
     for group in groups:
         cells = [figures.of(name, metric, policy, subgroup=group) for name in systems]
@@ -170,28 +186,51 @@ def _published(comparison: Comparison, sources: Collection[str], policy: str) ->
         for name in comparison.systems:
             free, at = (comparison.estimates.of(name, each["metric"], p) for p in ("", policy))
             here.append(free if free.known else at)
-        value, about = each["value"], each["data"]
+        value = each["value"]
+        about = each["data"]
         digits = 4 if round(value, 3) != value else 3
         figure = number(value, digits)
         if "interval" in each:
             low, high = (number(end, digits) for end in each["interval"])
             figure += f" ({low} to {high})"
         rows.append(
-            (each["system"], metric_title(each["metric"]), figure, *map(figure_words, here),
-             f"{about[0].upper()}{about[1:]}. {each['source']}", each["comparable"])
-        )  # fmt: skip
+            (
+                each["system"],
+                metric_title(each["metric"]),
+                figure,
+                *map(figure_words, here),
+                f"{about[0].upper()}{about[1:]}. {each['source']}",
+                each["comparable"],
+            )
+        )
     if not rows:
         return None
     lead = sentence("published")
-    columns = ("Published", "Figure", "There", *(f"{name}, here" for name in comparison.systems),
-               "Data and source", "Comparable?")  # fmt: skip
+    columns = (
+        "Published",
+        "Figure",
+        "There",
+        *(f"{name}, here" for name in comparison.systems),
+        "Data and source",
+        "Comparable?",
+    )
     return Table.of("Published figures", lead, columns, rows)
 
 
 _OWN_TABLES = frozenset(
-    {"errors", "right_wrong", "agreement", "combined", "decision_curve", "prevalence",
-     "cost_curve", SHORTCUT, BEYOND_SHORTCUT, VALIDATION}
-)  # fmt: skip
+    {
+        "errors",
+        "right_wrong",
+        "agreement",
+        "combined",
+        "decision_curve",
+        "prevalence",
+        "cost_curve",
+        SHORTCUT,
+        BEYOND_SHORTCUT,
+        VALIDATION,
+    }
+)
 _LESIONS = "lesions by "
 _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
 _ERRORS = {
@@ -225,8 +264,10 @@ def _group_tables(comparison: Comparison) -> list[Table]:
 
 
 def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Table:
-    systems, contrasts = comparison.names, _contrasts(comparison)
-    rows, gaps_of = [], {}
+    systems = comparison.names
+    contrasts = _contrasts(comparison)
+    rows = []
+    gaps_of = {}
     whole = table[~table["group"].isin(table["group"] + " - rest")]
     for topic, group in _in_order(whole):
         of_group = table[table["topic"] == topic]
@@ -250,8 +291,12 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Ta
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     printed = (*systems, *_contrasts(comparison, printed=True))
     counted = {"positive": "Positive images", "negative": "Negative images"}
-    columns = ("Group", counted.get(METRICS[metric].share_of or "", "Images"), *systems,
-               *(f"{name}: group minus all other images" for name in printed))  # fmt: skip
+    columns = (
+        "Group",
+        counted.get(METRICS[metric].share_of or "", "Images"),
+        *systems,
+        *(f"{name}: group minus all other images" for name in printed),
+    )
     return Table.of(title, sentence("lowest_groups", lowest), columns, rows)
 
 
@@ -260,11 +305,13 @@ def _group_cell(table: pd.DataFrame, group: str, system: str) -> str:
     rows = table[(table["group"] == group) & (table["system"] == system)]
     if rows.empty:
         return DASH
-    row, figure = rows.iloc[0], _first(rows)
+    row = rows.iloc[0]
+    figure = _first(rows)
     if row["note"] == TOO_FEW:
         of = "positive of" if row["metric"] == "auroc" else "of"
         return DASH if math.isnan(row["of"]) else f"{row['count']:.4g} {of} {row['of']:.0f}"
-    p_value, words = row["p_holm"], figure_words(figure)
+    p_value = row["p_holm"]
+    words = figure_words(figure)
     if pd.isna(p_value):
         return words
     shown = figure.excludes_zero and p_value < 0.05
@@ -273,7 +320,8 @@ def _group_cell(table: pd.DataFrame, group: str, system: str) -> str:
 
 def _errors(comparison: Comparison) -> Table | None:
     """How often each system makes each kind of error; none where no system has boxes."""
-    table, names = comparison.failures, comparison.names
+    table = comparison.failures
+    names = comparison.names
     known = [] if table.empty else table[table["topic"] == "errors"].to_dict("records")
     counts = {(str(row["metric"]), str(row["system"])): _error_count(row) for row in known}
     rows = [
@@ -281,7 +329,8 @@ def _errors(comparison: Comparison) -> Table | None:
         for metric, (title, meaning) in _ERRORS.items()
         if any((metric, name) in counts for name in names)
     ]
-    heads, title = ("Error", *names), "Kinds of error of the called boxes"
+    heads = ("Error", *names)
+    title = "Kinds of error of the called boxes"
     return Table.of(title, sentence("errors"), heads, rows, len(names)) if rows else None
 
 
@@ -342,10 +391,13 @@ def _shortcuts(comparison: Comparison) -> Table | None:
     if table.empty:
         return None
     rows = [
-        (f"Predicted from {row['group']}".replace("_", " "),
-         figure_words(Interval.from_row(row)), "")
+        (
+            f"Predicted from {row['group']}".replace("_", " "),
+            figure_words(Interval.from_row(row)),
+            "",
+        )
         for row in table.to_dict("records")
-    ]  # fmt: skip
+    ]
     beyond = comparison.failures[comparison.failures["topic"] == BEYOND_SHORTCUT]
     for name in comparison.systems:
         auroc = figure_words(comparison.estimates.of(name, "auroc"))
@@ -382,7 +434,8 @@ def _in_order(table: pd.DataFrame) -> list[tuple[str, str]]:
     topics = list(dict.fromkeys(pairs["topic"]))
 
     def place(pair: tuple[str, str]) -> tuple[int, int]:
-        low, high = pair[1].startswith(("up to", "under")), pair[1].startswith("over")
+        low = pair[1].startswith(("up to", "under"))
+        high = pair[1].startswith("over")
         return topics.index(pair[0]), high - low
 
     return sorted(pairs.itertuples(index=False, name=None), key=place)

@@ -120,7 +120,8 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Table
         return wide.reindex(columns=names)
 
     called = matrix(column).dropna().sort_index()
-    ids, calls = called.index, called.to_numpy(dtype=bool)
+    ids = called.index
+    calls = called.to_numpy(dtype=bool)
     first = decided.drop_duplicates("image_id").set_index("image_id").reindex(ids)
     wrong = np.zeros(calls.shape, dtype=bool)
     for column in ("localised", "localised_tolerant"):  # the second excuses a map within its cell
@@ -152,7 +153,8 @@ def _misses(table: _Table, count: int) -> list[_Category]:
     n_found = table.called.sum(axis=1)
     positive = table.label == 1
     title = _all(table, "misses it", "miss it", "miss it")
-    missed, strength = positive & (n_found == 0), -table.confidence.mean(axis=1)
+    missed = positive & (n_found == 0)
+    strength = -table.confidence.mean(axis=1)
     categories = [_pick(table, "all-miss", title, missed, strength, count, "lowest scores first")]
     if len(table.systems) == 1:
         return categories
@@ -161,7 +163,8 @@ def _misses(table: _Table, count: int) -> list[_Category]:
         only = positive & (n_found == 1) & table.called[:, position]
         only &= ~table.misplaced[:, position]  # those are shown as "wrong place"
         gap = own - (table.confidence.sum(axis=1) - own) / (len(table.systems) - 1)
-        key, title = f"only-{position + 1}", f"Only {name} finds it"
+        key = f"only-{position + 1}"
+        title = f"Only {name} finds it"
         categories.append(_pick(table, key, title, only, gap, count, "widest gap in rank first"))
     return categories
 
@@ -169,7 +172,8 @@ def _misses(table: _Table, count: int) -> list[_Category]:
 def _wrong_place(table: _Table, count: int) -> _Category:
     chosen = (table.label == 1) & table.misplaced.any(axis=1)
     strength = np.where(table.misplaced, table.confidence, 0).max(axis=1, initial=0)
-    title, order = "Right image, wrong place", "most confident first"
+    title = "Right image, wrong place"
+    order = "most confident first"
     return _pick(table, "wrong-place", title, chosen, strength, count, order)
 
 
@@ -177,7 +181,8 @@ def _false_alarms(table: _Table, count: int) -> list[_Category]:
     """False alarms, on normal and on abnormal images apart where the set says so."""
     alarm = (table.label == 0) & table.called.any(axis=1)
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
-    normal, not_normal = table.kind == "normal", table.kind == "not_normal"
+    normal = table.kind == "normal"
+    not_normal = table.kind == "not_normal"
     groups = (
         ("normal", " on normal images", normal),
         ("not-normal", " on images that are abnormal in another way", not_normal),
@@ -230,7 +235,8 @@ def _pick(
 MAX_IMAGE_BYTES = 120_000
 """The most that one image may take; less where a page has more than 45."""
 
-_LINE, _FINE_LINE = 1 / 12, 1 / 24  # height of a text on a small and a large panel, of its side
+_LINE = 1 / 12
+_FINE_LINE = 1 / 24  # height of a text on a small and a large panel, of its side
 _BRIEF_BOXES = 3
 _PANEL = 500  # px of a panel's longer side: four in a row have 300 dpi at a width of 17 cm
 _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
@@ -269,12 +275,19 @@ class DrawnCase:
 
     @classmethod
     def of(
-        cls, source: CaseSource, image_id: str, pixels: npt.NDArray[np.uint8], *, anchor: str,
-        most: int = MAX_IMAGE_BYTES, gap: float = 0.0,
-    ) -> DrawnCase:  # fmt: skip
+        cls,
+        source: CaseSource,
+        image_id: str,
+        pixels: npt.NDArray[np.uint8],
+        *,
+        anchor: str,
+        most: int = MAX_IMAGE_BYTES,
+        gap: float = 0.0,
+    ) -> DrawnCase:
         """Draw one case as SVG over one embedded image of at most so many bytes."""
         height, width = pixels.shape
-        truth, predictions = source.truth(image_id), source.predictions(image_id)
+        truth = source.truth(image_id)
+        predictions = source.predictions(image_id)
         words = describe_truth(truth, source.test_set.target.display_name)
         drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
         brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
@@ -284,11 +297,19 @@ class DrawnCase:
             *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
         ]
         return cls(
-            image_id, anchor, source.facts(image_id), width, height, _embed(pixels, most),
-            tuple(panels), gap=gap, crop=_crop((width, height), brief), brief=to_svg(brief),
+            image_id,
+            anchor,
+            source.facts(image_id),
+            width,
+            height,
+            _embed(pixels, most),
+            tuple(panels),
+            gap=gap,
+            crop=_crop((width, height), brief),
+            brief=to_svg(brief),
             outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
             lesion=_largest_lesion(truth, width * height),
-        )  # fmt: skip
+        )
 
 
 _Drawn = list[tuple[_Category, list[DrawnCase]]]
@@ -304,7 +325,8 @@ def _draw_cases(
 ) -> tuple[_Drawn, list[str]]:
     """Draw one image after another: the cases by category, and images whose file is gone."""
     make_folder(folder)
-    drawn, missing = [], []
+    drawn = []
+    missing = []
     for category in categories:
         cases = []
         for position, image_id in enumerate(category.image_ids):
@@ -330,10 +352,13 @@ def _crop(size: tuple[int, int], shapes: list[Shape]) -> str:
         >>> _crop((300, 300), [])
         '1.5 23.6 297 222.8'
     """
-    aspect, least_width, margin = 4 / 3, 0.8, 1.1
+    aspect = 4 / 3
+    least_width = 0.8
+    margin = 1.1
     paths = [path.clip(0, size) for shape in shapes for path in shape.paths]
     corners = np.vstack(paths or [np.multiply([(0.05, 0.45), (0.95, 0.45)], size)])
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    low = corners.min(axis=0)
+    high = corners.max(axis=0)
     needed = margin * (high - low) * (1, aspect)
     width = min(max(*needed, least_width * size[0]), max(size[0], size[1] * aspect))
     window = np.array([width, width / aspect])
@@ -510,7 +535,8 @@ def _lay_out(drawn: _Drawn) -> list[_Drawn]:
             if not room:
                 pages.append([])
                 room = _ON_PAGE
-            taken, rest = rest[:room], rest[room:]
+            taken = rest[:room]
+            rest = rest[room:]
             pages[-1].append((category, taken))
             room -= len(taken)
     return pages

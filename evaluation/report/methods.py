@@ -32,7 +32,8 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
 
     The paragraphs of a paper's methods, the references that they cite, as data, and the checklists.
     """
-    references, cited = _toml("references"), dict[str, dict[str, Any]]()
+    references = _toml("references")
+    cited = dict[str, dict[str, Any]]()
 
     def cite(*keys: str) -> str:
         """Number references where they are first cited."""
@@ -42,10 +43,13 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
 
     def cite_for(kind: str, *names: str) -> str:
         """Cite what belongs to names of networks, or of sources of images."""
-        return cite(*(
-            key for key, each in references.items()
-            if any(name.startswith(start) for start in each.get(kind, ()) for name in names)
-        ))  # fmt: skip
+        return cite(
+            *(
+                key
+                for key, each in references.items()
+                if any(name.startswith(start) for start in each.get(kind, ()) for name in names)
+            )
+        )
 
     kinds = [
         each.get(kind, {}) for each in references.values() for kind in ("networks", "detectors")
@@ -93,8 +97,10 @@ class _IntervalFacts:
     def of(cls, comparison: Comparison) -> _IntervalFacts:
         """Read them from the tables of a comparison."""
         figures = comparison.estimates
-        single, paired = _bounded(figures.systems), _bounded(figures.differences)
-        tests, every = comparison.tests, [*single, *paired]
+        single = _bounded(figures.systems)
+        paired = _bounded(figures.differences)
+        tests = comparison.tests
+        every = [*single, *paired]
         return cls(
             methods=tuple(dict.fromkeys(f.method.partition(f", {HELD}")[0] for f in every)),
             single=frozenset(figure.kind for figure in single if figure.kind is not None),
@@ -146,7 +152,8 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     """What the sentences of the checklists and of the methods are made from, by name."""
     target = dataset.target(comparison.finding)
     images = dataset.images
-    recorded, split = comparison.records, comparison.split
+    recorded = comparison.records
+    split = comparison.split
     evaluated = comparison.decisions.drop_duplicates("image_id")
     ids = pd.Index(evaluated["image_id"])
     figures = list(comparison.estimates)
@@ -188,10 +195,8 @@ def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, di
     """Images of known label of each role of a split, their patients, and who they are."""
     if split not in dataset.ids["split_ids"]:
         return {}
-    roles, labels = (
-        dataset.split(split),
-        dataset.labels(dataset.target(comparison.finding)).dropna(),
-    )
+    roles = dataset.split(split)
+    labels = dataset.labels(dataset.target(comparison.finding)).dropna()
     facts = {}
     for role in ("train", "val", "test"):
         ids = labels.index[labels.index.isin(roles.loc[roles["role"] == role, "image_id"])]

@@ -27,29 +27,49 @@ from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 from cxr_compare.evaluation.report.page import ForestPart, sentence
 from cxr_compare.evaluation.statistics.ranking import Floats
 
-_MARKER_WORDS = {"o": "Circle", "^": "Triangle", "s": "Square", "D": "Diamond", "v": "Triangle (v)",
-                 "P": "Plus"}  # fmt: skip
+_MARKER_WORDS = {
+    "o": "Circle",
+    "^": "Triangle",
+    "s": "Square",
+    "D": "Diamond",
+    "v": "Triangle (v)",
+    "P": "Plus",
+}
 MARKERS = tuple(_MARKER_WORDS)
 """Markers of the policies, in their order; ``"."`` is a plain dot."""
 
-_INK, _QUIET, _LINE, _PAPER = "#1A2027", "#59636E", "#D9DCD8", "#FFFFFF"
+_INK = "#1A2027"
+_QUIET = "#59636E"
+_LINE = "#D9DCD8"
+_PAPER = "#FFFFFF"
 _THEME = {
     **{colour.lower(): f"var(--s{place})" for place, colour in enumerate(SYSTEM_COLOURS)},
-    _INK.lower(): "var(--ink)", _QUIET.lower(): "var(--quiet)",
-    _LINE.lower(): "var(--line)", _PAPER.lower(): "var(--paper)",
-}  # fmt: skip
+    _INK.lower(): "var(--ink)",
+    _QUIET.lower(): "var(--quiet)",
+    _LINE.lower(): "var(--line)",
+    _PAPER.lower(): "var(--paper)",
+}
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
 _QUARTERS = tuple((tick, str(tick)) for tick in (0.0, 0.25, 0.5, 0.75, 1.0))
 _DPI = 200  # of PNG files
-_PLATE_INCHES, _PLATE_DPI = 17 / 2.54, 300  # a plate is as wide, or as fine
+_PLATE_INCHES = 17 / 2.54
+_PLATE_DPI = 300  # a plate is as wide, or as fine
 _UNDATED = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-_SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+_SVG = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
 _WRITING_SVG = threading.Lock()  # the settings below are global to matplotlib
 
 # In pixels of the page at a width of 340, which are points on paper.
-_LEFT, _TOP, _BELOW, _RIGHT = 50.0, 12.0, 44.0, 12.0
-_PLOT_WIDTH, _PLOT_HEIGHT = 278.0, 264.0
-_NAMED_WIDTH, _NAMES_WIDTH, _NAMED_HEIGHT, _NAME_HEIGHT = 184.0, 146.0, 236.0, 14.0
+_LEFT = 50.0
+_TOP = 12.0
+_BELOW = 44.0
+_RIGHT = 12.0
+_PLOT_WIDTH = 278.0
+_PLOT_HEIGHT = 264.0
+_NAMED_WIDTH = 184.0
+_NAMES_WIDTH = 146.0
+_NAMED_HEIGHT = 236.0
+_NAME_HEIGHT = 14.0
 _LONGEST_NAME = 21
 
 
@@ -76,7 +96,8 @@ class Axis:
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         shown = [tick for tick in ticks if low <= tick <= high]
         if len(shown) < 2:  # then it begins and ends at a tick
-            low, high = max(t for t in ticks if t <= low), min(t for t in ticks if t >= high)
+            low = max(t for t in ticks if t <= low)
+            high = min(t for t in ticks if t >= high)
             shown = [tick for tick in ticks if low <= tick <= high]
         words = (f"{t:,.0f}" if t >= 1 else f"{t:.6f}".rstrip("0") for t in shown)
         return cls(title, tuple(zip(shown, words, strict=True)), low, high, "log")
@@ -109,9 +130,13 @@ class Curve:
 
     @classmethod
     def of_points(
-        cls, name: str, position: int, points: Iterable[Point],
-        ends: Iterable[tuple[float | None, float | None]], **options: Any,
-    ) -> Curve:  # fmt: skip
+        cls,
+        name: str,
+        position: int,
+        points: Iterable[Point],
+        ends: Iterable[tuple[float | None, float | None]],
+        **options: Any,
+    ) -> Curve:
         """Points with their intervals as upright lines; one without ends has none."""
         held = tuple(points)
         x = np.repeat([point.x for point in held], 3)
@@ -154,7 +179,8 @@ def _draw(*charts: Chart) -> Figure:
 
     The artist of the second curve has the gid ``curve-1``, of its first point ``curve-1-point-0``.
     """
-    width, height = sum(chart.size[0] for chart in charts), charts[0].size[1]
+    width = sum(chart.size[0] for chart in charts)
+    height = charts[0].size[1]
     figure = NotebookFigure(figsize=(width / 72, height / 72))
     start = 0.0
     for chart in charts:
@@ -208,12 +234,16 @@ def _dress(axes: Axes, chart: Chart) -> None:
 def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
     """Draw a line, cut a little outside the plot: along a border it keeps its width."""
     (line,) = axes.plot(
-        curve.x, curve.y, gid=gid, color=system_colour(curve.position),
+        curve.x,
+        curve.y,
+        gid=gid,
+        color=system_colour(curve.position),
         linewidth=1 if curve.faint else 2.2,
         linestyle="-" if curve.solid or chart.names_beside else _dash(curve.position),
         drawstyle="steps-post" if curve.in_steps else "default",
-        dash_capstyle="butt", solid_capstyle="butt",
-    )  # fmt: skip
+        dash_capstyle="butt",
+        solid_capstyle="butt",
+    )
     line.set_clip_box(TransformedBbox(Bbox([[-0.01, -0.01], [1.01, 1.01]]), axes.transAxes))
 
 
@@ -238,13 +268,26 @@ def _name_points(axes: Axes, chart: Chart) -> None:
     wanted = [(curve.points[0].y - chart.y.low) * scale for curve in chart.curves]
     for curve, row in zip(chart.curves, _spread(wanted, 0, height), strict=True):
         name = curve.name
-        line = {"arrowstyle": "-", "color": system_colour(curve.position), "linewidth": 0.9,
-                "alpha": 0.75, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}  # fmt: skip
+        line = {
+            "arrowstyle": "-",
+            "color": system_colour(curve.position),
+            "linewidth": 0.9,
+            "alpha": 0.75,
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "relpos": (0, 0.5),
+        }
         axes.annotate(
             name if len(name) <= _LONGEST_NAME else f"{name[:12]}…{name[-8:]}",
-            (curve.points[0].x, curve.points[0].y), (width + 11, row), color=_INK, fontsize=11,
-            textcoords="axes points", va="center", arrowprops=line, annotation_clip=False,
-        )  # fmt: skip
+            (curve.points[0].x, curve.points[0].y),
+            (width + 11, row),
+            color=_INK,
+            fontsize=11,
+            textcoords="axes points",
+            va="center",
+            arrowprops=line,
+            annotation_clip=False,
+        )
 
 
 def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
@@ -254,7 +297,8 @@ def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
         >>> _spread([50.0, 52.0, 100.0], 0.0, 100.0)
         [38.0, 52.0, 100.0]
     """
-    placed, at = list(wanted), high + _NAME_HEIGHT
+    placed = list(wanted)
+    at = high + _NAME_HEIGHT
     order = sorted(range(len(wanted)), key=lambda place: wanted[place])
     for place in reversed(order):
         at = placed[place] = min(wanted[place], at - _NAME_HEIGHT)
@@ -276,8 +320,12 @@ def to_svg(chart: Chart) -> str:
         for place, point in enumerate(curve.points)
     }
     frame = " ".join(f"{end:g}" for end in chart.frame)
-    attributes = {"role": "img", "aria-label": chart.description, "data-chart": chart.key,
-                  "data-frame": frame}  # fmt: skip
+    attributes = {
+        "role": "img",
+        "aria-label": chart.description,
+        "data-chart": chart.key,
+        "data-frame": frame,
+    }
     return _inline(_draw(chart), chart.key, attributes, labels)
 
 
@@ -296,8 +344,14 @@ def _sample(position: int | None, marker: str) -> str:
         colour = _INK if position is None else system_colour(position)
         axes.plot([8], [8], **_marker_style(marker, colour), clip_on=False)
     elif position is not None:
-        axes.plot([1, 35], [8, 8], color=system_colour(position), linestyle=_dash(position),
-                  linewidth=2.2, dash_capstyle="butt")  # fmt: skip
+        axes.plot(
+            [1, 35],
+            [8, 8],
+            color=system_colour(position),
+            linestyle=_dash(position),
+            linewidth=2.2,
+            dash_capstyle="butt",
+        )
     attributes = {"aria-hidden": "true", "width": str(width), "height": "16"}
     return _inline(figure, f"legend-{position}-{marker}", attributes)
 
@@ -311,8 +365,9 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     with _WRITING_SVG, mpl.rc_context({"svg.hashsalt": "figure", "pdf.fonttype": 42}):
         for kind, undated in _UNDATED.items():
             to = path.with_suffix(f".{kind}")
-            figure.savefig(to, format=kind, dpi=_DPI, facecolor="white", bbox_inches="tight",
-                           metadata=undated)  # fmt: skip
+            figure.savefig(
+                to, format=kind, dpi=_DPI, facecolor="white", bbox_inches="tight", metadata=undated
+            )
             written.append(to)
     return written
 
@@ -336,7 +391,8 @@ def save_figures(
     `about` says of all what was evaluated; `cases` are images of a plate, a PNG file of at least
     300 dpi alone, and `maps` says of each system with maps what is drawn of them.
     """
-    figures, notes = {"forest": _draw_forest(forest)} if forest else {}, {}
+    figures = {"forest": _draw_forest(forest)} if forest else {}
+    notes = {}
     for chart in charts:
         if name := _FILES.get(chart.key):
             used = {point.marker for curve in chart.curves for point in curve.points}
@@ -376,8 +432,14 @@ def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: 
         axes.plot([], [], **_marker_style(marker, _QUIET) | {"markersize": 7}, label=words)
     if chart.curves:
         below = 0, -_BELOW / chart.frame[3]
-        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=below,
-                    alignment="left", handlelength=3.2)  # fmt: skip
+        axes.legend(
+            fontsize=9,
+            frameon=False,
+            loc="upper left",
+            bbox_to_anchor=below,
+            alignment="left",
+            handlelength=3.2,
+        )
     return figure
 
 
@@ -478,6 +540,7 @@ def _tidy(name: str, value: str) -> str:
     if name == "d":
         value = re.sub(r"\s*([A-Za-z])\s*", r"\1", " ".join(value.split()))
     if name in ("d", "x", "y", "transform"):
-        return re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."),
-                      value)  # fmt: skip
+        return re.sub(
+            r"-?\d+\.\d+", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), value
+        )
     return value

@@ -158,9 +158,12 @@ def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def _render_report(
-    comparison: Comparison, charts: Sequence[Chart], galleries: list[Gallery], dataset: DataSet,
+    comparison: Comparison,
+    charts: Sequence[Chart],
+    galleries: list[Gallery],
+    dataset: DataSet,
     tables: dict[str, Any],
-) -> str:  # fmt: skip
+) -> str:
     """Return the report as HTML; pure, apart from reading the templates."""
     # ROC, FROC and calibration, or what there is instead.
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)

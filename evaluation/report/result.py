@@ -566,11 +566,17 @@ def _read_chart(stored: dict[str, Any]) -> Chart:
     def curve(of: dict[str, Any]) -> Curve:
         band = None if of["band"] is None else tuple(_array(values) for values in of["band"])
         points = tuple(Point(**point) for point in of["points"])
-        return Curve(**of | {"x": _array(of["x"]), "y": _array(of["y"]), "points": points,
-                             "band": band})  # fmt: skip
+        return Curve(
+            **of | {"x": _array(of["x"]), "y": _array(of["y"]), "points": points, "band": band}
+        )
 
     guides = tuple((_array(x), _array(y)) for x, y in stored["guides"])
-    return Chart(**stored | {
-        "x": axis(stored["x"]), "y": axis(stored["y"]), "guides": guides,
-        "curves": tuple(map(curve, stored["curves"])),
-    })  # fmt: skip
+    return Chart(
+        **stored
+        | {
+            "x": axis(stored["x"]),
+            "y": axis(stored["y"]),
+            "guides": guides,
+            "curves": tuple(map(curve, stored["curves"])),
+        }
+    )

@@ -123,11 +123,24 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}",
-    "≥": r"$\geq$", "−": "$-$", "–": "--", "×": r"$\times$", "±": r"$\pm$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "≥": r"$\geq$",
+    "−": "$-$",
+    "–": "--",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+}
 
 
 def write_table_files(
@@ -156,7 +169,8 @@ def write_table_files(
 def _latex_table(comparison: Comparison, table: Table) -> str:
     """Return a table with caption and label that needs the package booktabs and nothing else."""
     heads = ["", *table.columns[1:]]
-    finding, counts = comparison.display_name, image_count(comparison.estimates)
+    finding = comparison.display_name
+    counts = image_count(comparison.estimates)
     caption = f"{listing(comparison.names)} on {inside_sentence(finding)}"
     caption += f": {counts}. " if counts else ". "
     caption += "Figures with 95 % intervals."
@@ -242,12 +256,16 @@ def _write_archive(out: Path) -> None:
     """Write ``report.zip``: tables, figures and pages, and a README that names each."""
     inside = [out / name for name in files.IN_ARCHIVE if (out / name).is_file()]
     captions = [out / files.FIGURES / f"{name}.txt" for name in files.FIGURE_NAMES]
-    readme = "\n".join([
-        sentence("readme_start"),
-        *(sentence("readme", path.name) for path in inside),
-        *(f"Figure {n} ({files.FIGURES}/{path.stem}.*): {path.read_text(encoding='utf-8').strip()}"
-          for n, path in enumerate(filter(Path.is_file, captions), 1)),
-    ])  # fmt: skip
+    readme = "\n".join(
+        [
+            sentence("readme_start"),
+            *(sentence("readme", path.name) for path in inside),
+            *(
+                f"Figure {n} ({files.FIGURES}/{path.stem}.*): {path.read_text(encoding='utf-8').strip()}"
+                for n, path in enumerate(filter(Path.is_file, captions), 1)
+            ),
+        ]
+    )
     # What the pages link to.
     linked = f"{files.FIGURES}/*", files.CASES_PAGES, files.IMAGES_TABLE, f"{files.THUMBNAILS}/*"
     further = [path for pattern in linked for path in sorted(out.glob(pattern))]
@@ -260,10 +278,23 @@ def _write_archive(out: Path) -> None:
 
 UNKNOWN = "unknown"
 COST_KEYS = (
-    "made_of", "parameters", "trainable_parameters", "flops", "size_bytes", "train_seconds",
-    "train_device", "train_peak_memory_bytes", "latency_ms", "latency_low_ms", "latency_high_ms",
-    "latency_device", "peak_memory_bytes", "batch_size", "precision", "image_size",
-)  # fmt: skip
+    "made_of",
+    "parameters",
+    "trainable_parameters",
+    "flops",
+    "size_bytes",
+    "train_seconds",
+    "train_device",
+    "train_peak_memory_bytes",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "latency_device",
+    "peak_memory_bytes",
+    "batch_size",
+    "precision",
+    "image_size",
+)
 """What `cxr predict` records of a system; what it does not know is null."""
 
 _AT_THRESHOLD = ("accuracy", "recall", "specificity", "precision", "f1")
@@ -300,7 +331,8 @@ def cost_rows(comparison: Comparison) -> list[Row]:
 
 def _cost_table(comparison: Comparison) -> pd.DataFrame:
     """Return the same for programs."""
-    policy, rows = comparison.main_policy, []
+    policy = comparison.main_policy
+    rows = []
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
         for metric, at in (("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)):

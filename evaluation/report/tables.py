@@ -128,7 +128,8 @@ def summary_table(
     figures = comparison.estimates.systems.values()
     held = {key for of_system in figures for key in of_system}
     known = {key.metric for of in figures for key, figure in of.items() if figure.known}
-    strict, tolerant = "localised_sensitivity", "localised_sensitivity_tolerant"
+    strict = "localised_sensitivity"
+    tolerant = "localised_sensitivity_tolerant"
     left_out = strict if tolerant in known else tolerant
     keys = []
     usual = highlighted("summary", "paper") if paper else highlighted("summary")
@@ -142,7 +143,9 @@ def summary_table(
 
 def _forest(comparison: Comparison) -> list[ForestPart]:
     """The plot that a report opens with: the primary figure of each system, then differences."""
-    names, figures, protocol = comparison.names, comparison.answer_unit, comparison.protocol
+    names = comparison.names
+    figures = comparison.answer_unit
+    protocol = comparison.protocol
     several = bool(protocol.partner)
     titles = [f": {METRICS[metric].inside}" if several else "" for metric in protocol.metrics]
     of = list(zip(protocol.keys, titles, strict=True))
@@ -202,7 +205,9 @@ def _row_group(
     comparison: Comparison, keys: list[MetricKey], contrasts: list[tuple[str, str]]
 ) -> RowGroup:
     """Figures on the same images at the same policy, their differences on one axis."""
-    figures, subgroup, policy = comparison.estimates, keys[0].subgroup, keys[0].policy
+    figures = comparison.estimates
+    subgroup = keys[0].subgroup
+    policy = keys[0].policy
     gaps = [
         figures.difference(*pair, key.metric, policy, subgroup=subgroup)
         for key in keys
@@ -299,11 +304,13 @@ def _whiskers(
         return [None] * len(intervals), ()
     ends += [0.0] if around_zero else []
     for step in _STEPS:
-        first, last = math.floor(min(ends) / step + 1e-9), math.ceil(max(ends) / step - 1e-9)
+        first = math.floor(min(ends) / step + 1e-9)
+        last = math.ceil(max(ends) / step - 1e-9)
         if last - first <= _MOST_STEPS:
             break
     last = max(last, first + 1)
-    low, high = first * step, last * step
+    low = first * step
+    high = last * step
 
     def place(value: float) -> float:
         return round((value - low) / (high - low) * 100, 2)
@@ -338,7 +345,8 @@ def _difference(
 
 def _cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
     held = "" if figure.held is None else f"held: {ends_words(Interval(0, *figure.held))}"
-    text, ends = number(figure.estimate), ends_words(figure)
+    text = number(figure.estimate)
+    ends = ends_words(figure)
     return Cell(text, ends, figure.note, whisker, figure.known, held)
 
 

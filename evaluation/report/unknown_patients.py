@@ -14,24 +14,35 @@ import pandas as pd
 COUNTS = ("n_patients", "effective_patients")
 """Columns of tables that are empty where no patient is known."""
 _KEPT = (
-    "no patient is known", "where patients have several", "diagnosis of any patient",
-    "care of a patient", "Involvement of patients and the public", "--patients",
-    "patient_id", "n_patients", "effective_patients", "validation_patients",
-)  # fmt: skip
+    "no patient is known",
+    "where patients have several",
+    "diagnosis of any patient",
+    "care of a patient",
+    "Involvement of patients and the public",
+    "--patients",
+    "patient_id",
+    "n_patients",
+    "effective_patients",
+    "validation_patients",
+)
 """Phrases that speak of patients in general, or name a column or an option."""
 # The word alone: "patient-0001" may be the id of an image.
-_BEFORE, _AFTER = r"(?<![\w./-])", r"(s?)(?![./-]?\w)"
+_BEFORE = r"(?<![\w./-])"
+_AFTER = r"(s?)(?![./-]?\w)"
 _RULES = (
     (r"([\d,]+) ((?:test |validation )?images?) of [\d,]+ patients?", r"\1 \2"),
     (r"resamples of patients", "resamples of images"),
     (r"patients \(not images\) are resampled", "images are resampled"),
     (r"patient-cluster bootstrap", "bootstrap of images"),
     (r"clustered by patient", "by image"),
-    (r"the variance is summed by patient, each patient's part corrected for its share of the "
-     r"images", "the variance is summed over images"),
+    (
+        r"the variance is summed by patient, each patient's part corrected for its share of the "
+        r"images",
+        "the variance is summed over images",
+    ),
     (_BEFORE + "Patient" + _AFTER, r"Image\1"),
     (_BEFORE + "patient" + _AFTER, r"image\1"),
-)  # fmt: skip
+)
 _PROTECTED = re.compile("|".join(re.escape(phrase) for phrase in _KEPT))
 
 

@@ -126,7 +126,8 @@ def _evaluate_shares(
             decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
             output = read_output(run.predictions, of_run.target, evaluated.image_ids)
             scorecard = Scorecard.of(output, decision, replace(evaluated, tolerance=None))
-            estimates, missing = scorecard.estimates(), scorecard.missing()
+            estimates = scorecard.estimates()
+            missing = scorecard.missing()
             resampled = cluster_bootstrap(scorecard, resamples)
             for row, (metric, key) in enumerate(keys.items()):
                 value = estimates.get(key)
@@ -211,7 +212,8 @@ def evaluate_curve(
         log_use(replace(test_set, split=split), by_name)
     evaluated = _evaluate_shares(systems, test_set, replicates=replicates, advance=advance)
     counts = _counts(design, test_set)
-    points, dataset = _points(design, counts, evaluated), test_set.dataset
+    points = _points(design, counts, evaluated)
+    dataset = test_set.dataset
     return CurveStudy(
         data_set=dataset.name,
         target=test_set.target.display_name,
@@ -271,7 +273,8 @@ class _Counts(NamedTuple):
 
 def _counts(design: CurveDesign, test_set: LabelledSplit) -> dict[float, _Counts]:
     """By share, what the images that train or validate have."""
-    dataset, labels = test_set.dataset, test_set.labels.dropna() == 1
+    dataset = test_set.dataset
+    labels = test_set.labels.dropna() == 1
     trusted = labels[labels.index.isin(test_set.boxes_trusted)]
     boxes = test_set.true_boxes["image_id"]
     by_share: dict[float, list[_Counts]] = {}
@@ -293,13 +296,16 @@ def _size_point(
     A classifier takes labels; a detector images that are wholly boxed, or without a lesion; the
     mixed arm all labels, and the boxes of its share.
     """
-    own, whole = counts[share], counts[max(counts)]
+    own = counts[share]
+    whole = counts[max(counts)]
     if arm == "classifier":
         return SizePoint(arm, share, own.labelled, 0.0, 0.0, own.positive, figures)
     if arm == "detector":
-        images, positive = own.boxed, own.boxed_positive
+        images = own.boxed
+        positive = own.boxed_positive
     else:
-        images, positive = whole.labelled, whole.positive
+        images = whole.labelled
+        positive = whole.positive
     return SizePoint(arm, share, images, own.boxes, own.boxed, positive, figures)
 
 

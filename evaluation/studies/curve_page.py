@@ -42,7 +42,9 @@ from cxr_compare.evaluation.studies.curve_results import (
 )
 from cxr_compare.evaluation.studies.study_page import Statement, StudyPage, write_study
 
-PAGE, STORED, _FIGURE = "curve.html", "curve.json", "curve.png"
+PAGE = "curve.html"
+STORED = "curve.json"
+_FIGURE = "curve.png"
 FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}
 """What `write_curve` writes, for those who refuse a folder with anything else."""
 
@@ -77,13 +79,18 @@ def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
         for point in study.sizes(arm.kind):
             for metric, figure in point.figures.items():
                 yield {
-                    "arm": arm.kind, "share": point.share, "n_images": point.n_images,
-                    "n_boxes": point.n_boxes, "n_boxed": point.n_boxed,
+                    "arm": arm.kind,
+                    "share": point.share,
+                    "n_images": point.n_images,
+                    "n_boxes": point.n_boxes,
+                    "n_boxed": point.n_boxed,
                     "n_positive": point.n_positive,
                     "hours": study.times.hours(point.n_images, point.n_boxes),
-                    "metric": metric, **figure.interval.to_dict(), "note": figure.interval.note,
+                    "metric": metric,
+                    **figure.interval.to_dict(),
+                    "note": figure.interval.note,
                     **{f"seed_{at}": value for at, value in enumerate(figure.seeds)},
-                }  # fmt: skip
+                }
 
 
 def _stored(
@@ -91,19 +98,34 @@ def _stored(
 ) -> dict[str, Any]:
     """All of the study, for programs."""
     differences = [
-        {"metric": metric, "first": first, "second": second, "n_images": row.n_images,
-         **row.gap.to_dict(), "p_holm": row.p_value, "shown": row.shown}
+        {
+            "metric": metric,
+            "first": first,
+            "second": second,
+            "n_images": row.n_images,
+            **row.gap.to_dict(),
+            "p_holm": row.p_value,
+            "shown": row.shown,
+        }
         for metric in study.metrics
         for first, second in study.pairs(metric)
         for row in study.compared(metric, first, second)
-    ]  # fmt: skip
+    ]
     curves = [
-        {"metric": metric, "arm": kind, "line": curve.line, "reason": curve.reason,
-         "measured": curve.amounts, "lack_of_fit": curve.lack_of_fit, "seeds": curve.seeds,
-         "left_out": curve.left_out, "draws": curve.draws}
+        {
+            "metric": metric,
+            "arm": kind,
+            "line": curve.line,
+            "reason": curve.reason,
+            "measured": curve.amounts,
+            "lack_of_fit": curve.lack_of_fit,
+            "seeds": curve.seeds,
+            "left_out": curve.left_out,
+            "draws": curve.draws,
+        }
         for metric, arms in study.fits.items()
         for kind, curve in arms.items()
-    ]  # fmt: skip
+    ]
     return {
         "data_set": study.data_set,
         "target": study.target,
@@ -129,9 +151,17 @@ def _crossings(study: CurveStudy, metric: str) -> Iterator[dict[str, Any]]:
         where = study.crossing(metric, times)
         if where is not None:
             ends = [_finite(end) for end in where.interval or (None, None)]
-            yield {"metric": metric, "by": by, "at": _finite(where.effort), "low": ends[0],
-                   "high": ends[1], "ahead": where.ahead, "measured": where.measured,
-                   "shown": where.shown, "reason": where.reason}  # fmt: skip
+            yield {
+                "metric": metric,
+                "by": by,
+                "at": _finite(where.effort),
+                "low": ends[0],
+                "high": ends[1],
+                "ahead": where.ahead,
+                "measured": where.measured,
+                "shown": where.shown,
+                "reason": where.reason,
+            }
 
 
 def _finite(value: float | None) -> float | None:
@@ -141,7 +171,8 @@ def _finite(value: float | None) -> float | None:
 def _page(study: CurveStudy, said: Mapping[str, list[Statement]]) -> StudyPage:
     first = said[study.metrics[0]] if study.metrics else []
     differences = [statement for statement in first if statement.about == "difference"]
-    folds, seeds = counted(len(study.folds), "fold"), counted(study.n_seeds, "seed")
+    folds = counted(len(study.folds), "fold")
+    seeds = counted(study.n_seeds, "seed")
     return StudyPage(
         title=f"What do boxes buy? {study.target} on {study.data_set}",
         kicker=f"What do boxes buy? · {study.target} on {study.data_set} · {folds}, {seeds}",
@@ -279,18 +310,24 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
             "unclaimed": study.unclaimed(metric),
             "never": study.never_crossing(metric),
             "pair": [
-                {"kind": kind, "boxes": study.boxes_per_image(kind), "line": curve.line,
-                 "draws": curve.draws.tolist(), "measured": [curve.amounts[0], curve.amounts[-1]]}
+                {
+                    "kind": kind,
+                    "boxes": study.boxes_per_image(kind),
+                    "line": curve.line,
+                    "draws": curve.draws.tolist(),
+                    "measured": [curve.amounts[0], curve.amounts[-1]],
+                }
                 for kind, curve in zip(MAIN, curves, strict=True)
                 if curve is not None
             ],
-        }  # fmt: skip
+        }
     return {"metrics": metrics, "words": WORDS, "times": vars(study.times)}
 
 
 def _draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
     """A metric against annotated images, or against hours of annotation."""
-    drawn, unit = _drawn_arms(study, metric), "images" if times is None else "hours"
+    drawn = _drawn_arms(study, metric)
+    unit = "images" if times is None else "hours"
     curves = [curve for arm in drawn for curve in _curves(arm, times)]
     values = [x for curve in curves for x in curve.x if np.isfinite(x)]
     title = metric_title(metric)
@@ -325,7 +362,8 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[C
     where = study.crossing(metric, times)
     if where is None or not where.shown or where.effort is None or where.interval is None:
         return
-    curve, cost = study.fitted(metric, MAIN[0]), study.seconds_per_image(MAIN[0], times)
+    curve = study.fitted(metric, MAIN[0])
+    cost = study.seconds_per_image(MAIN[0], times)
     if curve is None:
         return
     scale = 1 if times is None else 3600
@@ -362,8 +400,14 @@ def _point(point: SizePoint, metric: str) -> dict[str, Any]:
         f"{metric_title(metric)} {figure_words(figure)}"
     )
     ends = [figure.low, figure.high] if figure.bounded else [figure.estimate] * 2
-    return {"images": point.n_images, "boxes": point.n_boxes, "grown": point.n_grown,
-            "figure": figure.estimate, "ends": ends, "words": words}  # fmt: skip
+    return {
+        "images": point.n_images,
+        "boxes": point.n_boxes,
+        "grown": point.n_grown,
+        "figure": figure.estimate,
+        "ends": ends,
+        "words": words,
+    }
 
 
 def _line(curve: LearningCurve) -> dict[str, Any]:
@@ -376,7 +420,9 @@ def _line(curve: LearningCurve) -> dict[str, Any]:
 
 def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
     """The fit within what was measured, and the points with their intervals."""
-    kind, position, points = arm["kind"], arm["position"], arm["points"]
+    kind = arm["kind"]
+    position = arm["position"]
+    points = arm["points"]
     name = f"{KINDS[kind]}, {_MARKER_WORDS[_MARKERS[kind]]}"
     if (line := arm["line"]) is not None:
         counts = line["images"]
@@ -403,9 +449,11 @@ def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
     for arm in drawn:
         ends += [end for point in arm["points"] for end in (point["figure"], *point["ends"])]
         ends += arm["line"]["figure"] if arm["line"] else []
-    low, high = max(0.0, min(ends)), min(1.0, max(ends))
+    low = max(0.0, min(ends))
+    high = min(1.0, max(ends))
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 1.0) if (high - low) / s <= 6)
-    first, last = round(np.floor(low / step)), round(np.ceil(high / step))
+    first = round(np.floor(low / step))
+    last = round(np.ceil(high / step))
     ticks = [round(n * step, 2) for n in range(first, max(last, first + 1) + 1)]
     words = tuple((tick, f"{tick:.{2 if step < 0.1 else 1}f}") for tick in ticks)
     return Axis(metric_title(metric), words, ticks[0], ticks[-1])

@@ -27,8 +27,10 @@ Kind = Literal["detector", "classifier", "mixed"]
 CURVE_METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
 """What the arms are compared by; the answer at the head of the page is the first's."""
 KINDS: Mapping[Kind, str] = {
-    "detector": "detector", "classifier": "classifier", "mixed": "mixed arm",
-}  # fmt: skip
+    "detector": "detector",
+    "classifier": "classifier",
+    "mixed": "mixed arm",
+}
 """Each arm in a sentence, and the order of colours."""
 MAIN: tuple[Kind, Kind] = ("detector", "classifier")
 """The two that the curves are held against each other of."""
@@ -72,23 +74,37 @@ AS_GIVEN = "As given to the command."
 _NOT_RADIOLOGISTS = "crowd workers on photographs, not radiologists"
 PRESETS = (
     Times(
-        14.8, 34.5, "reading and drawn boxes",
-        (_READING, "34.5 s a box: 25.5 s to draw and 9.0 s to check it, medians (Su, Deng and "
-         f"Fei-Fei 2012, as Papadopoulos et al. 2017 sum them up); {_NOT_RADIOLOGISTS}."),
+        14.8,
+        34.5,
+        "reading and drawn boxes",
+        (
+            _READING,
+            "34.5 s a box: 25.5 s to draw and 9.0 s to check it, medians (Su, Deng and "
+            f"Fei-Fei 2012, as Papadopoulos et al. 2017 sum them up); {_NOT_RADIOLOGISTS}.",
+        ),
     ),
     Times(
-        14.8, 7.0, "reading and quick boxes",
-        (_READING, "7.0 s a box: clicks on the four outermost points of an object (Papadopoulos "
-         f"et al. 2017, extreme clicking); {_NOT_RADIOLOGISTS}."),
+        14.8,
+        7.0,
+        "reading and quick boxes",
+        (
+            _READING,
+            "7.0 s a box: clicks on the four outermost points of an object (Papadopoulos "
+            f"et al. 2017, extreme clicking); {_NOT_RADIOLOGISTS}.",
+        ),
     ),
     Times(
-        1.0, 42.0, "crowd workers",
-        ("1 s a label: one class of one image, from 20 s for 20 classes (Bearman et al. 2016); "
-         f"{_NOT_RADIOLOGISTS}.",
-         "42 s a box: drawn, checked, and checked that none is missing (Su, Deng and Fei-Fei "
-         f"2012, as Papadopoulos et al. 2016 sum them up); {_NOT_RADIOLOGISTS}."),
+        1.0,
+        42.0,
+        "crowd workers",
+        (
+            "1 s a label: one class of one image, from 20 s for 20 classes (Bearman et al. 2016); "
+            f"{_NOT_RADIOLOGISTS}.",
+            "42 s a box: drawn, checked, and checked that none is missing (Su, Deng and Fei-Fei "
+            f"2012, as Papadopoulos et al. 2016 sum them up); {_NOT_RADIOLOGISTS}.",
+        ),
     ),
-)  # fmt: skip
+)
 """Times that others measured; a user's own belong in their place. The first are the default."""
 
 
@@ -237,7 +253,8 @@ class CurveStudy:
 
     def unclaimed(self, metric: str) -> str:
         """Why nothing is concluded from the two fitted curves; empty if something may be."""
-        where, curves = self.crossing(metric), [self.fitted(metric, kind) for kind in MAIN]
+        where = self.crossing(metric)
+        curves = [self.fitted(metric, kind) for kind in MAIN]
         usable = all(curve and curve.fits and curve.seeds == "random" for curve in curves)
         return "" if where is None or usable else where.reason
 
@@ -312,9 +329,13 @@ def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
 def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossing) -> Statement:
     """Where the curves of detector and classifier cross, or why that is not shown."""
     about: Literal["images", "time"] = "images"
-    scale, unit, by = 1, "images", WORDS["images"]
+    scale = 1
+    unit = "images"
+    by = WORDS["images"]
     if times is not None:
-        about, scale, unit = "time", 3600, "hours"
+        about = "time"
+        scale = 3600
+        unit = "hours"
         by = WORDS["time"].format(label=f"{times.label:g}", box=f"{times.box:g}")
     values = {"by": by, "title": title_in_sentence(metric), "unit": unit}
     if where.shown and where.effort is not None and where.interval is not None:
@@ -342,13 +363,15 @@ def _budget(
     study: CurveStudy, metric: str, curves: tuple[LearningCurve, LearningCurve]
 ) -> Statement:
     """What detector and classifier reach with the same time, by their fitted curves."""
-    seconds, title = study.hours_at_hand * 3600, title_in_sentence(metric)
+    seconds = study.hours_at_hand * 3600
+    title = title_in_sentence(metric)
     images = [seconds / study.seconds_per_image(kind, study.times) for kind in MAIN]
     first, second = (amount_words(n, "images") for n in images)
     text = WORDS["budget"].format(hours=f"{study.hours_at_hand:g}", first=first, second=second)
     figures = []
     for kind, curve, n in zip(MAIN, curves, images, strict=True):
-        start, end = float(curve.amounts[0]), float(curve.amounts[-1])
+        start = float(curve.amounts[0])
+        end = float(curve.amounts[-1])
         if not start <= n <= end:
             ends = {"start": amount_words(start, "images"), "end": amount_words(end, "images")}
             text += WORDS["far"].format(title=title, arm=kind, **ends)

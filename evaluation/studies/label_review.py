@@ -36,7 +36,8 @@ from cxr_compare.evaluation.studies.study_page import StudyPage, write_study
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output
 
-_SHOWN, _IMAGE_BYTES = 40, 60_000  # images on the page, and the most that each takes
+_SHOWN = 40
+_IMAGE_BYTES = 60_000  # images on the page, and the most that each takes
 _WORDS = {1.0: "positive", 0.0: "negative"}
 _COLUMNS = ["image_id", "kind", "reason", "doubt", "probability", "score", *EDGES]
 
@@ -56,12 +57,14 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
     evaluated = {name: _evaluate(name, runs, dataset) for name, runs in by_name.items()}
     spoken = [each for name, runs in by_name.items() if evaluated[name][1] for each in runs]
     readers = _ReaderAgreement.of(dataset, target)
-    labels, boxed = dataset.labels(target).dropna(), dataset.boxes_trusted(target)
+    labels = dataset.labels(target).dropna()
+    boxed = dataset.boxes_trusted(target)
     rows = [_copies(dataset, labels), _disputed(readers), _doubtful(labels, spoken)]
     for each in spoken:
         if each.output.gives_boxes:
             own = boxed.intersection(each.output.image_ids)
-            rows, boxed = [*rows, *each.boxes(own)], boxed.difference(own)
+            rows = [*rows, *each.boxes(own)]
+            boxed = boxed.difference(own)
     table = _ranked(pd.concat(rows), dataset, labels)
     counts = table["kind"].value_counts(sort=False)
     kinds = listing([counted(n, str(kind)) for kind, n in counts.items()]) or "nothing was found"
@@ -74,12 +77,17 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
     with suppress(OSError, ValueError, AttributeError):  # none, or a damaged one: it is replaced
         before = json.loads(stored.read_text()).get("by", by)
     html = StudyPage(dataset.name, target.display_name, answer).render(
-        "label_review.html.jinja", name=dataset.name, kinds=kinds,
-        finding=target.display_name, answer=answer, n_rows=len(table), readers=readers,
+        "label_review.html.jinja",
+        name=dataset.name,
+        kinds=kinds,
+        finding=target.display_name,
+        answer=answer,
+        n_rows=len(table),
+        readers=readers,
         cards=list(_cards(table, spoken, LabelledSplit(dataset, target))),
-        evaluated=evaluated.values(), unknown=[system.name for system in systems if system.seen is
-        None],
-    )  # fmt: skip
+        evaluated=evaluated.values(),
+        unknown=[system.name for system in systems if system.seen is None],
+    )
     facts = {"answer": answer, "counts": dict(counts), "alpha": readers.alpha, "by": by}
     page = f"Page: {write_study(dataset.folder, 'label_review', table, facts, html)}"
     page += f", which replaces the list made with {before}" * (before != by)
@@ -112,21 +120,25 @@ class _Unseen:
         found = self.output.predicted_boxes
         pairs = pair_boxes(found[found["image_id"].isin(ids)], self.test_set.true_boxes, ids)
         finds = find_lesions(pairs)
-        support, score = np.maximum(finds.best, 0), pairs.boxes.score
+        support = np.maximum(finds.best, 0)
+        score = pairs.boxes.score
         usual = float(np.median(support[support > 0])) if support.any() else np.inf
         alone = finds.false & (score >= usual)
         says = "{} {} score {:.2f} (median of supported boxes: {:.2f})"
         name = self.predictions.name
         drawn, missed = (
             pd.DataFrame(boxes.corners, columns=EDGES).assign(
-                image_id=ids[boxes.image], kind=kind, score=of, doubt=doubt,
+                image_id=ids[boxes.image],
+                kind=kind,
+                score=of,
+                doubt=doubt,
                 reason=[says.format(name, words, one, usual) for one in of],
             )
             for kind, words, boxes, of, doubt in (
                 ("unsupported box", "supports this box with", pairs.truth, support, 1 - support),
                 ("missing box", "predicts a box that nobody drew with", pairs.boxes, score, score),
             )
-        )  # fmt: skip
+        )
         return [drawn[support < usual], missed[alone].drop_duplicates("image_id")]
 
 
@@ -158,7 +170,8 @@ def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
 
 def _disputed(readers: _ReaderAgreement) -> pd.DataFrame:
     """Images on which readers differ: evenly divided ones first, of these the largest boxes."""
-    rows, boxes = [], readers.lesions([*readers.boxes])
+    rows = []
+    boxes = readers.lesions([*readers.boxes])
     area = ((boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])).groupby(boxes["image_id"])
     ratings = readers.ratings[readers.ratings.nunique(axis=1) > 1]
     largest = area.max().reindex(ratings.index).sort_values(ascending=False, kind="stable")
@@ -168,7 +181,8 @@ def _disputed(readers: _ReaderAgreement) -> pd.DataFrame:
         doubt = min(map(len, sides.values())) / said.count()
         rows.append((image_id, "disputed label", words, doubt))
     for image_id, drawn in boxes.groupby("image_id"):
-        counts, alone = drawn["reader"].value_counts(sort=False), drawn["drawn_by"] == 1
+        counts = drawn["reader"].value_counts(sort=False)
+        alone = drawn["drawn_by"] == 1
         if len(counts) > 1 and alone.any():
             words = listing([f"{name} {counted(n, 'box')}" for name, n in counts.items()])
             words += f": {alone.sum()} of {len(drawn)} meet no box of another reader"
@@ -185,10 +199,13 @@ def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
     Source:
         Northcutt, Jiang and Chuang 2021, Confident Learning: self-confidence, thresholds by class.
     """
-    chances, agree = [pd.Series(dtype=float)], pd.Index([])
+    chances = [pd.Series(dtype=float)]
+    agree = pd.Index([])
     for each in spoken:
-        scores, system = each.output.scores(None), each.predictions
-        own, ids = {system.name: system}, scores.index.tolist()
+        scores = each.output.scores(None)
+        system = each.predictions
+        own = {system.name: system}
+        ids = scores.index.tolist()
         output = read_systems(own, each.test_set, ids, policy="max_f1").systems[0]
         agrees = (output.decisions["decision"] == labels[ids]).fillna(False)
         fitted = fit_calibration("platt", labels[scores.index] == 1, scores)
@@ -259,7 +276,8 @@ class _ReaderAgreement:
         values = np.unique(self.ratings.stack())
         counts = pd.DataFrame({value: (self.ratings == value).sum(axis=1) for value in values})
         counts = counts[counts.sum(axis=1) > 1]
-        per_image, per_value = counts.sum(axis=1), counts.sum()
+        per_image = counts.sum(axis=1)
+        per_value = counts.sum()
         n_ratings = per_image.sum()
         unlike = n_ratings**2 - (per_value**2).sum()  # pairs of ratings, whatever their images
         within = ((per_image**2 - (counts**2).sum(axis=1)) / (per_image - 1)).sum()
@@ -275,13 +293,14 @@ class _ReaderAgreement:
             met = drawn[drawn["drawn_by"] == 2].assign(score=1.0, image_id=drawn["lesion"])
             pairs = pair_boxes(met[::2], met[1::2], pd.Index(met["lesion"].unique()))
             yield {
-                "readers": (one, other), "images": len(both),
+                "readers": (one, other),
+                "images": len(both),
                 "boxes": tuple(int((drawn["reader"] == name).sum()) for name in (one, other)),
                 "positive": int((both == 1).all(axis=1).sum()),
                 "mean_iou": pd.Series(pairs.iou).mean(),
                 "kappa": cohen_kappa_score(both[one], both[other]) if varies else None,
                 "matched": len(met) / max(len(drawn), 1),
-            }  # fmt: skip
+            }
 
     def lesions(self, readers: Sequence[str]) -> pd.DataFrame:
         """The boxes of some readers, with their ``lesion`` and how many readers drew that."""
@@ -301,7 +320,8 @@ def evaluate_by_readers(
     `evaluate` compares the systems on a test set. The table ``by_reader`` is added, and a note
     whether the verdict stays.
     """
-    dataset, test = test_set.dataset, test_set.image_ids("test")
+    dataset = test_set.dataset
+    test = test_set.image_ids("test")
     rows: list[dict[str, Any]] = []
     for reader in (REFERENCE_READER, *dataset.readers):
         own = replace(test_set, dataset=dataset.labelled_by(reader, test))
@@ -310,13 +330,19 @@ def evaluate_by_readers(
         evaluated = comparison if reader == REFERENCE_READER else evaluate(own)
         labels = evaluated.decisions.drop_duplicates("image_id")["label"]
         for claim, usual in zip(evaluated.answer.claims, comparison.answer.claims, strict=True):
-            rows.append({
-                "labels_of": reader, "images": len(labels), "positive": int(labels.sum()),
-                "difference": f"{claim.first} - {claim.second}",
-                "estimate": claim.difference.estimate, "ci_low": claim.difference.low,
-                "ci_high": claim.difference.high, "higher": claim.leader or "not shown",
-                "same_verdict": claim.standing == usual.standing,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "labels_of": reader,
+                    "images": len(labels),
+                    "positive": int(labels.sum()),
+                    "difference": f"{claim.first} - {claim.second}",
+                    "estimate": claim.difference.estimate,
+                    "ci_low": claim.difference.low,
+                    "ci_high": claim.difference.high,
+                    "higher": claim.leader or "not shown",
+                    "same_verdict": claim.standing == usual.standing,
+                }
+            )
     first = {row["difference"]: row["higher"] for row in reversed(rows)}  # by the reference
     changed = [row for row in rows if not row["same_verdict"]]
     opposite = [r for r in changed if "not shown" not in (r["higher"], first[r["difference"]])]

@@ -43,15 +43,33 @@ _ADVICE = {
 }
 _HEADERS = {"view": "view", "sex": "sex", "age_band": "age", "maker": "maker"}
 _IN_CSV = [
-    "key", "title", "alarm", "evidence", "bound", "share", "source", "n_reference", "was_mean",
-    "was_low", "was_high", "n_stream", "now_mean", "now_low", "now_high", "change_since",
-    "change_since_low", "change_since_high", "change_on",
-]  # fmt: skip
+    "key",
+    "title",
+    "alarm",
+    "evidence",
+    "bound",
+    "share",
+    "source",
+    "n_reference",
+    "was_mean",
+    "was_low",
+    "was_high",
+    "n_stream",
+    "now_mean",
+    "now_low",
+    "now_high",
+    "change_since",
+    "change_since_low",
+    "change_since_high",
+    "change_on",
+]
 _MOST_TOLD = 3  # figures in the answer
 _CEILING = 1e6  # of evidence in a chart
 _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
-_STREAMS, _DAILY = 100, 25  # of a simulation: streams, and patients a day
-_UNCHANGED, _LONGEST = 500, 4_000  # patients before a change, and after it
+_STREAMS = 100
+_DAILY = 25  # of a simulation: streams, and patients a day
+_UNCHANGED = 500
+_LONGEST = 4_000  # patients before a change, and after it
 
 
 def _answer(found: Monitoring) -> str:
@@ -82,7 +100,8 @@ def _alarm_words(row: Watched) -> list[str]:
     change = row.change
     if change is None:
         return []
-    was, now = row.was, row.now
+    was = row.was
+    now = row.now
     lines = [
         f"{number(now.mean)} now ({span_words(now.low, now.high)}), {number(was.mean)} in the "
         f"{row.source} ({span_words(was.low, was.high)}).",
@@ -195,7 +214,8 @@ def _median_delay(
     known = np.broadcast_to(row.values, (_STREAMS, len(row.values)))
     values = np.concatenate([known, drawn], axis=1)
     evidence = change_evidence(values, np.maximum(days // _DAILY + 1, 0))
-    rings, before = evidence * row.share >= 1, _UNCHANGED // _DAILY
+    rings = evidence * row.share >= 1
+    before = _UNCHANGED // _DAILY
     rings = rings[~rings[:, :before].any(axis=1), before:]
     first = np.where(rings.any(axis=1), _DAILY * (rings.argmax(axis=1) + 1.0), np.inf)
     median = float(np.median(first))
@@ -213,11 +233,15 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str,
     rows = [_stored(row) for row in found.rows]
     table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
     stored = {
-        "answer": _answer(found), "alarm": bool(found.alarms), "error": ERROR,
+        "answer": _answer(found),
+        "alarm": bool(found.alarms),
+        "error": ERROR,
         **{name: fact for name, fact in vars(found).items() if name != "rows"},
-        "notes": _notes(found), "figures": rows, "delays": [asdict(delay) for delay in delays],
+        "notes": _notes(found),
+        "figures": rows,
+        "delays": [asdict(delay) for delay in delays],
         "provenance": provenance(),
-    }  # fmt: skip
+    }
     write_text(out / "monitor.prom", _prometheus(found))
     page = _page(found, delays)
     path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
@@ -238,22 +262,32 @@ def _prometheus(found: Monitoring) -> str:
     last = int(pd.Timestamp(found.last_day, tz="UTC").timestamp())
     lines = []
     for name, words, samples in (
-        ("alarm", "1 where the figure has changed.",
-         {of: int(bool(row.change)) for of, row in watched.items()}),
-        ("evidence", "The highest e-value so far.",
-         {of: f"{row.evidence:.6g}" for of, row in watched.items()}),
-        ("bound", "The e-value that raises an alarm.",
-         {of: f"{row.bound:.6g}" for of, row in watched.items()}),
+        (
+            "alarm",
+            "1 where the figure has changed.",
+            {of: int(bool(row.change)) for of, row in watched.items()},
+        ),
+        (
+            "evidence",
+            "The highest e-value so far.",
+            {of: f"{row.evidence:.6g}" for of, row in watched.items()},
+        ),
+        (
+            "bound",
+            "The e-value that raises an alarm.",
+            {of: f"{row.bound:.6g}" for of, row in watched.items()},
+        ),
         ("tested", "Figures that are tested; 0: nothing would be noticed.", {"": found.n_tested}),
         ("last_day_seconds", "Unix time of the last day of the log.", {"": last}),
-    ):  # fmt: skip
+    ):
         lines += [f"# HELP cxr_monitor_{name} {words}", f"# TYPE cxr_monitor_{name} gauge"]
         lines += [f"cxr_monitor_{name}{of} {value}" for of, value in samples.items()]
     return "\n".join([*lines, ""])
 
 
 def _extent(found: Monitoring) -> str:
-    images, patients = counted(found.n_images, "image"), counted(found.n_patients, "patient")
+    images = counted(found.n_images, "image")
+    patients = counted(found.n_patients, "patient")
     return f"{images} of {patients}, {found.first_day} to {found.last_day}"
 
 
@@ -342,7 +376,8 @@ def _charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
     dates = ((day, begin + pd.Timedelta(day, "D")) for day in (0.1 * end, 0.75 * end))
     x = Axis("Day", tuple((day, f"{date:%d %b %Y}") for day, date in dates), 0.0, end)
     means = np.array([part.mean for part in row.course], dtype=np.float64)
-    low, high = row.was.low or 0.0, 1.0 if row.was.high is None else row.was.high
+    low = row.was.low or 0.0
+    high = 1.0 if row.was.high is None else row.was.high
     y = _share_axis(np.nanmin([*means, low]), np.nanmax([*means, high]))
     both = np.array([0.0, end])
     band = both, np.full(2, low), np.full(2, high)
@@ -356,31 +391,44 @@ def _charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
     in_weeks = row.source == "first weeks"
     yield ShownChart(
         Chart(
-            key=f"course-{key}", title=row.title, x=x, y=y, curves=curves, description=told,
+            key=f"course-{key}",
+            title=row.title,
+            x=x,
+            y=y,
+            curves=curves,
+            description=told,
             guides=tuple(weeks) if in_weeks else (),
             guide_label="end of the reference" if in_weeks else "",
         ),
-        [(legend_sample(f"course-{key}", 0), "mean per patient"),
-         (legend_sample(f"course-{key}", 1),
-          "reference; band: its 95 % interval"
-          + ("; dotted: end of the first weeks" if in_weeks else ""))],
-    )  # fmt: skip
+        [
+            (legend_sample(f"course-{key}", 0), "mean per patient"),
+            (
+                legend_sample(f"course-{key}", 1),
+                "reference; band: its 95 % interval"
+                + ("; dotted: end of the first weeks" if in_weeks else ""),
+            ),
+        ],
+    )
     evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, _CEILING)
     yield ShownChart(
         Chart(
-            key=f"evidence-{key}", title="Evidence of a change", x=x,
+            key=f"evidence-{key}",
+            title="Evidence of a change",
+            x=x,
             y=Axis("e-value, log scale", _POWERS, 0.1, 2 * _CEILING, "log"),
             curves=(Curve("evidence", 0, at, evidence),),
-            guides=((both, np.full(2, row.bound)),), guide_label=f"alarm {_bound_words(row)}",
+            guides=((both, np.full(2, row.bound)),),
+            guide_label=f"alarm {_bound_words(row)}",
             description=f"Evidence of a change: at most {row.evidence:.3g}",
         )
-    )  # fmt: skip
+    )
 
 
 def _share_axis(low: float, high: float) -> Axis:
     """An axis around shares, with three to six ticks."""
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 5)
-    first, last = np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9)
+    first = np.floor(low / step + 1e-9)
+    last = np.ceil(high / step - 1e-9)
     ticks = np.arange(first, max(last, first + 1) + 1) * step
     words = tuple((float(tick), f"{tick:.2f}") for tick in ticks)
     return Axis("Mean per patient", words, float(ticks[0]), float(ticks[-1]))

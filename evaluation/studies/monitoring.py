@@ -263,16 +263,25 @@ def monitor_log(
         nothing = block._replace(means=block.means[:, :0], day=block.day[:0])
         was = references.get(block.of, nothing)
         share = ERROR * KINDS[block.kind].share / figures[block.kind] if was.n >= FEWEST else 0.0
-        source, tested = "first weeks", first
+        source = "first weeks"
+        tested = first
         if block.of in validated:
-            source, tested = "validation", 0
+            source = "validation"
+            tested = 0
         rows += _Test(block, was, source, min(tested, calendar.n_days), share, calendar).rows()
     rows.sort(key=lambda row: (row.change is None, row.change and row.change.since, not row.share))
-    images, patients = stream["image"].nunique(), stream["patient"].nunique()
+    images = stream["image"].nunique()
+    patients = stream["patient"].nunique()
     return Monitoring(
-        tuple(rows), calendar.date(0), calendar.date(calendar.n_days - 1), first, window, images,
-        patients, tuple(notes),
-    )  # fmt: skip
+        tuple(rows),
+        calendar.date(0),
+        calendar.date(calendar.n_days - 1),
+        first,
+        window,
+        images,
+        patients,
+        tuple(notes),
+    )
 
 
 class _Calendar(NamedTuple):
@@ -317,7 +326,8 @@ def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, 
     if not len(enough) or enough[0] == 0:
         return stream, []
     is_left = part < enough[0]
-    left, kept = stream[is_left], stream[~is_left].reset_index(drop=True)
+    left = stream[is_left]
+    kept = stream[~is_left].reset_index(drop=True)
     days = left["time"].dt.strftime("%Y-%m-%d").unique()
     named = (
         f"{days[0]}" if len(days) == 1 else f"{counted(len(days), 'day')}, {days[0]} to {days[-1]}"
@@ -387,7 +397,9 @@ def _blocks(log: pd.DataFrame, known: _Known, *, weeks: bool = False) -> Iterato
 
 
 def _of_system(log: pd.DataFrame, system: str, known: _Known) -> Iterator[_Block]:
-    called, label, answered = log["decision"], log["label"], log["status"] == "ok"
+    called = log["decision"]
+    label = log["label"]
+    answered = log["status"] == "ok"
     name = system if known.systems[1:] else ""
     audited = called.notna() & label.notna()
     figures = [
@@ -427,7 +439,8 @@ def _block(
     images = images[_first_days(images["patient"].to_numpy(), images["day"].to_numpy(), window)]
     values = np.stack([each[images.index].to_numpy(float) for each in figures.values()], axis=1)
     units = images.groupby(["patient", "day"], sort=False)
-    patient, day = units.ngroup().to_numpy(), units["day"].first().to_numpy()
+    patient = units.ngroup().to_numpy()
+    day = units["day"].first().to_numpy()
     means = np.stack([np.bincount(patient, column) for column in values.T]) / np.bincount(patient)
     yield _Block(of, titles, values, images[[*_HEADERS]], patient, means, day)
 
@@ -454,7 +467,8 @@ def _first_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[np
         chosen[front] = True
         after = following[front]
         inside = after < len(keys)
-        front, after = front[inside], after[inside]
+        front = front[inside]
+        after = after[inside]
         front = after[whose[after] == whose[front]]
     return np.asarray(chosen[np.searchsorted(keys, key)])
 
@@ -476,7 +490,8 @@ class _Test(NamedTuple):
 
     def rows(self) -> Iterator[Watched]:
         """What became of each figure."""
-        means, was = self.block.means, self.was.means
+        means = self.block.means
+        was = self.was.means
         # The reference is of day 0, the stream from day 1 on.
         values = np.concatenate([was, means[:, self.begin :]], axis=1)
         day = np.append(np.zeros_like(self.was.day), self.block.day[self.begin :] - self.first + 1)
@@ -485,7 +500,8 @@ class _Test(NamedTuple):
         if self.share:
             evidence = change_evidence(values, day)
         for row, (key, title) in enumerate(self.block.titles.items()):
-            start, change = self.begin, None
+            start = self.begin
+            change = None
             if self.share and evidence[row].max(initial=0.0) >= 1 / self.share:
                 start, change = self._change(row, evidence[row], values[row], day)
             now = means[row, max(start, self.block.n - _RECENT) :]
@@ -516,7 +532,8 @@ class _Test(NamedTuple):
             low = max(int(np.searchsorted(tested, begin, side="right")) - 1, 0)
             shown = evidence[low : int(np.searchsorted(tested, end))]
             yield _Bin(self.calendar.date(end - 1), mean, float(shown.max(initial=0.0)))
-            start, begin = stop, end
+            start = stop
+            begin = end
 
     def _change(
         self, row: int, evidence: Floats, values: Floats, day: Integers
@@ -563,7 +580,8 @@ class _Test(NamedTuple):
 def _by_group(block: _Block, row: int, column: str, start: int) -> pd.DataFrame:
     """Mean per patient, patients and their share by group, of the patients from `start` on."""
     kept = block.patient >= start
-    groups, patients = block.headers[column].to_numpy(object)[kept], block.patient[kept]
+    groups = block.headers[column].to_numpy(object)[kept]
+    patients = block.patient[kept]
     values = pd.Series(block.values[kept, row])
     means = values.groupby([groups, patients]).mean()
     table = means.groupby(level=0).agg(["mean", "size"]).set_axis(["mean", "n"], axis=1)
@@ -574,7 +592,10 @@ def _system_notes(stream: pd.DataFrame, weeks: pd.DataFrame, known: _Known) -> I
     """Systems that came, went or got another threshold while the log was written."""
     in_weeks = set(weeks["system"].unique())
     end_of_log = stream["time"].iloc[-1]
-    new, few, silent, thresholds = [], [], [], []
+    new = []
+    few = []
+    silent = []
+    thresholds = []
     for system, rows in stream.groupby("system"):
         begin, end = rows["time"].iloc[[0, -1]]
         if system not in in_weeks:

@@ -37,9 +37,11 @@ _RATED = ("auroc",)
 _DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
 """Figures of decisions; all others are of ratings or marks."""
 _MARKED = {
-    "afroc": "AFROC", "froc": "FROC: lesion sensitivity at {:g} false positives per image",
-    "lesion_sensitivity": "Lesion sensitivity", "false_marks": "False positives per image",
-}  # fmt: skip
+    "afroc": "AFROC",
+    "froc": "FROC: lesion sensitivity at {:g} false positives per image",
+    "lesion_sensitivity": "Lesion sensitivity",
+    "false_marks": "False positives per image",
+}
 """Titles of figures of marks, beside the weighted AFROC."""
 
 
@@ -127,7 +129,8 @@ class MarkedStudy(ReaderStudy):
 
     def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[Finds, Floats]:
         """What the marks of one reading found, all or those that count, and lesions' weights."""
-        reader, modality = str(rows["reader"].iloc[0]), str(rows["modality"].iloc[0])
+        reader = str(rows["reader"].iloc[0])
+        modality = str(rows["modality"].iloc[0])
         key = reader, modality, counted and not self.marks["counted"].all()
         if key not in self._found:
             chosen = (self.marks["reader"] == reader) & (self.marks["modality"] == modality)
@@ -139,7 +142,8 @@ class MarkedStudy(ReaderStudy):
         lesions = self.lesions
         place = cases.get_indexer(pd.Index(lesions["case"]))
         order = np.argsort(place, kind="stable")[(place < 0).sum() :]  # by case, of these cases
-        lesions, image = lesions.iloc[order], place[order]
+        lesions = lesions.iloc[order]
+        image = place[order]
         weight = 1 / np.bincount(image)[image]
         if "weight" in lesions:
             weight = lesions["weight"].to_numpy(np.float64)
@@ -149,7 +153,8 @@ class MarkedStudy(ReaderStudy):
             return find_lesions(pair_boxes(boxes, truth, cases), self.hit), weight
         named = pd.MultiIndex.from_frame(lesions[LESION])
         lesion = named.get_indexer(pd.MultiIndex.from_frame(marks[LESION]))
-        rating, hits = marks["rating"].to_numpy(np.float64), lesion >= 0
+        rating = marks["rating"].to_numpy(np.float64)
+        hits = lesion >= 0
         best = np.full(len(lesions), -np.inf)
         np.maximum.at(best, lesion[hits], rating[hits])
         of_marks = cases.get_indexer(pd.Index(marks["case"]))
@@ -166,10 +171,12 @@ class MarkedStudy(ReaderStudy):
         if metric in ("wafroc", "afroc"):
             return WeightedAfroc(finds, weight if metric == "wafroc" else weight * 0 + 1, owner)
         if metric == "froc":
-            froc, rate = WeightedFroc(finds, owner, n_patients), (self.false_marks,)
+            froc = WeightedFroc(finds, owner, n_patients)
+            rate = (self.false_marks,)
             return lambda weights: froc.figures(weights, rate)[:, 1]
         # How many are counted of how many: lesions that a mark found, or false marks per image.
-        part, whole = owner[finds.mark_image[finds.false]], owner
+        part = owner[finds.mark_image[finds.false]]
+        whole = owner
         if metric == "lesion_sensitivity":
             whole = owner[finds.lesion_image]
             part = whole[finds.best > -np.inf]
@@ -287,7 +294,8 @@ class _Reading:
 
 def _readings(study: ReaderStudy) -> dict[_Name, _Reading]:
     patient_of, _ = cluster_index(study.truth["patient"])
-    tables, readings = pd.concat([study.readings, study.systems]), dict[_Name, _Reading]()
+    tables = pd.concat([study.readings, study.systems])
+    readings = dict[_Name, _Reading]()
     place = study.truth.index.get_indexer(pd.Index(tables["case"]))
     number = tables.groupby(["reader", "modality"], sort=False).ngroup().to_numpy()
     for chosen in (np.flatnonzero(number == each) for each in range(number.max() + 1)):
@@ -310,7 +318,10 @@ class _MetricStudy:
         cases: Effect,
         level: float,
     ) -> None:
-        self.study, self.metric, self.cases, self.level = study, metric, cases, level
+        self.study = study
+        self.metric = metric
+        self.cases = cases
+        self.level = level
         needed = "decision" if metric in _DECIDED else "rating"
         held = {
             name: reading
@@ -325,7 +336,8 @@ class _MetricStudy:
             for each in held.values()
         ]
         table = np.column_stack(left_out)  # (patients + 1, figures)
-        self.figures, self.covariance = table[0], jackknife_covariance(table[1:])
+        self.figures = table[0]
+        self.covariance = jackknife_covariance(table[1:])
         self.systems = [name for name, modality in self.columns if not modality]
         self.effects: dict[str, Effect] = {
             modality: readers if len(study.readers(modality)) > 1 else "fixed"
@@ -337,10 +349,15 @@ class _MetricStudy:
         """Single figures, means over readers, then differences."""
         modalities = self.study.modalities
         rows = [
-            self._row("reader" if name[1] else "system", name[1] or name[0], [at], estimate,
-                      reader=name[0] if name[1] else "")
+            self._row(
+                "reader" if name[1] else "system",
+                name[1] or name[0],
+                [at],
+                estimate,
+                reader=name[0] if name[1] else "",
+            )
             for (name, at), estimate in zip(self.columns.items(), self._singles(), strict=True)
-        ]  # fmt: skip
+        ]
         for modality in modalities:
             study = self._nested([modality])
             rows.append(self._row("mean", modality, self._of(modality), study.systems[0]))
@@ -351,18 +368,29 @@ class _MetricStudy:
             estimate, claimed, columns, design = self._pair(first, second)
             rows.append(
                 self._row(
-                    "difference", first, columns, estimate, second, design,
-                    all_level=shared, claimed=claimed,
+                    "difference",
+                    first,
+                    columns,
+                    estimate,
+                    second,
+                    design,
+                    all_level=shared,
+                    claimed=claimed,
                 )
-            )  # fmt: skip
+            )
         for modality, system in against:
             study = self._nested([modality, system])
             rows.append(
                 self._row(
-                    "difference", modality, self._of(modality), study.differences[0, 1], system,
-                    "readers against a stand-alone system", all_level=shared,
+                    "difference",
+                    modality,
+                    self._of(modality),
+                    study.differences[0, 1],
+                    system,
+                    "readers against a stand-alone system",
+                    all_level=shared,
                 )
-            )  # fmt: skip
+            )
         return rows
 
     def _of(self, name: str) -> list[int]:
@@ -416,13 +444,15 @@ class _MetricStudy:
             estimate = self._nested([first, second]).differences[0, 1]
             columns = self._of(first) + self._of(second)
             return estimate, None, columns, "nested: readers differ by modality"
-        names, design = self.study.modalities, "crossed"
+        names = self.study.modalities
+        design = "crossed"
         if self.crossed is None:
             names = [first, second]
             design = f"crossed, by the {len(both)} of {len(set.union(*readers))} readers with both"
         at = names.index(first), names.index(second)
         published, least = (self._crossed(names, both, least=each) for each in (False, True))
-        estimate, claimed = published.differences[at], least.differences[at]
+        estimate = published.differences[at]
+        claimed = least.differences[at]
         columns = [self.columns[reader, name] for name in (first, second) for reader in both]
         return estimate, claimed if len(both) < FEW_READERS else estimate, columns, design
 
@@ -444,19 +474,30 @@ class _MetricStudy:
         low_all, high_all = of_all or (None, None)
         if kind != "difference" and low is not None and high is not None:
             most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
-            low, high = max(low, 0.0), min(high, most)
+            low = max(low, 0.0)
+            high = min(high, most)
         names = list(self.columns)
         n_readers = len({names[at][0] for at in columns if names[at][1]})
         if estimate.squares and n_readers < FEW_READERS and not claimed:
             low_all, high_all = estimate.cautious_interval_at(all_level or self.level)
         return StudyRow(
-            kind=kind, metric=self.metric, first=first, second=second, reader=reader,
-            estimate=estimate.value, std_error=estimate.error,
+            kind=kind,
+            metric=self.metric,
+            first=first,
+            second=second,
+            reader=reader,
+            estimate=estimate.value,
+            std_error=estimate.error,
             df=estimate.freedom if np.isfinite(estimate.freedom) else None,
-            ci_low=low, ci_high=high, ci_low_all=low_all, ci_high_all=high_all,
+            ci_low=low,
+            ci_high=high,
+            ci_low_all=low_all,
+            ci_high_all=high_all,
             p_value=estimate.p_value if kind == "difference" else None,
-            n_readers=n_readers, n_cases=max(self.counts[at] for at in columns), design=design,
-        )  # fmt: skip
+            n_readers=n_readers,
+            n_cases=max(self.counts[at] for at in columns),
+            design=design,
+        )
 
 
 def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:

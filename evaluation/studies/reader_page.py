@@ -88,7 +88,9 @@ def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
     single = [*analysis.of("mean", row.metric), *analysis.of("system", row.metric)]
     means = {of.first: of.estimate for of in single}
     systems = {of.first for of in analysis.of("system", row.metric)}
-    gap, low, high = row.estimate, row.ci_low_all, row.ci_high_all
+    gap = row.estimate
+    low = row.ci_low_all
+    high = row.ci_high_all
     names = [row.first, row.second]
     if row.decided and gap < 0:
         names.reverse()
@@ -237,7 +239,9 @@ def _crossed(analysis: ReaderAnalysis) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
-    study, truth, chart = analysis.study, analysis.study.truth, _chart(analysis)
+    study = analysis.study
+    truth = analysis.study.truth
+    chart = _chart(analysis)
     first, *further = reader_statements(analysis)
     n_compared = len(analysis.of("difference", analysis.primary))
     scope = [] if first.shown or not n_compared else [_NOT_EQUAL]
@@ -249,7 +253,8 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     others = [
         _figure_table(analysis, metric) for metric in analysis.metrics if metric != analysis.primary
     ]
-    differences, components = _difference_table(analysis), _component_table(analysis)
+    differences = _difference_table(analysis)
+    components = _component_table(analysis)
     sections = [
         Section(
             "figures",
@@ -299,7 +304,8 @@ def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
     single = {
         (row.reader, row.first): number(row.estimate) for row in analysis.of("reader", metric)
     }
-    means, systems = analysis.of("mean", metric), analysis.of("system", metric)
+    means = analysis.of("mean", metric)
+    systems = analysis.of("system", metric)
     readers = list(dict.fromkeys(study.readings["reader"]))
     rows = [
         (reader, *(single.get((reader, mean.first), DASH) for mean in means), *[""] * len(systems))
@@ -324,17 +330,28 @@ def _with_ends(row: StudyRow) -> str:
 def _difference_table(analysis: ReaderAnalysis) -> Table:
     rows = [
         (
-            analysis.study.metrics[row.metric].title, f"{_title(row.first)} − {_title(row.second)}",
-            number(row.estimate), _span(row.ci_low, row.ci_high), number(row.std_error, 4),
-            "normal" if row.df is None else f"{row.df:.1f}", p_words(row.p_value), row.design,
+            analysis.study.metrics[row.metric].title,
+            f"{_title(row.first)} − {_title(row.second)}",
+            number(row.estimate),
+            _span(row.ci_low, row.ci_high),
+            number(row.std_error, 4),
+            "normal" if row.df is None else f"{row.df:.1f}",
+            p_words(row.p_value),
+            row.design,
         )
         for row in analysis.rows
         if row.kind == "difference"
-    ]  # fmt: skip
+    ]
     columns = (
-        "Figure", "Comparison", "Difference", f"{_percent(analysis.level)} interval",
-        "Standard error", "Degrees of freedom", "p", "Design",
-    )  # fmt: skip
+        "Figure",
+        "Comparison",
+        "Difference",
+        f"{_percent(analysis.level)} interval",
+        "Standard error",
+        "Degrees of freedom",
+        "p",
+        "Design",
+    )
     return Table.of("Differences", "", columns, tuple(rows))
 
 
@@ -352,8 +369,16 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
         parts = asdict(study.components).values()
         title = analysis.study.metrics[metric].title
         rows.append((title, words, *(f"{value:.3g}" for value in parts)))
-    columns = ("Figure", "All modalities equal", "Var(R)", "Var(TR)", "Cov1", "Cov2", "Cov3",
-               "Var(error)")  # fmt: skip
+    columns = (
+        "Figure",
+        "All modalities equal",
+        "Var(R)",
+        "Var(TR)",
+        "Cov1",
+        "Cov2",
+        "Cov3",
+        "Var(error)",
+    )
     return Table.of("Overall test and variance components", "", columns, tuple(rows))
 
 
@@ -364,7 +389,8 @@ def _chart(analysis: ReaderAnalysis) -> Chart:
     for at, modality in enumerate(study.modalities):
         readings = study.readings[study.readings["modality"] == modality]
         drawn += _modality_curves(analysis, readings, modality, at)
-    title, note = "Each reader, and the mean", ""
+    title = "Each reader, and the mean"
+    note = ""
     if study.has_ratings:
         title = f"{_curve_name(study)}, mean of readers"
         note = "The mean is that of the readers' curves, upwards at each place of the axis. "
@@ -372,8 +398,9 @@ def _chart(analysis: ReaderAnalysis) -> Chart:
         note += "Dots: decisions of one reader; diamonds: their mean, or a system."
     description = f"{title}: {reader_statements(analysis)[0].text}"
     curves = (*drawn, *_system_curves(analysis))
-    return _framed(study, key="readers", title=title, curves=curves, description=description,
-                   note=note)  # fmt: skip
+    return _framed(
+        study, key="readers", title=title, curves=curves, description=description, note=note
+    )
 
 
 def _curve_name(study: ReaderStudy) -> str:
@@ -383,9 +410,11 @@ def _curve_name(study: ReaderStudy) -> str:
 def _framed(study: ReaderStudy, **options: Any) -> Chart:
     """A chart of readers' curves with its axes."""
     if isinstance(study, MarkedStudy):
-        x, y = "Cases without a lesion that have a false mark", "Lesions found, weighted"
+        x = "Cases without a lesion that have a false mark"
+        y = "Lesions found, weighted"
         return Chart(x=Axis(x), y=Axis(y), **options)
-    x, y = "1 − specificity (false alarms among negatives)", "Sensitivity"
+    x = "1 − specificity (false alarms among negatives)"
+    y = "Sensitivity"
     guides = (((0, 1), (0, 1)),)
     return Chart(x=Axis(x), y=Axis(y), guides=guides, guide_label="guessing", **options)
 
@@ -396,17 +425,20 @@ def _charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
     for place, (reader, readings) in enumerate(study.readings.groupby("reader", sort=False)):
         curves = []
         for modality, rows in readings.groupby("modality", sort=False):
-            name, at = f"{reader}, {modality}", study.modalities.index(str(modality))
+            name = f"{reader}, {modality}"
+            at = study.modalities.index(str(modality))
             point = _point(analysis, rows, name, ".")
             curves.append(Curve(name, at, *_line(analysis, rows), point))
         title = f"Reader {reader}" if str(reader).isdigit() else str(reader)
         yield ShownChart(
             _framed(
-                study, key=f"reader-{place}", title=title,
+                study,
+                key=f"reader-{place}",
+                title=title,
                 curves=(*curves, *_system_curves(analysis)),
                 description=f"{_curve_name(study)} of {title}",
             )
-        )  # fmt: skip
+        )
 
 
 def _system_curves(analysis: ReaderAnalysis) -> Iterator[Curve]:
@@ -462,6 +494,7 @@ def _point(
     called = rows["decision"].to_numpy() == 1
     kinds = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
     values = rates(*(kind.sum() for kind in kinds))
-    sensitivity, specificity = float(values["recall"]), float(values["specificity"])
+    sensitivity = float(values["recall"])
+    specificity = float(values["specificity"])
     words = f"{label}: sensitivity {number(sensitivity)}, specificity {number(specificity)}"
     return (Point(1 - specificity, sensitivity, words, marker),)

@@ -28,9 +28,11 @@ _KEYS = ["reader", "modality", "case"]
 _VALUES = ("rating", "decision")
 _PLACES = ("lesion", "x", "y", *EDGES)
 _SAME = {
-    "case": ("image_id", "case_id"), "rating": ("score",), "patient": ("patient_id",),
+    "case": ("image_id", "case_id"),
+    "rating": ("score",),
+    "patient": ("patient_id",),
     "label": ("positive",),
-}  # fmt: skip
+}
 
 
 def read_study(
@@ -55,9 +57,11 @@ def read_study(
         InputError: A file is damaged, or files do not fit each other.
     """
     if isinstance(truth, Path):
-        evaluated, labels = None, _read_truth(truth)
+        evaluated = None
+        labels = _read_truth(truth)
     else:
-        evaluated, known = truth, truth.labels.dropna()
+        evaluated = truth
+        known = truth.labels.dropna()
         labels = pd.DataFrame({"label": known == 1, "patient": truth.patients(known.index)})
         labels = labels.rename_axis("case")
     findings = () if evaluated is None else evaluated.target.any_of
@@ -231,9 +235,11 @@ def _is_mark(table: pd.DataFrame) -> pd.Series:
 
 def _rated(table: pd.DataFrame, cases: pd.Index, least: float, *, all_read: bool) -> pd.DataFrame:
     """A rating of each case read: of the whole case, else of its highest mark, else `least`."""
-    is_mark, rated = _is_mark(table), []
+    is_mark = _is_mark(table)
+    rated = []
     for (reader, modality), rows in table.groupby(["reader", "modality"], sort=False):
-        marks, whole = rows[is_mark[rows.index]], rows[~is_mark[rows.index]].set_index("case")
+        marks = rows[is_mark[rows.index]]
+        whole = rows[~is_mark[rows.index]].set_index("case")
         who = f"reader {reader}, modality {modality}"
         if whole.empty and not all_read:
             raise InputError(

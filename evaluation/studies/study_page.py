@@ -78,9 +78,12 @@ class StudyPage:
 
 
 def write_study(
-    out: Path, kind: str, rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
-    stored: Mapping[str, Any], html: str,
-) -> Path:  # fmt: skip
+    out: Path,
+    kind: str,
+    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    stored: Mapping[str, Any],
+    html: str,
+) -> Path:
     """Write ``KIND.csv``, ``KIND.json`` and, last, ``KIND.html``; return the page."""
     write_csv(pd.DataFrame(rows), out / f"{kind}.csv")
     write_json(out / f"{kind}.json", kind, dict(stored))

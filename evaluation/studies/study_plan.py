@@ -38,8 +38,11 @@ from cxr_compare.evaluation.statistics.sample_size import (
     obuchowski_positives,
 )
 
-_STORED, _READERS, _FIGURES = "plan.json", "readers.json", "figures"
-_CORRELATION, _POWER = 0.5, 0.8
+_STORED = "plan.json"
+_READERS = "readers.json"
+_FIGURES = "figures"
+_CORRELATION = 0.5
+_POWER = 0.8
 _USUAL_READERS = (3, 5, 10)
 _SHARES = (0.5, 1.0, 1.5)
 """Of the difference: whoever plans for one should see what a smaller one would take."""
@@ -101,7 +104,8 @@ def plans_assumed(
     for name, value in (("--correlation", correlation), ("--within", within)):
         if value is not None and not 0 <= value < 1:
             raise InputError(f"plan {name} {value}: is not from 0 to below 1")
-    images, seeds = images or [1], seeds or [1]
+    images = images or [1]
+    seeds = seeds or [1]
     if correlation is not None and len(aurocs) == 1:
         raise InputError("plan --correlation: is of two systems; leave it out, or give --auroc A,B")
     if within is not None and list(images) == [1]:
@@ -190,9 +194,12 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> _Basis:
         )
     share = pilot["n_positive"] / pilot["n_cases"]
     facts = {
-        "kind": "readers", "pilot": str(folder), "pilot_cases": pilot["n_cases"],
-        "share_positive": share, "components": parts,
-    }  # fmt: skip
+        "kind": "readers",
+        "pilot": str(folder),
+        "pilot_cases": pilot["n_cases"],
+        "share_positive": share,
+        "components": parts,
+    }
     plans = {
         counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
         for number in readers or _USUAL_READERS
@@ -209,10 +216,13 @@ def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> _Bas
     } or {"": PilotPlan(systems)}
     first = next(iter(plans.values()))
     facts = {
-        "kind": "pilot", "systems": list(parts), "pilot_patients": first.patients,
-        "pilot_positives": first.positives, "images_of_a_patient": first.images,
+        "kind": "pilot",
+        "systems": list(parts),
+        "pilot_patients": first.patients,
+        "pilot_positives": first.positives,
+        "images_of_a_patient": first.images,
         "variance_factors": list(first.variance_range()),
-    }  # fmt: skip
+    }
     return _Basis(plans, len(systems) == 2, facts)
 
 
@@ -263,7 +273,8 @@ class StudyPlan(ShownAsText):
 
     def __str__(self) -> str:
         lines = list(self.sentences())
-        first, own = self.basis.first, self.basis.difference
+        first = self.basis.first
+        own = self.basis.difference
         asked = isclose(self.difference or own, own) and all(r["patients"] for r in self.rows)
         if isinstance(first, AssumedPlan) and own and asked:
             number = "the number" if self.half_width is None else "the larger number"
@@ -298,9 +309,11 @@ class StudyPlan(ShownAsText):
         if study is None:
             return {"patients": None}
         row: dict[str, Any] = {
-            "patients": study.patients, "positives": study.positives,
-            "standard_error": study.error, "half_width": study.half_width(self.level),
-        }  # fmt: skip
+            "patients": study.patients,
+            "positives": study.positives,
+            "standard_error": study.error,
+            "half_width": study.half_width(self.level),
+        }
         if isinstance(plan, PilotPlan):  # which is not sure of its own variance
             ends = [fewest_patients(plan.scaled(by), enough) for by in plan.variance_range()]
             row["patients_range"] = [None if end is None else end.patients for end in ends]
@@ -398,7 +411,8 @@ def _design(plan: Plan) -> dict[str, Any]:
 def _design_in_words(row: Mapping[str, Any]) -> str:
     if "readers" in row:
         return f", read by {row['readers']} readers"
-    images, seeds = row["images_of_a_patient"], list(dict.fromkeys(row["seeds"]))
+    images = row["images_of_a_patient"]
+    seeds = list(dict.fromkeys(row["seeds"]))
     if isinstance(images, str):
         words = f"images as in {images.upper()}"
     else:
@@ -424,7 +438,8 @@ def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
 
 def _guarantee_chart(plan: GuaranteePlan) -> Chart:
     found = [row["patients"] for row in plan.rows if row["patients"]] or [MOST_SIMULATED]
-    low, high = max(min(found) / 4, 8), max(found) * 2
+    low = max(min(found) / 4, 8)
+    high = max(found) * 2
     patients = np.unique(np.geomspace(low, high, 16).astype(int))
     chances = [np.array([s.chance(int(n)) for n in patients]) for s in plan.shares.values()]
     curves = enumerate(zip(plan.shares, chances, strict=True))
@@ -445,7 +460,8 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
     if not answers:
         return
     fewest = min(plan.least for plan in question.basis.plans.values())
-    low, high = max(min(answers) / 5, fewest, 8), max(answers) * 3
+    low = max(min(answers) / 5, fewest, 8)
+    high = max(answers) * 3
     patients = np.unique(np.geomspace(low, high, 60).astype(int))
     axis = Axis.log("Test patients", low, high)
     if question.difference is not None:
@@ -460,7 +476,8 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
             guide_label=f"{question.power:.0%}",
             description="; ".join(question.sentences()),
         )
-    widths, wanted = [], [] if question.half_width is None else [question.half_width]
+    widths = []
+    wanted = [] if question.half_width is None else [question.half_width]
     for at, (name, plan) in enumerate(question.basis.plans.items()):
         heights = [plan.study(int(n)).half_width(question.level) for n in patients]
         widths.append(Curve(name or "planned study", at, patients.astype(float), np.array(heights)))

@@ -24,8 +24,13 @@ _STATES = {
     "repeated": "settings of another trial",
     "unfinished": "not ended",
 }
-_TITLES = {"auroc": "AUROC", "ap50": "AP50", "ap": "AP", "average_precision": "average precision",
-           "val_loss": "loss"}  # fmt: skip
+_TITLES = {
+    "auroc": "AUROC",
+    "ap50": "AP50",
+    "ap": "AP",
+    "average_precision": "average precision",
+    "val_loss": "loss",
+}
 _MOST_CATEGORY = 12  # letters of a value below an axis
 _MOST_LETTERS = 34  # of all values below an axis
 _NOTHING = np.empty(0)
@@ -54,10 +59,12 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
 
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
     """What a sweep found, the answer first, and how far it can be relied on."""
-    best, trials = sweep["best"], sweep["trials"]
+    best = sweep["best"]
+    trials = sweep["trials"]
     if best is None:
         return [f"None of {counted(len(trials), 'trial')} has a figure on validation yet."]
-    objective, spread = _TITLES[sweep["objective"]], sweep["spread"]
+    objective = _TITLES[sweep["objective"]]
+    spread = sweep["spread"]
     settings = ", ".join(f"{key} {_short(text)}" for key, text in best["settings"].items())
     low, middle, high = (number(spread[key]) for key in ("low", "median", "high"))
     said = [
@@ -81,7 +88,8 @@ def sentences(sweep: Mapping[str, Any]) -> list[str]:
 
 def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
     """What a trial reached, how many of the trials have ended, and the best so far."""
-    record, best = sweep["trials"][number], sweep["best"]
+    record = sweep["trials"][number]
+    best = sweep["best"]
     settings = ", ".join(
         f"{key.rpartition('.')[2]} {_short(text)}" for key, text in record["settings"].items()
     )
@@ -106,20 +114,28 @@ def _short(text: str) -> str:
 def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
     """The objective by trial, then against each key."""
     shown = [trial for trial in sweep["trials"] if trial["state"] == "complete"]
-    values, objective = [trial["value"] for trial in shown], _TITLES[sweep["objective"]]
+    values = [trial["value"] for trial in shown]
+    objective = _TITLES[sweep["objective"]]
     y = _numeric_axis(f"{objective} on validation", values)
     best = sweep["best"] and sweep["best"]["number"]
     if not shown:
         return
     numbers = [trial["number"] for trial in shown]
     pick = np.minimum if sweep["direction"] == "minimize" else np.maximum
-    so_far = Curve("best so far", 1, np.asarray(numbers, float), pick.accumulate(values),
-                   in_steps=True)  # fmt: skip
+    so_far = Curve(
+        "best so far", 1, np.asarray(numbers, float), pick.accumulate(values), in_steps=True
+    )
     points = [_point(trial, trial["number"], best) for trial in shown]
     trials = Curve("trial", 0, _NOTHING, _NOTHING, tuple(points))
     words = f"{objective} of {counted(len(shown), 'trial')} in their order"
-    yield Chart(key="by-trial", title="Trials in their order", x=_numeric_axis("Trial", numbers),
-                y=y, curves=(trials, so_far), description=words)  # fmt: skip
+    yield Chart(
+        key="by-trial",
+        title="Trials in their order",
+        x=_numeric_axis("Trial", numbers),
+        y=y,
+        curves=(trials, so_far),
+        description=words,
+    )
     for index, key in enumerate(sweep["space"]):
         texts = [trial["settings"][key] for trial in shown]
         axis, at = _setting_axis(key, texts, sweep["scales"][key])
@@ -138,8 +154,10 @@ def _samples(chart: Chart) -> list[tuple[str, str]]:
     """The legend, of the first chart only: the others show the same points."""
     if chart.key != "by-trial":
         return []
-    return [(legend_sample(chart.key, 1), "best so far"),
-            (legend_sample(f"{chart.key}-best", marker="D"), "best trial")]  # fmt: skip
+    return [
+        (legend_sample(chart.key, 1), "best so far"),
+        (legend_sample(f"{chart.key}-best", marker="D"), "best trial"),
+    ]
 
 
 def _point(trial: Mapping[str, Any], x: float, best: int | None) -> Point:
@@ -154,7 +172,8 @@ def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     whole = all(float(value).is_integer() for value in values)
     ticks = MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
-    low, high = low - margin, high + margin
+    low = low - margin
+    high = high + margin
     words = tuple((float(tick), f"{tick:.4g}") for tick in ticks if low <= tick <= high)
     return Axis(title, words, low, high)
 

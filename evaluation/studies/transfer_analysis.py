@@ -134,7 +134,8 @@ def _evaluate_cell(
 
 def _counts(scored: UnseenScores, threshold: float) -> npt.NDArray[np.bool_]:
     """Per image whether it is a true or false positive, a true or false negative."""
-    called, truth = is_positive(scored.scores, threshold), scored.y_true
+    called = is_positive(scored.scores, threshold)
+    truth = scored.y_true
     return np.column_stack([called & truth, called & ~truth, ~called & ~truth, ~called & truth])
 
 
@@ -268,7 +269,8 @@ def evaluate_transfer(
 ) -> Transfer:
     """Evaluate systems on data sets; each use of a split's test images is noted beside it."""
     _log_uses(evaluated)
-    cells, left_out = [], []
+    cells = []
+    left_out = []
     widest: dict[str, tuple[LabelledSplit, pd.Index]] = {}
     for pair, predictions in evaluated:
         test, val = (score_unseen(predictions, pair, role) for role in ("test", "val"))

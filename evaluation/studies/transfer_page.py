@@ -32,11 +32,19 @@ from cxr_compare.evaluation.studies.study_page import (
 )
 from cxr_compare.evaluation.studies.transfer_analysis import Transfer, TransferCell
 
-_OVER_PATIENTS, _OVER_CHOICES = "95 % over test patients", "90 % of choices of local patients"
+_OVER_PATIENTS = "95 % over test patients"
+_OVER_CHOICES = "90 % of choices of local patients"
 _GUESS = "best guess without the lungs"
 _COMMON = (
-    "system", "data_set", "home", "n_images", "n_patients", "n_positive", "n_seen", "n_not_run"
-)  # fmt: skip
+    "system",
+    "data_set",
+    "home",
+    "n_images",
+    "n_patients",
+    "n_positive",
+    "n_seen",
+    "n_not_run",
+)
 
 
 def drops(transfer: Transfer) -> list[Statement]:
@@ -79,7 +87,8 @@ def _headline(transfer: Transfer) -> str:
 
 def _loss(cell: TransferCell) -> str:
     """AUROC at home and here, where a loss was shown."""
-    here, drop = cell.auroc, cell.drop
+    here = cell.auroc
+    drop = cell.drop
     if here is None or drop is None or not cell.drop_shown or drop.estimate <= 0:
         return ""
     return f"{number(here.value + drop.estimate, 2)} to {number(here.value, 2)}"
@@ -126,9 +135,14 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
         metric: str, threshold: str, figure: Interval, of: str = _OVER_PATIENTS, **rest: Any
     ) -> dict[str, Any]:
         return {
-            **common, "metric": metric, "threshold": threshold, **figure.to_dict(),
-            "interval": of, "note": cell.note, **rest,
-        }  # fmt: skip
+            **common,
+            "metric": metric,
+            "threshold": threshold,
+            **figure.to_dict(),
+            "interval": of,
+            "note": cell.note,
+            **rest,
+        }
 
     yield row("auroc", "", Interval() if cell.auroc is None else cell.auroc.as_interval)
     if cell.drop is not None:
@@ -140,14 +154,16 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
         here = "local, all" if whole else f"local, {refit.positives} positive"
         rest: dict[str, Any] = {
             "of": _OVER_PATIENTS if whole else _OVER_CHOICES,
-            "labelled_images": refit.images, "n_choices": refit.n_draws,
-        }  # fmt: skip
+            "labelled_images": refit.images,
+            "n_choices": refit.n_draws,
+        }
         for name, figure in refit.figures.items():
             yield row(name, here, figure, **rest)
 
 
 def _page(transfer: Transfer) -> StudyPage:
-    chart, statements = _chart(transfer), drops(transfer)
+    chart = _chart(transfer)
+    statements = drops(transfer)
     markers = dict.fromkeys(transfer.systems, ".") | {_GUESS: "s"}
     legend = [
         (legend_sample(chart.key, at, marker), name)
@@ -164,15 +180,22 @@ def _page(transfer: Transfer) -> StudyPage:
         statements=statements,
         notes=transfer.notes,
         sections=[
-            Section("auroc", "Where each system finds the disease",
-                    charts=[ShownChart(chart, legend)], beside=_auroc_table(transfer)),
-            Section("decisions", "Decisions: the threshold from home, and thresholds chosen there",
-                    lead=f"Policy: {policy_words(transfer.policy)}. {_BRACKETS}",
-                    tables=[*rates.values(), _calibration_table(transfer)],
-                    folded={"Precision and accuracy": further}),
+            Section(
+                "auroc",
+                "Where each system finds the disease",
+                charts=[ShownChart(chart, legend)],
+                beside=_auroc_table(transfer),
+            ),
+            Section(
+                "decisions",
+                "Decisions: the threshold from home, and thresholds chosen there",
+                lead=f"Policy: {policy_words(transfer.policy)}. {_BRACKETS}",
+                tables=[*rates.values(), _calibration_table(transfer)],
+                folded={"Precision and accuracy": further},
+            ),
         ],
         methods=_METHODS,
-    )  # fmt: skip
+    )
 
 
 _SCOPE = "Over all drops of this page at once (Holm). Not shown is not the same as none."
@@ -237,7 +260,8 @@ def _auroc_table(transfer: Transfer) -> Table:
 def _guess(guess: Mapping[str, Any] | None) -> str:
     if guess is None:
         return DASH
-    low, high = guess["ci_low"], guess["ci_high"]
+    low = guess["ci_low"]
+    high = guess["ci_high"]
     ends = "" if low is None else f" ({span_words(low, high)})"
     return f"{number(guess['auroc'])}{ends} by {guess['fact']}"
 
@@ -302,7 +326,8 @@ def _chart(transfer: Transfer) -> Chart:
     n = len(transfer.systems) + 1
     curves = []
     for at, system in enumerate(transfer.systems):
-        points, ends = list[Point](), list[tuple[float, float]]()
+        points = list[Point]()
+        ends = list[tuple[float, float]]()
         for column, data in enumerate(transfer.sets):
             cell = transfer.cell(system, data.name)
             if cell is None or cell.auroc is None:
@@ -313,7 +338,8 @@ def _chart(transfer: Transfer) -> Chart:
             label = f"{system} on {data.name}: AUROC {figure_words(cell.auroc.as_interval)}"
             points.append(Point(to, auroc, label, "D" if cell.home else "."))
         curves.append(Curve.of_points(system, at, points, ends))
-    guesses, spans = list[Point](), list[tuple[float | None, float | None]]()
+    guesses = list[Point]()
+    spans = list[tuple[float | None, float | None]]()
     for column, data in enumerate(transfer.sets):
         if (guess := data.shortcut) is not None:
             to = column + (n - 1) / 2 * 0.6 / n

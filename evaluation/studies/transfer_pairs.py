@@ -249,7 +249,8 @@ def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
     Raises:
         InputError: The predictions are of another data set, or lack an image.
     """
-    test_set, decision = pair.test_set, pair.decision
+    test_set = pair.test_set
+    decision = pair.decision
     check_data_set(system.name, system, test_set.dataset)
     wanted = test_set.image_ids(role)
     lacking = wanted[~wanted.isin(system.images["image_id"])]

@@ -177,17 +177,22 @@ def frame(n: int, seed: int = 0, systems=("A", "B")) -> pd.DataFrame:
     label = rng.random(n) < 0.3
     parts = [
         pd.DataFrame(
-            {"image_id": [f"i{k:05d}" for k in range(n)], "system": name, "label": label * 1.0,
-             "score": np.round(rng.random(n) * 0.7 + 0.3 * label, 2 + position)}
+            {
+                "image_id": [f"i{k:05d}" for k in range(n)],
+                "system": name,
+                "label": label * 1.0,
+                "score": np.round(rng.random(n) * 0.7 + 0.3 * label, 2 + position),
+            }
         )
         for position, name in enumerate(systems)
-    ]  # fmt: skip
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
 def counts(told, system: int, step: int) -> dict[str, int]:
     steps = told["steps"][system]
-    tp, fp = steps["tp"][step], steps["fp"][step]
+    tp = steps["tp"][step]
+    fp = steps["fp"][step]
     return {"tp": tp, "fp": fp, "tn": told["negatives"] - fp, "fn": told["positives"] - tp}
 
 

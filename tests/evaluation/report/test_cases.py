@@ -61,8 +61,9 @@ def test_tuned_system_is_read_as_compare_judges_it(tuned, test_set, evaluation_s
             assert prediction.score == row["score"]
             assert prediction.decision == row["decision_max_f1"]
             for mine, name in (
-                (prediction.localised, "localised"), (prediction.within_cell, "localised_tolerant"),
-            ):  # fmt: skip
+                (prediction.localised, "localised"),
+                (prediction.within_cell, "localised_tolerant"),
+            ):
                 assert mine == (None if pd.isna(row[name]) else bool(row[name]))
 
 

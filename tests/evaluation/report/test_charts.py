@@ -40,8 +40,15 @@ def lines_of(figure):
 
 def make_chart(x, y, points=(), **options):
     curve = Curve("A", 0, np.asarray(x), np.asarray(y), tuple(points))
-    return Chart(key="k", title="T", x=Axis("x <&>"), y=Axis("y"), curves=(curve,),
-                 description="In words & <signs>.", **options)  # fmt: skip
+    return Chart(
+        key="k",
+        title="T",
+        x=Axis("x <&>"),
+        y=Axis("y"),
+        curves=(curve,),
+        description="In words & <signs>.",
+        **options,
+    )
 
 
 MATRICES = [[("A", {"tp": 3, "fn": 1, "fp": 0, "tn": 0})]]
@@ -54,7 +61,8 @@ def save(comparison, folder, confusion=MATRICES):
 
 def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
     save(comparison, tmp_path)
-    names, kinds = ["forest", "roc", "precision_recall", "confusion"], ["png", "pdf", "svg", "txt"]
+    names = ["forest", "roc", "precision_recall", "confusion"]
+    kinds = ["png", "pdf", "svg", "txt"]
     files = {kind: [tmp_path / f"{name}.{kind}" for name in names] for kind in kinds}
     assert {path for paths in files.values() for path in paths} == set(tmp_path.iterdir())
     for path in files["png"]:
@@ -104,8 +112,11 @@ def test_drawn_lines_are_the_curves_and_keep_each_systems_colour(comparison):
 def test_file_has_a_legend_with_every_system_its_figure_and_every_policy(comparison):
     figure = draw_with_legend(charts_of(comparison)["roc"], [("o", "threshold: best F1")])
     words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert words == ["RetinaNet AUROC 0.891 (0.851 to 0.921)",
-                     "CheXNet AUROC 0.862 (0.812 to 0.902)", "threshold: best F1"]  # fmt: skip
+    assert words == [
+        "RetinaNet AUROC 0.891 (0.851 to 0.921)",
+        "CheXNet AUROC 0.862 (0.812 to 0.902)",
+        "threshold: best F1",
+    ]
 
 
 def test_no_two_of_sixteen_systems_look_alike():
@@ -146,8 +157,9 @@ def test_curve_in_svg_lies_where_its_frame_says():
 
 
 def test_svg_is_the_same_in_every_thread_and_differs_in_ids_by_chart():
-    charts = [replace(make_chart([0, 1], [0, 1], [Point(0.5, 0.5, "p")]), key=key)
-              for key in "abcdabcd"]  # fmt: skip
+    charts = [
+        replace(make_chart([0, 1], [0, 1], [Point(0.5, 0.5, "p")]), key=key) for key in "abcdabcd"
+    ]
     with ThreadPoolExecutor(4) as pool:
         drawings = list(pool.map(to_svg, charts))
     assert drawings == [to_svg(chart) for chart in charts]
@@ -185,7 +197,8 @@ def test_point_that_is_undefined_is_not_drawn(comparison):
 
 @pytest.fixture
 def drawn(comparison):
-    marks, found = np.array([0, 0.25, 1, 3.0]), np.array([0, 0.5, 0.75, 0.8])
+    marks = np.array([0, 0.25, 1, 3.0])
+    found = np.array([0, 0.5, 0.75, 0.8])
     comparison.systems["CheXNet"].froc["iou"] = FrocCurve(marks, found)
     return comparison
 
@@ -227,8 +240,11 @@ def test_without_boxes_there_is_no_froc(comparison):
 
 
 def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
-    systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", "boxes", seed=2),
-               "C": predict("C", seed=3)}  # fmt: skip
+    systems = {
+        "A": predict("A", "boxes", seed=1),
+        "B": predict("B", "boxes", seed=2),
+        "C": predict("C", seed=3),
+    }
     found = compare_predictions(systems, test_set, replicates=100)
     for hit in HITS:
         names = family(f"froc_{hit}")

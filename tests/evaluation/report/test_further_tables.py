@@ -46,15 +46,23 @@ def test_undecided_system_has_no_agreement(comparison):
 
 
 def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
-    rows = [("RetinaNet", "", "auroc", 0.7, 0.6, 0.8), ("CheXNet", "", "auroc", 0.6, 0.5, 0.7),
-            ("RetinaNet - CheXNet", "", "auroc", 0.1, -0.1, 0.3)]  # fmt: skip
+    rows = [
+        ("RetinaNet", "", "auroc", 0.7, 0.6, 0.8),
+        ("CheXNet", "", "auroc", 0.6, 0.5, 0.7),
+        ("RetinaNet - CheXNet", "", "auroc", 0.1, -0.1, 0.3),
+    ]
     extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
     metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
     (grid,) = _subgroups(replace(comparison, estimates=Estimates.from_table(metrics)), "max_f1")
     assert grid.rows == (
-        ("x scanner=mobile", "7 (3 positive)", "0.700 (0.600 to 0.800)", "0.600 (0.500 to 0.700)",
-         "0.100 (−0.100 to 0.300)"),
-    )  # fmt: skip
+        (
+            "x scanner=mobile",
+            "7 (3 positive)",
+            "0.700 (0.600 to 0.800)",
+            "0.600 (0.500 to 0.700)",
+            "0.100 (−0.100 to 0.300)",
+        ),
+    )
     assert _subgroups(comparison, "max_f1") == []
 
 
@@ -80,8 +88,10 @@ def test_every_published_figure_says_where_it_is_from_and_why_it_may_not_be_comp
 
 def checklists(comparison, image_set):
     """The answers of each checklist by item."""
-    return [{row[0]: row[2] for row in grid.rows}
-            for grid in methods(comparison, image_set)["checklists"]]  # fmt: skip
+    return [
+        {row[0]: row[2] for row in grid.rows}
+        for grid in methods(comparison, image_set)["checklists"]
+    ]
 
 
 def paragraphs(comparison, image_set):
@@ -113,8 +123,10 @@ def test_every_item_has_its_published_number_once_and_a_sentence_that_exists():
         known = (Path(methods.__code__.co_filename).parent / "checklists.txt.jinja").read_text()
         assert all(f"macro {topic}(run)" in known for _, _, topic in each["items"] if topic)
     assert counts == {
-        "STARD-AI 2025": (48, 40), "CLAIM 2024": (44, 44), "TRIPOD+AI 2024": (52, 27),
-    }  # fmt: skip
+        "STARD-AI 2025": (48, 40),
+        "CLAIM 2024": (44, 44),
+        "TRIPOD+AI 2024": (52, 27),
+    }
 
 
 def test_split_is_named_with_its_id(comparison, image_set):
@@ -147,7 +159,8 @@ def test_every_partition_says_who_is_in_it(comparison, image_set):
 
 
 def test_measures_are_those_that_this_report_has(comparison, image_set):
-    has, lacks = "evaluated by AUROC, average precision", "AP50"
+    has = "evaluated by AUROC, average precision"
+    lacks = "AP50"
     assert lacks in checklists(comparison, image_set)[0]["1"]
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
@@ -158,8 +171,10 @@ def test_measures_are_those_that_this_report_has(comparison, image_set):
 
 
 def test_nothing_to_choose_is_not_told_as_a_count_of_zero(comparison, image_set):
-    decision = {"settings_tried": 0, "chosen_on": {"n_images": 40, "n_patients": 40,
-                                                     "n_positive": 9}}  # fmt: skip
+    decision = {
+        "settings_tried": 0,
+        "chosen_on": {"n_images": 40, "n_patients": 40, "n_positive": 9},
+    }
     comparison.records["CheXNet"]["decision"] = decision
     _, claim, _ = checklists(comparison, image_set)
     assert "tried on validation: nothing to choose" in claim["26"]
@@ -200,8 +215,22 @@ def told(comparison):
 
     def row(topic, group, system, metric, estimate, of=9.0):
         p = (0.01, 0.2) if group.endswith("rest") else (np.nan, np.nan)
-        return (topic, group, system, "", metric, estimate, estimate - 0.1, estimate + 0.1, "b",
-                1.0, of, 9, "", *p)  # fmt: skip
+        return (
+            topic,
+            group,
+            system,
+            "",
+            metric,
+            estimate,
+            estimate - 0.1,
+            estimate + 0.1,
+            "b",
+            1.0,
+            of,
+            9,
+            "",
+            *p,
+        )
 
     rows = []
     for name, shift in (("RetinaNet", 0.0), ("CheXNet", 0.1), ("RetinaNet - CheXNet", -0.7)):
@@ -237,10 +266,15 @@ def rows_of(grids, title):
 def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(told):
     rows = rows_of(_group_tables(told), "Sensitivity (recall)")
     assert rows == {
-        "Sex: F": ("9", "0.600 (0.500 to 0.700)", "0.700 (0.600 to 0.800)",
-                   "0.250 (0.150 to 0.350); p 0.200", "0.350 (0.250 to 0.450); p 0.200",
-                   "−0.450 (−0.550 to −0.350); p 0.200"),
-    }  # fmt: skip
+        "Sex: F": (
+            "9",
+            "0.600 (0.500 to 0.700)",
+            "0.700 (0.600 to 0.800)",
+            "0.250 (0.150 to 0.350); p 0.200",
+            "0.350 (0.250 to 0.450); p 0.200",
+            "−0.450 (−0.550 to −0.350); p 0.200",
+        ),
+    }
 
 
 def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_marked(told):
@@ -250,7 +284,8 @@ def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_m
         "Lowest: RetinaNet in Sex: F, not shown to differ from all other images; "
         "CheXNet in Sex: F, not shown to differ from all other images."
     )
-    failures, second = told.failures, "CheXNet in Sex: F, shown to differ from all other images."
+    failures = told.failures
+    second = "CheXNet in Sex: F, shown to differ from all other images."
     gap = (failures["group"] == "F - rest") & (failures["system"] == "CheXNet")
     failures.loc[gap, "p_holm"] = 0.04
     (grid,) = _group_tables(told)
@@ -276,8 +311,12 @@ def test_a_group_of_too_few_patients_shows_its_counts(told):
     failures.loc[few, ["count", "of"]] = 3.0, 4.0
     gap = (failures["group"] == "F - rest") & (failures["system"] == "RetinaNet")
     failures.loc[gap, ["ci_low", "ci_high", "p_holm", "of", "note"]] = (
-        np.nan, np.nan, np.nan, np.nan, TOO_FEW,
-    )  # fmt: skip
+        np.nan,
+        np.nan,
+        np.nan,
+        np.nan,
+        TOO_FEW,
+    )
     cells = rows_of(_group_tables(told), "Sensitivity (recall)")["Sex: F"]
     assert (cells[1], cells[3]) == ("3 of 4", DASH)
 
@@ -340,8 +379,11 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
 
 def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(comparison):
     of = {"topic": VALIDATION, "system": "CheXNet", "policy": "max_f1", "note": ""}
-    figures = (("recall", 1.0, (0.9, 0.8, 1.0)), ("specificity", 0.75, (0.4, 0.5, 0.9)),
-               ("accuracy", 0.833, (0.7, np.nan, np.nan)))  # fmt: skip
+    figures = (
+        ("recall", 1.0, (0.9, 0.8, 1.0)),
+        ("specificity", 0.75, (0.4, 0.5, 0.9)),
+        ("accuracy", 0.833, (0.7, np.nan, np.nan)),
+    )
     rows = []
     for metric, then, (now, low, high) in figures:
         rows.append(of | {"metric": metric, "group": "validation", "estimate": then})
@@ -349,9 +391,14 @@ def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(com
         rows.append(of | {"metric": metric, "group": "test", "estimate": now, **ends})
     table = _transfer_table(replace(comparison, failures=pd.DataFrame(rows)))
     assert table.rows[0] == (
-        "CheXNet, threshold for best F1", "1.000", "0.900 (0.800 to 1.000)",
-        "0.750", "0.400 (0.500 to 0.900) ▲", "0.833", "0.700",
-    )  # fmt: skip
+        "CheXNet, threshold for best F1",
+        "1.000",
+        "0.900 (0.800 to 1.000)",
+        "0.750",
+        "0.400 (0.500 to 0.900) ▲",
+        "0.833",
+        "0.700",
+    )
 
 
 def test_a_system_without_validation_images_is_left_out(comparison):

@@ -32,7 +32,8 @@ def test_an_ensemble_shows_its_cost_against_the_first_system(comparison):
 
 
 def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, test_set):
-    detector, classifier = predict("A", "boxes", seed=1), predict("B", seed=2)
+    detector = predict("A", "boxes", seed=1)
+    classifier = predict("B", seed=2)
     for system, options in (
         (detector, TuningOptions(calibration="choose", reductions=("max", "top_k"))),
         (classifier, TuningOptions(calibration="isotonic")),
@@ -52,13 +53,16 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
 
 
 def test_a_further_policy_is_judged_beside_the_stored_ones(predict, test_set, evaluation_set):
-    tuned, untuned = predict("A", seed=1), predict("B", seed=2)
+    tuned = predict("A", seed=1)
+    untuned = predict("B", seed=2)
     decision = tune_predictions(tuned, test_set, policies=("youden",))
     tuned.write_decision("opacity", decision.to_dict())
     comparison = compare_predictions(
-        {"A": tuned, "B": untuned}, test_set, replicates=100,
+        {"A": tuned, "B": untuned},
+        test_set,
+        replicates=100,
         extra_policies=("threshold=0.3", "cost:5/1"),
-    )  # fmt: skip
+    )
     assert list(comparison.systems["A"].thresholds) == ["youden", "threshold=0.3", "cost:5/1"]
     assert comparison.systems["A"].thresholds["threshold=0.3"] == 0.3
     assert {"max_f1", "threshold=0.3", "cost:5/1"} <= set(comparison.systems["B"].thresholds)
@@ -85,14 +89,21 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison, image_set):
     [
         ("max_f1", ("highest F1", "several equally good ones the highest")),
         ("youden", ("Youden's J = sensitivity + specificity − 1", "equally good ones the highest")),
-        ("cost:10/1", ("least expected cost", "costs 10 times", "that of validation",
-                       "equally good ones the highest")),
+        (
+            "cost:10/1",
+            (
+                "least expected cost",
+                "costs 10 times",
+                "that of validation",
+                "equally good ones the highest",
+            ),
+        ),
         ("cost:10/4@0.05", ("costs 2.5 times", "a prevalence of 0.05")),
         ("threshold=0.3", ("Declared by the user", "no image chose it")),
         ("sensitivity>=0.95", ("The highest threshold that reaches a sensitivity of 0.95",)),
         ("specificity>=0.90", ("The lowest threshold that reaches a specificity of 0.9",)),
     ],
-)  # fmt: skip
+)
 def test_each_policy_says_its_rule_and_what_decides_between_equals(policy, parts):
     told = sentence("policy_meaning", check_policy(policy))
     for part in parts:
@@ -142,17 +153,41 @@ RECIPE = {
     "network": "resnet18",
     "config": {
         "kind": "detector",
-        "model": {"fpn_channels": 64, "head_convs": 2, "head": "v2", "box_loss": "auto",
-                  "norm": "batch", "weights": "imagenet", "trainable": 3},
+        "model": {
+            "fpn_channels": 64,
+            "head_convs": 2,
+            "head": "v2",
+            "box_loss": "auto",
+            "norm": "batch",
+            "weights": "imagenet",
+            "trainable": 3,
+        },
         "augmentation": {"rotate_degrees": 10.0, "scale": 0.1, "mosaic": 0.0},
-        "training": {"epochs": 12, "patience": 3, "optimiser": "adamw", "learning_rate": 0.001,
-                     "schedule": "one_cycle", "warmup_epochs": 1.0, "weight_decay": 0.05,
-                     "batch_size": 8, "monitor": "ap50", "seed": 4},
+        "training": {
+            "epochs": 12,
+            "patience": 3,
+            "optimiser": "adamw",
+            "learning_rate": 0.001,
+            "schedule": "one_cycle",
+            "warmup_epochs": 1.0,
+            "weight_decay": 0.05,
+            "batch_size": 8,
+            "monitor": "ap50",
+            "seed": 4,
+        },
     },
     "preprocess": {"size": 128, "mean": 0.449, "std": 0.226},
-    "run": {"epochs": 7, "best_epoch": 4, "n_train": 748, "n_val": 188, "precision": "bf16",
-            "device_name": "a GPU", "seconds_training": 600.0, "monitor": "ap50"},
-}  # fmt: skip
+    "run": {
+        "epochs": 7,
+        "best_epoch": 4,
+        "n_train": 748,
+        "n_val": 188,
+        "precision": "bf16",
+        "device_name": "a GPU",
+        "seconds_training": 600.0,
+        "monitor": "ap50",
+    },
+}
 
 
 def systems_told(comparison, image_set, **facts):
@@ -164,12 +199,18 @@ def test_a_trained_system_is_described_from_its_run(comparison, image_set):
     told = systems_told(comparison, image_set, RetinaNet={"recipe": RECIPE, "seed": 4}, CheXNet={})
     for words in (
         "RetinaNet is a detector of lesions: RetinaNet [1] with a feature pyramid [2] of 64",
-        "on ResNet-18 [3]", "128 × 128 px", "started from weights published for ImageNet [5], of",
-        "the deepest 3 stages learned", "748 images for 7 of 12 epochs (stopped after 3 without",
-        "AdamW [6]", "rotation by up to 10 degrees and scale by up to 10 % [",
-        "highest AP50 on 188 validation images was kept (epoch 4)", "seed 4", "10 min",
+        "on ResNet-18 [3]",
+        "128 × 128 px",
+        "started from weights published for ImageNet [5], of",
+        "the deepest 3 stages learned",
+        "748 images for 7 of 12 epochs (stopped after 3 without",
+        "AdamW [6]",
+        "rotation by up to 10 degrees and scale by up to 10 % [",
+        "highest AP50 on 188 validation images was kept (epoch 4)",
+        "seed 4",
+        "10 min",
         "CheXNet: predictions that were imported; which network made them",
-    ):  # fmt: skip
+    ):
         assert words in told
     assert "mosaic" not in told
 
@@ -182,8 +223,13 @@ def test_seeds_ensembles_and_exports_are_told_as_what_they_are(comparison, image
     assert "(epoch 4)" not in told.split("CheXNet joins")[0]  # of each seed another
     assert "CheXNet joins the predictions of A and B. A is a detector of lesions" in told
     assert "B: predictions that were imported" in told
-    export = {"recipe": RECIPE, "seed": 4, "exported_from": "1", "backend": "onnx",
-              "precision": "int8"}  # fmt: skip
+    export = {
+        "recipe": RECIPE,
+        "seed": 4,
+        "exported_from": "1",
+        "backend": "onnx",
+        "precision": "int8",
+    }
     told = systems_told(comparison, image_set, RetinaNet=export, CheXNet={"backend": "torch"})
     assert "It was evaluated as its export to onnx in int8." in told
     assert "CheXNet was run by this program; its training files were not beside it" in told
@@ -201,8 +247,7 @@ def test_keys_that_an_older_run_lacks_are_left_out(comparison, image_set):
 def test_every_citation_has_its_reference_and_bibtex_its_entry(comparison, image_set):
     folder = Path(methods.__code__.co_filename).parent
     texts = (folder / name for name in ("methods.txt.jinja", "words.txt.jinja"))
-    used = {key for text in texts
-            for key in re.findall(r'(?:cite|_at)\("(\w+)"', text.read_text())}  # fmt: skip
+    used = {key for text in texts for key in re.findall(r'(?:cite|_at)\("(\w+)"', text.read_text())}
     known = _toml("references")
     assert used <= set(known)
     own = used | {each["key"] for each in _toml("checklists").values()}

@@ -149,8 +149,14 @@ def test_every_svg_is_valid_xml_with_a_name_or_hidden(html):
 def test_first_table_has_the_usual_rows_at_one_threshold(html):
     table = html[html.index('id="figures"') : html.index('id="to-cite"')]
     rows = re.findall(r'scope="row">(.*?)</th>', table)
-    assert rows == ["AUROC", "Average precision", "Sensitivity (recall)", "Specificity", "F1",
-                    "Localised sensitivity"]  # fmt: skip
+    assert rows == [
+        "AUROC",
+        "Average precision",
+        "Sensitivity (recall)",
+        "Specificity",
+        "F1",
+        "Localised sensitivity",
+    ]
     for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "best F1"):
         assert text in table
     assert "0.95" not in re.sub(r"<[^>]*>", "", table).replace("95 %", "")
@@ -177,9 +183,11 @@ def test_threshold_says_what_chose_it_and_its_held_interval_is_folded(written, c
 def test_examples_are_one_case_of_each_kind_and_lead_to_it(html, outline):
     examples = html[html.index('id="examples"') : html.index('id="figures"')]
     titles = re.findall(r"<strong>(.*?)</strong>", examples)
-    assert titles == ["Both are right: a random sample",
-                      "Only RetinaNet finds it",
-                      "Right image, wrong place"]  # fmt: skip
+    assert titles == [
+        "Both are right: a random sample",
+        "Only RetinaNet finds it",
+        "Right image, wrong place",
+    ]
     places = re.findall(r'<a href="#(case-.*?)"', examples)
     assert len(places) == 3
     assert set(places) <= set(outline.ids)
@@ -224,9 +232,13 @@ def test_versions_that_are_the_same_for_all_stand_once(written, comparison, repo
 
 def test_gallery_keeps_the_kinds_of_failure_apart(html):
     titles = re.findall(r"<h3>(.*?)</h3>", html)
-    wanted = ["Both miss it", "Only RetinaNet finds it",
-              "Only CheXNet finds it",
-              "Right image, wrong place", "False alarms on normal images"]  # fmt: skip
+    wanted = [
+        "Both miss it",
+        "Only RetinaNet finds it",
+        "Only CheXNet finds it",
+        "Right image, wrong place",
+        "False alarms on normal images",
+    ]
     assert [title for title in titles if title in wanted] == wanted
 
 
@@ -253,8 +265,12 @@ def test_figures_lie_beside_the_report(written, report_folder):
 
 
 def test_second_report_leaves_no_image_of_the_first(written, report_folder):
-    stale = [report_folder / "overlays" / "alarm-normal-99.png", report_folder / "cases-077.html",
-             report_folder / "figures" / "froc.png", report_folder / "report.zip"]  # fmt: skip
+    stale = [
+        report_folder / "overlays" / "alarm-normal-99.png",
+        report_folder / "cases-077.html",
+        report_folder / "figures" / "froc.png",
+        report_folder / "report.zip",
+    ]
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")

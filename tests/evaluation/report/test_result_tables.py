@@ -119,9 +119,18 @@ def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, 
     first, second = (tmp_path / name / "report.zip" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as archive:
-        names, readme = archive.namelist(), archive.read("report/README.txt").decode()
-    told = {"table.tex", "table.md", "metrics.csv", "tests.csv", "where.csv", "costs.csv",
-            "checklists.md", "references.bib"}  # fmt: skip
+        names = archive.namelist()
+        readme = archive.read("report/README.txt").decode()
+    told = {
+        "table.tex",
+        "table.md",
+        "metrics.csv",
+        "tests.csv",
+        "where.csv",
+        "costs.csv",
+        "checklists.md",
+        "references.bib",
+    }
     figures = {f"figures/{name}.{kind}" for name in ("roc", "forest") for kind in ("png", "txt")}
     assert {name.removeprefix("report/") for name in names} == {"README.txt", *told, *figures}
     assert all(f"({name})" in readme for name in told)
@@ -189,8 +198,10 @@ def test_latex_table_compiles_with_booktabs_alone(comparison, tmp_path):
 
 @pytest.fixture
 def three(test_set, predict):
-    systems = {name: predict(name, seed=seed, skill=skill)
-               for name, seed, skill in (("A", 1, 0.5), ("B", 2, 2.5), ("C", 3, 1.0))}  # fmt: skip
+    systems = {
+        name: predict(name, seed=seed, skill=skill)
+        for name, seed, skill in (("A", 1, 0.5), ("B", 2, 2.5), ("C", 3, 1.0))
+    }
     return compare_predictions(systems, test_set, replicates=100)
 
 

@@ -45,17 +45,24 @@ def example(
     rng = np.random.default_rng(7)
     sizes = np.asarray(sizes, float)
     shares = SHARES[-len(sizes) :]
-    points, differences, fits = {}, [], {}
+    points = {}
+    differences = []
+    fits = {}
     for metric, arms in (powers or POWERS).items():
         kinds = list(arms)
         common = rng.normal(0, error * np.sqrt(0.7))
         tables = [
             np.clip(
-                1 - a * sizes[:, None] ** -b + common + (np.array(offset)[:, None] if offset else 0)
-                + rng.normal(0, spread, (len(sizes), seeds)), 0.01, 0.995,
+                1
+                - a * sizes[:, None] ** -b
+                + common
+                + (np.array(offset)[:, None] if offset else 0)
+                + rng.normal(0, spread, (len(sizes), seeds)),
+                0.01,
+                0.995,
             )
             for a, b in arms.values()
-        ]  # fmt: skip
+        ]
         count = len(kinds) * len(sizes) * seeds
         covariance = error**2 * (0.7 + 0.3 * np.eye(count))
         curves = fit_learning_curves([sizes] * len(kinds), tables, covariance, 150, draws=draws)
@@ -87,23 +94,32 @@ def example(
     labelled = dict.fromkeys(kinds, sizes) | {"mixed": np.repeat(sizes[-1], len(sizes))}
     return CurveStudy(
         **{
-            "data_set": "RSNA", "target": "Lung opacity",
-            "folds": [f"fold-{at}" for at in range(5)], "n_seeds": seeds,
+            "data_set": "RSNA",
+            "target": "Lung opacity",
+            "folds": [f"fold-{at}" for at in range(5)],
+            "n_seeds": seeds,
             "arms": [Arm(kind, ARMS[kind][0], ARMS[kind][1]) for kind in kinds],
             "points": [
-                SizePoint(kind, share, m, 0.52 * n * boxed[kind], n * boxed[kind],
-                          0.32 * m, points[kind, share])
+                SizePoint(
+                    kind,
+                    share,
+                    m,
+                    0.52 * n * boxed[kind],
+                    n * boxed[kind],
+                    0.32 * m,
+                    points[kind, share],
+                )
                 for kind in kinds
-                for share, n, m in zip(
-                    shares, sizes.tolist(), labelled[kind].tolist(), strict=True)
+                for share, n, m in zip(shares, sizes.tolist(), labelled[kind].tolist(), strict=True)
             ],
-            "differences": differences, "fits": fits,
+            "differences": differences,
+            "fits": fits,
             "absent": {("localised_sensitivity", "classifier"): NO_CUT},
             "commands": ["cxr curve --detector retinanet_lite --data rsna"],
             "provenance": {"revision": "0123abc"},
             **rest,
         }
-    )  # fmt: skip
+    )
 
 
 ARMS = {
@@ -167,17 +183,30 @@ def two_arms(a, b):
 @pytest.mark.parametrize(
     ("study", "about", "metric", "words"),
     [
-        ({}, "images", "average_precision", r"reaches beyond the 54 to 430 images at which "
-         r"both were measured\.$"),
-        ({"times": Times(1.0, 3000.0)}, "time", "auroc",  # boxes are dear
-         r"not shown: there is no time at which both were measured\.$"),
+        (
+            {},
+            "images",
+            "average_precision",
+            r"reaches beyond the 54 to 430 images at which "
+            r"both were measured\.$",
+        ),
+        (
+            {"times": Times(1.0, 3000.0)},
+            "time",
+            "auroc",  # boxes are dear
+            r"not shown: there is no time at which both were measured\.$",
+        ),
         ({"powers": two_arms(1.1, 0.3)}, "images", "auroc", "not shown to differ in slope"),
         ({"powers": two_arms(1.1, 0.3)}, "time", "auroc", "not shown to differ in slope"),
-        ({"powers": two_arms(1.0, 0.3), "error": 0.03, "times": Times(10.0, 0.0)}, "budget",
-         "auroc", r"a difference is not shown \(.* to .*\)\.$"),
+        (
+            {"powers": two_arms(1.0, 0.3), "error": 0.03, "times": Times(10.0, 0.0)},
+            "budget",
+            "auroc",
+            r"a difference is not shown \(.* to .*\)\.$",
+        ),
     ],
     ids=["beyond the sizes", "at no time", "parallel", "parallel in time", "equal"],
-)  # fmt: skip
+)
 def test_what_is_not_shown_is_said_with_the_reason(study, about, metric, words):
     (found,) = said(example(**study), about, metric)
     assert not found.shown

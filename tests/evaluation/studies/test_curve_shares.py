@@ -53,7 +53,8 @@ def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(test_set, p
 
 
 def test_a_system_without_a_run_of_a_split_is_refused(test_set, predict) -> None:
-    one, other = predict("A", seed=2), predict("B", seed=3)
+    one = predict("A", seed=2)
+    other = predict("B", seed=3)
     runs = {
         "A": [_EvaluatedRun("default", "default", one)],
         "B": [_EvaluatedRun("cv", "cv", other)],

@@ -85,7 +85,8 @@ def test_no_alpha_where_nobody_differs():
 def test_a_pair_of_readers_has_kappa_and_its_boxes_are_matched_one_to_one():
     # 50 images: both yes 20, only a 5, only b 10, neither 15: kappa 0.4 by hand.
     ids = [f"i{n}" for n in range(50)]
-    a, b = [1.0] * 25 + [0.0] * 25, [1.0] * 20 + [0.0] * 5 + [1.0] * 10 + [0.0] * 15
+    a = [1.0] * 25 + [0.0] * 25
+    b = [1.0] * 20 + [0.0] * 5 + [1.0] * 10 + [0.0] * 15
     box = {"x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0}
     of_a = pd.DataFrame([{"image_id": "i0", **box}, {"image_id": "i1", **box}])
     of_b = pd.DataFrame([{"image_id": "i0", **box, "x2": 8.0}, {"image_id": "i0", **box}])
@@ -139,7 +140,8 @@ def test_a_system_that_learned_from_all_images_is_refused(evaluation_set, predic
 
 
 def test_a_system_not_shown_better_than_chance_lists_nothing_and_is_named(evaluation_set, predict):
-    weak, good = predict("Weak", skill=0.0), predict("Good", seed=1, skill=1.5)
+    weak = predict("Weak", skill=0.0)
+    good = predict("Good", seed=1, skill=1.5)
     alone = review_labels(evaluation_set, evaluation_set.target(), [weak])
     assert alone.startswith("0 of 240 labelled or read images to look at again: nothing was found")
     assert "Weak: AUROC" in alone
@@ -169,7 +171,8 @@ def test_boxes_without_support_and_support_without_boxes_are_listed_in_turn(
     boxes = read_table(evaluation_set.folder / "boxes.parquet", "boxes")
     tried = boxes[boxes["image_id"].isin(system.images_run)].reset_index(drop=True)
     found = system.boxes[system.boxes["score"] > 0.9]
-    moved, forgotten = tried["image_id"][0], found.merge(tried, on="image_id")["image_id"].iloc[-1]
+    moved = tried["image_id"][0]
+    forgotten = found.merge(tried, on="image_id")["image_id"].iloc[-1]
     edges = {"x1": 80.0, "y1": 80.0, "x2": 99.0, "y2": 99.0}
     boxes.loc[boxes["image_id"] == moved, list(edges)] = list(edges.values())
     boxes.loc[boxes["image_id"] == forgotten, list(edges)] = list(edges.values())
@@ -242,7 +245,8 @@ def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict
     weak = {"A": predict("A2", skill=0.2), "B": predict("B2", seed=1, skill=0.2)}
     evaluate = partial(compare_predictions, weak, replicates=200)
     undecided = evaluate_by_readers(evaluate(test_set), test_set, evaluate)
-    note, rows = undecided.notes[-1], [row["estimate"] for row in undecided.by_reader]
+    note = undecided.notes[-1]
+    rows = [row["estimate"] for row in undecided.by_reader]
     assert note.kind == "readers"
     assert note.text.startswith("Nothing is shown by the labels of opposed and same, either; ")
     assert note.text.endswith(f"go from {number(min(rows))} to {number(max(rows))}.")
@@ -267,7 +271,8 @@ def test_labels_by_which_nothing_is_shown_are_no_caution_as_luck_may_do_that(
 
 def test_readers_without_a_test_image_are_said_to_have_none(evaluation_set, predict):
     dataset = read_by(evaluation_set, {"anna": []})
-    path, test = dataset.folder / "findings.parquet", dataset.image_ids("test")
+    path = dataset.folder / "findings.parquet"
+    test = dataset.image_ids("test")
     findings = read_table(path, "findings")
     own = (findings["reader"] == "anna") & findings["image_id"].isin(test)
     write_table(findings[~own], path, "findings")

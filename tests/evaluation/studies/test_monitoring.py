@@ -34,11 +34,16 @@ def test_shares_of_all_figures_add_up_to_the_promised_chance():
     rng = np.random.default_rng(0)
     n = 2000
     log = make_log(
-        np.arange(n) / 20, decision=rng.random(n) < 0.3, score=rng.random(n), seconds=rng.random(n),
-        guard_distance=rng.random(n), label=rng.random(n) < 0.5,
-        view=rng.choice(["PA", "AP", "LL"], n), sex=rng.choice(["M", "F"], n),
+        np.arange(n) / 20,
+        decision=rng.random(n) < 0.3,
+        score=rng.random(n),
+        seconds=rng.random(n),
+        guard_distance=rng.random(n),
+        label=rng.random(n) < 0.5,
+        view=rng.choice(["PA", "AP", "LL"], n),
+        sex=rng.choice(["M", "F"], n),
         maker=rng.choice(["A", "B"], n),
-    )  # fmt: skip
+    )
     other = log.assign(system="B", decision=rng.random(n) < 0.3)
     found = monitor_log(pd.concat([log.assign(system="A"), other]).assign(image=[*range(n)] * 2))
     assert len(found.rows) == 2 * (1 + 1 + 1 + 1 + 3 + 3 + 1 + 1) + 1 + 4 + 2 + 2
@@ -85,8 +90,11 @@ def test_a_step_is_found_dated_and_described():
     (row,) = found.alarms
     assert found.rows[0] is row
     assert (row.key, row.source, row.n_reference, row.n_stream) == (
-        "call_rate", "first weeks", 560, 3440,
-    )  # fmt: skip
+        "call_rate",
+        "first weeks",
+        560,
+        3440,
+    )
     assert row.was.low < 0.2 < row.was.high < 0.45
     assert row.now.low < 0.45 < row.now.high
     assert row.evidence >= row.bound == 1 / row.share == pytest.approx(1 / (ERROR * 0.16))
@@ -123,7 +131,8 @@ def test_a_patient_counts_once_a_window_by_the_first_day_in_it():
 @pytest.mark.parametrize(("weeks", "rings"), [(4, False), (80, True)])
 def test_a_small_reference_rings_less_easily(weeks, rings):
     """Fourteen patients a week: 0.3 for 4 weeks or for 80, and then 0.5."""
-    before, after = np.tile([0, 0, 0, 1, 1, 0, 0, 1, 0, 0], 14 * weeks // 10 + 1), [0, 1] * 150
+    before = np.tile([0, 0, 0, 1, 1, 0, 0, 1, 0, 0], 14 * weeks // 10 + 1)
+    after = [0, 1] * 150
     decision = np.concatenate([before[: 14 * weeks], after])
     log = make_log(np.arange(len(decision)) / 2, decision=decision)
     assert bool(monitor_log(log, first=7 * weeks).alarms) == rings
@@ -160,14 +169,21 @@ def test_sensitivity_is_held_against_validation_and_ppv_against_the_first_weeks(
     day = np.arange(6000) / 20
     label = rng.random(6000) < 0.5
     log = make_log(
-        day, image=np.arange(6000), label=np.where(np.arange(6000) % 3 == 0, label, np.nan),
+        day,
+        image=np.arange(6000),
+        label=np.where(np.arange(6000) % 3 == 0, label, np.nan),
         decision=np.where(label, rng.random(6000) < 0.6, rng.random(6000) < 0.1),
-    )  # fmt: skip
+    )
     truth = np.tile([True, False], 500)
-    validation = pd.DataFrame({
-        "patient": range(1000), "label": truth, "system": "CheXNet", "score": 0.5,
-        "decision": np.where(truth, np.arange(1000) % 10 != 0, np.arange(1000) % 20 == 1),
-    })  # fmt: skip
+    validation = pd.DataFrame(
+        {
+            "patient": range(1000),
+            "label": truth,
+            "system": "CheXNet",
+            "score": 0.5,
+            "decision": np.where(truth, np.arange(1000) % 10 != 0, np.arange(1000) % 20 == 1),
+        }
+    )
     found = monitor_log(log, validation)
     assert [row.key for row in found.alarms] == ["sensitivity"]
     (row,) = found.alarms
@@ -183,9 +199,11 @@ def test_the_mix_that_explains_a_change_is_named():
     day = np.arange(6000) / 20
     portable = rng.random(6000) < np.where(day < 150, 0.3, 0.8)
     log = make_log(
-        day, view=np.where(portable, "AP", "PA"), sex=rng.choice(["F", "M"], 6000),
+        day,
+        view=np.where(portable, "AP", "PA"),
+        sex=rng.choice(["F", "M"], 6000),
         decision=rng.random(6000) < np.where(portable, 0.5, 0.1),
-    )  # fmt: skip
+    )
     row = row_of(monitor_log(log), "call_rate")
     assert row.change.mix == "view"
     assert row.change.mix_share == pytest.approx(1, abs=0.2)
@@ -196,7 +214,8 @@ def test_the_mix_that_explains_a_change_is_named():
 def test_the_group_with_the_largest_change_is_named():
     rng = np.random.default_rng(7)
     day = np.arange(6000) / 20
-    maker, called = rng.choice(["A", "B"], 6000), rng.random(6000)
+    maker = rng.choice(["A", "B"], 6000)
+    called = rng.random(6000)
     broken = (day >= 150) & (maker == "B")
     log = make_log(day, maker=maker, decision=called < np.where(broken, 0.7, 0.2))
     (row,) = monitor_log(log).alarms
@@ -261,7 +280,8 @@ def test_a_sparse_log_without_any_reference_is_kept_and_said_to_be_blind():
 def test_memory_and_time_follow_the_rows_not_the_calendar():
     log = stepped(np.random.default_rng(1), 0.2, 0.6, at=40, days=70)
     late = log.iloc[:1].assign(time=pd.Timestamp("2261-01-01", tz="UTC"))
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = monitor_log(pd.concat([log, late.assign(patient=-1)]))
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert [row.key for row in found.alarms] == ["call_rate"]
@@ -285,7 +305,8 @@ def test_a_thousand_systems_are_watched_by_the_twenty_with_most_answers():
 
 def test_days_that_count_are_those_of_a_plain_loop():
     rng = np.random.default_rng(0)
-    patient, day = rng.integers(0, 30, 600), np.sort(rng.integers(0, 200, 600))
+    patient = rng.integers(0, 30, 600)
+    day = np.sort(rng.integers(0, 200, 600))
     for window in (1, 7, 28, 10**9):
         since: dict[int, int] = {}
         expected = []

@@ -63,9 +63,13 @@ def test_the_tomosynthesis_study_comes_out_as_published(published):
     assert [round(each, 6) for each in squares] == [0.025565, 0.002673, 0.000999]
     parts = {name: round(v, 6) for name, v in stored["crossed"]["wafroc"]["components"].items()}
     assert parts == {
-        "reader": 0.000813, "interaction": 0.000487, "cov1": 0.000299, "cov2": 0.000572,
-        "cov3": 0.000275, "error": 0.001108,
-    }  # fmt: skip
+        "reader": 0.000813,
+        "interaction": 0.000487,
+        "cov1": 0.000299,
+        "cov2": 0.000572,
+        "cov3": 0.000275,
+        "error": 0.001108,
+    }
     test = stored["crossed"]["wafroc"]["overall"]
     assert (round(test["statistic"], 6), test["freedom"][0]) == (10.298825, 1)
     assert (round(test["freedom"][1], 6), round(test["p_value"], 6)) == (24.702758, 0.003669)
@@ -83,10 +87,28 @@ def test_the_tomosynthesis_study_comes_out_as_published(published):
 def test_the_study_that_was_kept_aside_comes_out_as_published(published):
     """RJafroc 3.6.1, dataset05: nine readers, wAFROC by reader, mean squares of both figures."""
     table, _ = published("two_modalities_nine_readers")
-    first = [0.72446809, 0.88096927, 0.80957447, 0.61331757, 0.57730496, 0.84933018, 0.89278960,
-             0.80260047, 0.76398739]  # fmt: skip
-    second = [0.80236407, 0.96855792, 0.84598109, 0.75141844, 0.72092199, 0.87186761, 0.93695823,
-              0.89948779, 0.81903073]  # fmt: skip
+    first = [
+        0.72446809,
+        0.88096927,
+        0.80957447,
+        0.61331757,
+        0.57730496,
+        0.84933018,
+        0.89278960,
+        0.80260047,
+        0.76398739,
+    ]
+    second = [
+        0.80236407,
+        0.96855792,
+        0.84598109,
+        0.75141844,
+        0.72092199,
+        0.87186761,
+        0.93695823,
+        0.89948779,
+        0.81903073,
+    ]
     assert figures(table, "wafroc", "1").round(8).tolist() == first
     assert figures(table, "wafroc", "2").round(8).tolist() == second
     squares = [round(each, 8) for each in mean_squares(table, "wafroc", ["1", "2"])]
@@ -150,11 +172,16 @@ def test_a_distance_that_is_not_given_is_asked_for(tmp_path):
 def test_figures_of_marks_by_hand():
     """First lesion of a at 4, b's at 2; false marks at 3 on n and at 5 on b."""
     marks = [
-        ("a", (12, 12, 18, 18), 4.0), ("b", (2, 2, 8, 8), 2.0), ("n", (0, 0, 4, 4), 3.0),
+        ("a", (12, 12, 18, 18), 4.0),
+        ("b", (2, 2, 8, 8), 2.0),
+        ("n", (0, 0, 4, 4), 3.0),
         ("b", (30, 30, 40, 40), 5.0),
-    ]  # fmt: skip
-    one = {row.metric: row.estimate for row in analyse_readers(study(marks)).rows
-           if row.kind == "reader" and row.reader == "R"}  # fmt: skip
+    ]
+    one = {
+        row.metric: row.estimate
+        for row in analyse_readers(study(marks)).rows
+        if row.kind == "reader" and row.reader == "R"
+    }
     # psi of lesions a1, a2, b1 against n (3) and m (no mark): 1 and 1, 0 and 1/2, 0 and 1.
     assert one["wafroc"] == pytest.approx((0.5 * 1 + 0.5 * 0.25 + 0.5) / 2)
     assert one["afroc"] == pytest.approx((1 + 0.25 + 0.5) / 3)
@@ -281,9 +308,15 @@ def marked_by(evaluation_set, tmp_path):
         marks = places[found].assign(rating=rng.integers(5, 11, found.sum()) / 10)
         wrong = pd.Index(ids)[rng.random(len(ids)) < 0.3]
         false = pd.DataFrame(
-            {"x1": 1.0, "y1": 1.0, "x2": 6.0, "y2": 6.0,
-             "rating": rng.integers(1, 8, len(wrong)) / 10}, index=wrong,
-        )  # fmt: skip
+            {
+                "x1": 1.0,
+                "y1": 1.0,
+                "x2": 6.0,
+                "y2": 6.0,
+                "rating": rng.integers(1, 8, len(wrong)) / 10,
+            },
+            index=wrong,
+        )
         marks = pd.concat([marks, false]).rename_axis("image_id").reset_index()
         return marks.assign(reader=reader)
 
@@ -294,8 +327,10 @@ def test_a_detector_is_judged_at_its_own_marks(evaluation_set, predict, marked_b
     detector = predict("AI", "boxes", skill=4.0)
     ids, rows = marked_by
     read = pd.DataFrame({"image_id": ids})
-    tables = [pd.concat([rows(name, seed), read.assign(reader=name)]) for seed, name in
-              enumerate(("Ann", "Bo", "Cy"))]  # fmt: skip
+    tables = [
+        pd.concat([rows(name, seed), read.assign(reader=name)])
+        for seed, name in enumerate(("Ann", "Bo", "Cy"))
+    ]
     path = tmp_path / "marks.csv"
     pd.concat(tables).to_csv(path, index=False)
     out = tmp_path / "out"
@@ -323,14 +358,19 @@ def test_readers_come_as_coco_results_or_as_imported_predictions(
     evaluation_set, marked_by, tmp_path
 ):
     ids, rows = marked_by
-    named, imported = [], []
+    named = []
+    imported = []
     for seed, reader in enumerate(("Ann", "Bo")):
         marks = rows(reader, seed)
         entries = [
-            {"image_id": row.image_id, "category_id": 1, "score": row.rating,
-             "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1]}
+            {
+                "image_id": row.image_id,
+                "category_id": 1,
+                "score": row.rating,
+                "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1],
+            }
             for row in marks.itertuples()
-        ]  # fmt: skip
+        ]
         path = write(tmp_path / f"{reader}.json", json.dumps(entries))
         named.append(f"{reader}={path}")
         images = write(tmp_path / "images.txt", "\n".join(ids))
@@ -345,8 +385,9 @@ def test_readers_come_as_coco_results_or_as_imported_predictions(
     boxes[["case", *EDGES]].to_csv(tmp_path / "lesions.csv", index=False)
     paths = {"truth": tmp_path / "truth.csv", "lesions": tmp_path / "lesions.csv"}
     by_files = command(named, out=tmp_path / "coco", **paths).to_dict()
-    by_data = command(imported, out=tmp_path / "imported", data=evaluation_set.folder,
-                   rename="unaided=plain").to_dict()  # fmt: skip
+    by_data = command(
+        imported, out=tmp_path / "imported", data=evaluation_set.folder, rename="unaided=plain"
+    ).to_dict()
     areas = [
         [row["estimate"] for row in stored["figures"] if row["kind"] == "reader"]
         for stored in (by_files, by_data)
@@ -387,8 +428,11 @@ def test_answers_of_the_reading_page_come_back_as_marks_and_as_a_system(
     stored = command(forms, out=tmp_path / "out", data=evaluation_set.folder, key=key).to_dict()
     assert (stored["primary"], stored["n_cases"]) == ("wafroc", len(ids))
     marks = rows("Ann", 0)
-    one = [row["estimate"] for row in stored["figures"]
-           if (row["metric"], row["reader"]) == ("false_marks", "Ann")]  # fmt: skip
+    one = [
+        row["estimate"]
+        for row in stored["figures"]
+        if (row["metric"], row["reader"]) == ("false_marks", "Ann")
+    ]
     hits = marks["x1"] > 5  # a false mark begins at 1
     assert one[0] == pytest.approx((~hits).sum() / len(ids), abs=2 / len(ids))
     path = forms[0].split("=")[1]
@@ -403,8 +447,12 @@ def test_answers_of_the_reading_page_come_back_as_marks_and_as_a_system(
 def test_the_page_says_what_a_hit_is_and_draws_each_reader(published, tmp_path):
     table, _ = published("tomosynthesis", rename="BT=tomosynthesis,DM=mammography")
     html = (tmp_path / "tomosynthesis" / "readers.html").read_text()
-    for text in ("Which lesion a mark hit is what the file of marks says", "Reader 5",
-                 "Weighted AFROC curve of each reader", "False positives per image",
-                 "FROC: lesion sensitivity at 0.5 false positives per image"):  # fmt: skip
+    for text in (
+        "Which lesion a mark hit is what the file of marks says",
+        "Reader 5",
+        "Weighted AFROC curve of each reader",
+        "False positives per image",
+        "FROC: lesion sensitivity at 0.5 false positives per image",
+    ):
         assert text in html
     assert set(table["first"]) == {"tomosynthesis", "mammography"}

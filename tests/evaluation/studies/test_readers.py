@@ -69,8 +69,13 @@ def test_figures_of_the_van_dyke_study_come_out_of_its_files(shared_data, tmp_pa
     assert round(gap["std_error"], 5) == 0.02075
     assert round(gap["df"], 2) == 15.26
     assert set(table["metric"]) == {
-        "auroc", "balanced_accuracy", "recall", "specificity", "accuracy", "f1"
-    }  # fmt: skip
+        "auroc",
+        "balanced_accuracy",
+        "recall",
+        "specificity",
+        "accuracy",
+        "f1",
+    }
 
 
 @pytest.mark.parametrize("name", ["ratings.xlsx", "ratings.csv"])
@@ -146,7 +151,8 @@ def test_cases_that_a_reader_left_out_are_left_out_of_that_reader_only():
 
 
 def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
-    truth, tables = truth_frame(), crossed(skills=(0.3,))
+    truth = truth_frame()
+    tables = crossed(skills=(0.3,))
     cut = [table.iloc[:48] for table in tables]
     score = reading("AI", "", 4.0, 5)
     study = _join_readings(truth, cut, {"AI": score})
@@ -155,8 +161,10 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
     assert result.of("system", "auroc")[0].n_cases == 48
     row = result.of("difference", "auroc")[0]
     assert (row.first, row.second, row.design) == (
-        "m0", "AI", "readers against a stand-alone system"
-    )  # fmt: skip
+        "m0",
+        "AI",
+        "readers against a stand-alone system",
+    )
     assert row.decided
     answer = reader_statements(result)[0].text
     assert re.match(r"AI \(0\.\d+\) had a higher AUROC than readers \(“m0”: 0\.\d+\)", answer)
@@ -168,7 +176,8 @@ def test_fewer_than_five_readers_are_held_against_a_system_by_a_cautious_interva
     tables = crossed(skills=(0.8,), n_readers=n_readers)
     study = _join_readings(truth_frame(), tables, {"AI": reading("AI", "", 1.2, 5)})
     result = analyse_readers(study)
-    (gap,), (mean,) = result.of("difference", "auroc"), result.of("mean", "auroc")
+    (gap,) = result.of("difference", "auroc")
+    (mean,) = result.of("mean", "auroc")
     cautious = n_readers < 5
     assert (gap.ci_low_all < gap.ci_low) == (gap.ci_high < gap.ci_high_all) == cautious
     assert (mean.ci_low_all is not None) == cautious
@@ -181,7 +190,8 @@ def test_few_readers_whom_a_modality_changes_alike_by_chance_are_not_taken_at_th
         tables = crossed(skills, n_readers=n_readers)
         return analyse_readers(_join_readings(truth_frame(), tables, {})).of("difference", "auroc")
 
-    (alike,), (apart,) = pair((0.5, 1.5)), pair((1.0, 1.4))
+    (alike,) = pair((0.5, 1.5))
+    (apart,) = pair((1.0, 1.4))
     assert alike.design == apart.design == "crossed"
     assert alike.p_value < 0.05  # as published
     assert (alike.ci_low_all < alike.ci_low) == (alike.ci_high < alike.ci_high_all)
@@ -243,9 +253,17 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
     system = reading("AI", "", 2.0, 5, few).drop(columns="modality").assign(modality="")
     result = analyse_readers(_join_readings(few, tables, {"AI": system}))
     html = write_readers(result, tmp_path).read_text()
-    for text in ("R0", "R1", "Lone", "AI, system", "Only 10 patients have positive cases",
-                 "One reader read with third", "specificity of AI, which decided nothing", "nested",
-                 "Fewer than 5 readers"):  # fmt: skip
+    for text in (
+        "R0",
+        "R1",
+        "Lone",
+        "AI, system",
+        "Only 10 patients have positive cases",
+        "One reader read with third",
+        "specificity of AI, which decided nothing",
+        "nested",
+        "Fewer than 5 readers",
+    ):
         assert text in html
     assert not re.search(r"(?:src|href)=\"https?:", html)
     stored = json.loads((tmp_path / "readers.json").read_text())
@@ -365,12 +383,17 @@ def test_forms_of_a_blind_study_and_a_system_of_ours_enter_with_their_data_set(
 
 
 def test_a_system_is_not_judged_on_images_that_it_was_tuned_on(evaluation_set, predict, tmp_path):
-    system, ids = predict("AI"), evaluation_set.image_ids("val", "default")
+    system = predict("AI")
+    ids = evaluation_set.image_ids("val", "default")
     rows = [f"{reader},{name},{len(name) % 5}" for reader in "AB" for name in ids]
     path = write(tmp_path / "r.csv", "\n".join(["reader,case,rating", *rows]) + "\n")
     with pytest.raises(InputError, match="is no test image of split 'default'"):
-        command([str(path)], out=tmp_path / "out", data=evaluation_set.folder,
-             system=[f"AI={system.folder}"])  # fmt: skip
+        command(
+            [str(path)],
+            out=tmp_path / "out",
+            data=evaluation_set.folder,
+            system=[f"AI={system.folder}"],
+        )
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,23 @@ from cxr_compare.evaluation.studies.sweep_page import (
     write_page,
 )
 
-LR, OPTIMISER = "training.learning_rate", "training.optimiser"
+LR = "training.learning_rate"
+OPTIMISER = "training.optimiser"
 
 
 def _trial(number: int, value: float | None, state: str = "complete", **more: Any) -> Any:
     return {
-        "number": number, "state": state, "value": value, "best_epoch": value and 2,
-        "epochs": value and 3, "settings": {LR: f"{1e-4 * (number + 1)}", OPTIMISER: "adamw"},
-        "seconds": value and 90.0, "reason": "", "run": f"trials/{number:03d}", **more,
-    }  # fmt: skip
+        "number": number,
+        "state": state,
+        "value": value,
+        "best_epoch": value and 2,
+        "epochs": value and 3,
+        "settings": {LR: f"{1e-4 * (number + 1)}", OPTIMISER: "adamw"},
+        "seconds": value and 90.0,
+        "reason": "",
+        "run": f"trials/{number:03d}",
+        **more,
+    }
 
 
 def _page_of(trials: list[Any], direction: str = "maximize") -> dict[str, Any]:
@@ -31,12 +39,19 @@ def _page_of(trials: list[Any], direction: str = "maximize") -> dict[str, Any]:
     values = sorted(each["value"] for each in complete)
     spread = {"n": len(values), "low": values[0], "median": 0.6, "high": values[-1]}
     return {
-        "name": "Tiny <b>", "data_set": {"name": "RSNA"}, "trials": trials,
+        "name": "Tiny <b>",
+        "data_set": {"name": "RSNA"},
+        "trials": trials,
         "space": {LR: "0.0001 to 0.01 on a log scale", OPTIMISER: "adamw, sgd"},
-        "scales": {LR: "log", OPTIMISER: ["adamw", "sgd"]}, "objective": "auroc",
-        "direction": direction, "sweep_seed": 0, "as_it_stands": 0, "spread": spread,
-        "best": pick(complete, key=lambda each: each["value"]), "provenance": {"command": "cxr"},
-    }  # fmt: skip
+        "scales": {LR: "log", OPTIMISER: ["adamw", "sgd"]},
+        "objective": "auroc",
+        "direction": direction,
+        "sweep_seed": 0,
+        "as_it_stands": 0,
+        "spread": spread,
+        "best": pick(complete, key=lambda each: each["value"]),
+        "provenance": {"command": "cxr"},
+    }
 
 
 TRIALS = [
@@ -106,5 +121,6 @@ def test_listed_values_lie_in_numeric_order_and_their_names_do_not_overlap() -> 
     assert at == [8, 0, 4]
     assert [name for _, name in axis.ticks] == ["1e-07", "0.0001", "5e-4", "0.002", "1.0"]
     assert [name for _, name in _setting_axis(OPTIMISER, ["sgd"], ["sgd", "adamw"])[0].ticks] == [
-        "sgd", "adamw",
-    ]  # fmt: skip
+        "sgd",
+        "adamw",
+    ]

@@ -49,7 +49,8 @@ def evaluate(test, val, decision=None):
 
 def test_figures_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
-    test, val = scored(rng, 150, images=2), scored(rng, 80)
+    test = scored(rng, 150, images=2)
+    val = scored(rng, 80)
     cell = evaluate(test, val, decided_at(0.7))
     called = test.scores >= 0.7
     assert cell.auroc.value == pytest.approx(roc_auc_score(test.y_true, test.scores))
@@ -61,7 +62,8 @@ def test_figures_are_those_of_scikit_learn():
 
 def test_local_thresholds_follow_from_so_many_positive_patients():
     rng = np.random.default_rng(1)
-    test, val = scored(rng, 200), scored(rng, 100, share=0.25)
+    test = scored(rng, 200)
+    val = scored(rng, 100, share=0.25)
     few, more, whole = evaluate(test, val, decided_at(5.0)).refits
     assert [refit.positives for refit in (few, more, whole)] == [5, 20, None]
     # The fifth of 25 positive patients among 100 is found after 5 x 101 / 26 on the mean.
@@ -77,7 +79,8 @@ def test_local_thresholds_follow_from_so_many_positive_patients():
 
 def test_without_enough_local_positives_there_is_no_local_threshold():
     rng = np.random.default_rng(2)
-    test, val = scored(rng, 100), scored(rng, 20, share=0.3)
+    test = scored(rng, 100)
+    val = scored(rng, 20, share=0.3)
     assert [refit.positives for refit in evaluate(test, val).refits] == [5, None]
     nobody = scored(rng, 0)
     assert evaluate(test, nobody).refits == ()
@@ -97,10 +100,15 @@ def test_drops_are_of_independent_sets_and_corrected_over_all():
         return TransferCell(system, "home" if home else "away", home, auroc=auroc)
 
     cells = _with_drops(
-        [cell("A", True, 0.9, 0.01), cell("A", False, 0.86, 0.015),
-         cell("B", True, 0.8, 0.01), cell("B", False, 0.70, 0.02)]
-    )  # fmt: skip
-    a, b = cells[1], cells[3]
+        [
+            cell("A", True, 0.9, 0.01),
+            cell("A", False, 0.86, 0.015),
+            cell("B", True, 0.8, 0.01),
+            cell("B", False, 0.70, 0.02),
+        ]
+    )
+    a = cells[1]
+    b = cells[3]
     assert a.drop.estimate == pytest.approx(0.04)
     # Nearly normal so far from 1: the interval of both is that of the variances' sum.
     reach = 1.972 * np.hypot(0.01, 0.015)
@@ -121,12 +129,15 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
     for _ in range(trials):
         cells = [
             _evaluate_cell(
-                TransferCell(system, data, data == "home"), scored(rng, n, images=2), nobody, None,
+                TransferCell(system, data, data == "home"),
+                scored(rng, n, images=2),
+                nobody,
+                None,
                 TransferOptions("max_f1", []),
             )
             for system in "AB"
             for data, n in (("home", 120), ("one", 80), ("two", 60))
-        ]  # fmt: skip
+        ]
         wrong += any(cell.drop_shown for cell in _with_drops(cells))
     assert wrong / trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
 
@@ -139,7 +150,8 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
     ],
 )
 def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, threshold, unknown):
-    decision, test = decided_at(threshold), scored(RNG, 60, share=share)
+    decision = decided_at(threshold)
+    test = scored(RNG, 60, share=share)
     cell = _evaluate_cell(HOME, test, scored(RNG, 60), decision, EVALUATING)
     sets = [_EvaluatedSet("rsna", "Opacity", SHORTCUT)]
     page = write_transfer(Transfer(sets, [cell], "max_f1", []), tmp_path)
@@ -173,8 +185,12 @@ def test_few_positives_elsewhere_show_no_drop_however_well_they_are_ranked():
 
 def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():
     def cell(data_set, value):
-        return TransferCell("A", data_set, data_set == "home",
-                    auroc=ClusteredEstimate(value, 0.015, 200, bounded=True))  # fmt: skip
+        return TransferCell(
+            "A",
+            data_set,
+            data_set == "home",
+            auroc=ClusteredEstimate(value, 0.015, 200, bounded=True),
+        )
 
     names = [f"set {place}" for place in range(3)]
     cells = _with_drops([cell("home", 0.9), *(cell(name, 0.855) for name in names)])
@@ -196,11 +212,15 @@ def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():
 def test_headline_says_who_was_shown_to_lose_what_where(tmp_path, there, headline):
     values = {"A": (0.9, there[0]), "B": (0.8, there[1])}
     cells = [
-        TransferCell(system, data_set, data_set == "home",
-                     auroc=ClusteredEstimate(value, 0.02, 200, bounded=True))
+        TransferCell(
+            system,
+            data_set,
+            data_set == "home",
+            auroc=ClusteredEstimate(value, 0.02, 200, bounded=True),
+        )
         for system, of in values.items()
         for data_set, value in zip(("home", "away"), of, strict=True)
-    ]  # fmt: skip
+    ]
     sets = [_EvaluatedSet(name, "Opacity", SHORTCUT) for name in ("home", "away")]
     page = write_transfer(Transfer(sets, _with_drops(cells), "max_f1", []), tmp_path)
     assert f"<h1>{headline}</h1>" in page.read_text()
