@@ -36,9 +36,10 @@ from cxr_compare.data_prep.contracts.records import RECORDS, record_error
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.evaluation.studies.plan_basis import plans_of_readers
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
-from cxr_compare.evaluation.studies.readings import _join_readings, _read_table, _read_truth
-from cxr_compare.evaluation.studies.study_plan import plans_of_readers
+from cxr_compare.evaluation.studies.reader_files import read_reading_table, read_truth
+from cxr_compare.evaluation.studies.readings import join_readings
 from cxr_compare.scripts.commands.import_predictions import import_predictions
 from cxr_compare.scripts.commands.show import show
 from cxr_compare.scripts.next_steps import next_steps
@@ -441,7 +442,10 @@ def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, dr
     truth.write_text("\n".join(["case,label", *labels]) + "\n")
     change_csv(truth if of_truth else ratings, draw)
     outcome(
-        lambda: analyse_readers(_join_readings(_read_truth(truth), [_read_table(ratings)], {})), ""
+        lambda: analyse_readers(
+            join_readings(read_truth(truth), [read_reading_table(ratings)], {})
+        ),
+        "",
     )
 
 

@@ -19,8 +19,10 @@ from cxr_compare.evaluation.compare.failure_analysis import TREAT_ALL
 from cxr_compare.evaluation.metrics.image_metrics import equal_mass_bins
 from cxr_compare.evaluation.metrics.metric import ends_words, listing, number, policy_words
 from cxr_compare.evaluation.metrics.registry import RATE_WORDS
-from cxr_compare.evaluation.report.page import sentence
-from cxr_compare.evaluation.report.plot import MARKERS, Axis, Chart, Curve, Point, legend_sample
+from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
+from cxr_compare.evaluation.report.chart_drawing import MARKERS
+from cxr_compare.evaluation.report.inline_svg import legend_sample
+from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.bootstrap import Interval, roc_band, share_band
 from cxr_compare.evaluation.statistics.ranking import Floats
 

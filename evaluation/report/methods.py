@@ -1,10 +1,9 @@
-"""How it was done: what validation chose, how figures were made, the methods and checklists."""
+"""The methods of a report: paragraphs of a paper, references and checklists."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,18 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_words
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import AGAINST, HELD, Estimate, IntervalKind
-from cxr_compare.evaluation.compare.paired_tests import MCNEMAR
+from cxr_compare.evaluation.compare.estimates import AGAINST
 from cxr_compare.evaluation.decisions.thresholds import check_policy
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, inside_sentence
+from cxr_compare.evaluation.metrics.metric import ALL, inside_sentence
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, in_reading_order
-from cxr_compare.evaluation.report.page import Table, sentence
+from cxr_compare.evaluation.report.interval_facts import IntervalFacts
+from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.bootstrap import MOST_UNDEFINED
 
 UNKNOWN = "Not known from the run: write it."
+
+
 _PARAGRAPHS = ("data", "systems", "decisions", "statistics")
 
 
@@ -72,56 +74,6 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "most_undefined": round(100 * MOST_UNDEFINED),
         **{name: run[name] for name in ("comparison", "made", "cells")},
     }
-
-
-@dataclass(frozen=True)
-class _IntervalFacts:
-    """How the intervals and tests of a report were made."""
-
-    methods: tuple[str, ...]
-    single: frozenset[IntervalKind]
-    paired: frozenset[IntervalKind]
-    replicates: int | None
-    refitted: bool
-    held: tuple[str, ...]  # choices on validation that no resample makes again
-    tested: bool
-    mcnemar: bool
-    holm: bool
-
-    @property
-    def all(self) -> frozenset[IntervalKind]:
-        """Kinds of method behind any interval."""
-        return self.single | self.paired
-
-    @classmethod
-    def of(cls, comparison: Comparison) -> _IntervalFacts:
-        """Read them from the tables of a comparison."""
-        figures = comparison.estimates
-        single = _bounded(figures.systems)
-        paired = _bounded(figures.differences)
-        tests = comparison.tests
-        every = [*single, *paired]
-        return cls(
-            methods=tuple(dict.fromkeys(f.method.partition(f", {HELD}")[0] for f in every)),
-            single=frozenset(figure.kind for figure in single if figure.kind is not None),
-            paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
-            replicates=comparison.replicates,
-            refitted=any(figure.refitted for figure in every),
-            held=tuple(dict.fromkeys(name for figure in every for name in figure.held_choices)),
-            tested=len(tests) > 0,
-            mcnemar=len(tests) > 0 and bool(tests["method"].str.startswith(MCNEMAR).any()),
-            holm=len(tests) > 0 and len(comparison.systems) > 2,
-        )
-
-
-def _bounded(held: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]:
-    """The figures of all images that have an interval."""
-    return [
-        figure
-        for item in held.values()
-        for key, figure in item.items()
-        if key.subgroup == ALL and figure.kind is not None
-    ]
 
 
 def _checklist(
@@ -180,7 +132,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "people": _people(images, ids),
         "positive": int((evaluated["label"] >= 1).sum()),
         "negative": int((evaluated["label"] < 1).sum()),
-        "made": _IntervalFacts.of(comparison),
+        "made": IntervalFacts.of(comparison),
         "cells": {
             n: cell_words(rows) for n, rows in maps.items() if rows is not None and len(rows)
         },

@@ -11,41 +11,41 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
-from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.metrics.metric import inside_sentence, listing, policy_words
-from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.all_images import exploration, write_all_images
+from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
+from cxr_compare.evaluation.report.chart import Chart
 from cxr_compare.evaluation.report.charts import (
     chart_legend,
     cost_charts,
     policy_markers,
     report_charts,
 )
+from cxr_compare.evaluation.report.cost_table import cost_rows
+from cxr_compare.evaluation.report.figure_files import save_figures
 from cxr_compare.evaluation.report.further_tables import further_tables
-from cxr_compare.evaluation.report.gallery import (
-    CASES_PER_CATEGORY,
-    Gallery,
-    case_places,
-    disagreement,
-    draw_galleries,
-)
+from cxr_compare.evaluation.report.gallery import Gallery, case_places, draw_galleries
+from cxr_compare.evaluation.report.images_page import write_images_page
+from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.methods import methods
-from cxr_compare.evaluation.report.page import Table, figure_words, render
-from cxr_compare.evaluation.report.plot import Chart, save_figures, to_svg
-from cxr_compare.evaluation.report.result_tables import cost_rows, write_table_files
-from cxr_compare.evaluation.report.tables import TableRow, image_count, report_tables
+from cxr_compare.evaluation.report.paper_files import write_paper_files
+from cxr_compare.evaluation.report.report_tables import report_tables
+from cxr_compare.evaluation.report.summary_table import TableRow
+from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.report.templates import render
+from cxr_compare.evaluation.report.threshold_exploration import exploration
 from cxr_compare.evaluation.report.unknown_patients import say_images
 
 MAX_BYTES = 10_000_000
+
+
 _STALE = f"{files.OVERLAYS}/*.png", files.CASES_PAGES, f"{files.FIGURES}/*", files.ARCHIVE
+
+
 _MAIN_CHARTS = ("roc", "froc-iou", "calibration")
 
 
@@ -67,7 +67,7 @@ def write_report(
     report holds, ``images.html`` with all test images (``images.js``, ``thumbs/``), ``table.tex``,
     ``table.md``, ``figures/`` and ``overlays/``. A data set without pixels gives no images.
 
-    At most `cases` are drawn of each kind, and so many `thumbnails` (see `write_all_images`);
+    At most `cases` are drawn of each kind, and so many `thumbnails` (see `write_images_page`);
     `seed` is that of the sample of agreement; `rows`, see `table_rows`, are those of the table,
     without any the usual ones; `progress` is called once per image drawn; `charts` are those of
     `report_charts`, where they were made already.
@@ -85,7 +85,7 @@ def write_report(
     finding = comparison.display_name
     title = f"{' and '.join(comparison.systems)}: {finding}"
     titles = {"title": title, "finding": finding, "data_name": dataset.name}
-    write_table_files(comparison, out, rows, told)
+    write_paper_files(comparison, out, rows, told)
     gaps = disagreement(comparison.decisions, comparison.names)
     galleries = draw_galleries(
         comparison,
@@ -113,7 +113,7 @@ def write_report(
         cases=[out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
         maps=galleries[0].map_words,
     )
-    write_all_images(
+    write_images_page(
         comparison,
         dataset,
         out,
@@ -197,39 +197,3 @@ def _render_report(
         **tables,
         **further_tables(comparison, sources),
     )
-
-
-def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
-    """Join the reports below a folder, each in one of its target's name, in the targets' order.
-
-    Writes ``metrics.csv`` over all and, last, ``report.html``.
-    """
-    read = {
-        target.name: read_json(out / target.name / files.METRICS, "metrics") for target in targets
-    }
-    tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
-    inert = [
-        pd.read_csv(out / name / files.METRICS_TABLE, dtype=str, na_filter=False) for name in read
-    ]
-    write_text(out / files.METRICS_TABLE, pd.concat(inert).to_csv(index=False))
-    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
-    page = render("targets.html.jinja", data_name=data_name, sections=sections)
-    return write_text(out / files.PAGE, page)
-
-
-def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    """One target on the page."""
-    by_image = Estimates.from_table(table[table["unit"] == "image"])
-    systems = list(payload["systems"])
-    rows = [
-        (metric_title(metric), *(figure_words(by_image.of(name, metric)) for name in systems))
-        for metric in highlighted("targets")
-    ]
-    title = f"Figures for {target.display_name}"
-    return {
-        "title": target.display_name,
-        "link": f"{target.name}/{files.PAGE}",
-        "count": image_count(by_image),
-        "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
-        "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
-    }

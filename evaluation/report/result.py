@@ -10,237 +10,27 @@ import html
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS, PairTests
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.result_tables import (
-    all_units,
-    failures_table,
-    metrics_json,
-    summary_frame,
-    tests_table,
-)
-from cxr_compare.evaluation.report.tables import TableRow
+from cxr_compare.evaluation.report.summary_table import TableRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cxr_compare.evaluation.report.cases import CaseSource
-    from cxr_compare.evaluation.report.plot import Chart
-
-_TABLES = ("metrics", "tests", "where")
-
-
-class _Content(Protocol):
-    """What a report shows, from a comparison that was just made or from a folder."""
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        """The content of ``metrics.json``."""
-
-    @property
-    def figures(self) -> pd.DataFrame:
-        """Every figure and paired difference, the tidy table of all units."""
-
-    @property
-    def tests(self) -> pd.DataFrame:
-        """Paired tests of every pair of systems."""
-
-    @property
-    def failures(self) -> pd.DataFrame:
-        """Figures of groups of images, lesions and patients."""
-
-    @property
-    def decisions(self) -> pd.DataFrame:
-        """A row for each image and system."""
-
-    @property
-    def summary(self) -> pd.DataFrame:
-        """Table 1 of a paper, as texts."""
-
-    @property
-    def charts(self) -> Sequence[Chart]:
-        """The charts of the report."""
-
-    @property
-    def policies(self) -> list[str]:
-        """Policies of which any system has a threshold."""
-
-    @property
-    def policy(self) -> str:
-        """The policy of everything that is shown at one threshold."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of the sample of cases."""
-
-    @property
-    def overlays(self) -> Mapping[str, str]:
-        """File name of each drawn image below the folder of overlays, by image id."""
-
-
-@dataclass(frozen=True)
-class _FreshContent:
-    """What a report shows of a comparison that was just made."""
-
-    comparison: Comparison
-    rows: Sequence[TableRow] = ()  # of the summary; without any the usual ones of a paper
-    seed: int = 0
-    overlays: Mapping[str, str] = field(default_factory=dict)
-    made_charts: Sequence[Chart] | None = None
-
-    @cached_property
-    def payload(self) -> dict[str, Any]:
-        return metrics_json(self.comparison)
-
-    @cached_property
-    def figures(self) -> pd.DataFrame:
-        return all_units(self.comparison)
-
-    @cached_property
-    def tests(self) -> pd.DataFrame:
-        return tests_table(self.comparison)
-
-    @cached_property
-    def failures(self) -> pd.DataFrame:
-        return failures_table(self.comparison)
-
-    @property
-    def decisions(self) -> pd.DataFrame:
-        return self.comparison.decisions
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        return summary_frame(self.comparison, self.rows)
-
-    @cached_property
-    def charts(self) -> Sequence[Chart]:
-        if self.made_charts is not None:
-            return self.made_charts
-        from cxr_compare.evaluation.report.charts import report_charts
-
-        return report_charts(self.comparison)
-
-    @property
-    def policies(self) -> list[str]:
-        return self.comparison.policies
-
-    @property
-    def policy(self) -> str:
-        return self.comparison.main_policy
-
-    def write(self, out: Path) -> None:
-        """Write ``result.json``, from which `Report.open` reads what no other file holds."""
-        tables = {"metrics": self.figures, "tests": self.tests, "where": self.failures}
-        content = {
-            "policy": self.policy,
-            "policies": self.policies,
-            "seed": self.seed,
-            "overlays": dict(self.overlays),
-            "columns": {
-                name: {str(column): str(kind) for column, kind in table.dtypes.items()}
-                for name, table in tables.items()
-            },
-            "summary": {
-                "columns": [str(name) for name in self.summary.columns],
-                "rows": [
-                    [*index, *texts]
-                    for index, texts in zip(
-                        self.summary.index, self.summary.to_numpy().tolist(), strict=True
-                    )
-                ],
-            },
-            "charts": [_plain(asdict(chart)) for chart in self.charts],
-        }
-        write_json(out / files.RESULT, "result", content)
-
-
-@dataclass(frozen=True)
-class _StoredContent:
-    """What a report shows, read from its folder."""
-
-    folder: Path
-
-    @cached_property
-    def payload(self) -> dict[str, Any]:
-        return read_json(self.folder / files.METRICS, "metrics")
-
-    @cached_property
-    def _stored(self) -> dict[str, Any]:
-        path = self.folder / files.RESULT
-        if not path.is_file():
-            raise InputError(
-                f"{path}: is missing, since an older version wrote this report; make it again "
-                "with cxr compare --overwrite"
-            )
-        return read_json(path, "result")
-
-    def _table(self, name: str) -> pd.DataFrame:
-        columns = self._stored["columns"][name]
-        table = pd.DataFrame(self.payload[name], columns=list(columns), dtype=object)
-        for column, kind in columns.items():
-            if kind.startswith(("float", "Float")):
-                table[column] = table[column].astype("float64").astype(kind)
-            elif kind != "object":
-                table[column] = table[column].astype(kind)
-        return table
-
-    @cached_property
-    def figures(self) -> pd.DataFrame:
-        return self._table("metrics")
-
-    @cached_property
-    def tests(self) -> pd.DataFrame:
-        return self._table("tests")
-
-    @cached_property
-    def failures(self) -> pd.DataFrame:
-        return self._table("where")
-
-    @cached_property
-    def decisions(self) -> pd.DataFrame:
-        return read_table(self.folder / files.DECISIONS, "decisions")
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        stored = self._stored["summary"]
-        index = pd.MultiIndex.from_tuples([tuple(row[:2]) for row in stored["rows"]])
-        texts = [row[2:] for row in stored["rows"]]
-        return pd.DataFrame(texts, index=index, columns=stored["columns"])
-
-    @cached_property
-    def charts(self) -> Sequence[Chart]:
-        return [_read_chart(chart) for chart in self._stored["charts"]]
-
-    @property
-    def policies(self) -> list[str]:
-        return list(self._stored["policies"])
-
-    @property
-    def policy(self) -> str:
-        return str(self._stored["policy"])
-
-    @property
-    def seed(self) -> int:
-        return int(self._stored["seed"])
-
-    @property
-    def overlays(self) -> Mapping[str, str]:
-        return dict(self._stored["overlays"])
+from cxr_compare.evaluation.report.report_content import FreshContent, ReportContent, StoredContent
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +44,7 @@ class Report:
         cxr_compare...WrongFolderError: no-such-folder: no such folder; ...
     """
 
-    content: _Content = field(repr=False)
+    content: ReportContent = field(repr=False)
     folder: Path | None = None  # of the report; `None` where nothing was written
     # Of a comparison that was just made: its images with truth and predictions, and how a report
     # folder is written of it.
@@ -280,7 +70,7 @@ class Report:
             cases_source: Gives the images with truth and predictions, for `overlay`.
             writer: Writes a report folder, for `save`.
         """
-        content = _FreshContent(comparison, tuple(rows), seed)
+        content = FreshContent(comparison, tuple(rows), seed)
         return cls(content, None, cases_source, writer)
 
     @classmethod
@@ -292,7 +82,7 @@ class Report:
         """
         folder = Path(folder)
         require_kind(folder, "report")
-        return cls(_StoredContent(folder), folder)
+        return cls(StoredContent(folder), folder)
 
     def __repr__(self) -> str:
         images = self.decisions["image_id"].nunique()
@@ -423,7 +213,7 @@ class Report:
         Returns:
             ``kind``, ``image_id``, and ``of``: how many images there are of that kind.
         """
-        from cxr_compare.evaluation.report.gallery import select_cases
+        from cxr_compare.evaluation.report.case_selection import select_cases
 
         kinds = select_cases(
             self.decisions,
@@ -478,8 +268,8 @@ class Report:
         Raises:
             InputError: The comparison has no such chart; names those that it has.
         """
+        from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
         from cxr_compare.evaluation.report.charts import policy_markers
-        from cxr_compare.evaluation.report.plot import draw_with_legend
 
         charts = {chart.key: chart for chart in self.content.charts}
         if name not in charts:
@@ -515,68 +305,3 @@ class ReportsByTarget(ShownAsText):
     def to_dict(self) -> dict[str, Any]:
         """Each target's folder."""
         return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}
-
-
-def write_result(
-    comparison: Comparison,
-    out: Path,
-    *,
-    rows: Sequence[TableRow] = (),
-    seed: int = 0,
-    overlays: Mapping[str, str] | None = None,
-    charts: Sequence[Chart] | None = None,
-) -> None:
-    """Write ``result.json`` of a report folder: what `Report.open` shows and no table holds.
-
-    `overlays` are the file names of the drawn images, by image id; `charts` are those of
-    `report_charts`, where they were made already.
-    """
-    content = _FreshContent(comparison, tuple(rows), seed, overlays or {}, charts)
-    content.write(out)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: arrays as lists, what is not finite as null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    return value
-
-
-def _array(values: Sequence[float | None]) -> np.ndarray:
-    return np.array(values, dtype=np.float64)  # null becomes NaN
-
-
-def _read_chart(stored: dict[str, Any]) -> Chart:
-    from cxr_compare.evaluation.report.plot import Axis, Chart, Curve, Point
-
-    def axis(of: dict[str, Any]) -> Axis:
-        ticks = tuple((float(tick), str(text)) for tick, text in of["ticks"])
-        return Axis(**of | {"ticks": ticks})
-
-    def curve(of: dict[str, Any]) -> Curve:
-        band = None if of["band"] is None else tuple(_array(values) for values in of["band"])
-        points = tuple(Point(**point) for point in of["points"])
-        return Curve(
-            **of | {"x": _array(of["x"]), "y": _array(of["y"]), "points": points, "band": band}
-        )
-
-    guides = tuple((_array(x), _array(y)) for x, y in stored["guides"])
-    return Chart(
-        **stored
-        | {
-            "x": axis(stored["x"]),
-            "y": axis(stored["y"]),
-            "guides": guides,
-            "curves": tuple(map(curve, stored["curves"])),
-        }
-    )

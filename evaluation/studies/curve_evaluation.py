@@ -1,4 +1,4 @@
-"""The study behind the page of `cxr curve`: evaluated runs, annotated shares, fitted curves."""
+"""Evaluation of the runs of a learning-curve study, and the curves fitted to them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, policy_words
-from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
-from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_tests import over_seeds
+from cxr_compare.evaluation.metrics.metric import policy_words
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from cxr_compare.evaluation.studies.curve_results import (
+from cxr_compare.evaluation.studies.annotation_times import Times
+from cxr_compare.evaluation.studies.curve_study import (
     CURVE_METRICS,
     Arm,
     CurveStudy,
@@ -27,142 +22,10 @@ from cxr_compare.evaluation.studies.curve_results import (
     Kind,
     SizeFigure,
     SizePoint,
-    Times,
 )
+from cxr_compare.evaluation.studies.share_figures import EvaluatedRun, ShareFigures, evaluate_shares
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.stored_predictions import (
-    checked_decision,
-    common_images_of_predictions,
-    read_output,
-)
 from cxr_compare.evaluation.systems.uses_log import log_use
-
-_Floats = npt.NDArray[np.float64]
-_POLICY = POLICIES[0]
-
-
-class _EvaluatedRun(NamedTuple):
-    """A run to evaluate."""
-
-    split: str  # whose test images evaluate it
-    part: str  # the split that it learned from, whose validation images decide
-    predictions: Predictions  # of both
-
-
-class _MetricValues(NamedTuple):
-    """One metric of several systems."""
-
-    values: _Floats  # means over splits, NaN where undefined, (systems,)
-    covariance: _Floats  # over patients, (systems, systems)
-    reasons: Mapping[str, str]  # why a value is undefined, by system
-
-
-@dataclass(frozen=True)
-class _ShareFigures:
-    """What `_judge_shares` gives, of all splits."""
-
-    systems: tuple[str, ...]  # names, in the order of all figures
-    figures: Mapping[str, _MetricValues]  # by metric
-    n_images: int  # test images
-    n_patients: int  # test patients
-    freedom: float  # of the covariances: patients of the rarer class, less one a split
-    notes: tuple[str, ...] = ()  # which test images were left out, and why
-
-    def values(self, metric: str, names: Sequence[str]) -> _Floats:
-        """A metric of some systems, NaN where it is undefined."""
-        return self.figures[metric].values[[self.systems.index(name) for name in names]]
-
-    def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
-        """A metric's mean over the seeds of one group of systems, or the difference of two groups.
-
-        All of them have the figure.
-        """
-        figure = self.figures[metric]
-        members = [[self.systems.index(name) for name in group] for group in groups]
-        rows = [row for group in members for row in group]
-        values = [[float(figure.values[row]) for row in group] for group in members]
-        covariance = figure.covariance[np.ix_(rows, rows)]
-        return over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
-
-
-def _evaluate_shares(
-    systems: Mapping[str, Sequence[_EvaluatedRun]],
-    test_set: LabelledSplit,
-    *,
-    replicates: int = 1000,
-    advance: Callable[[], None] = lambda: None,
-) -> _ShareFigures:
-    """Evaluate systems, one run a split each, by `CURVE_METRICS`; thresholds by the first policy.
-
-    Raises:
-        InputError: A run has seen test patients, or none of a split's test images is evaluated.
-    """
-    splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
-    keys = {
-        metric: MetricKey(ALL, _POLICY if "threshold" in METRICS[metric].needs else "", metric)
-        for metric in CURVE_METRICS
-    }
-    values = np.full((len(splits), len(keys), len(systems)), np.nan)
-    drawn = np.full((len(splits), len(keys), len(systems), replicates), np.nan)
-    counts = np.zeros(4, dtype=int)
-    reasons: dict[str, dict[str, str]] = {metric: {} for metric in keys}
-    notes: list[str] = []
-    for number, split in enumerate(splits):
-        runs = {name: run for name, of in systems.items() for run in of if run.split == split}
-        if len(runs) < len(systems):
-            lacking = next(name for name in systems if name not in runs)
-            raise InputError(f"{lacking} has no run of split '{split}', and others have")
-        predictions = {name: run.predictions for name, run in runs.items()}
-        # After hours of training, one image that a model cannot answer must not end everything.
-        of_split = replace(test_set, split=split)
-        evaluated, left_out = common_images_of_predictions(predictions, of_split, images="common")
-        notes += [f"{split}: {note.text}" for note in left_out]
-        of_classes = (evaluated.patients[of] for of in (evaluated.y_true, ~evaluated.y_true))
-        n_of_classes = (len(np.unique(patients)) for patients in of_classes)
-        counts += len(evaluated.image_ids), evaluated.n_patients, *n_of_classes
-        resamples = Resamples(evaluated.n_patients, replicates, stream=number)
-        for column, (name, run) in enumerate(runs.items()):
-            of_run = replace(of_split, split=run.part)
-            decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
-            output = read_output(run.predictions, of_run.target, evaluated.image_ids)
-            scorecard = Scorecard.of(output, decision, replace(evaluated, tolerance=None))
-            estimates = scorecard.estimates()
-            missing = scorecard.missing()
-            resampled = cluster_bootstrap(scorecard, resamples)
-            for row, (metric, key) in enumerate(keys.items()):
-                value = estimates.get(key)
-                if value is None:
-                    reasons[metric][name] = missing.get(key) or why_undefined(metric)
-                    continue
-                values[number, row, column] = value
-                drawn[number, row, column] = resampled[key]
-            advance()
-    means = values.mean(axis=0)  # undefined where one split is
-    figures = {
-        metric: _MetricValues(means[row], _covariance(drawn[:, row]), reasons[metric])
-        for row, metric in enumerate(keys)
-    }
-    n_images, n_patients, *classes = map(int, counts)
-    freedom = max(min(classes) - len(splits), 1)
-    return _ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
-
-
-def _covariance(drawn: _Floats) -> _Floats:
-    """Of means over splits, whose patients are different, shape ``(splits, systems, replicates)``.
-
-    A resample without a positive patient defines nothing and is left out.
-    """
-    total = np.zeros((drawn.shape[1],) * 2)
-    for of_split in drawn:
-        defined = ~np.isnan(of_split).all(axis=1)
-        rows = of_split[defined]
-        whole = rows[:, ~np.isnan(rows).any(axis=0)]
-        part = np.full(total.shape, np.nan)
-        if whole.shape[1] > 1:
-            part[np.ix_(defined, defined)] = np.cov(whole)
-        total = total + part
-    return total / len(drawn) ** 2
-
 
 _PAIRS: tuple[tuple[Kind, Kind], ...] = (
     ("detector", "classifier"),
@@ -201,16 +64,16 @@ def evaluate_curve(
 
     `made` is the provenance of the command.
     """
-    systems: dict[str, list[_EvaluatedRun]] = {}
+    systems: dict[str, list[EvaluatedRun]] = {}
     used: dict[str, dict[str, Sequence[Predictions]]] = {}
     for (arm, split, share, seed), answers in predictions.items():
         name = _name(arm, share, seed)
         part = design.parts[split, share, seed]
-        systems.setdefault(name, []).append(_EvaluatedRun(split, part, answers))
+        systems.setdefault(name, []).append(EvaluatedRun(split, part, answers))
         used.setdefault(split, {})[name] = [answers]
     for split, by_name in used.items():
         log_use(replace(test_set, split=split), by_name)
-    evaluated = _evaluate_shares(systems, test_set, replicates=replicates, advance=advance)
+    evaluated = evaluate_shares(systems, test_set, replicates=replicates, advance=advance)
     counts = _counts(design, test_set)
     points = _points(design, counts, evaluated)
     dataset = test_set.dataset
@@ -244,7 +107,7 @@ def _shares(design: CurveDesign, arm: str) -> list[float]:
 
 
 def _points(
-    design: CurveDesign, counts: Mapping[float, _Counts], evaluated: _ShareFigures
+    design: CurveDesign, counts: Mapping[float, _Counts], evaluated: ShareFigures
 ) -> list[SizePoint]:
     points = []
     for arm in design.arms:
@@ -309,7 +172,7 @@ def _size_point(
     return SizePoint(arm, share, images, own.boxes, own.boxed, positive, figures)
 
 
-def _differences(design: CurveDesign, evaluated: _ShareFigures) -> list[Difference]:
+def _differences(design: CurveDesign, evaluated: ShareFigures) -> list[Difference]:
     differences = []
     for first, second in _PAIRS:
         if not {first, second} <= design.arms.keys():
@@ -327,7 +190,7 @@ def _differences(design: CurveDesign, evaluated: _ShareFigures) -> list[Differen
 
 
 def _fits(
-    design: CurveDesign, evaluated: _ShareFigures, points: Sequence[SizePoint]
+    design: CurveDesign, evaluated: ShareFigures, points: Sequence[SizePoint]
 ) -> dict[str, dict[Kind, LearningCurve]]:
     """Curves of detector and classifier; all images of the mixed arm are annotated at each size."""
     arms: tuple[Kind, ...] = ("detector", "classifier")
@@ -361,7 +224,7 @@ def _any(reasons: Mapping[str, str], systems: Sequence[str], arm: str) -> bool:
     return any(name.startswith(f"{arm},") and name not in reasons for name in systems)
 
 
-def _absent(design: CurveDesign, evaluated: _ShareFigures) -> dict[tuple[str, Kind], str]:
+def _absent(design: CurveDesign, evaluated: ShareFigures) -> dict[tuple[str, Kind], str]:
     """Why an arm has no figure at any size."""
     return {
         (metric, arm): next(r for name, r in figures.reasons.items() if name.startswith(f"{arm},"))
@@ -371,7 +234,7 @@ def _absent(design: CurveDesign, evaluated: _ShareFigures) -> dict[tuple[str, Ki
     }
 
 
-def _notes(design: CurveDesign, whole: _Counts, evaluated: _ShareFigures) -> list[str]:
+def _notes(design: CurveDesign, whole: _Counts, evaluated: ShareFigures) -> list[str]:
     """What to know of how it was made."""
     notes = [
         f"Evaluated on {counted(evaluated.n_images, 'test image')} of "

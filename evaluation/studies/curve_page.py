@@ -1,61 +1,43 @@
-"""The page of `cxr curve`: what boxes buy, by images and by time, with figure and tables."""
+"""The page and files of `cxr curve`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.metric import DASH, listing, p_words
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
+from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
+from cxr_compare.evaluation.report.figure_files import save_figure
 from cxr_compare.evaluation.report.files import study_files
-from cxr_compare.evaluation.report.page import Table, figure_words
-from cxr_compare.evaluation.report.plot import (
-    Axis,
-    Chart,
-    Curve,
-    Point,
-    draw_with_legend,
-    save_figure,
-    to_svg,
-)
-from cxr_compare.evaluation.statistics.bootstrap import Interval
-from cxr_compare.evaluation.statistics.learning_curve import LearningCurve
-from cxr_compare.evaluation.studies.curve_results import (
-    AS_GIVEN,
-    KINDS,
-    MAIN,
-    PRESETS,
+from cxr_compare.evaluation.report.inline_svg import to_svg
+from cxr_compare.evaluation.report.table import Table, figure_words
+from cxr_compare.evaluation.studies.annotation_times import AS_GIVEN, PRESETS
+from cxr_compare.evaluation.studies.curve_charts import MARKERS, curve_chart, drawn_arms
+from cxr_compare.evaluation.studies.curve_statements import (
     WORDS,
-    CurveStudy,
-    Kind,
-    SizePoint,
-    Times,
     amount_words,
     arm_against,
     curve_statements,
     title_in_sentence,
 )
+from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, SizePoint
 from cxr_compare.evaluation.studies.study_page import Statement, StudyPage, write_study
 
 PAGE = "curve.html"
+
+
 STORED = "curve.json"
+
+
 _FIGURE = "curve.png"
+
+
 FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}
 """What `write_curve` writes, for those who refuse a folder with anything else."""
-
-
-_MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
-_MARKER_WORDS = {"s": "squares", ".": "dots", "D": "diamonds"}
-_CROSSING = 3  # its colour, which no arm has
-_CROSSING_MARKER = "P"
-_STEPS = 24
-_APART: Mapping[Kind, float] = {"detector": 1.0, "classifier": 1 / 1.03, "mixed": 1.03}
-"""Arms with as many images are drawn a little apart, else one hides the other."""
 
 
 def write_curve(study: CurveStudy, out: Path) -> Path:
@@ -64,7 +46,7 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
     said = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
     if study.metrics:
         metric = study.metrics[0]
-        charts = _draw(study, metric), _draw(study, metric, study.times)
+        charts = curve_chart(study, metric), curve_chart(study, metric, study.times)
         figure = draw_with_legend(charts[0], [], charts[1])
         if (legend := figure.axes[0].get_legend()) is not None:
             legend.set_title(charts[0].note)
@@ -193,7 +175,7 @@ def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[s
         "first": study.metrics[0] if study.metrics else "",
         "metrics": [_of_metric(study, metric, said[metric]) for metric in study.metrics],
         "legend": [
-            (list(KINDS).index(arm.kind), _MARKERS[arm.kind], KINDS[arm.kind], arm)
+            (list(KINDS).index(arm.kind), MARKERS[arm.kind], KINDS[arm.kind], arm)
             for arm in study.arms
         ],
         "columns": ["Annotated by", "Images", "Positive", "Boxed", "Boxes", "Hours", *titles],
@@ -236,7 +218,7 @@ def _cautions(study: CurveStudy) -> Iterator[str]:
 
 
 def _of_metric(study: CurveStudy, metric: str, said: list[Statement]) -> dict[str, Any]:
-    charts = [_draw(study, metric), _draw(study, metric, study.times)]
+    charts = [curve_chart(study, metric), curve_chart(study, metric, study.times)]
     return {
         "name": metric,
         "title": metric_title(metric),
@@ -300,12 +282,12 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
     """What the script draws and says again when somebody changes the times."""
     metrics = {}
     for metric in study.metrics:
-        y = _draw(study, metric).y
+        y = curve_chart(study, metric).y
         curves = [study.fitted(metric, kind) for kind in MAIN]
         metrics[metric] = {
             "title": metric_title(metric),
             "name": title_in_sentence(metric),
-            "arms": _drawn_arms(study, metric),
+            "arms": drawn_arms(study, metric),
             "y": {"low": y.low, "high": y.high, "ticks": y.ticks},
             "unclaimed": study.unclaimed(metric),
             "never": study.never_crossing(metric),
@@ -322,138 +304,3 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
             ],
         }
     return {"metrics": metrics, "words": WORDS, "times": vars(study.times)}
-
-
-def _draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
-    """A metric against annotated images, or against hours of annotation."""
-    drawn = _drawn_arms(study, metric)
-    unit = "images" if times is None else "hours"
-    curves = [curve for arm in drawn for curve in _curves(arm, times)]
-    values = [x for curve in curves for x in curve.x if np.isfinite(x)]
-    title = metric_title(metric)
-    across = "Annotated images" if times is None else "Annotation time, hours"
-    if times is None and any(arm["kind"] == "mixed" for arm in drawn):
-        across += f" ({KINDS['mixed']}: with boxes)"
-    return Chart(
-        key=f"{metric.replace('_', '-')}-{unit}",
-        title=f"{title} against {'annotated images' if times is None else 'annotation time'}",
-        x=Axis.log(across, min(values) / 1.15, max(values) * 1.15),
-        y=_figure_axis(drawn, metric),
-        curves=(*curves, *_crossing(study, metric, times)),
-        description=f"{title} against {unit} of annotation; the table below holds the figures.",
-        note=_overlap(study, metric),
-    )
-
-
-def _overlap(study: CurveStudy, metric: str) -> str:
-    """What the picture says where the arms' intervals overlap at every size; else nothing."""
-    ends: dict[float, list[Interval]] = {}
-    for point in study.points:
-        if (figure := point.figures.get(metric)) is not None and figure.interval.bounded:
-            ends.setdefault(point.share, []).append(figure.interval)
-    apart = [max(i.low for i in each) > min(i.high for i in each) for each in ends.values()]
-    if any(apart) or max(map(len, ends.values()), default=1) == 1:
-        return ""
-    return "95 % intervals overlap at every size; whether arms differ, the differences say."
-
-
-def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[Curve]:
-    """A crossing that is shown, with its interval, at the height where the curves cross."""
-    where = study.crossing(metric, times)
-    if where is None or not where.shown or where.effort is None or where.interval is None:
-        return
-    curve = study.fitted(metric, MAIN[0])
-    cost = study.seconds_per_image(MAIN[0], times)
-    if curve is None:
-        return
-    scale = 1 if times is None else 3600
-    height = float(curve.at(where.effort / cost).values[0])
-    x = np.array(where.interval) / scale
-    point = Point(where.effort / scale, height, "where the fitted curves cross", _CROSSING_MARKER)
-    yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), solid=True)
-
-
-def _drawn_arms(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
-    """What the charts of a metric are drawn from, for JSON: of each arm its points and its fit."""
-    drawn = []
-    for arm in study.arms:
-        points = [p for p in study.sizes(arm.kind) if metric in p.figures]
-        if not points:
-            continue
-        fit = study.fitted(metric, arm.kind)
-        drawn.append(
-            {
-                "kind": arm.kind,
-                "position": list(KINDS).index(arm.kind),
-                "boxes": study.boxes_per_image(arm.kind),
-                "points": [_point(point, metric) for point in points],
-                "line": None if fit is None else _line(fit),
-            }
-        )
-    return drawn
-
-
-def _point(point: SizePoint, metric: str) -> dict[str, Any]:
-    figure = point.figures[metric].interval
-    words = (
-        f"{KINDS[point.kind]} with {point.n_images:,.0f} images and {point.n_boxes:,.0f} boxes: "
-        f"{metric_title(metric)} {figure_words(figure)}"
-    )
-    ends = [figure.low, figure.high] if figure.bounded else [figure.estimate] * 2
-    return {
-        "images": point.n_images,
-        "boxes": point.n_boxes,
-        "grown": point.n_grown,
-        "figure": figure.estimate,
-        "ends": ends,
-        "words": words,
-    }
-
-
-def _line(curve: LearningCurve) -> dict[str, Any]:
-    """A fitted curve, from the fewest images that were measured to the most."""
-    images = np.geomspace(curve.amounts[0], curve.amounts[-1], _STEPS)
-    band = curve.at(images)
-    rows = np.round(np.stack([images, band.values, band.low, band.high]), 5).tolist()
-    return dict(zip(("images", "figure", "low", "high"), rows, strict=True))
-
-
-def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
-    """The fit within what was measured, and the points with their intervals."""
-    kind = arm["kind"]
-    position = arm["position"]
-    points = arm["points"]
-    name = f"{KINDS[kind]}, {_MARKER_WORDS[_MARKERS[kind]]}"
-    if (line := arm["line"]) is not None:
-        counts = line["images"]
-        x = np.array([n if times is None else times.hours(n, n * arm["boxes"]) for n in counts])
-        y, low, high = (np.array(line[end]) for end in ("figure", "low", "high"))
-        yield Curve(name, position, x, y, solid=True, band=(x, low, high))
-        name = ""
-    at = [
-        point["grown"] * _APART[kind]
-        if times is None
-        else times.hours(point["images"], point["boxes"])
-        for point in points
-    ]
-    marks = [
-        Point(across, point["figure"], point["words"], _MARKERS[kind])
-        for across, point in zip(at, points, strict=True)
-    ]
-    yield Curve.of_points(name, position, marks, (point["ends"] for point in points), faint=True)
-
-
-def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
-    """The axis of a metric, the same in both charts: around every interval and fitted curve."""
-    ends: list[float] = []
-    for arm in drawn:
-        ends += [end for point in arm["points"] for end in (point["figure"], *point["ends"])]
-        ends += arm["line"]["figure"] if arm["line"] else []
-    low = max(0.0, min(ends))
-    high = min(1.0, max(ends))
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 1.0) if (high - low) / s <= 6)
-    first = round(np.floor(low / step))
-    last = round(np.ceil(high / step))
-    ticks = [round(n * step, 2) for n in range(first, max(last, first + 1) + 1)]
-    words = tuple((tick, f"{tick:.{2 if step < 0.1 else 1}f}") for tick in ticks)
-    return Axis(metric_title(metric), words, ticks[0], ticks[-1])

@@ -1,4 +1,4 @@
-"""Which labels and boxes to look at again, how far readers agree, and what that does to an answer.
+"""Labels and boxes of a data set to look at again, ranked by doubt.
 
 Systems speak only of images that they, and the patients of which, they never learned from. Each
 kind of doubt has a ranking of its own; the table takes the first of each kind, then the second.
@@ -7,38 +7,39 @@ kind of doubt has a ranking of its own; the table takes the first of each kind, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import combinations
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
-from cxr_compare.data_prep.formats.readers import same_lesions
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.matching import find_lesions, pair_boxes
-from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
-from cxr_compare.evaluation.metrics.metric import Note, listing, number
+from cxr_compare.evaluation.metrics.metric import listing
 from cxr_compare.evaluation.report.cases import read_systems
-from cxr_compare.evaluation.report.gallery import DrawnCase
+from cxr_compare.evaluation.report.drawn_case import DrawnCase
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
 from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.studies.reader_agreement import ReaderAgreement
 from cxr_compare.evaluation.studies.study_page import StudyPage, write_study
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 _SHOWN = 40
+
+
 _IMAGE_BYTES = 60_000  # images on the page, and the most that each takes
+
+
 _WORDS = {1.0: "positive", 0.0: "negative"}
+
+
 _COLUMNS = ["image_id", "kind", "reason", "doubt", "probability", "score", *EDGES]
 
 
@@ -56,7 +57,7 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
         by_name.setdefault(system.name, []).append(_Unseen.of(system, dataset, target))
     evaluated = {name: _evaluate(name, runs, dataset) for name, runs in by_name.items()}
     spoken = [each for name, runs in by_name.items() if evaluated[name][1] for each in runs]
-    readers = _ReaderAgreement.of(dataset, target)
+    readers = ReaderAgreement.of(dataset, target)
     labels = dataset.labels(target).dropna()
     boxed = dataset.boxes_trusted(target)
     rows = [_copies(dataset, labels), _disputed(readers), _doubtful(labels, spoken)]
@@ -168,7 +169,7 @@ def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
     return table.rename_axis("image_id").reset_index()
 
 
-def _disputed(readers: _ReaderAgreement) -> pd.DataFrame:
+def _disputed(readers: ReaderAgreement) -> pd.DataFrame:
     """Images on which readers differ: evenly divided ones first, of these the largest boxes."""
     rows = []
     boxes = readers.lesions([*readers.boxes])
@@ -254,117 +255,3 @@ def _cards(
         shown = replace(source, systems=tuple(s for s in drawn if image_id in s.decisions.index))
         case = DrawnCase.of(shown, image_id, pixels, anchor=str(place), most=_IMAGE_BYTES)
         yield table[table["image_id"] == image_id], case
-
-
-@dataclass(frozen=True)
-class _ReaderAgreement:
-    """What each reader of a data set says of a target."""
-
-    ratings: pd.DataFrame  # a row an image, a column a reader; NaN where a reader says nothing
-    boxes: dict[str, pd.DataFrame] = field(default_factory=dict)  # of each reader, original px
-
-    @classmethod
-    def of(cls, dataset: DataSet, target: Target) -> _ReaderAgreement:
-        """Read the labels and boxes of each reader of a data set."""
-        own = {reader: dataset.labelled_by(reader) for reader in dataset.readers}
-        ratings = pd.DataFrame({reader: each.labels(target) for reader, each in own.items()})
-        return cls(ratings, {reader: each.target_boxes(target) for reader, each in own.items()})
-
-    @property
-    def alpha(self) -> float | None:
-        """Alpha of nominal ratings (Krippendorff 2011, section C); `None` where no two differ."""
-        values = np.unique(self.ratings.stack())
-        counts = pd.DataFrame({value: (self.ratings == value).sum(axis=1) for value in values})
-        counts = counts[counts.sum(axis=1) > 1]
-        per_image = counts.sum(axis=1)
-        per_value = counts.sum()
-        n_ratings = per_image.sum()
-        unlike = n_ratings**2 - (per_value**2).sum()  # pairs of ratings, whatever their images
-        within = ((per_image**2 - (counts**2).sum(axis=1)) / (per_image - 1)).sum()
-        return float(1 - (n_ratings - 1) * within / unlike) if unlike else None
-
-    def pairs(self) -> Iterator[dict[str, Any]]:
-        """Agreement of each two on labels, and on boxes of images that both read, one to one."""
-        for one, other in combinations(map(str, self.ratings), 2):
-            both = self.ratings[[one, other]].dropna()
-            varies = both.stack().nunique() > 1  # else kappa is 0 / 0
-            drawn = self.lesions([one, other])
-            drawn = drawn[drawn["image_id"].isin(both.index)].sort_values(["lesion", "reader"])
-            met = drawn[drawn["drawn_by"] == 2].assign(score=1.0, image_id=drawn["lesion"])
-            pairs = pair_boxes(met[::2], met[1::2], pd.Index(met["lesion"].unique()))
-            yield {
-                "readers": (one, other),
-                "images": len(both),
-                "boxes": tuple(int((drawn["reader"] == name).sum()) for name in (one, other)),
-                "positive": int((both == 1).all(axis=1).sum()),
-                "mean_iou": pd.Series(pairs.iou).mean(),
-                "kappa": cohen_kappa_score(both[one], both[other]) if varies else None,
-                "matched": len(met) / max(len(drawn), 1),
-            }
-
-    def lesions(self, readers: Sequence[str]) -> pd.DataFrame:
-        """The boxes of some readers, with their ``lesion`` and how many readers drew that."""
-        parts = [self.boxes[reader].assign(reader=reader, finding="") for reader in readers]
-        none = pd.DataFrame(columns=["image_id", "finding", "reader", *EDGES])
-        boxes = pd.concat(parts, ignore_index=True) if parts else none
-        boxes["lesion"] = same_lesions(boxes)
-        return boxes.assign(drawn_by=boxes.groupby("lesion")["reader"].transform("size"))
-
-
-def evaluate_by_readers(
-    comparison: Comparison, test_set: LabelledSplit, evaluate: Callable[[LabelledSplit], Comparison]
-) -> Comparison:
-    """Evaluate the same systems once by each reader's labels of the test images.
-
-    Predictions stay, and so do decisions: the validation images keep the reference's labels.
-    `evaluate` compares the systems on a test set. The table ``by_reader`` is added, and a note
-    whether the verdict stays.
-    """
-    dataset = test_set.dataset
-    test = test_set.image_ids("test")
-    rows: list[dict[str, Any]] = []
-    for reader in (REFERENCE_READER, *dataset.readers):
-        own = replace(test_set, dataset=dataset.labelled_by(reader, test))
-        if not own.labels_of("test").notna().any():
-            continue  # this reader read none of them
-        evaluated = comparison if reader == REFERENCE_READER else evaluate(own)
-        labels = evaluated.decisions.drop_duplicates("image_id")["label"]
-        for claim, usual in zip(evaluated.answer.claims, comparison.answer.claims, strict=True):
-            rows.append(
-                {
-                    "labels_of": reader,
-                    "images": len(labels),
-                    "positive": int(labels.sum()),
-                    "difference": f"{claim.first} - {claim.second}",
-                    "estimate": claim.difference.estimate,
-                    "ci_low": claim.difference.low,
-                    "ci_high": claim.difference.high,
-                    "higher": claim.leader or "not shown",
-                    "same_verdict": claim.standing == usual.standing,
-                }
-            )
-    first = {row["difference"]: row["higher"] for row in reversed(rows)}  # by the reference
-    changed = [row for row in rows if not row["same_verdict"]]
-    opposite = [r for r in changed if "not shown" not in (r["higher"], first[r["difference"]])]
-    of = listing(list(dict.fromkeys(row["labels_of"] for row in opposite or changed)))
-    luck = (
-        "another. One of three equally good readers does that by luck alone in up to 55 % of "
-        "simulated test sets: compare the differences and their intervals."
-    )
-    text = (
-        f"By the labels of {of} in place of the reference the verdict is "
-        f"{'the opposite.' if opposite else luck}"
-    )
-    names = [n for n in dict.fromkeys(row["labels_of"] for row in rows) if n != REFERENCE_READER]
-    if not names:
-        text = "No reader of the data set has labelled the test images."
-    elif all(row["higher"] == "not shown" for row in rows):
-        ends = [number(end(row["estimate"] for row in rows)) for end in (min, max)]
-        text = (
-            f"Nothing is shown by the labels of {listing(names)}, either; differences go from "
-            f"{' to '.join(ends)}."
-        )
-    elif not changed:
-        text = f"The verdict is the same by the labels of {listing(names)}."
-    notes = [*comparison.notes, Note("reference" if opposite else "readers", text)]
-    return replace(comparison, by_reader=rows, notes=notes)

@@ -1,26 +1,34 @@
-"""What a monitor says: its answer in words, its page, its files, and how fast it finds a change."""
+"""The page and files of a monitor."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.metrics.metric import inside_sentence, listing, number, span_words
-from cxr_compare.evaluation.report.page import Table
-from cxr_compare.evaluation.report.plot import Axis, Chart, Curve, legend_sample
-from cxr_compare.evaluation.statistics.betting import change_evidence
-from cxr_compare.evaluation.studies.monitoring import ERROR, FEWEST, Monitoring, Watched
-from cxr_compare.evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
+from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.studies.detection_delay import (
+    DAILY,
+    STREAMS,
+    UNCHANGED,
+    DetectionDelay,
+    simulate_delays,
+)
+from cxr_compare.evaluation.studies.monitor_charts import CEILING, bound_text, monitor_charts
+from cxr_compare.evaluation.studies.monitor_result import ERROR, FEWEST, Monitoring, Watched
+from cxr_compare.evaluation.studies.prometheus import prometheus_text
+from cxr_compare.evaluation.studies.study_page import Section, StudyPage, write_study
 
 _MIX = "Look at who is sent now, and at sensitivity and specificity in each group."
+
+
 _ADVICE = {
     "call_rate": "Look at recent calls: patients, devices or processing may have changed. Where "
     "labels of recent images show worse calls, choose the threshold again on them (cxr tune).",
@@ -41,7 +49,11 @@ _ADVICE = {
     "failed": "Read the reasons in the server's own log: which device or format is refused?",
     "slow": "Look at the load of the machine.",
 }
+
+
 _HEADERS = {"view": "view", "sex": "sex", "age_band": "age", "maker": "maker"}
+
+
 _IN_CSV = [
     "key",
     "title",
@@ -63,13 +75,9 @@ _IN_CSV = [
     "change_since_high",
     "change_on",
 ]
+
+
 _MOST_TOLD = 3  # figures in the answer
-_CEILING = 1e6  # of evidence in a chart
-_POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
-_STREAMS = 100
-_DAILY = 25  # of a simulation: streams, and patients a day
-_UNCHANGED = 500
-_LONGEST = 4_000  # patients before a change, and after it
 
 
 def _answer(found: Monitoring) -> str:
@@ -108,7 +116,7 @@ def _alarm_words(row: Watched) -> list[str]:
         f"Since about {change.since}, likely between {change.since_low} and {change.since_high}; "
         f"alarm on {change.on}.",
         "How sure: where nothing changes, at most 1 in "
-        f"{min(change.one_in, _CEILING):,.0f} monitors ever shows as much evidence of this figure. "
+        f"{min(change.one_in, CEILING):,.0f} monitors ever shows as much evidence of this figure. "
         "That is not the chance that this alarm is false.",
     ]
     if change.mix:
@@ -126,100 +134,13 @@ def _alarm_words(row: Watched) -> list[str]:
     return [*lines, f"What to do: {_ADVICE[row.kind]}"]
 
 
-def _text(found: Monitoring, delays: Sequence[_Delay]) -> str:
+def _text(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
     """All that a terminal shows."""
     lines = [f"{_answer(found)} ({_extent(found)})"]
     for row in found.alarms:
         lines += [row.title, *(f"  {line}" for line in _alarm_words(row))]
     lines += [f"Note: {note}" for note in _notes(found)]
     return "\n".join([*lines, *map(str, delays)])
-
-
-@dataclass(frozen=True)
-class _Delay:
-    """How fast a change would be found."""
-
-    key: str  # of the figure
-    title: str
-    change: str  # in words
-    was: float  # mean per patient of the reference
-    becomes: float
-    patients: float | None  # median from the change to the alarm; None: more than were simulated
-    days: float | None  # in which as many came
-
-    @property
-    def told(self) -> str:
-        """What changes, in words."""
-        return f"{self.change}, {number(self.was)} to {number(self.becomes)}"
-
-    @property
-    def found_after(self) -> str:
-        """In words."""
-        if self.patients is None or self.days is None:
-            return f"not within {_LONGEST:,} patients in most streams"
-        return f"{self.patients:,.0f} patients, {self.days:,.0f} days"
-
-    def __str__(self) -> str:
-        return f"{self.title}, {self.told}: {self.found_after}"
-
-
-def _simulated(found: Monitoring, seed: int = 0) -> list[_Delay]:
-    """How many patients a change of each watched figure takes to be found, in the median.
-
-    Patients of the reference are drawn anew with replacement, 500 unchanged ones and then changed
-    ones: so many of them, at random, count as 1 (or as 0) that the mean changes as named.
-    """
-    rng = np.random.default_rng(seed)
-    days = (pd.Timestamp(found.last_day) - pd.Timestamp(found.first_day)).days + 1
-    delays = []
-    for row in found.rows:
-        if not row.share or not row.n_stream:
-            continue
-        tested = days if row.source == "validation" else days - found.reference_days
-        was = float(row.values.mean())
-        for change, becomes in _changes(row, was):
-            patients = _median_delay(row, was, becomes, rng)
-            needed = None if patients is None else patients * tested / row.n_stream
-            delays.append(_Delay(row.key, row.title, change, was, becomes, patients, needed))
-    return delays
-
-
-def _changes(row: Watched, was: float) -> Iterator[tuple[str, float]]:
-    """What may become of a figure: in words, and its new mean."""
-    if row.kind in ("sensitivity", "specificity"):
-        yield "0.1 lower", max(was - 0.1, 0.0)
-    elif row.kind == "call_rate":
-        yield "half as many calls again", min(1.5 * was, 1.0)
-    elif row.kind == "ppv":  # its odds halve, about
-        yield "prevalence halved", was / (2 - was)
-    elif row.kind in ("failed", "slow") or row.key.endswith("=new"):
-        yield "a tenth of the images", min(was + 0.1, 1.0)
-    elif row.kind in ("score", "guard"):
-        yield "0.1 away", was + 0.1 if was < 0.9 else was - 0.1
-        if ">q50" in row.key:
-            yield "stuck at one value", 1.0
-    else:
-        yield ("doubled", 2 * was) if was < 0.4 else ("halved", was / 2)
-
-
-def _median_delay(
-    row: Watched, was: float, becomes: float, rng: np.random.Generator
-) -> float | None:
-    drawn = rng.choice(row.values, (_STREAMS, _UNCHANGED + _LONGEST))
-    up = becomes > was
-    part = (becomes - was) / (1 - was) if up else (was - becomes) / max(was, 1e-9)
-    changed = drawn[:, _UNCHANGED:]
-    changed[rng.random(changed.shape) < part] = float(up)
-    days = np.arange(len(row.values) + drawn.shape[1]) - len(row.values)
-    known = np.broadcast_to(row.values, (_STREAMS, len(row.values)))
-    values = np.concatenate([known, drawn], axis=1)
-    evidence = change_evidence(values, np.maximum(days // _DAILY + 1, 0))
-    rings = evidence * row.share >= 1
-    before = _UNCHANGED // _DAILY
-    rings = rings[~rings[:, :before].any(axis=1), before:]
-    first = np.where(rings.any(axis=1), _DAILY * (rings.argmax(axis=1) + 1.0), np.inf)
-    median = float(np.median(first))
-    return median if np.isfinite(median) else None
 
 
 def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str, Path, int]:
@@ -229,7 +150,7 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str,
     where nothing can be tested though the days of the reference are over, else 0. With `simulate`
     it says how fast a change of each figure would be found.
     """
-    delays = _simulated(found) if simulate else []
+    delays = simulate_delays(found) if simulate else []
     rows = [_stored(row) for row in found.rows]
     table = pd.json_normalize([row | {"change": row["change"] or {}} for row in rows], sep="_")
     stored = {
@@ -242,7 +163,7 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str,
         "delays": [asdict(delay) for delay in delays],
         "provenance": provenance(),
     }
-    write_text(out / "monitor.prom", _prometheus(found))
+    write_text(out / "monitor.prom", prometheus_text(found))
     page = _page(found, delays)
     path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
     status = 1 if found.alarms else 2 if found.is_blind else 0
@@ -253,36 +174,6 @@ def _stored(row: Watched) -> dict[str, Any]:
     stored = asdict(row)
     del stored["values"]
     return stored | {"bound": row.bound, "alarm": bool(row.change), "words": _alarm_words(row)}
-
-
-def _prometheus(found: Monitoring) -> str:
-    """The text format of the textfile collector of node_exporter."""
-    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": " "})
-    watched = {f'{{row="{row.key.translate(escapes)}"}}': row for row in found.rows if row.share}
-    last = int(pd.Timestamp(found.last_day, tz="UTC").timestamp())
-    lines = []
-    for name, words, samples in (
-        (
-            "alarm",
-            "1 where the figure has changed.",
-            {of: int(bool(row.change)) for of, row in watched.items()},
-        ),
-        (
-            "evidence",
-            "The highest e-value so far.",
-            {of: f"{row.evidence:.6g}" for of, row in watched.items()},
-        ),
-        (
-            "bound",
-            "The e-value that raises an alarm.",
-            {of: f"{row.bound:.6g}" for of, row in watched.items()},
-        ),
-        ("tested", "Figures that are tested; 0: nothing would be noticed.", {"": found.n_tested}),
-        ("last_day_seconds", "Unix time of the last day of the log.", {"": last}),
-    ):
-        lines += [f"# HELP cxr_monitor_{name} {words}", f"# TYPE cxr_monitor_{name} gauge"]
-        lines += [f"cxr_monitor_{name}{of} {value}" for of, value in samples.items()]
-    return "\n".join([*lines, ""])
 
 
 def _extent(found: Monitoring) -> str:
@@ -309,7 +200,7 @@ def _notes(found: Monitoring) -> list[str]:
     return notes
 
 
-def _page(found: Monitoring, delays: Sequence[_Delay]) -> str:
+def _page(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
     sections = [Section("figures", "All figures", tables=[_figures(found)])]
     if delays:
         sections.append(Section("delays", "How fast a change is found", tables=[_delays(delays)]))
@@ -327,8 +218,10 @@ def _page(found: Monitoring, delays: Sequence[_Delay]) -> str:
     return page.render(
         "monitor.html.jinja",
         found=found,
-        alarms=[(row, _alarm_words(row), _charts(row, found)) for row in found.alarms],
-        quiet=[(row, _charts(row, found)) for row in found.rows if row.share and not row.change],
+        alarms=[(row, _alarm_words(row), monitor_charts(row, found)) for row in found.alarms],
+        quiet=[
+            (row, monitor_charts(row, found)) for row in found.rows if row.share and not row.change
+        ],
         fewest=FEWEST,
     )
 
@@ -342,8 +235,8 @@ def _figures(found: Monitoring) -> Table:
             f"{row.n_reference:,}",
             str(row.now),
             f"{row.n_stream:,}",
-            f"over {_CEILING:,.0f}" if row.evidence > _CEILING else f"{row.evidence:,.1f}",
-            f"on {row.change.on}" if row.change else _bound_words(row),
+            f"over {CEILING:,.0f}" if row.evidence > CEILING else f"{row.evidence:,.1f}",
+            f"on {row.change.on}" if row.change else bound_text(row),
         )
         for row in found.rows
     ]
@@ -354,81 +247,11 @@ def _figures(found: Monitoring) -> Table:
     return Table.of("All figures", lead, columns, rows)
 
 
-def _delays(delays: Sequence[_Delay]) -> Table:
+def _delays(delays: Sequence[DetectionDelay]) -> Table:
     rows = [(delay.title, delay.told, delay.found_after) for delay in delays]
     lead = (
-        f"Median of {_STREAMS} simulated streams that change after {_UNCHANGED} unchanged "
-        f"patients, drawn from the reference, {_DAILY} a day; days at the rate of this log. A "
+        f"Median of {STREAMS} simulated streams that change after {UNCHANGED} unchanged "
+        f"patients, drawn from the reference, {DAILY} a day; days at the rate of this log. A "
         "longer reference (--first) and more audited images find smaller changes."
     )
     return Table.of("How fast a change is found", lead, ("Figure", "Change", "Found after"), rows)
-
-
-def _bound_words(row: Watched) -> str:
-    return f"from {row.bound:,.0f} on" if row.bound else "not watched"
-
-
-def _charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
-    """The course of a figure with its reference, and the evidence with its bound."""
-    begin = pd.Timestamp(found.first_day)
-    at = (pd.to_datetime([part.end for part in row.course]) - begin).days.to_numpy(np.float64)
-    end = max(float(at[-1]), 1.0)
-    dates = ((day, begin + pd.Timedelta(day, "D")) for day in (0.1 * end, 0.75 * end))
-    x = Axis("Day", tuple((day, f"{date:%d %b %Y}") for day, date in dates), 0.0, end)
-    means = np.array([part.mean for part in row.course], dtype=np.float64)
-    low = row.was.low or 0.0
-    high = 1.0 if row.was.high is None else row.was.high
-    y = _share_axis(np.nanmin([*means, low]), np.nanmax([*means, high]))
-    both = np.array([0.0, end])
-    band = both, np.full(2, low), np.full(2, high)
-    curves = (
-        Curve("reference", 1, both, np.full(2, row.was.mean), band=band),
-        Curve("mean per patient", 0, at, means),
-    )
-    key = "".join(sign if sign.isalnum() else "-" for sign in row.key)
-    told = f"{row.title}: {number(row.was.mean)} in the reference, {number(row.now.mean)} now"
-    weeks = [(np.full(2, found.reference_days - 0.5), [y.low, y.high])]
-    in_weeks = row.source == "first weeks"
-    yield ShownChart(
-        Chart(
-            key=f"course-{key}",
-            title=row.title,
-            x=x,
-            y=y,
-            curves=curves,
-            description=told,
-            guides=tuple(weeks) if in_weeks else (),
-            guide_label="end of the reference" if in_weeks else "",
-        ),
-        [
-            (legend_sample(f"course-{key}", 0), "mean per patient"),
-            (
-                legend_sample(f"course-{key}", 1),
-                "reference; band: its 95 % interval"
-                + ("; dotted: end of the first weeks" if in_weeks else ""),
-            ),
-        ],
-    )
-    evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, _CEILING)
-    yield ShownChart(
-        Chart(
-            key=f"evidence-{key}",
-            title="Evidence of a change",
-            x=x,
-            y=Axis("e-value, log scale", _POWERS, 0.1, 2 * _CEILING, "log"),
-            curves=(Curve("evidence", 0, at, evidence),),
-            guides=((both, np.full(2, row.bound)),),
-            guide_label=f"alarm {_bound_words(row)}",
-            description=f"Evidence of a change: at most {row.evidence:.3g}",
-        )
-    )
-
-
-def _share_axis(low: float, high: float) -> Axis:
-    """An axis around shares, with three to six ticks."""
-    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 5)
-    first = np.floor(low / step + 1e-9)
-    last = np.ceil(high / step - 1e-9)
-    ticks = np.arange(first, max(last, first + 1) + 1) * step
-    words = tuple((float(tick), f"{tick:.2f}") for tick in ticks)
-    return Axis("Mean per patient", words, float(ticks[0]), float(ticks[-1]))

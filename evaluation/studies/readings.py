@@ -1,8 +1,7 @@
-"""The files of a reader study: the truth, lesions, and what readers and systems said or marked."""
+"""Joining and checking the readings, systems and truth of a reader study."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,27 +11,20 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import refuse_line
-from cxr_compare.data_prep.store.predictions import Predictions, is_predictions_folder
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.matching import HitRule
 from cxr_compare.evaluation.statistics.ranking import is_positive
-from cxr_compare.evaluation.studies.reader_analysis import LESION, MarkedStudy, ReaderStudy
+from cxr_compare.evaluation.studies.reader_files import (
+    KEYS,
+    VALUES,
+    read_lesions,
+    read_reading_table,
+    read_readings,
+    read_truth,
+)
+from cxr_compare.evaluation.studies.reader_study import LESION, MarkedStudy, ReaderStudy
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
-from cxr_compare.evaluation.systems.prediction_files import ColumnNames, read_review, read_source
 from cxr_compare.evaluation.systems.stored_predictions import checked_decision, read_output
-
-ONLY_MODALITY = "reading"
-"""What the modality is called where a file names none."""
-_KEYS = ["reader", "modality", "case"]
-_VALUES = ("rating", "decision")
-_PLACES = ("lesion", "x", "y", *EDGES)
-_SAME = {
-    "case": ("image_id", "case_id"),
-    "rating": ("score",),
-    "patient": ("patient_id",),
-    "label": ("positive",),
-}
 
 
 def read_study(
@@ -58,18 +50,18 @@ def read_study(
     """
     if isinstance(truth, Path):
         evaluated = None
-        labels = _read_truth(truth)
+        labels = read_truth(truth)
     else:
         evaluated = truth
         known = truth.labels.dropna()
         labels = pd.DataFrame({"label": known == 1, "patient": truth.patients(known.index)})
         labels = labels.rename_axis("case")
     findings = () if evaluated is None else evaluated.target.any_of
-    readings = [_read_readings(path, name, key, findings) for name, path in ratings]
+    readings = [read_readings(path, name, key, findings) for name, path in ratings]
     readings = _renamed(readings, rename)
     marked = any({"lesion", "x1"} & set(table) for table in readings)
     tables = {
-        name: _read_table(path, name)
+        name: read_reading_table(path, name)
         if test_set is None
         else _predicted_system(path, name, test_set, readings, policy, marks=marked)
         for name, (path, test_set) in systems.items()
@@ -79,14 +71,14 @@ def read_study(
             "the files differ: marks with places, with lesions, or none; give one kind"
         )
     if not marked:
-        return _join_readings(labels, readings, tables, positive_from=positive_from)
+        return join_readings(labels, readings, tables, positive_from=positive_from)
     if lesions is not None:
-        boxes = _read_lesions(lesions)
+        boxes = read_lesions(lesions)
     elif evaluated is not None and "x1" in readings[0]:
         boxes = evaluated.true_boxes.rename(columns={"image_id": "case"})
     else:
         raise InputError("readers: marks need --lesions LESIONS.csv, or places and --data")
-    study = _join_marks(
+    study = join_marks(
         labels, readings, tables, boxes, all_read=evaluated is None, positive_from=positive_from
     )
     return replace(study, hit=hit, false_marks=false_marks)
@@ -154,7 +146,7 @@ def _predicted_system(
     return pd.concat([boxes, table.drop(columns="rating")], ignore_index=True)
 
 
-def _join_readings(
+def join_readings(
     truth: pd.DataFrame,
     readings: Sequence[pd.DataFrame],
     systems: Mapping[str, pd.DataFrame],
@@ -166,7 +158,7 @@ def _join_readings(
     Where there are no decisions, ratings from `positive_from` on call a case positive.
     """
     read = _joined(readings)
-    repeats = read.duplicated(_KEYS)
+    repeats = read.duplicated(KEYS)
     if repeats.any():
         first = read[repeats].iloc[0]
         raise InputError(
@@ -198,7 +190,7 @@ def _join_readings(
     return ReaderStudy(used, read, pd.concat(evaluated) if evaluated else empty, tuple(notes))
 
 
-def _join_marks(
+def join_marks(
     truth: pd.DataFrame,
     readings: Sequence[pd.DataFrame],
     systems: Mapping[str, pd.DataFrame],
@@ -207,7 +199,7 @@ def _join_marks(
     all_read: bool,
     positive_from: float | None = None,
 ) -> MarkedStudy:
-    """As `_join_readings`, of marks; those below `positive_from` do not count as called.
+    """As `join_readings`, of marks; those below `positive_from` do not count as called.
 
     With `all_read` a reader whose file names no case without a mark has read every case.
     """
@@ -219,7 +211,7 @@ def _join_marks(
     of_systems = {
         name: _rated(table, truth.index, least, all_read=True) for name, table in systems.items()
     }
-    study = _join_readings(truth, rated, of_systems, positive_from=positive_from)
+    study = join_readings(truth, rated, of_systems, positive_from=positive_from)
     marks = pd.concat([table[_is_mark(table)] for table in tables], ignore_index=True)
     marks = marks[marks["case"].isin(study.truth.index)].astype({"counted": bool})
     lesions = lesions[lesions["case"].isin(study.truth.index)]
@@ -284,7 +276,7 @@ def _require_lesions(labels: pd.Series, lesions: pd.DataFrame, marks: pd.DataFra
 
 def _joined(readings: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """All readings in one table; each file has the same of rating and decision."""
-    has = [tuple(name for name in _VALUES if name in reading) for reading in readings]
+    has = [tuple(name for name in VALUES if name in reading) for reading in readings]
     if len(set(has)) > 1:
         raise InputError(
             "the files of readings differ: "
@@ -334,184 +326,3 @@ def _require_both_classes(who: str, truth: pd.DataFrame) -> None:
                 f"{who}: {counted(patients, 'patient')} with {word} cases; at least two are "
                 "needed to know how sure a figure is"
             )
-
-
-def _read_truth(path: Path) -> pd.DataFrame:
-    """Read the truth: ``case``, ``label`` and, where cases share patients, ``patient``."""
-    table = _read_csv(path, ["case", "label"], ["patient"])
-    _require_unique(path, table, ["case"])
-    label = _numbers(path, table, "label", binary=True)
-    truth = pd.DataFrame({"case": table["case"], "label": label == 1})
-    truth["patient"] = table["patient"] if "patient" in table else table["case"]
-    return truth.set_index("case")
-
-
-def _read_lesions(path: Path) -> pd.DataFrame:
-    """Read lesions: ``case`` and, where they are, ``lesion`` (else numbered), ``weight``, edges."""
-    table = _read_csv(path, ["case"], ["lesion", "weight", *EDGES])
-    if "lesion" not in table:
-        table["lesion"] = (table.groupby("case").cumcount() + 1).astype(str)
-    _require_unique(path, table, LESION)
-    for name in ("weight", *EDGES):
-        if name in table:
-            table[name] = _numbers(path, table, name)
-    sums = table.groupby("case")["weight"].sum() if "weight" in table else pd.Series(dtype=float)
-    for case, total in sums[(sums - 1).abs() > 1e-6].items():
-        raise InputError(f"{path}: weights of case {case} sum to {total:g}, not to 1")
-    return table
-
-
-def _read_readings(
-    path: Path, name: str | None, key: Path | None, findings: Sequence[str]
-) -> pd.DataFrame:
-    """Read a table of readings; or those of one reader, who is named as ``READER[:MODALITY]``.
-
-    One reader's are the filled-in form of a blind study with its `key`, COCO results, and a
-    predictions folder, whose boxes of `findings` are marks.
-    """
-    folder = is_predictions_folder(path)
-    if key is None and not folder and path.suffix != ".json":
-        return _read_table(path)
-    if name is None:
-        raise InputError(f"{path}: say who read: READER={path}")
-    if folder:
-        made = Predictions.open(path)
-        rows = made.rows(made.kind, findings, made.images_run)
-        if made.kind == "boxes":
-            read = pd.DataFrame({"image_id": made.images_run})
-            rows = pd.concat([rows, read], ignore_index=True)
-    elif key is not None:
-        rows = read_review(path, key)
-    else:
-        rows = read_source(path, ColumnNames()).rows
-    reader, _, modality = name.partition(":")
-    rows = rows.rename(columns={"image_id": "case", "score": "rating"})
-    rows = rows.assign(reader=reader, modality=modality or ONLY_MODALITY)
-    return rows[[*_KEYS, "rating", *(edge for edge in EDGES if edge in rows)]]
-
-
-def _read_table(path: Path, system: str | None = None) -> pd.DataFrame:
-    """Read ``reader, case[, modality]``, of a system ``case``, and its ratings, decisions or marks.
-
-    A row whose rating and decision are both empty was not read, and is left out. Marks are rows
-    with a rating and ``x, y``, edges in px, or a column ``lesion`` (the name of the lesion that
-    the mark hit, empty: none). Beside them a row without a place says that the case was read; its
-    rating, where there is one, is of the case as a whole.
-    """
-    keys = ["reader", "case"] if system is None else ["case"]
-    table = _read_csv(path, keys, ["modality", *_VALUES, *_PLACES])
-    if system is not None:
-        table = table.assign(reader=system, modality="")
-    elif "modality" not in table:
-        table["modality"] = ONLY_MODALITY
-    return _values(path, table, _KEYS if system is None else keys)
-
-
-def _values(path: Path, table: pd.DataFrame, unique: list[str]) -> pd.DataFrame:
-    """Rows that were read, with their ratings and decisions as numbers; or marks."""
-    held = [name for name in _VALUES if name in table]
-    if not held:
-        raise InputError(
-            f"{path}: column 'rating' or 'decision' is missing; it has {_listed(table)}"
-        )
-    if any(name in table for name in _PLACES):
-        return _marks(path, table)
-    table = table[(table[held] != "").any(axis=1)]
-    if table.empty:
-        raise InputError(f"{path}: holds no rating or decision")
-    _require_unique(path, table, unique)
-    numbers = {name: _numbers(path, table, name, binary=name == "decision") for name in held}
-    return table[_KEYS].assign(**numbers).reset_index(drop=True)
-
-
-def _marks(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Marks with their ratings, and their lesions or edges; rows without a place are kept."""
-    if "rating" not in table:
-        raise InputError(f"{path}: marks need a column 'rating'; it has {_listed(table)}")
-    table = table.assign(rating=_numbers(path, table, "rating", blank=True))
-    if "lesion" in table:
-        return table[[*_KEYS, "rating", "lesion"]]
-    given = EDGES if set(EDGES) <= set(table) else ["x", "y"]
-    if not set(given) <= set(table):
-        raise InputError(
-            f"{path}: marks need x and y, or x1, y1, x2 and y2, or lesion; it has {_listed(table)}"
-        )
-    places = [_numbers(path, table, name, blank=True) for name in given]
-    table = table.assign(**dict(zip(EDGES, places if given == EDGES else 2 * places, strict=True)))
-    marked = table[EDGES].notna()
-    bad = marked.any(axis=1) & ~(marked.all(axis=1) & table["rating"].notna())
-    bad |= (table["x1"] > table["x2"]) | (table["y1"] > table["y2"])
-    if bad.any():
-        raise InputError(
-            f"{path}: line {table['line'][bad].iloc[0]}: a mark needs a rating and "
-            f"{', '.join(given)}, the first edge before the second; leave all empty for a case "
-            "without a mark"
-        )
-    return table[[*_KEYS, "rating", *EDGES]]
-
-
-def _numbers(
-    path: Path, table: pd.DataFrame, column: str, *, binary: bool = False, blank: bool = False
-) -> pd.Series:
-    """A column's numbers: 0 and 1 alone, or NaN where it is blank, if asked for."""
-    values = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
-    good = values.isin([0.0, 1.0]) if binary else pd.Series(np.isfinite(values), table.index)
-    good |= blank & (table[column] == "")
-    if not good.all():
-        what = "0 or 1" if binary else "a number"
-        row = table.iloc[int(np.argmin(good))]
-        raise InputError(f"{path}: line {row['line']}: {column} '{row[column]}' is not {what}")
-    return values
-
-
-def _require_unique(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
-    repeats = table.duplicated(columns)
-    if repeats.any():
-        again = table[repeats].iloc[0]
-        same = (table[columns] == again[columns]).all(axis=1)
-        which = ", ".join(f"{name} {again[name]}" for name in columns)
-        raise InputError(
-            f"{path}: line {again['line']}: {which} appears again (first in line "
-            f"{table.loc[same, 'line'].iloc[0]})"
-        )
-
-
-def _read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str]) -> pd.DataFrame:
-    """The wanted columns as text without spaces around, and ``line`` in the file."""
-    if path.is_dir():
-        raise InputError(f"{path}: a folder; give a CSV file")
-    table = read_text_table(path, ())
-    for name, others in _SAME.items():
-        other = next((column for column in others if column in table), None)
-        if name not in table and other is not None:
-            table = table.rename(columns={other: name})
-    for name in needed:
-        if name not in table:
-            raise InputError(
-                f"{path}: column '{name}' is missing; it has {_listed(table)}"
-                f"{_suggestion(name, list(table.columns))}"
-            )
-    held = [name for name in (*needed, *allowed) if name in table]
-    table = table[held]
-    empty = (table[list(needed)] == "").any(axis=1)
-    refuse_line(empty, path, f"{' or '.join(needed)} is empty")
-    return table.assign(line=table.index + 2).reset_index(drop=True)
-
-
-def _listed(table: pd.DataFrame) -> str:
-    return ", ".join(map(str, table.columns[:20]))
-
-
-def _suggestion(name: str, columns: list[str]) -> str:
-    """What to do about a missing column.
-
-    Example:
-        >>> _suggestion("case", ["Case ID", "x"]), _suggestion("case", ["reader;case"])
-        ("; rename 'Case ID' to 'case'?", '; save it with commas')
-    """
-    if len(columns) == 1:
-        return "; save it with commas"
-    plain = {column.lower(): column for column in columns}
-    near = [column for column in plain if name in column]
-    near = near or difflib.get_close_matches(name, plain, n=1)
-    return f"; rename '{plain[near[0]]}' to '{name}'?" if near else ""

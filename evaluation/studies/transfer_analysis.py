@@ -31,7 +31,8 @@ from cxr_compare.evaluation.statistics.bootstrap import (
 from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
 from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from cxr_compare.evaluation.statistics.ranking import Floats, Integers, is_positive
-from cxr_compare.evaluation.studies.transfer_pairs import Pair, UnseenScores, score_unseen
+from cxr_compare.evaluation.studies.transfer_pairs import Pair
+from cxr_compare.evaluation.studies.unseen_scores import UnseenScores, score_unseen
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.evaluation.systems.uses_log import log_use

@@ -20,8 +20,9 @@ from cxr_compare.evaluation.metrics.metric import (
     span_words,
 )
 from cxr_compare.evaluation.metrics.registry import metric_title
-from cxr_compare.evaluation.report.page import Table, figure_words
-from cxr_compare.evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
+from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
+from cxr_compare.evaluation.report.inline_svg import legend_sample
+from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 from cxr_compare.evaluation.studies.study_page import (
     Section,

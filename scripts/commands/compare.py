@@ -159,7 +159,7 @@ def compare(
         require_predictable(compared)  # here already, as reading the data set takes time
     only = target[0] if target and not target[1:] else None
     question = _read_question(protocol, margin, only)
-    from cxr_compare.evaluation.report.tables import table_rows
+    from cxr_compare.evaluation.report.summary_table import table_rows
 
     for name in policy or ():
         check_policy(name)
@@ -413,7 +413,7 @@ class _Asked:
         with console.progress("Resampling patients", self.evaluated["replicates"]) as advance:
             comparison = evaluate(test_set, advance)
         if self.by_readers:
-            from cxr_compare.evaluation.studies.label_review import evaluate_by_readers
+            from cxr_compare.evaluation.studies.reader_verdicts import evaluate_by_readers
 
             with console.progress("Evaluating by each reader", None):
                 comparison = evaluate_by_readers(comparison, test_set, evaluate)
@@ -429,10 +429,10 @@ class _Asked:
         out: Path,
     ) -> None:
         from cxr_compare.evaluation.report.charts import report_charts
+        from cxr_compare.evaluation.report.data_files import write_data_files
         from cxr_compare.evaluation.report.gallery import overlay_files
         from cxr_compare.evaluation.report.report import write_report
-        from cxr_compare.evaluation.report.result import write_result
-        from cxr_compare.evaluation.report.result_tables import write_tables
+        from cxr_compare.evaluation.report.report_content import write_result
 
         seed = self.evaluated["seed"]
         charts = report_charts(comparison)
@@ -445,7 +445,7 @@ class _Asked:
             comparison, out / files.OVERLAYS, per_category=self.shown["cases"], seed=seed
         )
         write_result(comparison, out, rows=self.rows, seed=seed, overlays=drawn, charts=charts)
-        write_tables(comparison, out, question)
+        write_data_files(comparison, out, question)
 
 
 def _states(
@@ -548,8 +548,8 @@ def _compare_each(
     asked: _Asked, systems: list[ComparedSystem], test_sets: list[LabelledSplit], out: Path
 ) -> ReportsByTarget:
     """Compare the same systems on every target, each into a folder of its own."""
-    from cxr_compare.evaluation.report.report import write_targets_page
     from cxr_compare.evaluation.report.result import ReportsByTarget
+    from cxr_compare.evaluation.report.targets_page import write_targets_page
 
     targets = [test_set.target for test_set in test_sets]
     names = {target.name for target in targets}

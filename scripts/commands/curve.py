@@ -132,9 +132,10 @@ def curve(
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
     require_packages("curve", "train", TRAIN_PACKAGES)
+    from cxr_compare.evaluation.studies.annotation_times import Times
     from cxr_compare.evaluation.studies.curve_evaluation import evaluate_curve
     from cxr_compare.evaluation.studies.curve_page import FILES, STORED, write_curve
-    from cxr_compare.evaluation.studies.curve_results import Times, curve_statements
+    from cxr_compare.evaluation.studies.curve_statements import curve_statements
     from cxr_compare.training.curve import CurvePlan, add_parts, read_arms, require_different_tests
 
     follow_parent()
@@ -255,7 +256,7 @@ def _train_all(
 def _design(plan: CurvePlan) -> CurveDesign:
     """What was trained, in words."""
     from cxr_compare.evaluation.studies.curve_evaluation import CurveDesign
-    from cxr_compare.evaluation.studies.curve_results import Arm
+    from cxr_compare.evaluation.studies.curve_study import Arm
 
     arms = {}
     for kind in plan.arms:

@@ -141,13 +141,13 @@ def plan(
         options |= {"difference": difference, "half_width": half_width, "pilot": tuple(pilot)}
     asked = [name for name, value in options.items() if value not in (None, ())]
     _refuse_unread(asked, kind, pilot)
-    from cxr_compare.evaluation.studies.study_plan import (
-        plan_study,
+    from cxr_compare.evaluation.studies.plan_basis import (
         plans_assumed,
         plans_of_predictions,
         plans_of_readers,
-        write_plan,
     )
+    from cxr_compare.evaluation.studies.plan_figures import write_plan
+    from cxr_compare.evaluation.studies.study_plan import plan_study
 
     if guarantee:
         guaranteed = GuaranteePlan.of(guarantee, expect, images, within, power, prevalence)

@@ -108,7 +108,8 @@ def readers(
             raise InputError(f"--system {words}: expected NAME=PATH, each with a name of its own")
         compared[name] = path
     from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
-    from cxr_compare.evaluation.studies.reader_page import reader_statements, write_readers
+    from cxr_compare.evaluation.studies.reader_page import write_readers
+    from cxr_compare.evaluation.studies.reader_statements import reader_statements
     from cxr_compare.evaluation.studies.readings import read_study
 
     if hit == "centre" and hit_limit is not None:

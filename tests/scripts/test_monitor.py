@@ -150,7 +150,7 @@ def test_validation_is_the_reference_of_audited_images(reference, tmp_path):
 
 
 def test_simulated_changes_say_how_many_patients_they_take(quiet, tmp_path, monkeypatch):
-    monkeypatch.setattr("cxr_compare.evaluation.studies.monitor_page._STREAMS", 15)
+    monkeypatch.setattr("cxr_compare.evaluation.studies.detection_delay.STREAMS", 15)
     found = monitor(quiet, out=tmp_path / "out", simulate=True)
     delays = {(row["key"], row["becomes"]): row for row in found.to_dict()["delays"]}
     stuck = delays["score>q50", 1.0]

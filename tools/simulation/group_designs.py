@@ -16,7 +16,7 @@ from cxr_compare.evaluation.studies.transfer_analysis import (
     _evaluate_cell,
     _with_drops,
 )
-from cxr_compare.evaluation.studies.transfer_pairs import UnseenScores
+from cxr_compare.evaluation.studies.unseen_scores import UnseenScores
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tools.simulation.makers import Sample, draw, skill_of
 from tools.simulation.product import evaluated_scorecards

@@ -33,7 +33,8 @@ from scipy.special import expit, logit, ndtr
 
 from cxr_compare.data_prep.store.answer_log import AGE_BANDS
 from cxr_compare.evaluation.studies import monitoring
-from cxr_compare.evaluation.studies.monitoring import _blocks, _completed, _known
+from cxr_compare.evaluation.studies.monitored_figures import figure_blocks, read_first_weeks
+from cxr_compare.evaluation.studies.monitoring import _completed
 from tools.simulation.makers import (
     IMAGES_OF_A_PATIENT,
     LABELS_ALIKE,
@@ -321,9 +322,9 @@ def _changed(
 def _cusums(log: pd.DataFrame) -> dict[str, tuple[Floats, Days]]:
     """The two-sided CUSUM of each figure of the monitor by patient, and the patients' days."""
     table = _completed(log)
-    known = _known(table[table["day"] < _FIRST], _FIRST)
+    known = read_first_weeks(table[table["day"] < _FIRST], _FIRST)
     found = {}
-    for block in _blocks(table, known):
+    for block in figure_blocks(table, known):
         weeks = block.day < _FIRST
         for key, values in zip(block.titles, block.means, strict=True):
             mean, spread = values[weeks].mean(), values[weeks].std()

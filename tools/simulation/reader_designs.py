@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit, ndtr
 
-from cxr_compare.evaluation.studies.reader_analysis import ReaderStudy, analyse_readers
+from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
+from cxr_compare.evaluation.studies.reader_study import ReaderStudy
 from tools.simulation.makers import Floats, draw, skill_of
 
 _BETWEEN_READERS, _READER_BY_MODALITY = 0.25, 0.15

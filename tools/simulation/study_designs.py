@@ -25,7 +25,7 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     analyse_nested,
 )
 from cxr_compare.evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
-from cxr_compare.evaluation.studies.study_plan import plans_assumed
+from cxr_compare.evaluation.studies.plan_basis import plans_assumed
 from tools.simulation.makers import IMAGES_OF_A_PATIENT, Floats, draw
 from tools.simulation.reader_designs import LEVELS, rated_auroc
 

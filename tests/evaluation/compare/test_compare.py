@@ -21,8 +21,8 @@ from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.reduction import reduce_boxes
 from cxr_compare.evaluation.decisions.units import group_images
 from cxr_compare.evaluation.metrics.metric import Note, score_words
-from cxr_compare.evaluation.report.result_tables import write_tables
-from cxr_compare.evaluation.report.tables import _unit_tables
+from cxr_compare.evaluation.report.data_files import write_data_files
+from cxr_compare.evaluation.report.metric_table import unit_tables
 from cxr_compare.evaluation.statistics.bootstrap import NO_WIDTH, Resamples, expanded_level
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import (
@@ -361,7 +361,7 @@ def test_localisation_is_judged_only_where_boxes_are_trusted(predict, evaluation
 
 def test_the_written_tables_read_back(systems, test_set, tmp_path):
     comparison = compare_predictions(systems, test_set, replicates=20)
-    write_tables(comparison, tmp_path / "report")
+    write_data_files(comparison, tmp_path / "report")
     payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
     assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
     assert len(payload["metrics"]) == len(comparison.metrics)
@@ -472,13 +472,13 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     assert not {"ap50", "pointing_accuracy", "localised_sensitivity"} & {
         *comparison.by_unit.table()["metric"]
     }
-    unit, tables = _unit_tables(comparison)
+    unit, tables = unit_tables(comparison)
     assert unit == "patient"
     section = next(s for s in tables[0].groups if "best F1" in s.title)
     assert section.count.startswith("50 patients, ")
     assert section.thresholds[0] == f"score ≥ {score_words(by_patient['A'])}"
     assert any("By patient: 50 patients of 100 images" in note.text for note in comparison.notes)
-    write_tables(comparison, tmp_path / "report")
+    write_data_files(comparison, tmp_path / "report")
     written = pd.read_csv(tmp_path / "report" / "metrics.csv")
     assert set(written["unit"]) == {"image", "patient"}
 

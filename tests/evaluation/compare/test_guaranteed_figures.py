@@ -11,7 +11,7 @@ from cxr_compare.evaluation.decisions.guarantees import (
     read_guarantee,
 )
 from cxr_compare.evaluation.decisions.tuning import _outcome
-from cxr_compare.evaluation.report.result_tables import metrics_json
+from cxr_compare.evaluation.report.metrics_json import metrics_json
 from cxr_compare.evaluation.statistics.clustered_tests import exact_share
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 

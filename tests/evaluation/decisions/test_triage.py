@@ -12,7 +12,7 @@ from cxr_compare.evaluation.decisions.decision import Decision, Triage, TuningOp
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.metrics.metric import score_words
 from cxr_compare.evaluation.report.methods import methods
-from cxr_compare.evaluation.report.result_tables import metrics_json
+from cxr_compare.evaluation.report.metrics_json import metrics_json
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,

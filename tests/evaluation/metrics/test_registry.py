@@ -34,7 +34,7 @@ from cxr_compare.evaluation.metrics.registry import (
     highlighted,
     metric_title,
 )
-from cxr_compare.evaluation.report.tables import _metric_table
+from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tools import documents
@@ -145,7 +145,7 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, test
     )
     assert tests["p_value"].notna().all()
     assert "informedness" in found.answer.headline
-    shown = [row[0] for section in _metric_table(found).groups for row in section.rows]
+    shown = [row[0] for section in metric_table(found).groups for row in section.rows]
     assert metric_title(name) in shown
     assert f"| `{name}` | Informedness |" in documents.metrics_page()
     schema = documents.metrics_schema(json.loads((ROOT / documents.SCHEMA).read_text()))

@@ -11,11 +11,8 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.metrics.image_metrics import confusion_counts
-from cxr_compare.evaluation.report.all_images import (
-    THUMBNAIL_SIDE,
-    _explore_thresholds,
-    write_all_images,
-)
+from cxr_compare.evaluation.report.images_page import THUMBNAIL_SIDE, write_images_page
+from cxr_compare.evaluation.report.threshold_exploration import _explore_thresholds
 
 TITLES = {"title": "A and B", "finding": "Lung opacity", "data_name": "hand-made"}
 
@@ -23,7 +20,7 @@ TITLES = {"title": "A and B", "finding": "Lung opacity", "data_name": "hand-made
 def write(comparison, image_set, out, **options):
     rest = {"titles": TITLES, "drawn": {}, "gaps": {}, **options}
     out.mkdir(exist_ok=True)
-    write_all_images(comparison, image_set, out, **rest)
+    write_images_page(comparison, image_set, out, **rest)
     text = (out / "images.js").read_text()
     return json.loads(text.removeprefix("const IMAGES = ").removesuffix(";\n"))
 

@@ -13,19 +13,13 @@ from cxr_compare.evaluation.boxes.box_metrics import FrocCurve
 from cxr_compare.evaluation.boxes.matching import HITS
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.metrics.registry import family
+from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
+from cxr_compare.evaluation.report.chart_drawing import draw_charts, draw_with_legend
 from cxr_compare.evaluation.report.charts import _sensitivity_at, report_charts
-from cxr_compare.evaluation.report.plot import (
-    Axis,
-    Chart,
-    Curve,
-    Point,
-    _draw,
-    _draw_confusion,
-    draw_with_legend,
-    save_figures,
-    to_svg,
-)
-from cxr_compare.evaluation.report.tables import _forest, _metric_table, _whiskers
+from cxr_compare.evaluation.report.figure_files import _draw_confusion, save_figures
+from cxr_compare.evaluation.report.forest import forest_parts, place_whiskers
+from cxr_compare.evaluation.report.inline_svg import to_svg
+from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
@@ -56,7 +50,7 @@ MATRICES = [[("A", {"tp": 3, "fn": 1, "fp": 0, "tn": 0})]]
 
 def save(comparison, folder, confusion=MATRICES):
     of = {"charts": report_charts(comparison), "markers": [], "cases": []}
-    save_figures(folder, "A on x.", forest=_forest(comparison), confusion=confusion, **of)
+    save_figures(folder, "A on x.", forest=forest_parts(comparison), confusion=confusion, **of)
 
 
 def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
@@ -74,7 +68,9 @@ def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
 
 
 def test_without_decisions_or_scores_there_is_no_figure_of_them(comparison, tmp_path, monkeypatch):
-    monkeypatch.setattr("cxr_compare.evaluation.report.plot.save_figure", lambda figure, path: [])
+    monkeypatch.setattr(
+        "cxr_compare.evaluation.report.figure_files.save_figure", lambda figure, path: []
+    )
     for result in comparison.systems.values():
         result.curve.clear()
     assert not {"roc", "pr"} & set(charts_of(comparison))
@@ -93,14 +89,14 @@ def test_operating_point_lies_at_its_rates(comparison):
     point = chart.curves[0].points[0]
     assert (point.x, point.y) == (1 / 6, 4 / 6)  # 1 of 6 negatives is a false alarm
     assert point.label == "RetinaNet, threshold for best F1"
-    drawn = lines_of(_draw(chart))["curve-0-point-0"]
+    drawn = lines_of(draw_charts(chart))["curve-0-point-0"]
     assert drawn.get_xydata().tolist() == [[1 / 6, 4 / 6]]
 
 
 def test_drawn_lines_are_the_curves_and_keep_each_systems_colour(comparison):
     comparison.systems["RetinaNet"].curve.clear()
     (curve,) = charts_of(comparison)["pr"].curves
-    line = lines_of(_draw(charts_of(comparison)["pr"]))["curve-0"]
+    line = lines_of(draw_charts(charts_of(comparison)["pr"]))["curve-0"]
     assert (curve.name, curve.position) == ("CheXNet", 1)
     np.testing.assert_array_equal(line.get_xdata(), comparison.systems["CheXNet"].curve["recall"])
     np.testing.assert_array_equal(
@@ -121,13 +117,13 @@ def test_file_has_a_legend_with_every_system_its_figure_and_every_policy(compari
 
 def test_no_two_of_sixteen_systems_look_alike():
     curves = tuple(Curve(f"{n}", n, np.arange(2), np.arange(2)) for n in range(16))
-    figure = _draw(replace(make_chart([0], [0]), curves=curves))
+    figure = draw_charts(replace(make_chart([0], [0]), curves=curves))
     looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in figure.axes[0].lines}
     assert len(looks) == 16
 
 
 def test_a_chart_without_a_curve_says_so():
-    figure = _draw(replace(make_chart([0], [0]), curves=()))
+    figure = draw_charts(replace(make_chart([0], [0]), curves=()))
     assert [text.get_text() for text in figure.axes[0].texts] == ["Nothing to draw"]
 
 
@@ -257,7 +253,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
         assert rising == pytest.approx(_sensitivity_at(found.systems["A"].froc[hit]))
         assert found.estimates.difference("A", "B", names[-1]).known
         assert found.estimates.of("C", names[0]).note.startswith("the system gives no")
-    titles = [row[0] for part in _metric_table(found, "rates").groups for row in part.rows]
+    titles = [row[0] for part in metric_table(found, "rates").groups for row in part.rows]
     assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
     assert len(titles) == 14
 
@@ -273,7 +269,7 @@ def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
 
 
 def test_whiskers_share_one_axis_with_round_figures_and_zero():
-    placed, ticks = _whiskers(
+    placed, ticks = place_whiskers(
         [Interval(0.1, -0.02, 0.18), Interval(0, 0, 0, "x"), Interval(0.1, 0.02, 0.11), Interval()],
         around_zero=True,
     )
@@ -304,13 +300,13 @@ def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comp
     metrics = comparison.metrics.copy()
     wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
     metrics.loc[wide, "ci_high"] = 0.42
-    table = _metric_table(replace(comparison, estimates=Estimates.from_table(metrics)))
+    table = metric_table(replace(comparison, estimates=Estimates.from_table(metrics)))
     ends = [(part.ticks[0][1], part.ticks[-1][1]) for part in table.groups[:2]]
     assert ends == [("−0.05", "0.10"), ("−0.20", "0.60")]
     assert {part.count for part in table.groups} == {"12 images, 6 positive"}
 
 
 def test_degenerate_intervals_still_have_an_axis():
-    (placed,), ticks = _whiskers([Interval(1.0, 1.0, 1.0)])
+    (placed,), ticks = place_whiskers([Interval(1.0, 1.0, 1.0)])
     assert placed is not None
     assert [words for _, words in ticks] == ["1.00", "1.01"]

@@ -10,14 +10,10 @@ from matplotlib.text import Text
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.evaluation.compare.comparison import SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.report.chart_drawing import draw_charts
 from cxr_compare.evaluation.report.charts import cost_charts
-from cxr_compare.evaluation.report.plot import _draw
-from cxr_compare.evaluation.report.result_tables import (
-    COST_KEYS,
-    _cost_table,
-    cost_rows,
-    write_tables,
-)
+from cxr_compare.evaluation.report.cost_table import COST_KEYS, cost_frame, cost_rows
+from cxr_compare.evaluation.report.data_files import write_data_files
 
 KNOWN = {
     "parameters": 6_954_000,
@@ -82,14 +78,14 @@ def test_what_nobody_told_is_unknown_and_never_zero(comparison):
     table = as_table(cost_rows(comparison))
     costs = list(table)[list(table).index("Parameters") :]
     assert {table[title][1] for title in costs} == {"unknown"}
-    written = _cost_table(comparison).set_index("system").loc["CheXNet"]
+    written = cost_frame(comparison).set_index("system").loc["CheXNet"]
     assert written[list(COST_KEYS)].isna().all()
 
 
 def test_a_program_finds_the_same_in_costs_csv_and_metrics_json(comparison, tmp_path):
     comparison.systems["CheXNet"] = SystemResult(cost=dict(KNOWN))
     decisions = comparison.decisions.assign(probability=0.5)
-    write_tables(replace(comparison, decisions=decisions), tmp_path)
+    write_data_files(replace(comparison, decisions=decisions), tmp_path)
     table = pd.read_csv(tmp_path / "costs.csv").set_index("system")
     assert list(table.index) == comparison.names
     auroc = comparison.metrics.query("metric == 'auroc' and system == 'CheXNet'").iloc[0]
@@ -103,7 +99,7 @@ def test_a_point_lies_at_its_cost_and_figure(comparison):
     figures = {"A": (0.90, 0.90, 0.90), "B": (0.95, 0.95, 0.95), "C": (1.0, 1.0, 1.0)}
     costs = {"A": {"flops": 1e9}, "B": {"flops": 1e10}, "C": {"flops": 1e11}}
     (chart,) = cost_charts(with_systems(comparison, figures, costs))
-    axes = _draw(chart).axes[0]
+    axes = draw_charts(chart).axes[0]
     place = axes.transData.transform
     points = [line.get_xydata()[0] for line in axes.lines if "point" in str(line.get_gid())]
     assert [tuple(point) for point in points] == [(1, 0.90), (10, 0.95), (100, 1.0)]
@@ -117,7 +113,7 @@ def test_a_point_lies_at_its_cost_and_figure(comparison):
 @pytest.mark.parametrize("count", [2, 3, 8, 20])
 def test_names_and_ticks_never_overlap_and_stay_in_the_image(comparison, count):
     (chart,) = cost_charts(zoo(comparison, count))
-    figure = _draw(chart)
+    figure = draw_charts(chart)
     figure.set_dpi(72)
     figure.draw_without_rendering()
     axes = figure.axes[0]
@@ -144,7 +140,7 @@ def test_long_name_is_cut_and_stays_in_the_image(comparison):
     figures = dict.fromkeys((long, "B"), (0.9, 0.85, 0.95))
     costs = {long: {"flops": 1e9}, "B": {"flops": 2e9}}
     (chart,) = cost_charts(with_systems(comparison, figures, costs))
-    figure = _draw(chart)
+    figure = draw_charts(chart)
     figure.set_dpi(72)
     figure.draw_without_rendering()
     name = figure.axes[0].texts[0]

@@ -11,23 +11,19 @@ import pytest
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW, VALIDATION
 from cxr_compare.evaluation.metrics.metric import DASH, Note
+from cxr_compare.evaluation.report.agreement_tables import agreement_tables
 from cxr_compare.evaluation.report.charts import report_charts
-from cxr_compare.evaluation.report.further_tables import (
-    _agreements,
-    _errors,
-    _group_tables,
-    _published,
-    _published_figures,
-    _subgroups,
-    _transfer_table,
-    _where_tables,
-)
+from cxr_compare.evaluation.report.error_types import error_table
+from cxr_compare.evaluation.report.further_tables import _where_tables
+from cxr_compare.evaluation.report.group_tables import group_tables, subgroup_tables
 from cxr_compare.evaluation.report.methods import UNKNOWN, _toml, methods
+from cxr_compare.evaluation.report.published_figures import _published_figures, published_table
+from cxr_compare.evaluation.report.validation_to_test import validation_to_test_table
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
 def test_agreement_counts_every_image_once(comparison):
-    (grid,) = _agreements(comparison, "max_f1")
+    (grid,) = agreement_tables(comparison, "max_f1")
     rows = {row[0]: tuple(map(int, row[1:])) for row in grid.rows}
     # hand-counted from the twelve images; p05 and p06 are right as images, whatever the place
     assert rows == {
@@ -41,8 +37,8 @@ def test_agreement_counts_every_image_once(comparison):
 def test_undecided_system_has_no_agreement(comparison):
     called = comparison.decisions["system"] == "CheXNet"
     comparison.decisions.loc[called, "decision_max_f1"] = pd.NA
-    assert _agreements(comparison, "max_f1") == []
-    assert _agreements(comparison, "no such policy") == []
+    assert agreement_tables(comparison, "max_f1") == []
+    assert agreement_tables(comparison, "no such policy") == []
 
 
 def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
@@ -53,7 +49,9 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
     ]
     extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
     metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
-    (grid,) = _subgroups(replace(comparison, estimates=Estimates.from_table(metrics)), "max_f1")
+    (grid,) = subgroup_tables(
+        replace(comparison, estimates=Estimates.from_table(metrics)), "max_f1"
+    )
     assert grid.rows == (
         (
             "x scanner=mobile",
@@ -63,12 +61,12 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
             "0.100 (−0.100 to 0.300)",
         ),
     )
-    assert _subgroups(comparison, "max_f1") == []
+    assert subgroup_tables(comparison, "max_f1") == []
 
 
 def test_published_figures_stand_only_beside_related_data(comparison):
-    assert _published(comparison, {"vindr"}, "max_f1") is None
-    grid = _published(comparison, {"rsna"}, "max_f1")
+    assert published_table(comparison, {"vindr"}, "max_f1") is None
+    grid = published_table(comparison, {"rsna"}, "max_f1")
     told = ["0.2547", "0.3272 (0.3006 to 0.3538)", "0.435 (0.387 to 0.481)"]
     assert [row[2] for row in grid.rows] == told
     f1 = grid.rows[-1]
@@ -264,7 +262,7 @@ def rows_of(grids, title):
 
 
 def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(told):
-    rows = rows_of(_group_tables(told), "Sensitivity (recall)")
+    rows = rows_of(group_tables(told), "Sensitivity (recall)")
     assert rows == {
         "Sex: F": (
             "9",
@@ -278,7 +276,7 @@ def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(told):
 
 
 def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_marked(told):
-    (grid,) = _group_tables(told)
+    (grid,) = group_tables(told)
     assert grid.columns[1] == "Positive images"
     assert grid.lead == (
         "Lowest: RetinaNet in Sex: F, not shown to differ from all other images; "
@@ -288,19 +286,19 @@ def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_m
     second = "CheXNet in Sex: F, shown to differ from all other images."
     gap = (failures["group"] == "F - rest") & (failures["system"] == "CheXNet")
     failures.loc[gap, "p_holm"] = 0.04
-    (grid,) = _group_tables(told)
+    (grid,) = group_tables(told)
     assert "RetinaNet in Sex: F, not shown" in grid.lead
     assert grid.lead.endswith(second)
     assert grid.rows[0][5] == "● 0.350 (0.250 to 0.450); p 0.040"
     failures.loc[gap, "ci_low"] = -0.003  # p of another method does not show it alone
-    assert _group_tables(told)[0].rows[0][5] == "0.350 (−0.003 to 0.450); p 0.040"
+    assert group_tables(told)[0].rows[0][5] == "0.350 (−0.003 to 0.450); p 0.040"
 
 
 def test_of_two_groups_one_gap_stands_for_both(told):
     failures = told.failures
     failures.loc[failures["group"] == "not F", ["group", "estimate"]] = "M", 0.9
     failures.loc[failures["group"] == "F - rest", ["group", "p_holm"]] = "M - rest", 0.01
-    (grid,) = _group_tables(told)
+    (grid,) = group_tables(told)
     assert "RetinaNet in Sex: F, shown to differ" in grid.lead
 
 
@@ -317,7 +315,7 @@ def test_a_group_of_too_few_patients_shows_its_counts(told):
         np.nan,
         TOO_FEW,
     )
-    cells = rows_of(_group_tables(told), "Sensitivity (recall)")["Sex: F"]
+    cells = rows_of(group_tables(told), "Sensitivity (recall)")["Sex: F"]
     assert (cells[1], cells[3]) == ("3 of 4", DASH)
 
 
@@ -333,17 +331,17 @@ def test_shortcut_stands_beside_the_systems(told):
     assert rows["Predicted from view"] == ("0.690 (0.590 to 0.790)", "")
     # The difference has a column of its own: it is no AUROC.
     assert rows["RetinaNet"] == ("0.891 (0.851 to 0.921)", "0.200 (0.100 to 0.300)")
-    assert [grid.title for grid in _group_tables(told)] == ["Sensitivity (recall)"]
+    assert [grid.title for grid in group_tables(told)] == ["Sensitivity (recall)"]
 
 
 def test_kinds_that_were_not_counted_have_no_row(told):
-    assert [row[0].split(":")[0] for row in _errors(told).rows] == ["Missed lesion"]
+    assert [row[0].split(":")[0] for row in error_table(told).rows] == ["Missed lesion"]
     titles = {grid.title for grid in _where_tables(told)}
     assert "At the given prevalence" not in titles
 
 
 def test_errors_are_counts_with_intervals(told):
-    (row,) = _errors(told).rows
+    (row,) = error_table(told).rows
     assert row[1:] == ("4 (3 to 4)", "4 (4 to 5)")  # 0.4 and 0.5 of nine, each to 0.1 more
 
 
@@ -358,8 +356,8 @@ def test_decision_curve_lies_where_its_figures_are(told):
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
-    assert _where_tables(comparison) == _group_tables(comparison) == []
-    assert _errors(comparison) is None
+    assert _where_tables(comparison) == group_tables(comparison) == []
+    assert error_table(comparison) is None
     assert "net-benefit" not in charts_of(comparison)
 
 
@@ -368,7 +366,7 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     found = compare_predictions(systems, test_set, replicates=20)
     titles = {grid.title for grid in _where_tables(found)}
     assert {"Kinds of lesion", "Agreement and combination"} <= titles
-    kinds = {row[0].split(":")[0]: row[1:] for row in _errors(found).rows}
+    kinds = {row[0].split(":")[0]: row[1:] for row in error_table(found).rows}
     titles = ["Missed lesion", "Poorly placed box", "Duplicate box", "Box on background"]
     assert list(kinds) == titles
     counts = found.failures.query("topic == 'errors'").set_index(["metric", "system"])["count"]
@@ -389,7 +387,7 @@ def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(com
         rows.append(of | {"metric": metric, "group": "validation", "estimate": then})
         ends = {"ci_low": low, "ci_high": high}
         rows.append(of | {"metric": metric, "group": "test", "estimate": now, **ends})
-    table = _transfer_table(replace(comparison, failures=pd.DataFrame(rows)))
+    table = validation_to_test_table(replace(comparison, failures=pd.DataFrame(rows)))
     assert table.rows[0] == (
         "CheXNet, threshold for best F1",
         "1.000",
@@ -402,4 +400,4 @@ def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(com
 
 
 def test_a_system_without_validation_images_is_left_out(comparison):
-    assert _transfer_table(comparison) is None
+    assert validation_to_test_table(comparison) is None

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.evaluation.overlays.shapes import Shape
-from cxr_compare.evaluation.report.gallery import _crop, select_cases
+from cxr_compare.evaluation.report.case_selection import select_cases
+from cxr_compare.evaluation.report.drawn_case import _crop
 
 
 @pytest.fixture

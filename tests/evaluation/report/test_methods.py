@@ -11,9 +11,10 @@ from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
 from cxr_compare.evaluation.decisions.decision import TuningOptions
 from cxr_compare.evaluation.decisions.thresholds import check_policy
-from cxr_compare.evaluation.report.methods import _IntervalFacts, _toml, methods
-from cxr_compare.evaluation.report.page import render, sentence
-from cxr_compare.evaluation.report.result_tables import cost_rows
+from cxr_compare.evaluation.report.cost_table import cost_rows
+from cxr_compare.evaluation.report.interval_facts import IntervalFacts
+from cxr_compare.evaluation.report.methods import _toml, methods
+from cxr_compare.evaluation.report.templates import render, sentence
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.networks.registry import NETWORKS
 
@@ -124,7 +125,7 @@ def with_ways(comparison, auroc, paired=None, others=None):
 def test_an_interval_is_explained_as_it_was_made(comparison):
     bootstrap = "patient-cluster bootstrap percentile, 2000 resamples"
     made = with_ways(comparison, f"{OBUCHOWSKI} (on the logit)", OBUCHOWSKI, bootstrap)
-    facts = _IntervalFacts.of(made)
+    facts = IntervalFacts.of(made)
     single, paired = (sentence(f"{kind}_meaning", facts) for kind in ("interval", "difference"))
     assert "Obuchowski (1997)" in single
     assert "logit" in single
@@ -134,14 +135,14 @@ def test_an_interval_is_explained_as_it_was_made(comparison):
 
 
 def test_an_interval_is_of_the_true_figure_and_not_of_the_next_study(comparison):
-    told = sentence("interval_meaning", _IntervalFacts.of(comparison))
+    told = sentence("interval_meaning", IntervalFacts.of(comparison))
     assert "hold the true figure" in told
     assert "not the range in which another study's figure would fall" in told
 
 
 def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
     made = with_ways(comparison, OBUCHOWSKI, others=EXACT_METHOD)
-    told = sentence("uncertainty", _IntervalFacts.of(made))
+    told = sentence("uncertainty", IntervalFacts.of(made))
     assert "Obuchowski (1997)" in told
     assert "Clopper-Pearson" in told
     assert "bootstrap" not in told

@@ -15,9 +15,11 @@ from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.metrics.metric import MetricKey, Note
 from cxr_compare.evaluation.overlays.draw import draw_overlay
-from cxr_compare.evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _embed
+from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY
+from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, _embed
+from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.report import MAX_BYTES, write_report
-from cxr_compare.evaluation.report.tables import _forest, table_rows
+from cxr_compare.evaluation.report.summary_table import table_rows
 from tools.measure_page import measure
 from tools.outline import Outline
 
@@ -386,7 +388,7 @@ def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(written, com
     assert "<b>0.760</b>" in strip
     assert "<b>0.891</b>" not in strip
     both = Protocol(metric="recall", partner="specificity", policy="max_f1", declared=True)
-    parts = _forest(replace(comparison, protocol=both))
+    parts = forest_parts(replace(comparison, protocol=both))
     (_, rows, _), (_, differences, ticks) = parts
     assert rows[0][0] == "RetinaNet: sensitivity (recall)"
     assert differences[-1][0] == "RetinaNet − CheXNet: specificity"

@@ -14,18 +14,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.comparison import SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.metrics.metric import p_words
-from cxr_compare.evaluation.report.result_tables import (
-    _latex_table,
-    _markdown_table,
-    write_table_files,
-    write_tables,
-)
-from cxr_compare.evaluation.report.tables import (
-    TableRow,
-    _every_pair,
-    summary_table,
-    table_rows,
-)
+from cxr_compare.evaluation.report.data_files import write_data_files
+from cxr_compare.evaluation.report.latex_table import latex_table
+from cxr_compare.evaluation.report.markdown_table import markdown_table
+from cxr_compare.evaluation.report.metric_table import every_pair_table
+from cxr_compare.evaluation.report.paper_files import write_paper_files
+from cxr_compare.evaluation.report.summary_table import TableRow, summary_table, table_rows
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "metrics.schema.json"
@@ -42,7 +36,7 @@ def written(test_set, predict, tmp_path):
 
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
     comparison = compare_predictions(systems, test_set, replicates=20)
-    write_tables(comparison, tmp_path / "report")
+    write_data_files(comparison, tmp_path / "report")
     return json.loads((tmp_path / "report" / "metrics.json").read_text())
 
 
@@ -65,7 +59,7 @@ def test_schema_refuses_what_it_should(written):
 
 
 def test_latex_table_is_booktabs_with_equal_columns(comparison):
-    text = _latex_table(comparison, summary_table(comparison))
+    text = latex_table(comparison, summary_table(comparison))
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
     rows = [
         line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
@@ -84,12 +78,12 @@ def renamed(comparison, name):
 
 def test_name_with_latex_in_it_stays_a_name(comparison):
     strange = renamed(comparison, "50%_{net} & \\input{x}")
-    text = _latex_table(strange, summary_table(strange))
+    text = latex_table(strange, summary_table(strange))
     assert r"50\%\_\{net\} \& \textbackslash{}input\{x\}" in text
 
 
 def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
-    lines = _markdown_table(comparison, summary_table(comparison)).splitlines()
+    lines = markdown_table(comparison, summary_table(comparison)).splitlines()
     assert lines[0].endswith(comparison.answer.headline)
     auroc = next(line for line in lines if line.startswith("| AUROC"))
     assert "0.891 (0.851 to 0.921)" in auroc
@@ -99,12 +93,12 @@ def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
 
 def test_pipe_in_a_name_breaks_no_markdown(comparison):
     strange = renamed(comparison, "a|b")
-    assert r"| a\|b |" in _markdown_table(strange, summary_table(strange))
+    assert r"| a\|b |" in markdown_table(strange, summary_table(strange))
 
 
 def write_files(comparison, out, rows=()):
     told = {"checklists": [], "references": [], "comparison": comparison}
-    write_table_files(comparison, out, rows, told)
+    write_paper_files(comparison, out, rows, told)
 
 
 def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, tmp_path):
@@ -115,7 +109,7 @@ def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, 
         for figure in ("roc", "forest"):
             (tmp_path / name / "figures" / f"{figure}.png").write_bytes(b"drawn")
             (tmp_path / name / "figures" / f"{figure}.txt").write_text(f"About {figure}.\n")
-        write_tables(comparison, tmp_path / name)
+        write_data_files(comparison, tmp_path / name)
     first, second = (tmp_path / name / "report.zip" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as archive:
@@ -185,7 +179,7 @@ def test_row_at_a_policy_without_a_figure_stays_and_is_a_dash(comparison):
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_table_compiles_with_booktabs_alone(comparison, tmp_path):
-    write_table_files(renamed(comparison, "50%_{net} & \\input{x} ≥ −1"), tmp_path)
+    write_paper_files(renamed(comparison, "50%_{net} & \\input{x} ≥ −1"), tmp_path)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
         "\\input{table.tex}\nTable~\\ref{tab:opacity}\n\\end{document}\n"
@@ -206,11 +200,11 @@ def three(test_set, predict):
 
 
 def test_two_systems_have_no_table_of_pairs(comparison):
-    assert _every_pair(comparison) is None  # the main table has their difference
+    assert every_pair_table(comparison) is None  # the main table has their difference
 
 
 def test_every_pair_stands_with_holm_over_all_pairs(three):
-    grid = _every_pair(three)
+    grid = every_pair_table(three)
     auroc = {row[1]: row for row in grid.rows if row[0] == "AUROC"}
     assert list(auroc) == ["A − B", "A − C", "B − C"]
     assert "over the 3 pairs" in grid.lead

@@ -12,16 +12,15 @@ import scipy
 
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 from cxr_compare.evaluation.statistics.learning_curve import fit_learning_curves
+from cxr_compare.evaluation.studies.annotation_times import PRESETS, Times
 from cxr_compare.evaluation.studies.curve_page import FILES, PAGE, STORED, write_curve
-from cxr_compare.evaluation.studies.curve_results import (
-    PRESETS,
+from cxr_compare.evaluation.studies.curve_statements import curve_statements
+from cxr_compare.evaluation.studies.curve_study import (
     Arm,
     CurveStudy,
     Difference,
     SizeFigure,
     SizePoint,
-    Times,
-    curve_statements,
 )
 
 NO_CUT = "its maps have no cut from validation"

@@ -5,8 +5,8 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.studies.curve_evaluation import _evaluate_shares, _EvaluatedRun
-from cxr_compare.evaluation.studies.curve_results import CURVE_METRICS
+from cxr_compare.evaluation.studies.curve_study import CURVE_METRICS
+from cxr_compare.evaluation.studies.share_figures import EvaluatedRun, evaluate_shares
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
@@ -18,8 +18,8 @@ def evaluated(test_set, predict):
         "scores 0": predict("A", seed=2, maps=True),
         "scores 1": predict("B", seed=3, maps=True),
     }
-    runs = {name: [_EvaluatedRun("default", "default", each)] for name, each in systems.items()}
-    return systems, _evaluate_shares(runs, test_set, replicates=400)
+    runs = {name: [EvaluatedRun("default", "default", each)] for name, each in systems.items()}
+    return systems, evaluate_shares(runs, test_set, replicates=400)
 
 
 def test_figures_and_intervals_are_those_of_the_comparison(test_set, evaluated):
@@ -45,8 +45,8 @@ def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(evalua
 
 
 def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(test_set, predict) -> None:
-    runs = {"plain": [_EvaluatedRun("default", "default", predict("A", seed=2))]}
-    found = _evaluate_shares(runs, test_set, replicates=200)
+    runs = {"plain": [EvaluatedRun("default", "default", predict("A", seed=2))]}
+    found = evaluate_shares(runs, test_set, replicates=200)
     froc = found.figures["froc_mean"]
     assert np.isnan(froc.values).all()
     assert "neither boxes" in froc.reasons["plain"] or "no boxes" in froc.reasons["plain"]
@@ -56,8 +56,8 @@ def test_a_system_without_a_run_of_a_split_is_refused(test_set, predict) -> None
     one = predict("A", seed=2)
     other = predict("B", seed=3)
     runs = {
-        "A": [_EvaluatedRun("default", "default", one)],
-        "B": [_EvaluatedRun("cv", "cv", other)],
+        "A": [EvaluatedRun("default", "default", one)],
+        "B": [EvaluatedRun("cv", "cv", other)],
     }
     with pytest.raises(InputError, match="has no run of split"):
-        _evaluate_shares(runs, test_set)
+        evaluate_shares(runs, test_set)

@@ -10,11 +10,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.metrics.metric import number
-from cxr_compare.evaluation.studies.label_review import (
-    _ReaderAgreement,
-    evaluate_by_readers,
-    review_labels,
-)
+from cxr_compare.evaluation.studies.label_review import review_labels
+from cxr_compare.evaluation.studies.reader_agreement import ReaderAgreement
+from cxr_compare.evaluation.studies.reader_verdicts import evaluate_by_readers
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
@@ -73,13 +71,13 @@ def read_by(dataset: DataSet, others: dict[str, list[str]]) -> DataSet:
     ],
 )
 def test_alpha_is_the_published_one(ratings, alpha):
-    assert _ReaderAgreement(pd.DataFrame(ratings, dtype=float)).alpha == pytest.approx(
+    assert ReaderAgreement(pd.DataFrame(ratings, dtype=float)).alpha == pytest.approx(
         alpha, abs=5e-4
     )
 
 
 def test_no_alpha_where_nobody_differs():
-    assert _ReaderAgreement(pd.DataFrame({"a": [1.0, 1.0], "b": [1.0, 1.0]})).alpha is None
+    assert ReaderAgreement(pd.DataFrame({"a": [1.0, 1.0], "b": [1.0, 1.0]})).alpha is None
 
 
 def test_a_pair_of_readers_has_kappa_and_its_boxes_are_matched_one_to_one():
@@ -90,7 +88,7 @@ def test_a_pair_of_readers_has_kappa_and_its_boxes_are_matched_one_to_one():
     box = {"x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0}
     of_a = pd.DataFrame([{"image_id": "i0", **box}, {"image_id": "i1", **box}])
     of_b = pd.DataFrame([{"image_id": "i0", **box, "x2": 8.0}, {"image_id": "i0", **box}])
-    agreement = _ReaderAgreement(pd.DataFrame({"a": a, "b": b}, ids), {"a": of_a, "b": of_b})
+    agreement = ReaderAgreement(pd.DataFrame({"a": a, "b": b}, ids), {"a": of_a, "b": of_b})
     (pair,) = agreement.pairs()
     assert (pair["images"], pair["positive"], pair["boxes"]) == (50, 20, (2, 2))
     assert pair["kappa"] == pytest.approx(0.4)

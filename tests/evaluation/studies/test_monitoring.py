@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.evaluation.studies.monitoring import ERROR, KINDS, _first_days, monitor_log
+from cxr_compare.evaluation.studies.monitor_result import ERROR, KINDS
+from cxr_compare.evaluation.studies.monitored_figures import counting_days
+from cxr_compare.evaluation.studies.monitoring import monitor_log
 
 START = pd.Timestamp("2026-01-01", tz="UTC")
 
@@ -314,4 +316,4 @@ def test_days_that_count_are_those_of_a_plain_loop():
             if who not in since or when - since[who] >= window:
                 since[who] = when
             expected.append(since[who] == when)
-        assert _first_days(patient, day, window).tolist() == expected
+        assert counting_days(patient, day, window).tolist() == expected

@@ -11,7 +11,8 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.matching import HitRule
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
-from cxr_compare.evaluation.studies.readings import _join_marks, _read_lesions, _read_table
+from cxr_compare.evaluation.studies.reader_files import read_lesions, read_reading_table
+from cxr_compare.evaluation.studies.readings import join_marks
 from cxr_compare.evaluation.systems.imported import import_file
 from cxr_compare.scripts.commands.readers import readers as command
 
@@ -134,7 +135,7 @@ def study(marks, hit="centre", positive_from=None):
     table = pd.DataFrame(rows, columns=["case", *EDGES, "rating"]).assign(modality="m")
     readings = [table.assign(reader=reader) for reader in "RS"]
     rule, _, limit = hit.partition(" ")
-    joined = _join_marks(truth, readings, {}, lesions, all_read=True, positive_from=positive_from)
+    joined = join_marks(truth, readings, {}, lesions, all_read=True, positive_from=positive_from)
     return replace(joined, hit=HitRule(rule, float(limit or 0)))
 
 
@@ -209,19 +210,19 @@ R,A,m,,,1
 
 
 def test_rows_without_a_place_say_what_was_read(tmp_path):
-    table = _read_table(write(tmp_path / "marks.csv", MARK_FILE))
+    table = read_reading_table(write(tmp_path / "marks.csv", MARK_FILE))
     assert table["x1"].tolist()[0] == table["x2"].tolist()[0] == 15
     corners = [("a", "1", 10, 10, 20, 20), ("b", "1", 0, 0, 10, 10)]
     lesions = pd.DataFrame(corners, columns=["case", "lesion", *EDGES])
     cases = list("abnmx")
     truth = pd.DataFrame({"label": [True, True, False, False, False], "patient": cases}, cases)
-    found = _join_marks(truth.rename_axis("case"), [table], {}, lesions, all_read=False)
+    found = join_marks(truth.rename_axis("case"), [table], {}, lesions, all_read=False)
     rated = found.readings.set_index("case")["rating"]
     assert sorted(rated.index) == ["a", "b", "m", "n"]  # x was read by nobody
     assert rated["a"] > rated["m"] > rated["b"] == rated["n"]  # m was rated as a whole
     only = table[table["x1"].notna()]
     with pytest.raises(InputError, match="which cases were read without a mark is not said"):
-        _join_marks(truth.rename_axis("case"), [only], {}, lesions, all_read=False)
+        join_marks(truth.rename_axis("case"), [only], {}, lesions, all_read=False)
 
 
 @pytest.mark.parametrize(
@@ -237,16 +238,16 @@ def test_rows_without_a_place_say_what_was_read(tmp_path):
 )
 def test_damaged_marks_are_refused_with_their_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
-        _read_table(write(tmp_path / "marks.csv", text))
+        read_reading_table(write(tmp_path / "marks.csv", text))
 
 
 def test_damaged_lesions_are_refused(tmp_path):
     path = tmp_path / "lesions.csv"
     with pytest.raises(InputError, match=r"weights of case a sum to 0\.7, not to 1"):
-        _read_lesions(write(path, "case,lesion,weight\na,1,0.5\na,2,0.2\n"))
+        read_lesions(write(path, "case,lesion,weight\na,1,0.5\na,2,0.2\n"))
     with pytest.raises(InputError, match="line 3: case a, lesion 1 appears again"):
-        _read_lesions(write(path, "case,lesion\na,1\na,1\n"))
-    table = _read_lesions(write(path, "case\na\na\nb\n"))
+        read_lesions(write(path, "case,lesion\na,1\na,1\n"))
+    table = read_lesions(write(path, "case\na\na\nb\n"))
     assert table["lesion"].tolist() == ["1", "2", "1"]
 
 

@@ -12,8 +12,10 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
 from cxr_compare.evaluation.studies import reader_analysis as analysis_module
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
-from cxr_compare.evaluation.studies.reader_page import _notes, reader_statements, write_readers
-from cxr_compare.evaluation.studies.readings import _join_readings, _read_table, _read_truth
+from cxr_compare.evaluation.studies.reader_files import read_reading_table, read_truth
+from cxr_compare.evaluation.studies.reader_page import write_readers
+from cxr_compare.evaluation.studies.reader_statements import reader_notes, reader_statements
+from cxr_compare.evaluation.studies.readings import join_readings
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.readers import readers as command
 
@@ -87,7 +89,7 @@ def test_ratings_are_read_of_a_spreadsheet_and_with_semicolons(tmp_path, name):
         table.to_excel(tmp_path / name, index=False)
     else:
         table.to_csv(tmp_path / name, index=False, sep=";", decimal=",")
-    read = [_read_table(path) for path in (plain, tmp_path / name)]
+    read = [read_reading_table(path) for path in (plain, tmp_path / name)]
     pd.testing.assert_frame_equal(*read)
 
 
@@ -95,7 +97,7 @@ def test_jackknife_covariance_is_near_the_closed_one_of_obuchowski():
     """With patients of two cases each; both estimate the same variance, to a few per cent."""
     truth = truth_frame(120, [f"p{number // 2}" for number in range(120)])
     rows = reading("A", "m", 1.0, 1, truth)
-    study = _join_readings(truth, [rows, reading("B", "m", 1.0, 2, truth)], {})
+    study = join_readings(truth, [rows, reading("B", "m", 1.0, 2, truth)], {})
     row = analyse_readers(study, readers="fixed").of("reader", "auroc")[0]
     owner = np.arange(120) // 2
     closed = auroc_parts(truth["label"], rows["rating"], owner, 60)
@@ -104,7 +106,7 @@ def test_jackknife_covariance_is_near_the_closed_one_of_obuchowski():
 
 
 def test_left_out_in_chunks_is_left_out_at_once(monkeypatch):
-    study = _join_readings(truth_frame(), crossed(), {})
+    study = join_readings(truth_frame(), crossed(), {})
     whole = analyse_readers(study).rows
     monkeypatch.setattr(analysis_module, "_ROWS_AT_ONCE", 7)
     assert analyse_readers(study).rows == whole
@@ -122,15 +124,15 @@ def test_left_out_in_chunks_is_left_out_at_once(monkeypatch):
 )
 def test_design_follows_from_who_read_what(keep, design, n_readers):
     tables = [t for t in crossed() if keep(t["reader"].iloc[0], t["modality"].iloc[0])]
-    row = analyse_readers(_join_readings(truth_frame(), tables, {})).of("difference", "auroc")[0]
+    row = analyse_readers(join_readings(truth_frame(), tables, {})).of("difference", "auroc")[0]
     assert (row.design, row.n_readers) == (design, n_readers)
     assert row.std_error > 0
 
 
 def test_readers_who_read_with_one_modality_only_leave_the_pair_as_it_was():
     tables = crossed(n_readers=3)
-    alone = analyse_readers(_join_readings(truth_frame(), tables, {})).of("difference", "auroc")[0]
-    more = _join_readings(truth_frame(), [*tables, reading("X", "m0", 0.2, 99)], {})
+    alone = analyse_readers(join_readings(truth_frame(), tables, {})).of("difference", "auroc")[0]
+    more = join_readings(truth_frame(), [*tables, reading("X", "m0", 0.2, 99)], {})
     row = analyse_readers(more).of("difference", "auroc")[0]
     assert (row.estimate, row.std_error) == (alone.estimate, alone.std_error)
     answer = reader_statements(analyse_readers(more))[0].text
@@ -140,9 +142,9 @@ def test_readers_who_read_with_one_modality_only_leave_the_pair_as_it_was():
 def test_cases_that_a_reader_left_out_are_left_out_of_that_reader_only():
     tables = crossed()
     tables[0] = tables[0].iloc[6:]
-    study = _join_readings(truth_frame(), tables, {})
+    study = join_readings(truth_frame(), tables, {})
     assert "reader R0 with m0 has 54 of 60" in study.notes[0]
-    full = analyse_readers(_join_readings(truth_frame(), crossed(), {}))
+    full = analyse_readers(join_readings(truth_frame(), crossed(), {}))
     part = analyse_readers(study)
     assert part.of("reader", "auroc")[0].n_cases == 54
     assert part.of("reader", "auroc")[1:] == full.of("reader", "auroc")[1:]
@@ -155,7 +157,7 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
     tables = crossed(skills=(0.3,))
     cut = [table.iloc[:48] for table in tables]
     score = reading("AI", "", 4.0, 5)
-    study = _join_readings(truth, cut, {"AI": score})
+    study = join_readings(truth, cut, {"AI": score})
     assert "12 of 60 cases were read by nobody" in study.notes[0]
     result = analyse_readers(study)
     assert result.of("system", "auroc")[0].n_cases == 48
@@ -174,21 +176,21 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
 @pytest.mark.parametrize("n_readers", [3, 5])
 def test_fewer_than_five_readers_are_held_against_a_system_by_a_cautious_interval(n_readers):
     tables = crossed(skills=(0.8,), n_readers=n_readers)
-    study = _join_readings(truth_frame(), tables, {"AI": reading("AI", "", 1.2, 5)})
+    study = join_readings(truth_frame(), tables, {"AI": reading("AI", "", 1.2, 5)})
     result = analyse_readers(study)
     (gap,) = result.of("difference", "auroc")
     (mean,) = result.of("mean", "auroc")
     cautious = n_readers < 5
     assert (gap.ci_low_all < gap.ci_low) == (gap.ci_high < gap.ci_high_all) == cautious
     assert (mean.ci_low_all is not None) == cautious
-    assert any("Fewer than 5 readers" in note for note in _notes(result)) == cautious
+    assert any("Fewer than 5 readers" in note for note in reader_notes(result)) == cautious
 
 
 @pytest.mark.parametrize("n_readers", [2, 3, 4, 5])
 def test_few_readers_whom_a_modality_changes_alike_by_chance_are_not_taken_at_their_word(n_readers):
     def pair(skills):
         tables = crossed(skills, n_readers=n_readers)
-        return analyse_readers(_join_readings(truth_frame(), tables, {})).of("difference", "auroc")
+        return analyse_readers(join_readings(truth_frame(), tables, {})).of("difference", "auroc")
 
     (alike,) = pair((0.5, 1.5))
     (apart,) = pair((1.0, 1.4))
@@ -202,7 +204,7 @@ def test_few_readers_whom_a_modality_changes_alike_by_chance_are_not_taken_at_th
 def test_a_claim_rests_on_the_interval_of_all_comparisons():
     """Some difference is shown by its own interval, and not by the simultaneous one."""
     tables = crossed(skills=(1.0, 1.45, 1.1))
-    result = analyse_readers(_join_readings(truth_frame(), tables, {}))
+    result = analyse_readers(join_readings(truth_frame(), tables, {}))
     rows = result.of("difference", "auroc")
     assert len(rows) == 3
     for row, found in zip(rows, reader_statements(result), strict=True):
@@ -223,13 +225,13 @@ def test_a_claim_rests_on_the_interval_of_all_comparisons():
     ],
 )
 def test_the_answer_says_what_is_random(options, ending):
-    result = analyse_readers(_join_readings(truth_frame(), crossed(), {}), **options)
+    result = analyse_readers(join_readings(truth_frame(), crossed(), {}), **options)
     assert reader_statements(result)[0].text.endswith(ending)
 
 
 def test_decisions_alone_are_judged_by_balanced_accuracy_never_by_half_of_it():
     tables = [table.drop(columns="rating") for table in crossed(decide=True)]
-    result = analyse_readers(_join_readings(truth_frame(), tables, {}))
+    result = analyse_readers(join_readings(truth_frame(), tables, {}))
     assert result.primary == "balanced_accuracy"
     halves = [result.of("mean", metric)[0].estimate for metric in ("recall", "specificity")]
     assert result.of("mean", "balanced_accuracy")[0].estimate == pytest.approx(np.mean(halves))
@@ -238,7 +240,7 @@ def test_decisions_alone_are_judged_by_balanced_accuracy_never_by_half_of_it():
 def test_a_reader_who_is_never_wrong_has_no_interval():
     tables = crossed(decide=True)
     tables[0]["decision"] = truth_frame()["label"].to_numpy() * 1.0
-    result = analyse_readers(_join_readings(truth_frame(), tables, {}))
+    result = analyse_readers(join_readings(truth_frame(), tables, {}))
     row = result.of("reader", "recall")[0]
     assert (row.estimate, row.ci_low, row.std_error) == (1.0, None, None)
 
@@ -251,7 +253,7 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
     ]
     tables.append(reading("Lone", "third", 1.2, 9, few, True))
     system = reading("AI", "", 2.0, 5, few).drop(columns="modality").assign(modality="")
-    result = analyse_readers(_join_readings(few, tables, {"AI": system}))
+    result = analyse_readers(join_readings(few, tables, {"AI": system}))
     html = write_readers(result, tmp_path).read_text()
     for text in (
         "R0",
@@ -288,23 +290,23 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
 )
 def test_damaged_ratings_are_refused_with_their_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
-        _read_table(write(tmp_path / "ratings.csv", text))
+        read_reading_table(write(tmp_path / "ratings.csv", text))
 
 
 def test_damaged_truth_is_refused(tmp_path):
     path = tmp_path / "truth.csv"
     with pytest.raises(InputError, match="line 3: label '2' is not 0 or 1"):
-        _read_truth(write(path, "case,label\n1,0\n2,2\n"))
+        read_truth(write(path, "case,label\n1,0\n2,2\n"))
     with pytest.raises(InputError, match="line 3: case 1 appears again"):
-        _read_truth(write(path, "case,label\n1,0\n1,0\n"))
+        read_truth(write(path, "case,label\n1,0\n1,0\n"))
     with pytest.raises(InputError, match="no such file"):
-        _read_truth(tmp_path / "nowhere.csv")
+        read_truth(tmp_path / "nowhere.csv")
 
 
 def test_unread_rows_are_left_out_and_names_of_this_program_are_known(tmp_path):
     text = "reader,image_id,score\nA,1,0.5\nA,2,\n"
-    assert _read_table(write(tmp_path / "r.csv", text))["case"].tolist() == ["1"]
-    system = _read_table(write(tmp_path / "s.csv", "image_id,score\n1,0.5\n"), "AI")
+    assert read_reading_table(write(tmp_path / "r.csv", text))["case"].tolist() == ["1"]
+    system = read_reading_table(write(tmp_path / "s.csv", "image_id,score\n1,0.5\n"), "AI")
     assert system[["case", "rating"]].values.tolist() == [["1", 0.5]]
 
 
@@ -335,7 +337,7 @@ def test_unread_rows_are_left_out_and_names_of_this_program_are_known(tmp_path):
 )
 def test_files_that_do_not_fit_each_other_are_refused(change, message):
     with pytest.raises(InputError, match=message):
-        _join_readings(*change(truth_frame(), crossed(n_readers=1)))
+        join_readings(*change(truth_frame(), crossed(n_readers=1)))
 
 
 @pytest.mark.parametrize(
@@ -347,12 +349,12 @@ def test_files_that_do_not_fit_each_other_are_refused(change, message):
 )
 def test_a_study_in_which_nothing_varies_is_refused(tables, options, message):
     with pytest.raises(InputError, match=message):
-        analyse_readers(_join_readings(truth_frame(), tables, {}), **options)
+        analyse_readers(join_readings(truth_frame(), tables, {}), **options)
 
 
 def test_a_threshold_on_decisions_is_refused():
     with pytest.raises(InputError, match="have decisions already"):
-        _join_readings(truth_frame(), crossed(decide=True), {}, positive_from=3)
+        join_readings(truth_frame(), crossed(decide=True), {}, positive_from=3)
 
 
 def test_forms_of_a_blind_study_and_a_system_of_ours_enter_with_their_data_set(

@@ -20,7 +20,7 @@ from cxr_compare.evaluation.studies.transfer_analysis import (
     _with_drops,
 )
 from cxr_compare.evaluation.studies.transfer_page import drops, write_transfer
-from cxr_compare.evaluation.studies.transfer_pairs import UnseenScores
+from cxr_compare.evaluation.studies.unseen_scores import UnseenScores
 
 RNG = np.random.default_rng(0)
 EVALUATING = TransferOptions("max_f1", [5], replicates=200, draws=20)

@@ -1,19 +1,16 @@
-"""The report's tables as plain rows; the template only lays them out."""
+"""Tables of metrics: figures with intervals, thresholds, and paired differences."""
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY
-from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.metrics.metric import (
     ALL,
     MetricKey,
@@ -26,51 +23,32 @@ from cxr_compare.evaluation.metrics.metric import (
 )
 from cxr_compare.evaluation.metrics.registry import (
     METRICS,
-    highlighted,
     in_reading_order,
     metric_title,
 )
-from cxr_compare.evaluation.report.further_tables import SUBGROUPS
-from cxr_compare.evaluation.report.page import (
+from cxr_compare.evaluation.report.forest import place_whiskers
+from cxr_compare.evaluation.report.table import (
     Cell,
-    ForestPart,
-    ForestRow,
     Row,
     RowGroup,
     Table,
-    Ticks,
     Whisker,
     figure_words,
-    sentence,
 )
+from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 
-
-def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """The tables of the figures and their tests, by their names in the report's template."""
-    place = _metric_table(comparison, "place")
-    return {
-        "counts": image_count(comparison.estimates),
-        "forest": _forest(comparison),
-        "unit": comparison.answer_unit.unit,
-        "main": summary_table(comparison, rows),
-        "place": place,
-        "place_reason": place.reasons,
-        "table": _metric_table(comparison),
-        "further": _metric_table(comparison, "further"),
-        "by_unit": _unit_tables(comparison),
-        "pairs": _every_pair(comparison),
-        "rates": _metric_table(comparison, "rates"),
-        "confusion": list(_confusion_matrices(comparison)),
-    }
+SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
+"""Titles of the subgroups that the main table shows."""
 
 
-def _metric_table(comparison: Comparison, part: Part = "first") -> Table:
+def metric_table(comparison: Comparison, part: Part = "first") -> Table:
     """Arrange the figures with their intervals and paired differences."""
-    return _table(comparison, _figure_keys(comparison, part))
+    return table_of_keys(comparison, figure_keys(comparison, part))
 
 
-def _table(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
+def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
+    """Return a table of chosen figures: a group of rows for each subgroup and threshold policy."""
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
     groups: dict[tuple[str, str], list[MetricKey]] = {}
@@ -85,91 +63,6 @@ def _table(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
     )
 
 
-class TableRow(NamedTuple):
-    """A row that a user asks for: a metric, and the policy it is taken at."""
-
-    metric: str
-    policy: str = ""
-
-
-def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
-    """Read the rows of a table: short names of metrics, with ``@POLICY`` if they need a threshold.
-
-    Without one such a metric is taken at the policy that the report shows.
-
-    Raises:
-        InputError: A metric or policy is unknown, or a metric has no policy.
-
-    Example:
-        >>> table_rows(["auroc", "recall@specificity>=0.90"])[1]
-        TableRow(metric='recall', policy='specificity>=0.90')
-    """
-    rows = [TableRow(*map(str.strip, each.split("@", 1))) for each in wanted if each.strip()]
-    for row in rows:
-        if row.metric not in METRICS:
-            near = difflib.get_close_matches(row.metric, METRICS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "docs/metrics.md names all"
-            raise InputError(f"--metrics: no metric '{row.metric}'; {hint}")
-        if row.policy:
-            check_policy(row.policy)
-        if row.policy and "threshold" not in METRICS[row.metric].needs:
-            raise InputError(f"--metrics: '{row.metric}' has no threshold; leave out @{row.policy}")
-    return tuple(dict.fromkeys(rows))
-
-
-def summary_table(
-    comparison: Comparison, rows: Sequence[TableRow] = (), *, paper: bool = False
-) -> Table:
-    """Arrange the rows wanted; without any the registry's that a system has, more in a paper.
-
-    Where a system points by a map, which has no finer places than its cells, one cell is allowed.
-    """
-    policy = comparison.main_policy
-    figures = comparison.estimates.systems.values()
-    held = {key for of_system in figures for key in of_system}
-    known = {key.metric for of in figures for key, figure in of.items() if figure.known}
-    strict = "localised_sensitivity"
-    tolerant = "localised_sensitivity_tolerant"
-    left_out = strict if tolerant in known else tolerant
-    keys = []
-    usual = highlighted("summary", "paper") if paper else highlighted("summary")
-    for row in rows or map(TableRow, usual):
-        at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
-        key = MetricKey(ALL, at, row.metric)
-        if rows or (key in held and row.metric != left_out):
-            keys.append(key)
-    return _table(comparison, keys)
-
-
-def _forest(comparison: Comparison) -> list[ForestPart]:
-    """The plot that a report opens with: the primary figure of each system, then differences."""
-    names = comparison.names
-    figures = comparison.answer_unit
-    protocol = comparison.protocol
-    several = bool(protocol.partner)
-    titles = [f": {METRICS[metric].inside}" if several else "" for metric in protocol.metrics]
-    of = list(zip(protocol.keys, titles, strict=True))
-    scores = [figures.of(name, *key) for key, _ in of for name in names]
-    placed, ticks = _whiskers(scores)
-    labels = [(name + title, position) for _, title in of for position, name in enumerate(names)]
-    rows: list[ForestRow] = [
-        (label, position, _cell(score), whisker)
-        for (label, position), score, whisker in zip(labels, scores, placed, strict=True)
-        if whisker is not None
-    ]
-    keys = [(name, key, title) for key, title in of for name in names[1:]]
-    gaps = [figures.difference(names[0], name, *key) for name, key, _ in keys]
-    placed, gap_ticks = _whiskers(gaps, around_zero=True)
-    differences: list[ForestRow] = [
-        (f"{names[0]} − {name}{title}", None, cell, cell.whisker)
-        for (name, key, title), gap, whisker in zip(keys, gaps, placed, strict=True)
-        if (cell := _difference(comparison, (names[0], name), key, gap, whisker)).whisker
-    ]
-    title = f"{protocol.title[0].upper()}{protocol.title[1:]} with 95 % interval"
-    parts = [(title, rows, ticks), ("Paired difference with 95 % interval", differences, gap_ticks)]
-    return [part for part in parts if part[1]]
-
-
 def image_count(figures: Estimates) -> str:
     """Return on how many images and patients the figures of all images are; empty where unknown."""
     held = (figures.of(name, EXPLORATORY.metric).counts for name in figures.systems)
@@ -182,7 +75,7 @@ def image_count(figures: Estimates) -> str:
     )
 
 
-def _unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
+def unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
     """Return ``study`` or ``patient`` with its tables; empty where only images were evaluated."""
     figures = comparison.by_unit
     if figures is None:
@@ -197,7 +90,7 @@ def _unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
         systems[name] = replace(result, thresholds=thresholds)
     by_unit = replace(comparison, estimates=figures, systems=systems)
     parts: tuple[Part, ...] = ("first", "further")
-    tables = [_metric_table(by_unit, part) for part in parts]
+    tables = [metric_table(by_unit, part) for part in parts]
     return figures.unit, [table for table in tables if table.groups]
 
 
@@ -216,7 +109,7 @@ def _row_group(
     # A common axis with an unbounded figure would press all others into a point.
     unbounded = {metric.name for metric in METRICS.values() if metric.unbounded}
     drawn = [key.metric not in unbounded for key in keys for _ in contrasts]
-    placed, ticks = _whiskers(
+    placed, ticks = place_whiskers(
         [gap if draw else Interval() for gap, draw in zip(gaps, drawn, strict=True)],
         around_zero=True,
     )
@@ -225,13 +118,13 @@ def _row_group(
     rows: list[Row] = []
     for key in keys:
         cells: list[Cell] = [
-            _cell(figures.of(name, key.metric, policy, subgroup=subgroup))
+            figure_cell(figures.of(name, key.metric, policy, subgroup=subgroup))
             for name in comparison.systems
         ]
         explained = any(cell.note for cell in cells)  # then the difference need not repeat why
         for pair in contrasts:
             at_key = (key.metric, policy) if told else None
-            cell = _difference(comparison, pair, at_key, *next(differences))
+            cell = difference_cell(comparison, pair, at_key, *next(differences))
             cells.append(replace(cell, note="") if explained else cell)
         rows.append((metric_title(key.metric), *cells))
     title = SUBGROUPS.get(subgroup) or policy_words(policy)
@@ -240,7 +133,7 @@ def _row_group(
         title = f"At the threshold for {policy_words(policy)}"
         if subgroup in SUBGROUPS:
             title += ", against normal images only"
-        limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
+        limits = tuple(threshold_text(comparison, name, policy) for name in comparison.systems)
     at = keys[0].metric, policy
     counts = (figures.of(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
     chosen = tuple(
@@ -259,12 +152,13 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
     return f"{counts.n_images:,} {figures.things}, {counts.n_positive:,} positive"
 
 
-def _threshold(comparison: Comparison, system: str, policy: str) -> str:
+def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
+    """Return a system's threshold by a policy, as a table shows it."""
     value = comparison.systems[system].thresholds.get(policy)
     return "no threshold" if value is None else f"score ≥ {score_words(value)}"
 
 
-def _figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
+def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
     """Return the figures of a part in reading order: known metrics first, policies as they come."""
     keys = dict.fromkeys(
         key
@@ -293,42 +187,7 @@ def _part_of(key: MetricKey, comparison: Comparison) -> Part:
     return "first" if key.metric in comparison.protocol.metrics else part
 
 
-def _whiskers(
-    intervals: Sequence[Interval], *, around_zero: bool = False
-) -> tuple[list[Whisker | None], Ticks]:
-    """Place intervals on one shared axis with round figures."""
-    ends = [
-        end for interval in intervals if interval.bounded for end in (interval.low, interval.high)
-    ]
-    if not ends:
-        return [None] * len(intervals), ()
-    ends += [0.0] if around_zero else []
-    for step in _STEPS:
-        first = math.floor(min(ends) / step + 1e-9)
-        last = math.ceil(max(ends) / step - 1e-9)
-        if last - first <= _MOST_STEPS:
-            break
-    last = max(last, first + 1)
-    low = first * step
-    high = last * step
-
-    def place(value: float) -> float:
-        return round((value - low) / (high - low) * 100, 2)
-
-    placed: list[Whisker | None] = []
-    for interval in intervals:
-        low_at, at, high_at = map(place, (interval.low, interval.estimate, interval.high))
-        whisker = Whisker(low_at, at, high_at, interval.excludes_zero)
-        placed.append(whisker if interval.bounded else None)
-    ticks = [n * step for n in range(first, last + 1)]
-    return placed, tuple((place(tick), number(tick, 2) if tick else "0") for tick in ticks)
-
-
-_STEPS = (0.01, 0.02, 0.05, *(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5)))
-_MOST_STEPS = 4
-
-
-def _difference(
+def difference_cell(
     comparison: Comparison,
     pair: tuple[str, str],
     key: tuple[str, str] | None,
@@ -336,31 +195,32 @@ def _difference(
     whisker: Whisker | None,
 ) -> Cell:
     """A difference; one that the answer tells of is shown only where it is among all of them."""
-    cell = _cell(gap, whisker)
+    cell = figure_cell(gap, whisker)
     if key is None or not gap.excludes_zero or comparison.answer.decides(*pair, *key) is not False:
         return cell
     hollow = whisker and replace(whisker, decided=False)
     return replace(cell, whisker=hollow, note="not shown (Holm)")
 
 
-def _cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
+def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
+    """Return the table cell of a figure: its value, its interval and why it is undefined."""
     held = "" if figure.held is None else f"held: {ends_words(Interval(0, *figure.held))}"
     text = number(figure.estimate)
     ends = ends_words(figure)
     return Cell(text, ends, figure.note, whisker, figure.known, held)
 
 
-def _confusion_matrices(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:
+def confusion_matrices(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:
     """By policy, also in words: of each system name, threshold and counts, none without one."""
     for policy in comparison.policies:
         matrices = []
         for name, result in comparison.systems.items():
             counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
-            matrices.append((name, _threshold(comparison, name, policy), counts))
+            matrices.append((name, threshold_text(comparison, name, policy), counts))
         yield policy, policy_words(policy), matrices
 
 
-def _every_pair(comparison: Comparison) -> Table | None:
+def every_pair_table(comparison: Comparison) -> Table | None:
     """Return the differences of every pair, where there are more than two systems."""
     systems = comparison.names
     if len(systems) < 3:
@@ -369,7 +229,7 @@ def _every_pair(comparison: Comparison) -> Table | None:
     n_pairs = len(systems) * (len(systems) - 1) // 2
     rows = []
     for part in ("first", "place"):
-        for key in _figure_keys(comparison, part):
+        for key in figure_keys(comparison, part):
             if key.subgroup != ALL:
                 continue
             at = (key.metric, key.policy)

@@ -1,52 +1,15 @@
-"""What pages are made of: templates, the sentences in ``words.txt.jinja``, and one table model.
-
-A table is rows of words and figures, laid out by the pages, as Markdown and as LaTeX.
-"""
+"""The table model of all pages: rows of texts and figures, laid out as HTML, Markdown or LaTeX."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment
-
-from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.pages import template_environment
 from cxr_compare.evaluation.metrics.metric import (
     ends_words,
-    listing,
     number,
-    policy_words,
-    score_words,
 )
 from cxr_compare.evaluation.statistics.bootstrap import Interval
-
-_HERE = Path(__file__).parent
-
-
-@cache
-def _environment(*folders: Path, autoescape: bool = True) -> Environment:
-    environment = template_environment(*folders, _HERE, autoescape=autoescape)
-    filters = (counted, listing, number, policy_words, score_words)
-    environment.filters.update({word.__name__: word for word in filters})
-    return environment
-
-
-def render(template: str | Path, **values: Any) -> str:
-    """Return a page as HTML, where every value is escaped, or another file as text."""
-    path = _HERE / template  # a whole path is of a template that lies elsewhere
-    escaped = path.name.endswith(".html.jinja")
-    return _environment(path.parent, autoescape=escaped).get_template(path.name).render(**values)
-
-
-def sentence(macro: str, *values: Any, template: str = "words.txt.jinja") -> str:
-    """Return a macro of a text template as plain text, on one line."""
-    module: Any = _environment(autoescape=False).get_template(template).module
-    return " ".join(str(getattr(module, macro)(*values)).split())
-
 
 Ticks = tuple[tuple[float, str], ...]  # of an axis: places in percent of it, and their words
 
@@ -77,7 +40,10 @@ class Cell:
 
 
 ForestRow = tuple[str, int | None, Cell, Whisker]  # name, place of the system or a difference
+
+
 ForestPart = tuple[str, list[ForestRow], Ticks]  # rows on one axis, with their title
+
 
 Row = tuple[str | Cell, ...]
 """The first is the heading of the row."""
@@ -160,3 +126,15 @@ def figure_words(figure: Interval) -> str:
     """
     note = f" ({figure.note})" if not figure.known and figure.note else ""
     return str(Cell(number(figure.estimate) + note, ends_words(figure)))
+
+
+def text_sections(table: Table) -> list[tuple[str, list[list[str]]]]:
+    """Title and rows of every section."""
+    groups = []
+    for group in table.groups:
+        limits = [
+            f"{name} {limit}" for name, limit in zip(table.systems, group.thresholds, strict=False)
+        ]
+        title = group.heading + (f" ({'; '.join(limits)})" if limits else "")
+        groups.append((title, [list(map(str, row)) for row in group.rows]))
+    return groups

@@ -1,0 +1,147 @@
+"""What a chart shows, in data units: axes, curves, points and guides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.statistics.ranking import Floats
+
+_QUARTERS = tuple((tick, str(tick)) for tick in (0.0, 0.25, 0.5, 0.75, 1.0))
+
+
+# In pixels of the page at a width of 340, which are points on paper.
+_LEFT = 50.0
+
+
+_TOP = 12.0
+
+
+BELOW = 44.0
+
+
+_RIGHT = 12.0
+
+
+_PLOT_WIDTH = 278.0
+
+
+_PLOT_HEIGHT = 264.0
+
+
+_NAMED_WIDTH = 184.0
+
+
+_NAMES_WIDTH = 146.0
+
+
+_NAMED_HEIGHT = 236.0
+
+
+NAME_HEIGHT = 14.0
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a chart: its title with the unit, where the grid lies and what stands there."""
+
+    title: str
+    ticks: tuple[tuple[float, str], ...] = _QUARTERS
+    low: float = 0.0
+    high: float = 1.0
+    scale: Literal["linear", "log"] = "linear"
+
+    @classmethod
+    def log(cls, title: str, low: float, high: float) -> Axis:
+        """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten, fewer over many.
+
+        Example:
+            >>> [words for _, words in Axis.log("Images", 40.0, 2500.0).ticks]
+            ['50', '100', '200', '500', '1,000', '2,000']
+        """
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1, 2, 5) if high / low <= 100 else (1,)
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        shown = [tick for tick in ticks if low <= tick <= high]
+        if len(shown) < 2:  # then it begins and ends at a tick
+            low = max(t for t in ticks if t <= low)
+            high = min(t for t in ticks if t >= high)
+            shown = [tick for tick in ticks if low <= tick <= high]
+        words = (f"{t:,.0f}" if t >= 1 else f"{t:.6f}".rstrip("0") for t in shown)
+        return cls(title, tuple(zip(shown, words, strict=True)), low, high, "log")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A marked point: where, its words, and its marker as matplotlib names it."""
+
+    x: float
+    y: float
+    label: str
+    marker: str = "."
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One system's curve in data units, and its points."""
+
+    name: str
+    position: int  # of the system among all; gives colour and dash
+    x: Floats
+    y: Floats
+    points: tuple[Point, ...] = ()
+    faint: bool = False
+    solid: bool = False  # in place of the dash of its position
+    in_steps: bool = False  # level from each point up to the next
+    figure: str = ""  # in words, for the legend
+    band: tuple[Floats, Floats, Floats] | None = None  # x, and the interval of y there
+
+    @classmethod
+    def of_points(
+        cls,
+        name: str,
+        position: int,
+        points: Iterable[Point],
+        ends: Iterable[tuple[float | None, float | None]],
+        **options: Any,
+    ) -> Curve:
+        """Points with their intervals as upright lines; one without ends has none."""
+        held = tuple(points)
+        x = np.repeat([point.x for point in held], 3)
+        y = np.array([(*pair, None) for pair in ends], dtype=np.float64).ravel()
+        return cls(name, position, x, y, held, solid=True, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What a chart shows, in data units; its description is for those who cannot see it."""
+
+    key: str  # for ids
+    title: str
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...]
+    description: str
+    guides: tuple[tuple[npt.ArrayLike, npt.ArrayLike], ...] = ()  # dotted lines: x, y
+    guide_label: str = ""
+    note: str = ""  # below the chart
+    names_beside: bool = False  # each system is a point with an interval, named at the right
+
+    @property
+    def frame(self) -> tuple[float, float, float, float]:
+        """Left, top, width and height of the plot, in pixels."""
+        if self.names_beside:
+            height = max(_NAMED_HEIGHT, NAME_HEIGHT * len(self.curves))
+            return _LEFT, _TOP, _NAMED_WIDTH, height
+        return _LEFT, _TOP, _PLOT_WIDTH, _PLOT_HEIGHT
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the whole, in pixels."""
+        left, top, width, height = self.frame
+        return left + width + (_NAMES_WIDTH if self.names_beside else _RIGHT), top + height + BELOW

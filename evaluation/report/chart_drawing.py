@@ -1,0 +1,209 @@
+"""Charts drawn by matplotlib."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox, TransformedBbox
+
+from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
+from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
+from cxr_compare.evaluation.report.chart import BELOW, NAME_HEIGHT, Chart, Curve
+
+MARKER_WORDS = {
+    "o": "Circle",
+    "^": "Triangle",
+    "s": "Square",
+    "D": "Diamond",
+    "v": "Triangle (v)",
+    "P": "Plus",
+}
+
+
+MARKERS = tuple(MARKER_WORDS)
+"""Markers of the policies, in their order; ``"."`` is a plain dot."""
+
+
+INK = "#1A2027"
+
+
+QUIET = "#59636E"
+
+
+LINE = "#D9DCD8"
+
+
+PAPER = "#FFFFFF"
+
+
+_DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
+
+
+WRITING_SVG = threading.Lock()  # the settings below are global to matplotlib
+
+
+_LONGEST_NAME = 21
+
+
+def draw_charts(*charts: Chart) -> Figure:
+    """Draw charts of one height side by side; one without a curve says so.
+
+    The artist of the second curve has the gid ``curve-1``, of its first point ``curve-1-point-0``.
+    """
+    width = sum(chart.size[0] for chart in charts)
+    height = charts[0].size[1]
+    figure = NotebookFigure(figsize=(width / 72, height / 72))
+    start = 0.0
+    for chart in charts:
+        left, top, wide, high = chart.frame
+        place = (start + left) / width, 1 - (top + high) / height, wide / width, high / height
+        _draw_plot(figure.add_axes(place), chart)
+        start += chart.size[0]
+    return figure
+
+
+def _draw_plot(axes: Axes, chart: Chart) -> None:
+    _dress(axes, chart)
+    if not chart.curves:
+        axes.text(0.5, 0.5, "Nothing to draw", ha="center", color=QUIET, transform=axes.transAxes)
+    for x, y in chart.guides:
+        axes.plot(x, y, color=QUIET, linewidth=1.2, linestyle=(0, (1, 2.5)))
+    for curve in chart.curves:
+        if curve.band is not None:
+            at, lower, upper = curve.band
+            edge = np.concatenate([at, at[::-1]]), np.concatenate([lower, upper[::-1]])
+            axes.fill(*edge, color=system_colour(curve.position), alpha=0.15, linewidth=0)
+    for number, curve in enumerate(chart.curves):
+        _draw_curve(axes, chart, curve, f"curve-{number}")
+    for number, curve in enumerate(chart.curves):
+        for place, point in enumerate(curve.points):
+            style = marker_style(point.marker, system_colour(curve.position))
+            gid = f"curve-{number}-point-{place}"
+            axes.plot([point.x], [point.y], **style, clip_on=False, gid=gid, zorder=3)
+    if chart.names_beside:
+        _name_points(axes, chart)
+
+
+def _dress(axes: Axes, chart: Chart) -> None:
+    """Set limits, titles, ticks and a quiet grid."""
+    axes.set(xscale=chart.x.scale, yscale=chart.y.scale)
+    for axis, spec in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
+        axis.set_ticks([tick for tick, _ in spec.ticks], [words for _, words in spec.ticks])
+        axis.set_label_text(spec.title, fontsize=12, color=INK)
+    axes.minorticks_off()
+    axes.set(xlim=(chart.x.low, chart.x.high), ylim=(chart.y.low, chart.y.high))
+    left, _, _, high = chart.frame
+    axes.xaxis.set_label_coords(0.5, -25 / high)
+    axes.yaxis.set_label_coords(-(left - 12) / chart.frame[2], 0.5)
+    axes.tick_params(length=0, labelsize=12, labelcolor=QUIET, pad=6)
+    axes.grid(color=LINE, linewidth=1)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.patch.set_visible(False)
+
+
+def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
+    """Draw a line, cut a little outside the plot: along a border it keeps its width."""
+    (line,) = axes.plot(
+        curve.x,
+        curve.y,
+        gid=gid,
+        color=system_colour(curve.position),
+        linewidth=1 if curve.faint else 2.2,
+        linestyle="-" if curve.solid or chart.names_beside else dash(curve.position),
+        drawstyle="steps-post" if curve.in_steps else "default",
+        dash_capstyle="butt",
+        solid_capstyle="butt",
+    )
+    line.set_clip_box(TransformedBbox(Bbox([[-0.01, -0.01], [1.01, 1.01]]), axes.transAxes))
+
+
+def dash(position: int) -> Any:
+    """A dash that no other system of the same colour has, for the first sixteen."""
+    return _DASHES[(position + position // len(SYSTEM_COLOURS)) % len(_DASHES)]
+
+
+def marker_style(marker: str, colour: str) -> dict[str, Any]:
+    """A ring stays visible around another marker at the same place; the rest are filled."""
+    style = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
+    if marker == "o":
+        return style | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
+    size = {".": 7.5, "s": 9, "D": 8.5}.get(marker, 11)
+    return style | {"markersize": size, "markeredgecolor": PAPER, "markeredgewidth": 1.2}
+
+
+def _name_points(axes: Axes, chart: Chart) -> None:
+    """Write each system's name at the right, moved apart, with a line from its point."""
+    _, _, width, height = chart.frame
+    scale = height / (chart.y.high - chart.y.low)
+    wanted = [(curve.points[0].y - chart.y.low) * scale for curve in chart.curves]
+    for curve, row in zip(chart.curves, _spread(wanted, 0, height), strict=True):
+        name = curve.name
+        line = {
+            "arrowstyle": "-",
+            "color": system_colour(curve.position),
+            "linewidth": 0.9,
+            "alpha": 0.75,
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "relpos": (0, 0.5),
+        }
+        axes.annotate(
+            name if len(name) <= _LONGEST_NAME else f"{name[:12]}…{name[-8:]}",
+            (curve.points[0].x, curve.points[0].y),
+            (width + 11, row),
+            color=INK,
+            fontsize=11,
+            textcoords="axes points",
+            va="center",
+            arrowprops=line,
+            annotation_clip=False,
+        )
+
+
+def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
+    """Move labels apart, as little as need be and in their order: rows between two ends, in pixels.
+
+    Example:
+        >>> _spread([50.0, 52.0, 100.0], 0.0, 100.0)
+        [38.0, 52.0, 100.0]
+    """
+    placed = list(wanted)
+    at = high + NAME_HEIGHT
+    order = sorted(range(len(wanted)), key=lambda place: wanted[place])
+    for place in reversed(order):
+        at = placed[place] = min(wanted[place], at - NAME_HEIGHT)
+    at = low - NAME_HEIGHT
+    for place in order:
+        at = placed[place] = max(placed[place], at + NAME_HEIGHT)
+    return placed
+
+
+def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: Chart) -> Figure:
+    """Draw a chart with a legend of systems and markers below, for a file that stands alone.
+
+    Other charts of the same systems can stand beside it.
+    """
+    figure = draw_charts(chart, *beside)
+    axes = figure.axes[0]
+    lines = {line.get_gid(): line for line in axes.lines}
+    for number, curve in enumerate(chart.curves):
+        lines[f"curve-{number}"].set_label(f"{curve.name} {curve.figure}".rstrip())
+    for marker, words in markers:
+        axes.plot([], [], **marker_style(marker, QUIET) | {"markersize": 7}, label=words)
+    if chart.curves:
+        below = 0, -BELOW / chart.frame[3]
+        axes.legend(
+            fontsize=9,
+            frameon=False,
+            loc="upper left",
+            bbox_to_anchor=below,
+            alignment="left",
+            handlelength=3.2,
+        )
+    return figure

@@ -1,0 +1,43 @@
+"""Files of a report folder for programs: tables as CSV and Parquet, and ``metrics.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.tables import write_csv, write_table
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.cost_table import cost_frame
+from cxr_compare.evaluation.report.metrics_json import metrics_json
+from cxr_compare.evaluation.report.report_archive import write_archive
+from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
+
+
+def write_data_files(
+    comparison: Comparison, out: Path, question: dict[str, Any] | None = None
+) -> None:
+    """Write what programs read; ``metrics.json`` comes last and marks the folder complete.
+
+    Beside it: ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``,
+    and ``report.zip`` with what a paper needs of the folder. `question`, how the report was asked
+    for, is kept in ``metrics.json``.
+    """
+    make_folder(out)
+    tables = {
+        files.METRICS_TABLE: all_units(comparison),
+        files.TESTS_TABLE: tests_table(comparison),
+        files.WHERE_TABLE: failures_table(comparison),
+        files.COSTS_TABLE: cost_frame(comparison),
+    }
+    for name, table in tables.items():
+        write_csv(table, out / name)
+    decisions = comparison.decisions
+    if not comparison.patients_known:  # what stands there are the images' own ids
+        decisions = decisions.drop(columns="patient_id", errors="ignore")
+    write_table(decisions, out / files.DECISIONS, "decisions")
+    write_archive(out)
+    asked = {} if question is None else {"question": question}
+    write_json(out / files.METRICS, "metrics", metrics_json(comparison) | asked)

@@ -1,0 +1,194 @@
+"""One case on a page: an image that all its panels share, drawn as SVG."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from cxr_compare.evaluation.overlays.draw import encode_webp, to_svg
+from cxr_compare.evaluation.overlays.shapes import (
+    NO_CONTOUR,
+    TRUTH_COLOUR,
+    ImagePrediction,
+    ImageTruth,
+    Label,
+    Shape,
+    describe_score,
+    describe_truth,
+    outcome,
+    outcome_kind,
+    prediction_shapes,
+)
+from cxr_compare.evaluation.report.cases import CaseSource
+
+MAX_IMAGE_BYTES = 120_000
+"""The most that one image may take; less where a page has more than 45."""
+
+
+_LINE = 1 / 12
+
+
+_FINE_LINE = 1 / 24  # height of a text on a small and a large panel, of its side
+
+
+_BRIEF_BOXES = 3
+
+
+PANEL = 500  # px of a panel's longer side: four in a row have 300 dpi at a width of 17 cm
+
+
+_ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One panel of a case, with its words."""
+
+    title: str
+    words: str
+    alt: str
+    drawing: Markup
+    colour: str = ""
+    sign: str = ""
+    score: str = ""
+
+
+@dataclass(frozen=True)
+class DrawnCase:
+    """One case: an image (data URL) that all its panels share."""
+
+    image_id: str
+    anchor: str
+    facts: str
+    width: int
+    height: int
+    data_url: str
+    panels: tuple[_Panel, ...]
+    outcomes: tuple[str, ...] = ()
+    lesion: float | None = None
+    gap: float = 0.0
+    crop: str = ""
+    brief: Markup = field(default_factory=Markup)
+    """One image with all systems: without texts, and the part of it that matters as a view box."""
+
+    @classmethod
+    def of(
+        cls,
+        source: CaseSource,
+        image_id: str,
+        pixels: npt.NDArray[np.uint8],
+        *,
+        anchor: str,
+        most: int = MAX_IMAGE_BYTES,
+        gap: float = 0.0,
+    ) -> DrawnCase:
+        """Draw one case as SVG over one embedded image of at most so many bytes."""
+        height, width = pixels.shape
+        truth = source.truth(image_id)
+        predictions = source.predictions(image_id)
+        words = describe_truth(truth, source.test_set.target.display_name)
+        drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
+        brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
+        panels = [
+            _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
+            _Panel(truth.title, words, f"truth on {image_id}: {words}", drawing, TRUTH_COLOUR),
+            *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
+        ]
+        return cls(
+            image_id,
+            anchor,
+            source.facts(image_id),
+            width,
+            height,
+            _embed(pixels, most),
+            tuple(panels),
+            gap=gap,
+            crop=_crop((width, height), brief),
+            brief=to_svg(brief),
+            outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
+            lesion=_largest_lesion(truth, width * height),
+        )
+
+
+def _crop(size: tuple[int, int], shapes: list[Shape]) -> str:
+    """A view box, 4 to 3, around all shapes, no narrower than the lungs; as SVG writes it.
+
+    Example:
+        >>> _crop((300, 300), [])
+        '1.5 23.6 297 222.8'
+    """
+    aspect = 4 / 3
+    least_width = 0.8
+    margin = 1.1
+    paths = [path.clip(0, size) for shape in shapes for path in shape.paths]
+    corners = np.vstack(paths or [np.multiply([(0.05, 0.45), (0.95, 0.45)], size)])
+    low = corners.min(axis=0)
+    high = corners.max(axis=0)
+    needed = margin * (high - low) * (1, aspect)
+    width = min(max(*needed, least_width * size[0]), max(size[0], size[1] * aspect))
+    window = np.array([width, width / aspect])
+    room = size - window  # below 0: black at both sides
+    start = np.where(room < 0, room / 2, ((low + high - window) / 2).clip(0, room.clip(0)))
+    return " ".join(f"{end:g}" for end in (*start.round(1), *window.round(1)))
+
+
+def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
+    if truth.boxes is None or not len(truth.boxes):
+        return None
+    sides = truth.boxes[:, 2:4] - truth.boxes[:, :2]
+    return round(float(sides.prod(axis=1).max()) / area * 100, 2)
+
+
+def _panel(
+    image_id: str, prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
+) -> _Panel:
+    sign, words = outcome(prediction, truth)
+    score = describe_score(prediction)
+    small = [
+        shape
+        for shape in prediction_shapes(prediction, truth, size, line=_LINE)
+        if isinstance(shape, Shape) or shape.layer == "map"  # scores need a large panel
+    ]
+    large = prediction_shapes(prediction, truth, size, line=_FINE_LINE)
+    if prediction.contours and not any(shape.layer == "map" for shape in large):
+        score += f"; {NO_CONTOUR}"
+    fine = [shape for shape in large if isinstance(shape, Label)]
+    return _Panel(
+        prediction.system,
+        words,
+        f"{prediction.system} on {image_id}: {words}, {score}",
+        to_svg(small) + to_svg(fine, "words fine"),
+        colour=prediction.colour,
+        sign=sign,
+        score=score,
+    )
+
+
+def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]) -> list[Shape]:
+    """The most confident boxes and one contour, that of 50 % or the nearest to it."""
+    first = np.argsort(-prediction.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
+    grid = prediction.grid
+    if grid is not None and grid.levels:
+        half = min(range(len(grid.levels)), key=lambda n: abs(prediction.contours[n] - 0.5))
+        grid = replace(grid, levels=grid.levels[half : half + 1])
+    shown = replace(prediction, boxes=prediction.boxes[first], grid=grid)
+    shapes = prediction_shapes(shown, truth, size, faint=False)
+    return [
+        replace(shape, width=2.0, rim=2.0) if shape.layer == "map" else shape
+        for shape in shapes
+        if isinstance(shape, Shape)
+    ]
+
+
+def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
+    """The image as a data URL, coarser where it would take more than its share."""
+    encoded = b""
+    for side, quality in _ENCODINGS:
+        encoded = encode_webp(pixels, side, quality=quality, method=3)
+        if len(encoded) <= most:
+            break
+    return "data:image/webp;base64," + base64.b64encode(encoded).decode()

@@ -1,0 +1,88 @@
+"""The forest plot at the head of a report: rows on shared axes with round ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.metrics.metric import (
+    number,
+)
+from cxr_compare.evaluation.metrics.registry import (
+    METRICS,
+)
+from cxr_compare.evaluation.report.metric_table import difference_cell, figure_cell
+from cxr_compare.evaluation.report.table import (
+    ForestPart,
+    ForestRow,
+    Ticks,
+    Whisker,
+)
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+
+
+def forest_parts(comparison: Comparison) -> list[ForestPart]:
+    """The plot that a report opens with: the primary figure of each system, then differences."""
+    names = comparison.names
+    figures = comparison.answer_unit
+    protocol = comparison.protocol
+    several = bool(protocol.partner)
+    titles = [f": {METRICS[metric].inside}" if several else "" for metric in protocol.metrics]
+    of = list(zip(protocol.keys, titles, strict=True))
+    scores = [figures.of(name, *key) for key, _ in of for name in names]
+    placed, ticks = place_whiskers(scores)
+    labels = [(name + title, position) for _, title in of for position, name in enumerate(names)]
+    rows: list[ForestRow] = [
+        (label, position, figure_cell(score), whisker)
+        for (label, position), score, whisker in zip(labels, scores, placed, strict=True)
+        if whisker is not None
+    ]
+    keys = [(name, key, title) for key, title in of for name in names[1:]]
+    gaps = [figures.difference(names[0], name, *key) for name, key, _ in keys]
+    placed, gap_ticks = place_whiskers(gaps, around_zero=True)
+    differences: list[ForestRow] = [
+        (f"{names[0]} − {name}{title}", None, cell, cell.whisker)
+        for (name, key, title), gap, whisker in zip(keys, gaps, placed, strict=True)
+        if (cell := difference_cell(comparison, (names[0], name), key, gap, whisker)).whisker
+    ]
+    title = f"{protocol.title[0].upper()}{protocol.title[1:]} with 95 % interval"
+    parts = [(title, rows, ticks), ("Paired difference with 95 % interval", differences, gap_ticks)]
+    return [part for part in parts if part[1]]
+
+
+def place_whiskers(
+    intervals: Sequence[Interval], *, around_zero: bool = False
+) -> tuple[list[Whisker | None], Ticks]:
+    """Place intervals on one shared axis with round figures."""
+    ends = [
+        end for interval in intervals if interval.bounded for end in (interval.low, interval.high)
+    ]
+    if not ends:
+        return [None] * len(intervals), ()
+    ends += [0.0] if around_zero else []
+    for step in _STEPS:
+        first = math.floor(min(ends) / step + 1e-9)
+        last = math.ceil(max(ends) / step - 1e-9)
+        if last - first <= _MOST_STEPS:
+            break
+    last = max(last, first + 1)
+    low = first * step
+    high = last * step
+
+    def place(value: float) -> float:
+        return round((value - low) / (high - low) * 100, 2)
+
+    placed: list[Whisker | None] = []
+    for interval in intervals:
+        low_at, at, high_at = map(place, (interval.low, interval.estimate, interval.high))
+        whisker = Whisker(low_at, at, high_at, interval.excludes_zero)
+        placed.append(whisker if interval.bounded else None)
+    ticks = [n * step for n in range(first, last + 1)]
+    return placed, tuple((place(tick), number(tick, 2) if tick else "0") for tick in ticks)
+
+
+_STEPS = (0.01, 0.02, 0.05, *(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5)))
+
+
+_MOST_STEPS = 4

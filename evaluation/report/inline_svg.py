@@ -1,0 +1,139 @@
+"""Charts as inline SVG in the page's own font and colours."""
+
+from __future__ import annotations
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from functools import cache
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
+from cxr_compare.evaluation.report.chart import Chart
+from cxr_compare.evaluation.report.chart_drawing import (
+    INK,
+    LINE,
+    PAPER,
+    QUIET,
+    WRITING_SVG,
+    dash,
+    draw_charts,
+    marker_style,
+)
+
+_THEME = {
+    **{colour.lower(): f"var(--s{place})" for place, colour in enumerate(SYSTEM_COLOURS)},
+    INK.lower(): "var(--ink)",
+    QUIET.lower(): "var(--quiet)",
+    LINE.lower(): "var(--line)",
+    PAPER.lower(): "var(--paper)",
+}
+
+
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+_HREF = "{http://www.w3.org/1999/xlink}href"
+
+
+def to_svg(chart: Chart) -> str:
+    """Return a chart as an inline SVG element that takes its colours from the page.
+
+    Its ``data-frame`` says where the plot lies: left, top, width and height. Each point carries
+    its words as ``<title>``.
+    """
+    labels = {
+        f"curve-{number}-point-{place}": point.label
+        for number, curve in enumerate(chart.curves)
+        for place, point in enumerate(curve.points)
+    }
+    frame = " ".join(f"{end:g}" for end in chart.frame)
+    attributes = {
+        "role": "img",
+        "aria-label": chart.description,
+        "data-chart": chart.key,
+        "data-frame": frame,
+    }
+    return _inline(draw_charts(chart), chart.key, attributes, labels)
+
+
+def legend_sample(key: str, position: int | None = None, marker: str = "") -> str:
+    """Return a system's line or marker, or a policy's marker, as SVG; ids begin with the key."""
+    return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{key}-", _sample(position, marker))
+
+
+@cache
+def _sample(position: int | None, marker: str) -> str:
+    width = 16 if marker else 36
+    figure = Figure(figsize=(width / 72, 16 / 72))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, 16))
+    axes.set_axis_off()
+    if marker:
+        colour = INK if position is None else system_colour(position)
+        axes.plot([8], [8], **marker_style(marker, colour), clip_on=False)
+    elif position is not None:
+        axes.plot(
+            [1, 35],
+            [8, 8],
+            color=system_colour(position),
+            linestyle=dash(position),
+            linewidth=2.2,
+            dash_capstyle="butt",
+        )
+    attributes = {"aria-hidden": "true", "width": str(width), "height": "16"}
+    return _inline(figure, f"legend-{position}-{marker}", attributes)
+
+
+def _inline(
+    figure: Figure, key: str, attributes: Mapping[str, str], labels: Mapping[str, str] | None = None
+) -> str:
+    """Write a figure as an SVG element for the page: no fonts, ids of its own, no dates.
+
+    ``key`` differs for each figure of a page, so that no id repeats; ``labels`` are titles by gid.
+    """
+    figure.patch.set_visible(False)
+    written = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with WRITING_SVG, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
+        figure.savefig(written, format="svg", metadata=nothing)
+    tree = ET.fromstring(written.getvalue())  # noqa: S314 - matplotlib's own text
+    root = ET.Element("svg", {"viewBox": tree.attrib["viewBox"], **attributes})
+    root.extend(each for child in tree for each in _plain_elements(child, labels or {}))
+    return ET.tostring(root, encoding="unicode")
+
+
+def _plain_elements(node: ET.Element, labels: Mapping[str, str]) -> list[ET.Element]:
+    """A node without names of its own: groups go but for labelled points, which get a title."""
+    tag = node.tag.removeprefix(_SVG)
+    inner = [each for child in node for each in _plain_elements(child, labels)]
+    if tag in ("style", "metadata") or (tag == "defs" and not inner):
+        return []
+    label = labels.get(node.get("id", "")) if tag == "g" else None
+    if tag == "g" and label is None and "clip-path" not in node.attrib:
+        return inner
+    plain = ET.Element(tag)
+    for name, value in node.items():
+        if not (tag == "g" and name == "id") and not value.startswith("rotate(-0 "):
+            plain.set("href" if name == _HREF else name, _tidy(name, value))
+    plain.text = node.text if tag == "text" else None
+    if label is not None:
+        ET.SubElement(plain, "title").text = label
+    plain.extend(inner)
+    return [plain]
+
+
+def _tidy(name: str, value: str) -> str:
+    """An attribute in the page's font and colours, with two decimals at most."""
+    if name == "style":
+        value = re.sub(r"font-family:[^;]*;? ?|stroke-dashoffset: 0; ", "", value)
+        return re.sub(r"#[0-9a-f]{6}", lambda found: _THEME.get(found[0], found[0]), value)
+    if name == "d":
+        value = re.sub(r"\s*([A-Za-z])\s*", r"\1", " ".join(value.split()))
+    if name in ("d", "x", "y", "transform"):
+        return re.sub(
+            r"-?\d+\.\d+", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), value
+        )
+    return value

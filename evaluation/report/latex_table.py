@@ -1,0 +1,65 @@
+"""A table as LaTeX with booktabs."""
+
+from __future__ import annotations
+
+import re
+
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.metrics.metric import inside_sentence, listing
+from cxr_compare.evaluation.report.metric_table import image_count
+from cxr_compare.evaluation.report.table import Table, text_sections
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "≥": r"$\geq$",
+    "−": "$-$",
+    "–": "--",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+}
+
+
+def latex_table(comparison: Comparison, table: Table) -> str:
+    """Return a table with caption and label that needs the package booktabs and nothing else."""
+    heads = ["", *table.columns[1:]]
+    finding = comparison.display_name
+    counts = image_count(comparison.estimates)
+    caption = f"{listing(comparison.names)} on {inside_sentence(finding)}"
+    caption += f": {counts}. " if counts else ". "
+    caption += "Figures with 95 % intervals."
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex_text(caption)}}}",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', comparison.finding.lower())}}}",
+        r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
+        r"\toprule",
+        " & ".join(map(latex_text, heads)) + r" \\",
+    ]
+    for title, cells in text_sections(table):
+        heading = rf"\emph{{{latex_text(title)}}}"
+        lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{{heading}}} \\"]
+        lines += [" & ".join(map(latex_text, row)) + r" \\" for row in cells]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def latex_text(text: str) -> str:
+    r"""Return a text as LaTeX prints it, whatever is in it.
+
+    Example:
+        >>> print(latex_text("50 % of A_1 & B, score ≥ 0.5"))
+        50 \% of A\_1 \& B, score $\geq$ 0.5
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in text)

@@ -1,0 +1,65 @@
+"""The content of ``metrics.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
+from cxr_compare.evaluation.report.unknown_patients import (
+    record_of_images,
+)
+
+
+def metrics_json(comparison: Comparison) -> dict[str, Any]:
+    """Return what ``metrics.json`` holds, but for how the report was asked for."""
+    answer = comparison.answer
+    record = {
+        "target": comparison.finding,
+        "answer": {
+            "headline": answer.headline,
+            "kind": answer.kind,
+            "cautions": [caution.text for caution in answer.cautions],
+            "readers": [note.text for note in comparison.notes if note.kind == "readers"],
+            "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
+            "triage": comparison.triage,
+            "guarantees": [result.words for result in comparison.guarantees],
+            "scope": " ".join(answer.scope.values()),
+        },
+        "systems": comparison.names,
+        "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
+        "costs": {name: each.cost for name, each in comparison.systems.items()},
+        "notes": [note.text for note in comparison.notes],
+        "metrics": _records(all_units(comparison)),
+        "tests": _records(tests_table(comparison)),
+        "where": _records(failures_table(comparison)),
+        "by_reader": comparison.by_reader,
+        "goals": [
+            vars(each) | {"ci_method": each.method, "standing": each.standing}
+            for each in comparison.goals
+        ],
+        "guarantees": [
+            {
+                "system": result.system,
+                "policy": result.policy,
+                "threshold": result.threshold,
+                "validation_patients": patients,
+                **part._asdict(),
+                "confidence": result.guarantee.confidence,
+                **(outcome._asdict() if (outcome := result.outcomes.get(part.figure)) else {}),
+            }
+            for result in comparison.guarantees
+            for part, patients in zip(result.guarantee.parts, result.patients, strict=True)
+        ],
+        "provenance": comparison.provenance,
+    }
+    return record if comparison.patients_known else record_of_images(record)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON; what is undefined is null."""
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]

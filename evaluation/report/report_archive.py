@@ -1,0 +1,31 @@
+"""``report.zip``: what a paper needs of a report folder, with a README."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.templates import sentence
+
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that equal files are equal archives
+
+
+def write_archive(out: Path) -> None:
+    """Write ``report.zip``: tables, figures and pages, and a README that names each."""
+    contained = [out / name for name in files.IN_ARCHIVE if (out / name).is_file()]
+    lines = [sentence("readme_start"), *(sentence("readme", path.name) for path in contained)]
+    captions = [out / files.FIGURES / f"{name}.txt" for name in files.FIGURE_NAMES]
+    for number, path in enumerate(filter(Path.is_file, captions), start=1):
+        caption = path.read_text(encoding="utf-8").strip()
+        lines.append(f"Figure {number} ({files.FIGURES}/{path.stem}.*): {caption}")
+    readme = "\n".join(lines)
+    # What the pages link to.
+    linked = f"{files.FIGURES}/*", files.CASES_PAGES, files.IMAGES_TABLE, f"{files.THUMBNAILS}/*"
+    further = [path for pattern in linked for path in sorted(out.glob(pattern))]
+    contents = {str(path.relative_to(out)): path.read_bytes() for path in (*contained, *further)}
+    with atomic_path(out / files.ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in {"README.txt": f"{readme}\n".encode(), **contents}.items():
+            entry = zipfile.ZipInfo(f"report/{name}", _LONG_AGO)
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)

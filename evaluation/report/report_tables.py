@@ -1,0 +1,36 @@
+"""All tables of figures that the report page shows, by their names in its template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.report.forest import forest_parts
+from cxr_compare.evaluation.report.metric_table import (
+    confusion_matrices,
+    every_pair_table,
+    image_count,
+    metric_table,
+    unit_tables,
+)
+from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
+
+
+def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
+    """The tables of the figures and their tests, by their names in the report's template."""
+    place = metric_table(comparison, "place")
+    return {
+        "counts": image_count(comparison.estimates),
+        "forest": forest_parts(comparison),
+        "unit": comparison.answer_unit.unit,
+        "main": summary_table(comparison, rows),
+        "place": place,
+        "place_reason": place.reasons,
+        "table": metric_table(comparison),
+        "further": metric_table(comparison, "further"),
+        "by_unit": unit_tables(comparison),
+        "pairs": every_pair_table(comparison),
+        "rates": metric_table(comparison, "rates"),
+        "confusion": list(confusion_matrices(comparison)),
+    }

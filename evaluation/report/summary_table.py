@@ -1,0 +1,91 @@
+"""Table 1 of a paper: the rows that a user names, or the usual ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.decisions.thresholds import check_policy
+from cxr_compare.evaluation.metrics.metric import (
+    ALL,
+    MetricKey,
+)
+from cxr_compare.evaluation.metrics.registry import (
+    METRICS,
+    highlighted,
+)
+from cxr_compare.evaluation.report.metric_table import table_of_keys
+from cxr_compare.evaluation.report.table import (
+    Table,
+)
+
+
+class TableRow(NamedTuple):
+    """A row that a user asks for: a metric, and the policy it is taken at."""
+
+    metric: str
+    policy: str = ""
+
+
+def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
+    """Read the rows of a table: short names of metrics, with ``@POLICY`` if they need a threshold.
+
+    Without one such a metric is taken at the policy that the report shows.
+
+    Raises:
+        InputError: A metric or policy is unknown, or a metric has no policy.
+
+    Example:
+        >>> table_rows(["auroc", "recall@specificity>=0.90"])[1]
+        TableRow(metric='recall', policy='specificity>=0.90')
+    """
+    rows = [TableRow(*map(str.strip, each.split("@", 1))) for each in wanted if each.strip()]
+    for row in rows:
+        if row.metric not in METRICS:
+            near = difflib.get_close_matches(row.metric, METRICS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "docs/metrics.md names all"
+            raise InputError(f"--metrics: no metric '{row.metric}'; {hint}")
+        if row.policy:
+            check_policy(row.policy)
+        if row.policy and "threshold" not in METRICS[row.metric].needs:
+            raise InputError(f"--metrics: '{row.metric}' has no threshold; leave out @{row.policy}")
+    return tuple(dict.fromkeys(rows))
+
+
+def summary_table(
+    comparison: Comparison, rows: Sequence[TableRow] = (), *, paper: bool = False
+) -> Table:
+    """Arrange the rows wanted; without any the registry's that a system has, more in a paper.
+
+    Where a system points by a map, which has no finer places than its cells, one cell is allowed.
+    """
+    policy = comparison.main_policy
+    figures = comparison.estimates.systems.values()
+    held = {key for of_system in figures for key in of_system}
+    known = {key.metric for of in figures for key, figure in of.items() if figure.known}
+    strict = "localised_sensitivity"
+    tolerant = "localised_sensitivity_tolerant"
+    left_out = strict if tolerant in known else tolerant
+    keys = []
+    usual = highlighted("summary", "paper") if paper else highlighted("summary")
+    for row in rows or map(TableRow, usual):
+        at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
+        key = MetricKey(ALL, at, row.metric)
+        if rows or (key in held and row.metric != left_out):
+            keys.append(key)
+    return table_of_keys(comparison, keys)
+
+
+def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
+    """A paper's table as a frame of texts: figures with their intervals, systems in columns."""
+    table = summary_table(comparison, rows, paper=True)
+    index = [(group.title, row[0]) for group in table.groups for row in group.rows]
+    texts = [list(map(str, row[1:])) for row in table.rows]
+    return pd.DataFrame(
+        texts, index=pd.MultiIndex.from_tuples(index), columns=list(table.columns[1:])
+    )

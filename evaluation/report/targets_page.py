@@ -1,0 +1,55 @@
+"""The page that joins the reports on several targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.store.dataset import Target
+from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
+from cxr_compare.evaluation.report import files
+from cxr_compare.evaluation.report.metric_table import image_count
+from cxr_compare.evaluation.report.table import Table, figure_words
+from cxr_compare.evaluation.report.templates import render
+
+
+def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
+    """Join the reports below a folder, each in one of its target's name, in the targets' order.
+
+    Writes ``metrics.csv`` over all and, last, ``report.html``.
+    """
+    read = {
+        target.name: read_json(out / target.name / files.METRICS, "metrics") for target in targets
+    }
+    tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
+    inert = [
+        pd.read_csv(out / name / files.METRICS_TABLE, dtype=str, na_filter=False) for name in read
+    ]
+    write_text(out / files.METRICS_TABLE, pd.concat(inert).to_csv(index=False))
+    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
+    page = render("targets.html.jinja", data_name=data_name, sections=sections)
+    return write_text(out / files.PAGE, page)
+
+
+def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """One target on the page."""
+    by_image = Estimates.from_table(table[table["unit"] == "image"])
+    systems = list(payload["systems"])
+    rows = [
+        (metric_title(metric), *(figure_words(by_image.of(name, metric)) for name in systems))
+        for metric in highlighted("targets")
+    ]
+    title = f"Figures for {target.display_name}"
+    return {
+        "title": target.display_name,
+        "link": f"{target.name}/{files.PAGE}",
+        "count": image_count(by_image),
+        "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
+        "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
+    }

@@ -1,0 +1,82 @@
+"""Counts at every threshold, for the page's slider."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.metrics.metric import policy_words
+
+_MOST_STEPS = 400
+"""Positions of a slider; a screen shows no finer curve."""
+
+
+def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What the page's script reads, counts at every threshold; each image's place among them."""
+    thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
+    counts, places = _explore_thresholds(comparison.decisions, comparison.names, thresholds)
+    words = {policy: policy_words(policy) for policy in comparison.policies}
+    return counts | {"systems": comparison.names, "policies": words}, places
+
+
+def _explore_thresholds(
+    decisions: pd.DataFrame,
+    systems: list[str],
+    thresholds: Mapping[str, Mapping[str, float | None]],
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Count, for each system, what is called positive at each of some hundred thresholds.
+
+    A step is a threshold: images with ``score >= threshold`` are positive. An image's place among
+    the steps says all about it: it is positive up to there. So the page needs no scores, and its
+    counts are those of the tables at every frozen threshold. Places are -1 below the first step
+    and NaN without a score; images of unknown truth are left out.
+    """
+    known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
+    labels = known.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
+    wide = known.pivot(index="image_id", columns="system", values="score")
+    scores = wide.reindex(index=labels.index, columns=systems).to_numpy(dtype=np.float64)
+    truth = labels.to_numpy(dtype=bool)
+    steps = []
+    places = pd.DataFrame(index=labels.index.astype(str))
+    for column, name in zip(scores.T, systems, strict=True):
+        frozen = {
+            key: value for key, value in thresholds.get(name, {}).items() if value is not None
+        }
+        seen = np.unique(column[~np.isnan(column)])
+        if len(seen) > _MOST_STEPS:  # some of them, evenly by rank
+            ranks = np.linspace(0, len(seen) - 1, _MOST_STEPS).round().astype(int)
+            seen = seen[np.unique(ranks)]
+        at = np.union1d(seen, np.array([*frozen.values()], np.float64))
+        place = np.searchsorted(at, column, side="right") - 1
+        steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
+        places[name] = np.where(np.isnan(column), np.nan, place)
+    counts = {"positives": int(truth.sum()), "negatives": int((~truth).sum()), "steps": steps}
+    return counts, places
+
+
+def _steps(
+    at: npt.NDArray[np.float64],
+    place: npt.NDArray[np.intp],
+    truth: npt.NDArray[np.bool_],
+    scored: npt.NDArray[np.bool_],
+    frozen: dict[str, float],
+) -> dict[str, Any]:
+    """Counts at each step: an image is positive at every step up to its place."""
+
+    def called(chosen: npt.NDArray[np.bool_]) -> list[int]:
+        counts = np.bincount(place[chosen & scored & (place >= 0)], minlength=len(at))
+        return [int(count) for count in counts[::-1].cumsum()[::-1]]
+
+    rising = at.tolist()
+    return {
+        "at": [float(f"{value:.6g}") for value in rising],
+        "tp": called(truth),
+        "fp": called(~truth),
+        "frozen": {policy: bisect.bisect_left(rising, value) for policy, value in frozen.items()},
+    }

@@ -1,0 +1,30 @@
+"""Tidy tables of a comparison: all figures, paired tests and failures, a row each."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.report.unknown_patients import (
+    table_of_images,
+)
+
+
+def all_units(comparison: Comparison) -> pd.DataFrame:
+    """Return the tidy table by image and, where asked for, by study or patient."""
+    of_units = None if comparison.by_unit is None else comparison.by_unit.table()
+    return _by_unit(comparison, pd.concat([comparison.metrics, of_units], ignore_index=True))
+
+
+def tests_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the paired tests of every pair of systems."""
+    return _by_unit(comparison, comparison.told_tests.reset_index(drop=True))
+
+
+def failures_table(comparison: Comparison) -> pd.DataFrame:
+    """Return the figures of groups of images, lesions and patients."""
+    return _by_unit(comparison, comparison.failures.infer_objects())
+
+
+def _by_unit(comparison: Comparison, table: pd.DataFrame) -> pd.DataFrame:
+    return table if comparison.patients_known else table_of_images(table)

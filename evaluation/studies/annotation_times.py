@@ -1,0 +1,81 @@
+"""Seconds that annotation takes: times that others measured, or the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that annotation takes."""
+
+    label: float  # of one image
+    box: float  # of one box, on top of its image's label
+    name: str = "as given"  # of the two together, for a button
+    sources: tuple[str, ...] = ()  # who measured what, a line each
+
+    @classmethod
+    def given(cls, label: float | None, box: float | None) -> Times:
+        """Times as given, with the first of `PRESETS` for what is not."""
+        usual = PRESETS[0]
+        if label is None and box is None:
+            return usual
+        sources = tuple(
+            source if time is None else AS_GIVEN
+            for time, source in zip((label, box), usual.sources, strict=True)
+        )
+        label = usual.label if label is None else label
+        return cls(label, usual.box if box is None else box, sources=sources)
+
+    def hours(self, n_images: float, n_boxes: float) -> float:
+        """Hours for so many labels and boxes."""
+        return (self.label * n_images + self.box * n_boxes) / 3600
+
+
+_READING = (
+    "14.8 s a label: from opening a chest radiograph to its report without AI, mean of 11 "
+    "radiologists (Shin et al. 2023). A report is more than a label."
+)
+
+
+AS_GIVEN = "As given to the command."
+"""The source of a time that the user gave."""
+
+
+_NOT_RADIOLOGISTS = "crowd workers on photographs, not radiologists"
+
+
+PRESETS = (
+    Times(
+        14.8,
+        34.5,
+        "reading and drawn boxes",
+        (
+            _READING,
+            "34.5 s a box: 25.5 s to draw and 9.0 s to check it, medians (Su, Deng and "
+            f"Fei-Fei 2012, as Papadopoulos et al. 2017 sum them up); {_NOT_RADIOLOGISTS}.",
+        ),
+    ),
+    Times(
+        14.8,
+        7.0,
+        "reading and quick boxes",
+        (
+            _READING,
+            "7.0 s a box: clicks on the four outermost points of an object (Papadopoulos "
+            f"et al. 2017, extreme clicking); {_NOT_RADIOLOGISTS}.",
+        ),
+    ),
+    Times(
+        1.0,
+        42.0,
+        "crowd workers",
+        (
+            "1 s a label: one class of one image, from 20 s for 20 classes (Bearman et al. 2016); "
+            f"{_NOT_RADIOLOGISTS}.",
+            "42 s a box: drawn, checked, and checked that none is missing (Su, Deng and Fei-Fei "
+            f"2012, as Papadopoulos et al. 2016 sum them up); {_NOT_RADIOLOGISTS}.",
+        ),
+    ),
+)
+"""Times that others measured; a user's own belong in their place. The first are the default."""

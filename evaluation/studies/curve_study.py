@@ -1,0 +1,194 @@
+"""The result of a learning-curve study: points, differences, fitted curves and crossings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
+from cxr_compare.evaluation.studies.annotation_times import PRESETS, Times
+
+Kind = Literal["detector", "classifier", "mixed"]
+
+
+CURVE_METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
+"""What the arms are compared by; the answer at the head of the page is the first's."""
+
+
+KINDS: Mapping[Kind, str] = {
+    "detector": "detector",
+    "classifier": "classifier",
+    "mixed": "mixed arm",
+}
+"""Each arm in a sentence, and the order of colours."""
+
+
+MAIN: tuple[Kind, Kind] = ("detector", "classifier")
+"""The two that the curves are held against each other of."""
+
+
+_ALPHA = 0.05
+
+
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to annotate, and what is trained on it; a study has at most one of each kind."""
+
+    kind: Kind
+    name: str
+    settings: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SizeFigure:
+    """A figure of one arm at one size: its mean over seeds and folds, and that of each seed."""
+
+    interval: Interval
+    seeds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class SizePoint:
+    """One arm at one size."""
+
+    kind: Kind
+    share: float  # of the images for training and validation
+    n_images: float  # that it learns from, mean over folds and seeds
+    n_boxes: float  # drawn on them
+    n_boxed: float  # images whose boxes are complete, or without a lesion
+    n_positive: float  # images
+    figures: Mapping[str, SizeFigure]  # by metric
+
+    @property
+    def n_grown(self) -> float:
+        """The images that grow with the share: those with boxes where all have labels."""
+        return self.n_boxed if self.kind == "mixed" else self.n_images
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First arm minus second, at one size, on the same test patients."""
+
+    metric: str
+    share: float
+    first: Kind
+    second: Kind
+    gap: Interval
+    p_value: float | None  # of `CurveStudy.compared` Holm's, over all sizes
+    n_images: float = math.nan  # of the first arm, from `CurveStudy.compared`
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves 0 out and the adjusted p-value is below 0.05."""
+        return self.gap.excludes_zero and self.p_value is not None and self.p_value < _ALPHA
+
+    @staticmethod
+    def with_all_labels(first: Kind, second: Kind) -> bool:
+        """Whether the second arm is that of all labels at each size: the mixed arm has them all."""
+        return (first, second) == ("mixed", "classifier")
+
+
+@dataclass(frozen=True)
+class CurveStudy:
+    """What the page of `cxr curve` shows."""
+
+    data_set: str  # display name
+    target: str  # display name
+    folds: Sequence[str]  # splits; each size is trained and evaluated in all
+    n_seeds: int  # trainings of each arm, size and fold
+    arms: Sequence[Arm]  # in the order to show them
+    points: Sequence[SizePoint]  # every arm at every size
+    differences: Sequence[Difference] = ()
+    # By metric; all arms of one from one call.
+    fits: Mapping[str, Mapping[Kind, LearningCurve]] = field(default_factory=dict)
+    # By metric and arm, why there is no figure.
+    absent: Mapping[tuple[str, Kind], str] = field(default_factory=dict)
+    times: Times = PRESETS[0]  # for the charts as they are drawn first
+    commands: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that any arm has, in the order of the page."""
+        held = {metric for point in self.points for metric in point.figures}
+        return [metric for metric in CURVE_METRICS if metric in held]
+
+    def sizes(self, kind: Kind) -> list[SizePoint]:
+        """The points of an arm, the smallest first."""
+        return sorted((p for p in self.points if p.kind == kind), key=lambda p: p.share)
+
+    def boxes_per_image(self, kind: Kind) -> float:
+        """Boxes drawn for an annotated image of an arm, over all its sizes."""
+        images = sum(point.n_images for point in self.sizes(kind))
+        return sum(point.n_boxes for point in self.sizes(kind)) / images if images else 0.0
+
+    def fitted(self, metric: str, kind: Kind) -> LearningCurve | None:
+        """An arm's curve, as the page holds it: with six decimals; `None` without a line."""
+        curve = self.fits.get(metric, {}).get(kind)
+        if curve is None or curve.line is None:
+            return None
+        line = round(curve.line[0], _DECIMALS), round(curve.line[1], _DECIMALS)
+        return replace(curve, line=line, draws=curve.draws.round(_DECIMALS))
+
+    def seconds_per_image(self, kind: Kind, times: Times | None) -> float:
+        """What an annotated image of an arm costs; 1 without times, to count images."""
+        return 1.0 if times is None else times.label + times.box * self.boxes_per_image(kind)
+
+    @property
+    def hours_at_hand(self) -> float:
+        """The longest time at which both main arms were measured, two digits, rounded down."""
+        ends = [
+            self.sizes(kind)[-1].n_images * self.seconds_per_image(kind, self.times) / 3600
+            for kind in MAIN
+            if self.sizes(kind)
+        ]
+        shortest = min(ends, default=1.0)
+        step = 10.0 ** (math.floor(math.log10(shortest)) - 1)
+        return round(math.floor(shortest / step + 1e-9) * step, 6)
+
+    def crossing(self, metric: str, times: Times | None = None) -> Crossing | None:
+        """Where detector and classifier cross, in images or in seconds; `None` without curves."""
+        first, second = (self.fitted(metric, kind) for kind in MAIN)
+        if first is None or second is None:
+            return None
+        costs = [self.seconds_per_image(kind, times) for kind in MAIN]
+        return crossing(first, second, (costs[0], costs[1]))
+
+    def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
+        """Which arms are compared, in the order of the differences."""
+        of_metric = [row for row in self.differences if row.metric == metric]
+        return list(dict.fromkeys((row.first, row.second) for row in of_metric))
+
+    def compared(self, metric: str, first: Kind, second: Kind) -> list[Difference]:
+        """The differences of two arms at each size, the smallest first, with Holm's p-values."""
+        images = {point.share: point.n_grown for point in self.sizes(first)}
+        pair = (metric, first, second)
+        rows = [row for row in self.differences if (row.metric, row.first, row.second) == pair]
+        rows.sort(key=lambda row: row.share)
+        adjusted = holm([row.p_value for row in rows])
+        return [
+            replace(row, p_value=p, n_images=images[row.share])
+            for row, p in zip(rows, adjusted, strict=True)
+        ]
+
+    def unclaimed(self, metric: str) -> str:
+        """Why nothing is concluded from the two fitted curves; empty if something may be."""
+        where = self.crossing(metric)
+        curves = [self.fitted(metric, kind) for kind in MAIN]
+        usable = all(curve and curve.fits and curve.seeds == "random" for curve in curves)
+        return "" if where is None or usable else where.reason
+
+    def never_crossing(self, metric: str) -> str:
+        """Why no crossing is shown, whatever the times; empty where that depends on them."""
+        where = self.crossing(metric)
+        anywhere = where is not None and where.interval == (0.0, math.inf)
+        return where.reason if where and anywhere else self.unclaimed(metric)

@@ -1,0 +1,90 @@
+"""Charts of a monitored figure: its course and the evidence of a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.evaluation.metrics.metric import number
+from cxr_compare.evaluation.report.chart import Axis, Chart, Curve
+from cxr_compare.evaluation.report.inline_svg import legend_sample
+from cxr_compare.evaluation.studies.monitor_result import Monitoring, Watched
+from cxr_compare.evaluation.studies.study_page import ShownChart
+
+CEILING = 1e6  # of evidence in a chart
+
+
+_POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
+
+
+def bound_text(row: Watched) -> str:
+    """Return the evidence that raises an alarm, as a table shows it."""
+    return f"from {row.bound:,.0f} on" if row.bound else "not watched"
+
+
+def monitor_charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
+    """The course of a figure with its reference, and the evidence with its bound."""
+    begin = pd.Timestamp(found.first_day)
+    at = (pd.to_datetime([part.end for part in row.course]) - begin).days.to_numpy(np.float64)
+    end = max(float(at[-1]), 1.0)
+    dates = ((day, begin + pd.Timedelta(day, "D")) for day in (0.1 * end, 0.75 * end))
+    x = Axis("Day", tuple((day, f"{date:%d %b %Y}") for day, date in dates), 0.0, end)
+    means = np.array([part.mean for part in row.course], dtype=np.float64)
+    low = row.was.low or 0.0
+    high = 1.0 if row.was.high is None else row.was.high
+    y = _share_axis(np.nanmin([*means, low]), np.nanmax([*means, high]))
+    both = np.array([0.0, end])
+    band = both, np.full(2, low), np.full(2, high)
+    curves = (
+        Curve("reference", 1, both, np.full(2, row.was.mean), band=band),
+        Curve("mean per patient", 0, at, means),
+    )
+    key = "".join(sign if sign.isalnum() else "-" for sign in row.key)
+    told = f"{row.title}: {number(row.was.mean)} in the reference, {number(row.now.mean)} now"
+    weeks = [(np.full(2, found.reference_days - 0.5), [y.low, y.high])]
+    in_weeks = row.source == "first weeks"
+    yield ShownChart(
+        Chart(
+            key=f"course-{key}",
+            title=row.title,
+            x=x,
+            y=y,
+            curves=curves,
+            description=told,
+            guides=tuple(weeks) if in_weeks else (),
+            guide_label="end of the reference" if in_weeks else "",
+        ),
+        [
+            (legend_sample(f"course-{key}", 0), "mean per patient"),
+            (
+                legend_sample(f"course-{key}", 1),
+                "reference; band: its 95 % interval"
+                + ("; dotted: end of the first weeks" if in_weeks else ""),
+            ),
+        ],
+    )
+    evidence = np.array([part.evidence or np.nan for part in row.course]).clip(0.1, CEILING)
+    yield ShownChart(
+        Chart(
+            key=f"evidence-{key}",
+            title="Evidence of a change",
+            x=x,
+            y=Axis("e-value, log scale", _POWERS, 0.1, 2 * CEILING, "log"),
+            curves=(Curve("evidence", 0, at, evidence),),
+            guides=((both, np.full(2, row.bound)),),
+            guide_label=f"alarm {bound_text(row)}",
+            description=f"Evidence of a change: at most {row.evidence:.3g}",
+        )
+    )
+
+
+def _share_axis(low: float, high: float) -> Axis:
+    """An axis around shares, with three to six ticks."""
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 5)
+    first = np.floor(low / step + 1e-9)
+    last = np.ceil(high / step - 1e-9)
+    ticks = np.arange(first, max(last, first + 1) + 1) * step
+    words = tuple((float(tick), f"{tick:.2f}") for tick in ticks)
+    return Axis("Mean per patient", words, float(ticks[0]), float(ticks[-1]))

@@ -1,0 +1,220 @@
+"""The basis of a planned study: assumptions, or a pilot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
+from cxr_compare.evaluation.statistics.sample_size import (
+    AssumedPlan,
+    CrossedPlan,
+    PilotPlan,
+    Plan,
+)
+
+_READERS = "readers.json"
+
+
+_CORRELATION = 0.5
+
+
+_USUAL_READERS = (3, 5, 10)
+
+
+@dataclass(frozen=True)
+class PlanBasis:
+    """What a study is planned from."""
+
+    plans: Mapping[str, Plan]  # by name; one alone has an empty name
+    compares: bool  # two systems or modalities
+    facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()  # what is assumed, in sentences
+
+    @property
+    def first(self) -> Plan:
+        """The plan that stands for what all of them share."""
+        return next(iter(self.plans.values()))
+
+    @property
+    def difference(self) -> float:
+        """Of the two AUROCs that are assumed; 0 where there are none."""
+        aurocs = self.facts.get("aurocs", (0.0,))
+        return float(abs(aurocs[0] - aurocs[-1]))
+
+
+def plans_assumed(
+    aurocs: Sequence[float],
+    prevalence: float | None,
+    *,
+    correlation: float | None = None,
+    images: Sequence[int | str] = (),
+    within: float | None = None,
+    seeds: Sequence[int] = (),
+    seed_deviation: float | None = None,
+    seed_correlation: float | None = None,
+    readers: Sequence[int] = (),
+    reader_deviation: float | None = None,
+) -> PlanBasis:
+    """A study that follows from assumptions: a plan for each number of images and of seeds.
+
+    `correlation` is of two systems' scores in a class, `within` of one system's scores of a
+    patient's images, `seed_correlation` of two trainings' scores; `seed_deviation` is the standard
+    deviation of the AUROC between trainings. `images` are numbers, or names of sets. With
+    `reader_deviation`, of the AUROC between readers, a plan for each number of readers.
+
+    Raises:
+        InputError: An assumption is out of its range, or nothing would follow from it.
+    """
+    if not aurocs or prevalence is None:
+        raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
+    if len(aurocs) > 2 or not all(0 < auroc < 1 for auroc in aurocs):
+        words = ",".join(f"{auroc:g}" for auroc in aurocs)
+        raise InputError(f"plan --auroc {words}: give one or two, between 0 and 1")
+    if not 0 < prevalence < 1:
+        raise InputError(f"plan --prevalence {prevalence}: is not between 0 and 1")
+    if readers or reader_deviation is not None:
+        return _assumed_readers(aurocs, prevalence, readers, reader_deviation)
+    for name, value in (("--correlation", correlation), ("--within", within)):
+        if value is not None and not 0 <= value < 1:
+            raise InputError(f"plan {name} {value}: is not from 0 to below 1")
+    images = images or [1]
+    seeds = seeds or [1]
+    if correlation is not None and len(aurocs) == 1:
+        raise InputError("plan --correlation: is of two systems; leave it out, or give --auroc A,B")
+    if within is not None and list(images) == [1]:
+        raise InputError(
+            "plan --within: is for several images of a patient; give --images, 2 or more"
+        )
+    between = _CORRELATION if correlation is None else correlation
+    _check_seeds(seeds, seed_deviation, seed_correlation, between if len(aurocs) == 2 else 0.0)
+    plans = {
+        _plan_name(images, of_patient, seeds, n_seeds): AssumedPlan(
+            tuple(aurocs),
+            prevalence,
+            between,
+            of_patient,
+            _CORRELATION if within is None else within,
+            n_seeds,
+            seed_deviation or 0.0,
+            1.0 if seed_correlation is None else seed_correlation,
+        )
+        for of_patient in images
+        for n_seeds in seeds
+    }
+    first = asdict(next(iter(plans.values())))
+    note = (
+        "Assumed: a patient's images are all positive or all negative, and a number of images is "
+        "that of every patient; unequal numbers need more patients (--images rsna, nih, or a pilot)"
+    )
+    notes = () if list(images) == [1] else (note,)
+    facts = {"kind": "assumed", **first, "images": list(images), "seeds": list(seeds)}
+    return PlanBasis(plans, len(aurocs) == 2, facts, notes)
+
+
+def _check_seeds(
+    seeds: Sequence[int], deviation: float | None, alike: float | None, between: float
+) -> None:
+    """Refuse trainings of which too little is assumed; `between` is of two systems' scores."""
+    if max(seeds) == 1 and (deviation, alike) != (None, None):
+        option = "--seed-correlation" if deviation is None else "--seed-deviation"
+        raise InputError(f"plan {option}: is for several trainings; give --seeds, 2 or more")
+    if max(seeds) > 1 and (deviation is None or alike is None):
+        raise InputError(
+            "plan --seeds: how far trainings differ is not known; give --seed-deviation, of their "
+            "AUROCs, as 0.01, and --seed-correlation, of their scores within a class, as 0.8"
+        )
+    if alike is not None and not between <= alike <= 1:
+        raise InputError(f"plan --seed-correlation {alike:g}: is not from {between:g} to 1")
+
+
+def _assumed_readers(
+    aurocs: Sequence[float], prevalence: float, readers: Sequence[int], deviation: float | None
+) -> PlanBasis:
+    if len(aurocs) != 2 or (readers and min(readers) < 2):
+        raise InputError("plan --readers: give --auroc A,B, and 2 readers or more")
+    if deviation is None or not 0 <= deviation < 0.5:
+        raise InputError(
+            "plan --readers: how far readers differ is not known; give --reader-deviation, the "
+            "standard deviation of their AUROCs, as 0.03, or the folder of a pilot"
+        )
+    plans = {
+        counted(number, "reader"): CrossedPlan.assumed(aurocs, prevalence, number, deviation)
+        for number in readers or _USUAL_READERS
+    }
+    facts = {"aurocs": list(aurocs), "prevalence": prevalence, "reader_deviation": deviation}
+    note = (
+        "Assumed, as in published tables (Obuchowski 2000; Rockette et al. 1999): errors of a "
+        "reader's two AUROCs correlate by 0.47, those of different readers by 0.30, a reader's "
+        "true AUROCs with both modalities by 0.8. A pilot is better: cxr readers, then its folder"
+    )
+    return PlanBasis(plans, True, {"kind": "assumed readers", **facts}, (note,))
+
+
+def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
+    """A study that follows from a pilot of `cxr readers`: a plan for each number of readers.
+
+    Raises:
+        InputError: The pilot has no variance components, or a reader would read alone.
+    """
+    if readers and min(readers) < 2:
+        raise InputError("plan --readers: give 2 or more")
+    pilot = read_json(folder / _READERS, "readers")
+    parts = (pilot["crossed"].get(pilot["primary"]) or {}).get("components")
+    if parts is None:
+        raise InputError(
+            f"{folder}: has no variance components; a pilot needs two modalities, each read by "
+            "every reader"
+        )
+    share = pilot["n_positive"] / pilot["n_cases"]
+    facts = {
+        "kind": "readers",
+        "pilot": str(folder),
+        "pilot_cases": pilot["n_cases"],
+        "share_positive": share,
+        "components": parts,
+    }
+    plans = {
+        counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
+        for number in readers or _USUAL_READERS
+    }
+    return PlanBasis(plans, True, facts)
+
+
+def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> PlanBasis:
+    """A study that follows from a pilot of predictions; without `seeds` the pilot's own number."""
+    systems = list(parts.values())
+    plans = {
+        _plan_name([], 0, seeds, number): PilotPlan(systems, [number] * len(systems))
+        for number in seeds
+    } or {"": PilotPlan(systems)}
+    first = next(iter(plans.values()))
+    facts = {
+        "kind": "pilot",
+        "systems": list(parts),
+        "pilot_patients": first.patients,
+        "pilot_positives": first.positives,
+        "images_of_a_patient": first.images,
+        "variance_factors": list(first.variance_range()),
+    }
+    return PlanBasis(plans, len(systems) == 2, facts)
+
+
+def _plan_name(
+    all_images: Sequence[int | str], images: int | str, all_seeds: Sequence[int], seeds: int
+) -> str:
+    """What sets one plan apart from the others; empty where it is the only one."""
+    words = []
+    if len(all_images) > 1:
+        words.append(
+            f"images as in {images.upper()}"
+            if isinstance(images, str)
+            else f"{counted(images, 'image')} a patient"
+        )
+    if len(all_seeds) > 1:
+        words.append(counted(seeds, "seed"))
+    return ", ".join(words)

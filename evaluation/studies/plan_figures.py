@@ -1,0 +1,132 @@
+"""The files and charts of a planned study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.output_folders import require_only_files
+from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.evaluation.decisions.thresholds import GuaranteePlan
+from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
+from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
+from cxr_compare.evaluation.report.figure_files import save_figure
+from cxr_compare.evaluation.statistics.sample_size import (
+    MOST_SIMULATED,
+    fewest_patients,
+)
+from cxr_compare.evaluation.studies.study_plan import StudyPlan
+
+_STORED = "plan.json"
+
+
+_FIGURES = "figures"
+
+
+_SHARES = (0.5, 1.0, 1.5)
+"""Of the difference: whoever plans for one should see what a smaller one would take."""
+
+
+def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
+    """Write ``figures/`` and, last, ``plan.json`` into a folder that is new or of a plan.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    require_only_files(out, {_STORED, _FIGURES}, "plan")
+    figures = out / _FIGURES
+    figures.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for chart in _charts(plan) if isinstance(plan, StudyPlan) else [_guarantee_chart(plan)]:
+        drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
+    write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
+    return tuple(path for path in drawn if path.suffix == ".png")
+
+
+def _guarantee_chart(plan: GuaranteePlan) -> Chart:
+    found = [row["patients"] for row in plan.rows if row["patients"]] or [MOST_SIMULATED]
+    low = max(min(found) / 4, 8)
+    high = max(found) * 2
+    patients = np.unique(np.geomspace(low, high, 16).astype(int))
+    chances = [np.array([s.chance(int(n)) for n in patients]) for s in plan.shares.values()]
+    curves = enumerate(zip(plan.shares, chances, strict=True))
+    return Chart(
+        key="guarantee",
+        title="How often the guarantee gets a threshold",
+        x=Axis.log("Validation patients", low, high),
+        y=Axis("Chance"),
+        curves=tuple(Curve(name, at, patients.astype(float), y) for at, (name, y) in curves),
+        guides=(((low, high), (plan.power, plan.power)),),
+        guide_label=f"{plan.power:.0%}",
+        description="; ".join(plan.sentences()),
+    )
+
+
+def _charts(question: StudyPlan) -> Iterator[Chart]:
+    answers = [row["patients"] for row in question.rows if row["patients"]]
+    if not answers:
+        return
+    fewest = min(plan.least for plan in question.basis.plans.values())
+    low = max(min(answers) / 5, fewest, 8)
+    high = max(answers) * 3
+    patients = np.unique(np.geomspace(low, high, 60).astype(int))
+    axis = Axis.log("Test patients", low, high)
+    if question.difference is not None:
+        curves = tuple(_power_curves(question, patients))
+        yield Chart(
+            key="power",
+            title="How often the difference is shown",
+            x=axis,
+            y=Axis("Power"),
+            curves=curves,
+            guides=(((low, high), (question.power, question.power)),),
+            guide_label=f"{question.power:.0%}",
+            description="; ".join(question.sentences()),
+        )
+    widths = []
+    wanted = [] if question.half_width is None else [question.half_width]
+    for at, (name, plan) in enumerate(question.basis.plans.items()):
+        heights = [plan.study(int(n)).half_width(question.level) for n in patients]
+        widths.append(Curve(name or "planned study", at, patients.astype(float), np.array(heights)))
+    top = float(max(curve.y.max() for curve in widths))
+    ticks = tuple((tick, f"{tick:g}".removeprefix("0") or "0") for tick in _steps(top))
+    yield Chart(
+        key="half_width",
+        title="Half-width of the interval, on the mean",
+        x=axis,
+        y=Axis(f"Mean half-width of the {question.level:.0%} interval", ticks, 0.0, ticks[-1][0]),
+        curves=tuple(widths),
+        guides=tuple(((low, high), (width, width)) for width in wanted),
+        guide_label="".join(f"{width:g}" for width in wanted),
+        description="; ".join(question.sentences()),
+    )
+
+
+def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
+    difference = question.difference or 0.0
+    several = len(question.basis.plans) > 1
+    shown = [
+        (name, plan, share)
+        for name, plan in question.basis.plans.items()
+        for share in ((1.0,) if several else _SHARES)
+    ]
+    for at, (name, plan, share) in enumerate(shown):
+        true = difference * share
+        power = [plan.study(int(n)).power(true, question.level) for n in patients]
+        label = name if several else f"difference {true:g}"
+        study = fewest_patients(plan, question.shows(question.power, true))
+        points: tuple[Point, ...] = ()
+        if study is not None and study.patients <= patients[-1]:
+            points = (Point(study.patients, question.power, f"{study.patients:,} patients"),)
+        figure = "" if study is None else f"({study.patients:,} patients)"
+        yield Curve(label, at, patients.astype(float), np.array(power), points, figure=figure)
+
+
+def _steps(top: float) -> list[float]:
+    """Four or five round ticks from 0 to at least `top`."""
+    size = 10.0 ** np.floor(np.log10(top))
+    step = next(size * n / 10 for n in (2, 2.5, 5, 10, 20, 25) if size * n / 10 * 5 >= top)
+    return [float(round(step * n, 10)) for n in range(int(np.ceil(top / step)) + 1)]

@@ -1,0 +1,37 @@
+"""A monitor as metrics for Prometheus."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_compare.evaluation.studies.monitor_result import Monitoring
+
+
+def prometheus_text(found: Monitoring) -> str:
+    """The text format of the textfile collector of node_exporter."""
+    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": " "})
+    watched = {f'{{row="{row.key.translate(escapes)}"}}': row for row in found.rows if row.share}
+    last = int(pd.Timestamp(found.last_day, tz="UTC").timestamp())
+    lines = []
+    for name, words, samples in (
+        (
+            "alarm",
+            "1 where the figure has changed.",
+            {of: int(bool(row.change)) for of, row in watched.items()},
+        ),
+        (
+            "evidence",
+            "The highest e-value so far.",
+            {of: f"{row.evidence:.6g}" for of, row in watched.items()},
+        ),
+        (
+            "bound",
+            "The e-value that raises an alarm.",
+            {of: f"{row.bound:.6g}" for of, row in watched.items()},
+        ),
+        ("tested", "Figures that are tested; 0: nothing would be noticed.", {"": found.n_tested}),
+        ("last_day_seconds", "Unix time of the last day of the log.", {"": last}),
+    ):
+        lines += [f"# HELP cxr_monitor_{name} {words}", f"# TYPE cxr_monitor_{name} gauge"]
+        lines += [f"cxr_monitor_{name}{of} {value}" for of, value in samples.items()]
+    return "\n".join([*lines, ""])

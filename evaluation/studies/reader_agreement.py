@@ -1,0 +1,72 @@
+"""Agreement of the readers of a data set on labels and boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import cohen_kappa_score
+
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.formats.readers import same_lesions
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+
+
+@dataclass(frozen=True)
+class ReaderAgreement:
+    """What each reader of a data set says of a target."""
+
+    ratings: pd.DataFrame  # a row an image, a column a reader; NaN where a reader says nothing
+    boxes: dict[str, pd.DataFrame] = field(default_factory=dict)  # of each reader, original px
+
+    @classmethod
+    def of(cls, dataset: DataSet, target: Target) -> ReaderAgreement:
+        """Read the labels and boxes of each reader of a data set."""
+        own = {reader: dataset.labelled_by(reader) for reader in dataset.readers}
+        ratings = pd.DataFrame({reader: each.labels(target) for reader, each in own.items()})
+        return cls(ratings, {reader: each.target_boxes(target) for reader, each in own.items()})
+
+    @property
+    def alpha(self) -> float | None:
+        """Alpha of nominal ratings (Krippendorff 2011, section C); `None` where no two differ."""
+        values = np.unique(self.ratings.stack())
+        counts = pd.DataFrame({value: (self.ratings == value).sum(axis=1) for value in values})
+        counts = counts[counts.sum(axis=1) > 1]
+        per_image = counts.sum(axis=1)
+        per_value = counts.sum()
+        n_ratings = per_image.sum()
+        unlike = n_ratings**2 - (per_value**2).sum()  # pairs of ratings, whatever their images
+        within = ((per_image**2 - (counts**2).sum(axis=1)) / (per_image - 1)).sum()
+        return float(1 - (n_ratings - 1) * within / unlike) if unlike else None
+
+    def pairs(self) -> Iterator[dict[str, Any]]:
+        """Agreement of each two on labels, and on boxes of images that both read, one to one."""
+        for one, other in combinations(map(str, self.ratings), 2):
+            both = self.ratings[[one, other]].dropna()
+            varies = both.stack().nunique() > 1  # else kappa is 0 / 0
+            drawn = self.lesions([one, other])
+            drawn = drawn[drawn["image_id"].isin(both.index)].sort_values(["lesion", "reader"])
+            met = drawn[drawn["drawn_by"] == 2].assign(score=1.0, image_id=drawn["lesion"])
+            pairs = pair_boxes(met[::2], met[1::2], pd.Index(met["lesion"].unique()))
+            yield {
+                "readers": (one, other),
+                "images": len(both),
+                "boxes": tuple(int((drawn["reader"] == name).sum()) for name in (one, other)),
+                "positive": int((both == 1).all(axis=1).sum()),
+                "mean_iou": pd.Series(pairs.iou).mean(),
+                "kappa": cohen_kappa_score(both[one], both[other]) if varies else None,
+                "matched": len(met) / max(len(drawn), 1),
+            }
+
+    def lesions(self, readers: Sequence[str]) -> pd.DataFrame:
+        """The boxes of some readers, with their ``lesion`` and how many readers drew that."""
+        parts = [self.boxes[reader].assign(reader=reader, finding="") for reader in readers]
+        none = pd.DataFrame(columns=["image_id", "finding", "reader", *EDGES])
+        boxes = pd.concat(parts, ignore_index=True) if parts else none
+        boxes["lesion"] = same_lesions(boxes)
+        return boxes.assign(drawn_by=boxes.groupby("lesion")["reader"].transform("size"))

@@ -1,0 +1,142 @@
+"""Charts of a reader study: the curve of each reader, their mean, and each system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.metrics.metric import number
+from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
+from cxr_compare.evaluation.statistics.ranking import Floats, curves
+from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis
+from cxr_compare.evaluation.studies.reader_statements import reader_statements
+from cxr_compare.evaluation.studies.reader_study import MarkedStudy, ReaderStudy
+from cxr_compare.evaluation.studies.study_page import (
+    ShownChart,
+)
+
+_STEPS = np.linspace(0.0, 1.0, 401)
+
+
+def reader_chart(analysis: ReaderAnalysis) -> Chart:
+    """The mean of a modality's readers, and each system."""
+    study = analysis.study
+    drawn: list[Curve] = []
+    for at, modality in enumerate(study.modalities):
+        readings = study.readings[study.readings["modality"] == modality]
+        drawn += _modality_curves(analysis, readings, modality, at)
+    title = "Each reader, and the mean"
+    note = ""
+    if study.has_ratings:
+        title = f"{curve_name(study)}, mean of readers"
+        note = "The mean is that of the readers' curves, upwards at each place of the axis. "
+    if study.has_decisions and not isinstance(study, MarkedStudy):
+        note += "Dots: decisions of one reader; diamonds: their mean, or a system."
+    description = f"{title}: {reader_statements(analysis)[0].text}"
+    curves = (*drawn, *_system_curves(analysis))
+    return _framed(
+        study, key="readers", title=title, curves=curves, description=description, note=note
+    )
+
+
+def curve_name(study: ReaderStudy) -> str:
+    """Return the name of the curves of a study: ROC, or weighted AFROC of marks."""
+    return "Weighted AFROC" if isinstance(study, MarkedStudy) else "ROC"
+
+
+def _framed(study: ReaderStudy, **options: Any) -> Chart:
+    """A chart of readers' curves with its axes."""
+    if isinstance(study, MarkedStudy):
+        x = "Cases without a lesion that have a false mark"
+        y = "Lesions found, weighted"
+        return Chart(x=Axis(x), y=Axis(y), **options)
+    x = "1 − specificity (false alarms among negatives)"
+    y = "Sensitivity"
+    guides = (((0, 1), (0, 1)),)
+    return Chart(x=Axis(x), y=Axis(y), guides=guides, guide_label="guessing", **options)
+
+
+def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
+    """A chart of each reader: the curve with every modality, and each system."""
+    study = analysis.study
+    for place, (reader, readings) in enumerate(study.readings.groupby("reader", sort=False)):
+        curves = []
+        for modality, rows in readings.groupby("modality", sort=False):
+            name = f"{reader}, {modality}"
+            at = study.modalities.index(str(modality))
+            point = _point(analysis, rows, name, ".")
+            curves.append(Curve(name, at, *_line(analysis, rows), point))
+        title = f"Reader {reader}" if str(reader).isdigit() else str(reader)
+        yield ShownChart(
+            _framed(
+                study,
+                key=f"reader-{place}",
+                title=title,
+                curves=(*curves, *_system_curves(analysis)),
+                description=f"{curve_name(study)} of {title}",
+            )
+        )
+
+
+def _system_curves(analysis: ReaderAnalysis) -> Iterator[Curve]:
+    study = analysis.study
+    systems = study.systems.groupby("reader", sort=False)
+    for at, (name, rows) in enumerate(systems, len(study.modalities)):
+        line = _line(analysis, rows) if study.has_ratings else (np.empty(0), np.empty(0))
+        yield Curve(str(name), at, *line, _point(analysis, rows, str(name), "D"))
+
+
+def _modality_curves(
+    analysis: ReaderAnalysis, readings: pd.DataFrame, modality: str, at: int
+) -> Iterator[Curve]:
+    nothing = np.empty(0)
+    heights: list[Floats] = []
+    points: list[Point] = []
+    for reader, rows in readings.groupby("reader", sort=False):
+        label = f"{reader}, {modality}"
+        point = _point(analysis, rows, label, ".")
+        points += point
+        if analysis.study.has_ratings:
+            heights.append(np.interp(_STEPS, *_line(analysis, rows)))
+        if point:
+            yield Curve(label, at, nothing, nothing, point, faint=True)
+    middle: tuple[Point, ...] = ()
+    if points:
+        x, y = (float(np.mean([getattr(point, of) for point in points])) for of in "xy")
+        middle = (Point(x, y, f"{modality}: mean of {counted(len(points), 'reader')}", "D"),)
+    if heights:
+        mean = np.concatenate([[0.0], np.mean(heights, axis=0)])
+        yield Curve(modality, at, np.concatenate([[0.0], _STEPS]), mean, middle)
+    elif middle:
+        yield Curve(modality, at, nothing, nothing, middle)
+
+
+def _line(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]:
+    """The ROC curve of ratings, the weighted AFROC curve of marks."""
+    if isinstance(analysis.study, MarkedStudy):
+        finds, weight = analysis.study.finds(rows)
+        return finds.afroc_curve(weight)
+    line = curves(analysis.study.truth["label"].loc[rows["case"]], rows["rating"])
+    return line["fpr"], line["tpr"]
+
+
+def _point(
+    analysis: ReaderAnalysis, rows: pd.DataFrame, label: str, marker: str
+) -> tuple[Point, ...]:
+    """Where decisions lie on an ROC curve; nothing without any."""
+    of_marks = isinstance(analysis.study, MarkedStudy)
+    if of_marks or "decision" not in rows or rows["decision"].isna().any():
+        return ()
+    truth = analysis.study.truth["label"].loc[rows["case"]].to_numpy(dtype=bool)
+    called = rows["decision"].to_numpy() == 1
+    kinds = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
+    values = rates(*(kind.sum() for kind in kinds))
+    sensitivity = float(values["recall"])
+    specificity = float(values["specificity"])
+    words = f"{label}: sensitivity {number(sensitivity)}, specificity {number(specificity)}"
+    return (Point(1 - specificity, sensitivity, words, marker),)

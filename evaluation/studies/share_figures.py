@@ -1,0 +1,157 @@
+"""Figures of runs that learned from shares of the patients, with their covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.scorecard import Scorecard
+from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.clustered_tests import over_seeds
+from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.studies.curve_study import (
+    CURVE_METRICS,
+)
+from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+from cxr_compare.evaluation.systems.stored_predictions import (
+    checked_decision,
+    common_images_of_predictions,
+    read_output,
+)
+
+_Floats = npt.NDArray[np.float64]
+
+
+_POLICY = POLICIES[0]
+
+
+class EvaluatedRun(NamedTuple):
+    """A run to evaluate."""
+
+    split: str  # whose test images evaluate it
+    part: str  # the split that it learned from, whose validation images decide
+    predictions: Predictions  # of both
+
+
+class _MetricValues(NamedTuple):
+    """One metric of several systems."""
+
+    values: _Floats  # means over splits, NaN where undefined, (systems,)
+    covariance: _Floats  # over patients, (systems, systems)
+    reasons: Mapping[str, str]  # why a value is undefined, by system
+
+
+@dataclass(frozen=True)
+class ShareFigures:
+    """What `_judge_shares` gives, of all splits."""
+
+    systems: tuple[str, ...]  # names, in the order of all figures
+    figures: Mapping[str, _MetricValues]  # by metric
+    n_images: int  # test images
+    n_patients: int  # test patients
+    freedom: float  # of the covariances: patients of the rarer class, less one a split
+    notes: tuple[str, ...] = ()  # which test images were left out, and why
+
+    def values(self, metric: str, names: Sequence[str]) -> _Floats:
+        """A metric of some systems, NaN where it is undefined."""
+        return self.figures[metric].values[[self.systems.index(name) for name in names]]
+
+    def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
+        """A metric's mean over the seeds of one group of systems, or the difference of two groups.
+
+        All of them have the figure.
+        """
+        figure = self.figures[metric]
+        members = [[self.systems.index(name) for name in group] for group in groups]
+        rows = [row for group in members for row in group]
+        values = [[float(figure.values[row]) for row in group] for group in members]
+        covariance = figure.covariance[np.ix_(rows, rows)]
+        return over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
+
+
+def evaluate_shares(
+    systems: Mapping[str, Sequence[EvaluatedRun]],
+    test_set: LabelledSplit,
+    *,
+    replicates: int = 1000,
+    advance: Callable[[], None] = lambda: None,
+) -> ShareFigures:
+    """Evaluate systems, one run a split each, by `CURVE_METRICS`; thresholds by the first policy.
+
+    Raises:
+        InputError: A run has seen test patients, or none of a split's test images is evaluated.
+    """
+    splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
+    keys = {
+        metric: MetricKey(ALL, _POLICY if "threshold" in METRICS[metric].needs else "", metric)
+        for metric in CURVE_METRICS
+    }
+    values = np.full((len(splits), len(keys), len(systems)), np.nan)
+    drawn = np.full((len(splits), len(keys), len(systems), replicates), np.nan)
+    counts = np.zeros(4, dtype=int)
+    reasons: dict[str, dict[str, str]] = {metric: {} for metric in keys}
+    notes: list[str] = []
+    for number, split in enumerate(splits):
+        runs = {name: run for name, of in systems.items() for run in of if run.split == split}
+        if len(runs) < len(systems):
+            lacking = next(name for name in systems if name not in runs)
+            raise InputError(f"{lacking} has no run of split '{split}', and others have")
+        predictions = {name: run.predictions for name, run in runs.items()}
+        # After hours of training, one image that a model cannot answer must not end everything.
+        of_split = replace(test_set, split=split)
+        evaluated, left_out = common_images_of_predictions(predictions, of_split, images="common")
+        notes += [f"{split}: {note.text}" for note in left_out]
+        of_classes = (evaluated.patients[of] for of in (evaluated.y_true, ~evaluated.y_true))
+        n_of_classes = (len(np.unique(patients)) for patients in of_classes)
+        counts += len(evaluated.image_ids), evaluated.n_patients, *n_of_classes
+        resamples = Resamples(evaluated.n_patients, replicates, stream=number)
+        for column, (name, run) in enumerate(runs.items()):
+            of_run = replace(of_split, split=run.part)
+            decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
+            output = read_output(run.predictions, of_run.target, evaluated.image_ids)
+            scorecard = Scorecard.of(output, decision, replace(evaluated, tolerance=None))
+            estimates = scorecard.estimates()
+            missing = scorecard.missing()
+            resampled = cluster_bootstrap(scorecard, resamples)
+            for row, (metric, key) in enumerate(keys.items()):
+                value = estimates.get(key)
+                if value is None:
+                    reasons[metric][name] = missing.get(key) or why_undefined(metric)
+                    continue
+                values[number, row, column] = value
+                drawn[number, row, column] = resampled[key]
+            advance()
+    means = values.mean(axis=0)  # undefined where one split is
+    figures = {
+        metric: _MetricValues(means[row], _covariance(drawn[:, row]), reasons[metric])
+        for row, metric in enumerate(keys)
+    }
+    n_images, n_patients, *classes = map(int, counts)
+    freedom = max(min(classes) - len(splits), 1)
+    return ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
+
+
+def _covariance(drawn: _Floats) -> _Floats:
+    """Of means over splits, whose patients are different, shape ``(splits, systems, replicates)``.
+
+    A resample without a positive patient defines nothing and is left out.
+    """
+    total = np.zeros((drawn.shape[1],) * 2)
+    for of_split in drawn:
+        defined = ~np.isnan(of_split).all(axis=1)
+        rows = of_split[defined]
+        whole = rows[:, ~np.isnan(rows).any(axis=0)]
+        part = np.full(total.shape, np.nan)
+        if whole.shape[1] > 1:
+            part[np.ix_(defined, defined)] = np.cov(whole)
+        total = total + part
+    return total / len(drawn) ** 2

@@ -1,0 +1,75 @@
+"""Scores of images that a system has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.studies.transfer_pairs import Pair
+from cxr_compare.evaluation.systems.eligibility import check_data_set
+from cxr_compare.evaluation.systems.stored_predictions import read_output
+
+
+@dataclass(frozen=True)
+class UnseenScores:
+    """A system's scores of images of known label; all of shape ``(N,)``."""
+
+    image_ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    scores: Floats
+    patients: npt.NDArray[np.str_]
+    n_seen: int = 0  # images left out, as the system has seen them or their patients
+    n_not_run: int = 0  # images left out, as the system gave no answer
+    copies: tuple[str, ...] = ()  # which of those it has seen under other names, in words
+
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether there are positive and negative images."""
+        return bool(self.y_true.any() and not self.y_true.all())
+
+    @cached_property
+    def clusters(self) -> tuple[Integers, int]:
+        """The patient of each image as a number, and how many patients there are."""
+        return cluster_index(self.patients)
+
+
+def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
+    """Score a role's images of known label, without patients and images that the system has seen.
+
+    Raises:
+        InputError: The predictions are of another data set, or lack an image.
+    """
+    test_set = pair.test_set
+    decision = pair.decision
+    check_data_set(system.name, system, test_set.dataset)
+    wanted = test_set.image_ids(role)
+    lacking = wanted[~wanted.isin(system.images["image_id"])]
+    if len(lacking):
+        raise InputError(
+            f"{system.folder}: lacks {counted(len(lacking), 'image')} of split "
+            f"'{test_set.split}', first '{lacking[0]}'; remove it, and the same command predicts "
+            "them"
+        )
+    labels = test_set.labels.reindex(wanted).dropna()
+    ran = labels.index.intersection(system.images_run).sort_values()
+    seen = test_set.seen_by(system, ran, ["train", "val"] if role == "test" else ["train"])
+    ids = ran.difference(seen.all_ids)
+    reduction = None if decision is None else decision.reduction
+    scores = read_output(system, test_set.target, ids).scores(reduction)
+    return UnseenScores(
+        ids,
+        labels.reindex(ids).to_numpy() == 1,
+        scores.to_numpy(np.float64),
+        test_set.patients(ids),
+        len(ran) - len(ids),
+        len(labels) - len(ran),
+        tuple(seen.copy_lines(system.name)),
+    )
