@@ -26,7 +26,6 @@ from cxr_compare.evaluation.metrics.registry import (
     in_reading_order,
     metric_title,
 )
-from cxr_compare.evaluation.report.forest import place_whiskers
 from cxr_compare.evaluation.report.table import (
     Cell,
     Row,
@@ -36,6 +35,7 @@ from cxr_compare.evaluation.report.table import (
     figure_words,
 )
 from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}

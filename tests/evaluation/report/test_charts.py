@@ -17,9 +17,10 @@ from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import draw_charts, draw_with_legend
 from cxr_compare.evaluation.report.charts import _sensitivity_at, report_charts
 from cxr_compare.evaluation.report.figure_files import _draw_confusion, save_figures
-from cxr_compare.evaluation.report.forest import forest_parts, place_whiskers
+from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.metric_table import metric_table
+from cxr_compare.evaluation.report.whiskers import place_whiskers
 from cxr_compare.evaluation.statistics.bootstrap import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
