@@ -15,7 +15,7 @@ import pandas as pd
 from benchmarks.bench import Row, Setting, curve
 from benchmarks.worker import Candidate, Run
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.evaluation.boxes.box_metrics import (
+from cxr_compare.evaluation.boxes.average_precision import (
     WeightedAveragePrecision,
     unchecked_average_precision,
 )
@@ -34,8 +34,9 @@ from cxr_compare.evaluation.decisions.thresholds import (
     choose_threshold,
 )
 from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
-from cxr_compare.evaluation.statistics.ranking import Floats, RankedScores
+from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 _IMAGES, _QUICK_IMAGES = 27_000, 200
 _TEST_PER_VALIDATION, _FEWEST_VALIDATION = 9, 60  # 3,000 validation images for 27,000 of test

@@ -22,7 +22,7 @@ from scipy.stats import norm
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.protocols import _TABLE, _BoxEvaluator
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 _FOLDS = 5
 _KNOWN = {rules["name"]: rules for rules in _TABLE["known"]}

@@ -14,17 +14,18 @@ from collections.abc import Callable as _Callable
 from typing import ParamSpec as _ParamSpec
 from typing import TypeVar as _TypeVar
 
-from cxr_compare.evaluation.boxes import box_metrics as _boxes
-from cxr_compare.evaluation.boxes.box_metrics import froc
+from cxr_compare.evaluation.boxes import average_precision as _boxes
+from cxr_compare.evaluation.boxes.froc import froc
 from cxr_compare.evaluation.boxes.matching import match_boxes
 from cxr_compare.evaluation.boxes.protocols import explain as explain_figure
 from cxr_compare.evaluation.compare.single_figure import FigureEstimate, estimate
 from cxr_compare.evaluation.metrics import image_metrics as _images
-from cxr_compare.evaluation.metrics.image_metrics import confusion_counts, net_benefit
+from cxr_compare.evaluation.metrics.image_metrics import confusion_counts
+from cxr_compare.evaluation.metrics.net_benefit import net_benefit
 from cxr_compare.evaluation.metrics.registry import why_undefined as _why_undefined
-from cxr_compare.evaluation.statistics import clustered_tests as _tests
+from cxr_compare.evaluation.statistics import clustered_auroc as _tests
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_tests import mcnemar_test
+from cxr_compare.evaluation.statistics.mcnemar import mcnemar_test
 
 _P = _ParamSpec("_P")
 _T = _TypeVar("_T")

@@ -15,9 +15,11 @@ from PIL import Image
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.tables import inert_cell
-from cxr_compare.evaluation.metrics.metric import listing, policy_words, score_words
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.draw import as_figure, draw_predictions
 from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
+from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.serving.guard import Warned, WarningKind
 
 if TYPE_CHECKING:
@@ -137,9 +139,9 @@ class Answer:
         parts = [self.image, self.system, self.called]
         if self.probability is not None:
             parts.append(f"probability {self.probability:.2f}")
-        limit = "" if self.threshold is None else f"threshold {score_words(self.threshold)}"
+        limit = "" if self.threshold is None else f"threshold {score_text(self.threshold)}"
         limit = self.triage_rule or limit
-        parts.append(f"score {score_words(self.score)}" + (f" ({limit})" if limit else ""))
+        parts.append(f"score {score_text(self.score)}" + (f" ({limit})" if limit else ""))
         if len(self.boxes) and self.status == "ok":
             parts.append(self._boxes_in_words())
         return "  ".join(parts)
@@ -279,7 +281,7 @@ def render_answers(
         else replace(answer.prediction, **doubtful)
         for position, answer in enumerate(answers)
     ]
-    policies = dict.fromkeys(policy_words(answer.policy) for answer in answers)
+    policies = dict.fromkeys(policy_text(answer.policy) for answer in answers)
     warnings: list[str] = [*Answer.joint_warnings(answers)]
     warnings += dict.fromkeys(
         f"{answer.system} is undecided: {answer.undecided_because}"

@@ -25,7 +25,7 @@ from cxr_compare.data_prep.store.predictions import Part
 from cxr_compare.data_prep.store.preprocess import Frame, Placement, Preprocess
 from cxr_compare.data_prep.work.pool import processor_name, read_ahead
 from cxr_compare.detection.frames import boxes_frames, decode_boxes
-from cxr_compare.evaluation.statistics.calibration import sigmoid
+from cxr_compare.evaluation.statistics.logistic_regression import sigmoid
 from cxr_compare.serving.export_spec import (
     ANCHORS_FILE,
     INPUT,

@@ -23,11 +23,11 @@ from cxr_compare.data_prep.store.predictions import Predictions, joined_parts
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
-from cxr_compare.evaluation.boxes.box_metrics import unchecked_average_precision
+from cxr_compare.evaluation.boxes.average_precision import unchecked_average_precision
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import describe_images
 from cxr_compare.evaluation.metrics.image_metrics import auroc
-from cxr_compare.evaluation.statistics.ranking import is_positive
+from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output
 

@@ -26,7 +26,7 @@ from cxr_compare.detection.detector import (
     validation_losses,
 )
 from cxr_compare.detection.model import build_detector, start_from
-from cxr_compare.evaluation.boxes.box_metrics import unchecked_average_precision
+from cxr_compare.evaluation.boxes.average_precision import unchecked_average_precision
 from cxr_compare.evaluation.metrics.image_metrics import auroc
 from cxr_compare.training.loading import balancing_weights
 from cxr_compare.training.processes import reduce_over_processes

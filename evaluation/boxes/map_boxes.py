@@ -14,7 +14,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -70,7 +70,7 @@ def _each(maps: pd.DataFrame) -> Iterator[tuple[str, Floats, _Frame]]:
         yield str(row["image_id"]), map_grid(row), (row["x1"], row["y1"], row["x2"], row["y2"])
 
 
-def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
+def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     """The peak of each image's map.
 
     Returns ``point_x``, ``point_y`` in original px and ``peak`` (raw), in the order of `image_ids`;
@@ -82,13 +82,13 @@ def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     return pd.DataFrame(rows, index=image_ids, columns=columns, dtype=np.float64)
 
 
-def cell_words(maps: pd.DataFrame) -> str:
+def cell_size_text(maps: pd.DataFrame) -> str:
     """Say how many cells a system's maps have, and how large one is.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
         ...     "x1": [0.0], "y1": [0.0], "x2": [256.0], "y2": [256.0]})
-        >>> cell_words(maps)
+        >>> cell_size_text(maps)
         '8 × 8 cells, each 32 px wide in the original image, 12.5 % of the width of the map'
     """
     rows, columns = min(zip(maps["grid_h"].tolist(), maps["grid_w"].tolist(), strict=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +18,17 @@ from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes, box_iou
 from cxr_compare.data_prep.contracts.ids import positions
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers, is_positive
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 MAX_BOXES = 100
 """Predicted boxes of an image that count, the most confident."""
+
+
 LEAST_SCORE = 0.001
 """Boxes below it are not kept, as in every predictions folder."""
+
+
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-_FOREGROUND_IOU, _BACKGROUND_IOU = 0.5, 0.1
-Counts = npt.NDArray[np.int64]
-Hit = Literal["iou", "centre"]
-
-
-class HitRule(NamedTuple):
-    """When a mark finds a lesion: by its centre in it, by overlap, or by distance of centres."""
-
-    kind: Literal["iou", "centre", "distance"]
-    limit: float = 0.0  # the least IoU, or the largest distance, original px
-
-
-HITS: dict[Hit, HitRule] = {"iou": HitRule("iou", 0.2), "centre": HitRule("centre")}
-"""What finds a lesion in figures of systems; a centre on the border counts."""
 
 
 @dataclass(frozen=True)
@@ -182,14 +172,14 @@ def match_pairs(
     if best_only:  # of each box its best pair, the first of equals
         order = np.lexsort((-pairs.iou, pairs.box))
         near[order[1:][pairs.box[order[1:]] == pairs.box[order[:-1]]]] = False
-    hit, _ = _greedy(pairs, near, thresholds)
+    hit, _ = greedy_matches(pairs, near, thresholds)
     falling = np.argsort(-boxes.score, kind="stable")
     return BoxMatches(
         hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image
     )
 
 
-def _greedy(
+def greedy_matches(
     pairs: BoxPairs, usable: npt.NDArray[np.bool_], thresholds: Floats
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Let the boxes choose, one rank at a time but all images and thresholds at once.
@@ -220,137 +210,3 @@ def _greedy(
         hit[box[first][which], threshold] = True
         taken[true[chosen[which, threshold]], threshold] = True
     return hit, taken
-
-
-def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
-    """Count lesions and called boxes by outcome, image by image.
-
-    Called boxes choose in falling score, each the unmatched lesion of highest IoU of at least 0.5.
-    Of the others, one that overlaps a lesion by at least 0.5 is a duplicate, one between 0.1 and
-    0.5 a poor box, the rest are background. A lesion that nobody took is missed, unless it is the
-    one that a poor box overlaps most.
-
-    ``lesions`` (the sum of ``found``, ``poorly_boxed`` and ``missed``) and the boxes ``poor_box``,
-    ``duplicate`` and ``background``, each per image.
-
-    Source:
-        Bolya et al. 2020, TIDE, for one class: no classification errors.
-    """
-    n_images = len(pairs.truth.per_image)
-    called = is_positive(pairs.boxes.score, cut)
-    kept = called[pairs.box]
-    box, true, iou = pairs.box[kept], pairs.true[kept], pairs.iou[kept]
-    right, taken = (of[:, 0] for of in _greedy(pairs, kept, np.array([_FOREGROUND_IOU])))
-    best = np.zeros(len(called))
-    np.maximum.at(best, box, iou)
-    wrong = called & ~right
-    poor = wrong & (best >= _BACKGROUND_IOU) & (best < _FOREGROUND_IOU)
-    nearest = poor[box] & (iou == best[box])
-    covered = np.zeros(len(taken), dtype=bool)
-    covered[true[nearest]] = True
-
-    def of_lesions(chosen: npt.NDArray[np.bool_]) -> Counts:
-        return np.bincount(pairs.truth.image[chosen], minlength=n_images)
-
-    def of_boxes(chosen: npt.NDArray[np.bool_]) -> Counts:
-        return np.bincount(pairs.boxes.image[chosen], minlength=n_images)
-
-    return {
-        "lesions": np.asarray(pairs.truth.per_image, dtype=np.int64),
-        "found": of_lesions(taken),
-        "poorly_boxed": of_lesions(covered & ~taken),
-        "missed": of_lesions(~taken & ~covered),
-        "poor_box": of_boxes(poor),
-        "duplicate": of_boxes(wrong & (best >= _FOREGROUND_IOU)),
-        "background": of_boxes(wrong & (best < _BACKGROUND_IOU)),
-    }
-
-
-class Finds(NamedTuple):
-    """What marks find, of readers as of systems; a mark that hits no lesion is false."""
-
-    lesion_image: Integers  # position of each lesion's image, shape `(lesions,)`
-    best: Floats  # the highest score that finds each lesion, -inf where none does
-    mark_image: Integers  # position of each mark's image, shape `(marks,)`
-    mark_score: Floats
-    false: npt.NDArray[np.bool_]  # which marks hit no lesion
-    n_images: int
-
-    @property
-    def highest_false(self) -> Floats:
-        """Of each image the highest score of a false mark, -inf without one, ``(images,)``."""
-        highest = np.full(self.n_images, -np.inf)
-        np.maximum.at(highest, self.mark_image[self.false], self.mark_score[self.false])
-        return highest
-
-    @property
-    def normal(self) -> npt.NDArray[np.bool_]:
-        """Which images have no lesion, ``(images,)``."""
-        return np.bincount(self.lesion_image, minlength=self.n_images) == 0
-
-    def afroc_curve(self, worth: Floats) -> tuple[Floats, Floats]:
-        """False-positive fraction of normal images, and lesions found by worth; from 0 to 1."""
-        normals = self.highest_false[self.normal]
-        scores = np.unique(np.concatenate([self.best, normals]))[::-1]
-        cuts = scores[scores > -np.inf][:, None]
-        false = (normals >= cuts).mean(axis=1)
-        found = ((self.best >= cuts) * worth).sum(axis=1) / worth.sum()
-        return np.concatenate([[0.0], false, [1.0]]), np.concatenate([[0.0], found, [1.0]])
-
-
-def find_lesions(pairs: BoxPairs, rule: HitRule = HITS["iou"]) -> Finds:
-    """Which lesions boxes find, and which boxes are false."""
-    near = _hits(pairs, rule)
-    best = np.full(len(pairs.truth.image), -np.inf)
-    np.maximum.at(best, pairs.true[near], pairs.boxes.score[pairs.box[near]])
-    false = np.ones(len(pairs.boxes.score), dtype=bool)
-    false[pairs.box[near]] = False
-    boxes, n_images = pairs.boxes, len(pairs.truth.per_image)
-    return Finds(pairs.truth.image, best, boxes.image, boxes.score, false, n_images)
-
-
-def _hits(pairs: BoxPairs, rule: HitRule) -> npt.NDArray[np.bool_]:
-    """Which pairs are a mark that finds a lesion, shape ``(pairs,)``."""
-    if rule.kind == "iou":
-        return np.asarray(pairs.iou >= rule.limit)
-    mark, lesion = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
-    centre = (mark[:, :2] + mark[:, 2:]) / 2
-    if rule.kind == "distance":
-        away = centre - (lesion[:, :2] + lesion[:, 2:]) / 2
-        return np.asarray(np.hypot(away[:, 0], away[:, 1]) <= rule.limit)
-    return np.asarray(((centre >= lesion[:, :2]) & (centre <= lesion[:, 2:])).all(axis=1))
-
-
-def deciding_points(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
-    """The centre of each image's most confident box.
-
-    Among equal scores the box nearest the top left decides, whatever the order of the rows.
-
-    Returns ``point_x`` and ``point_y`` in original px, one row per image in the order of
-    `image_ids`; NaN where an image has no box.
-    """
-    highest = boxes.groupby("image_id")["score"].transform("max")
-    tied = boxes[boxes["score"] == highest].sort_values(["y1", "x1", "y2", "x2"])
-    top = tied.drop_duplicates("image_id").set_index("image_id")
-    points = pd.DataFrame(
-        {"point_x": (top["x1"] + top["x2"]) / 2, "point_y": (top["y1"] + top["y2"]) / 2}
-    )
-    return points.reindex(image_ids).astype(np.float64)
-
-
-def localised(
-    points: pd.DataFrame, truth: pd.DataFrame, tolerance: Floats | None = None
-) -> npt.NDArray[np.bool_]:
-    """Whether each image's point lies in one of its true boxes, borders included.
-
-    A point of NaN is a miss. `tolerance` widens boxes on each side, across and down, original px.
-    """
-    row = points.index.get_indexer(pd.Index(truth["image_id"]))
-    wanted = row >= 0
-    row, corners = row[wanted], truth[EDGES].to_numpy(np.float64)[wanted]
-    at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]
-    slack = 0.0 if tolerance is None else tolerance[row]
-    inside = ((at >= corners[:, :2] - slack) & (at <= corners[:, 2:] + slack)).all(axis=1)
-    result = np.zeros(len(points), dtype=bool)
-    result[row[inside]] = True
-    return result

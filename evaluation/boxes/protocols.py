@@ -19,8 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.boxes.average_precision import best_precision
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
-from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore, best_precision
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.boxes.matching import (
     IOU_THRESHOLDS,
@@ -29,7 +29,8 @@ from cxr_compare.evaluation.boxes.matching import (
     match_pairs,
     pair_boxes,
 )
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _RULES: dict[str, dict[str, str]] = _TABLE["rules"]  # what each value of each rule means

@@ -12,10 +12,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates, family_level
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.metrics.metric import Note, ends_words, number, span_words
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.bootstrap import Interval, per_cluster
-from cxr_compare.evaluation.statistics.clustered_tests import exact_share
+from cxr_compare.evaluation.statistics.bootstrap import per_cluster
+from cxr_compare.evaluation.statistics.clustered_share import exact_share
+from cxr_compare.evaluation.statistics.figure_text import interval_text, number, range_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -139,7 +141,7 @@ class Claim:
         """The difference with the interval that the verdict rests on, or why there is none."""
         words = f"difference {number(self.difference.estimate)}"
         if self.difference.bounded:
-            return f"{words}, {self.level_words} interval {ends_words(self.difference)}"
+            return f"{words}, {self.level_words} interval {interval_text(self.difference)}"
         lacking = f"no interval for one of {self.comparisons} comparisons"
         reason = self.difference.note or ("no interval" if self.comparisons == 1 else lacking)
         return f"{words}; {reason}"
@@ -178,7 +180,7 @@ def against_margin(
         Schuirmann 1987, the two one-sided tests; ICH E9.
 
     Example:
-        >>> from cxr_compare.evaluation.statistics.bootstrap import Interval
+        >>> from cxr_compare.evaluation.statistics.intervals import Interval
         >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
         'open'
     """
@@ -296,7 +298,7 @@ class GoalResult:
         """Figure, interval and goal, with so many digits that they lie to each other as true."""
         digits = _telling_digits((self.ci_low, self.ci_high), self.at_least)
         value, goal = number(self.estimate, digits), number(self.at_least, digits)
-        ends = span_words(self.ci_low, self.ci_high, digits=digits)
+        ends = range_text(self.ci_low, self.ci_high, digits=digits)
         said = {"met": "", "missed": ", missed", "open": ", not shown"}[self.standing]
         return f"{METRICS[self.metric].inside} {value} ({ends}; goal {goal}{said})"
 

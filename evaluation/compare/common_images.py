@@ -14,7 +14,7 @@ from cxr_compare.evaluation.decisions.ground_truth import (
     describe_images,
 )
 from cxr_compare.evaluation.decisions.system_output import System
-from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.metrics.notes import Note
 
 Images = Literal["all", "common"]
 _SHOWN = 5

@@ -32,9 +32,12 @@ from cxr_compare.evaluation.decisions.subgroups import image_groups
 from cxr_compare.evaluation.decisions.system_output import System
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.decisions.units import Unit
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Note, listing
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.clustered_tests import AurocParts, effective_patients
+from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 
 
 def compare_systems(  # noqa: PLR0913 - options of cxr compare

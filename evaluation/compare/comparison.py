@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.boxes.box_metrics import FrocCurve
+from cxr_compare.evaluation.boxes.froc import FrocCurve
 from cxr_compare.evaluation.compare.claims import GoalResult, Setting, Verdict, holm
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates, PairTests
 from cxr_compare.evaluation.compare.evaluated_models import EvaluatedModel, Models
@@ -20,8 +20,11 @@ from cxr_compare.evaluation.compare.verdict import CHANCE, state_verdict
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.tuning import GuaranteeResult
-from cxr_compare.evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
-from cxr_compare.evaluation.statistics.ranking import Floats, curves
+from cxr_compare.evaluation.metrics.notes import Note, NoteKind
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.figure_text import interval_text, number
+from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class SystemResult:
             thresholds={
                 policy: choice.threshold for policy, choice in scorecard.thresholds.items()
             },
-            curve=curves(scorecard.evaluated.y_true, scorecard.scores),
+            curve=roc_and_pr_curves(scorecard.evaluated.y_true, scorecard.scores),
             confusion={policy: counts for policy, counts in confusion.items() if counts},
             boxes=scorecard.boxes,
             maps=None if output.gives_boxes else output.maps,
@@ -336,7 +339,7 @@ def _against_chance(figures: Estimates) -> list[Note]:
     parts = []
     for kind, names in groups.items():
         values = [
-            f"{name} ({number(aurocs[name].estimate)}, 95 % interval {ends_words(aurocs[name])})"
+            f"{name} ({number(aurocs[name].estimate)}, 95 % interval {interval_text(aurocs[name])})"
             for name in names
         ]
         if values:
@@ -361,7 +364,7 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[Note]:
         gap = Estimate.from_row(row)
         if gap.excludes_zero and gap.estimate > 0:
             continue
-        tested = f", 95 % interval {ends_words(gap)}" if gap.bounded else ", not tested"
+        tested = f", 95 % interval {interval_text(gap)}" if gap.bounded else ", not tested"
         there = number(guess.estimate + gap.estimate)
         values.append(f"{row['system']} ({there}, difference {number(gap.estimate)}{tested})")
     if not values:

@@ -12,11 +12,12 @@ import pandas as pd
 
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.thresholds import check_policy
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, listing
-from cxr_compare.evaluation.statistics.bootstrap import LEVEL, Interval
-from cxr_compare.evaluation.statistics.clustered_tests import effective_patients
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 COLUMNS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
@@ -51,7 +52,7 @@ class SampleSize(NamedTuple):
     """What a figure is computed on; by study or patient ``n_images`` counts these.
 
     ``effective_patients`` is of the class that the figure is a share of, or of the rarer one;
-    see `evaluation.statistics.clustered_tests.effective_patients`.
+    see `evaluation.statistics.clustered_variance.effective_patients`.
     """
 
     n_images: int = 0

@@ -24,9 +24,12 @@ from cxr_compare.evaluation.decisions.ground_truth import (
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
 from cxr_compare.evaluation.decisions.tuning import GuaranteeResult, checked_decision, tune
 from cxr_compare.evaluation.decisions.units import Unit, Units, evaluated_units
-from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Note, inside_sentence, number
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.figure_text import number
 
 _FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "pointing_accuracy")
 

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
-from cxr_compare.evaluation.boxes.matching import BoxPairs, error_kinds, find_lesions
+from cxr_compare.evaluation.boxes.error_types import count_error_types
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.compare.evaluated_models import Models, scorecards_of
 from cxr_compare.evaluation.compare.paired_tests import seed_parts
@@ -28,14 +30,15 @@ from cxr_compare.evaluation.compare.shares import (
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.subgroups import Groups, image_groups
-from cxr_compare.evaluation.metrics.image_metrics import benefits
+from cxr_compare.evaluation.metrics.net_benefit import benefits
+from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.clustered_tests import (
+from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
     auroc_over_seeds,
     auroc_parts,
 )
-from cxr_compare.evaluation.statistics.ranking import ExchangedPatients, Floats, is_positive
+from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
 
 SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 SIZE_EDGES = (0.02, 0.06)
@@ -286,7 +289,7 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     if len(matched) < len(members) or not matched[0][0].truth.per_image.sum():
         return
     patients = evaluated.patients[evaluated.boxes_trusted]
-    kinds = [error_kinds(pairs, cut) for pairs, cut in matched]
+    kinds = [count_error_types(pairs, cut) for pairs, cut in matched]
     mean = {kind: np.mean([of_seed[kind] for of_seed in kinds], axis=0) for kind in kinds[0]}
     ones = np.ones(len(patients))
     for kind in (*_PER_LESION, *_PER_IMAGE):

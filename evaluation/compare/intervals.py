@@ -34,18 +34,17 @@ from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
 from cxr_compare.evaluation.decisions.thresholds import choose_again
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
-from cxr_compare.evaluation.statistics.bootstrap import (
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     NO_WIDTH,
     Interval,
-    Resamples,
-    cluster_bootstrap,
     expanded_level,
     percentile_interval,
 )
-from cxr_compare.evaluation.statistics.clustered_tests import over_seeds
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 _NOT_TUNED = "not tuned for this"
@@ -109,7 +108,7 @@ def _resampled(
             gap = None if one is None or other is None else one - other
             why = _why_no_difference(key, pair, values, missing)
             estimate = estimates[pair][key] = maker.estimate(pair, key, gap, why)
-            of_seeds = maker.drawn.over_seeds(pair, key, estimate.effective_patients)
+            of_seeds = maker.drawn.estimate_over_seeds(pair, key, estimate.effective_patients)
             of_gap = maker.drawn.of(pair, key) if of_seeds is None else of_seeds
             if of_gap is not None:
                 differences[pair][key] = of_gap
@@ -219,7 +218,7 @@ class _Replicates:
             means.append(columns[0] if len(columns) == 1 else np.mean(columns, axis=0))
         return means[0] if len(means) == 1 else np.asarray(means[0] - means[1])
 
-    def over_seeds(
+    def estimate_over_seeds(
         self, names: Sequence[str], key: MetricKey, effective: float | None
     ) -> ClusteredEstimate | None:
         """A system's figure, or the difference of two, after Obuchowski and Rockette.
@@ -241,7 +240,7 @@ class _Replicates:
         if len(table) < 2:
             return None
         metric = METRICS[key.metric]
-        return over_seeds(
+        return estimate_over_seeds(
             values,
             np.cov(table.T),
             max((effective or np.inf) - 1, 1.0),
@@ -378,7 +377,7 @@ def _over_seeds(
     drawn = replicates.of(names, key)
     if drawn is None or not interval.bounded:
         return interval, None
-    estimate = replicates.over_seeds(names, key, patients)
+    estimate = replicates.estimate_over_seeds(names, key, patients)
     if estimate is None or estimate.interval is None:
         return replace(interval, low=np.nan, high=np.nan, note=NO_WIDTH), None
     low, high = estimate.interval
@@ -451,4 +450,4 @@ def _exact_interval(scorecard: Scorecard, key: MetricKey, value: float) -> Inter
     patients = np.unique(evaluated.patients[counted & evaluated.population(key)])
     if len(patients) < 2:  # one patient gives no interval here, by any method
         return None
-    return Interval.of_share(value, len(patients))
+    return Interval.from_share(value, len(patients))

@@ -27,19 +27,19 @@ from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, eval
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
-from cxr_compare.evaluation.statistics.clustered_tests import (
+from cxr_compare.evaluation.statistics.clustered_auroc import (
     OBUCHOWSKI,
     AurocParts,
     auroc_over_seeds,
     auroc_parts,
-    clustered_mcnemar,
 )
-from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+from cxr_compare.evaluation.statistics.clustered_estimate import (
     ClusteredEstimate,
     smallest_detectable,
 )
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.mcnemar import clustered_mcnemar
 
 TEST_COLUMNS = (
     "target", "unit", "subgroup", "policy", "metric", "first", "second", "method", "independent",

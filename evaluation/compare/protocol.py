@@ -13,9 +13,10 @@ import scipy  # whose parts load when they are first used
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.decisions.units import Unit
-from cxr_compare.evaluation.metrics.metric import listing, policy_words
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Protocol:
     def title(self) -> str:
         """The primary figure in words, as they stand inside a sentence."""
         _, policy = self.keys[0]
-        at = f" at the threshold for {policy_words(policy)}" if policy else ""
+        at = f" at the threshold for {policy_text(policy)}" if policy else ""
         return listing([METRICS[metric].inside for metric in self.metrics]) + at
 
     def main_policy(self, policies: Sequence[str]) -> str:

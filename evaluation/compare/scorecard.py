@@ -17,43 +17,29 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.boxes.box_metrics import (
-    FrocCurve,
-    WeightedAfroc,
+from cxr_compare.evaluation.boxes.afroc import WeightedAfroc
+from cxr_compare.evaluation.boxes.average_precision import (
     WeightedAveragePrecision,
-    WeightedFroc,
-    WeightedIobb,
-    WeightedRsnaScore,
-    coco_figures,
-    froc_curve,
+    coco_average_precision,
 )
-from cxr_compare.evaluation.boxes.matching import (
-    HITS,
-    BoxPairs,
-    Finds,
-    Hit,
-    find_lesions,
-    localised,
-    match_pairs,
-    pair_boxes,
-)
+from cxr_compare.evaluation.boxes.froc import FrocCurve, WeightedFroc, froc_curve
+from cxr_compare.evaluation.boxes.iobb import WeightedIobb
+from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
+from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen
 from cxr_compare.evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision, Triage
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
-from cxr_compare.evaluation.metrics.image_metrics import CalibrationFigures, confusion_counts, rates
+from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
+from cxr_compare.evaluation.metrics.image_metrics import confusion_counts, rates
 from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
 from cxr_compare.evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
-from cxr_compare.evaluation.statistics.ranking import (
-    FallingScores,
-    Floats,
-    Integers,
-    RankedScores,
-    RankingSums,
-    is_positive,
-)
+from cxr_compare.evaluation.statistics.ranking import FallingScores, RankedScores, RankingSums
 
 
 class _Replicates(NamedTuple):
@@ -105,9 +91,9 @@ class Scorecard:
         self.scores = scores.to_numpy(dtype=np.float64)
         self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
         if points is not None:
-            self._on_lesion[""] = localised(points, evaluated.truth)
+            self._on_lesion[""] = points_in_boxes(points, evaluated.truth)
             if evaluated.tolerance is not None:
-                widened = localised(points, evaluated.truth, evaluated.tolerance)
+                widened = points_in_boxes(points, evaluated.truth, evaluated.tolerance)
                 self._on_lesion[_TOLERANT] = widened
         self._ranked = RankedScores(evaluated.y_true, self.scores, evaluated.patients)
         self._ranked_normal, normal = None, evaluated.versus_normal
@@ -127,11 +113,11 @@ class Scorecard:
         self._precision: WeightedAveragePrecision | None = None
         self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
         self._called: list[tuple[Sequence[str], Callable[[Floats, Floats], Floats]]] = []
-        self._finds: dict[Hit, Finds] = {}
+        self._finds: dict[Hit, LesionHits] = {}
         if boxes is not None:
             trusted = evaluated.boxes_trusted
             pairs = self.pairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids[trusted])
-            self._finds = {hit: find_lesions(pairs, rule) for hit, rule in HITS.items()}
+            self._finds = {hit: find_lesions(pairs, rule) for hit, rule in HIT_RULES.items()}
             of_patients = (evaluated.patients[trusted], evaluated.n_patients)
             self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
             for hit, finds in self._finds.items():
@@ -349,7 +335,7 @@ class Scorecard:
             once |= {MetricKey(ALL, "", metric): value for metric, value in exact.items()}
         figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
         if self.pairs is not None:
-            coco = coco_figures(self.pairs)
+            coco = coco_average_precision(self.pairs)
             figures |= {MetricKey(ALL, "", metric): figure for metric, figure in coco.items()}
         return figures
 

@@ -22,26 +22,19 @@ from cxr_compare.evaluation.compare.scorecard import Scorecards, evaluation_set_
 from cxr_compare.evaluation.decisions.decision import BOX_CUT
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_again
 from cxr_compare.evaluation.metrics.image_metrics import rates
-from cxr_compare.evaluation.statistics.bootstrap import (
+from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     MOST_UNDEFINED,
     Interval,
-    Resamples,
-    cluster_bootstrap,
     percentile_interval,
 )
-from cxr_compare.evaluation.statistics.clustered_tests import (
-    OBUCHOWSKI,
-    AurocParts,
-    effective_patients,
-)
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from cxr_compare.evaluation.statistics.ranking import (
-    ExchangedPatients,
-    Floats,
-    RankedScores,
-    is_positive,
-)
+from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
+from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 FAILURE_COLUMNS = (
     "topic", "group", "system", "policy", "metric", "estimate", "ci_low", "ci_high", "ci_method",
@@ -326,7 +319,7 @@ class Shares:
             trials = effective_patients(share.of)
             if trials > 1 and (interval.unmoved or trials < FEW):
                 method = EXACT_METHOD if interval.unmoved else f"{method}; {EXACT_METHOD}"
-                exact = Interval.of_share(estimate, trials)
+                exact = Interval.from_share(estimate, trials)
                 low, high = np.fmin(interval.low, exact.low), np.fmax(interval.high, exact.high)
                 interval = Interval(estimate, float(low), float(high))
         return _Figure(interval, drawn, method, counts)

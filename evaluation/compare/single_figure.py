@@ -16,17 +16,18 @@ from cxr_compare.data_prep.contracts.notebook import html_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.boxes.box_checks import check_arguments
 from cxr_compare.evaluation.boxes.boxes_table import box_arguments
-from cxr_compare.evaluation.boxes.matching import deciding_points
+from cxr_compare.evaluation.boxes.pointing import top_box_centres
 from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS, Estimate
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxes
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.metrics.metric import ALL, Metric, MetricKey, number, span_words
+from cxr_compare.evaluation.metrics.metric import ALL, Metric, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, family
+from cxr_compare.evaluation.statistics.arrays import as_array, check_truth_and_scores
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
-from cxr_compare.evaluation.statistics.ranking import as_array, check_truth_and_scores
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 _SYSTEM = "system"
 _OF_VALIDATION = {
@@ -70,13 +71,13 @@ class FigureEstimate:
             return f"{name} is undefined ({self.note}), {self._counts}"
         if self.interval is None:
             return f"{name} {self._value} ({self.note or 'no interval'}), {self._counts}"
-        return f"{name} {self._value} (95 % CI {span_words(*self.interval)}), {self._counts}"
+        return f"{name} {self._value} (95 % CI {range_text(*self.interval)}), {self._counts}"
 
     def _repr_html_(self) -> str:
         low, high = self.interval or (None, None)
         rows = {
             METRICS[self.metric].title: self._value,
-            "95 % CI": span_words(low, high),
+            "95 % CI": range_text(low, high),
             "Images": self._counts,
             "Positive": f"{self.n_positive:,}",
             "Threshold": self.policy.removeprefix("threshold="),
@@ -347,7 +348,7 @@ def _scorecard(record: Metric, inputs: _Inputs, policy: str, threshold: float | 
     thresholds = {policy: ThresholdChoice(policy, threshold)} if policy else {}
     points = None
     if record.family == "point" and inputs.boxes is not None:
-        points = deciding_points(inputs.boxes, inputs.ids)
+        points = top_box_centres(inputs.boxes, inputs.ids)
     return Scorecard(
         evaluated,
         pd.Series(inputs.scores, index=inputs.ids),

@@ -22,14 +22,10 @@ from cxr_compare.evaluation.compare.claims import (
 )
 from cxr_compare.evaluation.compare.estimates import HELD, Estimates, PairTests
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
-from cxr_compare.evaluation.metrics.metric import (
-    ends_words,
-    inside_sentence,
-    listing,
-    number,
-    policy_words,
-)
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
+from cxr_compare.evaluation.statistics.figure_text import interval_text, number
 
 CHANCE = 0.5  # as AUROC
 
@@ -149,7 +145,8 @@ def _of_one(asked: _Question) -> str:
     name, protocol = asked.systems[0], asked.protocol
     scores = [asked.figures.of(name, *key) for key in protocol.keys]
     values = [
-        number(score.estimate) + (f" (95 % interval {ends_words(score)})" if score.bounded else "")
+        number(score.estimate)
+        + (f" (95 % interval {interval_text(score)})" if score.bounded else "")
         for score in scores
     ]
     was = "were" if protocol.partner else "was"
@@ -276,7 +273,7 @@ def _tell(
 
 
 def _at_threshold(policy: str) -> str:
-    return f" at the threshold for {policy_words(policy)}" if policy else ""
+    return f" at the threshold for {policy_text(policy)}" if policy else ""
 
 
 def _chosen_on(figures: Estimates, systems: Sequence[str], key: tuple[str, str]) -> str:
@@ -488,7 +485,7 @@ def _group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
         end = f"higher for {claim.leader}" if claim.decided else said[claim.standing]
         values = " and ".join(map(number, claim.values))
         short = len(levels) == 1 and claim.difference.bounded
-        ends = ends_words(claim.difference)
+        ends = interval_text(claim.difference)
         gap = (
             f"difference {number(claim.difference.estimate)}, {ends}" if short else claim.gap_words
         )

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.evaluation.boxes.map_boxes import map_grid, map_points
+from cxr_compare.evaluation.boxes.map_boxes import map_grid, map_peaks
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
 from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction, contour_levels
-from cxr_compare.evaluation.statistics.ranking import Floats, is_positive
+from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 
 if TYPE_CHECKING:
     from cxr_compare.evaluation.decisions.decision import Decision
@@ -175,7 +175,7 @@ def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float
     """Where a system's contours lie, from its own probabilities of the images with maps."""
     if maps is None:
         return {}
-    peaks = map_points(maps, probabilities.index)["peak"]
+    peaks = map_peaks(maps, probabilities.index)["peak"]
     return contour_levels(peaks, probabilities)
 
 

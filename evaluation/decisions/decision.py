@@ -14,17 +14,18 @@ import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.notebook import html_lines
-from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import BoxPairs
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.decisions.guarantees import Guarantee, GuaranteedRate, read_guarantee
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
-from cxr_compare.evaluation.metrics.metric import Need, score_words
+from cxr_compare.evaluation.metrics.metric import Need
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
 from cxr_compare.evaluation.statistics.calibration import Calibration, calibration_from_dict
-from cxr_compare.evaluation.statistics.clustered_tests import exact_share
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.statistics.clustered_share import exact_share
+from cxr_compare.evaluation.statistics.figure_text import score_text
 
 BOX_CUT = "score cut of boxes"
 _FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)  # of detectors that score low throughout
@@ -205,8 +206,8 @@ class Triage:
     @property
     def rule(self) -> str:
         """From which scores on what becomes of an image."""
-        cuts = [] if self.below is None else [f"ruled out below {score_words(self.below)}"]
-        cuts += [] if self.above is None else [f"ruled in from {score_words(self.above)} on"]
+        cuts = [] if self.below is None else [f"ruled out below {score_text(self.below)}"]
+        cuts += [] if self.above is None else [f"ruled in from {score_text(self.above)} on"]
         return ", ".join(cuts) or "all are referred"
 
     def __str__(self) -> str:

@@ -36,8 +36,8 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.betting import mean_p_value
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 
 MOST_MARKS = 5
 """So many false marks of an image count in a guarantee of their mean, which needs a bound."""

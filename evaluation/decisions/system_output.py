@@ -13,11 +13,11 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_points
-from cxr_compare.evaluation.boxes.matching import deciding_points
+from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_peaks
+from cxr_compare.evaluation.boxes.pointing import top_box_centres
 from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
-from cxr_compare.evaluation.metrics.metric import Note
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 SCORE_COLUMNS = ["image_id", "finding", "score"]
 BOX_COLUMNS = ["image_id", "finding", *EDGES, "score"]
@@ -148,10 +148,10 @@ class SystemOutput:
     def points(self) -> pd.DataFrame | None:
         """Where the decision points: top box's centre or map's peak; `None` without either."""
         if self.gives_boxes:
-            return deciding_points(self.predicted_boxes, self.image_ids)
+            return top_box_centres(self.predicted_boxes, self.image_ids)
         if self.maps is None:
             return None
-        return map_points(self.maps, self.image_ids)[["point_x", "point_y"]]
+        return map_peaks(self.maps, self.image_ids)[["point_x", "point_y"]]
 
     def cells(self) -> Floats | None:
         """Width and height of each image's map cell, original px, ``(N, 2)``; 0 without a map.

@@ -35,15 +35,11 @@ from cxr_compare.evaluation.decisions.guarantees import (
     read_guarantee,
     share_p_values,
 )
-from cxr_compare.evaluation.metrics.metric import policy_words
-from cxr_compare.evaluation.statistics.bootstrap import Resamples, SegmentSums, cluster_bootstrap
-from cxr_compare.evaluation.statistics.ranking import (
-    Floats,
-    Integers,
-    check_truth_and_scores,
-    first_at_least,
-)
-from cxr_compare.evaluation.statistics.sample_size import MOST_SIMULATED, GuaranteedShare
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from cxr_compare.evaluation.statistics.guarantee_size import MOST_SIMULATED, GuaranteedShare
+from cxr_compare.evaluation.statistics.running_sums import SegmentSums, first_at_least
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
 """The policies that `cxr tune` sets by default."""
@@ -508,9 +504,7 @@ class GuaranteePlan(ShownAsText):
     def sentences(self) -> list[str]:
         """Each answer in words."""
         often, many = f"in {self.power:.0%} of validation sets", f"more than {MOST_SIMULATED:,}"
-        return [
-            f"The guarantee of {policy_words(self.guarantee)} gets a threshold {often} with"
-        ] + [
+        return [f"The guarantee of {policy_text(self.guarantee)} gets a threshold {often} with"] + [
             f"{format(row['patients'], ',') if row['patients'] else many} {row['plan']}"
             for row in self.rows
         ]

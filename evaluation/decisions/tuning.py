@@ -15,9 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.box_metrics import WeightedAveragePrecision
+from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
-from cxr_compare.evaluation.boxes.matching import find_lesions, localised, match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.decisions.decision import (
     BoxCutChoice,
     Decision,
@@ -49,16 +51,18 @@ from cxr_compare.evaluation.metrics.image_metrics import (
     classification_metrics,
     confusion_counts,
 )
-from cxr_compare.evaluation.metrics.metric import Note
-from cxr_compare.evaluation.statistics.bootstrap import cluster_index, patient_folds
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.calibration import (
     METHODS,
     Calibration,
     choose_calibration,
     fit_calibration,
 )
-from cxr_compare.evaluation.statistics.clustered_tests import auroc_difference, exact_share
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference
+from cxr_compare.evaluation.statistics.clustered_share import exact_share
+from cxr_compare.evaluation.statistics.folds import patient_folds
 
 _CHOOSE = "choose"
 _DEFAULT_LEVEL = 0.5
@@ -160,7 +164,7 @@ def _places(output: SystemOutput, scores: pd.Series, truth: GroundTruth) -> Plac
     """
     ids = output.image_ids
     boxed, points = ids.isin(truth.boxes_trusted), output.points()
-    on_lesion = None if points is None else localised(points, truth.true_boxes)
+    on_lesion = None if points is None else points_in_boxes(points, truth.true_boxes)
     if not output.gives_boxes:
         return Places(boxed, on_lesion)
     finds = find_lesions(pair_boxes(output.predicted_boxes, truth.true_boxes, ids))

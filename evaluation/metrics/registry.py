@@ -18,14 +18,14 @@ COMPUTED_BY = {
     "matched": "cxr_compare.evaluation.statistics.ranking:RankingSums.matched",
     "decision": "cxr_compare.evaluation.metrics.image_metrics:rates",
     "counts": "cxr_compare.evaluation.metrics.image_metrics:confusion_counts",
-    "calibration": "cxr_compare.evaluation.metrics.image_metrics:CalibrationFigures.figures",
-    "point": "cxr_compare.evaluation.boxes.matching:localised",
-    "coco": "cxr_compare.evaluation.boxes.box_metrics:coco_figures",
-    "froc_iou": "cxr_compare.evaluation.boxes.box_metrics:WeightedFroc.figures",
-    "froc_centre": "cxr_compare.evaluation.boxes.box_metrics:WeightedFroc.figures",
-    "afroc": "cxr_compare.evaluation.boxes.box_metrics:WeightedAfroc",
-    "rsna": "cxr_compare.evaluation.boxes.box_metrics:WeightedRsnaScore",
-    "iobb": "cxr_compare.evaluation.boxes.box_metrics:WeightedIobb",
+    "calibration": "cxr_compare.evaluation.metrics.calibration_figures:CalibrationFigures.figures",
+    "point": "cxr_compare.evaluation.boxes.pointing:points_in_boxes",
+    "coco": "cxr_compare.evaluation.boxes.average_precision:coco_average_precision",
+    "froc_iou": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
+    "froc_centre": "cxr_compare.evaluation.boxes.froc:WeightedFroc.figures",
+    "afroc": "cxr_compare.evaluation.boxes.afroc:WeightedAfroc",
+    "rsna": "cxr_compare.evaluation.boxes.rsna_score:WeightedRsnaScore",
+    "iobb": "cxr_compare.evaluation.boxes.iobb:WeightedIobb",
     "triage": "cxr_compare.evaluation.decisions.decision:Triage.standings",
     "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
 }
@@ -302,7 +302,7 @@ _PLACE_METRICS = (
     ),
 )
 
-RATE_WORDS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
+RATE_LABELS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
 """False positives per image at which sensitivity is given: `FROC_RATES` in words."""
 IOBB_PERCENT = (10, 25, 50)
 """Shares of a called box's own area."""
@@ -326,7 +326,7 @@ def _froc_metrics(hit: str, title: str, mean_words: str, rank: int) -> tuple[Met
             f"Sensitivity per lesion at {rate} false positives per image.",
             place=("rates", rank),
         )
-        for rate in RATE_WORDS
+        for rate in RATE_LABELS
     )
 
 

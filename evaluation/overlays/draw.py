@@ -311,7 +311,7 @@ def _caption(
     score = describe_score(prediction)
     if prediction.grid is not None and prediction.contours:
         drawn = any(shape.layer == "map" for shape in shapes)
-        score += f"; contours {prediction.contour_words}" if drawn else f"; {NO_CONTOUR}"
+        score += f"; contours {prediction.contour_percentages}" if drawn else f"; {NO_CONTOUR}"
     return prediction.system, prediction.colour, f"{_SIGNS[sign]} {words}", score
 
 

@@ -20,7 +20,7 @@ import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.boxes.map_boxes import upsample
-from cxr_compare.evaluation.metrics.metric import score_words
+from cxr_compare.evaluation.statistics.figure_text import score_text
 
 Points = npt.NDArray[np.float64]  # (N, 2) x, y in original px
 
@@ -326,7 +326,7 @@ class ImagePrediction:
         return words.get(self.triage, decided)
 
     @property
-    def contour_words(self) -> str:
+    def contour_percentages(self) -> str:
         """The probabilities at which the contours of the map lie."""
         return f"{', '.join(f'{share:.0%}'.rstrip('%') for share in self.contours)} %"
 
@@ -445,7 +445,7 @@ def legend(
             Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
             for radii in ((14, 9), (9.5, 6), (5, 3))
         )
-        means = f"contours where images average a probability of {prediction.contour_words}"
+        means = f"contours where images average a probability of {prediction.contour_percentages}"
         of_box, of_point = "box with its score", "centre of its highest-scoring box"
         if of_map:
             of_box, of_point = "box cut out of the map", "highest point of the map"
@@ -489,11 +489,11 @@ def describe_score(prediction: ImagePrediction) -> str:
     """The score beside its threshold."""
     if prediction.score is None:
         return "no score"
-    score = score_words(prediction.score)
+    score = score_text(prediction.score)
     if prediction.threshold is None:
         return f"score {score}, no threshold{_left_out(prediction)}"
     sign = "≥" if prediction.score >= prediction.threshold else "<"
-    limit = score_words(prediction.threshold)
+    limit = score_text(prediction.threshold)
     if score == limit and prediction.score != prediction.threshold:
         score, limit = f"{prediction.score:.7g}", f"{prediction.threshold:.7g}"
     return f"score {score} {sign} {limit}{_left_out(prediction)}"

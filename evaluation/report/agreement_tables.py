@@ -9,7 +9,7 @@ from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def reader_verdict_tables(comparison: Comparison) -> list[Table]:

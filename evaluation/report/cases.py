@@ -17,7 +17,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.matching import localised
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.decisions.decided_output import (
     NO_BOXES,
@@ -227,5 +227,5 @@ def _locate(output: DecidedOutput, test_set: LabelledSplit, cells: pd.DataFrame)
     known = table.index.isin(test_set.boxes_trusted) & positive
     tolerance = cells.reindex(table.index).to_numpy(dtype=np.float64)
     for column, slack in (("localised", None), ("localised_tolerant", tolerance)):
-        hit = localised(table, test_set.true_boxes, slack)
+        hit = points_in_boxes(table, test_set.true_boxes, slack)
         table[column] = pd.Series(hit, table.index, dtype="boolean").where(known)

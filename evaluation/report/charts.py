@@ -12,19 +12,22 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from cxr_compare.evaluation.boxes.box_metrics import FROC_RATES, FrocCurve
-from cxr_compare.evaluation.boxes.matching import Hit
+from cxr_compare.evaluation.boxes.froc import FROC_RATES, FrocCurve
+from cxr_compare.evaluation.boxes.lesion_hits import Hit
 from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
 from cxr_compare.evaluation.compare.failure_analysis import TREAT_ALL
-from cxr_compare.evaluation.metrics.image_metrics import equal_mass_bins
-from cxr_compare.evaluation.metrics.metric import ends_words, listing, number, policy_words
-from cxr_compare.evaluation.metrics.registry import RATE_WORDS
+from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.metrics.registry import RATE_LABELS
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import MARKERS
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.bootstrap import Interval, roc_band, share_band
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.bands import roc_band, share_band
+from cxr_compare.evaluation.statistics.figure_text import interval_text, number
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 _BAND = np.linspace(0, 1, 101)  # false positive rates at which the band of a ROC curve is taken
 _RESAMPLES = 500  # of patients, for bands
@@ -128,7 +131,7 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
 def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return the marker of each policy and its words for a legend."""
     return [
-        (_marker(policy, policies), f"threshold for {policy_words(policy)}") for policy in policies
+        (_marker(policy, policies), f"threshold for {policy_text(policy)}") for policy in policies
     ]
 
 
@@ -142,7 +145,7 @@ def _read_systems(comparison: Comparison) -> list[_System]:
         **{metric: (metric, "") for metric in _CURVE_FIGURES},
     }
     prefixes = {
-        prefix: [f"{prefix}_at_{at.replace('/', '_')}" for at in RATE_WORDS]
+        prefix: [f"{prefix}_at_{at.replace('/', '_')}" for at in RATE_LABELS]
         for prefix, _, _ in _HITS.values()
     }
     # Of the calibrated probabilities, else of the scores.
@@ -234,7 +237,7 @@ def _threshold_curves(
         for policy, counts in system.result.confusion.items():
             rates = _rates(**counts)
             if not (math.isnan(rates[x]) or math.isnan(rates[y])):
-                words = f"{system.name}, threshold for {policy_words(policy)}"
+                words = f"{system.name}, threshold for {policy_text(policy)}"
                 points.append(Point(rates[x], rates[y], words, _marker(policy, policies)))
         band = _roc_band(system) if (x, y) == ("fpr", "tpr") else None
         words = _words(system, metric)
@@ -267,7 +270,7 @@ def _words(system: _System, metric: str) -> str:
     figure = system.figures[metric]
     if not figure.known:
         return ""
-    ends = f" ({ends_words(figure)})" if figure.bounded else ""
+    ends = f" ({interval_text(figure)})" if figure.bounded else ""
     return f"{_CURVE_FIGURES[metric]} {number(figure.estimate)}{ends}"
 
 
@@ -281,7 +284,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         if froc is None or not len(froc.sensitivity):
             continue
         marks, level = froc
-        found = list(zip(FROC_RATES, RATE_WORDS, _sensitivity_at(froc), strict=True))
+        found = list(zip(FROC_RATES, RATE_LABELS, _sensitivity_at(froc), strict=True))
         points = tuple(
             Point(
                 rate, y, f"{system.name}: sensitivity {number(y)} at {at} false positives per image"
@@ -302,7 +305,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         curves.append(system.curve(x, y, points, in_steps=True, figure=words, band=band))
         at = ", ".join(f"{number(y)} at {words}" for _, words, y in found)
         sentences.append(f"{system.name}: sensitivity {at} false positives per image")
-    ticks = tuple(zip(FROC_RATES, RATE_WORDS, strict=True))
+    ticks = tuple(zip(FROC_RATES, RATE_LABELS, strict=True))
     return Chart(
         key=f"froc-{hit}",
         title=f"FROC curve, hit by {by}",
@@ -316,7 +319,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
 
 def _sensitivity_at(curve: FrocCurve) -> list[float]:
     """Return the sensitivity at each of `FROC_RATES`, by the step rule."""
-    last = np.searchsorted(curve.false_marks, FROC_RATES, side="right") - 1
+    last = np.searchsorted(curve.false_positives_per_image, FROC_RATES, side="right") - 1
     return list(map(float, curve.sensitivity[last]))
 
 

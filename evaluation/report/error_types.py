@@ -7,11 +7,9 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import (
-    DASH,
-)
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.statistics.figure_text import DASH
 
 _ERRORS = {
     "missed": ("Missed lesion", "neither found nor poorly boxed"),

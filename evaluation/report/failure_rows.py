@@ -6,7 +6,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.report.table import figure_words
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:

@@ -23,18 +23,13 @@ from cxr_compare.data_prep.contracts.tables import read_table, write_csv
 from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER, require_kind
 from cxr_compare.data_prep.work.object_store import shown
 from cxr_compare.evaluation.compare.claims import holm
-from cxr_compare.evaluation.metrics.metric import (
-    ALL,
-    DASH,
-    number,
-    p_equation,
-    policy_words,
-    span_words,
-)
+from cxr_compare.evaluation.metrics.metric import ALL
+from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_title
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.files import DECISIONS
-from cxr_compare.evaluation.statistics.bootstrap import LEVEL
+from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
+from cxr_compare.evaluation.statistics.intervals import LEVEL
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 
@@ -225,7 +220,7 @@ def _shown(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _title(metric: str, policy: str) -> str:
-    return metric_title(metric) + (f", {policy_words(policy)}" if policy else "")
+    return metric_title(metric) + (f", {policy_text(policy)}" if policy else "")
 
 
 def _of_figure(table: pd.DataFrame, metric: str, policy: str) -> pd.DataFrame:
@@ -246,7 +241,7 @@ def _cell(table: pd.DataFrame, system: str, metric: str, policy: str) -> str:
     row = _row(table, system, metric, policy)
     if row is None or pd.isna(row["mean"]):
         return DASH if row is None or not row["note"] else row["note"]
-    return f"{number(row['mean'])} ({span_words(row['ci_low'], row['ci_high'])})"
+    return f"{number(row['mean'])} ({range_text(row['ci_low'], row['ci_high'])})"
 
 
 def _figure(folds: Folds) -> Figure:

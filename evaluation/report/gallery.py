@@ -9,9 +9,9 @@ from pathlib import Path
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.boxes.map_boxes import cell_words
+from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import listing
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.report.case_selection import CaseCategory, select_cases
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
@@ -193,5 +193,5 @@ def _map_words(source: CaseSource) -> list[str]:
         shares = listing([f"{share:.0%}".replace("%", " %") for share in system.levels])
         what = "probability" if system.calibrated else "score (not calibrated)"
         contours = f"contours at {what} {shares}" if shares else f"no map reaches a {what} of 25 %"
-        words.append(f"map of {system.name}: {contours}; {cell_words(system.maps)}")
+        words.append(f"map of {system.name}: {contours}; {cell_size_text(system.maps)}")
     return words

@@ -10,19 +10,14 @@ from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.shares import TOO_FEW, VALIDATION
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
-from cxr_compare.evaluation.metrics.metric import (
-    ALL,
-    DASH,
-    MetricKey,
-    number,
-    p_words,
-    policy_words,
-)
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
+from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.report.failure_rows import contrast_names, figure_texts, first_interval
 from cxr_compare.evaluation.report.metric_table import SUBGROUPS
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text
 
 _SHOWN = "● "  # before a difference that its interval and its p by Holm's method show
 
@@ -58,7 +53,7 @@ def _subgroup_table(comparison: Comparison, metric: str, policy: str, groups: li
         ]
         lines.append((group.replace("_", " "), counts, *map(figure_words, cells)))
     title = metric_title(metric)
-    title += f" at the threshold for {policy_words(policy)}" if policy else ""
+    title += f" at the threshold for {policy_text(policy)}" if policy else ""
     gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
     return Table.of(title, "", ("Subgroup", "Images", *systems, *gaps), lines)
 
@@ -121,7 +116,7 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Ta
             lowest.append((name, title, _SHOWN in gap))
     policy = str(table["policy"].iloc[0])
     title = metric_title(metric)
-    title += f" at the threshold for {policy_words(policy)}" if policy else ""
+    title += f" at the threshold for {policy_text(policy)}" if policy else ""
     printed = (*systems, *contrast_names(comparison, printed=True))
     counted = {"positive": "Positive images", "negative": "Negative images"}
     columns = (
@@ -148,7 +143,7 @@ def _group_cell(table: pd.DataFrame, group: str, system: str) -> str:
     if pd.isna(p_value):
         return words
     shown = figure.excludes_zero and p_value < 0.05
-    return f"{_SHOWN * bool(shown)}{words}; p {p_words(p_value)}"
+    return f"{_SHOWN * bool(shown)}{words}; p {p_value_text(p_value)}"
 
 
 def lesion_table(comparison: Comparison) -> Table | None:

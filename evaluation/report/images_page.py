@@ -25,7 +25,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.decisions.subgroups import image_groups
-from cxr_compare.evaluation.metrics.metric import policy_words
+from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.overlays.draw import encode_webp
 from cxr_compare.evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
 from cxr_compare.evaluation.report.files import (
@@ -83,7 +83,7 @@ def write_images_page(
         "images.html.jinja",
         **titles,
         systems=comparison.names,
-        policies=[(policy, policy_words(policy)) for policy in comparison.policies],
+        policies=[(policy, policy_text(policy)) for policy in comparison.policies],
         groups=[(key, _group_title(key), names) for key, names, _ in table.groups],
         truth_colour=TRUTH_COLOUR,
         count=len(table.ids),
@@ -163,7 +163,7 @@ class _ImageTable:
             "ids": self.ids.astype(str).tolist(),
             "label": [None if np.isnan(label) else int(label) for label in self.label],
             "gap": [gaps.get(str(image_id), 0.0) for image_id in self.ids],
-            "policies": {policy: policy_words(policy) for policy in self.policies},
+            "policies": {policy: policy_text(policy) for policy in self.policies},
             "policy": self._policy,
             "truth_colour": TRUTH_COLOUR,
             "boxed": self.ids.isin(trusted).astype(int).tolist(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import inside_sentence, listing
+from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.table import Table, text_sections
 

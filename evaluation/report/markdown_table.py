@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import inside_sentence
+from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.table import Table, text_sections
 
 

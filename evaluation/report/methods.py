@@ -12,16 +12,17 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.boxes.map_boxes import cell_words
+from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import AGAINST
 from cxr_compare.evaluation.decisions.thresholds import check_policy
-from cxr_compare.evaluation.metrics.metric import ALL, inside_sentence
+from cxr_compare.evaluation.metrics.metric import ALL
+from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, in_reading_order
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.bootstrap import MOST_UNDEFINED
+from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
 
 UNKNOWN = "Not known from the run: write it."
 
@@ -134,7 +135,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "negative": int((evaluated["label"] < 1).sum()),
         "made": IntervalFacts.of(comparison),
         "cells": {
-            n: cell_words(rows) for n, rows in maps.items() if rows is not None and len(rows)
+            n: cell_size_text(rows) for n, rows in maps.items() if rows is not None and len(rows)
         },
         "known": known,
         "topics": dict.fromkeys(comparison.failures.get("topic", [])),

@@ -11,16 +11,8 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY
-from cxr_compare.evaluation.metrics.metric import (
-    ALL,
-    MetricKey,
-    Part,
-    ends_words,
-    number,
-    p_words,
-    policy_words,
-    score_words,
-)
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
+from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import (
     METRICS,
     in_reading_order,
@@ -36,7 +28,13 @@ from cxr_compare.evaluation.report.table import (
 )
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.figure_text import (
+    interval_text,
+    number,
+    p_value_text,
+    score_text,
+)
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
@@ -127,10 +125,10 @@ def _row_group(
             cell = difference_cell(comparison, pair, at_key, *next(differences))
             cells.append(replace(cell, note="") if explained else cell)
         rows.append((metric_title(key.metric), *cells))
-    title = SUBGROUPS.get(subgroup) or policy_words(policy)
+    title = SUBGROUPS.get(subgroup) or policy_text(policy)
     limits: tuple[str, ...] = ()
     if policy:
-        title = f"At the threshold for {policy_words(policy)}"
+        title = f"At the threshold for {policy_text(policy)}"
         if subgroup in SUBGROUPS:
             title += ", against normal images only"
         limits = tuple(threshold_text(comparison, name, policy) for name in comparison.systems)
@@ -155,7 +153,7 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
 def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
     """Return a system's threshold by a policy, as a table shows it."""
     value = comparison.systems[system].thresholds.get(policy)
-    return "no threshold" if value is None else f"score ≥ {score_words(value)}"
+    return "no threshold" if value is None else f"score ≥ {score_text(value)}"
 
 
 def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
@@ -204,9 +202,9 @@ def difference_cell(
 
 def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
     """Return the table cell of a figure: its value, its interval and why it is undefined."""
-    held = "" if figure.held is None else f"held: {ends_words(Interval(0, *figure.held))}"
+    held = "" if figure.held is None else f"held: {interval_text(Interval(0, *figure.held))}"
     text = number(figure.estimate)
-    ends = ends_words(figure)
+    ends = interval_text(figure)
     return Cell(text, ends, figure.note, whisker, figure.known, held)
 
 
@@ -217,7 +215,7 @@ def confusion_matrices(comparison: Comparison) -> Iterator[tuple[str, str, list[
         for name, result in comparison.systems.items():
             counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
             matrices.append((name, threshold_text(comparison, name, policy), counts))
-        yield policy, policy_words(policy), matrices
+        yield policy, policy_text(policy), matrices
 
 
 def every_pair_table(comparison: Comparison) -> Table | None:
@@ -238,9 +236,9 @@ def every_pair_table(comparison: Comparison) -> Table | None:
                 p_value = known.p_value(first, second, at)
                 if gap.known:
                     title = metric_title(key.metric)
-                    title += f", {policy_words(key.policy)}" if key.policy else ""
+                    title += f", {policy_text(key.policy)}" if key.policy else ""
                     pair = f"{first} − {second}"
-                    rows.append((title, pair, figure_words(gap), p_words(p_value)))
+                    rows.append((title, pair, figure_words(gap), p_value_text(p_value)))
     lead = sentence("every_pair", n_pairs)
     columns = ("Figure", "Difference", "Estimate", "p (Holm, all pairs)")
     return Table.of("Every pair of systems", lead, columns, rows) if rows else None

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import (
-    number,
-)
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.statistics.figure_text import number
 
 
 @cache

@@ -15,7 +15,8 @@ from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import inside_sentence, listing, policy_words
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart import Chart
@@ -105,7 +106,7 @@ def write_report(
         markers=policy_markers(comparison.policies),
         confusion=[
             [
-                (f"{name}\n{policy_words(each)}", of.confusion.get(each))
+                (f"{name}\n{policy_text(each)}", of.confusion.get(each))
                 for each in comparison.policies
             ]
             for name, of in comparison.systems.items()

@@ -7,7 +7,7 @@ from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def shortcut_table(comparison: Comparison) -> Table | None:

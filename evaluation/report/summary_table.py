@@ -11,10 +11,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.decisions.thresholds import check_policy
-from cxr_compare.evaluation.metrics.metric import (
-    ALL,
-    MetricKey,
-)
+from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import (
     METRICS,
     highlighted,

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cxr_compare.evaluation.metrics.metric import (
-    ends_words,
-    number,
-)
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.figure_text import interval_text, number
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 Ticks = tuple[tuple[float, str], ...]  # of an axis: places in percent of it, and their words
 
@@ -125,7 +122,7 @@ def figure_words(figure: Interval) -> str:
         '0.500 (0.400 to 0.600)'
     """
     note = f" ({figure.note})" if not figure.known and figure.note else ""
-    return str(Cell(number(figure.estimate) + note, ends_words(figure)))
+    return str(Cell(number(figure.estimate) + note, interval_text(figure)))
 
 
 def text_sections(table: Table) -> list[tuple[str, list[list[str]]]]:

@@ -10,12 +10,9 @@ from jinja2 import Environment
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.pages import template_environment
-from cxr_compare.evaluation.metrics.metric import (
-    listing,
-    number,
-    policy_words,
-    score_words,
-)
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.figure_text import number, score_text
 
 _HERE = Path(__file__).parent
 
@@ -23,7 +20,7 @@ _HERE = Path(__file__).parent
 @cache
 def _environment(*folders: Path, autoescape: bool = True) -> Environment:
     environment = template_environment(*folders, _HERE, autoescape=autoescape)
-    filters = (counted, listing, number, policy_words, score_words)
+    filters = (counted, listing, number, policy_text, score_text)
     environment.filters.update({word.__name__: word for word in filters})
     return environment
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import policy_words
+from cxr_compare.evaluation.metrics.policy_text import policy_text
 
 _MOST_STEPS = 400
 """Positions of a slider; a screen shows no finer curve."""
@@ -21,7 +21,7 @@ def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
     """What the page's script reads, counts at every threshold; each image's place among them."""
     thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
     counts, places = _explore_thresholds(comparison.decisions, comparison.names, thresholds)
-    words = {policy: policy_words(policy) for policy in comparison.policies}
+    words = {policy: policy_text(policy) for policy in comparison.policies}
     return counts | {"systems": comparison.names, "policies": words}, places
 
 

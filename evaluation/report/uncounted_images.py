@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
-from cxr_compare.evaluation.metrics.metric import (
-    ALL,
-)
+from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.shares import VALIDATION
-from cxr_compare.evaluation.metrics.metric import (
-    policy_words,
-)
+from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence
@@ -33,7 +31,7 @@ def validation_to_test_table(comparison: Comparison) -> Table | None:
             then, now = (first_interval(of_metric[of_metric["group"] == on]) for on in _ROLES)
             outside = now.bounded and not now.low <= now.estimate <= now.high
             cells += [figure_words(then), figure_words(now) + (_OUTSIDE if outside else "")]
-        rows.append((f"{system}, threshold for {policy_words(str(policy))}", *cells))
+        rows.append((f"{system}, threshold for {policy_text(str(policy))}", *cells))
     heads = ("on validation", "on test (expected)")
     on = [f"{title} {head}" for _, title in _RATES for head in heads]
     transfer = Table.of("Validation-to-test transfer", sentence("transfer"), ("System", *on), rows)

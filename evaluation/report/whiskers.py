@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from cxr_compare.evaluation.metrics.metric import (
-    number,
-)
 from cxr_compare.evaluation.report.table import (
     Ticks,
     Whisker,
 )
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 
 def place_whiskers(

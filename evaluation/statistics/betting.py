@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.bootstrap import LEVEL
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.intervals import LEVEL
 
 _MOST = 0.75
 """Largest share of its wealth that a bet can lose; the paper's proposals are 1/2 and 3/4."""

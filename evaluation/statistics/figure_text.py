@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cxr_compare.evaluation.statistics.intervals import Interval
+
+
 DASH = "–"
 """What stands in the place of a figure that is not defined."""
 
@@ -14,21 +20,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
-def span_words(low: float | None, high: float | None, *, digits: int = 3) -> str:
+def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str:
     """Return both ends of an interval; a dash without them.
 
     Example:
-        >>> span_words(-0.1, 0.1), span_words(None, None)
+        >>> range_text(-0.1, 0.1), range_text(None, None)
         ('−0.100 to 0.100', '–')
     """
     return DASH if low is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
-def p_words(p_value: float | None) -> str:
+def p_value_text(p_value: float | None) -> str:
     """Return a p-value for a table, with four digits near 0.05; a dash without one.
 
     Example:
-        >>> p_words(0.0517), p_words(0.2), p_words(0.00002), p_words(None)
+        >>> p_value_text(0.0517), p_value_text(0.2), p_value_text(0.00002), p_value_text(None)
         ('0.0517', '0.200', '< 0.001', '–')
     """
     near = p_value is not None and 0.045 < p_value < 0.055
@@ -44,4 +50,25 @@ def p_equation(p_value: float | None) -> str:
     """
     if p_value is None:
         return "p unknown"
-    return f"p {'' if p_value < 0.001 else '= '}{p_words(p_value)}"
+    return f"p {'' if p_value < 0.001 else '= '}{p_value_text(p_value)}"
+
+
+def interval_text(interval: Interval) -> str:
+    """Return both ends of an interval; nothing without one.
+
+    Example:
+        >>> from cxr_compare.evaluation.statistics.intervals import Interval
+        >>> interval_text(Interval(0.0, -0.1, 0.1))
+        '−0.100 to 0.100'
+    """
+    return range_text(interval.low, interval.high) if interval.bounded else ""
+
+
+def score_text(value: float) -> str:
+    """Return a score or threshold: three decimals, or three digits where it is small.
+
+    Example:
+        >>> score_text(0.71), score_text(0.00412)
+        ('0.710', '0.00412')
+    """
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.3g}"

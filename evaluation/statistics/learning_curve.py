@@ -36,9 +36,9 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.bootstrap import LEVEL
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Effect, analyse_nested
-from cxr_compare.evaluation.statistics.ranking import Floats
 
 _TAIL = (1 - LEVEL) / 2
 
@@ -225,7 +225,7 @@ def _curves(
     arms: Sequence[_Arm], matrix: Floats, freedom: float, draws: int, seed: int
 ) -> list[LearningCurve]:
     """The curves of arms with two sizes or more."""
-    root, over_seeds = _log_covariance(arms, matrix)
+    root, estimate_over_seeds = _log_covariance(arms, matrix)
     fits = [np.asarray(np.linalg.pinv(arm.design), np.float64) for arm in arms]
     ends = np.cumsum([0, *(len(arm.amounts) for arm in arms)])
     weights = scipy.linalg.block_diag(*fits) @ root
@@ -237,10 +237,10 @@ def _curves(
         of = slice(ends[i], ends[i + 1])
         line, around = fit @ arm.logarithms, joint[:, 2 * i : 2 * i + 2]
         if arm.seeds == "random":
-            of_curve = ((arm.design @ fit) ** 2).sum(axis=0) * over_seeds[of]
+            of_curve = ((arm.design @ fit) ** 2).sum(axis=0) * estimate_over_seeds[of]
             own = _freedom(of_curve, arm.figures.shape[1] - 1)
-            around = around + _t_draws(uniform[i + 1], (fit * over_seeds[of]) @ fit.T, own)
-        lack = _lack_of_fit(arm, root[of], freedom, over_seeds[of])
+            around = around + _t_draws(uniform[i + 1], (fit * estimate_over_seeds[of]) @ fit.T, own)
+        lack = _lack_of_fit(arm, root[of], freedom, estimate_over_seeds[of])
         at = float(line[0]), float(line[1])
         found.append(LearningCurve(arm.amounts, at, line + around, arm.seeds, lack, arm.left_out))
     return found
@@ -255,14 +255,14 @@ def _log_covariance(arms: Sequence[_Arm], matrix: Floats) -> tuple[Floats, Float
     readers: list[Effect] = [arm.seeds for arm in arms for _ in arm.amounts]
     both = analyse_nested(groups, kept, readers=readers, least=True).systems
     over_patients = average @ kept @ average.T
-    over_seeds = np.zeros(len(groups))
+    estimate_over_seeds = np.zeros(len(groups))
     if "random" in readers:
         alone = analyse_nested(groups, kept, readers=readers, cases="fixed", least=True).systems
-        over_seeds = np.array([(each.error or 0.0) ** 2 for each in alone])
+        estimate_over_seeds = np.array([(each.error or 0.0) ** 2 for each in alone])
     total = np.array([(each.error or 0.0) ** 2 for each in both])
-    np.fill_diagonal(over_patients, np.maximum(total - over_seeds, 0.0))
+    np.fill_diagonal(over_patients, np.maximum(total - estimate_over_seeds, 0.0))
     slopes = 1 / (1 - np.array([each.mean() for each in groups]))  # of the logarithm
-    return _root(over_patients * np.outer(slopes, slopes)), over_seeds * slopes**2
+    return _root(over_patients * np.outer(slopes, slopes)), estimate_over_seeds * slopes**2
 
 
 def _root(covariance: Floats) -> Floats:
@@ -293,21 +293,23 @@ def _freedom(variances: Floats, each: float) -> float:
     return float(variances.sum() ** 2 / spread * each) if spread else math.inf
 
 
-def _lack_of_fit(arm: _Arm, root: Floats, freedom: float, over_seeds: Floats) -> float | None:
+def _lack_of_fit(
+    arm: _Arm, root: Floats, freedom: float, estimate_over_seeds: Floats
+) -> float | None:
     """p-value of what the means depart from a line by, F; seeds' variance is that of all sizes."""
     spare = len(arm.amounts) - 2
     if not spare:
         return None
     aside = scipy.linalg.null_space(arm.design.T)  # (S, S - 2): all that is not on a line
     of_patients = aside.T @ root @ root.T @ aside
-    pooled = float(over_seeds.mean())
+    pooled = float(estimate_over_seeds.mean())
     expected = of_patients + pooled * np.eye(spare)
     if np.linalg.eigvalsh(expected)[0] <= 1e-24:
         return None
     departs = aside.T @ arm.logarithms
     ratio = float(departs @ np.linalg.solve(expected, departs)) / spare
     parts = np.array([np.trace(of_patients), spare * pooled])
-    degrees = np.array([freedom, max(over_seeds.size * (arm.figures.shape[1] - 1), 1)])
+    degrees = np.array([freedom, max(estimate_over_seeds.size * (arm.figures.shape[1] - 1), 1)])
     below = float(parts.sum() ** 2 / (parts**2 / degrees).sum())
     return float(scipy.special.fdtrc(spare, below, ratio))
 

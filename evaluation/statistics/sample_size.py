@@ -23,45 +23,22 @@ import numpy as np
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.bootstrap import LEVEL
-from cxr_compare.evaluation.statistics.clustered_tests import AurocParts
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.binormal import binormal_auroc_covariance
+from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
+from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.obuchowski_rockette import FEW_READERS, Components
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.patient_images import UNEQUAL_IMAGES
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 _MOST_PATIENTS = 100_000_000
 """A plan that needs more than this is no plan."""
+
+
 _LEAST = 4
 """Two patients of either class."""
-_SIMULATED, _MOST_SCORES = 1000, 4_000_000  # validation sets, and scores of them at once
-MOST_SIMULATED = 5_000  # patients of a plan of a guarantee
+
+
 _STEPS = 32  # quantiles that stand for a mean square between trainings
-
-_UNEQUAL = {"rsna": (2.33272, 17.0067, 15.0), "nih": (3.63967, 66.0509, 33.0)}
-"""Images of a patient, measured: their mean, mean square, and patients for a degree of freedom.
-
-The last is half the mean square of ``n (1 + (n - 1) / 2)``, by its squared mean, which is what
-patients of ``n`` images add to the variance: few samples hold those with the most.
-
-Source:
-    RSNA Pneumonia Detection Challenge: 26,684 images of 11,439 patients, by torchxrayvision's
-    mapping to NIH ChestX-ray14, and that set's ``Data_Entry_2017_v2020.csv``: 112,120 of 30,805.
-"""
-
-
-_IMAGES_OF_A_PATIENT = {
-    "rsna": {
-        1: 7084, 2: 1810, 3: 924, 4: 448, 5: 282, 6: 182, 7: 142, 8: 115, 9: 65, 10: 58, 11: 38,
-        12: 42, 13: 44, 14: 25, 15: 26, 16: 24, 17: 17, 18: 19, 19: 12, 20: 8, 21: 6, 22: 8, 23: 9,
-        24: 7, 25: 5, 26: 5, 28: 6, 29: 3, 30: 4, 32: 1, 33: 2, 35: 3, 36: 1, 39: 1, 40: 3, 41: 1,
-        42: 1, 43: 2, 44: 1, 48: 2, 55: 1, 64: 1, 65: 1,
-    },
-    "nih": {
-        1: 17503, 2: 4113, 3: 2100, 4: 1330, 5: 938, 6: 787, 7: 608, 8: 494, 9: 387, 10: 320,
-        11: 281, 13: 702, 18: 439, 25: 406, 38: 246, 61: 117, 109: 34,
-    },
-}  # fmt: skip
-"""How many patients have how many images in these sets; of NIH above 11 by class."""
 
 
 @dataclass(frozen=True)
@@ -127,100 +104,9 @@ def _power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
     return float(1 - upper + scipy.special.nctdtr(freedom, effect, -reach))
 
 
-def _binormal_auroc_covariance(
-    aurocs: Sequence[float],
-    positives: int,
-    negatives: int,
-    *,
-    correlation: float = 0.0,
-    images: tuple[float, float] = (1, 1),
-    within: float = 0.0,
-) -> Floats:
-    """Covariance of the AUROCs of systems on the same images, if their scores are binormal.
-
-    A system's scores are normal with variance 1 in both classes, and further up by
-    ``sqrt(2) probit(AUROC)`` in positives; a patient's images are all of one class. Nothing is
-    approximated: an AUROC is a mean over pairs of images, and the covariance of two pairs follows
-    from the bivariate normal distribution. `correlation` and `within`: see `AssumedPlan`.
-
-    Source:
-        The moments of a U statistic (Hoeffding 1948; Hanley and McNeil 1982) of two correlated
-        binormal tests; Obuchowski and McClish 1997 approximate the same.
-    """
-    heights = scipy.special.ndtri(np.asarray(aurocs, dtype=np.float64))
-    n_systems = len(heights)
-    # Pairs of images of one class, by how their two images belong together: the same image, two
-    # of one patient, two of different patients.
-    shares = [_pairings(count, images) for count in (positives, negatives)]
-    found = np.empty((n_systems, n_systems))
-    for first in range(n_systems):
-        for second in range(n_systems):
-            same = 1.0 if first == second else correlation
-            alike = np.array([same, same * within, 0.0])
-            between = (alike[:, None] + alike) / 2
-            joint = _both_below(heights[first], heights[second], between)
-            alone = scipy.special.ndtr(heights[first]) * scipy.special.ndtr(heights[second])
-            found[first, second] = (shares[0][:, None] * shares[1] * (joint - alone)).sum()
-    return found
-
-
-def obuchowski_positives(
-    aurocs: Sequence[float],
-    *,
-    correlation: float,
-    negatives_per_positive: float,
-    power: float,
-    level: float = LEVEL,
-) -> float:
-    """Positive patients that the published tables ask for, to compare two AUROCs.
-
-    Their variance of an AUROC leaves out the covariance of the two binormal parameters, so they ask
-    for more patients than a simulated study needs (docs/plan.md); to be named beside our figure.
-
-    Source:
-        Obuchowski and McClish 1997, Stat Med 16:1529; Obuchowski 2000, AJR 175:603. The same as
-        ``power.roc.test`` of the R package pROC with parameters of binormal curves.
-    """
-    kappa, r = negatives_per_positive, correlation
-    a = np.sqrt(2) * scipy.special.ndtri(np.asarray(aurocs, dtype=np.float64))
-    f = np.exp(-(a**2) / 4) / np.sqrt(4 * np.pi)
-    g = -a * f / 2
-    variances = f**2 * (1 + 1 / kappa + a**2 / 2) + g**2 * (1 + kappa) / (2 * kappa)
-    covariance = (
-        f[0] * f[1] * (r + r / kappa + r**2 * a[0] * a[1] / 2)
-        + g[0] * g[1] * r**2 * (1 + kappa) / (2 * kappa)
-        + (f[0] * g[1] * a[0] + f[1] * g[0] * a[1]) * r**2 / 2
-    )
-    if_equal = 2 * variances[0] - 2 * covariance
-    if_not = variances.sum() - 2 * covariance
-    ends = scipy.special.ndtri([(1 + level) / 2, power])
-    reach = ends[0] * np.sqrt(if_equal) + ends[1] * np.sqrt(if_not)
-    return float((reach / (aurocs[0] - aurocs[1])) ** 2)
-
-
-def _pairings(patients: int, images: tuple[float, float]) -> Floats:
-    """Shares of the pairs of images: the same one, of one patient, of two patients.
-
-    `images` are the mean of their number, and of its square.
-    """
-    n = patients * images[0]
-    same, of_patient = n, patients * (images[1] - images[0])
-    return np.array([same, of_patient, n * n - same - of_patient]) / (n * n)
-
-
-def _both_below(h: float, k: float, correlation: Floats) -> Floats:
-    """P(X < h and Y < k) of standard normals; Drezner and Wesolowsky 1990, in the angle."""
-    angle = np.arcsin(correlation)[..., None]
-    at = angle * (_NODES + 1) / 2
-    sine, cosine = np.sin(at), np.cos(at)
-    density = np.exp(-(h * h + k * k - 2 * h * k * sine) / (2 * cosine**2)) / (2 * np.pi)
-    independent = scipy.special.ndtr(h) * scipy.special.ndtr(k)
-    return np.asarray(independent + (density * _WEIGHTS).sum(axis=-1) * angle[..., 0] / 2)
-
-
 @dataclass(frozen=True)
 class AssumedPlan:
-    """A study of one system or two by assumptions; see `_binormal_auroc_covariance`.
+    """A study of one system or two by assumptions; see `binormal_auroc_covariance`.
 
     Example:
         >>> plan = AssumedPlan((0.85, 0.80), prevalence=0.5, correlation=0.5)
@@ -232,7 +118,7 @@ class AssumedPlan:
     aurocs: tuple[float, ...]  # of one system, or of the two that are compared
     prevalence: float  # share of the patients that have the disease
     correlation: float = 0.0  # of the two systems' scores of one image, within a class
-    images: int | str = 1  # of each patient, or as in ``rsna`` or ``nih``, see `_UNEQUAL`
+    images: int | str = 1  # of each patient, or as in ``rsna`` or ``nih``, see `UNEQUAL_IMAGES`
     within: float = 0.0  # correlation of one system's scores of two images of one patient
     seeds: int = 1  # trainings of each system; with one the result is for this trained model
     seed_deviation: float = 0.0  # standard deviation of a system's true AUROC between trainings
@@ -244,10 +130,10 @@ class AssumedPlan:
         """The study with so many patients, two of either class or more."""
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
         negatives, n = patients - positives, self.images
-        *images, spread = (n, n**2, 1.0) if isinstance(n, int) else _UNEQUAL[n]
+        *images, spread = (n, n**2, 1.0) if isinstance(n, int) else UNEQUAL_IMAGES[n]
 
         covariance = partial(
-            _binormal_auroc_covariance,
+            binormal_auroc_covariance,
             positives=positives,
             negatives=negatives,
             images=(images[0], images[1]),
@@ -412,7 +298,7 @@ class CrossedPlan:
         """
         cases = 100_000
         positives = round(cases * prevalence)
-        covariance = _binormal_auroc_covariance(aurocs, positives, cases - positives)
+        covariance = binormal_auroc_covariance(aurocs, positives, cases - positives)
         error = float(np.diagonal(covariance).mean())
         reader, interaction = 0.8 * deviation**2, 0.2 * deviation**2
         parts = Components(
@@ -463,61 +349,3 @@ def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> Plann
         else:
             low = middle
     return plan.study(high)
-
-
-@dataclass(frozen=True)
-class GuaranteedShare:
-    """A share of images that is to be guaranteed, at a threshold of which it is expected."""
-
-    floor: float  # what is guaranteed; of false marks the share not made of as many as count
-    error: float  # how often the guarantee may be wrong
-    expected: float  # the true figure at the threshold
-    images: int | str  # of each patient that count, or as in `_IMAGES_OF_A_PATIENT`
-    within: float  # correlation of the normal scores of a patient's images
-    p_values: Callable[..., Floats]  # of good and counted images by patient, floor and error
-    most_marks: int = 0  # so many of an image count, where their mean is guaranteed
-    simulated: Callable[[int], float] | None = None  # the chance, where it is no share
-
-    def chance(self, patients: int) -> float:
-        """How often so many patients show it: exact with one image each, else simulated."""
-        if self.simulated is not None:
-            return self.simulated(patients)
-        sizes = np.full(patients, self.images if isinstance(self.images, int) else 1)
-        if isinstance(self.images, str):
-            table = _IMAGES_OF_A_PATIENT[self.images]
-            every = np.repeat(list(table), list(table.values()))
-            sizes = every[((np.arange(patients) + 0.5) / patients * len(every)).astype(int)]
-        if sizes.max() == 1 and not self.most_marks:
-            good = np.arange(patients + 1)
-            enough = scipy.stats.binom.sf(good - 1, patients, self.floor) <= self.error
-            shown = scipy.stats.binom.pmf(good, patients, self.expected)
-            return float(shown[enough].sum())
-        rng, rows = np.random.default_rng(0), max(1, _MOST_SCORES // int(sizes.sum()))
-        # Of marks, Poisson, an image's goodness is the share of these that it has fewer than.
-        below = scipy.special.pdtr(np.arange(self.most_marks), self.expected)
-        levels = scipy.special.ndtri(below if self.most_marks else [self.expected])
-        first, owner, shown = np.cumsum(sizes) - sizes, np.repeat(np.arange(patients), sizes), []
-        for begin in range(0, _SIMULATED, rows):
-            count = min(rows, _SIMULATED - begin)
-            scores = np.sqrt(self.within) * rng.standard_normal((count, patients))[:, owner]
-            scores += np.sqrt(1 - self.within) * rng.standard_normal(scores.shape)
-            right = np.mean([scores < level for level in levels], axis=0)
-            good = np.add.reduceat(right, first, axis=1)
-            shown += (self.p_values(good, sizes, self.floor, self.error) <= self.error).tolist()
-        return float(np.mean(shown))
-
-    def fewest(self, chance: float) -> int | None:
-        """How many patients have such a chance; `None` where it takes too many to simulate."""
-        few, many = 0, 8
-        while self.chance(many) < chance:
-            few, many = many, 2 * many
-            if many > MOST_SIMULATED:
-                return None
-        while many - few > (1 if self.simulated is None else 1 + many // 100):
-            middle = (few + many) // 2
-            few, many = (few, middle) if self.chance(middle) >= chance else (middle, many)
-        if self.images != 1 or self.most_marks or self.simulated is not None:
-            return many
-        # A few more patients may have less chance, since good images are counted in whole numbers.
-        below = [n for n in range(many, 2 * many + 50) if self.chance(n) < chance]
-        return max(below, default=many - 1) + 1

@@ -10,7 +10,7 @@ import numpy as np
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.table import figure_words
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve
 from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, Kind, SizePoint

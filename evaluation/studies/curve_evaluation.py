@@ -11,7 +11,7 @@ import numpy as np
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.metrics.metric import policy_words
+from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
 from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_study import (
@@ -242,7 +242,7 @@ def _notes(design: CurveDesign, whole: _Counts, evaluated: ShareFigures) -> list
         "Annotated images are those that train and those that validate: thresholds and the share "
         "of each are chosen on the latter.",
         f"Figures at a threshold are at that of each run's own validation images "
-        f"({policy_words(POLICIES[0])}).",
+        f"({policy_text(POLICIES[0])}).",
         "Shares of a seed lie within one another and are the same for all arms; intervals take "
         "trainings as independent. If those of a seed vary together, intervals of differences "
         "between arms are rather too wide, those of a curve and of a crossing rather too narrow.",

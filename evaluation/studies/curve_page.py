@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.metrics.metric import DASH, listing, p_words
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
 from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
 from cxr_compare.evaluation.report.figure_files import save_figure
 from cxr_compare.evaluation.report.files import study_files
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.table import Table, figure_words
+from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
 from cxr_compare.evaluation.studies.annotation_times import AS_GIVEN, PRESETS
 from cxr_compare.evaluation.studies.curve_charts import MARKERS, curve_chart, drawn_arms
 from cxr_compare.evaluation.studies.curve_statements import (
@@ -241,7 +242,7 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
                 cells += ["", ""]
             else:
                 shown = ": shown" if held.shown else ""
-                cells += [figure_words(held.gap), p_words(held.p_value) + shown]
+                cells += [figure_words(held.gap), p_value_text(held.p_value) + shown]
         lines.append(tuple(cells))
     if not lines:
         return None

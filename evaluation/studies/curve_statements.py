@@ -9,17 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from cxr_compare.evaluation.metrics.metric import (
-    inside_sentence,
-    listing,
-    number,
-    p_equation,
-    span_words,
-)
+from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.metrics.registry import metric_title
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.figure_text import number, p_equation, range_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.learning_curve import Crossing, LearningCurve
-from cxr_compare.evaluation.statistics.ranking import Floats
 from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, Difference, Kind
 from cxr_compare.evaluation.studies.study_page import Statement
@@ -193,4 +188,4 @@ def _difference(rows: Sequence[Difference], title: str, first: Kind, second: Kin
 def _gap(gap: Interval) -> str:
     """The size of a difference that is shown, without its sign."""
     low, high = sorted((abs(gap.low), abs(gap.high)))
-    return f"{number(abs(gap.estimate))} ({span_words(low, high)})"
+    return f"{number(abs(gap.estimate))} ({range_text(low, high)})"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.metrics.metric import number
 from cxr_compare.evaluation.statistics.betting import change_evidence
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.studies.monitor_result import Monitoring, Watched
 
 STREAMS = 100

@@ -19,13 +19,14 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.matching import find_lesions, pair_boxes
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
-from cxr_compare.evaluation.metrics.metric import listing
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report.cases import read_systems
 from cxr_compare.evaluation.report.drawn_case import DrawnCase
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
-from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.studies.reader_agreement import ReaderAgreement
 from cxr_compare.evaluation.studies.study_page import StudyPage, write_study
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.metrics.metric import number
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve
 from cxr_compare.evaluation.report.inline_svg import legend_sample
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.studies.monitor_result import Monitoring, Watched
 from cxr_compare.evaluation.studies.study_page import ShownChart
 

@@ -12,8 +12,9 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.metrics.metric import inside_sentence, listing, number, span_words
+from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
 from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.studies.detection_delay import (
     DAILY,
     STREAMS,
@@ -111,8 +112,8 @@ def _alarm_words(row: Watched) -> list[str]:
     was = row.was
     now = row.now
     lines = [
-        f"{number(now.mean)} now ({span_words(now.low, now.high)}), {number(was.mean)} in the "
-        f"{row.source} ({span_words(was.low, was.high)}).",
+        f"{number(now.mean)} now ({range_text(now.low, now.high)}), {number(was.mean)} in the "
+        f"{row.source} ({range_text(was.low, was.high)}).",
         f"Since about {change.since}, likely between {change.since_low} and {change.since_high}; "
         f"alarm on {change.on}.",
         "How sure: where nothing changes, at most 1 in "

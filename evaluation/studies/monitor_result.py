@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from cxr_compare.evaluation.metrics.metric import number, span_words
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.betting import (
     mean_interval,
 )
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 ERROR = 0.05
 """Chance that any figure ever raises an alarm where nothing changes, at most."""
@@ -88,7 +88,7 @@ class MeanInterval:
         return cls(float(values.mean()), *mean_interval(values, _LEVEL)[0].tolist())
 
     def __str__(self) -> str:
-        return f"{number(self.mean)} ({span_words(self.low, self.high)})"
+        return f"{number(self.mean)} ({range_text(self.low, self.high)})"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.studies.monitor_result import KINDS
 
 HEADERS = ("view", "sex", "age_band", "maker")

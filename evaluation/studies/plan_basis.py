@@ -10,12 +10,7 @@ from typing import Any
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
-from cxr_compare.evaluation.statistics.sample_size import (
-    AssumedPlan,
-    CrossedPlan,
-    PilotPlan,
-    Plan,
-)
+from cxr_compare.evaluation.statistics.sample_size import AssumedPlan, CrossedPlan, PilotPlan, Plan
 
 _READERS = "readers.json"
 

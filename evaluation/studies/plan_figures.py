@@ -14,10 +14,8 @@ from cxr_compare.evaluation.decisions.thresholds import GuaranteePlan
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
 from cxr_compare.evaluation.report.figure_files import save_figure
-from cxr_compare.evaluation.statistics.sample_size import (
-    MOST_SIMULATED,
-    fewest_patients,
-)
+from cxr_compare.evaluation.statistics.guarantee_size import MOST_SIMULATED
+from cxr_compare.evaluation.statistics.sample_size import fewest_patients
 from cxr_compare.evaluation.studies.study_plan import StudyPlan
 
 _STORED = "plan.json"

@@ -14,17 +14,18 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.bootstrap import LEVEL, cluster_index
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FEW_READERS,
-    ClusteredEstimate,
     Effect,
     OrAnalysis,
     analyse_crossed,
     analyse_nested,
     jackknife_covariance,
 )
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 from cxr_compare.evaluation.studies.reader_study import DECIDED, ReaderStudy
 
 _Kind = Literal["reader", "system", "mean", "difference"]

@@ -10,9 +10,10 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.image_metrics import rates
-from cxr_compare.evaluation.metrics.metric import number
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
-from cxr_compare.evaluation.statistics.ranking import Floats, curves
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis
 from cxr_compare.evaluation.studies.reader_statements import reader_statements
 from cxr_compare.evaluation.studies.reader_study import MarkedStudy, ReaderStudy
@@ -121,7 +122,7 @@ def _line(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]
     if isinstance(analysis.study, MarkedStudy):
         finds, weight = analysis.study.finds(rows)
         return finds.afroc_curve(weight)
-    line = curves(analysis.study.truth["label"].loc[rows["case"]], rows["rating"])
+    line = roc_and_pr_curves(analysis.study.truth["label"].loc[rows["case"]], rows["rating"])
     return line["fpr"], line["tpr"]
 
 

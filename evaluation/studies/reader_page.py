@@ -11,9 +11,9 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.metrics.metric import DASH, number, p_words, span_words
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, range_text
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.evaluation.studies.reader_charts import charts_by_reader, curve_name, reader_chart
 from cxr_compare.evaluation.studies.reader_statements import (
@@ -159,7 +159,7 @@ def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
 def _with_ends(row: StudyRow) -> str:
     if row.ci_low is None:
         return number(row.estimate)
-    return f"{number(row.estimate)} ({span_words(row.ci_low, row.ci_high)})"
+    return f"{number(row.estimate)} ({range_text(row.ci_low, row.ci_high)})"
 
 
 def _difference_table(analysis: ReaderAnalysis) -> Table:
@@ -171,7 +171,7 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
             interval_text(row.ci_low, row.ci_high),
             number(row.std_error, 4),
             "normal" if row.df is None else f"{row.df:.1f}",
-            p_words(row.p_value),
+            p_value_text(row.p_value),
             row.design,
         )
         for row in analysis.rows
@@ -200,7 +200,7 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
         if test is not None:
             upper, lower = test.freedom
             name = f"χ²({upper})" if np.isinf(lower) else f"F({upper}, {lower:.2f})"
-            words = f"{name} = {test.statistic:.2f}, p {p_words(test.p_value)}"
+            words = f"{name} = {test.statistic:.2f}, p {p_value_text(test.p_value)}"
         parts = asdict(study.components).values()
         title = analysis.study.metrics[metric].title
         rows.append((title, words, *(f"{value:.3g}" for value in parts)))

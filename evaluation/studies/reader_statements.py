@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.metrics.metric import listing, number, span_words
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.evaluation.studies.reader_files import ONLY_MODALITY
 from cxr_compare.evaluation.studies.study_page import (
@@ -109,7 +110,7 @@ def interval_text(low: float | None, high: float | None) -> str:
         ('−0.0880 to 0.0004', '−0.088 to 0.004')
     """
     if low is None or high is None or min(abs(low), abs(high)) >= 5e-4 or low == high:
-        return span_words(low, high)
+        return range_text(low, high)
     return f"{number(low, 4)} to {number(high, 4)}"
 
 
@@ -159,7 +160,7 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
         ]
     means = analysis.of("mean", analysis.primary)
     if few := [row for row in means if row.ci_low_all is not None]:
-        told = [f"{modality_title(m.first)} {span_words(m.ci_low_all, m.ci_high_all)}" for m in few]
+        told = [f"{modality_title(m.first)} {range_text(m.ci_low_all, m.ci_high_all)}" for m in few]
         notes.append(
             "Fewer than 5 readers: a published 95 % interval of their mean holds it in 88 to 94 %, "
             "and up to 12 % of studies without a difference show one. Claims rest on cautious "

@@ -9,13 +9,16 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.boxes.box_metrics import WeightedAfroc, WeightedFroc
-from cxr_compare.evaluation.boxes.matching import HITS, Finds, HitRule, find_lesions, pair_boxes
+from cxr_compare.evaluation.boxes.afroc import WeightedAfroc
+from cxr_compare.evaluation.boxes.froc import WeightedFroc
+from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, HitRule, LesionHits, find_lesions
+from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.metrics.metric import Metric
 from cxr_compare.evaluation.metrics.registry import METRICS
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers, RankedScores
+from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 LESION = ["case", "lesion"]
 
@@ -100,9 +103,9 @@ class MarkedStudy(ReaderStudy):
     marks: pd.DataFrame
     # ``case``, ``lesion`` (its name) and, maybe, ``weight`` (they sum to 1 a case) and edges in px.
     lesions: pd.DataFrame
-    hit: HitRule = HITS["centre"]  # when a mark with edges hits
+    hit: HitRule = HIT_RULES["centre"]  # when a mark with edges hits
     false_marks: float = 0.5  # false positives per image at which FROC gives the sensitivity
-    _found: dict[tuple[str, str, bool], tuple[Finds, Floats]] = field(
+    _found: dict[tuple[str, str, bool], tuple[LesionHits, Floats]] = field(
         default_factory=dict, repr=False, compare=False
     )
 
@@ -118,7 +121,7 @@ class MarkedStudy(ReaderStudy):
         ranked = replace(METRICS["auroc"], title="AUROC of the highest rating")
         return {"wafroc": wafroc, **named, **super().metrics, "auroc": ranked}
 
-    def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[Finds, Floats]:
+    def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[LesionHits, Floats]:
         """What the marks of one reading found, all or those that count, and lesions' weights."""
         reader = str(rows["reader"].iloc[0])
         modality = str(rows["modality"].iloc[0])
@@ -129,7 +132,7 @@ class MarkedStudy(ReaderStudy):
             self._found[key] = self._find(marks, pd.Index(rows["case"]))
         return self._found[key]
 
-    def _find(self, marks: pd.DataFrame, cases: pd.Index) -> tuple[Finds, Floats]:
+    def _find(self, marks: pd.DataFrame, cases: pd.Index) -> tuple[LesionHits, Floats]:
         lesions = self.lesions
         place = cases.get_indexer(pd.Index(lesions["case"]))
         order = np.argsort(place, kind="stable")[(place < 0).sum() :]  # by case, of these cases
@@ -149,7 +152,7 @@ class MarkedStudy(ReaderStudy):
         best = np.full(len(lesions), -np.inf)
         np.maximum.at(best, lesion[hits], rating[hits])
         of_marks = cases.get_indexer(pd.Index(marks["case"]))
-        return Finds(image, best, of_marks, rating, ~hits, len(cases)), weight
+        return LesionHits(image, best, of_marks, rating, ~hits, len(cases)), weight
 
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers

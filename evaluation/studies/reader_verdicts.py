@@ -8,7 +8,9 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.metric import Note, listing, number
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 

@@ -16,8 +16,8 @@ from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_tests import over_seeds
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 from cxr_compare.evaluation.studies.curve_study import (
     CURVE_METRICS,
 )
@@ -75,7 +75,7 @@ class ShareFigures:
         rows = [row for group in members for row in group]
         values = [[float(figure.values[row]) for row in group] for group in members]
         covariance = figure.covariance[np.ix_(rows, rows)]
-        return over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
+        return estimate_over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
 
 
 def evaluate_shares(

@@ -11,14 +11,14 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, html_records
-from cxr_compare.evaluation.statistics.bootstrap import LEVEL
+from cxr_compare.evaluation.statistics.binormal import obuchowski_positives
+from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.sample_size import (
     AssumedPlan,
     PilotPlan,
     Plan,
     PlannedStudy,
     fewest_patients,
-    obuchowski_positives,
 )
 from cxr_compare.evaluation.studies.plan_basis import PlanBasis
 

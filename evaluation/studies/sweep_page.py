@@ -12,9 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.metrics.metric import number
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.inline_svg import legend_sample
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.studies.study_page import Section, ShownChart, StudyPage
 
 PAGE = "sweep.html"

@@ -21,16 +21,11 @@ from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.metrics.image_metrics import rates
-from cxr_compare.evaluation.statistics.bootstrap import (
-    Interval,
-    Resamples,
-    cluster_bootstrap,
-    per_cluster,
-    percentile_interval,
-)
-from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers, is_positive
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, is_positive
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap, per_cluster
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.intervals import Interval, percentile_interval
 from cxr_compare.evaluation.studies.transfer_pairs import Pair
 from cxr_compare.evaluation.studies.unseen_scores import UnseenScores, score_unseen
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit

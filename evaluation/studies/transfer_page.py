@@ -10,20 +10,20 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.metrics.metric import (
-    DASH,
-    ends_words,
-    listing,
-    number,
-    p_equation,
-    policy_words,
-    span_words,
-)
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.report.table import Table, figure_words
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.figure_text import (
+    DASH,
+    interval_text,
+    number,
+    p_equation,
+    range_text,
+)
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.studies.study_page import (
     Section,
     ShownChart,
@@ -67,7 +67,7 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
         if cell.drop.bounded:
             ends = cell.drop.low, cell.drop.high
             low, high = sorted(map(abs, ends)) if min(ends) * max(ends) > 0 else ends
-            text += f" ({span_words(low, high)})"
+            text += f" ({range_text(low, high)})"
         statement = Statement(f"{text}: {_shown_words(cell, n_drops)}", cell.drop_shown)
         sized.append((statement, abs(cell.drop.estimate)))
     return sorted(sized, key=lambda item: (not item[0].shown, -item[1]))
@@ -190,7 +190,7 @@ def _page(transfer: Transfer) -> StudyPage:
             Section(
                 "decisions",
                 "Decisions: the threshold from home, and thresholds chosen there",
-                lead=f"Policy: {policy_words(transfer.policy)}. {_BRACKETS}",
+                lead=f"Policy: {policy_text(transfer.policy)}. {_BRACKETS}",
                 tables=[*rates.values(), _calibration_table(transfer)],
                 folded={"Precision and accuracy": further},
             ),
@@ -263,7 +263,7 @@ def _guess(guess: Mapping[str, Any] | None) -> str:
         return DASH
     low = guess["ci_low"]
     high = guess["ci_high"]
-    ends = "" if low is None else f" ({span_words(low, high)})"
+    ends = "" if low is None else f" ({range_text(low, high)})"
     return f"{number(guess['auroc'])}{ends} by {guess['fact']}"
 
 
@@ -306,7 +306,7 @@ def _local(cell: TransferCell | None, wanted: int | None, metric: str) -> str:
         return DASH
     if wanted is None or not figure.bounded:
         return figure_words(figure)
-    return f"{number(figure.estimate)} [{ends_words(figure)}]"
+    return f"{number(figure.estimate)} [{interval_text(figure)}]"
 
 
 def _calibration(cell: TransferCell | None) -> str:

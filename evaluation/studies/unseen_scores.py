@@ -11,8 +11,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers
 from cxr_compare.evaluation.studies.transfer_pairs import Pair
 from cxr_compare.evaluation.systems.eligibility import check_data_set
 from cxr_compare.evaluation.systems.stored_predictions import read_output

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.tables import require_members
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.object_store import path_of
-from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 _SHOWN = 5

@@ -31,7 +31,7 @@ from cxr_compare.data_prep.formats.coco import read_json_file
 from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.yolo import read_class_names
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.metrics.metric import inside_sentence
+from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.overlays.draw import fit_panel
 
 FRAME = "the DataFrame"

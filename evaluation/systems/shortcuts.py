@@ -15,7 +15,7 @@ from cxr_compare.data_prep.audit.checks import OLDEST_YEARS
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
 from cxr_compare.evaluation.compare import shortcuts
-from cxr_compare.evaluation.statistics.ranking import Floats
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 _MEASURED = (
     "transfer_syntax", "photometric", "bits", "spacing_col_mm", "mean_grey", "file_bytes",

@@ -28,8 +28,8 @@ from cxr_compare.evaluation.decisions import tuning
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.system_output import System, SystemFacts, SystemOutput
-from cxr_compare.evaluation.metrics.metric import Note
-from cxr_compare.evaluation.statistics.clustered_tests import AurocParts
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 from cxr_compare.evaluation.systems.eligibility import (
     check_data_set,
     describe_training_data,

@@ -17,7 +17,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.report.files import study_files
-from cxr_compare.evaluation.statistics.ranking import is_positive
+from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.studies.monitoring import monitor_log
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output

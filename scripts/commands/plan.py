@@ -18,7 +18,7 @@ from cxr_compare.scripts.systems import System, Systems, read_systems
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cxr_compare.evaluation.statistics.clustered_tests import AurocParts
+    from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
     from cxr_compare.evaluation.studies.study_plan import StudyPlan
 
 _MOST_PLANS = 9

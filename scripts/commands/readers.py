@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import is_predictions_folder
-from cxr_compare.evaluation.boxes.matching import HitRule
+from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.report.files import study_files
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import DataFolder, Names, own_split

@@ -18,8 +18,8 @@ from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.files import DECISIONS
-from cxr_compare.evaluation.statistics.bootstrap import share_band
-from cxr_compare.evaluation.statistics.ranking import is_positive
+from cxr_compare.evaluation.statistics.arrays import is_positive
+from cxr_compare.evaluation.statistics.bands import share_band
 from cxr_compare.evaluation.systems.eligibility import sets_of_run
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.instance import Algorithm

@@ -16,7 +16,7 @@ from benchmarks.bench_evaluation import (
     plain_figures,
     vectorised_figures,
 )
-from cxr_compare.evaluation.boxes.box_metrics import average_precision
+from cxr_compare.evaluation.boxes.average_precision import average_precision
 
 pytestmark = pytest.mark.release
 
@@ -33,20 +33,20 @@ def test_our_replicates_are_those_of_the_loop_over_scikit_learn(systems):
     assert (ours.std(axis=0) > 0).all()  # else equal figures would prove nothing
 
 
-def coco_figures(systems: Systems, program: str) -> dict[str, float]:
+def coco_average_precision(systems: Systems, program: str) -> dict[str, float]:
     boxes, evaluated = systems.boxes["A"], systems.evaluated
     return plain_figures(as_coco(boxes, evaluated.truth, evaluated.image_ids, program), program)
 
 
 def test_faster_coco_eval_gives_the_same(systems):
     pytest.importorskip("faster_coco_eval", reason="of the extra 'bench'")
-    found = coco_figures(systems, "faster-coco-eval")
-    assert found == pytest.approx(coco_figures(systems, "pycocotools"), abs=1e-12)
+    found = coco_average_precision(systems, "faster-coco-eval")
+    assert found == pytest.approx(coco_average_precision(systems, "pycocotools"), abs=1e-12)
 
 
 def test_all_forms_give_the_average_precision_of_plain_pycocotools(systems):
     boxes, evaluated = systems.boxes["A"], systems.evaluated
-    plain = coco_figures(systems, "pycocotools")
+    plain = coco_average_precision(systems, "pycocotools")
     assert 0.05 < plain["ap"] < plain["ap50"] < 0.95
     assert vectorised_figures(systems) == pytest.approx(plain, abs=1e-12)
     reported = average_precision(boxes, evaluated.truth, evaluated.image_ids)

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.store.predictions import Predictions, PredictionWrite
 from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 SIDE = 64

@@ -21,8 +21,8 @@ from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.decisions.decision import Decision, Triage, TuningOptions
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.metrics.metric import score_words
 from cxr_compare.evaluation.overlays.shapes import ImagePrediction
+from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands import predict
 from cxr_compare.serving import answer_files
@@ -223,7 +223,7 @@ def test_triage_decides_where_no_other_policy_is_asked_for(
     found, other = said[OUT], said["max_f1"]
     assert (found.triage, found.decision, found.threshold) == (triage, decision, cuts[0])
     assert f"  {called}  score" in str(found)
-    rule = f"ruled out below {score_words(cuts[0])}, ruled in from {score_words(cuts[1])} on"
+    rule = f"ruled out below {score_text(cuts[0])}, ruled in from {score_text(cuts[1])} on"
     assert f"({rule})" in str(found)
     assert found.to_dict()["triage_rule"] == rule
     assert answer_row(found.to_dict())["triage"] == triage

@@ -16,20 +16,13 @@ import pandas as pd
 from scipy.special import expit, logit, ndtri
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.evaluation.boxes.box_metrics import (
-    WeightedAveragePrecision,
-    WeightedFroc,
-    WeightedIobb,
-    WeightedRsnaScore,
-)
-from cxr_compare.evaluation.boxes.matching import (
-    HITS,
-    deciding_points,
-    find_lesions,
-    localised,
-    match_pairs,
-    pair_boxes,
-)
+from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
+from cxr_compare.evaluation.boxes.froc import WeightedFroc
+from cxr_compare.evaluation.boxes.iobb import WeightedIobb
+from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
+from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes, top_box_centres
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
@@ -182,7 +175,7 @@ def compute_scorecard(
         test.scores(system, reduction),
         thresholds,
         validation=known,
-        points=deciding_points(test.boxes[system], evaluated.image_ids),
+        points=top_box_centres(test.boxes[system], evaluated.image_ids),
         boxes=test.boxes[system],
         box_cut=cuts.chosen,
         cut_choice=cuts,
@@ -225,9 +218,11 @@ def _true_figures(
     precision = WeightedAveragePrecision(match_pairs(pairs), every, 1)(once)[0]
     froc = {
         how: float(WeightedFroc(find_lesions(pairs, rule), every, 1).figures(once)[0, 0])
-        for how, rule in HITS.items()
+        for how, rule in HIT_RULES.items()
     }
-    hit = localised(deciding_points(boxes, evaluated.image_ids), evaluated.truth)[evaluated.y_true]
+    hit = points_in_boxes(top_box_centres(boxes, evaluated.image_ids), evaluated.truth)[
+        evaluated.y_true
+    ]
     scores = many.scores(0).to_numpy()[evaluated.y_true]
     found = [(hit & (scores >= chosen)).mean() for chosen in thresholds if chosen is not None]
     taken = np.array([cut for cut in cuts if cut is not None])

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from cxr_compare.evaluation.compare.estimates import Estimate
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
-from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from tools.simulation.box_designs import box_measure, population, reduction_measure
 from tools.simulation.goal_designs import goal_measure
 from tools.simulation.group_designs import (

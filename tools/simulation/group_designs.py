@@ -9,7 +9,8 @@ import pandas as pd
 
 from cxr_compare.evaluation.compare.failure_analysis import _add_groups, _with_tests
 from cxr_compare.evaluation.compare.shares import Shares, guaranteed_figures
-from cxr_compare.evaluation.statistics.bootstrap import Interval, Resamples
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.studies.transfer_analysis import (
     TransferCell,
     TransferOptions,

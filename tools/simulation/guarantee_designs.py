@@ -26,7 +26,7 @@ from cxr_compare.evaluation.decisions.guarantees import (
     read_guarantee,
     share_p_values,
 )
-from cxr_compare.evaluation.statistics.sample_size import _both_below
+from cxr_compare.evaluation.statistics.binormal import bivariate_normal_below
 from tools.simulation.makers import Floats, Noise, Sample, draw, skill_of
 
 Found = dict[str, float]
@@ -108,7 +108,7 @@ def _rates(threshold: float) -> dict[str, float]:
     return {
         "sensitivity": float(ndtr(SKILL - cut)),
         "specificity": float(ndtr(cut)),
-        "localised_sensitivity": float(_both_below(SKILL - cut, POINT, POINT_ALIKE)[0]),
+        "localised_sensitivity": float(bivariate_normal_below(SKILL - cut, POINT, POINT_ALIKE)[0]),
     }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, ndtr, ndtri
 
-from cxr_compare.evaluation.statistics.sample_size import _IMAGES_OF_A_PATIENT as KNOWN_SETS
+from cxr_compare.evaluation.statistics.patient_images import IMAGES_PER_PATIENT as KNOWN_SETS
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from cxr_compare.evaluation.boxes.matching import Finds
+from cxr_compare.evaluation.boxes.lesion_hits import LesionHits
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.reader_study import MarkedStudy
 from tools.simulation.makers import LABELS_ALIKE, Floats, cluster_sizes
@@ -78,7 +78,7 @@ def _block(
     system_skill: float,
     block: str,
     first: int,
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[tuple[str, str, bool], tuple[Finds, Floats]]]:
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[tuple[str, str, bool], tuple[LesionHits, Floats]]]:
     """Truth, highest ratings and what marks found, of one block's cases."""
     patients, positive = _images(rng, design)
     cases = np.array([f"{block}c{place:05d}" for place in range(len(patients))])
@@ -99,7 +99,7 @@ def _block(
         best = np.where(rated[is_lesion] > 0, rated[is_lesion], -np.inf)
         marked = rated > 0
         hits = is_lesion[marked]
-        finds = Finds(of_lesion, best, image[marked], rated[marked], ~hits, len(cases))
+        finds = LesionHits(of_lesion, best, image[marked], rated[marked], ~hits, len(cases))
         found[(*name, False)] = finds, weight
     readers, modalities = (np.repeat(each, len(cases)) for each in zip(*names, strict=True))
     table = pd.DataFrame({"reader": readers, "modality": modalities})

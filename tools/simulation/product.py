@@ -19,7 +19,7 @@ from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.calibration import Calibration, _fit_platt, fit_calibration
+from cxr_compare.evaluation.statistics.calibration import Calibration, fit_calibration, fit_platt
 from tools.simulation.makers import Sample
 
 _BOXES = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"])
@@ -159,6 +159,6 @@ def calibrations(validation: Sample) -> dict[str, Calibration]:
     found = {
         "platt": fit_calibration("platt", *known),
         "isotonic": fit_calibration("isotonic", *known),
-        "default": _fit_platt(*known),
+        "default": fit_platt(*known),
     }
     return {kind: fitted for kind, fitted in found.items() if fitted is not None}

@@ -13,17 +13,14 @@ from sklearn.linear_model import LogisticRegression
 
 from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.report.folds import _summarised
-from cxr_compare.evaluation.statistics.clustered_tests import (
+from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
     auroc_over_seeds,
     auroc_parts,
 )
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.learning_curve import fit_learning_curves
-from cxr_compare.evaluation.statistics.obuchowski_rockette import (
-    ClusteredEstimate,
-    analyse_crossed,
-    analyse_nested,
-)
+from cxr_compare.evaluation.statistics.obuchowski_rockette import analyse_crossed, analyse_nested
 from cxr_compare.evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
 from cxr_compare.evaluation.studies.plan_basis import plans_assumed
 from tools.simulation.makers import IMAGES_OF_A_PATIENT, Floats, draw

@@ -7,15 +7,12 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
-from cxr_compare.evaluation.boxes.box_metrics import (
-    FROC_RATES,
-    WeightedAfroc,
-    WeightedFroc,
-    WeightedIobb,
-    WeightedRsnaScore,
-    froc_curve,
-)
-from cxr_compare.evaluation.boxes.matching import HITS, find_lesions, pair_boxes
+from cxr_compare.evaluation.boxes.afroc import WeightedAfroc
+from cxr_compare.evaluation.boxes.froc import FROC_RATES, WeightedFroc, froc_curve
+from cxr_compare.evaluation.boxes.iobb import WeightedIobb
+from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.boxes.simulated import simulate as drawn
@@ -105,11 +102,11 @@ def test_figures_equal_plain_loops(seed, decimals):
 def test_froc_at_each_rate_and_its_curve_equal_a_plain_loop(seed, decimals, how):
     boxes, truth, ids = simulate(seed, decimals=decimals)
     pairs = pair_boxes(boxes, truth, ids)
-    froc = WeightedFroc(find_lesions(pairs, HITS[how]), np.arange(len(ids)), len(ids))
+    froc = WeightedFroc(find_lesions(pairs, HIT_RULES[how]), np.arange(len(ids)), len(ids))
     ours = froc.figures(np.ones((1, len(ids)), int))[0]
     np.testing.assert_allclose(ours, froc_by_hand(boxes, truth, ids, how), atol=1e-12)
     assert len(ours) == 1 + len(FROC_RATES)
-    curve = froc_curve(find_lesions(pairs, HITS[how]))
+    curve = froc_curve(find_lesions(pairs, HIT_RULES[how]))
     drawn = list(zip(*curve, strict=True))
     points = froc_points_by_hand(boxes, truth, ids, how)
     for rate in (*FROC_RATES, 0.3, 3.3):  # the same step everywhere, from fewer points
@@ -123,7 +120,7 @@ def test_weights_mean_the_same_as_repeated_images():
     pairs, each = pair_boxes(boxes, truth, ids), np.arange(len(ids))
     weights = next(Resamples(len(ids), 4, seed=2).chunks())
     rsna = WeightedRsnaScore(pairs, each, len(ids), [0.35])(weights)[:, 0]
-    finds = {how: find_lesions(pairs, rule) for how, rule in HITS.items()}
+    finds = {how: find_lesions(pairs, rule) for how, rule in HIT_RULES.items()}
     froc = {
         how: WeightedFroc(found, each, len(ids)).figures(weights) for how, found in finds.items()
     }
@@ -148,7 +145,7 @@ def rsna(pairs, weights=((1, 1),)):
 
 
 def froc(pairs, weights=((1, 1),), how="iou"):
-    froc = WeightedFroc(find_lesions(pairs, HITS[how]), np.arange(2), 2)
+    froc = WeightedFroc(find_lesions(pairs, HIT_RULES[how]), np.arange(2), 2)
     return froc.figures(np.array(weights))[0, 0]
 
 
@@ -319,7 +316,7 @@ def hits_by_hand(mark, lesion, how):
 @pytest.mark.parametrize("decimals", [None, 1])  # rounded: many equal scores
 def test_afroc_equals_every_pair_of_lesion_and_normal_image(seed, decimals, how):
     boxes, truth, ids = simulate(seed, decimals=decimals)
-    finds = find_lesions(pair_boxes(boxes, truth, ids), HITS[how])
+    finds = find_lesions(pair_boxes(boxes, truth, ids), HIT_RULES[how])
     each, once = np.arange(len(ids)), np.ones((1, len(ids)), int)
     ones = np.ones(len(finds.best))
     shares = 1 / np.bincount(finds.lesion_image)[finds.lesion_image]

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cxr_compare.evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
-from cxr_compare.evaluation.boxes.matching import (
-    IOU_THRESHOLDS,
-    deciding_points,
-    localised,
-    match_boxes,
+from cxr_compare.evaluation.boxes.average_precision import (
+    WeightedAveragePrecision,
+    average_precision,
 )
+from cxr_compare.evaluation.boxes.matching import IOU_THRESHOLDS, match_boxes
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes, top_box_centres
 from tests.evaluation.boxes.simulated import simulate as drawn
 
 CORNERS = ["x1", "y1", "x2", "y2"]
@@ -193,7 +192,7 @@ def test_boxes_of_unjudged_images_are_ignored():
 def test_borders_are_inside(x, y, inside):
     truth = pd.DataFrame({"image_id": ["a"], "x1": [2.0], "y1": [2.0], "x2": [8.0], "y2": [8.0]})
     points = pd.DataFrame({"point_x": [x], "point_y": [y]}, index=["a"])
-    assert localised(points, truth).tolist() == [inside]
+    assert points_in_boxes(points, truth).tolist() == [inside]
 
 
 def test_any_of_several_true_boxes_will_do():
@@ -201,7 +200,7 @@ def test_any_of_several_true_boxes_will_do():
         {"image_id": ["a", "a"], "x1": [0, 6], "y1": [0, 6], "x2": [2, 9], "y2": [2, 9]}
     )
     points = pd.DataFrame({"point_x": [7.0, 7.0], "point_y": [7.0, 7.0]}, index=["a", "b"])
-    assert localised(points, truth).tolist() == [True, False]
+    assert points_in_boxes(points, truth).tolist() == [True, False]
 
 
 def test_among_equal_scores_the_same_box_decides_in_any_order():
@@ -210,11 +209,11 @@ def test_among_equal_scores_the_same_box_decides_in_any_order():
          "score": 0.5}
     )  # fmt: skip
     for frame in (boxes, boxes.iloc[::-1]):
-        assert deciding_points(frame, pd.Index(["a"]))["point_x"].tolist() == [2.0]
+        assert top_box_centres(frame, pd.Index(["a"]))["point_x"].tolist() == [2.0]
 
 
 def test_an_image_without_boxes_has_no_point():
-    points = deciding_points(simulate(0)[0].iloc[:0], pd.Index(["a"]))
+    points = top_box_centres(simulate(0)[0].iloc[:0], pd.Index(["a"]))
     assert points.isna().all(axis=None)
 
 

@@ -14,7 +14,7 @@ from cxr_compare.evaluation.boxes.map_boxes import (
     MapBoxRule,
     _map_parts,
     _map_peak,
-    map_points,
+    map_peaks,
     map_scale,
     upsample,
 )
@@ -101,12 +101,12 @@ def test_among_equal_cells_the_first_in_reading_order_is_the_peak():
 
 def test_a_frame_beyond_the_image_is_read_as_it_stands():
     # A letterboxed 40 x 80 image: the grid's frame starts left of the image.
-    points = map_points(maps_of([[0, 1], [0, 0]], frame=(-20.0, 0.0, 60.0, 80.0)), pd.Index(["i0"]))
+    points = map_peaks(maps_of([[0, 1], [0, 0]], frame=(-20.0, 0.0, 60.0, 80.0)), pd.Index(["i0"]))
     assert points[["point_x", "point_y"]].to_numpy().tolist() == [[40.0, 20.0]]
 
 
 def test_an_image_without_a_map_has_no_point():
-    assert map_points(maps_of([[1.0]]), pd.Index(["other"])).isna().all(axis=None)
+    assert map_peaks(maps_of([[1.0]]), pd.Index(["other"])).isna().all(axis=None)
 
 
 def test_the_scale_is_one_for_all_images_and_starts_at_no_evidence():

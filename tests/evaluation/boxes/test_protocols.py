@@ -16,7 +16,7 @@ from torchmetrics.detection import MeanAveragePrecision as TorchmetricsAp
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.box_metrics import _annotations
+from cxr_compare.evaluation.boxes.average_precision import _annotations
 from cxr_compare.evaluation.boxes.protocols import _BoxEvaluator, explain
 from tests.evaluation.boxes.simulated import simulate
 from tests.evaluation.boxes.test_box_metrics import rsna_by_hand

@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.compare.comparison import Background, _cautions
 from cxr_compare.evaluation.compare.estimates import Estimates, family_levels
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT
-from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_sets
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit

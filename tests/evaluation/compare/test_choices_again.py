@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.box_metrics import WeightedIobb, WeightedRsnaScore
+from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.compare import _check_protocol
 from cxr_compare.evaluation.compare.estimates import HELD, REFITTED
 from cxr_compare.evaluation.compare.intervals import _lowered, resampled_figures

@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.box_metrics import average_precision
+from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.compare.estimates import COLUMNS
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.scorecard import Scorecard
@@ -20,10 +20,12 @@ from cxr_compare.evaluation.decisions.decision import TuningOptions
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.reduction import reduce_boxes
 from cxr_compare.evaluation.decisions.units import group_images
-from cxr_compare.evaluation.metrics.metric import Note, score_words
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.data_files import write_data_files
 from cxr_compare.evaluation.report.metric_table import unit_tables
-from cxr_compare.evaluation.statistics.bootstrap import NO_WIDTH, Resamples, expanded_level
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.figure_text import score_text
+from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import (
     compare_predictions,
@@ -476,7 +478,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     assert unit == "patient"
     section = next(s for s in tables[0].groups if "best F1" in s.title)
     assert section.count.startswith("50 patients, ")
-    assert section.thresholds[0] == f"score ≥ {score_words(by_patient['A'])}"
+    assert section.thresholds[0] == f"score ≥ {score_text(by_patient['A'])}"
     assert any("By patient: 50 patients of 100 images" in note.text for note in comparison.notes)
     write_data_files(comparison, tmp_path / "report")
     written = pd.read_csv(tmp_path / "report" / "metrics.csv")

@@ -9,7 +9,9 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
+from cxr_compare.evaluation.boxes.error_types import count_error_types
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.failure_analysis import (
@@ -36,8 +38,9 @@ from cxr_compare.evaluation.decisions.thresholds import (
     ValidationScores,
     choose_threshold,
 )
-from cxr_compare.evaluation.metrics.image_metrics import net_benefit
-from cxr_compare.evaluation.statistics.bootstrap import NO_WIDTH, Resamples
+from cxr_compare.evaluation.metrics.net_benefit import net_benefit
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 from cxr_compare.evaluation.systems.eligibility import unknown_training_data
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, row_of
@@ -61,7 +64,7 @@ def test_every_called_box_and_every_lesion_has_one_kind():
         ("b", 0.0, 0.0, 10.0, 10.0, 0.2),  # below the cut: not called, so a miss
         ("c", 0.0, 0.0, 10.0, 10.0, 0.9),  # an image without lesions: background
     )
-    kinds = error_kinds(pair_boxes(found, truth, pd.Index(["a", "b", "c"])), 0.5)
+    kinds = count_error_types(pair_boxes(found, truth, pd.Index(["a", "b", "c"])), 0.5)
     assert {name: count.tolist() for name, count in kinds.items()} == {
         "lesions": [3, 1, 0], "found": [1, 0, 0], "poorly_boxed": [1, 0, 0],
         "missed": [1, 1, 0], "poor_box": [1, 0, 0], "duplicate": [1, 0, 0],
@@ -80,7 +83,7 @@ def test_kinds_add_up_to_lesions_and_to_called_boxes(seed):
         return frame.assign(score=rng.random(n)) if scored else frame
 
     pairs = pair_boxes(drawn(60, True), drawn(14, False), pd.Index(list("abcd")))
-    kinds = error_kinds(pairs, 0.3)
+    kinds = count_error_types(pairs, 0.3)
     of_lesions = kinds["found"] + kinds["poorly_boxed"] + kinds["missed"]
     assert (of_lesions == kinds["lesions"]).all()
     called = np.bincount(pairs.boxes.image[pairs.boxes.score >= 0.3], minlength=4)

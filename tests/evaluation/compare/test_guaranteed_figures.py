@@ -12,7 +12,7 @@ from cxr_compare.evaluation.decisions.guarantees import (
 )
 from cxr_compare.evaluation.decisions.tuning import _outcome
 from cxr_compare.evaluation.report.metrics_json import metrics_json
-from cxr_compare.evaluation.statistics.clustered_tests import exact_share
+from cxr_compare.evaluation.statistics.clustered_share import exact_share
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 
 TRUTH = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)

@@ -32,8 +32,9 @@ from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.shares import Shares
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.metrics.metric import MetricKey
-from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Interval, Resamples
-from cxr_compare.evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
+from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference, auroc_parts
+from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, row_of
 
@@ -330,7 +331,7 @@ def test_a_run_judged_on_a_gpu_and_its_export_are_named_as_one_training(comparis
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (16, 17)])
 def test_intervals_are_those_of_scipy(hits, trials):
     theirs = binomtest(hits, trials).proportion_ci(method="exact")
-    ours = Interval.of_share(hits / trials, trials)
+    ours = Interval.from_share(hits / trials, trials)
     assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=1e-12)
 
 

@@ -12,9 +12,9 @@ from cxr_compare.evaluation.compare.claims import GoalResult, Setting, margin_wo
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol, TestSetUses
 from cxr_compare.evaluation.compare.verdict import _standing_words, state_verdict
-from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts.commands.compare import _read_question

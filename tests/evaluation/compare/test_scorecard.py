@@ -7,7 +7,8 @@ from sklearn import metrics as oracle
 
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.metrics.image_metrics import CalibrationFigures, classification_metrics
+from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
+from cxr_compare.evaluation.metrics.image_metrics import classification_metrics
 from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import family, why_undefined
 from tests.evaluation.evaluated_images import evaluated_images

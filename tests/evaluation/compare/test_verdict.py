@@ -11,7 +11,7 @@ from cxr_compare.evaluation.compare.claims import Claim, Setting, decide_togethe
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.metrics.metric import policy_words
+from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
@@ -360,6 +360,6 @@ def test_a_finding_names_its_threshold_and_what_chose_it(make_metrics, verdict_o
             ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3)]  # fmt: skip
     chosen = make_metrics(rows).assign(n_validation_positive=22)
     finding = verdict_of(chosen, ["B", "A"], "X").conclusions[0]
-    at = f"at the threshold for {policy_words('max_f1')} (chosen on 22 positive validation images):"
+    at = f"at the threshold for {policy_text('max_f1')} (chosen on 22 positive validation images):"
     assert at in finding.text
     assert finding.claims[0].leader == "A"

@@ -10,10 +10,10 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.decided_output import decide
 from cxr_compare.evaluation.decisions.decision import Decision, Triage, TuningOptions
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.metrics.metric import score_words
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.report.metrics_json import metrics_json
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.figure_text import score_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     compare_predictions,
@@ -54,7 +54,7 @@ def test_what_becomes_of_ten_images(out, into, expected, says):
     found = triage(out, into)
     assert counts(found) == expected
     assert found.referred == expected[1] / 10
-    single = Interval.of_share(found.referred, 10)  # Clopper-Pearson: an image a patient
+    single = Interval.from_share(found.referred, 10)  # Clopper-Pearson: an image a patient
     assert (found.ci_low, found.ci_high) == pytest.approx((single.low, single.high))
     assert says in str(found)
     assert Triage.from_dict(asdict(found)) == found
@@ -113,7 +113,7 @@ def test_triage_is_stored_derived_again_and_judged_on_test(predict, test_set):
     shares = [f"{100 * expected[name].mean():.1f} %" for name in expected]
     (told,) = metrics_json(found)["answer"]["triage"]
     assert told.startswith(f"A rules out {shares[0]} of the test images, refers {shares[1]} to a")
-    assert f"and rules in {shares[2]}; by score, ruled out below {score_words(low)}, " in told
+    assert f"and rules in {shares[2]}; by score, ruled out below {score_text(low)}, " in told
     in_methods = methods(found, test_set.dataset)["paragraphs"][2].split(" B: ")
     assert "ruled in from" in in_methods[0]
     assert "ruled in" not in in_methods[1]

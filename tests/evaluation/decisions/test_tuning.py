@@ -8,14 +8,14 @@ import pytest
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.box_metrics import WeightedRsnaScore
 from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.decisions.decision import Decision, TuningOptions
 from cxr_compare.evaluation.decisions.reduction import CANDIDATES
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.decisions.tuning import _choose_reduction
-from cxr_compare.evaluation.statistics.calibration import _fit_platt, _PlattScaling
+from cxr_compare.evaluation.statistics.calibration import _PlattScaling, fit_platt
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     read_output,
@@ -176,8 +176,8 @@ def test_a_missing_score_is_refused(predict, test_set):
 def test_a_probability_never_falls_where_the_score_rises():
     truth, scores = np.array([1, 1, 0, 1, 0, 0]), np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.9])
     assert scores[truth == 1].mean() < scores[truth == 0].mean()
-    assert _fit_platt(truth, scores).probability(scores) == pytest.approx([0.5] * 6)
-    assert _fit_platt(truth, scores - 0.1).probability(scores - 0.1) == pytest.approx(
+    assert fit_platt(truth, scores).probability(scores) == pytest.approx([0.5] * 6)
+    assert fit_platt(truth, scores - 0.1).probability(scores - 0.1) == pytest.approx(
         [0.5] * 6, abs=0.1
     )
 

@@ -16,7 +16,7 @@ from cxr_compare.evaluation.metrics.image_metrics import (
     rates,
 )
 from cxr_compare.evaluation.metrics.registry import why_undefined
-from cxr_compare.evaluation.statistics.ranking import RankedScores, curves
+from cxr_compare.evaluation.statistics.ranking import RankedScores, roc_and_pr_curves
 
 # Few distinct values, so that most cases hold ties within and across the classes.
 TIED_SCORES = arrays.arrays(np.float64, 12, elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
@@ -150,7 +150,7 @@ def test_invalid_labels_and_scores_are_refused_by_place(y_true, y_score, message
 def test_curves_pass_through_the_points_of_scikit_learn(y_true, y_score):
     if not y_true.any() or y_true.all():
         return
-    ours = curves(y_true, y_score)
+    ours = roc_and_pr_curves(y_true, y_score)
     fpr, tpr, _ = oracle.roc_curve(y_true, y_score, drop_intermediate=False)
     np.testing.assert_allclose(ours["fpr"], fpr)
     np.testing.assert_allclose(ours["tpr"], tpr)

@@ -10,16 +10,13 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.evaluation.boxes.box_metrics import (
-    _IOBB_THRESHOLDS,
-    FROC_RATES,
-    WeightedFroc,
-    WeightedIobb,
-)
-from cxr_compare.evaluation.boxes.matching import HITS, find_lesions, pair_boxes
+from cxr_compare.evaluation.boxes.froc import FROC_RATES, WeightedFroc
+from cxr_compare.evaluation.boxes.iobb import _IOBB_THRESHOLDS, WeightedIobb
+from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
+from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import (
-    CalibrationFigures,
     classification_metrics,
     confusion_counts,
     rates,
@@ -29,7 +26,7 @@ from cxr_compare.evaluation.metrics.registry import (
     COMPUTED_BY,
     IOBB_PERCENT,
     METRICS,
-    RATE_WORDS,
+    RATE_LABELS,
     family,
     highlighted,
     metric_title,
@@ -72,7 +69,7 @@ def test_families_give_the_metrics_of_their_records_in_order():
     boxes = pd.DataFrame([("a", 0, 0, 9, 9, 0.5)], columns=["image_id", *EDGES, "score"])
     pairs = pair_boxes(boxes, boxes.drop(columns="score"), pd.Index(["a"]))
     one = np.ones((1, 1), dtype=int)
-    for hit, rule in HITS.items():
+    for hit, rule in HIT_RULES.items():
         froc = WeightedFroc(find_lesions(pairs, rule), np.zeros(1, dtype=int), 1).figures(one)
         assert froc.shape[1] == len(family(f"froc_{hit}"))
     assert family("afroc") == ("wafroc",)
@@ -81,7 +78,7 @@ def test_families_give_the_metrics_of_their_records_in_order():
 
 
 def test_names_of_rates_and_overlaps_are_those_of_the_numbers():
-    assert tuple(float(Fraction(rate)) for rate in RATE_WORDS) == FROC_RATES
+    assert tuple(float(Fraction(rate)) for rate in RATE_LABELS) == FROC_RATES
     assert [percent / 100 for percent in IOBB_PERCENT] == list(_IOBB_THRESHOLDS)
     assert family("iobb")[:3] == ("iobb_accuracy_10", "iobb_accuracy_25", "iobb_accuracy_50")
 

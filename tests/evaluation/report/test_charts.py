@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_compare.evaluation.boxes.box_metrics import FrocCurve
-from cxr_compare.evaluation.boxes.matching import HITS
+from cxr_compare.evaluation.boxes.froc import FrocCurve
+from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
@@ -21,7 +21,7 @@ from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.report.whiskers import place_whiskers
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
@@ -243,7 +243,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
         "C": predict("C", seed=3),
     }
     found = compare_predictions(systems, test_set, replicates=100)
-    for hit in HITS:
+    for hit in HIT_RULES:
         names = family(f"froc_{hit}")
         assert [curve.name for curve in charts_of(found)[f"froc-{hit}"].curves] == ["A", "B"]
         at = [found.estimates.of("A", name) for name in names]
@@ -260,7 +260,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
 
 
 def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
-    drawn.systems["CheXNet"].froc["iou"].false_marks[-1] = 20.0
+    drawn.systems["CheXNet"].froc["iou"].false_positives_per_image[-1] = 20.0
     assert charts_of(drawn)["froc-iou"].curves[0].points[-1].y == 0.75
     rates, found = froc_corners(drawn)
     assert found[rates < 8.2].max() == pytest.approx(0.75, abs=0.001)

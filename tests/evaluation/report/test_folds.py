@@ -11,8 +11,8 @@ from statsmodels.stats.multitest import multipletests
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.evaluation.metrics.metric import p_equation
 from cxr_compare.evaluation.report.folds import Folds
+from cxr_compare.evaluation.statistics.figure_text import p_equation
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 

@@ -10,7 +10,7 @@ import pytest
 
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW, VALIDATION
-from cxr_compare.evaluation.metrics.metric import DASH, Note
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.agreement_tables import agreement_tables
 from cxr_compare.evaluation.report.charts import report_charts
 from cxr_compare.evaluation.report.error_types import error_table
@@ -19,6 +19,7 @@ from cxr_compare.evaluation.report.group_tables import group_tables, subgroup_ta
 from cxr_compare.evaluation.report.methods import UNKNOWN, _toml, methods
 from cxr_compare.evaluation.report.published_figures import _published_figures, published_table
 from cxr_compare.evaluation.report.validation_to_test import validation_to_test_table
+from cxr_compare.evaluation.statistics.figure_text import DASH
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 

@@ -13,7 +13,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.comparison import Background, SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import Protocol
-from cxr_compare.evaluation.metrics.metric import MetricKey, Note
+from cxr_compare.evaluation.metrics.metric import MetricKey
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, _embed

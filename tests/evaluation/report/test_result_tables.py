@@ -13,13 +13,13 @@ from jsonschema import Draft202012Validator
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.comparison import SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.metrics.metric import p_words
 from cxr_compare.evaluation.report.data_files import write_data_files
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_table
 from cxr_compare.evaluation.report.metric_table import every_pair_table
 from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.summary_table import TableRow, summary_table, table_rows
+from cxr_compare.evaluation.statistics.figure_text import p_value_text
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "metrics.schema.json"
@@ -212,4 +212,4 @@ def test_every_pair_stands_with_holm_over_all_pairs(three):
         "first == 'B' and second == 'C' and metric == 'auroc' and subgroup == 'all'"
     )
     expected = own.loc[own["method"].str.startswith("Obuchowski"), "p_holm_pairs"].item()
-    assert auroc["B − C"][3] == p_words(expected)
+    assert auroc["B − C"][3] == p_value_text(expected)

@@ -13,22 +13,23 @@ from sklearn import metrics as oracle
 from sklearn.metrics import roc_curve
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.metrics.image_metrics import CalibrationFigures, rates
+from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.statistics.bands import roc_band, share_band
 from cxr_compare.evaluation.statistics.bootstrap import (
-    NO_WIDTH,
-    Interval,
     Resamples,
-    RunningRows,
-    SegmentSums,
     cluster_bootstrap,
     cluster_index,
-    expanded_level,
     per_cluster,
+)
+from cxr_compare.evaluation.statistics.intervals import (
+    NO_WIDTH,
+    Interval,
+    expanded_level,
     percentile_interval,
-    roc_band,
-    share_band,
 )
 from cxr_compare.evaluation.statistics.ranking import RankedScores
+from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
 THRESHOLD = 0.6
 

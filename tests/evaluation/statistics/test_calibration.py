@@ -15,14 +15,13 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.calibration import (
     CLIP,
     METHODS,
-    _fit_platt,
     calibration_from_dict,
     choose_calibration,
     clipped_logit,
     fit_calibration,
-    fit_logistic,
-    sigmoid,
+    fit_platt,
 )
+from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic, sigmoid
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def _detector_scores(n, seed):
 
 def test_no_box_is_a_level_of_its_own_in_the_logistic_regression():
     y_true, scores = _detector_scores(600, 1)
-    found = _fit_platt(y_true, scores)
+    found = fit_platt(y_true, scores)
     n = int(y_true.sum())
     wanted = np.where(y_true, (n + 1) / (n + 2), 1 / (602 - n))
     empty = scores == 0
@@ -145,7 +144,7 @@ def test_platt_scaling_of_a_detector_is_no_worse_than_its_scores(n):
 def test_one_image_without_a_box_does_not_raise_the_faint_boxes():
     y_true = np.array([True] + [False] * 60 + [True] * 30)
     scores = np.array([0.0, *np.linspace(0.01, 0.4, 60), *np.linspace(0.3, 0.95, 30)])
-    found = _fit_platt(y_true, scores)
+    found = fit_platt(y_true, scores)
     assert found.no_box < 0.1
     assert found.probability([0.01])[0] == found.no_box
 

@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.metrics.image_metrics import (
+from cxr_compare.evaluation.metrics.calibration_figures import (
     CalibrationFigures,
     _equal_width_bins,
     equal_mass_bins,

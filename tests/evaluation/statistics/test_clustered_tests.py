@@ -9,25 +9,26 @@ from sklearn.metrics import roc_auc_score
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.claims import holm
-from cxr_compare.evaluation.statistics.bootstrap import Interval
-from cxr_compare.evaluation.statistics.clustered_tests import (
+from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
-    _design_effect,
-    _exact_mcnemar,
-    _freedom_of,
     auroc_difference,
     auroc_over_seeds,
     auroc_parts,
-    clustered_mcnemar,
-    exact_share,
-    mcnemar_test,
-    over_seeds,
 )
-from cxr_compare.evaluation.statistics.obuchowski_rockette import (
+from cxr_compare.evaluation.statistics.clustered_estimate import (
     ClusteredEstimate,
     smallest_detectable,
 )
-from cxr_compare.evaluation.statistics.ranking import ExchangedPatients
+from cxr_compare.evaluation.statistics.clustered_share import _design_effect, exact_share
+from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedom
+from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.mcnemar import (
+    _exact_mcnemar,
+    clustered_mcnemar,
+    mcnemar_test,
+)
+from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
+from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
 
 
 def draw(seed, patients=40, decimals=1):
@@ -98,7 +99,7 @@ def test_the_freedom_is_that_of_the_effective_patients_of_the_rarer_class():
     scores = np.random.default_rng(1).normal(size=60) + truth
     parts = auroc_parts(truth, scores, np.arange(60), 60)
     by_hand = (1 / 4 + 1 / 56) ** 2 / (1 / (16 * 3) + 1 / (56**2 * 55))
-    assert parts.freedom == pytest.approx(min(by_hand, _freedom_of(parts.contributions)))
+    assert parts.freedom == pytest.approx(min(by_hand, satterthwaite_freedom(parts.contributions)))
     assert parts.freedom < 4 == parts.effective_patients
     # One patient with 100 of 159 images is worth little more than itself.
     owner = np.r_[np.zeros(100, int), np.arange(1, 60)]
@@ -239,7 +240,7 @@ def test_seeds_widen_an_interval_by_what_they_differ():
 
 def test_the_freedom_of_seeds_alone_is_that_of_a_t_test():
     values = [0.70, 0.76, 0.79], [0.80, 0.81, 0.88]
-    found = over_seeds(values, np.zeros((6, 6)), 99)
+    found = estimate_over_seeds(values, np.zeros((6, 6)), 99)
     welch = ttest_ind(*values, equal_var=False)
     assert found.p_value == pytest.approx(welch.pvalue)
     assert found.freedom == pytest.approx(welch.df)
@@ -247,7 +248,7 @@ def test_the_freedom_of_seeds_alone_is_that_of_a_t_test():
 
 def test_seeds_closer_together_than_patients_allow_do_not_narrow_an_interval():
     covariance = np.diag([4e-4] * 4) + 1e-4
-    close = over_seeds([[0.80, 0.80], [0.85, 0.85]], covariance, 50)
+    close = estimate_over_seeds([[0.80, 0.80], [0.85, 0.85]], covariance, 50)
     # Two means of two seeds: (Var - Cov2) / 2 each, and no covariance is left between systems.
     assert close.error**2 == pytest.approx(4e-4)
 
@@ -424,7 +425,7 @@ def test_images_of_a_patient_that_agree_say_as_much_as_one_and_others_as_themsel
 def test_a_patient_with_many_images_who_is_right_does_not_hide_how_alike_others_are():
     hits, images = np.array([3.0] * 32 + [0.0] * 8 + [30.0]), np.array([3.0] * 40 + [30.0])
     effective = images.sum() ** 2 / (images**2).sum()
-    alike = Interval.of_share(hits.sum() / images.sum(), effective)
+    alike = Interval.from_share(hits.sum() / images.sum(), effective)
     assert exact_share(hits, images)[0] <= alike.low
     assert _design_effect(hits[:40], images[:40]) == pytest.approx(3)  # alike throughout
     assert _design_effect(np.full(40, 2.0), images[:40]) == 1

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import linregress
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.clustered_tests import over_seeds
 from cxr_compare.evaluation.statistics.learning_curve import crossing, fit_learning_curves
+from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 from tools.simulation.study_designs import trained_arms
 
 AMOUNTS = np.array([100.0, 200.0, 400.0, 800.0])
@@ -116,7 +116,7 @@ def test_through_two_sizes_the_band_at_a_size_is_the_interval_of_its_mean(seeds)
     assert curve.seeds == ("fixed" if seeds == 1 else "random")
     band = curve.at([100, 400])
     for i, rows in enumerate((slice(seeds), slice(seeds, None))):
-        mean = over_seeds([figures[i]], covariance[rows, rows], 500)
+        mean = estimate_over_seeds([figures[i]], covariance[rows, rows], 500)
         assert band.values[i] == pytest.approx(mean.value)
         reach = 1.965 * mean.error / (1 - mean.value)  # on the logarithm
         low, high = 1 - (1 - mean.value) * np.exp([reach, -reach])

@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import f_oneway, t, ttest_1samp, ttest_ind, ttest_rel
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.obuchowski_rockette import (
-    ClusteredEstimate,
     analyse_crossed,
     analyse_nested,
     jackknife_covariance,

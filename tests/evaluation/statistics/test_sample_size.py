@@ -9,21 +9,23 @@ from scipy.stats import multivariate_normal, ncf, norm
 from scipy.stats import t as t_distribution
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.clustered_tests import (
+from cxr_compare.evaluation.statistics.binormal import (
+    binormal_auroc_covariance,
+    obuchowski_positives,
+)
+from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_difference,
     auroc_over_seeds,
     auroc_parts,
 )
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
+from cxr_compare.evaluation.statistics.patient_images import UNEQUAL_IMAGES
 from cxr_compare.evaluation.statistics.sample_size import (
-    _UNEQUAL,
     AssumedPlan,
     CrossedPlan,
     PilotPlan,
-    _binormal_auroc_covariance,
     _power_of_t,
     fewest_patients,
-    obuchowski_positives,
 )
 from tools.simulation.study_designs import (
     NUMBERS_OF_IMAGES,
@@ -133,7 +135,7 @@ def test_variance_of_one_auroc_is_that_of_hanley_and_mcneil_with_binormal_moment
     height = ndtri(auroc)
     both = multivariate_normal.cdf([height, height], cov=[[1, 0.5], [0.5, 1]])
     expected = auroc * (1 - auroc) + (positives + negatives - 2) * (both - auroc**2)
-    found = _binormal_auroc_covariance([auroc], positives, negatives)
+    found = binormal_auroc_covariance([auroc], positives, negatives)
     assert found[0, 0] == pytest.approx(expected / positives / negatives, rel=1e-6)
 
 
@@ -146,7 +148,7 @@ def test_covariance_is_what_simulated_studies_vary_by(numbers):
         truth, scores, owner = drawn(rng, 40, 15, (0.85, 0.75), images=numbers, **assumed)
         row[:] = [auroc_parts(truth, each, owner, 40).value for each in scores]
     images = np.mean(numbers), np.mean(np.square(numbers))
-    expected = _binormal_auroc_covariance((0.85, 0.75), 15, 25, images=images, **assumed)
+    expected = binormal_auroc_covariance((0.85, 0.75), 15, 25, images=images, **assumed)
     assert np.cov(figures.T) == pytest.approx(expected, rel=0.08)
 
 
@@ -158,8 +160,8 @@ def test_named_sets_have_the_numbers_of_images_that_were_counted(name):
     mean, square = (np.average(images.astype(float) ** n, weights=patients) for n in (1, 2))
     added = images * (1 + (images - 1) / 2)
     spread = np.average(added**2, weights=patients) / np.average(added, weights=patients) ** 2
-    assert _UNEQUAL[name][:2] == pytest.approx((mean, square), rel=1e-5)
-    assert _UNEQUAL[name][2] == pytest.approx(spread / 2, rel=0.06)
+    assert UNEQUAL_IMAGES[name][:2] == pytest.approx((mean, square), rel=1e-5)
+    assert UNEQUAL_IMAGES[name][2] == pytest.approx(spread / 2, rel=0.06)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy
 
-from cxr_compare.evaluation.statistics.bootstrap import Interval
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.learning_curve import fit_learning_curves
 from cxr_compare.evaluation.studies.annotation_times import PRESETS, Times
 from cxr_compare.evaluation.studies.curve_page import FILES, PAGE, STORED, write_curve

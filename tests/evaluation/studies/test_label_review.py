@@ -9,7 +9,7 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.evaluation.metrics.metric import number
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.studies.label_review import review_labels
 from cxr_compare.evaluation.studies.reader_agreement import ReaderAgreement
 from cxr_compare.evaluation.studies.reader_verdicts import evaluate_by_readers

@@ -9,7 +9,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.matching import HitRule
+from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.reader_files import read_lesions, read_reading_table
 from cxr_compare.evaluation.studies.readings import join_marks

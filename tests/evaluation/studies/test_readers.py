@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.studies import reader_analysis as analysis_module
 from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.reader_files import read_reading_table, read_truth

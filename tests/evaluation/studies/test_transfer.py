@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.studies.transfer_analysis import (
     Transfer,
     TransferCell,

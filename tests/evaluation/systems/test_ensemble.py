@@ -8,7 +8,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
-from cxr_compare.evaluation.metrics.metric import Note
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.ensemble import (
     _check_members,
     _check_same_findings,

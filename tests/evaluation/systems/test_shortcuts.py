@@ -9,8 +9,8 @@ from cxr_compare.data_prep.audit.checks import check_shortcuts
 from cxr_compare.data_prep.audit.counts import expected_image_leak
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.compare.shortcuts import _auroc_of_fact, _auroc_of_facts, _Fact, _Truth
-from cxr_compare.evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
-from cxr_compare.evaluation.statistics.clustered_tests import auroc_parts
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
+from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 
 NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype=TEXT)})
