@@ -99,7 +99,7 @@ class _ModelSettings(Section):
 class DetectorModelSettings(_ModelSettings):
     """What every detector is asked; see `detector_settings` for the keys of each architecture."""
 
-    architecture: str = Field(default="retinanet", description="a detector of docs/arms.md")
+    architecture: str = Field(default="retinanet", description="a detector of docs/architectures.md")
 
 
 class _BodySettings(DetectorModelSettings):
@@ -196,7 +196,7 @@ _DETECTORS: dict[str, type[DetectorModelSettings]] = {
     "faster_rcnn": FasterRCNNSettings,
     "ssdlite": _BodySettings,
 }
-_ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings`: docs/arms.md
+_ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings`: docs/architectures.md
 
 
 def _detector_names() -> list[str]:

@@ -131,7 +131,7 @@ _MOST_AT_ONCE = 100_000  # boxes: beyond, torchvision suppresses group by group,
 
 
 class Detector(StoreModel):
-    """A detector of lesions; docs/arms.md says how to write one.
+    """A detector of lesions; docs/architectures.md says how to write one.
 
     `run` computes what losses and boxes have in common; the other methods take what it gives.
     `detection.model.build_detector` sets `architecture`, `preprocess` and `n_findings`.

@@ -25,7 +25,7 @@ from cxr_compare.detection.detector import training_losses as detector_losses
 from cxr_compare.detection.detector import validation_losses as validate_detector
 from cxr_compare.detection.model import build_detector
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/arms.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/architectures.md"
 SIZE = 96
 # A box at each border, as a bright patch, and an image without any.
 BOXES = ((0, 30, 40, 70), (30, 0, 70, 36), (52, 20, 96, 60), (24, 56, 72, 96), None)

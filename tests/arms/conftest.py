@@ -11,7 +11,7 @@ from tests.scripts.conftest import blank_plots  # noqa: F401
 
 @pytest.fixture(scope="session", autouse=True)
 def foreign_arm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The detector of docs/arms.md is installed."""
+    """The detector of docs/architectures.md is installed."""
     with example_installed(tmp_path_factory.mktemp("installed")):
         yield
 
