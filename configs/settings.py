@@ -99,7 +99,7 @@ class _ModelSettings(Section):
 class DetectorModelSettings(_ModelSettings):
     """What every detector is asked; see `detector_settings` for the keys of each architecture."""
 
-    architecture: str = Field(default="retinanet", description="a detector of docs/architectures.md")
+    architecture: str = Field(default="retinanet", description="see docs/architectures.md")
 
 
 class _BodySettings(DetectorModelSettings):
