@@ -24,8 +24,9 @@ from benchmarks.worker import Candidate, Run, Timed, Worker, timed
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.contracts.folders import provenance, require_free_space
+from cxr_compare.data_prep.formats.folder_scan import list_image_files
 from cxr_compare.data_prep.formats.rsna import TRAIN_IMAGES
-from cxr_compare.data_prep.formats.source import list_image_files
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.synth.phantom import write_phantom

@@ -21,7 +21,8 @@ from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, key_from_envi
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import SourceTables, reference_rows, target_of
+from cxr_compare.data_prep.formats.source import SourceTables, reference_rows
+from cxr_compare.data_prep.formats.targets import target_of
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.object_store import recorded_path

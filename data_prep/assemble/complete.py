@@ -19,7 +19,8 @@ from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, SCHEMAS
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import empty_table, refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import Exclusions, SourceTables
+from cxr_compare.data_prep.formats.exclusions import Exclusions
+from cxr_compare.data_prep.formats.source import SourceTables
 from cxr_compare.data_prep.store.decode import DecodedRow
 from cxr_compare.data_prep.work.local_copies import open_image
 from cxr_compare.data_prep.work.object_store import file_digest

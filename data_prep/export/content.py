@@ -17,7 +17,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
-from cxr_compare.data_prep.formats.source import IMAGE_SUFFIXES
+from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.local_copies import is_there, open_image
 from cxr_compare.data_prep.work.object_store import address_of

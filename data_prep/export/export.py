@@ -29,7 +29,7 @@ from cxr_compare.data_prep.export.render import SUFFIXES
 from cxr_compare.data_prep.formats import rsna
 from cxr_compare.data_prep.formats.annotation_tools import PATIENTS
 from cxr_compare.data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
-from cxr_compare.data_prep.formats.source import IMAGE_SUFFIXES
+from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 from cxr_compare.data_prep.formats.voc import SET_FACTS
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.pool import cpu_count

@@ -21,22 +21,13 @@ from pydantic_core import from_json
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
-from cxr_compare.data_prep.formats.cxr_extension import (
-    KEY,
-    plain_facts,
-    read_object,
-    read_set_facts,
-    stated_size,
-    to_edges,
-)
-from cxr_compare.data_prep.formats.label_files import ImageIndex, LabelFiles, class_finding, role_of
-from cxr_compare.data_prep.formats.source import (
-    Format,
-    SourceBuilder,
-    SourceTables,
-    files_below,
-    has_match,
-)
+from cxr_compare.data_prep.formats.class_names import class_finding
+from cxr_compare.data_prep.formats.cxr_extension import KEY, read_object, read_set_facts
+from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
+from cxr_compare.data_prep.formats.image_index import ImageIndex, role_of
+from cxr_compare.data_prep.formats.label_files import LabelFiles
+from cxr_compare.data_prep.formats.label_values import plain_facts, stated_size, to_edges
+from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 
 
 def read_json_file(path: Path) -> Any:

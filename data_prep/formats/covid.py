@@ -20,20 +20,18 @@ from cxr_compare.data_prep.contracts.spreadsheets import sheet_names
 from cxr_compare.data_prep.contracts.table_files import read_table_file, read_text_table
 from cxr_compare.data_prep.contracts.tables import to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.finding_names import finding_name
+from cxr_compare.data_prep.formats.folder_scan import has_columns, has_match, list_image_files
+from cxr_compare.data_prep.formats.patients import patients_from_names
 from cxr_compare.data_prep.formats.source import (
     NO_PIXELS,
     Format,
     SourceBuilder,
     SourceTables,
-    finding_name,
-    has_columns,
-    has_match,
-    list_image_files,
-    normal_views,
-    patients_from_names,
     reference_rows,
-    targets_of,
 )
+from cxr_compare.data_prep.formats.targets import targets_of
+from cxr_compare.data_prep.formats.views import normal_views
 
 COVID = "covid_19"
 _EVALUATED = (

@@ -12,30 +12,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pydicom
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
+from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.label_files import stated_tables
-from cxr_compare.data_prep.formats.source import (
-    Exclusions,
-    Format,
-    SourceBuilder,
-    SourceTables,
-    files_below,
-    finding_name,
-)
-from cxr_compare.data_prep.formats.table import read_statements, read_tables
+from cxr_compare.data_prep.formats.exclusions import Exclusions
+from cxr_compare.data_prep.formats.folder_scan import files_below
+from cxr_compare.data_prep.formats.label_table import read_tables
+from cxr_compare.data_prep.formats.labels import stated_tables
+from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
+from cxr_compare.data_prep.formats.statements import read_statements
 from cxr_compare.data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
 from cxr_compare.data_prep.work.local_copies import open_image
 from cxr_compare.data_prep.work.object_store import StoreError
@@ -232,84 +224,4 @@ DICOM = Format(
     detect=_holds_dicom,
     read=_read_dicom_tree,
     options=("labels", "sheet", "columns", "reference", "class_names"),
-)
-
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
-# Codes of DICOM: a group of measurements, its finding and algorithm, and who reports.
-_GROUP = "125007"
-_FINDING = "121071"
-_ALGORITHM = "111001"
-_OBSERVERS = ("121008", "121013")
-_DECIDED = {"10828004": "present", "260385009": "absent", "82334004": "uncertain"}
-
-
-def _items(item: Any) -> Iterator[Any]:
-    """A content item of a report, and all below it."""
-    waiting = [item]
-    while waiting:
-        yield (one := waiting.pop())
-        waiting += reversed(one.get("ContentSequence") or ())
-
-
-def _code(item: Any, of: str, part: str = "CodeValue") -> str:
-    return str((item.get(f"{of}CodeSequence") or [{}])[0].get(part, ""))
-
-
-def _report_table(builder: SourceBuilder) -> dict[Path, pd.DataFrame]:
-    """One label table of all reports below the folder."""
-    root = builder.root
-    seen = Counter[str]()
-    rows = list[dict[str, str]]()
-    for path in (root / name for name in files_below(root)):
-        try:
-            if has_preamble(path):
-                report = pydicom.dcmread(
-                    path, stop_before_pixels=True, specific_tags=["ContentSequence"]
-                )
-                rows += list(_rows_of_report(report, seen))
-        except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken files
-            seen["DICOM files cannot be read to their end: no report is seen in them"] += 1
-    if not rows:
-        raise InputError(f"{root}: no structured report in it names a finding of an image")
-    builder.notes += [counted_phrase(n, text) for text, n in seen.items() if n]
-    columns = ["file", "reader", "label", "state", *_SIDES]
-    return {root: pd.DataFrame(rows).reindex(columns=columns).fillna("").astype(TEXT)}
-
-
-def _rows_of_report(report: Any, seen: Counter[str]) -> Iterator[dict[str, str]]:
-    named = {_code(item, "ConceptName"): item for item in _items(report)}
-    observers = [named[code] for code in _OBSERVERS if code in named]
-    readers = [str(item.get("PersonName") or item.get("TextValue")) for item in observers]
-    for group in (item for item in _items(report) if _code(item, "ConceptName") == _GROUP):
-        inside = {_code(item, "ConceptName"): item for item in _items(group)}
-        program = inside.get(_ALGORITHM, {}).get("TextValue")
-        own = {"reader": str(program or next(iter(readers), REFERENCE_READER)), "state": "present"}
-        finding = _code(inside.get(_FINDING, {}), "Concept", "CodeMeaning")
-        own["label"] = finding_name(finding) or "unnamed"
-        for region in (item for item in _items(group) if item.get("ValueType") == "SCOORD"):
-            seen["regions were drawn by a program: read like a reader's"] += bool(program)
-            points = np.reshape([float(number) for number in region.GraphicData], (-1, 2))
-            is_area = region.GraphicType == "POLYLINE" and len(np.unique(points, axis=0)) > 2
-            seen["regions have no area: read as findings without a box"] += not is_area
-            edges = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(str)
-            box = dict(zip(_SIDES, edges, strict=True)) if is_area else {}
-            yield from ({"file": i, **own, **box} for i in _images_of(region))
-        if state := "target" in inside and _DECIDED.get(
-            _code(inside.get("decision", {}), "Concept")
-        ):
-            own |= {"label": finding_name(_code(inside["target"], "Concept", "CodeMeaning"))}
-            yield from ({"file": i, **own, "state": state} for i in _images_of(group))
-
-
-def _images_of(item: Any) -> list[str]:
-    references = (ref for i in _items(item) for ref in i.get("ReferencedSOPSequence") or ())
-    return [str(reference.ReferencedSOPInstanceUID) for reference in references]
-
-
-SR = replace(
-    DICOM,
-    name="sr",
-    title="DICOM files with structured reports",
-    own_tables=_report_table,
-    folder="DICOM images, and reports (TID 1500) that refer to them",
 )

@@ -17,16 +17,10 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import (
-    Format,
-    SourceBuilder,
-    SourceTables,
-    has_match,
-    list_image_files,
-    patients_from_names,
-    reference_rows,
-    targets_of,
-)
+from cxr_compare.data_prep.formats.folder_scan import has_match, list_image_files
+from cxr_compare.data_prep.formats.patients import patients_from_names
+from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables, reference_rows
+from cxr_compare.data_prep.formats.targets import targets_of
 
 _FINDINGS = ("pneumonia", "bacterial_pneumonia", "viral_pneumonia")
 _NESTED = "chest_xray"

@@ -10,9 +10,6 @@ the same name. Only images below the source folder are ever found.
 
 from __future__ import annotations
 
-import posixpath
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted, counted_phrase
@@ -28,106 +24,19 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.contracts.text_files import read_text_file
+from cxr_compare.data_prep.formats.class_names import NO_FINDING
 from cxr_compare.data_prep.formats.cxr_extension import LabelRows
-from cxr_compare.data_prep.formats.readers import ROW, with_reference
-from cxr_compare.data_prep.formats.source import (
-    Exclusions,
-    SourceBuilder,
-    SourceTables,
-    finding_name,
-    list_image_files,
-    patients_from_names,
-    require_unique_ids,
-)
-from cxr_compare.data_prep.images.decoded_image import plain_reason, require_file, require_size
-from cxr_compare.data_prep.work.local_copies import open_image
-
-_ROLE = re.compile(
-    r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?)"
-    r"|(?P<unused>unused|unlabell?ed))(?![a-z])"
-)
-_LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
-_EXIF_ORIENTATION = 0x0112
-_LYING = (5, 6, 7, 8)
-
-
-def role_of(text: str) -> str | None:
-    """The role that a name or path says: the last folder or file that names one decides.
-
-    Example:
-        >>> role_of("labels/train2017"), role_of("valid/images"), role_of("instances_test.json")
-        ('train', 'val', 'test')
-        >>> role_of("trainval.txt"), role_of("constrained/0001.png")
-        (None, None)
-    """
-    for part in reversed(text.lower().split("/")):
-        match = _ROLE.search(part)
-        if match:
-            return match.lastgroup
-    return None
+from cxr_compare.data_prep.formats.exclusions import Exclusions
+from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
+from cxr_compare.data_prep.formats.labels import add_boxed_findings, exclude_contradictions
+from cxr_compare.data_prep.formats.patients import patients_from_names
+from cxr_compare.data_prep.formats.reference import ROW, with_reference
+from cxr_compare.data_prep.formats.source import SourceBuilder, SourceTables
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file."""
     return read_text_file(path).splitlines()
-
-
-class ImageIndex:
-    """The images below a folder, found by what label files call them."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.paths: list[str] = list_image_files(root)["path"].tolist()  # relative, sorted
-        self._known = set(self.paths)
-        self._by_name: dict[str, list[str]] = {}
-        self._by_stem: dict[str, list[str]] = {}
-        self._by_place: dict[tuple[str, str], list[str]] = {}
-        for path in self.paths:
-            folder, name = posixpath.split(path)
-            stem = posixpath.splitext(name)[0]
-            self._by_name.setdefault(name.lower(), []).append(path)
-            self._by_stem.setdefault(stem, []).append(path)
-            self._by_place.setdefault((folder, stem), []).append(path)
-
-    def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
-        """Find an image by the name or path that a label file gives."""
-        parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
-        folders = list(folders)
-        for start in range(len(parts)):
-            for folder in folders:
-                path = posixpath.normpath(posixpath.join(folder, *parts[start:]))
-                if path in self._known or self._is_unlisted(path):
-                    return [path]
-        if not parts:
-            return []
-        last = parts[-1]
-        stems = (last, posixpath.splitext(last)[0])  # a UID has full stops, and no suffix
-        matches = self._by_name.get(last.lower()) or next(
-            filter(None, map(self._by_stem.get, stems)), None
-        )
-        if matches and len(matches) > 1 and role:
-            matches = [
-                path for path in matches if role_of(posixpath.dirname(path)) == role
-            ] or matches
-        return matches or []
-
-    def _is_unlisted(self, path: str) -> bool:
-        """A file that the label names exactly is an image whatever its suffix, or without one."""
-        if path.startswith(("..", "/")) or path.lower().endswith(_LABEL_SUFFIXES):
-            return False
-        try:
-            return (self._root / path).is_file()
-        except (OSError, ValueError):  # a name too long, or with a null character
-            return False
-
-    def by_stem(self, stem: str, folders: Iterable[str]) -> list[str]:
-        """Find an image that has the name of a label file."""
-        for folder in folders:
-            matches = self._by_place.get((folder, stem))
-            if matches:
-                return matches
-        return self._by_stem.get(stem, [])
 
 
 def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
@@ -138,41 +47,6 @@ def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
     ids = short.where(~short.duplicated(keep=False), long)
     require_unique_ids(frame.assign(image_id=ids), root)
     return dict(zip(frame["path"], ids, strict=True))
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image, px, from its header alone, upright as its EXIF says."""
-    with open_image(path) as file:
-        return _size_of(file)
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    require_file(path)
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            width, height = image.size
-            if image.getexif().get(_EXIF_ORIENTATION) in _LYING:
-                width, height = height, width
-    except UnidentifiedImageError:
-        width, height = _dicom_size(path)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InputError(f"{path}: larger than the limit; make it smaller") from None
-    except Exception as error:  # noqa: BLE001 - Pillow raises all kinds on broken files
-        raise InputError(f"{path}: its size cannot be read ({plain_reason(error)})") from None
-    require_size(path, width, height)
-    return width, height
-
-
-def _dicom_size(path: Path) -> tuple[int, int]:
-    import pydicom  # 0.3 s, which labels of other images are read without
-
-    try:
-        header = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["Rows", "Columns"], force=True
-        )
-        return int(header.Columns), int(header.Rows)
-    except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken files
-        raise InputError(f"{path}: neither DICOM nor a known image format") from None
 
 
 _NEEDED = ("image_id", "patient_id", "patient_id_source", "source")
@@ -217,76 +91,6 @@ def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> 
 def in_name_space(patients: pd.Series, space: str) -> pd.Series:
     """Patients as ``space:patient``, where they do not have a name space already."""
     return patients.where(patients.str.contains(":"), f"{space}:" + patients)
-
-
-STATE_WORDS = {
-    **dict.fromkeys(("present", "positive", "true", "yes", "1", "1.0"), "present"),
-    **dict.fromkeys(("absent", "negative", "false", "no", "0", "0.0"), "absent"),
-    **dict.fromkeys(("uncertain", "-1", "-1.0"), "uncertain"),
-}
-"""How people write a state, in lower case."""
-
-
-def stated_tables(
-    builder: SourceBuilder,
-    images: pd.DataFrame,
-    labels: pd.DataFrame,
-    boxes: pd.DataFrame,
-    *,
-    path: Path,
-    lacking: str = "label",
-    if_widths: str = "Write corners: x2 = x1 + width, y2 = y1 + height",
-    **tables: Any,
-) -> SourceTables:
-    """Conclude what the labels and boxes mean that a table (`path`) states, of one or more readers.
-
-    An image without any has no `lacking`, says its note; `tables` go on to the builder.
-    """
-    _rule_out_contradictions(builder, labels, boxes, if_widths)
-    images, labels, boxes = (builder.out.keep(frame) for frame in (images, labels, boxes))
-    if images.empty:
-        raise InputError(f"{path}: rules out every image; {builder.out.first()}")
-    findings, boxes, coverage = with_reference(builder, _with_boxed_findings(labels, boxes), boxes)
-    unknown = int((~is_member(images["image_id"], findings["image_id"])).sum())
-    if unknown:
-        builder.notes.append(
-            f"{counted(unknown, 'image', 'have')} no {lacking}: unknown, not negative"
-        )
-    return builder.tables(images, findings, boxes=boxes, box_coverage=coverage, **tables)
-
-
-def _rule_out_contradictions(
-    builder: SourceBuilder, labels: pd.DataFrame, boxes: pd.DataFrame, if_widths: str = ""
-) -> None:
-    """Rule out images whose label cannot be right."""
-    out = builder.out
-    out.add(labels.loc[labels.duplicated(ROW), "image_id"], "two states for one finding")
-    hint = " (x1, y1, x2, y2 is expected, not x, y, width, height)"
-    builder.rule_out_boxes(boxes, hint, if_widths)
-    absent = labels.loc[labels["state"] == "absent", ROW].drop_duplicates()
-    contradicted = boxes.merge(absent, on=ROW)["image_id"]
-    out.add(contradicted, "box of a finding that is labelled absent")
-
-
-def _with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """Add a present finding for each box whose finding has no label."""
-    merged = boxes[ROW].drop_duplicates().merge(labels[ROW], how="left", indicator=True)
-    implied = merged.loc[merged["_merge"] == "left_only", ROW]
-    implied = implied.assign(state="present", origin="boxes")
-    return pd.concat([labels, implied], ignore_index=True) if len(implied) else labels
-
-
-NO_FINDING = frozenset({"no_finding", "no_findings", "normal", "healthy", "background"})
-"""Class names that say that nothing is there; some converters box the whole image with them."""
-
-
-def class_finding(name: str, where: str) -> str:
-    """The finding that a class of a label file means, in any script."""
-    name = unicodedata.normalize("NFC", name)  # a letter and its accent may be two signs
-    plain = finding_name(name) if name.isascii() else re.sub(r"\W+", "_", name.lower()).strip("_")
-    if not plain:
-        raise InputError(f"{where}: class name {name!r} has no letter; give it a name")
-    return plain
 
 
 @dataclass
@@ -345,7 +149,7 @@ class LabelFiles:
         findings = out.keep(findings)
         own = findings["reader"] == REFERENCE_READER
         drawn = boxes[boxes["reader"] == REFERENCE_READER]
-        labels = [_with_boxed_findings(findings[own], drawn), findings[~own]]
+        labels = [add_boxed_findings(findings[own], drawn), findings[~own]]
         findings = pd.concat(labels, ignore_index=True)
         if images.empty or findings.empty:
             paths = {image_id: path for path, image_id in ids.items()}
@@ -377,7 +181,7 @@ class LabelFiles:
         """Rule out images whose reference labels cannot be right."""
         labels = findings[findings["reader"] == REFERENCE_READER]
         drawn = boxes[boxes["reader"] == REFERENCE_READER]
-        _rule_out_contradictions(self.builder, labels, drawn)
+        exclude_contradictions(self.builder, labels, drawn)
         present = labels.loc[labels["state"] == "present", ROW]
         whole = coverage.loc[coverage["coverage"] == "all", ROW].merge(present, on=ROW)
         merged = whole.merge(boxes[ROW].drop_duplicates(), on=ROW, how="left", indicator=True)

@@ -22,21 +22,23 @@ from cxr_compare.data_prep.contracts.tables import (
     to_numbers,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.finding_names import finding_name
+from cxr_compare.data_prep.formats.folder_scan import (
+    has_match,
+    list_image_files,
+    require_unique_ids,
+)
 from cxr_compare.data_prep.formats.label_files import read_lines
 from cxr_compare.data_prep.formats.source import (
     NO_PIXELS,
     Format,
     SourceBuilder,
     SourceTables,
-    finding_name,
-    has_match,
-    list_image_files,
-    normal_views,
     reference_rows,
-    require_unique_ids,
     sized_boxes,
-    targets_of,
 )
+from cxr_compare.data_prep.formats.targets import targets_of
+from cxr_compare.data_prep.formats.views import normal_views
 
 FINDINGS = (
     "atelectasis",

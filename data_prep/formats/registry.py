@@ -14,12 +14,13 @@ from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import is_table_file
-from cxr_compare.data_prep.formats.annotation_tools import CVAT, LABEL_STUDIO
 from cxr_compare.data_prep.formats.coco import COCO
 from cxr_compare.data_prep.formats.covid import COVID_SETS
-from cxr_compare.data_prep.formats.csv_tables import CSV, TABLE, first_table
-from cxr_compare.data_prep.formats.dicom_folder import DICOM, SR
+from cxr_compare.data_prep.formats.csv_files import CSV
+from cxr_compare.data_prep.formats.cvat import CVAT
+from cxr_compare.data_prep.formats.dicom_folder import DICOM
 from cxr_compare.data_prep.formats.kermany import KERMANY
+from cxr_compare.data_prep.formats.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.formats.nih import NIH
 from cxr_compare.data_prep.formats.rsna import RSNA
 from cxr_compare.data_prep.formats.source import (
@@ -28,6 +29,8 @@ from cxr_compare.data_prep.formats.source import (
     SourceTables,
     WrongFormatError,
 )
+from cxr_compare.data_prep.formats.structured_reports import SR
+from cxr_compare.data_prep.formats.table import TABLE, first_table
 from cxr_compare.data_prep.formats.vindr import VINDR
 from cxr_compare.data_prep.formats.voc import VOC
 from cxr_compare.data_prep.formats.yolo import YOLO

@@ -5,9 +5,7 @@ Names of findings, targets, files in folders, patients in names, and the builder
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,40 +15,21 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.ids import is_member, renamed
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import (
-    header_of,
     is_spreadsheet,
     read_table_file,
 )
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.formats.exclusions import Exclusions
+from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
+from cxr_compare.data_prep.formats.targets import target_of, targets_of
 
-
-def has_match(*patterns: str) -> Callable[[Path], bool]:
-    """A test of folders: something in it has one of the names, or fits one of the patterns."""
-    return lambda folder: any(next(folder.glob(p), None) is not None for p in patterns)
-
-
-def has_columns(path: Path, *columns: str) -> bool:
-    """Whether a file is there whose first line names the columns."""
-    return set(columns) <= {name.lower() for name in header_of(path)}
-
-
-VIEW_NAMES = {
-    "PA": "PA",
-    "AP": "AP",
-    "AP SUPINE": "AP",
-    "LL": "LL",
-    "RL": "LL",
-    "LATERAL": "LL",
-    "L": "LL",
-}
 FINDING_KEY = ["image_id", "finding"]
 _ROLES = ("split", "official")  # tables of roles
 NO_PIXELS = "no image is there: a data set without pixels, to evaluate predictions on only"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
 
 def no_roles() -> pd.DataFrame:
@@ -168,54 +147,6 @@ class Format:
         except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
             name = error.object.encode(errors="replace").decode()
             raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
-
-
-@dataclass
-class Exclusions:
-    """Images ruled out one rule at a time; the first reason for an image stands.
-
-    Example:
-        >>> out = Exclusions()
-        >>> out.add(["a", "a"], "two labels")
-        >>> out.add(["a", "b"], "no label")
-        >>> out.table({"a": "img/a.png"})["path"].tolist()
-        ['img/a.png', 'b']
-    """
-
-    reasons: dict[str, str] = field(default_factory=dict)
-    boxes: dict[str, np.ndarray] = field(default_factory=dict)  # the box that is the reason, px
-
-    def add(self, image_ids: Iterable[str], reason: str, boxes: np.ndarray | None = None) -> None:
-        """Rule out images for one reason; for their boxes, shape ``(N, 4)``, where it is these."""
-        for row, image_id in enumerate(image_ids):
-            if image_id not in self.reasons:
-                self.reasons[image_id] = reason
-                if boxes is not None:
-                    self.boxes[image_id] = boxes[row]
-
-    def first(self, otherwise: str = "") -> str:
-        """The first reason of all."""
-        return next(iter(self.reasons.values()), otherwise)
-
-    def keep(self, frame: pd.DataFrame, key: str = "image_id") -> pd.DataFrame:
-        """The rows of a frame whose ``image_id`` is not ruled out."""
-        if not self.reasons:
-            return frame
-        return frame[~is_member(frame[key], list(self.reasons))].reset_index(drop=True)
-
-    def table(self, paths: Mapping[str, str], stage: str = "labels") -> pd.DataFrame:
-        """The ``excluded`` table; an image without a known path is listed by its id."""
-        if not self.reasons:
-            return empty_table("excluded")
-        boxes = pd.DataFrame(self.boxes, EDGES, dtype="float64").T.reindex(list(self.reasons))
-        return pd.DataFrame(
-            {
-                "path": [paths.get(image_id, image_id) for image_id in self.reasons],
-                "stage": stage,
-                "reason": list(self.reasons.values()),
-                **{edge: boxes[edge].to_numpy() for edge in EDGES},
-            }
-        )
 
 
 @dataclass
@@ -380,43 +311,6 @@ def sized_boxes(
     return pd.DataFrame(boxes).reset_index(drop=True)
 
 
-def normal_views(text: pd.Series) -> pd.Series:
-    """Bring view names to PA, AP, LL or other; empty becomes missing."""
-    upper = text.fillna("").astype(TEXT).str.strip().str.upper()
-    return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})
-
-
-def finding_name(text: str) -> str:
-    """Bring a published label to the form of a finding: lower case, words joined by ``_``.
-
-    Example:
-        >>> finding_name("Pleural Thickening"), finding_name("Nodule/Mass")
-        ('pleural_thickening', 'nodule_mass')
-    """
-    return re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")
-
-
-def display_name(finding: str) -> str:
-    """A finding as people read it.
-
-    Example:
-        >>> display_name("pleural_thickening")
-        'Pleural thickening'
-    """
-    return finding.replace("_", " ").capitalize()
-
-
-def targets_of(findings: Collection[str], *, of_all: bool = False) -> dict[str, dict[str, Any]]:
-    """A target of its own for each finding, and `of_all` as ``any_finding``."""
-    targets = {name: target_of(name, [name]) for name in findings}
-    return targets | ({"any_finding": target_of("any_finding", findings)} if of_all else {})
-
-
-def target_of(name: str, findings: Iterable[str]) -> dict[str, Any]:
-    """A target that any of some findings makes positive."""
-    return {"any_of": list(dict.fromkeys(findings)), "display_name": display_name(name)}
-
-
 def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> SourceTables:
     """Add the user's own targets to those of the format; one of the same name is replaced."""
     findings = set(tables.findings["finding"]) | {
@@ -432,52 +326,3 @@ def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> 
             )
         added[name] = target_of(name, members)
     return replace(tables, targets={**tables.targets, **added})
-
-
-def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = ".") -> list[str]:
-    """Relative paths of the files below a folder that end so; hidden ones are passed over."""
-    paths = []
-    for below, folders, names in os.walk(root / folder):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        inside = Path(below).relative_to(root)
-        paths += [
-            (inside / name).as_posix()
-            for name in sorted(names)
-            if name.lower().endswith(suffixes) and not name.startswith(".")
-        ]
-    return paths
-
-
-def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
-    """``path, image_id`` of the images below a folder, known by the suffix of their names."""
-    paths = sorted(files_below(root, IMAGE_SUFFIXES, folder))
-    return pd.DataFrame({"path": paths, "image_id": [Path(p).stem for p in paths]}, dtype=TEXT)
-
-
-def require_unique_ids(images: pd.DataFrame, root: Path) -> None:
-    """Refuse two images whose names give one image id."""
-    repeated = images["image_id"].duplicated(keep=False)
-    if repeated.any():
-        first = images.loc[repeated].sort_values(["image_id", "path"])["path"].iloc[:2].tolist()
-        raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
-
-
-def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) -> pd.Series:
-    r"""Find the patient of each image in a file's name; missing where it does not tell.
-
-    Example:
-        >>> names = pd.Series(["00019124_092.png", "x.png"])
-        >>> patients_from_names(names, r"(?P<nih>\d{8})_", "ward").tolist()
-        ['nih:00019124', nan]
-    """
-    if pattern is None:
-        return pd.Series(index=names.index, dtype=TEXT)
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"--patient-pattern {pattern!r}: {error}") from None
-    if compiled.groups < 1:
-        raise InputError(f"--patient-pattern {pattern!r}: put brackets around the patient's part")
-    space = next(iter(compiled.groupindex), name_space)
-    patients = names.map(lambda name: m[1] if (m := compiled.search(name)) else None)
-    return space + ":" + patients.astype(TEXT)

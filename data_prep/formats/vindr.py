@@ -24,20 +24,19 @@ from cxr_compare.data_prep.contracts.tables import (
     to_numbers,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.label_files import STATE_WORDS, image_size
-from cxr_compare.data_prep.formats.readers import ROW, with_reference
-from cxr_compare.data_prep.formats.source import (
+from cxr_compare.data_prep.formats.class_names import STATE_WORDS
+from cxr_compare.data_prep.formats.finding_names import finding_name
+from cxr_compare.data_prep.formats.folder_scan import (
     IMAGE_SUFFIXES,
-    Format,
-    SourceBuilder,
-    SourceTables,
-    finding_name,
     has_columns,
     has_match,
     list_image_files,
     require_unique_ids,
-    targets_of,
 )
+from cxr_compare.data_prep.formats.image_size import image_size
+from cxr_compare.data_prep.formats.reference import ROW, with_reference
+from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
+from cxr_compare.data_prep.formats.targets import targets_of
 
 _NO_FINDING = "no_finding"
 _LOCAL_FINDINGS = (

@@ -19,29 +19,14 @@ from xml.etree import ElementTree
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.cxr_extension import (
-    KEY,
-    LabelRows,
-    read_object,
-    read_set_facts,
-    stated_size,
-    to_edges,
-)
-from cxr_compare.data_prep.formats.label_files import (
-    ImageIndex,
-    LabelFiles,
-    class_finding,
-    read_lines,
-    role_of,
-)
-from cxr_compare.data_prep.formats.source import (
-    Format,
-    SourceBuilder,
-    SourceTables,
-    files_below,
-    has_match,
-)
+from cxr_compare.data_prep.formats.cxr_extension import KEY, LabelRows, read_object, read_set_facts
+from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
+from cxr_compare.data_prep.formats.image_index import ImageIndex, role_of
+from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
+from cxr_compare.data_prep.formats.label_values import stated_size, to_edges
+from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.images.decoded_image import require_file
 
 SET_FACTS = "cxr.json"

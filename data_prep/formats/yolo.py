@@ -16,22 +16,13 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.cxr_extension import KEY, read_set_facts
-from cxr_compare.data_prep.formats.label_files import (
-    ImageIndex,
-    LabelFiles,
-    class_finding,
-    image_size,
-    read_lines,
-    role_of,
-)
-from cxr_compare.data_prep.formats.source import (
-    Format,
-    SourceBuilder,
-    SourceTables,
-    files_below,
-    has_match,
-)
+from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
+from cxr_compare.data_prep.formats.image_index import ImageIndex, role_of
+from cxr_compare.data_prep.formats.image_size import image_size
+from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
+from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")

@@ -34,9 +34,11 @@ from cxr_compare.data_prep.contracts.tables import (
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.export.content import file_stems
 from cxr_compare.data_prep.formats.coco import COCO
-from cxr_compare.data_prep.formats.csv_tables import CSV, TABLE
+from cxr_compare.data_prep.formats.csv_files import CSV
+from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.label_files import read_lines
-from cxr_compare.data_prep.formats.source import ReadOptions, finding_name
+from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.formats.table import TABLE
 from cxr_compare.data_prep.formats.yolo import YOLO
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Part, Predictions, PredictionWriter

@@ -25,7 +25,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DA, DT, TM
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.source import display_name, finding_name
+from cxr_compare.data_prep.formats.finding_names import display_name, finding_name
 from cxr_compare.serving.answer import Answer, render_answers
 from cxr_compare.serving.dicom_objects.instance import (
     COPIED_WHERE_GIVEN,

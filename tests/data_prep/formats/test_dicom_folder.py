@@ -18,8 +18,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.formats import dicom_folder as dicom_tree
 from cxr_compare.data_prep.formats.dicom_folder import _look_at_files
+from cxr_compare.data_prep.formats.folder_scan import files_below
 from cxr_compare.data_prep.formats.registry import _likely_format, read_source
-from cxr_compare.data_prep.formats.source import ReadOptions, files_below
+from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.images.dicom_header import look_at_file, why_no_radiograph
 from tests.data_prep.formats.answers import edges, reader
 from tests.small_dicom import as_file, dicom_image

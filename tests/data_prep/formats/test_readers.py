@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.readers import (
+from cxr_compare.data_prep.formats.reference import (
     _coverage,
     _reference_boxes,
     _reference_findings,

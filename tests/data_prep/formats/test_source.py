@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.source import normal_views
+from cxr_compare.data_prep.formats.views import normal_views
 
 cells = st.sampled_from(["", "a", "0012", "NA", " b ", "é", "1.5", '"x, y"', '"two\nlines"', "'"])
 lines = st.lists(st.lists(cells, min_size=1, max_size=3).map(",".join), max_size=8)

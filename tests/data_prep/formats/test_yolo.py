@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.label_files import image_size
+from cxr_compare.data_prep.formats.image_size import image_size
 from cxr_compare.data_prep.formats.registry import _likely_format, read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.formats.yolo import _Prediction, _read_boxes

@@ -6,9 +6,6 @@ have them (`data_prep.formats.table`).
 
 from __future__ import annotations
 
-import posixpath
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,6 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from cxr_compare.data_prep.contracts.table_files import (
-    is_spreadsheet,
-    is_table_file,
     read_text_table,
 )
 from cxr_compare.data_prep.contracts.tables import (
@@ -29,25 +24,14 @@ from cxr_compare.data_prep.contracts.tables import (
     to_numbers,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.cxr_extension import LONGEST_SIDE_PX
-from cxr_compare.data_prep.formats.label_files import (
-    STATE_WORDS,
-    ImageIndex,
-    in_name_space,
-    stated_tables,
-)
-from cxr_compare.data_prep.formats.readers import ROW
-from cxr_compare.data_prep.formats.source import (
-    FINDING_KEY,
-    Format,
-    SourceBuilder,
-    SourceTables,
-    has_columns,
-    has_match,
-    normal_views,
-    patients_from_names,
-)
-from cxr_compare.data_prep.formats.table import FACTS, SIDES, read_statements, read_tables
+from cxr_compare.data_prep.formats.class_names import STATE_WORDS
+from cxr_compare.data_prep.formats.folder_scan import has_match
+from cxr_compare.data_prep.formats.label_files import in_name_space
+from cxr_compare.data_prep.formats.label_values import LONGEST_SIDE_PX
+from cxr_compare.data_prep.formats.labels import stated_tables
+from cxr_compare.data_prep.formats.reference import ROW
+from cxr_compare.data_prep.formats.source import FINDING_KEY, Format, SourceBuilder, SourceTables
+from cxr_compare.data_prep.formats.views import normal_views
 
 _IMAGES = "images.csv"
 _LABELS = "labels.csv"
@@ -69,10 +53,10 @@ def _read_csv_set(builder: SourceBuilder) -> SourceTables:
     for frame, name in ((labels, _LABELS), (boxes, _BOXES)):
         strangers = frame.loc[~is_member(frame["image_id"], text["image_id"]), "image_id"]
         out.add(strangers, f"row in {name}, but not in {_IMAGES}")
-    return _concluded(builder, text, labels, boxes, path)
+    return tables_from_image_rows(builder, text, labels, boxes, path)
 
 
-def _concluded(
+def tables_from_image_rows(
     builder: SourceBuilder,
     text: pd.DataFrame,
     labels: pd.DataFrame,
@@ -225,109 +209,6 @@ def _read_rows(path: Path, columns: tuple[str, ...], notes: list[str]) -> pd.Dat
     return _without_repeats(text, path, ROW, notes)
 
 
-def _read_table_set(builder: SourceBuilder) -> SourceTables:
-    """Read tables of labels, and find the images that they name."""
-    tables = read_tables(builder)
-    names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
-    paths = pd.Series(_find_images(names, builder), dtype=TEXT)
-    bare = paths.map(_bare).str[1:]
-    stem = bare.map(posixpath.basename)
-    alone = stem.groupby(stem).transform(lambda same: paths[same.index].nunique()) == 1
-    files = pd.DataFrame({"path": paths, "image_id": stem.where(alone, bare)})
-    for table in tables:
-        named = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
-        table.place(named.merge(files, left_on="name", right_index=True))
-    images = _facts(tables, builder).merge(files.drop_duplicates(), on="path")
-    if "view" in images:
-        lateral = normal_views(images["view"]) == "LL"
-        builder.out.add(images.loc[lateral, "image_id"], "lateral view")
-    labels, boxes = read_statements(builder, tables)
-    sides = [(t, high, side) for t in tables for _, high, side, _ in SIDES if t.has(high)]
-    advice = ",".join(f"{side}={table.columns[high][0]}" for table, high, side in sides)
-    path = tables[0].path
-    if_widths = f"Say --columns {advice}"
-    return _concluded(builder, images, labels, boxes, path, if_widths=if_widths)
-
-
-def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]:
-    """The path of each image by what the tables call it; a name that fits none is ruled out."""
-    if builder.root.is_file():  # a table alone, whose images need not be there
-        return {name: name for name in names}
-    index = ImageIndex(builder.root)
-    found = {}
-    times = Counter(posixpath.basename(name) for name in names)
-    for name in names:
-        matches = index.by_name(name, ("", "images"))
-        if len(matches) > 1 or times[posixpath.basename(name)] > 1:  # the folders must agree, too
-            ends = [(_bare(name), _bare(path)) for path in matches]
-            agree = [one.endswith(other) or other.endswith(one) for one, other in ends]
-            matches = [path for path, agrees in zip(matches, agree, strict=True) if agrees]
-        if len(matches) == 1:
-            found[name] = matches[0]
-        else:
-            builder.out.add([name], f"fits {len(matches)} images" if matches else "no such image")
-    if not found:
-        raise InputError(
-            f"{builder.root}: holds {next(iter(index.paths), 'no image')}, but none of the "
-            f"{len(names)} images that the table names, such as {names[0]!r}; give the right "
-            "folder, or the right column with --columns file=COLUMN"
-        )
-    if n_unlisted := len(index.paths) - len(set(found.values())):
-        builder.notes.append(
-            f"{counted(n_unlisted, 'image')} of the folder without a row: left out. Where they "
-            "were looked at and show nothing, add rows with the label 'normal'"
-        )
-    return found
-
-
-def _bare(path: str) -> str:
-    return "/" + posixpath.splitext(path.replace("\\", "/"))[0].lstrip("./")
-
-
-def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
-    """What the tables say of each image beside labels, as `images.csv` would, by ``path``."""
-    space = builder.root.resolve().name
-    parts = []
-    has_boxes = any(table.box_roles for table in tables)
-    for table in tables:
-        frame = table.images[["path"]]
-        for role, columns in table.columns.items():
-            size_only = role.startswith("image_") and not has_boxes  # resized copies are welcome
-            if columns and not size_only and (role in FACTS or role.startswith("x_")):
-                frame = frame.assign(**{FACTS.get(role, role): table.cells(role)})
-        pattern = builder.options.patient_pattern or table.known.get("patient_pattern")
-        if pattern and "patient_id" not in frame:
-            frame["patient_id"] = patients_from_names(table.cells("file"), pattern, space)
-        parts.append(frame)
-    rows = pd.concat(parts).replace("", None)
-    several = rows.groupby("path").nunique().gt(1)
-    if several.to_numpy().any():
-        path = several.any(axis=1).idxmax()
-        column = several.any().idxmax()
-        raise InputError(
-            f"{tables[0].path}: the rows of {path} have several values for {column}; correct them, "
-            "or leave the column out with --columns unused=COLUMN"
-        )
-    facts = rows.groupby("path").first().fillna("").reset_index()
-    facts["patient_id"] = facts.get("patient_id", "")
-    if "age_years" in facts:
-        facts["age_years"] = facts["age_years"].str.replace(r"^0*(\d+)[Yy]$", r"\1", regex=True)
-    return facts
-
-
-def _holds_table(folder: Path) -> bool:
-    """Whether a folder has a table of labels."""
-    return first_table(folder) is not None
-
-
-def first_table(folder: Path) -> Path | None:
-    """The first file with a column that names images, or else the first spreadsheet; or None."""
-    names = ("image_id", "image", "filename", "file", "path", "image_path", "image index")
-    paths = sorted(path for path in folder.glob("*") if is_table_file(path))
-    naming = (path for path in paths if any(has_columns(path, name) for name in names))
-    return next(naming, None) or next(filter(is_spreadsheet, paths), None)
-
-
 CSV = Format(
     name="csv",
     title="CSV files of your own",
@@ -335,13 +216,4 @@ CSV = Format(
     detect=has_match(_IMAGES),
     read=_read_csv_set,
     options=("reference",),
-)
-TABLE = Format(
-    name="table",
-    title="one table of labels with a folder of images",
-    folder="images in any folders: `cxr prepare labels.csv IMAGES OUT`",
-    detect=_holds_table,
-    read=_read_table_set,
-    options=("labels", "sheet", "columns", "reference", "class_names", "patient_pattern"),
-    is_deep=True,
 )

@@ -1,0 +1,59 @@
+"""Format `cvat`: the XML that CVAT exports ("CVAT for images 1.1").
+
+Source:
+    https://docs.cvat.ai/docs/other/xml_format
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.formats.annotation_tools import (
+    _MOST_BYTES,
+    LabelRow,
+    MarkNotes,
+    box_cells,
+    label_tables_of_tool,
+)
+from cxr_compare.data_prep.formats.label_values import to_edges
+from cxr_compare.data_prep.formats.folder_scan import has_match
+from cxr_compare.data_prep.formats.table import TABLE
+from cxr_compare.data_prep.formats.voc import parse_xml
+
+
+def _cvat_rows(path: Path, seen: MarkNotes) -> Iterator[LabelRow]:
+    root = parse_xml(path, "annotations", _MOST_BYTES)
+    if root.find("meta/predictions") is not None:
+        raise InputError(f"{path}: predictions, as cxr export wrote them; give CVAT's own export")
+    for image in root.findall("image"):
+        name, width, height = (image.get(key, "") for key in ("name", "width", "height"))
+        facts = {"file": name, "split": image.get("subset", "")}
+        facts |= {"image_width": width, "image_height": height}
+        yield from () if len(image) else (facts,)
+        for shape in image:
+            by_model = shape.get("source") == "auto"
+            seen.counts["shapes were drawn by a model: read like others"] += by_model
+            said = {str(a.get("name")): a.text or "" for a in shape.findall("attribute")}
+            given: dict[str, Any] = dict(shape.attrib)
+            if "points" in given:
+                given["points"] = re.split("[,;]", given["points"])
+            elif shape.tag not in ("box", "ellipse", "mask", "tag"):
+                raise InputError(f"{path}: image {name!r}: a <{shape.tag[:40]}> has no box")
+            box = {} if shape.tag == "tag" else box_cells(given, to_edges([width, height]), seen)
+            yield {**said, **facts, "label": shape.get("label", ""), **box}
+
+
+CVAT = replace(
+    TABLE,
+    name="cvat",
+    title="CVAT",
+    detect=has_match("annotations.xml", "*/annotations.xml"),
+    folder='`annotations.xml` ("CVAT for images 1.1"), images in any folders',
+    own_tables=partial(label_tables_of_tool, suffix=".xml", read=_cvat_rows),
+)

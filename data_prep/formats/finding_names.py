@@ -1,0 +1,25 @@
+"""Names of findings as tables hold them and as people read them."""
+
+from __future__ import annotations
+
+import re
+
+
+def finding_name(text: str) -> str:
+    """Bring a published label to the form of a finding: lower case, words joined by ``_``.
+
+    Example:
+        >>> finding_name("Pleural Thickening"), finding_name("Nodule/Mass")
+        ('pleural_thickening', 'nodule_mass')
+    """
+    return re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")
+
+
+def display_name(finding: str) -> str:
+    """A finding as people read it.
+
+    Example:
+        >>> display_name("pleural_thickening")
+        'Pleural thickening'
+    """
+    return finding.replace("_", " ").capitalize()

@@ -1,0 +1,31 @@
+"""Patients as file names and tables name them."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
+
+
+def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) -> pd.Series:
+    r"""Find the patient of each image in a file's name; missing where it does not tell.
+
+    Example:
+        >>> names = pd.Series(["00019124_092.png", "x.png"])
+        >>> patients_from_names(names, r"(?P<nih>\d{8})_", "ward").tolist()
+        ['nih:00019124', nan]
+    """
+    if pattern is None:
+        return pd.Series(index=names.index, dtype=TEXT)
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--patient-pattern {pattern!r}: {error}") from None
+    if compiled.groups < 1:
+        raise InputError(f"--patient-pattern {pattern!r}: put brackets around the patient's part")
+    space = next(iter(compiled.groupindex), name_space)
+    patients = names.map(lambda name: m[1] if (m := compiled.search(name)) else None)
+    return space + ":" + patients.astype(TEXT)

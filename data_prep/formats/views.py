@@ -1,0 +1,24 @@
+"""Names of the projection (PA, AP, lateral) as published tables write them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.ids import renamed
+from cxr_compare.data_prep.contracts.text import TEXT
+
+VIEW_NAMES = {
+    "PA": "PA",
+    "AP": "AP",
+    "AP SUPINE": "AP",
+    "LL": "LL",
+    "RL": "LL",
+    "LATERAL": "LL",
+    "L": "LL",
+}
+
+
+def normal_views(text: pd.Series) -> pd.Series:
+    """Bring view names to PA, AP, LL or other; empty becomes missing."""
+    upper = text.fillna("").astype(TEXT).str.strip().str.upper()
+    return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})
