@@ -25,7 +25,8 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
 from cxr_compare.data_prep.formats.source import no_roles
-from cxr_compare.data_prep.splits.add_split import SplitRule, draw_split, image_links
+from cxr_compare.data_prep.splits.add_split import SplitRule
+from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.store import pixel_store as stored
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore, build_pixel_store

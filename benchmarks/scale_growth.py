@@ -262,7 +262,8 @@ def _true_row() -> DecodedRow:
 
 def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
     """Prepare a folder's ``source``, of so many images, into the folder of the engine's name."""
-    from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+    from cxr_compare.data_prep.assemble.prepare import prepare
+    from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
     from cxr_compare.data_prep.store.dataset import DataSet
 
     with open_engine(name, workers=cpu_count()) as engine:

@@ -275,7 +275,8 @@ def _phases(
     source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]
 ) -> tuple[float, float, float]:
     """The driver's processor time before, while and after rows are decoded."""
-    from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+    from cxr_compare.data_prep.assemble.prepare import prepare
+    from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 
     with open_engine("ray") as engine:
         start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(_WARM)])
@@ -302,7 +303,8 @@ def _chunk_seconds() -> float:
 
 
 def _prepare_rate(source: Path, out: Path, size: int, images: int, workers: int) -> dict[str, Any]:
-    from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+    from cxr_compare.data_prep.assemble.prepare import prepare
+    from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
     from cxr_compare.data_prep.store.dataset import DataSet
 
     with open_engine("ray", workers=workers) as engine:

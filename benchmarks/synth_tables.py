@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.tables import empty_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.targets import targets_of
 from cxr_compare.data_prep.images.image_facts import HASH_BITS
-from cxr_compare.data_prep.splits.add_split import write_split
+from cxr_compare.data_prep.splits.write_split import write_split
 from cxr_compare.data_prep.store.dataset import DataSet
 
 FINDINGS = {"effusion": 0.12, "lung_opacity": 0.2, "nodule": 0.06}

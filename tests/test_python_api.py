@@ -116,7 +116,7 @@ def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition():
 
 def test_an_audit_shows_its_problems_as_a_table_and_escapes_them():
     from cxr_compare.data_prep.audit.audit import Audit
-    from cxr_compare.data_prep.audit.checks import Problem
+    from cxr_compare.data_prep.audit.problem import Problem
 
     problem = Problem("leak", "error", "patients <in> two roles", 2, ("a", "b"), "split again" * 9)
     audit = Audit((problem,), {"images": 1200})

@@ -18,7 +18,7 @@ from torch import Tensor
 from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.duplicates.near_duplicates import SeenImages
+from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.networks.published import Checkpoint, recognise

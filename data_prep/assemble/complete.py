@@ -13,42 +13,14 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.ids import is_member, renamed
-from cxr_compare.data_prep.contracts.pseudonyms import hide_paths, keyed_hash
+from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, SCHEMAS
-from cxr_compare.data_prep.contracts.table_files import read_text_table
-from cxr_compare.data_prep.contracts.tables import empty_table, refuse_line
+from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.source import SourceTables
 from cxr_compare.data_prep.store.decode import DecodedRow
 from cxr_compare.data_prep.work.local_copies import open_image
 from cxr_compare.data_prep.work.object_store import file_digest
-
-
-def read_exclusions(path: Path) -> pd.DataFrame:
-    """Read the user's list of images to leave out: ``image_id``, and the ``reason`` if stated."""
-    rows = read_text_table(path, ["image_id"], ["reason"])
-    rows["reason"] = rows["reason"].mask(rows["reason"] == "", f"named in {path.name}")
-    return rows[["image_id", "reason"]].drop_duplicates("image_id")
-
-
-def leave_out(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
-    """Take the images of a list out of all tables; ``excluded`` names each with its reason."""
-    images = tables.images
-    ids = listed["image_id"]
-    unknown = pd.Series(~is_member(ids, images["image_id"]), index=ids.index)
-    advice = f"whose ids look like {images['image_id'].iloc[0]!r}; correct the line or remove it"
-    refuse_line(unknown, path, f" is no image of this source, {advice}", ids)
-    out = Exclusions(dict(listed.itertuples(index=False, name=None)))
-    names = ("images", "findings", "boxes", "box_coverage", "split", "official")
-    kept: dict[str, Any] = {name: out.keep(getattr(tables, name)) for name in names}
-    if kept["images"].empty:
-        raise InputError(f"{path}: names every image of the source; keep some")
-    paths = images["path"].fillna(images["image_id"])
-    gone = out.table(dict(zip(images["image_id"], paths, strict=True)), "list")
-    kept["excluded"] = pd.concat([tables.excluded, gone], ignore_index=True)
-    return replace(tables, **kept)
 
 
 def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
@@ -167,40 +139,3 @@ def _with_digests(excluded: pd.DataFrame, root: Path) -> pd.DataFrame:
         with suppress(InputError, OSError), open_image(root / path) as file:
             digests[path] = file_digest(file, "sha256")
     return excluded.assign(file_sha256=excluded["path"].map(digests).astype(TEXT))
-
-
-def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
-    """Replace the ids of images, patients and studies in all tables.
-
-    The name space of a patient stays: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths stay
-    true, since the images are yet to be read; `hide_paths` comes before anything is written.
-    """
-    images = tables.images.copy()
-    frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)
-    ids = pd.concat([frame["image_id"] for frame in (*frames, tables.official)]).unique()
-    names = {name: keyed_hash(key, f"image:{name}") for name in ids}
-    people = {name: _hide_patient(key, name) for name in images["patient_id"].unique()}
-    images["patient_id"] = renamed(images["patient_id"], people)
-    if "study_id" in images.columns:
-        studies = images["study_id"].dropna().unique()
-        hidden_studies = {name: keyed_hash(key, f"study:{name}") for name in studies}
-        images["study_id"] = renamed(images["study_id"], hidden_studies)
-
-    def hide(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(image_id=renamed(frame["image_id"], names))
-
-    names_of_tables = ("findings", "boxes", "box_coverage", "split", "official")
-    labels: dict[str, Any] = {name: hide(getattr(tables, name)) for name in names_of_tables}
-    hidden = replace(
-        tables,
-        images=hide(images),
-        # An image without a file is listed there by its id, which is hidden as a path is.
-        excluded=hide_paths(tables.excluded, key),
-        **labels,
-    )
-    return hidden, {**names, **people}
-
-
-def _hide_patient(key: bytes, name: str) -> str:
-    space, colon, _ = name.partition(":")
-    return f"{space if colon else 'hidden'}:{keyed_hash(key, f'patient:{name}')}"

@@ -19,15 +19,12 @@ from cxr_compare.data_prep.contracts.locks import LOCK_NAME
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
-from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.formats.source import SourceTables
-from cxr_compare.data_prep.splits.add_split import (
-    draw_split,
-    image_links,
-    image_strata,
-    write_split,
-)
+from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.splits.split import SplitRule, extend_split, official_split
+from cxr_compare.data_prep.splits.strata import image_strata
+from cxr_compare.data_prep.splits.write_split import write_split
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.object_store import recorded_path
 from cxr_compare.data_prep.work.pool import Engine
@@ -167,7 +164,7 @@ def write_set(
     }
     dataset = DataSet.of(out, info)
     dataset.images = tables.images  # not written yet
-    near = near_duplicates_of(dataset, decode, engine=engine)
+    near = find_dataset_copies(dataset, decode, engine=engine)
     splits = _make_splits(out, tables, image_links(decode, near), plan)
     info["notes"] = [*tables.notes, *_split_notes(splits)]
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete

@@ -9,23 +9,15 @@ do not cost the old ones again.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.assemble.complete import (
-    assemble,
-    labelled_sizes,
-    leave_out,
-    outcome_of,
-    pseudonymise,
-    read_exclusions,
-)
+from cxr_compare.data_prep.assemble.complete import assemble, labelled_sizes, outcome_of
 from cxr_compare.data_prep.assemble.dataset_writer import (
     JOURNAL,
     Made,
@@ -34,22 +26,24 @@ from cxr_compare.data_prep.assemble.dataset_writer import (
     is_complete,
     write_set,
 )
+from cxr_compare.data_prep.assemble.exclusion_list import leave_out, read_exclusions
+from cxr_compare.data_prep.assemble.hidden_ids import pseudonymise
+from cxr_compare.data_prep.assemble.journal import Journal, typed_rows
+from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
-from cxr_compare.data_prep.audit.audit import MeasureShortcuts
-from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
-from cxr_compare.data_prep.contracts.disk_space import make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.folders import (
+    folder_lock,
+    require_free_space,
+)
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
-from cxr_compare.data_prep.contracts.tables import column_dtype, frame_digest, read_table
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.tables import frame_digest, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables, with_targets
-from cxr_compare.data_prep.splits.add_split import read_split_file
-from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.splits.split_file import read_split_file
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.pixel_store import (
@@ -59,34 +53,6 @@ from cxr_compare.data_prep.store.pixel_store import (
     store_folder,
 )
 from cxr_compare.data_prep.work.object_store import recorded_path
-from cxr_compare.data_prep.work.pool import Engine, LocalEngine, cpu_count
-
-# ``progress(description, total)`` gives a context manager that yields ``advance(n)``.
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """What is asked of `prepare`, as `cxr prepare` explains it."""
-
-    format: str | None
-    read: ReadOptions = field(default_factory=ReadOptions)  # what the format should know
-    name: str | None = None
-    sizes: tuple[int, ...] = ()  # sides of pixel stores to build now, px
-    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name -> findings
-    rule: SplitRule = field(default_factory=SplitRule)
-    split: str | Path | None = None
-    exclude: Path | None = None
-    window: str | None = None
-    id_key: str | Path | None = None
-    keep_ids: bool = False
-    add: bool = False
-    strict: bool = False
-    engine: Engine = field(default_factory=lambda: LocalEngine(cpu_count()))
-    progress: Progress = lambda description, total: nullcontext(lambda n: None)
-    say: Callable[[str], None] = lambda line: None  # shows what the user should know at once
-    measure_shortcuts: MeasureShortcuts | None = None
-
 
 _FEW_PATIENTS = 10
 _SHOWN = 6
@@ -305,7 +271,7 @@ def _ingest(
         return None
     # A row of all tables takes less than 1,000 bytes.
     require_free_space(out, len(images) * (1000 + sum(size * size for size in options.sizes)))
-    parts = _Journal(out / JOURNAL)
+    parts = Journal(out / JOURNAL)
     earlier = parts.read()
     earlier = earlier[~is_member(earlier["image_id"], again)]
     unusable = set(earlier.loc[earlier["error"].notna(), "image_id"])
@@ -344,7 +310,7 @@ def _outdated_images(images: pd.DataFrame, root: Path, out: Path) -> pd.DataFram
     """Find images whose file is another one than when it was decoded, or could not be used."""
     journal = out / JOURNAL
     nothing = pd.DataFrame({"image_id": []})
-    decoded = _Journal(journal).read() if journal.is_dir() else _typed(nothing)
+    decoded = Journal(journal).read() if journal.is_dir() else typed_rows(nothing)
     rows = decoded.merge(images[["image_id", "path"]].dropna(), on="image_id")
     now = [_file_state(root / path) for path in rows["path"]]
     stated = rows[["file_bytes", "file_mtime_ns"]].fillna(-1).astype("int64").to_numpy()
@@ -361,65 +327,3 @@ def _file_state(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return state.st_size, state.st_mtime_ns
-
-
-_PART_ROWS = 256
-_MEASURED = (
-    "file_sha256",
-    "height",
-    "width",
-    "spacing_row_mm",
-    "spacing_col_mm",
-    "view",
-    "sex",
-    "age_years",
-)
-_OUTCOME_TYPES: dict[str, Any] = {
-    **{name: column_dtype(column) for name, column in SCHEMAS["decode"].columns.items()},
-    **{name: column_dtype(SCHEMAS["images"].columns[name]) for name in _MEASURED},
-    "inverted": "boolean",  # missing of an image that was not decoded
-    "file_mtime_ns": "Int64",
-    **dict.fromkeys(("error_stage", "error"), TEXT),
-}
-
-
-class _Journal:
-    """Part files of outcomes; each appears whole or not at all."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = make_folder(folder)
-        self._rows: list[dict[str, Any]] = []
-        self._parts = len(list(self.folder.glob("part-*.parquet")))
-
-    def add(self, outcome: dict[str, Any], stores: Iterable[PixelStoreWriter]) -> None:
-        self._rows.append(outcome)
-        if len(self._rows) >= _PART_ROWS:
-            self.flush(stores)
-
-    def flush(self, stores: Iterable[PixelStoreWriter]) -> None:
-        if not self._rows:
-            return
-        for store in stores:  # pixels first: a part guarantees that they are there
-            store.commit()
-        rows = _typed(pd.DataFrame(self._rows, dtype=object))
-        rows.attrs.update(CHECKSUM_PLACEHOLDER)
-        path = self.folder / f"part-{self._parts:06d}.parquet"
-        with atomic_path(path, with_checksum=True) as temporary:
-            rows.to_parquet(temporary, compression="zstd", write_page_checksum=True)
-        self._parts += 1
-        self._rows = []
-
-    def read(self) -> pd.DataFrame:
-        parts = []
-        for path in sorted(self.folder.glob("part-*.parquet")):
-            require_unchanged(path, "decode")
-            parts.append(pd.read_parquet(path))
-        if not parts:
-            return _typed(pd.DataFrame({"image_id": []}))
-        rows = _typed(pd.concat(parts, ignore_index=True))
-        return rows.drop_duplicates("image_id", keep="last", ignore_index=True)
-
-
-# Rows come as objects: by way of float64, a time in nanoseconds would lose its last digits.
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.reindex(columns=list(_OUTCOME_TYPES)).astype(_OUTCOME_TYPES)

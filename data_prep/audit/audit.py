@@ -11,35 +11,26 @@ from typing import Any, Self
 
 import pandas as pd
 
-from cxr_compare.data_prep.audit.checks import (
-    SEVERITIES,
-    Problem,
-    check_boxes,
-    check_images,
-    check_leaks,
-    check_people,
-    check_roles,
-    check_shortcuts,
-    find_duplicates,
-)
-from cxr_compare.data_prep.audit.copies import (
-    check_burned_in_text,
-    check_duplicates,
-    check_excluded,
-    check_near_duplicates,
-    open_images,
-    text_suspects,
-)
+from cxr_compare.data_prep.audit.box_checks import check_boxes
+from cxr_compare.data_prep.audit.burned_in_text import check_burned_in_text, text_suspects
+from cxr_compare.data_prep.audit.copy_checks import check_duplicates, check_near_duplicates
 from cxr_compare.data_prep.audit.counts import (
     count_prevalence,
     describe_images,
     expected_image_leak,
 )
+from cxr_compare.data_prep.audit.excluded_files import check_excluded
+from cxr_compare.data_prep.audit.image_checks import check_images, check_people
+from cxr_compare.data_prep.audit.image_groups import find_duplicates
+from cxr_compare.data_prep.audit.problem import SEVERITIES, Problem
+from cxr_compare.data_prep.audit.shortcut_checks import check_shortcuts
+from cxr_compare.data_prep.audit.split_checks import check_leaks, check_roles
+from cxr_compare.data_prep.audit.thumbnails import open_images
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
-from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.pool import Engine
 
@@ -203,7 +194,7 @@ def audit(
     splits = {name: dataset.split(name) for name in names}
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     unseen = open_images(dataset)[1] if pixels else _NOT_ASKED
-    near = near or near_duplicates_of(dataset, decode, pixels=pixels, engine=engine)
+    near = near or find_dataset_copies(dataset, decode, pixels=pixels, engine=engine)
     shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     leak = expected_image_leak(images)
     problems = [p for name, table in splits.items() for p in check_leaks(images, table, name)]

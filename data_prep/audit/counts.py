@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import scipy  # whose parts load when they are first used
 
-from cxr_compare.data_prep.audit.checks import OLDEST_YEARS, aligned
+from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
+from cxr_compare.data_prep.audit.image_groups import labels_of_images
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -48,7 +49,9 @@ def count_prevalence(
         groups |= {BURNED_IN_TEXT: text, VIEW_AND_TEXT: images["view"] + ", " + text}
     patient = pd.factorize(images["patient_id"])[0]
     names_of_targets = [str(target) for target in labels.columns]
-    truths = dict(zip(names_of_targets, aligned(labels, images["image_id"]).T, strict=True))
+    truths = dict(
+        zip(names_of_targets, labels_of_images(labels, images["image_id"]).T, strict=True)
+    )
     rows = []
     for by, values in groups.items():
         names, codes = _common_values(values, _ORDERS.get(by.split(" ")[0], ()))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
@@ -17,20 +15,18 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
 from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.folders import require_free_space, whole_folder
+from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
-from cxr_compare.data_prep.export.content import (
-    MISREAD,
-    AnnotationContent,
-    AnnotationFolder,
-    ImageEntry,
-    content_of,
-)
+from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
+from cxr_compare.data_prep.export.annotation_tools import write_cvat, write_label_studio
+from cxr_compare.data_prep.export.coco import write_coco
+from cxr_compare.data_prep.export.content import AnnotationContent, content_of
+from cxr_compare.data_prep.export.kaggle import write_kaggle
 from cxr_compare.data_prep.export.render import SUFFIXES
-from cxr_compare.data_prep.formats import rsna
-from cxr_compare.data_prep.formats.annotation_tools import PATIENTS
-from cxr_compare.data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
+from cxr_compare.data_prep.export.voc import write_voc
+from cxr_compare.data_prep.export.yolo import write_yolo
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
-from cxr_compare.data_prep.formats.voc import SET_FACTS
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.pool import cpu_count
 
@@ -77,344 +73,13 @@ class ExportSummary(ShownAsText):
         )
 
 
-def _write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write COCO: ``annotations/instances.json``, or a file a role with a split.
-
-    ``file_name`` is the image's path in the source and below ``images/``, or the rendered file's.
-    """
-    category_ids = {name: number for number, name in enumerate(content.classes, start=1)}
-    categories = [
-        {"id": number, "name": name, "supercategory": "finding"}
-        for name, number in category_ids.items()
-    ]
-    boxes = content.boxes_by_image()
-    first_image = first_box = 1
-    for role, images in content.by_role():
-        listed = list[dict[str, Any]]()
-        annotations = list[dict[str, Any]]()
-        objects = write_objects(images, **content.labels)
-        for number, (image, facts) in enumerate(
-            zip(content.entries(images), objects, strict=True), start=first_image
-        ):
-            name = folder.file_name_of(image) if folder.renders else image.file or image.image_id
-            size = {"width": image.width, "height": image.height} if image.has_size else {}
-            listed.append({"id": number, "file_name": name, **size, KEY: facts})
-            for finding, x1, y1, x2, y2 in boxes.get(image.image_id, ()):
-                width = x2 - x1
-                height = y2 - y1
-                annotations.append(
-                    {
-                        "id": first_box + len(annotations),
-                        "image_id": number,
-                        "category_id": category_ids[finding],
-                        "bbox": [x1, y1, width, height],
-                        "area": width * height,
-                        "iscrowd": 0,
-                        "segmentation": [],
-                    }
-                )
-            folder.put_image(image, f"images/{name}")
-        first_image = first_image + len(listed)
-        first_box = first_box + len(annotations)
-        known = {"pixels": content.dataset.has_pixels, **content.how, "role": role}
-        written = {
-            "info": {
-                "description": f"{content.dataset.name}, by cxr export",
-                KEY: write_set_facts(content.targets, **known),
-            },
-            "images": listed,
-            "annotations": annotations,
-            "categories": categories,
-        }
-        name = "instances.json" if role is None else f"instances_{role}.json"
-        text = json.dumps(written, ensure_ascii=False, allow_nan=False)
-        folder.write(f"annotations/{name}", text)
-    folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
-
-
-_NIH = "nih:"
-
-
-def _write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write the labels of the content's one target."""
-    target = content.dataset.target(next(iter(content.targets)))
-    label = content.dataset.labels(target).reindex(content.images["image_id"]).to_numpy()
-    images = content.images.assign(label=label)
-    known = images["label"].notna()
-    if not known.any():
-        raise InputError(f"{content.dataset.folder}: no image is labelled for {target.name}")
-    stems = images.set_index("image_id")["stem"]
-    boxes = content.dataset.boxes
-    positive = images.loc[images["label"] == 1, "image_id"]
-    boxes = boxes[is_member(boxes["image_id"], positive)]
-    drawn = pd.DataFrame(
-        {
-            "patientId": boxes["image_id"].map(stems),
-            "x": boxes["x1"],
-            "y": boxes["y1"],
-            "width": boxes["x2"] - boxes["x1"],
-            "height": boxes["y2"] - boxes["y1"],
-            "Target": 1,
-        }
-    )
-    plain = images[known & ~is_member(images["image_id"], boxes["image_id"])]
-    others = pd.DataFrame({"patientId": plain["stem"], "Target": plain["label"].astype("int64")})
-    rows = pd.concat([drawn, others]).sort_values(["patientId", "x", "y"], kind="stable")
-    folder.write(rsna.LABELS, rows.to_csv(index=False))
-    _write_classes(images[known], folder)
-    _write_mapping(images, folder)
-    for image, labelled in zip(content.entries(), known, strict=True):
-        place = rsna.TRAIN_IMAGES if labelled else rsna.TEST_IMAGES
-        folder.put_image(image, f"{place}/{folder.file_name_of(image)}")
-    _lost_in_kaggle(content, images, folder)
-
-
-def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
-    if "x_class" not in images.columns or images["x_class"].isna().all():
-        return
-    names = {ours: other for other, ours in rsna.CLASSES.items()}
-    written = images["x_class"].map(names)
-    is_opaque = images["x_class"] == "lung_opacity"
-    if written.isna().any() or (is_opaque != (images["label"] == 1)).any():
-        folder.cannot.append("cannot say x_class: its classes are not those of the challenge")
-        return
-    table = pd.DataFrame({"patientId": images["stem"], "class": written})
-    folder.write(rsna.CLASS_INFO, table.to_csv(index=False))
-
-
-def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
-    given = images["patient_id_source"] != "assumed_image"
-    number = images["patient_id"].str.removeprefix(_NIH)
-    is_nih = given & images["patient_id"].str.startswith(_NIH) & number.str.fullmatch(r"[^\W_]+")
-    folder.cannot_say(
-        int((given & ~is_nih).sum()),
-        "images have a patient who is not NIH's, which cannot be said: each reads back as one",
-    )
-    if not is_nih.any():
-        return
-    nih = images[is_nih]
-    number = number[is_nih]
-    table = pd.DataFrame(
-        {"patientId": nih["stem"], "nih_image": number + "_" + nih["stem"], "nih_patient": number}
-    )
-    doubtful = nih["patient_id_source"] == "mapped_unverified"
-    if doubtful.any():
-        table["mse"] = doubtful.map({True: "", False: "0"})
-    folder.write(rsna.MAPPING, table.to_csv(index=False))
-
-
-def _lost_in_kaggle(
-    content: AnnotationContent, images: pd.DataFrame, folder: AnnotationFolder
-) -> None:
-    if content.classes != (rsna.FINDING,):
-        names = ", ".join(content.classes)
-        folder.cannot.append(f"the finding has no name there: {names} reads back as {rsna.FINDING}")
-    folder.cannot_say(
-        int(images["label"].isna().sum()), "images have no label for the target: unlabelled there"
-    )
-    unsayable = content.unsayable()
-    partly = unsayable.loc[unsayable["why"] == "not fully boxed", "image_id"]
-    folder.cannot_say(
-        partly.nunique(), "positive images are not fully boxed; others read the boxes as all"
-    )
-    if content.has_roles:
-        folder.cannot.append("cannot say a split: all labelled images are in one table")
-    missing = [fact for fact in content.facts_known() if fact != "x_class"]
-    if missing:
-        folder.cannot.append(f"cannot say {', '.join(missing)}, unless the images' headers do")
-
-
-_IMAGES_FOLDER = "JPEGImages"
-
-
-def _write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write an XML file an image, named by the image's id, and the lists of the roles."""
-    boxes = content.boxes_by_image()
-    objects = write_objects(content.images, **content.labels)
-    for image, facts in zip(content.entries(), objects, strict=True):
-        name = folder.file_name_of(image)
-        path = None
-        folder.put_image(image, f"{_IMAGES_FOLDER}/{name}")
-        if image.file is not None and folder.mode == "none":
-            name = PurePosixPath(image.file).name
-            path = image.file
-        text = _page(
-            "voc.xml.jinja",
-            image=image,
-            folder=_IMAGES_FOLDER,
-            name=name,
-            path=path,
-            how=content.how,
-            boxes=boxes.get(image.image_id, ()),
-            facts=json.dumps(facts, allow_nan=False),
-        )
-        folder.write(f"Annotations/{image.stem}.xml", text + "\n")
-    for role, chosen in content.by_role():
-        if role is not None:
-            _write_list(role, chosen, folder)
-    # All that is not for testing; without a split all. Readers of VOC start from such a list.
-    seen = ~is_member(content.images["role"], ["test", "unused"])
-    _write_list("trainval", content.images[seen], folder)
-    folder.write(SET_FACTS, json.dumps(write_set_facts(content.targets, **content.how), indent=2))
-    _lost_in_voc(content, folder)
-
-
-def _write_list(name: str, images: pd.DataFrame, folder: AnnotationFolder) -> None:
-    folder.write(f"ImageSets/Main/{name}.txt", "".join(f"{stem}\n" for stem in images["stem"]))
-
-
-def _lost_in_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
-    edges = content.dataset.boxes[["x1", "y1", "x2", "y2"]]
-    broken = int((edges % 1 != 0).any(axis=1).sum())
-    folder.cannot_say(broken, "boxes have fractions of a pixel; some programs read whole ones only")
-    if not content.dataset.has_pixels:
-        folder.cannot.append("there are no images: cxr prepare can read back coco only")
-
-
-def _page(template: str, **said: Any) -> str:
-    return template_environment(Path(__file__).parent).get_template(template).render(said)
-
-
-_UNLABELLED = "unlabelled/images"
-
-
-def _write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write a label file an image, named by the image's id, shares with twelve decimals."""
-    boxes = content.boxes_by_image()
-    unsayable = content.unsayable()
-    silent = is_member(content.images["image_id"], unsayable["image_id"])
-    if silent.all():
-        first = unsayable.iloc[0]
-        raise InputError(
-            f"{content.dataset.folder}: yolo can say nothing of it: on each image some finding is "
-            f"unknown, uncertain or not fully boxed (image {first['image_id']!r}: "
-            f"{first['finding']} is {first['why']}); choose one with --target"
-        )
-    numbers = {name: number for number, name in enumerate(content.classes)}
-    for image, is_silent in zip(content.entries(), silent, strict=True):
-        under = f"{image.role}/" if image.role else ""
-        # Beside images/, not in it: programs take images there without a label file for negatives.
-        images = _UNLABELLED if is_silent else f"images/{image.role}" if image.role else "images"
-        if not is_silent:
-            lines = [
-                _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
-            ]
-            folder.write(f"labels/{under}{image.stem}.txt", "".join(lines))
-        folder.put_image(image, f"{images}/{folder.file_name_of(image)}")
-    text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
-    folder.write("data.yaml", text)
-    _lost_in_yolo(content, folder, unsayable)
-
-
-def _line(number: int, edges: list[float], image: ImageEntry) -> str:
-    if image.width is None or image.height is None:
-        raise InputError(f"image {image.image_id!r}: has boxes, but no size; yolo needs it")
-    x1, y1, x2, y2 = edges
-    width = image.width
-    height = image.height
-    centre = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
-    shares = (*centre, (x2 - x1) / width, (y2 - y1) / height)
-    return f"{number} " + " ".join(f"{share:.12f}" for share in shares) + "\n"
-
-
-def _description(content: AnnotationContent) -> dict[str, Any]:
-    roles = [role for role, _ in content.by_role() if role in ("train", "val", "test")]
-    places = {role: f"images/{role}" for role in roles} or {"train": "images"}
-    facts = write_set_facts(content.targets, pixels=True, **content.how)
-    names = dict(enumerate(content.classes))
-    return {**places, "nc": len(names), "names": names, KEY: facts}
-
-
-def _lost_in_yolo(
-    content: AnnotationContent, folder: AnnotationFolder, unsayable: pd.DataFrame
-) -> None:
-    counts = unsayable["why"].value_counts()
-    said = ", ".join(f"{count:,} {why}" for why, count in counts.items())
-    folder.cannot_say(
-        unsayable["image_id"].nunique(),
-        f"images have no label file, for a finding is not simply there or not ({said})",
-    )
-    images = content.images
-    folder.cannot_say(
-        int(images["patient_id"].nunique()),
-        "patients cannot be said: read it back with --patient-pattern if the ids tell them",
-    )
-    if content.facts_known():
-        folder.cannot.append(f"cannot say {', '.join(content.facts_known())}")
-    renamed = int((images["stem"] != images["image_id"]).sum())
-    folder.cannot_say(renamed, "image ids are no file names: changed")
-    if folder.mode == "none":
-        folder.cannot.append(
-            "labels alone: programs look for images in images/ beside labels/ (--images png)"
-        )
-
-
-def _write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``annotations.xml``, and ``labels.json`` as a task's constructor takes it."""
-    (images, classes), system = _marked_images(content, folder), content.how.get("system")
-    classes += ["unknown"] * any(marks is None for *_, marks in images)
-    text = _page("cvat.xml.jinja", images=images, classes=classes, system=system)
-    folder.write("annotations.xml", text)
-    score = {"name": "score", "input_type": "text", "mutable": False, "values": [""]}
-    labels = [{"name": name, "attributes": [score] if system else []} for name in classes]
-    folder.write("labels.json", json.dumps(labels, indent=2))
-
-
-def _write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``tasks.json``, and ``labels.xml`` as a project's labelling interface."""
-    images, classes = _marked_images(content, folder)
-    said = {"images": images, "system": content.how.get("system")}
-    place = "" if folder.mode == "none" else "images/"
-    folder.write("tasks.json", _page("label_studio.json.jinja", folder=place, **said))
-    folder.write("labels.xml", _page("label_studio.xml.jinja", classes=classes))
-
-
-def _marked_images(
-    content: AnnotationContent, folder: AnnotationFolder
-) -> tuple[list[tuple[Any, ...]], list[str]]:
-    """Images with file name and marks (if read), and names of marks; writes `PATIENTS`, too."""
-    marks = content.marks()
-    listed = []
-    for image in content.entries():
-        name = (image.file or image.stem) if folder.mode == "none" else folder.file_name_of(image)
-        if image.width is None or image.height is None:
-            raise InputError(f"image {image.image_id!r}: has no size; annotation tools need it")
-        own = marks.get(image.image_id)
-        ends = (image.width, image.height)
-        if own is not None:  # boxes that were cut out of a map may be wider than the image
-            own = [(f, max(x, 0.0), max(y, 0.0), *map(min, to, ends), s) for f, x, y, *to, s in own]
-        listed.append((image, name, own))
-        folder.put_image(image, f"images/{name}")
-    columns = ["patient_id", "study_id", "view", "sex", "age_years", "role"]
-    known = content.images.reindex(columns=columns).assign(file=[name for _, name, _ in listed])
-    assumed = content.images["patient_id_source"] == "assumed_image"
-    known["patient_id"] = known["patient_id"].mask(assumed)
-    known = known.rename(columns={"role": "split"}).dropna(axis="columns", how="all")
-    folder.write(PATIENTS, known.to_csv(index=False))
-    lost = content.unsayable().query("why == 'unknown' and image_id in @marks.keys()")
-    told = "images: a finding is unknown, which is read back as absent"
-    folder.cannot_say(lost["image_id"].nunique(), told)
-    others = sorted(set(content.labels["findings"]["reader"]) - {REFERENCE_READER})
-    told = f"readers: the reference alone goes out; --reader takes one of {', '.join(others)}"
-    folder.cannot_say(len(others), told)
-    kept = {path.stem for path in (folder.dataset.folder / "splits").glob("*.parquet")}
-    splits = sorted(kept - {content.how["split"]})
-    told = f"splits stay behind; --split takes one of {', '.join(splits)}"
-    folder.cannot_say(len(splits), told)
-    renamed = int((content.images["stem"] != content.images["image_id"]).sum())
-    folder.cannot_say(renamed, "image ids are no file names: changed")
-    named = {mark[0] for own in marks.values() for mark in own} - set(content.classes)
-    return listed, [*content.classes, *sorted(named)]
-
-
 _WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
-    "coco": _write_coco,
-    "voc": _write_voc,
-    "yolo": _write_yolo,
-    "kaggle": _write_kaggle,
-    "cvat": _write_cvat,
-    "label-studio": _write_label_studio,
+    "coco": write_coco,
+    "voc": write_voc,
+    "yolo": write_yolo,
+    "kaggle": write_kaggle,
+    "cvat": write_cvat,
+    "label-studio": write_label_studio,
 }
 
 

@@ -43,6 +43,7 @@ COLUMN_ROLES = (
 
 @cache
 def column_dictionary() -> dict[str, Any]:
+    """Return the content of ``columns.toml``, with the names of columns by role."""
     return {
         **read_column_names(Path(__file__).with_name("columns.toml")),
         "names": names_by_role(),
@@ -92,12 +93,14 @@ def read_column_names(path: Path) -> dict[str, Any]:
 
 
 def require_role(role: str, where: str) -> None:
+    """Refuse a role that does not exist; `where` says who named it."""
     kind = role.partition(":")[0]
     if kind not in COLUMN_ROLES and not kind.startswith("x_"):
         near = nearest_name(kind, COLUMN_ROLES, f"roles are {', '.join(COLUMN_ROLES)} and x_...")
         raise InputError(f"{where}: there is no role '{kind}'; {near}")
 
 
-def nearest_name(word: str, words: Sequence[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(word, words, 1, 0.5)
-    return f"did you mean '{near[0]}'?" if near else otherwise
+def nearest_name(name: str, names: Sequence[str], otherwise: str) -> str:
+    """Return a question that names the most similar of `names`, else the text `otherwise`."""
+    nearest = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"did you mean '{nearest[0]}'?" if nearest else otherwise

@@ -21,8 +21,8 @@ from cxr_compare.data_prep.formats.annotation_tools import (
     box_cells,
     label_tables_of_tool,
 )
-from cxr_compare.data_prep.formats.label_values import to_edges
 from cxr_compare.data_prep.formats.folder_scan import has_match
+from cxr_compare.data_prep.formats.label_values import to_edges
 from cxr_compare.data_prep.formats.table import TABLE
 from cxr_compare.data_prep.formats.voc import parse_xml
 

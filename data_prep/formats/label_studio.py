@@ -27,8 +27,8 @@ from cxr_compare.data_prep.formats.annotation_tools import (
 )
 from cxr_compare.data_prep.formats.class_names import STATE_WORDS
 from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.label_values import to_edges
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES, has_match
+from cxr_compare.data_prep.formats.label_values import to_edges
 from cxr_compare.data_prep.formats.table import TABLE
 
 

@@ -233,6 +233,7 @@ def _find_findings(table: LabelTable, class_names: Sequence[str], every: bool) -
 
 
 def holds_states(cells: pd.Series) -> bool:
+    """Return True if every filled cell is a state such as 1, 0, present or absent."""
     filled = cells[cells != ""].str.lower()
     return len(filled) > 0 and bool(is_member(filled, list(STATE_WORDS)).all())
 

@@ -1,4 +1,8 @@
-"""Format `sr`: DICOM files with labels in structured reports (DICOM PS3.16, TID 1500, 1410 and 1411)."""
+"""Format `sr`: DICOM files with labels in structured reports.
+
+Source:
+    DICOM PS3.16, templates TID 1500, 1410 and 1411.
+"""
 
 from __future__ import annotations
 

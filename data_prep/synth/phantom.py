@@ -19,16 +19,12 @@ from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
 from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
-from cxr_compare.data_prep.synth.files import (
-    FLAWS_CSV,
-    PhantomArguments,
-    image_record,
-    plant_flaws,
-    rsna_tables,
-    write_image,
-)
+from cxr_compare.data_prep.synth.dicom_files import write_image
+from cxr_compare.data_prep.synth.flaws import FLAWS_CSV, add_flaws
 from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
+from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
+from cxr_compare.data_prep.synth.rsna_tables import image_record, rsna_tables
 from cxr_compare.data_prep.work.pool import LocalEngine
 
 _JSON = "synth.json"
@@ -137,7 +133,7 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
         "n_flaws": 0,
     }
     if arguments.flaws:
-        tables, planted = plant_flaws(out, records, arguments)
+        tables, planted = add_flaws(out, records, arguments)
         write_csv(planted, out / FLAWS_CSV)
         counts["n_flaws"] = len(planted)
     else:

@@ -20,18 +20,14 @@ from cxr_compare.data_prep.synth.anatomy import (
     power_law_texture,
     to_field,
 )
-from cxr_compare.data_prep.synth.lesions import (
+from cxr_compare.data_prep.synth.distractors import (
     ACUTE,
     CHRONIC,
-    Contrast,
-    Lesion,
-    Site,
-    add_lesions,
     alter_anatomy,
     draw_distractors,
     draw_names,
-    draw_sites,
 )
+from cxr_compare.data_prep.synth.lesions import Contrast, Lesion, Site, add_lesions, draw_sites
 
 View = Literal["PA", "AP"]
 

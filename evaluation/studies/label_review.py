@@ -17,6 +17,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.formats.reference import same_lesions
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
@@ -164,7 +166,7 @@ def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> tuple[str
 def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
     """Images with a copy, equal or near, that has the other label."""
     decode = dataset.optional_table("decode")
-    keys = near_duplicates_of(dataset, decode).linked(decode)
+    keys = find_dataset_copies(dataset, decode).linked(decode)
     words = labels[labels.groupby(keys).transform("nunique") > 1].map(_WORDS)
     reason = "labelled " + words + "; a copy of the image is not"
     table = pd.DataFrame({"reason": reason, "doubt": 1.0, "kind": "contradicted copy"})

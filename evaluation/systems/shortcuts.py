@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.audit.checks import OLDEST_YEARS
+from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
 from cxr_compare.evaluation.compare import shortcuts

@@ -83,7 +83,8 @@ def split(
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
     from cxr_compare.data_prep.audit import audit, page
-    from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits, drawn_by, role_lines
+    from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits, drawn_by
+    from cxr_compare.data_prep.splits.role_counts import role_lines
 
     dataset = DataSet.open(data)
     made = add_splits(

@@ -6,16 +6,14 @@ import pytest
 
 from benchmarks.synth_tables import FINDINGS, synth_tables
 from cxr_compare.data_prep.audit.audit import audit
-from cxr_compare.data_prep.audit.checks import _find_leaks
+from cxr_compare.data_prep.audit.split_checks import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.duplicates.near_duplicates import (
-    _as_bytes,
-    _turned_distances,
-    find_near_duplicates,
-)
+from cxr_compare.data_prep.duplicates.fingerprint_pairs import _turned_distances
+from cxr_compare.data_prep.duplicates.near_duplicates import _as_bytes, find_near_duplicates
 from cxr_compare.data_prep.formats.source import no_roles
-from cxr_compare.data_prep.splits.add_split import SplitRule, draw_split, image_links
+from cxr_compare.data_prep.splits.add_split import SplitRule
+from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.store.dataset import DataSet
 
 pytestmark = pytest.mark.release
@@ -89,7 +87,7 @@ def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
 def test_a_split_of_twenty_thousand_images_takes_no_patient_or_image_apart(dataset, decode):
     linked = image_links(decode, find_near_duplicates(decode))
     split, _ = draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(seed=1), linked)
-    assert _find_leaks(dataset.images, split).empty
+    assert find_leaks(dataset.images, split).empty
     roles = split.merge(decode[["image_id", "pixel_sha256"]], on="image_id")
     assert roles.groupby("pixel_sha256")["role"].nunique().max() == 1
     assert split["role"].value_counts(normalize=True)["test"] == pytest.approx(0.2, abs=0.01)

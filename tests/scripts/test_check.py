@@ -204,7 +204,9 @@ def test_copies_are_sought_once_and_again_where_more_can_be_read(prepared, tmp_p
         sought.append(read)
         return find_near_duplicates(decode, read, **how)
 
-    monkeypatch.setattr("cxr_compare.data_prep.duplicates.set_copies.find_near_duplicates", seek)
+    monkeypatch.setattr(
+        "cxr_compare.data_prep.duplicates.dataset_copies.find_near_duplicates", seek
+    )
     split(folder, name="other", seed=3)
     check(folder)
     check(folder, no_pixels=True)

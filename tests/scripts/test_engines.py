@@ -20,7 +20,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.assemble.prepare import prepare
+from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store import decode
 from cxr_compare.data_prep.store.dataset import DataSet

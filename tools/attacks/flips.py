@@ -37,8 +37,8 @@ Reader = Callable[[Path], Iterable[Any]]
 
 def data_set(folder: Path) -> Iterable[Any]:
     """All of a data set: tables, splits, their log of uses, audit, copies and pixels."""
-    from cxr_compare.data_prep.assemble.prepare import _Journal
-    from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
+    from cxr_compare.data_prep.assemble.journal import Journal
+    from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
     from cxr_compare.evaluation.systems.uses_log import _parse
 
     data = DataSet.open(folder)
@@ -50,8 +50,8 @@ def data_set(folder: Path) -> Iterable[Any]:
         yield _parse(path.read_text(errors="replace").splitlines(), path)
     if (folder / "audit.json").is_file():
         yield Audit.read(folder / "audit.json").to_dict()
-    yield near_duplicates_of(data).pairs.to_dict("list")
-    yield _Journal(folder / ".decoded").read()
+    yield find_dataset_copies(data).pairs.to_dict("list")
+    yield Journal(folder / ".decoded").read()
     for path in sorted((folder / "pixels").glob("*")):
         store = data.store(int(path.name.rpartition("-")[2]))
         yield from (vars(store.placement(name)) for name in store.ids)

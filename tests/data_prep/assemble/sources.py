@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.assemble.prepare import prepare
+from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.work.pool import LocalEngine
 
 

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.assemble import dataset_writer
-from cxr_compare.data_prep.assemble.combine import _merge_targets, combine
-from cxr_compare.data_prep.audit.checks import _find_leaks
+from cxr_compare.data_prep.assemble.combine import combine
+from cxr_compare.data_prep.assemble.combined_targets import merge_targets
+from cxr_compare.data_prep.audit.split_checks import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import empty_table, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -85,7 +86,7 @@ def test_a_patient_of_two_sets_is_one_and_has_one_role(tmp_path, two_sets):
     assert any(note.startswith("2 patients occur in several") for note in summary.notes)
     sets_of = both.images.groupby("patient_id")["x_set"].nunique()
     assert sets_of.index[sets_of == 2].tolist() == ["nih:0", "nih:1"]
-    assert _find_leaks(both.images, both.split()).empty
+    assert find_leaks(both.images, both.split()).empty
 
 
 def test_a_finding_that_a_set_did_not_ask_about_is_unknown_there(tmp_path, two_sets):
@@ -271,7 +272,7 @@ def merge(asked: dict[str, pd.DataFrame], wanted: dict, **tables: pd.DataFrame) 
     findings = pd.concat(asked.values(), ignore_index=True)
     joined = SourceTables("combined", Path(), empty_table("images"), findings, {}, **tables)
     own = {part: {} for part in asked}
-    return _merge_targets(joined, own, asked, wanted)
+    return merge_targets(joined, own, asked, wanted)
 
 
 def make_sets() -> dict[str, pd.DataFrame]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import cxr_compare.scripts.commands.prepare
 from cxr_compare.data_prep.assemble import prepare as preparing
-from cxr_compare.data_prep.audit.checks import _find_leaks
+from cxr_compare.data_prep.audit.split_checks import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -86,7 +86,7 @@ def test_every_image_comes_in_with_its_label_box_and_size(tmp_path):
     assert len(dataset.target_boxes(dataset.target())) == 4
     assert dataset.has_pixels
     assert dataset.read_original("i000").shape == (40, 50)
-    assert _find_leaks(dataset.images, dataset.split()).empty
+    assert find_leaks(dataset.images, dataset.split()).empty
     assert not (tmp_path / "set" / ".prepare").exists()
 
 

@@ -6,23 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.assemble.prepare import prepare
+from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.audit.audit import audit
-from cxr_compare.data_prep.audit.checks import (
-    _find_leaks,
-    check_boxes,
-    check_images,
-    check_leaks,
-    check_people,
-    check_roles,
-    find_duplicates,
-)
-from cxr_compare.data_prep.audit.copies import (
-    check_burned_in_text,
-    check_duplicates,
-    check_excluded,
-    check_near_duplicates,
-)
+from cxr_compare.data_prep.audit.box_checks import check_boxes
+from cxr_compare.data_prep.audit.burned_in_text import check_burned_in_text
+from cxr_compare.data_prep.audit.copy_checks import check_duplicates, check_near_duplicates
+from cxr_compare.data_prep.audit.excluded_files import check_excluded
+from cxr_compare.data_prep.audit.image_checks import check_images, check_people
+from cxr_compare.data_prep.audit.image_groups import find_duplicates
+from cxr_compare.data_prep.audit.split_checks import check_leaks, check_roles, find_leaks
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
@@ -45,7 +38,7 @@ def as_split(*roles: str) -> pd.DataFrame:
 
 
 def test_a_patient_in_train_and_test_leaks():
-    leaks = _find_leaks(as_images("ppq"), as_split("train", "test", "test"))
+    leaks = find_leaks(as_images("ppq"), as_split("train", "test", "test"))
     assert leaks[["patient_id", "image_id", "role"]].to_numpy().tolist() == [
         ["p", "0", "train"],
         ["p", "1", "test"],
@@ -53,7 +46,7 @@ def test_a_patient_in_train_and_test_leaks():
 
 
 def test_an_unused_image_leaks_nothing():
-    assert _find_leaks(as_images("pp"), as_split("unused", "test")).empty
+    assert find_leaks(as_images("pp"), as_split("unused", "test")).empty
 
 
 def test_missing_digests_are_no_duplicates():

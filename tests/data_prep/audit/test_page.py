@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.assemble.prepare import PrepareOptions, prepare
+from cxr_compare.data_prep.assemble.prepare import prepare
+from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.audit.audit import Audit, audit
-from cxr_compare.data_prep.audit.checks import Problem
-from cxr_compare.data_prep.audit.copies import ILLEGIBLE_PX, open_images, thumbnail
 from cxr_compare.data_prep.audit.page import _explain, _render_audit, _tally, _verdict, write_audit
+from cxr_compare.data_prep.audit.problem import Problem
+from cxr_compare.data_prep.audit.thumbnails import ILLEGIBLE_PX, open_images, thumbnail
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.images.image_facts import TEXT_PLACE, image_facts
 from cxr_compare.data_prep.store.dataset import DataSet

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_compare.data_prep.assemble.complete import pseudonymise
+from cxr_compare.data_prep.assemble.hidden_ids import pseudonymise
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.pseudonyms import (
     OF_KEY,

@@ -5,17 +5,19 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.duplicates.near_duplicates import (
+from cxr_compare.data_prep.duplicates.fingerprint_pairs import (
     CERTAIN_DISTANCE,
+    _inverted_words,
+    close_pairs,
+)
+from cxr_compare.data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
     NearDuplicates,
-    SeenImages,
-    _close_pairs,
-    _inverted_words,
-    _likeness,
-    _turned,
+    detail_correlation,
     find_near_duplicates,
+    turn_image,
 )
+from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.images.decoded_image import _pixel_digest
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.image_facts import TURNS, _perceptual_hash
@@ -39,7 +41,7 @@ def test_every_pair_within_the_certain_distance_is_found_in_every_turn():
         damaged = flipped_bits(hashes[row], rng.choice(256, CERTAIN_DISTANCE, replace=False))
         words = np.unpackbits(damaged).reshape(4, 64) ^ _inverted_words()[row % 8][:, None]
         hashes[1000 + row] = np.packbits(words.ravel())
-    found = _close_pairs(hashes, 40)
+    found = close_pairs(hashes, 40)
     assert found.first.tolist() == list(range(1000))
     assert found.second.tolist() == list(range(1000, 2000))
     assert set(found.distance.tolist()) == {CERTAIN_DISTANCE}
@@ -54,26 +56,26 @@ def test_the_worst_place_for_damage_is_covered_too():
         hashes[0], np.array([0, 64, *(band for b in range(1, 8) for band in (b, 64 + b))][1:])
     )
     hashes[1] = seen
-    assert _close_pairs(hashes, 40).distance.tolist() == [CERTAIN_DISTANCE]
+    assert close_pairs(hashes, 40).distance.tolist() == [CERTAIN_DISTANCE]
 
 
 def test_pairs_beyond_the_distance_asked_are_left_out():
     hashes = random_hashes(2, seed=9)
     hashes[1] = flipped_bits(hashes[0], np.arange(12))
-    assert _close_pairs(hashes, 11).first.size == 0
-    assert _close_pairs(hashes, 12).first.size == 1
+    assert close_pairs(hashes, 11).first.size == 0
+    assert close_pairs(hashes, 12).first.size == 1
 
 
 def test_very_many_like_fingerprints_are_cut_short_and_it_is_said(monkeypatch):
-    monkeypatch.setattr("cxr_compare.data_prep.duplicates.near_duplicates._PAIRS_AT_LEAST", 100)
+    monkeypatch.setattr("cxr_compare.data_prep.duplicates.fingerprint_pairs._PAIRS_AT_LEAST", 100)
     hashes = np.repeat(random_hashes(1), 200, axis=0)
     hashes[:, 31] = np.arange(200)
-    assert not _close_pairs(hashes, 40).complete
+    assert not close_pairs(hashes, 40).complete
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_has_no_pairs(n):
-    assert _close_pairs(random_hashes(n), 40).first.size == 0
+    assert close_pairs(random_hashes(n), 40).first.size == 0
 
 
 class ImageSet:
@@ -186,9 +188,9 @@ def test_linked_images_join_equal_and_near_ones():
 
 def test_likeness_needs_the_right_turn():
     one = chest(3)
-    assert _likeness(one, _turned(one, "negative")) < -0.9
-    assert _likeness(_turned(one, "upside down"), one) < NEAR_CORRELATION
-    assert all(_likeness(_turned(_turned(one, t), t), one) > 0.99 for t in TURNS)
+    assert detail_correlation(one, turn_image(one, "negative")) < -0.9
+    assert detail_correlation(turn_image(one, "upside down"), one) < NEAR_CORRELATION
+    assert all(detail_correlation(turn_image(turn_image(one, t), t), one) > 0.99 for t in TURNS)
 
 
 def test_stretched_copies_of_rsna_are_found_among_other_images(shared_data):

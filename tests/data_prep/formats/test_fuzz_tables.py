@@ -28,7 +28,7 @@ from tests.data_prep.formats import (
     test_voc,
     test_yolo,
 )
-from tests.data_prep.formats import test_csv_tables as test_csv
+from tests.data_prep.formats import test_csv_files as test_csv
 from tests.data_prep.formats.answers import write_files
 
 CASES_PER_FILE = [2, pytest.param(15, marks=pytest.mark.long)]

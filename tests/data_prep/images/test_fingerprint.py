@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_compare.data_prep.duplicates.near_duplicates import _turned, _turned_distances
+from cxr_compare.data_prep.duplicates.fingerprint_pairs import _turned_distances
+from cxr_compare.data_prep.duplicates.near_duplicates import _turned
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.image_facts import (
     TURNS,

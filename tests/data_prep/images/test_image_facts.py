@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.audit.checks import check_shortcuts
+from cxr_compare.data_prep.audit.shortcut_checks import check_shortcuts
 from cxr_compare.data_prep.images.image_facts import _N_PIECES, _border_greys, read_border_greys
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 

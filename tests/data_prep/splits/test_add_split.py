@@ -11,15 +11,11 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
 from cxr_compare.data_prep.formats.source import no_roles
-from cxr_compare.data_prep.splits.add_split import (
-    _image_classes,
-    add_splits,
-    draw_split,
-    image_links,
-    image_strata,
-    role_lines,
-)
+from cxr_compare.data_prep.splits.add_split import add_splits
+from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
+from cxr_compare.data_prep.splits.role_counts import role_lines
 from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.splits.strata import _image_classes, image_strata
 from cxr_compare.data_prep.store.dataset import DataSet
 from tests.scripts.small_sets import table_set
 

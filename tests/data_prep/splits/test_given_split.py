@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.splits.add_split import read_split_file
 from cxr_compare.data_prep.splits.split import SplitRule, official_split
+from cxr_compare.data_prep.splits.split_file import read_split_file
 
 
 def make_images(patients: list[int]) -> pd.DataFrame:

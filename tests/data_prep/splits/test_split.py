@@ -9,16 +9,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.splits.split import (
-    METHODS,
-    SplitRule,
-    _balanced_parts,
-    _equal_folds,
-    extend_split,
-    fold_as_test,
-    fold_split,
-    split_by_patient,
-)
+from cxr_compare.data_prep.splits.balanced_folds import balanced_parts, equal_folds
+from cxr_compare.data_prep.splits.cross_validation import fold_as_test, fold_split
+from cxr_compare.data_prep.splits.split import METHODS, SplitRule, extend_split, split_by_patient
 
 
 def drawn(images, strata=None, linked=None, **rule):
@@ -122,7 +115,7 @@ def test_equal_folds_are_those_of_scikit_learn(n_groups, n_strata, n_folds):
     expected = np.full(n_groups, -1)
     for number, (_, rows) in enumerate(folds):
         expected[owner[rows]] = number
-    assert _equal_folds(samples.astype(np.float64), n_folds).tolist() == expected.tolist()
+    assert equal_folds(samples.astype(np.float64), n_folds).tolist() == expected.tolist()
 
 
 def test_another_seed_gives_another_split():
@@ -390,8 +383,6 @@ def test_each_part_of_a_small_set_has_its_share_of_a_rare_stratum(seed):
     group = pd.Series([f"p{number % 20}" for number in range(30)], index=ids)
     positive = pd.Series(np.arange(30) % 10 < 3, index=ids)
     shares = np.array([0.7, 0.15, 0.15])
-    part = _balanced_parts(
-        group, positive.to_frame("positive"), shares, np.random.default_rng(seed)
-    )
+    part = balanced_parts(group, positive.to_frame("positive"), shares, np.random.default_rng(seed))
     of_image = part[pd.factorize(group, sort=True)[0]]
     assert np.bincount(of_image[positive], minlength=3).min() >= 1

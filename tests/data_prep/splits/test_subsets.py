@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.splits.add_split import _nested_parts
+from cxr_compare.data_prep.splits.nested_parts import nested_parts
 
 SHARES = [0.125, 0.25, 0.5, 1.0]
 
@@ -27,7 +27,7 @@ def drawn(patients: int, seed: int) -> tuple[pd.DataFrame, pd.Series, pd.Series]
 @given(patients=st.integers(30, 200), seed=st.integers(0, 9))
 def test_parts_are_nested_keep_patients_whole_and_leave_the_test_set_alone(patients, seed):
     split, owner, strata = drawn(patients, seed)
-    parts = _nested_parts(split, owner, strata, SHARES, seed)
+    parts = nested_parts(split, owner, strata, SHARES, seed)
     before: set[str] = set()
     for share in SHARES:
         kept = parts[share]
@@ -46,7 +46,7 @@ def test_a_part_holds_its_share_of_patients_and_of_every_stratum():
     train = split.query("role == 'train'")["image_id"]
     positive = owner[train].groupby(owner[train]).size().index
     for seed in range(3):
-        for share, part in _nested_parts(split, owner, strata, SHARES, seed).items():
+        for share, part in nested_parts(split, owner, strata, SHARES, seed).items():
             ids = part.query("role == 'train'")["image_id"]
             assert owner[ids].nunique() == round(share * len(positive))
             of_part = strata[ids].groupby(owner[ids]).first().eq("positive").mean()
@@ -56,14 +56,14 @@ def test_a_part_holds_its_share_of_patients_and_of_every_stratum():
 
 def test_parts_depend_on_the_seed_but_not_on_the_order_of_rows_or_on_other_shares():
     split, owner, strata = drawn(100, 1)
-    half = _nested_parts(split, owner, strata, [0.5], 3)[0.5]
-    shuffled = _nested_parts(split.sample(frac=1, random_state=1), owner, strata, SHARES, 3)[0.5]
+    half = nested_parts(split, owner, strata, [0.5], 3)[0.5]
+    shuffled = nested_parts(split.sample(frac=1, random_state=1), owner, strata, SHARES, 3)[0.5]
     assert half.equals(shuffled.sort_index())
-    assert not half.equals(_nested_parts(split, owner, strata, [0.5], 4)[0.5])
+    assert not half.equals(nested_parts(split, owner, strata, [0.5], 4)[0.5])
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_a_share_that_is_none_is_refused(share):
     split, owner, strata = drawn(30, 0)
     with pytest.raises(InputError, match="give shares above 0 and up to 1"):
-        _nested_parts(split, owner, strata, [share])
+        nested_parts(split, owner, strata, [share])

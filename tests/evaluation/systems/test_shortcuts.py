@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from cxr_compare.data_prep.audit.checks import check_shortcuts
 from cxr_compare.data_prep.audit.counts import expected_image_leak
+from cxr_compare.data_prep.audit.shortcut_checks import check_shortcuts
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.evaluation.compare.shortcuts import _auroc_of_fact, _auroc_of_facts, _Fact, _Truth
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.duplicates.image_reader import ImageReader, open_reader
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
     SEARCH,
@@ -25,92 +25,15 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     small_image,
 )
 from cxr_compare.data_prep.store.dataset import DataSet, read_displayed
-from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.work.local_copies import is_there
 from cxr_compare.data_prep.work.object_store import StoreError
 from cxr_compare.data_prep.work.pool import Engine
 
 _COPIES = "near_duplicates.json"
 """Name of what a search for copies found, in the folder of its data set."""
-_LEAST_STORE_PX = 128
-_TRIED = 3
 _WORTH_AN_ENGINE = 100  # files: starting a process costs as much as decoding these
 
 
-class _Unreadable(NamedTuple):
-    """Why the files of a data set cannot be read."""
-
-    lost: bool  # whether they should be there; false where their place is not known on purpose
-    text: str  # why
-    advice: str
-
-
-class ImageReader:
-    """Reads an image from the store, without its black border, else from its file."""
-
-    def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
-        self.dataset = dataset
-        self.store = store
-        self.stored = set(store.ids) if store else set()
-        self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
-        self.rows = pd.Index(dataset.images["image_id"]) if store else pd.Index([])
-
-    @property
-    def source(self) -> str:
-        """Where the images come from."""
-        return "files" if self.store is None else self.store.folder.name
-
-    def __call__(self, image_id: str) -> np.ndarray:
-        """The image, uint8 ``(H, W)``."""
-        if self.store is None or image_id not in self.stored:
-            return self.dataset.read_original(image_id)
-        width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
-        placement = self.store.placement(image_id)
-        left = round(placement.offset_x)
-        top = round(placement.offset_y)
-        right = left + max(round(width * placement.scale_x), 1)
-        bottom = top + max(round(height * placement.scale_y), 1)
-        return np.asarray(self.store.image(image_id)[top:bottom, left:right])
-
-
-def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | None]:
-    """Find out where the images can be read: from a pixel store, else from their files."""
-    store = _smallest_store(dataset)
-    lacking = _why_unreadable(dataset)
-    return (ImageReader(dataset, store) if store or lacking is None else None), lacking
-
-
-def _why_unreadable(dataset: DataSet) -> _Unreadable | None:
-    """Why the files cannot be read; None if those tried are there."""
-    try:
-        paths = dataset.image_files["path"].dropna()
-    except InputError as error:
-        why = str(error).removeprefix(f"{dataset.folder}: ")
-        return _Unreadable(False, f"the images are not at hand: {why}", "")
-    tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
-    if any(is_there(dataset.source_root / name) for name in tried):
-        return None
-    text = f"the images are no longer in {dataset.source_root}"
-    advice = "put them back, or prepare the set again from where they are now"
-    return _Unreadable(True, text, advice)
-
-
-def _smallest_store(dataset: DataSet) -> PixelStore | None:
-    """The smallest plain pixel store that still shows what there is to see."""
-    folders = {}
-    for folder in (dataset.folder / "pixels").glob("letterbox-*"):
-        size = re.fullmatch(r"letterbox-(\d+)", folder.name)
-        if size and int(size[1]) >= _LEAST_STORE_PX:
-            folders[int(size[1])] = folder
-    for size_px in sorted(folders):
-        try:
-            return PixelStore.open(folders[size_px])
-        except InputError:
-            continue  # begun and not complete; the files have the images too
-    return None
-
-
-def near_duplicates_of(
+def find_dataset_copies(
     dataset: DataSet,
     decode: pd.DataFrame | None = None,
     *,

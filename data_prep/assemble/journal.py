@@ -1,0 +1,89 @@
+"""Journal of decoded images, so that no image is decoded twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.folders import (
+    SEAL,
+    atomic_path,
+    make_folder,
+    require_unchanged,
+)
+from cxr_compare.data_prep.contracts.schemas import SCHEMAS
+from cxr_compare.data_prep.contracts.tables import column_dtype
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.store.pixel_store import (
+    PixelStoreWriter,
+)
+
+_PART_ROWS = 256
+_MEASURED = (
+    "file_sha256",
+    "height",
+    "width",
+    "spacing_row_mm",
+    "spacing_col_mm",
+    "view",
+    "sex",
+    "age_years",
+)
+_OUTCOME_TYPES: dict[str, Any] = {
+    **{name: column_dtype(column) for name, column in SCHEMAS["decode"].columns.items()},
+    **{name: column_dtype(SCHEMAS["images"].columns[name]) for name in _MEASURED},
+    "inverted": "boolean",  # missing of an image that was not decoded
+    "file_mtime_ns": "Int64",
+    **dict.fromkeys(("error_stage", "error"), TEXT),
+}
+
+
+class Journal:
+    """Part files of outcomes; each appears whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
+        self._rows: list[dict[str, Any]] = []
+        self._parts = len(list(self.folder.glob("part-*.parquet")))
+
+    def add(self, outcome: dict[str, Any], stores: Iterable[PixelStoreWriter]) -> None:
+        """Add the outcome of one image, and write a part file when enough are gathered."""
+        self._rows.append(outcome)
+        if len(self._rows) >= _PART_ROWS:
+            self.flush(stores)
+
+    def flush(self, stores: Iterable[PixelStoreWriter]) -> None:
+        """Write the gathered outcomes to a part file, after the pixels of `stores`."""
+        if not self._rows:
+            return
+        for store in stores:  # pixels first: a part guarantees that they are there
+            store.commit()
+        rows = typed_rows(pd.DataFrame(self._rows, dtype=object))
+        rows.attrs.update(SEAL)
+        path = self.folder / f"part-{self._parts:06d}.parquet"
+        with atomic_path(path, sealed=True) as temporary:
+            rows.to_parquet(temporary, compression="zstd", write_page_checksum=True)
+        self._parts += 1
+        self._rows = []
+
+    def read(self) -> pd.DataFrame:
+        """Return all written outcomes, one row an image; the latest outcome counts."""
+        parts = []
+        for path in sorted(self.folder.glob("part-*.parquet")):
+            require_unchanged(path, "decode")
+            parts.append(pd.read_parquet(path))
+        if not parts:
+            return typed_rows(pd.DataFrame({"image_id": []}))
+        rows = typed_rows(pd.concat(parts, ignore_index=True))
+        return rows.drop_duplicates("image_id", keep="last", ignore_index=True)
+
+
+def typed_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give outcomes the columns and types of the journal.
+
+    Rows come as objects: converted through float64, a time in nanoseconds would lose digits.
+    """
+    return frame.reindex(columns=list(_OUTCOME_TYPES)).astype(_OUTCOME_TYPES)

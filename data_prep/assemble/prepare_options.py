@@ -1,0 +1,39 @@
+"""Options of `prepare`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cxr_compare.data_prep.audit.audit import MeasureShortcuts
+from cxr_compare.data_prep.formats.source import ReadOptions
+from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.work.pool import Engine, LocalEngine, cpu_count
+
+# ``progress(description, total)`` gives a context manager that yields ``advance(n)``.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What is asked of `prepare`, as `cxr prepare` explains it."""
+
+    format: str | None
+    read: ReadOptions = field(default_factory=ReadOptions)  # what the format should know
+    name: str | None = None
+    sizes: tuple[int, ...] = ()  # sides of pixel stores to build now, px
+    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name -> findings
+    rule: SplitRule = field(default_factory=SplitRule)
+    split: str | Path | None = None
+    exclude: Path | None = None
+    window: str | None = None
+    id_key: str | Path | None = None
+    keep_ids: bool = False
+    add: bool = False
+    strict: bool = False
+    engine: Engine = field(default_factory=lambda: LocalEngine(cpu_count()))
+    progress: Progress = lambda description, total: nullcontext(lambda n: None)
+    say: Callable[[str], None] = lambda line: None  # shows what the user should know at once
+    measure_shortcuts: MeasureShortcuts | None = None

@@ -1,0 +1,39 @@
+"""Check for text that is burned into the pixels of an image."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_compare.data_prep.audit.problem import Problem
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS
+
+_TEXT_SHOWN = 24
+"""Images with burned-in text that the page shows; all are in its CSV."""
+
+
+def text_suspects(decode: pd.DataFrame) -> pd.Series:
+    """Images with burned-in text, as their header says or their pixels look."""
+    said = pd.Series(False, index=decode.index)
+    score = pd.Series(0.0, index=decode.index)
+    if "burned_in_annotation" in decode.columns:
+        said |= is_member(decode["burned_in_annotation"], ["yes"])
+    if "text_score" in decode.columns:
+        score = decode["text_score"].fillna(0.0)
+    suspects = decode.assign(_score=score)[(said | (score >= TEXT_LINE_CHARACTERS)).to_numpy()]
+    return suspects.sort_values(["_score", "image_id"], ascending=[False, True])["image_id"]
+
+
+def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
+    """Report images that may show a name, a date or a hospital in their pixels."""
+    suspects = text_suspects(decode)
+    return [
+        Problem.of(
+            "burned_in_text",
+            "warning",
+            "image that seems to hold a line of text: a name, or a mark that gives the label away",
+            suspects,
+            advice="look at each; leave out or black out what identifies a person",
+            shown=tuple(suspects.head(_TEXT_SHOWN)),
+        )
+    ]

@@ -1,0 +1,45 @@
+"""Report the files that were left out when the data set was prepared."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_compare.data_prep.audit.problem import Problem
+from cxr_compare.data_prep.contracts.ids import is_member
+
+_REASONS_SHOWN = 20
+_FILES_SHOWN = 8  # of a reason, where a box is wrong
+
+
+def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
+    """Say what was left out when the set was prepared; missing files are no fault of the set."""
+    # What follows the colon of these is the single case: a size, an edge.
+    measured = is_member(excluded["stage"], ["boxes", "size"])
+    reasons = excluded["reason"].mask(measured, excluded["reason"].str.split(":").str[0])
+    reasons = reasons.mask(excluded["stage"] == "list", "named in the list of --exclude")
+    code, kinds = pd.factorize(reasons)
+    common = pd.Series(code).value_counts().index[:_REASONS_SHOWN]
+    problems = []
+    for kind_code in sorted(int(kind) for kind in common):
+        rows = excluded[code == kind_code]
+        stage = rows["stage"].iloc[0]
+        seen = rows["path"][rows.reindex(columns=["file_sha256"])["file_sha256"].notna()]
+        expected = stage == "list" or "no image file" in str(kinds[kind_code])
+        problems.append(
+            Problem.of(
+                f"excluded_{stage}",
+                "info" if expected else "warning",
+                f"left out when prepared: {kinds[kind_code]}",
+                rows["path"],
+                advice="make sure that this is no surprise, else mend the source and prepare again",
+                unit="file",
+                shown=tuple(seen.head(_FILES_SHOWN)),
+            )
+        )
+    rest = excluded[~pd.Series(code).isin(common).to_numpy()]
+    text = f"left out when prepared, for {len(kinds) - len(common):,} other reasons"
+    advice = "read excluded.parquet"
+    return [
+        *problems,
+        Problem.of("excluded_other", "warning", text, rest["path"], advice=advice, unit="file"),
+    ]

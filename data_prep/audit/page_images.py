@@ -1,0 +1,206 @@
+"""The images that the page of an audit shows, with their boxes and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.audit.burned_in_text import text_suspects
+from cxr_compare.data_prep.audit.problem import Problem
+from cxr_compare.data_prep.audit.thumbnails import (
+    ILLEGIBLE_PX,
+    THUMBNAIL_PX,
+    open_images,
+    thumbnail,
+)
+from cxr_compare.data_prep.contracts.boxes import EDGES
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.duplicates.image_reader import ImageReader
+from cxr_compare.data_prep.images.image_facts import TEXT_PLACE
+from cxr_compare.data_prep.store.dataset import DataSet, read_displayed
+
+_MAX_IMAGES = 60  # beside those with burned-in text
+TEXT_CHECK = "burned_in_text"
+_CROP_PX = 220  # longest side of a crop around a line of text
+_CROP_HEIGHTS = 1.5  # of the line, on each side of it
+_LEAST_MARGIN = 12  # px
+
+
+@dataclass(frozen=True)
+class PageImage:
+    """An image on the page; sizes and boxes are in px of the original."""
+
+    image_id: str  # empty where another image beside it has it
+    label: str  # for those who do not see it
+    source: str  # a ``data:`` address
+    longest: int  # side on the page, px
+    width: float
+    height: float
+    boxes: list[tuple[float, float, float, float]]  # x, y, width, height
+    words: Sequence[str] = ()  # lines below the id: patient, role and labels, path
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height on the page."""
+        scale = self.longest / max(self.width, self.height)
+        return max(round(self.width * scale), 1), max(round(self.height * scale), 1)
+
+
+def label_texts(dataset: DataSet) -> pd.Series:
+    """By image id the targets that it is positive for; else that it is negative, or unlabelled."""
+    labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
+    ids = pd.Index(dataset.images["image_id"])
+    words = pd.Series("", ids)
+    for title, label in labels.items():
+        words += np.where(label == 1, f", {title}", "")
+    known = pd.DataFrame(labels, index=ids).notna().any(axis=1)
+    otherwise = known.map({True: "negative", False: "unlabelled"})
+    return words.str.removeprefix(", ").where(words != "", otherwise)
+
+
+def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
+    """Role by image id in a split, in the default one where none is named; empty without it."""
+    with suppress(InputError):  # a set may have other splits only
+        return dataset.split(split or "default").set_index("image_id")["role"]
+    return pd.Series(dtype=TEXT)
+
+
+def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
+    """The wrong box of each image that one rules out, and the digest of its file, by path."""
+    table = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
+    return table.reindex(columns=["file_sha256", *EDGES])
+
+
+def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
+    """Where text is suspected, by image id; empty where the set was prepared before that."""
+    return decode.set_index("image_id").reindex(columns=list(TEXT_PLACE)).astype("float64").dropna()
+
+
+class PageImages:
+    """Fetches the images that the page shows, and stops at a number."""
+
+    def __init__(self, dataset: DataSet, pixels: bool) -> None:
+        self.read: ImageReader | None = open_images(dataset)[0] if pixels else None
+        self.left = _MAX_IMAGES
+        self.dataset = dataset
+        if self.read is None:
+            return
+        decode = dataset.optional_table("decode")
+        self.texts = text_corners(decode)
+        self.illegible = set(text_suspects(decode))
+        self.rows = pd.Index(dataset.images["image_id"])
+        self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
+        self.boxes = dataset.boxes
+        self.paths = dataset.images[["patient_id", "path"]]
+        self.labels = label_texts(dataset)
+        self.left_out = excluded_boxes(dataset)
+        self.roles_of = cache(partial(roles_by_image, dataset))
+
+    def cases(self, problem: Problem) -> list[list[PageImage]]:
+        """The images of a problem, one list a case; none where there are no pixels."""
+        if self.read is None:
+            return []
+        self.roles = self.roles_of(problem.split)
+        of_text = problem.check == TEXT_CHECK
+        of_file = problem.unit == "file"
+        if of_text:
+            self.left += 2 * len(problem.pictures)
+        show = self._show_left_out if of_file else self._show
+        cases = [
+            self._show_text(case[0]) if of_text else [show(name) for name in case]
+            for case in problem.pictures
+        ]
+        shown = [[image for image in case if image is not None] for case in cases]
+        return [case for case in shown if case]
+
+    def _show_left_out(self, path: str) -> PageImage | None:
+        """An image that a wrong box rules out, with that box as far as it can be drawn."""
+        sha256, *edges = self.left_out.loc[[path]].to_numpy()[0].tolist()
+        try:
+            file = self.dataset.source_root / path
+            pixels = read_displayed(file, self.dataset.window, str(sha256))
+        except InputError:
+            return None  # moved, or hidden behind a hash
+        height, width = pixels.shape
+        x1, y1, x2, y2 = edges
+        least = max(width, height) / 100  # a box of zero size would not be seen
+        box = (x1, y1, max(x2 - x1, least), max(y2 - y1, least))
+        numbers = ", ".join(f"{name} {edge:g}" for name, edge in zip(EDGES, edges, strict=True))
+        return PageImage(
+            path,
+            f"Image {path}, left out",
+            thumbnail(pixels),
+            THUMBNAIL_PX,
+            width,
+            height,
+            [box] if np.isfinite(edges).all() else [],
+            [numbers.replace("nan", "missing"), f"of {width} × {height} px"],
+        )
+
+    def _show_text(self, image_id: str) -> list[PageImage | None]:
+        """The whole image, too small to be read, with a frame; and a crop around the text."""
+        image = self._show(image_id)
+        if image is None or image_id not in self.texts.index:  # only the header speaks of text
+            return [image]
+        try:  # a small store has lost the text
+            pixels = self.dataset.read_original(image_id)
+        except InputError:
+            return [image]  # the audit has said that images are gone
+        x1, y1, x2, y2 = corners = tuple(self.texts.loc[image_id])
+        framed = replace(image, boxes=[(x1, y1, x2 - x1, y2 - y1)])
+        return [framed, _crop(image_id, pixels, corners)]
+
+    def _show(self, image_id: str) -> PageImage | None:
+        if self.read is None or self.left <= 0 or image_id not in self.rows:
+            return None
+        try:
+            pixels = self.read(image_id)
+        except InputError:
+            return None  # the audit has said that images are gone
+        self.left -= 1
+        longest = ILLEGIBLE_PX if image_id in self.illegible else THUMBNAIL_PX
+        width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
+        if np.isnan(width) or np.isnan(height):
+            height, width = (float(side) for side in pixels.shape)
+        return PageImage(
+            image_id,
+            f"Image {image_id}",
+            thumbnail(pixels, longest),
+            longest,
+            width,
+            height,
+            self._boxes_of(image_id),
+            self._words(image_id),
+        )
+
+    def _boxes_of(self, image_id: str) -> list[tuple[float, float, float, float]]:
+        rows = self.boxes[self.boxes["image_id"] == image_id]
+        edges = rows[EDGES].to_numpy(dtype="float64")
+        edges = edges[np.isfinite(edges).all(axis=1)].round(1)
+        return [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in edges.tolist()]
+
+    def _words(self, image_id: str) -> list[str]:
+        patient, path = self.paths.iloc[self.rows.get_loc(image_id)]
+        role = self.roles.get(image_id)
+        label = self.labels[image_id]
+        return [f"patient {patient}", f"{role}: {label}" if isinstance(role, str) else label, path]
+
+
+def _crop(image_id: str, pixels: np.ndarray, corners: tuple[float, ...]) -> PageImage:
+    """What lies around a line of text, with a frame around the line."""
+    x1, y1, x2, y2 = corners
+    margin = max(_CROP_HEIGHTS * (y2 - y1), _LEAST_MARGIN)
+    left = int(max(x1 - margin, 0))
+    top = int(max(y1 - margin, 0))
+    crop = pixels[top : int(y2 + margin), left : int(x2 + margin)]
+    height, width = crop.shape
+    frame = (x1 - left - 2, y1 - top - 2, x2 - x1 + 4, y2 - y1 + 4)
+    label = f"Suspected text of image {image_id}"
+    source = thumbnail(crop, _CROP_PX)
+    return PageImage("", label, source, _CROP_PX, width, height, [frame])

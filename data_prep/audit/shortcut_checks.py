@@ -1,0 +1,45 @@
+"""Check whether metadata or image borders alone predict a target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cxr_compare.data_prep.audit.problem import Problem, Severity
+
+# A system has to beat these to have learned more than metadata and image borders tell.
+SHORTCUT_AUROC = 0.65
+_ADVICE = {
+    "person": "report systems on its subgroups too; a difference in who was ill is not skill",
+    "file": "a system may learn the kind of file instead of the disease: evaluate within one kind",
+    "picture": "look whether the two classes were exposed or processed differently",
+    "border": "little lung lies there: a system may learn how images are framed and marked. "
+    "Evaluate it on images from elsewhere, and look at the maps of where it finds the disease",
+    "siblings": "never split by image, and keep every figure of a patient in one role",
+    "together": "read every result against this figure: it needs no look at the lungs",
+}
+
+
+def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
+    """Report facts that alone predict a target, of each kind of fact the strongest."""
+    strong = [
+        row
+        for row in sorted(measured, key=lambda row: -row["auroc"])
+        if row["auroc"] >= SHORTCUT_AUROC and (row["ci_low"] or 1.0) > 0.5
+    ]
+    kinds = [[row for row in strong if row["kind"] == kind] for kind in _ADVICE]
+    return [_problem(rows[0], len(rows) - 1) for rows in kinds if rows]
+
+
+def _problem(row: dict[str, Any], more: int) -> Problem:
+    ends = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row["ci_low"] else ""
+    subject = {
+        "together": "metadata and image borders together predict",
+        "siblings": "other images of the same patient predict",
+    }.get(row["kind"], f"{row['fact']} alone predict{'' if '+' in row['fact'] else 's'}")
+    text = f"{subject} '{row['target']}' with AUROC {row['auroc']:.3f}{ends}"
+    if more:
+        text += f", and {more} more facts or targets have 0.65 or above"
+    severity: Severity = "warning" if row["kind"] == "file" else "info"
+    check = f"shortcut_{row['kind']}"
+    advice = _ADVICE[row["kind"]]
+    return Problem(check, severity, text, row["n_known"], (), advice)

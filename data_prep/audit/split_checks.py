@@ -1,0 +1,68 @@
+"""Check the splits: patients in two roles, images without a role, roles with one class."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from cxr_compare.data_prep.audit.image_groups import (
+    EVALUATED_ROLES,
+    evaluated_images,
+    rows_that_differ,
+)
+from cxr_compare.data_prep.audit.problem import Problem
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
+
+
+def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
+    """Find patients whose images have more than one role."""
+    rows = images[["patient_id", "image_id"]].merge(evaluated_images(split), on="image_id")
+    rows["group"] = rows["image_id"].map(patient_groups(images))
+    leaks = rows_that_differ(rows, "group", "role")
+    columns = ["patient_id", "image_id", "role"]
+    return leaks[columns].sort_values(columns, ignore_index=True)
+
+
+def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
+    """Report patients in two roles of a split, and images that the split forgets or invents."""
+    leaks = find_leaks(images, split)
+    missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
+    unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
+    problems = [
+        Problem.of(
+            "patient_leak",
+            "error",
+            f"split '{name}': patient in more than one role, so test figures come out too good",
+            leaks["patient_id"],
+            unit="patient",
+            contrast=(leaks, "patient_id", "role"),
+        ),
+        Problem.of("split_lacks", "error", f"split '{name}': image without a role", missing),
+        Problem.of(
+            "split_unknown",
+            "error",
+            f"split '{name}': image not in the set",
+            unknown,
+            unit="foreign image",
+        ),
+    ]
+    return [replace(problem, split=name) for problem in problems]
+
+
+def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
+    """Report roles in which a target has only one class: nothing can be learned or evaluated."""
+    lacking = []
+    for role in EVALUATED_ROLES:
+        chosen = labels[is_member(labels.index, split.loc[split["role"] == role, "image_id"])]
+        if role == "train" and not len(chosen):
+            continue  # a set to evaluate on needs none
+        for target in labels.columns:
+            for word, value in (("positive", 1.0), ("negative", 0.0)):
+                if not (chosen[target] == value).any():
+                    lacking.append(f"{role} has no {word} image of '{target}'")
+    more = f", and {len(lacking) - 3} more such" if len(lacking) > 3 else ""
+    text = f"split '{name}': {', '.join(lacking[:3])}{more}"
+    advice = "add images, or draw a split with other shares; nothing can be evaluated there"
+    return [Problem("one_class", "warning", text, len(lacking), (), advice, "case", split=name)]

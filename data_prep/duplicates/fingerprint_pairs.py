@@ -1,0 +1,145 @@
+"""Find pairs of perceptual fingerprints that differ in few bits, in any of eight turns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_compare.data_prep.images.image_facts import (
+    TURNS,
+    WORD_BITS,
+    WORDS,
+)
+
+CERTAIN_DISTANCE = 15
+"""Pairs that differ in at most so many bits are found without exception."""
+_BANDS = 8
+_BYTES = 4
+_CHUNK = 1 << 20
+# Hacker's Delight, 7-3: an 8 x 8 matrix of bits is transposed by three exchanges.
+_SWAPS = [
+    (np.uint64(shift), np.uint64(mask))
+    for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0))
+]
+_PAIRS_PER_TABLE = 20  # times the number of fingerprints: chests give 2 at a million
+_PAIRS_AT_LEAST = 2_000_000
+
+
+@dataclass(frozen=True)
+class ClosePairs:
+    """Pairs of fingerprints, by position."""
+
+    first: np.ndarray  # int64, shape `(P,)`
+    second: np.ndarray  # int64, shape `(P,)`; above `first`
+    distance: np.ndarray  # bits by which they differ, shape `(P,)`
+    turn: np.ndarray  # position of the turn in `TURNS`, shape `(P,)`
+    # whether the guarantee of `CERTAIN_DISTANCE` was kept; a set in which very many fingerprints
+    # are alike is searched only so far
+    complete: bool
+
+
+# Recall, by the pigeonhole principle: the 256 bits are dealt to 8 bands of 32, each of four bytes.
+# If two fingerprints differ in at most 15 bits, some band has at most one wrong bit, hence at least
+# three right bytes. A table for each choice of three bytes of a band (32 tables) therefore has both
+# fingerprints under one key: every pair within `CERTAIN_DISTANCE` is found. Pairs further apart are
+# found if they happen to share three bytes of a band: at distance 20, 99 in 100 do, at 24, 93.
+# Turned copies cost no further table: each byte holds two bits of each word of the fingerprint, a
+# turn inverts whole words, and a key is brought to the one of its eight turns in which its first
+# bits are 0.
+def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
+    """Find the pairs of fingerprints that differ in few bits, in the best of eight turns."""
+    n = len(hashes)
+    words = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, WORDS)
+    dealt = _deal_bits(hashes)
+    codes_of_tables = [np.empty(0, np.int64)]
+    complete = True
+    for band in range(_BANDS):
+        for left_out in range(_BYTES):
+            chosen = [band * _BYTES + byte for byte in range(_BYTES) if byte != left_out]
+            pairs, whole = _pairs_of_table(_keys(dealt[:, chosen]), words, max_distance)
+            codes_of_tables.append(pairs)
+            complete &= whole
+    codes = np.unique(np.concatenate(codes_of_tables))
+    first = codes // max(n, 1)
+    second = codes % max(n, 1)
+    distance, turn = _turned_distances(words[first] ^ words[second])
+    return ClosePairs(first, second, distance, turn, complete)
+
+
+def _deal_bits(hashes: np.ndarray) -> np.ndarray:
+    """Reorder the bits: each byte gets two of each word, each band high and low frequencies.
+
+    Bit ``b`` of every byte goes to band ``b``, which is the transposition of 8 x 8 bits.
+    """
+    n = len(hashes)
+    # word, byte, half -> byte, then half and word, the last first: rows of a matrix of bits.
+    rows = hashes.reshape(n, WORDS, _BYTES, 2)[:, ::-1, :, ::-1].transpose(0, 2, 3, 1)
+    square = np.ascontiguousarray(rows).reshape(n, _BYTES * 8).view("<u8")
+    for shift, mask in _SWAPS:
+        moved = (square ^ (square >> shift)) & mask
+        square = square ^ moved ^ (moved << shift)
+    bands = square.view(np.uint8).reshape(n, _BYTES, 8)[:, :, ::-1]
+    return np.ascontiguousarray(bands.transpose(0, 2, 1)).reshape(n, _BANDS * _BYTES)
+
+
+def _keys(three: np.ndarray) -> np.ndarray:
+    """Three bytes as one number that is the same in all eight turns."""
+    bits = three[:, 0] >> 4
+    a = bits >> 3 & 1
+    b = bits >> 2 & 1
+    c = bits >> 1 & 1
+    # A turn inverts the fourth word if it inverts an odd number of the others (`_inverted_words`).
+    flips = (a << 3 | b << 2 | c << 1 | (a ^ b ^ c)) * np.uint8(17)
+    turned = (three ^ flips[:, None]).astype(np.uint64)
+    return turned[:, 0] << np.uint64(16) | turned[:, 1] << np.uint64(8) | turned[:, 2]
+
+
+def _pairs_of_table(
+    keys: np.ndarray, words: np.ndarray, max_distance: int
+) -> tuple[np.ndarray, bool]:
+    """Pairs under one key that are close indeed, as ``first * N + second``."""
+    n = len(keys)
+    table = np.sort(keys << np.uint64(40) | np.arange(n, dtype=np.uint64))
+    keys = table >> np.uint64(40)
+    rows = (table & np.uint64((1 << 40) - 1)).astype(np.int64)
+    live = np.arange(n)
+    step = 1
+    budget = max(_PAIRS_PER_TABLE * n, _PAIRS_AT_LEAST)
+    codes: list[np.ndarray] = []
+    while True:
+        live = live[live + step < n]
+        live = live[keys[live] == keys[live + step]]
+        if not len(live):
+            return np.concatenate([np.empty(0, np.int64), *codes]), True
+        budget -= len(live)
+        if budget < 0:
+            return np.concatenate([np.empty(0, np.int64), *codes]), False
+        for start in range(0, len(live), _CHUNK):
+            part = live[start : start + _CHUNK]
+            one = rows[part]
+            other = rows[part + step]
+            counts = np.bitwise_count(words[one] ^ words[other])
+            # In no turn do a word's bits differ by less than this.
+            least = np.minimum(counts, WORD_BITS - counts).sum(axis=1, dtype=np.int16)
+            one = one[least <= max_distance]
+            other = other[least <= max_distance]
+            near = _turned_distances(words[one] ^ words[other])[0] <= max_distance
+            codes.append(np.minimum(one, other)[near] * n + np.maximum(one, other)[near])
+        step += 1
+
+
+def _turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fewest differing bits over the eight turns, and in which turn."""
+    counts = np.bitwise_count(differences).astype(np.int16)
+    flips = _inverted_words().astype(np.int16)
+    distances = counts @ (1 - 2 * flips.T) + WORD_BITS * flips.sum(axis=1)
+    turn = distances.argmin(axis=1)
+    return np.take_along_axis(distances, turn[:, None], axis=1)[:, 0], turn
+
+
+def _inverted_words() -> np.ndarray:
+    """Which words of the fingerprint each turn inverts."""
+    negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
+    odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
+    return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)

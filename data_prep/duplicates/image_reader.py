@@ -1,0 +1,90 @@
+"""Read the images of a data set small: from a pixel store, else from their files."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.work.local_copies import is_there
+
+_LEAST_STORE_PX = 128
+_TRIED = 3
+
+
+class _Unreadable(NamedTuple):
+    """Why the files of a data set cannot be read."""
+
+    lost: bool  # whether they should be there; false where their place is not known on purpose
+    text: str  # why
+    advice: str
+
+
+class ImageReader:
+    """Reads an image from the store, without its black border, else from its file."""
+
+    def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
+        self.dataset = dataset
+        self.store = store
+        self.stored = set(store.ids) if store else set()
+        self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
+        self.rows = pd.Index(dataset.images["image_id"]) if store else pd.Index([])
+
+    @property
+    def source(self) -> str:
+        """Where the images come from."""
+        return "files" if self.store is None else self.store.folder.name
+
+    def __call__(self, image_id: str) -> np.ndarray:
+        """The image, uint8 ``(H, W)``."""
+        if self.store is None or image_id not in self.stored:
+            return self.dataset.read_original(image_id)
+        width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
+        placement = self.store.placement(image_id)
+        left = round(placement.offset_x)
+        top = round(placement.offset_y)
+        right = left + max(round(width * placement.scale_x), 1)
+        bottom = top + max(round(height * placement.scale_y), 1)
+        return np.asarray(self.store.image(image_id)[top:bottom, left:right])
+
+
+def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | None]:
+    """Find out where the images can be read: from a pixel store, else from their files."""
+    store = _smallest_store(dataset)
+    lacking = _why_unreadable(dataset)
+    return (ImageReader(dataset, store) if store or lacking is None else None), lacking
+
+
+def _why_unreadable(dataset: DataSet) -> _Unreadable | None:
+    """Why the files cannot be read; None if those tried are there."""
+    try:
+        paths = dataset.image_files["path"].dropna()
+    except InputError as error:
+        why = str(error).removeprefix(f"{dataset.folder}: ")
+        return _Unreadable(False, f"the images are not at hand: {why}", "")
+    tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
+    if any(is_there(dataset.source_root / name) for name in tried):
+        return None
+    text = f"the images are no longer in {dataset.source_root}"
+    advice = "put them back, or prepare the set again from where they are now"
+    return _Unreadable(True, text, advice)
+
+
+def _smallest_store(dataset: DataSet) -> PixelStore | None:
+    """The smallest plain pixel store that still shows what there is to see."""
+    folders = {}
+    for folder in (dataset.folder / "pixels").glob("letterbox-*"):
+        size = re.fullmatch(r"letterbox-(\d+)", folder.name)
+        if size and int(size[1]) >= _LEAST_STORE_PX:
+            folders[int(size[1])] = folder
+    for size_px in sorted(folders):
+        try:
+            return PixelStore.open(folders[size_px])
+        except InputError:
+            continue  # begun and not complete; the files have the images too
+    return None

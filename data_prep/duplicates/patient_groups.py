@@ -1,0 +1,50 @@
+"""Group images by patient, by their patient ids and by shared copies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scipy  # whose parts load when they are first used
+
+
+def connected_components(
+    starts: list[np.ndarray], ends: list[np.ndarray], n_nodes: int
+) -> np.ndarray:
+    """The connected part of a graph that each node lies in, by the ends of its edges."""
+    edges = (np.concatenate(starts), np.concatenate(ends))
+    ones = np.ones(len(edges[0]), dtype=np.int8)
+    graph = scipy.sparse.coo_array((ones, edges), shape=(n_nodes, n_nodes))
+    return np.asarray(scipy.sparse.csgraph.connected_components(graph, directed=False)[1])
+
+
+Links = pd.Series | pd.DataFrame | None
+"""Keys of images, indexed by ``image_id``: images that share one are of one patient."""
+
+
+def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
+    """Name the patient group of each image: its patient, or the first of all linked patients."""
+    patient = images.set_index("image_id")["patient_id"].sort_index()
+    codes, names = pd.factorize(patient, sort=True)
+    # Patients and keys are the two kinds of nodes of one graph; its components are the groups.
+    starts = [codes[:0]]
+    ends = [codes[:0]]
+    n_nodes = len(names)
+    for keys in key_columns(links):
+        key_codes, unique = pd.factorize(keys.reindex(patient.index))
+        has_key = key_codes >= 0
+        starts.append(codes[has_key])
+        ends.append(key_codes[has_key] + n_nodes)
+        n_nodes += len(unique)
+    if n_nodes == len(names):
+        return patient
+    component = connected_components(starts, ends, n_nodes)[: len(names)]
+    first = pd.Series(np.arange(len(names))).groupby(component).transform("min").to_numpy()
+    return pd.Series(np.asarray(names)[first[codes]], index=patient.index)
+
+
+def key_columns(links: Links) -> list[pd.Series]:
+    """The keys that link images, one Series a kind of key, indexed by ``image_id``."""
+    if links is None:
+        return []
+    frame = pd.DataFrame(links)
+    return [frame[column] for column in frame.columns]

@@ -1,0 +1,102 @@
+"""Write the tables of the RSNA challenge on Kaggle."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
+from cxr_compare.data_prep.export.content import AnnotationContent
+from cxr_compare.data_prep.formats import rsna
+
+_NIH = "nih:"
+
+
+def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write the labels of the content's one target."""
+    target = content.dataset.target(next(iter(content.targets)))
+    label = content.dataset.labels(target).reindex(content.images["image_id"]).to_numpy()
+    images = content.images.assign(label=label)
+    known = images["label"].notna()
+    if not known.any():
+        raise InputError(f"{content.dataset.folder}: no image is labelled for {target.name}")
+    stems = images.set_index("image_id")["stem"]
+    boxes = content.dataset.boxes
+    positive = images.loc[images["label"] == 1, "image_id"]
+    boxes = boxes[is_member(boxes["image_id"], positive)]
+    drawn = pd.DataFrame(
+        {
+            "patientId": boxes["image_id"].map(stems),
+            "x": boxes["x1"],
+            "y": boxes["y1"],
+            "width": boxes["x2"] - boxes["x1"],
+            "height": boxes["y2"] - boxes["y1"],
+            "Target": 1,
+        }
+    )
+    plain = images[known & ~is_member(images["image_id"], boxes["image_id"])]
+    others = pd.DataFrame({"patientId": plain["stem"], "Target": plain["label"].astype("int64")})
+    rows = pd.concat([drawn, others]).sort_values(["patientId", "x", "y"], kind="stable")
+    folder.write(rsna.LABELS, rows.to_csv(index=False))
+    _write_classes(images[known], folder)
+    _write_mapping(images, folder)
+    for image, labelled in zip(content.entries(), known, strict=True):
+        place = rsna.TRAIN_IMAGES if labelled else rsna.TEST_IMAGES
+        folder.put_image(image, f"{place}/{folder.file_name_of(image)}")
+    _lost_in_kaggle(content, images, folder)
+
+
+def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
+    if "x_class" not in images.columns or images["x_class"].isna().all():
+        return
+    names = {ours: other for other, ours in rsna.CLASSES.items()}
+    written = images["x_class"].map(names)
+    is_opaque = images["x_class"] == "lung_opacity"
+    if written.isna().any() or (is_opaque != (images["label"] == 1)).any():
+        folder.cannot.append("cannot say x_class: its classes are not those of the challenge")
+        return
+    table = pd.DataFrame({"patientId": images["stem"], "class": written})
+    folder.write(rsna.CLASS_INFO, table.to_csv(index=False))
+
+
+def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
+    given = images["patient_id_source"] != "assumed_image"
+    number = images["patient_id"].str.removeprefix(_NIH)
+    is_nih = given & images["patient_id"].str.startswith(_NIH) & number.str.fullmatch(r"[^\W_]+")
+    folder.cannot_say(
+        int((given & ~is_nih).sum()),
+        "images have a patient who is not NIH's, which cannot be said: each reads back as one",
+    )
+    if not is_nih.any():
+        return
+    nih = images[is_nih]
+    number = number[is_nih]
+    table = pd.DataFrame(
+        {"patientId": nih["stem"], "nih_image": number + "_" + nih["stem"], "nih_patient": number}
+    )
+    doubtful = nih["patient_id_source"] == "mapped_unverified"
+    if doubtful.any():
+        table["mse"] = doubtful.map({True: "", False: "0"})
+    folder.write(rsna.MAPPING, table.to_csv(index=False))
+
+
+def _lost_in_kaggle(
+    content: AnnotationContent, images: pd.DataFrame, folder: AnnotationFolder
+) -> None:
+    if content.classes != (rsna.FINDING,):
+        names = ", ".join(content.classes)
+        folder.cannot.append(f"the finding has no name there: {names} reads back as {rsna.FINDING}")
+    folder.cannot_say(
+        int(images["label"].isna().sum()), "images have no label for the target: unlabelled there"
+    )
+    unsayable = content.unsayable()
+    partly = unsayable.loc[unsayable["why"] == "not fully boxed", "image_id"]
+    folder.cannot_say(
+        partly.nunique(), "positive images are not fully boxed; others read the boxes as all"
+    )
+    if content.has_roles:
+        folder.cannot.append("cannot say a split: all labelled images are in one table")
+    missing = [fact for fact in content.facts_known() if fact != "x_class"]
+    if missing:
+        folder.cannot.append(f"cannot say {', '.join(missing)}, unless the images' headers do")

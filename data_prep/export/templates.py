@@ -1,0 +1,13 @@
+"""Render the templates of label files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.pages import template_environment
+
+
+def render_template(template: str, **values: Any) -> str:
+    """Render a template of this package with the given values."""
+    return template_environment(Path(__file__).parent).get_template(template).render(values)

@@ -1,0 +1,127 @@
+"""Read the user's own split from a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.table_files import read_text_table
+from cxr_compare.data_prep.contracts.tables import (
+    first_line,
+    refuse_line,
+    to_numbers,
+)
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.duplicates.patient_groups import key_columns
+from cxr_compare.data_prep.splits.balanced_folds import Labels
+
+_ROLE_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    "unused": "unused",
+}
+
+
+def read_split_file(
+    path: Path, images: pd.DataFrame, linked: Labels = None, *, strict: bool = False
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the user's own split: ``image_id,role[,fold]`` or ``patient_id,role[,fold]``."""
+    text = read_text_table(path, ("role",))
+    key = next((k for k in ("image_id", "patient_id") if k in text.columns), None)
+    if key is None:
+        raise InputError(f"{path}: needs a column image_id or patient_id beside role")
+    roles = text["role"].str.lower().map(_ROLE_WORDS)
+    refuse_line(roles.isna(), path, "; use train, val, test or unused", text["role"])
+    roles = roles.astype(TEXT)
+    rows = pd.DataFrame({key: text[key], "role": roles, "fold": _folds(text, roles, path)})
+    known = _known_rows(rows, images, path, strict=strict)
+    table = images[["image_id", "patient_id"]].sort_values("image_id", ignore_index=True)
+    table = table.merge(known, on=key, how="left")
+    _require_one_role(table, linked, path)
+    lacking = table["role"].isna()
+    n_lacking = int(lacking.sum())
+    if strict and lacking.any():
+        first = table.loc[lacking, "image_id"].iloc[0]
+        raise InputError(
+            f"{path}: gives no role to image {first!r} ({n_lacking} such images; without "
+            "--strict they are unused)"
+        )
+    n_unknown = len(rows) - len(known)
+    notes = []
+    if n_lacking:
+        notes.append(f"{path.name} gives no role to {counted(n_lacking, 'image')}: unused")
+    if n_unknown:
+        notes.append(f"{path.name} names {n_unknown:,} ids that are not in this data set: ignored")
+    how: dict[str, Any] = {
+        "method": "from a file",
+        "file": path.name,
+        "by": key,
+        "n_images_without_role": n_lacking,
+        "n_ids_unknown": n_unknown,
+        "notes": notes,
+    }
+    return table.assign(role=table["role"].fillna("unused"))[["image_id", "role", "fold"]], how
+
+
+def _folds(text: pd.DataFrame, roles: pd.Series, path: Path) -> pd.Series:
+    if "fold" not in text.columns:
+        return pd.Series(pd.NA, index=text.index, dtype="Int64")
+    folds = to_numbers(text["fold"], path, "fold")
+    wrong = (folds < 0) | (folds % 1 != 0) | (folds > 1e6) | is_member(roles, ["test", "unused"])
+    reason = "; a fold is a whole number from 0 on, and empty on test and unused images"
+    refuse_line(folds.notna() & wrong, path, reason, text["fold"])
+    return folds.astype("Int64")
+
+
+def _known_rows(
+    rows: pd.DataFrame, images: pd.DataFrame, path: Path, *, strict: bool
+) -> pd.DataFrame:
+    """The rows whose id is in the data set; an id that appears more than once is an error."""
+    column = str(rows.columns[0])
+    ids = rows[column]
+    repeated = ids.duplicated()
+    if repeated.any():
+        raise InputError(
+            f"{path}: line {first_line(repeated)}: {column} {ids[repeated].iloc[0]!r} "
+            "appears more than once; keep one line"
+        )
+    known = is_member(ids, images[column])
+    unknown = pd.Series(~known, index=ids.index)
+    if unknown.any() and (strict or not known.any()):
+        example = images[column].iloc[0]
+        shown = f"{example.split(':')[0]}:..." if ":" in example else repr(example)
+        raise InputError(
+            f"{path}: line {first_line(unknown)}: {column} {ids[unknown].iloc[0]!r} is not in the "
+            f"data set ({int(unknown.sum())} such lines); its {column}s look like {shown}"
+        )
+    return rows[known]
+
+
+def _require_one_role(table: pd.DataFrame, linked: Labels, path: Path) -> None:
+    """Refuse a patient, or an image, with two roles or two folds; unused counts for nothing."""
+    used = table[table["role"].notna() & (table["role"] != "unused")]
+    place = used["role"] + used["fold"].astype(TEXT).radd(" of fold ").fillna("")
+    owners = [("patient", used["patient_id"])]
+    owners += [("image", keys.reindex(used["image_id"])) for keys in key_columns(linked)]
+    for what, owner in owners:
+        pairs = pd.DataFrame(
+            {"owner": owner.to_numpy(), "place": place.to_numpy(), "image": used["image_id"]}
+        ).dropna(subset="owner")
+        pairs = pairs.drop_duplicates(["owner", "place"])
+        repeated = pairs["owner"].duplicated()
+        if not repeated.any():
+            continue
+        rows = pairs[pairs["owner"] == pairs.loc[repeated, "owner"].iloc[0]].iloc[:2]
+        both = " and ".join(rows["place"])
+        name = repr(rows["owner"].iloc[0])
+        if what == "image":
+            name = " = ".join(repr(image) for image in rows["image"])
+        raise InputError(
+            f"{path}: {what} {name} is in {both} ({int(repeated.sum())} such {what}s); a {what} "
+            "has one role and fold: correct the file, or make the smaller part unused"
+        )

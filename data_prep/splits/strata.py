@@ -1,0 +1,48 @@
+"""Strata that a split balances: class, source, view and findings of each image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
+from cxr_compare.data_prep.contracts.text import TEXT
+
+
+def _image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
+    """The class of each image that a split balances first."""
+    ids = pd.Index(images["image_id"])
+    known = findings[findings["reader"] == REFERENCE_READER]
+    classes = pd.Series(index=ids, dtype=TEXT)
+    classes[is_member(ids, known.loc[known["state"] == "absent", "image_id"])] = "absent"
+    present = known[known["state"] == "present"]
+    frequency = present["finding"].map(present["finding"].value_counts())
+    ordered = present.assign(frequency=frequency).sort_values(["frequency", "finding"])
+    rarest = ordered.drop_duplicates("image_id").set_index("image_id")["finding"].astype(TEXT)
+    classes = classes.where(~is_member(ids, rarest.index), rarest.reindex(ids))
+    if "x_class" not in images.columns:
+        return classes
+    own = images.set_index("image_id")["x_class"].astype(TEXT)
+    return own.where(own.notna(), classes)
+
+
+def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
+    """Everything that a split balances."""
+    strata = _image_classes(images, findings).rename("class").to_frame()
+    for column in ("source", "x_set", "view"):
+        if column in images.columns:
+            strata[column] = images[column].astype(TEXT).to_numpy()
+    several = [c for c in strata.columns if c == "class" or strata[c].nunique(dropna=False) > 1]
+    present = findings.loc[
+        (findings["reader"] == REFERENCE_READER) & (findings["state"] == "present"),
+        ["image_id", "finding"],
+    ]
+    code, names = pd.factorize(present["finding"], sort=True)
+    if len(names) < 2:
+        return strata[several]
+    row = strata.index.get_indexer(pd.Index(present["image_id"]))
+    flags = np.zeros((len(strata), len(names)), dtype=bool)
+    flags[row[row >= 0], code[row >= 0]] = True
+    columns = [f"present: {name}" for name in names]
+    return strata[several].join(pd.DataFrame(flags, index=strata.index, columns=columns))

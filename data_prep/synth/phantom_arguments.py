@@ -1,0 +1,37 @@
+"""Arguments of a phantom."""
+
+from dataclasses import dataclass
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
+
+
+@dataclass(frozen=True)
+class PhantomArguments:
+    """What a phantom is made from; the same arguments give the same bytes."""
+
+    n_images: int
+    seed: int
+    size: int
+    contrast: Contrast
+    prevalence: float
+    flaws: bool
+
+    def __post_init__(self) -> None:
+        rules = (
+            (self.n_images >= 1, f"n_images must be at least 1, got {self.n_images}"),
+            (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
+            (64 <= self.size <= 4096, f"size must lie in 64 to 4096 px, got {self.size}"),
+            (
+                self.contrast in CONTRAST_TO_NOISE,
+                f"contrast must be one of {', '.join(CONTRAST_TO_NOISE)}, got {self.contrast!r}",
+            ),
+            (0 < self.prevalence < 1, f"prevalence must lie in (0, 1), got {self.prevalence}"),
+            (
+                not self.flaws or self.n_images >= 20,
+                f"flaws need at least 20 images to hide among, got {self.n_images}",
+            ),
+        )
+        for holds, message in rules:
+            if not holds:
+                raise InputError(f"synth: {message}")
