@@ -24,7 +24,6 @@ from benchmarks.worker import Candidate, Run, Timed, Worker, timed
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.contracts.folders import provenance, require_free_space
 from cxr_compare.data_prep.formats.folder_scan import list_image_files
 from cxr_compare.data_prep.formats.rsna import TRAIN_IMAGES
 from cxr_compare.data_prep.images.image import read_image

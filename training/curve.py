@@ -21,9 +21,6 @@ from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.output_folders import read_matching_record
-from cxr_compare.data_prep.duplicates.near_duplicates import patient_groups
-from cxr_compare.data_prep.splits.add_split import add_nested_parts, draw_nested_parts
-from cxr_compare.data_prep.contracts.folders import make_folder, record_of_same, write_text
 from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 from cxr_compare.data_prep.splits.nested_parts import add_nested_parts, draw_nested_parts
 from cxr_compare.data_prep.store.dataset import DataSet, Target

@@ -8,12 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.folders import (
-    SEAL,
-    atomic_path,
-    make_folder,
-    require_unchanged,
-)
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
+from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import column_dtype
 from cxr_compare.data_prep.contracts.text import TEXT
@@ -62,9 +59,9 @@ class Journal:
         for store in stores:  # pixels first: a part guarantees that they are there
             store.commit()
         rows = typed_rows(pd.DataFrame(self._rows, dtype=object))
-        rows.attrs.update(SEAL)
+        rows.attrs.update(CHECKSUM_PLACEHOLDER)
         path = self.folder / f"part-{self._parts:06d}.parquet"
-        with atomic_path(path, sealed=True) as temporary:
+        with atomic_path(path, with_checksum=True) as temporary:
             rows.to_parquet(temporary, compression="zstd", write_page_checksum=True)
         self._parts += 1
         self._rows = []

@@ -31,12 +31,10 @@ from cxr_compare.data_prep.assemble.hidden_ids import pseudonymise
 from cxr_compare.data_prep.assemble.journal import Journal, typed_rows
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
+from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import (
-    folder_lock,
-    require_free_space,
-)
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import frame_digest, read_table

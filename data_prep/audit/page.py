@@ -17,9 +17,6 @@ from pydicom.uid import UID_dictionary
 
 from cxr_compare.data_prep.audit.audit import AUDIT, AUDIT_PAGE, EXCLUDE, Audit
 from cxr_compare.data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
-from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.audit.page_images import (
     TEXT_CHECK,
     PageImages,
@@ -30,9 +27,9 @@ from cxr_compare.data_prep.audit.page_images import (
 )
 from cxr_compare.data_prep.audit.problem import SEVERITIES, Problem
 from cxr_compare.data_prep.audit.shortcut_checks import SHORTCUT_AUROC
+from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.folders import provenance, write_text
 from cxr_compare.data_prep.contracts.pages import template_environment
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_csv

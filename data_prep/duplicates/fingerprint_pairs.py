@@ -63,7 +63,7 @@ def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
     codes = np.unique(np.concatenate(codes_of_tables))
     first = codes // max(n, 1)
     second = codes % max(n, 1)
-    distance, turn = _turned_distances(words[first] ^ words[second])
+    distance, turn = turned_distances(words[first] ^ words[second])
     return ClosePairs(first, second, distance, turn, complete)
 
 
@@ -124,12 +124,12 @@ def _pairs_of_table(
             least = np.minimum(counts, WORD_BITS - counts).sum(axis=1, dtype=np.int16)
             one = one[least <= max_distance]
             other = other[least <= max_distance]
-            near = _turned_distances(words[one] ^ words[other])[0] <= max_distance
+            near = turned_distances(words[one] ^ words[other])[0] <= max_distance
             codes.append(np.minimum(one, other)[near] * n + np.maximum(one, other)[near])
         step += 1
 
 
-def _turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fewest differing bits over the eight turns, and in which turn."""
     counts = np.bitwise_count(differences).astype(np.int16)
     flips = _inverted_words().astype(np.int16)

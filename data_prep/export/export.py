@@ -11,12 +11,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
-from cxr_compare.data_prep.contracts.pages import template_environment
-from cxr_compare.data_prep.contracts.folders import require_free_space, whole_folder
-from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.annotation_tools import write_cvat, write_label_studio

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.folders import read_json
+from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.splits.cross_validation import fold_as_test, fold_split
 from cxr_compare.data_prep.splits.draw_split import dataset_links, draw_split
 from cxr_compare.data_prep.splits.role_counts import count_roles

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from cxr_compare.data_prep.contracts.folders import atomic_path
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.synth.rendering import Patient, SynthImage
 
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"

@@ -16,10 +16,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.duplicates.set_copies import near_duplicates_of
-from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
-from cxr_compare.data_prep.formats.reference import same_lesions
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions

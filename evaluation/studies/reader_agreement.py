@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.formats.readers import same_lesions
+from cxr_compare.data_prep.formats.reference import same_lesions
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 

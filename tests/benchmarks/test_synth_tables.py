@@ -9,7 +9,7 @@ from cxr_compare.data_prep.audit.audit import audit
 from cxr_compare.data_prep.audit.split_checks import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.duplicates.fingerprint_pairs import _turned_distances
+from cxr_compare.data_prep.duplicates.fingerprint_pairs import turned_distances
 from cxr_compare.data_prep.duplicates.near_duplicates import _as_bytes, find_near_duplicates
 from cxr_compare.data_prep.formats.source import no_roles
 from cxr_compare.data_prep.splits.add_split import SplitRule
@@ -68,7 +68,7 @@ def test_some_images_have_equal_and_near_copies(decode):
     pairs = np.random.default_rng(0).choice(len(prints), (300, 2))
     words = _as_bytes(pd.Index(prints)).view(np.uint64)
     first, second = pairs[pairs[:, 0] != pairs[:, 1]].T
-    distances = _turned_distances(words[first] ^ words[second])[0]
+    distances = turned_distances(words[first] ^ words[second])[0]
     assert 90 < np.mean(distances) < 124, "unlike images differ as chests do"
     bits = np.array([list(bytes.fromhex(p)) for p in prints.iloc[:5000]], dtype=np.uint8)
     beside = np.bitwise_count(bits[1:] ^ bits[:-1]).sum(axis=1, dtype=int)

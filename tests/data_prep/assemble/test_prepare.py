@@ -125,7 +125,7 @@ def test_a_size_can_be_added_to_a_complete_set(straight, tmp_path):
 def test_an_interrupted_run_goes_on_to_the_same_result(
     straight, tmp_path, monkeypatch, decoded, stop
 ):
-    monkeypatch.setattr(preparing, "_PART_ROWS", 3)
+    monkeypatch.setattr(journal, "_PART_ROWS", 3)
     source, whole = straight
     with pytest.raises(KeyboardInterrupt):
         make(source, tmp_path / "broken", sizes=(32,), progress=stop_after(stop))

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_compare.data_prep.duplicates.fingerprint_pairs import _turned_distances
-from cxr_compare.data_prep.duplicates.near_duplicates import _turned
+from cxr_compare.data_prep.duplicates.fingerprint_pairs import turned_distances
+from cxr_compare.data_prep.duplicates.near_duplicates import turn_image
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.images.image_facts import (
     TURNS,
@@ -52,7 +52,7 @@ COPIES = {
 def hash_distance(one: str, other: str) -> tuple[int, str]:
     """Bits by which two fingerprints differ, and in which turn."""
     first, second = (np.frombuffer(bytes.fromhex(text), np.uint64) for text in (one, other))
-    distance, turn = _turned_distances((first ^ second)[None])
+    distance, turn = turned_distances((first ^ second)[None])
     return int(distance[0]), list(TURNS)[turn[0]]
 
 
@@ -76,7 +76,7 @@ def test_different_images_are_far_apart(images):
 def test_a_turned_copy_is_known_with_its_turn(images, turn):
     for pixels in images[:5]:
         distance, found = hash_distance(
-            _perceptual_hash(pixels), _perceptual_hash(_turned(pixels, turn))
+            _perceptual_hash(pixels), _perceptual_hash(turn_image(pixels, turn))
         )
         assert (found, distance <= 4) == (turn, True)
 

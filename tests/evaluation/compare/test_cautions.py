@@ -9,10 +9,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.audit.audit import Audit, audit
-from cxr_compare.data_prep.audit.checks import Problem
-from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.audit.problem import Problem
-from cxr_compare.data_prep.contracts.folders import write_json
+from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.compare.comparison import Background, _cautions
 from cxr_compare.evaluation.compare.estimates import Estimates, family_levels
