@@ -18,7 +18,7 @@ from cxr_compare.data_prep.store.pixel_store import (
     PixelStoreWriter,
 )
 
-_PART_ROWS = 256
+ROWS_PER_PART = 256
 _MEASURED = (
     "file_sha256",
     "height",
@@ -49,7 +49,7 @@ class Journal:
     def add(self, outcome: dict[str, Any], stores: Iterable[PixelStoreWriter]) -> None:
         """Add the outcome of one image, and write a part file when enough are gathered."""
         self._rows.append(outcome)
-        if len(self._rows) >= _PART_ROWS:
+        if len(self._rows) >= ROWS_PER_PART:
             self.flush(stores)
 
     def flush(self, stores: Iterable[PixelStoreWriter]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import cxr_compare.scripts.commands.prepare
+from cxr_compare.data_prep.assemble import journal
 from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.audit.split_checks import find_leaks
 from cxr_compare.data_prep.contracts.errors import InputError
@@ -125,7 +126,7 @@ def test_a_size_can_be_added_to_a_complete_set(straight, tmp_path):
 def test_an_interrupted_run_goes_on_to_the_same_result(
     straight, tmp_path, monkeypatch, decoded, stop
 ):
-    monkeypatch.setattr(journal, "_PART_ROWS", 3)
+    monkeypatch.setattr(journal, "ROWS_PER_PART", 3)
     source, whole = straight
     with pytest.raises(KeyboardInterrupt):
         make(source, tmp_path / "broken", sizes=(32,), progress=stop_after(stop))
@@ -143,10 +144,11 @@ KILLED = """
 import os, sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from cxr_compare.data_prep.assemble import journal
 from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.work.pool import LocalEngine
-preparing._PART_ROWS = 3
+journal.ROWS_PER_PART = 3
 @contextmanager
 def progress(description, total):
     done = []
