@@ -1,4 +1,4 @@
-"""Images with labels, from the pixel store to a batch."""
+"""Images with labels: the data set that yields samples, and their batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.networks.inference import ImageBatch, ImageDataset, ImageSample
+from cxr_compare.networks.images import ImageBatch, ImageDataset, ImageSample
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,24 @@ class LabelBatch(ImageBatch):
 
 
 class ImageLabelDataset(ImageDataset[_LabelSample]):
-    """Images with their labels: `known` has the index ``image_id`` and a column for each finding.
+    """Images with their labels.
 
-    1 is present, 0 absent, NaN unknown. Images without a row are unknown.
+    `annotations` has the index ``image_id`` and a column for each finding: 1 present, 0 absent,
+    NaN unknown. Images without a row are unknown.
+
+    Raises:
+        InputError: The store lacks an image, a finding has no column, or a label is none of these.
     """
 
-    def __post_init__(self, known: pd.DataFrame) -> None:
-        super().__post_init__(known)
-        if missing := [finding for finding in self.findings if finding not in known.columns]:
+    def __post_init__(self, annotations: pd.DataFrame) -> None:
+        super().__post_init__(annotations)
+        columns = annotations.columns
+        missing = [finding for finding in self.findings if finding not in columns]
+        if missing:
             raise InputError(
-                f"labels: no column {missing[0]!r}, only {', '.join(map(str, known.columns))}"
+                f"labels: no column {missing[0]!r}, only {', '.join(map(str, columns))}"
             )
-        table = known[list(self.findings)].reindex(self.image_ids).astype(np.float32)
+        table = annotations[list(self.findings)].reindex(self.image_ids).astype(np.float32)
         self.targets = table.to_numpy()  # (N, K)
         bad = ~(np.isnan(self.targets) | (self.targets == 0) | (self.targets == 1))
         if bad.any():
@@ -48,10 +54,10 @@ class ImageLabelDataset(ImageDataset[_LabelSample]):
                 f"{self.findings[column]}={self.targets[row, column]:g}; expected 1, 0 or nothing"
             )
 
-    def _plain(self, row: int, image_id: str) -> _LabelSample:
+    def _plain_sample(self, row: int, image_id: str) -> _LabelSample:
         return _LabelSample(image_id, self.store.image(image_id), self.targets[row])
 
-    def _augmented(self, sample: _LabelSample, seed: int) -> _LabelSample:
+    def _augmented_sample(self, sample: _LabelSample, seed: int) -> _LabelSample:
         if self.augmentation is None:
             return sample
         return replace(sample, pixels=self.augmentation.apply(sample.pixels, None, seed).pixels)
@@ -59,4 +65,5 @@ class ImageLabelDataset(ImageDataset[_LabelSample]):
 
 def collate(samples: Sequence[_LabelSample]) -> LabelBatch:
     """Stack samples of one store size into a batch, which owns its memory."""
-    return LabelBatch.of(samples, torch.from_numpy(np.stack([s.targets for s in samples])))
+    targets = torch.from_numpy(np.stack([sample.targets for sample in samples]))  # (B, K)
+    return LabelBatch.from_samples(samples, targets)

@@ -1,4 +1,4 @@
-"""Scores and maps of a batch as tables, without torch: for every back end."""
+"""Scores and maps of a batch as tables, without torch, so that every back end can use it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scores_frames(
     findings: Sequence[str],
     frames: Sequence[Frame],
 ) -> Part:
-    """The tables ``scores`` and ``maps`` of a batch, image by image, finding by finding.
+    """Make the tables ``scores`` and ``maps`` of a batch, image by image, finding by finding.
 
     An image with a score or a map value that is not finite is ``failed`` and has no rows.
 
@@ -29,9 +29,12 @@ def scores_frames(
         image_ids: B images.
         scores: (B, K), raw, in [0, 1].
         maps: (B, K, h, w), raw.
-        method: How the maps were made.
+        method: Method by which the maps were made.
         findings: K names.
-        frames: Each image's grid in original px, from `Placement.frame_back`.
+        frames: Frame of each image's map in original px, from `Placement.frame_back`.
+
+    Returns:
+        The status of each image, and the tables.
 
     Example:
         >>> maps = np.zeros((1, 1, 2, 2))
@@ -40,13 +43,16 @@ def scores_frames(
         ([['a', 'mass', 0.5]], 4)
     """
     finite = np.isfinite(scores).all(axis=1) & np.isfinite(maps).all(axis=(1, 2, 3))  # (B,)
-    good, k = np.flatnonzero(finite), len(findings)
-    ids = pd.array(list(image_ids), dtype=TEXT).take(np.repeat(good, k))
-    names = pd.array(list(findings), dtype=TEXT).take(np.tile(np.arange(k), len(good)))
+    rows_finite = np.flatnonzero(finite)
+    n_findings = len(findings)
+    ids = pd.array(list(image_ids), dtype=TEXT).take(np.repeat(rows_finite, n_findings))
+    finding_rows = np.tile(np.arange(n_findings), len(rows_finite))
+    names = pd.array(list(findings), dtype=TEXT).take(finding_rows)
     rows = pd.DataFrame({"image_id": ids, "finding": names})
     grid_h, grid_w = maps.shape[2:]
-    edges = np.repeat(np.asarray(frames, np.float64).reshape(-1, 4)[good], k, axis=0)
-    cells = maps[good].reshape(len(rows), grid_h * grid_w)
+    all_edges = np.asarray(frames, np.float64).reshape(-1, 4)  # (B, 4)
+    edges = np.repeat(all_edges[rows_finite], n_findings, axis=0)
+    cells = maps[rows_finite].reshape(len(rows), grid_h * grid_w)
     map_columns = {
         "method": pd.array([method], dtype=TEXT).take(np.zeros(len(rows), int)),
         "grid_h": np.full(len(rows), grid_h),
@@ -54,6 +60,6 @@ def scores_frames(
         "values": np.fromiter(cells, object, len(rows)),
         **dict(zip(EDGES, edges.T, strict=True)),
     }
-    scored = rows.assign(score=scores[good].ravel().astype(np.float64))
+    scored = rows.assign(score=scores[rows_finite].ravel().astype(np.float64))
     tables = {"scores": scored, "maps": rows.assign(**map_columns)}
     return Part(image_status(image_ids, finite), tables)

@@ -1,4 +1,4 @@
-"""Cross entropy where some answers are unknown, with its class balance, and softer targets."""
+"""The classifier's loss: cross entropy over known labels, class weights and label smoothing."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxr_compare.classification.dataset import LabelBatch
 from cxr_compare.classification.model import ImageClassifier
-from cxr_compare.networks.inference import evaluating
+from cxr_compare.networks.store_model import evaluation_mode
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
 
@@ -19,34 +19,48 @@ Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
 def masked_cross_entropy(
     logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None
 ) -> Tensor:
-    """Mean binary cross entropy over the known targets; 0, without gradient, where none is.
+    """Compute the mean binary cross entropy over the known targets.
 
-    Logits and targets are (B, K): 1 present, 0 absent, between them in part, NaN unknown;
-    `pos_weight` (K,) weighs each finding's positives, and lies where the logits do.
+    Args:
+        logits: (B, K).
+        targets: (B, K): 1 present, 0 absent, a share between them, or NaN unknown.
+        pos_weight: (K,), weight of each finding's positives, on the device of the logits.
+
+    Returns:
+        A float32 scalar; 0, without gradient, if no target is known.
+
+    Example:
+        >>> masked_cross_entropy(torch.tensor([[0.0, 9.0]]), torch.tensor([[1.0, torch.nan]]))
+        tensor(0.6931)
     """
     targets = targets.to(logits.device, non_blocking=True)
-    known = ~targets.isnan()
+    is_known = ~targets.isnan()
     loss = F.binary_cross_entropy_with_logits(
         logits.float(), targets.nan_to_num(0.0), pos_weight=pos_weight, reduction="none"
-    )
-    return (loss * known).sum() / known.sum().clamp(min=1)
+    )  # (B, K)
+    return (loss * is_known).sum() / is_known.sum().clamp(min=1)
 
 
 def build_criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
-    """`masked_cross_entropy` with a weight of positives, or one that balances training targets."""
+    """Build `masked_cross_entropy` with a weight of the positives.
+
+    Args:
+        positive_weight: Weight of each positive, or ``balanced``: negatives per positive of each
+            finding, from 0.01 to 100, and 1 for a finding with one kind only.
+        targets: Training targets (N, K), as in `masked_cross_entropy`.
+    """
     if positive_weight == 1:
         return masked_cross_entropy
-    balanced = positive_weight == "balanced"
-    weights = _positive_weights(targets) if balanced else torch.tensor([float(positive_weight)])
-    there = cache(weights.to)  # sent to a device once
-    return lambda logits, targets: masked_cross_entropy(logits, targets, there(logits.device))
+    if positive_weight == "balanced":
+        weights = _balancing_weights(targets)
+    else:
+        weights = torch.tensor([float(positive_weight)])
+    weights_on = cache(weights.to)  # sent to a device once
+    return lambda logits, targets: masked_cross_entropy(logits, targets, weights_on(logits.device))
 
 
-def _positive_weights(targets: np.ndarray) -> Tensor:
-    """Weights (K,) that make positives and negatives of targets (N, K) count the same, by finding.
-
-    Negatives per positive, from 0.01 to 100; 1 where there is only one kind.
-    """
+def _balancing_weights(targets: np.ndarray) -> Tensor:
+    """Compute weights (K,) that give positives and negatives the same total weight."""
     positives = np.nansum(targets == 1, axis=0).astype(np.float64)
     negatives = np.nansum(targets == 0, axis=0).astype(np.float64)
     one_kind = (positives == 0) | (negatives == 0)
@@ -54,20 +68,24 @@ def _positive_weights(targets: np.ndarray) -> Tensor:
     return torch.from_numpy(np.clip(weights, 0.01, 100).astype(np.float32))
 
 
-def _logits(model: ImageClassifier, batch: LabelBatch, kept: dict[str, Tensor] | None) -> Tensor:
-    """Logits of a batch.
+def _logits(
+    model: ImageClassifier, batch: LabelBatch, pooled_features: dict[str, Tensor] | None
+) -> Tensor:
+    """Compute the logits (B, K) of a batch.
 
-    Of a frozen trunk `kept` holds pooled features by image: those that it lacks are computed and
-    added. Their pixels must be the same each time.
+    `pooled_features`, for a frozen trunk, holds features (C,) by image id: those that it lacks are
+    computed and added. The pixels of an image must be the same each time.
     """
-    if kept is None:
+    if pooled_features is None:
         logits: Tensor = model(batch.images)
         return logits
-    if new := [row for row, image_id in enumerate(batch.image_ids) if image_id not in kept]:
+    new_rows = [row for row, name in enumerate(batch.image_ids) if name not in pooled_features]
+    if new_rows:
         with torch.no_grad():
-            pooled = model.features(batch.images[new]).mean(dim=(2, 3))
-        kept.update(zip((batch.image_ids[row] for row in new), pooled, strict=True))
-    return model.head(torch.stack([kept[image_id] for image_id in batch.image_ids]))
+            pooled = model.features(batch.images[new_rows]).mean(dim=(2, 3))  # (N, C)
+        new_ids = [batch.image_ids[row] for row in new_rows]
+        pooled_features.update(zip(new_ids, pooled, strict=True))
+    return model.head(torch.stack([pooled_features[name] for name in batch.image_ids]))
 
 
 def training_losses(
@@ -76,33 +94,47 @@ def training_losses(
     criterion: Criterion = masked_cross_entropy,
     *,
     smoothing: float = 0.0,
-    kept: dict[str, Tensor] | None = None,
+    pooled_features: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """``classification``, the loss of one training batch, by a model in training mode.
+    """Compute ``classification``, the loss of a training batch.
 
-    All targets may be unknown. `smoothing` is the share of each target that moves to one half
-    (Szegedy et al. 2016, for two classes a finding); `kept` as in `_logits`.
+    Args:
+        model: The classifier in training mode.
+        batch: Images and targets; all targets may be unknown.
+        criterion: The loss of logits and targets.
+        smoothing: Share of each target that moves to one half (Szegedy et al. 2016, for two
+            classes a finding).
+        pooled_features: Features by image id, for a frozen trunk and pixels that are always the
+            same; missing ones are added.
     """
     targets = batch.targets * (1 - smoothing) + smoothing / 2
-    return {"classification": criterion(_logits(model, batch, kept), targets)}
+    return {"classification": criterion(_logits(model, batch, pooled_features), targets)}
 
 
 def validation_losses(
     model: ImageClassifier,
     batch: LabelBatch,
     criterion: Criterion = masked_cross_entropy,
-    kept: dict[str, Tensor] | None = None,
+    pooled_features: dict[str, Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Loss without gradient, and scores, float64 (B, K) in [0, 1], of one validation batch.
+    """Compute the loss of a validation batch, without gradient, and its scores.
 
-    One forward in evaluation mode: batch-norm statistics and the model's mode stay as they are;
-    nothing is smoothed.
+    One forward pass in evaluation mode: batch-norm statistics and the model's mode stay as they
+    are, and nothing is smoothed.
+
+    Returns:
+        The loss by its name, and scores, float64 (B, K) in [0, 1].
     """
-    with evaluating(model), torch.no_grad():
-        logits = _logits(model, batch, kept)
-    return {"classification": criterion(logits, batch.targets)}, scores_of(logits)
+    with evaluation_mode(model), torch.no_grad():
+        logits = _logits(model, batch, pooled_features)
+    return {"classification": criterion(logits, batch.targets)}, sigmoid_scores(logits)
 
 
-def scores_of(logits: Tensor) -> Tensor:
-    """Sigmoid in float64: in float32 every logit above 17 ties at a score of exactly 1."""
+def sigmoid_scores(logits: Tensor) -> Tensor:
+    """Compute the sigmoid in float64: in float32 every logit above 17 gives exactly 1.
+
+    Example:
+        >>> sigmoid_scores(torch.tensor([0.0]))
+        tensor([0.5000], dtype=torch.float64)
+    """
     return logits.double().sigmoid()

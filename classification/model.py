@@ -1,4 +1,4 @@
-"""The image classifier: a convolutional trunk, global average pooling and one logit a finding."""
+"""The image classifier: a convolutional trunk, average pooling and one logit for each finding."""
 
 from __future__ import annotations
 
@@ -11,37 +11,28 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cxr_compare.classification.backbones import (
-    Grid,
-    TimmTrunk,
-    Trunk,
-    build_trunk,
-    trace_grid,
-    trunk_stages,
-)
+from cxr_compare.classification.backbones import TimmTrunk, Trunk, build_trunk, trunk_stages
+from cxr_compare.classification.feature_grid import Grid, trace_grid
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.networks.inference import StoreModel, measure_layers
-from cxr_compare.networks.published import (
-    Checkpoint,
-    fetch_imagenet,
-    find_network,
-    fit_layers,
-    recognise,
-    require_finite,
-)
+from cxr_compare.networks.builders import find_network
+from cxr_compare.networks.checkpoints import Checkpoint, fit_layers, require_finite
+from cxr_compare.networks.layer_shapes import measure_layers
+from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
+from cxr_compare.networks.store_model import StoreModel
+from cxr_compare.networks.weight_files import fetch_imagenet
 
-# ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
-_COLOUR_MEAN = (0.485, 0.456, 0.406)
-_COLOUR_STD = (0.229, 0.224, 0.225)
-# The norm of pooled features in published networks: ConvNeXt's of torchvision, and of timm.
+# ImageNet's normalisation by colour, in [0, 1], which published networks learned with.
+COLOUR_MEAN = (0.485, 0.456, 0.406)
+COLOUR_STD = (0.229, 0.224, 0.225)
+# The norm of pooled features in published networks: torchvision's ConvNeXt, and timm.
 _POOLED_NORM = re.compile(r"^(?:classifier\.0|head\.norm|fc_norm)\.")
 
 
 class ImageClassifier(StoreModel):
-    """One logit a finding from store pixels; `build_classifier` says what its arguments are."""
+    """A network with one logit for each finding, from store pixels; see `build_classifier`."""
 
-    by_colour: bool  # whether the three channels that the network reads differ
+    by_colour: bool  # True if the three channels that the network reads differ
     _gain: Tensor
     _shift: Tensor
 
@@ -54,11 +45,15 @@ class ImageClassifier(StoreModel):
         channels: Literal["same", "imagenet"],
     ) -> None:
         super().__init__()
-        self.trunk, self._grid = trunk.layers, trunk.grid
+        self.trunk = trunk.layers
+        self._grid = trunk.grid
         self.by_colour = channels == "imagenet"
-        mean, std = torch.tensor(_COLOUR_MEAN), torch.tensor(_COLOUR_STD)
-        # From the grey normalisation to that of each colour; no weights, so in no file.
-        gain, shift = preprocess.std / std, (preprocess.mean - mean) / std
+        # From the grey normalisation to that of each colour. These are no weights, so no file
+        # contains them.
+        mean = torch.tensor(COLOUR_MEAN)
+        std = torch.tensor(COLOUR_STD)
+        gain = preprocess.std / std
+        shift = (preprocess.mean - mean) / std
         self.register_buffer("_gain", gain.reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("_shift", shift.reshape(1, 3, 1, 1), persistent=False)
         self.dropout = nn.Dropout(dropout)
@@ -67,18 +62,18 @@ class ImageClassifier(StoreModel):
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """The last maps of store pixels, float32 (B, C, h, w), as pooled, after any rectifier."""
+        """Compute the last maps of store pixels, float32 (B, C, h, w), after any rectifier."""
         maps: Tensor = self.trunk(self.pixels(images))
         return maps.float()
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Normalised float32 (B, 3, S, S) of store pixels; the channels may differ."""
+        """Normalise store pixels to float32 (B, 3, S, S); the channels differ if `by_colour`."""
         pixels = super().pixels(images)
         return pixels * self._gain + self._shift if self.by_colour else pixels
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """Children of the trunk."""
+        """Children of the trunk, grouped where the maps get smaller."""
         if isinstance(self.trunk, TimmTrunk):
             return self.trunk.stages
         names = trunk_stages(self.architecture["arguments"]["backbone"])
@@ -86,53 +81,68 @@ class ImageClassifier(StoreModel):
 
     @cached_property
     def before_halving(self) -> tuple[nn.Module, Grid]:
-        """The trunk's child that reads the maps before the last halving, and the cells of those."""
+        """The child of the trunk that reads the maps before the last halving, and their grid.
+
+        Raises:
+            InputError: The trunk is not a sequence of layers.
+        """
         if not isinstance(self.trunk, nn.Sequential):
             raise InputError(
                 "maps: layercam needs a network that is a sequence of layers; take cam or gradcam"
             )
         size = self.preprocess.size
-        strides = [stride for _, stride, _ in measure_layers(self.trunk, size)]
-        n = max(number for number, stride in enumerate(strides, 1) if stride < strides[-1])
-        grid, _ = trace_grid(self.trunk[:n], size)
-        tiles = self._grid == self._grid.tiling()
-        return self.trunk[n], grid.tiling() if tiles else grid
+        strides = [layer.stride for layer in measure_layers(self.trunk, size)]
+        n_before = max(n for n, stride in enumerate(strides, 1) if stride < strides[-1])
+        grid = trace_grid(self.trunk[:n_before], size).grid
+        cells_tile_image = self._grid == self._grid.tiling()
+        return self.trunk[n_before], grid.tiling() if cells_tile_image else grid
 
     def logits(self, features: Tensor) -> Tensor:
         """Pool feature maps (B, C, h, w) to logits (B, K), in float32 also under autocast."""
         return self.head(features.mean(dim=(2, 3)))
 
     def head(self, pooled: Tensor) -> Tensor:
-        """Logits (B, K) of pooled features (B, C), in float32 also under autocast."""
+        """Compute logits (B, K) of pooled features (B, C), in float32 also under autocast."""
         with torch.autocast(pooled.device.type, enabled=False):
             logits: Tensor = self.classifier(self.dropout(pooled))
         return logits
 
-    def map_method(self, asked: str) -> str:
-        """How its maps are made: a head that reads a class token has those of gradients alone."""
+    def map_method(self, requested: str) -> str:
+        """Return the method by which maps are made.
+
+        It is the requested one, but ``token_gradcam`` for a head that reads a class token, which
+        has no other maps.
+        """
         if not isinstance(self.trunk, TimmTrunk) or not self.trunk.reads_token:
-            return asked
+            return requested
         return "token_gradcam"
 
     def maps(self, features: Tensor) -> Tensor:
-        """Class activation maps (B, K, h, w), float32: what each place adds to each logit.
+        """Compute class activation maps: the contribution of each cell to each logit.
 
         A map's mean plus the finding's bias is the finding's logit; nothing is rescaled, so maps of
         different images share one scale (Zhou et al. 2016).
+
+        Args:
+            features: float32 (B, C, h, w), from `features`.
+
+        Returns:
+            float32 (B, K, h, w).
         """
         with torch.autocast(features.device.type, enabled=False):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Outer frame of a map, ``x1, y1, x2, y2`` in store px.
+        """Return the outer frame of a map of this size: x1, y1, x2, y2 in store px.
 
-        Each cell's middle is that of its receptive field (Araujo et al. 2019). With strided layers
-        (in ResNet-18 by half a cell) it lies up and left, so the frame begins before the image.
+        Each cell's middle is that of its receptive field (Araujo et al. 2019). Behind strided
+        layers the fields lie up and left, in ResNet-18 by half a cell, so the frame begins before
+        the image.
         """
         return self._grid.frame(height, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 (B, K), of store pixels, uint8 (B, 1, S, S)."""
+        """Compute logits, float32 (B, K), of store pixels, uint8 (B, 1, S, S)."""
         return self.logits(self.features(images))
 
 
@@ -148,26 +158,26 @@ def build_classifier(
     std: float | None = None,
     channels: Literal["same", "imagenet"] = "same",
 ) -> ImageClassifier:
-    """Build a classifier with one sigmoid output a finding.
+    """Build a classifier with one sigmoid output for each finding.
 
     The model is in training mode and reads uint8 (B, 1, S, S). Every network gets the same head,
     the mean over its last maps and one linear layer, from which class activation maps follow
     without approximation.
 
     Args:
-        backbone: As `last_stride` and `dropout` in `configs.settings.ClassifierModelSettings`.
+        backbone: Network, see `configs.settings.ClassifierModelSettings`.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
-        last_stride: 16 leaves out the last halving: more cells by the same parameters.
-        dropout: Share of the pooled features, in [0, 1).
+        last_stride: 16 leaves out the last halving: more cells with the same parameters.
+        dropout: Share of the pooled features that is dropped, in [0, 1).
         weights: None or ``imagenet``; `start_from` loads those of a file.
-        mean: Of the pixels, in [0, 1]; None for what the network's published weights want.
-        std: Likewise.
-        channels: The three that the network reads are all the grey image, ``same``, or normalised
-            as ImageNet's colours, ``imagenet``, as public CheXNets learned.
+        mean: Mean of the pixels, in [0, 1]; None for that of the network's published weights.
+        std: Standard deviation of the pixels; None for that of the published weights.
+        channels: The three channels that the network reads are all the grey image, ``same``, or
+            normalised as ImageNet's colours, ``imagenet``, as public CheXNets learned.
 
     Raises:
-        InputError: An argument is outside its range, or the weights cannot be had.
+        InputError: An argument is outside its range, or the weights are not available.
 
     Example:
         >>> model = build_classifier("resnet18", image_size=64).eval()
@@ -187,7 +197,7 @@ def build_classifier(
     std = network.std if std is None else std
     trunk = build_trunk(backbone, last_stride, image_size)
     if weights:
-        state = fetch_imagenet(backbone, **getattr(trunk.layers, "sized", {}))
+        state = fetch_imagenet(backbone, **getattr(trunk.layers, "size_arguments", {}))
         published = Checkpoint(f"weights of {backbone}", state)
         _load_features(trunk.layers, published, backbone)
     preprocess = Preprocess(image_size, mean, std)
@@ -208,60 +218,62 @@ def build_classifier(
 
 
 def _load_features(layers: nn.Module, checkpoint: Checkpoint, name: str) -> None:
-    """Load a network's trunk from a checkpoint of any network that has this trunk."""
+    """Load a network's trunk from a checkpoint of any network that contains it."""
     own_norm = "norm."
     if isinstance(layers, TimmTrunk):
         own_norm = "pooled_norm."
-        checkpoint = replace(checkpoint, state=layers.fit_places(checkpoint.state))
+        state = layers.resize_position_embedding(checkpoint.state)
+        checkpoint = replace(checkpoint, state=state)
     rename = partial(_POOLED_NORM.sub, own_norm)
-    state = fit_layers(layers, checkpoint, name, "classifier", rename)
-    layers.load_state_dict(state, strict=False)
+    fitted = fit_layers(layers, checkpoint, name, "classifier", rename)
+    layers.load_state_dict(fitted, strict=False)
 
 
-def start_from(
-    model: ImageClassifier, checkpoint: Checkpoint, own_findings: Sequence[str] = ()
-) -> str:
-    """Load what a classifier can use of a checkpoint, and say what that is.
+def start_from(model: ImageClassifier, checkpoint: Checkpoint, findings: Sequence[str] = ()) -> str:
+    """Load the part of a checkpoint that fits a classifier, and say which part that is.
 
-    Features come from any network that has the model's backbone: a classifier with however many
-    findings, or a detector. Of the last layer come the rows of those findings that both know, by
-    name: where the checkpoint is of a run of ours, or a public one whose findings are known.
+    Features come from any network that has the model's backbone: a classifier with any number of
+    findings, or a detector. If the checkpoint is of a run of ours, or a public one whose findings
+    are known, then the rows of the last layer for the findings that both share are taken too.
 
     Args:
-        model: From `build_classifier`; untouched when the weights do not fit.
+        model: From `build_classifier`; unchanged if the weights do not fit.
         checkpoint: The weights, and what is known of them.
-        own_findings: What the model shall learn, in order.
+        findings: Findings that the model shall learn, in the order of its outputs.
 
     Returns:
         A line that says what was taken and what was not.
 
     Raises:
-        InputError: The weights are of another network, or hold a value that is not finite.
+        InputError: The weights are of another network, or contain a value that is not finite.
     """
     name = model.architecture["arguments"]["backbone"]
-    rows = _shared_rows(model, checkpoint, own_findings)
+    rows = _shared_rows(model, checkpoint, findings)
     _load_features(model.trunk, checkpoint, name)
     with torch.no_grad():
-        for row, finding in enumerate(own_findings):
+        for row, finding in enumerate(findings):
             if finding in rows:
-                model.classifier.weight[row], model.classifier.bias[row] = rows[finding]
+                weight, bias = rows[finding]
+                model.classifier.weight[row] = weight
+                model.classifier.bias[row] = bias
     taken = f"{checkpoint.source}: takes the features of {name}"
     if not rows:
         return f"{taken}; the last layer starts anew"
-    new = [finding for finding in own_findings if finding not in rows]
+    new = [finding for finding in findings if finding not in rows]
     if not new:
         return f"{taken} and its last layer"
     return f"{taken} and its last layer for {', '.join(rows)}; it starts anew for {', '.join(new)}"
 
 
 def _shared_rows(
-    model: ImageClassifier, checkpoint: Checkpoint, own_findings: Sequence[str]
+    model: ImageClassifier, checkpoint: Checkpoint, findings: Sequence[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Rows of a checkpoint's last layer for the findings that the model has, too."""
-    public, state = recognise(checkpoint), checkpoint.state
-    last = public.last if public else "classifier"
+    """Return weight (C,) and bias () of a checkpoint's last layer for each finding of the model."""
+    public = recognise_public_checkpoint(checkpoint)
+    state = checkpoint.state
+    last_layer = public.last if public else "classifier"
     learned = list(public.findings if public else checkpoint.findings or ())
-    keys = (f"{last}.weight", f"{last}.bias")
+    keys = (f"{last_layer}.weight", f"{last_layer}.bias")
     if any(key not in state for key in keys):
         return {}
     weight, bias = (state[key] for key in keys)
@@ -269,5 +281,5 @@ def _shared_rows(
         return {}
     for key in keys:
         require_finite(state[key], key, checkpoint.source)
-    rows = {finding: learned.index(finding) for finding in own_findings if finding in learned}
+    rows = {finding: learned.index(finding) for finding in findings if finding in learned}
     return {finding: (weight[row], bias[row]) for finding, row in rows.items()}

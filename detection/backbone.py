@@ -1,4 +1,4 @@
-"""The convolutional bodies that a detector may stand on, and their norms."""
+"""Backbones of the detectors: networks without their head, their norms and feature pyramids."""
 
 from __future__ import annotations
 
@@ -16,35 +16,51 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.networks.inference import measure_layers
-from cxr_compare.networks.published import build_network, features_of, find_network, timm_stages
+from cxr_compare.networks.builders import (
+    build_network,
+    feature_layers,
+    find_network,
+    timm_stages,
+)
+from cxr_compare.networks.layer_shapes import MeasuredLayer, measure_layers
 from cxr_compare.networks.registry import NETWORKS, TIMM
 
 _CHANNELS_PER_GROUP = 8  # as torchvision's RetinaNet v2 head has: 32 groups of 256 channels
 _MAX_GROUPS = 32
-_PROBE = 64  # px: the smallest side that the largest stride, 32, divides into more than one place
+_PROBE_SIZE = 64  # px: the smallest side that gives more than one cell at the largest stride, 32
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 8 channels a group and at most 32 groups (Wu and He 2018).
+    """Build a group normalisation with 8 channels a group and at most 32 groups.
 
-    32 groups would leave one or two values a group on a small model's P7, which erases them.
+    A fixed number of 32 groups would leave one or two values a group on a small model's P7, which
+    erases them.
+
+    Raises:
+        InputError: The channels are not a multiple of 8.
+
+    Source:
+        Wu and He 2018, Group Normalization.
+
+    Example:
+        >>> group_norm(64).num_groups
+        8
     """
     if channels < _CHANNELS_PER_GROUP or channels % _CHANNELS_PER_GROUP:
         raise InputError(
             f"group norm needs a multiple of {_CHANNELS_PER_GROUP} channels, but got {channels}"
         )
-    most = min(_MAX_GROUPS, channels // _CHANNELS_PER_GROUP)
-    groups = next(n for n in range(most, 0, -1) if channels % n == 0)
-    return nn.GroupNorm(groups, channels)
+    most_groups = min(_MAX_GROUPS, channels // _CHANNELS_PER_GROUP)
+    n_groups = next(n for n in range(most_groups, 0, -1) if channels % n == 0)
+    return nn.GroupNorm(n_groups, channels)
 
 
 class _FrozenNorm(FrozenBatchNorm2d):
-    """torchvision's frozen batch norm, but bfloat16 and float16 maps keep their type.
+    """torchvision's frozen batch norm, which keeps the type of bfloat16 and float16 maps.
 
     The parent's float32 constants would turn them into float32 maps of twice the memory. The
-    epsilon stays, which MobileNet and EfficientNet-Lite have of their own, and so does what timm's
-    batch norm does behind it.
+    epsilon, which differs in MobileNet and EfficientNet-Lite, is kept, and so is the activation
+    that timm's batch norm applies behind it.
     """
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
@@ -52,7 +68,7 @@ class _FrozenNorm(FrozenBatchNorm2d):
         self.act = getattr(norm, "act", nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, h, w) of any precision to maps of the same."""
+        """Map (B, C, h, w) of any precision to maps of the same precision."""
         if x.dtype not in (torch.bfloat16, torch.float16):
             return self.act(super().forward(x))
         names = ("running_mean", "running_var", "weight", "bias")
@@ -60,63 +76,74 @@ class _FrozenNorm(FrozenBatchNorm2d):
         return self.act(functional.batch_norm(x, mean, variance, weight, bias, eps=self.eps))
 
 
-def _to_groups(norm: nn.BatchNorm2d) -> nn.Module:
-    """Group norm in place of a batch norm, with the activation that timm's has behind it."""
+def _group_norm_from_batch_norm(norm: nn.BatchNorm2d) -> nn.Module:
+    """Build a group norm for a batch norm, with the activation that timm's has behind it."""
     groups = group_norm(norm.num_features)
     if not isinstance(norm, BatchNormAct2d):
         return groups
-    with_act = GroupNormAct(groups.num_channels, groups.num_groups, apply_act=False)
-    with_act.act = norm.act
-    return with_act
+    with_activation = GroupNormAct(groups.num_channels, groups.num_groups, apply_act=False)
+    with_activation.act = norm.act
+    return with_activation
 
 
-_NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
+NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
     "frozen": _FrozenNorm,
     "batch": lambda norm: norm,
-    "group": _to_groups,
+    "group": _group_norm_from_batch_norm,
 }
+"""Kinds of normalisation, and what each makes of a batch norm."""
 
 
 def build_body(name: str, norm: str) -> nn.Module:
-    """A detector's backbone without pooling and classifier, random, with a kind of normalisation.
+    """Build a detector's backbone without pooling and classifier, with random weights.
 
-    It must build on torch's meta device, and its children must be its layers in forward order, but
-    for timm's. A network without batch norm keeps its own norm, which is ``batch`` here.
+    Args:
+        name: A name of the registry that builds on torch's meta device and whose children are its
+            layers in forward order, or ``timm:NAME``.
+        norm: ``frozen``, ``batch`` or ``group``; ``batch`` keeps the norm of a network that has no
+            batch norm.
+
+    Raises:
+        InputError: There is no such network or norm, or the network takes images of one size only.
     """
     if find_network(name, "detector").fixed_size:
         raise InputError(
             f"backbone: {name} takes images of one size; choose a network that takes any"
         )
-    if norm not in _NORMS:
-        raise InputError(f"norm: expected one of {', '.join(_NORMS)}, but got {norm!r}")
+    if norm not in NORMS:
+        raise InputError(f"norm: expected one of {', '.join(NORMS)}, but got {norm!r}")
     network = build_network(name)
-    layers = [*network.named_modules()]
-    norms = [(place, layer) for place, layer in layers if isinstance(layer, nn.BatchNorm2d)]
-    if norm != "batch" and not norms:
+    batch_norms = [
+        (path, layer)
+        for path, layer in network.named_modules()
+        if isinstance(layer, nn.BatchNorm2d)
+    ]
+    if norm != "batch" and not batch_norms:
         raise InputError(
             f"norm: {name} has no batch norm to make {norm}; set model.norm = batch, which leaves "
             "its own norm as it is"
         )
-    for place, layer in norms:
-        network.set_submodule(place, _NORMS[norm](layer))
-    return network if name.startswith(TIMM) else features_of(network)
+    for path, layer in batch_norms:
+        network.set_submodule(path, NORMS[norm](layer))
+    return network if name.startswith(TIMM) else feature_layers(network)
 
 
 @cache
-def _body_layers(name: str) -> list[tuple[str, int, int]]:
-    """Name, stride and channels of a body's children; no random number is drawn."""
+def _body_layers(name: str) -> list[MeasuredLayer]:
+    """Measure the children of a body; no random number is drawn."""
     with torch.device("meta"):
-        return measure_layers(build_body(name, "batch"), _PROBE)
+        return measure_layers(build_body(name, "batch"), _PROBE_SIZE)
 
 
+# The child of DenseNet behind whose norm the features of each stride are taken.
 _DENSE_TAPS = {4: "transition1", 8: "transition2", 16: "transition3", 32: "norm5"}
 
 
 class _DenseFeatures(nn.ModuleDict):
-    """DenseNet's features at some strides, each normalised and rectified; names stay its own.
+    """DenseNet's features at some strides, normalised and rectified, under DenseNet's own names.
 
-    They are taken behind the transition's norm, for a dense block's parts differ in scale; C5
-    behind ``norm5``.
+    They are taken behind the norm of each transition, because the parts of a dense block differ in
+    scale; C5 is taken behind ``norm5``.
     """
 
     def __init__(self, features: nn.Module, strides: Sequence[int]) -> None:
@@ -124,7 +151,7 @@ class _DenseFeatures(nn.ModuleDict):
         self._taps = [_DENSE_TAPS[stride] for stride in strides]
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Map float (B, 3, S, S) to maps from fine to coarse, at least 0, under ``0``, ``1``, .."""
+        """Map float (B, 3, S, S) to maps from fine to coarse, at least 0, named ``0``, ``1``, .."""
         maps = {}
         for name, layer in self.items():
             if name.startswith("transition"):
@@ -138,25 +165,30 @@ class _DenseFeatures(nn.ModuleDict):
 
 
 class _TimmFeatures(nn.Module):
-    """Maps of a network of timm's behind some of its stages, and no layer that they do not need."""
+    """Maps behind some stages of a timm network, without the layers that they do not need."""
 
     def __init__(self, model: Any, taps: list[int]) -> None:
         super().__init__()
         model.prune_intermediate_layers(taps, prune_norm=True, prune_head=True)
-        self.model, self._taps = model, taps
+        self.model = model
+        self._taps = taps
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Map float (B, 3, S, S) to maps from fine to coarse, under ``0``, ``1``, ..."""
+        """Map float (B, 3, S, S) to maps from fine to coarse, named ``0``, ``1``, ..."""
         maps = self.model.forward_intermediates(
             pixels, indices=self._taps, intermediates_only=True, output_fmt="NCHW"
         )
-        return {str(level): found for level, found in enumerate(maps)}
+        return {str(level): level_maps for level, level_maps in enumerate(maps)}
 
 
 def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
-    """Layers of the body under a pyramid by the stride at which they work: 2, 4, 8, 16, 32.
+    """Group the layers of the body under a pyramid by their stride: 2, 4, 8, 16 and 32 px.
 
-    timm's by its own stages, of which ConvNeXt has none of 2 px.
+    Networks of timm keep their own stages, of which ConvNeXt has none of 2 px.
+
+    Args:
+        name: The body's network.
+        body: The body, as `DetectorStart.pyramid` puts it under the pyramid.
     """
     if name.startswith(TIMM):
         return timm_stages(body.get_submodule("model"))
@@ -167,11 +199,11 @@ def body_stages(name: str, body: nn.Module) -> list[list[nn.Module]]:
 
 
 class DetectorStart(NamedTuple):
-    """What every detector is built on; `detection.model.build_detector` hands it to each."""
+    """The backbone and settings that every detector is built on, from `build_detector`."""
 
     backbone: str  # name of the body's network
     norm: str  # its normalisation: ``frozen``, ``batch`` or ``group``
-    body: nn.Module  # random, or with published weights
+    body: nn.Module  # network without its head, random or with published weights
     preprocess: Preprocess  # size and normalisation of the pixels that it reads
     n_findings: int
 
@@ -183,29 +215,42 @@ class DetectorStart(NamedTuple):
         strides: Sequence[int] = (8, 16, 32),
         pooled_top: bool = False,
     ) -> BackboneWithFPN:
-        """Put a feature pyramid, P3 to P7 (strides 8 to 128), on the body (Lin et al. 2017).
+        """Put a feature pyramid, P3 to P7 (strides 8 to 128), on the body.
 
-        Each level starts from the deepest layer of its stride; P2 would hold 3/4 of all anchors. P6
-        starts from C5 (torchvision's v2) or from P5 (v1), or is all there is on top, P5's every
-        second place, where `pooled_top` (Faster R-CNN's).
+        Each level starts from the deepest layer of its stride; P2 would have 3/4 of all anchors.
+
+        Args:
+            channels: Channels of every level.
+            p6_from_c5: P6 starts from C5 (torchvision's v2) rather than from P5 (v1).
+            strides: Strides of the levels that start from maps of the body, px.
+            pooled_top: The only level above these is every second cell of P5 (Faster R-CNN).
 
         Raises:
             InputError: The network has no maps of one of the strides.
+
+        Source:
+            Lin et al. 2017, Feature Pyramid Networks for Object Detection.
         """
-        name, body = self.backbone, self.body
-        # A stage or layer and its channels, the deepest by stride.
-        places: dict[int, tuple[Any, int]]
+        name = self.backbone
+        body = self.body
+        # The deepest stage (of timm) or layer of each stride, and its channels.
+        tap_by_stride: dict[int, tuple[Any, int]]
         if name.startswith(TIMM):
             info: Any = body.feature_info
-            places = {stage["reduction"]: (n, stage["num_chs"]) for n, stage in enumerate(info)}
+            tap_by_stride = {
+                stage["reduction"]: (number, stage["num_chs"]) for number, stage in enumerate(info)
+            }
         else:
-            places = {stride: (layer, width) for layer, stride, width in _body_layers(name)}
-        if not places.keys() >= set(strides):
+            tap_by_stride = {
+                layer.stride: (layer.name, layer.channels) for layer in _body_layers(name)
+            }
+        if not tap_by_stride.keys() >= set(strides):
             raise InputError(
                 f"backbone: a pyramid needs maps of {', '.join(map(str, strides))} px a cell, and "
-                f"{name} has {', '.join(map(str, sorted(places)))}; choose another network"
+                f"{name} has {', '.join(map(str, sorted(tap_by_stride)))}; choose another network"
             )
-        taps, widths = map(list, zip(*(places[stride] for stride in strides), strict=True))
+        taps = [tap_by_stride[stride][0] for stride in strides]
+        widths = [tap_by_stride[stride][1] for stride in strides]
         top: Any = LastLevelMaxPool()
         if not pooled_top:
             top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
@@ -220,6 +265,7 @@ class DetectorStart(NamedTuple):
         return pyramid
 
     def maps(self, *strides: int) -> tuple[nn.Module, list[int]]:
-        """The body alone, which gives its maps at these strides, px, and their channels."""
-        pyramid: Any = self.pyramid(8, strides=strides)  # its random values are part of a seed's
+        """Return the body alone, which gives its maps at these strides (px), and their channels."""
+        # A pyramid is built although it is not used: its random values are part of a seed's.
+        pyramid: Any = self.pyramid(8, strides=strides)
         return pyramid.body, [block[0].in_channels for block in pyramid.fpn.inner_blocks]

@@ -18,51 +18,63 @@ from cxr_compare.detection.backbone import DetectorStart
 from cxr_compare.detection.detector import Detections, Detector, Targets
 from cxr_compare.detection.frames import best_boxes
 
-_WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; others weigh in their losses
-_PARTS = {*_WEIGHTS, "vfl", "fgl", "ddf"}
-_RARE = 0.01  # share of queries that find something, for the first biases (Lin et al. 2017)
-_STRIDES = (8, 16, 32)  # px a place of the maps
+# Weights of Deformable DETR's losses; the other architectures weight theirs inside.
+_WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}
+_LOSS_KINDS = {*_WEIGHTS, "vfl", "fgl", "ddf"}
+_RARE = 0.01  # share of queries that detect something, for the first biases (Lin et al. 2017)
+_STRIDES = (8, 16, 32)  # px from one cell of the maps to the next
 _CLASSES = {"rt_detr": "RTDetr", "d_fine": "DFine", "deformable_detr": "DeformableDetr"}
 
 
 class _Pass(NamedTuple):
-    """What one pass gives, in full precision."""
+    """Output of one pass through the network, in full precision."""
 
     logits: Tensor  # (B, Q, K)
     boxes: Tensor  # (B, Q, 4), centre and sides as shares of the image's side
-    loss: tuple[tuple[Any, ...], dict[str, Any]] | None  # what the package's loss takes
+    loss: tuple[tuple[Any, ...], dict[str, Any]] | None  # arguments of the package's loss
 
 
-def _hand_on(*arguments: Any, **keywords: Any) -> tuple[Any, Any, Any]:
-    """In the place of the package's loss, which is to work in full precision, and later."""
-    return None, (arguments, keywords), None
+class _DeferredLoss(NamedTuple):
+    """The three values that transformers expects of a loss; the second holds its arguments."""
+
+    loss: None
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    auxiliary_outputs: None
 
 
-class _Maps(nn.Module):
-    """A body in the place of the package's backbone: its maps, and masks, for nothing is padded."""
+def _defer_loss(*arguments: Any, **keywords: Any) -> _DeferredLoss:
+    """Return the arguments of the package's loss, so that it is computed later, in float32."""
+    return _DeferredLoss(None, (arguments, keywords), None)
+
+
+class _MaskedMaps(nn.Module):
+    """A backbone as transformers expects it: its maps with masks, in which nothing is padded."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
     def forward(self, pixels: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Maps (B, C, h, w) at strides of 8, 16 and 32 px, each with a mask (B, h, w)."""
-        maps = self.body(pixels).values()
-        return [(each, mask.new_ones((len(each), *each.shape[2:])).bool()) for each in maps]
+        """Compute maps (B, C, h, w) at strides of 8, 16 and 32 px, each with a mask (B, h, w)."""
+        masked_maps = []
+        for maps in self.body(pixels).values():
+            full_mask = mask.new_ones((len(maps), *maps.shape[2:])).bool()  # (B, h, w)
+            masked_maps.append((maps, full_mask))
+        return masked_maps
 
 
 class LesionDetr(Detector):
     """A DETR of the package transformers for store pixels: RT-DETR, D-FINE or Deformable DETR.
 
-    It differs from the package where that would be wrong for this work:
+    It differs from the package in three points:
 
     - Losses are divided by the images of a batch, not by its boxes: a batch weighs as much on two
       devices as on one.
     - Losses and matching are in float32 under autocast.
-    - An image whose output is not finite says so.
+    - An image whose output is not finite is reported.
 
-    `configs.settings.RtDetrSettings` says what the keys are; Deformable DETR makes no denoising
-    queries. The others look for no more boxes than their maps have places.
+    `configs.settings.RtDetrSettings` explains the keys; Deformable DETR makes no denoising
+    queries. The others look for no more boxes than their maps have cells.
 
     Source:
         Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection (RT-DETR); Peng et al.
@@ -70,7 +82,7 @@ class LesionDetr(Detector):
     """
 
     class_layers = ("class_embed", "enc_score_head", "denoising_class_embed")
-    body_place = "network.model.backbone.body"
+    body_path = "network.model.backbone.body"
 
     def __init__(
         self,
@@ -88,12 +100,16 @@ class LesionDetr(Detector):
         import transformers
 
         body, widths = start.maps(*_STRIDES)
-        stub = transformers.RTDetrResNetConfig(
-            embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
+        # A small backbone that transformers builds, and that the body then replaces.
+        placeholder = transformers.RTDetrResNetConfig(
+            embedding_size=8,
+            hidden_sizes=[8] * 4,
+            depths=[1] * 4,
+            layer_type="basic",
             out_indices=[2, 3, 4],
-        )  # fmt: skip
+        )
         settings: dict[str, Any] = {
-            "backbone_config": stub,
+            "backbone_config": placeholder,
             "num_labels": start.n_findings,
             "num_queries": queries,
             "d_model": channels,
@@ -105,37 +121,40 @@ class LesionDetr(Detector):
         }
         if architecture == "deformable_detr":
             settings |= {"with_box_refine": True, "disable_custom_kernels": True}
-        else:  # the best places of all maps are its queries
-            places = sum((start.preprocess.size // stride) ** 2 for stride in _STRIDES)
-            settings |= {"num_queries": min(queries, places), "num_denoising": denoising}
+        else:  # the best cells of all maps are its queries
+            n_cells = sum((start.preprocess.size // stride) ** 2 for stride in _STRIDES)
+            settings |= {"num_queries": min(queries, n_cells), "num_denoising": denoising}
             settings |= {"encoder_hidden_dim": channels, "decoder_in_channels": [channels] * 3}
             settings |= {"freeze_backbone_batch_norms": False}
         name = _CLASSES[architecture]
         config = getattr(transformers, f"{name}Config")(**settings)
         self.network: Any = getattr(transformers, f"{name}ForObjectDetection")(config)
-        _put_body(self.network, _Maps(body), widths)
+        _replace_backbone(self.network, _MaskedMaps(body), widths)
         for name, layer in self.network.named_modules():
             if isinstance(layer, nn.Linear) and any(part in name for part in self.class_layers):
                 nn.init.constant_(layer.bias, -math.log((1 - _RARE) / _RARE))
         _share_layers(self.network)
-        self._loss, self.network.loss_function = self.network.loss_function, _hand_on
+        self._loss = self.network.loss_function
+        self.network.loss_function = _defer_loss
 
     def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
-        """RT-DETR and D-FINE make queries of the targets, too, while they learn."""
-        labels = None if targets is None else [self._label(target) for target in targets]
-        found = self.network(pixel_values=self.pixels(images), labels=labels)
-        logits, boxes = found.logits.float(), found.pred_boxes.float()
-        if found.get("denoising_meta_values"):  # those queries come first
+        """Run the network; in training, RT-DETR and D-FINE also make queries from the targets."""
+        labels = None if targets is None else [self._package_target(target) for target in targets]
+        output = self.network(pixel_values=self.pixels(images), labels=labels)
+        logits = output.logits.float()  # (B, Q, K)
+        boxes = output.pred_boxes.float()  # (B, Q, 4)
+        if output.get("denoising_meta_values"):  # those queries come first
             queries = self.network.config.num_queries
-            logits, boxes = logits[:, -queries:], boxes[:, -queries:]
-        return _Pass(logits, boxes, found.loss_dict)
+            logits = logits[:, -queries:]
+            boxes = boxes[:, -queries:]
+        return _Pass(logits, boxes, output.loss_dict)
 
-    def _label(self, target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _package_target(self, target: Mapping[str, Tensor]) -> dict[str, Tensor]:
         boxes = box_convert(target["boxes"], "xyxy", "cxcywh") / self.preprocess.size
         return {"class_labels": target["labels"] - 1, "boxes": boxes}
 
     def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
-        """The package's by their kind, of all layers of the decoder and all kinds of queries."""
+        """Compute the package's losses by kind, over all decoder layers and kinds of queries."""
         if passed.loss is None:
             raise ValueError("Expected a pass with targets, but got one without")
         arguments, keywords = tree_map_only(
@@ -143,27 +162,32 @@ class LesionDetr(Detector):
         )
         with torch.autocast(passed.logits.device.type, enabled=False):
             _, parts, _ = self._loss(*arguments, **keywords)
-        boxes = sum(len(target["labels"]) for target in targets)
-        weighed = _WEIGHTS if "loss_ce" in parts else {}
+        n_boxes = sum(len(target["labels"]) for target in targets)
+        weights = _WEIGHTS if "loss_ce" in parts else {}
         losses: dict[str, Tensor] = {}
         for name, value in parts.items():
             kind = name.removeprefix("loss_").split("_")[0]  # loss_bbox_aux_2, loss_bbox_dn_0, ...
-            if kind in _PARTS:
-                part = weighed.get(kind, 1.0) * max(boxes, 1) / len(targets) * value
+            if kind in _LOSS_KINDS:
+                part = weights.get(kind, 1.0) * max(n_boxes, 1) / len(targets) * value
                 losses[kind] = losses[kind] + part if kind in losses else part
-        # Without a box in the batch there are no such queries; several devices wait for a gradient.
+        # Without a box in the batch there are no denoising queries, but several devices wait for
+        # the gradient of their embedding.
         if embedding := getattr(self.network.model, "denoising_class_embed", None):
             losses["bbox"] = losses["bbox"] + 0.0 * embedding.weight.sum()
         return losses
 
     def detections(self, passed: _Pass) -> Detections:
-        """The best queries of each finding; nothing is suppressed, as matching is one to one."""
+        """Return the best queries of each finding; queries of one box do not repeat."""
         corners = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
-        rows = torch.cat([corners, passed.logits.detach().sigmoid()], dim=2).cpu()  # one wait
-        return [self._best(image) if np.isfinite(image).all() else None for image in rows.numpy()]
+        scores = passed.logits.detach().sigmoid()
+        rows = torch.cat([corners, scores], dim=2).cpu()  # (B, Q, 4 + K); one wait for the device
+        return [
+            self._best_boxes(image_rows) if np.isfinite(image_rows).all() else None
+            for image_rows in rows.numpy()
+        ]
 
-    def _best(self, rows: np.ndarray) -> Boxes:
-        """The boxes of an image from its queries (Q, 4 + K), each query once for each finding."""
+    def _best_boxes(self, rows: np.ndarray) -> Boxes:
+        """Make boxes of an image's queries (Q, 4 + K), one for each query and finding."""
         corners, scores = rows[:, :4].clip(0, self.preprocess.size), rows[:, 4:]
         labels = np.broadcast_to(np.arange(1, self.n_findings + 1), scores.shape)
         boxes = Boxes(corners.repeat(self.n_findings, axis=0), scores.ravel(), labels.ravel())
@@ -171,23 +195,25 @@ class LesionDetr(Detector):
 
 
 def _share_layers(network: nn.Module) -> None:
-    """Make layers that share weights one layer, and name it once in the state, as files want it.
+    """Replace layers that share weights by one layer, named once in the state, as files need it.
 
-    Weights alone would be shared no longer where a move to a device makes new parameters.
+    Sharing only the weights would end when a move to a device makes new parameters.
     """
-    once = {weight: name for name, weight in network.named_parameters()}
-    every = network.named_parameters(remove_duplicate=False)
-    second = {name: once[weight] for name, weight in every if once[weight] != name}
-    for name, first in second.items():
+    first_names = {weight: name for name, weight in network.named_parameters()}
+    repeated = {}
+    for name, weight in network.named_parameters(remove_duplicate=False):
+        if first_names[weight] != name:
+            repeated[name] = first_names[weight]
+    for name, first in repeated.items():
         shared = network.get_submodule(first.rpartition(".")[0])
         network.set_submodule(name.rpartition(".")[0], shared)
 
     def leave_out(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
-        for name in second:
+        for name in repeated:
             state.pop(prefix + name, None)
 
     def put_back(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
-        for name, first in second.items():
+        for name, first in repeated.items():
             if prefix + first in state:
                 state[prefix + name] = state[prefix + first]
 
@@ -195,15 +221,18 @@ def _share_layers(network: nn.Module) -> None:
     network.register_load_state_dict_pre_hook(put_back)
 
 
-def _put_body(network: Any, maps: _Maps, widths: list[int]) -> None:
-    """Put a body with maps of these widths in the place of a small one of the package's."""
+def _replace_backbone(network: Any, maps: _MaskedMaps, widths: list[int]) -> None:
+    """Put a body with maps of these widths in place of the package's small backbone."""
     network.model.backbone = maps
     projections = getattr(network.model, "encoder_input_proj", None) or network.model.input_proj
     for level, projection in enumerate(projections):
         before = projection[0]
         projection[0] = nn.Conv2d(
             widths[min(level, 2)],  # a fourth level is made of the third
-            before.out_channels, before.kernel_size, before.stride, before.padding,
+            before.out_channels,
+            before.kernel_size,
+            before.stride,
+            before.padding,
             bias=before.bias is not None,
-        )  # fmt: skip
+        )
         network._init_weights(projection[0])

@@ -1,4 +1,4 @@
-"""A detector's raw output into boxes, and boxes into tables, without torch: for every back end."""
+"""A detector's raw output as boxes, and boxes as tables, without torch, for every back end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.predictions import Part, image_status
 from cxr_compare.data_prep.store.preprocess import Placement
 
-# The stored boxes of DESIGN.md section 3; every later sweep starts from them.
-MIN_SCORE, NMS_IOU, MAX_PER_FINDING = 0.001, 0.6, 100
+# The stored boxes of DESIGN.md section 3; every later sweep over thresholds starts from them.
+MIN_SCORE = 0.001
+NMS_IOU = 0.6
+MAX_PER_FINDING = 100
 CANDIDATES_PER_LEVEL = 1000  # for each finding
-_LEAST = np.float32(MIN_SCORE)
-_LEAST_LOGIT = np.float32(math.log(MIN_SCORE / (1 - MIN_SCORE)) - 1e-3)  # and a margin
-_BLOCK = 64  # boxes at a time: few of them are kept, and most are needed by none
+_MIN_SCORE_32 = np.float32(MIN_SCORE)
+_MIN_LOGIT = np.float32(math.log(MIN_SCORE / (1 - MIN_SCORE)) - 1e-3)  # with a margin below
+_BLOCK = 64  # boxes compared at a time: few of them are kept, and most overlaps are never needed
 LARGEST_GROWTH = math.log(1000 / 16)  # torchvision's limit of exp() of a width or height
 
 
@@ -46,7 +48,7 @@ def decode_boxes(
 
     Returns:
         Per image its boxes by falling score, float32, store px, within the image, labels 1 to K;
-        `None` where the network's output for it has a NaN or an infinity.
+        None if the network's output for it has a NaN or an infinity.
 
     Source:
         torchvision's ``RetinaNet.postprocess_detections``, to which the tests compare it.
@@ -57,16 +59,23 @@ def decode_boxes(
         if not (np.isfinite(image_logits).all() and np.isfinite(image_offsets).all()):
             decoded.append(None)
             continue
-        places, scores = _candidates(image_logits, level_sizes)
-        rows, labels = np.divmod(places, n_findings)
+        positions, scores = _candidates(image_logits, level_sizes)
+        rows, labels = np.divmod(positions, n_findings)
         corners = np.clip(_decode(image_offsets[rows], anchors[rows]), 0, np.float32(size))
         boxes = Boxes(corners, scores, labels + 1)
-        decoded.append(best_boxes(boxes[_suppress(boxes, NMS_IOU, MAX_PER_FINDING)]))
+        kept = suppress_boxes(boxes, NMS_IOU, MAX_PER_FINDING)
+        decoded.append(best_boxes(boxes[kept]))
     return decoded
 
 
 def best_boxes(boxes: Boxes) -> Boxes:
-    """At most 100 boxes of each finding with a score of at least 0.001, by falling score."""
+    """Keep at most 100 boxes of each finding with a score of at least 0.001, by falling score.
+
+    Example:
+        >>> corners = np.array([[0.0, 0, 8, 8], [4.0, 4, 12, 12]])
+        >>> best_boxes(Boxes(corners, np.array([0.0005, 0.5]), np.array([1, 1]))).scores.tolist()
+        [0.5]
+    """
     ordered = boxes[np.argsort(-boxes.scores, kind="stable")]
     shown = ordered.scores >= MIN_SCORE
     for label in np.unique(ordered.labels):
@@ -74,64 +83,86 @@ def best_boxes(boxes: Boxes) -> Boxes:
     return ordered[shown]
 
 
-def _suppress(boxes: Boxes, iou_threshold: float, most: int | None = None) -> np.ndarray:
-    """Rows that greedy non-maximum suppression keeps, by label and falling score.
+def suppress_boxes(
+    boxes: Boxes, iou_threshold: float, most_per_label: int | None = None
+) -> np.ndarray:
+    """Return the rows that greedy non-maximum suppression keeps, by label and falling score.
 
     A box is kept unless a kept one of its label and of higher score (of equal scores the earlier
-    row) overlaps it by more than the threshold. Compared in double precision, as torchvision does.
+    row) overlaps it by more than the threshold. Overlaps are compared in double precision, as
+    torchvision does.
+
+    Args:
+        boxes: N boxes.
+        iou_threshold: Largest overlap of two kept boxes of a label, in [0, 1].
+        most_per_label: Number of boxes of a label after which no more are kept.
+
+    Returns:
+        Rows of `boxes`, int (M,).
+
+    Example:
+        >>> corners = np.array([[0.0, 0, 8, 8], [0.0, 0, 8, 9], [20.0, 20, 28, 28]])
+        >>> boxes = Boxes(corners, np.array([0.4, 0.9, 0.5]), np.array([1, 1, 1]))
+        >>> suppress_boxes(boxes, 0.5).tolist()
+        [1, 2]
     """
     order = np.lexsort((-boxes.scores, boxes.labels))
     labels = boxes.labels[order]
-    starts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+    label_starts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     kept = [
-        rows[_kept(boxes.corners[rows], np.float64(iou_threshold), most)]
-        for rows in np.split(order, starts)
+        rows[_suppress_sorted(boxes.corners[rows], np.float64(iou_threshold), most_per_label)]
+        for rows in np.split(order, label_starts)
     ]
     return np.concatenate(kept)
 
 
-def _kept(corners: np.ndarray, iou_threshold: np.float64, most: int | None) -> np.ndarray:
-    """Block by block: what a box of an earlier block overlaps falls at once, the rest in turn."""
+def _suppress_sorted(
+    corners: np.ndarray, iou_threshold: np.float64, most: int | None
+) -> np.ndarray:
+    """Suppress block by block: boxes that overlap an earlier block at once, the others in turn."""
     kept = np.zeros(0, np.intp)
     for start in range(0, len(corners), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(corners)))
         if len(kept):
-            taken = box_iou(corners[kept][:, None], corners[rows]) > iou_threshold
-            rows = rows[~taken.any(axis=0)]
-        near = box_iou(corners[rows][:, None], corners[rows]) > iou_threshold
-        alive = np.ones(len(rows), bool)
+            overlaps_kept = box_iou(corners[kept][:, None], corners[rows]) > iou_threshold
+            rows = rows[~overlaps_kept.any(axis=0)]
+        overlaps = box_iou(corners[rows][:, None], corners[rows]) > iou_threshold
+        remaining = np.ones(len(rows), bool)
         for row in range(len(rows)):
-            if alive[row]:
-                alive[row + 1 :] &= ~near[row, row + 1 :]
-        kept = np.concatenate([kept, rows[alive]])
+            if remaining[row]:
+                remaining[row + 1 :] &= ~overlaps[row, row + 1 :]
+        kept = np.concatenate([kept, rows[remaining]])
         if most is not None and len(kept) >= most:
             break
     return kept[:most]
 
 
 def _candidates(logits: np.ndarray, level_sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Places in the flat ``(A * K)`` and scores of the candidates of all levels."""
+    """Return flat positions in ``(A * K)`` and scores of the candidates of all levels."""
     n_findings = logits.shape[1]
     most = CANDIDATES_PER_LEVEL * n_findings
-    chosen = []
+    all_positions = []
+    all_scores = []
     for start, stop in pairwise(np.cumsum([0, *level_sizes])):
         values = logits[start:stop].ravel()
-        # Few of many anchors: the sigmoid, which is slow, is taken of those alone.
-        near = np.flatnonzero(values > _LEAST_LOGIT)
-        scores = 1 / (1 + np.exp(-values[near]))
-        near, scores = near[scores >= _LEAST], scores[scores >= _LEAST]
+        # Few of many anchors: the sigmoid, which is slow, is computed for those alone.
+        positions = np.flatnonzero(values > _MIN_LOGIT)
+        scores = 1 / (1 + np.exp(-values[positions]))
+        is_candidate = scores >= _MIN_SCORE_32
+        positions = positions[is_candidate]
+        scores = scores[is_candidate]
         best = np.argsort(-scores, kind="stable")[:most]
-        chosen.append((start * n_findings + near[best], scores[best]))
-    places, found = zip(*chosen, strict=True)
-    return np.concatenate(places), np.concatenate(found)
+        all_positions.append(start * n_findings + positions[best])
+        all_scores.append(scores[best])
+    return np.concatenate(all_positions), np.concatenate(all_scores)
 
 
 def _decode(offsets: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Boxes from anchors, float32 ``(N, 4)`` xyxy."""
-    sides = anchors[:, 2:] - anchors[:, :2]
+    """Move and scale anchors by their offsets; boxes are float32 ``(N, 4)`` xyxy."""
+    sides = anchors[:, 2:] - anchors[:, :2]  # (N, 2)
     centres = anchors[:, :2] + np.float32(0.5) * sides + offsets[:, :2] * sides
-    grown = np.exp(np.minimum(offsets[:, 2:], np.float32(LARGEST_GROWTH))) * sides
-    half = np.float32(0.5) * grown
+    box_sides = np.exp(np.minimum(offsets[:, 2:], np.float32(LARGEST_GROWTH))) * sides
+    half = np.float32(0.5) * box_sides
     return np.concatenate([centres - half, centres + half], axis=1)
 
 
@@ -142,16 +173,19 @@ def boxes_frames(
     placement: Callable[[str], Placement],
     sizes: pd.DataFrame,
 ) -> Part:
-    """The table ``boxes`` of a batch, in original pixels.
+    """Make the table ``boxes`` of a batch, in original pixels.
 
     Args:
         image_ids: B images.
-        detected: The boxes of each in store px, labels from 1; `None` where the network's output
-            is not finite, and the image ``failed``.
+        detected: Boxes of each image in store px, labels from 1; None if the network's output is
+            not finite, which makes the image ``failed``.
         findings: Names in label order.
-        placement: How each image lies in the store, by image id.
+        placement: Gives the placement of an image in the store by its id.
         sizes: ``width, height`` of the originals, px, by image id; boxes are clipped to them, and
-            dropped where no area is left.
+            dropped if no area is left.
+
+    Returns:
+        The status of each image, and the table.
 
     Example:
         >>> one = Boxes(np.array([[8.0, 8.0, 24.0, 16.0]]), np.array([0.5]), np.array([1]))
@@ -163,25 +197,25 @@ def boxes_frames(
     """
     pairs = zip(image_ids, detected, strict=True)
     finite = [(image_id, boxes) for image_id, boxes in pairs if boxes is not None]
-    names = [image_id for image_id, _ in finite]
-    parts = [
-        Boxes(placement(name).to_original(boxes.corners, *size), boxes.scores, boxes.labels)
-        for (name, boxes), size in zip(finite, _sizes_of(sizes, names), strict=True)
-    ]
-    owners = pd.array(names, dtype=TEXT).repeat([len(boxes) for boxes in parts])
-    original = Boxes.joined(parts)
-    table = original.to_table(
-        owners, pd.array(list(findings), dtype=TEXT).take(original.labels - 1)
-    )
+    finite_ids = [image_id for image_id, _ in finite]
+    parts = []
+    for (image_id, boxes), size in zip(finite, _original_sizes(sizes, finite_ids), strict=True):
+        corners = placement(image_id).to_original(boxes.corners, *size)
+        parts.append(Boxes(corners, boxes.scores, boxes.labels))
+    box_ids = pd.array(finite_ids, dtype=TEXT).repeat([len(boxes) for boxes in parts])
+    all_boxes = Boxes.joined(parts)
+    names = pd.array(list(findings), dtype=TEXT).take(all_boxes.labels - 1)
+    table = all_boxes.to_table(box_ids, names)
     has_area = (table["x2"] > table["x1"]) & (table["y2"] > table["y1"])
     status = image_status(image_ids, [boxes is not None for boxes in detected])
     return Part(status, {"boxes": table[has_area].reset_index(drop=True)})
 
 
-def _sizes_of(sizes: pd.DataFrame, image_ids: Sequence[str]) -> np.ndarray:
-    """Width and height of each image, float64 (B, 2)."""
-    wanted = sizes[["width", "height"]].reindex(list(image_ids)).astype(np.float64).to_numpy()
-    if not np.isfinite(wanted).all():
-        image_id = image_ids[int(np.flatnonzero(~np.isfinite(wanted).all(axis=1))[0])]
+def _original_sizes(sizes: pd.DataFrame, image_ids: Sequence[str]) -> np.ndarray:
+    """Return width and height of each image, float64 (B, 2)."""
+    table = sizes[["width", "height"]].reindex(list(image_ids)).astype(np.float64).to_numpy()
+    is_known = np.isfinite(table).all(axis=1)  # (B,)
+    if not is_known.all():
+        image_id = image_ids[int(np.flatnonzero(~is_known)[0])]
         raise InputError(f"images: no width and height for image {image_id!r}; prepare it again")
-    return wanted
+    return table

@@ -1,4 +1,4 @@
-"""Detectors by the name of their architecture, of other packages too, and how they start."""
+"""Detectors by the name of their architecture, and the weights that they start from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,16 +15,16 @@ from cxr_compare.detection.detector import Detector
 from cxr_compare.detection.detr import LesionDetr
 from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.detection.torchvision_detectors import LesionFasterRCNN, LesionFCOS, LesionSSDLite
-from cxr_compare.networks.published import (
+from cxr_compare.networks.builders import find_network
+from cxr_compare.networks.checkpoints import (
     STEP_COUNTER,
     Checkpoint,
-    detector_keys,
-    fetch_imagenet,
-    find_network,
     fit_layers,
     match_names,
     require_finite,
 )
+from cxr_compare.networks.tensor_names import detector_renamer
+from cxr_compare.networks.weight_files import fetch_imagenet
 
 _DETECTORS: dict[str, Callable[..., Detector]] = {
     "retinanet": LesionRetinaNet,
@@ -48,16 +48,24 @@ def build_detector(
     std: float | None = None,
     **settings: Any,
 ) -> Detector:
-    """Build a detector in training mode; it reads uint8 (B, 1, S, S), S the `image_size`, px.
+    """Build a detector in training mode, which reads uint8 (B, 1, S, S) from a pixel store.
 
-    `configs.settings` says what the keys of each architecture are. Published weights are downloaded
-    on first use, or from an installed package: ``imagenet`` (the backbone's) or ``coco`` (a
-    RetinaNet's, all but the class layer). Those of a file or a run are loaded into the built model:
-    `detection.model`. Mean and standard deviation of the pixels, in [0, 1], are left out for what
-    the backbone's published weights want. Label k is the k-th finding, 0 is background.
+    Args:
+        architecture: A name in `networks.registry.DETECTORS`, or an entry point of another
+            package (docs/architectures.md).
+        backbone: A name of the registry of networks, or ``timm:NAME``.
+        norm: Normalisation of the backbone: ``frozen``, ``batch`` or ``group``.
+        weights: Published weights, downloaded on first use or read from an installed package:
+            ``imagenet`` (of the backbone) or ``coco`` (of a RetinaNet, all but the class layer).
+            Those of a file or a run are loaded afterwards, by `start_from`.
+        n_findings: Number of findings K. Label k is the k-th finding, 0 is background.
+        image_size: Side S of the pixel store's images, px.
+        mean: Mean of the pixels, in [0, 1]; None for that of the backbone's published weights.
+        std: Standard deviation of the pixels; None for that of the published weights.
+        settings: Keys of the architecture, which `configs.settings` explains.
 
     Raises:
-        InputError: An argument is outside its range, or the weights cannot be had.
+        InputError: An argument is outside its range, or the weights are not available.
 
     Example:
         >>> model = build_detector(
@@ -77,19 +85,23 @@ def build_detector(
             "weights imagenet: were made with batch norm; set norm to frozen or batch, not group"
         )
     try:
-        make = _DETECTORS.get(architecture) or foreign_detector(architecture)
+        constructor = _DETECTORS.get(architecture) or foreign_detector(architecture)
     except ValueError as error:
         raise InputError(f"architecture: {error}") from None
     body = build_body(backbone, norm)
     if weights == "imagenet":
-        _load_body(body, Checkpoint("weights imagenet", fetch_imagenet(backbone)), backbone)
+        published = Checkpoint("weights imagenet", fetch_imagenet(backbone))
+        load_body(body, published, backbone)
     network = find_network(backbone, "detector")
-    mean, std = network.mean if mean is None else mean, network.std if std is None else std
+    mean = network.mean if mean is None else mean
+    std = network.std if std is None else std
     preprocess = Preprocess(image_size, mean, std)
-    build = partial(make, DetectorStart(backbone, norm, body, preprocess, n_findings))
-    given = signature(build).bind(**settings)
-    given.apply_defaults()
-    model: Detector = build(*given.args, **given.kwargs)
+    build = partial(constructor, DetectorStart(backbone, norm, body, preprocess, n_findings))
+    bound = signature(build).bind(**settings)
+    bound.apply_defaults()
+    model: Detector = build(*bound.args, **bound.kwargs)
+    model.preprocess = preprocess
+    model.n_findings = n_findings
     model.preprocess, model.n_findings = preprocess, n_findings
     arguments = {
         "architecture": architecture,
@@ -99,7 +111,7 @@ def build_detector(
         "image_size": image_size,
         "mean": mean,
         "std": std,
-        **given.arguments,
+        **bound.arguments,
         **model.resolved,
     }
     model.architecture = {"kind": "detector", "name": architecture, "arguments": arguments}
@@ -110,21 +122,21 @@ def build_detector(
 
 _BATCH_NORM_EPS = 1e-5
 _COCO_CLASSES = 91  # outputs of torchvision's COCO models, one of them background
-# What two runs of one architecture may differ in, and have tensors of the same shapes.
-_FREE = {"n_findings", "image_size", "mean", "std", "norm", "anchor_sizes", "box_loss"}
+# Arguments in which two runs of one architecture may differ while their tensors have one shape.
+_SHAPE_NEUTRAL = {"n_findings", "image_size", "mean", "std", "norm", "anchor_sizes", "box_loss"}
 
 
-def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[str] = ()) -> str:
-    """Load what a detector can use of a checkpoint, and say what that is.
+def start_from(model: Detector, checkpoint: Checkpoint, findings: Sequence[str] = ()) -> str:
+    """Load the part of a checkpoint that fits a detector, and say which part that is.
 
-    Of a detector of the same architecture, everything, but the class layers where those tell other
-    findings apart, as in torchvision's COCO files. Of any other network that has the model's
-    backbone, the features alone.
+    From a detector of the same architecture, everything is taken; but if the findings differ, as
+    in torchvision's COCO files, then the class layers start anew. From any other network that has
+    the model's backbone, only the features are taken.
 
     Args:
-        model: From `detection.model.build_detector`; untouched when the weights do not fit.
+        model: From `build_detector`; unchanged if the weights do not fit.
         checkpoint: The weights, and what is known of them.
-        own_findings: What the model shall learn, in order; empty where not known.
+        findings: Findings that the model shall learn, in label order; empty if not known.
 
     Returns:
         A line that says what was taken and what was not.
@@ -132,71 +144,111 @@ def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[s
     Raises:
         InputError: The weights are of another network, normalisation or size, or damaged.
     """
-    source, backbone = checkpoint.source, model.architecture["arguments"]["backbone"]
-    places = match_names(checkpoint.state, detector_keys(checkpoint.state), source=source)
-    given = {key: checkpoint.state[place] for key, place in places.items()}
-    prefix = f"{model.body_place}."
-    features = {key.removeprefix(prefix): value for key, value in given.items()}
+    source = checkpoint.source
+    backbone = model.architecture["arguments"]["backbone"]
+    file_keys = match_names(checkpoint.state, detector_renamer(checkpoint.state), source=source)
+    tensors = {key: checkpoint.state[file_key] for key, file_key in file_keys.items()}
+    body_prefix = f"{model.body_path}."
+    features = {key.removeprefix(body_prefix): value for key, value in tensors.items()}
     body = fit_layers(model.body, Checkpoint(source, features), backbone, "detector")
-    own = {
+    own_tensors = {
         key: value
         for key, value in model.state_dict().items()
-        if not key.startswith(prefix) and not key.endswith(STEP_COUNTER)
+        if not key.startswith(body_prefix) and not key.endswith(STEP_COUNTER)
     }
-    if not _same_architecture(model, checkpoint, own, given):
+    if not _is_same_architecture(model, checkpoint, own_tensors, tensors):
         model.body.load_state_dict(body, strict=False)
         return f"{source}: takes the features of {backbone}; pyramid and heads start anew"
-    classes = [k for k in own if any(f".{layer}." in f".{k}" for layer in model.class_layers)]
-    _require_size(model, checkpoint, {k: own[k] for k in own.keys() - set(classes)}, given)
-    findings, notes, taken = checkpoint.findings, [], "the detector"
-    same = findings is None or not own_findings or tuple(findings) == tuple(own_findings)
-    if not same or any(k not in given or given[k].shape != own[k].shape for k in classes):
-        outputs = [len(given[key]) for key in classes if key in given and key.endswith("bias")]
-        if findings is None and any(count % _COCO_CLASSES == 0 for count in outputs):
+
+    class_keys = [
+        key for key in own_tensors if any(f".{part}." in f".{key}" for part in model.class_layers)
+    ]
+    other_keys = own_tensors.keys() - set(class_keys)
+    _require_shapes(model, checkpoint, {key: own_tensors[key] for key in other_keys}, tensors)
+    notes = []
+    taken = "the detector"
+    if not _class_layers_fit(checkpoint, findings, class_keys, own_tensors, tensors):
+        biases = [key for key in class_keys if key in tensors and key.endswith("bias")]
+        n_outputs = [len(tensors[key]) for key in biases]
+        is_coco = any(count % _COCO_CLASSES == 0 for count in n_outputs)
+        if checkpoint.findings is None and is_coco:
             taken = "torchvision's COCO detector, all but its class layer"
             if model.coco_without_epsilon:
-                # Ours keeps 1e-5 in every model, and takes it off the variance.
-                body = {k: v - _BATCH_NORM_EPS * k.endswith("running_var") for k, v in body.items()}
+                # Our models keep an epsilon of 1e-5, so it is taken off the variance.
+                for key in body:
+                    if key.endswith("running_var"):
+                        body[key] = body[key] - _BATCH_NORM_EPS
         else:
             notes.append("its class layer is left out: it tells other findings apart")
-        given = {key: value for key, value in given.items() if key not in classes}
-    if new := [key for key in own if key not in given and key not in classes]:
+        tensors = {key: value for key, value in tensors.items() if key not in class_keys}
+    new = [key for key in own_tensors if key not in tensors and key not in class_keys]
+    if new:
         notes.append(f"{len(new)} tensors that it lacks start anew, first {new[0]}")
-    if left := [key for key in given if key not in own and not key.startswith(prefix)]:
-        notes.append(f"{len(left)} tensors have no place in this model, first {left[0]}")
-    kept = {key: value for key, value in given.items() if key in own}
-    for key, value in kept.items():
-        require_finite(value, places[key], source)
-    model.load_state_dict(kept, strict=False)
+    unused = [key for key in tensors if key not in own_tensors and not key.startswith(body_prefix)]
+    if unused:
+        notes.append(f"{len(unused)} tensors have no place in this model, first {unused[0]}")
+    used = {key: value for key, value in tensors.items() if key in own_tensors}
+    for key, value in used.items():
+        require_finite(value, file_keys[key], source)
+    model.load_state_dict(used, strict=False)
     model.body.load_state_dict(body, strict=False)
     return f"{source}: takes {taken}" + "".join(f"; {note}" for note in notes)
 
 
-def _same_architecture(
-    model: Detector, checkpoint: Checkpoint, own: Mapping[str, Any], given: Mapping[str, Any]
+def _class_layers_fit(
+    checkpoint: Checkpoint,
+    findings: Sequence[str],
+    class_keys: Sequence[str],
+    own_tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
 ) -> bool:
-    """Whether a checkpoint is of a detector of the model's architecture, as its run or names say.
+    """Return True if the class layers of a checkpoint are of the model's findings and shapes."""
+    both_known = checkpoint.findings is not None and bool(findings)
+    if both_known and tuple(checkpoint.findings or ()) != tuple(findings):
+        return False
+    return all(
+        key in tensors and tensors[key].shape == own_tensors[key].shape for key in class_keys
+    )
 
-    Of other detectors some names are the same, of layers that know the findings alone.
+
+def _is_same_architecture(
+    model: Detector,
+    checkpoint: Checkpoint,
+    own_tensors: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+) -> bool:
+    """Return True if a checkpoint is of the model's architecture, by its run or its tensors' names.
+
+    Other detectors share some names, but only of layers that depend on the findings.
     """
     if checkpoint.arguments:
         return bool(checkpoint.arguments.get("architecture") == model.architecture["name"])
-    heads = [key for key in own if not key.startswith("backbone.")]
-    return sum(key in given for key in heads) > len(heads) / 2
+    head_keys = [key for key in own_tensors if not key.startswith("backbone.")]
+    return sum(key in tensors for key in head_keys) > len(head_keys) / 2
 
 
-def _require_size(
-    model: Detector, checkpoint: Checkpoint, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+def _require_shapes(
+    model: Detector,
+    checkpoint: Checkpoint,
+    own_tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
 ) -> None:
     """Refuse a detector whose layers are of other sizes, or are missing in part."""
-    parts = {key.split(".")[0] for key in given}
-    bad = [k for k in own if k in given and given[k].shape != own[k].shape]
-    bad += [k for k in own if k not in given and k.split(".")[0] in parts]
+    modules = {key.split(".")[0] for key in tensors}
+    bad = [
+        key
+        for key in own_tensors
+        if key in tensors and tensors[key].shape != own_tensors[key].shape
+    ]
+    bad += [key for key in own_tensors if key not in tensors and key.split(".")[0] in modules]
     if not bad:
         return
-    was, now = checkpoint.arguments, model.architecture["arguments"]
-    if differing := [key for key in now if key in was.keys() - _FREE and was[key] != now[key]]:
-        sizes = ", ".join(f"{key} {was[key]} instead of {now[key]}" for key in differing)
+    before = checkpoint.arguments
+    now = model.architecture["arguments"]
+    differing = [key for key in now if key in before.keys() - _SHAPE_NEUTRAL]
+    differing = [key for key in differing if before[key] != now[key]]
+    if differing:
+        sizes = ", ".join(f"{key} {before[key]} instead of {now[key]}" for key in differing)
         keys = " and ".join(f"model.{key}" for key in differing)
         problem = f"a detector of another size: {sizes}; set {keys} as it was"
     else:
@@ -207,6 +259,15 @@ def _require_size(
     raise InputError(f"{checkpoint.source}: {problem}")
 
 
-def _load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
-    """Load a body's weights from a checkpoint of any network that has this body."""
+def load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
+    """Load a backbone's weights from a checkpoint of any network that contains it.
+
+    Args:
+        body: From `detection.backbone.build_body`.
+        checkpoint: The weights.
+        name: The backbone's network, for messages.
+
+    Raises:
+        InputError: The weights are of another network, or contain a value that is not finite.
+    """
     body.load_state_dict(fit_layers(body, checkpoint, name, "detector"), strict=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,20 +18,39 @@ from cxr_compare.detection.backbone import DetectorStart, group_norm
 from cxr_compare.detection.dense import DenseDetector, HeadPass, decode_anchors
 from cxr_compare.detection.detector import Targets
 from cxr_compare.detection.frames import LARGEST_GROWTH
-from cxr_compare.networks.published import fetch_coco
+from cxr_compare.networks.weight_files import fetch_coco
 
 _LEVELS = 5  # P3 to P7, or P2 to P6; each doubles the stride
 DEFAULT_RATIOS = (0.5, 1.0, 2.0)
 
 
+class Anchors(NamedTuple):
+    """An anchor generator, and the arguments that it was built with."""
+
+    generator: AnchorGenerator
+    arguments: dict[str, list[float]]  # ``anchor_sizes``, px, and ``anchor_ratios``
+
+
 def build_anchors(
     sizes: Sequence[float] | None, ratios: Sequence[float], image_size: int, stride: int, steps: int
-) -> tuple[AnchorGenerator, dict[str, Any]]:
-    """The anchors of five levels: each level's smallest, steps of its octave, at every ratio.
+) -> Anchors:
+    """Build the anchors of five levels.
 
-    Sizes that are left out, px, are torchvision's at 512 px, and the same share of other images,
-    but at least two strides of the finest level: a lesion between two smaller anchors overlaps
-    neither by half. Sizes and ratios come back, too, as `Detector.resolved` has them.
+    Args:
+        sizes: Smallest anchor of each level, px. None for torchvision's at 512 px, and the same
+            share of other images, but at least two strides of the finest level: a lesion between
+            two smaller anchors overlaps neither by half.
+        ratios: Height by width of the anchors of each size.
+        image_size: Side of the images, px.
+        stride: Stride of the finest level, px.
+        steps: Sizes of each level, spread over its octave.
+
+    Raises:
+        InputError: There are not five sizes, or a size or ratio is out of range.
+
+    Example:
+        >>> build_anchors(None, (1.0,), 512, stride=8, steps=3).arguments["anchor_sizes"]
+        [32, 64, 128, 256, 512]
     """
     if sizes is None:
         finest = max(2 * stride, round(image_size / 16))
@@ -44,55 +63,79 @@ def build_anchors(
         raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
     # In whole px, as torchvision's COCO weights were trained.
     octaves = tuple(tuple(int(size * 2 ** (n / steps)) for n in range(steps)) for size in sizes)
-    resolved = {"anchor_sizes": list(sizes), "anchor_ratios": list(ratios)}
-    return AnchorGenerator(octaves, (tuple(ratios),) * _LEVELS), resolved
+    arguments = {"anchor_sizes": list(sizes), "anchor_ratios": list(ratios)}
+    return Anchors(AnchorGenerator(octaves, (tuple(ratios),) * _LEVELS), arguments)
 
 
 _AUTO_BOX_LOSS = {"v1": "l1", "v2": "giou"}  # by the version of the head, as in torchvision
 _BOX_LOSSES = ("auto", "l1", "smooth_l1", "giou", "diou", "ciou")
 _EPSILON = 1e-7  # torchvision's, against division by 0
-_SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
+SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
 _MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 
 
-def _box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Sum over the M matched anchors of an image; all (M, 4).
+def box_loss(kind: str, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Compute the sum of the box losses of the M matched anchors of an image.
 
-    Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
+    Args:
+        kind: ``l1``, ``smooth_l1``, ``giou``, ``diou`` or ``ciou``.
+        offsets: Predicted offsets (M, 4).
+        anchors: (M, 4) xyxy, store px.
+        boxes: True boxes (M, 4) xyxy, store px.
+
+    Source:
+        Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
+
+    Example:
+        >>> anchors = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+        >>> box_loss("giou", torch.zeros(1, 4), anchors, anchors).item()
+        0.0
     """
     if kind in ("l1", "smooth_l1"):
-        wanted = encode_boxes(boxes, anchors, anchors.new_ones(4))
+        target = encode_boxes(boxes, anchors, anchors.new_ones(4))  # (M, 4)
         if kind == "l1":
-            return functional.l1_loss(offsets, wanted, reduction="sum")
-        return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=_SMOOTH_L1_BETA)
+            return functional.l1_loss(offsets, target, reduction="sum")
+        return functional.smooth_l1_loss(offsets, target, reduction="sum", beta=SMOOTH_L1_BETA)
     if kind == "ciou":
-        # It divides by the height, which must not be 0; the decoding stops the other end.
-        shape = offsets[:, 2:].clamp(min=-LARGEST_GROWTH)
-        offsets = torch.cat([offsets[:, :2], shape], dim=1)
-    return _iou_loss(kind, decode_anchors(offsets, anchors), boxes).sum()
+        # It divides by the height, which must not be 0; the decoding limits the other end.
+        growth = offsets[:, 2:].clamp(min=-LARGEST_GROWTH)
+        offsets = torch.cat([offsets[:, :2], growth], dim=1)
+    return _iou_losses(kind, decode_anchors(offsets, anchors), boxes).sum()
 
 
-def _iou_loss(kind: str, boxes: Tensor, true: Tensor) -> Tensor:
-    """``giou``, ``diou`` or ``ciou`` of pairs of boxes (M, 4); torchvision's index by a mask."""
-    (x1, y1, x2, y2), (x1g, y1g, x2g, y2g) = boxes.unbind(-1), true.unbind(-1)
-    left, top, right, bottom = x1.max(x1g), y1.max(y1g), x2.min(x2g), y2.min(y2g)
-    apart = (bottom <= top) | (right <= left)
-    overlap = ((right - left) * (bottom - top)).masked_fill(apart, 0.0)
-    union = (x2 - x1) * (y2 - y1) + (x2g - x1g) * (y2g - y1g) - overlap
+def _iou_losses(kind: str, boxes: Tensor, true_boxes: Tensor) -> Tensor:
+    """Compute ``giou``, ``diou`` or ``ciou`` of pairs of boxes (M, 4), as (M,).
+
+    torchvision's functions index by a mask, for which the host waits.
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    true_x1, true_y1, true_x2, true_y2 = true_boxes.unbind(-1)
+    left = x1.max(true_x1)
+    top = y1.max(true_y1)
+    right = x2.min(true_x2)
+    bottom = y2.min(true_y2)
+    is_apart = (bottom <= top) | (right <= left)
+    overlap = ((right - left) * (bottom - top)).masked_fill(is_apart, 0.0)
+    union = (x2 - x1) * (y2 - y1) + (true_x2 - true_x1) * (true_y2 - true_y1) - overlap
     iou = overlap / (union + _EPSILON)
-    # Anew, so that gradients are summed in torchvision's order.
-    (x1, y1, x2, y2), (x1g, y1g, x2g, y2g) = boxes.unbind(-1), true.unbind(-1)
-    # The smallest box around both.
-    wide, high = x2.max(x2g) - x1.min(x1g), y2.max(y2g) - y1.min(y1g)
+    # Unbound again, so that gradients are summed in torchvision's order.
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    true_x1, true_y1, true_x2, true_y2 = true_boxes.unbind(-1)
+    # Width and height of the smallest box around both.
+    hull_width = x2.max(true_x2) - x1.min(true_x1)
+    hull_height = y2.max(true_y2) - y1.min(true_y1)
     if kind == "giou":
-        area = wide * high
+        area = hull_width * hull_height
         return 1 - (iou - (area - union) / (area + _EPSILON))
-    between = ((x2 + x1) / 2 - (x1g + x2g) / 2) ** 2 + ((y2 + y1) / 2 - (y1g + y2g) / 2) ** 2
-    loss = 1 - iou + between / (wide**2 + high**2 + _EPSILON)
+    between_x = ((x2 + x1) / 2 - (true_x1 + true_x2) / 2) ** 2
+    between_y = ((y2 + y1) / 2 - (true_y1 + true_y2) / 2) ** 2
+    between = between_x + between_y
+    loss = 1 - iou + between / (hull_width**2 + hull_height**2 + _EPSILON)
     if kind == "diou":
         return loss
     x1, y1, x2, y2 = boxes.unbind(-1)
-    angle = torch.atan((x2g - x1g) / (y2g - y1g)) - torch.atan((x2 - x1) / (y2 - y1))
+    true_angle = torch.atan((true_x2 - true_x1) / (true_y2 - true_y1))
+    angle = true_angle - torch.atan((x2 - x1) / (y2 - y1))
     aspect = (4 / torch.pi**2) * angle.pow(2)
     with torch.no_grad():
         alpha = aspect / (1 - iou + aspect + _EPSILON)
@@ -100,19 +143,19 @@ def _iou_loss(kind: str, boxes: Tensor, true: Tensor) -> Tensor:
 
 
 class _AnchorMatcher(Matcher):
-    """torchvision's, without a list of the anchors that a box keeps, whose length would be read."""
+    """torchvision's matcher without its list of the best anchors, whose length the host reads."""
 
     def set_low_quality_matches_(
         self, matches: Tensor, all_matches: Tensor, match_quality_matrix: Tensor
     ) -> None:
-        """Give each box the anchors that overlap it most, and an anchor its best box."""
+        """Give each box the anchors that overlap it most, and each such anchor its best box."""
         best = match_quality_matrix.amax(dim=1, keepdim=True)
-        kept = (match_quality_matrix == best).any(dim=0)
-        matches.copy_(torch.where(kept, all_matches, matches))
+        is_best = (match_quality_matrix == best).any(dim=0)
+        matches.copy_(torch.where(is_best, all_matches, matches))
 
 
 class _Head(RetinaNetHead):
-    """Both heads; for their losses the host waits once, for the numbers of anchors that count."""
+    """Both heads; for their losses the host waits once, for the numbers of counted anchors."""
 
     def __init__(
         self, channels: int, anchors: int, n_classes: int, version: str, convs: int, loss: str
@@ -125,7 +168,8 @@ class _Head(RetinaNetHead):
             raise InputError(
                 f"box_loss: expected one of {', '.join(_BOX_LOSSES)}, but got {loss!r}"
             )
-        RetinaNetHead(channels, anchors, n_classes)  # its random values are part of a seed's
+        # Built although it is not used: its random values are part of a seed's.
+        RetinaNetHead(channels, anchors, n_classes)
         super().__init__(channels, anchors, n_classes, group_norm if version == "v2" else None)
         for head in (self.classification_head, self.regression_head):
             head.conv = head.conv[:convs]
@@ -138,29 +182,40 @@ class _Head(RetinaNetHead):
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Means over the images of their losses per matched anchor, as in torchvision.
+        """Compute means over the images of their losses per matched anchor, as in torchvision.
 
-        `matched_idxs` (A,) is -1 where an anchor has no box and -2 where it does not count.
+        `matched_idxs` (A,) is -1 for an anchor without a box and -2 for one that does not count.
         """
         matched = torch.stack(matched_idxs)  # (B, A)
-        masks = torch.stack([matched >= 0, matched != Matcher.BETWEEN_THRESHOLDS], dim=1)
-        counts = masks.sum(2).tolist()  # the wait
-        classes = head_outputs["cls_logits"].unbind()
+        is_lesion = matched >= 0
+        is_counted = matched != Matcher.BETWEEN_THRESHOLDS
+        masks = torch.stack([is_lesion, is_counted], dim=1)  # (B, 2, A)
+        counts = masks.sum(2).tolist()  # the host waits here
+        class_logits = head_outputs["cls_logits"].unbind()
         offsets = head_outputs["bbox_regression"].unbind()
         losses: dict[str, list[Tensor]] = {"classification": [], "bbox_regression": []}
-        for image, (target, of_image) in enumerate(zip(targets, counts, strict=True)):
-            lesion, used = (
+        for image, (target, image_counts) in enumerate(zip(targets, counts, strict=True)):
+            lesion_rows, counted_rows = (
                 mask.nonzero_static(size=count)[:, 0]
-                for mask, count in zip(masks[image], of_image, strict=True)
+                for mask, count in zip(masks[image], image_counts, strict=True)
             )
-            box, n_matched = matched[image][lesion], max(1, len(lesion))  # (M,)
-            wanted = torch.zeros_like(classes[image])  # (A, K + 1)
-            wanted[lesion, target["labels"][box]] = wanted.new_ones(())
-            focal = sigmoid_focal_loss(classes[image][used], wanted[used], reduction="sum")
+            box_rows = matched[image][lesion_rows]  # (M,)
+            n_matched = max(1, len(lesion_rows))
+            class_targets = torch.zeros_like(class_logits[image])  # (A, K + 1)
+            labels = target["labels"][box_rows]
+            class_targets[lesion_rows, labels] = class_targets.new_ones(())
+            focal = sigmoid_focal_loss(
+                class_logits[image][counted_rows], class_targets[counted_rows], reduction="sum"
+            )
             losses["classification"].append(focal / n_matched)
-            own = offsets[image][lesion], anchors[image][lesion], target["boxes"][box]
-            losses["bbox_regression"].append(_box_loss(self.box_loss, *own) / n_matched)
-        # One by one as torchvision: equal bits.
+            regression = box_loss(
+                self.box_loss,
+                offsets[image][lesion_rows],
+                anchors[image][lesion_rows],
+                target["boxes"][box_rows],
+            )
+            losses["bbox_regression"].append(regression / n_matched)
+        # Added one by one, as torchvision does, for equal bits.
         return {name: reduce(torch.add, parts) / len(targets) for name, parts in losses.items()}
 
 
@@ -169,7 +224,7 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
 
     Head ``v1`` is torchvision's ``retinanet_resnet50_fpn``: plain convolutions, L1 box loss, P6
     from P5. ``v2`` is its ``retinanet_resnet50_fpn_v2``: group norm in the heads, generalised
-    IoU loss, P6 from C5. `configs.settings.RetinaNetSettings` says what the keys are; each of the
+    IoU loss, P6 from C5. `configs.settings.RetinaNetSettings` explains the keys; each of the
     `anchor_sizes` is there three times, at 2^0, 2^(1/3) and 2^(2/3).
 
     Source:
@@ -190,33 +245,43 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
         box_loss: str = "auto",
     ) -> None:
         pyramid = start.pyramid(fpn_channels, p6_from_c5=head == "v2")
-        anchors, self.resolved = build_anchors(
+        anchors = build_anchors(
             anchor_sizes, anchor_ratios, start.preprocess.size, stride=8, steps=3
         )
-        n_anchors, n_classes = anchors.num_anchors_per_location()[0], start.n_findings + 1
+        self.resolved = anchors.arguments
+        n_anchors = anchors.generator.num_anchors_per_location()[0]
+        n_classes = start.n_findings + 1
         heads = _Head(fpn_channels, n_anchors, n_classes, head, head_convs, box_loss)
         matcher = _AnchorMatcher(0.5, 0.4, allow_low_quality_matches=True)
         super().__init__(
-            pyramid, n_classes, anchor_generator=anchors, head=heads, proposal_matcher=matcher
+            pyramid,
+            n_classes,
+            anchor_generator=anchors.generator,
+            head=heads,
+            proposal_matcher=matcher,
         )
         self.coco_without_epsilon = head == "v1"
 
-    def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The head's own, without background."""
+    def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the head's own outputs, without background."""
         return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """``classification`` and ``bbox_regression`` as in torchvision, means over the images."""
+        """Compute ``classification`` and ``bbox_regression`` as torchvision, means over images."""
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             return self.compute_loss(targets, passed.outputs, passed.anchors)
 
     def fetch_coco(self) -> dict[str, Tensor]:
-        """Of torchvision's model with the same head."""
-        keys = self.architecture["arguments"]
-        own = [keys[key] for key in ("backbone", "fpn_channels", "head_convs")]
-        if [*own, len(keys["anchor_ratios"])] != ["resnet50", 256, 4, 3]:
+        """Fetch torchvision's COCO weights of the model with the same head.
+
+        Raises:
+            InputError: The model has other sizes than torchvision's, or the file is not available.
+        """
+        arguments = self.architecture["arguments"]
+        sizes = [arguments[key] for key in ("backbone", "fpn_channels", "head_convs")]
+        if [*sizes, len(arguments["anchor_ratios"])] != ["resnet50", 256, 4, 3]:
             raise InputError(
                 "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
                 "anchor_ratios"
             )
-        return fetch_coco(keys["head"])
+        return fetch_coco(arguments["head"])

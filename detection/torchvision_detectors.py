@@ -22,35 +22,39 @@ from cxr_compare.detection.dense import DenseDetector, HeadPass, image_list
 from cxr_compare.detection.detector import Detections, Detector, Targets
 from cxr_compare.detection.retinanet import DEFAULT_RATIOS, build_anchors
 
-_MOST_CERTAIN = -1e-6  # of the logarithm of a probability, whose logit is then finite
+_MAX_LOG_PROBABILITY = -1e-6  # keeps the logit finite
 
 
 def _logits(log_probability: Tensor, outputs: Tensor) -> Tensor:
-    """Logits of probabilities from their logarithms; NaN where an output behind is not finite."""
-    log_probability = log_probability.clamp(max=_MOST_CERTAIN)
-    hidden = (outputs * 0.0).sum(2, keepdim=True)
-    return log_probability - (1.0 - log_probability.exp()).log() + hidden
+    """Compute logits from logarithms of probabilities; NaN where an output is not finite.
+
+    Both are (B, A, ...); `outputs` are those that the probabilities were computed from.
+    """
+    log_probability = log_probability.clamp(max=_MAX_LOG_PROBABILITY)
+    zero_or_nan = (outputs * 0.0).sum(2, keepdim=True)  # (B, A, 1)
+    return log_probability - (1.0 - log_probability.exp()).log() + zero_or_nan
 
 
 def _mean_losses(
-    losses: Callable[..., dict[str, Tensor]], passed: HeadPass, targets: Targets
+    image_losses: Callable[..., dict[str, Tensor]], passed: HeadPass, targets: Targets
 ) -> dict[str, Tensor]:
-    """Means over the images of losses of one image's outputs and target, in float32.
+    """Compute the losses of each image in float32, and their means over the images.
 
-    torchvision divides by all boxes of a batch, whose images would then weigh by how they are cut.
+    torchvision divides by all boxes of a batch: the weight of an image would then depend on how
+    the images are divided into batches.
     """
     with torch.autocast(passed.anchors[0].device.type, enabled=False):
-        each = [
-            losses({name: out[row : row + 1] for name, out in passed.outputs.items()}, target)
-            for row, target in enumerate(targets)
-        ]
-        return {name: torch.stack([image[name] for image in each]).mean() for name in each[0]}
+        losses = []
+        for row, target in enumerate(targets):
+            outputs = {name: output[row : row + 1] for name, output in passed.outputs.items()}
+            losses.append(image_losses(outputs, target))
+        return {name: torch.stack([image[name] for image in losses]).mean() for name in losses[0]}
 
 
 class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
-    """torchvision's FCOS with a feature pyramid, P3 to P7: one box for each place, no anchors.
+    """torchvision's FCOS with a feature pyramid, P3 to P7: one box for each cell, no anchors.
 
-    `configs.settings.FCOSSettings` says what the keys are; its norm is our group norm.
+    `configs.settings.FCOSSettings` explains the keys; its norm is our group norm.
 
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
@@ -61,7 +65,8 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
     def __init__(
         self, start: DetectorStart, *, fpn_channels: int = 256, head_convs: int = 4
     ) -> None:
-        pyramid, n_classes = start.pyramid(fpn_channels), start.n_findings + 1
+        pyramid = start.pyramid(fpn_channels)
+        n_classes = start.n_findings + 1
         head = FCOSHead(fpn_channels, 1, n_classes, num_convs=0)
         head.classification_head = FCOSClassificationHead(
             fpn_channels, 1, n_classes, head_convs, norm_layer=group_norm
@@ -69,34 +74,43 @@ class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detec
         head.regression_head = FCOSRegressionHead(fpn_channels, 1, head_convs, group_norm)
         super().__init__(pyramid, n_classes, head=head)
 
-    def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of the geometric mean of class and centredness, and of boxes about their places."""
-        both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)
-        certain = functional.logsigmoid(both)
-        first, last = outputs["bbox_regression"].split(2, dim=2)  # left and top, right and bottom
-        offsets = torch.cat([(last - first) / 2, (first + last).clamp(min=1e-6).log()], dim=2)
-        return _logits((certain[..., :1] + certain[..., 2:]) / 2, both), offsets
+    def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logits of the geometric mean of class and centredness, and offsets of the boxes.
+
+        FCOS predicts the distances from a cell's middle to the edges of its box; they become the
+        offset of the centre and the logarithm of the sides.
+        """
+        both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)  # (B, A, K + 2)
+        log_probability = functional.logsigmoid(both)
+        left_top, right_bottom = outputs["bbox_regression"].split(2, dim=2)
+        sides = left_top + right_bottom
+        offsets = torch.cat([(right_bottom - left_top) / 2, sides.clamp(min=1e-6).log()], dim=2)
+        centredness = log_probability[..., :1]
+        classes = log_probability[..., 2:]  # without background
+        return _logits((centredness + classes) / 2, both), offsets
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Torchvision's of each image, means over the images."""
+        """Compute torchvision's losses of each image, and their means over the images."""
 
-        def of_image(outputs: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+        def image_losses(
+            outputs: dict[str, Tensor], target: dict[str, Tensor]
+        ) -> dict[str, Tensor]:
             return self.compute_loss([target], outputs, passed.anchors[:1], passed.level_sizes)
 
-        return _mean_losses(of_image, passed, targets)
+        return _mean_losses(image_losses, passed, targets)
 
 
 _SSD_LEVELS = 6
 
 
 class _SmallMapNorm(nn.BatchNorm2d):
-    """Batch norm that takes its averages where a batch has one value: of one image, one place."""
+    """Batch norm that uses its averages for a batch of one image with maps of one cell."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=0.001, momentum=0.03)  # torchvision's
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, h, w)."""
+        """Normalise maps (B, C, h, w)."""
         if self.training and x.numel() == x.shape[1]:
             fixed = (self.running_mean, self.running_var, self.weight, self.bias)
             return functional.batch_norm(x, *fixed, training=False, eps=self.eps)
@@ -119,13 +133,13 @@ class _SSDLiteMaps(nn.Module):
         maps = list(self.body(pixels).values())
         for layer in self.extra:
             maps.append(layer(maps[-1]))
-        return {str(level): found for level, found in enumerate(maps)}
+        return {str(level): level_maps for level, level_maps in enumerate(maps)}
 
 
 class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
     """torchvision's SSDLite: default boxes of six maps, from a fifth of the image up.
 
-    torchvision learns nothing from an image without boxes; here its three worst mistakes count, as
+    torchvision learns nothing from an image without boxes; here its three largest losses count, as
     many as for one anchor with a box.
 
     Source:
@@ -136,41 +150,45 @@ class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Det
 
     def __init__(self, start: DetectorStart) -> None:
         norm = group_norm if start.norm == "group" else _SmallMapNorm
-        maps, n_classes = _SSDLiteMaps(start, norm), start.n_findings + 1
+        maps = _SSDLiteMaps(start, norm)
+        n_classes = start.n_findings + 1
         size = (start.preprocess.size, start.preprocess.size)
         head = SSDLiteHead(maps.channels, [6] * _SSD_LEVELS, n_classes, norm)
         anchors = DefaultBoxGenerator([[2, 3]] * _SSD_LEVELS, min_ratio=0.2, max_ratio=0.95)
         super().__init__(maps, anchors, size, n_classes, head=head)
 
-    def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of each finding against all other classes together, and offsets without their scale."""
+    def box_outputs(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logits of each finding against all other classes, and offsets without scale."""
         classes, offsets = outputs["cls_logits"], outputs["bbox_regression"]
         logits = _logits(classes.log_softmax(2)[..., 1:], classes)
         (centres, _, sides, _) = self.box_coder.weights
         return logits, torch.cat([offsets[..., :2] / centres, offsets[..., 2:] / sides], dim=2)
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """Torchvision's of each image, and of one without boxes its three worst mistakes."""
+        """Compute torchvision's losses, and for an image without boxes its three largest ones."""
         anchors = passed.anchors[:1]
 
-        def of_image(outputs: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+        def image_losses(
+            outputs: dict[str, Tensor], target: dict[str, Tensor]
+        ) -> dict[str, Tensor]:
             if len(target["boxes"]):
                 matched = self.proposal_matcher(box_iou(target["boxes"], anchors[0]))
                 return self.compute_loss([target], outputs, anchors, [matched])
-            mistakes = -outputs["cls_logits"][0].log_softmax(1)[:, 0]
-            worst = mistakes.topk(int(self.neg_to_pos_ratio)).values.sum()
-            none = 0.0 * outputs["bbox_regression"].sum()  # several processes wait for a gradient
-            return {"bbox_regression": none, "classification": worst}
+            background_losses = -outputs["cls_logits"][0].log_softmax(1)[:, 0]  # (A,)
+            largest = background_losses.topk(int(self.neg_to_pos_ratio)).values.sum()
+            # Zero, but with a gradient, for which several processes wait.
+            regression = 0.0 * outputs["bbox_regression"].sum()
+            return {"bbox_regression": regression, "classification": largest}
 
-        return _mean_losses(of_image, passed, targets)
+        return _mean_losses(image_losses, passed, targets)
 
 
-class _Proposed(NamedTuple):
-    """What one pass through backbone and proposal network gives, in full precision but for maps."""
+class _ProposalPass(NamedTuple):
+    """Output of one pass through backbone and proposal network; all but the maps are float32."""
 
     maps: dict[str, Tensor]  # P2 to P6
     objectness: Tensor  # (B, A) logits
-    offsets: Tensor  # (B, A, 4), of the anchors
+    offsets: Tensor  # (B, A, 4), offsets from the anchors
     anchors: list[Tensor]  # per image (A, 4) xyxy, store px
     proposals: list[Tensor]  # per image (P, 4) xyxy, store px
 
@@ -202,21 +220,23 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
     ) -> None:
         pyramid = start.pyramid(fpn_channels, strides=(4, 8, 16, 32), pooled_top=True)
         size = start.preprocess.size
-        anchors, self.resolved = build_anchors(anchor_sizes, anchor_ratios, size, stride=4, steps=1)
+        anchors = build_anchors(anchor_sizes, anchor_ratios, size, stride=4, steps=1)
+        self.resolved = anchors.arguments
         pool = MultiScaleRoIAlign(
             ["0", "1", "2", "3"], 7, sampling_ratio=2, canonical_scale=round(224 * size / 512)
         )
         super().__init__(
             pyramid,
-            rpn_anchor_generator=anchors,
+            rpn_anchor_generator=anchors.generator,
             box_roi_pool=pool,
             box_head=TwoMLPHead(fpn_channels * 7**2, box_channels),
             box_predictor=FastRCNNPredictor(box_channels, start.n_findings + 1),
         )
 
-    def run(self, images: Tensor, targets: Targets | None = None) -> _Proposed:
-        """The proposals have no gradient, as in torchvision."""
-        count, pixels = len(images), self.pixels(images)
+    def run(self, images: Tensor, targets: Targets | None = None) -> _ProposalPass:
+        """Run backbone and proposal network; proposals have no gradient, as in torchvision."""
+        count = len(images)
+        pixels = self.pixels(images)  # (B, 3, S, S)
         batch = image_list(pixels)
         maps = self.backbone(pixels)
         outputs = self.rpn.head(list(maps.values()))
@@ -227,18 +247,22 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
             logits, moves = concat_box_prediction_layers(objectness, offsets)
             decoded = self.rpn.box_coder.decode(moves.detach(), anchors).view(count, -1, 4)
             proposals, _ = self.rpn.filter_proposals(decoded, logits, batch.image_sizes, sizes)
-        return _Proposed(maps, logits.view(count, -1), moves.view(count, -1, 4), anchors, proposals)
+        return _ProposalPass(
+            maps, logits.view(count, -1), moves.view(count, -1, 4), anchors, proposals
+        )
 
-    def _classified(self, passed: _Proposed, boxes: list[Tensor]) -> tuple[Sequence[Tensor], ...]:
-        """Per image the logits (P, K + 1) and offsets (P, 4 (K + 1)) of boxes, float32."""
+    def _classified(
+        self, passed: _ProposalPass, boxes: list[Tensor]
+    ) -> tuple[Sequence[Tensor], ...]:
+        """Compute for each image logits (P, K + 1) and offsets (P, 4 (K + 1)) of boxes, float32."""
         size = (self.preprocess.size, self.preprocess.size)
         pooled = self.roi_heads.box_roi_pool(passed.maps, boxes, [size] * len(boxes))
         outputs = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         counts = [len(image) for image in boxes]
         return tuple(output.float().split(counts) for output in outputs)
 
-    def losses(self, passed: _Proposed, targets: Targets) -> dict[str, Tensor]:
-        """Torchvision's of each image; in evaluation mode always the same samples."""
+    def losses(self, passed: _ProposalPass, targets: Targets) -> dict[str, Tensor]:
+        """Compute torchvision's losses of each image; in evaluation the samples stay the same."""
         device = passed.objectness.device
         devices = [] if device.type == "cpu" else [device]
         same_samples = torch.random.fork_rng(devices, enabled=not self.training)
@@ -246,32 +270,44 @@ class LesionFasterRCNN(Detector, FasterRCNN):  # type: ignore[misc]  # forward i
             if not self.training:
                 torch.manual_seed(0)
             labels, boxes = self.rpn.assign_targets_to_anchors(passed.anchors, targets)
-            wanted = self.rpn.box_coder.encode(boxes, passed.anchors)
-            rows = zip(passed.objectness, passed.offsets, labels, wanted, strict=True)
-            of_anchors = [self.rpn.compute_loss(*out, [label], [aim]) for *out, label, aim in rows]
-            chosen, _, labels, wanted = self.roi_heads.select_training_samples(
+            offset_targets = self.rpn.box_coder.encode(boxes, passed.anchors)
+            proposal_losses = [
+                self.rpn.compute_loss(objectness, offsets, [image_labels], [image_targets])
+                for objectness, offsets, image_labels, image_targets in zip(
+                    passed.objectness, passed.offsets, labels, offset_targets, strict=True
+                )
+            ]
+            samples, _, labels, offset_targets = self.roi_heads.select_training_samples(
                 passed.proposals, targets
             )
-        outputs = self._classified(passed, chosen)
+        logits, offsets = self._classified(passed, samples)
         with torch.autocast(device.type, enabled=False):
-            of_boxes = [
-                fastrcnn_loss(logits, offsets, [label], [aim])
-                for logits, offsets, label, aim in zip(*outputs, labels, wanted, strict=True)
+            box_losses = [
+                fastrcnn_loss(image_logits, image_offsets, [image_labels], [image_targets])
+                for image_logits, image_offsets, image_labels, image_targets in zip(
+                    logits, offsets, labels, offset_targets, strict=True
+                )
             ]
         names = ("objectness", "proposal_regression", "classification", "bbox_regression")
-        parts = zip(*(a + b for a, b in zip(of_anchors, of_boxes, strict=True)), strict=True)
-        return {name: torch.stack(part).mean() for name, part in zip(names, parts, strict=True)}
+        image_losses = [
+            proposal + box for proposal, box in zip(proposal_losses, box_losses, strict=True)
+        ]
+        by_name = zip(names, zip(*image_losses, strict=True), strict=True)
+        return {name: torch.stack(parts).mean() for name, parts in by_name}
 
     @torch.no_grad()
-    def detections(self, passed: _Proposed) -> Detections:
-        """Of the proposals, classified and moved."""
+    def detections(self, passed: _ProposalPass) -> Detections:
+        """Classify and move the proposals."""
         logits, offsets = self._classified(passed, passed.proposals)
         finite = passed.objectness.isfinite().all(1) & passed.offsets.isfinite().all((1, 2))
         pairs = zip(logits, offsets, strict=True)
         finite &= torch.stack([torch.cat(pair, dim=1).isfinite().all() for pair in pairs])
         with torch.autocast(finite.device.type, enabled=False):
             decoded = self.roi_heads.box_coder.decode(torch.cat([*offsets]), passed.proposals)
-        boxes = pad_sequence(decoded[:, 1:].split([len(image) for image in logits]), True)
+        counts = [len(image) for image in logits]
+        boxes = pad_sequence(decoded[:, 1:].split(counts), True)  # (B, P, K, 4)
         scores = pad_sequence([image.softmax(1)[:, 1:] for image in logits], True)  # (B, P, K)
         labels = torch.arange(1, self.n_findings + 1, device=finite.device).expand_as(scores)
-        return self.suppressed(boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1), finite)
+        return self.suppress_overlaps(
+            boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1), finite
+        )

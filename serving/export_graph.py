@@ -82,7 +82,7 @@ class _DetectorGraph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.model.preprocess.normalise(images).expand(-1, 3, -1, -1)
         outputs = self.model.head(list(self.model.backbone(pixels).values()))
-        return self.model.coded(outputs)
+        return self.model.box_outputs(outputs)
 
 
 class _ClassifierGraph(nn.Module):

@@ -308,7 +308,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Meas
     """
     with torch.inference_mode():
         heads = model.model.run(torch.from_numpy(images[:, None]))
-        logits, offsets = model.model.coded(heads.outputs)
+        logits, offsets = model.model.box_outputs(heads.outputs)
     outputs = exported.session.run(images[:, None])
     least = float(np.log(MIN_SCORE / (1 - MIN_SCORE)))
     shifts = {
@@ -318,7 +318,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Meas
     none = Boxes.joined([])
     measures: list[_Measure] = []
     for case, shift in shifts.items():
-        found = model.model.decode_together(logits + shift, offsets, heads)
+        found = model.model.decode_batch(logits + shift, offsets, heads)
         decoded = exported.decode(outputs | {"logits": outputs["logits"] + np.float32(shift)})
         pairs = zip(found, decoded, strict=True)
         measures += _same_boxes(case, ((one or none, other or none) for one, other in pairs))

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxr_compare.classification.inference import MapMethod, predict_scores
+from cxr_compare.classification.activation_maps import MapMethod
+from cxr_compare.classification.inference import predict_scores
 from cxr_compare.classification.model import ImageClassifier, build_classifier
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError

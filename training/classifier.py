@@ -69,7 +69,9 @@ class ClassifierTask(TrainingTask):
     def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
         """Loss of a training batch, its targets smoothed as configured."""
         kept = self._kept if model is self.model else None  # not of a trial copy
-        return training_losses(model, batch, self._criterion, smoothing=self._smoothing, kept=kept)
+        return training_losses(
+            model, batch, self._criterion, smoothing=self._smoothing, pooled_features=kept
+        )
 
     def loss_weight(self, batch: LabelBatch) -> float:
         """Share of known answers, in images."""

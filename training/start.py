@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.pool import Terminal
-from cxr_compare.networks.published import fetch_coco, fetch_imagenet
+from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.training.batch_size import Hardware
 from cxr_compare.training.classifier import ClassifierTask
 from cxr_compare.training.cost import count_parameters

@@ -21,7 +21,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.networks.published import Checkpoint, recognise
+from cxr_compare.networks.checkpoints import Checkpoint
+from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
 from cxr_compare.training.run_folder import WEIGHTS_FILE, RunFolder, read_architecture, read_weights
 
 _PUBLISHED = ("imagenet", "coco")
@@ -56,7 +57,7 @@ class _Start(Checkpoint):
         findings = tuple(run.started["findings"])
         return cls(weights, state, findings, arguments.get("backbone"), arguments, run)
 
-    public = cached_property(recognise)  # what is known of it, where it is a public checkpoint
+    public = cached_property(recognise_public_checkpoint)  # None if it is no public classifier
 
     @property
     def pixels(self) -> Preprocess | None:

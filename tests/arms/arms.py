@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.dataset import LabelBatch
-from cxr_compare.classification.inference import saliency_maps
 from cxr_compare.classification.loss import training_losses as classifier_losses
 from cxr_compare.classification.loss import validation_losses as validate_classifier
 from cxr_compare.classification.model import build_classifier
@@ -93,7 +93,7 @@ class Arm:
         if self.kind == "detector":
             with torch.no_grad():
                 return [_tensors(boxes) for boxes in model(images)]
-        found = saliency_maps(model, images)
+        found = activation_maps(model, images)
         rows = zip(found.logits.sigmoid().cpu(), found.maps.cpu(), strict=True)
         return [{"scores": score, "maps": maps} for score, maps in rows]
 

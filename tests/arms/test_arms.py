@@ -19,7 +19,7 @@ from cxr_compare.data_prep.store.preprocess import parse_views
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.model import start_from as start_detector
-from cxr_compare.networks.published import Checkpoint
+from cxr_compare.networks.checkpoints import Checkpoint
 from cxr_compare.networks.registry import DETECTORS
 from cxr_compare.serving.trained_model import MultiViewDetector
 from cxr_compare.training.batch_size import largest_share

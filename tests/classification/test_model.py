@@ -9,7 +9,7 @@ from torchvision import models
 from torchvision.models import densenet121
 
 from cxr_compare.classification.loss import training_losses
-from cxr_compare.classification.model import _COLOUR_MEAN, _COLOUR_STD
+from cxr_compare.classification.model import COLOUR_MEAN, COLOUR_STD
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.networks.registry import NETWORKS
 
@@ -103,7 +103,7 @@ def test_channels_may_be_normalised_as_imagenets_colours(build_small, batch):
     model.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         model(batch.images)
-    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (_COLOUR_MEAN, _COLOUR_STD))
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (COLOUR_MEAN, COLOUR_STD))
     torch.testing.assert_close(seen[0], (batch.images / 255 - mean) / std, rtol=0, atol=1e-5)
     assert not any("gain" in key or "shift" in key for key in model.state_dict())
 

@@ -5,10 +5,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.model import ImageClassifier, build_classifier, start_from
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.networks.published import Checkpoint
+from cxr_compare.networks.checkpoints import Checkpoint
 from cxr_compare.serving.export_graph import layout_of
 from cxr_compare.training.run_folder import _write_weights, load_model, read_weights, save_model
 
@@ -69,7 +69,7 @@ def test_maps_tile_the_image_and_class_activation_maps_add_up_to_the_logit(
     name, size, cells, shown
 ):
     model = build(name, size).eval()
-    found = saliency_maps(model, images(size))
+    found = activation_maps(model, images(size))
     assert found.maps.shape == (2, 2, shown, shown)
     x1, y1, x2, y2 = found.frame
     assert (x2 - x1, y2 - y1) == (size, size)
@@ -92,7 +92,7 @@ def test_gradients_of_the_tokens_are_those_of_small_steps():
         model(pixels)
     hook.remove()
     tokens, step = cut[0], 1e-2
-    maps = saliency_maps(model, pixels).maps[0, 0]
+    maps = activation_maps(model, pixels).maps[0, 0]
     weights = torch.zeros(tokens.shape[2])
     for channel in range(tokens.shape[2]):
         moved = []

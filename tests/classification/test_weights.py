@@ -11,19 +11,19 @@ from torch import nn
 from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 
 from cxr_compare.classification.model import (
-    _COLOUR_MEAN,
-    _COLOUR_STD,
+    COLOUR_MEAN,
+    COLOUR_STD,
     ImageClassifier,
     build_classifier,
     start_from,
 )
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.networks.published import (
-    _CHEXNET_FINDINGS,
-    _XRAYVISION_FINDINGS,
-    Checkpoint,
-    _PublicCheckpoint,
-    recognise,
+from cxr_compare.networks.checkpoints import Checkpoint
+from cxr_compare.networks.public_checkpoints import (
+    CHEXNET_FINDINGS,
+    XRAYVISION_FINDINGS,
+    PublicCheckpoint,
+    recognise_public_checkpoint,
 )
 from cxr_compare.training.run_folder import read_weights
 
@@ -40,8 +40,8 @@ def test_a_run_of_another_network_is_named():
         start_from(model, Checkpoint("run", state, network="small_cnn"))
 
 
-def public_checkpoint(state: dict[str, torch.Tensor]) -> _PublicCheckpoint | None:
-    return recognise(Checkpoint("file", state))
+def public_checkpoint(state: dict[str, torch.Tensor]) -> PublicCheckpoint | None:
+    return recognise_public_checkpoint(Checkpoint("file", state))
 
 
 class CheXNet(nn.Module):
@@ -101,16 +101,16 @@ def test_a_public_chexnet_gives_its_own_scores_here(kind, chexnet, tmp_path):
     state = read_weights(file)
     public = public_checkpoint(state)
     assert public is not None
-    assert (public.findings, public.size) == (_CHEXNET_FINDINGS, 224)
+    assert (public.findings, public.size) == (CHEXNET_FINDINGS, 224)
     model = build(mean=public.mean, std=public.std, channels=public.channels)
     own = ["pneumonia", "hernia", "lung_opacity"]
     said = start_from(model, Checkpoint("file", state), own)
     assert said.endswith("its last layer for pneumonia, hernia; it starts anew for lung_opacity")
-    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (_COLOUR_MEAN, _COLOUR_STD))
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (COLOUR_MEAN, COLOUR_STD))
     with torch.no_grad():
         expected = chexnet((IMAGES.expand(-1, 3, -1, -1) / 255 - mean) / std)
         scores = model(IMAGES).sigmoid()
-    places = [_CHEXNET_FINDINGS.index(finding) for finding in own[:2]]
+    places = [CHEXNET_FINDINGS.index(finding) for finding in own[:2]]
     torch.testing.assert_close(scores[:, :2], expected[:, places], rtol=1e-4, atol=1e-5)
 
 
@@ -128,14 +128,14 @@ def test_torchxrayvision_gives_its_own_logits_here(name, size):
     state = {**network.state_dict(), "op_threshs": torch.zeros(18)}
     public = public_checkpoint(state)
     assert public is not None
-    assert (public.findings, public.size) == (_XRAYVISION_FINDINGS, size)
+    assert (public.findings, public.size) == (XRAYVISION_FINDINGS, size)
     model = build(name, mean=public.mean, std=public.std, channels=public.channels)
     own = ["lung_opacity", "pneumonia", "mass"]
     assert start_from(model, Checkpoint("file", state), own).endswith("and its last layer")
     with torch.no_grad():
         expected = network((2 * (IMAGES / 255) - 1) * 1024)  # torchxrayvision's `normalize`
         logits = model(IMAGES)
-    rows = [_XRAYVISION_FINDINGS.index(finding) for finding in own]
+    rows = [XRAYVISION_FINDINGS.index(finding) for finding in own]
     torch.testing.assert_close(logits, expected[:, rows], rtol=1e-4, atol=1e-3)
 
 

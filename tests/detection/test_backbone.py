@@ -10,7 +10,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.backbone import (
-    _NORMS,
+    NORMS,
     DetectorStart,
     _body_layers,
     build_body,
@@ -18,8 +18,8 @@ from cxr_compare.detection.backbone import (
 )
 from cxr_compare.detection.detector import LesionBatch, training_losses
 from cxr_compare.detection.model import build_detector
-from cxr_compare.networks.inference import measure_layers
-from cxr_compare.networks.published import build_network
+from cxr_compare.networks.builders import build_network
+from cxr_compare.networks.layer_shapes import measure_layers
 from cxr_compare.networks.registry import network_names
 
 SIZE = 96
@@ -239,7 +239,7 @@ def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name):
 
 def test_frozen_batch_norm_keeps_the_precision_of_autocast_forward_and_backward():
     torch.manual_seed(0)
-    ours = _NORMS["frozen"](nn.BatchNorm2d(16))
+    ours = NORMS["frozen"](nn.BatchNorm2d(16))
     for value, (low, high) in zip(
         ours.buffers(), [(0.5, 2), (-1, 1), (-1, 1), (0.1, 2)], strict=True
     ):

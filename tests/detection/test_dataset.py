@@ -5,7 +5,7 @@ import pytest
 
 from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.detection.detector import LesionDataset, _checked_targets, collate
+from cxr_compare.detection.detector import LesionDataset, build_targets, collate
 
 
 def test_boxes_return_to_the_original_within_a_thousandth_of_a_pixel(store, boxes, originals):
@@ -75,7 +75,7 @@ def test_a_bad_box_is_refused_with_its_image(store, boxes, column, value, messag
     boxes.loc[0, column] = value
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",))
     with pytest.raises(InputError, match=f"image 'square': box .* {message}"):
-        _checked_targets(collate([dataset[row] for row in range(len(dataset))]), 1)
+        build_targets(collate([dataset[row] for row in range(len(dataset))]), 1)
 
 
 def test_the_same_seed_gives_the_same_image_and_no_seed_the_plain_one(store, boxes):

@@ -68,7 +68,7 @@ def by_numpy(model: LesionRetinaNet, heads: HeadPass) -> Detections:
 def together(model: LesionRetinaNet, heads: HeadPass) -> Detections:
     """As on a GPU."""
     logits, offsets = heads.outputs["cls_logits"][..., 1:], heads.outputs["bbox_regression"]
-    return model.decode_together(logits, offsets, heads)
+    return model.decode_batch(logits, offsets, heads)
 
 
 def require_equal(ours: Detections, theirs: Sequence[dict[str, Tensor]]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cxr_compare.detection.detector import training_losses
-from cxr_compare.detection.retinanet import _SMOOTH_L1_BETA, _box_loss
+from cxr_compare.detection.retinanet import SMOOTH_L1_BETA, box_loss
 
 LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 
@@ -42,7 +42,7 @@ def expected_loss(offsets: np.ndarray, anchors: np.ndarray, boxes: np.ndarray, l
             )
             off = np.abs(offset - wanted)
             if loss == "smooth_l1":
-                beta = _SMOOTH_L1_BETA
+                beta = SMOOTH_L1_BETA
                 off = np.where(off < beta, off**2 / (2 * beta), off - beta / 2)
             total += off.sum()
         else:
@@ -60,7 +60,7 @@ def test_box_losses_are_the_published_ones(loss):
     boxes = anchors + rng.normal(0, 3, (12, 4))
     offsets = rng.normal(0, 0.2, (12, 4))
     offsets[:2, 0] = 5.0  # far off: no overlap at all
-    value = _box_loss(loss, *map(torch.from_numpy, (offsets, anchors, boxes)))
+    value = box_loss(loss, *map(torch.from_numpy, (offsets, anchors, boxes)))
     expected = expected_loss(offsets, anchors, boxes, loss)
     assert value.item() == pytest.approx(expected, rel=1e-6)
 
@@ -92,7 +92,7 @@ def test_a_collapsed_or_exploded_box_has_a_finite_gradient(loss, extreme):
     offsets.requires_grad_()
     anchors = torch.tensor([[16.0, 16.0, 48.0, 48.0]] * 2)
     boxes = torch.tensor([[10.0, 20.0, 40.0, 50.0]] * 2)
-    value = _box_loss(loss, offsets, anchors, boxes)
+    value = box_loss(loss, offsets, anchors, boxes)
     value.backward()
     assert value.isfinite()
     assert offsets.grad.isfinite().all()

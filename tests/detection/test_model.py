@@ -15,7 +15,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from cxr_compare.configs.settings import RetinaNetSettings
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.detection.detector import _checked_targets, training_losses, validation_losses
+from cxr_compare.detection.detector import build_targets, training_losses, validation_losses
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet, build_anchors
 
@@ -41,7 +41,7 @@ def test_anchors_and_outputs_stay_float32_under_autocast(build_small, batch):
         expected = model.run(batch.images)
         with torch.autocast("cpu", torch.bfloat16):
             heads = model.run(batch.images)
-            losses = model.losses(heads, _checked_targets(batch, 1))
+            losses = model.losses(heads, build_targets(batch, 1))
             found = model.detections(heads)
     assert torch.equal(heads.anchors[0], expected.anchors[0])  # bfloat16 would shift them
     assert {x.dtype for x in (*heads.outputs.values(), *losses.values())} == {torch.float32}
@@ -182,7 +182,7 @@ def test_a_box_beside_the_image_is_refused_with_its_image(batch):
     labels = [*batch.labels[:3], torch.tensor([1])]
     bad = type(batch)(batch.image_ids, batch.images, [*batch.boxes[:3], beside], labels)
     with pytest.raises(InputError, match=r"image 'empty': box .* lies outside the image of 64 px"):
-        _checked_targets(bad, 1)
+        build_targets(bad, 1)
 
 
 @pytest.mark.parametrize(

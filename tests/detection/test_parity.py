@@ -32,7 +32,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from cxr_compare.data_prep.contracts.boxes import Boxes
-from cxr_compare.detection.detector import LesionBatch, _checked_targets, training_losses
+from cxr_compare.detection.detector import LesionBatch, build_targets, training_losses
 from cxr_compare.detection.frames import CANDIDATES_PER_LEVEL, MAX_PER_FINDING, MIN_SCORE, NMS_IOU
 from cxr_compare.detection.model import build_detector
 
@@ -143,7 +143,7 @@ def require_same_boxes(found, reference) -> None:
 def require_equal(ours, theirs, batch: LesionBatch) -> list[dict[str, torch.Tensor]]:
     """Losses, gradients and statistics are the same bits, boxes but for rounding; gives those."""
     pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
-    expected = theirs.train()(pixels, _checked_targets(batch, CLASSES - 1))
+    expected = theirs.train()(pixels, build_targets(batch, CLASSES - 1))
     got = training_losses(ours.train(), batch)
     assert {k: v.item() for k, v in got.items()} == {k: v.item() for k, v in expected.items()}
     sum(got.values()).backward()
@@ -217,7 +217,7 @@ def test_normalising_in_torchvisions_place_differs_by_rounding_only():
     theirs.transform.image_std = [ours.preprocess.std] * 3
     batch = draw_batch(64, 2, 5)
     pixels = list((batch.images.float() / 255).expand(-1, 3, -1, -1))
-    expected = theirs.train()(pixels, _checked_targets(batch, CLASSES - 1))
+    expected = theirs.train()(pixels, build_targets(batch, CLASSES - 1))
     got = training_losses(ours.train(), batch)
     for name, value in got.items():
         assert value.item() == pytest.approx(expected[name].item(), rel=1e-4)

@@ -16,7 +16,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _mobilenet_extractor
 
-from cxr_compare.detection.detector import Detector, _checked_targets, training_losses
+from cxr_compare.detection.detector import Detector, build_targets, training_losses
 from cxr_compare.detection.frames import MAX_PER_FINDING, NMS_IOU
 from cxr_compare.detection.model import build_detector
 from tests.detection.test_parity import as_torchvision, draw_batch, transform_settings
@@ -79,7 +79,7 @@ def peer_of(model: Any, architecture: str) -> nn.Module:
 def test_losses_and_boxes_are_torchvisions(architecture):
     model = build(architecture, norm="group")
     peer, batch = peer_of(model, architecture), draw_batch(SIZE, 3, 1)
-    targets = _checked_targets(batch, CLASSES - 1)
+    targets = build_targets(batch, CLASSES - 1)
     pixels = list(model.pixels(batch.images))
     torch.manual_seed(7)
     got = training_losses(model.train(), batch)

@@ -17,9 +17,11 @@ from torchvision.models.detection import (
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.detection.backbone import build_body
-from cxr_compare.detection.model import _load_body, build_detector, start_from
+from cxr_compare.detection.model import build_detector, load_body, start_from
 from cxr_compare.detection.retinanet import LesionRetinaNet
-from cxr_compare.networks.published import Checkpoint, build_network, recognise
+from cxr_compare.networks.builders import build_network
+from cxr_compare.networks.checkpoints import Checkpoint
+from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
 from cxr_compare.networks.registry import NETWORKS, network_names
 
 State = dict[str, Tensor]
@@ -105,7 +107,7 @@ def test_chexnet_of_any_layout_gives_its_features(layout):
 
 def test_grey_network_of_torchxrayvision_sees_what_it_saw_there():
     state = _chexnet("torchxrayvision")
-    public = recognise(Checkpoint("file", state))
+    public = recognise_public_checkpoint(Checkpoint("file", state))
     model = _densenet(mean=public.mean, std=public.std)
     start_from(model, Checkpoint("xrv.pth", state))
     image = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
@@ -119,7 +121,7 @@ def test_grey_network_of_torchxrayvision_sees_what_it_saw_there():
 
 def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked():
     state = _chexnet("arnoweng")
-    public = recognise(Checkpoint("file", state))
+    public = recognise_public_checkpoint(Checkpoint("file", state))
     usual = _densenet().preprocess
     assert (public.mean, public.std) == (usual.mean, usual.std)
 
@@ -127,7 +129,7 @@ def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked():
 @pytest.mark.parametrize("name", network_names("detector"))
 def test_imagenet_file_of_every_backbone_fits_it(name):
     body = _empty_body(name, "frozen")
-    _load_body(body, Checkpoint("weights imagenet", _shapes_of(name)), name)
+    load_body(body, Checkpoint("weights imagenet", _shapes_of(name)), name)
     assert all((value == 0.5).all() for value in body.state_dict().values())
 
 
@@ -152,7 +154,7 @@ def test_another_backbone_is_named_with_the_key_to_set(name, other):
     body = _empty_body(name, "frozen")
     message = f"^w.pth: weights of {other}, not of {name}; set model.backbone to {other}$"
     with pytest.raises(InputError, match=message):
-        _load_body(body, Checkpoint("w.pth", _shapes_of(other)), name)
+        load_body(body, Checkpoint("w.pth", _shapes_of(other)), name)
     assert not any(value.any() for value in body.state_dict().values())  # nothing was written
 
 
@@ -160,10 +162,10 @@ def test_network_that_is_no_backbone_here_is_guessed(shared_data):
     state = torch.load(shared_data / "weights" / "squeezenet1_1_model.pth", weights_only=True)
     for name in ("resnet18", "mobilenet_v3_small", "densenet121"):
         with pytest.raises(InputError, match="; take a file of one of densenet121, resnet18, "):
-            _load_body(_empty_body(name, "frozen"), Checkpoint("squeeze.pth", state), name)
+            load_body(_empty_body(name, "frozen"), Checkpoint("squeeze.pth", state), name)
     body, state = _empty_body("densenet121", "batch"), _shapes_of("densenet169")
     with pytest.raises(InputError, match=r"not weights of densenet121, whose .* take another file"):
-        _load_body(body, Checkpoint("w.pth", state), "densenet121")
+        load_body(body, Checkpoint("w.pth", state), "densenet121")
 
 
 def _truncated(state: State) -> State:
@@ -197,7 +199,7 @@ def test_unusable_weights_say_why_and_change_nothing(damage, norm, message):
     body = build_body("resnet18", norm)
     before = {key: value.clone() for key, value in body.state_dict().items()}
     with pytest.raises(InputError, match=f"^w.pth: .*{message}") as caught:
-        _load_body(body, Checkpoint("w.pth", damage(_network("resnet18"))), "resnet18")
+        load_body(body, Checkpoint("w.pth", damage(_network("resnet18"))), "resnet18")
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in body.state_dict().items())
 

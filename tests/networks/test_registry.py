@@ -7,7 +7,8 @@ import torch
 from torchvision import models
 from typer.testing import CliRunner
 
-from cxr_compare.networks.published import _guess_architecture, build_network
+from cxr_compare.networks.builders import build_network
+from cxr_compare.networks.checkpoints import guess_network
 from cxr_compare.networks.registry import NETWORKS, network_names
 from cxr_compare.scripts.cli import build_app
 
@@ -25,12 +26,12 @@ def test_a_network_is_recognised_by_its_tensors_whatever_its_norms_and_colours(n
     with torch.device("meta"):
         state = build_network(name).state_dict()
     shapes = {f"module.{key}": tuple(value.shape) for key, value in state.items()}
-    assert _guess_architecture(shapes) == name
+    assert guess_network(shapes) == name
     shapes = {key: shape for key, shape in shapes.items() if "running_" not in key}
     stem = next(iter(shapes))
     shapes[stem] = (shapes[stem][0], 1, *shapes[stem][2:])
-    assert _guess_architecture(shapes) == name
-    assert _guess_architecture(shapes | {stem: (1, 1, 1, 1)}) is None
+    assert guess_network(shapes) == name
+    assert guess_network(shapes | {stem: (1, 1, 1, 1)}) is None
 
 
 def test_a_shown_configuration_names_the_page_that_names_every_network():

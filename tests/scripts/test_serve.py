@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.scripts.commands.serve import _read_token
@@ -38,7 +38,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = build_classifier("small_cnn", image_size=SIZE).eval()
     write_graph(network, folder, "onnx")
     Preprocess(SIZE, 0.5, 0.25).to_json(folder / PREPROCESS_FILE)
-    frame = saliency_maps(network, torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8), "cam").frame
+    frame = activation_maps(network, torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8), "cam").frame
     target = {"name": "opacity", "any_of": ["lung_opacity"], "display_name": "Lung opacity"}
     ExportSpec(
         "onnx", "fp32", "scores", ("lung_opacity",), target, SIZE, map_frame=frame,

@@ -25,8 +25,8 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import common_images_of_predictions
-from cxr_compare.networks.published import fetch_coco, fetch_imagenet
 from cxr_compare.networks.registry import NETWORKS, PackagedWeights
+from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train

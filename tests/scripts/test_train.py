@@ -161,7 +161,7 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
 def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     data, tmp_path, config, monkeypatch
 ):
-    monkeypatch.setattr("cxr_compare.networks.published.find_spec", lambda name: None)
+    monkeypatch.setattr("cxr_compare.networks.weight_files.find_spec", lambda name: None)
     monkeypatch.setattr(
         "cxr_compare.data_prep.store.dataset.DataSet.make_store", lambda *_: pytest.fail("decoded")
     )

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.formats.nih import FINDINGS
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
+from cxr_compare.networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.train import train
@@ -143,9 +143,9 @@ def test_a_public_checkpoint_brings_its_preprocessing(data, tmp_path, capsys):
 
 
 def test_public_checkpoints_call_findings_as_our_readers_do() -> None:
-    assert set(_CHEXNET_FINDINGS) == set(FINDINGS)
-    assert set(_CHEXNET_FINDINGS) < set(_XRAYVISION_FINDINGS)
-    assert "lung_opacity" in _XRAYVISION_FINDINGS  # RSNA's
+    assert set(CHEXNET_FINDINGS) == set(FINDINGS)
+    assert set(CHEXNET_FINDINGS) < set(XRAYVISION_FINDINGS)
+    assert "lung_opacity" in XRAYVISION_FINDINGS  # RSNA's
 
 
 def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.store.dataset import Target
@@ -95,7 +95,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
             np.save(folder / ANCHORS_FILE, anchors)
         else:
             pixels = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)
-            found = saliency_maps(network, pixels, "cam")  # type: ignore[arg-type]
+            found = activation_maps(network, pixels, "cam")  # type: ignore[arg-type]
             spec["map_frame"] = found.frame
         ExportSpec("onnx", "fp32", findings=("lung_opacity",), size=SIZE, **spec).write(folder)
         run: Any = SimpleNamespace(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxr_compare.classification.inference import MapMethod
+from cxr_compare.classification.activation_maps import MapMethod
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess, View

@@ -9,7 +9,7 @@ from torchvision.ops import batched_nms
 from torchvision.ops import box_iou as torch_iou
 
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
-from cxr_compare.detection.frames import _suppress
+from cxr_compare.detection.frames import suppress_boxes
 
 oracle_nms = pytest.importorskip("ensemble_boxes.ensemble_boxes_nms")
 
@@ -43,7 +43,7 @@ def test_overlap_counted_by_hand():
 @pytest.mark.parametrize("iou_threshold", [0.1, 0.3, 0.6])
 def test_suppression_keeps_what_both_oracles_keep(seed, iou_threshold):
     boxes = crowded(seed)
-    kept = _suppress(boxes, iou_threshold)
+    kept = suppress_boxes(boxes, iou_threshold)
     assert 0 < len(kept) < len(boxes)
     tensors = [torch.from_numpy(array) for array in (boxes.corners, boxes.scores, boxes.labels)]
     assert set(kept) == set(batched_nms(*tensors, iou_threshold).tolist())
@@ -57,7 +57,7 @@ def test_suppression_keeps_what_both_oracles_keep(seed, iou_threshold):
 
 def test_the_most_of_a_label_are_its_surest():
     boxes = crowded(4)
-    every, few = _suppress(boxes, 0.6), _suppress(boxes, 0.6, most=3)
+    every, few = suppress_boxes(boxes, 0.6), suppress_boxes(boxes, 0.6, most=3)
     for label in np.unique(boxes.labels):
         whole = every[boxes.labels[every] == label]
         assert (np.diff(boxes.scores[whole]) <= 0).all()
@@ -66,14 +66,14 @@ def test_the_most_of_a_label_are_its_surest():
 
 def test_of_equal_scores_the_earlier_row_is_kept_and_order_does_not_matter_else():
     same = Boxes(np.tile([[0.0, 0, 1, 1]], (70, 1)), np.full(70, 0.5), np.zeros(70, int))
-    assert _suppress(same, 0.5).tolist() == [0]
+    assert suppress_boxes(same, 0.5).tolist() == [0]
     boxes = crowded(5)
     order = np.random.default_rng(0).permutation(len(boxes))
-    assert order[_suppress(boxes[order], 0.3)].tolist() == _suppress(boxes, 0.3).tolist()
+    assert order[suppress_boxes(boxes[order], 0.3)].tolist() == suppress_boxes(boxes, 0.3).tolist()
 
 
 def test_no_box_is_no_box():
-    assert len(_suppress(crowded(0)[:0], 0.5)) == 0
+    assert len(suppress_boxes(crowded(0)[:0], 0.5)) == 0
 
 
 def test_a_table_survives_the_record():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
-from cxr_compare.detection.frames import _suppress
+from cxr_compare.detection.frames import suppress_boxes
 from cxr_compare.evaluation.systems.ensemble import _label_boxes, _named_boxes, best_box_fusion
 
 
@@ -77,7 +77,7 @@ def test_each_label_is_fused_as_defined(seed, iou_threshold, weights):
 def test_one_model_alone_is_non_maximum_suppression():
     boxes, models = simulate(7, n_models=1)
     fused = best_box_fusion(boxes, models=models, weights=[1.0])
-    kept = boxes[_suppress(boxes, 0.5)]
+    kept = boxes[suppress_boxes(boxes, 0.5)]
     assert 0 < len(kept) < len(boxes)
     np.testing.assert_allclose(fused.scores, kept.scores, rtol=1e-12)
     np.testing.assert_allclose(fused.corners, kept.corners, rtol=1e-12)

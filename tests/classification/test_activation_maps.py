@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxr_compare.classification.inference import saliency_maps
+from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 
@@ -27,7 +27,7 @@ def tiny(build_small):
 
 
 def test_grad_cam_weighs_the_last_maps_by_their_mean_gradients(tiny, batch):
-    found = saliency_maps(tiny, batch.images, "gradcam")
+    found = activation_maps(tiny, batch.images, "gradcam")
     features = tiny.eval().features(batch.images).detach().requires_grad_()
     logits = tiny.logits(features)
     for finding in range(2):
@@ -44,7 +44,7 @@ def test_every_method_gives_the_scores_of_the_plain_forward(tiny, batch, method)
     with torch.no_grad():
         expected = model.eval()(images)
     model.train()
-    found = saliency_maps(model, images, method)
+    found = activation_maps(model, images, method)
     torch.testing.assert_close(found.logits, expected)
     assert model.training
     assert found.maps.shape[:2] == (4, 2)
@@ -55,13 +55,13 @@ def test_every_method_gives_the_scores_of_the_plain_forward(tiny, batch, method)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_gives_the_maps_of_its_images_one_by_one(tiny, batch, method):
-    together = saliency_maps(tiny, batch.images, method).maps
-    alone = torch.cat([saliency_maps(tiny, one[None], method).maps for one in batch.images])
+    together = activation_maps(tiny, batch.images, method).maps
+    alone = torch.cat([activation_maps(tiny, one[None], method).maps for one in batch.images])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_layer_cam_is_the_sum_of_early_maps_by_their_positive_gradients(tiny, batch):
-    found = saliency_maps(tiny, batch.images, "layercam")
+    found = activation_maps(tiny, batch.images, "layercam")
     assert found.maps.shape == (4, 2, 16, 16)  # 4 px a cell, where the last maps have 16
     assert found.frame == (-1.5, -1.5, 62.5, 62.5)
     kept = {}
@@ -80,15 +80,15 @@ def test_layer_cam_is_the_sum_of_early_maps_by_their_positive_gradients(tiny, ba
 def test_cells_of_layer_cam_are_those_before_the_last_halving(build_small, batch):
     for last_stride, cells in ((32, 4), (16, 8)):
         model = build_small("densenet121", last_stride=last_stride)
-        assert saliency_maps(model, batch.images, "layercam").maps.shape[2:] == (cells, cells)
+        assert activation_maps(model, batch.images, "layercam").maps.shape[2:] == (cells, cells)
 
 
 def test_layer_cam_of_no_sequence_of_layers_and_an_unknown_method_are_refused(tiny, batch):
     tiny.trunk = nn.ModuleDict({"all": tiny.trunk})
     with pytest.raises(InputError, match="layercam needs a network that is a sequence of layers"):
-        saliency_maps(tiny, batch.images, "layercam")
+        activation_maps(tiny, batch.images, "layercam")
     with pytest.raises(InputError, match=r"expected one of cam, .*, but got 'lime'"):
-        saliency_maps(tiny, batch.images, "lime")
+        activation_maps(tiny, batch.images, "lime")
 
 
 def test_cells_of_efficientnet_lite_tile_the_image():
@@ -99,6 +99,6 @@ def test_cells_of_efficientnet_lite_tile_the_image():
 
 
 def test_gradients_are_found_where_the_caller_has_turned_them_off(tiny, batch):
-    expected = saliency_maps(tiny, batch.images, "layercam").maps
+    expected = activation_maps(tiny, batch.images, "layercam").maps
     with torch.no_grad():
-        assert torch.equal(saliency_maps(tiny, batch.images, "layercam").maps, expected)
+        assert torch.equal(activation_maps(tiny, batch.images, "layercam").maps, expected)

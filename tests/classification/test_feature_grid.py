@@ -8,13 +8,8 @@ from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import SqueezeExcitation
 
-from cxr_compare.classification.backbones import (
-    Grid,
-    _PooledNorm,
-    build_trunk,
-    trace_grid,
-    trunk_stages,
-)
+from cxr_compare.classification.backbones import PooledNorm, build_trunk, trunk_stages
+from cxr_compare.classification.feature_grid import Grid, trace_grid
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.networks.registry import NETWORKS, network_names
 
@@ -46,7 +41,7 @@ def looking_evenly(network: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.MaxPool2d):
                 setattr(module, name, _Mean(child))
-            elif isinstance(child, SqueezeExcitation | LayerNorm2d | _PooledNorm | nn.LayerNorm):
+            elif isinstance(child, SqueezeExcitation | LayerNorm2d | PooledNorm | nn.LayerNorm):
                 setattr(module, name, nn.Identity())  # looks at the whole image, or at channels
             elif isinstance(child, nn.Linear):
                 nn.init.constant_(child.weight, 1 / child.in_features)

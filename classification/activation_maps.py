@@ -1,0 +1,119 @@
+"""Class activation maps: CAM, Grad-CAM, LayerCAM, and Grad-CAM for heads that read a token."""
+
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from cxr_compare.classification.backbones import TimmTrunk
+from cxr_compare.classification.model import ImageClassifier
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Frame
+from cxr_compare.networks.store_model import evaluation_mode
+
+MapMethod = Literal["cam", "gradcam", "layercam"]
+
+
+class ScoredMaps(NamedTuple):
+    """Logits of a batch, and maps of the evidence for them."""
+
+    logits: Tensor  # float32 (B, K), the same for every method
+    maps: Tensor  # float32 (B, K, h, w), raw: all images share one scale
+    frame: Frame  # outer frame of the maps: x1, y1, x2, y2 in store px
+
+
+class _LayerGradients(NamedTuple):
+    """Logits, the input of a layer, and the gradients of the logits there."""
+
+    logits: Tensor  # (B, K)
+    layer_input: Tensor  # (B, ...)
+    gradients: list[Tensor]  # for each finding, of the shape of the input
+
+
+def activation_maps(model: ImageClassifier, images: Tensor, method: str = "cam") -> ScoredMaps:
+    """Score a batch and map the evidence for each finding.
+
+    Args:
+        model: The classifier; its mode stays.
+        images: uint8 (B, 1, S, S), store pixels.
+        method: ``cam``: the contribution of each cell to the logit. ``gradcam``: the positive part
+            of ``cam``, divided by the number of cells, which Grad-CAM is for a head of a mean and
+            one linear layer. ``layercam``: finer maps, from before the last halving, weighted by
+            their gradients. For a head that reads a class token every method gives the tokens that
+            the last block reads, weighted by their gradients.
+
+    Raises:
+        InputError: The method is unknown, or the network has no such maps.
+
+    Source:
+        Zhou et al. 2016 (CAM), Selvaraju et al. 2017 (Grad-CAM), Jiang et al. 2021 (LayerCAM).
+
+    Example:
+        >>> from cxr_compare.classification.model import build_classifier
+        >>> model = build_classifier("resnet18", image_size=64)
+        >>> mapped = activation_maps(model, torch.zeros(2, 1, 64, 64, dtype=torch.uint8))
+        >>> mapped.maps.shape
+        torch.Size([2, 1, 2, 2])
+    """
+    with evaluation_mode(model):
+        if model.map_method(method) == "token_gradcam":
+            return _token_grad_cam(model, images)
+        if method not in get_args(MapMethod):
+            raise InputError(
+                f"maps: expected one of {', '.join(get_args(MapMethod))}, but got {method!r}"
+            )
+        if method == "layercam":
+            return _layer_cam(model, images)
+        with torch.inference_mode():
+            features = model.features(images)  # (B, C, h, w)
+            logits = model.logits(features)
+            maps = model.maps(features)
+            if method == "gradcam":
+                maps = F.relu(maps) / maps[0, 0].numel()
+    return ScoredMaps(logits, maps, model.map_frame(maps.shape[2], maps.shape[3]))
+
+
+def _layer_cam(model: ImageClassifier, images: Tensor) -> ScoredMaps:
+    """Weight early maps by their positive gradients; the result is at least 0."""
+    layer, grid = model.before_halving
+    logits, early_maps, gradients = _gradients_at(model, images, layer)
+    maps = []
+    for gradient in gradients:
+        weighted = F.relu(gradient.float()) * early_maps.float()  # (B, C, h, w)
+        maps.append(F.relu(weighted.sum(dim=1)))  # (B, h, w)
+    return ScoredMaps(logits, torch.stack(maps, dim=1), grid.frame(*early_maps.shape[2:]))
+
+
+def _token_grad_cam(model: ImageClassifier, images: Tensor) -> ScoredMaps:
+    """Weight the tokens that the last block reads by the mean gradient of each channel."""
+    trunk = cast("TimmTrunk", model.trunk)
+    last_block = cast("Any", trunk.network).blocks[-1]  # its tokens still lie over the image
+    logits, tokens, gradients = _gradients_at(model, images, last_block)
+    features = trunk.as_maps(tokens).float()  # (B, C, h, w)
+    means = [trunk.as_maps(gradient).float().mean(dim=(2, 3)) for gradient in gradients]
+    with torch.autocast(features.device.type, enabled=False):
+        maps = torch.einsum("bkc,bchw->bkhw", torch.stack(means, dim=1), features)
+    return ScoredMaps(logits, F.relu(maps), model.map_frame(*maps.shape[2:]))
+
+
+def _gradients_at(model: ImageClassifier, images: Tensor, layer: nn.Module) -> _LayerGradients:
+    """Compute the gradient of each finding's logit at the input of a layer."""
+    layer_inputs: list[Tensor] = []
+
+    def start_gradients(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        torch.set_grad_enabled(True)  # from here on, until the caller's mode comes back
+        layer_inputs.append(arguments[0].detach().requires_grad_())
+        return (layer_inputs[0].clone(), *arguments[1:])  # a copy: the layer may work in place
+
+    hook = layer.register_forward_pre_hook(start_gradients)
+    try:
+        with torch.no_grad():
+            logits = model(images)
+            gradients = [
+                torch.autograd.grad(finding.sum(), layer_inputs[0], retain_graph=True)[0]
+                for finding in logits.unbind(1)
+            ]
+    finally:
+        hook.remove()
+    return _LayerGradients(logits.detach(), layer_inputs[0].detach(), gradients)

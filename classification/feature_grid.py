@@ -1,0 +1,136 @@
+"""Where the cells of a network's feature maps lie over the input image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import to_2tuple
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.networks.layer_shapes import copy_without_values
+
+# Names of the arguments of each function that moves or spreads cells, in order, after its input.
+_WINDOW_ARGUMENTS = {
+    "conv2d": ("weight", "bias", "stride", "padding", "dilation"),
+    "max_pool2d": ("kernel_size", "stride", "padding", "dilation"),
+    "avg_pool2d": ("kernel_size", "stride", "padding"),
+}
+# Functions whose output has no position any more.
+_GLOBAL_REDUCTIONS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax", "sum"}
+_NO_GRID = "its output is not a grid of square cells over the image"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Position of square cells over an image, the same in rows and columns.
+
+    Example:
+        >>> Grid(stride=32, centre=16.0).frame(7, 7)
+        (0.0, 0.0, 224.0, 224.0)
+    """
+
+    stride: int = 1  # input px from one cell to the next
+    centre: float = 0.5  # px from the image's edge to the first cell's middle; 0.5 for a pixel
+
+    def tiling(self) -> Grid:
+        """Return cells of the same stride that tile the image from its edge on."""
+        return Grid(self.stride, self.stride / 2)
+
+    def frame(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return the outer frame of so many cells: x1, y1, x2, y2 in input px."""
+        start = self.centre - self.stride / 2
+        return start, start, start + width * self.stride, start + height * self.stride
+
+
+class TracedMaps(NamedTuple):
+    """Position and number of channels of a network's last maps."""
+
+    grid: Grid
+    channels: int
+
+
+def trace_grid(layers: nn.Module, image_size: int) -> TracedMaps:
+    """Follow the cells of a network's maps from the image to its output, without computing.
+
+    Where branches with different centres meet, as in ResNet-D, the middle between them is taken.
+
+    Args:
+        layers: Network that maps (1, 3, S, S) to (1, C, h, h); it stays as it is.
+        image_size: Side S of the image, px.
+
+    Raises:
+        InputError: The output is not a square grid of cells.
+
+    Example:
+        >>> trace_grid(nn.Conv2d(3, 8, 3, stride=2, padding=1), 64)
+        TracedMaps(grid=Grid(stride=2, centre=0.5), channels=8)
+    """
+    pixels = torch.zeros(1, 3, image_size, image_size, device="meta")
+    pixels.grid = Grid()  # type: ignore[attr-defined]
+    with torch.no_grad(), _GridTracing():
+        maps = copy_without_values(layers).eval()(pixels)  # (1, C, h, w)
+    grid = getattr(maps, "grid", None)
+    if grid is None or maps.ndim != 4 or maps.shape[2] != maps.shape[3]:
+        raise InputError(_NO_GRID)
+    return TracedMaps(grid, maps.shape[1])
+
+
+class _GridTracing(TorchFunctionMode):
+    """Mode in which every function of torch passes the grid of its inputs on to its outputs."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        inputs = _tensors_in([*args, *kwargs.values()])
+        grids = [tensor.grid for tensor in inputs if hasattr(tensor, "grid")]  # weights have none
+        output = func(*args, **kwargs)
+        if grids and name not in _GLOBAL_REDUCTIONS:
+            stride = max(grid.stride for grid in grids)  # branches meet in the coarsest grid
+            centres = [grid.centre for grid in grids if grid.stride == stride]
+            before = Grid(stride, (min(centres) + max(centres)) / 2)
+            after = _grid_behind(name, before, args, kwargs)
+            for tensor in _tensors_in([output]):
+                tensor.grid = after  # type: ignore[attr-defined]
+        return output
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors_in(value)
+
+
+def _grid_behind(name: str, grid: Grid, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Grid:
+    """Return the grid behind a function, along the rows.
+
+    Source:
+        Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional Neural Networks.
+    """
+    if name == "pad":
+        edges = args[1] if len(args) > 1 else kwargs["pad"]  # left, right, top, bottom
+        top = edges[2] if len(edges) > 2 else 0
+        if edges[0] != top:  # tokens in a row rather than maps
+            raise InputError(_NO_GRID)
+        return Grid(grid.stride, grid.centre - top * grid.stride)
+    if name not in _WINDOW_ARGUMENTS:
+        return grid
+    arguments = {**dict(zip(_WINDOW_ARGUMENTS[name], args[1:], strict=False)), **kwargs}
+    is_conv = name == "conv2d"
+    kernel = arguments["weight"].shape[2] if is_conv else to_2tuple(arguments["kernel_size"])[0]
+    default_stride = 1 if is_conv else kernel
+    stride = to_2tuple(arguments.get("stride") or default_stride)[0]
+    dilation = to_2tuple(arguments.get("dilation", 1))[0]
+    padding = arguments.get("padding", 0)
+    if isinstance(padding, str):
+        padding = dilation * (kernel - 1) // 2 if padding == "same" else 0
+    shift = (dilation * (kernel - 1) / 2 - to_2tuple(padding)[0]) * grid.stride
+    return Grid(grid.stride * stride, grid.centre + shift)

@@ -1,0 +1,121 @@
+"""The base class of both models: reads store pixels, and freezes stages of its backbone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.preprocess import Preprocess
+
+Trainable = Literal["all", "head", "head_first", "stages"] | int
+
+
+class StoreModel(nn.Module, ABC):
+    """A model that reads images of the pixel store, and whose backbone can be frozen by stages."""
+
+    # Keys ``kind``, ``name`` and ``arguments``: its builder makes the same network from them.
+    architecture: dict[str, Any]
+    preprocess: Preprocess  # size and normalisation of the pixels that it reads
+    n_findings: int
+    _frozen: tuple[nn.Module, ...] = ()  # a tuple: the backbone has registered them
+
+    @property
+    @abstractmethod
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """Layers of the backbone, first to last; each stage begins where the maps get smaller."""
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalise store pixels and repeat the grey channel three times.
+
+        Args:
+            images: uint8 (B, 1, S, S), store pixels.
+
+        Returns:
+            float32 (B, 3, S, S).
+
+        Raises:
+            InputError: The images have another type, or not the model's size.
+        """
+        size = self.preprocess.size
+        if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
+            raise InputError(
+                f"{self.architecture['kind']}: expected uint8 images of shape (B, 1, {size}, "
+                f"{size}), but got {images.dtype} {tuple(images.shape)}; use the pixel store of "
+                "this size"
+            )
+        return self.preprocess.normalise(images).expand(-1, 3, -1, -1)
+
+    def freeze_for_epoch(self, trainable: Trainable, epoch: int = 0) -> None:
+        """Let some stages of the backbone learn in an epoch, and freeze the others.
+
+        Layers behind the backbone always learn. Frozen stages stay in evaluation mode.
+
+        Args:
+            trainable: ``all`` stages; none (``head``); none in the first epoch and then all
+                (``head_first``); one more, from the deepest, in each epoch (``stages``, the
+                gradual unfreezing of Howard and Ruder 2018, ULMFiT); or a number of stages,
+                counted from the deepest.
+            epoch: Number of the epoch, from 0.
+        """
+        stages = self.stages
+        n_stages = len(stages)
+        if isinstance(trainable, int):
+            n_learning = trainable
+        else:
+            n_learning = {
+                "all": n_stages,
+                "head": 0,
+                "head_first": n_stages if epoch else 0,
+                "stages": epoch,
+            }[trainable]
+        n_frozen = max(n_stages - n_learning, 0)
+        for number, stage in enumerate(stages):
+            for layer in stage:
+                layer.requires_grad_(number >= n_frozen)
+        self._frozen = tuple(layer for stage in stages[:n_frozen] for layer in stage)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; frozen layers stay in evaluation mode."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
+
+
+def require_findings(findings: Sequence[str], n_findings: int, model: str) -> None:
+    """Refuse a list of findings that is not as long as a model's outputs.
+
+    Raises:
+        InputError: The numbers differ.
+    """
+    if len(findings) != n_findings:
+        raise InputError(
+            f"{model}: knows {n_findings} findings, but got {len(findings)}: {', '.join(findings)}"
+        )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Keep a model in evaluation mode inside the ``with`` block, and restore its mode at the end.
+
+    Example:
+        >>> model = nn.Dropout()
+        >>> with evaluation_mode(model):
+        ...     model.training
+        False
+        >>> model.training
+        True
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

