@@ -86,13 +86,29 @@ def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
     Raises:
         InputError: The checksum of the file differs.
     """
+    if sha256 is not None:
+        if file_digest(path, "sha256") != sha256:
+            raise _changed_file_error(path, kind)
+        return
     with path.open("rb") as file:
-        if sha256 is not None:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise _changed_file_error(path, kind)
-        elif os.fstat(file.fileno()).st_size:
+        if os.fstat(file.fileno()).st_size:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 has_valid_checksum(path, content, kind)
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """Return the digest of a file's bytes, to find damage (not forgery, where it is MD5).
+
+    Args:
+        path: The file.
+        algorithm: Name of the algorithm, such as ``sha256`` or ``md5``.
+
+    Returns:
+        Hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
+    return digest.hexdigest()
 
 
 def remake_instruction(kind: str) -> str:

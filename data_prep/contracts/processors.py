@@ -1,15 +1,54 @@
-"""Number of processors that this process may use."""
+"""The processors of this machine: how many this process may use, and their model."""
 
 import os
+import platform
+from pathlib import Path
+
+# Files in which a container limits processor time, as quota and period: cgroup 2, then cgroup 1.
+_QUOTA_FILES = (
+    ("cpu.max",),
+    ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"),
+)
 
 
-def usable_processors() -> int:
-    """Return how many processors the system lets this process use; a scheduler may grant few.
+def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many processors this process may use.
+
+    Containers and schedulers grant fewer processors than the machine has.
+
+    Args:
+        cgroup: Folder in which Linux states the limits of a container.
+
+    Returns:
+        At least 1.
 
     Example:
-        >>> usable_processors() >= 1
+        >>> cpu_count() >= 1
         True
     """
     if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        processors = len(os.sched_getaffinity(0))
+    else:
+        processors = os.cpu_count() or 1
+    for names in _QUOTA_FILES:
+        files = [cgroup / name for name in names]
+        if all(path.is_file() for path in files):
+            quota, period = " ".join(path.read_text() for path in files).split()
+            if quota not in ("max", "-1"):
+                processors = min(processors, -(-int(quota) // int(period)))
+    return max(1, processors)
+
+
+def processor_name() -> str:
+    """Return the processor's model, such as ``AMD EPYC 9654``, or its kind if none is stated.
+
+    Example:
+        >>> len(processor_name()) > 0
+        True
+    """
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.is_file():
+        for line in cpu_info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

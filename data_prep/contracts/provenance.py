@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.processors import usable_processors
+from cxr_compare.data_prep.contracts.processors import cpu_count
 
 _PACKAGES_THAT_DECIDE_RESULTS = (
     "cxr-compare",
@@ -64,7 +64,7 @@ def provenance() -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(_package_versions()),
-        "hardware": {"machine": platform.machine(), "cpus": usable_processors()},
+        "hardware": {"machine": platform.machine(), "cpus": cpu_count()},
     }
 
 

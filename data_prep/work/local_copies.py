@@ -1,491 +1,366 @@
 """Local copies of folders in object stores: fetched before a command works, sent while and after.
 
 Small files are fetched at once. An image is an empty placeholder of the right size and time until
-`open_image` fetches it for the moment in which it is read. A shard of a pixel store is fetched by
-`fetch_shard`, and all of them stay within `CXR_CACHE_GIB`. What a command changes is sent in the
-order in which it was written, and a JSON file that is replaced is removed first: at every moment
-the folder in the store is one that the local copy has been, and none looks complete that is not.
+`data_prep.work.image_files.open_image` fetches it while it is read. A shard of a pixel store is
+fetched by `data_prep.work.shard_cache.fetch_shard`.
 
-A manifest beside the copies says what the local file and the store's were when they were last the
-same. One machine writes a folder at a time: where another has written meanwhile, its files win.
+Changed files are sent in the order in which they were written, and a JSON file that is replaced is
+removed first. So at every moment the folder in the store is one that the local copy has been, and
+it never looks complete before it is.
+
+One machine writes a folder at a time: where another has written meanwhile, its files win.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import tempfile
 import threading
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cxr_compare.data_prep.contracts.atomic_files import write_text
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.locks import LOCK_NAME, LockFile
+from cxr_compare.data_prep.contracts.locks import LockFile
 from cxr_compare.data_prep.work import object_store
-from cxr_compare.data_prep.work.object_store import (
-    Stored,
-    StoreError,
-    address_of,
-    addresses_in,
-    copies_root,
-    file_digest,
-    is_address,
+from cxr_compare.data_prep.work.copy_manifest import (
+    Manifest,
+    ManifestEntry,
+    copies_lock,
+    copies_lock_file,
+    file_state,
+    local_file_states,
+    read_manifest,
+    wait_silently,
+    write_manifest_changes,
+)
+from cxr_compare.data_prep.work.object_store import StoredFile, StoreError
+from cxr_compare.data_prep.work.shard_cache import cache_limit_bytes, is_shard
+from cxr_compare.data_prep.work.store_addresses import (
+    find_store_addresses,
+    is_store_address,
     local_path,
+    store_address,
     with_local_paths,
 )
 
-MAX_FILE_BYTES = 1 << 29
-"""Largest image file accepted, and the most that a deflated DICOM may inflate to."""
-CACHE_LIMIT_VARIABLE = "CXR_CACHE_GIB"
-_LIMIT_GIB = 50.0
-_SEND_EVERY_S = 30.0
-_AT_ONCE = 16  # small files that are fetched at a time
-_SHARD = re.compile(r"shard-\d+\.npy")
-_PIXELS_NAME = "pixels.json"  # removed with its shards
-_IMAGE = re.compile(
+SEND_INTERVAL_S = 30.0
+"""Time after which changed files are sent while a command works."""
+_PARALLEL_FETCHES = 16
+_PIXELS_RECORD = "pixels.json"  # removed together with its shards
+_IMAGE_NAME = re.compile(
     r"(?i)[^.]+|[\d.]+|.*\.(dcm|dicom|ima|png|jpe?g|tiff?|bmp|webp|gif|p[gp]m|jp2|j2k|jls)(\.gz)?"
     r"|.*\.(zip|tar|tgz|tar\.gz)"
 )
-_GROWING = re.compile(r"shard-\d+\.npy|\.jsonl$")  # written in place: whole at the end
-_TEMPORARY = re.compile(r"\..*\.tmp")
+_GROWING_NAME = re.compile(r"shard-\d+\.npy|\.jsonl$")  # written in place: whole at the end
 
-
-class _Entry(NamedTuple):
-    """A file when it was last the same here and in the store."""
-
-    size: int
-    mtime_ns: int  # of the local file
-    version: str  # of the stored one
-    lazy: bool  # an image or a shard, whose content may be in the store alone
-
-
-_Manifest = dict[Path, _Entry]
-
-
-# ---------------------------------------------------------------------- folders of a command
+FileStates = dict[Path, tuple[int, int]]
+"""Size in bytes and time of the last change in ns, by the path of a local file."""
 
 
 @contextmanager
 def local_folders(
     arguments: Mapping[str, Any], say: Callable[[str], object] = lambda line: None
 ) -> Iterator[dict[str, Any]]:
-    """Work with the folders in stores that a command names as with local ones."""
-    addresses = list(dict.fromkeys(addresses_in(dict(arguments))))
+    """Fetch the folders in stores that a command names, and send what the command changes.
+
+    Args:
+        arguments: Arguments of the command, by name; addresses of stores may stand in texts, paths
+            and lists of them.
+        say: Function that shows a line, such as the number of files that were sent.
+
+    Yields:
+        The arguments with local paths instead of addresses.
+
+    Raises:
+        InputError: An address is wrong, or the limit of the cache is.
+        StoreError: The object store refuses or does not answer.
+    """
+    addresses = list(dict.fromkeys(find_store_addresses(dict(arguments))))
     if not addresses:
         yield dict(arguments)
         return
     for address in addresses:
         local_path(address)  # refuses a wrong one before anything is fetched
-    _cache_limit()
+    cache_limit_bytes()  # likewise
     sends = not _is_rank_above_0()
     with ExitStack() as stack:
         for address in addresses:
-            stack.enter_context(_in_use(address, sends=sends))
+            stack.enter_context(_copy_in_use(address, sends=sends))
         sender = _Sender(addresses if sends else [], say)
-        complete = False
+        is_complete = False
         try:
             yield with_local_paths(dict(arguments))
-            complete = True
-        except SystemExit:  # a command that has found a problem
-            complete = True
+            is_complete = True
+        except SystemExit:  # a command that has found a problem in its input
+            is_complete = True
             raise
         finally:
-            sender.end(complete=complete)
+            sender.end(is_complete=is_complete)
+
+
+def local_folder(folder: str | Path) -> Path:
+    """Return the local path of a folder; one in a store is fetched first.
+
+    Args:
+        folder: A path, or the address of a folder in a store.
+
+    Raises:
+        StoreError: The object store refuses or does not answer.
+
+    Example:
+        >>> local_folder("out/data").as_posix()
+        'out/data'
+    """
+    if not is_store_address(folder):
+        return Path(folder)
+    _fetch_folder(str(folder), is_only_user=False)
+    return local_path(str(folder))
 
 
 def _is_rank_above_0() -> bool:
-    """Whether a launcher has started this process beside another that writes the results."""
+    """Return True if a launcher has started this process beside another that writes the results."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "SLURM_PROCID"))
     return any(rank.isdigit() and int(rank) > 0 for rank in ranks)
 
 
-def local_folder(folder: str | Path) -> Path:
-    """The folder that a person or a program names; one in a store is fetched first."""
-    if not is_address(folder):
-        return Path(folder)
-    _fetch_folder(str(folder), alone=False)
-    return local_path(str(folder))
-
-
 @contextmanager
-def _in_use(address: str, *, sends: bool) -> Iterator[None]:
-    """Fetch a folder, and note for other processes of this machine that it is worked in."""
-    in_use = _lock_file(f"in use {address}")
+def _copy_in_use(address: str, *, sends: bool) -> Iterator[None]:
+    """Fetch a folder, and tell other processes of this machine that it is in use."""
+    lock_file = copies_lock_file(f"in use {address}")
     with ExitStack() as stack:
-        with _locked(f"use {address}"):
-            alone = not any(_is_held(path) for path in in_use.parent.glob(f"{in_use.name}.*"))
-            own = in_use.with_name(f"{in_use.name}.{uuid.uuid4().hex}")
-            stack.enter_context(closing(LockFile(own, _wait)))
-            if alone and sends:
-                object_store.end_uploads(address)
-            _fetch_folder(address, alone=alone)
+        with copies_lock(f"use {address}"):
+            other_users = lock_file.parent.glob(f"{lock_file.name}.*")
+            is_only_user = not any(_is_locked(path) for path in other_users)
+            lock_of_this_process = lock_file.with_name(f"{lock_file.name}.{uuid.uuid4().hex}")
+            stack.enter_context(closing(LockFile(lock_of_this_process, wait_silently)))
+            if is_only_user and sends:
+                object_store.abort_uploads(address)
+            _fetch_folder(address, is_only_user=is_only_user)
         yield
 
 
-def _lock_file(name: str) -> Path:
-    return copies_root() / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
-
-
-def _wait() -> None:
-    """Wait for a lock without a word."""
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a process has a lock; the file that a killed one left is removed."""
+def _is_locked(path: Path) -> bool:
+    """Return True if a process has a lock; a file that a killed process left is removed."""
     try:
-        LockFile(lock, None).close()
+        LockFile(path, None).close()
     except InputError:
         return True
     return False
 
 
-@contextmanager
-def _locked(name: str) -> Iterator[None]:
-    with closing(LockFile(_lock_file(name), _wait)):
-        yield
-
-
-def _manifest_file(folder: Path) -> Path:
-    """The part of the manifest for the files of one folder: addresses within others share it."""
-    return copies_root() / ".manifests" / folder.relative_to(copies_root()) / "files.json"
-
-
-def _read_manifest(copy: Path) -> _Manifest:
-    """The entries of a folder, or of one file."""
-    manifest = {}
-    tree = _manifest_file(copy).parent
-    for path in (_manifest_file(copy.parent), *tree.rglob("files.json")):
-        folder = copies_root() / path.parent.relative_to(copies_root() / ".manifests")
-        for name, entry in (json.loads(path.read_bytes()) if path.is_file() else {}).items():
-            if folder != copy.parent or name == copy.name:
-                manifest[folder / name] = _Entry(*entry)
-    return manifest
-
-
-def _write_manifest(before: _Manifest, now: _Manifest) -> None:
-    changes = defaultdict[Path, dict[str, _Entry | None]](dict)
-    for path in before.keys() | now.keys():
-        if before.get(path) != now.get(path):
-            changes[path.parent][path.name] = now.get(path)
-    for folder, entries in changes.items():
-        path = _manifest_file(folder)
-        kept = json.loads(path.read_bytes()) if path.is_file() else {}
-        kept = {name: entry for name, entry in {**kept, **entries}.items() if entry is not None}
-        make_folder(path.parent)
-        write_text(path, json.dumps(kept))
-
-
-def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def _local_files(copy: Path) -> dict[Path, tuple[int, int]]:
-    """Size and time of the files of a copy that are whole."""
-    if copy.is_file():
-        return {copy: _state(copy)}
-    states = {}
-    for folder, _, names in os.walk(copy):
-        for name in names:
-            if name != LOCK_NAME and not _TEMPORARY.fullmatch(name):
-                with suppress(FileNotFoundError):
-                    states[Path(folder, name)] = _state(Path(folder, name))
-    return states
-
-
-def _is_shard(path: Path) -> bool:
-    return _SHARD.fullmatch(path.name) is not None
-
-
 def _url(path: Path) -> str:
-    return str(address_of(path))
+    return str(store_address(path))
 
 
-# ------------------------------------------------------------------------------- fetching
+class _UpdatePlan(NamedTuple):
+    """Changes that bring a local copy up to date."""
+
+    manifest: Manifest  # entries that stay or are known without fetching
+    to_fetch: dict[Path, StoredFile]
+    to_remove: list[Path]  # local files
 
 
-def _fetch_folder(address: str, *, alone: bool) -> None:
-    """Bring the local copy up to date.
+def _fetch_folder(address: str, *, is_only_user: bool) -> None:
+    """Bring the local copy of a folder up to date.
 
-    Work of an earlier command that was never sent stays; only where no other command of this
-    machine works in the copy, and the store has changed since, it is dropped.
+    Work of an earlier command that was never sent stays. It is dropped only if no other command of
+    this machine works in the copy and the store has changed since.
     """
     copy = local_path(address)
-    with _locked(f"manifest {copy}"):
+    with copies_lock(f"manifest {copy}"):
         files = object_store.list_files(address)
         stored = {copy / name if name else copy: file for name, file in files.items()}
-        before, local = _read_manifest(copy), _local_files(copy)
-        manifest = dict(before)
-        unsent = {p for p, state in local.items() if p not in before or before[p][:2] != state}
-        changed = [p for p, s in stored.items() if p not in before or before[p].version != s[1]]
-        # A kill may have come between sending a file and noting that.
-        sent = {p for p in changed if p in unsent and _has_content(p, stored[p])}
-        if sent.issuperset(changed):
-            manifest |= {p: _Entry(*local[p], stored[p].version, _is_shard(p)) for p in sent}
-            unsent -= sent
-        elif alone:
-            for path in unsent:
-                path.unlink(missing_ok=True)
-                del local[path]
-            unsent = set()
-        for path in before.keys() - stored.keys():
-            if path not in unsent:
-                path.unlink(missing_ok=True)
-            del manifest[path]
-        wanted = {}
-        for path, file in stored.items():
-            entry = manifest.get(path)
-            if entry is not None and entry.version == file.version:
-                is_here = path in local or _is_shard(path)
-                # Work that was not sent, and goes on, has removed what marks the folder complete.
-                if is_here or (unsent and not entry.lazy and path.suffix == ".json"):
-                    continue
-            if path not in unsent:
-                wanted[path] = file
+        before = read_manifest(copy)
+        plan = _plan_update(before, local_file_states(copy), stored, drops_unsent=is_only_user)
+        for path in plan.to_remove:
+            path.unlink(missing_ok=True)
+        manifest = plan.manifest
         try:
-            for path, entry in _take(copy, wanted):
+            for path, entry in _fetch_files(copy, plan.to_fetch):
                 manifest[path] = entry
         finally:
-            _write_manifest(before, manifest)
+            write_manifest_changes(before, manifest)
 
 
-def _has_content(path: Path, stored: Stored) -> bool:
-    """Whether a local file is what the store says, as far as it says it."""
+def _plan_update(
+    before: Manifest, local: FileStates, stored: dict[Path, StoredFile], *, drops_unsent: bool
+) -> _UpdatePlan:
+    manifest = dict(before)
+    to_remove = []
+    unsent = {
+        path
+        for path, state in local.items()
+        if path not in before or before[path][:2] != state
+    }
+    changed_in_store = [
+        path
+        for path, file in stored.items()
+        if path not in before or before[path].version != file.version
+    ]
+    # A process may have been killed between sending a file and writing the manifest.
+    sent = {
+        path for path in changed_in_store if path in unsent and _has_content(path, stored[path])
+    }
+    if sent.issuperset(changed_in_store):
+        for path in sent:
+            manifest[path] = ManifestEntry(*local[path], stored[path].version, is_shard(path))
+        unsent -= sent
+    elif drops_unsent:
+        to_remove += unsent
+        local = {path: state for path, state in local.items() if path not in unsent}
+        unsent = set()
+    for path in before.keys() - stored.keys():
+        if path not in unsent:
+            to_remove.append(path)
+        del manifest[path]
+    to_fetch = {}
+    for path, file in stored.items():
+        entry = manifest.get(path)
+        if entry is not None and entry.version == file.version:
+            is_here = path in local or is_shard(path)
+            # Unfinished work that was not sent has removed the JSON file that marks the folder
+            # complete, which must not come back.
+            was_removed = bool(unsent) and not entry.lazy and path.suffix == ".json"
+            if is_here or was_removed:
+                continue
+        if path not in unsent:
+            to_fetch[path] = file
+    return _UpdatePlan(manifest, to_fetch, to_remove)
+
+
+def _has_content(path: Path, stored: StoredFile) -> bool:
+    """Return True if a local file is what the store states, as far as it states it."""
     if path.stat().st_size != stored.size:
         return False
     return stored.md5 is None or file_digest(path, "md5") == stored.md5
 
 
-def _take(copy: Path, wanted: dict[Path, Stored]) -> Iterator[tuple[Path, _Entry]]:
+def _fetch_files(
+    copy: Path, files: dict[Path, StoredFile]
+) -> Iterator[tuple[Path, ManifestEntry]]:
     """Fetch small files, write placeholders for images, and leave out shards."""
-    small = []
-    for path, stored in wanted.items():
+    small_files = []
+    for path, stored in files.items():
         make_folder(path.parent)
-        if _is_shard(path):
+        if is_shard(path):
             path.unlink(missing_ok=True)
-            yield path, _Entry(stored.size, stored.changed_ns, stored.version, lazy=True)
-        elif path != copy and _IMAGE.fullmatch(path.name):
+            yield path, ManifestEntry(stored.size, stored.changed_ns, stored.version, lazy=True)
+        elif path != copy and _IMAGE_NAME.fullmatch(path.name):
             path.unlink(missing_ok=True)
             with path.open("wb") as file:
                 file.truncate(stored.size)  # takes no room on the disk
             os.utime(path, ns=(stored.changed_ns, stored.changed_ns))
-            yield path, _Entry(*_state(path), stored.version, lazy=True)
+            yield path, ManifestEntry(*file_state(path), stored.version, lazy=True)
         else:
-            small.append(path)
+            small_files.append(path)
 
-    def fetch_one(path: Path) -> tuple[Path, _Entry]:
+    def fetch_one(path: Path) -> tuple[Path, ManifestEntry]:
         try:
-            stored = object_store.fetch(_url(path), path, wanted[path])
+            stored = object_store.fetch(_url(path), path, files[path])
         except FileNotFoundError:
             raise StoreError(f"{_url(path)}: is gone since it was listed; try again") from None
-        return path, _Entry(*_state(path), stored.version, lazy=False)
+        return path, ManifestEntry(*file_state(path), stored.version, lazy=False)
 
-    with ThreadPoolExecutor(_AT_ONCE, "fetch") as pool:
-        yield from pool.map(fetch_one, small)
-
-
-def is_there(path: Path) -> bool:
-    """Whether there is a file at a path, or at the address of which it is the local copy."""
-    address = address_of(path)
-    if address is None or path.is_file():
-        return path.is_file()
-    try:
-        object_store.describe(address)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-@contextmanager
-def open_image(path: Path, sha256: str | None = None) -> Iterator[Path]:
-    """The file of an image to read: itself, or a temporary copy of what lies in a store.
-
-    Works on any machine that may read the store, whether or not it has a local copy. A file whose
-    SHA-256 is not the one that is given is refused, so that a stranger's data set reads no other
-    file of this machine, wherever its paths and links lead.
-    """
-    address = address_of(path)
-    if address is None or (path.is_file() and not _is_placeholder(path)):
-        _require_same(path, path, sha256)
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-        temporary = Path(folder) / path.name
-        try:
-            stored = object_store.describe(address)
-            if stored.size > MAX_FILE_BYTES:
-                raise InputError(
-                    f"{path}: {stored.size / 2**20:,.0f} MiB is larger than the limit of "
-                    f"{MAX_FILE_BYTES / 2**20:,.0f} MiB"
-                )
-            object_store.fetch(address, temporary, stored)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file or directory") from None
-        os.utime(temporary, ns=(stored.changed_ns, stored.changed_ns))
-        _require_same(temporary, path, sha256)
-        try:
-            yield temporary
-        except InputError as error:
-            error.args = (str(error).replace(str(temporary), str(path)),)
-            raise
-
-
-def _require_same(file: Path, path: Path, sha256: str | None) -> None:
-    if sha256 is None or not file.is_file() or file.stat().st_size > MAX_FILE_BYTES:
-        return  # unknown, or refused by what reads it
-    if file_digest(file, "sha256") != sha256:
-        raise InputError(
-            f"{path}: is not the file that the data set was made of (its SHA-256 is not the one "
-            "in images.parquet); bring it back, or remove the data set and run cxr prepare again"
-        )
-
-
-def _is_placeholder(path: Path) -> bool:
-    """Whether a file begins with zeros alone, as no file of an image does."""
-    with path.open("rb") as file:
-        return not any(file.read(4096))
-
-
-# --------------------------------------------------------------------------------- shards
-
-
-def fetch_shard(path: Path, sha256: str | None) -> Path:
-    """A shard of a pixel store: itself, or fetched into the local copy where that has room."""
-    address = address_of(path)
-    if address is None:
-        return path
-    if not path.is_file():
-        with _locked("shards"):
-            if not path.is_file():  # no other process has fetched it meanwhile
-                _fetch_checked(address, path, sha256)
-    with suppress(FileNotFoundError):
-        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # in use: see _make_room
-    return path
-
-
-def _fetch_checked(address: str, path: Path, sha256: str | None) -> None:
-    try:
-        stored = object_store.describe(address)
-        _make_room(stored.size, address)
-        make_folder(path.parent)
-        for _ in range(2):
-            stored = object_store.fetch(address, path)
-            if sha256 is None or file_digest(path, "sha256") == sha256:
-                os.utime(path, ns=(stored.changed_ns, stored.changed_ns))
-                return
-            path.unlink()
-    except FileNotFoundError:
-        raise InputError(f"{path}: is gone; prepare the data set again") from None
-    raise InputError(
-        f"{path}: is not what was written (its SHA-256 differs from the one in pixels.json); "
-        f"remove {path.parent} and run cxr prepare again"
-    )
-
-
-def _cache_limit() -> int:
-    """How many bytes of shards may lie on the disk."""
-    text = os.environ.get(CACHE_LIMIT_VARIABLE, str(_LIMIT_GIB))
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = 0.0
-    if not 0 < limit < float("inf"):
-        raise InputError(f"{CACHE_LIMIT_VARIABLE}={text}: give a number of GiB above 0")
-    return int(limit * 2**30)
-
-
-def _make_room(need: int, address: str) -> None:
-    """Remove the least recently used shards until one more fits; never one that is not sent."""
-    limit = _cache_limit()
-    if need > limit:
-        raise InputError(
-            f"{address}: has {need / 2**30:.2f} GiB, more than the cache may hold "
-            f"({CACHE_LIMIT_VARIABLE}={limit / 2**30:g}); set it higher"
-        )
-    shards = [(path.stat(), path) for path in copies_root().glob("**/shard-*.npy")]
-    total = sum(status.st_size for status, _ in shards)
-    for status, path in sorted(shards, key=lambda shard: shard[0].st_atime_ns):
-        if total + need <= limit:
-            return
-        if _is_stored(path):
-            path.unlink(missing_ok=True)
-            total -= status.st_size
-
-
-def _is_stored(path: Path) -> bool:
-    """Whether the store holds a shard as it is here; fetched and sent ones have its time."""
-    try:
-        stored = object_store.describe(str(address_of(path)))
-    except FileNotFoundError:
-        return False
-    return _state(path) == (stored.size, stored.changed_ns)
-
-
-# --------------------------------------------------------------------------------- sending
+    with ThreadPoolExecutor(_PARALLEL_FETCHES, "fetch") as pool:
+        yield from pool.map(fetch_one, small_files)
 
 
 class _Sender:
-    """Sends what changes in the local copies of a command, by a thread that runs beside it."""
+    """A thread that sends what changes in the local copies of a command."""
 
     def __init__(self, addresses: list[str], say: Callable[[str], object]) -> None:
-        self._addresses, self._say = addresses, say
+        self._addresses = addresses
+        self._say = say
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send_often, daemon=True)
+        self._thread = threading.Thread(target=self._send_regularly, daemon=True)
         self._thread.start()
 
-    def _send_often(self) -> None:
-        while not self._stop.wait(_SEND_EVERY_S):
-            # A store that fails now is tried again, and heard at the end.
+    def _send_regularly(self) -> None:
+        while not self._stop.wait(SEND_INTERVAL_S):
+            # A store that fails now is tried again, and its error is raised at the end.
             with suppress(InputError, OSError):
                 for address in self._addresses:
-                    _send_changes(address, last=False)
+                    _send_changes(address, is_last=False)
 
-    def end(self, *, complete: bool) -> None:
-        """Stop the thread; send the rest, if the command came to its end."""
+    def end(self, *, is_complete: bool) -> None:
+        """Stop the thread; send the remaining changes if the command came to its end."""
         self._stop.set()
         self._thread.join()
-        for address in self._addresses if complete else ():
-            number, size = _send_changes(address, last=True)
-            if number:
-                self._say(f"Sent: {address} ({counted(number, 'file')}, {size / 2**20:,.1f} MiB)")
+        if not is_complete:
+            return
+        for address in self._addresses:
+            sent = _send_changes(address, is_last=True)
+            if sent.files:
+                size_mib = sent.bytes / 2**20
+                self._say(f"Sent: {address} ({counted(sent.files, 'file')}, {size_mib:,.1f} MiB)")
 
 
-def _send_changes(address: str, *, last: bool) -> tuple[int, int]:
-    """Send what has changed; while the command works, only files that are finished."""
-    copy, start = local_path(address), time.time_ns()
-    with _locked(f"manifest {copy}"):
-        before, local = _read_manifest(copy), _local_files(copy)
+class _SentFiles(NamedTuple):
+    files: int
+    bytes: int
+
+
+def _send_changes(address: str, *, is_last: bool) -> _SentFiles:
+    """Send changed files; while the command still works, only finished ones."""
+    copy = local_path(address)
+    start_ns = time.time_ns()
+    with copies_lock(f"manifest {copy}"):
+        before = read_manifest(copy)
+        local = local_file_states(copy)
+        changed = [
+            path
+            for path, state in local.items()
+            if path not in before or before[path][:2] != state
+        ]
+        if not is_last:
+            changed = [
+                path
+                for path in changed
+                if local[path][1] < start_ns and not _GROWING_NAME.search(path.name)
+            ]
         manifest = dict(before)
-        changed = [p for p, state in local.items() if p not in before or before[p][:2] != state]
-        if not last:
-            changed = [p for p in changed if local[p][1] < start and not _GROWING.search(p.name)]
-        # An empty copy is a cache that somebody has emptied, which is no wish to empty the store.
-        gone = [p for p, entry in before.items() if not entry.lazy and p not in local and local]
-        stores = {p.parent for p in gone if p.name == _PIXELS_NAME and not p.parent.exists()}
-        gone += [p for p, entry in before.items() if entry.lazy and p.parent in stores]
-        if len(changed) > 1:
-            gone += [p for p in changed if p in before and p.suffix == ".json"]
         try:
-            for path in gone:
+            for path in _files_to_remove(before, local, changed):
                 object_store.remove(_url(path))
                 del manifest[path]
+            # In the order in which they were written, JSON files last among equals.
             for path in sorted(changed, key=lambda p: (local[p][1], p.suffix == ".json", p)):
-                stored = object_store.send(path, _url(path))
-                state, is_shard = local[path], _is_shard(path)
-                if is_shard and _state(path) == state:
-                    os.utime(path, ns=(time.time_ns(), stored.changed_ns))
-                    state = _state(path)
-                manifest[path] = _Entry(*state, stored.version, lazy=is_shard)
+                manifest[path] = _send_file(path, local[path])
         finally:
-            _write_manifest(before, manifest)
-    return len(changed), sum(local[p][0] for p in changed)
+            write_manifest_changes(before, manifest)
+    return _SentFiles(len(changed), sum(local[path][0] for path in changed))
+
+
+def _files_to_remove(before: Manifest, local: FileStates, changed: list[Path]) -> list[Path]:
+    """Return the files that must be removed from the store before changed ones are sent."""
+    if local:
+        removed = [path for path, entry in before.items() if not entry.lazy and path not in local]
+    else:
+        removed = []  # somebody has emptied the cache, which is no wish to empty the store
+    removed_stores = {
+        path.parent
+        for path in removed
+        if path.name == _PIXELS_RECORD and not path.parent.exists()
+    }
+    removed += [
+        path for path, entry in before.items() if entry.lazy and path.parent in removed_stores
+    ]
+    if len(changed) > 1:
+        removed += [path for path in changed if path in before and path.suffix == ".json"]
+    return removed
+
+
+def _send_file(path: Path, state: tuple[int, int]) -> ManifestEntry:
+    stored = object_store.send(path, _url(path))
+    if is_shard(path) and file_state(path) == state:
+        # A shard with the time of the store may be removed from the cache.
+        os.utime(path, ns=(time.time_ns(), stored.changed_ns))
+        state = file_state(path)
+    return ManifestEntry(*state, stored.version, lazy=is_shard(path))

@@ -1,0 +1,120 @@
+"""Chunks of rows that worker processes of any machine work on.
+
+A decoder written in C can end its process on a broken file. The rows that were under way are then
+tried again one by one, so that one bad file costs one row and not the job.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+class CrashError(Exception):
+    """A worker process or its machine ended, and its results are lost."""
+
+
+class TimedResults(NamedTuple, Generic[Result]):
+    """Results of a chunk of rows."""
+
+    results: list[Result]
+    seconds: float  # that the worker took for them
+
+
+class SoloTrial(NamedTuple, Generic[Result]):
+    """Outcome of a row that was tried in a process of its own."""
+
+    survived: bool  # False if the process ended
+    result: Result | None
+
+
+class Workers(Protocol[Row, Result]):
+    """Worker processes that apply one function to chunks of rows."""
+
+    chunk_seconds: float  # of work in a chunk; many times what sending a chunk takes
+    max_rows: int  # in a chunk
+
+    def chunk_capacity(self) -> int:
+        """Return how many chunks may be under way: enough to keep all busy, few enough for memory."""
+
+    def send(self, rows: list[Row]) -> Any:
+        """Start work on a chunk and return a ticket for `receive`."""
+
+    def receive(self, ticket: Any) -> TimedResults[Result]:
+        """Wait for the results of a chunk; raises `CrashError` if its worker ended."""
+
+    def try_alone(self, row: Row) -> SoloTrial[Result]:
+        """Apply the function to a row in a process of its own."""
+
+    def cancel(self, tickets: list[Any]) -> None:
+        """Drop the chunks that are still under way."""
+
+
+def map_in_chunks(
+    workers: Workers[Row, Result], rows: Iterable[Row], on_crash: Callable[[Row], Result]
+) -> Iterator[Result]:
+    """Apply the function of some workers to rows.
+
+    Args:
+        workers: The worker processes.
+        rows: The rows; they are drawn lazily.
+        on_crash: Function that gives the result of a row that ends each process that tries it.
+
+    Yields:
+        The results in the order of the rows.
+    """
+    source = iter(rows)
+    pending = deque[tuple[list[Row], Any]]()
+    chunk_rows = 1
+    try:
+        while True:
+            while len(pending) < workers.chunk_capacity():
+                chunk = list(islice(source, chunk_rows))
+                if not chunk:
+                    break
+                pending.append((chunk, workers.send(chunk)))
+            if not pending:
+                return
+            chunk, ticket = pending.popleft()
+            try:
+                results, seconds = workers.receive(ticket)
+            except CrashError:
+                yield from _map_one_by_one(workers, chunk, on_crash)
+                chunk_rows = 1
+                continue
+            del ticket  # a cluster keeps the results in memory as long as their ticket exists
+            # Rows differ, and the first takes longest: a chunk grows at most twofold at a time.
+            rows_in_time = round(workers.chunk_seconds * len(results) / max(seconds, 1e-6))
+            chunk_rows = max(1, min(rows_in_time, 2 * chunk_rows, workers.max_rows))
+            yield from results
+    finally:
+        workers.cancel([ticket for _, ticket in pending])
+
+
+def _map_one_by_one(
+    workers: Workers[Row, Result], rows: list[Row], on_crash: Callable[[Row], Result]
+) -> Iterator[Result]:
+    for row in rows:
+        try:
+            yield workers.receive(workers.send([row])).results[0]
+        except CrashError:
+            trial = workers.try_alone(row)
+            yield cast(Result, trial.result) if trial.survived else on_crash(row)
+
+
+def apply_timed(function: Callable[[Row], Result], rows: Iterable[Row]) -> TimedResults[Result]:
+    """Apply a function to some rows and measure the seconds that this takes.
+
+    Example:
+        >>> apply_timed(abs, [-2, 1]).results
+        [2, 1]
+    """
+    start = time.perf_counter()
+    results = [function(row) for row in rows]
+    return TimedResults(results, time.perf_counter() - start)

@@ -1,0 +1,115 @@
+"""An engine of worker processes on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.work.chunks import (
+    CrashError,
+    Result,
+    Row,
+    SoloTrial,
+    TimedResults,
+    apply_timed,
+    map_in_chunks,
+)
+from cxr_compare.data_prep.work.worker_processes import begin_worker, worker_context
+
+_CHUNKS_PER_WORKER = 4
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Worker processes of this machine; see `data_prep.work.engine.Engine`.
+
+    Example:
+        >>> list(LocalEngine(workers=1).map_rows(abs, [-1, 2], on_crash=lambda row: 0))
+        [1, 2]
+    """
+
+    workers: int  # number of processes; 0 and 1 work in this process, unprotected from crashes
+
+    def map_rows(
+        self,
+        function: Callable[[Row], Result],
+        rows: Iterable[Row],
+        *,
+        on_crash: Callable[[Row], Result],
+        reads: Sequence[Path] = (),
+    ) -> Iterator[Result]:
+        """Apply a function to each row; see `data_prep.work.engine.Engine.map_rows`."""
+        if self.workers <= 1:
+            yield from map(function, rows)
+            return
+        yield from map_in_chunks(_WorkerPool(function, self.workers), rows, on_crash)
+
+
+class _WorkerPool(Generic[Row, Result]):
+    """Worker processes of this machine; see `data_prep.work.chunks.Workers`."""
+
+    chunk_seconds = 0.02
+    max_rows = 256
+
+    def __init__(self, function: Callable[[Row], Result], workers: int) -> None:
+        self._function = function
+        self._workers = workers
+        self._pool = _start_pool(workers)
+
+    def chunk_capacity(self) -> int:
+        return _CHUNKS_PER_WORKER * self._workers
+
+    def send(self, rows: list[Row]) -> Future[TimedResults[Result]]:
+        try:
+            return self._pool.submit(apply_timed, self._function, rows)
+        except BrokenProcessPool:
+            self.cancel([])
+            self._pool = _start_pool(self._workers)
+            return self._pool.submit(apply_timed, self._function, rows)
+
+    def receive(self, ticket: Future[TimedResults[Result]]) -> TimedResults[Result]:
+        try:
+            return ticket.result()
+        except BrokenProcessPool:
+            raise CrashError from None
+
+    def try_alone(self, row: Row) -> SoloTrial[Result]:
+        return try_alone(self._function, row)
+
+    def cancel(self, tickets: list[Any]) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def try_alone(function: Callable[[Row], Result], row: Row) -> SoloTrial[Result]:
+    """Apply a function to a row in a new process, which may end on it.
+
+    Args:
+        function: A function that is importable by name.
+        row: Its argument.
+
+    Returns:
+        The result, and whether the process survived.
+
+    Raises:
+        RuntimeError: No worker process can start on this machine.
+    """
+    with _start_pool(1) as pool:
+        try:
+            pool.submit(cpu_count).result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "worker processes cannot start on this machine; use workers=1"
+            ) from None
+        try:
+            return SoloTrial(survived=True, result=pool.submit(function, row).result())
+        except BrokenProcessPool:
+            return SoloTrial(survived=False, result=None)
+
+
+def _start_pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=begin_worker)

@@ -1,0 +1,96 @@
+"""Checks that a machine of a cluster has the code, packages and files of the driver.
+
+The driver is the process that runs the command. Results of a machine count only if it has the same
+code and package versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import cv2
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.provenance import provenance
+from cxr_compare.data_prep.work.store_addresses import store_address
+
+_CODE = Path(__file__).absolute().parents[2]  # the folder cxr_compare
+
+
+@dataclass(frozen=True)
+class MachineRequirements:
+    """Everything that each machine must have."""
+
+    code: str = ""  # digest of the driver's modules
+    packages: tuple[tuple[str, str], ...] = ()  # names and versions
+    folder: str = ""  # in which the driver runs; relative paths start there
+    reads: tuple[str, ...] = ()  # files and folders
+
+    @classmethod
+    def from_this_machine(cls, reads: Sequence[Path]) -> MachineRequirements:
+        """Require what this machine, the driver's, has.
+
+        Args:
+            reads: Files and folders that the work reads. Those in an object store are left out:
+                each machine fetches them for itself.
+        """
+        return cls(
+            code=_code_digest(),
+            packages=tuple(provenance()["versions"].items()),
+            folder=str(Path.cwd()),
+            reads=tuple(
+                str(path) for path in reads if store_address(path) is None and path.exists()
+            ),
+        )
+
+
+@lru_cache(maxsize=8)
+def prepare_machine(requirements: MachineRequirements) -> None:
+    """Check once in a process that its machine has what is required, and enter the folder.
+
+    Raises:
+        InputError: The machine has other code or another version of a package, or cannot read a
+            file. The message names the machine.
+    """
+    with contextlib.suppress(OSError):  # relative paths are then missing, which is reported below
+        os.chdir(requirements.folder)
+    # Set before torch is imported. Other tasks have the other processors, and sums that several
+    # threads share are rounded in another order.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    cv2.setNumThreads(1)
+    machine = f"--engine ray: the machine {platform.node()}"
+    if requirements.code != _code_digest():
+        raise InputError(
+            f"{machine} has other code of cxr-compare in {_CODE}; install the same version on all"
+        )
+    installed = provenance()["versions"]
+    for package, version in requirements.packages:
+        if installed.get(package) != version:
+            raise InputError(
+                f"{machine} has {package} {installed.get(package, 'not installed')}, where the "
+                f"command runs it is {version}; install the same on all"
+            )
+    for path in requirements.reads:
+        if not os.access(path, os.R_OK):
+            raise InputError(
+                f"{machine} cannot read {path}; put it where all machines see it under the same "
+                "path"
+            )
+
+
+@cache
+def _code_digest() -> str:
+    """Return a digest of all our modules: a version number does not tell two clones apart."""
+    digest = hashlib.sha256()
+    for package in sorted(_CODE.iterdir()):  # links in a clone, which rglob alone does not follow
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.relative_to(_CODE).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,167 @@
+"""Joining a Ray cluster, or starting one on this machine and ending it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.data_prep.contracts.processors import cpu_count
+
+_OBJECT_STORE_MIB = 128  # per processor, for results that the driver has not fetched yet
+_START_ATTEMPTS = 3
+_CONNECT_TIMEOUT_S = 20.0  # for a cluster's head to accept a connection
+_HEAD_TIMEOUT_S = 25.0  # for a head that restarts; Ray ends this process after 60 without a message
+_LONGEST_FOLDER = 40  # characters: Ray's sockets lie below it, and their paths have a limit
+_QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+
+
+@contextlib.contextmanager
+def connected_ray(address: str | None, workers: int | None) -> Iterator[ModuleType]:
+    """Yield the module ``ray``, joined to a cluster or with one of its own.
+
+    Args:
+        address: Address of a cluster, which is left running; ``auto`` finds one on this machine.
+            None starts a cluster on this machine, which ends with the block.
+        workers: Number of processors of a cluster that is started; None gives it all.
+
+    Raises:
+        InputError: There is no cluster at the address, or none can be started.
+    """
+    # Ray reads these when it is imported: nothing is reported to its maker, and what it says of a
+    # dead worker is not printed to stdout. A cluster of our own listens on the loopback device
+    # alone, and takes work only from those who have this token.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+    if address is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    if ray.is_initialized():  # by the program that calls us
+        yield ray
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    scratch = _make_scratch_folder()
+    try:
+        # Ray has workers import from the folder in which the driver runs. Files in the user's
+        # folder may be named like a module of some library.
+        with contextlib.chdir(scratch), _keep_signal_handler(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray warns about its own future
+            if address is None:
+                _start(ray, workers, scratch)
+            else:
+                _join(ray, address)
+        yield ray
+    finally:
+        ray.shutdown()
+        _end_processes(scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def require_head(ray: ModuleType) -> None:
+    """Check that a cluster has its head, which may be away for some seconds.
+
+    Raises:
+        InputError: The head does not answer.
+    """
+    address = ray.get_runtime_context().gcs_address
+    deadline = time.monotonic() + _HEAD_TIMEOUT_S
+    while True:
+        try:
+            return _require_listener(address)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"--engine ray: the head of the cluster at {address} does not answer any "
+                    "more; run the same command again to go on, once it does"
+                ) from None
+        time.sleep(1)
+
+
+def _make_scratch_folder() -> str:
+    folder = tempfile.gettempdir()
+    if len(folder) >= _LONGEST_FOLDER:
+        folder = "/tmp"  # noqa: S108
+    return tempfile.mkdtemp(prefix="cxr-ray-", dir=folder)
+
+
+def _start(ray: ModuleType, workers: int | None, scratch: str) -> None:
+    processors = cpu_count() if workers is None else max(1, workers)
+    for attempts_left in reversed(range(_START_ATTEMPTS)):
+        try:
+            ray.init(
+                "local",
+                num_cpus=processors,
+                include_dashboard=False,
+                object_store_memory=(processors + 1) * _OBJECT_STORE_MIB * 2**20,
+                _temp_dir=scratch,
+                **_QUIET,
+            )
+            return
+        except Exception as error:
+            # Ray gives its parts half a minute, and has no exception type of its own for that.
+            if "timed out" not in str(error):
+                raise
+            ray.shutdown()
+            _end_processes(scratch)
+            if not attempts_left:
+                raise InputError(
+                    "--engine ray: Ray did not start, the machine is too busy; run the same "
+                    "command again later, or leave --engine out"
+                ) from None
+
+
+def _join(ray: ModuleType, address: str) -> None:
+    try:
+        _require_listener(address)
+        ray.init(address, **_QUIET)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = first_line(error)
+        raise InputError(
+            f"--address {address}: cannot join a Ray cluster there ({reason}); start it with "
+            "ray start, or leave --address out for one on this machine"
+        ) from None
+
+
+def _require_listener(address: str) -> None:
+    """Find out at once whether anybody listens: Ray itself tries for more than five minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise ValueError("it is neither auto nor HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+
+
+def _end_processes(scratch: str) -> None:
+    """End the remaining processes of our own cluster: they alone name its folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended, or is another user's
+            if scratch.encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _keep_signal_handler() -> Iterator[None]:
+    """Keep the command's handler of SIGTERM, which Ray replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
