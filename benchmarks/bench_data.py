@@ -21,8 +21,10 @@ from benchmarks.bench import Row, Setting, curve, each, is_dicom
 from benchmarks.synth_tables import synth_tables
 from benchmarks.worker import Candidate, Run
 from cxr_compare.data_prep.contracts import tables
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
 from cxr_compare.data_prep.formats.source import no_roles
 from cxr_compare.data_prep.splits.add_split import SplitRule
@@ -31,8 +33,7 @@ from cxr_compare.data_prep.store import pixel_store as stored
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore, build_pixel_store
 from cxr_compare.data_prep.store.preprocess import letterbox
-from cxr_compare.data_prep.work.object_store import file_digest
-from cxr_compare.data_prep.work.pool import LocalEngine, cpu_count
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 _PREPARED, _ROUNDS = 400, 3  # with fewer images one would time the start of processes
 _BATCH = 8

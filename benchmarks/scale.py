@@ -23,8 +23,8 @@ from benchmarks.scale_growth import ENGINES, growth, in_process, origin
 from benchmarks.scale_stages import stages
 from benchmarks.worker import peak_gib
 from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.work.engine import EngineName, open_engine
-from cxr_compare.data_prep.work.pool import cpu_count
 from cxr_compare.scripts import console
 
 _SMALL = 64  # px

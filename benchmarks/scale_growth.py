@@ -39,13 +39,13 @@ import typer
 
 from benchmarks.worker import peak_gib
 from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
 from cxr_compare.data_prep.store.predictions import Part, Predictions
 from cxr_compare.data_prep.store.preprocess import letterbox
-from cxr_compare.data_prep.work.engine import EngineName, open_engine
-from cxr_compare.data_prep.work.pool import Engine, cpu_count, processor_name
+from cxr_compare.data_prep.work.engine import Engine, EngineName, open_engine
 from cxr_compare.scripts import console
 
 SEED = 0

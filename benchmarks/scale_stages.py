@@ -34,10 +34,11 @@ from benchmarks.scale_growth import (
     write_source,
 )
 from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.data_prep.work.engine import open_engine
-from cxr_compare.data_prep.work.pool import Engine, LocalEngine, cpu_count, processor_name
+from cxr_compare.data_prep.work.engine import Engine, open_engine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.scripts import console
 
 _WORKERS = (1, 2)

@@ -30,8 +30,8 @@ import typer
 from benchmarks.bench import ProcessorTime
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.processors import processor_name
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.work.pool import processor_name
 from cxr_compare.scripts import console
 
 if TYPE_CHECKING:

@@ -258,7 +258,7 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
             choose_device(device, devices)  # refuses it
         if jobs == 1:
             return [{}]
-        from cxr_compare.data_prep.work.pool import cpu_count
+        from cxr_compare.data_prep.contracts.processors import cpu_count
 
         threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cpu_count() // jobs)))
         return [{"OMP_NUM_THREADS": threads}] * jobs

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.work.engine import EngineName, RayEngine, open_engine, result_of
-from cxr_compare.data_prep.work.object_store import address_of
-from cxr_compare.data_prep.work.pool import CrashError
+from cxr_compare.data_prep.work.chunks import CrashError
+from cxr_compare.data_prep.work.engine import EngineName, open_engine
+from cxr_compare.data_prep.work.ray_engine import RayEngine, ray_result
+from cxr_compare.data_prep.work.store_addresses import store_address
 from cxr_compare.scripts.child_processes import (
     Child,
     Command,
@@ -110,7 +111,7 @@ def open_machines(
             when the first command is started.
     """
     for path in reads if engine == "ray" else ():
-        if folder_address := address_of(path):
+        if folder_address := store_address(path):
             raise InputError(
                 f"{folder_address}: lies in an object store, and --engine ray trains in folders "
                 "that all machines share; give such a folder, or leave --engine out"
@@ -159,7 +160,7 @@ class _Task:
     def poll(self) -> int | None:
         if self._status is None and self._ray.wait([self._answer], timeout=0)[0]:
             try:
-                status = result_of(self._ray, self._answer, timeout=_POLL)
+                status = ray_result(self._ray, self._answer, timeout=_POLL)
             except CrashError:
                 status = _ENDED_WITH_MACHINE[0]
             except self._ray.exceptions.TaskCancelledError:

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 from cxr_compare.data_prep.contracts.errors import shortened
-from cxr_compare.data_prep.work.object_store import shown
+from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 
 _SILENT = ContextVar("silent", default=False)
 _PRINTED_AS = ContextVar[Literal["text", "json"] | None]("printed_as", default=None)
@@ -51,14 +51,14 @@ def say(text: str = "") -> None:
     """Show lines to the person at the terminal; of long ones the beginning and the end."""
     if _SILENT.get():
         return
-    lines = [shortened(line) for line in shown(text).split("\n")]
+    lines = [shortened(line) for line in with_store_addresses(text).split("\n")]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
 
 def emit(text: str) -> None:
     """Write a line of a result, which may be piped on, to stdout."""
-    sys.stdout.write(shown(text) + "\n")
+    sys.stdout.write(with_store_addresses(text) + "\n")
     sys.stdout.flush()
 
 
@@ -74,7 +74,7 @@ def emit_json(payload: Any) -> None:
 
 
 @contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Show a progress bar while the block runs.
 
     Where stderr is no terminal (a log, CI), a line at its end, and how long a long one takes.

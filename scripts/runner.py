@@ -42,7 +42,7 @@ from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, ht
 from cxr_compare.data_prep.contracts.provenance import recorded_command
 from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.data_prep.work.local_copies import local_folders
-from cxr_compare.data_prep.work.object_store import addresses_in, shown
+from cxr_compare.data_prep.work.store_addresses import find_store_addresses, with_store_addresses
 from cxr_compare.scripts import console
 
 P = ParamSpec("P")
@@ -187,7 +187,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: Any, progress: bool = False, **keywords: Any) -> R:
         bound = signature.bind(*args, **keywords)
         bound.apply_defaults()
-        record = shown(command_line(run, bound.arguments))
+        record = with_store_addresses(command_line(run, bound.arguments))
         with (
             console.silent(not progress),
             recorded_command(record),
@@ -225,7 +225,7 @@ def _at_hand(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     named += [os.environ.get("TMPDIR", "/tmp"), "/dev/shm", os.environ.get("HOME")]  # noqa: S108
     places = [Path(path) for path in (arguments.get("out"), *named) if isinstance(path, str | Path)]
     with disk_errors(*places):
-        if not addresses_in(dict(arguments)):
+        if not find_store_addresses(dict(arguments)):
             yield arguments
             return
         with local_folders(arguments, console.say) as local:

@@ -40,7 +40,7 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     if "OMP_NUM_THREADS" not in os.environ and (workers or shared_by > 1):
         import torch
 
-        from cxr_compare.data_prep.work.pool import cpu_count
+        from cxr_compare.data_prep.contracts.processors import cpu_count
 
         torch.set_num_threads(max(1, cpu_count() // shared_by - workers))
 

@@ -21,12 +21,14 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path, remove_old_temporary_files
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.contracts.tables import inert_cell
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.data_prep.store.decode import LooseImage, read_loose
-from cxr_compare.data_prep.work.local_copies import open_image
-from cxr_compare.data_prep.work.object_store import shown
-from cxr_compare.data_prep.work.pool import Terminal, cpu_count, write_behind
+from cxr_compare.data_prep.work.background_threads import write_behind
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from cxr_compare.serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
@@ -96,7 +98,7 @@ def answer_files(
     runs: Sequence[Run],
     files: tuple[list[LooseImage], list[Path]],
     output: AnswerOutput,
-    terminal: Terminal,
+    terminal: Progress,
     *,
     batch_size: int | None,
     strict: bool,
@@ -191,7 +193,7 @@ class _Writer:
     """Prints, draws and writes answers as they come."""
 
     output: AnswerOutput
-    terminal: Terminal
+    terminal: Progress
     runs: Sequence[Run]
     objects: _DicomWriter | None = None
     answered: int = 0  # images so far
@@ -222,7 +224,9 @@ class _Writer:
             self._print(answers)
         if self._rows is not None:
             for answer in answers:
-                self._rows.writerow(answer_row({**answer.to_dict(), "image": shown(answer.image)}))
+                self._rows.writerow(
+                    answer_row({**answer.to_dict(), "image": with_store_addresses(answer.image)})
+                )
         if self.output.overlays is not None:
             self._draw(answers, self.output.overlays)
         if self.objects is not None:
@@ -234,7 +238,11 @@ class _Writer:
         self.terminal.say(f"left out: {problem}")
         self._emit([Answer.refused(str(path), problem)])
         if self._rows is not None:
-            row = {"image": shown(str(path)), "status": "refused", "problem": shown(problem)}
+            row = {
+                "image": with_store_addresses(str(path)),
+                "status": "refused",
+                "problem": with_store_addresses(problem),
+            }
             self._rows.writerow({column: inert_cell(cell) for column, cell in row.items()})
         self.left_out[str(path)] = problem
 
@@ -247,13 +255,15 @@ class _Writer:
             if self.output.printed_as == "json":
                 self.terminal.say(line)
             else:
-                sys.stdout.write(shown(line) + "\n")
+                sys.stdout.write(with_store_addresses(line) + "\n")
         if self.output.printed_as == "json":
             self._emit([answer.to_dict() for answer in answers])
             return
-        sys.stdout.writelines(shown(str(answer)) + "\n" for answer in answers)
+        sys.stdout.writelines(with_store_addresses(str(answer)) + "\n" for answer in answers)
         if not self.answered:  # they are the same of all images
-            sys.stdout.writelines(shown(line) + "\n" for line in Answer.guarantee_lines(answers))
+            sys.stdout.writelines(
+                with_store_addresses(line) + "\n" for line in Answer.guarantee_lines(answers)
+            )
         sys.stdout.flush()
 
     def _emit(self, entries: Sequence[dict[str, Any]]) -> None:
@@ -263,7 +273,7 @@ class _Writer:
         for entry in entries:
             sys.stdout.write("[\n" if self._is_first else ",\n")
             self._is_first = False
-            sys.stdout.write(shown(json.dumps(entry, ensure_ascii=False)))
+            sys.stdout.write(with_store_addresses(json.dumps(entry, ensure_ascii=False)))
 
     def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
         path = folder / (_free_stem(Path(answers[0].image).stem, self._stems) + OVERLAY_END)
@@ -304,7 +314,7 @@ class _DicomWriter:
 
     folder: Path
     algorithms: list[Algorithm]
-    terminal: Terminal
+    terminal: Progress
     written: int = 0  # images so far
     refused: int = 0  # DICOM images so far that no object can refer to
     others: int = 0  # images so far that are no DICOM
@@ -347,7 +357,7 @@ def _unfinished(table: Path) -> Path:
     return table.with_name(f"{table.name}.unfinished")
 
 
-def _open_viewer(path: Path, terminal: Terminal) -> None:
+def _open_viewer(path: Path, terminal: Progress) -> None:
     """Show a file or folder by the system's own viewer, without waiting for it."""
     viewer = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
     screen = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

@@ -21,9 +21,10 @@ import numpy as np
 from cxr_compare.classification.frames import scores_frames
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.processors import processor_name
 from cxr_compare.data_prep.store.predictions import Part
 from cxr_compare.data_prep.store.preprocess import Frame, Placement, Preprocess
-from cxr_compare.data_prep.work.pool import processor_name, read_ahead
+from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.detection.frames import boxes_frames, decode_boxes
 from cxr_compare.evaluation.statistics.logistic_regression import sigmoid
 from cxr_compare.serving.export_spec import (

@@ -21,8 +21,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.images.dicom_header import SMALLEST_SIDE, why_no_radiograph
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
-from cxr_compare.data_prep.work.local_copies import open_image
-from cxr_compare.data_prep.work.pool import Terminal
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.guard_images import (
     MEASURES,
     STATISTICS_VERSION,
@@ -242,7 +242,7 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
     return notes
 
 
-def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Terminal) -> None:
+def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Progress) -> None:
     """Learn what is no frontal chest X-ray from a run's training images; one that is there stays.
 
     The images are squares of `size` px, as the run sees them.

@@ -30,9 +30,11 @@ from cxr_compare.data_prep.store.predictions import (
     PredictionWriter,
     joined_parts,
 )
+from cxr_compare.data_prep.work.background_threads import write_behind
+from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.local_copies import local_folder
-from cxr_compare.data_prep.work.object_store import address_of, path_of
-from cxr_compare.data_prep.work.pool import Engine, Terminal, write_behind
+from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.data_prep.work.store_addresses import path_from_record, store_address
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
@@ -54,7 +56,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     dataset: DataSet,
     out: Path,
     split: str,
-    terminal: Terminal,
+    terminal: Progress,
     *,
     batch_size: int | None = None,
     name: str | None = None,
@@ -112,7 +114,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             writer.add(made_before.images, **filled)
         todo = pd.Index(wanted[~wanted.isin(writer.done)])
         of = "validation images" if validation_of is not None else f"with {info['system']}"
-        with terminal.progress(f"Predicting {of}", len(todo)) as advance:
+        with terminal.track(f"Predicting {of}", len(todo)) as advance:
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
@@ -141,7 +143,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
 def predict_validation(
     run: Path,
     test_set: LabelledSplit,
-    terminal: Terminal,
+    terminal: Progress,
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Predictions:
@@ -158,7 +160,7 @@ def predict_validation(
 def freeze_decision(
     run: Path,
     test_set: LabelledSplit,
-    terminal: Terminal,
+    terminal: Progress,
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
@@ -206,7 +208,7 @@ def _describe(model: Model, name: str | None) -> dict[str, Any]:
         "backend": model.backend,
         "precision": model.precision,
         **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
-        "run": path_of(str(info.get("folder", model.folder))).name,
+        "run": path_from_record(str(info.get("folder", model.folder))).name,
         **({"recipe": recipe} if (recipe := _recipe_of(run)) else {}),
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
@@ -236,7 +238,7 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
     }
 
 
-def _copy_seen(model: Model, writer: PredictionWriter, terminal: Terminal) -> None:
+def _copy_seen(model: Model, writer: PredictionWriter, terminal: Progress) -> None:
     """Copy what the model has seen beside its predictions."""
     folder = model.folder if model.backend == "torch" else _run_of_export(model)
     if folder is None:
@@ -255,7 +257,7 @@ def _run_of_export(model: Model) -> Path | None:
 
     An export holds no patient ids: what it learned from is read from its run.
     """
-    for run in (model.folder.absolute().parent.parent, path_of(model.info["folder"])):
+    for run in (model.folder.absolute().parent.parent, path_from_record(model.info["folder"])):
         if (run / "run.json").is_file() and (run / "seen.parquet").is_file():
             facts = read_json(run / "run.json", "run")
             if all(model.info[key] == value for key, value in facts.items() if key in model.info):
@@ -335,7 +337,7 @@ class _PartPredictor:
 
 def _here(folder: Path) -> Path:
     """A folder of the command's machine on this one, which fetches what lies in a store."""
-    return local_folder(address_of(folder) or folder)
+    return local_folder(store_address(folder) or folder)
 
 
 @lru_cache(maxsize=1)

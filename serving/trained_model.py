@@ -24,7 +24,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.pixel_store import PixelSource, require_images
 from cxr_compare.data_prep.store.predictions import Part
 from cxr_compare.data_prep.store.preprocess import Preprocess, View
-from cxr_compare.data_prep.work.pool import read_ahead
+from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.detection.detector import Detections, Detector, predict_boxes
 from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.work.pool import cpu_count
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.training.loading import is_out_of_memory
 
 _STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes

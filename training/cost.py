@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxr_compare.data_prep.work.pool import processor_name
+from cxr_compare.data_prep.contracts.processors import processor_name
 
 _WARM_UP = 3
 

@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.work.processes import begin_worker, worker_context
+from cxr_compare.data_prep.work.worker_processes import begin_worker, worker_context
 from cxr_compare.training.processes import is_lost_process
 
 _SMALL = 2**16  # bytes that a pipe takes sooner than shared memory

@@ -14,7 +14,7 @@ from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.audit.audit import require_sound
 from cxr_compare.data_prep.contracts.errors import InputError, counted, require_packages
 from cxr_compare.data_prep.store.dataset import DataSet, Target
-from cxr_compare.data_prep.work.pool import Terminal
+from cxr_compare.data_prep.work.progress import Progress
 
 _ROLES_TO_LEARN = 2  # training and validation
 
@@ -115,7 +115,7 @@ class Request:
                 "another split with cxr split"
             )
 
-    def errors_of_audit(self, terminal: Terminal) -> list[str]:
+    def errors_of_audit(self, terminal: Progress) -> list[str]:
         """Errors that the training goes on in spite of; refuses them where nobody said to go on."""
         audited, errors = require_sound(self.dataset, self.split, despite_errors=self.despite_audit)
         if not audited:

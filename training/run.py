@@ -20,7 +20,8 @@ from matplotlib.ticker import MaxNLocator
 from cxr_compare.configs.settings import Config
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.work.pool import Terminal, cpu_count
+from cxr_compare.data_prep.contracts.processors import cpu_count
+from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.training.batch_size import Hardware, available_memory, largest_share
 from cxr_compare.training.cost import PeakMemory, count_parameters, describe_device
 from cxr_compare.training.fit import FitResult, fit
@@ -47,7 +48,7 @@ _LINES = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 
 def choose_batch_size(
-    settings: Config, task: TrainingTask, hardware: Hardware, terminal: Terminal
+    settings: Config, task: TrainingTask, hardware: Hardware, terminal: Progress
 ) -> Config:
     """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it."""
     batch_size = settings.training.batch_size
@@ -119,7 +120,7 @@ def complete_run(
     run: RunFolder,
     hardware: Hardware,
     rank: Rank | None,
-    terminal: Terminal,
+    terminal: Progress,
 ) -> None:
     """Train, and complete the run folder: weights, history, figures, `run.json` last.
 
@@ -197,7 +198,7 @@ def _fit(
     run: RunFolder,
     hardware: Hardware,
     rank: Rank | None,
-    terminal: Terminal,
+    terminal: Progress,
 ) -> FitResult:
     """Fit this process's share of each batch; where memory runs out, say how many images fit."""
     how = settings.training
@@ -215,7 +216,7 @@ def _fit(
     val_loader = BatchLoader(task.val, collate, share, own, loaders=min(loaders, 1), pin=pin)
     batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
     try:
-        with terminal.progress("Training, batches", batches) as advance:
+        with terminal.track("Training, batches", batches) as advance:
             return fit(
                 task,
                 how,

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.work.pool import Terminal
+from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.training.batch_size import Hardware
 from cxr_compare.training.classifier import ClassifierTask
@@ -31,7 +31,7 @@ Work: TypeAlias = tuple[Config, TrainingTask, RunFolder]
 _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each doubled while written
 
 
-def start(request: Request, hardware: Hardware, terminal: Terminal, held: ExitStack) -> Work | None:
+def start(request: Request, hardware: Hardware, terminal: Progress, held: ExitStack) -> Work | None:
     """Make the run folder, or go on with it, and hold it; None where its training has ended."""
     origin = request.origin()
     settings = _resumed_settings(request)
@@ -74,7 +74,7 @@ def _require_weights(settings: Config) -> None:
         raise InputError(f"{error}{lite}{random}") from None
 
 
-def join(request: Request, terminal: Terminal) -> Work | None:
+def join(request: Request, terminal: Progress) -> Work | None:
     """The training that the first process has started; None where it has ended."""
     run = RunFolder.started_in(request.out)
     if run is None:
@@ -129,7 +129,7 @@ def _resumed_settings(request: Request) -> Config:
     return with_batch_size(settings, before.training.batch_size)
 
 
-def _build(request: Request, settings: Config, terminal: Terminal) -> TrainingTask:
+def _build(request: Request, settings: Config, terminal: Progress) -> TrainingTask:
     """The training that a configuration describes, its model initialised."""
     store = request.dataset.make_store(settings.data.image_size, terminal)
     augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
@@ -149,7 +149,7 @@ def _open_run(
     settings: Config,
     task: TrainingTask,
     origin: dict[str, Any],
-    terminal: Terminal,
+    terminal: Progress,
 ) -> RunFolder:
     if run := RunFolder.started_in(request.out):
         return run

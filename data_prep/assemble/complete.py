@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, FIELD_WIDTH_MM
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import EDGE_TOLERANCE_PX, SCHEMAS
@@ -19,8 +20,7 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables
 from cxr_compare.data_prep.store.decode import DecodedRow
-from cxr_compare.data_prep.work.local_copies import open_image
-from cxr_compare.data_prep.work.object_store import file_digest
+from cxr_compare.data_prep.work.image_files import open_image
 
 
 def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:

@@ -26,8 +26,8 @@ from cxr_compare.data_prep.splits.split import SplitRule, extend_split, official
 from cxr_compare.data_prep.splits.strata import image_strata
 from cxr_compare.data_prep.splits.write_split import write_split
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.object_store import recorded_path
-from cxr_compare.data_prep.work.pool import Engine
+from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.store_addresses import path_to_record
 
 Made = tuple[pd.DataFrame, dict[str, Any]]
 """A split table, and a JSON-ready mapping that says how it was made."""
@@ -155,7 +155,7 @@ def write_set(
     info = {
         "name": plan.name,
         "source_format": tables.format,
-        "source_root": recorded_path(tables.root),
+        "source_root": path_to_record(tables.root),
         "targets": tables.targets,
         "ids": ids,
         "settings": plan.settings,

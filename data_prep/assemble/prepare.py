@@ -50,7 +50,7 @@ from cxr_compare.data_prep.store.pixel_store import (
     build_pixel_store,
     store_folder,
 )
-from cxr_compare.data_prep.work.object_store import recorded_path
+from cxr_compare.data_prep.work.store_addresses import path_to_record
 
 _FEW_PATIENTS = 10
 _SHOWN = 6
@@ -103,7 +103,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
             default = roles.assign(image_id=roles["image_id"].map(new_names)), how
     settings = {
         "source_format": options.format,
-        "source_root": recorded_path(source),
+        "source_root": path_to_record(source),
         "source_id": _source_id(tables),
         **asdict(options.rule),
         **_user_choices(options, key),

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
-from cxr_compare.data_prep.work.pool import Engine, LocalEngine, cpu_count
+from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 # ``progress(description, total)`` gives a context manager that yields ``advance(n)``.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]

@@ -32,7 +32,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.pool import Engine
+from cxr_compare.data_prep.work.engine import Engine
 
 AUDIT = "audit.json"
 """Name of what programs read of an audit, in the folder of its data set."""

@@ -25,8 +25,8 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     small_image,
 )
 from cxr_compare.data_prep.store.dataset import DataSet, read_displayed
+from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.object_store import StoreError
-from cxr_compare.data_prep.work.pool import Engine
 
 _COPIES = "near_duplicates.json"
 """Name of what a search for copies found, in the folder of its data set."""

@@ -12,8 +12,8 @@ from cxr_compare.data_prep.export.content import ImageEntry
 from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.local_copies import is_there, open_image
-from cxr_compare.data_prep.work.object_store import address_of
+from cxr_compare.data_prep.work.image_files import file_exists, open_image
+from cxr_compare.data_prep.work.store_addresses import store_address
 
 
 @dataclass
@@ -59,14 +59,14 @@ class AnnotationFolder:
             return
         origin, window, sha256 = self.dataset.image_file(image.image_id)
         place = self.path / name
-        if not is_there(origin):
+        if not file_exists(origin):
             raise InputError(f"{origin}: the image is gone; bring it back")
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.renders:
             size = (int(image.width or 0), int(image.height or 0)) if image.has_size else None
             self._tasks.append(RenderTask(origin, place, window, sha256, size))
             return
-        if self.mode == "link" and address_of(origin) is None:
+        if self.mode == "link" and store_address(origin) is None:
             place.symlink_to(origin.absolute())
         else:
             with open_image(origin, sha256=sha256) as file:

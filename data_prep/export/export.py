@@ -13,6 +13,7 @@ from cxr_compare.data_prep.contracts.disk_space import require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import atomic_folder
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.annotation_tools import write_cvat, write_label_studio
@@ -24,7 +25,6 @@ from cxr_compare.data_prep.export.voc import write_voc
 from cxr_compare.data_prep.export.yolo import write_yolo
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.pool import cpu_count
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
 _ANNOTATION_TOOLS = ("cvat", "label-studio")

@@ -13,8 +13,8 @@ import cv2
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.work.local_copies import open_image
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 """Suffix of a rendered file by the name of its format."""

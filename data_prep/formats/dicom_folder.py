@@ -20,6 +20,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.exclusions import Exclusions
@@ -29,9 +30,9 @@ from cxr_compare.data_prep.formats.labels import stated_tables
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.formats.statements import read_statements
 from cxr_compare.data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
-from cxr_compare.data_prep.work.local_copies import open_image
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.data_prep.work.object_store import StoreError
-from cxr_compare.data_prep.work.pool import LocalEngine, cpu_count
 
 
 def _place_rows(builder: SourceBuilder, tables: Any, files: pd.DataFrame) -> None:

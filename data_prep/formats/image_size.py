@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import plain_reason, require_file, require_size
-from cxr_compare.data_prep.work.local_copies import open_image
+from cxr_compare.data_prep.work.image_files import open_image
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _EXIF_ORIENTATION = 0x0112

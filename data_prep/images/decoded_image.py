@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.work.local_copies import MAX_FILE_BYTES
+from cxr_compare.data_prep.contracts.limits import MAX_FILE_BYTES
 
 _MAX_SIDE = 10_000
 """Longest side accepted, in pixels; the largest radiography plates have about 5,000."""

@@ -19,6 +19,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.limits import MAX_FILE_BYTES
 from cxr_compare.data_prep.images.codestream import (
     LOSSLESS,
     Codestream,
@@ -48,7 +49,6 @@ from cxr_compare.data_prep.images.dicom_header import (
     orientation,
     pixel_spacing,
 )
-from cxr_compare.data_prep.work.local_copies import MAX_FILE_BYTES
 
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",

@@ -30,12 +30,14 @@ from cxr_compare.data_prep.contracts.tables import (
 )
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.folder_kinds import require_kind
-from cxr_compare.data_prep.work.local_copies import local_folder, open_image
-from cxr_compare.data_prep.work.object_store import path_of
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.local_copies import local_folder
+from cxr_compare.data_prep.work.store_addresses import path_from_record
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.pixel_store import PixelStore
-    from cxr_compare.data_prep.work.pool import Engine, Terminal
+    from cxr_compare.data_prep.work.engine import Engine
+    from cxr_compare.data_prep.work.progress import Progress
 
 _IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
@@ -328,7 +330,7 @@ class DataSet:
         files = self.images[["image_id", "path", "file_sha256"]]
         paths = files["path"].dropna()
         for path in paths[paths.str.contains("cxr-remote", regex=False)]:
-            path_of(str(self.source_root / path), self.folder)
+            path_from_record(str(self.source_root / path), self.folder)
         if "id_key" not in self.info:
             return files
         from cxr_compare.data_prep.contracts.pseudonyms import (
@@ -356,7 +358,7 @@ class DataSet:
     @property
     def source_root(self) -> Path:
         """Where the images' paths start; `InputError` for a store that nobody here has named."""
-        return path_of(self.info["source_root"], self.folder)
+        return path_from_record(self.info["source_root"], self.folder)
 
     @property
     def window(self) -> str | None:
@@ -384,7 +386,7 @@ class DataSet:
 
         return PixelStore.open(store_folder(self.folder, size))
 
-    def make_store(self, size: int, terminal: Terminal, engine: Engine | None = None) -> PixelStore:
+    def make_store(self, size: int, terminal: Progress, engine: Engine | None = None) -> PixelStore:
         """Open the pixel store of a size; decode what it lacks.
 
         Where another training is decoding the same pixels, wait for it: one does the work.
@@ -392,7 +394,7 @@ class DataSet:
         from cxr_compare.data_prep.store.pixel_store import build_pixel_store
 
         title = f"Pixels at {size} px"
-        with terminal.progress(title, len(self.images)) as advance:
+        with terminal.track(title, len(self.images)) as advance:
             return build_pixel_store(
                 self.folder,
                 self.image_files,

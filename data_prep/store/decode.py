@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.preprocess import Placement, letterbox
-from cxr_compare.data_prep.work.local_copies import open_image
-from cxr_compare.data_prep.work.object_store import StoreError, file_digest
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.object_store import StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr_compare.data_prep.work.pool import Engine
+    from cxr_compare.data_prep.work.engine import Engine
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.kinds import FOLDER_KINDS, FolderKind, KindName
-from cxr_compare.data_prep.work.object_store import path_of
+from cxr_compare.data_prep.work.store_addresses import path_from_record
 
 REPORT_MARKER = "metrics.json"
 
@@ -143,7 +143,7 @@ def _advice(folder: Path, found: FolderKind, wanted: FolderKind) -> str | None:
         return f"give its data set, {shlex.quote(str(known))}" if known else None
     if wanted.name == "run":
         if found.name == "predictions":
-            run = path_of(str(_read(folder / found.marker).get("run") or ""))
+            run = path_from_record(str(_read(folder / found.marker).get("run") or ""))
             return f"give its run, {shlex.quote(str(run))}" if kind_of(run) else None
         if found.name == "data set":
             run = folder.parent / "retinanet"

@@ -25,10 +25,12 @@ import numpy as np
 import pandas as pd
 from numpy.lib import format as npy_format
 
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.disk_space import disk_errors, make_folder, require_free_space
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.contracts.tables import (
     empty_table,
     frame_digest,
@@ -37,9 +39,10 @@ from cxr_compare.data_prep.contracts.tables import (
 )
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
 from cxr_compare.data_prep.store.preprocess import Placement, store_spec
-from cxr_compare.data_prep.work.local_copies import fetch_shard
-from cxr_compare.data_prep.work.object_store import address_of, file_digest
-from cxr_compare.data_prep.work.pool import Engine, LocalEngine, cpu_count
+from cxr_compare.data_prep.work.engine import Engine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.shard_cache import fetch_shard
+from cxr_compare.data_prep.work.store_addresses import store_address
 
 SHARD_IMAGES = 4096
 INDEX_NAME, INFO_NAME, INFO_KIND = "index.parquet", "pixels.json", "pixels"
@@ -326,7 +329,7 @@ class PixelStore:
                 f"{info['n_images']}; delete the folder and run cxr prepare again"
             )
         for shard, images in zip(*np.unique(store.index["shard"], return_counts=True), strict=True):
-            if address_of(folder) is None or (folder / _shard_name(int(shard))).is_file():
+            if store_address(folder) is None or (folder / _shard_name(int(shard))).is_file():
                 store._require_shard(int(shard), int(images))
         return store
 
@@ -384,7 +387,7 @@ class PixelStore:
             name = _shard_name(shard)
             path = fetch_shard(self.folder / name, self.sha256.get(name))
             self._maps[shard] = np.load(path, mmap_mode="r")
-            if address_of(self.folder) is not None:  # what made room keeps it while it is mapped
+            if store_address(self.folder) is not None:  # what made room keeps it while it is mapped
                 there = {n for n in self._maps if (self.folder / _shard_name(n)).is_file()}
                 self._maps = {n: held for n, held in self._maps.items() if n in there}
         return self._maps[shard]

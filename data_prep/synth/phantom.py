@@ -25,7 +25,7 @@ from cxr_compare.data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE,
 from cxr_compare.data_prep.synth.phantom_arguments import PhantomArguments
 from cxr_compare.data_prep.synth.rendering import count_images, draw_image, draw_patient
 from cxr_compare.data_prep.synth.rsna_tables import image_record, rsna_tables
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 _JSON = "synth.json"
 _KIND = "synth"

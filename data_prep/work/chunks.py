@@ -41,7 +41,10 @@ class Workers(Protocol[Row, Result]):
     max_rows: int  # in a chunk
 
     def chunk_capacity(self) -> int:
-        """Return how many chunks may be under way: enough to keep all busy, few enough for memory."""
+        """Return how many chunks may be under way.
+
+        They are enough to keep all processors busy and few enough for memory.
+        """
 
     def send(self, rows: list[Row]) -> Any:
         """Start work on a chunk and return a ticket for `receive`."""

@@ -193,11 +193,9 @@ def _plan_update(
     before: Manifest, local: FileStates, stored: dict[Path, StoredFile], *, drops_unsent: bool
 ) -> _UpdatePlan:
     manifest = dict(before)
-    to_remove = []
+    to_remove: list[Path] = []
     unsent = {
-        path
-        for path, state in local.items()
-        if path not in before or before[path][:2] != state
+        path for path, state in local.items() if path not in before or before[path][:2] != state
     }
     changed_in_store = [
         path
@@ -242,9 +240,7 @@ def _has_content(path: Path, stored: StoredFile) -> bool:
     return stored.md5 is None or file_digest(path, "md5") == stored.md5
 
 
-def _fetch_files(
-    copy: Path, files: dict[Path, StoredFile]
-) -> Iterator[tuple[Path, ManifestEntry]]:
+def _fetch_files(copy: Path, files: dict[Path, StoredFile]) -> Iterator[tuple[Path, ManifestEntry]]:
     """Fetch small files, write placeholders for images, and leave out shards."""
     small_files = []
     for path, stored in files.items():
@@ -315,9 +311,7 @@ def _send_changes(address: str, *, is_last: bool) -> _SentFiles:
         before = read_manifest(copy)
         local = local_file_states(copy)
         changed = [
-            path
-            for path, state in local.items()
-            if path not in before or before[path][:2] != state
+            path for path, state in local.items() if path not in before or before[path][:2] != state
         ]
         if not is_last:
             changed = [
@@ -345,9 +339,7 @@ def _files_to_remove(before: Manifest, local: FileStates, changed: list[Path]) -
     else:
         removed = []  # somebody has emptied the cache, which is no wish to empty the store
     removed_stores = {
-        path.parent
-        for path in removed
-        if path.name == _PIXELS_RECORD and not path.parent.exists()
+        path.parent for path in removed if path.name == _PIXELS_RECORD and not path.parent.exists()
     }
     removed += [
         path for path, entry in before.items() if entry.lazy and path.parent in removed_stores

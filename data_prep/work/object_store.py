@@ -97,11 +97,7 @@ def list_files(url: str) -> dict[str, StoredFile]:
             return {}
 
     listed = _with_retries(url, list_below_root)
-    if (
-        not listed
-        and not is_in_memory
-        and not _with_retries(url, lambda: store.exists(bucket))
-    ):
+    if not listed and not is_in_memory and not _with_retries(url, lambda: store.exists(bucket)):
         raise StoreError(f"{url}: no such bucket; check the address")
     files = {}
     for name, info in listed.items():

@@ -23,13 +23,13 @@ import cv2
 # A small server forks the workers where there is one: a fork of a process with threads can hang.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _Context: Any = type(multiprocessing.get_context(_METHOD))
-_main_module = threading.Lock()
+_main_module_lock = threading.Lock()
 
 
 @contextmanager
 def _without_main_module() -> Iterator[None]:
     """Hide the main module of this process from processes that start in the block."""
-    with _main_module:
+    with _main_module_lock:
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
@@ -39,7 +39,7 @@ def _without_main_module() -> Iterator[None]:
 
 
 class _WorkerProcess(_Context.Process):
-    """A process that does not import the main module of its parent."""
+    """A worker process that does not import the main module of its parent."""
 
     @staticmethod
     def _Popen(process: Any) -> Any:  # noqa: N802 - the method that `multiprocessing` calls
@@ -48,7 +48,7 @@ class _WorkerProcess(_Context.Process):
 
 
 class _WorkerContext(_Context):
-    """The start method of our workers."""
+    """A start method with our worker processes."""
 
     Process = _WorkerProcess
 
@@ -57,7 +57,7 @@ def worker_context(*modules: str) -> BaseContext:
     """Return a `multiprocessing` context for worker processes of this program.
 
     Args:
-        modules: Full names of modules that a worker needs. The server that forks the workers
+        *modules: Full names of modules that a worker needs. The server that forks the workers
             imports them once.
 
     Example:
@@ -80,7 +80,7 @@ def _start_server() -> None:
     """
     from multiprocessing import forkserver, resource_tracker
 
-    before = os.environ.get("PYTHONSAFEPATH")
+    safe_path = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
         resource_tracker.ensure_running()  # first: its own start unblocks the signal
@@ -91,8 +91,8 @@ def _start_server() -> None:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     finally:
         del os.environ["PYTHONSAFEPATH"]
-        if before is not None:
-            os.environ["PYTHONSAFEPATH"] = before
+        if safe_path is not None:
+            os.environ["PYTHONSAFEPATH"] = safe_path
 
 
 def begin_worker() -> None:

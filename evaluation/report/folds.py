@@ -21,7 +21,7 @@ from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv
 from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER, require_kind
-from cxr_compare.data_prep.work.object_store import shown
+from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
@@ -139,7 +139,7 @@ class Folds:
             figure.savefig(temporary, format="png", dpi=200)
         rows = self.table.astype(object).where(self.table.notna(), None)
         payload = {
-            "reports": [shown(str(folder)) for folder in self.folders],
+            "reports": [with_store_addresses(str(folder)) for folder in self.folders],
             "splits": list(self.splits),
             "n_images": list(self.n_images),
             "systems": list(self.systems),

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import require_members
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.data_prep.work.object_store import path_of
+from cxr_compare.data_prep.work.store_addresses import path_from_record
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
@@ -44,7 +44,7 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
     stored = system.info.get("trained_on")
     if isinstance(stored, list):
         return [(str(each["name"]), str(each["content_id"])) for each in stored]
-    path = path_of(str(system.info.get("run") or "")) / "run.json"
+    path = path_from_record(str(system.info.get("run") or "")) / "run.json"
     run = read_json(path, "run") if system.info.get("run") and path.is_file() else {}
     return [(str(each["name"]), str(each["content_id"])) for each in sets_of_run(run)]
 

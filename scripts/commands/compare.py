@@ -410,12 +410,12 @@ class _Asked:
                 **self.evaluated,
             )
 
-        with console.progress("Resampling patients", self.evaluated["replicates"]) as advance:
+        with console.track("Resampling patients", self.evaluated["replicates"]) as advance:
             comparison = evaluate(test_set, advance)
         if self.by_readers:
             from cxr_compare.evaluation.studies.reader_verdicts import evaluate_by_readers
 
-            with console.progress("Evaluating by each reader", None):
+            with console.track("Evaluating by each reader", None):
                 comparison = evaluate_by_readers(comparison, test_set, evaluate)
         # Once the figures exist they count as seen, whatever becomes of the report.
         digest = self.protocol.file_sha256
@@ -436,7 +436,7 @@ class _Asked:
 
         seed = self.evaluated["seed"]
         charts = report_charts(comparison)
-        with console.progress("Drawing cases", None) as advance:
+        with console.track("Drawing cases", None) as advance:
             write_report(
                 comparison, test_set.dataset, out, seed=seed, rows=self.rows, progress=advance,
                 charts=charts, **self.shown,

@@ -168,13 +168,13 @@ def curve(
         runs = _train(plan, machines, ["--device", device, *["--despite-audit"] * despite_audit])
         dataset = DataSet.open(data)  # with its new parts
         predictions = {}
-        with console.progress("Predicting runs", len(runs)) as advance:
+        with console.track("Predicting runs", len(runs)) as advance:
             for run in runs:
                 key = (run.arm, run.split, run.share, run.seed)
                 predictions[key] = _predict(run, dataset, device)
                 advance()
         times = Times.given(label_seconds, box_seconds)
-        with console.progress("Evaluating", len(predictions)) as advance:
+        with console.track("Evaluating", len(predictions)) as advance:
             study = evaluate_curve(
                 _design(plan), LabelledSplit(dataset, evaluated), predictions, times,
                 made=provenance(), replicates=replicates, advance=advance,

@@ -160,7 +160,7 @@ def _export_labels(
     if predictions is not None:
         options |= _predicted(Path(predictions), dataset, options["target"])
     listed = options["predicted"]["findings"] if predictions else dataset.images
-    with console.progress("Writing", len(listed)) as advance:
+    with console.track("Writing", len(listed)) as advance:
         return export_annotations(dataset, out, format, advance=advance, **options)
 
 

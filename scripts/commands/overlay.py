@@ -94,7 +94,7 @@ def overlay(
     if blind:
         if systems:
             raise InputError("overlay --blind: takes no systems; leave them out")
-        with console.progress("Drawing", len(image_ids)) as advance:
+        with console.track("Drawing", len(image_ids)) as advance:
             write_reader_study(
                 dataset, image_ids, out, finding=of_target.display_name, panel=panel or 1024,
                 seed=seed, progress=advance,
@@ -116,7 +116,7 @@ def overlay(
         cases = read_cases(opened, test_set, image_ids, policy=policy)
         make_folder(out)
         remove_old_temporary_files(out)
-        with console.progress("Drawing", len(image_ids)) as advance:
+        with console.track("Drawing", len(image_ids)) as advance:
             for image_id, file in zip(image_ids, files, strict=True):
                 to_png(cases.draw(image_id, panel=panel or 480, faint=faint), file)
                 advance()

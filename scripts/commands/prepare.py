@@ -222,7 +222,7 @@ def prepare(
                 format=format, read=read, name=name, sizes=tuple(dict.fromkeys(size or ())),
                 targets=target or {}, rule=rule, split=split, exclude=exclude, window=window,
                 id_key=id_key, keep_ids=keep_ids, add=add, strict=strict, engine=decoders,
-                progress=console.progress, say=console.say, measure_shortcuts=measure_shortcuts,
+                progress=console.track, say=console.say, measure_shortcuts=measure_shortcuts,
             )  # fmt: skip
             summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)

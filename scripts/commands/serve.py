@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
-from cxr_compare.data_prep.work.object_store import is_loopback
+from cxr_compare.data_prep.work.network_addresses import is_loopback
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
 from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command

@@ -71,7 +71,7 @@ def _words(value: Any) -> str:
 
 def _machine() -> dict[str, Any]:
     """What a report of a fault should say of the machine."""
-    from cxr_compare.data_prep.work.pool import cpu_count, processor_name
+    from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 
     memory, torch = "-", "not installed; cxr train and a run's predictions need it"
     if hasattr(os, "sysconf"):  # not on Windows

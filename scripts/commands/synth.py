@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cxr_compare.data_prep.work.pool import cpu_count
+from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.scripts import console
 from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
 
@@ -48,7 +48,7 @@ def synth(
     out = as_path(out)
     from cxr_compare.data_prep.synth.phantom import count_test_images, write_phantom
 
-    with console.progress("Drawing images", images + count_test_images(images)) as advance:
+    with console.track("Drawing images", images + count_test_images(images)) as advance:
         return write_phantom(
             out,
             n_images=images,

@@ -157,7 +157,7 @@ def transfer(
                 model, folders[pair.system], dataset, folder, split, pair.system
             )
             evaluated.append((pair, predictions))
-        with console.progress("Evaluating", len(evaluated)) as advance:
+        with console.track("Evaluating", len(evaluated)) as advance:
             options = TransferOptions(policy, sorted(positives), replicates, seed=seed)
             result = evaluate_transfer(evaluated, options, notes=notes, advance=advance)
         page = write_transfer(result, out)

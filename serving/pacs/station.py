@@ -26,8 +26,8 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.images.dicom_header import header_facts, why_no_radiograph
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.data_prep.store.answer_log import AnswerLog
-from cxr_compare.data_prep.work.object_store import is_loopback
-from cxr_compare.data_prep.work.pool import Terminal
+from cxr_compare.data_prep.work.network_addresses import is_loopback
+from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
 from cxr_compare.serving.dicom_objects.results import dicom_results
@@ -111,7 +111,7 @@ class _Tally:
 def run_station(
     settings: StationSettings,
     load: Callable[[], list[Run]],
-    terminal: Terminal,
+    terminal: Progress,
     emit: Callable[[str], object],
 ) -> _Tally:
     """Fetch or receive images, answer for them and send the results, until the source ends.
@@ -359,7 +359,7 @@ def _without_path(error: InputError, path: Path) -> str:
 
 
 def _look(
-    settings: StationSettings, archive: DicomWebArchive, worker: _Worker, terminal: Terminal
+    settings: StationSettings, archive: DicomWebArchive, worker: _Worker, terminal: Progress
 ) -> None:
     """Fetch and answer, once or again and again."""
     while True:
@@ -375,7 +375,7 @@ def _look(
         time.sleep(settings.watch)
 
 
-def _receive(settings: StationSettings, worker: _Worker, terminal: Terminal) -> None:
+def _receive(settings: StationSettings, worker: _Worker, terminal: Progress) -> None:
     """Receive and answer until the program is ended."""
     own = settings.own
     assert own is not None  # noqa: S101 - one of the two sources is given
@@ -396,7 +396,7 @@ def _receive(settings: StationSettings, worker: _Worker, terminal: Terminal) -> 
 
 
 def _archives(
-    settings: StationSettings, terminal: Terminal, connections: ExitStack
+    settings: StationSettings, terminal: Progress, connections: ExitStack
 ) -> tuple[DicomWebArchive | None, DicomWebArchive | StorePeer]:
     """Where images come from, None where they are received, and where results go."""
     url, send_to, own = settings.url, settings.send_to, settings.own
@@ -426,7 +426,7 @@ def _try_addresses(
     settings: StationSettings,
     archive: DicomWebArchive | None,
     sink: DicomWebArchive | StorePeer,
-    terminal: Terminal,
+    terminal: Progress,
 ) -> None:
     """Have each address answer: a wrong one is said before models are loaded."""
     if archive is not None:
@@ -443,7 +443,7 @@ def _try_addresses(
 
 
 def _warn_of_open_networks(
-    settings: StationSettings, terminal: Terminal, *ends: DicomWebArchive | StorePeer
+    settings: StationSettings, terminal: Progress, *ends: DicomWebArchive | StorePeer
 ) -> None:
     """Say what others on the way could read."""
     peers = [own] if (own := settings.own) else []

@@ -21,7 +21,7 @@ from ipaddress import ip_address
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from cxr_compare.data_prep.work.object_store import is_loopback
+from cxr_compare.data_prep.work.network_addresses import is_loopback
 from cxr_compare.serving.web.schemas import MEBIBYTE, Refused, ServeSettings
 
 # Paths that need no token, beside the files of the page: it asks for the token.

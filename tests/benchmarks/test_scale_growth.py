@@ -6,7 +6,7 @@ from benchmarks.scale_growth import Grown, MadeUp, slopes, write_source
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 pytestmark = pytest.mark.release
 

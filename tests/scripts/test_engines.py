@@ -26,9 +26,10 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store import decode
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.data_prep.work import engine as engine_module
-from cxr_compare.data_prep.work.engine import open_engine
-from cxr_compare.data_prep.work.pool import Engine, LocalEngine
+from cxr_compare.data_prep.work.engine import Engine, open_engine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.machine_requirements import MachineRequirements, prepare_machine
+from cxr_compare.data_prep.work.ray_engine import CHUNKS_PER_PROCESSOR
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import Command, Running, run_commands
 from cxr_compare.scripts.cluster import open_machines
@@ -70,7 +71,7 @@ def test_order_is_kept_and_few_rows_are_under_way(ray):
     answers = ray.map_rows(operator.call, rows(), on_crash=lambda row: -1)
     assert next(answers) is None
     # Chunks of one row until the first is back, of up to two workers; and the next is at hand.
-    assert len(taken) <= engine_module._CHUNKS_AHEAD * 2 + 1
+    assert len(taken) <= CHUNKS_PER_PROCESSOR * 2 + 1
     assert list(answers) == list(range(1, 60))
 
 
@@ -220,11 +221,11 @@ def test_a_part_that_no_worker_survives_stops_predict_with_one_line():
 def test_what_lies_in_a_store_need_not_be_on_each_machine(tmp_path):
     inner = tmp_path / "cxr-remote" / "s3" / "bucket"
     inner.mkdir(parents=True)
-    assert engine_module._Requirements.of([inner, tmp_path]).reads == (str(tmp_path),)
+    assert MachineRequirements.from_this_machine([inner, tmp_path]).reads == (str(tmp_path),)
 
 
-def requirements(**changed: Any) -> engine_module._Requirements:
-    return engine_module._Requirements(**{**vars(engine_module._Requirements.of([])), **changed})
+def requirements(**changed: Any) -> MachineRequirements:
+    return MachineRequirements(**{**vars(MachineRequirements.from_this_machine([])), **changed})
 
 
 @pytest.mark.parametrize(
@@ -238,11 +239,11 @@ def requirements(**changed: Any) -> engine_module._Requirements:
 )
 def test_a_machine_that_is_not_as_the_driver_s_is_named(changed, said, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a worker does, for good
-    engine_module._check_machine(requirements())
+    prepare_machine(requirements())
     with pytest.raises(
         InputError, match=f"^--engine ray: the machine {os.uname().nodename} {said}"
     ):
-        engine_module._check_machine(requirements(**changed))
+        prepare_machine(requirements(**changed))
 
 
 def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, monkeypatch, capsys):

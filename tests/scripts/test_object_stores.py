@@ -29,15 +29,17 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.pixel_store import PixelStoreWriter
 from cxr_compare.data_prep.store.preprocess import Placement
 from cxr_compare.data_prep.work import object_store
-from cxr_compare.data_prep.work.local_copies import fetch_shard, local_folder, open_image
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.local_copies import local_folder
 from cxr_compare.data_prep.work.object_store import (
     StoreError,
-    end_uploads,
+    abort_uploads,
     fetch,
     list_files,
-    local_path,
     send,
 )
+from cxr_compare.data_prep.work.shard_cache import fetch_shard
+from cxr_compare.data_prep.work.store_addresses import local_path
 from cxr_compare.serving import predict_folder
 from tests.scripts.launched import ended, environment, free_port, hooked_path, settled, start
 from tests.scripts.small_sets import cxr, write_source
@@ -184,10 +186,10 @@ def line(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         "CXR_CACHE": f"{tmp_path}/cache",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(object_store, "_FIRST_PAUSE_S", 0.01)
-    config = {**object_store._S3["config_kwargs"], "read_timeout": 1}
+    monkeypatch.setattr(object_store, "FIRST_PAUSE_S", 0.01)
+    config = {**object_store.S3_OPTIONS["config_kwargs"], "read_timeout": 1}
     config["retries"] = {"mode": "standard", "max_attempts": 1}
-    monkeypatch.setitem(object_store._S3, "config_kwargs", config)
+    monkeypatch.setitem(object_store.S3_OPTIONS, "config_kwargs", config)
     s3fs.S3FileSystem.clear_instance_cache()
     store = s3fs.S3FileSystem()
     if store.exists("bkt"):
@@ -250,7 +252,7 @@ def test_a_file_is_sent_whole_whatever_the_line_does(line, tmp_path, fault, of):
     ],
 )
 def test_a_line_that_stays_bad_is_said_in_one_line(line, tmp_path, monkeypatch, fault):
-    monkeypatch.setattr(object_store, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(object_store, "LONGEST_RETRY_S", 0.3)
     s3fs.S3FileSystem().pipe_file("bkt/a.png", CONTENT)
     line.fail(fault, "GET /bkt/a.png", times=10_000, at=7)
     with pytest.raises(StoreError, match=r"^s3://bkt/a\.png: .* \(tried for \d+ s\); check"):
@@ -262,7 +264,7 @@ def test_uploads_that_a_killed_program_left_are_removed_and_those_of_others_are_
     store = s3fs.S3FileSystem()
     for key in ("out/data/big", "out/data-2/big"):
         store.call_s3("create_multipart_upload", Bucket="bkt", Key=key)
-    assert end_uploads("s3://bkt/out/data") == 1
+    assert abort_uploads("s3://bkt/out/data") == 1
     left = store.call_s3("list_multipart_uploads", Bucket="bkt")["Uploads"]
     assert [upload["Key"] for upload in left] == ["out/data-2/big"]
 
@@ -408,9 +410,12 @@ def test_the_verbs_give_on_google_s_protocol_what_they_give_locally(source, tmp_
 
 @pytest.mark.long
 def test_a_large_file_is_sent_in_parts_and_a_cut_part_again(line, tmp_path, monkeypatch):
-    patient = {**object_store._S3["config_kwargs"], "read_timeout": 20}  # moto joins the parts
-    monkeypatch.setitem(object_store._S3, "config_kwargs", patient)
-    path, size = tmp_path / "large", 3 * object_store._PART_BYTES + 1
+    patient = {
+        **object_store.S3_OPTIONS["config_kwargs"],
+        "read_timeout": 20,
+    }  # moto joins the parts
+    monkeypatch.setitem(object_store.S3_OPTIONS, "config_kwargs", patient)
+    path, size = tmp_path / "large", 3 * object_store.PART_BYTES + 1
     path.write_bytes(np.random.default_rng(0).bytes(size))
     line.fail("cut", "partNumber=2", times=1)
     assert send(path, "s3://bkt/out/large").size == size
@@ -419,13 +424,13 @@ def test_a_large_file_is_sent_in_parts_and_a_cut_part_again(line, tmp_path, monk
     assert line.times == 0
     fetch("s3://bkt/out/large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
-    assert end_uploads("s3://bkt/out") == 0
+    assert abort_uploads("s3://bkt/out") == 0
 
 
 def test_a_store_that_fails_stops_prepare_instead_of_leaving_images_out(
     line, source, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(object_store, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(object_store, "LONGEST_RETRY_S", 0.2)
     store = s3fs.S3FileSystem()
     store.put(f"{source}/", "bkt/source/", recursive=True)
     words = ("prepare", "s3://bkt/source", "s3://bkt/data", "--format", "csv", "--workers", "0")

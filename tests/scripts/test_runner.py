@@ -183,7 +183,7 @@ def lines(monkeypatch, capsys):
     def run(seconds, total=10, steps=10, start=10.0):
         now = [0.0]
         monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-        with console.progress("Predicting with A", total) as advance:
+        with console.track("Predicting with A", total) as advance:
             now[0] = start
             for _ in range(steps):
                 now[0] += seconds
@@ -215,7 +215,7 @@ def test_a_block_of_unknown_length_says_how_far_it_is(lines):
 def test_what_a_resumed_block_has_done_before_makes_it_no_faster(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.progress("Training, batches", 1000) as advance:
+    with console.track("Training, batches", 1000) as advance:
         advance(900)
         for _ in range(3):
             now[0] += 60

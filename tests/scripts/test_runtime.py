@@ -23,7 +23,7 @@ def test_torch_gets_the_processors_that_others_leave(
     monkeypatch, workers, shared_by, threads, users_own
 ):
     monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "6"} if users_own else {})
-    monkeypatch.setattr("cxr_compare.data_prep.work.pool.cpu_count", lambda: 8)
+    monkeypatch.setattr("cxr_compare.data_prep.contracts.processors.cpu_count", lambda: 8)
     before = torch.get_num_threads()
     torch.set_num_threads(6)
     try:

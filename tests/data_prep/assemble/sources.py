@@ -10,7 +10,7 @@ from PIL import Image
 
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 
 def write_source(

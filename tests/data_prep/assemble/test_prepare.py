@@ -22,7 +22,7 @@ from cxr_compare.data_prep.splits.add_split import SplitRule
 from cxr_compare.data_prep.store import decode as decoding
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.pixel_store import PixelStore
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 from tests.data_prep.assemble.sources import make
 from tests.data_prep.assemble.sources import write_pairs as write_source
 from tests.data_prep.formats.answers import write_files
@@ -147,7 +147,7 @@ from pathlib import Path
 from cxr_compare.data_prep.assemble import journal
 from cxr_compare.data_prep.assemble import prepare as preparing
 from cxr_compare.data_prep.assemble.prepare import prepare
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 journal.ROWS_PER_PART = 3
 @contextmanager
 def progress(description, total):

@@ -22,7 +22,7 @@ from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicate
 from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.synth.phantom import write_phantom
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 
 def as_images(patients: str) -> pd.DataFrame:

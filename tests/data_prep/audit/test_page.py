@@ -14,11 +14,11 @@ from cxr_compare.data_prep.audit.audit import Audit, audit
 from cxr_compare.data_prep.audit.page import _explain, _render_audit, _tally, _verdict, write_audit
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.audit.thumbnails import ILLEGIBLE_PX, open_images, thumbnail
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.images.image_facts import TEXT_PLACE, image_facts
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.work.object_store import file_digest
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from tests.data_prep.assemble.sources import make, write_pairs
 from tests.small_dicom import chest

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store import pixel_store
 from cxr_compare.data_prep.store.decode import (
@@ -26,8 +27,7 @@ from cxr_compare.data_prep.store.pixel_store import (
     store_folder,
 )
 from cxr_compare.data_prep.store.preprocess import Placement, letterbox
-from cxr_compare.data_prep.work.object_store import file_digest
-from cxr_compare.data_prep.work.pool import LocalEngine
+from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 SIZE = 32
 HERE = Placement(1.0, 1.0, 0.0, 0.0)

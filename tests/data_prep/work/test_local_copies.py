@@ -18,14 +18,11 @@ from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.pixel_store import PixelStore, PixelStoreWriter
 from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter, image_status
 from cxr_compare.data_prep.store.preprocess import Placement
-from cxr_compare.data_prep.work import local_copies, object_store
-from cxr_compare.data_prep.work.local_copies import (
-    fetch_shard,
-    local_folder,
-    local_folders,
-    open_image,
-)
-from cxr_compare.data_prep.work.object_store import address_of, local_path
+from cxr_compare.data_prep.work import image_files, local_copies, object_store
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.local_copies import local_folder, local_folders
+from cxr_compare.data_prep.work.shard_cache import fetch_shard
+from cxr_compare.data_prep.work.store_addresses import local_path, store_address
 
 DATA = "memory://bkt/data"
 
@@ -44,7 +41,7 @@ def put(name: str, content: bytes) -> None:
     fsspec.filesystem("memory").pipe_file(f"/bkt/data/{name}", content)
 
 
-def held(store: dict) -> dict[str, bytes]:
+def stored_files(store: dict) -> dict[str, bytes]:
     return {name.removeprefix("/bkt/data/"): file.getvalue() for name, file in store.items()}
 
 
@@ -84,7 +81,7 @@ def test_an_image_is_read_where_there_is_no_local_copy(store, tmp_path):
 
 
 def test_a_large_image_is_refused_unfetched_and_a_lost_one_by_its_name(store, monkeypatch):
-    monkeypatch.setattr(local_copies, "MAX_FILE_BYTES", 9)
+    monkeypatch.setattr(image_files, "MAX_FILE_BYTES", 9)
     put("a.png", b"0123456789")
     copy = local_folder(DATA)
     for name, reason in (("a.png", "0 MiB is larger than the limit"), ("b.png", "no such file")):
@@ -138,7 +135,11 @@ def test_what_a_command_changes_is_sent_and_what_it_only_reads_is_not(store, mon
         Path(folder, "audit.html").write_bytes(b"page")
         Path(folder, ".x.123.tmp").write_bytes(b"half")
     assert sent == ["audit.html"]
-    assert held(store) == {"images.parquet": b"table", "a.png": b"image", "audit.html": b"page"}
+    assert stored_files(store) == {
+        "images.parquet": b"table",
+        "a.png": b"image",
+        "audit.html": b"page",
+    }
 
 
 def test_a_folder_looks_complete_at_no_moment_that_it_is_not(store, monkeypatch):
@@ -148,7 +149,7 @@ def test_a_folder_looks_complete_at_no_moment_that_it_is_not(store, monkeypatch)
     def note(function):
         def noted(*arguments):
             result = function(*arguments)
-            states.append(held(store))
+            states.append(stored_files(store))
             return result
 
         return noted
@@ -172,17 +173,17 @@ def test_a_folder_looks_complete_at_no_moment_that_it_is_not(store, monkeypatch)
 
 
 def test_parts_are_sent_while_the_work_goes_on_and_growing_files_at_its_end(store, monkeypatch):
-    monkeypatch.setattr(local_copies, "_SEND_EVERY_S", 0.02)
+    monkeypatch.setattr(local_copies, "SEND_INTERVAL_S", 0.02)
     with working(DATA) as (folder,):
         Path(folder, "shard-00000.npy").parent.mkdir(parents=True, exist_ok=True)
         Path(folder, "shard-00000.npy").write_bytes(b"growing")
         Path(folder, "part-0.parquet").write_bytes(b"done")
         for _ in range(500):
-            if "part-0.parquet" in held(store):
+            if "part-0.parquet" in stored_files(store):
                 break
             time.sleep(0.01)
-        assert held(store) == {"part-0.parquet": b"done"}
-    assert held(store).keys() == {"part-0.parquet", "shard-00000.npy"}
+        assert stored_files(store) == {"part-0.parquet": b"done"}
+    assert stored_files(store).keys() == {"part-0.parquet", "shard-00000.npy"}
 
 
 def test_a_killed_prediction_goes_on_where_it_was_and_loses_and_doubles_nothing(store):
@@ -207,7 +208,7 @@ def test_a_killed_prediction_goes_on_where_it_was_and_loses_and_doubles_nothing(
     shutil.rmtree(os.environ["CXR_CACHE"])
     predictions = Predictions.open(DATA)
     assert predictions.scores["image_id"].tolist() == ["a", "b", "c"]
-    assert "unfinished.json" not in held(store)
+    assert "unfinished.json" not in stored_files(store)
 
 
 def test_what_another_machine_has_completed_wins_over_work_that_was_never_sent(store):
@@ -218,7 +219,7 @@ def test_what_another_machine_has_completed_wins_over_work_that_was_never_sent(s
     put("dataset.json", b"{}")
     with working(DATA) as (folder,):
         assert {p.name for p in Path(folder).iterdir()} == {"part-0.parquet", "dataset.json"}
-    assert held(store) == {"part-0.parquet": b"theirs", "dataset.json": b"{}"}
+    assert stored_files(store) == {"part-0.parquet": b"theirs", "dataset.json": b"{}"}
 
 
 def test_a_rewriting_that_was_killed_is_not_mixed_with_what_the_store_has(store):
@@ -256,21 +257,21 @@ def test_a_kill_between_sending_and_noting_it_sends_again_or_not_at_all(store, m
     (local_path(DATA) / "shard-00000.npy").unlink()  # as where room is made
     with working(DATA):
         pass
-    assert held(store) == {name: name.encode() for name in names}
+    assert stored_files(store) == {name: name.encode() for name in names}
 
 
 @pytest.mark.parametrize("part", ["", "memory/bkt/data", "memory/bkt/data/sub"])
 def test_whoever_empties_the_cache_does_not_empty_the_store(store, part):
     for name in ("sub/a.csv", "b.csv", "dataset.json", "sub/c.png", "pixels/x/shard-00000.npy"):
         put(name, b"kept")
-    before = held(store)
+    before = stored_files(store)
     root = local_folder(DATA).parents[2]
     shutil.rmtree(root / part)
     with working(DATA) as (folder,):
         assert Path(folder, "sub", "a.csv").read_bytes() == b"kept"
     with working(DATA) as (folder,):
         shutil.rmtree(folder)
-    assert held(store) == before
+    assert stored_files(store) == before
 
 
 def test_what_is_removed_there_goes_here_and_what_is_new_comes(store):
@@ -292,7 +293,7 @@ def test_a_folder_and_one_inside_it_know_the_same(store, monkeypatch):
     monkeypatch.setattr(object_store, "send", lambda *_: pytest.fail("was sent before"))
     with working(DATA) as (folder,):
         assert Path(folder, "sub", "a.csv").read_bytes() == b"22"
-    assert held(store) == {"sub/a.csv": b"22"}
+    assert stored_files(store) == {"sub/a.csv": b"22"}
 
 
 def write_store(folder: Path, images: int) -> None:
@@ -333,7 +334,7 @@ def test_shards_come_when_they_are_read_and_the_least_used_goes(shards, monkeypa
 
 def test_a_shard_that_is_not_what_was_written_is_refused(shards, store):
     name = "pixels/letterbox-16/shard-00001.npy"
-    content = held(store)[name]
+    content = stored_files(store)[name]
     put(name, content[:-1] + b"\xff")
     local_folder(DATA)
     pixels = PixelStore.open(shards)
@@ -347,7 +348,7 @@ def test_a_remote_store_grows_by_the_images_that_it_lacks(shards, store, tmp_pat
     with working(DATA):
         write_store(shards, 14)
     write_store(tmp_path / "local", 14)
-    remote = {k: v for k, v in held(store).items() if "/shard-" in k or "index" in k}
+    remote = {k: v for k, v in stored_files(store).items() if "/shard-" in k or "index" in k}
     local = {
         f"pixels/letterbox-16/{p.name}": p.read_bytes() for p in (tmp_path / "local").iterdir()
     }
@@ -379,4 +380,4 @@ def test_local_shards_and_images_are_themselves(tmp_path):
     assert fetch_shard(path, None) is path
     with open_image(path) as same:
         assert same is path
-    assert address_of(path) is None
+    assert store_address(path) is None
