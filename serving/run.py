@@ -20,8 +20,13 @@ from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.decode import LoosePixels
 from cxr_compare.data_prep.store.predictions import Part, Predictions
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
-from cxr_compare.evaluation.decisions.decision import Decision, Triage
+from cxr_compare.evaluation.decisions.decision import (
+    Decision,
+)
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
+from cxr_compare.evaluation.decisions.triage import (
+    Triage,
+)
 from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
 from cxr_compare.serving.answer import ARRAY, COLOUR, Answer
 from cxr_compare.serving.backends import open_model, require_torch

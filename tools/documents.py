@@ -25,7 +25,9 @@ import cxr_compare
 from cxr_compare.configs.load import _Key, _keys
 from cxr_compare.configs.settings import config_class
 from cxr_compare.data_prep.formats.registry import FORMATS
-from cxr_compare.evaluation.decisions.guarantees import _patients_needed
+from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+    patients_needed,
+)
 from cxr_compare.evaluation.metrics.metric import NEEDS, Direction, Metric
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
@@ -122,7 +124,7 @@ def needed_table() -> str:
         for share in shares:
             good = np.ones(100)  # what is missed lies evenly between
             good[((np.arange(100 - share) + 0.5) * 100 / max(1, 100 - share)).astype(int)] = 0
-            count = _patients_needed(good, np.ones(100, dtype=np.int64), floor, 1 - sure)
+            count = patients_needed(good, np.ones(100, dtype=np.int64), floor, 1 - sure)
             cells.append("–" if np.isnan(count) else f"{count:,.0f}")
         lines.append(f"| `>={floor:.2f}@{sure:.2f}` | {' | '.join(cells)} |")
     return "\n".join(lines)

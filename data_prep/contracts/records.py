@@ -320,7 +320,8 @@ class DecisionRecord(Record):
     tried: list[dict[str, Any]]
     reduction: ReductionRecord | None
     calibration: AnyCalibration | None
-    asked: TuningRecord | None = None
+    options: TuningRecord | None = None
+    asked: TuningRecord | None = None  # former name of `options`
     triage: TriageRecord | None = None
     map_scale: Pair | None
     map_box_level: float | None

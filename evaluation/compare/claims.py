@@ -12,12 +12,22 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates, family_level
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.notes import (
+    Note,
+)
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
-from cxr_compare.evaluation.statistics.clustered_share import exact_share
-from cxr_compare.evaluation.statistics.figure_text import interval_text, number, range_text
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.clustered_share import (
+    exact_share,
+)
+from cxr_compare.evaluation.statistics.figure_text import (
+    interval_text,
+    number,
+    range_text,
+)
+from cxr_compare.evaluation.statistics.intervals import (
+    Interval,
+)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -81,11 +91,11 @@ class Claim:
     comparisons: int = 1  # how many comparisons the interval is widened for
 
     @classmethod
-    def of(
+    def from_estimates(
         cls, figures: Estimates, first: str, second: str, metric: str, policy: str = ""
     ) -> Claim:
         """The claim as a single comparison."""
-        one, other = (figures.of(name, metric, policy).estimate for name in (first, second))
+        one, other = (figures.get(name, metric, policy).estimate for name in (first, second))
         difference = figures.difference(first, second, metric, policy)
         return cls(first, second, metric, policy, (one, other), difference)
 
@@ -247,7 +257,9 @@ class GoalResult:
     ci_high: float
 
     @classmethod
-    def of(cls, scorecard: Scorecard, metric: str, protocol: Protocol, case: str) -> GoalResult:
+    def from_scorecard(
+        cls, scorecard: Scorecard, metric: str, protocol: Protocol, case: str
+    ) -> GoalResult:
         """Hold a figure at the protocol's threshold against its goal."""
         if why := scorecard.why_undefined(metric, protocol.policy):
             raise InputError(f"protocol: the goal of '{metric}' cannot be evaluated: {why}")

@@ -14,7 +14,9 @@ from cxr_compare.evaluation.decisions.ground_truth import (
     describe_images,
 )
 from cxr_compare.evaluation.decisions.system_output import System
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.notes import (
+    Note,
+)
 
 Images = Literal["all", "common"]
 _SHOWN = 5
@@ -88,7 +90,7 @@ def _count_assumed_patients(truth: GroundTruth, image_ids: pd.Index) -> int:
     return int((sources == "assumed_image").sum())
 
 
-def learned_validation(name: str, system: System, truth: GroundTruth) -> list[Note]:
+def validation_learned_from(name: str, system: System, truth: GroundTruth) -> list[Note]:
     """Note validation images that a system was fitted on: it knows them too well to choose on.
 
     The figures on test stay honest, but thresholds and calibration are of scores surer than those

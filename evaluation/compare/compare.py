@@ -14,10 +14,10 @@ from cxr_compare.evaluation.compare.common_images import Images, common_test_ima
 from cxr_compare.evaluation.compare.comparison import Background, Comparison, SystemResult
 from cxr_compare.evaluation.compare.evaluated_models import (
     Models,
-    compare_units,
+    evaluate_by_unit,
     evaluate_models,
     scorecards_of,
-    with_uncounted,
+    with_uncounted_images,
 )
 from cxr_compare.evaluation.compare.failure_analysis import failure_table
 from cxr_compare.evaluation.compare.intervals import resampled_figures
@@ -33,11 +33,19 @@ from cxr_compare.evaluation.decisions.system_output import System
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.decisions.units import Unit
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.metrics.notes import (
+    Note,
+)
+from cxr_compare.evaluation.metrics.prose import (
+    listing,
+)
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
-from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+from cxr_compare.evaluation.statistics.clustered_auroc import (
+    AurocParts,
+)
+from cxr_compare.evaluation.statistics.clustered_variance import (
+    effective_patients,
+)
 
 
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
@@ -103,11 +111,11 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         first("\n".join(model.first_line for members in models.values() for model in members))
     resamples = Resamples(evaluated.n_patients, replicates, seed)
     drawn = resampled_figures(truth.finding, scorecards, resamples, advance=advance)
-    by_unit, unit_scorecards, unit_notes, unit_tests = compare_units(
+    by_unit, unit_scorecards, unit_notes, unit_tests = evaluate_by_unit(
         models, evaluated, truth, unit, resamples
     )
     estimates = with_clustered_auroc(drawn.estimates, scorecards)
-    estimates, uncounted = with_uncounted(estimates, models, truth, protocol, resamples)
+    estimates, uncounted = with_uncounted_images(estimates, models, truth, protocol, resamples)
     grouped = unit != "image" and protocol.unit == unit
     tests = paired_tests(drawn.estimates, scorecards, drawn.differences, unit_tests)
     return Comparison(
@@ -117,14 +125,14 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         estimates=estimates,
         tests=tests,
         failures=failure_table(models, truth, protocol, of_use, resamples),
-        systems={name: SystemResult.of(seeds) for name, seeds in models.items()},
+        systems={name: SystemResult.from_models(seeds) for name, seeds in models.items()},
         decisions=_decisions_table(models, truth.images),
         provenance=_record(models, protocol, resamples),
         notes=[*notes, *of_models, *_few_patients(evaluated), *unit_notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit,
         goals=[
-            GoalResult.of(next(iter(of_case.values()))[0], metric, protocol, case)
+            GoalResult.from_scorecard(next(iter(of_case.values()))[0], metric, protocol, case)
             for case, of_case in {
                 "": unit_scorecards if grouped else scorecards,
                 **uncounted,
@@ -137,7 +145,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             for model in members
             for result in model.guarantees(truth)
         ],
-        background=Background.of(truth, evaluated.image_ids, models),
+        background=Background.from_truth(truth, evaluated.image_ids, models),
         patients_known=truth.knows_patients(evaluated.image_ids),
         split=truth.split,
         replicates=resamples.n_replicates,

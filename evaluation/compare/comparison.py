@@ -19,11 +19,23 @@ from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.compare.verdict import CHANCE, state_verdict
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
-from cxr_compare.evaluation.decisions.tuning import GuaranteeResult
-from cxr_compare.evaluation.metrics.notes import Note, NoteKind
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.figure_text import interval_text, number
+from cxr_compare.evaluation.decisions.guarantee_results import (
+    GuaranteeResult,
+)
+from cxr_compare.evaluation.metrics.notes import (
+    Note,
+    NoteKind,
+)
+from cxr_compare.evaluation.metrics.prose import (
+    listing,
+)
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+)
+from cxr_compare.evaluation.statistics.figure_text import (
+    interval_text,
+    number,
+)
 from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 
 
@@ -54,7 +66,7 @@ class SystemResult:
     exported: bool = False  # whether it is an export of a run
 
     @classmethod
-    def of(cls, models: Sequence[EvaluatedModel]) -> SystemResult:
+    def from_models(cls, models: Sequence[EvaluatedModel]) -> SystemResult:
         """What is drawn and listed of a system, from its first seed."""
         model = models[0]
         scorecard, decision, output = model.scorecard, model.decision, model.output
@@ -101,7 +113,7 @@ class Background:
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, truth: GroundTruth, image_ids: pd.Index, models: Models) -> Background:
+    def from_truth(cls, truth: GroundTruth, image_ids: pd.Index, models: Models) -> Background:
         """What ground truth and systems say of it; the audit is added by who has read it."""
         here = truth.ids.get("content_id")
         trained_on = {
@@ -122,7 +134,7 @@ class Background:
         )
 
     @property
-    def audit_words(self) -> str:
+    def audit_text(self) -> str:
         """What the audit says of the roles of patients and images."""
         if self.audit is None:
             return "whether each patient has one role was not checked (run cxr check)"
@@ -210,7 +222,7 @@ class Comparison:
     @property
     def effective_patients(self) -> float | None:
         """Of the rarer class of the test images; `None` where unknown."""
-        return self.estimates.of(self.names[0], "auroc").effective_patients
+        return self.estimates.get(self.names[0], "auroc").effective_patients
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -237,7 +249,7 @@ class Comparison:
             rule = result.decisions[0].triage if result.decisions else None
             if rule is None:
                 continue
-            out, referred, ruled_in = (self.estimates.of(name, each) for each in rule.STANDINGS)
+            out, referred, ruled_in = (self.estimates.get(name, each) for each in rule.STANDINGS)
             ends = f"95 % interval {_percent(referred.low, referred.high)}; "
             told.append(
                 f"{name} rules out {_percent(out.estimate)} of the test images, refers "
@@ -255,11 +267,11 @@ class Comparison:
     def with_uses(self, uses: TestSetUses) -> Comparison:
         """Add how often the test images were used, and a note where that is unknown."""
         notes = [*self.notes, *([Note("uses", uses.problem)] if uses.problem else [])]
-        provenance = self.provenance | {"looks": uses.to_dict()}
+        provenance = self.provenance | {"test_set_uses": uses.to_dict()}
         return replace(self, uses=uses, notes=notes, provenance=provenance)
 
     @property
-    def answer_unit(self) -> Estimates:
+    def answer_estimates(self) -> Estimates:
         """The figures that the answer rests on, those of the protocol's unit."""
         grouped = self.protocol.unit in ("study", "patient")
         return self.by_unit if grouped and self.by_unit is not None else self.estimates
@@ -267,7 +279,7 @@ class Comparison:
     @cached_property
     def answer(self) -> Verdict:
         """The answer with its scope and the further comparisons, for the protocol's unit."""
-        estimates = self.answer_unit
+        estimates = self.answer_estimates
         return state_verdict(
             estimates,
             self.names,
@@ -285,9 +297,9 @@ class Comparison:
         )
 
     @cached_property
-    def told_tests(self) -> pd.DataFrame:
+    def tests_with_holm(self) -> pd.DataFrame:
         """The tests; ``p_holm`` is over the family of the answer, or of the findings below it."""
-        tests, known = self.tests.copy(), self.tests_by(self.answer_unit.unit)
+        tests, known = self.tests.copy(), self.tests_by(self.answer_estimates.unit)
         below = [c for c in self.answer.conclusions if c.kind in ("pair", "operating_point")]
         for claims in (self.answer.claims, [claim for each in below for claim in each.claims]):
             found = [known.rows_of(c.first, c.second, (c.metric, c.policy)) for c in claims]
@@ -330,7 +342,7 @@ def _cautions(
 
 def _against_chance(figures: Estimates) -> list[Note]:
     """Systems whose AUROC's interval holds 0.5, or lies below it."""
-    aurocs = {name: figures.of(name, "auroc") for name in figures.systems}
+    aurocs = {name: figures.get(name, "auroc") for name in figures.systems}
     bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
     groups: dict[NoteKind, list[str]] = {
         "chance": [n for n, auroc in bounded.items() if auroc.low <= CHANCE <= auroc.high],

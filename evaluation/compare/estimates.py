@@ -13,30 +13,67 @@ import pandas as pd
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
-from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
-from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
+from cxr_compare.evaluation.metrics.prose import (
+    listing,
+)
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+)
+from cxr_compare.evaluation.statistics.clustered_estimate import (
+    ClusteredEstimate,
+)
+from cxr_compare.evaluation.statistics.clustered_variance import (
+    effective_patients,
+)
+from cxr_compare.evaluation.statistics.intervals import (
+    LEVEL,
+    Interval,
+)
 
 COLUMNS = (
-    "target", "unit", "subgroup", "system", "policy", "metric", "estimate", "ci_low", "ci_high",
-    "ci_method", "ci_low_held", "ci_high_held", "n_validation_positive", "n_images", "n_patients",
-    "n_positive", "effective_patients", "note",
-)  # fmt: skip
+    "target",
+    "unit",
+    "subgroup",
+    "system",
+    "policy",
+    "metric",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "ci_method",
+    "ci_low_fixed_choice",
+    "ci_high_fixed_choice",
+    "n_validation_positive",
+    "n_images",
+    "n_patients",
+    "n_positive",
+    "effective_patients",
+    "note",
+)
+"""Columns of `Estimates.table`."""
 TIDY_COLUMNS = (
-    "system", "metric", "policy", "subgroup", "estimate", "ci_low", "ci_high", "p_value",
-    "n_images", "n_patients", "n_positive",
-)  # fmt: skip
+    "system",
+    "metric",
+    "policy",
+    "subgroup",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "n_images",
+    "n_patients",
+    "n_positive",
+)
 """Columns of `to_frame` of every result."""
 AGAINST, FOR = "all_against", "all_for"
 """Subgroups of all images that any system should have run on: one without a result or a known
 label counts against each system, or for it."""
 OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
-REFITTED, HELD = "refitted on resampled validation patients", "choice held"
+REFITTED, FIXED_CHOICE = "refitted on resampled validation patients", "fixed choice"
 """What the resamples of an interval or test do with what validation chose."""
 THRESHOLDS = "thresholds"
 _BETWEEN = " - "
+_UNKNOWN_ENDS = (np.nan, np.nan)
 
 
 IntervalKind = Literal["bootstrap", "obuchowski", "exact", "seeds"]
@@ -61,7 +98,7 @@ class SampleSize(NamedTuple):
     effective_patients: float | None = None
 
     @classmethod
-    def of(
+    def from_images(
         cls, evaluated: EvaluationSet, chosen: npt.NDArray[np.bool_], of_class: str
     ) -> SampleSize:
         """Some of the evaluated images: a share of the positive or negative ones, or of all."""
@@ -88,22 +125,22 @@ class Estimate(Interval):
         counts: What it is computed on.
         family: Of a difference, the ends of its interval as one of 1, 2, 3, ... comparisons: the
             ``k``-th pair covers `family_level` ``(k)``.
-        held: Ends of the interval with choices held, where those of the interval itself were
-            made again; `None` where they were not, or where there is no such interval.
+        fixed_choice_interval: Ends of the interval with fixed choices, where resamples of
+            validation make the choices again for the interval itself; else `None`.
         n_chosen_on: Positive validation images (studies, patients) that its threshold or score cut
             was chosen on, of a difference the fewer of both systems'; `None` without such a choice.
         refitted: Whether the resamples choose its threshold, or score cut of boxes, again.
-        held_choices: What validation chose for it, too, and no resample chooses again.
+        fixed_choices: What validation chose for it, too, and no resample chooses again.
     """
 
     method: str = ""
     kind: IntervalKind | None = None
     counts: SampleSize = field(default_factory=SampleSize)
     family: tuple[tuple[float, float], ...] = ()
-    held: tuple[float, float] | None = None
+    fixed_choice_interval: tuple[float, float] | None = None
     n_chosen_on: int | None = None
     refitted: bool = False
-    held_choices: tuple[str, ...] = ()
+    fixed_choices: tuple[str, ...] = ()
 
     @property
     def effective_patients(self) -> float | None:
@@ -112,13 +149,14 @@ class Estimate(Interval):
 
     def reversed(self) -> Estimate:
         """Return the same difference, taken the other way round."""
+        ends = self.fixed_choice_interval
         return replace(
             self,
             estimate=-self.estimate,
             low=-self.high,
             high=-self.low,
             family=tuple((-high, -low) for low, high in self.family),
-            held=None if self.held is None else (-self.held[1], -self.held[0]),
+            fixed_choice_interval=None if ends is None else (-ends[1], -ends[0]),
         )
 
     def within(self, comparisons: int) -> Estimate:
@@ -147,11 +185,11 @@ def of_choices(choices: Mapping[str, bool]) -> str:
 
     Example:
         >>> of_choices({"thresholds": True, "calibration": False})
-        ', thresholds refitted on resampled validation patients, choice held: calibration'
+        ', thresholds refitted on resampled validation patients, fixed choice: calibration'
     """
     again, held = ([name for name in choices if choices[name] == made] for made in (True, False))
     words = f", {listing(again)} {REFITTED}" if again else ""
-    return f"{words}, {HELD}: {listing(held)}" if held else words
+    return f"{words}, {FIXED_CHOICE}: {listing(held)}" if held else words
 
 
 def family_level(comparisons: int) -> float:
@@ -197,7 +235,7 @@ class Estimates:
         """Coverage of each interval, so that all contrasts with the reference hold at once."""
         return family_level(len(self.systems) - 1)
 
-    def of(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Estimate:
+    def get(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Estimate:
         """A system's figure; undefined where there is none."""
         return self.systems.get(system, {}).get(MetricKey(subgroup, policy, metric), Estimate())
 
@@ -260,8 +298,12 @@ class Estimates:
                 "ci_low": figure.low,
                 "ci_high": figure.high,
                 "ci_method": figure.method,
-                "ci_low_held": np.nan if figure.held is None else figure.held[0],
-                "ci_high_held": np.nan if figure.held is None else figure.held[1],
+                "ci_low_fixed_choice": np.nan
+                if figure.fixed_choice_interval is None
+                else figure.fixed_choice_interval[0],
+                "ci_high_fixed_choice": np.nan
+                if figure.fixed_choice_interval is None
+                else figure.fixed_choice_interval[1],
                 "n_validation_positive": figure.n_chosen_on,
                 **figure.counts._asdict(),
                 "note": figure.note,
@@ -301,7 +343,7 @@ def _from_row(row: Mapping[str, Any]) -> Estimate:
     """An estimate of a stored table, whose row leaves out what is missing."""
     method = str(row.get("ci_method", ""))
     kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
-    ends = [row.get("ci_low_held"), row.get("ci_high_held")]
+    ends = [row.get(f"ci_{end}_fixed_choice", row.get(f"ci_{end}_held")) for end in ("low", "high")]
     low, high = (np.nan if end is None else float(end) for end in ends)
     n_chosen_on = row.get("n_validation_positive")
     n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in SampleSize._fields[:3])
@@ -312,7 +354,7 @@ def _from_row(row: Mapping[str, Any]) -> Estimate:
         note=row.get("note", ""),
         method=method,
         kind=kind,
-        held=None if None in ends else (low, high),
+        fixed_choice_interval=None if None in ends else (low, high),
         n_chosen_on=None if n_chosen_on is None else int(n_chosen_on),
         refitted=REFITTED in method,
         counts=SampleSize(n_images, n_patients, n_positive, row.get("effective_patients")),

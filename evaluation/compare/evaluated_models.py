@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.compare.common_images import learned_validation
+from cxr_compare.evaluation.compare.common_images import validation_learned_from
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR, Estimate, Estimates
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
@@ -21,15 +21,28 @@ from cxr_compare.evaluation.decisions.ground_truth import (
     GroundTruth,
     describe_images,
 )
+from cxr_compare.evaluation.decisions.guarantee_results import (
+    GuaranteeResult,
+    guarantee_results,
+)
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
-from cxr_compare.evaluation.decisions.tuning import GuaranteeResult, checked_decision, tune
+from cxr_compare.evaluation.decisions.tuning import (
+    checked_decision,
+    tune,
+)
 from cxr_compare.evaluation.decisions.units import Unit, Units, evaluated_units
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.metrics.prose import inside_sentence
+from cxr_compare.evaluation.metrics.notes import (
+    Note,
+)
+from cxr_compare.evaluation.metrics.prose import (
+    inside_sentence,
+)
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.figure_text import (
+    number,
+)
 
 _FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "pointing_accuracy")
 
@@ -56,7 +69,7 @@ class EvaluatedModel:
 
     def guarantees(self, truth: GroundTruth) -> list[GuaranteeResult]:
         """What was guaranteed of its thresholds on validation, and what was observed on test."""
-        return GuaranteeResult.of(
+        return guarantee_results(
             self.name, self.decision, self.output, truth, self.scorecard.evaluated
         )
 
@@ -117,13 +130,13 @@ def evaluate_models(
         for name, system in models.items():
             decision, of_model = checked_decision(name, system, truth, policies, extra_policies)
             chosen[name] = system.output_on(evaluated.image_ids), decision
-            notes += [*of_model, *learned_validation(name, system, truth)]
+            notes += [*of_model, *validation_learned_from(name, system, truth)]
     cells = [size for output, _ in chosen.values() if (size := output.cells()) is not None]
     evaluated = replace(evaluated, tolerance=np.max(cells, axis=0) if cells else None)
 
     def model(name: str, system: System) -> EvaluatedModel:
         output, decision = chosen[name]
-        scorecard = Scorecard.of(output, decision, evaluated)
+        scorecard = Scorecard.from_output(output, decision, evaluated)
         return EvaluatedModel(name, system, decision, output, scorecard)
 
     return {system: [model(*item) for item in of.items()] for system, of in systems.items()}, notes
@@ -134,7 +147,7 @@ def scorecards_of(models: Models) -> Scorecards:
     return {name: [model.scorecard for model in members] for name, members in models.items()}
 
 
-def compare_units(
+def evaluate_by_unit(
     models: Models,
     evaluated: EvaluationSet,
     truth: GroundTruth,
@@ -223,7 +236,7 @@ def _unit_note(units: Units, whole: EvaluationSet, n_images: int, figures: Estim
 _WITH_UNCOUNTED = ("auroc", "accuracy", "recall", "specificity", "f1")
 
 
-def with_uncounted(
+def with_uncounted_images(
     estimates: Estimates,
     models: Models,
     truth: GroundTruth,

@@ -13,7 +13,9 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
 from cxr_compare.evaluation.boxes.error_types import count_error_types
-from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.lesion_hits import (
+    find_lesions,
+)
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.compare.evaluated_models import Models, scorecards_of
@@ -31,7 +33,10 @@ from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT, 
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.subgroups import Groups, image_groups
 from cxr_compare.evaluation.metrics.net_benefit import benefits
-from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+    is_positive,
+)
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
@@ -208,7 +213,7 @@ def failure_table(
     policy = protocol.main_policy(list(next(iter(scorecards.values()))[0].thresholds))
     rows = _images_of(evaluated, truth.images)
     groups = image_groups(rows, protocol.subgroups)
-    shares = Shares.of(scorecards, policy, resamples, set(groups))
+    shares = Shares.from_scorecards(scorecards, policy, resamples, set(groups))
     _add_groups(shares, scorecards, groups, policy)
     for name, members in scorecards.items():
         for share in _shares_of_lesions(members, rows):
@@ -471,7 +476,7 @@ def _add_at_prevalence(
         if prevalence is None:
             continue
         for metric in ("ppv", "npv"):
-            key = ShareName("prevalence", prevalence.words, policy, metric)
+            key = ShareName("prevalence", prevalence.text, policy, metric)
             shares.derive((name, key), needed, partial(_predictive, metric, prevalence))
 
 

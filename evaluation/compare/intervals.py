@@ -31,12 +31,18 @@ from cxr_compare.evaluation.compare.estimates import (
     of_choices,
 )
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
-from cxr_compare.evaluation.decisions.thresholds import choose_again
+from cxr_compare.evaluation.decisions.refitted_choices import (
+    choose_again,
+)
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+)
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_estimate import (
+    ClusteredEstimate,
+)
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     NO_WIDTH,
@@ -318,10 +324,10 @@ class _EstimateMaker:
             kind=kind if interval.bounded else None,
             counts=size,
             family=family_ends,
-            held=(held.low, held.high) if held.bounded else None,
+            fixed_choice_interval=(held.low, held.high) if held.bounded else None,
             n_chosen_on=_chosen_on(key, models),
             refitted=refitted,
-            held_choices=tuple(name for name, again in choices.items() if not again),
+            fixed_choices=tuple(name for name, again in choices.items() if not again),
         )
 
     def _interval(
@@ -362,7 +368,7 @@ class _EstimateMaker:
         of_class = share_of if share_of in ("positive", "negative") else ""
         population = id(evaluated), chosen.tobytes(), of_class
         if population not in self._sizes:
-            self._sizes[population] = SampleSize.of(evaluated, chosen, of_class)
+            self._sizes[population] = SampleSize.from_images(evaluated, chosen, of_class)
         return self._sizes[population]
 
 

@@ -27,7 +27,9 @@ from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, eval
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+)
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     OBUCHOWSKI,
@@ -142,7 +144,7 @@ def _resampled_test(
 def _adjusted(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Join tests, with Holm's p-values over the pairs of a unit, subgroup, policy, metric, method.
 
-    ``p_holm``, of what an answer tells, follows later: `Comparison.told_tests`.
+    ``p_holm``, of what an answer tells, follows later: `Comparison.tests_with_holm`.
     """
     rows: list[dict[Any, Any]] = [row for table in tables for row in table.to_dict("records")]
     families: dict[tuple[str, ...], list[dict[Any, Any]]] = {}

@@ -14,9 +14,13 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.decisions.units import Unit
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.metrics.prose import (
+    listing,
+)
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def _why_not_alone(metric: str) -> str:
 class Prevalence:
     """How frequent positives are where systems will be used, with its own 95 % interval."""
 
-    words: str
+    text: str
     value: float
     low: float
     high: float
@@ -230,8 +234,8 @@ class TestSetUses:
         return protocols.index(self.protocol) if self.protocol in protocols else len(protocols)
 
     @property
-    def words(self) -> str:
-        """The count in words."""
+    def text(self) -> str:
+        """The number of uses in a sentence."""
         if self.problem:
             return self.problem
         systems = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}
@@ -246,5 +250,5 @@ class TestSetUses:
         return {
             "count": len(self.entries) if not self.problem else None,
             "before_protocol": self.before_protocol if self.protocol else None,
-            "words": self.words,
+            "text": self.text,
         }

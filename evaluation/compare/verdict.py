@@ -20,12 +20,18 @@ from cxr_compare.evaluation.compare.claims import (
     margin_words,
     same,
 )
-from cxr_compare.evaluation.compare.estimates import HELD, Estimates, PairTests
+from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, Estimates, PairTests
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
+from cxr_compare.evaluation.metrics.prose import (
+    inside_sentence,
+    listing,
+)
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
-from cxr_compare.evaluation.statistics.figure_text import interval_text, number
+from cxr_compare.evaluation.statistics.figure_text import (
+    interval_text,
+    number,
+)
 
 CHANCE = 0.5  # as AUROC
 
@@ -48,7 +54,7 @@ def state_verdict(
     setting = setting or Setting()
     claims = decide_together(
         [
-            Claim.of(figures, *pair, *key)
+            Claim.from_estimates(figures, *pair, *key)
             for pair in combinations(systems, 2)
             for key in protocol.keys
         ]
@@ -76,7 +82,7 @@ def state_verdict(
 
 def _by_chance(figures: Estimates, systems: Sequence[str]) -> str:
     """That no system was shown to be better than chance; nothing where one was, or is unknown."""
-    if not all(figures.of(name, "auroc").low <= CHANCE for name in systems):
+    if not all(figures.get(name, "auroc").low <= CHANCE for name in systems):
         return ""
     one = {1: systems[0], 2: "neither system"}.get(len(systems), "no system")
     return f"{one} was {'not ' * (len(systems) == 1)}shown to be better than chance by AUROC"
@@ -99,7 +105,7 @@ class _Question(NamedTuple):
 def _opening(asked: _Question, setting: Setting) -> str:
     """What was evaluated, and over which training runs."""
     figures, keys = asked.figures, asked.protocol.keys
-    counts = [figures.of(name, *key).counts for name in asked.systems for key in keys]
+    counts = [figures.get(name, *key).counts for name in asked.systems for key in keys]
     count, things = max(each.n_images for each in counts), figures.things
     where = f"On these {count:,} test {things}" if count else "On this test set"
     if setting.synthetic:
@@ -119,7 +125,7 @@ def _headline(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]
     """The answer without its opening words, and what kind of answer it is."""
     figures, systems, protocol, _ = asked
     lacking = [
-        name for name in systems if not all(figures.of(name, *k).known for k in protocol.keys)
+        name for name in systems if not all(figures.get(name, *k).known for k in protocol.keys)
     ]
     if lacking:
         are = "are" if protocol.partner else "is"
@@ -143,7 +149,7 @@ def _of_goals(asked: _Question, results: Sequence[GoalResult]) -> tuple[str, Hea
 
 def _of_one(asked: _Question) -> str:
     name, protocol = asked.systems[0], asked.protocol
-    scores = [asked.figures.of(name, *key) for key in protocol.keys]
+    scores = [asked.figures.get(name, *key) for key in protocol.keys]
     values = [
         number(score.estimate)
         + (f" (95 % interval {interval_text(score)})" if score.bounded else "")
@@ -177,7 +183,7 @@ def _of_two(asked: _Question, claim: Claim) -> tuple[str, HeadlineKind]:
 def _of_many(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
     """Say of the highest, one or several alike, which others they were shown to exceed."""
     figures, systems, protocol, finding = asked
-    scores = {name: figures.of(name, *protocol.keys[0]).estimate for name in systems}
+    scores = {name: figures.get(name, *protocol.keys[0]).estimate for name in systems}
     ranked = sorted(systems, key=lambda name: -scores[name])
     best = scores[ranked[0]]
     tops = [name for name in ranked if same(best, scores[name])]
@@ -238,7 +244,7 @@ def _secondary(asked: _Question) -> list[Conclusion]:
             for name in highlighted("verdict")]  # fmt: skip
     claims = decide_together(
         [
-            Claim.of(figures, systems[0], other, *key)
+            Claim.from_estimates(figures, systems[0], other, *key)
             for key in keys
             for other in systems[1:]
             if key not in protocol.keys and figures.difference(systems[0], other, *key).known
@@ -278,7 +284,7 @@ def _at_threshold(policy: str) -> str:
 
 def _chosen_on(figures: Estimates, systems: Sequence[str], key: tuple[str, str]) -> str:
     """How many positive validation images chose the thresholds; nothing where none was chosen."""
-    counts = {figures.of(name, *key).n_chosen_on for name in systems} - {None}
+    counts = {figures.get(name, *key).n_chosen_on for name in systems} - {None}
     if not counts:
         return ""
     numbers = listing([f"{count:,}" for count in sorted(count for count in counts if count)])
@@ -307,8 +313,10 @@ def _of_map_boxes(figures: Estimates, claim: Claim) -> str:
     """Which system's boxes are parts of its maps; nothing where none are."""
     boxed, key = METRICS[claim.metric].boxed, (claim.metric, claim.policy)
     pair = [claim.first, claim.second] if boxed else []
-    words = listing([name for name in pair if figures.of(name, *key).held_choices])
-    return words and f" Boxes of {words} are parts of a map, no finer than its cells ({HELD})."
+    words = listing([name for name in pair if figures.get(name, *key).fixed_choices])
+    return (
+        words and f" Boxes of {words} are parts of a map, no finer than its cells ({FIXED_CHOICE})."
+    )
 
 
 def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[Conclusion]:
@@ -326,7 +334,7 @@ def _against_margin(figures: Estimates, systems: list[str], protocol: Protocol) 
     conclusions = []
     for other in systems[1:]:
         for metric, policy in protocol.keys:
-            claim = Claim.of(figures, other, systems[0], metric, policy)
+            claim = Claim.from_estimates(figures, other, systems[0], metric, policy)
             gap = claim.difference.within(contrasts)
             claim = replace(claim, difference=gap, comparisons=contrasts)
             title = METRICS[metric].inside + _at_threshold(policy)

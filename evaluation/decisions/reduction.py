@@ -10,7 +10,10 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
-from cxr_compare.evaluation.statistics.arrays import Floats, Integers
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+    Integers,
+)
 
 _Rule = Literal["max", "noisy_or", "top_k"]
 _TOP_K = 3
@@ -41,11 +44,11 @@ class Reduction:
             raise InputError(f"decision: unknown reduction {payload['rule']!r}; run cxr tune again")
         return cls(payload["rule"], payload["min_score"])
 
-    def of_ranked(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
+    def reduce_ranked(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
         """One score an image from boxes sorted by image, the most confident first.
 
         Example:
-            >>> Reduction("max").of_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2).tolist()
+            >>> Reduction("max").reduce_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2).tolist()
             [0.0, 0.75]
         """
         used = scores >= self.min_score
@@ -80,7 +83,7 @@ def reduce_boxes(
     rows, scores = _rows_and_scores(boxes, image_ids)
     # By image, the most confident box first: the result cannot depend on the order of rows.
     order = np.lexsort((-scores, rows))
-    reduced = (reduction or Reduction()).of_ranked(rows[order], scores[order], len(image_ids))
+    reduced = (reduction or Reduction()).reduce_ranked(rows[order], scores[order], len(image_ids))
     return pd.Series(reduced, index=image_ids, name="score")
 
 

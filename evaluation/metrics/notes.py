@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 NoteKind = Literal[
     "left_out", "training", "copies", "validation", "not_tuned", "seeds", "unit", "uses",
@@ -18,10 +19,11 @@ labels, or opposite ones. Images whose patient is unknown."""
 
 
 class Note(NamedTuple):
-    """What a reader of a comparison must know."""
+    """Something that a reader of a comparison must know."""
 
     kind: NoteKind
     text: str
+    values: Mapping[str, Any] | None = None  # values inside the text, by name; `None`: not known
 
     @property
     def caution(self) -> bool:

@@ -11,7 +11,14 @@ _POLICIES = {
 }
 
 
-_SIGNS = {">=": " ≥ ", "<=": " ≤ ", "&": " and ", ",prevalence=": " at prevalence ", "_": " "}
+_SIGNS = {
+    "false_marks": "false positives per image",
+    ">=": " ≥ ",
+    "<=": " ≤ ",
+    "&": " and ",
+    ",prevalence=": " at prevalence ",
+    "_": " ",
+}
 
 
 _COST = re.compile(r"cost:([\d.]+)/([\d.]+)(?:@([\d.]+))?")

@@ -26,7 +26,7 @@ COMPUTED_BY = {
     "afroc": "cxr_compare.evaluation.boxes.afroc:WeightedAfroc",
     "rsna": "cxr_compare.evaluation.boxes.rsna_score:WeightedRsnaScore",
     "iobb": "cxr_compare.evaluation.boxes.iobb:WeightedIobb",
-    "triage": "cxr_compare.evaluation.decisions.decision:Triage.standings",
+    "triage": "cxr_compare.evaluation.decisions.triage:Triage.standings",
     "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
 }
 """The function behind each family of metrics, as ``module:name``."""

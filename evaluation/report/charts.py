@@ -159,10 +159,10 @@ def _read_systems(comparison: Comparison) -> list[_System]:
             name,
             position,
             result,
-            {key: figures.of(name, *each) for key, each in wanted.items()},
+            {key: figures.get(name, *each) for key, each in wanted.items()},
             {column: rows[column].to_numpy(np.float64, na_value=np.nan) for column in held},
             rows["patient_id"].to_numpy(),
-            {prefix: [figures.of(name, each) for each in at] for prefix, at in prefixes.items()},
+            {prefix: [figures.get(name, each) for each in at] for prefix, at in prefixes.items()},
             _decision_curve(failures, name, benefit),
         )
         systems.append(system)

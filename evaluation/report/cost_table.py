@@ -74,7 +74,7 @@ def cost_frame(comparison: Comparison) -> pd.DataFrame:
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
         for metric, at in (("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)):
-            figure = comparison.estimates.of(name, metric, at)
+            figure = comparison.estimates.get(name, metric, at)
             row[metric] = figure.estimate
             row |= {f"{metric}_low": figure.low, f"{metric}_high": figure.high}
         cost = result.cost

@@ -17,12 +17,12 @@ from cxr_compare.evaluation.report.whiskers import place_whiskers
 def forest_parts(comparison: Comparison) -> list[ForestPart]:
     """The plot that a report opens with: the primary figure of each system, then differences."""
     names = comparison.names
-    figures = comparison.answer_unit
+    figures = comparison.answer_estimates
     protocol = comparison.protocol
     several = bool(protocol.partner)
     titles = [f": {METRICS[metric].inside}" if several else "" for metric in protocol.metrics]
     of = list(zip(protocol.keys, titles, strict=True))
-    scores = [figures.of(name, *key) for key, _ in of for name in names]
+    scores = [figures.get(name, *key) for key, _ in of for name in names]
     placed, ticks = place_whiskers(scores)
     labels = [(name + title, position) for _, title in of for position, name in enumerate(names)]
     rows: list[ForestRow] = [

@@ -17,7 +17,11 @@ from cxr_compare.evaluation.report.failure_rows import contrast_names, figure_te
 from cxr_compare.evaluation.report.metric_table import SUBGROUPS
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text
+from cxr_compare.evaluation.statistics.figure_text import (
+    DASH,
+    number,
+    p_value_text,
+)
 
 _SHOWN = "● "  # before a difference that its interval and its p by Holm's method show
 
@@ -44,7 +48,7 @@ def _subgroup_table(comparison: Comparison, metric: str, policy: str, groups: li
     figures = comparison.estimates
     lines = []
     for group in groups:
-        cells = [figures.of(name, metric, policy, subgroup=group) for name in systems]
+        cells = [figures.get(name, metric, policy, subgroup=group) for name in systems]
         held = next((cell.counts for cell in cells if cell.counts.n_images), cells[0].counts)
         counts = f"{held.n_images:,} ({held.n_positive:,} positive)"
         cells += [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.compare.estimates import HELD, Estimate, IntervalKind
+from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, Estimate, IntervalKind
 from cxr_compare.evaluation.compare.paired_tests import MCNEMAR
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 
@@ -40,12 +40,12 @@ class IntervalFacts:
         tests = comparison.tests
         every = [*single, *paired]
         return cls(
-            methods=tuple(dict.fromkeys(f.method.partition(f", {HELD}")[0] for f in every)),
+            methods=tuple(dict.fromkeys(f.method.partition(f", {FIXED_CHOICE}")[0] for f in every)),
             single=frozenset(figure.kind for figure in single if figure.kind is not None),
             paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
             replicates=comparison.replicates,
             refitted=any(figure.refitted for figure in every),
-            held=tuple(dict.fromkeys(name for figure in every for name in figure.held_choices)),
+            held=tuple(dict.fromkeys(name for figure in every for name in figure.fixed_choices)),
             tested=len(tests) > 0,
             mcnemar=len(tests) > 0 and bool(tests["method"].str.startswith(MCNEMAR).any()),
             holm=len(tests) > 0 and len(comparison.systems) > 2,

@@ -34,7 +34,9 @@ from cxr_compare.evaluation.statistics.figure_text import (
     p_value_text,
     score_text,
 )
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.intervals import (
+    Interval,
+)
 
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
@@ -63,7 +65,7 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
 
 def image_count(figures: Estimates) -> str:
     """Return on how many images and patients the figures of all images are; empty where unknown."""
-    held = (figures.of(name, EXPLORATORY.metric).counts for name in figures.systems)
+    held = (figures.get(name, EXPLORATORY.metric).counts for name in figures.systems)
     counts = next((item for item in held if item.n_images), None)
     if counts is None:
         return ""
@@ -112,11 +114,11 @@ def _row_group(
         around_zero=True,
     )
     differences = zip(gaps, placed, strict=True)
-    told = subgroup == ALL and figures is comparison.answer_unit
+    told = subgroup == ALL and figures is comparison.answer_estimates
     rows: list[Row] = []
     for key in keys:
         cells: list[Cell] = [
-            figure_cell(figures.of(name, key.metric, policy, subgroup=subgroup))
+            figure_cell(figures.get(name, key.metric, policy, subgroup=subgroup))
             for name in comparison.systems
         ]
         explained = any(cell.note for cell in cells)  # then the difference need not repeat why
@@ -133,7 +135,7 @@ def _row_group(
             title += ", against normal images only"
         limits = tuple(threshold_text(comparison, name, policy) for name in comparison.systems)
     at = keys[0].metric, policy
-    counts = (figures.of(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
+    counts = (figures.get(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
     chosen = tuple(
         "" if n is None else f"chosen on {n:,} positive validation {figures.things}" for n in counts
     )
@@ -202,7 +204,9 @@ def difference_cell(
 
 def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
     """Return the table cell of a figure: its value, its interval and why it is undefined."""
-    held = "" if figure.held is None else f"held: {interval_text(Interval(0, *figure.held))}"
+    held = ""
+    if figure.fixed_choice_interval is not None:
+        held = f"held: {interval_text(Interval(0, *figure.fixed_choice_interval))}"
     text = number(figure.estimate)
     ends = interval_text(figure)
     return Cell(text, ends, figure.note, whisker, figure.known, held)

@@ -26,7 +26,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "readers": [note.text for note in comparison.notes if note.kind == "readers"],
             "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
             "triage": comparison.triage,
-            "guarantees": [result.words for result in comparison.guarantees],
+            "guarantees": [result.text for result in comparison.guarantees],
             "scope": " ".join(answer.scope.values()),
         },
         "systems": comparison.names,
@@ -49,7 +49,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
                 "validation_patients": patients,
                 **part._asdict(),
                 "confidence": result.guarantee.confidence,
-                **(outcome._asdict() if (outcome := result.outcomes.get(part.figure)) else {}),
+                **(outcome._asdict() if (outcome := result.observed.get(part.figure)) else {}),
             }
             for result in comparison.guarantees
             for part, patients in zip(result.guarantee.parts, result.patients, strict=True)

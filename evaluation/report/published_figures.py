@@ -12,7 +12,9 @@ from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.statistics.figure_text import (
+    number,
+)
 
 
 @cache
@@ -32,7 +34,7 @@ def published_table(comparison: Comparison, sources: Collection[str], policy: st
             continue
         here = []
         for name in comparison.systems:
-            free, at = (comparison.estimates.of(name, each["metric"], p) for p in ("", policy))
+            free, at = (comparison.estimates.get(name, each["metric"], p) for p in ("", policy))
             here.append(free if free.known else at)
         value = each["value"]
         about = each["data"]

@@ -23,7 +23,7 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     return {
         "counts": image_count(comparison.estimates),
         "forest": forest_parts(comparison),
-        "unit": comparison.answer_unit.unit,
+        "unit": comparison.answer_estimates.unit,
         "main": summary_table(comparison, rows),
         "place": place,
         "place_reason": place.reasons,

@@ -7,7 +7,9 @@ from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT
 from cxr_compare.evaluation.report.failure_rows import first_interval
 from cxr_compare.evaluation.report.table import Table, figure_words
 from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.intervals import (
+    Interval,
+)
 
 
 def shortcut_table(comparison: Comparison) -> Table | None:
@@ -25,7 +27,7 @@ def shortcut_table(comparison: Comparison) -> Table | None:
     ]
     beyond = comparison.failures[comparison.failures["topic"] == BEYOND_SHORTCUT]
     for name in comparison.systems:
-        auroc = figure_words(comparison.estimates.of(name, "auroc"))
+        auroc = figure_words(comparison.estimates.get(name, "auroc"))
         rows.append((name, auroc, figure_words(first_interval(beyond[beyond["system"] == name]))))
     strongest = f" from {beyond['group'].iloc[0]}" if len(beyond) else ""
     heads = ("Guessed from, or system", "AUROC", f"Minus that of the guess{strongest}")

@@ -42,7 +42,7 @@ def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> di
     by_image = Estimates.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
     rows = [
-        (metric_title(metric), *(figure_words(by_image.of(name, metric)) for name in systems))
+        (metric_title(metric), *(figure_words(by_image.get(name, metric)) for name in systems))
         for metric in highlighted("targets")
     ]
     title = f"Figures for {target.display_name}"

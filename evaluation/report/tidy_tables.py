@@ -18,7 +18,7 @@ def all_units(comparison: Comparison) -> pd.DataFrame:
 
 def tests_table(comparison: Comparison) -> pd.DataFrame:
     """Return the paired tests of every pair of systems."""
-    return _by_unit(comparison, comparison.told_tests.reset_index(drop=True))
+    return _by_unit(comparison, comparison.tests_with_holm.reset_index(drop=True))
 
 
 def failures_table(comparison: Comparison) -> pd.DataFrame:

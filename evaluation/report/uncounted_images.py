@@ -17,7 +17,7 @@ def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
     for name in comparison.names:
         for metric in ("auroc", "recall", "specificity", "accuracy"):
             at = policy if "threshold" in METRICS[metric].needs else ""
-            cells = [figures.of(name, metric, at, subgroup=s) for s in (ALL, AGAINST, FOR)]
+            cells = [figures.get(name, metric, at, subgroup=s) for s in (ALL, AGAINST, FOR)]
             if cells[1].known:
                 words = [f"{figure_words(each)}, {each.counts.n_images:,} images" for each in cells]
                 rows.append((f"{name}: {METRICS[metric].inside}", *words))

@@ -16,7 +16,9 @@ from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_estimate import (
+    ClusteredEstimate,
+)
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 from cxr_compare.evaluation.studies.curve_study import (
     CURVE_METRICS,
@@ -118,7 +120,7 @@ def evaluate_shares(
             of_run = replace(of_split, split=run.part)
             decision, _ = checked_decision(name, run.predictions, of_run, [_POLICY])
             output = read_output(run.predictions, of_run.target, evaluated.image_ids)
-            scorecard = Scorecard.of(output, decision, replace(evaluated, tolerance=None))
+            scorecard = Scorecard.from_output(output, decision, replace(evaluated, tolerance=None))
             estimates = scorecard.estimates()
             missing = scorecard.missing()
             resampled = cluster_bootstrap(scorecard, resamples)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.thresholds import GuaranteePlan
+from cxr_compare.evaluation.decisions.guarantee_plan import (
+    GuaranteePlan,
+)
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
 from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
@@ -150,7 +152,9 @@ def plan(
     from cxr_compare.evaluation.studies.study_plan import plan_study
 
     if guarantee:
-        guaranteed = GuaranteePlan.of(guarantee, expect, images, within, power, prevalence)
+        guaranteed = GuaranteePlan.from_text(
+            guarantee, expect, images, correlation=within, power=power, positive=prevalence
+        )
         return (
             guaranteed if out is None else replace(guaranteed, figures=write_plan(guaranteed, out))
         )

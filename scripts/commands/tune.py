@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.common_images import learned_validation
+from cxr_compare.evaluation.compare.common_images import validation_learned_from
 from cxr_compare.evaluation.decisions import tuning
-from cxr_compare.evaluation.decisions.decision import Decision, TuningOptions
+from cxr_compare.evaluation.decisions.decision import (
+    Decision,
+)
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, check_policy
+from cxr_compare.evaluation.decisions.tuning_options import (
+    TuningOptions,
+)
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split
 from cxr_compare.scripts import console
@@ -38,8 +43,8 @@ def tune(
     guarantee: list[str] | None = None,
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
-    rule_out: Annotated[str | None, Argument(metavar="PROMISE")] = None,
-    rule_in: Annotated[str | None, Argument(metavar="PROMISE")] = None,
+    rule_out: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
+    rule_in: Annotated[str | None, Argument(metavar="GUARANTEE")] = None,
 ) -> Decision:
     """Choose how boxes become a score, and thresholds, on validation.
 
@@ -56,7 +61,7 @@ def tune(
             sensitivity>=0.95 and specificity>=0.90.
         guarantee: A threshold whose figure holds for new patients with confidence C:
             sensitivity>=F@C, specificity>=F@C, localised_sensitivity>=F@C, ppv>=F,prevalence=P@C or
-            false_marks<=F@C (a mean an image), or two joined by & before the @C.
+            false_positives_per_image<=F@C, or two joined by & before the @C.
         calibration: How a score becomes a probability, by default platt; choose: by the log loss of
             held-out folds of validation patients.
         reduction: How boxes become an image score. Of several (by default all) the first, unless
@@ -101,11 +106,12 @@ def tune(
             f"{predictions}: holds no val image of split '{split}' with a known label, so nothing "
             "can be chosen; cxr compare gives threshold-free figures without tuning"
         )
+    notes = validation_learned_from(system.name, read, test_set.truth)
     return replace(
         decision,
         system=system.name,
         path=system.write_decision(test_set.target.name, decision.to_dict()),
-        notes=tuple(note.text for note in learned_validation(system.name, read, test_set.truth)),
+        notes=tuple(note.text for note in notes),
         next_steps=tuple(next_steps(predictions, data)),
     )
 

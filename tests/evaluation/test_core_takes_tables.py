@@ -58,7 +58,7 @@ def test_the_core_opens_no_file(no_files):
     no_files()
     comparison = compare_systems(systems, truth, replicates=20, unit="patient", prevalence=0.1)
     assert comparison.answer.headline
-    assert comparison.estimates.of("detector", "ap50").known
+    assert comparison.estimates.get("detector", "ap50").known
     assert comparison.systems["classifier"].thresholds["max_f1"] is not None
 
 

@@ -9,7 +9,14 @@ import pytest
 from scipy.special import expit, ndtri
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.guarantees import GuaranteeImages, Places, read_guarantee
+from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+    FalseBoxes,
+    GuaranteeImages,
+    Localisation,
+)
+from cxr_compare.evaluation.decisions.guarantees import (
+    read_guarantee,
+)
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.plan import plan
 from cxr_compare.scripts.commands.readers import readers
@@ -228,6 +235,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 GUARANTEED = {"guarantee": "sensitivity>=0.80@0.90", "expect": "0.90"}
+MEAN = "false_positives_per_image<=0.5@0.9"
 PPV = {"guarantee": "ppv>=0.3,prevalence=0.2@0.9", "expect": "0.5,0.6", "prevalence": 0.3}
 
 
@@ -249,15 +257,19 @@ def test_a_promise_gets_its_threshold_as_often_as_was_planned(images, within):
     assert 0.8 - 0.08 < np.mean(kept) < 0.8 + 0.12  # more where patients come in whole numbers
 
 
-def test_a_promise_of_false_marks_gets_its_threshold_as_often_as_was_planned():
+def test_a_guarantee_of_false_positives_gets_its_threshold_as_often_as_was_planned():
     """Held against the choice of thresholds, on boxes drawn from Poisson's distribution."""
-    (row,) = plan(guarantee="false_marks<=0.5@0.80", expect="0.3").rows
-    rng, guarantee, kept = np.random.default_rng(6), read_guarantee("false_marks<=0.5@0.80"), []
+    (row,) = plan(guarantee="false_positives_per_image<=0.5@0.80", expect="0.3").rows
+    rng, guarantee, kept = (
+        np.random.default_rng(6),
+        read_guarantee("false_positives_per_image<=0.5@0.80"),
+        [],
+    )
     patients = np.arange(row["patients"])
     scores = np.where(patients % 2, 0.1, 0.9)
     for _ in range(250):
         image = np.repeat(patients, rng.poisson(0.3, len(patients)))
-        places = Places(patients >= 0, None, (image, np.full(len(image), 0.5)))
+        places = Localisation(patients >= 0, None, FalseBoxes(image, np.full(len(image), 0.5)))
         found = GuaranteeImages(patients < 9, scores, patients.astype(str), places)
         threshold, _ = found.choose(guarantee)
         kept.append(threshold is not None and threshold < 0.5)
@@ -301,18 +313,21 @@ def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (PPV | {"expect": "0.5"}, "of a ppv that and the sensitivity"),
+        (PPV | {"expect": "0.5"}, "for a ppv give it and the sensitivity"),
         (PPV | {"prevalence": None}, "needs --prevalence, the share of validation patients"),
         (PPV | {"images": 2}, "planned with one image of each"),
         (PPV | {"expect": "0.25,0.6"}, "0.25: is not from 0.3 to 1"),
         (PPV | {"expect": "0.5,1.2"}, "1.2: is not from 0 to 1"),
         (GUARANTEED | {"prevalence": 0.3}, "--prevalence: is for the guarantee of a ppv"),
-        ({"guarantee": "false_marks<=0.5@0.9", "expect": "0.6"}, "0.6: is not from 0 to 0.5"),
+        (
+            {"guarantee": "false_positives_per_image<=0.5@0.9", "expect": "0.6"},
+            "0.6: is not from 0 to 0.5",
+        ),
         ({"guarantee": "auroc>=0.9@0.9", "expect": "0.95"}, "use sensitivity>=F@C"),
         ({"guarantee": "sensitivity>=0.80", "expect": "0.9"}, "with its confidence"),
         ({"guarantee": "sensitivity>=0.80@0.9"}, "give --guarantee and --expect"),
         ({"expect": "0.9"}, "give --guarantee and --expect"),
-        (GUARANTEED | {"expect": "0.9,0.8"}, "of two guaranteed ones both"),
+        (GUARANTEED | {"expect": "0.9,0.8"}, "of two figures give both"),
         (GUARANTEED | {"expect": "0.7"}, "0.7: is not from 0.8 to 1"),
         (GUARANTEED | {"within": 1.0}, "from 0 to below 1"),
         (
@@ -322,6 +337,6 @@ def test_a_planned_promise_is_told_drawn_and_kept(tmp_path):
         (GUARANTEED | {"auroc": "0.8"}, "--auroc: is for systems without a pilot"),
     ],
 )
-def test_a_promise_that_cannot_be_planned_is_refused(options, says):
+def test_a_guarantee_that_cannot_be_planned_is_refused(options, says):
     with pytest.raises(InputError, match=says):
         plan(**options)

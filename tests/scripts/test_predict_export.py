@@ -210,7 +210,7 @@ def test_single_answers_say_what_is_guaranteed_and_a_comparison_leaves_the_run_a
         assert cxr("predict", system, image, "--no-overlay", "--json", *options) == 0
         return json.loads(capsys.readouterr().out)[0]
 
-    count = Run.open(run).decision.guaranteed(guarantee)[0]
+    count = Run.open(run).decision.guaranteed_patients(guarantee)[0]
     before = said(run)
     assert before["guarantees"] == [words.format(count)]
     assert before["triage"] in ("referred", "ruled_in")

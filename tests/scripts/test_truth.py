@@ -134,7 +134,7 @@ def test_without_patients_intervals_are_by_image_and_that_is_said_first(folder, 
                     for start in ("A: AUROC 0.", "Resampling"))  # fmt: skip
     assert first < drawn
     assert report.cautions[0].startswith("Intervals are by image, for no patient is known")
-    assert "labels alone keep no log" in report.to_dict()["provenance"]["looks"]["words"]
+    assert "labels alone keep no log" in report.to_dict()["provenance"]["test_set_uses"]["text"]
 
 
 def test_the_page_runs_and_a_finished_report_answers_the_same_files_only(

@@ -92,7 +92,7 @@ def test_tune_says_how_it_calibrated(data, predictions):
 def test_tune_chooses_among_the_rules_given_and_keeps_the_simplest(data, detector):
     decision = tune(detector, data=data, reduction=["top_k", "max"])
     stored = Predictions.open(detector).decision("opacity")
-    assert stored["asked"]["reductions"] == ["top_k", "max"]
+    assert stored["options"]["reductions"] == ["top_k", "max"]
     assert [entry["rule"] for entry in stored["tried"]] == ["max", "top_k"]
     assert "image score: max" in str(decision)
 

@@ -28,11 +28,15 @@ from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.decision import BoxCutChoice
+from cxr_compare.evaluation.decisions.box_cut import (
+    BoxCutChoice,
+)
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
+from cxr_compare.evaluation.decisions.reduction_choice import (
+    choose_reduction,
+)
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
-from cxr_compare.evaluation.decisions.tuning import _choose_reduction
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
@@ -166,7 +170,7 @@ def compute_scorecard(
     output: Any = SimpleNamespace(
         gives_boxes=True, scores=lambda each: validation.scores(system, each)
     )
-    reduction = _choose_reduction(output, pd.Series(truth), owners, rules).reduction
+    reduction = choose_reduction(output, pd.Series(truth), owners, rules).reduction
     known = ValidationScores(truth, validation.scores(system, reduction).to_numpy(), owners)
     thresholds = {_POLICY: choose_threshold(truth, known.scores, _POLICY)}
     cuts = cut_choice(validation, system)
@@ -246,7 +250,7 @@ def _true_figures(
 def figure(found: Estimates, metric: str) -> tuple[Estimate, Estimate]:
     """A figure of the first detector, and its difference."""
     policy = _POLICY if metric in ("localised_sensitivity", "recall", "specificity") else ""
-    return found.of("A", metric, policy), found.difference("A", "B", metric, policy)
+    return found.get("A", metric, policy), found.difference("A", "B", metric, policy)
 
 
 def box_measure(
@@ -267,7 +271,7 @@ def box_measure(
             float(own.low <= truth[metric] <= own.high) if own.bounded else np.nan
         )
         each[f"{metric} value"] = own.estimate
-        held = gap.held
+        held = gap.fixed_choice_interval
         each[f"{metric}|held"] = np.nan if held is None else float(held[0] > 0 or held[1] < 0)
     return each
 
@@ -284,5 +288,5 @@ def reduction_measure(
     headline = verdict.kind == "decided"
     each = {"headline": float(headline), "any": float(headline or decided)}
     each |= {m: float(figure(found, m)[1].excludes_zero) for m in ("average_precision", "ap50")}
-    each["auroc value"] = found.of("A", "auroc").estimate
+    each["auroc value"] = found.get("A", "auroc").estimate
     return each

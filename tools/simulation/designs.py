@@ -147,7 +147,7 @@ def _threshold_case(
                 validation, test, [1, 1], replicates=REPLICATES, seed=int(rng.integers(2**31)),
                 tested=rng.random() < _TESTED,
             )  # fmt: skip
-            figure = found.estimates.of("A", "recall", "max_f1")
+            figure = found.estimates.get("A", "recall", "max_f1")
             threshold = found.thresholds["A"][0]["max_f1"]
             held = getattr(figure, "held", None) or (figure.low, figure.high)
             at_this = np.nan if threshold is None else recall_at(skill, threshold)
@@ -200,7 +200,7 @@ def _auroc_case(
 
         def measure(rng: np.random.Generator) -> Found:
             found = _evaluate(rng, sample(rng), sample(rng), [1, 1], policies=())
-            figures = [found.estimates.of(each, "auroc") for each in "AB"]
+            figures = [found.estimates.get(each, "auroc") for each in "AB"]
             gap = found.estimates.difference("A", "B", "auroc")
             return {
                 **_sentences(found),
@@ -251,8 +251,8 @@ def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) ->
                 **_sentences(found),
                 "auroc": _claimed(found.pairs("auroc")),
                 **_at_thresholds(found),
-                "auroc covers": _covers(found.estimates.of("A", "auroc"), true_auroc),
-                "recall covers": _covers(found.estimates.of("A", "recall", "max_f1"), true_recall),
+                "auroc covers": _covers(found.estimates.get("A", "auroc"), true_auroc),
+                "recall covers": _covers(found.estimates.get("A", "recall", "max_f1"), true_recall),
             }
 
         return measure

@@ -27,7 +27,7 @@ def goal_measure(
 
     def results(**goals: float) -> list[GoalResult]:
         protocol = Protocol(policy=policy, goals=goals, declared=True)
-        return [GoalResult.of(scorecard, metric, protocol, "") for metric in goals]
+        return [GoalResult.from_scorecard(scorecard, metric, protocol, "") for metric in goals]
 
     easy = truth - _ALIKE_OTHER
     sensitivity, specificity = results(recall=truth, specificity=truth)

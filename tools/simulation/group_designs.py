@@ -60,7 +60,7 @@ def group_measure(
         scorecards = evaluated_scorecards(validation, test, [1, 1], [_POLICY])
         groups = {"group": np.where(inside, _IN_GROUP, _OTHERS).astype(object)}
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.of(scorecards, _POLICY, resamples, set(groups))
+        shares = Shares.from_scorecards(scorecards, _POLICY, resamples, set(groups))
         _add_groups(shares, scorecards, groups, _POLICY)
         table = _with_tests(shares.table(list(scorecards), resamples), scorecards, groups, _POLICY)
         return _claims(table, ("auroc",) if shift else _METRICS)

@@ -18,13 +18,16 @@ import pandas as pd
 from mapie.risk_control import BinaryClassificationController
 from scipy.special import expit, logit, ndtr, ndtri
 
-from cxr_compare.evaluation.decisions.guarantees import (
-    MOST_MARKS,
+from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+    FalseBoxes,
     GuaranteeImages,
-    Places,
-    _most_images,
-    read_guarantee,
+    Localisation,
+    largest_image_count,
     share_p_values,
+)
+from cxr_compare.evaluation.decisions.guarantees import (
+    MAX_FALSE_POSITIVES,
+    read_guarantee,
 )
 from cxr_compare.evaluation.statistics.binormal import bivariate_normal_below
 from tools.simulation.makers import Floats, Noise, Sample, draw, skill_of
@@ -58,7 +61,7 @@ _REAL = (
 
 def _images(sample: Sample, names: npt.NDArray[np.int64] | None = None) -> GuaranteeImages:
     owner, boxed = sample.patients if names is None else names, np.ones(len(sample.y_true), bool)
-    places = Places(boxed, sample.scores[1] >= 0.5) if len(sample.scores) > 1 else None
+    places = Localisation(boxed, sample.scores[1] >= 0.5) if len(sample.scores) > 1 else None
     return GuaranteeImages(sample.y_true, sample.scores[0], owner.astype(str), places)
 
 
@@ -153,33 +156,34 @@ def _predictive(rng: np.random.Generator, clusters: str) -> Found:
     }
 
 
-def _marks(rng: np.random.Generator, clusters: str, n_patients: int) -> tuple[Sample, Places]:
+def _marks(rng: np.random.Generator, clusters: str, n_patients: int) -> tuple[Sample, Localisation]:
     """False boxes of a detector: their number varies by patient, their scores by image."""
     sample = draw(rng, n_patients, [[SKILL]], clusters=clusters)
     usual = rng.gamma(1 / _BACKGROUND, _BACKGROUND, sample.n_patients)[sample.patients]
     image = np.repeat(np.arange(len(usual)), rng.poisson(_MARKS * usual))
     scores = expit(logit(sample.scores[0, image]) * 0.3 + rng.standard_normal(len(image)) - 0.5)
-    return sample, Places(np.ones(len(usual), dtype=bool), None, (image, scores))
+    return sample, Localisation(np.ones(len(usual), dtype=bool), None, FalseBoxes(image, scores))
 
 
 @cache
 def _true_marks(clusters: str) -> tuple[Floats, Floats]:
     """The mean number of false boxes of an image, at most 5 counted, at thresholds."""
     sample, places = _marks(np.random.default_rng(0), clusters, 100_000)
-    assert places.false is not None
-    cuts, size = np.linspace(0.2, 0.9, 141), len(sample.y_true)
-    means = [
-        np.minimum(np.bincount(places.false[0][places.false[1] >= cut], minlength=size), MOST_MARKS)
-        for cut in cuts
-    ]
-    return cuts, np.array([each.mean() for each in means])
+    assert places.false_boxes is not None
+    image, shown_up_to = places.false_boxes
+    cuts = np.linspace(0.2, 0.9, 141)
+    means = []
+    for cut in cuts:
+        counts = np.bincount(image[shown_up_to >= cut], minlength=len(sample.y_true))
+        means.append(np.minimum(counts, MAX_FALSE_POSITIVES).mean())
+    return cuts, np.array(means)
 
 
 def _mark_count(rng: np.random.Generator, clusters: str) -> Found:
     """A guarantee of the mean number of false boxes."""
     sample, places = _marks(rng, clusters, PATIENTS[clusters])
     images = GuaranteeImages(sample.y_true, sample.scores[0], sample.patients.astype(str), places)
-    threshold = _chosen(images, f"false_marks<=0.5@{CONFIDENCE}")
+    threshold = _chosen(images, f"false_positives_per_image<=0.5@{CONFIDENCE}")
     true = float(np.interp(threshold, *_true_marks(clusters)))
     return {
         "marks|broken": float(true > 0.5),
@@ -213,7 +217,7 @@ def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found
     sample = Sample(whole.y_true[inside], whole.scores[:, inside], whole.patients[inside])
     names = {"patients": sample.patients, "images": np.arange(len(sample.y_true))}
     counts = sample.y_true == rising
-    most = _most_images(len(np.unique(sample.patients[counts])))
+    most = largest_image_count(len(np.unique(sample.patients[counts])))
     sizes = np.bincount(whole.patients[whole.y_true == rising], minlength=whole.n_patients)
     weight = (np.minimum(sizes, most) / np.maximum(sizes, 1))[whole.patients]
     thresholds = {way: _chosen(_images(sample, owner), text) for way, owner in names.items()}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.compare.claims import Setting, Verdict
 from cxr_compare.evaluation.compare.comparison import Background, _cautions
-from cxr_compare.evaluation.compare.estimates import HELD, Estimate, Estimates, PairTests
+from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, Estimate, Estimates, PairTests
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
@@ -53,7 +53,7 @@ class Evaluated:
             & (self.tests["independent"] == "patients")
             & (self.tests["subgroup"] == ALL)
             & (self.tests["second"] == self.systems[1])
-            & ~self.tests["method"].str.contains(HELD)
+            & ~self.tests["method"].str.contains(FIXED_CHOICE)
         ]
         known = rows["p_value"].dropna()
         return float(known.iloc[0]) if len(known) else None

@@ -39,7 +39,7 @@ def predictive_measure(
         if counted is not None:
             given = f"{max(rng.binomial(counted, prevalence), 1)}/{counted}"
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
-        shares = Shares.of({"A": [scorecard]}, policy, resamples, set())
+        shares = Shares.from_scorecards({"A": [scorecard]}, policy, resamples, set())
         _add_at_prevalence(shares, {"A": [scorecard]}, policy, Prevalence.parse(given))
         table = shares.table(["A"], resamples)
         rows = table[table["topic"] == "prevalence"].set_index("metric")

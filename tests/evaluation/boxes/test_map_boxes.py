@@ -57,7 +57,7 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, 
     places += [f"iobb_{kind}_{t}" for kind in ("accuracy", "false_marks") for t in (10, 25, 50)]
     for name in systems:
         for metric in places:
-            assert comparison.estimates.of(name, metric).estimate is not None, metric
+            assert comparison.estimates.get(name, metric).estimate is not None, metric
 
 
 @pytest.mark.parametrize("row", [2, 5])

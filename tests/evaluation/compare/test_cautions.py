@@ -15,7 +15,9 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.evaluation.compare.comparison import Background, _cautions
 from cxr_compare.evaluation.compare.estimates import Estimates, family_levels
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.notes import (
+    Note,
+)
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_sets
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
@@ -119,7 +121,7 @@ def checked(evaluation_set, problems=(), split_ids=None):
     Audit(tuple(problems), {}, facts).write(evaluation_set.folder / "audit.json")
     split = LabelledSplit(evaluation_set, evaluation_set.target())
     ids = pd.Index(evaluation_set.images["image_id"])
-    return with_audit(Background.of(split.truth, ids, {}), split)
+    return with_audit(Background.from_truth(split.truth, ids, {}), split)
 
 
 def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
@@ -143,8 +145,8 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
 
 def test_only_an_audit_of_this_very_split_clears_it(test_set, evaluation_set):
     ids = pd.Index(evaluation_set.images["image_id"])
-    assert with_audit(Background.of(test_set.truth, ids, {}), test_set).audit is None
-    assert "was not checked" in Background().audit_words
+    assert with_audit(Background.from_truth(test_set.truth, ids, {}), test_set).audit is None
+    assert "was not checked" in Background().audit_text
     assert checked(evaluation_set).audit == ()
     assert checked(evaluation_set, split_ids={"default": "drawn before"}).audit is None
     assert checked(evaluation_set, split_ids={}).audit is None

@@ -11,15 +11,25 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
+from cxr_compare.evaluation.boxes.rsna_score import (
+    WeightedRsnaScore,
+)
 from cxr_compare.evaluation.compare.compare import _check_protocol
-from cxr_compare.evaluation.compare.estimates import HELD, REFITTED
+from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED
 from cxr_compare.evaluation.compare.intervals import _lowered, resampled_figures
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision
-from cxr_compare.evaluation.decisions.thresholds import choose_again
+from cxr_compare.evaluation.decisions.box_cut import (
+    BOX_CUT,
+    BoxCutChoice,
+)
+from cxr_compare.evaluation.decisions.decision import (
+    Decision,
+)
+from cxr_compare.evaluation.decisions.refitted_choices import (
+    choose_again,
+)
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
@@ -103,7 +113,7 @@ def test_figures_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_anew(d
         assert np.std(expected) > 0
         gap = found.estimates.difference("A", "B", metric)
         assert gap.method.endswith(f", {BOX_CUT} {REFITTED}")
-        assert gap.held != (gap.low, gap.high)
+        assert gap.fixed_choice_interval != (gap.low, gap.high)
         assert gap.n_chosen_on == scorecards["A"][0].cut_choice.n_positive > 0
 
 
@@ -124,15 +134,15 @@ def test_a_cut_of_maps_that_is_held_is_told_and_is_no_primary_figure(drawn):
     _, _, scorecards, resamples, _ = drawn
     held = holding(scorecards, {"boxes": "cut of map boxes"})
     figures = resampled_figures("finding", scorecards | {"B": held["B"]}, resamples).estimates
-    assert figures.difference("A", "B", "ap50").method.endswith(f"{HELD}: cut of map boxes")
+    assert figures.difference("A", "B", "ap50").method.endswith(f"{FIXED_CHOICE}: cut of map boxes")
     told = [each.text for each in state_verdict(figures, ["A", "B"], "Finding").conclusions]
     (of_boxes,) = [text for text in told if text.startswith("AP50")]
-    assert "Boxes of B are parts of a map, no finer than its cells (choice held)." in of_boxes
-    assert figures.of("A", "ap50").method.endswith(", lower end bias-corrected")
+    assert "Boxes of B are parts of a map, no finer than its cells (fixed choice)." in of_boxes
+    assert figures.get("A", "ap50").method.endswith(", lower end bias-corrected")
     seeds = resampled_figures(
         "finding", {"A": [*scorecards["A"], *scorecards["B"]]}, resamples
     ).estimates
-    assert "bias-corrected" not in seeds.of("A", "ap50").method != ""  # which is not of seeds
+    assert "bias-corrected" not in seeds.get("A", "ap50").method != ""  # which is not of seeds
 
 
 @pytest.mark.parametrize("shift", [0.03, -0.03])
@@ -168,7 +178,7 @@ def test_a_protocol_cannot_fix_a_figure_that_rests_on_a_held_choice(drawn, metri
 
 def test_a_decision_says_which_choices_are_held():
     decision = Decision("finding", {}, map_boxes=MapBoxRule(0.5))
-    assert decision.held == {"boxes": "cut of map boxes"}
+    assert decision.fixed_choices == {"boxes": "cut of map boxes"}
     fitted = replace(decision, map_boxes=None, calibration=fit_calibration("platt", [0, 1], [0, 1]))
-    assert fitted.held == {"probability": "calibration"}
-    assert replace(fitted, calibration=fit_calibration("none", [0, 1], [0, 1])).held == {}
+    assert fitted.fixed_choices == {"probability": "calibration"}
+    assert replace(fitted, calibration=fit_calibration("none", [0, 1], [0, 1])).fixed_choices == {}

@@ -6,26 +6,36 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from cxr_compare.data_prep.contracts.folders import read_json, write_json
+from cxr_compare.evaluation.report.result_tables import write_tables
+from cxr_compare.evaluation.report.tables import _unit_tables
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.average_precision import average_precision
+from cxr_compare.evaluation.boxes.average_precision import (
+    average_precision,
+)
 from cxr_compare.evaluation.compare.estimates import COLUMNS
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.decision import TuningOptions
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.reduction import reduce_boxes
+from cxr_compare.evaluation.decisions.tuning_options import (
+    TuningOptions,
+)
 from cxr_compare.evaluation.decisions.units import group_images
-from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.report.data_files import write_data_files
-from cxr_compare.evaluation.report.metric_table import unit_tables
-from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.figure_text import score_text
-from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
+from cxr_compare.evaluation.statistics.bootstrap import (
+    Resamples,
+)
+from cxr_compare.evaluation.statistics.figure_text import (
+    score_text,
+)
+from cxr_compare.evaluation.statistics.intervals import (
+    NO_WIDTH,
+    expanded_level,
+)
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import (
     compare_predictions,
@@ -178,7 +188,7 @@ def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
     found = figure(comparison, "CheXNet", "f1", "max_f1")
     tail = round((1 - expanded_level(0.95, found.effective_patients)) / 2, 12)
     expected = np.quantile(slow, [tail, 1 - tail])
-    held = found.ci_low_held, found.ci_high_held
+    held = found.ci_low_fixed_choice, found.ci_high_fixed_choice
     assert held == pytest.approx(tuple(expected), abs=1e-12)
     assert found.ci_high - found.ci_low > held[1] - held[0]  # with the choice of the threshold
 
@@ -319,8 +329,8 @@ def test_without_validation_rows_only_threshold_free_figures(predict, test_set):
     assert np.isnan(row.estimate)
     assert "no validation image" in row.note
     assert not any(each.confusion for each in comparison.systems.values())
-    text = "A has no validation images: threshold-free figures only."
-    assert Note("validation", text) in comparison.notes
+    (note,) = [note for note in comparison.notes if note.kind == "validation"]
+    assert note.values == {"system": "A", "declared": False}
     assert comparison.decisions["decision_max_f1"].isna().all()
 
 
@@ -363,7 +373,7 @@ def test_localisation_is_judged_only_where_boxes_are_trusted(predict, evaluation
 
 def test_the_written_tables_read_back(systems, test_set, tmp_path):
     comparison = compare_predictions(systems, test_set, replicates=20)
-    write_data_files(comparison, tmp_path / "report")
+    write_tables(comparison, tmp_path / "report")
     payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
     assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
     assert len(payload["metrics"]) == len(comparison.metrics)
@@ -474,13 +484,13 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     assert not {"ap50", "pointing_accuracy", "localised_sensitivity"} & {
         *comparison.by_unit.table()["metric"]
     }
-    unit, tables = unit_tables(comparison)
+    unit, tables = _unit_tables(comparison)
     assert unit == "patient"
     section = next(s for s in tables[0].groups if "best F1" in s.title)
     assert section.count.startswith("50 patients, ")
     assert section.thresholds[0] == f"score ≥ {score_text(by_patient['A'])}"
     assert any("By patient: 50 patients of 100 images" in note.text for note in comparison.notes)
-    write_data_files(comparison, tmp_path / "report")
+    write_tables(comparison, tmp_path / "report")
     written = pd.read_csv(tmp_path / "report" / "metrics.csv")
     assert set(written["unit"]) == {"image", "patient"}
 

@@ -10,7 +10,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.error_types import count_error_types
-from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.lesion_hits import (
+    find_lesions,
+)
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
@@ -40,7 +42,9 @@ from cxr_compare.evaluation.decisions.thresholds import (
 )
 from cxr_compare.evaluation.metrics.net_benefit import net_benefit
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
+from cxr_compare.evaluation.statistics.intervals import (
+    NO_WIDTH,
+)
 from cxr_compare.evaluation.systems.eligibility import unknown_training_data
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, row_of
@@ -201,7 +205,7 @@ def scorecards_of_group(rng, n=160, in_group=20, worse=0.0):
 
 
 def groups_tested(scorecards, groups):
-    shares = Shares.of(scorecards, "max_f1", Resamples(160, 200), set(groups))
+    shares = Shares.from_scorecards(scorecards, "max_f1", Resamples(160, 200), set(groups))
     _add_groups(shares, scorecards, groups, "max_f1")
     table = shares.table(list(scorecards), Resamples(160, 200))
     return _with_tests(table, scorecards, groups, "max_f1")
@@ -404,7 +408,7 @@ def test_images_without_a_known_label_move_the_figures_as_far_as_they_can(
             (AGAINST, called["tp"], n_positive + 8 - positive),  # each miss was a lesion
             (FOR, called["tp"] + positive, n_positive + positive),
         ):
-            found = comparison.estimates.of(name, "recall", "max_f1", subgroup=case)
+            found = comparison.estimates.get(name, "recall", "max_f1", subgroup=case)
             assert found.estimate == pytest.approx(hits / of)
             assert (found.counts.n_images, found.counts.n_positive) == (100, of)
         called_positive.add(positive)

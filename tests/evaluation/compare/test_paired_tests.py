@@ -33,8 +33,14 @@ from cxr_compare.evaluation.compare.shares import Shares
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
-from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference, auroc_parts
-from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, Interval
+from cxr_compare.evaluation.statistics.clustered_auroc import (
+    auroc_difference,
+    auroc_parts,
+)
+from cxr_compare.evaluation.statistics.intervals import (
+    NO_WIDTH,
+    Interval,
+)
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, row_of
 
@@ -112,7 +118,7 @@ def test_delongs_name_is_not_given_to_a_test_over_seeds(evaluated):
 def test_p_holm_is_of_the_family_that_the_answer_speaks_of(predict, test_set):
     systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
     comparison = compare_predictions(systems, test_set, replicates=200)
-    tests, answer = comparison.told_tests, comparison.answer
+    tests, answer = comparison.tests_with_holm, comparison.answer
     told = tests[tests["p_holm"].notna()]
     primary = told[told["metric"] == "auroc"]
     assert primary["method"].tolist() == [OBUCHOWSKI] * 3
@@ -275,13 +281,13 @@ def test_seeds_are_nested_in_systems_and_replicates_give_their_covariances(evalu
     gap = differences["A", "B"][key]
     assert gap.value == pytest.approx(np.mean(values[:2]) - values[2])
     assert gap.error**2 == pytest.approx(between / 2 + over_patients)
-    patients = figures.of("A", *key[:0:-1]).effective_patients - 1
+    patients = figures.get("A", *key[:0:-1]).effective_patients - 1
     freedom = gap.error**4 / ((between / 2) ** 2 + over_patients**2 / patients)
     assert gap.freedom == pytest.approx(freedom)
     shown = figures.differences["A", "B"][key]
     assert (shown.low, shown.high) == pytest.approx(gap.interval)
     assert shown.kind == "seeds"
-    assert figures.of("B", *key[:0:-1]).kind == "bootstrap"  # alone it is one trained model
+    assert figures.get("B", *key[:0:-1]).kind == "bootstrap"  # alone it is one trained model
 
 
 def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(evaluated):
@@ -290,7 +296,7 @@ def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(ev
         "sick", {"A": alike, "B": [scorecard(evaluated, 1)]}, Resamples(evaluated.n_patients, 100)
     )
     key = ("recall", "max_f1")
-    one, other = figures.of("A", *key), figures.of("B", *key)
+    one, other = figures.get("A", *key), figures.get("B", *key)
     assert one.high - one.low >= 0.8 * (other.high - other.low)
     assert 0 <= one.low < one.estimate < one.high <= 1
 
@@ -401,6 +407,6 @@ def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_sha
     for metric, expected in (
         ("recall", positive), ("specificity", negative), ("f1", min(positive, negative)),
     ):  # fmt: skip
-        assert figures.of("A", metric, "max_f1").effective_patients == pytest.approx(expected)
+        assert figures.get("A", metric, "max_f1").effective_patients == pytest.approx(expected)
     again = Estimates.from_table(figures.table())
-    assert again.of("A", "recall", "max_f1").effective_patients == pytest.approx(positive)
+    assert again.get("A", "recall", "max_f1").effective_patients == pytest.approx(positive)

@@ -12,9 +12,13 @@ from cxr_compare.evaluation.compare.claims import GoalResult, Setting, margin_wo
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol, TestSetUses
 from cxr_compare.evaluation.compare.verdict import _standing_words, state_verdict
-from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.notes import (
+    Note,
+)
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.intervals import (
+    Interval,
+)
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts.commands.compare import _read_question
@@ -234,14 +238,14 @@ def test_a_protocol_for_patients_is_answered_for_patients(predict, test_set):
 def test_every_use_is_counted_and_none_is_forgotten(predict, test_set, evaluation_set):
     systems = {"A": [predict("A", seed=1)]}
     once = log_use(test_set, systems)
-    assert once.words == ("The test images of this split were used once, with 1 set of systems.")
+    assert once.text == ("The test images of this split were used once, with 1 set of systems.")
     fixed = "abc"
     others = {"B": [predict("B", seed=2)]}
     twice = log_use(test_set, others, fixed)
     assert (len(twice.entries), twice.before_protocol) == (2, 1)
     again = log_use(test_set, others, fixed)
     assert (len(again.entries), again.before_protocol) == (3, 1)
-    assert "3 times, with 2 different sets of systems" in again.words
+    assert "3 times, with 2 different sets of systems" in again.text
     lines = (evaluation_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()
     assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
@@ -270,7 +274,7 @@ def test_a_record_that_cannot_be_written_is_told(predict, test_set, evaluation_s
         evaluation_set.folder / "splits" / "default.looks.jsonl"
     ).mkdir()  # even root cannot write there
     uses = log_use(test_set, {"A": [predict("A")]})
-    assert "is unknown" in uses.words
+    assert "is unknown" in uses.text
     assert uses.before_protocol is None
     assert uses.to_dict()["count"] is None
     protocol = Protocol(declared=True, file_sha256="abc")
@@ -281,8 +285,8 @@ def test_a_record_that_cannot_be_written_is_told(predict, test_set, evaluation_s
 def test_the_count_stands_in_the_reports_provenance(comparison):
     uses = TestSetUses([{"protocol": None}, {"protocol": "abc"}], "", "abc")
     told = comparison.with_uses(uses)
-    assert told.provenance["looks"]["count"] == 2
-    assert told.provenance["looks"]["before_protocol"] == 1
+    assert told.provenance["test_set_uses"]["count"] == 2
+    assert told.provenance["test_set_uses"]["before_protocol"] == 1
     assert told.notes == comparison.notes
     unknown = comparison.with_uses(TestSetUses((), "not writable"))
     assert unknown.notes[-1] == Note("uses", "not writable")
@@ -342,7 +346,7 @@ def test_goals_are_met_only_together_and_each_by_its_whole_interval(held_against
     assert met.answer.kind == "decided"
     recall, _ = met.goals
     assert recall.ci_low > 0.5
-    figure = met.estimates.of("A", "recall", "max_f1").estimate
+    figure = met.estimates.get("A", "recall", "max_f1").estimate
     assert recall.estimate == pytest.approx(figure)
     high = {"recall": round(recall.estimate - 0.001, 3), "specificity": 0.5}
     partly = held_against(high)
@@ -365,7 +369,7 @@ def test_goals_by_patient_are_held_against_decisions_on_patients(held_against):
     for each, figure in zip(by_patient.goals, ("recall", "specificity"), strict=True):
         assert each.n_images == each.n_patients
         assert each.method == "exact (Clopper-Pearson), threshold held"
-        assert each.estimate == by_patient.by_unit.of("A", figure, "max_f1").estimate
+        assert each.estimate == by_patient.by_unit.get("A", figure, "max_f1").estimate
     assert sum(each.n_images for each in by_image.goals) == 100
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
-from cxr_compare.evaluation.compare.estimates import HELD, REFITTED, Estimates
+from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED, Estimates
 from cxr_compare.evaluation.compare.evaluated_models import _uncounted_scorecard
 from cxr_compare.evaluation.compare.failure_analysis import _add_at_prevalence
 from cxr_compare.evaluation.compare.intervals import (
@@ -27,10 +27,12 @@ from cxr_compare.evaluation.compare.paired_tests import (
 from cxr_compare.evaluation.compare.protocol import Prevalence
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.shares import ShareName, Shares
+from cxr_compare.evaluation.decisions.refitted_choices import (
+    choose_again,
+)
 from cxr_compare.evaluation.decisions.thresholds import (
     ThresholdChoice,
     ValidationScores,
-    choose_again,
     choose_threshold,
 )
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
@@ -134,7 +136,7 @@ def test_the_interval_is_that_of_a_loop_that_chooses_and_judges_anew(evaluated, 
             rows = np.repeat(np.arange(N), of_test[evaluated.patients])
             values.append((scorecard.scores[rows] >= cut)[evaluated.y_true[rows]].mean())
         recalls[name] = np.array(values)
-    figure = found.estimates.of("A", "recall", "max_f1")
+    figure = found.estimates.get("A", "recall", "max_f1")
     ends = np.quantile(recalls["A"], [0.025, 0.975])
     assert (figure.low, figure.high) == pytest.approx(tuple(ends), abs=1e-12)
     gap = found.estimates.difference("A", "B", "recall", "max_f1")
@@ -158,18 +160,18 @@ def test_beside_it_stand_the_interval_with_thresholds_held_and_what_chose_them(e
         for pair in (("A", "B"), ("B", "A")):
             figure = found.estimates.difference(*pair, "specificity", policy)
             held = plain.difference(*pair, "specificity", policy)
-            assert figure.held == pytest.approx((held.low, held.high))
-            assert held.method.endswith(f"{HELD}: thresholds")
+            assert figure.fixed_choice_interval == pytest.approx((held.low, held.high))
+            assert held.method.endswith(f"{FIXED_CHOICE}: thresholds")
             assert figure.high - figure.low > held.high - held.low
             assert figure.n_chosen_on == scorecards["A"][0].validation.n_positive
-    declared = found.estimates.of("A", "recall", "threshold=0.5")
-    expected = plain.of("A", "recall", "threshold=0.5")
+    declared = found.estimates.get("A", "recall", "threshold=0.5")
+    expected = plain.get("A", "recall", "threshold=0.5")
     assert (declared.low, declared.high) == (expected.low, expected.high)
-    assert (declared.held, declared.n_chosen_on) == (None, None)
+    assert (declared.fixed_choice_interval, declared.n_chosen_on) == (None, None)
     assert REFITTED not in declared.method
-    assert HELD not in declared.method
-    auroc = found.estimates.of("A", "average_precision")
-    assert (auroc.held, auroc.n_chosen_on) == (None, None)
+    assert FIXED_CHOICE not in declared.method
+    auroc = found.estimates.get("A", "average_precision")
+    assert (auroc.fixed_choice_interval, auroc.n_chosen_on) == (None, None)
 
 
 def test_the_table_keeps_both_intervals(drawn):
@@ -177,11 +179,14 @@ def test_the_table_keeps_both_intervals(drawn):
     again = Estimates.from_table(table)
     for name, key, figure in drawn[2].estimates:
         if " - " not in name:
-            read = again.of(name, key.metric, key.policy, subgroup=key.subgroup)
-            assert (read.held, read.n_chosen_on) == (figure.held, figure.n_chosen_on)
+            read = again.get(name, key.metric, key.policy, subgroup=key.subgroup)
+            assert (read.fixed_choice_interval, read.n_chosen_on) == (
+                figure.fixed_choice_interval,
+                figure.n_chosen_on,
+            )
             assert read.refitted == (figure.refitted and figure.bounded)
     row = table[(table["metric"] == "f1") & (table["policy"] == "max_f1")].iloc[0]
-    assert row["ci_low_held"] <= row["ci_high_held"]
+    assert row["ci_low_fixed_choice"] <= row["ci_high_fixed_choice"]
     assert row["n_validation_positive"] > 0
 
 
@@ -191,7 +196,10 @@ def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_ho
     tests = tests[tests["subgroup"] == ALL]
     for metric in ("recall", "specificity", "accuracy"):
         rows = tests[(tests["metric"] == metric) & (tests["policy"] == "max_f1")]
-        assert rows["method"].tolist()[:2] == [REFITTED_TEST, f"{MCNEMAR}, {HELD}: thresholds"]
+        assert rows["method"].tolist()[:2] == [
+            REFITTED_TEST,
+            f"{MCNEMAR}, {FIXED_CHOICE}: thresholds",
+        ]
         first = rows.iloc[0]
         replicates = found.differences["A", "B"][MetricKey(ALL, "max_f1", metric)]
         assert first["p_value"] == _percentile_p(replicates)
@@ -211,7 +219,7 @@ def recall_of(validation_scores, test_scores, replicates=400):
     scores = pd.Series(test_scores, evaluated.image_ids)
     scorecard = Scorecard(evaluated, scores, {"max_f1": choice}, validation=kept)
     drawn = resampled_figures("sick", {"A": [scorecard]}, Resamples(20, replicates, seed=1))
-    return drawn.estimates.of("A", "recall", "max_f1")
+    return drawn.estimates.get("A", "recall", "max_f1")
 
 
 EXACT_TEN = tuple(binomtest(10, 10).proportion_ci(method="exact"))  # (0.69, 1)
@@ -222,7 +230,7 @@ def test_a_share_of_one_is_exact_only_where_no_resample_moves_it():
     figure = recall_of(apart, [0.8] * 10 + [0.2] * 10)
     assert (figure.kind, figure.method) == ("exact", EXACT_METHOD)
     assert (figure.low, figure.high) == pytest.approx(EXACT_TEN)
-    assert figure.held == pytest.approx(EXACT_TEN)
+    assert figure.fixed_choice_interval == pytest.approx(EXACT_TEN)
 
 
 def test_a_share_of_one_that_refitting_moves_is_never_narrower_than_the_exact_interval():
@@ -232,7 +240,7 @@ def test_a_share_of_one_that_refitting_moves_is_never_narrower_than_the_exact_in
     assert (figure.kind, figure.estimate) == ("bootstrap", 1.0)
     assert REFITTED in figure.method
     assert figure.method.endswith(EXACT_METHOD)
-    assert figure.held == pytest.approx(EXACT_TEN)
+    assert figure.fixed_choice_interval == pytest.approx(EXACT_TEN)
     assert figure.low == pytest.approx(EXACT_TEN[0])
     assert figure.high == 1.0
 
@@ -253,11 +261,11 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
         validation=kept,
     )
     drawn = resampled_figures("sick", {"A": [scorecard]}, Resamples(20, 400))
-    figure = drawn.estimates.of("A", "accuracy", "max_f1")
+    figure = drawn.estimates.get("A", "accuracy", "max_f1")
     assert not figure.bounded
     assert f"undefined in {lost} of 400 resamples" in figure.note
     assert "choices were refitted" in figure.note
-    assert figure.held is not None
+    assert figure.fixed_choice_interval is not None
     assert figure.n_chosen_on == 2
 
 
@@ -270,7 +278,7 @@ def test_a_figure_that_resampling_shifts_says_what_to_read_instead(evaluated):
     }
     resamples = Resamples(evaluated.n_patients, 100)
     found = _resampled("sick", {"A": _SystemScorecards([scorecard])}, shifted, resamples).estimates
-    ece, auroc = found.of("A", "ece"), found.of("A", "auroc")
+    ece, auroc = found.get("A", "ece"), found.get("A", "auroc")
     assert not ece.bounded
     assert ece.note.endswith("of calibration, read Brier score, slope and in the large")
     assert auroc.note.endswith("5.019 to 5.981)")  # 30 effective patients
@@ -286,7 +294,7 @@ def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(evaluated):
     assert gap.known
     assert not gap.bounded
     assert f"allows 1 of {n_positive} validation positives to be missed" in gap.note
-    assert gap.held is not None
+    assert gap.fixed_choice_interval is not None
     tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
     refitted = tests[(tests["method"] == REFITTED_TEST) & (tests["metric"] == "specificity")]
     assert refitted["p_value"].isna().all()
@@ -294,7 +302,7 @@ def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(evaluated):
 
 def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, drawn):
     scorecards, resamples, found = drawn
-    shares = Shares.of(scorecards, "max_f1", resamples, set())
+    shares = Shares.from_scorecards(scorecards, "max_f1", resamples, set())
     everything = np.ones(N, dtype=bool)
     for name, (scorecard,) in scorecards.items():
         called = scorecard.called("max_f1")
@@ -310,7 +318,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, draw
     rows = dict(shares.table(["A", "B"], resamples).set_index(index).iterrows())
     for metric in ("recall", "specificity"):
         for system, figure in (
-            ("A", found.estimates.of("A", metric, "max_f1")),
+            ("A", found.estimates.get("A", metric, "max_f1")),
             ("A - B", found.estimates.difference("A", "B", metric, "max_f1")),
         ):
             row = rows["whole", metric, system]
@@ -325,7 +333,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, draw
     bare = Shares(evaluated.n_patients)
     _add_at_prevalence(bare, scorecards, "max_f1", Prevalence.parse(0.1))
     held = dict(bare.table(["A", "B"], resamples).set_index(index).iterrows())
-    assert held["prevalence", "ppv", "A"]["ci_method"].endswith(f"{HELD}: thresholds")
+    assert held["prevalence", "ppv", "A"]["ci_method"].endswith(f"{FIXED_CHOICE}: thresholds")
     width = [figures["prevalence", "npv", "A"] for figures in (rows, held)]
     assert np.subtract(*width[0][["ci_high", "ci_low"]]) > np.subtract(
         *width[1][["ci_high", "ci_low"]]

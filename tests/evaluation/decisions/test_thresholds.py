@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.guarantees import _between_distinct
+from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+    threshold_candidates,
+)
+from cxr_compare.evaluation.decisions.refitted_choices import (
+    choose_again,
+)
 from cxr_compare.evaluation.decisions.thresholds import (
     ValidationScores,
     check_policy,
-    choose_again,
     choose_threshold,
 )
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics
@@ -34,7 +38,7 @@ def _figure(y_true, y_score, threshold, name):
 @given(LABELS, SCORES, st.sampled_from(["max_f1", "sensitivity>=0.80", "specificity>=0.75"]))
 def test_the_choice_is_that_of_an_exhaustive_search(y_true, y_score, policy):
     choice = choose_threshold(y_true, y_score, policy)
-    candidates = _between_distinct(y_score).tolist()
+    candidates = threshold_candidates(y_score).tolist()
     if not y_true.any() or y_true.all() or not candidates:
         assert choice.threshold is None
         return
@@ -56,7 +60,7 @@ def test_the_choice_is_that_of_an_exhaustive_search(y_true, y_score, policy):
 @given(arrays.arrays(np.float64, 6, elements=st.floats(0, 1, allow_subnormal=True)))
 def test_every_candidate_separates_its_two_neighbours(scores):
     distinct = np.unique(scores)
-    candidates = _between_distinct(scores)
+    candidates = threshold_candidates(scores)
     assert (candidates > distinct[:-1]).all()
     assert (candidates <= distinct[1:]).all()
 
@@ -89,7 +93,7 @@ POSITIVE = "calling every image positive"
         ([0, 1], [0.3, 0.3], "max_f1", "same score"),
         ([1, 0], [0.1, 0.2], "max_f1", "no threshold"),  # the positive scores lowest: F1 is 0
         ([0, 1], [0.9, 0.1], "youden", "better than chance"),
-        ([1, 0, 1], [0.1, 0.5, 0.9], "sensitivity>=0.95", f"0.95 is met only by {POSITIVE}"),
+        ([1, 0, 1], [0.1, 0.5, 0.9], "sensitivity>=0.95", f"0.95 is reached only by {POSITIVE}"),
         ([1, 0, 1], [0.1, 0.5, 0.9], "cost:1000/1", f"{POSITIVE} is cheaper than any threshold"),
     ],
 )
@@ -105,7 +109,7 @@ def test_the_cheapest_threshold_is_that_of_an_exhaustive_search(y_true, y_score,
     missed, alarm, prevalence = costs
     policy = f"cost:{missed}/{alarm}" + ("" if prevalence is None else f"@{prevalence}")
     choice = choose_threshold(y_true, y_score, policy)
-    candidates = _between_distinct(y_score).tolist()
+    candidates = threshold_candidates(y_score).tolist()
     if not y_true.any() or y_true.all() or not candidates:
         assert choice.threshold is None
         return

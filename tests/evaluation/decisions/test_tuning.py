@@ -10,12 +10,24 @@ from sklearn import metrics as oracle
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
-from cxr_compare.evaluation.decisions.decision import Decision, TuningOptions
+from cxr_compare.evaluation.boxes.rsna_score import (
+    WeightedRsnaScore,
+)
+from cxr_compare.evaluation.decisions.decision import (
+    Decision,
+)
 from cxr_compare.evaluation.decisions.reduction import CANDIDATES
+from cxr_compare.evaluation.decisions.reduction_choice import (
+    choose_reduction,
+)
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
-from cxr_compare.evaluation.decisions.tuning import _choose_reduction
-from cxr_compare.evaluation.statistics.calibration import _PlattScaling, fit_platt
+from cxr_compare.evaluation.decisions.tuning_options import (
+    TuningOptions,
+)
+from cxr_compare.evaluation.statistics.calibration import (
+    _PlattScaling,
+    fit_platt,
+)
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     read_output,
@@ -66,7 +78,7 @@ def test_another_rule_displaces_the_highest_box_where_more_than_chance_says_so(
     output = _Scores({rule: np.tile(scores, copies) for rule, scores in rules.items()})
     images = np.arange(len(truth) * copies)
     patients = (images % len(truth) if repeated else images).astype(str)
-    reduced = _choose_reduction(output, pd.Series(np.tile(truth, copies)), patients)
+    reduced = choose_reduction(output, pd.Series(np.tile(truth, copies)), patients)
     assert reduced.reduction.rule == chosen
 
 
@@ -75,7 +87,7 @@ def test_a_rule_of_one_score_for_all_is_not_chosen_and_among_equals_the_simplest
     level = {"max": np.ones(400), "top_k": truth * 0.5 + np.arange(400) / 2000, "noisy_or": truth}
     equal = {"max": noise, "top_k": truth + noise / 2, "noisy_or": truth + noise / 2}
     for rules in (level, equal):
-        reduced = _choose_reduction(_Scores(rules), pd.Series(truth), np.arange(400).astype(str))
+        reduced = choose_reduction(_Scores(rules), pd.Series(truth), np.arange(400).astype(str))
         assert reduced.reduction.rule == "top_k"
 
 
@@ -229,7 +241,7 @@ def test_a_decision_that_a_search_made_is_refused(predict, test_set):
 def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, test_set):
     decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
     old = decision.to_dict()
-    for key in ("asked", "choices"):
+    for key in ("options", "choices"):
         del old[key]
     old["box_cut"] = None
     for spec in old["policies"].values():

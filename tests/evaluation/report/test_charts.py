@@ -21,7 +21,9 @@ from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.report.whiskers import place_whiskers
-from cxr_compare.evaluation.statistics.intervals import Interval
+from cxr_compare.evaluation.statistics.intervals import (
+    Interval,
+)
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 
@@ -246,14 +248,14 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
     for hit in HIT_RULES:
         names = family(f"froc_{hit}")
         assert [curve.name for curve in charts_of(found)[f"froc-{hit}"].curves] == ["A", "B"]
-        at = [found.estimates.of("A", name) for name in names]
+        at = [found.estimates.get("A", name) for name in names]
         assert all(figure.bounded for figure in at)
         rising = [figure.estimate for figure in at[1:]]
         assert rising == sorted(rising)
         assert at[0].estimate == pytest.approx(np.mean(rising))
         assert rising == pytest.approx(_sensitivity_at(found.systems["A"].froc[hit]))
         assert found.estimates.difference("A", "B", names[-1]).known
-        assert found.estimates.of("C", names[0]).note.startswith("the system gives no")
+        assert found.estimates.get("C", names[0]).note.startswith("the system gives no")
     titles = [row[0] for part in metric_table(found, "rates").groups for row in part.rows]
     assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
     assert len(titles) == 14

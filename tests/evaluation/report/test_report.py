@@ -175,7 +175,9 @@ def test_rows_of_the_first_table_are_those_asked_for(written):
 def test_threshold_says_what_chose_it_and_its_held_interval_is_folded(written, comparison):
     figures = comparison.estimates.systems["CheXNet"]
     for key in [key for key in figures if key.policy == "max_f1"]:
-        figures[key] = replace(figures[key], held=(0.6251, 0.7249), n_chosen_on=1234)
+        figures[key] = replace(
+            figures[key], fixed_choice_interval=(0.6251, 0.7249), n_chosen_on=1234
+        )
     html = written()
     table = html[html.index('id="figures"') : html.index('id="curves"')]
     assert "score ≥ 0.500<small>chosen on 1,234 positive validation images</small>" in table

@@ -1,0 +1,261 @@
+"""Plan how many validation patients give a guarantee its threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.notebook import ShownAsText
+from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+    GuaranteeImages,
+    share_p_values,
+)
+from cxr_compare.evaluation.decisions.guarantees import (
+    FALSE_POSITIVES,
+    MAX_FALSE_POSITIVES,
+    Guarantee,
+    GuaranteedRate,
+    read_guarantee,
+)
+from cxr_compare.evaluation.metrics.policy_text import (
+    policy_text,
+)
+from cxr_compare.evaluation.statistics.guarantee_size import (
+    MOST_SIMULATED,
+    GuaranteedShare,
+)
+
+_COUNTED_PATIENTS = {
+    "sensitivity": "with the finding",
+    "specificity": "without the finding",
+    "localised_sensitivity": "with boxed lesions",
+    "ppv": "with and without the finding",
+    FALSE_POSITIVES: "whose lesions are all boxed",
+}
+"""Description of the patients who count, by figure."""
+_USUAL_CORRELATION = 0.5
+_USUAL_POWER = 0.8
+_PPV_SETS = 200
+"""Number of simulated validation sets; a threshold is chosen on each."""
+
+
+@dataclass(frozen=True, repr=False)
+class GuaranteePlan(ShownAsText):
+    """Number of validation patients that give a guarantee its threshold.
+
+    Attributes:
+        guarantee: The guarantee as text.
+        power: Share of validation sets that shall give a threshold.
+        shares: The shares that must be shown, by a description of the patients who show them.
+        figures: Files of the figures drawn.
+    """
+
+    guarantee: str
+    power: float
+    shares: dict[str, GuaranteedShare]
+    figures: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_text(
+        cls,
+        guarantee: str,
+        expected: Sequence[float],
+        images: Sequence[int | str] = (),
+        *,
+        correlation: float | None = None,
+        power: float | None = None,
+        positive: float | None = None,
+    ) -> GuaranteePlan:
+        """Plan a guarantee of one or two figures.
+
+        Args:
+            guarantee: The guarantee, as `read_guarantee` takes it.
+            expected: Expected true figures at its threshold, in their order; after a predictive
+                value also the sensitivity.
+            images: Numbers of images of one patient to plan for, or names of data sets whose
+                numbers are to be used; one image if empty.
+            correlation: Correlation of the scores of one patient's images; 0.5 if left out.
+            power: Share of validation sets that shall give a threshold; 0.8 if left out.
+            positive: Share of validation patients with the finding, for a predictive value.
+
+        Returns:
+            The plan.
+
+        Raises:
+            InputError: The text is no guarantee, the expected figures violate it, or an assumption
+                is missing.
+        """
+        read = read_guarantee(guarantee)
+        if read is None:
+            raise InputError(
+                f"plan --guarantee {guarantee!r}: give one of {', '.join(_COUNTED_PATIENTS)} with "
+                "its confidence, such as sensitivity>=0.90@0.90"
+            )
+        _check_assumptions(read, expected, images, correlation, positive)
+        if correlation is None:
+            correlation = _USUAL_CORRELATION
+        shares: dict[str, GuaranteedShare] = {}
+        for assumption in _assumptions(read, expected):
+            part = assumption.part
+            condition = f"if the {part.title} is {assumption.true:g}"
+            chance = None
+            if part.prevalence and positive:
+                condition += (
+                    f" and the sensitivity {assumption.sensitivity:g}, {positive:.0%} with the "
+                    "finding"
+                )
+                chance = partial(
+                    _chance_of_ppv,
+                    guarantee=Guarantee((part,), 1 - read.error),
+                    prevalence=positive,
+                    called=assumption.called,
+                )
+            is_mean = part.figure == FALSE_POSITIVES
+            for count in images or [1]:
+                each = _images_text(count)
+                who = _COUNTED_PATIENTS[part.figure]
+                shares[f"patients {who}, {each}, {condition}"] = GuaranteedShare(
+                    part.floor,
+                    read.error,
+                    assumption.true,
+                    count,
+                    correlation,
+                    partial(share_p_values, whole=not is_mean),
+                    MAX_FALSE_POSITIVES if is_mean else 0,
+                    chance,
+                )
+        return cls(guarantee, power or _USUAL_POWER, shares)
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Answers, a row for each figure and number of images; two figures must hold at once."""
+        n_figures = 1 + self.guarantee.count("&")
+        power_each = self.power ** (1 / n_figures)
+        return [
+            {
+                "plan": name,
+                "patients": share.fewest(power_each),
+                "floor": share.floor,
+                "expected": share.expected,
+                "images": share.images,
+                "within": share.within,
+            }
+            for name, share in self.shares.items()
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.sentences(), *(f"Figure: {path}" for path in self.figures)])
+
+    def sentences(self) -> list[str]:
+        """Return the question and each answer as text."""
+        lines = [
+            f"The guarantee of {policy_text(self.guarantee)} gets a threshold in "
+            f"{self.power:.0%} of validation sets with"
+        ]
+        for row in self.rows:
+            patients = row["patients"]
+            count = f"{patients:,}" if patients else f"more than {MOST_SIMULATED:,}"
+            lines.append(f"{count} {row['plan']}")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the question and its answers, as ``plan.json`` holds them."""
+        return {
+            "guarantee": self.guarantee,
+            "power": self.power,
+            "answer": self.sentences(),
+            "studies": self.rows,
+        }
+
+
+@dataclass(frozen=True)
+class _Assumption:
+    """Expected true value of one figure of a guarantee."""
+
+    part: GuaranteedRate
+    true: float
+    sensitivity: float = 0.5  # sensitivity at the threshold, for a predictive value
+
+    @property
+    def called(self) -> tuple[float, float]:
+        """Shares of images with and without the finding that are called positive."""
+        prevalence = self.part.prevalence or 0.0
+        false_share = self.sensitivity * prevalence / (1 - prevalence) * (1 / self.true - 1)
+        return self.sensitivity, false_share
+
+    def check(self) -> None:
+        """Refuse an expected figure that violates the guarantee."""
+        lower = max(self.part.bound, self.part.prevalence or 0.0)
+        upper = 1.0
+        if self.part.figure == FALSE_POSITIVES:
+            lower = 0.0
+            upper = self.part.bound
+        for value, low, high in ((self.true, lower, upper), (self.sensitivity, 0.0, 1.0)):
+            if not low < value < high:
+                raise InputError(f"plan --expect {value:g}: is not from {low:g} to {high:g}")
+
+
+def _assumptions(guarantee: Guarantee, expected: Sequence[float]) -> Iterator[_Assumption]:
+    figures = iter(expected)
+    for part in guarantee.parts:
+        assumption = _Assumption(part, next(figures))
+        if part.prevalence:
+            assumption = _Assumption(part, assumption.true, next(figures))
+        assumption.check()
+        yield assumption
+
+
+def _check_assumptions(
+    guarantee: Guarantee,
+    expected: Sequence[float],
+    images: Sequence[int | str],
+    correlation: float | None,
+    positive: float | None,
+) -> None:
+    predictive = any(part.figure == "ppv" for part in guarantee.parts)
+    if len(expected) != len(guarantee.parts) + predictive:
+        raise InputError(
+            "plan --expect: give the expected figure; for a guarantee of two figures give both; "
+            "for a ppv give it and the sensitivity at its threshold, such as 0.5,0.7"
+        )
+    if predictive and (positive is None or not 0 < positive < 1 or list(images or [1]) != [1]):
+        raise InputError(
+            "plan --guarantee: a ppv needs --prevalence, the share of validation patients with "
+            "the finding, between 0 and 1, and is planned with one image of each (no --images)"
+        )
+    if positive and not predictive:
+        raise InputError("plan --prevalence: is for the guarantee of a ppv; leave it out")
+    if correlation is not None and not 0 <= correlation < 1:
+        raise InputError(f"plan --within {correlation:g}: is not from 0 to below 1")
+
+
+def _images_text(count: int | str) -> str:
+    if isinstance(count, str):
+        return f"images as in {count.upper()}"
+    return counted(count, "image")
+
+
+def _chance_of_ppv(
+    patients: int, guarantee: Guarantee, prevalence: float, called: tuple[float, float]
+) -> float:
+    """Simulate the probability that a threshold calls at least these shares of images."""
+    rng = np.random.default_rng(0)
+    names = np.arange(patients).astype(str)
+    truth = np.arange(patients) < prevalence * patients
+    shift_positive, shift_negative = (NormalDist().inv_cdf(share) for share in called)
+    n_sets = 0
+    for _ in range(_PPV_SETS):
+        scores = rng.standard_normal(patients) + np.where(truth, shift_positive, shift_negative)
+        # Binormal: above 0 these shares are called. Rounded to tenths, since thousands of
+        # thresholds would take long.
+        images = GuaranteeImages(truth, np.floor(10 * scores), names)
+        threshold = images.choose(guarantee).threshold
+        n_sets += (threshold or 0.0) < 0
+    return n_sets / _PPV_SETS

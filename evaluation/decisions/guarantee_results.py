@@ -1,0 +1,194 @@
+"""Guarantees of thresholds compared with what test images show, at the same thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_compare.evaluation.boxes.lesion_hits import (
+    find_lesions,
+)
+from cxr_compare.evaluation.boxes.matching import (
+    pair_boxes,
+)
+from cxr_compare.evaluation.boxes.pointing import (
+    points_in_boxes,
+)
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
+from cxr_compare.evaluation.decisions.guaranteed_threshold import (
+    FalseBoxes,
+    GuaranteeImages,
+    Localisation,
+)
+from cxr_compare.evaluation.decisions.guarantees import (
+    FALSE_POSITIVES,
+    MAX_FALSE_POSITIVES,
+    Guarantee,
+    GuaranteedRate,
+    ObservedRate,
+    read_guarantee,
+)
+from cxr_compare.evaluation.decisions.system_output import SystemOutput
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+)
+from cxr_compare.evaluation.statistics.clustered_share import (
+    exact_share,
+)
+
+
+@dataclass(frozen=True)
+class GuaranteeResult:
+    """A guarantee of a threshold, and what was observed on test images at that threshold.
+
+    Attributes:
+        system: Name of the system; of several training seeds with the number of the seed.
+        policy: The guarantee as a policy.
+        guarantee: The same, read.
+        threshold: Threshold that validation chose.
+        patients: Number of validation patients behind each figure of the guarantee.
+        observed: By figure what the test images show; figures that are undefined there are absent.
+        text: Guarantee and observation in one line.
+    """
+
+    system: str
+    policy: str
+    guarantee: Guarantee
+    threshold: float
+    patients: list[int]
+    observed: dict[str, ObservedRate]
+    text: str
+
+
+def guarantee_results(
+    system: str,
+    decision: Decision,
+    output: SystemOutput,
+    truth: GroundTruth,
+    evaluated: EvaluationSet,
+) -> list[GuaranteeResult]:
+    """Compare every guarantee of a decision that has a threshold with test images.
+
+    Args:
+        system: Name of the system.
+        decision: What validation chose.
+        output: Output of the system on the test images.
+        truth: Ground truth of the images.
+        evaluated: The test images.
+
+    Returns:
+        One result for each guarantee with a threshold, in the order of the policies.
+    """
+    scores = output.scores(decision.reduction)
+    images = GuaranteeImages(
+        evaluated.y_true,
+        scores.to_numpy(np.float64),
+        evaluated.patients.astype(str),
+        locate_predictions(output, scores.to_numpy(np.float64), truth),
+    )
+    results = []
+    for policy, choice in decision.thresholds.items():
+        guarantee = read_guarantee(policy)
+        if guarantee is None or choice.threshold is None:
+            continue
+        observed = {}
+        for part in guarantee.parts:
+            rate = observe_rate(images, part, choice.threshold)
+            if rate is not None:
+                observed[part.figure] = rate
+        result = GuaranteeResult(
+            system=system,
+            policy=policy,
+            guarantee=guarantee,
+            threshold=choice.threshold,
+            patients=decision.guaranteed_patients(policy),
+            observed=observed,
+            text=f"{system}, {decision.guarantee_line(policy, observed)}",
+        )
+        results.append(result)
+    return results
+
+
+def locate_predictions(output: SystemOutput, scores: Floats, truth: GroundTruth) -> Localisation:
+    """Find where a system points on its images, for guarantees of localisation.
+
+    A box is shown on a positive image from its own score on; the highest box is always shown.
+
+    Args:
+        output: Output of the system.
+        scores: Score of each image, shape ``(N,)``.
+        truth: Ground truth of the images.
+    """
+    ids = output.image_ids
+    boxed = ids.isin(truth.boxes_trusted)
+    points = output.points()
+    on_lesion = None if points is None else points_in_boxes(points, truth.true_boxes)
+    if not output.gives_boxes:
+        return Localisation(boxed, on_lesion)
+    finds = find_lesions(pair_boxes(output.predicted_boxes, truth.true_boxes, ids))
+    image = finds.mark_image[finds.false]
+    box_score = finds.mark_score[finds.false]
+    image_score = scores[image]
+    highest = np.full(len(ids), -np.inf)
+    np.maximum.at(highest, finds.mark_image, finds.mark_score)
+    is_highest = box_score == highest[image]
+    shown_up_to = np.where(is_highest, image_score, np.minimum(box_score, image_score))
+    return Localisation(boxed, on_lesion, FalseBoxes(image, shown_up_to))
+
+
+def observe_rate(
+    images: GuaranteeImages, part: GuaranteedRate, threshold: float
+) -> ObservedRate | None:
+    """Compute a guaranteed figure at a threshold, with its exact 95 % interval by patient.
+
+    Args:
+        images: Test images.
+        part: The guaranteed figure.
+        threshold: Threshold of the scores.
+
+    Returns:
+        The figure; `None` if no image counts for it.
+
+    Source:
+        Korn and Graubard 1998. The interval of a positive predictive value follows from those of
+        sensitivity and specificity by MOVER (Zou and Donner 2008) on the log of their likelihood
+        ratio.
+    """
+    if part.figure == "ppv":
+        rate = _predictive_rate(images, threshold, part.prevalence or 0.0)
+    else:
+        rate = _rate(images, part.figure, threshold)
+    if rate is None:
+        return None
+    estimate, low, high = rate.tolist()
+    size = images.count(part.figure)
+    return ObservedRate(part.figure, estimate, low, high, size.n_images, size.n_patients)
+
+
+def _rate(images: GuaranteeImages, figure: str, threshold: float) -> Floats | None:
+    """Return a figure with both ends of its interval, shape ``(3,)``; None if undefined."""
+    counts = images.good_images(figure, threshold)
+    if counts is None:
+        return None
+    n_images = counts.counted.astype(np.float64)
+    share = counts.good.sum() / n_images.sum()
+    rate = np.array([share, *exact_share(counts.good, n_images)])
+    if figure == FALSE_POSITIVES:
+        return MAX_FALSE_POSITIVES * (1 - rate[[0, 2, 1]])
+    return rate
+
+
+def _predictive_rate(images: GuaranteeImages, threshold: float, prevalence: float) -> Floats | None:
+    sensitivity = _rate(images, "sensitivity", threshold)
+    specificity = _rate(images, "specificity", threshold)
+    if sensitivity is None or specificity is None:
+        return None
+    false_share = 1 - specificity[[0, 2, 1]]
+    logs = np.log(np.maximum([sensitivity, false_share], 1e-12))  # (2, 3): value, low, high
+    reach = np.abs(logs[:, 1:] - logs[:, :1])  # (2, 2): below and above
+    below, above = np.hypot(reach[0], reach[1, ::-1])
+    prior = np.log(prevalence / (1 - prevalence))
+    log_odds = prior + logs[0, 0] - logs[1, 0]
+    return np.asarray(1 / (1 + np.exp(-(log_odds + np.array([0, -below, above])))))

@@ -1,0 +1,82 @@
+"""Choices of validation made again on resampled validation patients.
+
+A threshold is an estimate, too: another sample of validation patients would have given another one.
+Every replicate of the bootstrap therefore draws validation patients as well, the same for all
+systems, and makes every choice again on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.statistics.arrays import (
+    Floats,
+    Integers,
+)
+from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+
+System = TypeVar("System", bound=Hashable)
+_STREAM = 1
+"""Random stream of the validation patients, independent of that of the test patients."""
+
+
+class ValidationChoice(Protocol):
+    """A choice on validation images, which other validation patients may make otherwise."""
+
+    @property
+    def patients(self) -> npt.NDArray[np.str_]:
+        """Patient of each row that the choice is made on, shape ``(M,)``."""
+
+    def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
+        """Prepare to make the choice again on weighted patients.
+
+        Args:
+            clusters: Patient of each row as an index from 0, shape ``(M,)``.
+            n_clusters: Number of patients.
+
+        Returns:
+            A function of patient weights, shape ``(R, n_clusters)``, that returns what each row of
+            weights chooses, by name, shape ``(R,)``; NaN where it chooses nothing.
+        """
+
+
+def choose_again(
+    choices: Mapping[System, Sequence[ValidationChoice]], resamples: Resamples
+) -> dict[System, dict[str, Floats]]:
+    """Make the choices of all systems again on the same resamples of validation patients.
+
+    Args:
+        choices: Choices of each system.
+        resamples: Number and seed of the resamples.
+
+    Returns:
+        By system and name of the choice what every resample chooses, shape ``(R,)``; NaN where it
+        chooses nothing.
+    """
+    patients = [choice.patients for made in choices.values() for choice in made]
+    if not patients:
+        return {name: {} for name in choices}
+    names = np.unique(np.concatenate(patients))
+    refits = {
+        name: [choice.refit(np.searchsorted(names, choice.patients), len(names)) for choice in made]
+        for name, made in choices.items()
+    }
+
+    def statistic(weights: npt.NDArray[np.int16]) -> dict[tuple[System, str], Floats]:
+        return {
+            (name, what): values
+            for name, made in refits.items()
+            for refit in made
+            for what, values in refit(weights).items()
+        }
+
+    drawn = cluster_bootstrap(statistic, replace(resamples, n_clusters=len(names), stream=_STREAM))
+    chosen: dict[System, dict[str, Floats]] = {name: {} for name in choices}
+    for (name, what), values in drawn.items():
+        chosen[name][what] = values
+    return chosen

@@ -1,0 +1,130 @@
+"""All sentences about decisions and guarantees, a template for each kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cxr_compare.evaluation.decisions.templates import Templates
+from cxr_compare.evaluation.metrics.notes import (
+    Note,
+    NoteKind,
+)
+
+_TEMPLATES = Templates("""
+{# --- what a guarantee says, and what was observed on test images --- #}
+
+{% macro guaranteed(claims, confidence, patients, observed) -%}
+guaranteed:
+{% for claim in claims -%}
+{{ " and " if not loop.first }}{{ claim.title }} {{ claim.relation }} {{ claim.bound }}
+{%- if claim.prevalence is not none %} at prevalence {{ "%g"|format(claim.prevalence) }}{% endif %}
+{%- endfor %}
+with {{ confidence }}, on {{ patients|join(" and ") }} validation patients
+{%- if observed is not none -%}
+; on test: {% for rate in observed -%}
+{{ ", " if not loop.first }}{{ rate.title ~ " " if claims|length > 1 }}
+{{- rate.text if rate.text else "not defined there" }}{{ ": violated" if rate.violated }}
+{%- endfor %}
+{%- endif %}
+{%- endmacro %}
+
+{# --- triage --- #}
+
+{% macro triage_rule(below, above) -%}
+{%- if below is none and above is none -%} all are referred
+{%- else -%}
+{%- if below is not none %}ruled out below {{ below|score }}{% endif -%}
+{%- if below is not none and above is not none %}, {% endif -%}
+{%- if above is not none %}ruled in from {{ above|score }} on{% endif -%}
+{%- endif %}
+{%- endmacro %}
+
+{% macro nothing_ruled(side, reason) -%}
+no image is ruled {{ side }}: {{ reason or "no guarantee was chosen for this" }}
+{%- endmacro %}
+
+{% macro nothing_referred() -%}
+none is referred, since both guarantees hold at this one threshold
+{%- endmacro %}
+
+{% macro triage(rule, reasons, referred, low, high) -%}
+score {{ rule }};
+{% for reason in reasons %}{{ reason }}; {% endfor -%}
+refers {{ referred|percent }} % of validation (95 % interval {{ low|percent }} to
+{{ high|percent }} %)
+{%- endmacro %}
+
+{# --- a decision as a whole --- #}
+
+{% macro chosen_on(system, target, n_images, n_patients, n_positive) -%}
+{{ system ~ ", " if system }}{{ target }}: chosen on {{ n_images|counted("validation image") }} of
+{{ n_patients|counted("patient") }}, {{ n_positive }} positive
+{%- endmacro %}
+
+{% macro reduction(rule, min_score) -%}
+image score: {{ rule }}
+{%- if min_score %}, boxes from score {{ "%g"|format(min_score) }}{% endif %}
+{%- endmacro %}
+
+{% macro calibration(method, losses) -%}
+probability: {{ {"": "none possible", "none": "the score as it is"}.get(method, method) }}
+{%- if losses %} (held-out log loss: {% for name, loss in losses.items() -%}
+{{ ", " if not loop.first }}{{ name }} {{ "%.4f"|format(loss) }}
+{%- endfor %}){% endif %}
+{%- endmacro %}
+
+{% macro no_threshold(policy, reason) -%} {{ policy }}: no threshold ({{ reason }}) {%- endmacro %}
+
+{% macro threshold(policy, threshold, figures) -%}
+{{ policy }}: score >= {{ "%.6g"|format(threshold) }} (
+{%- for name, value in figures.items() -%}
+{{ ", " if not loop.first }}{{ name }} {{ "%.3f"|format(value) }}
+{%- endfor %})
+{%- endmacro %}
+
+{# --- notes --- #}
+
+{% macro note_validation_absent(system, declared) -%}
+{{ system }} has no validation images, so it has only figures that need no threshold
+{{- " and figures at declared thresholds" if declared }}.
+{%- endmacro %}
+
+{% macro note_not_tuned(system) -%}
+{{ system }} was not tuned before; its thresholds were chosen now, on the validation images.
+{%- endmacro %}
+
+{% macro note_validation_learned(system, n_learned, n_validation, split) -%}
+{{ system }} learned from patients, or from copies, of {{ n_learned }} of the {{ n_validation }}
+validation images of split '{{ split }}'. It scores these images more surely than new ones, so its
+thresholds and its calibration may not fit new images.
+{%- endmacro %}
+""")
+
+
+def sentence(kind: str, **values: Any) -> str:
+    """Return a sentence about a decision.
+
+    Args:
+        kind: Name of the template.
+        **values: Values that the template names.
+
+    Example:
+        >>> sentence("triage_rule", below=0.25, above=0.75)
+        'ruled out below 0.250, ruled in from 0.750 on'
+    """
+    return _TEMPLATES.text(kind, **values)
+
+
+def note(kind: NoteKind, template: str, **values: Any) -> Note:
+    """Return a note with its sentence.
+
+    Args:
+        kind: Kind of the note, by which reports place it.
+        template: Name of the template, without ``note_``.
+        **values: Values that the template names; the note keeps them.
+
+    Example:
+        >>> note("not_tuned", "not_tuned", system="A").values
+        {'system': 'A'}
+    """
+    return Note(kind, _TEMPLATES.text(f"note_{template}", **values), values)

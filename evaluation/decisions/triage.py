@@ -1,0 +1,128 @@
+"""Triage by score: images are ruled out, ruled in, or referred to a reader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.decisions.sentences import sentence
+from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
+from cxr_compare.evaluation.decisions.tuning_options import (
+    TuningOptions,
+)
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
+from cxr_compare.evaluation.statistics.clustered_share import (
+    exact_share,
+)
+
+
+@dataclass(frozen=True)
+class Triage:
+    """Scores below which images are ruled out and from which they are ruled in.
+
+    A reader decides on the images between. If the thresholds of the two guarantees cross, both
+    guarantees hold at every threshold between them. The higher one is then used for both sides, and
+    no image is referred.
+    """
+
+    STANDINGS: ClassVar = ("ruled_out", "referred", "ruled_in")
+
+    below: float | None  # images below this score are ruled out; `None` rules out none
+    above: float | None  # images from this score on are ruled in; `None` rules in none
+    referred: float = math.nan  # share of the validation images that is referred
+    ci_low: float = math.nan  # lower end of its exact 95 % interval by patient
+    ci_high: float = math.nan  # upper end
+    # Reasons why no image is ruled out, ruled in or referred.
+    why: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_thresholds(
+        cls,
+        options: TuningOptions,
+        thresholds: Mapping[str, ThresholdChoice],
+        scores: npt.ArrayLike,
+        patients: npt.ArrayLike,
+    ) -> Triage | None:
+        """Make the triage of the chosen guarantees, with the share that it refers on validation.
+
+        Args:
+            options: Options that name the guarantees.
+            thresholds: Threshold of each policy.
+            scores: Scores of the validation images, shape ``(N,)``.
+            patients: Patient of each image, shape ``(N,)``.
+
+        Returns:
+            The triage; `None` if the options name no guarantee.
+        """
+        if not options.triage:
+            return None
+        reasons = []
+        below, reason = _threshold_of(options.rule_out, thresholds)
+        if below is None:
+            reasons.append(sentence("nothing_ruled", side="out", reason=reason))
+        above, reason = _threshold_of(options.rule_in, thresholds)
+        if above is None:
+            reasons.append(sentence("nothing_ruled", side="in", reason=reason))
+        if below is not None and above is not None and above <= below:
+            above = below
+            reasons.append(sentence("nothing_referred"))
+        triage = cls(below, above, why=reasons)
+        clusters, n_patients = cluster_index(patients)
+        is_referred = triage.standings(scores) == "referred"
+        counts = np.stack([is_referred, np.ones_like(is_referred)], axis=1)
+        referred, images = per_cluster(counts, clusters, n_patients).T
+        low, high = exact_share(referred, images)
+        return replace(triage, referred=float(is_referred.mean()), ci_low=low, ci_high=high)
+
+    def standings(self, scores: npt.ArrayLike) -> npt.NDArray[np.str_]:
+        """Return what becomes of each image: one of `STANDINGS`.
+
+        Args:
+            scores: Image scores, shape ``(N,)``.
+
+        Returns:
+            ``ruled_out``, ``referred`` or ``ruled_in``, shape ``(N,)``.
+
+        Example:
+            >>> Triage(0.25, 0.75).standings([0.1, 0.5, 0.75]).tolist()
+            ['ruled_out', 'referred', 'ruled_in']
+        """
+        values = np.asarray(scores, dtype=np.float64)
+        out = values < (-np.inf if self.below is None else self.below)
+        into = values >= (np.inf if self.above is None else self.above)
+        return np.select([out, into], ["ruled_out", "ruled_in"], "referred")
+
+    @property
+    def rule(self) -> str:
+        """Rule in words, such as "ruled out below 0.250, ruled in from 0.750 on"."""
+        return sentence("triage_rule", below=self.below, above=self.above)
+
+    def __str__(self) -> str:
+        return sentence(
+            "triage",
+            rule=self.rule,
+            reasons=self.why,
+            referred=self.referred,
+            low=self.ci_low,
+            high=self.ci_high,
+        )
+
+    @classmethod
+    def from_dict(cls, payload: dict[str, Any] | None) -> Triage | None:
+        """Read a triage from ``decisions/<target>.json``."""
+        return cls(**payload) if payload else None
+
+
+def _threshold_of(
+    guarantee: str | None, thresholds: Mapping[str, ThresholdChoice]
+) -> tuple[float | None, str | None]:
+    """Return the threshold of a guarantee, or the reason why it has none."""
+    if guarantee is None:
+        return None, None
+    choice = thresholds[guarantee]
+    return choice.threshold, choice.reason
