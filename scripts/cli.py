@@ -23,10 +23,12 @@ from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
 from cxr_compare.data_prep.store.folder_kinds import WrongFolderError
+from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say
+from cxr_compare.scripts.former_options import current_words
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.scripts.runner import Parameter, command_name, description, parameters_of
+from cxr_compare.scripts.parameters import Parameter, description, parameters_of
 
 # Commands of other programs.
 _MEANT = dict.fromkeys(("report", "evaluate", "eval", "test"), "compare") | {
@@ -118,10 +120,11 @@ class _Command(TyperCommand):
     def _function_name(self) -> str:
         return next(command for command in COMMANDS if command_name(command) == self.name)
 
-    def make_context(self, *args: Any, **options: Any) -> Any:
+    def make_context(self, info_name: Any, args: Any, *rest: Any, **options: Any) -> Any:
+        words = current_words(self._function_name, args)
         app = typer.Typer(add_completion=False, **_PLAIN)
-        app.command(self.name)(_command(command_function(self._function_name)))
-        return get_command(app).make_context(*args, **options)
+        app.command(self.name)(typer_command(command_function(self._function_name)))
+        return get_command(app).make_context(info_name, words, *rest, **options)
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first paragraph of the docstring, read without importing the module."""
@@ -146,7 +149,7 @@ def build_app() -> typer.Typer:
     return app
 
 
-def _command(function: Callable[..., Any]) -> Callable[..., Any]:
+def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
     """A command as typer takes it: the same parameters, and the words of the docstring."""
     parameters = parameters_of(function)
 
@@ -173,12 +176,12 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
 def _annotation(parameter: Parameter) -> Any:
     argument = parameter.argument
     repeated = parameter.several and not parameter.positional
-    words = parameter.words + " May be repeated." * repeated
+    words = parameter.help + " May be repeated." * repeated
     shared: dict[str, Any] = {"help": words, "metavar": argument.metavar}
     if parameter.type in (int, float):
-        shared |= {"min": argument.least, "max": argument.most}
-    if argument.names is not None:
-        shared["autocompletion"] = argument.names
+        shared |= {"min": argument.minimum, "max": argument.maximum}
+    if argument.completions is not None:
+        shared["autocompletion"] = argument.completions
     kind: Any = parameter.type
     if parameter.several:
         # typer takes no list of choices

@@ -113,8 +113,8 @@ def open_machines(
     for path in reads if engine == "ray" else ():
         if folder_address := store_address(path):
             raise InputError(
-                f"{folder_address}: lies in an object store, and --engine ray trains in folders "
-                "that all machines share; give such a folder, or leave --engine out"
+                f"{folder_address}: lies in an object store, and CXR_ENGINE=ray trains in folders "
+                "that all machines share; give such a folder, or unset CXR_ENGINE"
             )
     with open_engine(engine, address=address) as opened:
         if isinstance(opened, RayEngine):

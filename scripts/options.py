@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from cxr_compare import configs
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.scripts.runner import AnyPath, Argument
+from cxr_compare.scripts.parameters import AnyPath, Argument
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.dataset import DataSet
+    from cxr_compare.data_prep.work.engine import EngineName
 
-DataFolder = Annotated[AnyPath, Argument(kind="data set", words="Data set that cxr prepare made.")]
+DataFolder = Annotated[
+    AnyPath, Argument(folder_kind="data set", help="Data set that cxr prepare made.")
+]
 
 
 def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -33,8 +37,15 @@ Log = Annotated[
     AnyPath | None,
     Argument(
         metavar="FOLDER",
-        words="Folder to note each answer in, without names, for cxr monitor "
-        "(docs/serving.md#log).",
+        help="Folder to note each answer in, without names, for cxr monitor (docs/serving.md#log).",
+    ),
+]
+SettingsPath = Annotated[
+    AnyPath | None,
+    Argument(
+        metavar="FILE",
+        help="TOML file with the limits and the models of the server or the station; its keys are "
+        "in docs/serving.md#settings. Keys that it leaves out keep their defaults.",
     ),
 ]
 Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
@@ -124,7 +135,7 @@ Settings = Annotated[
         read=read_settings,
         write=settings_words,
         metavar="KEY=VALUE",
-        words="Replace a key of the configuration, such as training.epochs=20 or "
+        help="Replace a key of the configuration, such as training.epochs=20 or "
         "model.architecture=fcos; cxr configs NAME shows every key.",
     ),
 ]
@@ -135,39 +146,75 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.toml"))
 
 
-Engine = Annotated[
-    Literal["local", "ray"],
-    Argument(words="local: processes of this machine; ray: a Ray cluster (docs/scale.md)."),
-]
-Address = Annotated[
-    str | None,
-    Argument(
-        words="Ray cluster to join: auto or HOST:PORT; by default one is started here and ended."
-    ),
-]
+def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+    """Return columns of a table as texts ROLE=COLUMN, from texts with commas or by role.
+
+    Example:
+        >>> read_roles("label=Finding,xmin=left"), read_roles({"label": "Finding"})
+        (('label=Finding', 'xmin=left'), ('label=Finding',))
+    """
+    if isinstance(value, Mapping):
+        return tuple(f"{role}={column}" for role, column in value.items())
+    return _read_names(value)
+
+
+class EngineChoice(NamedTuple):
+    """Where decoding, prediction and trainings run, as the environment says."""
+
+    name: EngineName
+    address: str | None
+
+    @property
+    def is_cluster(self) -> bool:
+        """True where a Ray cluster works, False where processes of this machine do."""
+        return self.name == "ray"
+
+
+def chosen_engine() -> EngineChoice:
+    """Read the engine from the environment variables ``CXR_ENGINE`` and ``CXR_ADDRESS``.
+
+    ``CXR_ENGINE`` is ``local`` (the default: processes of this machine) or ``ray``. ``CXR_ADDRESS``
+    names the Ray cluster to join: ``auto`` or HOST:PORT. Without it one is started on this machine
+    and ended with the command.
+
+    Raises:
+        InputError: The engine is unknown, or an address is set without the engine ``ray``.
+    """
+    name = os.environ.get("CXR_ENGINE") or "local"
+    address = os.environ.get("CXR_ADDRESS") or None
+    if name not in ("local", "ray"):
+        raise InputError(f"CXR_ENGINE={name}: is none of local, ray")
+    if name == "local" and address is not None:
+        raise InputError(
+            f"CXR_ADDRESS={address}: is for a Ray cluster; set CXR_ENGINE=ray, too, or unset "
+            "CXR_ADDRESS"
+        )
+    return EngineChoice("ray" if name == "ray" else "local", address)
+
+
 Policy = Annotated[
-    str | None, Argument(words="Which of the run's operating points decides; by default max_f1.")
+    str | None, Argument(help="Which of the run's operating points decides; by default max_f1.")
 ]
 Backend = Annotated[
     Literal["torch", "onnx", "openvino", "auto"] | None,
     Argument(
-        words="What computes: torch (by default with a run), onnx or openvino (its export by cxr "
+        help="What computes: torch (by default with a run), onnx or openvino (its export by cxr "
         "export), or auto, the fastest of all with that --precision."
     ),
 ]
 Precision = Annotated[
     Literal["fp32", "bf16", "int8"] | None,
     Argument(
-        words="fp32 (by default with a run) or, faster, bf16 or (exports alone) int8. Decisions "
+        help="fp32 (by default with a run) or, faster, bf16 or (exports alone) int8. Decisions "
         "made at one do not fit another."
     ),
 ]
-Device = Annotated[str, Argument(words="auto, cpu or cuda.")]
+Device = Annotated[str, Argument(help="auto, cpu or cuda.")]
 Devices = Annotated[
     int,
-    Argument(least=1, words="GPUs, or processes on the CPU, that share each batch."),
+    Argument(minimum=1, help="GPUs, or processes on the CPU, that share each batch."),
 ]
-DespiteAudit = Annotated[bool, Argument(words="Train although the audit found an error.")]
+DespiteAudit = Annotated[bool, Argument(help="Train although the audit found an error.")]
 
 _USUAL_SPLIT = "default"
 

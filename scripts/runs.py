@@ -16,7 +16,7 @@ from cxr_compare.data_prep.store.folder_kinds import (
 )
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import split_name
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu, tune_cpu
 from cxr_compare.serving.backends import choose_backend, require_torch
 from cxr_compare.serving.export_spec import is_export

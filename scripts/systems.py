@@ -18,7 +18,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import split_name
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.serving.backends import require_torch
 from cxr_compare.serving.export_spec import is_export, validation_folder

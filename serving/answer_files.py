@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -293,8 +290,6 @@ class _Writer:
         before = f" ({self._replaced} in place of an earlier one; another --out keeps both)"
         words = f"Overlay{'' if self.answered == 1 else 's'}: {where}"
         self.terminal.say(words + (before if self._replaced else ""))
-        if self.output.opens and where is not None:
-            _open_viewer(where, self.terminal)
 
     def _close_table(self, *, complete: bool) -> None:
         """Give the table its name; one that was interrupted keeps its rows under another."""
@@ -355,14 +350,3 @@ class _DicomWriter:
 
 def _unfinished(table: Path) -> Path:
     return table.with_name(f"{table.name}.unfinished")
-
-
-def _open_viewer(path: Path, terminal: Progress) -> None:
-    """Show a file or folder by the system's own viewer, without waiting for it."""
-    viewer = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
-    screen = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
-    if viewer is None or not screen:
-        terminal.say(f"--open: no viewer here; open {path} yourself")
-        return
-    quiet = subprocess.DEVNULL
-    subprocess.Popen([viewer, str(path)], stdout=quiet, stderr=quiet)  # noqa: S603  our own file

@@ -29,7 +29,6 @@ class AnswerOutput:
     overlays: Path | None  # folder of the PNG files; None draws none
     csv: Path | None = None  # table to write
     dicom: Path | None = None  # folder of a report and an overlay for each DICOM image
-    opens: bool = False  # whether to open what was drawn
     log: AnswerLog | None = None  # for the monitor
     # what stdout gets as answers come; None keeps them instead
     printed_as: Literal["text", "json"] | None = None

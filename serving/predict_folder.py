@@ -346,7 +346,7 @@ def _open_store(folder: Path) -> PixelStore:
     if path != folder and not (path / INFO_NAME).is_file():
         raise InputError(
             f"{path}: is not in the store yet, where other machines look for it; predict this data "
-            "set once without --engine, or prepare it at this size"
+            "set once with CXR_ENGINE unset, or prepare it at this size"
         )
     return PixelStore.open(path)
 

@@ -13,7 +13,7 @@ from typer.main import get_command
 import cxr_compare
 from cxr_compare.scripts.cli import build_app, command_function
 from cxr_compare.scripts.command_list import COMMANDS
-from cxr_compare.scripts.runner import description
+from cxr_compare.scripts.parameters import description
 from tests.test_architecture import PACKAGES
 from tools import documents
 

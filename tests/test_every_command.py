@@ -20,8 +20,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.store.dataset import DataSet
+from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMANDS
-from cxr_compare.scripts.runner import command_name
 from tests.scripts.launched import free_port, wait_until
 from tests.scripts.small_sets import cxr
 from tests.small_dicom import chest, write_dicom

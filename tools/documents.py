@@ -32,8 +32,9 @@ from cxr_compare.evaluation.metrics.metric import NEEDS, Direction, Metric
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.networks.registry import DETECTORS, NETWORKS
 from cxr_compare.scripts.cli import command_function
+from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
-from cxr_compare.scripts.runner import Parameter, _words, command_name, description, parameters_of
+from cxr_compare.scripts.parameters import Parameter, description, parameters_of, texts_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "run: python tools/documents.py"
@@ -341,7 +342,7 @@ def _command(function: Callable[..., Any], shared: set[str]) -> str:
 def _row(parameter: Parameter) -> str:
     name = parameter.name if parameter.positional else parameter.option
     name += " ..." * parameter.several
-    words = parameter.words
+    words = parameter.help
     if any(choice not in words for choice in parameter.choices):
         words += f" One of {', '.join(parameter.choices)}."
     return f"| `{name}` | {_default(parameter)} | {_linked(_cell(words))} |"
@@ -354,7 +355,7 @@ def _linked(text: str) -> str:
 def _default(parameter: Parameter) -> str:
     if parameter.default is inspect.Parameter.empty:
         return "" if parameter.variadic else "required"
-    return f"`{words}`" if (words := ",".join(_words(parameter.default))) else ""
+    return f"`{words}`" if (words := ",".join(texts_of(parameter.default))) else ""
 
 
 def _cell(text: str) -> str:

@@ -142,7 +142,10 @@ def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     left_out = Exclusions({file.path: file.reason for file in seen if file.reason})
     tables: dict[str, Any] = {"files": files, "excluded": left_out.table({}, "header")}
     if not tables_of_labels:
-        notes.append("no --labels: no image has a label, so nothing can be trained or evaluated")
+        notes.append(
+            "no image has a label, so nothing can be trained or evaluated; give a table of "
+            "labels before the folder"
+        )
         return builder.tables(images, empty_table("findings"), **tables)
     _place_rows(builder, tables_of_labels, files)
     stated, boxes = read_statements(builder, tables_of_labels)
@@ -221,7 +224,7 @@ def _holds_dicom(folder: Path) -> bool:
 DICOM = Format(
     name="dicom",
     title="any tree of DICOM files",
-    folder="DICOM files of any name; `--labels` names their table",
+    folder="DICOM files of any name; a table of labels is given before the folder",
     detect=_holds_dicom,
     read=_read_dicom_tree,
     options=("labels", "sheet", "columns", "reference", "class_names"),

@@ -65,10 +65,10 @@ def open_engine(
     """
     if name == "local":
         if address is not None:
-            raise InputError("--address: is for --engine ray; add it, or leave --address out")
+            raise InputError("CXR_ADDRESS: is for CXR_ENGINE=ray; set it, or unset CXR_ADDRESS")
         yield LocalEngine(cpu_count() if workers is None else workers)
         return
-    require_packages("--engine ray", "cluster", ("ray",))
+    require_packages("CXR_ENGINE=ray", "cluster", ("ray",))
     with contextlib.ExitStack() as cluster:
         engine = RayEngine(cluster, address, workers)
         if address is not None:

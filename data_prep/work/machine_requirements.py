@@ -65,7 +65,7 @@ def prepare_machine(requirements: MachineRequirements) -> None:
     # threads share are rounded in another order.
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
-    machine = f"--engine ray: the machine {platform.node()}"
+    machine = f"CXR_ENGINE=ray: the machine {platform.node()}"
     if requirements.code != _code_digest():
         raise InputError(
             f"{machine} has other code of cxr-compare in {_CODE}; install the same version on all"

@@ -85,7 +85,7 @@ def require_head(ray: ModuleType) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"--engine ray: the head of the cluster at {address} does not answer any "
+                    f"CXR_ENGINE=ray: the head of the cluster at {address} does not answer any "
                     "more; run the same command again to go on, once it does"
                 ) from None
         time.sleep(1)
@@ -119,8 +119,8 @@ def _start(ray: ModuleType, workers: int | None, scratch: str) -> None:
             _end_processes(scratch)
             if not attempts_left:
                 raise InputError(
-                    "--engine ray: Ray did not start, the machine is too busy; run the same "
-                    "command again later, or leave --engine out"
+                    "CXR_ENGINE=ray: Ray did not start, the machine is too busy; run the same "
+                    "command again later, or unset CXR_ENGINE"
                 ) from None
 
 
@@ -131,8 +131,8 @@ def _join(ray: ModuleType, address: str) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = first_line(error)
         raise InputError(
-            f"--address {address}: cannot join a Ray cluster there ({reason}); start it with "
-            "ray start, or leave --address out for one on this machine"
+            f"CXR_ADDRESS={address}: cannot join a Ray cluster there ({reason}); start it with "
+            "ray start, or unset CXR_ADDRESS for one on this machine"
         ) from None
 
 

@@ -61,7 +61,7 @@ class RayEngine:
         if self._ray is None:
             self._ray = self._cluster.enter_context(connected_ray(self._address, self._workers))
             if not self._ray.cluster_resources().get("CPU"):
-                raise InputError(f"--address {self._address}: the cluster has no processors")
+                raise InputError(f"CXR_ADDRESS={self._address}: the cluster has no processors")
         return self._ray
 
     def map_rows(
@@ -184,7 +184,7 @@ def ray_result(ray: ModuleType, reference: Any, *, timeout: float) -> Any:
             raise cause from None
         if "failed to import" in text or "No module named" in text:
             raise InputError(
-                "--engine ray: a machine of the cluster cannot import cxr-compare "
+                "CXR_ENGINE=ray: a machine of the cluster cannot import cxr-compare "
                 f"({text.strip().splitlines()[-1]}); install the same version on all of them"
             ) from None
         raise cause or error from None
@@ -192,7 +192,7 @@ def ray_result(ray: ModuleType, reference: Any, *, timeout: float) -> Any:
         raise CrashError from error
     except errors.LocalRayletDiedError:  # no row's fault: nothing can be sent
         raise InputError(
-            "--engine ray: the Ray on this machine has ended; start it again, then run the "
+            "CXR_ENGINE=ray: the Ray on this machine has ended; start it again, then run the "
             "same command again to go on"
         ) from None
 

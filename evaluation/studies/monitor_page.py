@@ -99,7 +99,7 @@ def _answer(found: Monitoring) -> str:
         most = max((row.n_reference for row in found.rows), default=0)
         return (
             f"Nothing is tested: {counted(most, 'patient')} in the first {found.reference_days} "
-            f"days are too few for a reference, {FEWEST} are needed; give a longer --first."
+            f"days are too few for a reference, {FEWEST} are needed."
         )
     return "Nothing is tested yet: no answers after the reference, or too few in it."
 
@@ -252,7 +252,7 @@ def _delays(delays: Sequence[DetectionDelay]) -> Table:
     rows = [(delay.title, delay.told, delay.found_after) for delay in delays]
     lead = (
         f"Median of {STREAMS} simulated streams that change after {UNCHANGED} unchanged "
-        f"patients, drawn from the reference, {DAILY} a day; days at the rate of this log. A "
-        "longer reference (--first) and more audited images find smaller changes."
+        f"patients, drawn from the reference, {DAILY} a day; days at the rate of this log. "
+        "More audited images find smaller changes."
     )
     return Table.of("How fast a change is found", lead, ("Figure", "Change", "Found after"), rows)

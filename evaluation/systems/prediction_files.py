@@ -115,8 +115,8 @@ class _Columns:
         if not self.guessed:
             return []
         return [
-            f"Columns recognised: {', '.join(self.guessed)} (others by --image-column, "
-            "--score-column, --finding-column of cxr import)."
+            f"Columns recognised: {', '.join(self.guessed)} (name others with --columns "
+            "ROLE=COLUMN, such as score=prob)."
         ]
 
     @property
@@ -136,7 +136,7 @@ def _find_columns(table: pd.DataFrame, names: ColumnNames, where: str) -> _Colum
     if finding is None and names.finding != ColumnNames.finding:
         raise InputError(
             f"{where}: column '{names.finding}' is missing; it has {', '.join(header[:20])}; name "
-            "the column of findings by --finding-column"
+            "the column of findings by --columns finding=COLUMN"
         )
     box = _box_columns([column for column in header if column not in (image, score)], where)
     if finding is None and box:

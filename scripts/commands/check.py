@@ -16,8 +16,9 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import trainings
-from cxr_compare.scripts.options import Address, DataFolder, Engine, own_split
-from cxr_compare.scripts.runner import AnyPath, as_path, command
+from cxr_compare.scripts.options import DataFolder, chosen_engine, own_split
+from cxr_compare.scripts.parameters import AnyPath, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import is_run, predict_images
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ def check(
     no_pixels: bool = False,
     runs: Sequence[AnyPath] = (),
     target: str | None = None,
-    engine: Engine = "local",
-    address: Address = None,
 ) -> Audit:
     """Audit a data set: leaks, copies, impossible boxes, shortcuts.
 
@@ -66,7 +65,8 @@ def check(
     dataset = DataSet.open(data)
     if split is not None:
         dataset.split(split)  # refuses a name that it does not have, before anything is measured
-    with open_engine(engine, address=address) as workers:
+    engine = chosen_engine()
+    with open_engine(engine.name, address=engine.address) as workers:
         found = audit.audit(
             dataset, pixels=not no_pixels, measure_shortcuts=measure_shortcuts, engine=workers
         )

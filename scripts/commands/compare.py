@@ -22,8 +22,9 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import DataFolder, Names, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
+from cxr_compare.scripts.options import DataFolder, Names, own_split, read_roles
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
     ComparedSystem,
     ComparedSystems,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.systems.prediction_files import ColumnNames
 
 _ALL = "all"
+_SEED = 0  # of the bootstrap and of random picks
+_CASES = 8  # drawn of each kind: four in the report, others on pages
 _State = dict[str, str]
 _GOALS = {"sensitivity": "recall", "specificity": "specificity"}  # of a protocol, by metric
 
@@ -73,30 +76,25 @@ def compare(
     truth: Table = None,
     boxes: Table = None,
     patients: Table = None,
-    columns: list[str] | None = None,
-    image_column: str = "image_id",
-    score_column: str = "score",
+    columns: Annotated[Sequence[str], Argument(read=read_roles, metavar="ROLE=COLUMN")] = (),
     out: AnyPath | None = None,
     target: list[str] | None = None,
     split: str | None = None,
     images: Literal["all", "common"] = "all",
-    replicates: Annotated[int, Argument(least=100)] = 2000,
-    seed: int = 0,
+    replicates: Annotated[int, Argument(minimum=100)] = 2000,
     protocol: AnyPath | None = None,
     margin: float | None = None,
     prevalence: Annotated[str | None, Argument(read=str)] = None,
     unit: Literal["image", "study", "patient"] = "image",
     policy: list[str] | None = None,
-    cases: Annotated[int, Argument(least=1)] = 8,
     metrics: Names = (),
-    thumbnails: Annotated[int, Argument(least=0)] = files.MOST_THUMBNAILS,
     reference_by: Literal["reader"] | None = None,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
     """Evaluate systems on the same test images, and write the report.
 
     Thresholds come from validation only. A finished report keeps its question: another is refused;
-    other rows, cases or thumbnails are written anew.
+    other rows are written anew.
 
     Args:
         systems: Predictions folders or runs, each as PATH, NAME=PATH or, of several training seeds,
@@ -109,18 +107,15 @@ def compare(
         boxes: With --truth labels: true boxes, CSV image_id,x1,y1,x2,y2 in px of the original.
         patients: With --truth: CSV image_id,patient_id, for intervals by patient; from Python also
             an array in the order of the labels.
-        columns: With --truth: what columns of the truth's CSV are, as ROLE=COLUMN, see
-            docs/formats.md.
-        image_column: With --truth: column of image ids of the result files; by default one that is
-            called so, or like it.
-        score_column: With --truth: column of scores of the result files.
+        columns: With --truth: columns as ROLE=COLUMN. score names the column of scores of the
+            result files, result_image their column of image ids; all other roles are of the truth's
+            CSV (docs/formats.md).
         out: Report folder to make; without it nothing is written, and each call predicts runs anew.
         target: Which target, where the data set has several. Several, or 'all': a report each, and
             a page that joins them.
         split: Evaluate test images of this split; by default the systems'.
         images: all: refuse systems whose images differ; common: evaluate the rest.
         replicates: Bootstrap replicates.
-        seed: Seed of the bootstrap and of random picks.
         protocol: TOML file that fixed the question beforehand: makes the report confirmatory
             (docs/evaluation.md).
         margin: Margin of non-inferiority and equivalence.
@@ -129,10 +124,8 @@ def compare(
         unit: study or patient: also the image-level figures by these, with the highest score of
             their images.
         policy: A policy as in cxr tune, beside those tuned; threshold=T needs no validation images.
-        cases: Cases of each kind to draw; four in the report, others on pages.
         metrics: Rows of the report's table and of table.tex, in order: precision,recall,f1, or
             recall@specificity>=0.90 for another threshold; docs/metrics.md names all.
-        thumbnails: Most thumbnails on images.html, wrongly evaluated images first; 0: none.
         reference_by: reader: also evaluate by each reader's own labels, and say whether the verdict
             stays.
         overwrite: Write a finished report of this folder anew.
@@ -170,10 +163,8 @@ def compare(
         split = own_split(split, [path for system in compared for path in system.paths], dataset)
         opened = [_open_values(system, dataset, split) for system in compared]
     elif truth is not None and data is None:
-        dataset, order = _open_truth(truth, boxes, patients, columns, wanted)
-        from cxr_compare.evaluation.systems.prediction_files import ColumnNames
-
-        names = ColumnNames(image=image_column, score=score_column)
+        names, columns_of_truth = _column_names(columns)
+        dataset, order = _open_truth(truth, boxes, patients, columns_of_truth, wanted)
         split = own_split(split, [], dataset)
         opened = _open_files(compared, dataset, truth, order, names)
         if not dataset.image_ids("val").size and not policy:
@@ -193,10 +184,10 @@ def compare(
         protocol=question,
         policies=list(dict.fromkeys(policy or ())),
         evaluated={
-            "images": images, "replicates": replicates, "seed": seed, "prevalence": prevalence,
+            "images": images, "replicates": replicates, "seed": _SEED, "prevalence": prevalence,
             "unit": unit,
         },
-        shown={"cases": cases, "thumbnails": thumbnails},
+        shown={"cases": _CASES, "thumbnails": files.MOST_THUMBNAILS},
         metrics=metrics,
         rows=rows,
         by_readers=reference_by is not None,
@@ -211,11 +202,27 @@ def compare(
     return _compare_each(asked, opened, test_sets, out)
 
 
+def _column_names(roles: Sequence[str]) -> tuple[ColumnNames, tuple[str, ...]]:
+    """Return the columns of the result files, and the texts ROLE=COLUMN that are of the truth."""
+    from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+
+    fields = {"result_image": "image", "score": "score"}
+    of_results = {}
+    of_truth = []
+    for text in roles:
+        role, _, column = text.partition("=")
+        if role in fields and column:
+            of_results[fields[role]] = column
+        else:
+            of_truth.append(text)
+    return ColumnNames(**of_results), tuple(of_truth)
+
+
 def _open_truth(
     truth: Any,
     boxes: Any,
     patients: Any,
-    columns: list[str] | None,
+    columns: tuple[str, ...],
     wanted: list[str] | None,
 ) -> tuple[DataSet, pd.Index | None]:
     """Make a data set in memory of labels and true boxes, and its image ids in their order."""
@@ -227,7 +234,7 @@ def _open_truth(
         given = [value for value in (boxes, patients) if value is not None]
         if any(not isinstance(value, Path) for value in given):
             raise InputError("compare: with truth in a file, boxes and patients are files, too")
-        dataset = truth_set(truth, patients, console.say, boxes, tuple(columns or ()))
+        dataset = truth_set(truth, patients, console.say, boxes, columns)
     else:
         dataset, order = truth_from_values(truth, boxes=boxes, patients=patients)
     _chosen_targets(dataset, wanted)  # refuses before results are read

@@ -25,16 +25,17 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import Command, Running, follow_parent, run_commands
 from cxr_compare.scripts.cluster import open_machines
 from cxr_compare.scripts.options import (
-    Address,
     DataFolder,
     DespiteAudit,
     Device,
-    Engine,
     Settings,
+    chosen_engine,
     config_names,
     settings_words,
 )
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import load_model
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from cxr_compare.scripts.child_processes import Machines
     from cxr_compare.training.curve import CurvePlan, CurveRun
 
-_STARTED, _RUNS = "curve.started.json", "runs"
+_STARTED = "curve.started.json"
+_RUNS = "runs"
+_REPLICATES = 1000  # of the bootstrap
 
 
 def _read_shares(sizes: str | Iterable[float]) -> list[float]:
@@ -68,27 +71,24 @@ def _read_shares(sizes: str | Iterable[float]) -> list[float]:
 @command
 def curve(
     *,
-    detector: Annotated[str, Argument(names=config_names)],
-    classifier: Annotated[str, Argument(names=config_names)],
+    detector: Annotated[str, Argument(completions=config_names)],
+    classifier: Annotated[str, Argument(completions=config_names)],
     data: DataFolder,
     out: AnyPath,
     sizes: Annotated[Any, Argument(read=_read_shares)] = "0.125,0.25,0.5,1",
-    seeds: Annotated[int, Argument(least=1)] = 3,
+    seeds: Annotated[int, Argument(minimum=1)] = 3,
     split: list[str] | None = None,
     target: str | None = None,
     mixed: bool = False,
     equal: Literal["steps", "epochs"] = "steps",
-    label_seconds: Annotated[float | None, Argument(least=0)] = None,
-    box_seconds: Annotated[float | None, Argument(least=0)] = None,
-    jobs: Annotated[int, Argument(least=1)] = 1,
+    label_seconds: Annotated[float | None, Argument(minimum=0)] = None,
+    box_seconds: Annotated[float | None, Argument(minimum=0)] = None,
+    jobs: Annotated[int, Argument(minimum=1)] = 1,
     set_: Settings = None,
     detector_set: Settings = None,
     classifier_set: Settings = None,
     despite_audit: DespiteAudit = False,
     device: Device = "auto",
-    engine: Engine = "local",
-    address: Address = None,
-    replicates: Annotated[int, Argument(least=200)] = 1000,
 ) -> Outcome:
     """Train both on growing shares of the patients: which is better?
 
@@ -114,7 +114,6 @@ def curve(
         set_: Replace a key of both configurations.
         detector_set: Replace a key of the detector's.
         classifier_set: Replace a key of the classifier's.
-        replicates: Bootstrap replicates.
 
     Returns:
         What was found, in sentences; the JSON holds the figures of every share.
@@ -157,9 +156,10 @@ def curve(
         require_only_files(out, {_STARTED, _RUNS, *FILES}, "curve")
     plan = replace(plan, parts=add_parts(dataset, evaluated, splits, sizes, range(seeds)))
     make_folder(out)
+    engine = chosen_engine()
     with (
         open_machines(
-            engine, address, device=device, devices=1, jobs=jobs, reads=(data, out / _STARTED)
+            *engine, device=device, devices=1, jobs=jobs, reads=(data, out / _STARTED)
         ) as machines,
         folder_lock(out),
     ):
@@ -177,7 +177,7 @@ def curve(
         with console.track("Evaluating", len(predictions)) as advance:
             study = evaluate_curve(
                 _design(plan), LabelledSplit(dataset, evaluated), predictions, times,
-                made=provenance(), replicates=replicates, advance=advance,
+                made=provenance(), replicates=_REPLICATES, advance=advance,
             )  # fmt: skip
         page = write_curve(study, out)
     lines = [statement.text for statement in curve_statements(study, study.metrics[0])]

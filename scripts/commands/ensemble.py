@@ -9,7 +9,8 @@ from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.ensemble import join_systems
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder, read_numbers
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 
 
 @command

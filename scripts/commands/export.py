@@ -19,7 +19,9 @@ from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.systems.stored_predictions import read_output
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import tune_cpu
 from cxr_compare.serving.backends import export_folder
 from cxr_compare.serving.export_spec import PACKAGES
@@ -44,7 +46,6 @@ def export(
     reader: str | None = None,
     images: str | None = None,
     predictions: AnyPath | None = None,
-    workers: Annotated[int | None, Argument(least=0)] = None,
 ) -> Outcome | ExportSummary:
     """Write a run to use without torch, or a data set's labels.
 
@@ -70,7 +71,6 @@ def export(
             png.
         predictions: Predictions that cxr tune decided: their calls take the labels' place in cvat
             or label-studio, for an annotator to correct.
-        workers: Processes that render; by default all processors.
 
     Returns:
         What was written, and how far an export's answers lie from its run's.
@@ -95,7 +95,7 @@ def export(
             "yolo, kaggle, cvat or label-studio for a data set"
         )
     for_data = {
-        "split": split, "target": target, "reader": reader, "images": images, "workers": workers,
+        "split": split, "target": target, "reader": reader, "images": images,
         "predictions": predictions,
     }  # fmt: skip
     if format in _RUN_FORMATS:

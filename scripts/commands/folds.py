@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.scripts.runner import AnyPath, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, as_path
+from cxr_compare.scripts.runner import command
 
 _MARKER, _PLOT = "folds.json", "folds.png"
 _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.console import say
-from cxr_compare.scripts.options import DataFolder
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
+from cxr_compare.scripts.options import DataFolder, read_roles
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.store.predictions import Predictions
+    from cxr_compare.evaluation.systems.imported import ColumnNames
 
 
 def _read(given: Any) -> Any:
@@ -26,16 +30,14 @@ def import_predictions(
     out: AnyPath,
     name: str,
     finding: str | None = None,
-    image_column: str = "image_id",
-    score_column: str = "score",
-    finding_column: str = "finding",
+    columns: Annotated[Sequence[str], Argument(read=read_roles, metavar="ROLE=COLUMN")] = (),
     images: str = "all",
     class_names: str | None = None,
     split: str = "default",
     ignore_unknown: bool = False,
     coco_truth: AnyPath | None = None,
     key: AnyPath | None = None,
-    explain: Annotated[float | None, Argument(least=0, most=1)] = None,
+    explain: Annotated[float | None, Argument(minimum=0, maximum=1)] = None,
 ) -> Predictions:
     """Import predictions of other software, or a radiologist's readings.
 
@@ -49,9 +51,8 @@ def import_predictions(
         out: Predictions folder to make.
         name: Name of the system in the report.
         finding: Finding of rows that name none, where the data set has several.
-        image_column: CSV column of image ids; by default one that is called so, or like it.
-        score_column: CSV column of scores; by default one that is called so, or like it.
-        finding_column: CSV column of findings.
+        columns: Columns of the CSV as ROLE=COLUMN for the roles image, score and finding, such as
+            "image=Image Index,score=prob". A role left out is the column of that or a like name.
         images: Boxes only: images that were run: all (but no validation image where only test
             images have a box, and those of --coco-truth alone where it is given); listed (with a
             box or a file); or FILE, which adds names, a line each.
@@ -73,7 +74,7 @@ def import_predictions(
 
     Example:
         cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"
-        --image-column "Image Index" --score-column prob_Pneumonia
+        --columns "image=Image Index,score=prob_Pneumonia"
 
         cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
         --class-names out/yolo-set/data.yaml
@@ -84,14 +85,14 @@ def import_predictions(
     out = as_path(out)
     coco_truth = as_path(coco_truth)
     key = as_path(key)
-    from cxr_compare.evaluation.systems.imported import ColumnNames, import_file
+    from cxr_compare.evaluation.systems.imported import import_file
 
     predictions = import_file(
         file,
         data,
         out,
         name=name,
-        columns=ColumnNames(image_column, score_column, finding_column),
+        columns=_column_names(columns),
         finding=finding,
         class_names=class_names,
         split=split,
@@ -104,3 +105,22 @@ def import_predictions(
     for note in predictions.info["notes"]:
         say(note)
     return predictions
+
+
+def _column_names(roles: Sequence[str]) -> ColumnNames:
+    """Return the columns of a CSV of predictions, from texts ROLE=COLUMN."""
+    from cxr_compare.evaluation.systems.imported import ColumnNames
+
+    names = dict(text.split("=", 1) for text in roles if "=" in text)
+    for text in roles:
+        role, equals, column = text.partition("=")
+        if role not in ("image", "score", "finding") or not equals or not column:
+            raise InputError(
+                f"--columns {text}: write image=COLUMN, score=COLUMN or finding=COLUMN"
+            )
+    defaults = ColumnNames()
+    return ColumnNames(
+        names.get("image", defaults.image),
+        names.get("score", defaults.score),
+        names.get("finding", defaults.finding),
+    )

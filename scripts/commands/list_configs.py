@@ -9,12 +9,14 @@ from typing import Annotated
 from cxr_compare.configs.load import annotated, find_config, read_config, summaries
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.options import Settings, config_names
-from cxr_compare.scripts.runner import Argument, Outcome, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import Argument
+from cxr_compare.scripts.runner import command
 
 
 @command
 def list_configs(
-    name: Annotated[str | None, Argument(names=config_names)] = None, *, set_: Settings = None
+    name: Annotated[str | None, Argument(completions=config_names)] = None, *, set_: Settings = None
 ) -> Outcome:
     """List the configurations for cxr train, or show one in full.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
 
@@ -22,9 +21,14 @@ from cxr_compare.evaluation.studies.monitoring import monitor_log
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output
 from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import is_run
 from cxr_compare.serving.export_spec import validation_folder
+
+_BASELINE_DAYS = 28  # days at the start that all later ones are compared with
+_PATIENT_DAYS = 28  # a patient counts once in so many days
 
 
 @command
@@ -37,9 +41,6 @@ def monitor(
     reference: AnyPath | None = None,
     data: DataFolder | None = None,
     target: str | None = None,
-    policy: str | None = None,
-    first: Annotated[int, Argument(least=1)] = 28,
-    window: Annotated[int, Argument(least=1)] = 28,
     since: str | None = None,
     simulate: bool = False,
 ) -> Outcome:
@@ -62,9 +63,6 @@ def monitor(
             specificity are compared with its validation images; so are the first weeks.
         data: Data set of the reference.
         target: Watch this target alone; needed with --reference, where there are several.
-        policy: Threshold of the reference, where the log names none.
-        first: Days at the start that all else is compared with.
-        window: A patient counts once in so many days. More than --first may itself raise an alarm.
         since: Leave out what is older, as 2026-03-01, once an alarm has been dealt with.
         simulate: Say how many patients it takes to find a change of each figure.
 
@@ -99,10 +97,10 @@ def monitor(
         dataset = DataSet.open(data)
         split = own_split(None, [reference], dataset)
         test_set = LabelledSplit(dataset, dataset.target(target), split)
-        validation = _validation(test_set, reference, policy, answers)
+        validation = _validation(test_set, reference, answers)
     from cxr_compare.evaluation.studies.monitor_page import write_monitor
 
-    found = monitor_log(answers, validation, first=first, window=window)
+    found = monitor_log(answers, validation, first=_BASELINE_DAYS, window=_PATIENT_DAYS)
     found = replace(found, notes=(*passed_over, *found.notes))
     make_folder(out)
     with folder_lock(out):
@@ -142,9 +140,7 @@ def _audited(answers: pd.DataFrame, labels: Path, key: Path | None) -> pd.DataFr
     return joined
 
 
-def _validation(
-    test_set: LabelledSplit, reference: Path, policy: str | None, answers: pd.DataFrame
-) -> pd.DataFrame:
+def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame) -> pd.DataFrame:
     """Validation images as a log of such answers has them, with labels; else `InputError`."""
     folder = validation_folder(reference) if is_run(reference) else reference
     target, predictions = test_set.target, Predictions.open(folder)
@@ -162,11 +158,11 @@ def _validation(
     scores = read_output(predictions, target, ids).scores(decision.reduction)
     of_system = answers[(answers["system"] == predictions.name) | (len(systems) == 1)]
     used = of_system["threshold"].dropna()  # what the log decides by
-    chosen = decision.thresholds[decision.policy(policy, folder)]
+    chosen = decision.thresholds[decision.policy(None, folder)]
     threshold = chosen.threshold if used.empty else float(used.iloc[0])
     if threshold is None:
         words = f"has no threshold for {chosen.policy} ({chosen.reason})"
-        raise InputError(f"{reference}: {words}; choose another --policy")
+        raise InputError(f"{reference}: {words}; tune it with another policy")
     images = test_set.images.set_index("image_id").reindex(ids)
     facts = images.reindex(columns=["view", "sex", "age_years"]).astype(object)
     years = pd.to_numeric(facts.pop("age_years"))

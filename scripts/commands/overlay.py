@@ -18,7 +18,9 @@ from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
     System,
     Systems,
@@ -39,9 +41,9 @@ def overlay(
     image: list[str] | None = None,
     role: str = "test",
     split: str | None = None,
-    limit: Annotated[int, Argument(least=1)] = 20,
+    limit: Annotated[int, Argument(minimum=1)] = 20,
     policy: str = "max_f1",
-    panel: Annotated[int | None, Argument(least=64, most=2048)] = None,
+    panel: Annotated[int | None, Argument(minimum=64, maximum=2048)] = None,
     seed: int = 0,
     faint: bool = False,
     blind: bool = False,

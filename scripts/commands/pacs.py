@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.options import Log, SettingsPath
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runs import (
     Runs,
     open_runs,
@@ -20,6 +22,7 @@ from cxr_compare.scripts.runs import (
     read_paths,
     require_backends,
 )
+from cxr_compare.serving.settings_file import PacsSection, read_settings_file
 
 _NEEDED = ("dicomweb_client", "highdicom", "pynetdicom")
 _TALKATIVE = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "requests", "urllib3")
@@ -33,23 +36,11 @@ def pacs(
     listen: Annotated[str | None, Argument(metavar="AE:PORT")] = None,
     send_to: Annotated[str | None, Argument(metavar="URL|AE@HOST:PORT")] = None,
     since: Annotated[str | None, Argument(metavar="DATE")] = None,
-    modality: list[str] | None = None,
-    once: bool = False,
-    watch: Annotated[float | None, Argument(least=1.0, metavar="SECONDS")] = None,
-    limit: Annotated[int | None, Argument(least=1)] = None,
+    watch: Annotated[float | None, Argument(minimum=1.0, metavar="SECONDS")] = None,
     journal: AnyPath = Path("cxr-pacs.sqlite"),
     log: Log = None,
     dry_run: bool = False,
-    strict: bool = False,
-    patience: Annotated[float, Argument(least=0.0, metavar="SECONDS")] = 60.0,
-    ae_title: str = "CXR-COMPARE",
-    caller: Annotated[list[str] | None, Argument(metavar="AE")] = None,
-    tls_cert: Annotated[AnyPath | None, Argument(metavar="FILE")] = None,
-    tls_ca: Annotated[AnyPath | None, Argument(metavar="FILE")] = None,
-    policy: Policy = None,
-    backend: Backend = None,
-    precision: Precision = None,
-    device: Device = "auto",
+    settings: SettingsPath = None,
 ) -> Outcome:
     """Answer for an archive's chest radiographs; send the results back.
 
@@ -65,19 +56,10 @@ def pacs(
         listen: Receive by C-STORE instead, from this machine alone; AE@0.0.0.0:PORT for others.
         send_to: Where results go: a DICOMweb service or a DICOM peer; by default --dicomweb.
         since: First study date, as 2026-01-31.
-        modality: Modality to take; by default CR and DX.
-        once: Look once, as without --watch.
-        watch: Seconds until the next look.
-        limit: Most images to fetch a look.
-        journal: File that says what is done already, without identifiers.
-        dry_run: Fetch and answer, but send and note nothing.
-        strict: Skip images with a warning.
-        patience: Seconds that an archive may stay away.
-        ae_title: Our AE title as a sender; with --listen that of --listen.
-        caller: AE title that may send to --listen.
-        tls_cert: PEM file with our key and certificate: TLS for --listen and --send-to
-            AE@HOST:PORT. Needs --tls-ca.
-        tls_ca: PEM file of who signs the certificates of DICOM peers.
+        watch: Seconds between two searches of the archive. Without it the archive is searched once.
+        journal: SQLite file that records which images are done. It holds hashes in place of
+            identifiers.
+        dry_run: Fetch and answer, but send and record nothing. Each answer is printed.
 
     Returns:
         How many images were answered, skipped and failed.
@@ -92,34 +74,22 @@ def pacs(
     """
     journal = as_path(journal)
     log = as_path(log)
-    tls_cert = as_path(tls_cert)
-    tls_ca = as_path(tls_ca)
+    chosen = read_settings_file(as_path(settings))
+    peers = chosen.pacs
     require_packages("pacs", "pacs", _NEEDED)
     if (dicomweb is None) == (listen is None):
         raise InputError("pacs: give either --dicomweb URL or --listen AE:PORT")
-    if once and watch is not None:
-        raise InputError("pacs: --once and --watch exclude each other")
     if listen is not None:
-        of_dicomweb = {"since": since, "once": once, "watch": watch, "limit": limit,
-                       "dry-run": dry_run}  # fmt: skip
-        if unfit := [option for option, value in of_dicomweb.items() if value]:
-            raise InputError(f"pacs --listen: --{unfit[0]} is for --dicomweb; leave it out")
+        only_dicomweb = {"--since": since, "--watch": watch, "--dry-run": dry_run}
+        _refuse(only_dicomweb, "pacs --listen: {} is for --dicomweb; leave it out")
         if send_to is None:
             raise InputError("pacs --listen: say with --send-to where results go")
-    elif caller:
-        raise InputError("pacs --dicomweb: --caller is for --listen; leave it out")
-    if (tls_cert is None) != (tls_ca is None):
-        raise InputError("pacs: TLS needs both --tls-cert and --tls-ca")
-    if tls_cert is not None and listen is None and (send_to is None or "://" in send_to):
-        raise InputError(
-            "pacs: --tls-cert is for --listen and --send-to AE@HOST:PORT; leave it out"
-        )
-    if dry_run and watch is not None:
-        raise InputError("pacs --watch: --dry-run looks once; leave one out")
-    if dry_run and log is not None:
-        raise InputError("pacs --log: --dry-run notes nothing; leave one out")
+    if dry_run:
+        recorded = {"--watch": watch, "--log": log}
+        _refuse(recorded, "pacs --dry-run: {} is for a station that records; leave it out")
+    _require_fit(peers, settings, listen, send_to)
     named = parse_runs(read_paths(runs))
-    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
+    options = chosen.models.model_dump()
     require_backends(named, options)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -127,24 +97,52 @@ def pacs(
 
     emit = console.emit if console.printed_as() == "text" else console.say
     with opened_log(log) as answer_log:
-        settings = StationSettings(
-            url=dicomweb, listen=listen, callers=caller or [], send_to=send_to, title=ae_title,
-            tls_cert=tls_cert, tls_ca=tls_ca, modalities=_modalities(modality),
-            since=_study_date(since), limit=limit, watch=watch, journal=journal,
-            patience=patience, dry_run=dry_run, strict=strict, log=answer_log,
-        )  # fmt: skip
-        tally = run_station(settings, lambda: open_runs(named, options), console, emit)
+        station = StationSettings(
+            url=dicomweb,
+            listen=listen,
+            callers=peers.callers,
+            send_to=send_to,
+            title=peers.ae_title,
+            tls_cert=peers.tls_cert,
+            tls_ca=peers.tls_ca,
+            modalities=peers.modalities,
+            since=_study_date(since),
+            limit=peers.limit,
+            watch=watch,
+            journal=journal,
+            patience=peers.patience,
+            dry_run=dry_run,
+            strict=peers.strict,
+            log=answer_log,
+        )
+        tally = run_station(station, lambda: open_runs(named, options), console, emit)
     told = ("answered", "results", "done_before", "skipped", "failed")
     counts = {name: len(getattr(tally, name)) for name in told}
     return Outcome("", counts, exit_status=int(bool(tally.failed)))
 
 
-def _modalities(names: list[str] | None) -> list[str]:
-    """The modalities, as code strings."""
-    codes = [name.strip().upper() for name in names or ["CR", "DX"]]
-    if wrong := [code for code in codes if not re.fullmatch(r"[A-Z0-9 _]{1,16}", code)]:
-        raise InputError(f"--modality {wrong[0]}: write a modality such as CR or DX")
-    return codes
+def _refuse(options: Mapping[str, object], message: str) -> None:
+    """Refuse the first option that has a value; the message has a place for its name."""
+    for option, value in options.items():
+        if value:
+            raise InputError(message.format(option))
+
+
+def _require_fit(
+    peers: PacsSection, file: AnyPath | None, listen: str | None, send_to: str | None
+) -> None:
+    """Refuse keys of the settings file that do not fit the addresses of the station."""
+    if listen is not None and peers.limit is not None:
+        raise InputError(f"{file}: pacs.limit: is for --dicomweb; leave it out")
+    if listen is None and peers.callers:
+        raise InputError(f"{file}: pacs.callers: is for --listen; leave it out")
+    if (peers.tls_cert is None) != (peers.tls_ca is None):
+        raise InputError(f"{file}: pacs.tls_cert and pacs.tls_ca: TLS needs both")
+    uses_dicom_peers = listen is not None or (send_to is not None and "://" not in send_to)
+    if peers.tls_cert is not None and not uses_dicom_peers:
+        raise InputError(
+            f"{file}: pacs.tls_cert: is for --listen and --send-to AE@HOST:PORT; leave it out"
+        )
 
 
 def _study_date(text: str | None) -> str | None:

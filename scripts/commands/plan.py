@@ -14,7 +14,8 @@ from cxr_compare.evaluation.decisions.guarantee_plan import (
 )
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import System, Systems, read_systems
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.studies.study_plan import StudyPlan
 
 _MOST_PLANS = 9
+_LEVEL = 0.95  # coverage of the intervals
 _KINDS = {
     "assumed": "systems without a pilot",
     "assumed readers": "readers without a pilot",
@@ -37,7 +39,7 @@ _OPTIONS = {  # what each kind of plan reads, besides what all of them do
         "seed_correlation",
     ),
     "assumed readers": ("auroc", "prevalence", "readers", "reader_deviation"),
-    "predictions": ("data", "target", "split", "seeds"),
+    "predictions": ("data", "target", "seeds"),
     "readers": ("readers",),
     "guarantee": ("images", "within", "prevalence"),
 }  # fmt: skip
@@ -51,8 +53,7 @@ def plan(
     expect: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="F[,F]")] = (),
     difference: float | None = None,
     half_width: float | None = None,
-    power: Annotated[float | None, Argument(least=0.05, most=0.999)] = None,
-    level: Annotated[float, Argument(least=0.5, most=0.999)] = 0.95,
+    power: Annotated[float | None, Argument(minimum=0.05, maximum=0.999)] = None,
     auroc: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="A[,B]")] = (),
     prevalence: float | None = None,
     correlation: float | None = None,
@@ -65,7 +66,6 @@ def plan(
     reader_deviation: float | None = None,
     data: DataFolder | None = None,
     target: str | None = None,
-    split: str | None = None,
     out: AnyPath | None = None,
 ) -> StudyPlan | GuaranteePlan:
     """How many patients a comparison, an AUROC or a guarantee needs.
@@ -82,7 +82,6 @@ def plan(
         difference: Smallest difference that would matter; by default that of --auroc A,B.
         half_width: Also plan for an interval of this mean half-width.
         power: How often the difference is shown, or the guarantee gets a threshold; by default 0.8.
-        level: Coverage of the interval.
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients with the disease, as 0.3; for the guarantee of a
             ppv of validation patients.
@@ -97,7 +96,6 @@ def plan(
         reader_deviation: Without a pilot: assumed standard deviation of readers' AUROCs, as 0.03.
         data: Data set of the pilot's predictions.
         target: Which target, where the data set has several.
-        split: Split of the pilot; by default its own.
         out: Folder for the figures and plan.json; new or a plan's.
 
     Returns:
@@ -137,7 +135,7 @@ def plan(
         "auroc": auroc, "prevalence": prevalence, "correlation": correlation, "images": images,
         "within": within, "seeds": seeds, "seed_deviation": seed_deviation,
         "seed_correlation": seed_correlation, "readers": readers,
-        "reader_deviation": reader_deviation, "data": data, "target": target, "split": split,
+        "reader_deviation": reader_deviation, "data": data, "target": target,
     }  # fmt: skip
     if guarantee:
         options |= {"difference": difference, "half_width": half_width, "pilot": tuple(pilot)}
@@ -173,22 +171,22 @@ def plan(
     elif pilot[2:]:
         raise InputError("plan: compares two systems; give two folders, or one for --half-width")
     else:
-        basis = plans_of_predictions(_pilot_parts(pilot, data, target, split), seeds)
+        basis = plans_of_predictions(_pilot_parts(pilot, data, target), seeds)
     if len(basis.plans) > _MOST_PLANS:
         words = f"plan: {len(basis.plans)} studies are asked for; give at most {_MOST_PLANS}"
         raise InputError(words)
-    planned = plan_study(basis, difference, half_width, power, level)
+    planned = plan_study(basis, difference, half_width, power, _LEVEL)
     return planned if out is None else replace(planned, figures=write_plan(planned, out))
 
 
 def _pilot_parts(
-    pilot: list[System], data: Path, target: str | None, split: str | None
+    pilot: list[System], data: Path, target: str | None
 ) -> dict[str, list[AurocParts]]:
     """What each test patient of a pilot of predictions adds to the AUROCs."""
     from cxr_compare.evaluation.systems.stored_predictions import pilot_of_predictions
 
     dataset = DataSet.open(data)
-    split = own_split(split, [path for system in pilot for path in system.paths], dataset)
+    split = own_split(None, [path for system in pilot for path in system.paths], dataset)
     systems = {}
     for name, paths in pilot:
         members = [Predictions.open(path) for path in paths]

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import (
-    Address,
     Backend,
     DataFolder,
     Device,
-    Engine,
     Log,
     Policy,
     Precision,
+    chosen_engine,
     own_split,
+    split_name,
 )
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runs import (
-    RunGiven,
     RunsAndImages,
     note_parts,
     open_runs,
@@ -50,19 +50,15 @@ def predict(
     csv: AnyPath | None = None,
     dicom: AnyPath | None = None,
     overlay: bool = True,
-    open_: bool = False,
     strict: bool = False,
     split: str | None = None,
-    name: str | None = None,
-    batch_size: Annotated[int | None, Argument(least=1)] = None,
+    batch_size: Annotated[int | None, Argument(minimum=1)] = None,
     backend: Backend = None,
     precision: Precision = None,
     device: Device = "auto",
     finding: Annotated[list[str] | None, Argument(metavar="LEARNT=NAME")] = None,
     tta: Annotated[str, Argument(metavar="VIEWS")] = "",
     maps: Literal["cam", "gradcam", "layercam"] = "cam",
-    engine: Engine = "local",
-    address: Address = None,
     log: Log = None,
 ) -> Answers | Predictions:
     """Answer for images, or predict a data set's val and test images.
@@ -81,10 +77,8 @@ def predict(
         dicom: Folder for a structured report (TID 1500) and a Secondary Capture of the overlay for
             each DICOM image, in its study.
         overlay: Draw the overlays.
-        open_: Open the overlay in a viewer.
         strict: Refuse images with a warning.
         split: Predict val and test images of this split; by default the run's.
-        name: Name of the system; by default the run's.
         batch_size: Images at a time; by default what suits back end and size.
         finding: Only this finding of the model; pneumonia=lung_opacity where the data set names it
             otherwise.
@@ -108,29 +102,24 @@ def predict(
     dicom = as_path(dicom)
     log = as_path(log)
     for_images = {
-        "csv": csv, "dicom": dicom, "open": open_, "strict": strict, "policy": policy,
+        "csv": csv, "dicom": dicom, "strict": strict, "policy": policy,
         "no-overlay": not overlay,
     }  # fmt: skip
     for_data = {
         "split": split, "finding": finding, "tta": tta, "maps": maps != "cam",
-        "engine": engine != "local", "address": address,
     }  # fmt: skip
     words = read_paths(paths)
     how: dict[str, Any] = {"backend": backend, "precision": precision, "device": device}
     if data is None:
         _refuse(for_data, "a data set; add --data, or leave it out")
         runs, sources = sort_paths(words)
-        if name is not None:
-            if len(runs) > 1:
-                raise InputError("predict --name: is for one run; give several as NAME=RUN")
-            runs = [RunGiven(name, runs[0].path)]
         require_backends(runs, how)
         from cxr_compare.serving.image_files import AnswerOutput, find_images, reserved_table
 
         printed = console.printed_as()
         overlays = out if printed is None else out or Path(_OVERLAYS)
         with opened_log(log) as noted, reserved_table(csv):
-            output = AnswerOutput(overlays if overlay else None, csv, dicom, open_, noted, printed)
+            output = AnswerOutput(overlays if overlay else None, csv, dicom, noted, printed)
             files = find_images(sources, output)
             from cxr_compare.serving.answer_files import answer_files
 
@@ -141,12 +130,13 @@ def predict(
     _refuse(for_images, "images; leave it out, or --data")
     if len(words) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
-    if engine == "ray":
+    engine = chosen_engine()
+    if engine.is_cluster:
         if device == "cuda":
-            raise InputError("--device cuda: --engine ray predicts on processors; leave it out")
+            raise InputError("--device cuda: CXR_ENGINE=ray predicts on processors; leave it out")
         how["device"] = "cpu"
     how |= {"tta": tta, "maps": maps}
-    run = Path(words[0])
+    name, run = split_name(words[0])
     chosen = _choose_backend(run, data, how)  # first, as reading the data set takes time
     from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.data_prep.work.engine import open_engine
@@ -159,10 +149,10 @@ def predict(
         if log is not None:
             raise InputError("predict --log: notes the findings of the run; leave out --finding")
         model = model.with_names(_parse_names(finding))
-    with open_engine(engine, address=address) as workers, opened_log(log) as noted:
+    with open_engine(engine.name, address=engine.address) as workers, opened_log(log) as noted:
         return predict_data_set(
             model, dataset, out, split, console,
-            batch_size=batch_size, name=name, engine=workers if engine == "ray" else None,
+            batch_size=batch_size, name=name, engine=workers if engine.is_cluster else None,
             on_part=note_parts(noted, model, dataset, name),
         )  # fmt: skip
 

@@ -17,8 +17,10 @@ from cxr_compare.data_prep.store.folder_kinds import kind_of, require_kind
 from cxr_compare.data_prep.work.engine import open_engine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Address, Engine, Names
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.options import Names, chosen_engine, read_roles
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 
 
 def _read_targets(
@@ -76,19 +78,6 @@ def _write_template(folders: Sequence[Path]) -> Outcome:
     )
 
 
-def _read_columns(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
-    """Columns as ROLE=COLUMN: texts with commas between, or by role.
-
-    Example:
-        >>> _read_columns("label=Finding,xmin=left"), _read_columns({"label": "Finding"})
-        (('label=Finding', 'xmin=left'), ('label=Finding',))
-    """
-    if isinstance(value, Mapping):
-        return tuple(f"{role}={column}" for role, column in value.items())
-    words = [value] if isinstance(value, str) else value
-    return tuple(word.strip() for text in words for word in text.split(",") if word.strip())
-
-
 @command
 def prepare(
     *paths: AnyPath,
@@ -100,25 +89,19 @@ def prepare(
     split: str | None = None,
     val: float = 0.15,
     test: float = 0.2,
-    folds: int = 5,
     seed: int = 0,
-    method: str = "balanced",
     reference: str = "majority",
-    labels: list[AnyPath] | None = None,
     sheet: str | None = None,
-    columns: Annotated[Sequence[str], Argument(read=_read_columns)] = (),
+    columns: Annotated[Sequence[str], Argument(read=read_roles)] = (),
     class_names: Names = (),
     patient_pattern: str | None = None,
     template: Literal["csv"] | None = None,
     exclude: AnyPath | None = None,
-    window: str | None = None,
     id_key: AnyPath | None = None,
     keep_ids: bool = False,
     add: bool = False,
     strict: bool = False,
-    workers: Annotated[int | None, Argument(least=0)] = None,
-    engine: Engine = "local",
-    address: Address = None,
+    workers: Annotated[int | None, Argument(minimum=0)] = None,
 ) -> DataSet | Outcome:
     r"""Make a data set folder: tables, split by patient, audit.
 
@@ -138,12 +121,8 @@ def prepare(
             role. Drawn by patient if left out.
         val: Share of patients for validation.
         test: Share of patients for test.
-        folds: Folds for cross-validation.
         seed: Seed of the split.
-        method: balanced: each role gets its share of each class, finding, view and source; hash:
-            role by patient id and seed, also when images are added.
         reference: Where several readers read an image: majority, any, all or reader:NAME.
-        labels: Table of labels that lies elsewhere.
         sheet: Sheet of a spreadsheet that has several.
         columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or
             a TOML file.
@@ -152,7 +131,6 @@ def prepare(
             '(?P<nih>\d{8})_'.
         template: csv: write the three files of a set of your own, two rows each, instead.
         exclude: CSV of images to leave out (image_id, reason), such as exclude.csv of cxr check.
-        window: DICOM window to show, by name; by default a file's first.
         id_key: Key file, outside the folder, by which ids and paths become hashes; made if absent.
         keep_ids: The DICOM files carry no real ids: keep them.
         add: Add what is new in the source to a complete set.
@@ -192,7 +170,7 @@ def prepare(
     format = format or next(iter(named), None)  # noqa: A001
     read = ReadOptions(
         reference=reference,
-        labels=(*(as_path(path) for path in labels or ()), *tables),
+        labels=tuple(tables),
         sheet=sheet,
         columns=tuple(columns),
         class_names=class_names,
@@ -207,20 +185,21 @@ def prepare(
     _require_sources(sources if source is None else [source], prepared=several)
     from cxr_compare.data_prep.assemble import combine, prepare
 
-    rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
-    with open_engine(engine, address=address, workers=workers) as decoders:
+    rule = SplitRule(val=val, test=test, seed=seed)
+    engine = chosen_engine()
+    with open_engine(engine.name, address=engine.address, workers=workers) as decoders:
         if source is None:
             summary = combine.combine(
                 sources, folder, name=name, rule=rule, targets=target or {},
                 exclude=exclude, measure_shortcuts=measure_shortcuts,
             )  # fmt: skip
-            decoded_by = decoders if engine == "ray" else None
+            decoded_by = decoders if engine.is_cluster else None
             for side in size or ():
                 DataSet.open(folder).make_store(side, console, decoded_by)
         else:
             options = prepare.PrepareOptions(
                 format=format, read=read, name=name, sizes=tuple(dict.fromkeys(size or ())),
-                targets=target or {}, rule=rule, split=split, exclude=exclude, window=window,
+                targets=target or {}, rule=rule, split=split, exclude=exclude,
                 id_key=id_key, keep_ids=keep_ids, add=add, strict=strict, engine=decoders,
                 progress=console.track, say=console.say, measure_shortcuts=measure_shortcuts,
             )  # fmt: skip

@@ -16,8 +16,13 @@ from cxr_compare.evaluation.boxes.lesion_hits import HitRule
 from cxr_compare.evaluation.report.files import study_files
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import DataFolder, Names, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import Systems, read_systems
+
+_LEVEL = 0.95  # coverage of the intervals
+_FALSE_POSITIVES = 0.5  # per image, at which FROC gives the sensitivity
 
 
 @command
@@ -31,14 +36,12 @@ def readers(
     system: Systems = (),
     readers: Literal["random", "fixed"] = "random",
     cases: Literal["random", "fixed"] = "random",
-    level: Annotated[float, Argument(least=0.5, most=0.999)] = 0.95,
     positive_from: float | None = None,
     policy: str = "max_f1",
     key: AnyPath | None = None,
     lesions: AnyPath | None = None,
     hit: Literal["centre", "iou", "distance"] = "centre",
-    hit_limit: Annotated[float | None, Argument(least=0)] = None,
-    false_marks: Annotated[float, Argument(least=0)] = 0.5,
+    hit_limit: Annotated[float | None, Argument(minimum=0)] = None,
     rename: Names = (),
 ) -> Outcome:
     """Analyse a reader study: readers by modality, or against systems.
@@ -61,7 +64,6 @@ def readers(
             decision) or, with --data, NAME=PREDICTIONS.
         readers: random: the result is for readers like these; fixed: for these.
         cases: random: for cases like these; fixed: for these.
-        level: Coverage of the interval.
         positive_from: Lowest rating that calls a case positive.
         policy: Of a predictions folder: decide at this policy's threshold.
         key: key.csv of the blind study (cxr overlay --blind).
@@ -70,7 +72,6 @@ def readers(
         hit: A mark hits a lesion in which its centre lies, by overlap (iou), or by the distance of
             both centres.
         hit_limit: Least overlap (by default 0.2), or largest distance, px.
-        false_marks: False positives per image at which FROC gives the sensitivity.
         rename: Names of modalities, as 0=without,1=with.
 
     Returns:
@@ -128,10 +129,10 @@ def readers(
             systems[name] = path, replace(evaluated, split=split)
     study = read_study(
         [(name, path) for name, (path, *_) in ratings], systems, truth=evaluated, key=key,
-        lesions=lesions, hit=HitRule(hit, limit), false_marks=false_marks,
+        lesions=lesions, hit=HitRule(hit, limit), false_marks=_FALSE_POSITIVES,
         positive_from=positive_from, policy=policy, rename=rename,
     )  # fmt: skip
-    analysis = analyse_readers(study, readers=readers, cases=cases, level=level)
+    analysis = analyse_readers(study, readers=readers, cases=cases, level=_LEVEL)
     make_folder(out)
     with folder_lock(out):
         page = write_readers(analysis, out)

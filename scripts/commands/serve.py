@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.data_prep.work.network_addresses import is_loopback
 from cxr_compare.scripts import console
-from cxr_compare.scripts.options import Backend, Device, Log, Policy, Precision
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.options import Log, SettingsPath
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runs import (
     Runs,
     open_runs,
@@ -24,9 +26,10 @@ from cxr_compare.scripts.runs import (
     read_paths,
     require_backends,
 )
+from cxr_compare.serving.settings_file import read_settings_file
 
 if TYPE_CHECKING:
-    from cxr_compare.serving.web.schemas import ServeSettings
+    from cxr_compare.serving.web.limits import ServeSettings
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _GRACE = 3  # seconds that requests under way get when the server ends
@@ -38,24 +41,11 @@ _SHORTEST_TOKEN, _LONGEST_TOKEN = 16, 4096  # signs
 def serve(
     runs: Runs,
     *,
-    port: Annotated[int, Argument(least=0, most=65535)] = 8000,
+    port: Annotated[int, Argument(minimum=0, maximum=65535)] = 8000,
     host: str = "127.0.0.1",
     token: Annotated[AnyPath | None, Argument(metavar="FILE")] = None,
-    allow_host: list[str] | None = None,
-    report: Annotated[AnyPath | None, Argument(kind="report", metavar="FOLDER")] = None,
-    examples: AnyPath | None = None,
-    policy: Policy = None,
-    backend: Backend = None,
-    precision: Precision = None,
-    device: Device = "auto",
-    max_mib: Annotated[int, Argument(least=1, most=512)] = 64,
-    max_megapixels: Annotated[int, Argument(least=1, most=100)] = 100,
-    seconds: Annotated[float, Argument(least=0.1)] = 30.0,
-    queue: Annotated[int, Argument(least=1)] = 64,
-    batch_size: Annotated[int | None, Argument(least=1)] = None,
-    workers: Annotated[int, Argument(least=1)] = 1,
-    rate: Annotated[float, Argument(least=0.0)] = 0.0,
-    strict: bool = False,
+    report: Annotated[AnyPath | None, Argument(folder_kind="report", metavar="FOLDER")] = None,
+    settings: SettingsPath = None,
     log: Log = None,
 ) -> Outcome:
     """Serve a page and an HTTP interface that answer for chest X-rays.
@@ -69,17 +59,7 @@ def serve(
         host: Address to listen on. Any but this machine's own needs a token.
         token: File, not readable by others, with the token that clients must send (Authorization:
             Bearer TOKEN); by default the environment's CXR_TOKEN.
-        allow_host: Name by which clients may call the server.
         report: Report of cxr compare: the systems' figures on test images, and its page.
-        examples: Folder of example images; by default phantoms.
-        max_mib: Largest upload, MiB.
-        max_megapixels: Largest image, megapixels.
-        seconds: Time limit of a request, seconds.
-        queue: Images that may wait; more are refused with 429.
-        batch_size: Images at a time; by default what suits back end and size.
-        workers: Processes that decode uploads.
-        rate: Requests a second from one client; 0: no limit.
-        strict: Refuse an image with a warning (422).
 
     Returns:
         Once it has ended, the number of the signal that ended it.
@@ -91,48 +71,48 @@ def serve(
         cxr serve out/retinanet out/chexnet --port 8000
 
         cxr serve out/chexnet/exports/openvino-fp32 --host 0.0.0.0 --token token.txt
+        --settings limits.toml
     """
     token = as_path(token)
     report = as_path(report)
-    examples = as_path(examples)
     log = as_path(log)
+    chosen = read_settings_file(as_path(settings))
     require_packages("serve", "serve", _NEEDED)
     named = parse_runs(read_paths(runs))
-    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
+    options = chosen.models.model_dump()
     require_backends(named, options)
-    from cxr_compare.serving.web.schemas import MEBIBYTE, ServeSettings
+    from cxr_compare.serving.web.limits import MEBIBYTE, ServeSettings
     from cxr_compare.serving.web.server import run_server
 
-    settings = ServeSettings(
+    limits = chosen.serve
+    served = ServeSettings(
         host=host,
         port=port,
         token=_read_token(token),
-        allowed_hosts=tuple(allow_host or ()),
-        max_bytes=max_mib * MEBIBYTE,
-        max_pixels=max_megapixels * 1_000_000,
-        seconds=seconds,
-        queue=queue,
-        batch=batch_size or 1,
-        workers=workers,
-        rate=rate,
-        strict=strict,
-        examples=examples,
+        allowed_hosts=tuple(limits.allowed_hosts),
+        max_bytes=limits.max_mib * MEBIBYTE,
+        max_pixels=limits.max_megapixels * 1_000_000,
+        seconds=limits.seconds,
+        queue=limits.queue,
+        batch=limits.batch_size or 1,
+        workers=limits.workers,
+        rate=limits.rate,
+        strict=limits.strict,
+        examples=limits.examples,
     )
-    if examples is not None and not examples.is_dir():
-        raise InputError(f"--examples {examples}: is not a folder")
-    if not is_loopback(host) and settings.token is None:
+    if not is_loopback(host) and served.token is None:
         raise InputError(
             f"serve --host {host}: others can reach that address, so a token is required; write "
             f"one of {_SHORTEST_TOKEN} signs or more into a file and give it as --token FILE"
         )
-    with _listening(settings) as listening, opened_log(log) as answer_log:
-        settings = replace(settings, log=answer_log)
+    with _listening(served) as listening, opened_log(log) as answer_log:
+        served = replace(served, log=answer_log)
         loaded = open_runs(named, options)
-        if batch_size is None:
-            settings = replace(settings, batch=min(run.model.batch_size for run in loaded))
+        if limits.batch_size is None:
+            served = replace(served, batch=min(run.model.batch_size for run in loaded))
         page = _address(host, listening.getsockname()[1])
         ended_by = run_server(
-            loaded, settings, listening, report=report, grace=_GRACE,
+            loaded, served, listening, report=report, grace=_GRACE,
             on_start=lambda: console.say(page),
         )  # fmt: skip
     if console.printed_as() is None:
@@ -145,7 +125,9 @@ def serve(
 def _address(host: str, port: int) -> str:
     """Where the page is, as a line: an address that opens, which that of all networks does not."""
     opens = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    others = "" if opens == host else "; other machines open it by a name of --allow-host"
+    others = (
+        "" if opens == host else "; other machines open it by a name in allowed_hosts of --settings"
+    )
     shown = f"[{opens}]" if ":" in opens else opens
     return f"Page: http://{shown}:{port}/  (Ctrl-C ends it{others})"
 

@@ -22,7 +22,9 @@ from cxr_compare.data_prep.store.folder_kinds import (
 )
 from cxr_compare.evaluation.report.files import METRICS, PAGE
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.scripts.runner import AnyPath, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import has_bf16_instructions
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts.next_steps import trainings
 from cxr_compare.scripts.options import DataFolder
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 
 
 @command

@@ -20,16 +20,17 @@ from cxr_compare.scripts.child_processes import Command, Running, follow_parent,
 from cxr_compare.scripts.cluster import open_machines
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import (
-    Address,
     DataFolder,
     DespiteAudit,
     Device,
     Devices,
-    Engine,
     Settings,
+    chosen_engine,
     config_names,
 )
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.training.processes import Rank
 
 if TYPE_CHECKING:
@@ -39,27 +40,26 @@ if TYPE_CHECKING:
     from cxr_compare.scripts.child_processes import Machines
     from cxr_compare.training.sweep import Sweep
 
-_STARTED, _SWEEP = "sweep.started.json", "sweep.json"
+_STARTED = "sweep.started.json"
+_SWEEP = "sweep.json"
+_SEED = 0  # of the settings that are tried
 _OWN = {_STARTED, _SWEEP, "sweep.html", "best", "trials", "study.journal", "study.journal.lock"}
 
 
 @command
 def sweep(
-    config: Annotated[str, Argument(names=config_names)],
+    config: Annotated[str, Argument(completions=config_names)],
     *,
     data: DataFolder,
     out: AnyPath,
     over: Annotated[list[str], Argument(metavar="KEY=VALUES")],
-    trials: Annotated[int, Argument(least=1)],
-    jobs: Annotated[int, Argument(least=1)] = 1,
-    seed: Annotated[int, Argument(least=0)] = 0,
+    trials: Annotated[int, Argument(minimum=1)],
+    jobs: Annotated[int, Argument(minimum=1)] = 1,
     pruning: bool = False,
     set_: Settings = None,
     despite_audit: DespiteAudit = False,
     device: Device = "auto",
     devices: Devices = 1,
-    engine: Engine = "local",
-    address: Address = None,
 ) -> Outcome:
     """Train with several settings; the best run on validation is kept.
 
@@ -73,7 +73,6 @@ def sweep(
             on a range is on a log scale; linear:1..40 or log:1..4 says otherwise.
         trials: Trainings in all; a larger number goes on with a sweep.
         jobs: Trainings at a time, each a process with its own devices.
-        seed: Seed of what is tried.
         pruning: Stop a trial that is behind the median of the others.
         set_: Replace a key in all trials.
 
@@ -97,7 +96,7 @@ def sweep(
     from cxr_compare.training.sweep import Sweep, SweepPlan
 
     request = Request.read(config, set_, data, out, devices=devices, despite_audit=despite_audit)
-    plan = SweepPlan.of(request.settings, over, out, seed=seed, pruning=pruning)
+    plan = SweepPlan.of(request.settings, over, out, seed=_SEED, pruning=pruning)
     started = {**plan.started(), **request.origin()}
     before = plan.record(started, _STARTED)
     if before is None:
@@ -106,10 +105,9 @@ def sweep(
     options = ["--device", device, "--devices", str(devices)]
     options += ["--despite-audit"] * despite_audit
     reads = (data, out / _STARTED)
+    engine = chosen_engine()
     with (
-        open_machines(
-            engine, address, device=device, devices=devices, jobs=jobs, reads=reads
-        ) as machines,
+        open_machines(*engine, device=device, devices=devices, jobs=jobs, reads=reads) as machines,
         folder_lock(out),
     ):
         if before is None:

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.scripts import console
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.synth.phantom import PhantomSummary
+
+_PREVALENCE = 0.3  # expected share of images with lesions
 
 
 @command
@@ -20,9 +23,8 @@ def synth(
     size: int = 256,
     seed: int = 0,
     contrast: Literal["mixed", "high"] = "mixed",
-    prevalence: float = 0.3,
     flaws: bool = False,
-    workers: Annotated[int, Argument(least=0)] = 0,
+    workers: Annotated[int, Argument(minimum=0)] = 0,
 ) -> PhantomSummary:
     """Write synthetic chest X-rays with known lesions, in RSNA's layout.
 
@@ -32,7 +34,6 @@ def synth(
         size: Side of an image, px; 1024 is the challenge's.
         seed: The same seed gives the same bytes.
         contrast: mixed: lesions from below to well above the noise; high: only clear.
-        prevalence: Expected share of images with lesions.
         flaws: Also plant duplicates, leaks, bad boxes and files.
         workers: Processes; 0: one per core.
 
@@ -55,7 +56,7 @@ def synth(
             seed=seed,
             size=size,
             contrast=contrast,
-            prevalence=prevalence,
+            prevalence=_PREVALENCE,
             flaws=flaws,
             workers=workers or cpu_count(),
             progress=advance,

@@ -10,9 +10,11 @@ from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, require_packa
 from cxr_compare.data_prep.store.folder_kinds import require_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import follow_parent, own_rank, run_on_devices
+from cxr_compare.scripts.command_line import command_line
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import DespiteAudit, Device, Devices, Settings, config_names
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command, command_line
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import choose_device, choose_precision, tune_cpu
 from cxr_compare.training.processes import Processes
 
@@ -28,12 +30,11 @@ _INTERRUPTED = 130
 
 @command
 def train(
-    config: Annotated[str, Argument(names=config_names)],
+    config: Annotated[str, Argument(completions=config_names)],
     *,
     data: AnyPath,
     out: AnyPath,
     set_: Settings = None,
-    resume: bool = True,
     despite_audit: DespiteAudit = False,
     device: Device = "auto",
     devices: Devices = 1,
@@ -46,7 +47,6 @@ def train(
         config: A name that cxr configs lists, or a TOML file.
         data: Data set that cxr prepare made.
         out: Run folder to make.
-        resume: Go on with an interrupted training; --no-resume refuses its folder.
 
     Returns:
         The run, ready to be asked about images.
@@ -64,7 +64,7 @@ def train(
     is_child = follow_parent()
     rank = own_rank(devices)
     asked: dict[str, Any] = {
-        "config": config, "set_": set_, "data": data, "out": out, "resume": resume,
+        "config": config, "set_": set_, "data": data, "out": out,
         "despite_audit": despite_audit,
     }  # fmt: skip
     if rank is None and devices > 1:
@@ -89,9 +89,13 @@ def _read(asked: dict[str, Any], devices: int) -> Request:
     require_kind(asked["data"], "data set")  # here, so that one of several processes says it
     from cxr_compare.training.request import Request
 
-    options = {key: asked[key] for key in ("resume", "despite_audit")}
     return Request.read(
-        asked["config"], asked["set_"], asked["data"], asked["out"], devices=devices, **options
+        asked["config"],
+        asked["set_"],
+        asked["data"],
+        asked["out"],
+        devices=devices,
+        despite_audit=asked["despite_audit"],
     )
 
 

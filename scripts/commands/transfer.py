@@ -19,7 +19,9 @@ from cxr_compare.evaluation.studies.transfer_pairs import (
 )
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import Counts, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, as_path, command
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import load_model
 from cxr_compare.scripts.systems import (
     Systems,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SYSTEMS = "systems"
+_REPLICATES = 2000  # of the bootstrap
+_SEED = 0  # of the bootstrap and of the local draws
 
 
 def _read_same(value: str | Iterable[str] | Mapping[str, str]) -> dict[str, list[str]]:
@@ -68,13 +72,10 @@ def transfer(
     paths: Annotated[Systems, Argument(read=read_systems, metavar="RUN ... DATA ...")],
     *,
     out: AnyPath,
-    data: Systems = (),
     same: SameFindings = (),
     target: Sequence[str] = (),
     policy: str = "max_f1",
     positives: Counts = (10, 50),
-    replicates: Annotated[int, Argument(least=100)] = 2000,
-    seed: int = 0,
 ) -> Outcome:
     """Evaluate systems on other data sets: which figures hold there?
 
@@ -85,14 +86,11 @@ def transfer(
     Args:
         paths: Runs or exports, and data sets, in any order, as PATH or NAME=PATH.
         out: Folder for the page, the table and predictions.
-        data: A data set; the same as naming it above.
         same: Two findings that count as one another, as lung_opacity=pneumonia, where a data set
             has only one of them.
         target: Which target, where a data set has several.
         policy: Whose threshold decides, and is chosen anew on local positives.
         positives: Numbers of local positive patients to choose thresholds on.
-        replicates: Bootstrap replicates.
-        seed: Seed of the bootstrap and of the local draws.
 
     Returns:
         Each drop in words, every figure, and the page.
@@ -106,7 +104,6 @@ def transfer(
     """
     paths = read_systems(paths)
     out = as_path(out)
-    data = read_systems(data)
     require_predictable(paths)
     from cxr_compare.evaluation.studies.transfer_analysis import TransferOptions, evaluate_transfer
     from cxr_compare.evaluation.studies.transfer_page import drops, write_transfer
@@ -118,7 +115,7 @@ def transfer(
         )
     folders: dict[str, Path] = {}
     sets: dict[str, DataSet] = {}
-    for name, (path, *others) in [*paths, *data]:
+    for name, (path, *others) in paths:
         if others:
             raise InputError(f"transfer: {name} is several folders; give each a name of its own")
         if predicts(path):
@@ -158,7 +155,7 @@ def transfer(
             )
             evaluated.append((pair, predictions))
         with console.track("Evaluating", len(evaluated)) as advance:
-            options = TransferOptions(policy, sorted(positives), replicates, seed=seed)
+            options = TransferOptions(policy, sorted(positives), _REPLICATES, seed=_SEED)
             result = evaluate_transfer(evaluated, options, notes=notes, advance=advance)
         page = write_transfer(result, out)
     text = "\n".join(drop.text for drop in drops(result))

@@ -22,7 +22,8 @@ from cxr_compare.evaluation.systems.stored_predictions import read_system_of_spl
 from cxr_compare.scripts import console
 from cxr_compare.scripts.next_steps import next_steps
 from cxr_compare.scripts.options import DataFolder, own_split
-from cxr_compare.scripts.runner import AnyPath, Argument, as_path, command
+from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
+from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.runtime import choose_device, tune_cpu
 from cxr_compare.scripts.systems import is_run
 from cxr_compare.serving.backends import require_torch

@@ -400,9 +400,9 @@ def _archives(
 ) -> tuple[DicomWebArchive | None, DicomWebArchive | StorePeer]:
     """Where images come from, None where they are received, and where results go."""
     url, send_to, own = settings.url, settings.send_to, settings.own
-    title = require_title(settings.title, "--ae-title") if own is None else own.title
+    title = require_title(settings.title, "pacs.ae_title") if own is None else own.title
     for caller in settings.callers:
-        require_title(caller, "--caller")
+        require_title(caller, "pacs.callers")
     patience = Patience(settings.patience, say=terminal.say)
 
     def open_archive(url: str, variables: str) -> DicomWebArchive:

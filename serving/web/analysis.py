@@ -29,13 +29,13 @@ from cxr_compare.serving.dicom_objects.instance import RESEARCH_USE, to_bytes
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.image_files import note_answers
 from cxr_compare.serving.run import Run, answers_by_image
+from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.schemas import (
     AnalyzeAnswer,
     DicomObjects,
     ImageFacts,
     Refused,
     ReportFigures,
-    ServeSettings,
 )
 from cxr_compare.serving.web.systems import ServedSystem, disagreement, versions_of
 from cxr_compare.serving.web.uploads import Decoded, Decoder

@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cxr_compare.data_prep.work.network_addresses import is_loopback
-from cxr_compare.serving.web.schemas import MEBIBYTE, Refused, ServeSettings
+from cxr_compare.serving.web.limits import MEBIBYTE, ServeSettings
+from cxr_compare.serving.web.schemas import Refused
 
 # Paths that need no token, beside the files of the page: it asks for the token.
 _OPEN_PATHS = ("/", "/healthz", "/readyz")
@@ -263,7 +264,10 @@ class Gate:
         name, port = _split_host(host) if _is_host(host) else ("", "")
         if (name, "") not in self._hosts and (name, port) not in self._hosts:
             raise Refused(
-                403, "host", "this server is not called so; start it with --allow-host NAME"
+                403,
+                "host",
+                "this server has another name; add this one to allowed_hosts in the file of "
+                "--settings",
             )
         return host
 
@@ -284,7 +288,9 @@ class Gate:
 
     def _too_large(self) -> Refused:
         limit = self._most / MEBIBYTE
-        return Refused(413, "too_large", f"larger than the limit of {limit:,.4g} MiB (--max-mib)")
+        return Refused(
+            413, "too_large", f"larger than the limit of {limit:,.4g} MiB (max_mib of --settings)"
+        )
 
 
 def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> None:

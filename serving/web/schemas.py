@@ -1,43 +1,19 @@
-"""What a server is told, and what its interface answers, as its OpenAPI document has it."""
+"""The answers of the HTTP interface, as its OpenAPI document describes them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.serving.answer import Status
 from cxr_compare.serving.dicom_objects.instance import RESEARCH_USE
 from cxr_compare.serving.guard import WarningKind
 
-MEBIBYTE = 1 << 20
 _MOST_SYSTEMS = 32
 _LONGEST_TEXT = 4000  # of an answer that comes back in a visit: a table repeats it in each row
 _File = Annotated[str, Field(max_length=1 << 29)]  # base64
-
-
-@dataclass(frozen=True)
-class ServeSettings:
-    """Settings of a server."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000  # 0 takes a free one
-    token: str | None = field(default=None, repr=False)  # of "Authorization: Bearer TOKEN"
-    allowed_hosts: tuple[str, ...] = ()  # names of the server, beside the address and localhost
-    max_bytes: int = 64 * MEBIBYTE  # of a request
-    max_pixels: int = 100_000_000  # of an image
-    seconds: float = 30.0  # time limit of a request
-    strict: bool = False  # whether an image with a warning gets no answer
-    queue: int = 64  # images that may wait; more are refused with 429
-    batch: int = 8  # images at a time that a system answers for
-    workers: int = 1  # processes that decode
-    rate: float = 0.0  # requests a second that one client may send; 0 for no limit
-    examples: Path | None = None  # folder of example images
-    log: AnswerLog | None = None  # for the monitor
 
 
 class Refused(Exception):  # noqa: N818 - an answer

@@ -32,7 +32,8 @@ from cxr_compare.serving.web.gate import (
     ReportCookie,
     with_security_headers,
 )
-from cxr_compare.serving.web.schemas import Refused, ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
+from cxr_compare.serving.web.schemas import Refused
 from cxr_compare.serving.web.systems import ServedSystem, missed_together, report_figures
 
 _LOG = logging.getLogger("cxr.serve")

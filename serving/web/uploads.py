@@ -25,7 +25,8 @@ from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.serving.dicom_objects.instance import Source
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.web.decode_worker import ANSWERED, ASKED, READY
-from cxr_compare.serving.web.schemas import MEBIBYTE, Refused, ServeSettings
+from cxr_compare.serving.web.limits import MEBIBYTE, ServeSettings
+from cxr_compare.serving.web.schemas import Refused
 
 _LOG = logging.getLogger("cxr.serve")
 _START_SECONDS = 60.0

@@ -19,7 +19,7 @@ from cxr_compare.scripts import child_processes
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.guard import GUARD_NAME
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.training.loop import has_live_batch_norm
 from cxr_compare.training.run_folder import RunFolder

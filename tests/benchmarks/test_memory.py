@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.memory import BOUNDS, SERVICES, peak_mib
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMANDS
-from cxr_compare.scripts.runner import command_name
 
 pytestmark = pytest.mark.release
 

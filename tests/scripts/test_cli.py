@@ -22,10 +22,10 @@ from cxr_compare.configs.load import dump_config, find_config, read_config, summ
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.scripts import cli
+from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMANDS
 from cxr_compare.scripts.commands import show
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.scripts.runner import command_name
 from cxr_compare.serving.parity import Proof, _Measure
 from tests.scripts.small_sets import cxr, refusal
 

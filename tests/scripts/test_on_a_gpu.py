@@ -41,7 +41,7 @@ from cxr_compare.scripts.commands.train import train
 from cxr_compare.scripts.runs import load
 from cxr_compare.scripts.runtime import choose_device, choose_precision
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.training import batch_size
 from cxr_compare.training.best_epoch import EpochRecord

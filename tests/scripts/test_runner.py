@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.scripts import console
-from cxr_compare.scripts.cli import _command, command_function, run_command
+from cxr_compare.scripts.cli import command_function, run_command, typer_command
 from cxr_compare.scripts.command_list import COMMANDS
 from cxr_compare.scripts.options import DataFolder, Settings
-from cxr_compare.scripts.runner import AnyPath, Argument, Outcome, command, parameters_of
+from cxr_compare.scripts.outcome import Outcome
+from cxr_compare.scripts.parameters import AnyPath, Argument, parameters_of
+from cxr_compare.scripts.runner import command
 
 CALLS: list[dict[str, Any]] = []
 
@@ -29,14 +31,14 @@ def probe(
     *sources: AnyPath,
     out: AnyPath | None = None,
     unit: Literal["image", "patient"] = "image",
-    replicates: Annotated[int, Argument(least=100, most=900)] = 200,
+    replicates: Annotated[int, Argument(minimum=100, maximum=900)] = 200,
     policy: list[str] | None = None,
     size: list[int] | None = None,
     pairs: Annotated[Mapping[str, str] | None, Argument(read=read_pairs)] = None,
     set_: Settings = None,
     fast: bool = False,
     overlay: bool = True,
-    kept: Annotated[str, Argument(option="--from", words="A shared option.")] = "a",
+    kept: Annotated[str, Argument(option="--from", help="A shared option.")] = "a",
 ) -> Outcome:
     """Say what was asked.
 
@@ -76,7 +78,7 @@ def calls() -> list[dict[str, Any]]:
 def invoke(*words: str) -> Any:
     app = Typer(rich_markup_mode=None)
     app.callback()(lambda: None)
-    app.command("probe")(_command(probe))
+    app.command("probe")(typer_command(probe))
     return CliRunner().invoke(app, ["probe", *words])
 
 
@@ -173,7 +175,7 @@ def test_a_wrong_folder_is_named_before_the_verb_is_entered(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_argument_of_a_verb_is_described(name: str) -> None:
     function = command_function(name)
-    assert [p.name for p in parameters_of(function) if not p.words] == []
+    assert [p.name for p in parameters_of(function) if not p.help] == []
 
 
 @pytest.fixture

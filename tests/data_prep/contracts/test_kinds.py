@@ -8,8 +8,8 @@ from typing import get_args
 from cxr_compare.data_prep.contracts.kinds import FOLDER_KINDS, KindName, kind_holding
 from cxr_compare.data_prep.contracts.records import RECORDS
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
+from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMANDS
-from cxr_compare.scripts.runner import command_name
 
 
 def test_type_checkers_know_the_names_of_the_table():

@@ -9,14 +9,14 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.registry import FORMATS, _likely_format, read_source, unprepared
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.scripts.commands.prepare import prepare
-from cxr_compare.scripts.runner import parameters_of
+from cxr_compare.scripts.parameters import parameters_of
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = [field.name for field in fields(ReadOptions)]
 
 
 def test_help_names_every_format():
-    words = next(p.words for p in parameters_of(prepare) if p.option == "--format")
+    words = next(p.help for p in parameters_of(prepare) if p.option == "--format")
     listed = words.split("(")[0].replace(" or ", ", ").split(",")
     assert [word.strip() for word in listed] == list(FORMATS), listed
 

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from tests.scripts.launched import wait_until
 from tests.small_dicom import image_file

@@ -24,7 +24,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.analysis import _Places
-from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.serving.web.systems import missed_together, report_figures
 from tests.scripts.small_sets import cxr

@@ -11,7 +11,8 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.serving.web.analysis import _Batcher
-from cxr_compare.serving.web.schemas import Refused, ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
+from cxr_compare.serving.web.schemas import Refused
 
 
 class System:

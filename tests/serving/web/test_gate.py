@@ -22,7 +22,7 @@ from cxr_compare.serving.web.gate import (
     _RateLimit,
     with_security_headers,
 )
-from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
 
 TOKEN = "a-token-of-this-test"  # noqa: S105
 LIMITS: dict[str, Any] = {

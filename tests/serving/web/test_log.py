@@ -12,7 +12,7 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.answer_log import AnswerLog, read_log
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from tests.scripts.small_sets import cxr
 from tests.serving.radiographs import radiograph

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS
 from cxr_compare.serving.guard import Guard, Warned, WarningKind, _orientation_warnings
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from tests.scripts.launched import wait_until
 from tests.serving.web.conftest import listening

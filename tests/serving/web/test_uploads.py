@@ -20,7 +20,7 @@ from pydicom import uid
 
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.serving.guard import file_warnings
-from cxr_compare.serving.web.schemas import ServeSettings
+from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.uploads import Decoded, Decoder, Refused, _format_of
 from tests.data_prep.images.test_image import huge, png_of_size
 from tests.small_dicom import as_file, dicom_image, image_file

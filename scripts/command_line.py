@@ -1,0 +1,57 @@
+"""The command line that stands for a call, as each folder records it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cxr_compare.scripts.parameters import parameters_of, texts_of
+
+_NAMES = {"import_predictions": "import", "list_configs": "configs"}
+
+
+def command_name(function_name: str) -> str:
+    """Return the name of a command on the command line; usually the name of its function.
+
+    `import` is a keyword of Python, and `cxr_compare.configs` is a package.
+
+    Example:
+        >>> command_name("list_configs"), command_name("train")
+        ('configs', 'train')
+    """
+    return _NAMES.get(function_name, function_name)
+
+
+def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """Return the command line that asks for the same as a call from Python.
+
+    Args:
+        function: The command.
+        arguments: The value of each of its parameters, by name.
+
+    Example:
+        >>> from cxr_compare.scripts.commands.show import show
+        >>> command_line(show, {"folder": "out/data", "machine": False})
+        'cxr show out/data'
+    """
+    words = ["cxr", command_name(function.__name__)]
+    options: list[str] = []
+    for parameter in parameters_of(function):
+        value = arguments[parameter.name]
+        write = parameter.argument.write or texts_of
+        if parameter.positional:
+            words += write(value)
+        elif value is None or _is_default(value, parameter.default):
+            continue
+        elif isinstance(value, bool):
+            options.append(parameter.option if value else parameter.option.replace("--", "--no-"))
+        else:
+            for text in write(value):
+                options += [parameter.option, text]
+    return shlex.join([*words, *options])
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    """Return True for the default; arrays and frames, which compare item by item, never are."""
+    return not hasattr(value, "shape") and bool(value == default)

@@ -1,0 +1,175 @@
+"""Options that were removed or renamed: what to do instead, in one line.
+
+A renamed option works for one release under its former name, which no help shows. A removed option
+is refused with exit code 2 on the command line, and with `InputError` from Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.scripts.command_line import command_name
+
+_ENGINE = "set the environment variable CXR_ENGINE=ray instead (docs/scale.md)"
+_ADDRESS = "set the environment variable CXR_ADDRESS=HOST:PORT instead (docs/scale.md)"
+_CLUSTER = {"engine": _ENGINE, "address": _ADDRESS}
+_COLUMNS = "write --columns ROLE=COLUMN instead, such as --columns score=prob,image=filename"
+_FIXED_SEED = "the seed is always 0 now; leave the option out"
+_REPLICATES = "2,000 bootstrap replicates are always drawn now; leave the option out"
+
+
+def _in_settings(section: str, *keys: str, **renamed: str) -> dict[str, str]:
+    """Return the advice for options that are keys of the settings file now."""
+    keys_by_option = {key: key for key in keys} | renamed
+    return {
+        option: f"write {key} into section [{section}] of a TOML file and give it as --settings "
+        "FILE (docs/serving.md#settings)"
+        for option, key in keys_by_option.items()
+    }
+
+
+_MODELS = _in_settings("models", "policy", "backend", "precision", "device")
+
+REMOVED: dict[str, dict[str, str]] = {
+    "synth": {"prevalence": "30 % of the images show lesions now; leave the option out"},
+    "prepare": {
+        **_CLUSTER,
+        "folds": "make folds with: cxr split DATA --name NAME --folds N",
+        "method": "draw the split anew with: cxr split DATA --name default --replace --method hash",
+        "window": "each DICOM file's first window is shown now; leave the option out",
+        "labels": "give the table before the folders: cxr prepare TABLE SOURCE OUT",
+    },
+    "check": _CLUSTER,
+    "train": {"resume": "an interrupted training goes on; for a new one choose another --out"},
+    "sweep": {**_CLUSTER, "seed": _FIXED_SEED},
+    "predict": {
+        **_CLUSTER,
+        "open": "open the overlay that the command names at its end",
+        "name": "name the system with the run: NAME=RUN",
+    },
+    "import_predictions": {
+        "image_column": _COLUMNS,
+        "score_column": _COLUMNS,
+        "finding_column": _COLUMNS,
+    },
+    "compare": {
+        "image_column": _COLUMNS,
+        "score_column": _COLUMNS,
+        "seed": _FIXED_SEED,
+        "cases": "8 cases of each kind are drawn now; leave the option out",
+        "thumbnails": "5,000 thumbnails are shown now; leave the option out",
+    },
+    "export": {"workers": "all processors render now; leave the option out"},
+    "serve": {
+        **_MODELS,
+        **_in_settings(
+            "serve",
+            "max_mib",
+            "max_megapixels",
+            "seconds",
+            "queue",
+            "batch_size",
+            "workers",
+            "rate",
+            "strict",
+            "examples",
+            allow_host="allowed_hosts",
+        ),
+    },
+    "pacs": {
+        **_MODELS,
+        **_in_settings(
+            "pacs",
+            "limit",
+            "patience",
+            "ae_title",
+            "tls_cert",
+            "tls_ca",
+            "strict",
+            modality="modalities",
+            caller="callers",
+        ),
+        "once": "the archive is searched once unless --watch is given; leave the option out",
+    },
+    "monitor": {
+        "first": "the first 28 days are the baseline now; leave the option out",
+        "window": "a patient counts once in 28 days now; leave the option out",
+        "policy": "the threshold of the log, or else the run's own, counts; leave the option out",
+    },
+    "curve": {
+        **_CLUSTER,
+        "replicates": "1,000 bootstrap replicates are always drawn now; leave the option out",
+    },
+    "readers": {
+        "level": "intervals are at 95 % now; leave the option out",
+        "false_marks": "FROC is read at 0.5 false positives per image now; leave the option out",
+    },
+    "transfer": {
+        "data": "give data sets beside the runs: cxr transfer RUN DATA --out OUT",
+        "replicates": _REPLICATES,
+        "seed": _FIXED_SEED,
+    },
+    "plan": {
+        "level": "intervals are at 95 % now; leave the option out",
+        "split": "the split of the pilot's predictions counts; leave the option out",
+    },
+}
+"""The advice for each removed option, by command function and parameter name."""
+
+RENAMED: dict[str, dict[str, str]] = {
+    "tune": {"promise": "guarantee"},
+    "plan": {"promise": "guarantee"},
+}
+"""The present name of each renamed option, by command function and former parameter name."""
+
+
+def current_keywords(function_name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords of a call from Python under their present names.
+
+    Raises:
+        InputError: A keyword was removed.
+
+    Example:
+        >>> current_keywords("tune", {"promise": "ppv>=0.5,prevalence=0.1@0.9"})
+        {'guarantee': 'ppv>=0.5,prevalence=0.1@0.9'}
+    """
+    present: dict[str, Any] = {}
+    for keyword, value in keywords.items():
+        _refuse_removed(function_name, keyword, keyword)
+        present[RENAMED.get(function_name, {}).get(keyword, keyword)] = value
+    return present
+
+
+def current_words(function_name: str, words: Sequence[str]) -> list[str]:
+    """Return the words of a command line with options under their present names.
+
+    Raises:
+        InputError: An option was removed.
+
+    Example:
+        >>> current_words("plan", ["--promise", "sensitivity>=0.9@0.9"])
+        ['--guarantee', 'sensitivity>=0.9@0.9']
+    """
+    present: list[str] = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if not option.startswith("--"):
+            present.append(word)
+            continue
+        parameter = option.removeprefix("--").replace("-", "_")
+        _refuse_removed(function_name, parameter, option)
+        _refuse_removed(function_name, parameter.removeprefix("no_"), option)
+        new_name = RENAMED.get(function_name, {}).get(parameter)
+        if new_name is not None:
+            option = "--" + new_name.replace("_", "-")
+        present.append(f"{option}{equals}{value}")
+    return present
+
+
+def _refuse_removed(function_name: str, parameter: str, shown_as: str) -> None:
+    advice = REMOVED.get(function_name, {}).get(parameter)
+    if advice is not None:
+        command = command_name(function_name)
+        raise InputError(f"{command} {shown_as}: this option was removed; {advice}")

@@ -1,0 +1,59 @@
+"""The result of a command that writes files or prints a text, and has no class of its own."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_compare.data_prep.contracts.json_files import read_json
+from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, html_records
+
+
+@dataclass(frozen=True, repr=False)
+class Outcome(ShownAsText):
+    """What a command found or wrote; `str` of it is the text that the command line shows.
+
+    Attributes:
+        text: Lines for the user.
+        payload: What ``--json`` prints, where no file holds it.
+        file: The JSON file that marks the folder complete; its name without suffix is its schema.
+        page: The page or image to look at.
+        next_steps: Commands that usually follow.
+        exit_status: 1 where the command found a problem in the data, else 0.
+        piped: True where the text is the result, for another program to read.
+
+    Example:
+        >>> Outcome("3 images", {"images": 3}).to_dict()
+        {'images': 3}
+    """
+
+    text: str
+    payload: Any = None
+    file: Path | None = None
+    page: Path | None = None
+    next_steps: tuple[str, ...] = ()
+    exit_status: int = 0
+    piped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.page is not None and not self.next_steps:
+            viewer = " in a browser" if self.page.suffix == ".html" else ""
+            step = f"open {shlex.quote(str(self.page))}{viewer}"
+            object.__setattr__(self, "next_steps", (step,))
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        rows = self.payload
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            return html_records(rows)
+        return html_lines(self.text)
+
+    def to_dict(self) -> Any:
+        """Return the content of the file, or of `payload` where there is no file."""
+        if self.file is None:
+            return self.payload
+        return read_json(self.file, self.file.stem)
