@@ -291,7 +291,7 @@ def _curve(settings: list[str], at: list[str], folder: Path) -> list[str]:
     words += [word for each in detector for word in ("--detector-set", each)]
     words += [word for each in settings for word in ("--classifier-set", each)]
     words += [*at, "--out", str(folder / "curve"), "--sizes", "0.5,1", "--seeds", "1"]
-    return [*words, "--equal", "epochs", "--replicates", "200", "--despite-audit"]
+    return [*words, "--equal", "epochs", "--despite-audit"]
 
 
 def _loose(model: str, images: str, folder: Path) -> list[str]:

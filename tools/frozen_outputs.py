@@ -75,8 +75,8 @@ def make_chexnet(shared: Path, out: Path) -> None:
     systems = []
     for finding in ("Pneumonia", "Consolidation", "Infiltration"):
         cxr("import", folder / "preds.csv", "--data", out / "data", "--out", out / finding,
-            "--name", f"CheXNet {finding}", "--image-column", "Image Index",
-            "--score-column", f"prob_{finding}", "--ignore-unknown")  # fmt: skip
+            "--name", f"CheXNet {finding}", "--columns",
+            f"image=Image Index,score=prob_{finding}", "--ignore-unknown")  # fmt: skip
         cxr("tune", out / finding, "--data", out / "data")
         systems.append(out / finding)
     cxr("compare", *systems, "--data", out / "data", "--out", out / "report",

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.data_prep.work.ray_engine import RayEngine
 
 EngineName = Literal["local", "ray"]
-"""Values of the option ``--engine``."""
+"""Values of the environment variable ``CXR_ENGINE``."""
 
 
 class Engine(Protocol):

@@ -170,7 +170,7 @@ def _one_column(header: list[str], kind: str, given: str, known: Sequence[str], 
     if found is None:
         raise InputError(
             f"{where}: column '{given}' is missing; it has {', '.join(header[:20])}; name the "
-            f"column of {'image ids' if kind == 'image' else 'scores'} by --{kind}-column "
+            f"column of {'image ids' if kind == 'image' else 'scores'} by --columns {kind}=COLUMN "
             f"(cxr import), or call it {given}"
         )
     return found

@@ -178,7 +178,7 @@ def test_a_curve_is_drawn_of_an_arm(arm, data, run_of, tmp_path, in_this_process
     }
     words = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
     kinds = [word for kind, config in configs.items() for word in (f"--{kind}", config)]
-    assert cxr("curve", *kinds, *words, "--replicates", 200, "--device", "cpu") == 0
+    assert cxr("curve", *kinds, *words, "--device", "cpu") == 0
 
 
 @pytest.mark.long

@@ -56,11 +56,6 @@ def test_options_that_change_what_the_operating_point_is_of_are_refused(place, o
         predict("run", "film.png", **option)  # type: ignore[arg-type]
 
 
-def test_one_name_for_two_runs_is_refused(place: Path) -> None:
-    with pytest.raises(InputError, match="give several as NAME=RUN"):
-        predict("run", "run", "film.png", name="A")
-
-
 def test_a_data_set_needs_one_run_and_a_folder(place: Path) -> None:
     for paths, out in ((["run", "run"], Path("x")), (["run"], None)):
         with pytest.raises(InputError, match="give one run, and a folder"):

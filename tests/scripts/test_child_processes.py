@@ -129,7 +129,7 @@ def test_folders_that_no_other_machine_sees_are_refused(tmp_path):
     ):
         pass
     with (
-        pytest.raises(InputError, match="--address: is for --engine ray"),
+        pytest.raises(InputError, match="CXR_ADDRESS: is for CXR_ENGINE=ray"),
         open_machines("local", "auto", **options),
     ):
         pass
@@ -179,10 +179,10 @@ def sweeping(data: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Po
     started = []
     slow_path = hooked_path(tmp_path, training__plots=SLOW)
 
-    def sweep(out: Path, *words: str, slow: bool = True) -> subprocess.Popen[str]:
+    def sweep(out: Path, *words: str, slow: bool = True, **variables: str) -> subprocess.Popen[str]:
         start_of_line = ["sweep", "tiny.toml", "--data", "data", "--out", out, "--trials", "2",
                 "--over", "training.learning_rate=1e-4..1e-2", "--device", "cpu"]  # fmt: skip
-        surroundings = environment(slow_path if slow else str(ROOT))
+        surroundings = environment(slow_path if slow else str(ROOT)) | variables
         # Paths are relative, as they are typed.
         started.append(start(surroundings, *start_of_line, *words, folder=data.parent))
         return started[-1]
@@ -227,8 +227,8 @@ def test_each_process_in_a_cluster_sees_gpus_that_ray_gave_it(tmp_path, monkeypa
 @has_ray
 @pytest.mark.long
 def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(tmp_path, sweeping):
-    for name, words in (("local", ()), ("ray", ("--engine", "ray"))):
-        ended(sweeping(tmp_path / name, *words, slow=False), 1500)
+    for name in ("local", "ray"):
+        ended(sweeping(tmp_path / name, slow=False, CXR_ENGINE=name), 1500)
     assert trials_of(tmp_path / "ray") == trials_of(tmp_path / "local")
     for number in range(2):
         weights = [
@@ -242,7 +242,7 @@ def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(tmp_path, 
 @pytest.mark.long
 def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path, sweeping):
     out = tmp_path / "out"
-    command = sweeping(out, "--engine", "ray", "--jobs", "2")
+    command = sweeping(out, "--jobs", "2", CXR_ENGINE="ray")
     wait_until(lambda: has_epochs(out / "trials/000"), 900)
     (child,) = naming(f"cxr_compare.scripts.cli train {out}/trials/000.toml")
     os.kill(parent_of(child), signal.SIGKILL)
@@ -258,8 +258,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path, sweeping):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping, number):
     out = tmp_path / "out"
-    words = ("--engine", "ray", "--jobs", "2")
-    command = sweeping(out, *words)
+    command = sweeping(out, "--jobs", "2", CXR_ENGINE="ray")
     wait_until(lambda: has_epochs(out / "trials/000"), 900)
     if number == signal.SIGINT:
         os.killpg(command.pid, number)
@@ -272,7 +271,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping,
         assert naming(f"train {out}") == []
         assert "interrupted; run the same command" in (out / "trials/000.log").read_text()
     wait_until(lambda: not naming(f"train {out}"), 200)
-    ended(sweeping(out, *words), 1500)
+    ended(sweeping(out, "--jobs", "2", CXR_ENGINE="ray"), 1500)
     assert [each["state"] for each in trials_of(out)] == ["complete"] * 2
     assert (out / "trials/000.log").read_text().count("epoch 1 of 5: loss") == 1
 

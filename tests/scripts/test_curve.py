@@ -118,7 +118,7 @@ def curve(data: Path, *more: object) -> int:
     """`cxr curve` with small models."""
     models = ["--detector", "retinanet_small", "--classifier", "chexnet_small"]
     out = ["--data", data, "--out", data.parent / "out", "--device", "cpu"]
-    return cxr("curve", *models, *out, "--replicates", 200, *more)
+    return cxr("curve", *models, *out, *more)
 
 
 def test_every_share_and_seed_is_trained_once_though_another_call_adds_seeds(data, made_up, capsys):

@@ -1,4 +1,4 @@
-"""`--engine ray` gives what `--engine local` gives, byte for byte, whatever dies meanwhile."""
+"""The engine `ray` writes the same bytes as the engine `local`, whatever dies meanwhile."""
 
 import hashlib
 import operator
@@ -241,26 +241,29 @@ def test_a_machine_that_is_not_as_the_driver_s_is_named(changed, said, monkeypat
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a worker does, for good
     prepare_machine(requirements())
     with pytest.raises(
-        InputError, match=f"^--engine ray: the machine {os.uname().nodename} {said}"
+        InputError, match=f"^CXR_ENGINE=ray: the machine {os.uname().nodename} {said}"
     ):
         prepare_machine(requirements(**changed))
 
 
 def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, monkeypatch, capsys):
     source = write_source(tmp_path)
-    to_ray = ["--engine", "ray"]
     prepare = ["prepare", str(source), str(tmp_path / "set"), "--format", "csv"]
-    assert cxr(*prepare, "--address", "auto") == 2
-    assert "--address: is for --engine ray" in capsys.readouterr().err
-    assert cxr("predict", "run", "image.png", *to_ray) == 2
-    assert "--engine is for a data set; add --data" in capsys.readouterr().err
-    assert cxr("predict", "run", "--data", phantom, "--out", "x", *to_ray, "--device", "cuda") == 2
-    assert "--device cuda: --engine ray predicts" in capsys.readouterr().err
+    monkeypatch.setenv("CXR_ADDRESS", "auto")
+    assert cxr(*prepare) == 2
+    assert "CXR_ADDRESS=auto: is for a Ray cluster" in capsys.readouterr().err
+    monkeypatch.delenv("CXR_ADDRESS")
+    monkeypatch.setenv("CXR_ENGINE", "dask")
+    assert cxr(*prepare) == 2
+    assert "CXR_ENGINE=dask: is none of local, ray" in capsys.readouterr().err
+    monkeypatch.setenv("CXR_ENGINE", "ray")
+    assert cxr("predict", "run", "--data", phantom, "--out", "x", "--device", "cuda") == 2
+    assert "--device cuda: CXR_ENGINE=ray predicts" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     for command in (prepare, ["check", str(phantom)]):
-        assert cxr(*command, *to_ray) == 2
+        assert cxr(*command) == 2
         assert capsys.readouterr().err == (
-            "cxr: --engine ray: ray is not installed; in a clone: pip install '.[cluster]'\n"
+            "cxr: CXR_ENGINE=ray: ray is not installed; in a clone: pip install '.[cluster]'\n"
         )
     assert not (tmp_path / "set").exists()
 

@@ -71,7 +71,7 @@ def test_scores_of_a_spreadsheet_or_with_decimal_commas_are_those_of_the_csv(run
 
 def test_columns_of_a_wide_table_can_be_named(run):
     text = "Image Index,prob_A,prob_B\nc,0.1,0.6\nd,0.2,0.7\ne,0.3,0.8\nf,0.4,0.9\n"
-    predictions = run(text, image_column="Image Index", score_column="prob_B")
+    predictions = run(text, columns=["image=Image Index", "score=prob_B"])
     assert predictions.scores["score"].tolist() == [0.6, 0.7, 0.8, 0.9]
 
 
@@ -237,8 +237,8 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
         (f"image_id,score\n{100_000 * 'a'},0.5\n", r"\('a{80}'\)"),
         ("image_id,score,score\nc,0.5,0.6\n", "column 'score' appears twice; keep one"),
         ("image_id,score\nc,0.5\nc,0.6\n", "row 3 gives image 'c' a second score"),
-        ("image_id,p\nc,0.5\n", "column 'score' is missing; it has image_id, p; .*--score-column"),
-        ("case,score\nc,0.5\n", "column 'image_id' is missing; it has case, .*--image-column"),
+        ("image_id,p\nc,0.5\n", "column 'score' is missing; it has image_id, p; .*--columns"),
+        ("case,score\nc,0.5\n", "column 'image_id' is missing; it has case, .*--columns"),
         ("image_id,score,finding\nc,0.5,hernia\n", r"1 findings are not in .*\('hernia'\)"),
         ("image_id,x1,y1,score\nc,1,2,0.5\n", "boxes need x1, y1, x2 and y2"),
         ("image_id,x1,y1,x2,y2,score\nc,9,9,9,20,0.5\n", "row 2, image 'c': x1=9, y1=9"),
@@ -285,7 +285,7 @@ def test_columns_of_boxes_are_recognised_and_that_is_said(run, capsys, text, rea
     assert row[EDGES].tolist() == [10, 20, 40, 60]
     said = [line for line in capsys.readouterr().err.splitlines() if "Columns recognised" in line]
     assert len(said) == (read is not None)
-    assert all(str(read) in line and "--image-column" in line for line in said)
+    assert all(str(read) in line and "--columns" in line for line in said)
 
 
 def test_columns_of_scores_are_recognised_and_that_is_said(run, capsys):
@@ -295,9 +295,9 @@ def test_columns_of_scores_are_recognised_and_that_is_said(run, capsys):
 
 
 def test_a_column_that_was_named_and_is_not_there_is_not_guessed(run):
-    for option in ("image_column", "score_column", "finding_column"):
-        with pytest.raises(InputError, match=f"'other' is missing.*--{option.replace('_', '-')}"):
-            run("image_id,score,finding\nc,0.5,opacity\n", **{option: "other"})
+    for role in ("image", "score", "finding"):
+        with pytest.raises(InputError, match=f"'other' is missing.*--columns {role}="):
+            run("image_id,score,finding\nc,0.5,opacity\n", columns=[f"{role}=other"])
 
 
 def coco_results(boxes: Iterable[tuple[float, ...]]) -> str:
@@ -418,7 +418,7 @@ def test_the_published_chexnet_scores_as_three_systems(shared_data, tmp_path):
     for finding in ("Pneumonia", "Consolidation", "Infiltration"):
         import_predictions(
             folder / "preds.csv", data=data, out=tmp_path / finding, name=f"CheXNet {finding}",
-            image_column="Image Index", score_column=f"prob_{finding}", ignore_unknown=True,
+            columns={"image": "Image Index", "score": f"prob_{finding}"}, ignore_unknown=True,
         )  # fmt: skip
         systems[finding] = Predictions.open(tmp_path / finding)
     comparison = compare_predictions(

@@ -466,7 +466,7 @@ def test_machines_that_share_no_disk_prepare_and_predict_from_s3(line, source, t
     pytest.importorskip("ray")
     hook, out = tmp_path / "hook", tmp_path / "out"
     hook.mkdir()
-    surroundings = environment(hooked_path(hook, scripts__predict=SMALL_PARTS))
+    surroundings = environment(hooked_path(hook, scripts__commands__predict=SMALL_PARTS))
     few = ("--format", "csv", "--size", "32", "--name", "set")
     ended(start(surroundings, "prepare", source, out / "data", *few, "--workers", "1"))
     run_folder = untrained_run("detector", out / "data", tmp_path / "run")
@@ -479,11 +479,11 @@ def test_machines_that_share_no_disk_prepare_and_predict_from_s3(line, source, t
     with cluster_of(surroundings) as machines:
         for name in ("first", "second"):
             machines.add(CXR_CACHE=str(tmp_path / name))
-        to_cluster = ("--engine", "ray", "--address", machines.address)
-        driver = machines.surroundings
-        ended(start(driver, "prepare", "s3://bkt/source", "s3://bkt/out/data", *few, *to_cluster))
+        to_cluster = {"CXR_ENGINE": "ray", "CXR_ADDRESS": machines.address}
+        driver = machines.surroundings | to_cluster
+        ended(start(driver, "prepare", "s3://bkt/source", "s3://bkt/out/data", *few))
         words = ("s3://bkt/run", "--data", "s3://bkt/out/data", "--out", "s3://bkt/out/pred", *ids)
-        ended(start(driver, "predict", *words, *to_cluster))
+        ended(start(driver, "predict", *words))
     require_same(stored("bkt/out"), out)
     for name in ("model.safetensors", "shard-00000.npy"):
         assert list(tmp_path.glob(f"*/cxr-remote/s3/bkt/**/{name}"))

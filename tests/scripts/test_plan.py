@@ -204,7 +204,6 @@ def test_what_does_not_fit_together_is_one_line(capsys, arguments, words):
         ("READERS --target t", "--target"),
         ("READERS --images 2", "--images"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --target t", "--target"),
-        ("--auroc 0.8,0.7 --prevalence 0.3 --split s", "--split"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --data DATA", "--data"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --within 0.2", "--within"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --seed-correlation 0.8", "--seed-correlation"),

@@ -61,7 +61,7 @@ def test_an_export_answers_as_its_run(made, tmp_path, capsys):
 def test_a_data_set_is_noted_as_single_images_are(made, tmp_path, capsys):
     log, out = tmp_path / "log", tmp_path / "out"
     words = ("predict", made.run, "--data", made.data, "--out", out, "--log", log)
-    assert cxr(*words, "--name", "A") == 0
+    assert cxr(*words) == 0
     capsys.readouterr()
     rows = read_log(log).set_index("image")
     dataset = DataSet.open(made.data)
@@ -216,7 +216,7 @@ def test_single_answers_say_what_is_guaranteed_and_a_comparison_leaves_the_run_a
     assert before["triage"] in ("referred", "ruled_in")
     assert said(run, "--policy", "max_f1")["guarantees"] == []
     report = tmp_path / "report"
-    few = ("--replicates", "100", "--cases", "1")
+    few = ("--replicates", "100")
     assert cxr("compare", run, "--data", made.data, "--out", report, *few) == 0
     (told,) = json.loads((report / "metrics.json").read_text())["answer"]["guarantees"]
     assert told.partition(", ")[2].startswith(f"{before['guarantees'][0]}; on test: ")

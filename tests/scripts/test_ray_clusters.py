@@ -1,4 +1,4 @@
-"""`--engine ray` as commands: killed, interrupted, in a cluster that is joined and loses machines.
+"""Commands with `CXR_ENGINE=ray`: killed, interrupted, in a cluster that loses machines.
 
 A cluster here is several of Ray's raylets on this machine, each of which is a machine to it.
 """
@@ -122,7 +122,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     path = hooked_path(
         hook,
         f"{POISONED}; {SLOW}",
-        scripts__predict=SMALL_PARTS,
+        scripts__commands__predict=SMALL_PARTS,
         serving__predict_folder=SLOW_PARTS,
     )
     with cluster_of(environment(path)) as cluster:
@@ -154,6 +154,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return drawn_images(tmp_path_factory.mktemp("phantom"), 80, 64, [SIZE])
 
 
+TO_RAY = {"CXR_ENGINE": "ray"}
+
+
 def prepare_words(source: Path, out: str, *words: str) -> list[object]:
     return ["prepare", source, source.parent / out, "--format", "csv", "--size", SIZE,
             "--name", "set", *words]  # fmt: skip
@@ -182,22 +185,20 @@ def scratch_of(process: int) -> str:
 
 
 def test_the_same_command_goes_on_where_it_was_killed(source, expected, surroundings):
-    words = prepare_words(source, "ray", "--engine", "ray", "--workers", "2")
-    command = start(surroundings, *words)
+    words = prepare_words(source, "ray", "--workers", "2")
+    command = start(surroundings | TO_RAY, *words)
     wait_until(lambda: workers_below(command.pid))
     time.sleep(4)
     scratch = scratch_of(command.pid)
     os.kill(command.pid, signal.SIGKILL)
     command.communicate()
     wait_until(lambda: not naming(scratch), 60)
-    ended(start(surroundings, *words))
+    ended(start(surroundings | TO_RAY, *words))
     assert contents(source.parent / "ray") == expected
 
 
 def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(source, surroundings):
-    command = start(
-        surroundings, *prepare_words(source, "ray", "--engine", "ray", "--workers", "2")
-    )
+    command = start(surroundings | TO_RAY, *prepare_words(source, "ray", "--workers", "2"))
     wait_until(lambda: workers_below(command.pid))
     time.sleep(2)
     scratch = scratch_of(command.pid)
@@ -211,11 +212,11 @@ def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(source, surroundings):
 
 
 def test_no_cluster_at_an_address_is_said_in_one_line(source, surroundings):
-    words = prepare_words(source, "ray", "--engine", "ray", "--address", "127.0.0.1:1")
-    command = start(surroundings, *words)
+    nowhere = TO_RAY | {"CXR_ADDRESS": "127.0.0.1:1"}
+    command = start(surroundings | nowhere, *prepare_words(source, "ray"))
     out, said = command.communicate(timeout=60)
     assert command.returncode == 2
-    assert said.startswith("cxr: --address 127.0.0.1:1: cannot join a Ray cluster there (")
+    assert said.startswith("cxr: CXR_ADDRESS=127.0.0.1:1: cannot join a Ray cluster there (")
     assert len(said.splitlines()) == 1
     assert out == ""
 
@@ -224,8 +225,8 @@ def test_prepare_loses_nothing_with_a_machine_that_dies_and_uses_one_that_joins(
     machines, source, expected
 ):
     dying = machines.add()
-    to_cluster = ("--engine", "ray", "--address", machines.address)
-    command = start(machines.surroundings, *prepare_words(source, "ray", *to_cluster))
+    to_cluster = TO_RAY | {"CXR_ADDRESS": machines.address}
+    command = start(machines.surroundings | to_cluster, *prepare_words(source, "ray"))
     wait_until(lambda: workers_below(dying))
     time.sleep(2)
     end_machine(dying)
@@ -244,8 +245,8 @@ def test_prepare_loses_nothing_with_a_machine_that_dies_and_uses_one_that_joins(
 def test_predict_loses_nothing_with_a_machine_that_dies(machines, data, tmp_path, kind):
     run, dying = untrained_run(kind, data, tmp_path / "run"), machines.add()
     words = ["predict", run, "--data", data, "--batch-size", 2, "--out"]
-    to_cluster = ("--engine", "ray", "--address", machines.address)
-    command = start(machines.surroundings, *words, tmp_path / "ray", *to_cluster)
+    to_cluster = TO_RAY | {"CXR_ADDRESS": machines.address}
+    command = start(machines.surroundings | to_cluster, *words, tmp_path / "ray")
     wait_until(lambda: workers_below(dying))
     time.sleep(3)
     assert command.poll() is None
@@ -261,14 +262,14 @@ def test_a_cluster_that_is_gone_is_said_in_one_line_and_costs_no_image(
 ):
     with cluster_of(surroundings) as machines:
         raylet = machines.add()
-        to_cluster = ("--engine", "ray", "--address", machines.address)
-        command = start(machines.surroundings, *prepare_words(source, "ray", *to_cluster))
+        to_cluster = TO_RAY | {"CXR_ADDRESS": machines.address}
+        command = start(machines.surroundings | to_cluster, *prepare_words(source, "ray"))
         wait_until(lambda: workers_below(raylet))
         time.sleep(3)
         end_machine(machines.starter.pid)
         out, said = command.communicate(timeout=120)
     assert command.returncode == 2
-    assert re.fullmatch(r"cxr: --engine ray: .* run the same command again to go on.*\n", said)
+    assert re.fullmatch(r"cxr: CXR_ENGINE=ray: .* run the same command again to go on.*\n", said)
     assert out == ""
     ended(start(surroundings, *prepare_words(source, "ray", "--workers", "2")))
     assert contents(source.parent / "ray") == expected

@@ -130,9 +130,9 @@ def test_ray_job_prepares_with_ray_and_trains_with_torchrun():
     shell, option, script = words[place + 1 :]
     assert (shell, option) == ("bash", "-c")
     subprocess.run(["bash", "-n", "-c", script], check=True)
-    prepare, train = (_words(part) for part in script.split("&&"))
+    variables, prepare, train = (_words(part) for part in script.split("&&"))
+    assert variables == ["export", "CXR_ENGINE=ray", "CXR_ADDRESS=auto"]
     _require_own(prepare)
-    assert prepare[prepare.index("--engine") + 1] == "ray"
     data = train[train.index("--data") + 1]
     assert prepare[3] == data
     _require_own(_torchrun(train))

@@ -62,7 +62,9 @@ def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
     assert "must be 16 or more" in refused(capsys, export, "--token", tmp_path / "token")
     assert "no such file" in refused(capsys, export, "--token", tmp_path / "none")
     assert "no such folder" in refused(capsys, export, "--report", tmp_path / "none")
-    assert "is not a folder" in refused(capsys, export, "--examples", tmp_path / "none")
+    settings = tmp_path / "limits.toml"
+    settings.write_text('[serve]\nexamples = "none"')
+    assert "serve.examples: is not a folder" in refused(capsys, export, "--settings", settings)
     assert "two runs are called 'A'" in refused(capsys, f"A={export}", f"A={export}")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

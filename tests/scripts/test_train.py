@@ -247,12 +247,6 @@ def test_resuming_with_another_split_of_the_data_is_refused(data, begun, monkeyp
         _train(data, begun, config="chexnet_quickstart")
 
 
-def test_begun_run_is_not_overwritten_without_asking(data: Path, begun: Path) -> None:
-    config = "chexnet_quickstart"
-    with pytest.raises(InputError, match=r"holds a run already; leave out --no-resume"):
-        train(config, data=data, out=begun, set_=_SMALL[config], resume=False)
-
-
 @pytest.mark.parametrize(
     ("config", "override", "message"),
     [

@@ -119,7 +119,7 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
     assert escape(drop["text"]) in page
     assert "no threshold from home" in (out / "transfer.csv").read_text()
     before = (out / "transfer.csv").read_bytes()
-    transfer({"CheXNet": run, "kermany": away}, data=home, **asked)
+    transfer({"CheXNet": run, "kermany": away, "rsna": home}, **asked)
     assert (out / "transfer.csv").read_bytes() == before
 
 
@@ -137,7 +137,7 @@ def test_patients_and_synthetic_images_are_noted_of_the_judged_images_alone(sets
 
 def test_a_set_without_the_finding_is_named_with_what_would_help(sets, tmp_path):
     home, away, run = sets
-    found = transfer([run, away, home], out=tmp_path / "out", replicates=200).to_dict()
+    found = transfer([run, away, home], out=tmp_path / "out").to_dict()
     assert any("--same lung_opacity=NAME" in note for note in found["notes"])
     assert {row["data_set"] for row in found["figures"]} == {"rsna"}
 
@@ -210,7 +210,7 @@ def test_predictions_of_another_split_or_data_set_are_refused(sets, tmp_path, mo
         transfer([run, home], out=out)
     here = Model(DataSet.open(home), ("pneumonia",))
     monkeypatch.setattr("cxr_compare.scripts.commands.transfer.load_model", lambda path: here)
-    transfer([run, away], out=out, replicates=200)
+    transfer([run, away], out=out)
     anew = data_set(tmp_path, "anew", "pneumonia")
     with pytest.raises(InputError, match="content_id"):
         transfer([run, f"kermany={anew}"], out=out)

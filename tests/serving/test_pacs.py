@@ -843,7 +843,7 @@ def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
 def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.pem").write_text("none")
     for own, words in (("a.pem", "holds no key and certificate"), ("none", "no such file")):
-        with pytest.raises(InputError, match=f"--tls-cert .*{words}"):
+        with pytest.raises(InputError, match=f"pacs.tls_cert: .*{words}"):
             Tls(tmp_path / own, tmp_path / "a.pem").sending()
 
 
@@ -930,31 +930,36 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("", "give either --dicomweb URL or --listen AE:PORT"),
         ("--dicomweb http://h/d --listen CXR:104", "give either --dicomweb"),
-        ("--dicomweb http://h/d --once --watch 5", "exclude each other"),
         ("--listen CXR:104", "say with --send-to where results go"),
-        ("--listen CXR:104 --send-to A@h:1 --limit 3", "--limit is for --dicomweb"),
+        ("--listen CXR:104 --send-to A@h:1 limit=3", "pacs.limit: is for --dicomweb"),
         ("--listen CXR:104 --send-to A@h:1 --dry-run", "--dry-run is for --dicomweb"),
-        ("--dicomweb http://h/d --caller A", "--caller is for --listen"),
-        ("--dicomweb http://h/d --watch 5 --dry-run", "--dry-run looks once"),
+        ("--dicomweb http://h/d callers=['A']", "pacs.callers: is for --listen"),
+        ("--dicomweb http://h/d --watch 5 --dry-run", "--watch is for a station that records"),
         ("--dicomweb http://h/d", "is neither a run of cxr train nor an export"),
         ("--dicomweb ftp://h/d", "give a URL such as"),
         ("--dicomweb http://user:secret@h/d", "the URL holds credentials"),
         ("--dicomweb http://h/d?key=1", "without ? and #"),
         ("--dicomweb http://h:x/d", "give a URL such as"),
         ("--dicomweb http://h/d --since yesterday", "write a date such as 2026-01-31"),
-        ("--dicomweb http://h/d --modality C/R", "write a modality such as CR or DX"),
+        ("--dicomweb http://h/d modalities=['C/R']", "pacs.modalities.0: string should match"),
         ("--dicomweb http://h/d --send-to ORTHANC:4242", "write AE@HOST:PORT"),
         ("--dicomweb http://h/d --send-to A@h:70000", "the port must be 1 to 65535"),
-        ("--dicomweb http://h/d --ae-title LONGER-THAN-SIXTEEN", "1 to 16 ASCII characters"),
+        ("--dicomweb http://h/d ae_title='LONGER-THAN-SIXTEEN'", "1 to 16 ASCII characters"),
+        ("--dicomweb http://h/d ae-title='A'", "did you mean 'pacs.ae_title'"),
+        ("--dicomweb http://h/d tls_ca='a.pem'", "TLS needs both"),
         ("--listen CXR --send-to A@h:1", "write AE:PORT or AE@HOST:PORT"),
     ],
 )
 def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line(
-    run_folder, capsys, monkeypatch, arguments, words
+    run_folder, capsys, monkeypatch, tmp_path, arguments, words
 ):
+    options = arguments.split()
+    if options and "=" in options[-1] and "://" not in options[-1]:  # a key of the settings file
+        (tmp_path / "settings.toml").write_text(f"[pacs]\n{options.pop()}\n")
+        options += ["--settings", str(tmp_path / "settings.toml")]
     if "neither" not in words:
         monkeypatch.setattr("cxr_compare.scripts.runs._is_run", lambda path: True)
-    line = refusal(capsys, "pacs", run_folder, *arguments.split())
+    line = refusal(capsys, "pacs", run_folder, *options)
     assert words in line
     assert "secret" not in line
 

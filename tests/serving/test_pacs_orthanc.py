@@ -222,7 +222,9 @@ def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_kille
     images = [pydicom.dcmread(io.BytesIO(content)) for content in radiographs]
     assert len({str(image.StudyInstanceUID) for image in images}) == N_IMAGES
     given = N_IMAGES + 2
-    pacs = Pacs(tmp_path, export, "--dicomweb", f"{orthanc.url}/dicom-web", "--patience", 120)
+    patient = tmp_path / "patient.toml"
+    patient.write_text("[pacs]\npatience = 120")
+    pacs = Pacs(tmp_path, export, "--dicomweb", f"{orthanc.url}/dicom-web", "--settings", patient)
 
     kills = Counter[str]()
     pacs.start()

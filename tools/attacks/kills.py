@@ -4,8 +4,8 @@ Usage: ``python -m tools.attacks.kills [VERB ...] [--rounds N] [--seed N] [--wor
 round kills a command one to three times, gives the same command again, and holds the folder
 against that of a command that nobody killed: the same files, the same content but for times.
 Nothing else may stay: no temporary folder beside it or in TMPDIR, no process. Of the rows of
-``--engine ray`` named "workers", Ray's workers are killed in place of the command, which is to end
-as if nothing had happened. Exit status 1 where something differs.
+``CXR_ENGINE=ray`` named "workers", Ray's workers are killed in place of the command, which is to
+end as if nothing had happened. Exit status 1 where something differs.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from tests.scripts.launched import command_line, naming, workers_below
 from tools.attacks import material
 
 WORKERS = {
-    "workers of predict": "predict --engine ray",
-    "workers of prepare": "prepare --engine ray",
+    "workers of predict": "CXR_ENGINE=ray predict",
+    "workers of prepare": "CXR_ENGINE=ray prepare",
 }
 NAMES = (
     "import", "predict --data", "export run", "export openvino", "export set", "train", "sweep",
-    "curve", "compare", "transfer", "predict --engine ray", "prepare --engine ray", *WORKERS,
+    "curve", "compare", "transfer", "CXR_ENGINE=ray predict", "CXR_ENGINE=ray prepare", *WORKERS,
 )  # fmt: skip
 _TIMES = {
     "created", "revision", "seconds", "sha256", "cost", "images_per_second", "sha256_of_this_file",

@@ -51,11 +51,14 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sweep": ("sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 --device cpu "
               "--over training.learning_rate=1e-4..1e-2", ()),
     "curve": ("curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data "
-              "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu --replicates 200 "
+              "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu "
               "--set training.epochs=1", ("data",)),
     "predict --data": ("predict {w}/run --data {w}/data --out {d}/out", ()),
-    "predict --engine ray": ("predict {w}/run --data {w}/data --out {d}/out --engine ray", ()),
-    "prepare --engine ray": ("prepare {w}/xrays {d}/out --format rsna --size 64 --engine ray", ()),
+    "CXR_ENGINE=ray predict": ("CXR_ENGINE=ray predict {w}/run --data {w}/data --out {d}/out", ()),
+    "CXR_ENGINE=ray prepare": (
+        "CXR_ENGINE=ray prepare {w}/xrays {d}/out --format rsna --size 64",
+        (),
+    ),
     "predict": ("predict {w}/run {w}/xrays/stage_2_test_images --out {d}/out --csv {d}/a.csv", ()),
     "predict --dicom": ("predict {w}/run {w}/xrays/stage_2_test_images --no-overlay "
                         "--dicom {d}/out", ()),
@@ -65,7 +68,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "compare": ("compare A={d}/predictions --data {w}/data --out {d}/out --replicates 200",
                 ("predictions",)),
     "readers": ("readers {w}/ratings.csv --truth {w}/truth.csv --out {d}/out", ()),
-    "transfer": ("transfer {w}/run {w}/data B={w}/data2 --out {d}/out --replicates 100", ()),
+    "transfer": ("transfer {w}/run {w}/data B={w}/data2 --out {d}/out", ()),
     "plan": ("plan --auroc 0.85,0.80 --prevalence 0.3 --out {d}/out", ()),
     "overlay": ("overlay A={w}/predictions --data {w}/data --out {d}/out --limit 6", ()),
     "overlay --blind": ("overlay --blind --data {w}/data --out {d}/out --limit 6", ()),
@@ -77,7 +80,12 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def cxr_command(*words: object) -> list[str]:
-    """A command of the program in this tree, as its console script runs it."""
+    """Return the words that run a command of the program in this tree.
+
+    A first word such as ``CXR_ENGINE=ray`` is an environment variable, as in a shell.
+    """
+    if "=" in str(words[0]):
+        return ["env", str(words[0]), *cxr_command(*words[1:])]
     return [
         sys.executable,
         "-c",
@@ -110,7 +118,7 @@ def make(folder: Path) -> Path:
     data, run, predictions = folder / "data", folder / "run", folder / "predictions"
     complete(folder, (
         ("xrays/synth.json", "synth", folder / "xrays", "--images", 90, "--size", 96,
-         "--prevalence", 0.4, "--seed", 3),
+         "--seed", 3),
         ("data/dataset.json", "prepare", folder / "xrays", data, "--format", "rsna",
          "--size", 64),
         ("run/run.json", "train", folder / "tiny.toml", "--data", data, "--out", run,

@@ -241,7 +241,7 @@ def test_what_the_header_leaves_open_is_counted(tmp_path):
     assert "2 of 3 files are taken as chest radiographs; left out: 1 x is not a DICOM" in notes
     assert "1 image does not state the view" in notes
     assert "1 image does not state the body part" in notes
-    assert "no --labels" in notes
+    assert "no image has a label" in notes
 
 
 def test_one_patient_id_for_all_is_warned_of(tmp_path):
