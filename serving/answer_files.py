@@ -28,7 +28,8 @@ from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
-from cxr_compare.serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
+from cxr_compare.serving.dicom_objects.result_identity import Algorithm, to_bytes
+from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.image_files import (
     CAPTURE_END,
     OVERLAY_END,
@@ -126,7 +127,7 @@ def answer_files(
         remove_old_temporary_files(folder)
     if output.dicom is not None:
         make_folder(output.dicom)
-        objects = _DicomWriter(output.dicom, [Algorithm.of(run) for run in runs], terminal)
+        objects = _DicomWriter(output.dicom, [Algorithm.from_run(run) for run in runs], terminal)
     with _Writer(output, terminal, runs, objects) as writer:
         _write_batch(begun[:-1], [], 0.0, writer, strict=strict)
         batches = _batches(chain(begun[-1:], stream), batch_size)
@@ -317,7 +318,7 @@ class _DicomWriter:
 
     def write(self, answers: Sequence[Answer]) -> None:
         """One image, answered by each system."""
-        from cxr_compare.serving.dicom_objects.results import dicom_results  # an extra
+        from cxr_compare.serving.dicom_objects.results import dicom_results
 
         path = Path(answers[0].image)
         try:
@@ -326,7 +327,7 @@ class _DicomWriter:
                     if not starts_like_dicom(file.read(132)):
                         self.others += 1
                         return
-                source = Source.of(read_source(local))
+                source = Source.from_header(read_source(local))
             results = dicom_results(source, answers, self.algorithms)
         except InputError as error:
             self.terminal.say(f"no DICOM objects of {path}: {error}")

@@ -18,7 +18,7 @@ from dicomweb_client.web import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.serving.dicom_objects.instance import SOFTWARE
+from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE
 from cxr_compare.serving.pacs.patience import OutageError, Patience, RefusedError
 
 Result = TypeVar("Result")

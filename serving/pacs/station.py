@@ -29,8 +29,9 @@ from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.data_prep.work.network_addresses import is_loopback
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.answer import Answer
-from cxr_compare.serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
+from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE, Algorithm
 from cxr_compare.serving.dicom_objects.results import dicom_results
+from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.image_files import note_answers
 from cxr_compare.serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive
 from cxr_compare.serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
@@ -164,7 +165,7 @@ class _Worker:
     ) -> None:
         self._settings, self._systems, self._sink = settings, systems, sink
         self._say, self._emit = say, emit
-        self._algorithms = [Algorithm.of(run) for run in systems]
+        self._algorithms = [Algorithm.from_run(run) for run in systems]
         job = job_id([asdict(system) for system in self._algorithms], sink.shown)
         self.journal = Journal.open(settings.journal, job, dry_run=settings.dry_run)
         self._search = (" ".join(sorted(settings.modalities)), settings.since or "")
@@ -319,7 +320,7 @@ class _Worker:
             self._skip(image, warned[0])
             return
         try:
-            objects = dicom_results(Source.of(header), answers, self._algorithms)
+            objects = dicom_results(Source.from_header(header), answers, self._algorithms)
         except InputError as error:
             self._fail(image, str(error))
             return

@@ -25,7 +25,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record
 from cxr_compare.data_prep.store.answer_log import AnswerLog
 from cxr_compare.serving.answer import Answer, render_answers
-from cxr_compare.serving.dicom_objects.instance import RESEARCH_USE, to_bytes
+from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE, to_bytes
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.image_files import note_answers
 from cxr_compare.serving.run import Run, answers_by_image

@@ -23,7 +23,7 @@ import numpy as np
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import TooLargeError, lower_pixel_limit
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.serving.dicom_objects.instance import Source, read_source
+from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.guard import file_warnings
 
 READY = b"ready"  # what a process says when it can decode
@@ -101,7 +101,7 @@ def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
 def _source(path: Path) -> dict[str, Any]:
     """What DICOM objects take from a file, or why there can be none of it."""
     try:
-        return {"source": Source.of(read_source(path)).to_json()}
+        return {"source": Source.from_header(read_source(path)).to_json()}
     except InputError as error:
         return {"no_source": str(error).replace(str(path), "DICOM source")}
 

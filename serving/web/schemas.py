@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cxr_compare.serving.answer import Status
-from cxr_compare.serving.dicom_objects.instance import RESEARCH_USE
+from cxr_compare.serving.dicom_objects.result_identity import RESEARCH_USE
 from cxr_compare.serving.guard import WarningKind
 
 _MOST_SYSTEMS = 32

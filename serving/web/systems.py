@@ -22,7 +22,7 @@ from cxr_compare.evaluation.statistics.arrays import is_positive
 from cxr_compare.evaluation.statistics.bands import share_band
 from cxr_compare.evaluation.systems.eligibility import sets_of_run
 from cxr_compare.serving.answer import Answer
-from cxr_compare.serving.dicom_objects.instance import Algorithm
+from cxr_compare.serving.dicom_objects.result_identity import Algorithm
 from cxr_compare.serving.export_spec import EVALUATION_FILE, validation_folder
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.schemas import (
@@ -52,7 +52,7 @@ class ServedSystem:
 
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
-        self.algorithm = Algorithm.of(run)
+        self.algorithm = Algorithm.from_run(run)
         threshold, probability = self.algorithm.threshold, None
         if run.decision is not None and threshold is not None:
             probability = run.decision.probability(np.array([threshold]))

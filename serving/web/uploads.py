@@ -22,7 +22,7 @@ import numpy as np
 
 from cxr_compare.data_prep.images.decoded_image import DecodedImage, DeepPixels
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
-from cxr_compare.serving.dicom_objects.instance import Source
+from cxr_compare.serving.dicom_objects.source_header import Source
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.web.decode_worker import ANSWERED, ASKED, READY
 from cxr_compare.serving.web.limits import MEBIBYTE, ServeSettings

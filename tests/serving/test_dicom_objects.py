@@ -39,19 +39,17 @@ from cxr_compare.networks.public_checkpoints import XRAYVISION_FINDINGS
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.serving.answer import BOX_COLUMNS, COLOUR, Answer
-from cxr_compare.serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
-from cxr_compare.serving.dicom_objects.results import (
+from cxr_compare.serving.dicom_objects.finding_codes import PRIVATE_SCHEME, finding_code
+from cxr_compare.serving.dicom_objects.result_identity import Algorithm, result_uid, to_bytes
+from cxr_compare.serving.dicom_objects.secondary_capture import overlay_capture, secondary_capture
+from cxr_compare.serving.dicom_objects.source_header import Source, read_source
+from cxr_compare.serving.dicom_objects.structured_report import (
     DECISION,
-    PRIVATE_SCHEME,
     PROBABILITY,
     SCORE,
     TARGET,
     THRESHOLD,
-    _finding_code,
-    _overlay_capture,
-    _result_uid,
-    _secondary_capture,
-    _structured_report,
+    structured_report,
 )
 from cxr_compare.serving.guard import Warned
 from tests.serving.radiographs import radiograph
@@ -104,7 +102,7 @@ def raw(keyword: str, value: bytes, charset: str | None = None) -> Callable[[], 
 
 def report(source: Dataset, *answers: Answer) -> Dataset:
     algorithms = [DETECTOR if each.kind == "boxes" else CLASSIFIER for each in answers]
-    return _structured_report(Source.of(source), answers, algorithms, made=MADE)
+    return structured_report(Source.from_header(source), answers, algorithms, made=MADE)
 
 
 def read_back(instance: Dataset) -> Dataset:
@@ -157,7 +155,7 @@ def test_highdicom_reads_back_the_same_boxes_scores_and_decisions(both: Dataset)
         assert group.roi.graphic_type.value == "POLYLINE"
         np.testing.assert_array_equal(group.roi.value, np.array(corners, np.float32))
         assert measured(group) == {SCORE.value: box.score}
-        assert group.finding_type == _finding_code(box.finding)
+        assert group.finding_type == finding_code(box.finding)
         assert said(group, DECISION)[1] == "Positive"
         image = group.roi.ContentSequence[0].ReferencedSOPSequence[0]
         assert image.ReferencedSOPInstanceUID == "1.2.3.4"
@@ -227,7 +225,7 @@ def test_both_objects_lie_in_the_study_of_the_patient_in_series_of_their_own() -
 
 
 def capture(source: Dataset) -> Dataset:
-    return _secondary_capture(Source.of(source), RGB, [DETECTOR], made=MADE)
+    return secondary_capture(Source.from_header(source), RGB, [DETECTOR], made=MADE)
 
 
 def test_the_capture_shows_the_overlay_and_says_that_text_is_burned_in() -> None:
@@ -253,8 +251,8 @@ def test_no_name_of_a_file_is_burned_into_the_overlay() -> None:
         BOXES[:1], pixels=np.full((40, 32), 90, np.uint8),
     )  # fmt: skip
     one, other = (
-        _overlay_capture(
-            Source.of(radiograph()), [replace(answer, image=name)], [DETECTOR], made=MADE
+        overlay_capture(
+            Source.from_header(radiograph()), [replace(answer, image=name)], [DETECTOR], made=MADE
         )
         for name in ("Doe_Jane.dcm", "x.dcm")
     )
@@ -271,7 +269,7 @@ def test_nothing_is_drawn_of_an_answer_that_a_warning_speaks_against() -> None:
     )  # fmt: skip
     for warned, drawn in (((), True), ((Warned("odd"),), False)):
         answer = replace(FOUND, warnings=warned, pixels=grey, prediction=shown)
-        sent = _overlay_capture(Source.of(radiograph()), [answer], [DETECTOR], made=MADE)
+        sent = overlay_capture(Source.from_header(radiograph()), [answer], [DETECTOR], made=MADE)
         image, said = sent.pixel_array[:512, :420], sent.pixel_array[:512, 420:830]
         assert (image[6:500, 10:400] == 90).all()
         assert (said[10:500, 10:400] != 90).any() == drawn
@@ -279,14 +277,14 @@ def test_nothing_is_drawn_of_an_answer_that_a_warning_speaks_against() -> None:
 
 def test_what_is_sent_twice_is_one_instance(both: Dataset) -> None:
     assert to_bytes(both) == to_bytes(report(radiograph(), FOUND, CLEAR))
-    assert both.SOPInstanceUID == _result_uid("1.2.3.4", "sr", [DETECTOR, CLASSIFIER])
-    assert capture(radiograph()).SOPInstanceUID == _result_uid("1.2.3.4", "sc", [DETECTOR])
+    assert both.SOPInstanceUID == result_uid("1.2.3.4", "sr", [DETECTOR, CLASSIFIER])
+    assert capture(radiograph()).SOPInstanceUID == result_uid("1.2.3.4", "sc", [DETECTOR])
 
 
 def test_whatever_changes_an_answer_makes_another_instance() -> None:
     tuned = replace(DETECTOR, threshold=0.3)
     uids = {
-        _result_uid(source, kind, systems)
+        result_uid(source, kind, systems)
         for source in ("1.2.3.4", "1.2.3.5")
         for kind in ("sr", "sc")
         for systems in (
@@ -442,21 +440,21 @@ def test_what_another_process_took_of_a_header_makes_the_same_objects() -> None:
         PatientName="Müller^Jürgen", PatientWeight="70.50", ImagerPixelSpacing=[0.1, 1 / 7],
         PatientOrientation=["L", "F"], NumberOfFrames=1, LossyImageCompression="01",
     )  # fmt: skip
-    here = Source.of(source)
+    here = Source.from_header(source)
     there = Source.from_json(json.loads(json.dumps(here.to_json())))
     assert there.orientation == ("L", "F")
     for make in (
-        lambda taken: _structured_report(taken, [FOUND], [DETECTOR], made=MADE),
-        lambda taken: _secondary_capture(taken, RGB, [DETECTOR], made=MADE),
+        lambda taken: structured_report(taken, [FOUND], [DETECTOR], made=MADE),
+        lambda taken: secondary_capture(taken, RGB, [DETECTOR], made=MADE),
     ):
         assert to_bytes(make(there)) == to_bytes(make(here))
 
 
 def test_what_is_no_overlay_or_no_answer_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected uint8 \(h, w, 3\)"):
-        _secondary_capture(Source.of(radiograph()), RGB[..., 0], [DETECTOR])
+        secondary_capture(Source.from_header(radiograph()), RGB[..., 0], [DETECTOR])
     with pytest.raises(InputError, match="0 answers of 1 systems"):
-        _structured_report(Source.of(radiograph()), [], [DETECTOR])
+        structured_report(Source.from_header(radiograph()), [], [DETECTOR])
 
 
 def test_codes_of_findings_mean_what_dicom_says() -> None:
@@ -466,7 +464,7 @@ def test_codes_of_findings_mean_what_dicom_says() -> None:
             for value, (meaning, _) in held.items():
                 listed.setdefault((scheme, value), set()).add(meaning)
     for finding in {*NIH_FINDINGS, *_LOCAL_FINDINGS, *XRAYVISION_FINDINGS, "covid_19"}:
-        code = _finding_code(finding)
+        code = finding_code(finding)
         assert len(code.value) <= 16, finding
         assert len(code.meaning) <= 64, finding
         scheme = code.scheme_designator
@@ -478,11 +476,11 @@ def test_codes_of_findings_mean_what_dicom_says() -> None:
 
 def test_a_finding_of_any_name_has_a_code_of_its_own() -> None:
     names = ["a_very_long_name_of_a_finding", "a_very_long_name_of_another", "Ödem", "積水", "x"]
-    found = [_finding_code(name) for name in names]
+    found = [finding_code(name) for name in names]
     assert len({code.value for code in found}) == len(names)
     assert all(len(code.value) <= 16 and code.value.isascii() for code in found)
-    assert _finding_code(names[0]) == _finding_code(names[0])
-    assert _finding_code("Pleural effusion") == _finding_code("pleural_effusion")
+    assert finding_code(names[0]) == finding_code(names[0])
+    assert finding_code("Pleural effusion") == finding_code("pleural_effusion")
 
 
 def exposed(path: Path, **changes: object) -> Path:
@@ -540,7 +538,7 @@ def test_every_real_x_ray_gets_both_objects_without_an_error(share, shared_data,
         box = boxes(("lung_opacity", 0.0, 1.5, float(width), float(height), 0.75))
         source = read_source(path)
         try:
-            taken = Source.of(source)
+            taken = Source.from_header(source)
             assert Source.from_json(json.loads(json.dumps(taken.to_json()))) == taken
             sent = report(source, replace(FOUND, boxes=box))
         except InputError:

@@ -29,7 +29,7 @@ pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.answer_log import AnswerLog, read_log
 from cxr_compare.serving.answer import Answer
-from cxr_compare.serving.dicom_objects.instance import SOFTWARE
+from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, _LeftOut
 from cxr_compare.serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
@@ -152,7 +152,7 @@ class Desk:
 @pytest.fixture(autouse=True)
 def small_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing at full size took most of the time."""
-    monkeypatch.setattr("cxr_compare.serving.dicom_objects.results._PANEL", 64)
+    monkeypatch.setattr("cxr_compare.serving.dicom_objects.secondary_capture._PANEL", 64)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""What a result object takes from its source image, and what makes it one instance.
+"""The header of a source image, as result objects may copy it.
 
-The header of a source is copied by a list of attributes, each checked: what the standard does not
-allow in them is left out, so that a damaged source does not damage what is filed beside it.
+Each attribute is checked. What the standard does not allow is left out, so that a damaged source
+does not damage what is filed beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydicom
 from pydicom import uid
@@ -30,11 +30,6 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import plain_reason
 from cxr_compare.data_prep.images.dicom_header import orientation
 
-if TYPE_CHECKING:
-    from cxr_compare.serving.run import Run
-
-SOFTWARE = "cxr-compare"
-RESEARCH_USE = "Research use only, not a medical device."
 _UIDS = {
     "StudyInstanceUID": "study", "SeriesInstanceUID": "series", "SOPInstanceUID": "instance",
     "SOPClassUID": "kind of object",
@@ -57,24 +52,6 @@ _SINGLE_FRAME = frozenset({
     uid.CTImageStorage, uid.MRImageStorage, uid.PositronEmissionTomographyImageStorage,
     uid.UltrasoundImageStorage,
 })  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """A system as its results name it; all of it tells one result from another."""
-
-    name: str
-    model_id: str  # digest of all that decides a prediction
-    engine: str  # back end and precision
-    policy: str  # operating point that decides
-    threshold: float | None  # on the score; None where it does not decide
-
-    @classmethod
-    def of(cls, run: Run) -> Algorithm:
-        """The system that a run or export is; reads its weights once, for their digest."""
-        chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
-        engine = f"{run.model.backend} {run.model.precision}"
-        return cls(run.name, run.model.inference_id(), engine, run.policy, chosen)
 
 
 def read_source(path: Path | str) -> Dataset:
@@ -100,7 +77,7 @@ class Source:
     chest: bool  # whether its header says that it shows a chest
 
     @classmethod
-    def of(cls, source: Dataset) -> Source:
+    def from_header(cls, source: Dataset) -> Source:
         """Check a source's header and take from it what results need.
 
         Raises:
@@ -150,13 +127,6 @@ class Source:
         """The frame that was read, where there are several."""
         several = self.frames > 1 and self.header.SOPClassUID not in _SINGLE_FRAME
         return [1] if several else None
-
-
-def to_bytes(instance: Dataset) -> bytes:
-    """An object as the content of a DICOM file."""
-    buffer = io.BytesIO()
-    instance.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 @contextmanager

@@ -1,0 +1,60 @@
+"""Codes of findings in DICOM objects: DICOM's own, SNOMED CT's, or private ones."""
+
+from __future__ import annotations
+
+import hashlib
+
+import highdicom.sr as hd
+
+from cxr_compare.data_prep.formats.finding_names import display_name, finding_name
+
+PRIVATE_SCHEME = "99CXRCOMPARE"
+_MOST_VALUE, _MOST_MEANING = 16, 64  # characters of a code and of its meaning
+# DICOM's own terms for chest X-rays (PS3.16, CID 6101 and 6104) come first, as they name what is
+# seen; where it has none, what SNOMED CT calls the disorder. Others get a private code: a wrong
+# code would be worse than none.
+_FINDING_CODES: dict[str, tuple[str, str, str]] = {
+    "atelectasis": ("46621007", "SCT", "Atelectasis"),
+    "bacterial_pneumonia": ("53084003", "SCT", "Bacterial pneumonia"),
+    "calcification": ("112063", "DCM", "Abnormal calcifications"),
+    "cardiomegaly": ("8186001", "SCT", "Cardiomegaly"),
+    "clavicle_fracture": ("58150001", "SCT", "Fracture of clavicle"),
+    "consolidation": ("95436008", "SCT", "Lung consolidation"),
+    "covid_19": ("840539006", "SCT", "COVID-19"),
+    "edema": ("19242006", "SCT", "Pulmonary edema"),
+    "effusion": ("60046008", "SCT", "Pleural effusion"),
+    "emphysema": ("87433001", "SCT", "Pulmonary emphysema"),
+    "fibrosis": ("51615001", "SCT", "Fibrosis of lung"),
+    "ild": ("233703007", "SCT", "Interstitial lung disease"),
+    "infiltration": ("112121", "DCM", "Infiltrate"),
+    "infiltrate": ("112121", "DCM", "Infiltrate"),
+    "lung_opacity": ("112001", "DCM", "Opacity"),
+    "mass": ("4147007", "SCT", "Mass"),
+    "nodule": ("27925004", "SCT", "Nodule"),
+    "opacity": ("112001", "DCM", "Opacity"),
+    "pleural_effusion": ("60046008", "SCT", "Pleural effusion"),
+    "pneumonia": ("233604007", "SCT", "Pneumonia"),
+    "pneumothorax": ("36118008", "SCT", "Pneumothorax"),
+    "pulmonary_fibrosis": ("51615001", "SCT", "Fibrosis of lung"),
+    "rib_fracture": ("33737001", "SCT", "Fracture of rib"),
+    "viral_pneumonia": ("75570004", "SCT", "Viral pneumonia"),
+}
+
+
+def private_code(name: str, meaning: str) -> hd.CodedConcept:
+    """A concept of our own scheme; a name that is too long for a code keeps its start."""
+    value = name
+    if len(value) > _MOST_VALUE or not value.isascii():
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        start = "".join(c for c in name if c.isascii() and c.isalnum())
+        value = f"{start[: _MOST_VALUE - 9]}_{digest}"
+    plain = "".join(c for c in meaning if c.isprintable() and c != "\\")
+    return hd.CodedConcept(value, PRIVATE_SCHEME, plain[:_MOST_MEANING].strip() or value)
+
+
+def finding_code(finding: str) -> hd.CodedConcept:
+    """A finding, by name or display name, as a coded concept, of our own scheme if need be."""
+    name = finding_name(finding)
+    if name in _FINDING_CODES:
+        return hd.CodedConcept(*_FINDING_CODES[name])
+    return private_code(name or finding, display_name(name) if name else finding)
