@@ -73,7 +73,7 @@ def _interpolated(true: RunningRows, called: Floats, needed: Floats) -> Floats:
         return np.zeros(len(called))
     precision = np.zeros(called.size + 1)  # row behind row, and an end
     np.divide(true.sums, called, out=precision[:-1].reshape(called.shape))
-    place = true.place(needed)  # (R, 101), rising
+    place = true.search(needed)  # (R, 101), rising
     # The best between one recall level and the next, then the best from there on. The first level
     # is at the start of its row, so that no stretch runs into the next row.
     best = np.maximum.reduceat(precision, (place + true.starts).ravel()).reshape(place.shape)

@@ -49,7 +49,7 @@ class WeightedFroc:
         false = RunningRows(self._false(weights))
         found = np.cumsum(np.take(weights, self._finder, axis=1), axis=1, dtype=np.int64)
         found = np.pad(found, ((0, 0), (1, 0)))  # before the first find, nothing is found
-        kept = false.place(np.floor(np.outer(n_images, rates)), side="right")  # (R, rates)
+        kept = false.search(np.floor(np.outer(n_images, rates)), side="right")  # (R, rates)
         at_rates = np.take_along_axis(found, kept, axis=1)
         mean = at_rates.sum(axis=1, keepdims=True) / len(rates)
         with np.errstate(invalid="ignore", divide="ignore"):

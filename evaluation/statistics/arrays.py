@@ -10,19 +10,25 @@ import numpy.typing as npt
 from cxr_compare.data_prep.contracts.errors import InputError
 
 Floats = npt.NDArray[np.float64]
-
-
+"""Array of float64 of any shape."""
 Integers = npt.NDArray[np.integer[Any]]
+"""Array of whole numbers of any width and shape."""
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:
     """Return an array of a list, an array, a Series, or a tensor on any device.
 
+    Args:
+        values: Numbers of any shape. Tensors of torch may lie on a GPU and have gradients.
+
+    Returns:
+        The same numbers as a numpy array on the CPU.
+
     Example:
         >>> as_array([1, 0]).tolist()
         [1, 0]
     """
-    if hasattr(values, "detach"):  # a tensor of torch, maybe on a GPU, maybe with gradients
+    if hasattr(values, "detach"):  # a tensor of torch, which is never imported here
         values = values.detach().cpu()
     return np.asarray(values)
 
@@ -32,34 +38,52 @@ def check_truth_and_scores(
 ) -> tuple[npt.NDArray[np.bool_], Floats]:
     """Validate labels and scores of the same images.
 
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Finite scores, shape ``(N,)``; a higher score speaks for the positive class.
+
+    Returns:
+        The labels as booleans and the scores as float64, shape ``(N,)`` each.
+
+    Raises:
+        InputError: The shapes differ, a label is neither 0 nor 1, or a score is not finite. The
+            message names the row.
+
     Example:
-        >>> check_truth_and_scores([0, 1], [0.2, 0.7])[0].tolist()
-        [False, True]
+        >>> truth, scores = check_truth_and_scores([0, 1], [0.2, 0.7])
+        >>> truth.tolist(), scores.tolist()
+        ([False, True], [0.2, 0.7])
     """
-    truth, scores = as_array(y_true), as_array(y_score).astype(np.float64)
+    truth = as_array(y_true)
+    scores = as_array(y_score).astype(np.float64)
     if truth.ndim != 1 or truth.shape != scores.shape:
         raise InputError(
             f"y_true and y_score must be one value per image; got shapes {truth.shape} and "
             f"{scores.shape}"
         )
-    wrong = np.flatnonzero((truth != 0) & (truth != 1))
-    if wrong.size:
+    invalid_rows = np.flatnonzero((truth != 0) & (truth != 1))
+    if invalid_rows.size:
+        row = invalid_rows[0]
         raise InputError(
-            f"y_true must be 0 or 1; row {wrong[0]} is {truth[wrong[0]]!r}: leave images of "
+            f"y_true must be 0 or 1; row {row} is {truth[row]!r}: leave images of "
             "unknown label out"
         )
-    infinite = np.flatnonzero(~np.isfinite(scores))
-    if infinite.size:
-        raise InputError(f"y_score must be finite; row {infinite[0]} is {scores[infinite[0]]}")
+    infinite_rows = np.flatnonzero(~np.isfinite(scores))
+    if infinite_rows.size:
+        row = infinite_rows[0]
+        raise InputError(f"y_score must be finite; row {row} is {scores[row]}")
     return truth.astype(bool), scores
 
 
 def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """The decision rule, of images as of boxes: a score at the threshold is positive.
+    """Apply the decision rule, for images as for boxes: a score at the threshold is positive.
 
     Args:
         y_score: Scores, any shape.
-        threshold: One, or of a shape that broadcasts with it.
+        threshold: One threshold, or an array whose shape broadcasts with that of the scores.
+
+    Returns:
+        True where the score reaches the threshold, in the broadcast shape.
 
     Example:
         >>> is_positive([0.4, 0.5, 0.6], 0.5).tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,79 +11,124 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
-_Band = tuple[Floats, Floats]
-"""The low and the high end at each place; NaN where no resample has a value."""
+
+class Band(NamedTuple):
+    """Lower and upper ends of a pointwise 95 % band; NaN where no resample has a value."""
+
+    low: Floats
+    high: Floats
 
 
 def roc_band(
-    y_true: npt.ArrayLike, y_score: npt.ArrayLike, patients: npt.ArrayLike, at: Floats,
-    *, resamples: int = 500, seed: int = 0,
-) -> _Band:  # fmt: skip
-    """Return the 95 % band of sensitivity at each false positive rate.
+    y_true: npt.ArrayLike,
+    y_score: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    at: Floats,
+    *,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Band:
+    """Compute the 95 % band of sensitivity at each false positive rate.
 
-    Each resample of patients gives a curve, its points joined by straight lines; the band holds
-    the middle 95 % of their sensitivities at each rate (vertical averaging). Resamples of one
-    label are left out.
+    Each resample of patients gives a curve whose points are joined by straight lines. The band
+    holds the middle 95 % of the sensitivities at each rate (vertical averaging). Resamples with
+    images of one class only are left out.
 
-    Shapes: `y_true`, `y_score`, `patients` ``(N,)``; `at` ``(M,)``.
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores, shape ``(N,)``.
+        patients: Name of each image's patient, shape ``(N,)``.
+        at: False positive rates in [0, 1], shape ``(M,)``.
+        resamples: Number of bootstrap resamples.
+        seed: Random seed of the bootstrap.
+
+    Returns:
+        Both ends of the band, shape ``(M,)`` each.
 
     Source:
-        Vertical averaging: Fawcett 2006, An introduction to ROC analysis, algorithm 3.
+        Vertical averaging: Fawcett 2006, "An introduction to ROC analysis", algorithm 3.
+
+    Example:
+        >>> truth = [0, 0, 1, 1]
+        >>> band = roc_band(truth, [0.1, 0.2, 0.8, 0.9], list("abcd"), np.array([0.5]))
+        >>> band.low.tolist(), band.high.tolist()
+        ([1.0], [1.0])
     """
     scores = np.asarray(y_score, dtype=np.float64)
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # ties move together
     positive = np.asarray(y_true, dtype=bool)[order]
-    of, count = cluster_index(np.asarray(patients)[order])
+    patient, n_patients = cluster_index(np.asarray(patients)[order])
     curves = []
-    for weights in Resamples(count, resamples, seed).chunks():
-        drawn = weights[:, of].astype(np.int64)  # (R, N)
-        true, false = (
-            np.pad(np.cumsum(drawn * chosen, axis=1)[:, ends], ((0, 0), (1, 0)))
-            for chosen in (positive, ~positive)
+    for weights in Resamples(n_patients, resamples, seed).chunks():
+        image_weights = weights[:, patient].astype(np.int64)  # (R, N)
+        true_positives, false_positives = (
+            np.pad(np.cumsum(image_weights * of_class, axis=1)[:, ends], ((0, 0), (1, 0)))
+            for of_class in (positive, ~positive)
         )
-        curves += [
-            np.interp(at, x / x[-1], y / y[-1])
-            for x, y in zip(false, true, strict=True)
-            if x[-1] and y[-1]
-        ]
+        for x, y in zip(false_positives, true_positives, strict=True):
+            if x[-1] and y[-1]:
+                curves.append(np.interp(at, x / x[-1], y / y[-1]))
     return _middle(np.array(curves).reshape(-1, len(at)))
 
 
 def share_band(
-    y_true: npt.ArrayLike, groups: Integers, patients: npt.ArrayLike,
-    *, resamples: int = 500, seed: int = 0,
-) -> _Band:  # fmt: skip
-    """Return the 95 % band of the share of positives in each group of images.
+    y_true: npt.ArrayLike,
+    groups: Integers,
+    patients: npt.ArrayLike,
+    *,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Band:
+    """Compute the 95 % band of the share of positives in each group of images.
 
-    Of 0 and 1, which no resample moves, it is the exact interval with patients as trials.
+    A share of 0 or 1, which no resample moves, gets the exact interval with patients as trials.
 
-    Shapes: `y_true`, `groups`, `patients` ``(N,)``.
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        groups: Group of each image from 0, shape ``(N,)``.
+        patients: Name of each image's patient, shape ``(N,)``.
+        resamples: Number of bootstrap resamples.
+        seed: Random seed of the bootstrap.
+
+    Returns:
+        Both ends of each group's band, shape ``(groups,)`` each.
+
+    Source:
+        Clopper and Pearson 1934 for shares of 0 and 1.
+
+    Example:
+        >>> band = share_band([0, 0, 1, 0], np.array([0, 0, 1, 1]), list("abcd"))
+        >>> band.low.round(3).tolist(), band.high.round(3).tolist()
+        ([0.0, 0.0], [0.842, 1.0])
     """
-    of, count = cluster_index(patients)
-    size = np.zeros((count, int(np.max(groups)) + 1))
-    positive = size.copy()
-    np.add.at(size, (of, groups), 1)
-    np.add.at(positive, (of, groups), np.asarray(y_true, dtype=np.float64))
-    parts = [
-        np.divide(weights @ positive, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
-        for weights in Resamples(count, resamples, seed).chunks()
-        for whole in [weights @ size]
-    ]
-    low, high = _middle(np.concatenate(parts))
-    counted, whole = positive.sum(axis=0), size.sum(axis=0)
-    for group in np.flatnonzero((whole > 0) & np.isin(counted / np.maximum(whole, 1), (0, 1))):
-        exact = Interval.from_share(float(counted[group] > 0), float((size[:, group] > 0).sum()))
-        low[group], high[group] = exact.low, exact.high
-    return low, high
+    patient, n_patients = cluster_index(patients)
+    n_images = np.zeros((n_patients, int(np.max(groups)) + 1))
+    n_positive = n_images.copy()
+    np.add.at(n_images, (patient, groups), 1)
+    np.add.at(n_positive, (patient, groups), np.asarray(y_true, dtype=np.float64))
+    chunks = []
+    for weights in Resamples(n_patients, resamples, seed).chunks():
+        drawn = weights @ n_images
+        undefined = np.full(drawn.shape, np.nan)
+        chunks.append(np.divide(weights @ n_positive, drawn, out=undefined, where=drawn > 0))
+    band = _middle(np.concatenate(chunks))
+    positives = n_positive.sum(axis=0)
+    images = n_images.sum(axis=0)
+    is_extreme = (images > 0) & np.isin(positives / np.maximum(images, 1), (0, 1))
+    for group in np.flatnonzero(is_extreme):
+        patients_in_group = float((n_images[:, group] > 0).sum())
+        exact = Interval.from_share(float(positives[group] > 0), patients_in_group)
+        band.low[group] = exact.low
+        band.high[group] = exact.high
+    return band
 
 
-def _middle(values: Floats) -> _Band:
-    """The ends of the middle 95 % of each column of ``(R, M)``, without what is undefined."""
-    if not len(values):
-        return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
-    known = ~np.isnan(values).all(axis=0)
+def _middle(values: Floats) -> Band:
+    """Return the ends of the middle 95 % of each column of ``(R, M)``, without undefined values."""
     ends = np.full((2, values.shape[1]), np.nan)
-    tail = (1 - LEVEL) / 2
-    ends[:, known] = np.nanquantile(values[:, known], (tail, 1 - tail), axis=0)
-    return ends[0], ends[1]
+    if len(values):
+        defined = ~np.isnan(values).all(axis=0)
+        tail = (1 - LEVEL) / 2
+        ends[:, defined] = np.nanquantile(values[:, defined], (tail, 1 - tail), axis=0)
+    return Band(ends[0], ends[1])

@@ -1,10 +1,8 @@
 """Patient-cluster bootstrap: the same resamples for every figure of every system.
 
-Patients are drawn with replacement, all images of a drawn patient together.
-A resample is a row of whole-number weights, one per patient, and a statistic takes a chunk of
-rows at once, so no Python loop runs over the replicates and memory does not grow with them.
-Along a ranking (`SegmentSums`, `RunningRows`) weights are small whole numbers, so sums of 16 bits
-serve as long as they fit, and one running sum over all rows is searched for all rows at once.
+Patients are drawn with replacement, all images of a drawn patient together. A resample is a row of
+whole-number weights, one weight per patient. A statistic takes a chunk of rows at once, so no
+Python loop runs over the replicates and memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -24,29 +22,36 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 Name = TypeVar("Name", bound=Hashable)
-
-
 Statistic = Callable[..., Mapping[Name, Floats]]
-"""Patient weights ``(R, patients)`` in; figures by name out, each shape ``(R,)``.
+"""Function from patient weights, shape ``(R, patients)``, to figures by name, each shape ``(R,)``.
 
-What else the resamples bring comes second, shape ``(R, k)``.
+Values that belong to each resample, such as its thresholds, come second, shape ``(R, k)``.
 """
 
-
 BOOTSTRAP = "patient-cluster bootstrap percentile"
-
-
-_CHUNK_CELLS = 500_000
+"""Name of the method, as the column ``ci_method`` gives it."""
+_CHUNK_CELLS = 500_000  # weights (resamples x patients) in memory at once
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """A reproducible set of resamples of patients."""
+    """A reproducible set of resamples of patients.
 
-    n_clusters: int  # number of patients
-    n_replicates: int = 2000  # number of resamples
-    seed: int = 0  # the same seed gives the same resamples, whatever they are used for
-    stream: int = 0  # resamples of another number owe nothing to these, though the seed is the same
+    Attributes:
+        n_clusters: Number of patients.
+        n_replicates: Number of resamples.
+        seed: Random seed. The same seed gives the same resamples, whatever they are used for.
+        stream: Number of the random stream. Streams of one seed are independent of each other.
+
+    Example:
+        >>> Resamples(n_clusters=120, seed=1)
+        <2,000 resamples of 120 patients, seed 1>
+    """
+
+    n_clusters: int
+    n_replicates: int = 2000
+    seed: int = 0
+    stream: int = 0
 
     def __repr__(self) -> str:
         return (
@@ -55,11 +60,14 @@ class Resamples:
 
     @property
     def method(self) -> str:
-        """What an interval of these resamples is called, as in ``ci_method``."""
+        """Name of an interval of these resamples, as the column ``ci_method`` gives it."""
         return f"{BOOTSTRAP}, {self.n_replicates} resamples"
 
     def chunks(self) -> Iterator[npt.NDArray[np.int16]]:
-        """Yield weights in chunks, together shape ``(n_replicates, n_clusters)``.
+        """Yield the weights of patients in chunks of resamples.
+
+        Yields:
+            Weights, shape ``(rows, n_clusters)``; all chunks together have ``n_replicates`` rows.
 
         Example:
             >>> weights = np.concatenate(list(Resamples(3, n_replicates=4).chunks()))
@@ -91,15 +99,15 @@ def cluster_bootstrap(
     advance: Callable[[int], None] | None = None,
     beside: Floats | None = None,
 ) -> dict[Name, Floats]:
-    """Compute figures on every resample, one chunk of them on each processor.
+    """Compute figures on every resample, one chunk of resamples on each processor.
 
     Args:
-        statistic: See `Statistic`; called from several threads, since numpy lets others work
-            while it computes.
-        resamples: Which patients count how often.
+        statistic: Function from weights to figures, see `Statistic`. It is called from several
+            threads, since numpy lets other threads work while it computes.
+        resamples: The resamples of patients.
         advance: Called with the number of replicates done in each step.
-        beside: What else each resample brings, such as its thresholds, shape
-            ``(n_replicates, k)``; left out: nothing.
+        beside: Values that belong to each resample, such as its thresholds, shape
+            ``(n_replicates, k)``; they are passed to the statistic as its second argument.
 
     Returns:
         Figures by name, each shape ``(n_replicates,)``, in the order of the resamples.
@@ -116,10 +124,10 @@ def cluster_bootstrap(
     """
     parts: list[Mapping[Name, Floats]] = []
     workers = _thread_count()
-    under_way: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
+    pending: deque[tuple[int, Future[Mapping[Name, Floats]]]] = deque()
 
-    def take() -> None:
-        n_rows, part = under_way.popleft()
+    def collect_oldest() -> None:
+        n_rows, part = pending.popleft()
         parts.append(part.result())
         if advance is not None:
             advance(n_rows)
@@ -129,25 +137,54 @@ def cluster_bootstrap(
         for weights in resamples.chunks():
             rest = [] if beside is None else [beside[done : done + len(weights)]]
             done += len(weights)
-            under_way.append((len(weights), pool.submit(statistic, weights, *rest)))
-            if len(under_way) > workers:
-                take()
-        while under_way:
-            take()
+            pending.append((len(weights), pool.submit(statistic, weights, *rest)))
+            if len(pending) > workers:
+                collect_oldest()
+        while pending:
+            collect_oldest()
     names = parts[0].keys() if parts else ()
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
-    """Number the clusters from 0 in sorted order, so that row order cannot change a resample."""
+    """Number the patients from 0 in the order of their names.
+
+    The order of the rows has no influence on the numbers, so it cannot change a resample.
+
+    Args:
+        clusters: Name of each image's patient, shape ``(N,)``.
+
+    Returns:
+        The number of each image's patient, shape ``(N,)``, and how many patients there are.
+
+    Example:
+        >>> index, count = cluster_index(["b", "a", "b"])
+        >>> index.tolist(), count
+        ([1, 0, 1], 2)
+    """
     names, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     return index.astype(np.int64), len(names)
 
 
 def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> Floats:
-    """Sum columns of per-image values ``(N, K)`` over the images of each cluster.
+    """Sum columns of per-image values over the images of each patient.
 
-    ``weights @ per_cluster(...)`` is then the counts of every resample.
+    ``weights @ per_cluster(...)`` then gives the sums of every resample.
+
+    Args:
+        values: Values of each image, shape ``(N, K)``.
+        clusters: Number of each image's patient from 0, shape ``(N,)``.
+        n_clusters: Number of patients, P.
+
+    Returns:
+        Sums, shape ``(P, K)``; 0 for a patient without an image.
+
+    Raises:
+        InputError: There are more or fewer values than patients' numbers.
+
+    Example:
+        >>> per_cluster([[1.0], [2.0], [4.0]], np.array([0, 1, 0]), 2).tolist()
+        [[5.0], [2.0]]
     """
     table = np.asarray(values, dtype=np.float64)
     if len(table) != len(clusters):

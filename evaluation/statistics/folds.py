@@ -11,36 +11,54 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 
 MOST_FOLDS = 5
-
-
+"""Largest number of folds."""
 _HASH_KEY = "0" * 16
 
 
 def patient_folds(
     patients: npt.NDArray[np.str_], y_true: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Assign patients to folds: all images of a patient are in one.
+    """Assign patients to folds so that all images of a patient are in one fold.
 
-    With labels, patients with a positive image and the others are each assigned in turn, in the
-    order of a digest of their name: the folds are balanced, and the same on every machine and in
-    any order of rows. Without, the fold is a hash of the name: the same whoever else is there.
+    With labels, patients with a positive image and the others are assigned in turn, in the order of
+    a digest of their names. The folds are then balanced, and the same on every machine and in any
+    order of rows. There are as many folds as the rarer kind has patients, at most 5.
 
-    With labels there are as many folds as both kinds have patients, at most 5; without always 5.
+    Without labels, the fold is a hash of the patient's name, so it does not depend on the other
+    patients. There are always 5 folds.
+
+    Args:
+        patients: Name of each image's patient, shape ``(N,)``.
+        y_true: Labels of the images, shape ``(N,)``; None if they may not be used.
+
+    Returns:
+        Fold of each image from 0, shape ``(N,)``.
+
+    Raises:
+        InputError: Fewer than two patients have, or lack, a positive image.
+
+    Example:
+        >>> names = np.array(["a", "b", "c", "d", "a"])
+        >>> folds = patient_folds(names, np.array([1, 1, 0, 0, 0], dtype=bool))
+        >>> bool(folds[0] == folds[4]), sorted(folds[:4].tolist())
+        (True, [0, 0, 1, 1])
     """
     if y_true is None:
         hashes = pd.util.hash_array(np.asarray(patients, dtype=object), hash_key=_HASH_KEY)
         return (hashes % MOST_FOLDS).astype(np.int64)
-    names, owner = np.unique(patients, return_inverse=True)
-    positive = np.bincount(owner, weights=y_true) > 0
-    n_folds = min(MOST_FOLDS, int(positive.sum()), int((~positive).sum()))
+    names, patient_of_image = np.unique(patients, return_inverse=True)
+    has_positive = np.bincount(patient_of_image, weights=y_true) > 0
+    n_with = int(has_positive.sum())
+    n_without = int((~has_positive).sum())
+    n_folds = min(MOST_FOLDS, n_with, n_without)
     if n_folds < 2:
         raise InputError(
-            f"validation has {int(positive.sum())} patients with and {int((~positive).sum())} "
+            f"validation has {n_with} patients with and {n_without} "
             "without a positive image; folds need two of each: tune without --calibration choose"
         )
     digests = np.array([hashlib.sha256(str(name).encode()).hexdigest() for name in names])
     fold = np.zeros(len(names), dtype=np.int64)
-    for kind in (positive, ~positive):
+    for kind in (has_positive, ~has_positive):
         members = np.flatnonzero(kind)
         fold[members[np.argsort(digests[members])]] = np.arange(len(members)) % n_folds
-    return fold[owner]
+    return fold[patient_of_image]

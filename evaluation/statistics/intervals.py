@@ -13,39 +13,61 @@ import scipy  # whose parts load when they are first used
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 LEVEL = 0.95
-
-
+"""Coverage of every interval, unless another one is asked for."""
 NO_WIDTH = "no interval: every bootstrap resample gave the same value"
-
-
-_ROUNDING = 1e-12
-
-
+"""Note of a figure that no resample moves."""
 MOST_UNDEFINED = 0.1
-"""With more resamples than this without a value, a figure gets no interval."""
+"""A figure that is undefined on a larger share of the resamples gets no interval."""
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its interval; NaN where one is unknown."""
+    """An estimate and its confidence interval; NaN where one is unknown.
+
+    Attributes:
+        estimate: The estimate.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        note: Why the figure is undefined or has no interval, or what to know about it.
+        unmoved: True if there is no interval because every resample gave the same value.
+        shifted: True if there is no interval because that of the resamples excludes the estimate.
+
+    Example:
+        >>> Interval(0.8, 0.7, 0.9).bounded, Interval(0.8).bounded
+        (True, False)
+    """
 
     estimate: float = math.nan
     low: float = math.nan
     high: float = math.nan
-    note: str = ""  # why it is undefined or has no interval, or what to know about it
-    # Whether it has no interval because every resample gave the same value, or because that of the
-    # resamples leaves the estimate out.
+    note: str = ""
     unmoved: bool = field(default=False, repr=False, kw_only=True)
     shifted: bool = field(default=False, repr=False, kw_only=True)
 
     @classmethod
     def from_share(cls, share: float, trials: float, level: float = LEVEL) -> Self:
-        """The exact interval of a share of so many trials, whole or not.
+        """Compute the exact interval of a share.
+
+        Args:
+            share: The observed share, in [0, 1].
+            trials: Number of independent trials, above 0; it need not be whole.
+            level: Coverage, in (0, 1).
+
+        Returns:
+            The share with its interval.
 
         Source:
             Clopper and Pearson 1934.
+
+        Example:
+            >>> exact = Interval.from_share(0.9, 20)
+            >>> round(exact.low, 3), round(exact.high, 3)
+            (0.683, 0.988)
         """
-        hits, misses, tail = share * trials, (1 - share) * trials, (1 - level) / 2
+        hits = share * trials
+        misses = (1 - share) * trials
+        tail = (1 - level) / 2
         inverse = scipy.special.betaincinv
         low = inverse(hits, misses + 1, tail) if hits > 0 else 0.0
         high = inverse(hits + 1, misses, 1 - tail) if misses > 0 else 1.0
@@ -53,7 +75,16 @@ class Interval:
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
-        """A figure of a row of ``where.csv``, whatever the row is read as."""
+        """Read a figure from a row of ``where.csv``.
+
+        Args:
+            row: Mapping or Series with ``ci_low``, ``estimate``, ``ci_high`` and ``note``. Missing
+                numbers become NaN.
+
+        Example:
+            >>> Interval.from_row({"estimate": 0.8, "ci_low": None, "ci_high": None, "note": ""})
+            Interval(estimate=0.8, low=nan, high=nan, note='')
+        """
         low, estimate, high = (
             math.nan if pd.isna(row[name]) else float(row[name])
             for name in ("ci_low", "estimate", "ci_high")
@@ -63,29 +94,32 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether there is an estimate."""
+        """True if there is an estimate."""
         return not math.isnan(self.estimate)
 
     @property
     def bounded(self) -> bool:
-        """Whether there is an interval."""
+        """True if there is an interval."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether estimate and interval lie on one side of 0, also as they are printed.
+        """True if estimate and interval lie on one side of 0, also as they are printed.
 
-        An end that rounds to 0.000 does not exclude 0: no claim hangs on a digit that nobody sees.
-        Nor is anything claimed where a percentile interval leaves its estimate on the other side.
+        An end that rounds to 0.000 does not exclude 0, so that no claim rests on a digit that
+        nobody sees. Nor does a percentile interval on the other side of 0 than its estimate.
         """
         if not (self.known and self.bounded):
             return False
-        low, estimate, high = (round(each, 3) for each in (self.low, self.estimate, self.high))
+        low, estimate, high = (round(end, 3) for end in (self.low, self.estimate, self.high))
         return min(low, estimate) > 0 or max(high, estimate) < 0
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided, of a true 0, by how far the interval reaches towards it."""
+        """Two-sided p-value of a true value of 0, from how far the interval reaches towards 0.
+
+        None without an interval.
+        """
         reach = self.estimate - self.low if self.estimate > 0 else self.high - self.estimate
         if not (self.bounded and reach > 0):
             return None
@@ -93,19 +127,36 @@ class Interval:
         return float(2 * scipy.special.ndtr(-abs(self.estimate) / reach * quantile))
 
     def to_dict(self) -> dict[str, float | None]:
-        """``estimate``, ``low`` and ``high`` for JSON, which knows no NaN: that is `None`."""
+        """Return ``estimate``, ``low`` and ``high`` for JSON, with None instead of NaN.
+
+        Example:
+            >>> Interval(0.8).to_dict()
+            {'estimate': 0.8, 'low': None, 'high': None}
+        """
         ends = {"estimate": self.estimate, "low": self.low, "high": self.high}
         return {name: float(end) if math.isfinite(end) else None for name, end in ends.items()}
 
     def reversed(self) -> Interval:
-        """Return the same difference, taken the other way round."""
+        """Return the same difference with its sign changed (second minus first).
+
+        Example:
+            >>> Interval(0.1, -0.2, 0.3).reversed()
+            Interval(estimate=-0.1, low=-0.3, high=0.2, note='')
+        """
         return Interval(-self.estimate, -self.high, -self.low, self.note)
 
     def minus(self, other: Interval, correlation: float = 0.0) -> Interval:
-        """The difference of two figures; its interval follows from both, and needs both.
+        """Subtract another figure; the interval of the difference follows from both intervals.
+
+        Args:
+            other: The figure to subtract.
+            correlation: Correlation of the two estimates, in [-1, 1]; 0 for independent images.
+
+        Returns:
+            The difference; without an interval where one of the two has none.
 
         Source:
-            MOVER: Newcombe 1998; Zou and Donner 2008. The correlation is of the two figures.
+            MOVER: Newcombe 1998; Zou and Donner 2008.
 
         Example:
             >>> gap = Interval(1.0, 0.69, 1.0).minus(Interval(0.8, 0.7, 0.9))
@@ -116,12 +167,12 @@ class Interval:
         if not (self.bounded and other.bounded):
             return gap
 
-        def reach(own: float, others: float) -> float:
-            both = own**2 + others**2 - 2 * correlation * own * others
-            return math.sqrt(max(both, 0.0))
+        def combine(first: float, second: float) -> float:
+            squared = first**2 + second**2 - 2 * correlation * first * second
+            return math.sqrt(max(squared, 0.0))
 
-        low = reach(self.estimate - self.low, other.high - other.estimate)
-        high = reach(self.high - self.estimate, other.estimate - other.low)
+        low = combine(self.estimate - self.low, other.high - other.estimate)
+        high = combine(self.high - self.estimate, other.estimate - other.low)
         if correlation == 1 or not (low or high):
             return replace(gap, note=NO_WIDTH, unmoved=True)
         return replace(gap, low=gap.estimate - low, high=gap.estimate + high)
@@ -130,38 +181,70 @@ class Interval:
 def percentile_interval(
     replicates: Floats, level: float = LEVEL, *, estimate: float = math.nan
 ) -> Interval:
-    """The percentile interval of a figure's replicates, NaN where the figure was undefined.
+    """Compute the percentile interval of a figure's bootstrap replicates.
 
-    None where over 10 % are undefined, where it leaves the estimate out, or where it has no width:
-    a figure that no resample moves is not known exactly, and the bootstrap cannot say how well.
+    There is no interval where more than 10 % of the replicates are undefined, where the interval
+    would exclude the estimate, or where it would have no width: the bootstrap cannot say how
+    uncertain a figure is that no resample moves.
+
+    Args:
+        replicates: The figure on each resample, shape ``(R,)``; NaN where it was undefined.
+        level: Coverage, in (0, 1).
+        estimate: The figure on the images themselves.
+
+    Returns:
+        The estimate with its interval, or with a note that says why there is none.
+
+    Source:
+        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+
+    Example:
+        >>> interval = percentile_interval(np.linspace(0.0, 1.0, 41), estimate=0.5)
+        >>> round(interval.low, 3), round(interval.high, 3)
+        (0.025, 0.975)
+        >>> percentile_interval(np.ones(40), estimate=1.0).note
+        'no interval: every bootstrap resample gave the same value'
     """
     defined = replicates[~np.isnan(replicates)]
-    lost = len(replicates) - len(defined)
-    if not len(defined) or lost > MOST_UNDEFINED * len(replicates):
-        return Interval(estimate, note=f"undefined in {lost} of {len(replicates)} resamples")
+    n_undefined = len(replicates) - len(defined)
+    undefined_note = f"undefined in {n_undefined} of {len(replicates)} resamples"
+    if not len(defined) or n_undefined > MOST_UNDEFINED * len(replicates):
+        return Interval(estimate, note=undefined_note)
     tail = round((1 - level) / 2, 12)  # 0.025, and not 0.025000000000000022
     low, high = np.quantile(defined, [tail, 1 - tail])
     if low == high:
         return Interval(estimate, note=NO_WIDTH, unmoved=True)
     if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
-        # As of ECE near 0: a resample adds noise to every bin, by which the mean gap only grows.
+        # An ECE near 0 is an example: a resample adds noise to every bin, and noise only raises
+        # the mean gap.
         note = (
             f"no interval: resampling itself shifts this figure (middle {100 * level:.4g} % of "
             f"resamples: {low:.3f} to {high:.3f})"
         )
         return Interval(estimate, note=note, shifted=True)
-    note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else ""
+    note = f"{undefined_note}, left out" if n_undefined else ""
     return Interval(estimate, float(low), float(high), note)
 
 
 def expanded_level(level: float, patients: float | None) -> float:
-    """Coverage to ask of percentiles, so that they hold with few patients, too.
+    """Return the coverage to ask of percentiles so that they hold with few patients, too.
 
     Resamples of n patients vary by (n - 1) / n of the variance, and their tails are those of the
-    normal distribution: percentiles further out make up for both.
+    normal distribution. Percentiles further out make up for both.
+
+    Args:
+        level: Coverage that the interval is to have, in (0, 1).
+        patients: Effective number of patients; None or at most 1 leaves the level as it is.
+
+    Returns:
+        A coverage of at least `level`.
 
     Source:
         Hesterberg 2015, "What teachers should know about the bootstrap", expanded percentiles.
+
+    Example:
+        >>> round(expanded_level(0.95, 20), 4), expanded_level(0.95, None)
+        (0.9682, 0.95)
     """
     if patients is None or not patients > 1:
         return level

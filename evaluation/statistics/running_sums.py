@@ -1,7 +1,7 @@
 """Running sums of bootstrap weights along a ranking, for many resamples at once.
 
-Weights are small whole numbers, so sums of 16 bits serve as long as they fit, and one running sum
-over all rows is searched for all rows at once.
+Weights are small whole numbers, so sums of 16 bits serve as long as they fit. One running sum over
+all rows rises throughout, so a single binary search serves all rows.
 """
 
 from __future__ import annotations
@@ -15,53 +15,81 @@ import scipy  # whose parts load when they are first used
 from cxr_compare.evaluation.statistics.arrays import Integers
 
 _SMALL = np.uint16
-
-
-_MOST = 4095
+_MOST_BOXES = 4095
 """A segment of no more boxes fits 16 bits as long as no weight is above 16."""
 
 
 class SegmentSums:
-    """How much weight lies in each segment of a ranking; `segment` and `clusters`: of each box."""
+    """Sums of bootstrap weights over the boxes of each segment of a ranking.
+
+    A segment is a stretch of the ranking between two positions of interest, such as two boxes that
+    each find a lesion. Calling the object with weights gives the sums.
+
+    Args:
+        segment: Segment of each box from 0, shape ``(N,)``.
+        clusters: Number of each box's patient from 0, shape ``(N,)``.
+        n_segments: Number of segments, S.
+        n_clusters: Number of patients, P.
+
+    Example:
+        >>> sums = SegmentSums(np.array([0, 0, 1]), np.array([0, 1, 1]), 2, 2)
+        >>> sums(np.array([[1, 1], [2, 0]])).tolist()
+        [[2, 1], [2, 0]]
+    """
 
     def __init__(
         self, segment: Integers, clusters: Integers, n_segments: int, n_clusters: int
     ) -> None:
         boxes = np.bincount(segment, minlength=n_segments)
-        self._crowded = np.flatnonzero(boxes > _MOST)
-        crowded = boxes[segment] > _MOST
-        shape = (n_segments, n_clusters)
-        self._sparse = _table(segment[~crowded], clusters[~crowded], shape, _SMALL)
-        place = np.searchsorted(self._crowded, segment[crowded])
-        shape = (len(self._crowded), n_clusters)
-        self._dense = _table(place, clusters[crowded], shape, np.float64)
+        self._crowded = np.flatnonzero(boxes > _MOST_BOXES)
+        in_crowded = boxes[segment] > _MOST_BOXES
+        self._sparse = _box_counts(
+            segment[~in_crowded], clusters[~in_crowded], (n_segments, n_clusters), _SMALL
+        )
+        self._dense = _box_counts(
+            np.searchsorted(self._crowded, segment[in_crowded]),
+            clusters[in_crowded],
+            (len(self._crowded), n_clusters),
+            np.float64,
+        )
 
     def __call__(self, weights: Integers) -> npt.NDArray[Any]:
-        """The weight in each segment, shape ``(R, n_segments)``, row by row in memory."""
-        fits = _MOST * int(weights.max(initial=1)) <= np.iinfo(_SMALL).max
-        kind: type = _SMALL if fits else np.float64  # whole numbers below 2 ** 53 are exact in it
-        columns: npt.NDArray[Any] = np.ascontiguousarray(weights.T, dtype=kind)
-        sums = np.ascontiguousarray((self._sparse.astype(kind, copy=False) @ columns).T)
+        """Return the weight in each segment, shape ``(R, S)``, of weights of shape ``(R, P)``."""
+        fits = _MOST_BOXES * int(weights.max(initial=1)) <= np.iinfo(_SMALL).max
+        dtype: type = _SMALL if fits else np.float64  # whole numbers below 2 ** 53 are exact in it
+        columns: npt.NDArray[Any] = np.ascontiguousarray(weights.T, dtype=dtype)
+        sums = np.ascontiguousarray((self._sparse.astype(dtype, copy=False) @ columns).T)
         if len(self._crowded):
             sums = sums.astype(np.int64)
             sums[:, self._crowded] = (self._dense @ columns.astype(np.float64)).T
         return sums
 
 
-def _table(
-    segment: Integers, clusters: Integers, shape: tuple[int, int], kind: type
+def _box_counts(
+    segment: Integers, clusters: Integers, shape: tuple[int, int], dtype: type
 ) -> scipy.sparse.csr_matrix:
-    """How many boxes a cluster has in each segment."""
+    """Count the boxes of each patient in each segment, shape ``(segments, patients)``."""
     ones = np.ones(len(segment), dtype=np.int64)
-    return scipy.sparse.csr_matrix((ones, (segment, clusters)), shape=shape).astype(kind)
+    return scipy.sparse.csr_matrix((ones, (segment, clusters)), shape=shape).astype(dtype)
 
 
 class RunningRows:
-    """Running sums along rows of whole numbers, none below 0, shape ``(R, n)``."""
+    """Running sums along rows of whole numbers, which can be searched in all rows at once.
+
+    Args:
+        counts: Whole numbers of at least 0, shape ``(R, n)``.
+
+    Example:
+        >>> rows = RunningRows(np.array([[1, 0, 2], [0, 3, 1]]))
+        >>> rows.sums.tolist()
+        [[1, 1, 3], [0, 3, 4]]
+        >>> rows.search(np.array([[2], [3]])).tolist()
+        [[2], [1]]
+    """
 
     def __init__(self, counts: npt.NDArray[Any]) -> None:
         self._shape = counts.shape
-        # On over the ends of the rows: it rises throughout, so that one search serves all.
+        # The sum runs on over the ends of the rows: it rises throughout, so one search serves all.
         self._all = np.cumsum(counts, dtype=np.int64)
         n_rows, length = counts.shape
         ends = self._all[length - 1 :: length] if length else np.zeros(n_rows, dtype=np.int64)
@@ -69,37 +97,58 @@ class RunningRows:
 
     @property
     def sums(self) -> npt.NDArray[np.int64]:
-        """The running sums, shape ``(R, n)``."""
+        """Running sums, shape ``(R, n)``."""
         return self._all.reshape(self._shape) - self._before
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """Where each row starts in the rows laid end to end, shape ``(R, 1)``."""
+        """Start of each row in the rows laid end to end, shape ``(R, 1)``."""
         return np.arange(self._shape[0])[:, None] * self._shape[1]
 
-    def place(
-        self, sought: npt.NDArray[Any], side: Literal["left", "right"] = "left"
+    def search(
+        self, values: npt.NDArray[Any], side: Literal["left", "right"] = "left"
     ) -> npt.NDArray[np.int64]:
-        """Where values belong in their row, as `numpy.searchsorted` says.
+        """Find where values belong in the running sums of their row.
 
-        Shapes: `sought`, returned ``(R, k)``.
+        Args:
+            values: Values sought, shape ``(R, k)``.
+            side: As `numpy.searchsorted` takes it.
+
+        Returns:
+            Positions from 0 to n, shape ``(R, k)``.
         """
-        values = (sought + self._before).astype(np.int64)
-        found = np.searchsorted(self._all, values.ravel(), side=side).reshape(values.shape)
-        return np.clip(found - self.starts, 0, self._shape[1])
+        shifted = (values + self._before).astype(np.int64)
+        position = np.searchsorted(self._all, shifted.ravel(), side=side).reshape(shifted.shape)
+        return np.clip(position - self.starts, 0, self._shape[1])
 
 
 def cumulative_rows(weights: Integers) -> npt.NDArray[np.int32]:
-    """Cumulative sum along each row with a leading 0, shape ``(R, n + 1)``."""
+    """Compute the cumulative sum along each row, with a leading 0.
+
+    Args:
+        weights: Whole numbers, shape ``(R, n)``.
+
+    Returns:
+        Sums, shape ``(R, n + 1)``.
+
+    Example:
+        >>> cumulative_rows(np.array([[1, 2, 0]])).tolist()
+        [[0, 1, 3, 3]]
+    """
     sums = np.zeros((weights.shape[0], weights.shape[1] + 1), dtype=np.int32)
     np.cumsum(weights, axis=1, dtype=np.int32, out=sums[:, 1:])
     return sums
 
 
 def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Where each row of running sums first reaches a value, by binary search in all rows at once.
+    """Find where each row of running sums first reaches a value, by binary search in all rows.
 
-    Shapes: `sums` ``(R, n)``; `sought`, returned ``(R,)``.
+    Args:
+        sums: Running sums, which never fall, shape ``(R, n)``.
+        sought: Value of each row, shape ``(R,)``.
+
+    Returns:
+        Positions from 0 to n, shape ``(R,)``; n where a row never reaches its value.
 
     Example:
         >>> sums = np.array([[0, 2, 2], [1, 4, 9], [0, 0, 1]])
@@ -107,10 +156,12 @@ def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDAr
         [1, 1, 3]
     """
     n_rows, length = sums.shape
-    rows, low = np.arange(n_rows), np.zeros(n_rows, dtype=np.int64)
+    rows = np.arange(n_rows)
+    low = np.zeros(n_rows, dtype=np.int64)
     high = np.full(n_rows, length)
     for _ in range(length.bit_length()):
         middle = (low + high) // 2
         below = (middle < high) & (sums[rows, np.minimum(middle, length - 1)] < sought)
-        low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
+        low = np.where(below, middle + 1, low)
+        high = np.where(below, high, middle)
     return low

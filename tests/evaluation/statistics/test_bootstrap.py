@@ -360,4 +360,4 @@ def test_each_row_is_searched_as_if_alone(n_rows, length, random):
     sought = np.array([[random.randint(0, 20) for _ in range(5)] for _ in range(n_rows)])
     for side in ("left", "right"):
         expected = [np.searchsorted(sums[k], sought[k], side).tolist() for k in range(n_rows)]
-        assert rows.place(sought, side).tolist() == expected
+        assert rows.search(sought, side).tolist() == expected
