@@ -1,4 +1,4 @@
-"""A probability from a score: temperature, Platt scaling or isotonic curve; logistic regression."""
+"""Calibration of scores to probabilities: temperature, Platt scaling or an isotonic curve."""
 
 from __future__ import annotations
 
@@ -14,59 +14,72 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_tru
 from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic, sigmoid
 
 CLIP = 1e-4
-"""Scores are held inside [CLIP, 1 - CLIP] where a logarithm is taken of them, nowhere else."""
-
-
-_Method = Literal["none", "temperature", "platt", "isotonic"]
-
-
-METHODS: tuple[_Method, ...] = ("none", "temperature", "platt", "isotonic")
-"""The simpler first: among equals the earlier is chosen."""
+"""Scores are limited to [CLIP, 1 - CLIP] where a logarithm is taken of them, nowhere else."""
+CalibrationMethod = Literal["none", "temperature", "platt", "isotonic"]
+METHODS: tuple[CalibrationMethod, ...] = ("none", "temperature", "platt", "isotonic")
+"""All methods, the simpler first: among equals the earlier is chosen."""
+_STEEPEST = 100.0
+"""A temperature lies between 1 / _STEEPEST and _STEEPEST."""
 
 
 def clipped_logit(scores: npt.ArrayLike) -> Floats:
-    """Log-odds of scores, held inside [`CLIP`, 1 - `CLIP`]."""
-    held = np.clip(np.asarray(scores, dtype=np.float64), CLIP, 1 - CLIP)
-    return np.asarray(np.log(held) - np.log1p(-held))
+    """Compute the log-odds of scores that are limited to [`CLIP`, 1 - `CLIP`].
+
+    Example:
+        >>> clipped_logit([0.0, 0.5, 1.0]).round(2).tolist()
+        [-9.21, 0.0, 9.21]
+    """
+    clipped = np.clip(np.asarray(scores, dtype=np.float64), CLIP, 1 - CLIP)
+    return np.asarray(np.log(clipped) - np.log1p(-clipped))
 
 
 @dataclass(frozen=True)
-class _RawScores:
-    """The score itself as the probability."""
+class RawScores:
+    """Calibration that takes the score itself as the probability."""
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """The scores, unchanged."""
+        """Return the scores as float64, unchanged."""
         return np.asarray(scores, dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``decisions/<target>.json``."""
+        """Return the entry of ``decisions/<target>.json``."""
         return {"method": "none"}
 
 
 @dataclass(frozen=True)
-class _PlattScaling:
-    """``probability = sigmoid(slope * logit(score) + intercept)``; a score of 0 has its own level.
+class PlattScaling:
+    """Calibration ``probability = sigmoid(slope * logit(score) + intercept)``.
 
-    A score of 0 is an image without a box: its log-odds are unknown, so it takes no part in the
-    slope. A temperature is the same without an intercept, ``slope = 1 / temperature``.
+    A temperature is the same without an intercept, ``slope = 1 / temperature``. A score of 0 is an
+    image without a box. Its log-odds are unknown, so it takes no part in the fit of the slope and
+    has a probability of its own.
+
+    Attributes:
+        slope: Slope on the logit of the score.
+        intercept: Intercept on the logit.
+        method: Method by which the two were fitted.
+        no_box: Probability of a score of 0, the lowest; None where no validation image had it.
+
+    Example:
+        >>> PlattScaling(1.0, 0.0, no_box=0.1).probability([0.0, 0.05, 0.5]).round(3).tolist()
+        [0.1, 0.1, 0.5]
     """
 
-    slope: float  # on the logit of the score
-    intercept: float  # likewise
-    method: _Method = "platt"  # how the two were found
-    # probability of a score of 0, the lowest; `None` where no validation image had that score
+    slope: float
+    intercept: float
+    method: CalibrationMethod = "platt"
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """The calibrated probability of the positive class, shape as `scores`."""
-        given = np.asarray(scores, dtype=np.float64)
-        chance = sigmoid(self.slope * clipped_logit(given) + self.intercept)
+        """Return the calibrated probability of the positive class, in the shape of the scores."""
+        raw = np.asarray(scores, dtype=np.float64)
+        probability = sigmoid(self.slope * clipped_logit(raw) + self.intercept)
         if self.no_box is None:
-            return chance
-        return np.where(given == 0, self.no_box, np.maximum(chance, self.no_box))
+            return probability
+        return np.where(raw == 0, self.no_box, np.maximum(probability, self.no_box))
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``decisions/<target>.json``."""
+        """Return the entry of ``decisions/<target>.json``."""
         facts: dict[str, Any] = {"method": self.method, "slope": self.slope}
         if self.method == "temperature":
             facts["temperature"] = 1 / self.slope
@@ -74,26 +87,29 @@ class _PlattScaling:
 
 
 @dataclass(frozen=True)
-class _IsotonicScaling:
-    """A rising curve through knots, straight between them and level beyond.
+class IsotonicScaling:
+    """Calibration by a rising curve through knots, straight between them and level beyond.
 
-    It keeps the order of scores; those between knots of equal probability become ties.
+    It keeps the order of scores. Scores between two knots of equal probability become ties.
+
+    Attributes:
+        scores: Scores of the knots, rising.
+        probabilities: Probabilities of the knots, never falling.
+
+    Example:
+        >>> IsotonicScaling((0.25, 0.75), (0.0, 0.5)).probability([0.0, 0.5, 1.0]).tolist()
+        [0.0, 0.25, 0.5]
     """
 
-    scores: tuple[float, ...]  # where the knots are, rising
-    probabilities: tuple[float, ...]  # their probabilities, never falling
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...]
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """The calibrated probability of the positive class, shape as `scores`.
-
-        Example:
-            >>> _IsotonicScaling((0.25, 0.75), (0.0, 0.5)).probability([0.0, 0.5, 1.0]).tolist()
-            [0.0, 0.25, 0.5]
-        """
+        """Return the calibrated probability of the positive class, in the shape of the scores."""
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``decisions/<target>.json``."""
+        """Return the entry of ``decisions/<target>.json``."""
         return {
             "method": "isotonic",
             "scores": list(self.scores),
@@ -102,54 +118,89 @@ class _IsotonicScaling:
         }
 
 
-Calibration = _RawScores | _PlattScaling | _IsotonicScaling
+Calibration = RawScores | PlattScaling | IsotonicScaling
+"""Fitted calibration: ``probability`` applies it, ``to_dict`` writes it."""
 
 
 def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
-    """Read what ``to_dict`` of a calibration wrote."""
+    """Read the entry that ``to_dict`` of a calibration wrote; None and ``{}`` give None.
+
+    Example:
+        >>> calibration_from_dict(PlattScaling(2.0, -1.0).to_dict())
+        PlattScaling(slope=2.0, intercept=-1.0, method='platt', no_box=None)
+    """
     if not payload:
         return None
     if payload["method"] == "none":
-        return _RawScores()
+        return RawScores()
     if payload["method"] == "isotonic":
-        return _IsotonicScaling(tuple(payload["scores"]), tuple(payload["probabilities"]))
-    slope, intercept = payload["slope"], payload["intercept"]
-    return _PlattScaling(slope, intercept, payload["method"], payload.get("no_box"))
+        return IsotonicScaling(tuple(payload["scores"]), tuple(payload["probabilities"]))
+    return PlattScaling(
+        payload["slope"], payload["intercept"], payload["method"], payload.get("no_box")
+    )
 
 
-_STEEPEST = 100.0
-"""A temperature lies between 1 / _STEEPEST and _STEEPEST."""
+def fit_calibration(
+    method: CalibrationMethod, y_true: npt.ArrayLike, y_score: npt.ArrayLike
+) -> Calibration | None:
+    """Fit a calibration by the name of its method.
 
+    Args:
+        method: One of `METHODS`.
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``; 0 for an image without a box.
 
-def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _PlattScaling | None:
-    """Learn one temperature by the least log loss, between 1 / `_STEEPEST` and `_STEEPEST`.
+    Returns:
+        The calibration, or None where one of the classes is absent.
+
+    Raises:
+        InputError: The method is unknown, or labels and scores are not one valid value per image.
 
     Source:
-        Guo, Pleiss, Sun and Weinberger 2017.
+        Guo, Pleiss, Sun and Weinberger 2017 (temperature); Platt 2000; Zadrozny and Elkan 2002
+        (isotonic).
+
+    Example:
+        >>> fitted = fit_calibration("isotonic", [0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9])
+        >>> fitted.probability([0.1, 0.9]).tolist()
+        [0.0, 1.0]
     """
+    if method not in METHODS:
+        raise InputError(f"unknown calibration {method!r}: use {', '.join(METHODS)}")
+    if method == "none":
+        return RawScores()
+    fits = {"temperature": _fit_temperature, "platt": fit_platt, "isotonic": _fit_isotonic}
+    fitted: Calibration | None = fits[method](y_true, y_score)
+    return fitted
+
+
+def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
+    """Fit the temperature of least log loss (Guo, Pleiss, Sun and Weinberger 2017)."""
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         return None
     from scipy.optimize import brentq
 
     boxed = scores > 0
-    logits, wanted = clipped_logit(scores[boxed]), truth[boxed]
+    logits = clipped_logit(scores[boxed])
+    labels = truth[boxed]
 
     def gradient(slope: float) -> float:
-        return float(((sigmoid(slope * logits) - wanted) * logits).sum())
+        return float(((sigmoid(slope * logits) - labels) * logits).sum())
 
-    least, most = 1 / _STEEPEST, _STEEPEST
+    least = 1 / _STEEPEST
+    most = _STEEPEST
     if gradient(least) >= 0:
         slope = least
     elif gradient(most) <= 0:
         slope = most
     else:
         slope = float(brentq(gradient, least, most, xtol=1e-14, rtol=1e-14))
-    return _with_no_box(_PlattScaling(slope, 0.0, "temperature"), truth, scores)
+    return _with_no_box(PlattScaling(slope, 0.0, "temperature"), truth, scores)
 
 
-def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicScaling | None:
-    """Learn the rising step curve of least squared error, joined by straight lines.
+def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> IsotonicScaling | None:
+    """Fit the rising step curve of least squared error, joined by straight lines.
 
     Source:
         Zadrozny and Elkan 2002, by scikit-learn's pool of adjacent violators.
@@ -160,66 +211,68 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicSca
     from sklearn.isotonic import IsotonicRegression
 
     fit = IsotonicRegression(y_min=0.0, y_max=1.0).fit(scores, truth.astype(np.float64))
-    knots = (fit.X_thresholds_.tolist(), fit.y_thresholds_.tolist())
-    return _IsotonicScaling(tuple(knots[0]), tuple(knots[1]))
+    return IsotonicScaling(tuple(fit.X_thresholds_.tolist()), tuple(fit.y_thresholds_.tolist()))
 
 
-def fit_calibration(
-    method: _Method, y_true: npt.ArrayLike, y_score: npt.ArrayLike
-) -> Calibration | None:
-    """Learn a calibration by its name; `None` where one of the classes is absent."""
-    if method not in METHODS:
-        raise InputError(f"unknown calibration {method!r}: use {', '.join(METHODS)}")
-    if method == "none":
-        return _RawScores()
-    fits = {"temperature": _fit_temperature, "platt": fit_platt, "isotonic": _fit_isotonic}
-    fitted: Calibration | None = fits[method](y_true, y_score)
-    return fitted
+def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
+    """Fit Platt scaling; the labels are smoothed as Platt does, so the fit always exists.
 
+    The curve never falls: where the likeliest slope is negative, the likeliest curve without a
+    slope is taken, which is the share of positives. Scores of 0 (images without a box) have a
+    level of their own: the smoothed share of positives among them, pooled with the images of lower
+    probability so that the order of scores is kept.
 
-def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _PlattScaling | None:
-    """Learn Platt scaling; the labels are smoothed as Platt does, so it always exists.
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``.
 
-    It never falls: where the likeliest slope is negative, the likeliest without one is taken, which
-    is the share of positives.
+    Returns:
+        The scaling, or None where one of the classes is absent.
 
-    Scores of 0 (no box) are a level of their own: the smoothed share of positives among them,
-    pooled with the images of lower probability so that the order of scores is kept.
-
-    Returns the scaling, or `None` where one of the classes is absent.
+    Raises:
+        InputError: Labels or scores are not one valid value per image.
 
     Source:
         Platt 2000; pool of adjacent violators, Ayer et al. 1955.
+
+    Example:
+        >>> scaling = fit_platt([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9])
+        >>> scaling.probability([0.1, 0.9]).round(2).tolist()
+        [0.24, 0.82]
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         return None
-    boxed, wanted = scores > 0, _smoothed(truth)
+    boxed = scores > 0
+    targets = _smoothed(truth)
     design = np.column_stack([clipped_logit(scores[boxed]), np.ones(int(boxed.sum()))])
-    start = np.array([[0.0, np.log(wanted.mean() / (1 - wanted.mean()))]])
+    start = np.array([[0.0, np.log(targets.mean() / (1 - targets.mean()))]])
     fit = fit_logistic(
-        design, np.ones((1, len(design))), (wanted[boxed] @ design)[None], start=start
+        design, np.ones((1, len(design))), (targets[boxed] @ design)[None], start=start
     )
     slope, intercept = fit.coefficients[0].tolist()
     if slope < 0:
-        share = wanted[boxed].mean()
-        slope, intercept = 0.0, float(np.log(share / (1 - share)))
-    return _with_no_box(_PlattScaling(slope, intercept), truth, scores)
+        share = targets[boxed].mean()
+        slope = 0.0
+        intercept = float(np.log(share / (1 - share)))
+    return _with_no_box(PlattScaling(slope, intercept), truth, scores)
 
 
 def _smoothed(truth: npt.NDArray[np.bool_]) -> Floats:
-    """Platt's labels: none is quite 0 or 1."""
-    n_positive, n_negative = int(truth.sum()), int((~truth).sum())
+    """Return Platt's smoothed labels, none of which is quite 0 or 1."""
+    n_positive = int(truth.sum())
+    n_negative = int((~truth).sum())
     return np.where(truth, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
 
 
 def _with_no_box(
-    scaling: _PlattScaling, truth: npt.NDArray[np.bool_], scores: Floats
-) -> _PlattScaling:
-    """Add the level of the scores of 0, where there are any.
+    scaling: PlattScaling, truth: npt.NDArray[np.bool_], scores: Floats
+) -> PlattScaling:
+    """Add the probability of a score of 0, if there are such scores.
 
-    The share is pooled with the lowest of the other probabilities as long as they lie below the
-    pooled share: the lowest of all such means. So a few images without a box raise no other much.
+    The share of positives among them is pooled with the lowest of the other probabilities as long
+    as these lie below the pooled share: the result is the lowest of all such means. A few images
+    without a box therefore raise no other probability much.
     """
     empty = scores == 0
     if not empty.any():
@@ -235,25 +288,46 @@ def choose_calibration(
     y_true: npt.ArrayLike,
     y_score: npt.ArrayLike,
     folds: Integers,
-    methods: Sequence[_Method] = ("none", "platt"),
+    methods: Sequence[CalibrationMethod] = ("none", "platt"),
 ) -> tuple[Calibration, dict[str, float]]:
-    """Choose a calibration by the log loss of held-out folds, probabilities held inside `CLIP`."""
+    """Choose the calibration with the least log loss on held-out folds.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores in [0, 1], shape ``(N,)``.
+        folds: Fold of each image, shape ``(N,)``.
+        methods: Methods to choose from; of equals the first is chosen.
+
+    Returns:
+        The chosen calibration, fitted on all images, and the log loss of each method per image.
+        Probabilities are limited to [`CLIP`, 1 - `CLIP`]. The loss of the method ``none`` stands
+        under ``as_it_is``, as in stored decisions.
+
+    Raises:
+        InputError: A class is absent, or labels and scores are not one valid value per image.
+
+    Example:
+        >>> truth, scores = [0, 1] * 10, [0.4, 0.6] * 10
+        >>> chosen, losses = choose_calibration(truth, scores, np.arange(20) // 2 % 2)
+        >>> chosen.to_dict()["method"], losses["platt"] < losses["as_it_is"]
+        ('platt', True)
+    """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         raise InputError("calibration needs positive and negative images")
     losses = dict.fromkeys(methods, 0.0)
     for fold in np.unique(folds):
-        held = folds == fold
-        wanted = truth[held].astype(np.float64)
+        held_out = folds == fold
+        labels = truth[held_out].astype(np.float64)
         for method in methods:
-            learned = fit_calibration(method, truth[~held], scores[~held]) or _RawScores()
-            logits = clipped_logit(learned.probability(scores[held]))
-            losses[method] += _loss(logits, wanted) / len(truth)
+            fitted = fit_calibration(method, truth[~held_out], scores[~held_out]) or RawScores()
+            logits = clipped_logit(fitted.probability(scores[held_out]))
+            losses[method] += _log_loss_sum(logits, labels) / len(truth)
     chosen = min(methods, key=losses.__getitem__)  # the first of equals
-    # What the score gives as it is has been called so since before there were other choices.
+    # Stored decisions have had the name "as_it_is" since before there were other choices.
     record = {"as_it_is" if method == "none" else method: loss for method, loss in losses.items()}
-    return fit_calibration(chosen, truth, scores) or _RawScores(), record
+    return fit_calibration(chosen, truth, scores) or RawScores(), record
 
 
-def _loss(logits: Floats, wanted: Floats) -> float:
-    return float((np.logaddexp(0, logits) - wanted * logits).sum())
+def _log_loss_sum(logits: Floats, labels: Floats) -> float:
+    return float((np.logaddexp(0, logits) - labels * logits).sum())

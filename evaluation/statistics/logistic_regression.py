@@ -10,114 +10,146 @@ import numpy.typing as npt
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 _STEPS = 100
-
-
 _CONVERGED = 1e-10  # of the gradient, per image
-
-
 _SMALLEST_STEP = 1e-10
-
-
-_ROUNDING = 1e-13  # by which a loss may rise
-
-
+_ROUNDING = 1e-13  # relative rise of a loss that is still no rise
 _LEAST_CURVATURE = 1e-12  # so that separated classes give a step at all
 
 
-class _LogisticFit(NamedTuple):
-    """Coefficients, shape ``(R, C)``, and the largest gradient that was left, shape ``(R,)``."""
+class LogisticFit(NamedTuple):
+    """Fitted logistic regressions, one per row.
+
+    Attributes:
+        coefficients: Coefficients, shape ``(R, C)``.
+        gradient: Largest absolute gradient before the last step, shape ``(R,)``; near 0 where the
+            fit has converged.
+    """
 
     coefficients: Floats
     gradient: Floats
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Probabilities from log-odds, without overflow at either end."""
+    """Compute probabilities from log-odds of any shape, without overflow at either end.
+
+    Example:
+        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
+        [0.0, 0.5, 1.0]
+    """
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
 def fit_logistic(
     design: Floats,
     mass: Floats,
-    wanted: Floats,
+    positive_sums: Floats,
     *,
     start: Floats | None = None,
     ridge: float | Floats = 0.0,
     offset: Floats | float = 0.0,
-) -> _LogisticFit:
+) -> LogisticFit:
     """Fit logistic regressions by Newton's method, one per row, with halved steps where needed.
 
-    A row's fit does not depend on what other rows there are. Labels enter by their sufficient
-    statistic alone, so they may be counts, weights or shares.
+    A row's fit does not depend on the other rows. Labels enter by their sufficient statistic alone,
+    so they may be counts, weights or shares. Where classes are separated and no ridge keeps the
+    coefficients finite, those of the last step are returned.
 
-    Shapes: `design` ``(N, C)``; `mass`, the weight at each of its lines, ``(R, N)``; `wanted`, the
-    weighted sum of the design over positives, and `start` ``(R, C)``; `ridge` ``(C,)``; `offset`
-    ``(N,)``. Where classes are separated and no ridge holds them, coefficients of the last step.
+    Args:
+        design: Variables, shape ``(N, C)``.
+        mass: Weight of each line of the design in each row, shape ``(R, N)``.
+        positive_sums: Weighted sum of the design over positive images, shape ``(R, C)``.
+        start: Coefficients to start from, shape ``(R, C)``; 0 if left out.
+        ridge: Penalty of each squared coefficient, shape ``(C,)`` or one for all.
+        offset: Fixed part of the log-odds, shape ``(N,)`` or one for all.
+
+    Returns:
+        Coefficients and the gradients that were left.
 
     Source:
-        The damped Newton method for Platt scaling of Lin, Lin and Weng 2007.
+        Damped Newton method: Lin, Lin and Weng 2007, for Platt scaling.
+
+    Example:
+        >>> design = np.column_stack([np.ones(4), [0.0, 0.0, 1.0, 1.0]])
+        >>> labels = np.array([0.0, 1.0, 1.0, 1.0])
+        >>> fit = fit_logistic(design, np.ones((1, 4)), (labels @ design)[None], ridge=1.0)
+        >>> fit.coefficients.round(3).tolist()
+        [[0.376, 0.562]]
     """
-    fitted, left = np.zeros(wanted.shape), np.full(len(wanted), np.inf)
-    now = fitted.copy() if start is None else np.array(start, dtype=np.float64)
-    problem = _Problem(design, mass, wanted, np.broadcast_to(ridge, wanted.shape[1:]), offset)
-    rows = np.arange(len(wanted))
-    chance, loss = problem.loss(now)
+    shape = positive_sums.shape
+    fitted = np.zeros(shape)
+    gradient_left = np.full(len(positive_sums), np.inf)
+    current = fitted.copy() if start is None else np.array(start, dtype=np.float64)
+    problem = _Problem(design, mass, positive_sums, np.broadcast_to(ridge, shape[1:]), offset)
+    rows = np.arange(len(positive_sums))
+    probability, loss = problem.loss(current)
     for _ in range(_STEPS):
-        gradient, curvature = problem.slopes(now, chance)
+        gradient, curvature = problem.slopes(current, probability)
         step = np.asarray(np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0], np.float64)
-        now, chance, loss = problem.move(now, step, loss)
-        fitted[rows], left[rows] = now, np.abs(gradient).max(axis=1)
-        # That is the gradient before the step, which squares what was left of it.
-        far = left[rows] > _CONVERGED * np.maximum(problem.mass.sum(axis=1), 1.0)
+        current, probability, loss = problem.move(current, step, loss)
+        fitted[rows] = current
+        gradient_left[rows] = np.abs(gradient).max(axis=1)
+        # That is the gradient before the step, and a Newton step squares what is left of it.
+        far = gradient_left[rows] > _CONVERGED * np.maximum(problem.mass.sum(axis=1), 1.0)
         if not far.any():
             break
         if not far.all():
-            problem, rows = problem.of(far), rows[far]
-            now, chance, loss = now[far], chance[far], loss[far]
-    return _LogisticFit(fitted, left)
+            problem = problem.select(far)
+            rows = rows[far]
+            current = current[far]
+            probability = probability[far]
+            loss = loss[far]
+    return LogisticFit(fitted, gradient_left)
+
+
+class _Step(NamedTuple):
+    """Coefficients, shape ``(R, C)``, with their probabilities ``(R, N)`` and losses ``(R,)``."""
+
+    coefficients: Floats
+    probability: Floats
+    loss: Floats
 
 
 class _Problem(NamedTuple):
-    """What is fitted; see `fit_logistic`."""
+    """The regressions to be fitted; fields as the arguments of `fit_logistic`."""
 
     design: Floats
     mass: Floats
-    wanted: Floats
+    positive_sums: Floats
     penalty: Floats
     offset: Floats | float
 
-    def of(self, rows: npt.NDArray[np.bool_]) -> _Problem:
-        """Some of the rows."""
-        return self._replace(mass=self.mass[rows], wanted=self.wanted[rows])
+    def select(self, rows: npt.NDArray[np.bool_]) -> _Problem:
+        return self._replace(mass=self.mass[rows], positive_sums=self.positive_sums[rows])
 
     def loss(self, coefficients: Floats) -> tuple[Floats, Floats]:
-        """Probability at each line of the design, and penalised loss."""
+        """Return the probability at each line of the design, and the penalised loss."""
         # Matrix products row by row: a row must not depend on how many others there are.
         logits = self.offset + (coefficients[:, None, :] @ self.design.T)[:, 0]
         small = np.exp(-np.abs(logits))
-        chance = np.where(logits >= 0, 1.0, small) / (1 + small)
+        probability = np.where(logits >= 0, 1.0, small) / (1 + small)
         softplus = np.maximum(logits, 0) + np.log1p(small)
-        held = self.penalty * coefficients**2 / 2 - self.wanted * coefficients
-        return chance, np.einsum("rn,rn->r", self.mass, softplus) + held.sum(axis=1)
+        linear = self.penalty * coefficients**2 / 2 - self.positive_sums * coefficients
+        return probability, np.einsum("rn,rn->r", self.mass, softplus) + linear.sum(axis=1)
 
-    def slopes(self, coefficients: Floats, chance: Floats) -> tuple[Floats, Floats]:
-        """Gradient and curvature of the loss, shapes ``(R, C)`` and ``(R, C, C)``."""
-        expected = self.mass * chance
-        gradient = (expected[:, None, :] @ self.design)[:, 0] - self.wanted
-        spread = (expected * (1 - chance))[:, :, None] * self.design
+    def slopes(self, coefficients: Floats, probability: Floats) -> tuple[Floats, Floats]:
+        """Return gradient and curvature of the loss, shapes ``(R, C)`` and ``(R, C, C)``."""
+        expected = self.mass * probability
+        gradient = (expected[:, None, :] @ self.design)[:, 0] - self.positive_sums
+        spread = (expected * (1 - probability))[:, :, None] * self.design
         curvature = np.swapaxes(spread, 1, 2) @ self.design
-        held = np.diag(self.penalty + _LEAST_CURVATURE)
-        return gradient + self.penalty * coefficients, curvature + held
+        ridge = np.diag(self.penalty + _LEAST_CURVATURE)
+        return gradient + self.penalty * coefficients, curvature + ridge
 
-    def move(
-        self, coefficients: Floats, step: Floats, before: Floats
-    ) -> tuple[Floats, Floats, Floats]:
-        """Coefficients, probabilities and loss after a step, halved until no loss rises."""
-        size, moved = np.ones(len(step)), coefficients - step
-        chance, loss = self.loss(moved)
-        highest = before + _ROUNDING * (1 + np.abs(before))
-        while (worse := (loss > highest) & (size > _SMALLEST_STEP)).any():
+    def move(self, coefficients: Floats, step: Floats, loss_before: Floats) -> _Step:
+        """Take a step, halved in each row until its loss no longer rises."""
+        size = np.ones(len(step))
+        moved = coefficients - step
+        probability, loss = self.loss(moved)
+        highest = loss_before + _ROUNDING * (1 + np.abs(loss_before))
+        while True:
+            worse = (loss > highest) & (size > _SMALLEST_STEP)
+            if not worse.any():
+                return _Step(moved, probability, loss)
             size[worse] /= 2
             moved[worse] = coefficients[worse] - size[worse, None] * step[worse]
-            chance[worse], loss[worse] = self.of(worse).loss(moved[worse])
-        return moved, chance, loss
+            probability[worse], loss[worse] = self.select(worse).loss(moved[worse])

@@ -10,141 +10,214 @@ import numpy.typing as npt
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
-_BATCH, _MOST_EXCHANGES, _ENOUGH = 1000, 20_000, 10
-
-
-_CELLS = 2_000_000
-
-
+_BATCH = 1000  # exchanges between two looks at whether more are needed
+_MOST_EXCHANGES = 20_000
+_ENOUGH = 10  # exchanges with at least as large a gap, after which no more are drawn
+_CELLS = 2_000_000  # images inside the group, over all exchanges, in memory at once
 _ROUNDING = 1e-9
 
 
-class _Exchanges(NamedTuple):
-    """Which images are inside after each of `n` exchanges, exchange by exchange."""
+class Exchanges(NamedTuple):
+    """The images inside the group after each exchange.
+
+    Attributes:
+        n: Number of exchanges.
+        row: Number of the exchange from 0 of each entry, shape ``(entries,)``.
+        image: Position of an image that is inside after that exchange, shape ``(entries,)``.
+    """
 
     n: int
-    row: npt.NDArray[np.int64]  # number of the exchange, of each image inside
+    row: npt.NDArray[np.int64]
     image: npt.NDArray[np.int64]
 
     def sums(self, values: npt.NDArray[Any]) -> Floats:
-        """Sums over the images inside, shape ``(n,)``."""
+        """Sum values of all images, shape ``(N,)``, over those inside; shape ``(n,)``."""
         return np.bincount(self.row, values[self.image], self.n).astype(np.float64)
 
 
-_Gap = Callable[[_Exchanges], Floats]
-"""A figure of the images inside minus that of all others, ``(n,)``."""
+Gap = Callable[[Exchanges], Floats]
+"""Function that gives a figure of the images inside minus that of all others, shape ``(n,)``."""
 
 
 class ExchangedPatients:
-    """Patients who change places between a group of images and all others.
+    """Patients who are exchanged between a group of images and all others.
 
-    They change places who have like numbers (0, 1, more) of positive and of negative images, so
-    both sides keep theirs. A patient with images on both sides keeps the number of each class on
-    either; which of them these are is drawn. An exchange takes the time of the images inside.
+    Patients are exchanged with others who have like numbers (0, 1, more) of positive and of
+    negative images, so both sides keep theirs. A patient with images on both sides keeps the number
+    of each class on either side; which of the images these are is drawn. An exchange takes time in
+    proportion to the images inside.
 
-    Shapes: `inside` (the group), `y_true`, `patients` (an index from 0) ``(N,)``.
+    Args:
+        inside: True for the images of the group, shape ``(N,)``.
+        y_true: Labels, shape ``(N,)``.
+        patients: Number of each image's patient from 0, shape ``(N,)``.
+
+    Example:
+        >>> inside = np.array([True, True, False, False])
+        >>> labels = np.array([True, False, True, False])
+        >>> exchanged = ExchangedPatients(inside, labels, np.arange(4))
+        >>> members = exchanged.draw(3, np.random.default_rng(0))
+        >>> members.shape, members[:, labels].sum(axis=1).tolist()
+        ((3, 4), [1, 1, 1])
     """
 
     def __init__(
         self, inside: npt.NDArray[np.bool_], y_true: npt.NDArray[np.bool_], patients: Integers
     ) -> None:
-        self._truth, self._inside = y_true, np.flatnonzero(inside)
+        self._truth = y_true
+        self._inside = np.flatnonzero(inside)
         positive, negative, n_inside = (
-            np.bincount(patients[of], minlength=patients.max() + 1)
-            for of in (y_true, ~y_true, inside)
+            np.bincount(patients[images], minlength=patients.max() + 1)
+            for images in (y_true, ~y_true, inside)
         )
-        self._images, self._by_patient = positive + negative, np.argsort(patients, kind="stable")
-        whole = (n_inside == 0) | (n_inside == self._images)
-        kind = np.where(whole, np.minimum(positive, 2) * 3 + np.minimum(negative, 2), 0)
-        alike = [np.flatnonzero(kind == like) for like in np.unique(kind[kind > 0])]
-        self._alike = [(who, int(np.count_nonzero(n_inside[who]))) for who in alike]
-        owner = np.where(whole[patients], -1, 2 * patients + y_true)
+        self._n_images = positive + negative
+        self._images_by_patient = np.argsort(patients, kind="stable")
+        # Patients whose images are all on one side, grouped by their numbers of images.
+        on_one_side = (n_inside == 0) | (n_inside == self._n_images)
+        kind = np.where(on_one_side, np.minimum(positive, 2) * 3 + np.minimum(negative, 2), 0)
+        self._kinds = []
+        for code in np.unique(kind[kind > 0]):
+            members = np.flatnonzero(kind == code)
+            self._kinds.append((members, int(np.count_nonzero(n_inside[members]))))
+        # Images of patients who are on both sides, in order of patient and class.
+        owner = np.where(on_one_side[patients], -1, 2 * patients + y_true)
         self._mixed = np.argsort(owner, kind="stable")[np.count_nonzero(owner < 0) :]
-        self._owner, self._mixed_inside = owner[self._mixed], inside[self._mixed]
+        self._mixed_owner = owner[self._mixed]
+        self._mixed_inside = inside[self._mixed]
 
     def draw(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-        """Which images are inside after so many exchanges, shape ``(count, N)``."""
-        members, drawn = np.zeros((count, len(self._truth)), dtype=bool), self._draw(count, rng)
-        members[drawn.row, drawn.image] = True
+        """Draw exchanges; True marks the images that are inside, shape ``(count, N)``."""
+        members = np.zeros((count, len(self._truth)), dtype=bool)
+        exchanges = self._draw(count, rng)
+        members[exchanges.row, exchanges.image] = True
         return members
 
-    def _draw(self, count: int, rng: np.random.Generator) -> _Exchanges:
-        drawn = [who[_subsets(len(who), inside, count, rng)] for who, inside in self._alike]
+    def _draw(self, count: int, rng: np.random.Generator) -> Exchanges:
+        drawn = [
+            members[_subsets(len(members), n_inside, count, rng)]
+            for members, n_inside in self._kinds
+        ]
         patients = np.hstack([np.empty((count, 0), dtype=np.int64), *drawn])
-        size, rows = self._images[patients], np.arange(count)
-        before = (np.cumsum(self._images) - self._images)[patients].ravel()
-        place = np.repeat(before - np.cumsum(size) + size.ravel(), size.ravel())
-        order = np.argsort(self._owner + rng.random((count, len(self._owner))), axis=1)
+        n_images = self._n_images[patients]
+        rows = np.arange(count)
+        # The images of the drawn patients are runs of `_images_by_patient`.
+        first_image = (np.cumsum(self._n_images) - self._n_images)[patients].ravel()
+        shift = first_image - np.cumsum(n_images) + n_images.ravel()
+        position = np.repeat(shift, n_images.ravel())
+        position = position + np.arange(len(position))
+        noise = rng.random((count, len(self._mixed_owner)))
+        order = np.argsort(self._mixed_owner + noise, axis=1)
         mixed = self._mixed[order[:, self._mixed_inside]]
-        return _Exchanges(
+        return Exchanges(
             count,
-            np.append(np.repeat(rows, size.sum(axis=1)), np.repeat(rows, mixed.shape[1])),
-            np.append(self._by_patient[place + np.arange(len(place))], mixed),
+            np.append(np.repeat(rows, n_images.sum(axis=1)), np.repeat(rows, mixed.shape[1])),
+            np.append(self._images_by_patient[position], mixed),
         )
 
-    def auroc_gap(self, scores: Floats) -> _Gap:
-        """Of AUROC; what is outside follows from all images and those inside."""
-        truth, ranks = self._truth, np.unique(scores, return_inverse=True)[1]
-        at = [np.bincount(ranks[of], minlength=ranks.max() + 1) for of in (truth, ~truth)]
-        positive_below, negative_below = (np.cumsum(n) - n / 2 for n in at)
-        n_positive, n_negative = (n.sum() for n in at)
-        won = np.where(truth, negative_below[ranks], n_positive - positive_below[ranks])
+    def auroc_gap(self, scores: Floats) -> Gap:
+        """Return the function that computes the AUROC inside minus that outside.
 
-        def gap(drawn: _Exchanges) -> Floats:
-            place = drawn.row * (ranks.max() + 1) + ranks[drawn.image]
-            of, positive, negative = truth[drawn.image], drawn.sums(truth), drawn.sums(~truth)
-            rivals = np.sort(place[~of])  # those of earlier exchanges are below all
-            upto = sum(np.searchsorted(rivals, place[of], side=s) for s in ("left", "right")) / 2
+        The AUROC outside follows from that of all images and the pairs with an image inside.
+
+        Args:
+            scores: Scores of all images, shape ``(N,)``.
+        """
+        truth = self._truth
+        ranks = np.unique(scores, return_inverse=True)[1]
+        n_ranks = ranks.max() + 1
+        positives_at, negatives_at = (
+            np.bincount(ranks[of_class], minlength=n_ranks) for of_class in (truth, ~truth)
+        )
+        # Images below each rank; a tie counts half.
+        positives_below = np.cumsum(positives_at) - positives_at / 2
+        negatives_below = np.cumsum(negatives_at) - negatives_at / 2
+        n_positive = positives_at.sum()
+        n_negative = negatives_at.sum()
+        won = np.where(truth, negatives_below[ranks], n_positive - positives_below[ranks])
+
+        def gap(exchanges: Exchanges) -> Floats:
+            # Ranks of later exchanges lie above those of earlier ones, so one search serves all.
+            position = exchanges.row * n_ranks + ranks[exchanges.image]
+            is_positive = truth[exchanges.image]
+            positive = exchanges.sums(truth)
+            negative = exchanges.sums(~truth)
+            rivals = np.sort(position[~is_positive])
+            below = np.searchsorted(rivals, position[is_positive], side="left")
+            upto = (below + np.searchsorted(rivals, position[is_positive], side="right")) / 2
             earlier = positive * (np.cumsum(negative) - negative)
-            inside = np.bincount(drawn.row[of], upto, drawn.n) - earlier
-            outside = won[truth].sum() - drawn.sums(won) + inside
-            pairs = (n_positive - positive) * (n_negative - negative)
-            return np.asarray(inside / (positive * negative) - outside / pairs)
+            won_inside = np.bincount(exchanges.row[is_positive], upto, exchanges.n) - earlier
+            won_outside = won[truth].sum() - exchanges.sums(won) + won_inside
+            pairs_outside = (n_positive - positive) * (n_negative - negative)
+            return np.asarray(won_inside / (positive * negative) - won_outside / pairs_outside)
 
         return gap
 
-    def share_gap(self, counted: Floats, drawn: _Exchanges) -> Floats:
-        """The share of images that count inside minus that outside, ``(n,)``."""
-        hits, size = drawn.sums(counted), np.bincount(drawn.row, minlength=drawn.n)
+    def share_gap(self, counted: Floats, exchanges: Exchanges) -> Floats:
+        """Compute the share of counted images inside minus that outside.
+
+        Args:
+            counted: 1 for the images that count, 0 for the others, shape ``(N,)``.
+            exchanges: The exchanges.
+
+        Returns:
+            Differences, shape ``(exchanges,)``.
+        """
+        hits = exchanges.sums(counted)
+        size = np.bincount(exchanges.row, minlength=exchanges.n)
         return np.asarray(hits / size - (counted.sum() - hits) / (len(counted) - size))
 
-    def p_values(self, gaps: Mapping[str, Sequence[_Gap]], seed: int = 0) -> dict[str, float]:
-        """Two-sided p-values of gaps, the mean over seeds, of systems and of the first minus each.
+    def p_values(self, gaps: Mapping[str, Sequence[Gap]], seed: int = 0) -> dict[str, float]:
+        """Compute two-sided p-values of the systems' gaps and of the differences between systems.
 
-        Patients are exchanged until 10 exchanges give at least as large a gap of each, 20,000
-        times at most. A gap that is undefined counts as large in an exchange, and has no p-value
-        where it is that of the images as they are.
+        A system's gap is the mean over its training seeds. Patients are exchanged until 10
+        exchanges give at least as large a gap for each figure, 20,000 times at most. A gap that is
+        undefined in an exchange counts as large. It has no p-value where it is undefined for the
+        images as they are.
+
+        Args:
+            gaps: Gap of each training seed, by system.
+            seed: Random seed of the exchanges.
+
+        Returns:
+            p-values by system, and by ``"first - other"`` for the first system minus each other.
 
         Source:
             Besag and Clifford 1991, when to stop; Davison and Hinkley 1997, section 4.3.
         """
 
-        def sizes(drawn: _Exchanges) -> Floats:
+        def absolute_gaps(exchanges: Exchanges) -> Floats:
             with np.errstate(invalid="ignore", divide="ignore"):
-                seeds = [[gap(drawn) for gap in of_system] for of_system in gaps.values()]
-            means = np.transpose([np.mean(each, axis=0) for each in seeds])
+                seeds = [[gap(exchanges) for gap in of_system] for of_system in gaps.values()]
+            means = np.transpose([np.mean(of_system, axis=0) for of_system in seeds])
             return np.abs(np.hstack([means, means[:, :1] - means[:, 1:]]))
 
-        rng, (first, *others) = np.random.default_rng(seed), gaps
-        as_they_are = _Exchanges(1, np.zeros_like(self._inside), self._inside)
-        least = sizes(as_they_are)[0] - _ROUNDING
-        known, extreme, done = ~np.isnan(least), np.zeros(len(least)), 0
+        rng = np.random.default_rng(seed)
+        first, *others = gaps
+        names = [*gaps, *(f"{first} - {other}" for other in others)]
+        as_they_are = Exchanges(1, np.zeros_like(self._inside), self._inside)
+        observed = absolute_gaps(as_they_are)[0] - _ROUNDING
+        defined = ~np.isnan(observed)
+        at_least_as_large = np.zeros(len(observed))
+        done = 0
         rows = max(1, min(_BATCH, _CELLS // len(self._inside)))
-        while done < _BATCH or (done < _MOST_EXCHANGES and (extreme[known] < _ENOUGH).any()):
-            extreme += (~(sizes(self._draw(rows, rng)) < least)).sum(axis=0)
+        while done < _BATCH or (
+            done < _MOST_EXCHANGES and (at_least_as_large[defined] < _ENOUGH).any()
+        ):
+            smaller = absolute_gaps(self._draw(rows, rng)) < observed
+            at_least_as_large += (~smaller).sum(axis=0)
             done += rows
-        p_values = np.where(known, (extreme + 1) / (done + 1), np.nan).tolist()
-        return dict(zip([*gaps, *(f"{first} - {n}" for n in others)], p_values, strict=True))
+        p_values = np.where(defined, (at_least_as_large + 1) / (done + 1), np.nan)
+        return dict(zip(names, p_values.tolist(), strict=True))
 
 
 def _subsets(n: int, k: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draw `k` of `n` numbers from 0 without replacement, so many times, ``(count, k)``."""
+    """Draw `k` of `n` numbers from 0 without replacement, `count` times, shape ``(count, k)``."""
     if 3 * k > n:
         return np.argpartition(rng.random((count, n)), k - 1, axis=1)[:, :k]
     drawn = rng.integers(n, size=(count, k))
     while True:
         drawn.sort(axis=1)
-        twice = np.nonzero(drawn[:, 1:] == drawn[:, :-1])
-        if not len(twice[0]):
+        repeated = np.nonzero(drawn[:, 1:] == drawn[:, :-1])
+        if not len(repeated[0]):
             return drawn
-        drawn[twice] = rng.integers(n, size=len(twice[0]))
+        drawn[repeated] = rng.integers(n, size=len(repeated[0]))

@@ -1,7 +1,6 @@
-"""Scores against labels: the rule at a threshold, and AUROC and average precision from one sort.
+"""AUROC, average precision, matched rates and curves from one sort of the scores.
 
-The order of the scores is found once; every replicate of the bootstrap is then a cumulative sum.
-Groups are held against all other images by exchanging patients.
+The order of the scores is computed once; every replicate of the bootstrap is then a cumulative sum.
 """
 
 from __future__ import annotations
@@ -20,7 +19,12 @@ from cxr_compare.evaluation.statistics.running_sums import cumulative_rows, firs
 class FallingScores:
     """Images from the highest score down, ready for counts at any threshold under any weights.
 
-    `negated` are the scores in that order, times -1, so that they rise.
+    Args:
+        scores: Score of each image, shape ``(N,)``.
+        clusters: Number of each image's patient from 0, shape ``(N,)``.
+
+    Attributes:
+        negated: The scores from the highest down, times -1, so that they rise, shape ``(N,)``.
 
     Example:
         >>> images = FallingScores(np.array([0.2, 0.9, 0.2]), np.array([0, 1, 1]))
@@ -31,24 +35,50 @@ class FallingScores:
 
     def __init__(self, scores: Floats, clusters: Integers) -> None:
         order = np.argsort(-scores, kind="stable")
-        self.negated, self._of_image = -scores[order], clusters[order]
+        self.negated = -scores[order]
+        self._patient_of_image = clusters[order]
 
     def weights(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """The weight of each image, shape ``(R, N)``."""
-        return np.take(weights, self._of_image, axis=1).astype(np.int32)
+        """Return the weight of each image, shape ``(R, N)``, of patients' weights ``(R, P)``."""
+        return np.take(weights, self._patient_of_image, axis=1).astype(np.int32)
 
     def sums(self, weights: Integers) -> npt.NDArray[np.int32]:
-        """Running sums of the weights of clusters, shape ``(R, N + 1)`` with a leading 0."""
-        return cumulative_rows(np.take(weights, self._of_image, axis=1))
+        """Return running sums of the images' weights, shape ``(R, N + 1)`` with a leading 0."""
+        return cumulative_rows(np.take(weights, self._patient_of_image, axis=1))
 
     def called(self, sums: npt.NDArray[np.int32], thresholds: Floats) -> Floats:
-        """The weight that scores at least each row's own threshold; NaN without one."""
-        place = np.searchsorted(self.negated, -thresholds, side="right")
-        return np.where(np.isnan(thresholds), np.nan, sums[np.arange(len(sums)), place])
+        """Return the weight that scores at least each row's own threshold.
+
+        Args:
+            sums: Running sums of the weights, see `sums`, shape ``(R, N + 1)``.
+            thresholds: Threshold of each row, shape ``(R,)``; NaN where a row has none.
+
+        Returns:
+            Weights, shape ``(R,)``; NaN without a threshold.
+        """
+        position = np.searchsorted(self.negated, -thresholds, side="right")
+        return np.where(np.isnan(thresholds), np.nan, sums[np.arange(len(sums)), position])
 
 
 class RankedScores:
-    """Labels and scores sorted once, ready for AUROC and average precision under any weights."""
+    """Labels and scores sorted once, ready for AUROC and average precision under any weights.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores, shape ``(N,)``.
+        clusters: Number of each image's patient from 0, shape ``(N,)``. Left out: every image is a
+            patient of its own.
+
+    Raises:
+        InputError: Labels, scores or patients are not one valid value per image.
+
+    Example:
+        >>> ranked = RankedScores([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
+        >>> ranked.auroc().tolist()
+        [0.875]
+        >>> ranked.auroc(np.array([[1, 1, 1, 1], [1, 0, 1, 1]])).tolist()
+        [0.875, 1.0]
+    """
 
     def __init__(
         self,
@@ -57,67 +87,88 @@ class RankedScores:
         clusters: Integers | Sequence[int] | None = None,
     ) -> None:
         truth, scores = check_truth_and_scores(y_true, y_score)
-        of_image = np.arange(len(truth)) if clusters is None else np.asarray(clusters)
-        if of_image.shape != truth.shape:
-            raise InputError(f"clusters must name one cluster per image; got {of_image.shape}")
-        self.n_clusters = int(of_image.max()) + 1 if len(of_image) else 0
-        self.positive = FallingScores(scores[truth], of_image[truth])
-        self.negative = FallingScores(scores[~truth], of_image[~truth])
-        at_positive, at_negative = self.positive.negated, self.negative.negated
-        # How many images of either kind score strictly above, or at least as high as, a positive.
-        self.negative_above = np.searchsorted(at_negative, at_positive, side="left")
-        self.negative_upto = np.searchsorted(at_negative, at_positive, side="right")
-        self.positive_upto = np.searchsorted(at_positive, at_positive, side="right")
+        patients = np.arange(len(truth)) if clusters is None else np.asarray(clusters)
+        if patients.shape != truth.shape:
+            raise InputError(f"clusters must name one cluster per image; got {patients.shape}")
+        self.n_clusters = int(patients.max()) + 1 if len(patients) else 0
+        self.positive = FallingScores(scores[truth], patients[truth])
+        self.negative = FallingScores(scores[~truth], patients[~truth])
+        # How many images of either class score strictly above each positive image ("above"), or at
+        # least as high ("upto").
+        positives = self.positive.negated
+        negatives = self.negative.negated
+        self.negative_above = np.searchsorted(negatives, positives, side="left")
+        self.negative_upto = np.searchsorted(negatives, positives, side="right")
+        self.positive_upto = np.searchsorted(positives, positives, side="right")
         self.negatives_tied = bool((self.negative_above != self.negative_upto).any())
 
     def auroc(self, weights: Integers | None = None) -> Floats:
-        """See `figures`."""
+        """Return the AUROC of each row of weights, shape ``(R,)``; see `figures`."""
         return self.figures(weights)["auroc"]
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """``auroc``, in which a tie counts half, and ``average_precision``, tied scores together.
+        """Compute AUROC and average precision under every row of weights.
 
-        Each has shape ``(R,)``, NaN where a row lacks a class that it needs. `weights` are whole
-        numbers, ``(R, clusters)``; clusters without an image may follow.
+        Args:
+            weights: Whole-number weights of patients, shape ``(R, P)``; patients without an image
+                may follow. Left out: each patient counts once, R = 1.
+
+        Returns:
+            ``auroc``, in which a tie counts half, and ``average_precision``, tied scores together,
+            each shape ``(R,)``; NaN where a row lacks a class that the figure needs.
         """
         once = np.ones((1, self.n_clusters), dtype=np.int32)
         return self.sums(once if weights is None else weights).figures()
 
     def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
-        """Running sums of weights, from which every figure of the ranking follows."""
+        """Compute running sums of weights, from which every figure of the ranking follows.
+
+        Args:
+            weights: Whole-number weights of patients, shape ``(R, P)``.
+            beside: Sums of a ranking with the same positive images under the same weights, whose
+                sums over positives are used again.
+        """
         if beside is None:
             on_positive = self.positive.weights(weights)  # (R, P)
             positives = cumulative_rows(on_positive)  # (R, P + 1)
         else:
-            on_positive, positives = beside.on_positive, beside.positives
+            on_positive = beside.on_positive
+            positives = beside.positives
         return RankingSums(self, on_positive, positives, self.negative.sums(weights))
 
 
 class RankingSums(NamedTuple):
-    """A ranking under rows of weights."""
+    """A ranking under rows of weights, as `RankedScores.sums` gives it.
 
-    ranked: RankedScores  # the ranking
-    # weight of each positive, from the highest score down, shape `(R, P)`
+    Attributes:
+        ranked: The ranking, with P positive and N negative images.
+        on_positive: Weight of each positive image, from the highest score down, shape ``(R, P)``.
+        positives: Running sums of these weights with a leading 0, shape ``(R, P + 1)``.
+        negatives: Running sums of the weights of negative images, shape ``(R, N + 1)``.
+    """
+
+    ranked: RankedScores
     on_positive: npt.NDArray[np.int32]
-    positives: npt.NDArray[np.int32]  # running sums of that, with a leading 0, shape `(R, P + 1)`
-    negatives: npt.NDArray[np.int32]  # the same of negatives, shape `(R, N + 1)`
+    positives: npt.NDArray[np.int32]
+    negatives: npt.NDArray[np.int32]
 
     def figures(self) -> dict[str, Floats]:
-        """As `RankedScores.figures`."""
-        ranked, on_positive = self.ranked, self.on_positive
+        """Compute AUROC and average precision of each row, see `RankedScores.figures`."""
+        ranked = self.ranked
         n_positive = self.positives[:, -1].astype(np.float64)
         n_negative = self.negatives[:, -1].astype(np.float64)
         false = np.take(self.negatives, ranked.negative_upto, axis=1)  # (R, P)
         true = np.take(self.positives, ranked.positive_upto, axis=1)  # (R, P)
-        losses = np.einsum("rp,rp->r", on_positive, false, dtype=np.int64)
+        # Twice the pairs that are ranked wrongly; a tie counts once, which is half a pair.
+        losses = np.einsum("rp,rp->r", self.on_positive, false, dtype=np.int64)
         if ranked.negatives_tied:
             above = np.take(self.negatives, ranked.negative_above, axis=1)
-            losses = losses + np.einsum("rp,rp->r", on_positive, above, dtype=np.int64)
+            losses = losses + np.einsum("rp,rp->r", self.on_positive, above, dtype=np.int64)
         else:
             losses = 2 * losses
         called = true + false
-        np.maximum(called, 1, out=called)  # where nobody is called, nobody is weighted either
-        gained = np.einsum("rp,rp->r", on_positive, true / called)
+        np.maximum(called, 1, out=called)  # where no image is called, none has a weight either
+        gained = np.einsum("rp,rp->r", self.on_positive, true / called)
         with np.errstate(invalid="ignore", divide="ignore"):
             pairs = n_positive * n_negative
             return {
@@ -126,7 +177,13 @@ class RankingSums(NamedTuple):
             }
 
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
-        """``tp``, ``fp``, ``tn`` and ``fn`` of each row at its own threshold, NaN without one.
+        """Count true and false decisions of each row at its own threshold.
+
+        Args:
+            thresholds: Threshold of each row, shape ``(R,)``; NaN where a row has none.
+
+        Returns:
+            ``tp``, ``fp``, ``tn`` and ``fn``, shape ``(R,)`` each; NaN without a threshold.
 
         Example:
             >>> ranked = RankedScores([0, 1, 1], [0.2, 0.9, 0.2])
@@ -136,29 +193,40 @@ class RankingSums(NamedTuple):
         """
         tp = self.ranked.positive.called(self.positives, thresholds)
         fp = self.ranked.negative.called(self.negatives, thresholds)
-        tn, fn = self.negatives[:, -1] - fp, self.positives[:, -1] - tp
-        return {"tp": tp, "fp": fp, "tn": tn, "fn": fn}
+        return {
+            "tp": tp,
+            "fp": fp,
+            "tn": self.negatives[:, -1] - fp,
+            "fn": self.positives[:, -1] - tp,
+        }
 
     def matched(self, level: float) -> dict[str, Floats]:
-        """``recall`` at a specificity, and ``specificity`` at a recall, on the ROC curve itself.
+        """Read sensitivity at a specificity, and specificity at a sensitivity, off the ROC curve.
 
-        Points of the curve (one per distinct score) are joined by straight lines; where the curve
-        runs straight up or along at the level, its better end counts. NaN without both classes.
+        Points of the curve (one per distinct score) are joined by straight lines. Where the curve
+        runs straight up or along at the level, its better end counts.
+
+        Args:
+            level: The specificity, and the sensitivity, at which the other rate is read, in (0, 1].
+
+        Returns:
+            ``recall`` (sensitivity) and ``specificity``, shape ``(R,)`` each; NaN where a row lacks
+            a class.
 
         Source:
             Fawcett 2006, interpolation between ROC points.
 
         Example:
             >>> ranked = RankedScores([1, 0, 1, 0, 0], [0.9, 0.8, 0.7, 0.6, 0.1])
-            >>> found = ranked.sums(np.ones((1, 5), dtype=int)).matched(0.9)
-            >>> {name: values.round(3).tolist() for name, values in found.items()}
+            >>> rates = ranked.sums(np.ones((1, 5), dtype=int)).matched(0.9)
+            >>> {name: values.round(3).tolist() for name, values in rates.items()}
             {'recall': [0.5], 'specificity': [0.667]}
         """
         n_positive = self.positives[:, -1].astype(np.float64)
         n_negative = self.negatives[:, -1].astype(np.float64)
-        positive = (self.ranked.positive.negated, self.positives)
-        negative = (self.ranked.negative.negated, self.negatives)
-        if not (len(positive[0]) and len(negative[0])):
+        positive = _ClassSums(self.ranked.positive.negated, self.positives)
+        negative = _ClassSums(self.ranked.negative.negated, self.negatives)
+        if not (len(positive.negated) and len(negative.negated)):
             undefined = np.full(len(n_positive), np.nan)
             return {"recall": undefined, "specificity": undefined.copy()}
         # Rounded: 10 negatives at a specificity of 0.9 allow 1 false positive, not 0.9999.
@@ -167,47 +235,72 @@ class RankingSums(NamedTuple):
         above = first_at_least(self.negatives[:, 1:], np.floor(allowed) + 1)
         reached = first_at_least(self.positives[:, 1:], np.ceil(needed))
         with np.errstate(invalid="ignore", divide="ignore"):
-            tp = _joined(above, allowed, negative, positive)
+            tp = _count_at_crossing(above, allowed, negative, positive)
             tp = np.where(allowed >= n_negative, n_positive, tp)
-            fp = np.where(needed <= 0, 0.0, _joined(reached, needed, positive, negative))
-            both = n_positive * n_negative > 0
+            fp = _count_at_crossing(reached, needed, positive, negative)
+            fp = np.where(needed <= 0, 0.0, fp)
+            both_classes = n_positive * n_negative > 0
             return {
-                "recall": np.where(both, tp / n_positive, np.nan),
-                "specificity": np.where(both, 1 - fp / n_negative, np.nan),
+                "recall": np.where(both_classes, tp / n_positive, np.nan),
+                "specificity": np.where(both_classes, 1 - fp / n_negative, np.nan),
             }
 
 
-_Class = tuple[Floats, npt.NDArray[np.int32]]
-"""Scores of one class, falling and negated, and the running sums of their weights."""
+class _ClassSums(NamedTuple):
+    """Negated falling scores of one class, and the running sums of their weights."""
+
+    negated: Floats
+    sums: npt.NDArray[np.int32]
 
 
-def _joined(place: npt.NDArray[np.int64], wanted: Floats, own: _Class, other: _Class) -> Floats:
-    """The other class's count where the ROC curve crosses a count of one class.
+def _count_at_crossing(
+    image: npt.NDArray[np.int64], level: Floats, own: _ClassSums, other: _ClassSums
+) -> Floats:
+    """Count the other class where the ROC curve crosses a count (`level`) of the own class.
 
-    `place` is the image of the class at which the count is reached; all images of its score form
-    one line of the curve.
+    `image` is the image of the own class at which that count is reached. All images with its score
+    form one line of the curve, along which both counts grow in proportion.
     """
-    scores = own[0][np.minimum(place, len(own[0]) - 1)]
-    rows = np.arange(len(place))
+    score = own.negated[np.minimum(image, len(own.negated) - 1)]
+    rows = np.arange(len(image))
 
-    def count(of: _Class, side: Literal["left", "right"]) -> Floats:
-        falling, sums = of
-        return np.asarray(sums[rows, np.searchsorted(falling, scores, side=side)], np.float64)
+    def count(of_class: _ClassSums, side: Literal["left", "right"]) -> Floats:
+        position = np.searchsorted(of_class.negated, score, side=side)
+        return np.asarray(of_class.sums[rows, position], np.float64)
 
-    begin, before = count(own, "left"), count(other, "left")
-    share = (wanted - begin) / (count(own, "right") - begin)
-    return before + share * (count(other, "right") - before)
+    own_start = count(own, "left")
+    other_start = count(other, "left")
+    share_of_line = (level - own_start) / (count(own, "right") - own_start)
+    return other_start + share_of_line * (count(other, "right") - other_start)
 
 
 def roc_and_pr_curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:
-    """The ROC and the precision-recall curve, one point per distinct score.
+    """Compute the ROC and the precision-recall curve, one point per distinct score.
 
-    ``threshold`` falls from infinity, where nobody is called positive and precision is NaN; so is
-    a rate without its class.
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores, shape ``(N,)``.
+
+    Returns:
+        ``threshold``, which falls from infinity (no image is called positive), ``fpr``, ``tpr``,
+        ``precision`` and ``recall``, shape ``(distinct scores + 1,)`` each. NaN are the precision
+        where no image is called positive and a rate whose class is absent.
+
+    Raises:
+        InputError: Labels or scores are not one valid value per image.
+
+    Source:
+        Fawcett 2006, "An introduction to ROC analysis".
+
+    Example:
+        >>> curve = roc_and_pr_curves([0, 1, 1], [0.2, 0.9, 0.2])
+        >>> curve["fpr"].tolist(), curve["tpr"].tolist()
+        ([0.0, 0.0, 1.0], [0.0, 0.5, 1.0])
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     order = np.argsort(-scores, kind="stable")
-    scores, truth = scores[order], truth[order]
+    scores = scores[order]
+    truth = truth[order]
     ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
     true = np.append(0, np.cumsum(truth)[ends]).astype(np.float64)
     false = np.append(0, np.cumsum(~truth)[ends]).astype(np.float64)

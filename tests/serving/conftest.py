@@ -19,7 +19,7 @@ from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.statistics.calibration import _PlattScaling
+from cxr_compare.evaluation.statistics.calibration import PlattScaling
 from cxr_compare.serving.export import _write_requirements
 from cxr_compare.serving.export_graph import anchors_of, write_graph
 from cxr_compare.serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
@@ -40,7 +40,7 @@ def _decision(kind: str) -> Decision:
     shared: dict[str, Any] = {
         "target": TARGET.name,
         "chosen_on": {"n_images": 3},
-        "calibration": _PlattScaling(0.8, -0.3),
+        "calibration": PlattScaling(0.8, -0.3),
         "thresholds": thresholds,
         "validation": {"": {}, **{name: {} for name in thresholds}},
     }

@@ -25,7 +25,7 @@ from cxr_compare.evaluation.decisions.tuning_options import (
     TuningOptions,
 )
 from cxr_compare.evaluation.statistics.calibration import (
-    _PlattScaling,
+    PlattScaling,
     fit_platt,
 )
 from cxr_compare.evaluation.systems.stored_predictions import (
@@ -118,7 +118,7 @@ def test_a_decision_survives_its_file(predict, test_set):
 
 def test_a_difference_names_its_place(predict, test_set):
     decision = tune_predictions(predict("A", "boxes", seed=1), test_set)
-    other = dataclasses.replace(decision, calibration=_PlattScaling(1.0, 0.0))
+    other = dataclasses.replace(decision, calibration=PlattScaling(1.0, 0.0))
     assert decision.difference(other).startswith("calibration.intercept: ")
     fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
     assert "tried" in decision.difference(fewer)
