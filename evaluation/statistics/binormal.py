@@ -22,32 +22,50 @@ def binormal_auroc_covariance(
     images: tuple[float, float] = (1, 1),
     within: float = 0.0,
 ) -> Floats:
-    """Covariance of the AUROCs of systems on the same images, if their scores are binormal.
+    """Compute the covariance of the AUROCs of systems on the same images, for binormal scores.
 
-    A system's scores are normal with variance 1 in both classes, and further up by
-    ``sqrt(2) probit(AUROC)`` in positives; a patient's images are all of one class. Nothing is
+    A system's scores are normal with variance 1 in both classes; those of positive images are
+    higher by ``sqrt(2) probit(AUROC)``. All images of a patient are of one class. Nothing is
     approximated: an AUROC is a mean over pairs of images, and the covariance of two pairs follows
-    from the bivariate normal distribution. `correlation` and `within`: see `AssumedPlan`.
+    from the bivariate normal distribution.
+
+    Args:
+        aurocs: True AUROC of each system, in (0, 1).
+        positives: Number of positive patients.
+        negatives: Number of negative patients.
+        correlation: Correlation of two systems' scores of one image, within a class.
+        images: Mean of the number of images per patient, and mean of its square.
+        within: Correlation of one system's scores of two images of one patient.
+
+    Returns:
+        Covariance, shape ``(systems, systems)``.
 
     Source:
         The moments of a U statistic (Hoeffding 1948; Hanley and McNeil 1982) of two correlated
         binormal tests; Obuchowski and McClish 1997 approximate the same.
+
+    Example:
+        >>> covariance = binormal_auroc_covariance([0.85, 0.80], 100, 400, correlation=0.5)
+        >>> np.sqrt(np.diagonal(covariance)).round(4).tolist()
+        [0.021, 0.0243]
     """
     heights = scipy.special.ndtri(np.asarray(aurocs, dtype=np.float64))
     n_systems = len(heights)
-    # Pairs of images of one class, by how their two images belong together: the same image, two
-    # of one patient, two of different patients.
-    shares = [_pairings(count, images) for count in (positives, negatives)]
-    found = np.empty((n_systems, n_systems))
+    of_positives = _pairings(positives, images)
+    of_negatives = _pairings(negatives, images)
+    covariance = np.empty((n_systems, n_systems))
     for first in range(n_systems):
         for second in range(n_systems):
-            same = 1.0 if first == second else correlation
-            alike = np.array([same, same * within, 0.0])
-            between = (alike[:, None] + alike) / 2
-            joint = bivariate_normal_below(heights[first], heights[second], between)
+            same_image = 1.0 if first == second else correlation
+            # Correlation of two scores by how their images belong together, see `_pairings`.
+            alike = np.array([same_image, same_image * within, 0.0])
+            of_two_pairs = (alike[:, None] + alike) / 2
+            joint = bivariate_normal_below(heights[first], heights[second], of_two_pairs)
             alone = scipy.special.ndtr(heights[first]) * scipy.special.ndtr(heights[second])
-            found[first, second] = (shares[0][:, None] * shares[1] * (joint - alone)).sum()
-    return found
+            covariance[first, second] = (
+                of_positives[:, None] * of_negatives * (joint - alone)
+            ).sum()
+    return covariance
 
 
 def obuchowski_positives(
@@ -58,16 +76,33 @@ def obuchowski_positives(
     power: float,
     level: float = LEVEL,
 ) -> float:
-    """Positive patients that the published tables ask for, to compare two AUROCs.
+    """Compute the positive patients that published tables ask for, to compare two AUROCs.
 
-    Their variance of an AUROC leaves out the covariance of the two binormal parameters, so they ask
-    for more patients than a simulated study needs (docs/plan.md); to be named beside our figure.
+    Their variance of an AUROC leaves out the covariance of the two binormal parameters. They
+    therefore ask for more patients than a simulated study needs (docs/plan.md), and are given only
+    beside our figure.
+
+    Args:
+        aurocs: True AUROCs of the two systems, which differ, in (0, 1).
+        correlation: Correlation of the two systems' scores of one image, within a class.
+        negatives_per_positive: Negative patients for each positive one.
+        power: Power of the test, in (0, 1).
+        level: 1 minus the two-sided error of the test.
+
+    Returns:
+        Number of positive patients, not rounded.
 
     Source:
         Obuchowski and McClish 1997, Stat Med 16:1529; Obuchowski 2000, AJR 175:603. The same as
         ``power.roc.test`` of the R package pROC with parameters of binormal curves.
+
+    Example:
+        >>> round(obuchowski_positives(
+        ...     (0.85, 0.80), correlation=0.5, negatives_per_positive=1, power=0.8))
+        409
     """
-    kappa, r = negatives_per_positive, correlation
+    kappa = negatives_per_positive
+    r = correlation
     a = np.sqrt(2) * scipy.special.ndtri(np.asarray(aurocs, dtype=np.float64))
     f = np.exp(-(a**2) / 4) / np.sqrt(4 * np.pi)
     g = -a * f / 2
@@ -77,28 +112,45 @@ def obuchowski_positives(
         + g[0] * g[1] * r**2 * (1 + kappa) / (2 * kappa)
         + (f[0] * g[1] * a[0] + f[1] * g[0] * a[1]) * r**2 / 2
     )
-    if_equal = 2 * variances[0] - 2 * covariance
-    if_not = variances.sum() - 2 * covariance
-    ends = scipy.special.ndtri([(1 + level) / 2, power])
-    reach = ends[0] * np.sqrt(if_equal) + ends[1] * np.sqrt(if_not)
+    variance_if_equal = 2 * variances[0] - 2 * covariance
+    variance_if_not = variances.sum() - 2 * covariance
+    quantiles = scipy.special.ndtri([(1 + level) / 2, power])
+    reach = quantiles[0] * np.sqrt(variance_if_equal) + quantiles[1] * np.sqrt(variance_if_not)
     return float((reach / (aurocs[0] - aurocs[1])) ** 2)
 
 
 def _pairings(patients: int, images: tuple[float, float]) -> Floats:
-    """Shares of the pairs of images: the same one, of one patient, of two patients.
+    """Return the shares of the pairs of images: one image twice, of one patient, of two patients.
 
-    `images` are the mean of their number, and of its square.
+    `images` are the mean of the number of images per patient, and of its square.
     """
     n = patients * images[0]
-    same, of_patient = n, patients * (images[1] - images[0])
-    return np.array([same, of_patient, n * n - same - of_patient]) / (n * n)
+    one_patient = patients * (images[1] - images[0])
+    return np.array([n, one_patient, n * n - n - one_patient]) / (n * n)
 
 
 def bivariate_normal_below(h: float, k: float, correlation: Floats) -> Floats:
-    """P(X < h and Y < k) of standard normals; Drezner and Wesolowsky 1990, in the angle."""
+    """Compute P(X < h and Y < k) of two correlated standard normal variables.
+
+    Args:
+        h: Limit of X.
+        k: Limit of Y.
+        correlation: Correlations in [-1, 1], any shape.
+
+    Returns:
+        Probabilities, in the shape of the correlations.
+
+    Source:
+        Drezner and Wesolowsky 1990, integrated over the angle.
+
+    Example:
+        >>> bivariate_normal_below(0.0, 0.0, np.array([0.0, 1.0])).round(6).tolist()
+        [0.25, 0.5]
+    """
     angle = np.arcsin(correlation)[..., None]
-    at = angle * (_NODES + 1) / 2
-    sine, cosine = np.sin(at), np.cos(at)
+    nodes = angle * (_NODES + 1) / 2
+    sine = np.sin(nodes)
+    cosine = np.cos(nodes)
     density = np.exp(-(h * h + k * k - 2 * h * k * sine) / (2 * cosine**2)) / (2 * np.pi)
     independent = scipy.special.ndtr(h) * scipy.special.ndtr(k)
     return np.asarray(independent + (density * _WEIGHTS).sum(axis=-1) * angle[..., 0] / 2)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,53 +33,65 @@ from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
-
-
+"""Name of the method, as results give it."""
 _DELONG = "DeLong 1988, images taken as independent"
-
-
 _FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 
 
 @dataclass(frozen=True)
 class AurocParts:
-    """An AUROC, or a difference of two on the same images, and what each patient adds to it."""
+    """An AUROC, or a difference of two on the same images, and each patient's contribution to it.
 
-    value: float  # the AUROC or the difference
-    # per patient, the sum over its positive images of (share of the negatives that the image
-    # outscores - value) / positives, shape `(patients,)`
+    Differences are taken with ``-`` and contain the covariance of the two.
+
+    Attributes:
+        value: The AUROC or the difference.
+        of_positive: Contribution of each patient's positive images, shape ``(patients,)``: the sum
+            of (share of the negatives that the image outscores - value) / positives.
+        of_negative: Contribution of each patient's negative images, shape ``(patients,)``.
+        images: Positive and negative images of each patient, shape ``(patients, 2)``.
+        trials: Most pairs of a positive and a negative patient, no patient in two pairs.
+        bounded: True for an AUROC, False for a difference.
+    """
+
+    value: float
     of_positive: Floats
-    of_negative: Floats  # likewise over its negative images
-    images: Floats  # positive and negative images of each patient, shape `(patients, 2)`
-    trials: int = 0  # pairs of a positive and a negative patient, no patient in two pairs
-    bounded: bool = True  # whether it is an AUROC, not a difference
+    of_negative: Floats
+    images: Floats
+    trials: int = 0
+    bounded: bool = True
 
     @property
     def effective_patients(self) -> float:
-        """Of the rarer class, the fewer."""
-        return min(effective_patients(of_class) for of_class in self.images.T)
+        """Effective number of patients of the rarer class."""
+        return min(effective_patients(images_of_class) for images_of_class in self.images.T)
 
     @cached_property
     def contributions(self) -> Floats | None:
-        """What each patient adds, corrected for its share of the images, shape ``(patients,)``.
+        """Contribution of each patient, corrected for its share of the images, ``(patients,)``.
 
-        The sum of squares is the variance, the sum of products with those of another system on
-        the same images the covariance; `None` with fewer than two patients of either class.
+        The sum of squares is the variance. The sum of products with the contributions to another
+        system's AUROC on the same images is the covariance. None with fewer than two patients of
+        either class.
         """
         if np.count_nonzero(self.images, axis=0).min() < 2:
             return None
-        positive, negative = self.images.T
-        of_positive = without_leverage(self.of_positive, positive)
-        return of_positive + without_leverage(self.of_negative, negative)
+        positive_images, negative_images = self.images.T
+        of_positive = without_leverage(self.of_positive, positive_images)
+        return of_positive + without_leverage(self.of_negative, negative_images)
 
     @property
     def variance(self) -> float | None:
-        """By patient; `None` with fewer than two patients of either class."""
+        """Variance over patients; None with fewer than two patients of either class."""
         return None if self.contributions is None else float((self.contributions**2).sum())
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom of the variance: of both classes' patients, or of what they add."""
+        """Degrees of freedom of the variance.
+
+        The smaller of two: those of the effective patients of both classes, and those that the
+        contributions show.
+        """
         effective = np.array([effective_patients(of_class) for of_class in self.images.T])
         of_classes = (1 / effective).sum() ** 2 / (1 / (effective**2 * (effective - 1))).sum()
         contributions = self.contributions
@@ -88,17 +101,16 @@ class AurocParts:
 
     @classmethod
     def mean(cls, seeds: Sequence[AurocParts]) -> AurocParts:
-        """The mean over training seeds of one system, all on the same images."""
+        """Average the training seeds of one system, all evaluated on the same images."""
         return cls(
-            float(np.mean([each.value for each in seeds])),
-            np.mean([each.of_positive for each in seeds], axis=0),
-            np.mean([each.of_negative for each in seeds], axis=0),
+            float(np.mean([seed.value for seed in seeds])),
+            np.mean([seed.of_positive for seed in seeds], axis=0),
+            np.mean([seed.of_negative for seed in seeds], axis=0),
             seeds[0].images,
             seeds[0].trials,
         )
 
     def __sub__(self, other: AurocParts) -> AurocParts:
-        """The difference of two systems on the same images; their covariance is in it."""
         return AurocParts(
             self.value - other.value,
             self.of_positive - other.of_positive,
@@ -108,36 +120,59 @@ class AurocParts:
         )
 
     def estimate(self) -> ClusteredEstimate:
-        """The figure with its standard error over patients."""
+        """Return the figure with its standard error over patients."""
         variance = self.variance
         if variance is None:
             return ClusteredEstimate(self.value, None, note=_FEW_PATIENTS)
-        none = ClusteredEstimate(
+        without_error = ClusteredEstimate(
             self.value,
             None,
             bounded=self.bounded,
             effective_patients=self.effective_patients,
             trials=min(self.trials, self.effective_patients),
         )
-        # Rounding leaves some 1e-17 where a system is held against itself.
+        # Rounding leaves some 1e-17 where a system is compared with itself.
         if variance < 1e-24:
-            return none if none.exact else replace(none, note=NO_WIDTH)
-        return replace(none, error=float(np.sqrt(variance)), freedom=self.freedom)
+            return without_error if without_error.exact else replace(without_error, note=NO_WIDTH)
+        return replace(without_error, error=float(np.sqrt(variance)), freedom=self.freedom)
 
 
 def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:
-    """The AUROC of a system, or the difference of two, each of one training seed or several."""
+    """Estimate the AUROC of one system, or the difference of two, over their training seeds.
+
+    Args:
+        *systems: Training seeds of one system or of two, all on the same images.
+
+    Returns:
+        The mean over seeds, or the difference of two means, first minus second. With one seed per
+        system the uncertainty is that over patients alone.
+
+    Source:
+        Obuchowski and Rockette 1995; see `estimate_over_seeds`.
+
+    Example:
+        >>> truth, patients = [0, 0, 0, 1, 1, 1], np.arange(6)
+        >>> one = auroc_parts(truth, [1, 2, 4, 3, 5, 6], patients, 6)
+        >>> two = auroc_parts(truth, [1, 4, 3, 2, 5, 6], patients, 6)
+        >>> round(auroc_over_seeds([one, two]).value, 3)
+        0.833
+    """
     means = [AurocParts.mean(seeds) for seeds in systems]
     mean = means[0] if len(means) == 1 else means[0] - means[1]
-    alone = mean.estimate()
-    each = [part.contributions for seeds in systems for part in seeds]
-    known = [contributions for contributions in each if contributions is not None]
-    values = [[part.value for part in seeds] for seeds in systems]
-    if len(known) < len(each) or max(map(len, systems)) == 1 or alone.exact:
-        return alone
-    added = np.column_stack(known)
-    found = estimate_over_seeds(values, added.T @ added, mean.freedom, bounded=mean.bounded)
-    return replace(found, effective_patients=alone.effective_patients)
+    over_patients = mean.estimate()
+    contributions = [part.contributions for seeds in systems for part in seeds]
+    defined = [values for values in contributions if values is not None]
+    most_seeds = max(map(len, systems))
+    if len(defined) < len(contributions) or most_seeds == 1 or over_patients.exact:
+        return over_patients
+    columns = np.column_stack(defined)
+    estimate = estimate_over_seeds(
+        [[part.value for part in seeds] for seeds in systems],
+        columns.T @ columns,
+        mean.freedom,
+        bounded=mean.bounded,
+    )
+    return replace(estimate, effective_patients=over_patients.effective_patients)
 
 
 def auroc_parts(
@@ -148,55 +183,83 @@ def auroc_parts(
     *,
     folds: Integers | None = None,
 ) -> AurocParts | None:
-    """An AUROC and what each patient adds to it, of labels and scores that are valid.
+    """Compute an AUROC and each patient's contribution to it, from valid labels and scores.
 
-    Returns `None` where a class is absent, of each fold where there are folds.
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        y_score: Scores, shape ``(N,)``.
+        clusters: Number of each image's patient from 0, shape ``(N,)``.
+        n_clusters: Number of patients.
+        folds: Fold of each image, shape ``(N,)``, where each fold was scored by a model of its own:
+            only images of one fold are then compared.
 
-    `clusters` holds each image's patient as an index from 0. With `folds` each fold was scored by a
-    model of its own: only images of one fold are compared.
+    Returns:
+        The AUROC with its parts; None where no fold has images of both classes.
 
     Source:
         Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"; the components are
         those of DeLong, DeLong and Clarke-Pearson 1988.
+
+    Example:
+        >>> parts = auroc_parts([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8], np.arange(4), 4)
+        >>> parts.value, parts.trials
+        (0.875, 2)
     """
-    truth, scores = np.asarray(y_true, dtype=bool), np.asarray(y_score, dtype=np.float64)
-    owner = np.asarray(clusters)
-    # Half a point for a tie; sums of halves are exact.
-    points, rivals = np.zeros(len(truth)), np.zeros(len(truth))
-    each = [slice(None)] if folds is None else [folds == fold for fold in np.unique(folds)]
-    for rows in each:
+    truth = np.asarray(y_true, dtype=bool)
+    scores = np.asarray(y_score, dtype=np.float64)
+    patients = np.asarray(clusters)
+    # Sums of halves (a tie is half a point) are exact.
+    points = np.zeros(len(truth))
+    rivals = np.zeros(len(truth))
+    parts = [slice(None)] if folds is None else [folds == fold for fold in np.unique(folds)]
+    for rows in parts:
         points[rows], rivals[rows] = _points(truth[rows], scores[rows])
-    pairs = rivals[truth].sum()
-    if not pairs:
+    n_pairs = rivals[truth].sum()
+    if not n_pairs:
         return None
-    value = float(points[truth].sum() / pairs)
-    added = (points - value * rivals) / pairs
-    of_positive, of_negative = (
-        np.asarray(np.bincount(owner[of], weights=added[of], minlength=n_clusters), np.float64)
-        for of in (truth, ~truth)
+    value = float(points[truth].sum() / n_pairs)
+    added = (points - value * rivals) / n_pairs
+    of_classes = []
+    images = []
+    for of_class in (truth, ~truth):
+        owner = patients[of_class]
+        sums = np.bincount(owner, weights=added[of_class], minlength=n_clusters)
+        of_classes.append(np.asarray(sums, np.float64))
+        images.append(np.bincount(owner, minlength=n_clusters))
+    return AurocParts(
+        value,
+        of_positive=of_classes[0],
+        of_negative=of_classes[1],
+        images=np.stack(images, axis=1).astype(np.float64),
+        trials=sum(_pairs_of_patients(truth[rows], patients[rows]) for rows in parts),
     )
-    images = np.stack([np.bincount(owner[of], minlength=n_clusters) for of in (truth, ~truth)], 1)
-    trials = sum(_pairs_of_patients(truth[rows], owner[rows]) for rows in each)
-    return AurocParts(value, of_positive, of_negative, images.astype(np.float64), trials)
 
 
-def _pairs_of_patients(truth: npt.NDArray[np.bool_], owner: Integers) -> int:
-    """The most pairs of a positive and a negative patient, no patient in two pairs."""
-    found = (np.bincount(owner[of]) for of in (truth, ~truth, slice(None)))
-    positive, negative, all_ = (np.count_nonzero(images) for images in found)
-    return int(min(positive, negative, all_ // 2))
+def _pairs_of_patients(truth: npt.NDArray[np.bool_], patients: Integers) -> int:
+    """Return the most pairs of a positive and a negative patient, no patient in two pairs."""
+    n_with_positive = np.count_nonzero(np.bincount(patients[truth]))
+    n_with_negative = np.count_nonzero(np.bincount(patients[~truth]))
+    n_patients = np.count_nonzero(np.bincount(patients))
+    return int(min(n_with_positive, n_with_negative, n_patients // 2))
 
 
-def _points(truth: npt.NDArray[np.bool_], scores: Floats) -> tuple[Floats, Floats]:
-    """Images of the other class that each image is ranked rightly against, and all of them."""
-    points, rivals = np.zeros(len(truth)), np.zeros(len(truth))
-    for of, sign in ((truth, 1.0), (~truth, -1.0)):
-        others = np.sort(sign * scores[~of])
-        own = sign * scores[of]
+class _Points(NamedTuple):
+    """For each image: images of the other class ranked rightly against it, and all of these."""
+
+    points: Floats
+    rivals: Floats
+
+
+def _points(truth: npt.NDArray[np.bool_], scores: Floats) -> _Points:
+    points = np.zeros(len(truth))
+    rivals = np.zeros(len(truth))
+    for of_class, sign in ((truth, 1.0), (~truth, -1.0)):
+        others = np.sort(sign * scores[~of_class])
+        own = sign * scores[of_class]
         below = np.searchsorted(others, own, side="left")
-        points[of] = (below + np.searchsorted(others, own, side="right")) / 2
-        rivals[of] = len(others)
-    return points, rivals
+        points[of_class] = (below + np.searchsorted(others, own, side="right")) / 2
+        rivals[of_class] = len(others)
+    return _Points(points, rivals)
 
 
 def auroc_difference(
@@ -205,18 +268,18 @@ def auroc_difference(
     second: npt.ArrayLike,
     patients: npt.ArrayLike | None = None,
 ) -> ClusteredEstimate | None:
-    """The paired difference of two AUROCs on the same images.
+    """Test the paired difference of two AUROCs on the same images.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         first: Scores of one system, shape ``(N,)``.
-        second: Scores of the other, shape ``(N,)``.
-        patients: A name per image, shape ``(N,)``; left out: images are taken as independent,
-            which is DeLong's test, with the normal distribution.
+        second: Scores of the other system, shape ``(N,)``.
+        patients: Name of each image's patient, shape ``(N,)``. Left out: images are taken as
+            independent, which is DeLong's test with the normal distribution.
 
     Returns:
-        The difference, with interval, p-value and smallest detectable difference; `None` where a
-        class is absent.
+        The difference, first minus second, with interval, p-value and smallest detectable
+        difference; None where a class is absent.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -225,24 +288,25 @@ def auroc_difference(
         Obuchowski 1997; DeLong, DeLong and Clarke-Pearson 1988.
 
     Example:
-        >>> truth, scores = [0, 0, 0, 1, 1, 1], np.array([1, 2, 4, 3, 5, 6.0])
         >>> from cxr_compare import metrics
-        >>> gap = metrics.auroc_difference(truth, scores, -scores)
-        >>> gap
+        >>> truth, scores = [0, 0, 0, 1, 1, 1], np.array([1, 2, 4, 3, 5, 6.0])
+        >>> metrics.auroc_difference(truth, scores, -scores)
         0.778 (95 % CI 0.162 to 1.000), p = 0.013; DeLong 1988, images taken as independent
     """
-    checked = [check_truth_and_scores(y_true, scores) for scores in (first, second)]
-    names = np.arange(len(checked[0][0])) if patients is None else patients
-    owner, count = cluster_index(names)
-    parts = [auroc_parts(*valid, owner, count) for valid in checked]
-    if parts[0] is None or parts[1] is None:
+    valid_first = check_truth_and_scores(y_true, first)
+    valid_second = check_truth_and_scores(y_true, second)
+    names = np.arange(len(valid_first[0])) if patients is None else patients
+    clusters, n_clusters = cluster_index(names)
+    first_parts = auroc_parts(*valid_first, clusters, n_clusters)
+    second_parts = auroc_parts(*valid_second, clusters, n_clusters)
+    if first_parts is None or second_parts is None:
         return None
-    gap = (parts[0] - parts[1]).estimate()
+    gap = (first_parts - second_parts).estimate()
     if patients is None:
-        return replace(gap, freedom=np.inf, note=_by_image(gap.note), method=_DELONG)
+        return replace(gap, freedom=np.inf, note=_note_by_image(gap.note), method=_DELONG)
     return replace(gap, method=OBUCHOWSKI)
 
 
-def _by_image(note: str) -> str:
-    """Return a note on images that each count as a patient of their own."""
+def _note_by_image(note: str) -> str:
+    """Reword a note for images that each count as a patient of their own."""
     return note.replace(_FEW_PATIENTS, "no interval: fewer than two images of each class")

@@ -22,34 +22,46 @@ _POWER = 0.8
 
 @dataclass(frozen=True)
 class ClusteredEstimate:
-    """A figure or a difference, its standard error, and what follows from the two.
+    """A figure or a difference with its standard error; interval and p-value follow from the two.
 
-    It prints its value, its 95 % interval and, of a difference, the p-value of no difference.
+    It prints its value, its 95 % interval and, for a difference, the p-value of no difference.
+
+    Attributes:
+        value: The estimate.
+        error: Standard error; None where there is none.
+        freedom: Degrees of freedom of the t distribution; infinite for the normal distribution.
+        bounded: True if the figure lies in [0, 1]; its interval is then computed on the logit.
+        note: Why there is no standard error.
+        effective_patients: Effective number of patients of the rarer class; None where unknown.
+        trials: For an AUROC, the number of pairs of a positive and a negative patient, no patient
+            in two pairs, and at most the effective patients of the rarer class. The interval
+            reaches no further than the exact one of so many trials, which it equals at 0 and 1.
+        span: A figure that is not bounded lies between minus this value and this value.
+        squares: Parts of the variance that are mean squares, each with its degrees of freedom.
+        method: Name of the method that gave the estimate.
+
+    Example:
+        >>> ClusteredEstimate(0.05, 0.02, freedom=60)
+        0.050 (95 % CI 0.010 to 0.090), p = 0.015
     """
 
-    value: float  # the estimate
-    error: float | None  # standard error; `None` where there is none
-    freedom: float = np.inf  # degrees of freedom of its t distribution; infinite: the normal one
-    # Whether the figure lies in [0, 1]; its interval is then taken on the logit.
+    value: float
+    error: float | None
+    freedom: float = np.inf
     bounded: bool = False
-    note: str = ""  # why there is no standard error
-    # Of the rarer class (`clustered_tests`); `None` where unknown.
+    note: str = ""
     effective_patients: float | None = None
-    # Of an AUROC: pairs of a positive and a negative patient, no patient in two pairs, and no more
-    # than the effective patients of the rarer class. Its interval reaches no further than the exact
-    # one of so many trials, which it is at 0 and 1.
     trials: float = 0
-    span: float = 1.0  # a figure that is not bounded lies between minus this and this
-    # Parts of the variance that are mean squares, each with its degrees of freedom.
+    span: float = 1.0
     squares: tuple[tuple[float, float], ...] = ()
-    method: str = field(default="", compare=False)  # what gave it, in words
+    method: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         ends = self.interval
-        span = f"95 % CI {range_text(*ends)}" if ends else self.note or "no interval"
+        interval = f"95 % CI {range_text(*ends)}" if ends else self.note or "no interval"
         p_value = "" if self.bounded or self.p_value is None else f", {p_equation(self.p_value)}"
         method = f"; {self.method}" if self.method else ""
-        return f"{number(self.value)} ({span}){p_value}{method}"
+        return f"{number(self.value)} ({interval}){p_value}{method}"
 
     def _repr_html_(self) -> str:
         low, high = self.interval or (None, None)
@@ -64,16 +76,30 @@ class ClusteredEstimate:
 
     @property
     def exact(self) -> bool:
-        """Whether the interval is the exact one of an AUROC of 0 or 1."""
+        """True if the interval is the exact one of an AUROC of 0 or 1."""
         return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval; on the logit for an AUROC, so that it stays inside [0, 1]."""
+        """Ends of the 95 % interval, see `interval_at`."""
         return self.interval_at(LEVEL)
 
     def interval_at(self, level: float) -> tuple[float, float] | None:
-        """As `interval`, with another coverage."""
+        """Compute the interval with a coverage.
+
+        The interval of an AUROC is computed on the logit, so that it stays inside [0, 1].
+
+        Args:
+            level: Coverage, in (0, 1).
+
+        Returns:
+            Lower and upper end; None without a standard error.
+
+        Example:
+            >>> low, high = ClusteredEstimate(0.9, 0.03, bounded=True).interval_at(0.9)
+            >>> round(low, 3), round(high, 3)
+            (0.839, 0.94)
+        """
         if not self.error:
             return self._exact_interval(level) if self.exact else None
         reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
@@ -85,28 +111,44 @@ class ClusteredEstimate:
         reach /= self.value * (1 - self.value)
         middle = scipy.special.logit(self.value)
         low, high = scipy.special.expit([middle - reach, middle + reach])
-        ends = float(low), float(high)
-        return ends if exact is None else (max(ends[0], exact[0]), min(ends[1], exact[1]))
+        if exact is None:
+            return float(low), float(high)
+        return max(float(low), exact[0]), min(float(high), exact[1])
 
     def cautious_interval_at(self, level: float) -> tuple[float, float]:
-        """As `interval_at`, each part of the variance by its own t (Zou and Donner 2008)."""
-        tail, squares = (1 + level) / 2, self.squares
-        own = sum(scipy.special.stdtrit(df, tail) ** 2 * variance for variance, df in squares)
-        over_cases = max((self.error or 0.0) ** 2 - sum(variance for variance, _ in squares), 0.0)
-        reach = float(np.sqrt(own + scipy.special.ndtri(tail) ** 2 * over_cases))
+        """Compute the interval with a t quantile of its own for each part of the variance.
+
+        Args:
+            level: Coverage, in (0, 1).
+
+        Returns:
+            Lower and upper end.
+
+        Source:
+            Zou and Donner 2008.
+        """
+        tail = (1 + level) / 2
+        squared_reach = sum(
+            scipy.special.stdtrit(freedom, tail) ** 2 * variance
+            for variance, freedom in self.squares
+        )
+        between_readers = sum(variance for variance, _ in self.squares)
+        over_cases = max((self.error or 0.0) ** 2 - between_readers, 0.0)
+        reach = float(np.sqrt(squared_reach + scipy.special.ndtri(tail) ** 2 * over_cases))
         return self.value - reach, self.value + reach
 
     @property
     def as_interval(self) -> Interval:
-        """The estimate with its 95 % interval."""
+        """Estimate with its 95 % interval."""
         return Interval(self.value, *(self.interval or (np.nan, np.nan)), note=self.note)
 
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
-        """As `interval_at`, at several levels; empty without an interval."""
-        return tuple(ends for level in levels if (ends := self.interval_at(level)) is not None)
+        """Compute the intervals at several levels, see `interval_at`; empty without an interval."""
+        intervals = [self.interval_at(level) for level in levels]
+        return tuple(ends for ends in intervals if ends is not None)
 
     def _exact_interval(self, level: float) -> tuple[float, float] | None:
-        """Clopper and Pearson's, of pairs of patients, in which each ranks rightly or wrongly."""
+        """Return Clopper and Pearson's interval of pairs of patients that are ranked rightly."""
         if self.trials <= 1:
             return None
         exact = Interval.from_share(self.value, self.trials, level)
@@ -114,27 +156,38 @@ class ClusteredEstimate:
 
     @property
     def p_value(self) -> float | None:
-        """Two-sided p-value of a difference of 0; `None` without a standard error."""
+        """Two-sided p-value of a difference of 0; None without a standard error."""
         if not self.error:
             return None
         return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))
 
     @property
     def detectable(self) -> float | None:
-        """The smallest true difference that 80 % of such test sets would show; see below.
+        """Smallest true difference that 80 % of such test sets would show.
 
-        `None` where even the largest possible difference would not be shown so often.
+        None where even the largest possible difference would not be shown so often.
         """
         if not self.error:
             return None
-        reach = smallest_detectable(self.error, freedom=self.freedom)
-        return reach if reach <= self.span else None
+        difference = smallest_detectable(self.error, freedom=self.freedom)
+        return difference if difference <= self.span else None
 
 
 def smallest_detectable(error: float, freedom: float = np.inf) -> float:
-    """The smallest true difference that a test set of this kind shows with a power of 80 %.
+    """Compute the smallest true difference that a test set of this kind shows with 80 % power.
 
-    ``(t[1 - alpha / 2] + t[power]) x standard error of the paired difference``, two-sided: the
-    usual sample size formula, solved for the difference.
+    It is ``(t[1 - alpha / 2] + t[power]) x standard error``, two-sided: the usual sample size
+    formula, solved for the difference.
+
+    Args:
+        error: Standard error of the paired difference.
+        freedom: Degrees of freedom of its t test.
+
+    Source:
+        Lachin 1981, "Introduction to sample size determination and power analysis".
+
+    Example:
+        >>> round(smallest_detectable(0.01), 4)
+        0.028
     """
     return float(scipy.special.stdtrit(freedom, [(1 + LEVEL) / 2, _POWER]).sum()) * error

@@ -14,49 +14,74 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 
 def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
-    """The exact 95 % interval of a share, from each patient's images and those that count.
+    """Compute the exact 95 % interval of a share of images that come in patients.
 
-    Clopper and Pearson's (1934); where patients have several images theirs of as many independent
-    images as the variance by patient says, never more than there are (Korn and Graubard 1998). As
-    each of their ends has one trial more on the other side, so has that variance one patient of
-    usual size more, without which few patients who have all that is wrong give too narrow an end.
-    Patients with many images decide it, and where these happen to be right it is too small: so
-    they are no more than by the likeness of all patients' images, either.
+    With one image per patient it is the interval of Clopper and Pearson. Otherwise it is that of
+    as many independent images as the variance by patient implies, and never of more images than
+    there are. Two rules keep it from being too narrow:
 
-    Shapes: `hits`, `images` ``(patients,)``, some images in all.
+    - Each end of the exact interval has one trial more on the other side. The variance therefore
+      has one patient of usual size more, too; without it, a few patients who have all the errors
+      would give too narrow an end.
+    - Patients with many images decide the variance, and where these happen to be right it is too
+      small. The number of independent images is therefore at most the one that follows from how
+      alike the images of all patients are.
+
+    Args:
+        hits: Images of each patient that count (weights allowed), shape ``(patients,)``.
+        images: All images of each patient, shape ``(patients,)``; their sum is above 0.
+
+    Returns:
+        Lower and upper end, in [0, 1].
+
+    Source:
+        Clopper and Pearson 1934; Korn and Graubard 1998 (patients with several images).
+
+    Example:
+        >>> low, high = exact_share(np.array([1.0] * 18 + [0.0] * 2), np.ones(20))
+        >>> round(low, 3), round(high, 3)
+        (0.683, 0.988)
     """
-    hits, images = hits[images > 0], images[images > 0]
-    total, share = images.sum(), float(hits.sum() / images.sum())
+    hits = hits[images > 0]
+    images = images[images > 0]
+    total = images.sum()
+    share = float(hits.sum() / total)
     if total == len(images):
         single = Interval.from_share(share, total)
         return single.low, single.high
-    independent = total / _design_effect(hits, images)
+    most_trials = total / _design_effect(hits, images)
 
-    def exact(right: float) -> Interval:
-        of_patients = np.append(images, (images**2).sum() / total)
-        counted = np.append(hits, right * of_patients[-1])
-        mean = counted.sum() / of_patients.sum()
-        added = without_leverage((counted - mean * of_patients) / of_patients.sum(), of_patients)
-        freedom = [total - 1, effective_patients(of_patients) - 1]
-        narrow, wide = scipy.special.stdtrit(freedom, (1 + LEVEL) / 2)
-        of_one_image = mean * (1 - mean) * (narrow / wide) ** 2
-        variance = (added**2).sum()
-        trials = float(total if total * variance <= of_one_image else of_one_image / variance)
-        return Interval.from_share(share, min(trials, independent))
+    def exact_with_patient(share_of_patient: float) -> Interval:
+        """Return the interval with one patient of usual size more."""
+        images_with = np.append(images, (images**2).sum() / total)
+        hits_with = np.append(hits, share_of_patient * images_with[-1])
+        mean = hits_with.sum() / images_with.sum()
+        deviations = (hits_with - mean * images_with) / images_with.sum()
+        variance = (without_leverage(deviations, images_with) ** 2).sum()
+        freedom = [total - 1, effective_patients(images_with) - 1]
+        t_images, t_patients = scipy.special.stdtrit(freedom, (1 + LEVEL) / 2)
+        one_image_variance = mean * (1 - mean) * (t_images / t_patients) ** 2
+        if total * variance <= one_image_variance:
+            trials = float(total)
+        else:
+            trials = float(one_image_variance / variance)
+        return Interval.from_share(share, min(trials, most_trials))
 
-    return exact(0.0).low, exact(1.0).high
+    return exact_with_patient(0.0).low, exact_with_patient(1.0).high
 
 
 def _design_effect(hits: Floats, images: Floats) -> float:
-    """How many images say as much as one, where all patients' images are equally alike.
+    """Return how many images carry the information of one, if all patients' images are as alike.
 
     Source:
         Ridout, Demetrio and Firth 1999, Biometrics 55:137 (analysis of variance).
     """
-    total, share, others = images.sum(), hits.sum() / images.sum(), max(len(images) - 1, 1)
-    unequal = (images**2).sum() / total
-    between = (images * (hits / images - share) ** 2).sum() / others
+    total = images.sum()
+    share = hits.sum() / total
+    freedom = max(len(images) - 1, 1)
+    mean_square_size = (images**2).sum() / total
+    between = (images * (hits / images - share) ** 2).sum() / freedom
     within = (hits * (1 - hits / images)).sum() / (total - len(images))
-    both = between + ((total - unequal) / others - 1) * within
-    alike = np.clip((between - within) / both, 0, 1) if both > 0 else 0.0
-    return float(1 + (unequal - 1) * alike)
+    both = between + ((total - mean_square_size) / freedom - 1) * within
+    correlation = np.clip((between - within) / both, 0, 1) if both > 0 else 0.0
+    return float(1 + (mean_square_size - 1) * correlation)

@@ -9,36 +9,64 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 
 
 def effective_patients(images: npt.ArrayLike) -> float:
-    """How many patients with one image each would say as much: ``(sum n)^2 / sum n^2``.
+    """Compute how many patients with one image each would give as much information.
+
+    Args:
+        images: Number of images of each patient, shape ``(patients,)``.
+
+    Returns:
+        ``(sum n)^2 / sum n^2``, from 0 (no image) to the number of patients.
 
     Source:
         Kish 1965, the effective sample size of unequal weights.
+
+    Example:
+        >>> effective_patients([1, 1, 1, 1]), round(effective_patients([7, 1, 1, 1]), 2)
+        (4.0, 1.92)
     """
     n = np.asarray(images, dtype=np.float64)
     return float(n.sum() ** 2 / (n**2).sum()) if n.any() else 0.0
 
 
 def without_leverage(added: Floats, images: Floats) -> Floats:
-    """What patients add to a mean over images, as the variance of that mean needs it.
+    """Correct patients' contributions to a mean over images for their leverage.
 
-    A patient with a large share of the images pulls the mean towards itself, so its deviation
-    from the mean is too small by 1 minus that share. The sum of squares is the jackknife's
-    variance of the mean.
+    A patient with a large share of the images pulls the mean towards itself, so its deviation from
+    the mean is too small by the factor 1 minus that share. The sum of the squared results is the
+    jackknife's variance of the mean.
+
+    Args:
+        added: Deviation that each patient adds to the mean, shape ``(patients,)``.
+        images: Number of images of each patient, shape ``(patients,)``.
+
+    Returns:
+        Corrected contributions, shape ``(patients,)``.
 
     Source:
         Mancl and DeRouen 2001; MacKinnon and White 1985 (HC3).
+
+    Example:
+        >>> without_leverage(np.array([0.1, -0.1]), np.array([2.0, 2.0])).round(3).tolist()
+        [0.141, -0.141]
     """
     count = np.count_nonzero(images)
     return np.asarray(added / (1 - images / images.sum()) * np.sqrt((count - 1) / count))
 
 
 def satterthwaite_freedom(contributions: Floats) -> float:
-    """Satterthwaite's degrees of freedom of a sum of squares, from its terms.
+    """Compute the degrees of freedom of a sum of squares from its terms.
 
-    ``2 V^2 / Var(V)`` with ``V = sum q^2`` and, on the safe side, ``Var(V) = sum q^4``.
+    They are ``2 V^2 / Var(V)`` with ``V = sum q^2`` and, on the safe side, ``Var(V) = sum q^4``.
+
+    Args:
+        contributions: The terms q, not all 0, shape ``(patients,)``.
 
     Source:
         Satterthwaite 1946.
+
+    Example:
+        >>> satterthwaite_freedom(np.array([1.0, -1.0, 1.0]))
+        6.0
     """
     squares = contributions**2
     return float(2 * squares.sum() ** 2 / (squares**2).sum())

@@ -10,7 +10,7 @@ level with a large one. Beyond the largest size, where curves end, one would gua
 
 Each arm's line is the ordinary least squares line of its means over seeds; no arm moves the line of
 another. Its uncertainty follows from the joint covariance of all means, which is that of
-`obuchowski_rockette.analyse_nested` with ``least=True``: patients are shared by all arms and sizes,
+`obuchowski_rockette.analyse_nested` with ``floor_mean_square=True``: patients are shared by all arms and sizes,
 each size of an arm has seeds of its own. It is kept as draws of ``(ln a, b)``, multivariate t: one
 chi-square for the patients, one for each arm's seeds with Satterthwaite's degrees of freedom.
 
@@ -253,11 +253,13 @@ def _log_covariance(arms: Sequence[_Arm], matrix: Floats) -> tuple[Floats, Float
     groups = [of_size for arm in arms for of_size in arm.figures]
     average = scipy.linalg.block_diag(*[np.full((1, len(each)), 1 / len(each)) for each in groups])
     readers: list[Effect] = [arm.seeds for arm in arms for _ in arm.amounts]
-    both = analyse_nested(groups, kept, readers=readers, least=True).systems
+    both = analyse_nested(groups, kept, readers=readers, floor_mean_square=True).systems
     over_patients = average @ kept @ average.T
     estimate_over_seeds = np.zeros(len(groups))
     if "random" in readers:
-        alone = analyse_nested(groups, kept, readers=readers, cases="fixed", least=True).systems
+        alone = analyse_nested(
+            groups, kept, readers=readers, cases="fixed", floor_mean_square=True
+        ).systems
         estimate_over_seeds = np.array([(each.error or 0.0) ** 2 for each in alone])
     total = np.array([(each.error or 0.0) ** 2 for each in both])
     np.fill_diagonal(over_patients, np.maximum(total - estimate_over_seeds, 0.0))

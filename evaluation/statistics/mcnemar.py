@@ -28,61 +28,78 @@ from cxr_compare.evaluation.statistics.figure_text import (
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 
-_MCNEMAR = "Obuchowski 1998, clustered by patient"
+_METHOD = "Obuchowski 1998, clustered by patient"
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two systems' decisions on the same images."""
+    """Paired test of two systems' decisions on the same images.
 
-    # share right of the first minus that of the second, with the clustered standard error
+    Attributes:
+        difference: Share right of the first system minus that of the second, with its clustered
+            standard error.
+        p_value: p-value of equal shares, by patient; None where no patient tells the two apart.
+        p_exact: Exact p-value with images taken as independent; None with several seeds.
+        first_only: Images that only the first system gets right, a mean over seeds.
+        second_only: Images that only the second system gets right, a mean over seeds.
+        n_images: Number of images.
+    """
+
     difference: ClusteredEstimate
-    p_value: float | None  # of equal shares, by patient; `None` where no patient tells them apart
-    p_exact: float | None  # likewise, images taken as independent; `None` with several seeds
-    first_only: float  # images that only the first gets right, a mean over seeds
-    second_only: float  # images that only the second gets right
+    p_value: float | None
+    p_exact: float | None
+    first_only: float
+    second_only: float
     n_images: int
 
     def __repr__(self) -> str:
-        return "; ".join([f"{self._difference}, {p_equation(self.p_value)}", *self._rest])
+        parts = [f"{self._difference_text}, {p_equation(self.p_value)}", _METHOD]
+        if self.p_exact is not None:
+            parts.append(f"images independent: {p_equation(self.p_exact)}")
+        parts.append(
+            f"right with one alone: {self.first_only:g} to {self.second_only:g} of "
+            f"{self.n_images:,} images"
+        )
+        return "; ".join(parts)
 
     def _repr_html_(self) -> str:
-        rows = {"Difference of shares right": self._difference, "p": p_value_text(self.p_value)}
+        rows = {
+            "Difference of shares right": self._difference_text,
+            "p": p_value_text(self.p_value),
+        }
         if self.p_exact is not None:
             rows["p, images independent (exact)"] = p_value_text(self.p_exact)
         rows["Right with the first alone"] = f"{self.first_only:g} images"
         rows["Right with the second alone"] = f"{self.second_only:g} images"
         rows["Images"] = f"{self.n_images:,}"
-        return html_table({**rows, "Method": _MCNEMAR})
+        return html_table({**rows, "Method": _METHOD})
 
     @property
-    def _difference(self) -> str:
+    def _difference_text(self) -> str:
         ends = self.difference.interval
-        span = f"95 % CI {range_text(*ends)}" if ends else self.difference.note or "no interval"
-        return f"{number(self.difference.value)} ({span})"
-
-    @property
-    def _rest(self) -> list[str]:
-        alone = f"{self.first_only:g} to {self.second_only:g} of {self.n_images:,} images"
-        exact = [] if self.p_exact is None else [f"images independent: {p_equation(self.p_exact)}"]
-        return [_MCNEMAR, *exact, f"right with one alone: {alone}"]
+        without = self.difference.note or "no interval"
+        interval = f"95 % CI {range_text(*ends)}" if ends else without
+        return f"{number(self.difference.value)} ({interval})"
 
 
 def mcnemar_test(
     first_right: npt.ArrayLike, second_right: npt.ArrayLike, patients: npt.ArrayLike
 ) -> McNemar:
-    """Clustered McNemar test of Obuchowski (1998), with the exact one beside it.
+    """Run the clustered McNemar test of Obuchowski (1998), with the exact test beside it.
 
-    Of all images it is a test of accuracy, of the positive ones of sensitivity, of the negative
+    On all images it is a test of accuracy, on the positive ones of sensitivity, on the negative
     ones of specificity.
 
     Args:
-        first_right: Whether the first system gets each image right, shape ``(N,)``.
-        second_right: The same of the second.
-        patients: A name per image, shape ``(N,)``.
+        first_right: 1 where the first system gets an image right, else 0, shape ``(N,)``.
+        second_right: The same for the second system, shape ``(N,)``.
+        patients: Name of each image's patient, shape ``(N,)``.
+
+    Returns:
+        The difference of the shares right, with interval, and p-values.
 
     Raises:
-        InputError: The three disagree about the number of images, or there is none.
+        InputError: The three disagree about the number of images, or there is no image.
 
     Source:
         Obuchowski 1998, "On the comparison of correlated proportions for clustered data", in the
@@ -94,79 +111,109 @@ def mcnemar_test(
         >>> test.difference.value, test.first_only, test.p_exact
         (0.5, 2.0, 0.5)
     """
-    owner, count = cluster_index(patients)
-    right = [np.asarray(each, dtype=np.float64) for each in (first_right, second_right)]
-    if not len(owner) or any(each.shape != owner.shape for each in right):
+    clusters, n_clusters = cluster_index(patients)
+    first = np.asarray(first_right, dtype=np.float64)
+    second = np.asarray(second_right, dtype=np.float64)
+    if not len(clusters) or first.shape != clusters.shape or second.shape != clusters.shape:
         raise InputError(
-            f"a paired test needs one decision a system and image, got {right[0].shape} and "
-            f"{right[1].shape} for {len(owner)} images"
+            f"a paired test needs one decision a system and image, got {first.shape} and "
+            f"{second.shape} for {len(clusters)} images"
         )
-    return clustered_mcnemar(right[0], right[1], owner, count)
+    return clustered_mcnemar(first, second, clusters, n_clusters)
 
 
 def clustered_mcnemar(
     first_right: Floats, second_right: Floats, clusters: Integers, n_clusters: int
 ) -> McNemar:
-    """As `mcnemar_test`, of patients that are numbered already.
+    """Run the test of `mcnemar_test` on patients that are numbered already.
 
-    With ``d`` a patient's images right for the first only, less those right for the second only,
-    ``N`` images and ``K`` patients, the variance under equal shares is ``K / (K - 1) x sum of
-    d^2 / N^2`` (the pooled share cancels). Around the observed difference ``D`` it is the sum of
-    ``((d - n D) / N)^2`` for a patient of ``n`` images, each corrected for its share of the
-    images (`without_leverage`); with equal shares that is ``K / (K - 1)`` times the plain sum.
-    The interval is Student's t with the patients' degrees of freedom.
+    Let ``d`` be a patient's images that only the first system gets right, less those that only the
+    second gets right, with ``N`` images and ``K`` patients. The variance under equal shares is
+    ``K / (K - 1) x sum of d^2 / N^2`` (the pooled share cancels). Around the observed difference
+    ``D`` the variance is the sum of ``((d - n D) / N)^2``, where a patient has ``n`` images, each
+    term corrected for the patient's share of the images (`without_leverage`); with equal shares
+    that is ``K / (K - 1)`` times the plain sum. The interval is Student's t with the patients'
+    degrees of freedom.
 
-    Right is 1, shape ``(N,)``, or of each of several seeds, ``(seeds, N)``: then difference and
-    test are those of Obuchowski and Rockette.
+    Args:
+        first_right: 1 where the first system is right, shape ``(N,)``, or ``(seeds, N)`` for
+            several training seeds; difference and test are then those of Obuchowski and Rockette.
+        second_right: The same for the second system.
+        clusters: Number of each image's patient from 0, shape ``(N,)``.
+        n_clusters: Number of patients.
+
+    Returns:
+        The test; without an interval where there is one patient only.
+
+    Source:
+        Obuchowski 1998; Obuchowski and Rockette 1995 for several seeds.
+
+    Example:
+        >>> right = np.array([1.0, 1.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0, 0.0])
+        >>> clustered_mcnemar(*right, np.arange(4), 4).difference.value
+        0.5
     """
     seeds = [np.atleast_2d(first_right), np.atleast_2d(second_right)]
-    several = max(map(len, seeds)) > 1
+    has_several_seeds = max(map(len, seeds)) > 1
     gap = np.asarray(seeds[0].mean(axis=0) - seeds[1].mean(axis=0), dtype=np.float64)
     table = per_cluster(np.column_stack([gap, np.ones(len(gap))]), clusters, n_clusters)
     table = table[table[:, 1] > 0]
+    gap_of_patient, images = table.T
+    n_images = len(gap)
+    n_patients = len(table)
     difference = float(gap.mean())
-    first_only, second_only = float(gap[gap > 0].sum()), abs(float(gap[gap < 0].sum()))
-    p_exact = _exact_mcnemar(int(first_only), int(second_only)) if not several else None
-    if len(table) < 2:
+    first_only = float(gap[gap > 0].sum())
+    second_only = abs(float(gap[gap < 0].sum()))
+    p_exact = None
+    if not has_several_seeds:
+        p_exact = _exact_mcnemar(int(first_only), int(second_only))
+    if n_patients < 2:
         alone = ClusteredEstimate(difference, None, note="one patient gives no interval")
-        return McNemar(alone, None, p_exact, first_only, second_only, len(gap))
-    scale = len(table) / (len(table) - 1) / len(gap) ** 2
-    added = (table[:, 0] - difference * table[:, 1]) / len(gap)
-    added = without_leverage(added, table[:, 1])
-    effective = effective_patients(table[:, 1])
-    freedom = min(effective - 1, satterthwaite_freedom(added)) if added.any() else effective - 1
-    if several:
-        estimate = _of_seeds(seeds, clusters, n_clusters, freedom)
-        return McNemar(estimate, estimate.p_value, None, first_only, second_only, len(gap))
-    under_equal = scale * float((table[:, 0] ** 2).sum())
-    total = float((added**2).sum())
-    estimate = (
-        ClusteredEstimate(difference, float(np.sqrt(total)), freedom, effective_patients=effective)
-        if total > 0
-        else ClusteredEstimate(difference, None, note=NO_WIDTH, effective_patients=effective)
-    )
+        return McNemar(alone, None, p_exact, first_only, second_only, n_images)
+    deviations = without_leverage((gap_of_patient - difference * images) / n_images, images)
+    effective = effective_patients(images)
+    freedom = effective - 1
+    if deviations.any():
+        freedom = min(freedom, satterthwaite_freedom(deviations))
+    if has_several_seeds:
+        estimate = _estimate_share_over_seeds(seeds, clusters, n_clusters, freedom)
+        return McNemar(estimate, estimate.p_value, None, first_only, second_only, n_images)
+    variance = float((deviations**2).sum())
+    if variance > 0:
+        estimate = ClusteredEstimate(
+            difference, float(np.sqrt(variance)), freedom, effective_patients=effective
+        )
+    else:
+        estimate = ClusteredEstimate(difference, None, note=NO_WIDTH, effective_patients=effective)
+    scale = n_patients / (n_patients - 1) / n_images**2
+    variance_if_equal = scale * float((gap_of_patient**2).sum())
     p_value = None
-    if under_equal > 0:
-        p_value = float(2 * scipy.special.ndtr(-abs(difference) / np.sqrt(under_equal)))
-    return McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
+    if variance_if_equal > 0:
+        statistic = abs(difference) / np.sqrt(variance_if_equal)
+        p_value = float(2 * scipy.special.ndtr(-statistic))
+    return McNemar(estimate, p_value, p_exact, first_only, second_only, n_images)
 
 
-def _of_seeds(
+def _estimate_share_over_seeds(
     systems: Sequence[Floats], clusters: Integers, n_clusters: int, freedom: float
 ) -> ClusteredEstimate:
-    """The difference of two shares right, each the mean over seeds, shape ``(seeds, N)``."""
+    """Estimate the difference of two shares right, each the mean over seeds, ``(seeds, N)``."""
     right = np.concatenate(list(systems))
-    images = per_cluster(np.ones((right.shape[1], 1)), clusters, n_clusters)[:, 0]
-    around = per_cluster((right - right.mean(axis=1, keepdims=True)).T, clusters, n_clusters)
-    held = images > 0
+    n_images = right.shape[1]
+    images = per_cluster(np.ones((n_images, 1)), clusters, n_clusters)[:, 0]
+    deviations = per_cluster((right - right.mean(axis=1, keepdims=True)).T, clusters, n_clusters)
+    has_images = images > 0
     columns = np.column_stack(
-        [without_leverage(of / right.shape[1], images[held]) for of in around[held].T]
+        [
+            without_leverage(of_seed / n_images, images[has_images])
+            for of_seed in deviations[has_images].T
+        ]
     )
     values = [seeds.mean(axis=1).tolist() for seeds in systems]
     return estimate_over_seeds(values, columns.T @ columns, freedom)
 
 
 def _exact_mcnemar(first_only: int, second_only: int) -> float:
-    """Exact two-sided p-value of McNemar's test, images taken as independent."""
+    """Return the exact two-sided p-value of McNemar's test, images taken as independent."""
     n = first_only + second_only
     return min(1.0, 2 * float(scipy.special.bdtr(min(first_only, second_only), n, 0.5)))

@@ -6,29 +6,30 @@ A figure of reader ``j`` with system ``i`` is modelled as (Obuchowski and Rocket
 
 The errors come from the cases and are correlated: ``Cov1`` between systems of one reader, ``Cov2``
 between readers of one system, ``Cov3`` between different readers of different systems. They are
-estimated over cases (jackknife, DeLong, bootstrap) and taken as known; the mean squares between
-readers are not, and give the degrees of freedom (Hillis 2007). With ``MS`` the usual mean squares
-of ``t`` systems and ``r`` readers, the variance of a difference of two systems is::
+estimated over cases (jackknife, DeLong, bootstrap) and taken as known. The mean squares between
+readers are estimated, too, and give the degrees of freedom (Hillis 2007). With ``MS`` the usual
+mean squares of ``t`` systems and ``r`` readers, the variance of a difference of two systems is::
 
     readers and cases random   2 / r x (MS(TR) + r max(Cov2 - Cov3, 0))
     readers fixed              2 / r x (Var(error) - Cov1 + (r - 1) max(Cov2 - Cov3, 0))
     cases fixed                2 / r x MS(TR)
 
 Readers nested in systems (training seeds; radiologists who each read with one system) have a mean
-square ``MS(R[i])`` in each system, and the difference of systems 1 and 2 has the variance::
+square ``MS(R[i])`` in each system. The difference of systems 1 and 2 has the variance::
 
     MS(R[1]) / r[1] + MS(R[2]) / r[2] + max(Cov2[1] + Cov2[2] - 2 Cov3, 0)
 
 A system whose readers are fixed (one program, one seed) adds the variance of its mean over cases in
 place of ``MS(R[i]) / r[i] + Cov2[i]``. Fixing one system of one reader is the comparison of readers
 with a stand-alone program. Degrees of freedom follow from Satterthwaite (1946): the square of the
-variance by the sum of the squares of its parts that are mean squares, each by its own degrees.
+variance, divided by the sum of the squares of its parts that are mean squares, each divided by its
+own degrees of freedom.
 
 Source:
     Obuchowski and Rockette 1995, Commun Stat Simul Comput 24:285. Hillis 2007, Stat Med 26:596
     (degrees of freedom, single systems, variance components). Obuchowski, Gallas and Hillis 2012,
     Acad Radiol 19:1508, and Hillis 2014, Stat Med 33:330 (nested readers; there with one pooled
-    mean square, here one a system, since the spread between readers need not be the same).
+    mean square, here one for each system, since the spread between readers may differ).
     Chakraborty 2017, "Observer Performance Methods", and method 1T-RRRC of RJafroc (stand-alone
     program).
 """
@@ -38,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,70 +51,102 @@ from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstima
 from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 
 Effect = Literal["random", "fixed"]
-
-
+"""Random: results hold for readers (or cases) like these. Fixed: they hold for these alone."""
 FEW_READERS = 5
 """With fewer, published intervals over readers are too narrow, and claims rest on wider ones."""
-
-
-_LEAST = 1e-24
+_LEAST_VARIANCE = 1e-24
 """Rounding leaves some 1e-33 of variance where two systems always agree."""
 
 
 @dataclass(frozen=True)
-class _OverallTest:
-    """Test that all systems have the same mean."""
+class OverallTest:
+    """Test that all systems have the same mean.
 
-    statistic: float  # f, or chi-square where readers are fixed
-    freedom: tuple[int, float]  # of the numerator, and of the denominator; infinite for chi-square
-    p_value: float | None  # `None` where nothing varies
+    Attributes:
+        statistic: F, or chi-square where readers are fixed.
+        freedom: Degrees of freedom of numerator and denominator; the latter is infinite for
+            chi-square.
+        p_value: p-value.
+    """
+
+    statistic: float
+    freedom: tuple[int, float]
+    p_value: float | None
 
 
 @dataclass(frozen=True)
 class Components:
-    """Variance components of a crossed study; ``reader`` and ``interaction`` may be negative."""
+    """Variance components of a crossed study; ``reader`` and ``interaction`` may be negative.
 
-    reader: float  # `Var(R)`, between readers
-    interaction: float  # `Var(TR)`, between readers in what a system changes
-    cov1: float  # covariance over cases of two systems, same reader
-    cov2: float  # of two readers, same system
-    cov3: float  # of two readers, each with another system
-    error: float  # variance over cases of one figure
+    Attributes:
+        reader: ``Var(R)``, variance between readers.
+        interaction: ``Var(TR)``, variance between readers in the effect of a system.
+        cov1: Covariance over cases of two systems, same reader.
+        cov2: Covariance over cases of two readers, same system.
+        cov3: Covariance over cases of two readers, each with another system.
+        error: Variance over cases of one figure.
+    """
+
+    reader: float
+    interaction: float
+    cov1: float
+    cov2: float
+    cov3: float
+    error: float
 
 
 @dataclass(frozen=True)
-class OrAnalysis:
-    """What `analyse_crossed` and `analyse_nested` give."""
+class MultiReaderAnalysis:
+    """Result of `analyse_crossed` and `analyse_nested`.
 
-    systems: tuple[ClusteredEstimate, ...]  # the mean over readers of each system
-    # first minus second, by the positions of two systems
+    Attributes:
+        systems: Mean over readers of each system.
+        differences: First minus second system, by the positions of the two.
+        overall: Test that all systems are equal; None for a single one, or where nothing varies.
+            For nested readers it compares unweighted means.
+        components: Variance components of a crossed study with at least two systems.
+    """
+
+    systems: tuple[ClusteredEstimate, ...]
     differences: dict[tuple[int, int], ClusteredEstimate]
-    # test that all systems are equal; `None` of a single one, or where nothing varies. For nested
-    # readers, of unweighted means
-    overall: _OverallTest | None
-    components: Components | None = None  # of a crossed study with at least two systems
+    overall: OverallTest | None
+    components: Components | None = None
 
 
 def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
-    """Covariance over cases of figures that were computed with each case left out in turn.
+    """Compute the covariance over cases of figures from leave-one-out replicates.
 
-    Shapes: `replicates` ``(cases, figures)``; returned ``(figures, figures)``. NaN where a figure
-    has nothing of the patient: two figures vary together only in patients that both have.
+    Args:
+        replicates: Each figure computed with each case left out in turn, shape
+            ``(cases, figures)``. NaN where a figure has no image of the case: two figures vary
+            together only in cases that both have.
+
+    Returns:
+        Covariance, shape ``(figures, figures)``.
+
+    Raises:
+        InputError: A figure has fewer than two cases.
 
     Source:
         Efron and Stein 1981.
+
+    Example:
+        >>> values = np.array([1.0, 2.0, 6.0])
+        >>> means_without_one = (values.sum() - values) / 2
+        >>> jackknife_covariance(means_without_one[:, None]).round(3).tolist()
+        [[2.333]]
     """
     table = np.asarray(replicates, dtype=np.float64)
-    held = ~np.isnan(table)
-    counts = held.sum(axis=0)
+    defined = ~np.isnan(table)
+    counts = defined.sum(axis=0)
     if table.ndim != 2 or (counts < 2).any():
         raise InputError(
             f"a jackknife needs at least two cases of every figure, got shape {table.shape}"
         )
-    filled = np.where(held, table, 0.0)
-    around = np.where(held, filled - filled.sum(axis=0) / counts, 0.0)
-    around *= np.sqrt((counts - 1) / counts)
-    return np.asarray(around.T @ around, dtype=np.float64)
+    filled = np.where(defined, table, 0.0)
+    deviations = np.where(defined, filled - filled.sum(axis=0) / counts, 0.0)
+    deviations *= np.sqrt((counts - 1) / counts)
+    return np.asarray(deviations.T @ deviations, dtype=np.float64)
 
 
 def analyse_crossed(
@@ -122,15 +155,36 @@ def analyse_crossed(
     *,
     readers: Effect = "random",
     cases: Effect = "random",
-    least: bool = False,
-) -> OrAnalysis:
-    """Every reader reads with every system.
+    floor_mean_square: bool = False,
+) -> MultiReaderAnalysis:
+    """Analyse a study in which every reader reads with every system.
 
     Mean squares and covariances of differences are pooled over all systems, as published programs
-    do; those of one system's mean are its own. With `least` the mean square of systems x readers is
-    no less than of readers whom a system changes alike: few are often closer by chance.
+    do; those of one system's mean are its own.
 
-    Shapes: `figures` ``(systems, readers)``; `covariance` ``(systems x readers,) x 2``.
+    Args:
+        figures: Figure of each system and reader, shape ``(systems, readers)``.
+        covariance: Covariance over cases of all figures, system by system, shape
+            ``(systems x readers, systems x readers)``.
+        readers: Whether results are for readers like these or for these alone.
+        cases: Whether results are for cases like these or for these alone.
+        floor_mean_square: Take the mean square of systems x readers as no less than that of readers
+            whom a system changes alike. Few readers are often closer than that by chance.
+
+    Returns:
+        Means, differences, the overall test and variance components.
+
+    Raises:
+        InputError: There are fewer than two readers, or the covariance has another shape.
+
+    Source:
+        Obuchowski and Rockette 1995; Hillis 2007.
+
+    Example:
+        >>> figures = [[0.80, 0.84, 0.82], [0.86, 0.88, 0.90]]
+        >>> study = analyse_crossed(figures, 1e-4 * np.eye(6))
+        >>> round(study.differences[0, 1].value, 3), round(study.overall.p_value, 3)
+        (-0.06, 0.035)
     """
     table = np.asarray(figures, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] < 2:
@@ -140,24 +194,25 @@ def analyse_crossed(
     if n_systems < 2:
         return single
     parts = _components(table, np.asarray(covariance, dtype=np.float64))
-    both = max(parts.cov2 - parts.cov3, 0.0)
+    shared = max(parts.cov2 - parts.cov3, 0.0)
     # Pooled: the expected mean square between systems that are equal, times 1 / r.
     if readers == "fixed":
-        squares: list[_Square] = []
-        over_cases = (parts.error - parts.cov1 + (n_readers - 1) * both) / n_readers
+        squares: list[_MeanSquare] = []
+        over_cases = (parts.error - parts.cov1 + (n_readers - 1) * shared) / n_readers
     else:
-        freedom = (n_systems - 1) * (n_readers - 1)
         square = _interaction_square(table)
-        square = max(square, parts.error - parts.cov1 - both) if least else square
-        squares = [_Square(square / n_readers, freedom)]
-        over_cases = both if cases == "random" else 0.0
+        if floor_mean_square:
+            square = max(square, parts.error - parts.cov1 - shared)
+        squares = [_MeanSquare(square / n_readers, (n_systems - 1) * (n_readers - 1))]
+        over_cases = shared if cases == "random" else 0.0
     means = table.mean(axis=1)
+    doubled = [square.times(2) for square in squares]
     differences = {
-        (i, k): _estimate(means[i] - means[k], [each.times(2) for each in squares], 2 * over_cases)
+        (i, k): _estimate(means[i] - means[k], doubled, 2 * over_cases)
         for i, k in combinations(range(n_systems), 2)
     }
     overall = _overall(means, squares, over_cases)
-    return OrAnalysis(single.systems, differences, overall, parts)
+    return MultiReaderAnalysis(single.systems, differences, overall, parts)
 
 
 def analyse_nested(
@@ -167,33 +222,63 @@ def analyse_nested(
     readers: Effect | Sequence[Effect] = "random",
     cases: Effect = "random",
     freedom: float = np.inf,
-    least: bool = False,
-) -> OrAnalysis:
-    """Every system has readers, or training seeds, of its own; all see the same cases.
+    floor_mean_square: bool = False,
+) -> MultiReaderAnalysis:
+    """Analyse a study in which every system has readers, or training seeds, of its own.
 
-    A system of a single reader must be fixed: its spread is unknown. `freedom` is that of the
-    covariance, where cases are too few to take it as known. With `least` the mean square between
-    readers is at least ``Var(error) - Cov2``, as expected of readers that do not differ: two or
-    three are often closer together than that by chance.
+    All readers see the same cases. A system of a single reader must be fixed: the spread of its
+    readers is unknown.
+
+    Args:
+        figures: Figures of each system's readers, shape ``(readers,)`` each.
+        covariance: Covariance over cases of all figures, system by system, shape
+            ``(figures, figures)``.
+        readers: Effect of the readers, one for all systems or one for each.
+        cases: Effect of the cases.
+        freedom: Degrees of freedom of the covariance, where cases are too few to take it as known.
+        floor_mean_square: Take the mean square between readers as at least ``Var(error) - Cov2``,
+            as expected of readers that do not differ. Two or three readers are often closer
+            together than that by chance.
+
+    Returns:
+        Means, differences and the overall test.
+
+    Raises:
+        InputError: Shapes disagree, a value is not finite, a system with random readers has one
+            reader, or neither readers nor cases are random.
+
+    Source:
+        Obuchowski, Gallas and Hillis 2012; Hillis 2014.
+
+    Example:
+        >>> study = analyse_nested([[0.80, 0.84], [0.90]], 1e-4 * np.eye(3),
+        ...     readers=["random", "fixed"])
+        >>> round(study.differences[0, 1].value, 3), round(study.differences[0, 1].error, 4)
+        (-0.08, 0.0224)
     """
-    groups = [np.asarray(each, dtype=np.float64).ravel() for each in figures]
+    groups = [np.asarray(of_system, dtype=np.float64).ravel() for of_system in figures]
     effects: list[str] = [readers] * len(groups) if isinstance(readers, str) else list(readers)
     matrix = np.asarray(covariance, dtype=np.float64)
     _check(groups, matrix, effects, cases)
     ends = np.cumsum([0, *map(len, groups)])
     rows = [slice(ends[i], ends[i + 1]) for i in range(len(groups))]
-    random = [effect == "random" for effect in effects]
-    squares = [
-        [_between(each, matrix[of, of] if least else None)] if varies else []
-        for each, of, varies in zip(groups, rows, random, strict=True)
-    ]
-    own, shared = np.zeros(len(groups)), np.zeros((len(groups), len(groups)))
+    squares: list[list[_MeanSquare]] = []
+    for group, own_rows, effect in zip(groups, rows, effects, strict=True):
+        if effect == "random":
+            block = matrix[own_rows, own_rows] if floor_mean_square else None
+            squares.append([_between_readers(group, block)])
+        else:
+            squares.append([])
+    # Variance over cases of each system's mean that its mean square does not contain, and the
+    # covariance of the means of two systems.
+    own = np.zeros(len(groups))
+    shared = np.zeros((len(groups), len(groups)))
     if cases == "random":
-        for i, of in enumerate(rows):
-            block = matrix[of, of]
-            own[i] = _off_diagonal(block) if random[i] else block.mean()
-            shared[i] = [matrix[of, other].mean() for other in rows]
-    means = np.array([each.mean() for each in groups])
+        for i, own_rows in enumerate(rows):
+            block = matrix[own_rows, own_rows]
+            own[i] = _off_diagonal(block) if effects[i] == "random" else block.mean()
+            shared[i] = [matrix[own_rows, other].mean() for other in rows]
+    means = np.array([group.mean() for group in groups])
     pairs = list(combinations(range(len(groups)), 2))
     over_cases = {(i, k): float(own[i] + own[k] - 2 * shared[i, k]) for i, k in pairs}
     differences = {
@@ -202,84 +287,139 @@ def analyse_nested(
     }
     overall = None
     if pairs:
-        each = [square.times(1 / len(groups)) for of in squares for square in of]
-        overall = _overall(means, each, float(np.mean(list(over_cases.values()))) / 2)
-    systems = [_estimate(*each, freedom) for each in zip(means, squares, own, strict=True)]
-    return OrAnalysis(tuple(systems), differences, overall)
+        averaged = [square.times(1 / len(groups)) for of_system in squares for square in of_system]
+        overall = _overall(means, averaged, float(np.mean(list(over_cases.values()))) / 2)
+    systems = [
+        _estimate(mean, of_system, over_cases_of_mean, freedom)
+        for mean, of_system, over_cases_of_mean in zip(means, squares, own, strict=True)
+    ]
+    return MultiReaderAnalysis(tuple(systems), differences, overall)
+
+
+def estimate_over_seeds(
+    figures: Sequence[Sequence[float]],
+    covariance: Floats,
+    freedom: float,
+    *,
+    bounded: bool = False,
+    span: float = 1.0,
+) -> ClusteredEstimate:
+    """Estimate a figure as the mean over training seeds, or the difference of two such means.
+
+    Seeds are readers nested in systems: a seed of one system has nothing in common with a seed of
+    another. They are random where a system has several; a single seed stands for that trained
+    model alone.
+
+    Args:
+        figures: Figures of each seed, for one system or two.
+        covariance: Covariance over patients of all figures, system by system, shape
+            ``(figures, figures)``.
+        freedom: Degrees of freedom of the covariance.
+        bounded: True if the figure lies in [0, 1].
+        span: A difference lies between minus this value and this value.
+
+    Returns:
+        The mean of one system, or the difference of two, first minus second.
+
+    Source:
+        Obuchowski and Rockette 1995; Hillis 2007; see `analyse_nested`.
+
+    Example:
+        >>> gap = estimate_over_seeds([[0.85, 0.87], [0.80, 0.82]], 1e-4 * np.eye(4), 100)
+        >>> gap
+        0.050 (95 % CI −0.011 to 0.111), p = 0.072
+    """
+    analysis = analyse_nested(
+        figures,
+        covariance,
+        readers=["random" if len(seeds) > 1 else "fixed" for seeds in figures],
+        freedom=freedom,
+        floor_mean_square=True,
+    )
+    estimate = analysis.systems[0] if len(figures) == 1 else analysis.differences[0, 1]
+    note = NO_WIDTH if estimate.error is None else ""
+    return replace(estimate, bounded=bounded, note=note, span=span)
 
 
 @dataclass(frozen=True)
-class _Square:
+class _MeanSquare:
     """A multiple of a mean square between readers, and its degrees of freedom."""
 
     variance: float
     freedom: int
 
-    def times(self, factor: float) -> _Square:
-        return _Square(self.variance * factor, self.freedom)
+    def times(self, factor: float) -> _MeanSquare:
+        return _MeanSquare(self.variance * factor, self.freedom)
 
 
-def _between(figures: Floats, covariance: Floats | None) -> _Square:
-    """The mean square between the readers of a system, by their number; see `analyse_nested`."""
+def _between_readers(figures: Floats, covariance: Floats | None) -> _MeanSquare:
+    """Return the mean square between the readers of a system, divided by their number."""
     square = float(figures.var(ddof=1))
     if covariance is not None:
         square = max(square, float(np.diagonal(covariance).mean()) - _off_diagonal(covariance))
-    return _Square(square / len(figures), len(figures) - 1)
+    return _MeanSquare(square / len(figures), len(figures) - 1)
+
+
+class _Variance(NamedTuple):
+    """A variance and its degrees of freedom."""
+
+    value: float
+    freedom: float
 
 
 def _satterthwaite(
-    squares: Sequence[_Square], over_cases: float, of_cases: float = np.inf
-) -> tuple[float, float]:
-    """The variance with that over cases, which is at least 0, and its degrees of freedom."""
-    total = sum(each.variance for each in squares) + max(over_cases, 0.0)
-    spread = sum(each.variance**2 / each.freedom for each in squares)
-    spread += max(over_cases, 0.0) ** 2 / of_cases
-    return total, total**2 / spread if spread > _LEAST**2 else np.inf
+    squares: Sequence[_MeanSquare], over_cases: float, freedom_of_cases: float = np.inf
+) -> _Variance:
+    """Add mean squares and the variance over cases, which counts as at least 0."""
+    total = sum(square.variance for square in squares) + max(over_cases, 0.0)
+    spread = sum(square.variance**2 / square.freedom for square in squares)
+    spread += max(over_cases, 0.0) ** 2 / freedom_of_cases
+    return _Variance(total, total**2 / spread if spread > _LEAST_VARIANCE**2 else np.inf)
 
 
 def _estimate(
-    value: float, squares: Sequence[_Square], over_cases: float, of_cases: float = np.inf
+    value: float,
+    squares: Sequence[_MeanSquare],
+    over_cases: float,
+    freedom_of_cases: float = np.inf,
 ) -> ClusteredEstimate:
-    variance, freedom = _satterthwaite(squares, over_cases, of_cases)
-    error = float(np.sqrt(variance)) if variance > _LEAST else None
-    parts = tuple((each.variance, float(each.freedom)) for each in squares)
+    variance, freedom = _satterthwaite(squares, over_cases, freedom_of_cases)
+    error = float(np.sqrt(variance)) if variance > _LEAST_VARIANCE else None
+    parts = tuple((square.variance, float(square.freedom)) for square in squares)
     parts = parts if error else ()
     return ClusteredEstimate(float(value), error, float(freedom), span=np.inf, squares=parts)
 
 
-def _overall(means: Floats, squares: Sequence[_Square], over_cases: float) -> _OverallTest | None:
-    """Variance between the means against what it is expected to be when systems are equal."""
+def _overall(
+    means: Floats, squares: Sequence[_MeanSquare], over_cases: float
+) -> OverallTest | None:
+    """Compare the variance between the means with the one expected of equal systems."""
     expected, freedom = _satterthwaite(squares, over_cases)
-    if expected <= _LEAST:
+    if expected <= _LEAST_VARIANCE:
         return None
     upper = len(means) - 1
     ratio = float(np.var(means, ddof=1)) / expected
     if np.isinf(freedom):
         p_value = scipy.special.chdtrc(upper, upper * ratio)
-        return _OverallTest(upper * ratio, (upper, np.inf), float(p_value))
-    return _OverallTest(ratio, (upper, freedom), float(scipy.special.fdtrc(upper, freedom, ratio)))
+        return OverallTest(upper * ratio, (upper, np.inf), float(p_value))
+    return OverallTest(ratio, (upper, freedom), float(scipy.special.fdtrc(upper, freedom, ratio)))
 
 
 def _components(table: Floats, covariance: Floats) -> Components:
-    """Variance components of a crossed study, shape ``(systems, readers)``; Hillis 2007."""
+    """Estimate the variance components of a crossed study, ``(systems, readers)``; Hillis 2007."""
     n_systems = len(table)
     system, reader = (index.ravel() for index in np.indices(table.shape))
     same_system = system[:, None] == system
     same_reader = reader[:, None] == reader
-    error, cov1, cov2, cov3 = (
-        float(covariance[where].mean())
-        for where in (
-            same_system & same_reader,
-            ~same_system & same_reader,
-            same_system & ~same_reader,
-            ~same_system & ~same_reader,
-        )
-    )
-    interaction = _interaction_square(table)
-    readers = n_systems * float(np.var(table.mean(axis=0), ddof=1))
+    error = float(covariance[same_system & same_reader].mean())
+    cov1 = float(covariance[~same_system & same_reader].mean())
+    cov2 = float(covariance[same_system & ~same_reader].mean())
+    cov3 = float(covariance[~same_system & ~same_reader].mean())
+    interaction_square = _interaction_square(table)
+    reader_square = n_systems * float(np.var(table.mean(axis=0), ddof=1))
     return Components(
-        reader=(readers - interaction) / n_systems - cov1 + cov3,
-        interaction=interaction - error + cov1 + max(cov2 - cov3, 0.0),
+        reader=(reader_square - interaction_square) / n_systems - cov1 + cov3,
+        interaction=interaction_square - error + cov1 + max(cov2 - cov3, 0.0),
         cov1=cov1,
         cov2=cov2,
         cov3=cov3,
@@ -288,13 +428,13 @@ def _components(table: Floats, covariance: Floats) -> Components:
 
 
 def _interaction_square(table: Floats) -> float:
-    """Mean square of systems x readers."""
+    """Return the mean square of systems x readers."""
     rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
     return float((rest**2).sum() / ((table.shape[0] - 1) * (table.shape[1] - 1)))
 
 
 def _off_diagonal(block: Floats) -> float:
-    """Mean covariance of two readers of one system."""
+    """Return the mean covariance of two readers of one system."""
     n = len(block)
     return float((block.sum() - np.trace(block)) / (n * (n - 1)))
 
@@ -307,40 +447,13 @@ def _check(groups: Sequence[Floats], matrix: Floats, effects: Sequence[str], cas
             f"({n_figures}, {n_figures}), got {matrix.shape}, and {len(groups)} effects of "
             f"readers, got {len(effects)}"
         )
-    if not all(np.isfinite(each).all() for each in (*groups, matrix)):
+    if not all(np.isfinite(values).all() for values in (*groups, matrix)):
         raise InputError("figures and their covariance must be finite")
-    for position, (each, effect) in enumerate(zip(groups, effects, strict=True)):
-        if len(each) < (2 if effect == "random" else 1):
+    for position, (group, effect) in enumerate(zip(groups, effects, strict=True)):
+        if len(group) < (2 if effect == "random" else 1):
             raise InputError(
-                f"system {position} has {len(each)} reader; readers that are random are two or more"
+                f"system {position} has {len(group)} reader; readers that are random are two or "
+                "more"
             )
     if cases == "fixed" and "random" not in effects:
         raise InputError("with readers and cases fixed nothing varies; let one be random")
-
-
-def estimate_over_seeds(
-    figures: Sequence[Sequence[float]],
-    covariance: Floats,
-    freedom: float,
-    *,
-    bounded: bool = False,
-    span: float = 1.0,
-) -> ClusteredEstimate:
-    """A figure as the mean over training seeds, or the difference of two such means.
-
-    Seeds are readers nested in systems: a seed of one has nothing to do with one of another. They
-    are random where a system has several; one alone is that trained model.
-
-    Source:
-        Obuchowski and Rockette 1995; Hillis 2007; see `obuchowski_rockette.analyse_nested`.
-    """
-    found = analyse_nested(
-        figures,
-        covariance,
-        readers=["random" if len(each) > 1 else "fixed" for each in figures],
-        freedom=freedom,
-        least=True,
-    )
-    one = found.systems[0] if len(figures) == 1 else found.differences[0, 1]
-    note = NO_WIDTH if one.error is None else ""
-    return replace(one, bounded=bounded, note=note, span=span)

@@ -1,17 +1,37 @@
-"""How many images patients have in public sets of chest X-rays."""
-
-from __future__ import annotations
-
-UNEQUAL_IMAGES = {"rsna": (2.33272, 17.0067, 15.0), "nih": (3.63967, 66.0509, 33.0)}
-"""Images of a patient, measured: their mean, mean square, and patients for a degree of freedom.
-
-The last is half the mean square of ``n (1 + (n - 1) / 2)``, by its squared mean, which is what
-patients of ``n`` images add to the variance: few samples hold those with the most.
+"""Number of images per patient in public sets of chest X-rays.
 
 Source:
     RSNA Pneumonia Detection Challenge: 26,684 images of 11,439 patients, by torchxrayvision's
-    mapping to NIH ChestX-ray14, and that set's ``Data_Entry_2017_v2020.csv``: 112,120 of 30,805.
+    mapping to NIH ChestX-ray14. NIH ChestX-ray14, ``Data_Entry_2017_v2020.csv``: 112,120 images of
+    30,805 patients.
 """
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ImageNumbers(NamedTuple):
+    """Moments of the number of images per patient.
+
+    Attributes:
+        mean: Mean number of images.
+        mean_square: Mean of its square.
+        patients_per_freedom: Patients for one degree of freedom of a variance. It is half the mean
+            square of ``n (1 + (n - 1) / 2)``, which patients of ``n`` images add to the variance,
+            divided by its squared mean: few samples hold the patients with the most images.
+    """
+
+    mean: float
+    mean_square: float
+    patients_per_freedom: float
+
+
+IMAGE_NUMBERS = {
+    "rsna": ImageNumbers(2.33272, 17.0067, 15.0),
+    "nih": ImageNumbers(3.63967, 66.0509, 33.0),
+}
+"""Measured moments of the number of images per patient, by data set."""
 
 
 IMAGES_PER_PATIENT = {
@@ -26,4 +46,4 @@ IMAGES_PER_PATIENT = {
         11: 281, 13: 702, 18: 439, 25: 406, 38: 246, 61: 117, 109: 34,
     },
 }  # fmt: skip
-"""How many patients have how many images in these sets; of NIH above 11 by class."""
+"""Number of patients by number of images and data set; for NIH in classes above 11 images."""

@@ -21,7 +21,7 @@ from cxr_compare.evaluation.statistics.intervals import LEVEL
 from cxr_compare.evaluation.statistics.obuchowski_rockette import (
     FEW_READERS,
     Effect,
-    OrAnalysis,
+    MultiReaderAnalysis,
     analyse_crossed,
     analyse_nested,
     jackknife_covariance,
@@ -77,7 +77,7 @@ class ReaderAnalysis:
     cases: Effect
     level: float
     rows: tuple[StudyRow, ...]
-    crossed: dict[str, OrAnalysis]  # by metric, where all readers read with each modality
+    crossed: dict[str, MultiReaderAnalysis]  # by metric, where all readers read with each modality
 
     @property
     def metrics(self) -> list[str]:
@@ -252,7 +252,7 @@ class _MetricStudy:
         alone = [[value] for value in self.figures]
         return list(analyse_nested(alone, self.covariance, readers="fixed").systems)
 
-    def _all_crossed(self) -> OrAnalysis | None:
+    def _all_crossed(self) -> MultiReaderAnalysis | None:
         modalities = self.study.modalities
         readers = self.study.readers(modalities[0])
         same = all(set(self.study.readers(modality)) == set(readers) for modality in modalities)
@@ -260,17 +260,17 @@ class _MetricStudy:
 
     def _crossed(
         self, modalities: Sequence[str], readers: Sequence[str], *, least: bool = False
-    ) -> OrAnalysis:
+    ) -> MultiReaderAnalysis:
         columns = [self.columns[reader, modality] for modality in modalities for reader in readers]
         return analyse_crossed(
             self.figures[columns].reshape(len(modalities), len(readers)),
             self.covariance[np.ix_(columns, columns)],
             readers=self.effects[modalities[0]],
             cases=self.cases,
-            least=least,
+            floor_mean_square=least,
         )
 
-    def _nested(self, names: Sequence[str]) -> OrAnalysis:
+    def _nested(self, names: Sequence[str]) -> MultiReaderAnalysis:
         groups = [self._of(name) for name in names]
         columns = [at for group in groups for at in group]
         return analyse_nested(

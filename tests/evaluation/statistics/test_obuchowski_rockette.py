@@ -191,11 +191,13 @@ def test_the_least_mean_square_is_that_of_readers_whom_a_system_changes_alike():
     covariance = 4e-4 * (0.2 + 0.8 * np.eye(6))  # Var(error) - Cov1 = 3.2e-4, Cov2 = Cov3
     alike = np.array([[0.80, 0.85, 0.90], [0.70, 0.75, 0.80]])
     assert analyse_crossed(alike, covariance).differences[0, 1].error is None
-    found = analyse_crossed(alike, covariance, least=True).differences[0, 1]
+    found = analyse_crossed(alike, covariance, floor_mean_square=True).differences[0, 1]
     assert found.error == pytest.approx(np.sqrt(2 / 3 * 3.2e-4))
     assert found.freedom == pytest.approx(2)
     apart = alike + np.array([[0.04, 0, -0.04], [-0.04, 0, 0.04]])
-    one, other = (analyse_crossed(apart, covariance, least=each) for each in (False, True))
+    one, other = (
+        analyse_crossed(apart, covariance, floor_mean_square=each) for each in (False, True)
+    )
     assert one.differences == other.differences
 
 

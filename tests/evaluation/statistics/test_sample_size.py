@@ -19,7 +19,7 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
     auroc_parts,
 )
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
-from cxr_compare.evaluation.statistics.patient_images import UNEQUAL_IMAGES
+from cxr_compare.evaluation.statistics.patient_images import IMAGE_NUMBERS
 from cxr_compare.evaluation.statistics.sample_size import (
     AssumedPlan,
     CrossedPlan,
@@ -160,8 +160,8 @@ def test_named_sets_have_the_numbers_of_images_that_were_counted(name):
     mean, square = (np.average(images.astype(float) ** n, weights=patients) for n in (1, 2))
     added = images * (1 + (images - 1) / 2)
     spread = np.average(added**2, weights=patients) / np.average(added, weights=patients) ** 2
-    assert UNEQUAL_IMAGES[name][:2] == pytest.approx((mean, square), rel=1e-5)
-    assert UNEQUAL_IMAGES[name][2] == pytest.approx(spread / 2, rel=0.06)
+    assert IMAGE_NUMBERS[name][:2] == pytest.approx((mean, square), rel=1e-5)
+    assert IMAGE_NUMBERS[name][2] == pytest.approx(spread / 2, rel=0.06)
 
 
 @pytest.mark.parametrize(
