@@ -1,24 +1,26 @@
-"""The mean of a bounded variable, by betting against what it may be.
+"""Inference on the mean of a bounded variable, by betting against its possible values.
 
-A bettor claims that the mean is above m and stakes, before each value, a share of its wealth on
-it. If the mean is at most m, the wealth is a supermartingale: it reaches 1 / p at any time with a
-chance of at most p (Ville 1939), whatever the distribution between the bounds and however few the
-values. So no approximation stands between the number of patients and what is guaranteed of them.
+A bettor claims that the mean is above m and, before each value, stakes a share of its wealth on
+that. If the mean is at most m, the wealth is a supermartingale: it ever reaches 1 / p with a chance
+of at most p (Ville 1939), whatever the distribution between the bounds and however few the values.
+A guarantee for a number of patients therefore rests on no approximation.
 
-Each stake is fixed by earlier values alone, so the order of the values matters, though never for
-the error. A p-value and an interval bring their values into an order that no user chooses; those
-of a stream stay as they came.
+Each stake is fixed by earlier values alone, so the order of the values matters for the result,
+though never for its error. A p-value and an interval bring their values into an order that no user
+chooses; those of a stream stay in the order in which they came.
 
-Values lie in rows ``(R, n)``, each row a sample of its own, so that thousands run at once.
+Values lie in rows, shape ``(R, n)``. Each row is a sample of its own, so thousands of samples run
+at once.
 
 Source:
     Waudby-Smith and Ramdas 2024, JRSS B 86:1 (hedged capital, predictable plug-in bets); Voracek
-    and Orabona 2025, arXiv 2505.22422 (bets that aim anew).
+    and Orabona 2025, arXiv 2505.22422 (bets that are chosen anew before each value).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,65 +30,74 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 
 _MOST = 0.75
-"""Largest share of its wealth that a bet can lose; the paper's proposals are 1/2 and 3/4."""
+"""Largest share of its wealth that a bet can lose; the paper proposes 1/2 and 3/4."""
 _MOST_OF_TEST = 0.9
-"""Likewise of a test, whose bounds are those of the patient with the most images: few are near."""
+"""The same limit for a p-value. Its bounds are those of the patient with the most images, and few
+values come near them."""
 _HALVINGS = 40
 _SEED = 20240101
 _ODDS = np.array([1.2, 1.5, 2.0, 3.5, 8.0, 1 / 1.2, 1 / 1.5, 1 / 2.0, 1 / 3.5, 1 / 8.0])
-"""By what a change multiplies the odds: small changes and large ones."""
+"""Factors by which a change multiplies the odds: small changes and large ones."""
 _NEAR = np.array([0.5, 1.0, 2.0, 3.0, 4.5, -0.5, -1.0, -2.0, -3.0, -4.5])
-"""By how many standard errors of the reference a bet before the change takes the mean to differ."""
+"""Differences from the claimed mean that are bet on before the change, in standard errors of the
+reference."""
 _LEVELS = np.linspace(0, 1, 13)  # a half, thirds, quarters and sixths are among them
-_EARLY = 10  # days: a start among the first ones weighs about alike
-_MEANS = 48  # that are tried
+_EARLY = 10  # days: a start among the first ones has about the same weight
+_MEANS = 48  # means that are tried
 _BEYOND = 4.0  # standard errors of the reference by which these exceed all means so far
-_RICHEST = 1e12  # where evidence is cut
+_RICHEST = 1e12  # limit of the evidence
 
 
 def mean_p_value(
     values: npt.ArrayLike, mean: npt.ArrayLike, *, upper: float = 1.0, error: float = 1 - LEVEL
 ) -> Floats:
-    """The p-value of "the mean is at most `mean`", of independent values in any order.
+    """Compute the p-value of "the mean is at most `mean`", from independent values in any order.
 
-    Each bet is the best for reaching a wealth of ``1 / error`` with the values that are left.
+    Each bet is the best one for reaching a wealth of ``1 / error`` with the values that are left.
 
     Args:
-        values: In [0, `upper`], shape ``(R, n)`` or ``(n,)``.
-        mean: One for all or shape ``(R,)``.
-        upper: What no value is above.
-        error: A p-value below this is not sought.
+        values: Values in [0, `upper`], shape ``(R, n)`` or ``(n,)``.
+        mean: Claimed mean, one for all rows or shape ``(R,)``.
+        upper: Upper bound of the values.
+        error: Error of interest, in (0, 1): a p-value below this is not pursued further.
 
     Returns:
-        1 over the largest wealth on the way, shape ``(R,)``; 1 where there is no value.
+        1 divided by the largest wealth on the way, shape ``(R,)``; 1 where there is no value.
 
     Raises:
         InputError: A value lies outside the bounds.
+
+    Source:
+        Waudby-Smith and Ramdas 2024; Voracek and Orabona 2025.
 
     Example:
         >>> mean_p_value([1, 1, 1, 0], 0.5, error=0.5).round(4).tolist()
         [0.3492]
     """
-    table, goal = _sample(values, upper), -np.log(error)  # of the logarithm of the wealth
+    table = shuffled_sample(values, upper)
+    goal = -np.log(error)  # of the logarithm of the wealth
     claimed = np.broadcast_to(np.asarray(mean, dtype=np.float64) / upper, len(table))
     cap = _MOST_OF_TEST / np.maximum(claimed, np.finfo(np.float64).tiny)
-    wealth, most = np.zeros((2, len(table)))
-    left = np.arange(table.shape[1], 0, -1)
-    for value, variance in zip(table.T, (left * _variances(table)).T, strict=True):
-        bet = np.minimum(np.sqrt(2 * np.maximum(goal - wealth, 0.0) / variance), cap)
-        wealth = wealth + np.where(most < goal, np.log1p(bet * (value - claimed)), 0.0)
-        most = np.maximum(most, wealth)
-    return np.asarray(np.exp(-most))
+    log_wealth = np.zeros(len(table))
+    highest = np.zeros(len(table))
+    values_left = np.arange(table.shape[1], 0, -1)
+    expected_squares = values_left * _variances(table)
+    for value, squares in zip(table.T, expected_squares.T, strict=True):
+        bet = np.minimum(np.sqrt(2 * np.maximum(goal - log_wealth, 0.0) / squares), cap)
+        gain = np.log1p(bet * (value - claimed))
+        log_wealth = log_wealth + np.where(highest < goal, gain, 0.0)
+        highest = np.maximum(highest, log_wealth)
+    return np.asarray(np.exp(-highest))
 
 
 def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
-    """The interval of the mean of independent values of [0, 1], in any order.
+    """Compute the confidence interval of the mean of independent values, in any order.
 
-    It holds the means that neither of two bettors, each with half of the error, refutes.
+    The interval holds the means that neither of two bettors, each with half of the error, refutes.
 
     Args:
-        values: Shape ``(R, n)`` or ``(n,)``.
-        level: The chance, at least, that it holds the mean.
+        values: Values in [0, 1], shape ``(R, n)`` or ``(n,)``.
+        level: Least coverage, in (0, 1).
 
     Returns:
         Lower and upper end, shape ``(R, 2)``; 0 and 1 where there is no value.
@@ -94,26 +105,45 @@ def mean_interval(values: npt.ArrayLike, level: float = LEVEL) -> Floats:
     Raises:
         InputError: A value lies outside [0, 1].
 
+    Source:
+        Waudby-Smith and Ramdas 2024.
+
     Example:
         >>> mean_interval([0.9] * 50).round(2).tolist()
         [[0.82, 0.92]]
     """
-    table, error = _sample(values), (1 - level) / 2
+    table = shuffled_sample(values)
+    error = (1 - level) / 2
     return np.stack([_lowest_mean(table, error), 1 - _lowest_mean(1 - table, error)], axis=1)
 
 
-def _sample(values: npt.ArrayLike, upper: float = 1.0) -> Floats:
-    """Rows scaled to [0, 1], the columns in an order that nobody chooses."""
+def shuffled_sample(values: npt.ArrayLike, upper: float = 1.0) -> Floats:
+    """Scale values to [0, 1] and bring them into an order that no user chooses.
+
+    Args:
+        values: Values in [0, `upper`], shape ``(R, n)`` or ``(n,)``.
+        upper: Upper bound of the values.
+
+    Returns:
+        Scaled values, shape ``(R, n)``, the columns in the same order for every sample of n values.
+
+    Raises:
+        InputError: A value lies outside the bounds.
+
+    Example:
+        >>> sorted(shuffled_sample([1, 2, 4], upper=4)[0].tolist())
+        [0.25, 0.5, 1.0]
+    """
     table = np.atleast_2d(np.asarray(values, dtype=np.float64)) / upper
     inside = (table >= -1e-9) & (table <= 1 + 1e-9)
     if not inside.all():
-        found = upper * table[~inside][0]
-        raise InputError(f"values must lie between 0 and {upper:g}, got {found:g}")
+        outlier = upper * table[~inside][0]
+        raise InputError(f"values must lie between 0 and {upper:g}, got {outlier:g}")
     return np.clip(table, 0.0, 1.0)[:, np.random.default_rng(_SEED).permutation(table.shape[1])]
 
 
 def _variances(table: Floats) -> Floats:
-    """The variance of each value of [0, 1] as those before it tell it, shape ``(R, n)``."""
+    """Estimate the variance of each value of [0, 1] from those before it, shape ``(R, n)``."""
     count = np.arange(1, table.shape[1] + 1)
     means = (0.5 + np.cumsum(table, axis=1)) / (count + 1)
     after = (0.25 + np.cumsum((table - means) ** 2, axis=1)) / (count + 1)
@@ -121,44 +151,46 @@ def _variances(table: Floats) -> Floats:
 
 
 def _lowest_mean(table: Floats, error: float) -> Floats:
-    """The smallest mean that is not refuted, shape ``(R,)``, by bets that do not depend on it.
+    """Find the smallest mean that is not refuted, shape ``(R,)``, by bets that do not depend on it.
 
     The wealth falls as the mean that it is bet against rises, so halving finds it, from below.
     """
     goal = np.log(1 / error)
     bets = np.sqrt(2 * goal / (_variances(table) * table.shape[1]))
-    low, high = np.zeros((len(table), 1)), np.ones((len(table), 1))
+    low = np.zeros((len(table), 1))
+    high = np.ones((len(table), 1))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         gain = np.log1p(np.minimum(bets, _MOST / middle) * (table - middle))
         refuted = np.cumsum(gain, axis=1).max(axis=1, initial=0.0, keepdims=True) >= goal
-        low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
+        low = np.where(refuted, middle, low)
+        high = np.where(refuted, high, middle)
     return np.asarray(low[:, 0])
 
 
 def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """The evidence, after each day, that the mean of independent values has changed on some day.
+    """Compute the evidence, after each day, that the mean of independent values has changed.
 
-    Bettors against "reference and stream have the mean m" start with a wealth of 1 in all. Each
-    bets until a day of its own on a mean near m, and from then on that the odds have grown, or
-    fallen. While nothing changes, the wealth against the true mean is a supermartingale. The
-    evidence is the smallest wealth over all m, so it ever reaches 1 / p with a chance of at most
-    p, however small the reference. A value between two twelfths counts in part as each, which no
-    bet gains from, because the logarithm is concave.
+    The null hypothesis is that reference and stream have the same mean m. Bettors against each m
+    start with a wealth of 1 in all. Each bets until a day of its own on a mean near m, and from
+    then on that the odds have grown, or fallen. While nothing changes, the wealth against the true
+    mean is a supermartingale. The evidence is the smallest wealth over all m, so it ever reaches
+    1 / p with a chance of at most p, however small the reference. A value between two twelfths
+    counts in part as each, which no bet gains from, because the logarithm is concave.
 
     Args:
-        values: In [0, 1], shape ``(R, n)``, a figure a row.
-        day: Of each value, shape ``(n,)``: 0 of the reference, which has some, then 1, 2, ....
-            A day may have no value: the evidence is then that of the day before.
+        values: Values in [0, 1], shape ``(R, n)``, one figure per row.
+        day: Day of each value, shape ``(n,)``: 0 for the reference, which has at least one value,
+            then 1, 2, and so on. A day may have no value: its evidence is that of the day before.
 
     Returns:
-        E-values after each distinct day of the stream, shape ``(R, days)``, cut at 1e12. Time and
+        E-values after each distinct day of the stream, shape ``(R, days)``, at most 1e12. Time and
         memory grow with the days that have values, however far apart they lie.
 
     Source:
-        A mixture over starts as of Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS 2:2, with
-        weights that add up to 1; smallest over the null as of Wasserman, Ramdas and Balakrishnan
-        2020 (universal inference), PNAS 117:29.
+        A mixture over starts as in Shin, Ramdas and Rinaldo 2024 (e-detectors), NEJSDS 2:2, with
+        weights that add up to 1; the smallest over the null as in Wasserman, Ramdas and
+        Balakrishnan 2020 (universal inference), PNAS 117:29.
 
     Example:
         >>> day = np.maximum(np.arange(700) // 10 - 29, 0)  # 300 of the reference, 10 a day
@@ -166,26 +198,34 @@ def change_evidence(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
         [0.1, 15100338753.8]
     """
     days = np.unique(np.asarray(day, dtype=np.int64))
-    logs = [_evidence(tally, days) for tally in _tallies(values, day)]
+    logs = [_log_evidence(tally, days) for tally in _tallies(values, day)]
     return np.exp(np.minimum(logs, np.log(_RICHEST)))
 
 
 def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
-    """How the wealth of `change_evidence` after the last day is shared among starts.
+    """Compute how the wealth of `change_evidence` after the last day is shared among starts.
 
     Args:
-        values: Of one figure, as `change_evidence` takes them.
-        day: Of each value.
+        values: Values of one figure in [0, 1], shape ``(n,)``, as `change_evidence` takes them.
+        day: Day of each value, shape ``(n,)``.
 
     Returns:
-        Shares that add up to 1, shape ``(days,)``: of starts after each distinct day but the last,
-        which is on that day or on one of the days without a value that follow it.
+        Shares that add up to 1, shape ``(days - 1,)`` for the distinct days: of changes that start
+        after each of them but the last, on that day or on a day without a value that follows it.
+
+    Source:
+        The mixture of `change_evidence`.
+
+    Example:
+        >>> day = np.repeat([0, 1, 2], [100, 4, 4])
+        >>> start_shares([0, 1] * 50 + [0, 1] * 2 + [1] * 4, day).round(2).tolist()
+        [0.36, 0.64]
     """
     (tally,) = _tallies(values, day)
-    near, grown = _log_wealths(tally)
-    since = np.logaddexp.reduce(grown[..., -1:] - grown[..., :-1], axis=1)
+    near, changed = _log_wealths(tally)
+    since = np.logaddexp.reduce(changed[..., -1:] - changed[..., :-1], axis=1)
     days = np.unique(np.asarray(day, dtype=np.int64))
-    wealth = _start_weights(days)[0] + near[:, :-1] + since
+    wealth = _start_weights(days).starting + near[:, :-1] + since
     smallest = wealth[np.logaddexp.reduce(wealth, axis=1).argmin()]
     shares = np.exp(smallest - smallest.max())
     return np.asarray(shares / shares.sum())
@@ -194,73 +234,89 @@ def start_shares(values: npt.ArrayLike, day: npt.ArrayLike) -> Floats:
 def start_quantiles(
     shares: Floats, day: npt.ArrayLike, quantiles: npt.ArrayLike
 ) -> npt.NDArray[np.int64]:
-    """Return the days after which a change began, at some quantiles of `start_shares`.
+    """Find the days after which a change began, at quantiles of `start_shares`.
 
     Args:
-        shares: Of starts, shape ``(days - 1,)`` of the distinct days of `day`.
-        day: As `start_shares` took it.
-        quantiles: In [0, 1].
+        shares: Shares of the starts, shape ``(days - 1,)`` for the distinct days.
+        day: Day of each value, as `start_shares` took it.
+        quantiles: Quantiles in [0, 1], shape ``(Q,)``.
 
     Returns:
-        Days, among them such without a value, in the order of the quantiles.
+        Days, shape ``(Q,)``; a day without a value may be among them.
 
     Example:
         >>> start_quantiles(np.array([0.2, 0.8]), [0, 1, 2], [0.1, 0.9]).tolist()
         [0, 1]
     """
-    days, wanted = np.unique(np.asarray(day, dtype=np.int64)), np.atleast_1d(quantiles)
+    days = np.unique(np.asarray(day, dtype=np.int64))
+    levels = np.atleast_1d(quantiles)
     ends = np.cumsum(shares)
-    place = np.searchsorted(ends, wanted).clip(0, len(shares) - 1)
-    inside = ((wanted - (ends[place] - shares[place])) / shares[place]).clip(0, 1)
+    start = np.searchsorted(ends, levels).clip(0, len(shares) - 1)
+    inside = ((levels - (ends[start] - shares[start])) / shares[start]).clip(0, 1)
     waiting = _waiting(days)
     # Where days without a value follow, their starts share by their weights: `_waiting` inverted.
-    level = waiting[place] - inside * (waiting[place] - waiting[place + 1])
-    after = np.ceil(np.exp(np.log(_EARLY) / level) - _EARLY - 1e-6).astype(np.int64) - 1
-    return np.asarray(after.clip(days[place], days[place + 1] - 1))
+    share_waiting = waiting[start] - inside * (waiting[start] - waiting[start + 1])
+    after = np.ceil(np.exp(np.log(_EARLY) / share_waiting) - _EARLY - 1e-6).astype(np.int64) - 1
+    return np.asarray(after.clip(days[start], days[start + 1] - 1))
 
 
 def _tallies(values: npt.ArrayLike, day: npt.ArrayLike) -> Iterator[Floats]:
-    """Of each row the values at each level until the end of each distinct day, (D, L)."""
-    days, place = np.unique(np.asarray(day, dtype=np.int64), return_inverse=True)
-    of_day, top = len(_LEVELS) * place, len(_LEVELS) - 1
-    size = len(_LEVELS) * len(days)
+    """Count each row's values at each level until the end of each distinct day, ``(D, L)``."""
+    days, day_index = np.unique(np.asarray(day, dtype=np.int64), return_inverse=True)
+    n_levels = len(_LEVELS)
+    top = n_levels - 1
+    first_cell = n_levels * day_index
+    size = n_levels * len(days)
     for row in np.atleast_2d(np.asarray(values, dtype=np.float64)):
         below = np.minimum((top * row).astype(np.int64), top - 1)
-        part = top * row - below
-        tally = np.bincount(of_day + below, 1 - part, size)
-        tally += np.bincount(of_day + below + 1, part, size)
-        yield np.cumsum(tally.reshape(-1, len(_LEVELS)), axis=0)
+        part_above = top * row - below
+        tally = np.bincount(first_cell + below, 1 - part_above, size)
+        tally += np.bincount(first_cell + below + 1, part_above, size)
+        yield np.cumsum(tally.reshape(-1, n_levels), axis=0)
 
 
-def _evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
-    """The logarithm of the evidence after each day of a tally, shape ``(days,)``."""
+def _log_evidence(tally: Floats, days: npt.NDArray[np.int64]) -> Floats:
+    """Return the logarithm of the evidence after each day of a tally, shape ``(days,)``."""
     starting, waiting = _start_weights(days)
-    near, grown = _log_wealths(tally)
-    began = np.logaddexp.accumulate(starting + near[:, None, :-1] - grown[..., :-1], axis=2)
-    started = np.logaddexp.reduce(began + grown[..., 1:], axis=1) - np.log(_ODDS.size)
+    near, changed = _log_wealths(tally)
+    began = np.logaddexp.accumulate(starting + near[:, None, :-1] - changed[..., :-1], axis=2)
+    started = np.logaddexp.reduce(began + changed[..., 1:], axis=1) - np.log(_ODDS.size)
     return _lowest(np.logaddexp(started, waiting + near[:, 1:]))
 
 
-def _start_weights(days: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Logarithms: of those who start after each day, the reference first, and of those who wait.
+class _StartWeights(NamedTuple):
+    """Logarithms of the shares of bettors who start after each day, and who still wait then."""
+
+    starting: Floats
+    waiting: Floats
+
+
+def _start_weights(days: npt.NDArray[np.int64]) -> _StartWeights:
+    """Weigh the bettors by their start, the first after the reference.
 
     Those who start on a day without a value bet like those who start after the day before it.
     """
     waiting = _waiting(days)
-    return np.log(-np.diff(waiting)), np.log(waiting[1:])
+    return _StartWeights(np.log(-np.diff(waiting)), np.log(waiting[1:]))
 
 
 def _waiting(days: npt.NDArray[np.int64]) -> Floats:
-    """The share of bettors who have not started by the end of each day."""
+    """Return the share of bettors who have not started by the end of each day."""
     return np.asarray(np.log(_EARLY) / np.log(days + _EARLY))
 
 
-def _log_wealths(tally: Floats) -> tuple[Floats, Floats]:
-    """The logarithm of what 1 becomes until the end of each day, against each of some means.
+class _LogWealths(NamedTuple):
+    """Logarithm of what a wealth of 1 becomes until the end of each day, against each mean.
 
-    First of bets on a mean near the claimed one, taken together, shape ``(means, 1 + days)``; then
-    of each bet on changed odds, shape ``(means, odds, 1 + days)``.
+    `near` is for bets on a mean near the claimed one, taken together, shape ``(means, 1 + days)``;
+    `changed` for each bet on changed odds, shape ``(means, odds, 1 + days)``.
     """
+
+    near: Floats
+    changed: Floats
+
+
+def _log_wealths(tally: Floats) -> _LogWealths:
     counts = tally.sum(axis=1)
     angles = np.arcsin(np.sqrt(tally @ _LEVELS / counts))  # all standard errors are alike there
     margin = _BEYOND / (2 * np.sqrt(counts[0]))
@@ -272,13 +328,17 @@ def _log_wealths(tally: Floats) -> tuple[Floats, Floats]:
     bets = np.concatenate([near, changed], axis=1)[..., None]
     wealths = np.log1p(bets * (_LEVELS - mean[..., None])) @ tally.T
     together = np.logaddexp.reduce(wealths[:, : _NEAR.size], axis=1) - np.log(_NEAR.size)
-    return together, wealths[:, _NEAR.size :]
+    return _LogWealths(together, wealths[:, _NEAR.size :])
 
 
 def _lowest(values: Floats) -> Floats:
-    """The smallest of each column, between the rows by the parabola of three, shape ``(days,)``."""
-    at, column = values.argmin(axis=0).clip(1, len(values) - 2), np.arange(values.shape[1])
-    left, middle, right = (values[at + step, column] for step in (-1, 0, 1))
-    slope, bend = (right - left) / 2, np.maximum(left - 2 * middle + right, 1e-12)
-    to = np.clip(-slope / bend, -1.0, 1.0)
-    return np.minimum(middle + to * slope + to**2 * bend / 2, values.min(axis=0))
+    """Return the minimum of each column, between rows by the parabola of three, ``(days,)``."""
+    row = values.argmin(axis=0).clip(1, len(values) - 2)
+    column = np.arange(values.shape[1])
+    left = values[row - 1, column]
+    middle = values[row, column]
+    right = values[row + 1, column]
+    slope = (right - left) / 2
+    bend = np.maximum(left - 2 * middle + right, 1e-12)
+    offset = np.clip(-slope / bend, -1.0, 1.0)
+    return np.minimum(middle + offset * slope + offset**2 * bend / 2, values.min(axis=0))

@@ -1,4 +1,4 @@
-"""How figures, intervals and p-values are written."""
+"""Texts of figures, intervals and p-values."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cxr_compare.evaluation.statistics.intervals import Interval
 
-
 DASH = "–"
-"""What stands in the place of a figure that is not defined."""
+"""Text of a figure that is not defined."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a figure with a true minus sign; an undefined one as a dash."""
+    """Format a figure with a true minus sign; an undefined one becomes a dash.
+
+    Args:
+        value: The figure; None or NaN where it is undefined.
+        digits: Number of decimals.
+
+    Example:
+        >>> number(-0.25), number(-0.0001), number(None), number(12.0, 0)
+        ('−0.250', '0.000', '–', '12')
+    """
     if value is None or value != value:
         return DASH
     text = f"{value:.{digits}f}"
@@ -21,7 +29,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str:
-    """Return both ends of an interval; a dash without them.
+    """Format both ends of an interval; without them the text is a dash.
 
     Example:
         >>> range_text(-0.1, 0.1), range_text(None, None)
@@ -30,31 +38,8 @@ def range_text(low: float | None, high: float | None, *, digits: int = 3) -> str
     return DASH if low is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
-def p_value_text(p_value: float | None) -> str:
-    """Return a p-value for a table, with four digits near 0.05; a dash without one.
-
-    Example:
-        >>> p_value_text(0.0517), p_value_text(0.2), p_value_text(0.00002), p_value_text(None)
-        ('0.0517', '0.200', '< 0.001', '–')
-    """
-    near = p_value is not None and 0.045 < p_value < 0.055
-    return "< 0.001" if p_value is not None and p_value < 0.001 else number(p_value, 3 + near)
-
-
-def p_equation(p_value: float | None) -> str:
-    """Return a p-value inside a sentence.
-
-    Example:
-        >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
-        ('p = 0.0517', 'p < 0.001', 'p unknown')
-    """
-    if p_value is None:
-        return "p unknown"
-    return f"p {'' if p_value < 0.001 else '= '}{p_value_text(p_value)}"
-
-
 def interval_text(interval: Interval) -> str:
-    """Return both ends of an interval; nothing without one.
+    """Format both ends of an interval; without them the text is empty.
 
     Example:
         >>> from cxr_compare.evaluation.statistics.intervals import Interval
@@ -65,10 +50,38 @@ def interval_text(interval: Interval) -> str:
 
 
 def score_text(value: float) -> str:
-    """Return a score or threshold: three decimals, or three digits where it is small.
+    """Format a score or threshold: three decimals, or three digits where it is small.
 
     Example:
         >>> score_text(0.71), score_text(0.00412)
         ('0.710', '0.00412')
     """
     return f"{value:.3f}" if value >= 0.1 else f"{value:.3g}"
+
+
+def p_value_text(p_value: float | None) -> str:
+    """Format a p-value for a table, with four decimals near 0.05; without one it is a dash.
+
+    Example:
+        >>> p_value_text(0.0517), p_value_text(0.2), p_value_text(0.00002), p_value_text(None)
+        ('0.0517', '0.200', '< 0.001', '–')
+    """
+    if p_value is None:
+        return DASH
+    if p_value < 0.001:
+        return "< 0.001"
+    return number(p_value, 4 if 0.045 < p_value < 0.055 else 3)
+
+
+def p_equation(p_value: float | None) -> str:
+    """Format a p-value for a sentence.
+
+    Example:
+        >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
+        ('p = 0.0517', 'p < 0.001', 'p unknown')
+    """
+    if p_value is None:
+        return "p unknown"
+    if p_value < 0.001:
+        return f"p {p_value_text(p_value)}"
+    return f"p = {p_value_text(p_value)}"

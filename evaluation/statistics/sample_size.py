@@ -261,13 +261,13 @@ class PilotPlan:
         """Plan the study with a number of patients and the pilot's share of positives."""
         share = self.patients / patients * self._scale
         # What seeds have in common stays; what is a seed's own goes down with their number.
-        own_in_pilot = sum(system.own / system.count for system in self._pilot)
+        own_in_pilot = sum(system.own / system.trainings for system in self._pilot)
         over_patients = max(self._variance - own_in_pilot, 0.0) * share
         seeds = [
             _Seeds(count, system.own * share, system.between)
             for count, system in zip(self.seeds, self._pilot, strict=True)
         ]
-        over_patients += sum(system.own for system in seeds if system.count == 1)
+        over_patients += sum(system.own for system in seeds if system.trainings == 1)
         study = _with_seeds(
             patients,
             round(patients * self.positives / self.patients),
@@ -310,7 +310,7 @@ class _Seeds(NamedTuple):
     of the true AUROC between trainings.
     """
 
-    count: int
+    trainings: int
     own: float
     between: float
 

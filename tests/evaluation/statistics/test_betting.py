@@ -8,10 +8,10 @@ import scipy.stats
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.statistics.betting import (
-    _sample,
     change_evidence,
     mean_interval,
     mean_p_value,
+    shuffled_sample,
     start_shares,
 )
 
@@ -43,7 +43,7 @@ def test_wealth_of_two_values_counted_on_paper():
 @pytest.mark.parametrize("mean", [0.3, 0.7, 0.95])
 def test_wealth_is_that_of_a_plain_loop(mean):
     values = np.random.default_rng(4).beta(4, 1, 40)
-    largest = by_hand(_sample(values)[0], mean, 0.1, anew=True, most=0.9)
+    largest = by_hand(shuffled_sample(values)[0], mean, 0.1, anew=True, most=0.9)
     assert mean_p_value(values, mean, error=0.1) == pytest.approx([1 / largest])
     assert mean_p_value(5 * values, 5 * mean, upper=5, error=0.1) == pytest.approx([1 / largest])
 
@@ -57,7 +57,7 @@ def test_without_values_nothing_is_known():
 def test_interval_is_where_neither_bettor_wins_enough():
     values = np.random.default_rng(6).beta(2, 5, (1, 60))
     low, high = mean_interval(values, 0.9)[0]
-    values = _sample(values)[0]
+    values = shuffled_sample(values)[0]
     for mean, refuted in ((low - 1e-4, True), (low + 1e-4, False)):
         assert (by_hand(values, mean, 0.05, anew=False) >= 20) == refuted
     for mean, refuted in ((high + 1e-4, True), (high - 1e-4, False)):
@@ -95,7 +95,7 @@ def test_p_value_rises_with_the_mean_that_is_tested():
 
 
 def test_order_is_the_same_for_all_rows_and_no_users_choice():
-    rows = _sample(np.arange(12.0).reshape(2, 6), 12)
+    rows = shuffled_sample(np.arange(12.0).reshape(2, 6), 12)
     assert sorted(12 * rows[0]) == pytest.approx([0, 1, 2, 3, 4, 5])
     assert rows[1] - rows[0] == pytest.approx(np.full(6, 0.5))
     assert rows[0].tolist() != sorted(rows[0])

@@ -199,7 +199,7 @@ def test_a_crossing_outside_the_sizes_is_not_shown():
     found = crossing(*fitted(*TRUTHS["cross outside"]))
     assert found.measured == (100, 800)
     assert found.effort == pytest.approx(3200)
-    assert found.reason == "the interval reaches beyond the effort that both arms measured"
+    assert found.reason == "the interval reaches beyond the effort that both models measured"
     # A detector's 30 s an image: 3,000 to 24,000 s against 500 to 4,000 s.
     assert crossing(*fitted(STEEP, FLAT), (30, 5)).measured == (3000, 4000)
 
@@ -234,7 +234,7 @@ def test_an_arm_without_a_figure_has_no_curve_and_leaves_the_other_alone():
     assert same.line == alone.line
     assert same.draws.tolist() == alone.draws.tolist()
     found = crossing(none, same)
-    assert found.reason == f"no curve of the first arm: {none.reason}"
+    assert found.reason == f"no curve of the first model: {none.reason}"
     assert (found.effort, found.interval, found.shown) == (None, None, False)
     with pytest.raises(InputError, match="0 of 4 sizes"):
         none.at(100)
@@ -259,7 +259,7 @@ def test_a_band_stays_between_nothing_and_everything():
                 fitted(STEEP)[0],
                 fit_learning_curves([AMOUNTS], exact(FLAT), np.eye(12), 99, draws=16)[0],
             ),
-            "one fit of both arms",
+            "one fit of both models",
         ),
     ],
 )
