@@ -13,7 +13,7 @@ over images:
 - AUROC: ``0.5 + (AUROC against Z - 0.5) / (PPV + NPV - 1)``, with the predictive values of the
   labels, because images labelled positive are a mixture of diseased and healthy ones.
 
-Standard errors sum what each patient adds (the delta method), as those of `clustered_tests` do.
+Standard errors sum what each patient adds (the delta method), as those of `clustered_auroc` do.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
-from cxr_compare.evaluation.statistics.clustered_tests import (
-    AurocParts,
-    auroc_parts,
+from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts, auroc_parts
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_variance import (
     effective_patients,
     satterthwaite_freedom,
     without_leverage,
 )
-from cxr_compare.evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from cxr_compare.evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
 METHOD = "corrected for the error of the reference (Rogan and Gladen 1978), clustered by patient"
 _IMPOSSIBLE = (
@@ -44,7 +43,7 @@ _IMPOSSIBLE = (
 
 
 @dataclass(frozen=True)
-class ReferenceError:
+class ReferenceAccuracy:
     """Sensitivity and specificity of the reference labels against the true disease.
 
     Args:
@@ -55,7 +54,7 @@ class ReferenceError:
         InputError: A value lies outside (0, 1], or both together are no better than chance.
 
     Example:
-        >>> ReferenceError(sensitivity=0.95, specificity=0.98).youden
+        >>> ReferenceAccuracy(sensitivity=0.95, specificity=0.98).youden
         0.93
     """
 
@@ -70,19 +69,19 @@ class ReferenceError:
         if self.youden <= 0:
             raise InputError(
                 f"reference error: sensitivity {self.sensitivity:g} and specificity "
-                f"{self.specificity:g} add up to 1 or less; such labels say nothing about the disease"
+                f"{self.specificity:g} add up to 1 or less; such labels say nothing of the disease"
             )
 
     @classmethod
-    def from_text(cls, text: str) -> ReferenceError:
+    def from_text(cls, text: str) -> ReferenceAccuracy:
         """Read ``0.05`` (this share of either class) or ``sensitivity=0.95,specificity=0.98``.
 
         Raises:
             InputError: The text has neither form, or a value is impossible.
 
         Example:
-            >>> ReferenceError.from_text("0.05")
-            ReferenceError(sensitivity=0.95, specificity=0.95)
+            >>> ReferenceAccuracy.from_text("0.05")
+            ReferenceAccuracy(sensitivity=0.95, specificity=0.95)
         """
         parts = dict(re.findall(r"(sensitivity|specificity)=([0-9.]+)", text))
         try:
@@ -110,7 +109,7 @@ class ReferenceError:
             Rogan and Gladen 1978, Am J Epidemiol 107:71.
 
         Example:
-            >>> round(ReferenceError(0.9, 0.8).prevalence(0.34), 3)
+            >>> round(ReferenceAccuracy(0.9, 0.8).prevalence(0.34), 3)
             0.2
         """
         return (labelled_positive + self.specificity - 1) / self.youden
@@ -119,7 +118,7 @@ class ReferenceError:
         """Return ``PPV + NPV - 1`` of the labels: the share of an AUROC's excess that they keep.
 
         Example:
-            >>> round(ReferenceError(1.0, 1.0).discrimination(0.3), 6)
+            >>> round(ReferenceAccuracy(1.0, 1.0).discrimination(0.3), 6)
             1.0
         """
         z = labelled_positive
@@ -137,7 +136,7 @@ class ReferenceError:
 def corrected_auroc(
     y_true: npt.ArrayLike,
     y_score: npt.ArrayLike,
-    reference: ReferenceError,
+    reference: ReferenceAccuracy,
     patients: npt.ArrayLike | None = None,
 ) -> ClusteredEstimate | None:
     """Compute the AUROC against the true disease from labels with a known error.
@@ -160,7 +159,7 @@ def corrected_auroc(
 
     Example:
         >>> y_true, y_score = [0, 0, 0, 0, 1, 1, 1, 1], [1, 2, 3, 6, 4, 5, 7, 8]
-        >>> corrected_auroc(y_true, y_score, ReferenceError(0.95, 0.95)).value
+        >>> corrected_auroc(y_true, y_score, ReferenceAccuracy(0.95, 0.95)).value
         0.9166...
     """
     truth, parts, patient, n_patients = _parts(y_true, y_score, patients)
@@ -173,7 +172,7 @@ def corrected_auroc_difference(
     y_true: npt.ArrayLike,
     first: npt.ArrayLike,
     second: npt.ArrayLike,
-    reference: ReferenceError,
+    reference: ReferenceAccuracy,
     patients: npt.ArrayLike | None = None,
 ) -> ClusteredEstimate | None:
     """Compute the paired difference of two AUROCs against the true disease.
@@ -183,7 +182,8 @@ def corrected_auroc_difference(
 
     Example:
         >>> y_true, y_score = [0, 0, 0, 0, 1, 1, 1, 1], np.array([1, 2, 3, 6, 4, 5, 7, 8])
-        >>> corrected_auroc_difference(y_true, y_score, -y_score, ReferenceError(0.95, 0.95)).value
+        >>> reference = ReferenceAccuracy(0.95, 0.95)
+        >>> corrected_auroc_difference(y_true, y_score, -y_score, reference).value
         0.8333...
     """
     truth, one, patient, n_patients = _parts(y_true, first, patients)
@@ -197,7 +197,7 @@ def corrected_auroc_difference(
 def corrected_rates(
     y_true: npt.ArrayLike,
     y_pred: npt.ArrayLike,
-    reference: ReferenceError,
+    reference: ReferenceAccuracy,
     patients: npt.ArrayLike | None = None,
 ) -> dict[str, ClusteredEstimate]:
     """Compute sensitivity and specificity against the true disease from labels with a known error.
@@ -219,7 +219,7 @@ def corrected_rates(
 
     Example:
         >>> y_true, y_pred = [1] * 10 + [0] * 10, [1] * 8 + [0] * 2 + [1] * 2 + [0] * 8
-        >>> rates = corrected_rates(y_true, y_pred, ReferenceError(0.95, 0.95))
+        >>> rates = corrected_rates(y_true, y_pred, ReferenceAccuracy(0.95, 0.95))
         >>> round(rates["recall"].value, 3), round(rates["specificity"].value, 3)
         (0.833, 0.833)
     """
@@ -248,9 +248,13 @@ def _label_deviations(
     truth: npt.NDArray[np.bool_], patient: Integers, n_patients: int
 ) -> _LabelDeviations:
     share = float(truth.mean())
-    added = np.bincount(patient, weights=(truth - share) / len(truth), minlength=n_patients)
-    images = np.bincount(patient, minlength=n_patients).astype(np.float64)
+    added = _sum_by_patient((truth - share) / len(truth), patient, n_patients)
+    images = _sum_by_patient(np.ones(len(truth)), patient, n_patients)
     return _LabelDeviations(share, added, images)
+
+
+def _sum_by_patient(values: Floats, patient: Integers, n_patients: int) -> Floats:
+    return np.asarray(np.bincount(patient, weights=values, minlength=n_patients), np.float64)
 
 
 def _patient_index(patients: npt.ArrayLike | None, n_images: int) -> tuple[Integers, int]:
@@ -266,7 +270,7 @@ def _parts(
 
 
 def _corrected_parts(
-    parts: AurocParts, labels: _LabelDeviations, reference: ReferenceError
+    parts: AurocParts, labels: _LabelDeviations, reference: ReferenceAccuracy
 ) -> ClusteredEstimate:
     """Correct an AUROC, or a difference of two, and the standard error of its estimate."""
     share = labels.positive_share
@@ -301,9 +305,9 @@ def _ratio(
         return ClusteredEstimate(np.nan, None, bounded=True, note=impossible)
     value = float(numerator.sum() / total)
     residuals = (numerator - value * denominator) / total
-    added = np.bincount(patient, weights=residuals, minlength=n_patients)
-    images = np.bincount(patient, minlength=n_patients).astype(np.float64)
-    weight = np.bincount(patient, weights=np.abs(denominator), minlength=n_patients)
+    added = _sum_by_patient(residuals, patient, n_patients)
+    images = _sum_by_patient(np.ones(len(patient)), patient, n_patients)
+    weight = _sum_by_patient(np.abs(denominator), patient, n_patients)
     estimate = ClusteredEstimate(value, None, bounded=True, method=METHOD)
     return _with_error(estimate, without_leverage(added, images), effective_patients(weight))
 

@@ -1,0 +1,327 @@
+"""Sensitivity of a comparison of two AUROCs to wrong labels of the test images.
+
+The labels of a test set are taken as true. This module answers how many of them must be wrong to
+overturn the conclusion: when the most harmful ones are wrong, and when labels are wrong at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
+from cxr_compare.evaluation.statistics.clustered_auroc import (
+    auroc_over_seeds,
+    auroc_parts,
+)
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.intervals import LEVEL
+
+Labels = npt.NDArray[np.bool_]
+
+_SHARES = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+"""Shares of labels that are tried at random. At half, labels say nothing."""
+_Rule = Literal["difference", "interval"]
+_RULES: tuple[_Rule, ...] = ("difference", "interval")
+_FIRST_BATCH = 1
+_GROWTH = 0.1  # a batch of the greedy search is this share of the labels flipped so far
+_MOST_CANDIDATES = 30
+_MOST_CANDIDATE_IMAGES = 40_000  # images that the candidates of one step together rank
+_FEWEST_DRAWS = 5
+_MOST_DRAWS = 50
+_MOST_COMPARED = 4_000_000  # images that all random draws together rank
+
+
+@dataclass(frozen=True)
+class WrongLabels:
+    """How many labels must be wrong to overturn a conclusion on two AUROCs."""
+
+    shown: bool
+    """True where the difference is shown with the labels as they are."""
+    most_harmful: npt.NDArray[np.int64] | None
+    """Rows whose labels, wrong together, overturn the conclusion; ``None`` if none were found."""
+    n_images: int
+    """Labels in all."""
+    at_random: float | None
+    """Least tried share that overturns it in half of the random draws; ``None`` if none does."""
+    curve: tuple[RandomErrors, ...]
+    """Results for every share of wrong labels that was tried at random."""
+
+    @property
+    def fewest(self) -> int | None:
+        """Number of wrong labels that is enough when these are the most harmful ones."""
+        return None if self.most_harmful is None else len(self.most_harmful)
+
+    @property
+    def fewest_share(self) -> float | None:
+        """Share of the labels in `fewest`."""
+        return None if self.fewest is None else self.fewest / self.n_images
+
+
+@dataclass(frozen=True)
+class RandomErrors:
+    """Two AUROCs where a share of the labels is wrong at random."""
+
+    share: float
+    """Share of the labels that are wrong."""
+    first: tuple[float, float, float]
+    """AUROC of the first system: mean, lowest and highest of the draws."""
+    second: tuple[float, float, float]
+    """AUROC of the second system: mean, lowest and highest of the draws."""
+    overturned: float
+    """Share of the draws that overturn the conclusion."""
+
+
+def wrong_labels(
+    y_true: npt.ArrayLike,
+    first: npt.ArrayLike | Sequence[npt.ArrayLike],
+    second: npt.ArrayLike | Sequence[npt.ArrayLike],
+    patients: npt.ArrayLike | None = None,
+    *,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> WrongLabels | None:
+    """Find how many labels must be wrong to overturn a comparison of two AUROCs.
+
+    The conclusion is that the interval of the paired difference excludes 0 (the difference is
+    shown), or that it does not. Most harmful first, the labels whose change moves the difference
+    most are flipped one after another, and their influence is computed again after each batch. The
+    number found is enough to overturn the conclusion; the search is greedy, so a slightly smaller
+    set may exist.
+    A difference that is not shown may become shown in favour of either system; the smaller number
+    counts. At random, every label is wrong with the same probability.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        first: Scores of one system, shape ``(N,)``, or of several training seeds of it.
+        second: Scores of the other, likewise.
+        patients: A name per image, shape ``(N,)``; left out, images are taken as independent.
+        level: Coverage of the interval that decides.
+        seed: Random seed of the labels that are wrong at random.
+
+    Returns:
+        The result; ``None`` where a class is absent, or no interval can be given.
+
+    Raises:
+        InputError: Labels or scores are not one valid value per image.
+
+    Example:
+        >>> y_true = np.arange(60) % 2 == 0
+        >>> good, poor = y_true + np.arange(60) / 50, np.arange(60) % 7
+        >>> result = wrong_labels(y_true, good, poor)
+        >>> result.shown, result.fewest
+        (True, 6)
+    """
+    pair = _Pair.from_scores(y_true, first, second, patients, level)
+    truth = np.asarray(y_true, dtype=bool)
+    standing = pair.standing(truth)
+    if standing is None:
+        return None
+    directions = [-standing] if standing else [-1, 1]
+    flips = [_flip(pair, truth, sign, rule) for sign in directions for rule in _RULES]
+    enough = [flipped for flipped in flips if flipped is not None]
+    flipped = min(enough, key=np.count_nonzero, default=None)
+    curve = _random_errors(pair, truth, standing, np.random.default_rng(seed))
+    overturning = [errors.share for errors in curve if errors.overturned >= 0.5]
+    return WrongLabels(
+        shown=standing != 0,
+        most_harmful=None if flipped is None else np.flatnonzero(flipped),
+        n_images=len(truth),
+        at_random=overturning[0] if overturning else None,
+        curve=tuple(curve),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Scores of two systems on the same images, and the interval that decides."""
+
+    systems: tuple[list[Floats], list[Floats]]  # each (N,), one for each training seed
+    patient: Integers  # (N,), index from 0
+    n_patients: int
+    level: float
+
+    @classmethod
+    def from_scores(
+        cls,
+        y_true: npt.ArrayLike,
+        first: npt.ArrayLike | Sequence[npt.ArrayLike],
+        second: npt.ArrayLike | Sequence[npt.ArrayLike],
+        patients: npt.ArrayLike | None,
+        level: float,
+    ) -> _Pair:
+        systems = []
+        for scores in (first, second):
+            seeds = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+            systems.append([check_truth_and_scores(y_true, values)[1] for values in seeds])
+        n_images = len(systems[0][0])
+        patient, n_patients = cluster_index(np.arange(n_images) if patients is None else patients)
+        return cls((systems[0], systems[1]), patient, n_patients, level)
+
+    def estimates(self, truth: Labels) -> list[ClusteredEstimate] | None:
+        """Return both AUROCs and their difference for some labels; None where a class is absent."""
+        parts = []
+        for seeds in self.systems:
+            of_seeds = [auroc_parts(truth, s, self.patient, self.n_patients) for s in seeds]
+            known = [part for part in of_seeds if part is not None]
+            if len(known) < len(seeds):
+                return None
+            parts.append(known)
+        return [auroc_over_seeds(parts[0]), auroc_over_seeds(parts[1]), auroc_over_seeds(*parts)]
+
+    def conclusion(self, estimates: list[ClusteredEstimate] | None) -> int | None:
+        """Return 1 or -1 for a shown difference by its sign, 0 if not shown, None if unknown."""
+        if estimates is None:
+            return None
+        ends = estimates[2].interval_at(self.level)
+        if ends is None:
+            return None
+        return int(ends[0] > 0) - int(ends[1] < 0)
+
+    def end_towards(self, truth: Labels, sign: int) -> float:
+        """Return the end of the interval that has to pass 0, growing towards the sign."""
+        estimates = self.estimates(truth)
+        ends = None if estimates is None else estimates[2].interval_at(self.level)
+        if ends is None:
+            return -np.inf
+        shown = self.conclusion(estimates) not in (0, None)
+        # A difference that is shown is overturned by its near end, else its far end has to pass 0.
+        toward = max(sign * ends[0], sign * ends[1])
+        away = min(sign * ends[0], sign * ends[1])
+        return toward if shown else away
+
+    def standing(self, truth: Labels) -> int | None:
+        """Return the conclusion for some labels, as `conclusion` does."""
+        return self.conclusion(self.estimates(truth))
+
+
+def _flip(pair: _Pair, truth: Labels, sign: int, rule: _Rule) -> Labels | None:
+    """Flip labels, the most harmful first, until the conclusion changes towards a sign.
+
+    By ``difference`` the label is most harmful that moves the difference most, by ``interval`` the
+    one that moves the deciding end of the interval most. Neither finds the smaller set always.
+
+    Returns:
+        True for the labels that were flipped, ``(N,)``; ``None`` where a class runs out first.
+    """
+    start = pair.standing(truth)
+    flipped = np.zeros(len(truth), dtype=bool)
+    batch = _FIRST_BATCH
+    while flipped.sum() < len(truth) // 2:
+        order = _most_harmful(pair, truth, flipped, sign, batch, rule)
+        step = flipped.copy()
+        step[order] = True
+        now = pair.standing(truth ^ step)
+        if now is None:
+            return None
+        if now != start:
+            return _last_of_batch(pair, truth, flipped, order, start)
+        flipped = step
+        batch = max(_FIRST_BATCH, int(_GROWTH * flipped.sum()))
+    return None
+
+
+def _most_harmful(
+    pair: _Pair, truth: Labels, flipped: Labels, sign: int, count: int, rule: _Rule
+) -> npt.NDArray[np.int64]:
+    """Return the rows whose change moves the difference, or the interval, most towards a sign.
+
+    The interval is computed for single rows alone, of the candidates that move the difference most.
+    """
+    harm = sign * _influence(pair, truth ^ flipped)
+    order = np.argsort(-harm, kind="stable")
+    order = order[~flipped[order]]
+    n_candidates = min(_MOST_CANDIDATES, _MOST_CANDIDATE_IMAGES // len(truth))
+    if rule == "difference" or count > 1 or n_candidates < 2:
+        return order[:count]
+    ends = []
+    for row in order[:n_candidates]:
+        labels = truth ^ flipped
+        labels[row] ^= True
+        ends.append(pair.end_towards(labels, sign))
+    return order[[int(np.argmax(ends))]]
+
+
+def _last_of_batch(
+    pair: _Pair, truth: Labels, flipped: Labels, order: Integers, start: int | None
+) -> Labels:
+    """Return the smallest first part of a batch that overturns the conclusion, by bisection."""
+    low, high = 0, len(order)
+    while high - low > 1:
+        middle = (low + high) // 2
+        step = flipped.copy()
+        step[order[:middle]] = True
+        if pair.standing(truth ^ step) == start:
+            low = middle
+        else:
+            high = middle
+    result = flipped.copy()
+    result[order[:high]] = True
+    return result
+
+
+def _influence(pair: _Pair, truth: Labels) -> Floats:
+    """Compute the change of the difference of AUROCs when one label is flipped, to first order.
+
+    A positive image that becomes negative leaves the mean over positives and joins the mean over
+    negatives, and the reverse.
+
+    Returns:
+        Shape ``(N,)``.
+    """
+    n_positive = int(truth.sum())
+    n_negative = len(truth) - n_positive
+    changes = []
+    for seeds in pair.systems:
+        change = np.zeros(len(truth))
+        for scores in seeds:
+            outscored, outscoring = _placements(truth, scores)
+            auroc = outscored[truth].mean()
+            as_positive = (outscored - auroc) / n_positive
+            as_negative = (outscoring - auroc) / n_negative
+            change += np.where(truth, as_negative - as_positive, as_positive - as_negative)
+        changes.append(change / len(seeds))
+    return np.asarray(changes[0] - changes[1])
+
+
+def _placements(truth: Labels, scores: Floats) -> tuple[Floats, Floats]:
+    """Return the share of negatives that each image outscores, and of positives that outscore it.
+
+    A tie counts half. Each has shape ``(N,)``, for images of both classes.
+    """
+    negatives = np.sort(scores[~truth])
+    positives = np.sort(scores[truth])
+    below = np.searchsorted(negatives, scores, "left") + np.searchsorted(negatives, scores, "right")
+    above = np.searchsorted(positives, scores, "left") + np.searchsorted(positives, scores, "right")
+    return below / (2 * len(negatives)), 1 - above / (2 * len(positives))
+
+
+def _random_errors(
+    pair: _Pair, truth: Labels, start: int | None, rng: np.random.Generator
+) -> list[RandomErrors]:
+    """Evaluate labels that are wrong at random, for each share until the labels say nothing."""
+    n_seeds = sum(len(seeds) for seeds in pair.systems)
+    images = len(truth) * n_seeds * len(_SHARES)
+    draws = int(np.clip(_MOST_COMPARED // images, _FEWEST_DRAWS, _MOST_DRAWS))
+    curve = []
+    for share in _SHARES:
+        values = []
+        overturned = []
+        for _ in range(draws):
+            labels = truth ^ (rng.random(len(truth)) < share)
+            estimates = pair.estimates(labels)
+            if estimates is None:
+                continue
+            values.append([estimates[0].value, estimates[1].value])
+            overturned.append(pair.conclusion(estimates) != start)
+        if values:
+            columns = np.asarray(values).T
+            ranges = [(float(v.mean()), float(v.min()), float(v.max())) for v in columns]
+            share_overturned = float(np.mean(overturned))
+            curve.append(RandomErrors(share, ranges[0], ranges[1], share_overturned))
+    return curve
