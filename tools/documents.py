@@ -37,6 +37,10 @@ from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.parameters import Parameter, description, parameters_of, texts_of
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # where `tools` lies, if this file is run as a program
+
+from tools.notebook_page import NotebookPage, page_from_notebook  # noqa: E402
+
 COMMAND = "run: python tools/documents.py"
 SCHEMA = "docs/metrics.schema.json"
 
@@ -47,6 +51,7 @@ def generated() -> dict[str, str]:
         "docs/architecture.md": {"tree": tree},
         "docs/formats.md": {"formats": formats_table},
         "docs/guarantees.md": {"patients needed": needed_table},
+        "docs/tutorial.md": {"notebook": lambda: _tutorial().markdown},
         "docs/weights.md": {
             "networks": networks_table, "classifier keys": lambda: key_block("classifier")
         },
@@ -62,6 +67,17 @@ def generated() -> dict[str, str]:
     schema = json.dumps(metrics_schema(json.loads(_read(SCHEMA))), indent=2, ensure_ascii=False)
     pages |= {"docs/metrics.md": metrics_page(), SCHEMA: schema + "\n"}
     return pages | {"docs/reference.md": reference_page(), "docs/api.md": api_page()}
+
+
+def generated_pictures() -> dict[str, bytes]:
+    """Return every picture that is taken from a notebook, by its path below the checkout."""
+    detector = page_from_notebook(ROOT / "docs" / "detector-outputs.ipynb", "detector-outputs-")
+    pictures = _tutorial().pictures | detector.pictures
+    return {f"docs/{name}": content for name, content in pictures.items()}
+
+
+def _tutorial() -> NotebookPage:
+    return page_from_notebook(ROOT / "docs" / "tour.ipynb", "tutorial-")
 
 
 def _read(path: str) -> str:
@@ -367,9 +383,13 @@ def stale() -> Iterator[str]:
     for path, text in generated().items():
         if not (ROOT / path).is_file() or _read(path) != text:
             yield path
+    for path, content in generated_pictures().items():
+        if not (ROOT / path).is_file() or (ROOT / path).read_bytes() != content:
+            yield path
 
 
 if __name__ == "__main__":
-    for page in stale():
-        (ROOT / page).write_text(generated()[page], encoding="utf-8")
-        sys.stdout.write(f"{page}: written\n")
+    contents = generated_pictures() | {path: text.encode() for path, text in generated().items()}
+    for document in stale():
+        (ROOT / document).write_bytes(contents[document])
+        sys.stdout.write(f"{document}: written\n")

@@ -1,0 +1,66 @@
+"""Turn an executed notebook into Markdown with pictures, which GitHub and the site both show."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class NotebookPage(NamedTuple):
+    """A notebook as text.
+
+    Attributes:
+        markdown: The cells and their outputs.
+        pictures: The PNG pictures of the outputs, by file name.
+    """
+
+    markdown: str
+    pictures: dict[str, bytes]
+
+
+def page_from_notebook(path: Path, picture_prefix: str) -> NotebookPage:
+    """Convert a notebook that was run.
+
+    A code cell becomes a Python block. Each of its outputs follows it in the richest form that
+    Markdown holds: a picture, HTML, or a block of text. The first heading is left out, so that the
+    page which takes the text in can have its own.
+
+    Args:
+        path: The notebook (``.ipynb``).
+        picture_prefix: Start of the pictures' file names; a number and ``.png`` follow.
+
+    Returns:
+        The text and its pictures.
+    """
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    parts: list[str] = []
+    pictures: dict[str, bytes] = {}
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(re.sub(r"\A# .*\n+", "", source))
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            picture = output.get("data", {}).get("image/png")
+            if picture is None:
+                parts.append(_text_of(output))
+                continue
+            name = f"{picture_prefix}{len(pictures) + 1}.png"
+            pictures[name] = base64.b64decode("".join(picture))
+            parts.append(f"![Output of the code above]({name})")
+    return NotebookPage("\n\n".join(parts), pictures)
+
+
+def _text_of(output: dict[str, Any]) -> str:
+    data = output.get("data", {})
+    if "text/html" in data:
+        html = re.sub(r"<style.*?</style>\s*", "", "".join(data["text/html"]), flags=re.DOTALL)
+        if not html.startswith("<pre>"):
+            html = re.sub(r">\s*\n\s*<", "><", html)
+        return html.strip()
+    text = "".join(output.get("text") or data.get("text/plain") or "").rstrip()
+    return f"```text\n{text}\n```"
