@@ -1,1 +1,1 @@
-"""`write_report`: page, figures, tables."""
+"""The report of a comparison: page, figures, tables, and the result object that a user holds."""

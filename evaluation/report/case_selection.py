@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from cxr_compare.evaluation.report.templates import CASES, sentence
 
 CASES_PER_CATEGORY = 8
 """Drawn of each kind; the first four stand in the report, the others on linked pages."""
@@ -14,7 +17,7 @@ CASES_PER_CATEGORY = 8
 
 @dataclass(frozen=True)
 class CaseCategory:
-    """One kind of case."""
+    """Images of one kind, as a heading of the gallery lists them."""
 
     key: str
     title: str
@@ -23,9 +26,19 @@ class CaseCategory:
     total: int
 
 
+class _Kind(NamedTuple):
+    """Kind of a category, which gives its title and order."""
+
+    name: str
+    key: str = ""
+    """Key of the category where it differs from the name."""
+    system: str = ""
+    """The system that alone finds the images."""
+
+
 @dataclass(frozen=True)
 class _DecisionTable:
-    """Decisions as arrays: rows are images (sorted), columns systems."""
+    """Decisions as arrays: rows are images in the order of their ids, columns are systems."""
 
     image_ids: npt.NDArray[np.object_]
     systems: tuple[str, ...]
@@ -44,10 +57,20 @@ def select_cases(
     per_category: int = CASES_PER_CATEGORY,
     seed: int = 0,
 ) -> list[CaseCategory]:
-    """Pick the gallery's cases at one policy's thresholds.
+    """Select the cases of the gallery at the thresholds of one policy.
 
-    Failures come most confident first, by each score's rank within its system (scores of two
-    systems have no common scale). Systems without a decision at this policy are left out.
+    Failures come most confident first, by each score's rank within its system, because scores of
+    two systems have no common scale. Systems without a decision at this policy are left out.
+
+    Args:
+        decisions: One row for each image and system, as `Comparison.decisions`.
+        systems: Names of the systems, in the order of the panels.
+        policy: Threshold policy whose column ``decision_POLICY`` is read.
+        per_category: Largest number of images of each kind.
+        seed: Random seed of the sample of images that all systems call rightly.
+
+    Returns:
+        The categories that have an image, in reading order.
     """
     if f"decision_{policy}" not in decisions:
         return []
@@ -64,9 +87,10 @@ def select_cases(
 
 
 def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float]:
-    """How far apart the systems see each image: the range of its ranks, 0 to 1.
+    """Return how differently the systems rank each image, from 0 to 1.
 
-    Scores of two systems have no common scale; their ranks within each system do.
+    The value is the range of the image's ranks, each rank taken within its system, because scores
+    of two systems have no common scale.
 
     Example:
         >>> frame = pd.DataFrame({"image_id": ["a", "b"] * 2, "system": list("AABB"),
@@ -115,91 +139,82 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Decis
     )
 
 
-def _all(table: _DecisionTable, one: str, two: str, more: str) -> str:
-    """Who is meant by all systems, with the words for one, two and more of them."""
-    words = {1: f"{table.systems[0]} {one}", 2: f"Both {two}"}
-    return words.get(len(table.systems), f"All {more}")
-
-
 def _misses(table: _DecisionTable, count: int) -> list[CaseCategory]:
-    """Positive images that all miss, and those that exactly one system finds."""
+    """Select positive images that all systems miss, and those that exactly one system finds."""
     n_found = table.called.sum(axis=1)
     positive = table.label == 1
-    title = _all(table, "misses it", "miss it", "miss it")
     missed = positive & (n_found == 0)
     strength = -table.confidence.mean(axis=1)
-    categories = [_pick(table, "all-miss", title, missed, strength, count, "lowest scores first")]
+    categories = [_pick(table, _Kind("all-miss"), missed, strength, count)]
     if len(table.systems) == 1:
         return categories
     for position, name in enumerate(table.systems):
-        own = table.confidence[:, position]
+        confidence = table.confidence[:, position]
         only = positive & (n_found == 1) & table.called[:, position]
         only &= ~table.misplaced[:, position]  # those are shown as "wrong place"
-        gap = own - (table.confidence.sum(axis=1) - own) / (len(table.systems) - 1)
-        key = f"only-{position + 1}"
-        title = f"Only {name} finds it"
-        categories.append(_pick(table, key, title, only, gap, count, "widest gap in rank first"))
+        others = (table.confidence.sum(axis=1) - confidence) / (len(table.systems) - 1)
+        kind = _Kind("only", f"only-{position + 1}", name)
+        categories.append(_pick(table, kind, only, confidence - others, count))
     return categories
 
 
 def _wrong_place(table: _DecisionTable, count: int) -> CaseCategory:
     chosen = (table.label == 1) & table.misplaced.any(axis=1)
     strength = np.where(table.misplaced, table.confidence, 0).max(axis=1, initial=0)
-    title = "Right image, wrong place"
-    order = "most confident first"
-    return _pick(table, "wrong-place", title, chosen, strength, count, order)
+    return _pick(table, _Kind("wrong-place"), chosen, strength, count)
 
 
 def _false_alarms(table: _DecisionTable, count: int) -> list[CaseCategory]:
-    """False alarms, on normal and on abnormal images apart where the set says so."""
+    """Select false alarms, apart for normal and abnormal images where these are told apart."""
     alarm = (table.label == 0) & table.called.any(axis=1)
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
     normal = table.kind == "normal"
     not_normal = table.kind == "not_normal"
-    groups = (
-        ("normal", " on normal images", normal),
-        ("not-normal", " on images that are abnormal in another way", not_normal),
-        ("other", "", ~(normal | not_normal)),
-    )
-    order = "highest ranks first"
+    groups = {
+        "alarm-normal": normal,
+        "alarm-not-normal": not_normal,
+        "alarm-other": ~(normal | not_normal),
+    }
     return [
-        _pick(table, f"alarm-{key}", f"False alarms{on}", alarm & group, strength, count, order)
-        for key, on, group in groups
+        _pick(table, _Kind(kind), alarm & group, strength, count) for kind, group in groups.items()
     ]
 
 
 def _agreement(table: _DecisionTable, count: int, rng: np.random.Generator) -> CaseCategory:
-    """A random sample of images that all call rightly, half positive and half negative."""
+    """Sample images that all systems call rightly, half of them positive and half negative."""
     right = (table.called == (table.label == 1)[:, None]).all(axis=1)
     right &= ~((table.label == 1) & table.misplaced.any(axis=1))
     chance = rng.random(len(table.image_ids))
-    halves: list[int] = []
+    sampled: list[int] = []
     counts = []
     for label, size in ((1, (count + 1) // 2), (0, count // 2)):
         members = np.flatnonzero(right & (table.label == label))
         drawn = members[np.argsort(chance[members], kind="stable")][:size]
-        halves += drawn.tolist()
+        sampled += drawn.tolist()
         counts.append(len(drawn))
     return CaseCategory(
-        "agreement",
-        f"{_all(table, 'is right', 'are right', 'are right')}: a random sample",
-        f"{counts[0]} positive and {counts[1]} negative, drawn at random with a fixed seed",
-        tuple(str(table.image_ids[row]) for row in halves),
-        int(right.sum()),
+        key="agreement",
+        title=sentence("title", "agreement", table.systems, "", template=CASES),
+        order=sentence("order", "agreement", *counts, template=CASES),
+        image_ids=tuple(str(table.image_ids[row]) for row in sampled),
+        total=int(right.sum()),
     )
 
 
 def _pick(
     table: _DecisionTable,
-    key: str,
-    title: str,
+    kind: _Kind,
     chosen: npt.NDArray[np.bool_],
     strength: npt.NDArray[np.float64],
     count: int,
-    order: str,
 ) -> CaseCategory:
-    """Take the strongest of the chosen images; ties in the order of their ids."""
+    """Take the strongest of the chosen images; ties are taken in the order of their ids."""
     members = np.flatnonzero(chosen)
     ranked = members[np.argsort(-strength[members], kind="stable")][:count]
-    ids = tuple(str(table.image_ids[row]) for row in ranked)
-    return CaseCategory(key, title, order, ids, len(members))
+    return CaseCategory(
+        key=kind.key or kind.name,
+        title=sentence("title", kind.name, table.systems, kind.system, template=CASES),
+        order=sentence("order", kind.name, template=CASES),
+        image_ids=tuple(str(table.image_ids[row]) for row in ranked),
+        total=len(members),
+    )

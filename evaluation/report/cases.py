@@ -1,4 +1,4 @@
-"""From a comparison to one image: its truth, every system's prediction of it, and its drawing."""
+"""Truth and predictions of single images of a comparison, and their drawing."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from cxr_compare.evaluation.decisions.decided_output import (
 )
 from cxr_compare.evaluation.overlays.draw import draw_overlay
 from cxr_compare.evaluation.overlays.shapes import ImagePrediction, ImageTruth, system_colour
+from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
@@ -35,16 +36,10 @@ from cxr_compare.evaluation.systems.stored_predictions import (
     read_system,
 )
 
-_VOI = {
-    "full_range": "full range",
-    "percentiles": "range of the pixels",
-    "lut": "grey table of the file",
-}
-
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Truth and predictions of any image, one image at a time, and the drawing of both."""
+    """Source of truth, predictions and drawings, one image at a time."""
 
     test_set: LabelledSplit
     systems: tuple[DecidedOutput, ...]
@@ -57,9 +52,17 @@ class CaseSource:
         panel: int = 480,
         faint: bool = False,
     ) -> npt.NDArray[np.uint8]:
-        """Draw the plain image, the truth and each system side by side, see `draw_overlay`.
+        """Draw the plain image, the truth and each system side by side, as `draw_overlay` does.
 
-        `pixels` are those of the image in its original size, where they were read already.
+        Args:
+            image_id: One of the test images.
+            pixels: Grey values of the image in its original size, uint8, shape ``(height, width)``.
+                They are read from the data set if left out.
+            panel: Longer side of each panel, px.
+            faint: Also draw boxes below the threshold.
+
+        Returns:
+            The panels as one RGB image, uint8, shape ``(height, width, 3)``.
         """
         return draw_overlay(
             self.test_set.dataset.read_original(image_id) if pixels is None else pixels,
@@ -73,7 +76,7 @@ class CaseSource:
         )
 
     def truth(self, image_id: str) -> ImageTruth:
-        """What is known of an image."""
+        """Return the label, the trusted boxes, the kind and the readers' boxes of an image."""
         test_set = self.test_set
         boxes = None
         if image_id in test_set.boxes_trusted:
@@ -88,7 +91,7 @@ class CaseSource:
         )
 
     def predictions(self, image_id: str) -> list[ImagePrediction]:
-        """Every system's view of an image, in the order of the panels."""
+        """Return every system's prediction of an image, in the order of the panels."""
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
         found = [
             system.prediction(image_id, system_colour(position))
@@ -101,15 +104,14 @@ class CaseSource:
         ]
 
     def facts(self, image_id: str) -> str:
-        """View, sex, age, window and inversion, as far as the data set knows them."""
+        """Return view, sex, age and display window of an image, as far as they are recorded."""
         row: Any = self._images.loc[image_id] if image_id in self._images.index else {}
-        words = [str(row[name]) for name in ("view", "sex") if not pd.isna(row.get(name))]
-        if not pd.isna(row.get("age_years")):
-            words.append(f"{row['age_years']:.0f} years")
+        display = ""
         if image_id in self._decoded.index:
             decoded = self._decoded.loc[image_id].items()
-            words.append(_display_words({str(key): value for key, value in decoded}))
-        return ", ".join(words)
+            display = display_text({str(key): value for key, value in decoded})
+        values = [_value(row.get(name)) for name in ("view", "sex", "age_years")]
+        return sentence("facts", *values, display, template=CASES)
 
     @cached_property
     def _images(self) -> pd.DataFrame:
@@ -117,12 +119,12 @@ class CaseSource:
 
     @cached_property
     def _decoded(self) -> pd.DataFrame:
-        """How each image was decoded; empty for a set without pixels."""
+        """Facts about the decoding of each image; empty for a data set without pixels."""
         return self.test_set.dataset.optional_table("decode").set_index("image_id")
 
     @cached_property
     def _readers(self) -> pd.DataFrame:
-        """What readers beside the reference said of the target, image by image."""
+        """Boxes of every reader but the reference, a row each; one row without edges for no box."""
         names = ["image_id", "reader", *EDGES]
         tables = []
         for name in ("findings", "boxes"):
@@ -134,7 +136,7 @@ class CaseSource:
         return read[keys].drop_duplicates().merge(boxes[names], on=keys, how="outer")[names]
 
     def _boxes_of_readers(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
-        """The boxes of each reader who read this image; a reader who saw nothing has none."""
+        """Return the boxes of each reader who read this image; the array may be empty."""
         drawn = self._readers[self._readers["image_id"] == image_id]
         return {
             str(reader): rows.dropna(subset=EDGES)[EDGES].to_numpy(dtype=np.float64)
@@ -142,17 +144,29 @@ class CaseSource:
         }
 
 
-def _display_words(decoded: dict[str, Any]) -> str:
-    """Say how stored grey values became the ones on the screen."""
-    voi, centre, width = (decoded.get(key) for key in ("voi", "window_center", "window_width"))
-    words = "grey as stored" if pd.isna(voi) else _VOI.get(str(voi), str(voi).replace("_", " "))
-    if not (pd.isna(centre) or pd.isna(width)):
-        words = f"window {centre:g}/{width:g} of the file"
-    return f"{words}, {'' if decoded.get('inverted') else 'not '}inverted"
+def display_text(decoded: Mapping[str, Any]) -> str:
+    """Return how stored grey values became the ones on the screen.
+
+    Args:
+        decoded: The image's row of the table ``decode``.
+
+    Example:
+        >>> display_text({"window_center": 40, "window_width": 400, "inverted": True})
+        'window 40/400 of the file, inverted'
+    """
+    rule, centre, width = (
+        _value(decoded.get(name)) for name in ("voi", "window_center", "window_width")
+    )
+    return sentence("display", rule, centre, width, bool(decoded.get("inverted")), template=CASES)
+
+
+def _value(value: Any) -> Any:
+    """Return a value of a table, None where it is missing."""
+    return None if pd.isna(value) else value
 
 
 def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSource:
-    """Prepare a comparison's images for drawing, at one policy's thresholds."""
+    """Prepare the images of a comparison for drawing, at the thresholds of one policy."""
     outputs = tuple(_compared_output(comparison, name, policy) for name in comparison.names)
     return CaseSource(LabelledSplit(dataset, dataset.target(comparison.finding)), outputs)
 
@@ -177,15 +191,19 @@ def read_systems(
     *,
     policy: str,
 ) -> CaseSource:
-    """Prepare chosen images for drawing, at one policy's thresholds.
+    """Prepare chosen images for drawing, at the thresholds of one policy.
 
-    `systems` are by display name, in the order of the panels; `test_set` is of the split that they
-    were tuned on. One that is not tuned stays undecided: its boxes are drawn in full from score
-    0.5.
+    A system that is not tuned stays undecided: its boxes are drawn in full from score 0.5.
+
+    Args:
+        systems: Predictions by display name, in the order of the panels.
+        test_set: The test images of the split that the systems were tuned on.
+        image_ids: The images to draw.
+        policy: Threshold policy, such as ``max_f1``.
 
     Raises:
-        InputError: A stored decision is not what validation gives, lacks the policy, or no
-            system ran on an image.
+        InputError: A stored decision differs from what validation gives, a decision lacks the
+            policy, or a system ran on none of the images.
     """
     wanted = pd.Index(image_ids, name="image_id")
     outputs = []
@@ -216,9 +234,9 @@ def read_systems(
 
 
 def _locate(output: DecidedOutput, test_set: LabelledSplit, cells: pd.DataFrame) -> None:
-    """Add whether each positive image's scored point lies on a lesion, where that is known.
+    """Record if the scored point of each positive image lies on a lesion, where boxes are trusted.
 
-    With the tolerance of one of the cells, too, as in a comparison.
+    The tolerant column allows a distance of one map cell, as a comparison does.
     """
     table = output.decisions
     if "point_x" not in table:

@@ -48,7 +48,7 @@ NAME_HEIGHT = 14.0
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a chart: its title with the unit, where the grid lies and what stands there."""
+    """Axis of a chart: its title with the unit, its ticks and its limits."""
 
     title: str
     ticks: tuple[tuple[float, str], ...] = _QUARTERS
@@ -58,10 +58,12 @@ class Axis:
 
     @classmethod
     def log(cls, title: str, low: float, high: float) -> Axis:
-        """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten, fewer over many.
+        """Make a logarithmic axis with ticks at 1, 2 and 5 times the powers of ten.
+
+        An axis that spans more than two decades has ticks at powers of ten alone.
 
         Example:
-            >>> [words for _, words in Axis.log("Images", 40.0, 2500.0).ticks]
+            >>> [text for _, text in Axis.log("Images", 40.0, 2500.0).ticks]
             ['50', '100', '200', '500', '1,000', '2,000']
         """
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -78,7 +80,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """A marked point: where, its words, and its marker as matplotlib names it."""
+    """Marked point in data units, with its label and its marker as matplotlib names it."""
 
     x: float
     y: float
@@ -88,7 +90,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """One system's curve in data units, and its points."""
+    """Curve of one system in data units, with its marked points."""
 
     name: str
     position: int  # of the system among all; gives colour and dash
@@ -102,7 +104,7 @@ class Curve:
     band: tuple[Floats, Floats, Floats] | None = None  # x, and the interval of y there
 
     @classmethod
-    def of_points(
+    def from_points(
         cls,
         name: str,
         position: int,
@@ -110,7 +112,7 @@ class Curve:
         ends: Iterable[tuple[float | None, float | None]],
         **options: Any,
     ) -> Curve:
-        """Points with their intervals as upright lines; one without ends has none."""
+        """Make a curve of points with upright lines as intervals; a point may have none."""
         held = tuple(points)
         x = np.repeat([point.x for point in held], 3)
         y = np.array([(*pair, None) for pair in ends], dtype=np.float64).ravel()
@@ -119,7 +121,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """What a chart shows, in data units; its description is for those who cannot see it."""
+    """Content of a chart in data units, with a description for readers who cannot see it."""
 
     key: str  # for ids
     title: str

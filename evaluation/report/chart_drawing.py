@@ -15,7 +15,7 @@ from cxr_compare.evaluation.overlays.notebook_figure import NotebookFigure
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 from cxr_compare.evaluation.report.chart import BELOW, NAME_HEIGHT, Chart, Curve
 
-MARKER_WORDS = {
+MARKER_NAMES = {
     "o": "Circle",
     "^": "Triangle",
     "s": "Square",
@@ -25,7 +25,7 @@ MARKER_WORDS = {
 }
 
 
-MARKERS = tuple(MARKER_WORDS)
+MARKERS = tuple(MARKER_NAMES)
 """Markers of the policies, in their order; ``"."`` is a plain dot."""
 
 
@@ -51,9 +51,10 @@ _LONGEST_NAME = 21
 
 
 def draw_charts(*charts: Chart) -> Figure:
-    """Draw charts of one height side by side; one without a curve says so.
+    """Draw charts of one height side by side. A chart without a curve says so.
 
-    The artist of the second curve has the gid ``curve-1``, of its first point ``curve-1-point-0``.
+    The artist of the second curve has the gid ``curve-1``, that of its first point
+    ``curve-1-point-0``.
     """
     width = sum(chart.size[0] for chart in charts)
     height = charts[0].size[1]
@@ -90,7 +91,7 @@ def _draw_plot(axes: Axes, chart: Chart) -> None:
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
-    """Set limits, titles, ticks and a quiet grid."""
+    """Set limits, titles and ticks, and draw a quiet grid."""
     axes.set(xscale=chart.x.scale, yscale=chart.y.scale)
     for axis, spec in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
         axis.set_ticks([tick for tick, _ in spec.ticks], [words for _, words in spec.ticks])
@@ -108,7 +109,7 @@ def _dress(axes: Axes, chart: Chart) -> None:
 
 
 def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
-    """Draw a line, cut a little outside the plot: along a border it keeps its width."""
+    """Draw a line, clipped a little outside the plot so that it keeps its width at a border."""
     (line,) = axes.plot(
         curve.x,
         curve.y,
@@ -124,12 +125,12 @@ def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
 
 
 def dash(position: int) -> Any:
-    """A dash that no other system of the same colour has, for the first sixteen."""
+    """Return the dash pattern of a system; sixteen systems differ in colour or pattern."""
     return _DASHES[(position + position // len(SYSTEM_COLOURS)) % len(_DASHES)]
 
 
 def marker_style(marker: str, colour: str) -> dict[str, Any]:
-    """A ring stays visible around another marker at the same place; the rest are filled."""
+    """Return the options of a marker; a ring stays visible around another marker."""
     style = {"linestyle": "", "color": colour, "marker": "o" if marker == "." else marker}
     if marker == "o":
         return style | {"fillstyle": "none", "markersize": 13, "markeredgewidth": 1.8}
@@ -138,7 +139,7 @@ def marker_style(marker: str, colour: str) -> dict[str, Any]:
 
 
 def _name_points(axes: Axes, chart: Chart) -> None:
-    """Write each system's name at the right, moved apart, with a line from its point."""
+    """Write each system's name at the right of the plot, with a line from its point."""
     _, _, width, height = chart.frame
     scale = height / (chart.y.high - chart.y.low)
     wanted = [(curve.points[0].y - chart.y.low) * scale for curve in chart.curves]
@@ -167,7 +168,12 @@ def _name_points(axes: Axes, chart: Chart) -> None:
 
 
 def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
-    """Move labels apart, as little as need be and in their order: rows between two ends, in pixels.
+    """Move labels apart, as little as needed and in their order.
+
+    Args:
+        wanted: Heights at which the labels would stand, px.
+        low: Lowest height, px.
+        high: Greatest height, px.
 
     Example:
         >>> _spread([50.0, 52.0, 100.0], 0.0, 100.0)
@@ -185,9 +191,12 @@ def _spread(wanted: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: Chart) -> Figure:
-    """Draw a chart with a legend of systems and markers below, for a file that stands alone.
+    """Draw a chart with a legend of systems and markers below it, for a file that stands alone.
 
-    Other charts of the same systems can stand beside it.
+    Args:
+        chart: The chart whose curves the legend names.
+        markers: Marker and text of each policy that the chart marks.
+        *beside: Further charts of the same systems, drawn at the right.
     """
     figure = draw_charts(chart, *beside)
     axes = figure.axes[0]

@@ -1,4 +1,4 @@
-"""What each chart of the report shows, from the figures of a comparison; `plot` draws them."""
+"""Content of each chart of the report, from the figures of a comparison."""
 
 from __future__ import annotations
 
@@ -17,58 +17,69 @@ from cxr_compare.evaluation.boxes.lesion_hits import Hit
 from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
 from cxr_compare.evaluation.compare.failure_analysis import TREAT_ALL
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
-from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import RATE_LABELS
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import MARKERS
 from cxr_compare.evaluation.report.inline_svg import legend_sample
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.templates import CHARTS, sentence
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bands import roc_band, share_band
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number
 from cxr_compare.evaluation.statistics.intervals import Interval
 
-_BAND = np.linspace(0, 1, 101)  # false positive rates at which the band of a ROC curve is taken
-_RESAMPLES = 500  # of patients, for bands
-_CHOSEN = (
-    "Thresholds were chosen on validation images: a rate that was reached there may be missed here."
-)
-_CURVE_FIGURES = {
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "froc_mean": "mean",
-    "froc_centre_mean": "mean",
-    "brier": "Brier score",
+_BAND = np.linspace(0, 1, 101)
+"""False positive rates at which the band of a ROC curve is taken."""
+_RESAMPLES = 500
+"""Number of resamples of patients behind each band."""
+_CURVE_METRICS = ("auroc", "average_precision", "froc_mean", "froc_centre_mean", "brier")
+_FROC_PREFIX: dict[Hit, str] = {"iou": "froc", "centre": "froc_centre"}
+"""Prefix of the figures of each rule by which a box hits a lesion."""
+_FROC_TITLES: dict[Hit, str] = {
+    "iou": "FROC curve, hit by overlap",
+    "centre": "FROC curve, hit by box centre",
 }
-_HITS: dict[Hit, tuple[str, str, str]] = {  # prefix of its figures
-    "iou": ("froc", "overlap", "A box hits at an intersection over union (IoU) of at least 0.2."),
-    "centre": (
-        "froc_centre",
-        "box centre",
-        "A box hits with its centre on the lesion, borders included.",
-    ),
-}
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """A cost that systems are compared by, with its unit."""
+
+    key: str
+    name: str
+    title: str
+    divisor: float
+    unit: str
+
+
 _COSTS = (
-    ("cost-flops", "flops", "FLOPs per image", 1e9, "billion"),
-    ("cost-latency", "latency_ms", "Time per image", 1.0, "ms"),
+    _Cost("cost-flops", "flops", "FLOPs per image", 1e9, "billion"),
+    _Cost("cost-latency", "latency_ms", "Time per image", 1.0, "ms"),
 )
 
-_Line = tuple[Floats, Floats]  # x, y
+_Line = tuple[Floats, Floats]
+"""Coordinates x and y of a line."""
 
 
 @dataclass(frozen=True)
 class _System:
-    """What the charts show of one system."""
+    """Figures and test images of one system, as the charts need them."""
 
     name: str
-    position: int  # among all systems
+    position: int
+    """Position among all systems."""
     result: SystemResult
-    figures: Mapping[str, Interval]  # by metric; "primary" is the protocol's
-    test: Mapping[str, Floats]  # label, score and probability of the test images
-    patients: npt.NDArray[Any]  # of the test images
-    rates: Mapping[str, list[Interval]]  # lesions found at each of FROC_RATES, by prefix
-    net_benefit: _Line | None  # by risk
+    figures: Mapping[str, Interval]
+    """Figures by metric; ``primary`` is that of the protocol."""
+    test: Mapping[str, Floats]
+    """Label, score and probability of the test images."""
+    patients: npt.NDArray[Any]
+    """Patient of each test image."""
+    rates: Mapping[str, list[Interval]]
+    """Shares of lesions found at each of `FROC_RATES`, by prefix of the metric."""
+    net_benefit: _Line | None
+    """Net benefit by risk."""
+    net_benefit_calibrated: bool
+    """True if the net benefit is of calibrated probabilities, False if it is of scores."""
 
     def curve(self, x: Floats, y: Floats, points: Sequence[Point] = (), **options: Any) -> Curve:
         """Return a curve in this system's name and colour."""
@@ -84,7 +95,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
     charts = [
         _roc_chart(systems, policies),
         _precision_recall_chart(systems, policies, float(labels.mean())),
-        *(_froc_chart(systems, hit) for hit in _HITS),
+        *(_froc_chart(systems, hit) for hit in _FROC_PREFIX),
         _calibration_chart(systems, comparison.systems),
         _net_benefit_chart(systems, all_positive),
     ]
@@ -92,46 +103,54 @@ def report_charts(comparison: Comparison) -> list[Chart]:
 
 
 def cost_charts(comparison: Comparison) -> list[Chart]:
-    """The primary figure against FLOPs and, where all were timed on one device, against time."""
+    """Return charts of the primary figure against FLOPs and against time per image.
+
+    The chart of times is left out where systems were timed on different devices.
+    """
     systems = _read_systems(comparison)
-    devices = {each.cost.get("latency_device") for each in comparison.systems.values()} - {None}
+    devices = {result.cost.get("latency_device") for result in comparison.systems.values()}
+    several_devices = len(devices - {None}) > 1
     charts = []
-    for key, cost, title, unit, word in _COSTS:
-        costs = {
-            system.name: float(value) / unit
-            for system in systems
-            if (value := system.result.cost.get(cost)) and system.figures["primary"].known
-        }
-        if len(costs) > 1 and not (cost == "latency_ms" and len(devices) > 1):
-            charts.append(_cost_chart(key, title, word, comparison.protocol.title, costs, systems))
+    for cost in _COSTS:
+        costs = {}
+        for system in systems:
+            value = system.result.cost.get(cost.name)
+            if value and system.figures["primary"].known:
+                costs[system.name] = float(value) / cost.divisor
+        if len(costs) < 2 or (cost.name == "latency_ms" and several_devices):
+            continue
+        charts.append(_cost_chart(cost, comparison.protocol.title, costs, systems))
     return charts
 
 
 def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return a sample and its words for each system's line and each policy's marker."""
+    """Return a sample and a text for each system's line and each policy's marker."""
     if chart.names_beside:
         return []
     legend = {}
-    drawn = set()
+    markers = set()
     for curve in chart.curves:
-        drawn |= {point.marker for point in curve.points}
+        markers |= {point.marker for point in curve.points}
         if curve.figure or not curve.faint:
-            words = f"{curve.name}: {curve.figure}" if curve.figure else curve.name
-            legend[curve.name] = legend_sample(chart.key, curve.position), words
-    return [
-        *legend.values(),
-        *(
-            (legend_sample(chart.key, marker=marker), words)
-            for marker, words in policy_markers(policies)
-            if marker in drawn
-        ),
-    ]
+            text = f"{curve.name}: {curve.figure}" if curve.figure else curve.name
+            legend[curve.name] = (legend_sample(chart.key, curve.position), text)
+    samples = list(legend.values())
+    for marker, text in policy_markers(policies):
+        if marker in markers:
+            samples.append((legend_sample(chart.key, marker=marker), text))
+    return samples
 
 
 def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the marker of each policy and its words for a legend."""
+    """Return the marker of each policy and its text in a legend.
+
+    Example:
+        >>> policy_markers(["max_f1"])
+        [('o', 'threshold for best F1')]
+    """
     return [
-        (_marker(policy, policies), f"threshold for {policy_text(policy)}") for policy in policies
+        (_marker(policy, policies), sentence("policy_marker", policy, template=CHARTS))
+        for policy in policies
     ]
 
 
@@ -140,32 +159,33 @@ def _read_systems(comparison: Comparison) -> list[_System]:
     failures = comparison.failures
     protocol = comparison.protocol
     decisions = comparison.decisions
-    wanted = {
-        "primary": (protocol.metric, protocol.policy),
-        **{metric: (metric, "") for metric in _CURVE_FIGURES},
-    }
-    prefixes = {
-        prefix: [f"{prefix}_at_{at.replace('/', '_')}" for at in RATE_LABELS]
-        for prefix, _, _ in _HITS.values()
-    }
-    # Of the calibrated probabilities, else of the scores.
-    calibrated = "net_benefit_calibrated"
-    benefit = calibrated if calibrated in set(failures.get("metric", ())) else "net_benefit"
+    figure_keys = {metric: (metric, "") for metric in _CURVE_METRICS}
+    figure_keys["primary"] = (protocol.metric, protocol.policy)
+    is_calibrated = "net_benefit_calibrated" in set(failures.get("metric", ()))
+    net_benefit = "net_benefit_calibrated" if is_calibrated else "net_benefit"
     systems = []
     for position, (name, result) in enumerate(comparison.systems.items()):
         rows = decisions[decisions["system"] == name]
-        held = [column for column in ("label", "score", "probability") if column in rows]
-        system = _System(
-            name,
-            position,
-            result,
-            {key: figures.get(name, *each) for key, each in wanted.items()},
-            {column: rows[column].to_numpy(np.float64, na_value=np.nan) for column in held},
-            rows["patient_id"].to_numpy(),
-            {prefix: [figures.get(name, each) for each in at] for prefix, at in prefixes.items()},
-            _decision_curve(failures, name, benefit),
+        columns = [column for column in ("label", "score", "probability") if column in rows]
+        rates: dict[str, list[Interval]] = {}
+        for prefix in _FROC_PREFIX.values():
+            metrics = [f"{prefix}_at_{label.replace('/', '_')}" for label in RATE_LABELS]
+            rates[prefix] = [figures.get(name, metric) for metric in metrics]
+        systems.append(
+            _System(
+                name=name,
+                position=position,
+                result=result,
+                figures={metric: figures.get(name, *key) for metric, key in figure_keys.items()},
+                test={
+                    column: rows[column].to_numpy(np.float64, na_value=np.nan) for column in columns
+                },
+                patients=rows["patient_id"].to_numpy(),
+                rates=rates,
+                net_benefit=_decision_curve(failures, name, net_benefit),
+                net_benefit_calibrated=is_calibrated,
+            )
         )
-        systems.append(system)
     return systems
 
 
@@ -180,22 +200,33 @@ def _decision_curve(failures: pd.DataFrame, system: str, metric: str) -> _Line |
 
 
 def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:
+    curves = _threshold_curves(systems, policies, "fpr", "tpr", "auroc")
     return Chart(
         key="roc",
         title="ROC curve",
         x=Axis("1 − specificity (false alarms among negatives)"),
         y=Axis("Sensitivity"),
-        curves=_threshold_curves(systems, policies, "fpr", "tpr", "auroc"),
+        curves=curves,
         guides=(((0, 1), (0, 1)),),
         guide_label="guessing",
-        description=f"ROC curves. {_in_words(systems, 'auroc', 'AUROC')}",
-        note=f"{_CHOSEN} Bands: pointwise 95 % intervals of sensitivity, {_RESAMPLES} resamples of "
-        "patients.",
+        description=_figures_description("roc", systems, "auroc"),
+        note=sentence("roc_note", _has_points(curves), _RESAMPLES, template=CHARTS),
     )
 
 
+def _has_points(curves: Sequence[Curve]) -> bool:
+    return any(curve.points for curve in curves)
+
+
+def _figures_description(kind: str, systems: Sequence[_System], metric: str) -> str:
+    figures = [
+        {"name": system.name, "value": system.figures[metric].estimate} for system in systems
+    ]
+    return sentence("figures_description", kind, figures, template=CHARTS)
+
+
 def _roc_band(system: _System) -> tuple[Floats, Floats, Floats] | None:
-    """The band of a ROC curve; none where its images have one label only."""
+    """Return the band of a ROC curve, None where all images have the same label."""
     labels = system.test["label"]
     scores = system.test["score"]
     known = np.isfinite(labels) & np.isfinite(scores)
@@ -210,24 +241,24 @@ def _roc_band(system: _System) -> tuple[Floats, Floats, Floats] | None:
 def _precision_recall_chart(
     systems: Sequence[_System], policies: Sequence[str], prevalence: float
 ) -> Chart:
-    figures = _in_words(systems, "average_precision", "Average precision")
+    curves = _threshold_curves(systems, policies, "recall", "precision", "average_precision")
     return Chart(
         key="pr",
         title="Precision-recall curve",
         x=Axis("Sensitivity (recall)"),
         y=Axis("Precision"),
-        curves=_threshold_curves(systems, policies, "recall", "precision", "average_precision"),
+        curves=curves,
         guides=(((0, 1), (prevalence, prevalence)),),
         guide_label=f"guessing (prevalence {number(prevalence)})",
-        description=f"Precision-recall curves. {figures}",
-        note=_CHOSEN,
+        description=_figures_description("pr", systems, "average_precision"),
+        note=sentence("pr_note", _has_points(curves), template=CHARTS),
     )
 
 
 def _threshold_curves(
     systems: Sequence[_System], policies: Sequence[str], x: str, y: str, metric: str
 ) -> tuple[Curve, ...]:
-    """A curve a system over all thresholds, with the frozen ones on it."""
+    """Return one curve over all thresholds for each system, with the chosen thresholds marked."""
     curves = []
     for system in systems:
         curve = system.result.curve
@@ -237,11 +268,11 @@ def _threshold_curves(
         for policy, counts in system.result.confusion.items():
             rates = _rates(**counts)
             if not (math.isnan(rates[x]) or math.isnan(rates[y])):
-                words = f"{system.name}, threshold for {policy_text(policy)}"
-                points.append(Point(rates[x], rates[y], words, _marker(policy, policies)))
+                label = sentence("threshold_point", system.name, policy, template=CHARTS)
+                points.append(Point(rates[x], rates[y], label, _marker(policy, policies)))
         band = _roc_band(system) if (x, y) == ("fpr", "tpr") else None
-        words = _words(system, metric)
-        curves.append(system.curve(curve[x], curve[y], points, figure=words, band=band))
+        figure = _legend_figure(system, metric)
+        curves.append(system.curve(curve[x], curve[y], points, figure=figure, band=band))
     return tuple(curves)
 
 
@@ -256,106 +287,125 @@ def _rates(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
     }
 
 
-def _in_words(systems: Sequence[_System], metric: str, title: str) -> str:
-    words = (f"{each.name}: {title} {number(each.figures[metric].estimate)}" for each in systems)
-    return "; ".join(words) + "."
-
-
 def _marker(policy: str, policies: Sequence[str]) -> str:
     return MARKERS[policies.index(policy) % len(MARKERS)]
 
 
-def _words(system: _System, metric: str) -> str:
-    """A figure for a legend; empty where it is undefined."""
+def _legend_figure(system: _System, metric: str) -> str:
+    """Return a figure as a legend shows it; empty where it is undefined."""
     figure = system.figures[metric]
     if not figure.known:
         return ""
-    ends = f" ({interval_text(figure)})" if figure.bounded else ""
-    return f"{_CURVE_FIGURES[metric]} {number(figure.estimate)}{ends}"
+    ends = interval_text(figure) if figure.bounded else ""
+    return sentence("curve_figure", metric, figure.estimate, ends, template=CHARTS)
 
 
 def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
-    (prefix, by, meaning) = _HITS[hit]
-    (low, high) = (FROC_RATES[0], FROC_RATES[-1])
+    prefix = _FROC_PREFIX[hit]
+    low = FROC_RATES[0]
+    high = FROC_RATES[-1]
     curves = []
-    sentences = []
+    described = []
+    map_systems = []
     for system in systems:
         froc = system.result.froc.get(hit)
         if froc is None or not len(froc.sensitivity):
             continue
-        marks, level = froc
-        found = list(zip(FROC_RATES, RATE_LABELS, _sensitivity_at(froc), strict=True))
-        points = tuple(
-            Point(
-                rate, y, f"{system.name}: sensitivity {number(y)} at {at} false positives per image"
-            )
-            for rate, at, y in found
-        )
+        false_positives, sensitivity = froc
+        at_rates = froc_sensitivities(froc)
+        points = []
+        for rate, label, value in zip(FROC_RATES, RATE_LABELS, at_rates, strict=True):
+            text = sentence("froc_point", system.name, value, label, template=CHARTS)
+            points.append(Point(rate, value, text))
         # The first level begins left of the axis, the last goes on to its end.
-        x = np.concatenate([np.maximum(marks, low / 2), [max(high, marks[-1])]])
-        y = np.append(level, level[-1])
-        ends = system.rates[prefix]
-        band = None
-        if all(each.bounded for each in ends):
-            lows, highs = ([getattr(each, end) for each in ends] for end in ("low", "high"))
-            band = np.array(FROC_RATES), np.array(lows), np.array(highs)
-        words = _words(system, f"{prefix}_mean")
+        x = np.concatenate([np.maximum(false_positives, low / 2), [max(high, false_positives[-1])]])
+        y = np.append(sensitivity, sensitivity[-1])
+        curves.append(
+            system.curve(
+                x,
+                y,
+                points,
+                in_steps=True,
+                figure=_legend_figure(system, f"{prefix}_mean"),
+                band=_froc_band(system.rates[prefix]),
+            )
+        )
         if system.result.maps is not None:
-            meaning += f" {system.name} never learned boxes: its are cut out of its maps."
-        curves.append(system.curve(x, y, points, in_steps=True, figure=words, band=band))
-        at = ", ".join(f"{number(y)} at {words}" for _, words, y in found)
-        sentences.append(f"{system.name}: sensitivity {at} false positives per image")
+            map_systems.append(system.name)
+        sensitivities = list(zip(RATE_LABELS, at_rates, strict=True))
+        described.append({"name": system.name, "sensitivities": sensitivities})
     ticks = tuple(zip(FROC_RATES, RATE_LABELS, strict=True))
     return Chart(
         key=f"froc-{hit}",
-        title=f"FROC curve, hit by {by}",
+        title=_FROC_TITLES[hit],
         x=Axis("False positives per image (logarithmic)", ticks, low, high, "log"),
         y=Axis("Lesions found"),
         curves=tuple(curves),
-        description=f"FROC curves. {meaning} {'; '.join(sentences)}.",
-        note=f"{meaning} Points: the rates of the mean. Bands: 95 % intervals there.",
+        description=sentence("froc_description", hit, described, template=CHARTS),
+        note=sentence("froc_note", hit, map_systems, template=CHARTS),
     )
 
 
-def _sensitivity_at(curve: FrocCurve) -> list[float]:
-    """Return the sensitivity at each of `FROC_RATES`, by the step rule."""
+def _froc_band(rates: Sequence[Interval]) -> tuple[Floats, Floats, Floats] | None:
+    """Return the band of a FROC curve at `FROC_RATES`, None where an interval is missing."""
+    if not all(rate.bounded for rate in rates):
+        return None
+    lows = np.array([rate.low for rate in rates])
+    highs = np.array([rate.high for rate in rates])
+    return np.array(FROC_RATES), lows, highs
+
+
+def froc_sensitivities(curve: FrocCurve) -> list[float]:
+    """Return the sensitivity at each of `FROC_RATES`, by the step rule.
+
+    Example:
+        >>> curve = FrocCurve(np.array([0.0, 1.0]), np.array([0.25, 0.75]))
+        >>> froc_sensitivities(curve)[0], froc_sensitivities(curve)[-1]
+        (0.25, 0.75)
+    """
     last = np.searchsorted(curve.false_positives_per_image, FROC_RATES, side="right") - 1
     return list(map(float, curve.sensitivity[last]))
 
 
 def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemResult]) -> Chart:
-    """Expected against observed share of positives in groups by probability, of equal size."""
+    """Chart the observed share of positives against the expected one, in groups of equal size."""
     curves = []
-    groups = set()
+    group_counts = set()
     methods = []
     for system in systems:
-        labels, chances = (system.test.get(key, np.empty(0)) for key in ("label", "probability"))
-        known = np.isfinite(chances) & np.isfinite(labels if len(chances) else chances)
+        if "probability" not in system.test or "label" not in system.test:
+            continue
+        labels = system.test["label"]
+        probabilities = system.test["probability"]
+        known = np.isfinite(probabilities) & np.isfinite(labels)
         if not known.any():
             continue
-        bins = equal_mass_bins(chances[known], min(10, max(2, int(known.sum()) // 25)))
-        sizes = np.bincount(bins)[np.unique(bins)]
-        groups.add(len(sizes))
+        labels = labels[known]
+        probabilities = probabilities[known]
+        bins = equal_mass_bins(probabilities, min(10, max(2, int(known.sum()) // 25)))
+        present, position = np.unique(bins, return_inverse=True)
+        sizes = np.bincount(bins)[present]
+        expected = np.bincount(bins, weights=probabilities)[present] / sizes
+        observed = np.bincount(bins, weights=labels)[present] / sizes
+        group_counts.add(len(sizes))
         decisions = results[system.name].decisions
         decision = decisions[0].to_dict() if decisions else {}
-        methods.append(f"{system.name} by {sentence('calibrated_by', decision)}")
-        expected, observed = (
-            np.bincount(bins, weights=each[known])[np.unique(bins)] / sizes
-            for each in (chances, labels)
+        methods.append((system.name, sentence("calibrated_by", decision)))
+        points = []
+        for x, y in zip(expected.tolist(), observed.tolist(), strict=True):
+            text = sentence("calibration_point", system.name, x, y, template=CHARTS)
+            points.append(Point(x, y, text))
+        ends = share_band(labels >= 1, position, system.patients[known], resamples=_RESAMPLES)
+        curves.append(
+            system.curve(
+                expected,
+                observed,
+                points,
+                figure=_legend_figure(system, "brier"),
+                band=(expected, *ends),
+            )
         )
-        points = tuple(
-            Point(x, y, f"{system.name}: expected {number(x)}, observed {number(y)}")
-            for x, y in zip(expected.tolist(), observed.tolist(), strict=True)
-        )
-        ends = share_band(
-            labels[known] >= 1,
-            np.unique(bins, return_inverse=True)[1],
-            system.patients[known],
-            resamples=_RESAMPLES,
-        )
-        words = _words(system, "brier")
-        band = expected, *ends
-        curves.append(system.curve(expected, observed, points, figure=words, band=band))
+    counts = list(map(str, sorted(group_counts)))
     return Chart(
         key="calibration",
         title="Calibration",
@@ -364,10 +414,8 @@ def _calibration_chart(systems: Sequence[_System], results: Mapping[str, SystemR
         curves=tuple(curves),
         guides=(((0, 1), (0, 1)),),
         guide_label="perfect calibration",
-        description="Calibration curves of the probabilities that validation gave the scores.",
-        note=f"Calibrated on validation images: {listing(methods)}. Each point: one of "
-        f"{' or '.join(map(str, sorted(groups)))} groups of equally many images, by probability. "
-        f"Bands: 95 % intervals of the observed share, {_RESAMPLES} resamples of patients.",
+        description=sentence("calibration_description", template=CHARTS),
+        note=sentence("calibration_note", methods, counts, _RESAMPLES, template=CHARTS),
     )
 
 
@@ -378,6 +426,7 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
     high = math.ceil(highest * 20 - 1e-9) / 20
     right = max([0.8, *(float(curve.x.max()) for curve in curves)])
     ticks = [low + (high - low) * part / 4 for part in range(5)]
+    calibrated = all(system.net_benefit_calibrated for system in systems)
     return Chart(
         key="net-benefit",
         title="Decision curve",
@@ -391,49 +440,50 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
         curves=tuple(curves),
         guides=(*([all_positive] if all_positive else []), ((0, right), (0, 0))),
         guide_label="calling every image positive, or none (0)",
-        description="Decision curves: net benefit against the risk from which one would act.",
+        description=sentence("net_benefit_description", template=CHARTS),
+        note=sentence("net_benefit_note", calibrated, template=CHARTS),
     )
 
 
 def _cost_chart(
-    key: str,
-    title: str,
-    word: str,
-    figure: str,
-    costs: Mapping[str, float],
-    systems: Sequence[_System],
+    cost: _Cost, figure: str, costs: Mapping[str, float], systems: Sequence[_System]
 ) -> Chart:
-    """A figure against a cost: a point a system, with its interval and its name."""
+    """Chart a figure against a cost: each system is a point with an interval and its name."""
     curves = []
-    sentences = []
     absent = []
+    labels = []
     for system in systems:
         score = system.figures["primary"]
-        cost = costs.get(system.name)
-        if cost is None:
-            absent.append(f"{system.name} ({number(score.estimate)})")
+        if system.name not in costs:
+            absent.append({"name": system.name, "figure": score.estimate})
             continue
-        sentences.append(f"{system.name}: {number(score.estimate)} at {cost:.3g} {word}")
+        value = costs[system.name]
+        label = sentence(
+            "cost_point", system.name, score.estimate, value, cost.unit, template=CHARTS
+        )
+        labels.append(label)
         ends = (score.low, score.high) if score.bounded else (score.estimate, score.estimate)
-        point = Point(cost, score.estimate, sentences[-1])
-        curves.append(system.curve(np.array([cost, cost]), np.array(ends), [point]))
-    y = _ticks(min(min(curve.y) for curve in curves), max(max(curve.y) for curve in curves))
-    left_out = f" Not drawn, since its cost or figure is unknown: {', '.join(absent)}."
+        point = Point(value, score.estimate, label)
+        curves.append(system.curve(np.array([value, value]), np.array(ends), [point]))
+    ticks = _ticks(min(min(curve.y) for curve in curves), max(max(curve.y) for curve in curves))
+    y_ticks = tuple((tick, f"{tick:.3f}".rstrip("0").ljust(4, "0")) for tick in ticks)
+    title = cost.title if cost.title.startswith("FLOPs") else cost.title.lower()
     return Chart(
-        key=key,
-        title=f"{figure} against {title if title.startswith('FLOPs') else title.lower()}",
-        x=Axis.log(f"{title} ({word})", min(costs.values()) / 1.15, max(costs.values()) * 1.15),
-        y=Axis(figure, tuple((t, f"{t:.3f}".rstrip("0").ljust(4, "0")) for t in y), y[0], y[-1]),
+        key=cost.key,
+        title=f"{figure} against {title}",
+        x=Axis.log(
+            f"{cost.title} ({cost.unit})", min(costs.values()) / 1.15, max(costs.values()) * 1.15
+        ),
+        y=Axis(figure, y_ticks, ticks[0], ticks[-1]),
         curves=tuple(curves),
-        description=f"{figure} against {title}. {'; '.join(sentences)}.",
-        note="Lines: 95 % intervals. The cost is on a logarithmic scale."
-        + (left_out if absent else ""),
+        description=sentence("cost_description", figure, cost.title, labels, template=CHARTS),
+        note=sentence("cost_note", absent, template=CHARTS),
         names_beside=True,
     )
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round figures from below the least to above the greatest, and none above 1."""
+    """Return round values from below the least to above the greatest, and none above 1."""
     if high - low < 0.002:
         low = low - 0.002
         high = min(high + 0.002, max(high, 1.0))

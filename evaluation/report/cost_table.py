@@ -49,9 +49,9 @@ _QUANTITIES = (
 
 
 def cost_rows(comparison: Comparison) -> list[Row]:
-    """Return size and time, one cell per system; "unknown" where not given.
+    """Return size and time of each system as rows of a table; "unknown" where nothing was recorded.
 
-    Where a system is made of others, their cost is summed.
+    The cost of a system that joins others is the sum of theirs.
     """
     costs = [system.cost for system in comparison.systems.values()]
     joined = any(cost.get("made_of") for cost in costs)
@@ -68,7 +68,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
 
 
 def cost_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return the same for programs."""
+    """Return the content of ``costs.csv``: main figures and costs, one row for each system."""
     policy = comparison.main_policy
     rows = []
     for name, result in comparison.systems.items():
@@ -83,7 +83,7 @@ def cost_frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:
-    """A quantity in words, and how many times that of the first system it is."""
+    """Return a quantity with its unit, and how many times that of the first system it is."""
     if value is None or value != value:
         return UNKNOWN
     scaled = float(value) / unit

@@ -19,11 +19,15 @@ from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table,
 def write_data_files(
     comparison: Comparison, out: Path, question: dict[str, Any] | None = None
 ) -> None:
-    """Write what programs read; ``metrics.json`` comes last and marks the folder complete.
+    """Write the tables that programs read; ``metrics.json``, written last, marks completeness.
 
-    Beside it: ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``,
-    and ``report.zip`` with what a paper needs of the folder. `question`, how the report was asked
-    for, is kept in ``metrics.json``.
+    The other files are ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``,
+    ``decisions.parquet`` and ``report.zip``.
+
+    Args:
+        comparison: Everything that was computed.
+        out: Report folder.
+        question: Options of the command, stored in ``metrics.json``.
     """
     make_folder(out)
     tables = {

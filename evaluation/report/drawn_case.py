@@ -24,6 +24,7 @@ from cxr_compare.evaluation.overlays.shapes import (
     prediction_shapes,
 )
 from cxr_compare.evaluation.report.cases import CaseSource
+from cxr_compare.evaluation.report.templates import CASES, sentence
 
 MAX_IMAGE_BYTES = 120_000
 """The most that one image may take; less where a page has more than 45."""
@@ -46,10 +47,10 @@ _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; th
 
 @dataclass(frozen=True)
 class _Panel:
-    """One panel of a case, with its words."""
+    """Panel of a case: its drawing, title and texts."""
 
     title: str
-    words: str
+    text: str
     alt: str
     drawing: Markup
     colour: str = ""
@@ -59,7 +60,7 @@ class _Panel:
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """One case: an image (data URL) that all its panels share."""
+    """Drawn case: one embedded image that all its panels share."""
 
     image_id: str
     anchor: str
@@ -76,7 +77,7 @@ class DrawnCase:
     """One image with all systems: without texts, and the part of it that matters as a view box."""
 
     @classmethod
-    def of(
+    def from_image(
         cls,
         source: CaseSource,
         image_id: str,
@@ -86,39 +87,54 @@ class DrawnCase:
         most: int = MAX_IMAGE_BYTES,
         gap: float = 0.0,
     ) -> DrawnCase:
-        """Draw one case as SVG over one embedded image of at most so many bytes."""
+        """Draw one case as SVG over one embedded image.
+
+        Args:
+            source: Truth and predictions of the image.
+            image_id: The image to draw.
+            pixels: Its grey values, uint8, shape ``(height, width)``.
+            anchor: Name of the case on its page.
+            most: Largest size of the embedded image, bytes.
+            gap: Disagreement of the systems on this image, see `disagreement`.
+        """
         height, width = pixels.shape
         truth = source.truth(image_id)
         predictions = source.predictions(image_id)
-        words = describe_truth(truth, source.test_set.target.display_name)
+        truth_text = describe_truth(truth, source.test_set.target.display_name)
         drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
         brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
         panels = [
-            _Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
-            _Panel(truth.title, words, f"truth on {image_id}: {words}", drawing, TRUTH_COLOUR),
+            _Panel("Image", "", sentence("plain_alt", image_id, template=CASES), Markup("")),
+            _Panel(
+                truth.title,
+                truth_text,
+                sentence("truth_alt", image_id, truth_text, template=CASES),
+                drawing,
+                TRUTH_COLOUR,
+            ),
             *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
         ]
         return cls(
-            image_id,
-            anchor,
-            source.facts(image_id),
-            width,
-            height,
-            _embed(pixels, most),
-            tuple(panels),
+            image_id=image_id,
+            anchor=anchor,
+            facts=source.facts(image_id),
+            width=width,
+            height=height,
+            data_url=embed_image(pixels, most),
+            panels=tuple(panels),
             gap=gap,
-            crop=_crop((width, height), brief),
+            crop=view_box((width, height), brief),
             brief=to_svg(brief),
             outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
             lesion=_largest_lesion(truth, width * height),
         )
 
 
-def _crop(size: tuple[int, int], shapes: list[Shape]) -> str:
-    """A view box, 4 to 3, around all shapes, no narrower than the lungs; as SVG writes it.
+def view_box(size: tuple[int, int], shapes: list[Shape]) -> str:
+    """Return a view box with aspect 4 to 3 around all shapes, no narrower than the lungs.
 
     Example:
-        >>> _crop((300, 300), [])
+        >>> view_box((300, 300), [])
         '1.5 23.6 297 222.8'
     """
     aspect = 4 / 3
@@ -131,8 +147,9 @@ def _crop(size: tuple[int, int], shapes: list[Shape]) -> str:
     needed = margin * (high - low) * (1, aspect)
     width = min(max(*needed, least_width * size[0]), max(size[0], size[1] * aspect))
     window = np.array([width, width / aspect])
-    room = size - window  # below 0: black at both sides
-    start = np.where(room < 0, room / 2, ((low + high - window) / 2).clip(0, room.clip(0)))
+    margin_left = size - window  # below 0: black at both sides
+    centred = ((low + high - window) / 2).clip(0, margin_left.clip(0))
+    start = np.where(margin_left < 0, margin_left / 2, centred)
     return " ".join(f"{end:g}" for end in (*start.round(1), *window.round(1)))
 
 
@@ -146,7 +163,7 @@ def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
 def _panel(
     image_id: str, prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
 ) -> _Panel:
-    sign, words = outcome(prediction, truth)
+    sign, text = outcome(prediction, truth)
     score = describe_score(prediction)
     small = [
         shape
@@ -159,8 +176,8 @@ def _panel(
     fine = [shape for shape in large if isinstance(shape, Label)]
     return _Panel(
         prediction.system,
-        words,
-        f"{prediction.system} on {image_id}: {words}, {score}",
+        text,
+        sentence("system_alt", prediction.system, image_id, text, score, template=CASES),
         to_svg(small) + to_svg(fine, "words fine"),
         colour=prediction.colour,
         sign=sign,
@@ -169,7 +186,7 @@ def _panel(
 
 
 def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]) -> list[Shape]:
-    """The most confident boxes and one contour, that of 50 % or the nearest to it."""
+    """Return the shapes of the most confident boxes and of the contour nearest to 50 %."""
     first = np.argsort(-prediction.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
     grid = prediction.grid
     if grid is not None and grid.levels:
@@ -184,8 +201,8 @@ def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
     ]
 
 
-def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
-    """The image as a data URL, coarser where it would take more than its share."""
+def embed_image(pixels: npt.NDArray[np.uint8], most: int) -> str:
+    """Encode an image as a data URL, coarser where it would exceed its share of bytes."""
     encoded = b""
     for side, quality in _ENCODINGS:
         encoded = encode_webp(pixels, side, quality=quality, method=3)

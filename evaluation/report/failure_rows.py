@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.report.table import figure_words
+from cxr_compare.evaluation.report.table import figure_text
+from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 
@@ -22,11 +23,42 @@ def contrast_names(comparison: Comparison, *, printed: bool = False) -> tuple[st
 
 
 def figure_texts(comparison: Comparison, rows: pd.DataFrame) -> list[str]:
-    """A figure of each system and contrast."""
+    """Return the figure of each system and paired difference as texts, in their order."""
     names = (*comparison.systems, *contrast_names(comparison))
-    return [figure_words(first_interval(rows[rows["system"] == name])) for name in names]
+    return [figure_text(first_interval(rows[rows["system"] == name])) for name in names]
 
 
 def first_interval(rows: pd.DataFrame) -> Interval:
     """Return the figure of the first row, an undefined one where there is no row."""
     return Interval() if rows.empty else Interval.from_row(rows.iloc[0])
+
+
+def group_title(topic: str, group: str) -> str:
+    """Return the title of a group of images or lesions.
+
+    Example:
+        >>> group_title("age_band*sex", "under 18, F")
+        'Age band and sex: under 18, F'
+    """
+    text = topic.replace("_", " ").replace("*", " and ")
+    return f"{text[:1].upper()}{text[1:]}: {group}"
+
+
+def groups_in_order(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return topics and groups in reading order: within a topic the lowest group first."""
+    pairs = rows[["topic", "group"]].drop_duplicates()
+    topics = list(dict.fromkeys(pairs["topic"]))
+
+    def rank(pair: tuple[str, str]) -> tuple[int, int]:
+        topic, group = pair
+        is_lowest = group.startswith(("up to", "under"))
+        is_highest = group.startswith("over")
+        return topics.index(topic), int(is_highest) - int(is_lowest)
+
+    return sorted(pairs.itertuples(index=False, name=None), key=rank)
+
+
+def denominator(rows: pd.DataFrame) -> str:
+    """Return the denominator of a share as a text, such as the number of lesions of a kind."""
+    counts = rows["of"].dropna()
+    return f"{int(counts.iloc[0]):,}" if len(counts) else number(None)

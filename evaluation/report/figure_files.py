@@ -16,13 +16,13 @@ from cxr_compare.evaluation.report.chart import Chart
 from cxr_compare.evaluation.report.chart_drawing import (
     INK,
     LINE,
-    MARKER_WORDS,
+    MARKER_NAMES,
     QUIET,
     WRITING_SVG,
     draw_with_legend,
 )
-from cxr_compare.evaluation.report.table import ForestPart
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.forest import ForestPart
+from cxr_compare.evaluation.report.templates import CHARTS, sentence
 
 _DPI = 200  # of PNG files
 
@@ -37,9 +37,9 @@ _UNDATED = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def save_figure(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure and all that stands beside its plot as PNG, PDF and SVG; return the files.
+    """Write a figure as PNG, PDF and SVG, and return the paths.
 
-    The files hold no date, so that equal figures are equal files.
+    The files hold no date, so that equal figures give equal files.
     """
     written = []
     with WRITING_SVG, mpl.rc_context({"svg.hashsalt": "figure", "pdf.fonttype": 42}):
@@ -66,62 +66,92 @@ def save_figures(
     cases: Sequence[Path],
     maps: Sequence[str] = (),
 ) -> None:
-    """Write the figures of a paper as PNG, PDF and SVG, each with its caption.
+    """Write the figures of a paper as PNG, PDF and SVG, each with its caption as a text file.
 
-    `about` says of all what was evaluated; `cases` are images of a plate, a PNG file of at least
-    300 dpi alone, and `maps` says of each system with maps what is drawn of them.
+    Args:
+        folder: Folder of the figures; it exists.
+        about: What was evaluated, in a sentence that each caption repeats.
+        forest: Parts of the forest plot.
+        charts: Charts of the report.
+        markers: Marker and text of each threshold policy.
+        confusion: For each system, its title and counts at each policy.
+        cases: Images of the plate of cases, one below the other, at least 300 dpi.
+        maps: For each system with maps, what is drawn of them.
     """
-    figures = {"forest": _draw_forest(forest)} if forest else {}
+    figures = {}
     notes = {}
+    if forest:
+        figures["forest"] = _draw_forest(forest)
+        corrected = any(row.cell.corrected for part in forest for row in part.rows)
+        notes["forest"] = sentence("corrected_note", corrected, template=CHARTS)
     for chart in charts:
-        if name := _FILES.get(chart.key):
-            used = {point.marker for curve in chart.curves for point in curve.points}
-            shown = [each for each in markers if each[0] in used]
-            figures[name] = draw_with_legend(chart, shown)
-            dotted = [f"Dotted: {chart.guide_label}."] if chart.guide_label else []
-            marked = [f"{MARKER_WORDS[each]}: {words}." for each, words in shown]
-            notes[name] = " ".join([*dotted, *marked, chart.note])
+        name = _FILES.get(chart.key)
+        if name is None:
+            continue
+        used = {point.marker for curve in chart.curves for point in curve.points}
+        shown = [(marker, text) for marker, text in markers if marker in used]
+        figures[name] = draw_with_legend(chart, shown)
+        parts = []
+        if chart.guide_label:
+            parts.append(sentence("guide", chart.guide_label, template=CHARTS))
+        for marker, text in shown:
+            parts.append(sentence("marker", MARKER_NAMES[marker], text, template=CHARTS))
+        notes[name] = " ".join([*parts, chart.note])
     if confusion[0]:
-        figures["confusion"] = _draw_confusion(confusion)
+        figures["confusion"] = draw_confusion(confusion)
     for name, figure in figures.items():
         save_figure(figure, folder / name)
+    names = list(figures)
     if cases:
-        rows = [Image.open(path) for path in cases]
-        plate = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
-        for at, row in enumerate(rows):
-            plate.paste(row, (0, sum(above.height for above in rows[:at])))
-        dpi = max(_PLATE_DPI, plate.width / _PLATE_INCHES)
-        plate.save(folder / "cases.png", dpi=(dpi, dpi))
-        notes["cases"] = " ".join(f"{words[0].upper()}{words[1:]}." for words in maps)
-    for name in [*figures, *(["cases"] if cases else [])]:
-        caption = sentence("caption", name, about, notes.get(name, ""))
+        _save_plate(cases, folder / "cases.png")
+        names.append("cases")
+        notes["cases"] = " ".join(sentence("map_legend", text, template=CHARTS) for text in maps)
+    for name in names:
+        caption = sentence("caption", name, about, notes.get(name, ""), template=CHARTS)
         write_text(folder / f"{name}.txt", f"{caption}\n")
 
 
+def _save_plate(cases: Sequence[Path], path: Path) -> None:
+    """Write images one below the other, at 300 dpi or more for a width of 17 cm."""
+    images = [Image.open(case) for case in cases]
+    width = max(image.width for image in images)
+    plate = Image.new("RGB", (width, sum(image.height for image in images)), "white")
+    top = 0
+    for image in images:
+        plate.paste(image, (0, top))
+        top += image.height
+    dpi = max(_PLATE_DPI, plate.width / _PLATE_INCHES)
+    plate.save(path, dpi=(dpi, dpi))
+
+
 def _draw_forest(parts: Sequence[ForestPart]) -> Figure:
-    """Draw figures with their intervals, each part on an axis of its own; hollow: not shown."""
-    heights = [len(rows) + 1.6 for _, rows, _ in parts]
+    """Draw figures with their intervals, each part on its own axis; hollow: it includes 0."""
+    heights = [len(part.rows) + 1.6 for part in parts]
     figure = Figure(figsize=(7.2, 0.3 * sum(heights)), layout="constrained")
     grid = figure.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (title, rows, ticks) in zip(grid, parts, strict=True):
-        for row, (_, position, cell, whisker) in enumerate(rows):
-            colour = INK if position is None else system_colour(position)
-            fill = "full" if position is not None or whisker.decided else "none"
-            axes.plot([whisker.low, whisker.high], [row, row], color=colour, linewidth=1.6)
-            axes.plot(whisker.dot, row, "o", color=colour, fillstyle=fill, markersize=7)
-            axes.text(102, row, f"{cell} {cell.note}".rstrip(), va="center", fontsize=9)
-        axes.set_title(title, loc="left", fontsize=9, color=QUIET)
-        axes.set_xticks(*zip(*ticks, strict=True), fontsize=8)
-        axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9)
-        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5))
+    for axes, part in zip(grid, parts, strict=True):
+        for height, row in enumerate(part.rows):
+            is_difference = row.position is None
+            colour = INK if row.position is None else system_colour(row.position)
+            fill = "none" if is_difference and not row.whisker.decided else "full"
+            ends = [row.whisker.low, row.whisker.high]
+            axes.plot(ends, [height, height], color=colour, linewidth=1.6)
+            axes.plot(row.whisker.dot, height, "o", color=colour, fillstyle=fill, markersize=7)
+            mark = "†" if row.cell.corrected else ""
+            text = f"{row.cell}{mark} {row.cell.note}".rstrip()
+            axes.text(102, height, text, va="center", fontsize=9)
+        axes.set_title(part.title, loc="left", fontsize=9, color=QUIET)
+        axes.set_xticks(*zip(*part.ticks, strict=True), fontsize=8)
+        axes.set_yticks(range(len(part.rows)), [row.name for row in part.rows], fontsize=9)
+        axes.set(xlim=(0, 100), ylim=(len(part.rows) - 0.5, -0.5))
         axes.grid(axis="x", color=LINE)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     return figure
 
 
-def _draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
-    """Draw titled matrices: a row a system, a column a policy; None where there is no threshold."""
+def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
+    """Draw confusion matrices: a row for each system, a column for each policy."""
     size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False)
@@ -133,7 +163,7 @@ def _draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]
 
 
 def _draw_matrix(axes: Axes, counts: Mapping[str, int] | None) -> None:
-    """Draw one two by two table: counts, and what share of its row each is; right ones tinted."""
+    """Draw one confusion matrix with counts and shares of the row; correct decisions are tinted."""
     if not counts:
         axes.axis("off")
         axes.text(0.5, 0.5, "no threshold", ha="center", va="center", fontsize=8)

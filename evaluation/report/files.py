@@ -1,4 +1,4 @@
-"""What the folders of a report and of a study are made of: each name once, for all who need it."""
+"""Names of the files in report and study folders, in one place for all that read or write them."""
 
 from __future__ import annotations
 
@@ -70,5 +70,10 @@ OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a 
 
 
 def study_files(kind: str) -> set[str]:
-    """Names of what `write_study` of `evaluation.studies.study_page` writes."""
+    """Return the names of the files that `write_study` writes for a kind of study.
+
+    Example:
+        >>> sorted(study_files("curve"))
+        ['curve.csv', 'curve.html', 'curve.json']
+    """
     return {f"{kind}.{ending}" for ending in ("html", "json", "csv")}

@@ -1,4 +1,4 @@
-"""What several reports say together that are the folds of a cross-validation."""
+"""Figures over the folds of a cross-validation, from one report for each fold."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_title
 from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.files import DECISIONS
+from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_equation, range_text
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 
@@ -50,8 +51,8 @@ class Folds:
         """Read reports of `cxr compare` and check that they are folds of one cross-validation.
 
         Raises:
-            InputError: There are fewer than two, one is no complete report, they evaluate other
-                systems, targets or data, or a patient is tested in two of them.
+            InputError: There are fewer than two reports, a report is incomplete, reports differ in
+                systems, target or data, or a patient is tested in two of them.
         """
         if len(folders) < 2:
             raise InputError("folds: at least two reports make a cross-validation")
@@ -91,43 +92,37 @@ class Folds:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Mean, spread and interval of every figure; of the pairs of systems p by Holm, too."""
-        table = _summarised(self.figures)
+        """Mean, spread and interval of every figure, with Holm's p-values for pairs of systems."""
+        table = summarise_folds(self.figures)
         p_values = table.pop("p")
         pairs = table["system"].isin([f"{a} - {b}" for a, b in combinations(self.systems, 2)])
         families = p_values[pairs].fillna(1.0).groupby([table[k] for k in KEYS if k != "system"])
         return table.assign(p_holm=families.transform(lambda family: np.array(holm([*family]))))
 
     def to_markdown(self) -> str:
-        """The headline figures, a row a system and a row a contrast with the first."""
-        headlines = _shown(self.table)
+        """Return the main figures as Markdown: one row for each system and each difference."""
+        headlines = _main_figures(self.table)
         titles = [_title(metric, policy) for metric, policy in headlines]
         lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
         contrasts = [f"{self.systems[0]} - {other}" for other in self.systems[1:]]
         for system in [*self.systems, *contrasts]:
             cells = [_cell(self.table, system, *figure) for figure in headlines]
             lines.append(f"| {system} | " + " | ".join(cells) + " |")
-        lines += ["", *(line for figure in headlines if (line := self._pairs(*figure)))]
-        k = len(self.folders)
-        return (
-            "\n".join(lines) + f"\n\nMean over {k} folds ({sum(self.n_images):,} test images in "
-            "all), with the 95 % interval of what this recipe reaches on sets like this one when "
-            f"it learns from {k - 1}/{k} of their patients. Folds share training images, so it is "
-            "wider than the t interval of independent values (Nadeau and Bengio 2003).\n"
-        )
+        lines.append("")
+        lines += filter(None, (self._pairs(*figure) for figure in headlines))
+        summary = sentence("folds_summary", len(self.folders), sum(self.n_images))
+        return "\n".join([*lines, "", summary, ""])
 
     def _pairs(self, metric: str, policy: str) -> str:
-        """Which pairs of systems differ in a figure, as a line of a list; "" where none has it."""
+        """Return a line on the pairs that differ in a figure; empty where none was tested."""
         rows = _of_figure(self.table, metric, policy).dropna(subset="p_holm")
         if rows.empty:
             return ""
-        found = rows[rows["p_holm"] < 1 - LEVEL]
-        named = [
-            f"{system} {number(mean)} ({p_equation(p)})"
-            for system, mean, p in zip(found["system"], found["mean"], found["p_holm"], strict=True)
+        shown = [
+            {"system": row["system"], "mean": row["mean"], "p": p_equation(row["p_holm"])}
+            for row in rows[rows["p_holm"] < 1 - LEVEL].to_dict("records")
         ]
-        shown = "; ".join(named) or "none"
-        return f"- {_title(metric, policy)}: pairs shown to differ, of {len(rows)} (Holm): {shown}"
+        return sentence("folds_pairs", _title(metric, policy), len(rows), shown)
 
     def write(self, out: Path) -> None:
         """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
@@ -161,22 +156,23 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
                 )
 
 
-def _summarised(figures: pd.DataFrame) -> pd.DataFrame:
-    """Mean of every figure over folds, with its spread and the interval of the recipe's figure.
+def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
+    """Summarise every figure over the folds: mean, spread, interval and p-value.
 
-    Folds share training images, so the variance of their mean is more than ``s^2 / k``; no
-    estimator of it is unbiased (Bengio and Grandvalet 2004). With test parts a ``1 / (k - 1)`` of
-    the rest it is taken as ``s^2 (1 / k + 1 / (k - 1))``, with ``k - 1`` degrees of freedom.
-    What a fold lacks has no mean.
+    Folds share training images, so the variance of their mean exceeds ``s^2 / k``; no estimator of
+    it is unbiased (Bengio and Grandvalet 2004). Where a test part is ``1 / (k - 1)`` of the rest,
+    it is taken as ``s^2 (1 / k + 1 / (k - 1))`` with ``k - 1`` degrees of freedom. A figure that is
+    undefined in a fold has no mean.
 
     Source:
-        Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md has how often such
-        intervals hold the truth.
+        Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md reports the coverage of
+        these intervals.
 
     Example:
         >>> row = {"target": "t", "unit": "image", "subgroup": "all", "system": "A", "policy": ""}
         >>> rows = [row | {"metric": "auroc", "fold": n, "estimate": 0.8 + n / 10} for n in (0, 1)]
-        >>> _summarised(pd.DataFrame(rows)).loc[0, ["mean", "sd"]].astype(float).round(3).tolist()
+        >>> table = summarise_folds(pd.DataFrame(rows))
+        >>> table.loc[0, ["mean", "sd"]].astype(float).round(3).tolist()
         [0.85, 0.071]
     """
     n_folds = int(figures["fold"].max()) + 1
@@ -191,7 +187,7 @@ def _summarised(figures: pd.DataFrame) -> pd.DataFrame:
     metrics = order.get_level_values("metric")
     most = np.array([np.inf if METRICS[name].unbounded else 1.0 for name in metrics])
     missing = values.isna().sum(axis=1)
-    note = missing.map(lambda n: f"undefined in {n} of {n_folds} folds" if n else "")
+    note = missing.map(lambda count: sentence("folds_undefined", count, n_folds))
     values.columns = [f"fold_{n + 1}" for n in range(n_folds)]
     low = np.maximum(mean - half, -most)
     high = np.minimum(mean + half, most)
@@ -202,7 +198,7 @@ def _summarised(figures: pd.DataFrame) -> pd.DataFrame:
     return table.join(values).reset_index()
 
 
-_HEADLINES = (  # metric and policy, as the figure and the Markdown table show them
+_MAIN_FIGURES = (  # metric and policy, as the figure and the Markdown table show them
     ("auroc", ""),
     ("average_precision", ""),
     ("ap50", ""),
@@ -213,10 +209,10 @@ _HEADLINES = (  # metric and policy, as the figure and the Markdown table show t
 )
 
 
-def _shown(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """The headline figures that any system has."""
+def _main_figures(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the main figures that any system has, as pairs of metric and policy."""
     there = set(zip(table["metric"], table["policy"], strict=True))
-    return [figure for figure in _HEADLINES if figure in there]
+    return [figure for figure in _MAIN_FIGURES if figure in there]
 
 
 def _title(metric: str, policy: str) -> str:
@@ -224,7 +220,7 @@ def _title(metric: str, policy: str) -> str:
 
 
 def _of_figure(table: pd.DataFrame, metric: str, policy: str) -> pd.DataFrame:
-    """Rows of all images together, of the unit that stands first."""
+    """Return the rows of one figure on all images together, of the first unit in the table."""
     rows = table[
         (table["metric"] == metric) & (table["policy"] == policy) & (table["subgroup"] == ALL)
     ]
@@ -245,9 +241,9 @@ def _cell(table: pd.DataFrame, system: str, metric: str, policy: str) -> str:
 
 
 def _figure(folds: Folds) -> Figure:
-    """A panel a figure, a row a system: each fold a ring, the mean with its interval."""
+    """Draw a panel for each figure: a ring for each fold, the mean with its interval."""
     table = folds.table
-    shown = _shown(table)
+    shown = _main_figures(table)
     height = 0.9 + 0.42 * len(folds.systems)
     figure = Figure(figsize=(2.3 * len(shown) + 1.2, height + 0.4), layout="constrained")
     for axes, (metric, policy) in zip(
@@ -259,14 +255,18 @@ def _figure(folds: Folds) -> Figure:
 
 def _panel(axes: Axes, folds: Folds, table: pd.DataFrame, metric: str, policy: str) -> None:
     names = [f"fold_{n + 1}" for n in range(len(folds.folders))]
-    for place, system in enumerate(folds.systems):
+    for position, system in enumerate(folds.systems):
         row = _row(table, system, metric, policy)
         if row is None or pd.isna(row["mean"]):
             continue
-        colour = system_colour(place)
-        axes.plot(row[names], [place] * len(names), "o", color=colour, fillstyle="none", alpha=0.6)
-        axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=colour, linewidth=1.4)
-        axes.plot(row["mean"], place, "D", color=colour, markersize=6)
+        colour = system_colour(position)
+        axes.plot(
+            row[names], [position] * len(names), "o", color=colour, fillstyle="none", alpha=0.6
+        )
+        axes.plot(
+            [row["ci_low"], row["ci_high"]], [position, position], color=colour, linewidth=1.4
+        )
+        axes.plot(row["mean"], position, "D", color=colour, markersize=6)
     axes.set_title(_title(metric, policy), fontsize=8)
     axes.set_yticks(range(len(folds.systems)), folds.systems, fontsize=8)
     axes.set_ylim(len(folds.systems) - 0.5, -0.5)

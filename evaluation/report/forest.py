@@ -1,43 +1,82 @@
-"""The forest plot at the head of a report: rows on shared axes with round ticks."""
+"""The forest plot at the head of a report: figures and differences on shared axes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.registry import (
-    METRICS,
-)
+from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.report.metric_table import difference_cell, figure_cell
-from cxr_compare.evaluation.report.table import (
-    ForestPart,
-    ForestRow,
-)
+from cxr_compare.evaluation.report.table import Cell, Ticks, Whisker
+from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
 
 
+@dataclass(frozen=True)
+class ForestRow:
+    """Row of a forest plot: a system's figure, or a difference."""
+
+    name: str
+    position: int | None
+    """Position of the system among all systems, None for a difference."""
+    cell: Cell
+    whisker: Whisker
+
+
+@dataclass(frozen=True)
+class ForestPart:
+    """Rows of a forest plot on one axis, with their title."""
+
+    title: str
+    rows: list[ForestRow]
+    ticks: Ticks
+
+
 def forest_parts(comparison: Comparison) -> list[ForestPart]:
-    """The plot that a report opens with: the primary figure of each system, then differences."""
-    names = comparison.names
+    """Return the parts of the plot at the head of a report: primary figures, then differences."""
+    parts = [_figure_part(comparison), _difference_part(comparison)]
+    return [part for part in parts if part.rows]
+
+
+def _metric_suffixes(comparison: Comparison) -> list[str]:
+    """Return what follows a system's name in a row: the metric where a protocol has two."""
+    protocol = comparison.protocol
+    if not protocol.partner:
+        return [""] * len(protocol.metrics)
+    return [f": {METRICS[metric].inside}" for metric in protocol.metrics]
+
+
+def _figure_part(comparison: Comparison) -> ForestPart:
     figures = comparison.answer_estimates
     protocol = comparison.protocol
-    several = bool(protocol.partner)
-    titles = [f": {METRICS[metric].inside}" if several else "" for metric in protocol.metrics]
-    of = list(zip(protocol.keys, titles, strict=True))
-    scores = [figures.get(name, *key) for key, _ in of for name in names]
-    placed, ticks = place_whiskers(scores)
-    labels = [(name + title, position) for _, title in of for position, name in enumerate(names)]
-    rows: list[ForestRow] = [
-        (label, position, figure_cell(score), whisker)
-        for (label, position), score, whisker in zip(labels, scores, placed, strict=True)
+    labels = []
+    scores = []
+    for key, suffix in zip(protocol.keys, _metric_suffixes(comparison), strict=True):
+        for position, name in enumerate(comparison.names):
+            labels.append((name + suffix, position))
+            scores.append(figures.get(name, *key))
+    placed = place_whiskers(scores)
+    rows = [
+        ForestRow(label, position, figure_cell(score), whisker)
+        for (label, position), score, whisker in zip(labels, scores, placed.whiskers, strict=True)
         if whisker is not None
     ]
-    keys = [(name, key, title) for key, title in of for name in names[1:]]
-    gaps = [figures.difference(names[0], name, *key) for name, key, _ in keys]
-    placed, gap_ticks = place_whiskers(gaps, around_zero=True)
-    differences: list[ForestRow] = [
-        (f"{names[0]} − {name}{title}", None, cell, cell.whisker)
-        for (name, key, title), gap, whisker in zip(keys, gaps, placed, strict=True)
-        if (cell := difference_cell(comparison, (names[0], name), key, gap, whisker)).whisker
-    ]
-    title = f"{protocol.title[0].upper()}{protocol.title[1:]} with 95 % interval"
-    parts = [(title, rows, ticks), ("Paired difference with 95 % interval", differences, gap_ticks)]
-    return [part for part in parts if part[1]]
+    title = sentence("forest_figures", protocol.title, template=TABLES)
+    return ForestPart(title, rows, placed.ticks)
+
+
+def _difference_part(comparison: Comparison) -> ForestPart:
+    first, *others = comparison.names
+    figures = comparison.answer_estimates
+    keys = []
+    for key, suffix in zip(comparison.protocol.keys, _metric_suffixes(comparison), strict=True):
+        keys += [(name, key, suffix) for name in others]
+    gaps = [figures.difference(first, name, *key) for name, key, _ in keys]
+    placed = place_whiskers(gaps, around_zero=True)
+    rows = []
+    for (name, key, suffix), gap, whisker in zip(keys, gaps, placed.whiskers, strict=True):
+        cell = difference_cell(comparison, (first, name), key, gap, whisker)
+        if cell.whisker is not None:
+            rows.append(ForestRow(f"{first} − {name}{suffix}", None, cell, cell.whisker))
+    title = sentence("forest_differences", template=TABLES)
+    return ForestPart(title, rows, placed.ticks)

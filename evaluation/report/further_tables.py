@@ -12,18 +12,24 @@ from cxr_compare.evaluation.report.agreement_tables import (
     reader_verdict_tables,
 )
 from cxr_compare.evaluation.report.error_types import error_table
-from cxr_compare.evaluation.report.group_tables import group_tables, lesion_table, subgroup_tables
+from cxr_compare.evaluation.report.group_tables import group_tables, subgroup_tables
+from cxr_compare.evaluation.report.lesion_table import lesion_table
 from cxr_compare.evaluation.report.prevalence_table import prevalence_table
 from cxr_compare.evaluation.report.published_figures import published_table
 from cxr_compare.evaluation.report.shortcut_table import shortcut_table
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.uncounted_images import uncounted_table
 from cxr_compare.evaluation.report.validation_to_test import validation_to_test_table
 
 
 def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str, Any]:
-    """The tables of the folded part of the report, by their names in the template."""
+    """Return the tables of the folded part of the report, by their names in the template.
+
+    Args:
+        comparison: Everything that was computed.
+        sources: Names of the image collections under evaluation, for published figures.
+    """
     policy = comparison.main_policy
     return {
         "published": published_table(comparison, sources, policy),
@@ -34,13 +40,18 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
         "errors": error_table(comparison),
         "where": _where_tables(comparison),
         "groups": group_tables(comparison),
-        "groups_lead": sentence("groups"),
+        "groups_lead": sentence("groups_lead", template=TABLES),
     }
 
 
 def _where_tables(comparison: Comparison) -> list[Table]:
-    """Return kinds of lesion, combination, predictive values and shortcuts."""
+    """Return the tables on lesions, combination, prevalence and shortcuts that have a row."""
     if comparison.failures.empty:
         return []
-    tables = (lesion_table, combination_table, prevalence_table, shortcut_table)
-    return [grid for table in tables if (grid := table(comparison)) is not None]
+    tables = (
+        lesion_table(comparison),
+        combination_table(comparison),
+        prevalence_table(comparison),
+        shortcut_table(comparison),
+    )
+    return [table for table in tables if table is not None]

@@ -11,12 +11,12 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.overlays.draw import to_png
 from cxr_compare.evaluation.report.case_selection import CaseCategory, select_cases
 from cxr_compare.evaluation.report.cases import CaseSource, read_cases
 from cxr_compare.evaluation.report.drawn_case import MAX_IMAGE_BYTES, PANEL, DrawnCase
 from cxr_compare.evaluation.report.files import CASES_PAGE, PAGE
+from cxr_compare.evaluation.report.templates import CASES, sentence
 
 _Drawn = list[tuple[CaseCategory, list[DrawnCase]]]
 
@@ -29,7 +29,11 @@ def _draw_cases(
     most: int,
     progress: Callable[..., None] | None,
 ) -> tuple[_Drawn, list[str]]:
-    """Draw one image after another: the cases by category, and images whose file is gone."""
+    """Draw one image after another.
+
+    Returns:
+        The cases by category, and the ids of images whose file cannot be read.
+    """
     make_folder(folder)
     drawn = []
     missing = []
@@ -44,7 +48,9 @@ def _draw_cases(
             anchor = _anchor(category, position)
             to_png(source.draw(image_id, pixels, panel=PANEL), folder / f"{anchor}.png")
             gap = gaps.get(image_id, 0.0)
-            cases.append(DrawnCase.of(source, image_id, pixels, anchor=anchor, most=most, gap=gap))
+            cases.append(
+                DrawnCase.from_image(source, image_id, pixels, anchor=anchor, most=most, gap=gap)
+            )
             if progress is not None:
                 progress()
         drawn.append((category, cases))
@@ -70,12 +76,12 @@ _EXAMPLES = ("agreement", "only-", "wrong-place", "all-miss", "alarm-")  # how t
 
 @dataclass(frozen=True)
 class Gallery:
-    """The drawn cases of one page by category, or the reason why there are none."""
+    """Drawn cases of one page by category, or the reason why there are none."""
 
     cases: _Drawn = field(default_factory=list)
     policy: str = ""
     intro: str = ""
-    map_words: tuple[str, ...] = ()
+    map_legend: tuple[str, ...] = ()
     reason: str = ""
     systems: tuple[str, ...] = ()
     page: int = 1
@@ -83,9 +89,9 @@ class Gallery:
 
     @property
     def examples(self) -> list[tuple[CaseCategory, DrawnCase]]:
-        """One case that all get right, one that only one finds, and one in the wrong place.
+        """One case that all systems get right, one that only one finds, and one at the wrong place.
 
-        Where a kind has no image another kind of failure stands in for it.
+        Where a kind has no image, another kind of failure takes its position.
         """
         drawn = [(category, cases[0]) for category, cases in self.cases if cases]
         firsts = []
@@ -104,33 +110,42 @@ def draw_galleries(
     seed: int,
     progress: Callable[..., None] | None,
 ) -> list[Gallery]:
-    """Choose the cases, draw them and lay them on pages, or say why there are none."""
+    """Select the cases, draw them and distribute them over pages.
+
+    Args:
+        comparison: Everything that was computed.
+        dataset: Source of the pixels; without pixels the gallery gives the reason.
+        folder: Folder of the overlay files.
+        gaps: Disagreement of the systems on each image, see `disagreement`.
+        per_category: Largest number of images of each kind.
+        seed: Random seed of the sample of images that all systems call rightly.
+        progress: Called once for each image drawn.
+
+    Returns:
+        One gallery for each page, that of the report first.
+    """
     if not dataset.has_pixels:
-        return [Gallery(reason="The data set has no pixels, so no image is shown: figures only.")]
+        return [Gallery(reason=sentence("no_pixels", template=CASES))]
     policy = comparison.main_policy
     categories = select_cases(
         comparison.decisions, comparison.names, policy, per_category=per_category, seed=seed
     )
     if not categories:
-        reason = "No system has a threshold, so no image is right or wrong yet: see cxr tune."
-        return [Gallery(reason=reason)]
+        return [Gallery(reason=sentence("no_threshold", template=CASES))]
     source = read_cases(comparison, dataset, policy)
     fullest = max(IN_REPORT * len(categories), _ON_PAGE)
     most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // fullest)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
-    intro = "Choose an id to open a case with its scores, an image to enlarge it."
-    if missing:
-        intro += f" Left out, as the file could not be read: {', '.join(missing)}."
-    laid = _lay_out(drawn)
-    names = (PAGE, *(CASES_PAGE.format(page) for page in range(2, len(laid) + 1)))
+    pages = _lay_out(drawn)
+    names = (PAGE, *(CASES_PAGE.format(page) for page in range(2, len(pages) + 1)))
     first = Gallery(
         policy=policy,
-        intro=intro,
-        map_words=tuple(_map_words(source)),
+        intro=sentence("intro", missing, template=CASES),
+        map_legend=tuple(_map_legend(source)),
         systems=tuple(system.name for system in source.systems),
         pages=names,
     )
-    return [replace(first, cases=cases, page=page) for page, cases in enumerate(laid, start=1)]
+    return [replace(first, cases=cases, page=page) for page, cases in enumerate(pages, start=1)]
 
 
 def overlay_files(
@@ -153,29 +168,29 @@ def overlay_files(
 
 
 def _anchor(category: CaseCategory, position: int) -> str:
-    """Return the name of a case on the pages and of its overlay's file."""
+    """Return the name of a case on the pages and of its overlay file."""
     return f"{category.key}-{position + 1:02d}"
 
 
 def _lay_out(drawn: _Drawn) -> list[_Drawn]:
-    """Put the first cases of each category on the first page and fill further ones in order."""
+    """Put the first cases of each category on the first page, and the rest on further pages."""
     pages: list[_Drawn] = [[(category, cases[:IN_REPORT]) for category, cases in drawn]]
-    room = 0
+    free = 0
     for category, cases in drawn:
         rest: list[DrawnCase] = cases[IN_REPORT:]
         while rest:
-            if not room:
+            if not free:
                 pages.append([])
-                room = _ON_PAGE
-            taken = rest[:room]
-            rest = rest[room:]
-            pages[-1].append((category, taken))
-            room -= len(taken)
+                free = _ON_PAGE
+            on_page = rest[:free]
+            rest = rest[free:]
+            pages[-1].append((category, on_page))
+            free -= len(on_page)
     return pages
 
 
 def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
-    """Where each drawn image stands: ``[page, anchor]``, the page empty for the report itself."""
+    """Return ``[page, anchor]`` of each drawn image; the page is empty for the report."""
     return {
         case.image_id: ["" if gallery.page == 1 else gallery.pages[gallery.page - 1], case.anchor]
         for gallery in reversed(galleries)
@@ -184,14 +199,15 @@ def case_places(galleries: list[Gallery]) -> dict[str, list[str]]:
     }
 
 
-def _map_words(source: CaseSource) -> list[str]:
-    """Say for each system with maps where its contours lie and how coarse it is."""
-    words = []
+def _map_legend(source: CaseSource) -> list[str]:
+    """Describe, for each system with maps, where its contours lie and how coarse its cells are."""
+    texts = []
     for system in source.systems:
         if system.maps is None or not len(system.maps):
             continue
-        shares = listing([f"{share:.0%}".replace("%", " %") for share in system.levels])
-        what = "probability" if system.calibrated else "score (not calibrated)"
-        contours = f"contours at {what} {shares}" if shares else f"no map reaches a {what} of 25 %"
-        words.append(f"map of {system.name}: {contours}; {cell_size_text(system.maps)}")
-    return words
+        levels = [f"{100 * share:.0f} %" for share in system.levels]
+        cells = cell_size_text(system.maps)
+        texts.append(
+            sentence("map_legend", system.name, system.calibrated, levels, cells, template=CASES)
+        )
+    return texts

@@ -1,8 +1,10 @@
-"""Figures in groups of images, in subgroups of a protocol, and by kind of lesion."""
+"""Figures in groups of images and in the subgroups of a protocol."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -11,58 +13,21 @@ from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.shares import TOO_FEW, VALIDATION
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
-from cxr_compare.evaluation.report.failure_rows import contrast_names, figure_texts, first_interval
-from cxr_compare.evaluation.report.metric_table import SUBGROUPS
-from cxr_compare.evaluation.report.table import Table, figure_words
-from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.figure_text import (
-    DASH,
-    number,
-    p_value_text,
+from cxr_compare.evaluation.report.failure_rows import (
+    contrast_names,
+    denominator,
+    first_interval,
+    group_title,
+    groups_in_order,
 )
+from cxr_compare.evaluation.report.lesion_table import LESION_TOPIC
+from cxr_compare.evaluation.report.metric_table import SUBGROUPS
+from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.templates import TABLES, sentence
+from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
 
-_SHOWN = "● "  # before a difference that its interval and its p by Holm's method show
-
-
-def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
-    """Return, metric by metric, the figures in each subgroup with intervals, without p-values."""
-    known = {key for _, key, _ in comparison.estimates}
-    groups = [
-        each
-        for each in dict.fromkeys(key.subgroup for _, key, _ in comparison.estimates)
-        if each not in (ALL, AGAINST, FOR, *SUBGROUPS)
-    ]
-    grids: list[Table] = []
-    for metric in highlighted("subgroups"):
-        for at in ("", policy):
-            present = [group for group in groups if MetricKey(group, at, metric) in known]
-            if present and (at or not policy or not grids or metric in ("auroc", "ap50")):
-                grids.append(_subgroup_table(comparison, metric, at, present))
-    return grids
-
-
-def _subgroup_table(comparison: Comparison, metric: str, policy: str, groups: list[str]) -> Table:
-    systems = comparison.names
-    figures = comparison.estimates
-    lines = []
-    for group in groups:
-        cells = [figures.get(name, metric, policy, subgroup=group) for name in systems]
-        held = next((cell.counts for cell in cells if cell.counts.n_images), cells[0].counts)
-        counts = f"{held.n_images:,} ({held.n_positive:,} positive)"
-        cells += [
-            figures.difference(systems[0], name, metric, policy, subgroup=group)
-            for name in systems[1:]
-        ]
-        lines.append((group.replace("_", " "), counts, *map(figure_words, cells)))
-    title = metric_title(metric)
-    title += f" at the threshold for {policy_text(policy)}" if policy else ""
-    gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
-    return Table.of(title, "", ("Subgroup", "Images", *systems, *gaps), lines)
-
-
-_OWN_TABLES = frozenset(
+_OTHER_TOPICS = frozenset(
     {
         "errors",
         "right_wrong",
@@ -76,51 +41,108 @@ _OWN_TABLES = frozenset(
         VALIDATION,
     }
 )
+"""Topics of the table of failures that are no groups of images."""
+_WITHOUT_THRESHOLD = ("auroc", "ap50")
+"""Figures shown without a threshold where others are shown at one."""
 
 
-_LESIONS = "lesions by "
+class _GroupCell(NamedTuple):
+    """Text of a figure or difference of a group."""
+
+    text: str
+    shown: bool = False
+    """True for a difference that its interval and its p-value by Holm's method show."""
+
+
+class _LowestGroup(NamedTuple):
+    """Group in which a system has its lowest figure."""
+
+    system: str
+    title: str
+    shown: bool
+    """True if the group is shown to differ from all other images."""
+
+
+def subgroup_tables(comparison: Comparison, policy: str) -> list[Table]:
+    """Return one table for each metric: the figures in each subgroup with their intervals."""
+    keys = {key for _, key, _ in comparison.estimates}
+    subgroups = [
+        subgroup
+        for subgroup in dict.fromkeys(key.subgroup for _, key, _ in comparison.estimates)
+        if subgroup not in (ALL, AGAINST, FOR, *SUBGROUPS)
+    ]
+    tables: list[Table] = []
+    for metric in highlighted("subgroups"):
+        for metric_policy in ("", policy):
+            present = [
+                subgroup
+                for subgroup in subgroups
+                if MetricKey(subgroup, metric_policy, metric) in keys
+            ]
+            wanted = metric_policy or not policy or not tables or metric in _WITHOUT_THRESHOLD
+            if present and wanted:
+                tables.append(_subgroup_table(comparison, metric, metric_policy, present))
+    return tables
+
+
+def _subgroup_table(
+    comparison: Comparison, metric: str, policy: str, subgroups: Sequence[str]
+) -> Table:
+    first, *others = comparison.names
+    estimates = comparison.estimates
+    rows = []
+    for subgroup in subgroups:
+        figures = [
+            estimates.get(name, metric, policy, subgroup=subgroup) for name in comparison.names
+        ]
+        counted = next((figure for figure in figures if figure.counts.n_images), figures[0])
+        counts = sentence("row_count", counted.counts, "images", template=TABLES)
+        figures += [
+            estimates.difference(first, name, metric, policy, subgroup=subgroup) for name in others
+        ]
+        rows.append((subgroup.replace("_", " "), counts, *map(figure_text, figures)))
+    title = sentence("metric_at", metric_title(metric), policy, template=TABLES)
+    differences = [f"{first} − {name}" for name in others]
+    return Table.from_rows(title, "", ("Subgroup", "Images", *comparison.names, *differences), rows)
 
 
 def group_tables(comparison: Comparison) -> list[Table]:
-    """Return, metric by metric, the figures in each group of images and their gap to the rest."""
-    table = comparison.failures
-    if table.empty:
+    """Return one table for each metric: figures of each group and their difference to the rest."""
+    failures = comparison.failures
+    if failures.empty:
         return []
-    of_images = ~table["topic"].isin(_OWN_TABLES) & ~table["topic"].str.startswith(_LESIONS)
-    # Only the complement of a group: a group may itself be called "not recorded".
-    table = table[of_images & ~table["group"].isin("not " + table["group"])]
+    is_group = ~failures["topic"].isin(_OTHER_TOPICS)
+    is_group &= ~failures["topic"].str.startswith(LESION_TOPIC)
+    # Only the complement of a group is left out: a group may itself be called "not recorded".
+    is_group &= ~failures["group"].isin("not " + failures["group"])
     return [
         _group_table(comparison, rows, str(metric))
-        for metric, rows in table.groupby("metric", sort=False)
+        for metric, rows in failures[is_group].groupby("metric", sort=False)
     ]
 
 
-def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Table:
+def _group_table(comparison: Comparison, failures: pd.DataFrame, metric: str) -> Table:
     systems = comparison.names
     contrasts = contrast_names(comparison)
     rows = []
-    gaps_of = {}
-    whole = table[~table["group"].isin(table["group"] + " - rest")]
-    for topic, group in _in_order(whole):
-        of_group = table[table["topic"] == topic]
-        here = [_group_cell(of_group, group, name) for name in systems]
-        gaps = [_group_cell(of_group, f"{group} - rest", name) for name in (*systems, *contrasts)]
-        title = _group_title(topic.removeprefix("x_"), group)
-        rows.append((title, _denominator(of_group[of_group["group"] == group]), *here, *gaps))
-        gaps_of[topic, group] = dict(zip(systems, gaps, strict=False))
-    lowest = []
-    for name in systems:
-        known = whole[(whole["system"] == name) & whole["ci_low"].notna()]
-        if len(known):
-            least = known.sort_values("estimate", kind="stable").iloc[0]
-            gap = gaps_of[least["topic"], least["group"]][name]
-            if gap == DASH:  # of two groups one gap stands for both
-                gap = "".join(g[name] for (of, _), g in gaps_of.items() if of == least["topic"])
-            title = _group_title(least["topic"].removeprefix("x_"), least["group"])
-            lowest.append((name, title, _SHOWN in gap))
-    policy = str(table["policy"].iloc[0])
-    title = metric_title(metric)
-    title += f" at the threshold for {policy_text(policy)}" if policy else ""
+    shown: dict[tuple[str, str], list[str]] = {}  # systems, by topic and group
+    figures = failures[~failures["group"].isin(failures["group"] + " - rest")]
+    for topic, group in groups_in_order(figures):
+        of_topic = failures[failures["topic"] == topic]
+        cells = [_group_cell(of_topic, group, name) for name in systems]
+        differences = {
+            name: _group_cell(of_topic, f"{group} - rest", name) for name in (*systems, *contrasts)
+        }
+        shown[topic, group] = [name for name in systems if differences[name].shown]
+        rows.append(
+            (
+                group_title(topic.removeprefix("x_"), group),
+                denominator(of_topic[of_topic["group"] == group]),
+                *(cell.text for cell in cells),
+                *(cell.text for cell in differences.values()),
+            )
+        )
+    policy = str(failures["policy"].iloc[0])
     printed = (*systems, *contrast_names(comparison, printed=True))
     counted = {"positive": "Positive images", "negative": "Negative images"}
     columns = (
@@ -129,62 +151,54 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Ta
         *systems,
         *(f"{name}: group minus all other images" for name in printed),
     )
-    return Table.of(title, sentence("lowest_groups", lowest), columns, rows)
+    return Table.from_rows(
+        sentence("metric_at", metric_title(metric), policy, template=TABLES),
+        sentence("lowest_groups", _lowest_groups(systems, figures, shown), template=TABLES),
+        columns,
+        rows,
+    )
 
 
-def _group_cell(table: pd.DataFrame, group: str, system: str) -> str:
-    """A figure of a group, of too few patients its counts; a gap with its p-value."""
-    rows = table[(table["group"] == group) & (table["system"] == system)]
+def _lowest_groups(
+    systems: Sequence[str],
+    figures: pd.DataFrame,
+    shown: dict[tuple[str, str], list[str]],
+) -> list[_LowestGroup]:
+    lowest = []
+    for name in systems:
+        bounded = figures[(figures["system"] == name) & figures["ci_low"].notna()]
+        if bounded.empty:
+            continue
+        row = bounded.sort_values("estimate", kind="stable").iloc[0]
+        topic = row["topic"]
+        groups = [key for key in shown if key[0] == topic]
+        # Two groups have one difference, which is recorded with one of them.
+        searched = groups if len(groups) == 2 else [(topic, row["group"])]
+        is_shown = any(name in shown[key] for key in searched)
+        title = group_title(topic.removeprefix("x_"), row["group"])
+        lowest.append(_LowestGroup(name, title, is_shown))
+    return lowest
+
+
+def _group_cell(failures: pd.DataFrame, group: str, system: str) -> _GroupCell:
+    """Return the figure of a group, its counts if they are few, or a difference with its p."""
+    rows = failures[(failures["group"] == group) & (failures["system"] == system)]
     if rows.empty:
-        return DASH
+        return _GroupCell(DASH)
     row = rows.iloc[0]
-    figure = first_interval(rows)
     if row["note"] == TOO_FEW:
-        of = "positive of" if row["metric"] == "auroc" else "of"
-        return DASH if math.isnan(row["of"]) else f"{row['count']:.4g} {of} {row['of']:.0f}"
+        if math.isnan(row["of"]):
+            return _GroupCell(DASH)
+        positives = row["metric"] == "auroc"
+        return _GroupCell(
+            sentence("counts_only", row["count"], row["of"], positives, template=TABLES)
+        )
+    figure = first_interval(rows)
     p_value = row["p_holm"]
-    words = figure_words(figure)
     if pd.isna(p_value):
-        return words
-    shown = figure.excludes_zero and p_value < 0.05
-    return f"{_SHOWN * bool(shown)}{words}; p {p_value_text(p_value)}"
-
-
-def lesion_table(comparison: Comparison) -> Table | None:
-    """Return the share of lesions found by kind of lesion, None where no lesion has a kind."""
-    table = comparison.failures
-    table = table[table["topic"].str.startswith(_LESIONS)]
-    if table.empty:
-        return None
-    rows = []
-    for topic, group in _in_order(table):
-        here = table[(table["topic"] == topic) & (table["group"] == group)]
-        title = _group_title(topic.removeprefix(_LESIONS), group)
-        rows.append((title, _denominator(here), *figure_texts(comparison, here)))
-    lead = sentence("lesions")
-    heads = ("Lesion", "Lesions", *comparison.systems, *contrast_names(comparison, printed=True))
-    return Table.of("Kinds of lesion", lead, heads, rows)
-
-
-def _group_title(topic: str, group: str) -> str:
-    words = topic.replace("_", " ").replace("*", " and ")
-    return f"{words[:1].upper()}{words[1:]}: {group}"
-
-
-def _in_order(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Topics as they come; in each, what lies below all others first and what lies above last."""
-    pairs = table[["topic", "group"]].drop_duplicates()
-    topics = list(dict.fromkeys(pairs["topic"]))
-
-    def place(pair: tuple[str, str]) -> tuple[int, int]:
-        low = pair[1].startswith(("up to", "under"))
-        high = pair[1].startswith("over")
-        return topics.index(pair[0]), high - low
-
-    return sorted(pairs.itertuples(index=False, name=None), key=place)
-
-
-def _denominator(rows: pd.DataFrame) -> str:
-    """Of how many a share is."""
-    known = rows["of"].dropna()
-    return f"{int(known.iloc[0]):,}" if len(known) else number(None)
+        return _GroupCell(figure_text(figure))
+    shown = bool(figure.excludes_zero and p_value < 0.05)
+    text = sentence(
+        "group_difference", figure_text(figure), p_value_text(p_value), shown, template=TABLES
+    )
+    return _GroupCell(text, shown)

@@ -1,7 +1,7 @@
 """``images.html``: all test images as thumbnails, by decision and score.
 
-The page holds no image: thumbnails are files that load as they scroll into view, and what is
-known of the images is one script beside the page, so that it opens from a folder without a server.
+The page holds no image: thumbnails are files that load as they scroll into view. What is known
+of the images is one script beside the page, so that it opens from a folder without a server.
 """
 
 from __future__ import annotations
@@ -66,9 +66,19 @@ def write_images_page(
 ) -> None:
     """Write ``images.html``, ``images.js`` and ``thumbs/``.
 
-    At most `most` images get a thumbnail: first those that a system gets wrong at the main
-    threshold, then others at random. All images are listed, with thumbnail or without. A few
-    images are in memory at a time, whatever their number.
+    All images are listed, with thumbnail or without. A few images are in memory at a time.
+
+    Args:
+        comparison: Everything that was computed.
+        dataset: Source of the pixels.
+        out: Report folder.
+        titles: Texts of the page's head.
+        drawn: Location of each drawn case as page and anchor, by image id.
+        gaps: Disagreement of the systems on each image, see `disagreement`.
+        most: Largest number of thumbnails: first images that a system gets wrong at the main
+            threshold, then others at random.
+        seed: Random seed of that choice.
+        progress: Called once for each thumbnail.
     """
     table = _ImageTable(comparison, dataset)
     make_folder(out / THUMBNAILS)
@@ -97,7 +107,7 @@ def _group_title(column: str) -> str:
 
 
 class _ImageTable:
-    """What is known of every evaluated image, column by column, in the order of the ids."""
+    """Facts on every evaluated image, column by column, in the order of the ids."""
 
     def __init__(self, comparison: Comparison, dataset: DataSet) -> None:
         self._comparison = comparison
@@ -132,7 +142,7 @@ class _ImageTable:
         return tables
 
     def wrong(self) -> npt.NDArray[np.bool_]:
-        """Whether some system calls the image wrongly, or at a wrong place, at the main policy."""
+        """Return True for images that some system calls wrongly or at a wrong place."""
         column = f"decision_{self._policy}"
         wrong = np.zeros(len(self.ids), dtype=bool)
         for rows in self._of.values():
@@ -153,7 +163,13 @@ class _ImageTable:
         drawn: Mapping[str, Sequence[str]],
         gaps: Mapping[str, float],
     ) -> dict[str, Any]:
-        """The table as the page's script reads it; `sizes`: of thumbnails, by row, width first."""
+        """Return the content of ``images.js``.
+
+        Args:
+            sizes: Original width and height of the images with a thumbnail, px, by row.
+            drawn: Location of each drawn case as page and anchor, by image id.
+            gaps: Disagreement of the systems on each image.
+        """
         places = exploration(self._comparison)[1].reindex(self.ids)
         target = self._dataset.target(self._comparison.finding)
         truth = self._dataset.target_boxes(target)
@@ -217,13 +233,13 @@ class _ImageTable:
 
 
 def _figures(values: pd.Series) -> list[float | None]:
-    """Six digits each, which tell thresholds apart."""
+    """Round to six digits, which still tell thresholds apart; NaN becomes None."""
     numbers = values.astype("float64").to_numpy(np.float64)
     return [None if np.isnan(value) else float(f"{value:.6g}") for value in numbers]
 
 
 def _places(rows: pd.DataFrame) -> list[int | None] | None:
-    """1 where the scored point lies on a lesion, 2 within one map cell of one, 0 elsewhere."""
+    """Return 1 where the scored point lies on a lesion, 2 within one map cell of one, else 0."""
     if "localised" not in rows:
         return None
     near = rows.get("localised_tolerant", rows["localised"])
@@ -234,7 +250,7 @@ def _places(rows: pd.DataFrame) -> list[int | None] | None:
 
 
 def _flat_boxes(boxes: pd.DataFrame, ids: pd.Index, shown: list[int]) -> dict[str, list[float]]:
-    """Boxes of the shown images, image by image: corners in original px and, if any, score.
+    """Return the boxes of the shown images: corners in original px and, if any, the score.
 
     Example:
         >>> boxes = pd.DataFrame({"image_id": ["b", "b"], "x1": [1.2, 0], "y1": [2, 0],
@@ -261,7 +277,7 @@ def _flat_boxes(boxes: pd.DataFrame, ids: pd.Index, shown: list[int]) -> dict[st
 
 
 def _chosen(table: _ImageTable, most: int, seed: int) -> list[int]:
-    """Places of the images that get a thumbnail: wrong ones first, then others at random."""
+    """Return the rows of images that get a thumbnail: wrong ones first, then others at random."""
     count = len(table.ids)
     if most >= count:
         return list(range(count))
@@ -276,9 +292,9 @@ def _write_thumbnails(
     folder: Path,
     progress: Callable[..., None] | None,
 ) -> dict[int, tuple[int, int]]:
-    """Write a thumbnail of each chosen image; return their original sizes, width first.
+    """Write a thumbnail of each chosen image, and return their original sizes, width first.
 
-    An image whose file cannot be read any more gets none.
+    An image whose file cannot be read is left out.
     """
 
     def write(place: int) -> tuple[int, int] | None:

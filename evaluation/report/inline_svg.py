@@ -42,8 +42,8 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 def to_svg(chart: Chart) -> str:
     """Return a chart as an inline SVG element that takes its colours from the page.
 
-    Its ``data-frame`` says where the plot lies: left, top, width and height. Each point carries
-    its words as ``<title>``.
+    Its attribute ``data-frame`` holds left, top, width and height of the plot, px. Each point
+    carries its label as ``<title>``.
     """
     labels = {
         f"curve-{number}-point-{place}": point.label
@@ -90,9 +90,13 @@ def _sample(position: int | None, marker: str) -> str:
 def _inline(
     figure: Figure, key: str, attributes: Mapping[str, str], labels: Mapping[str, str] | None = None
 ) -> str:
-    """Write a figure as an SVG element for the page: no fonts, ids of its own, no dates.
+    """Write a figure as an SVG element for the page, without fonts and dates and with unique ids.
 
-    ``key`` differs for each figure of a page, so that no id repeats; ``labels`` are titles by gid.
+    Args:
+        figure: The figure to write.
+        key: Prefix of the ids, different for each figure of a page.
+        attributes: Attributes of the SVG element.
+        labels: Titles of points, by their gid.
     """
     figure.patch.set_visible(False)
     written = io.StringIO()
@@ -106,7 +110,7 @@ def _inline(
 
 
 def _plain_elements(node: ET.Element, labels: Mapping[str, str]) -> list[ET.Element]:
-    """A node without names of its own: groups go but for labelled points, which get a title."""
+    """Return an element without name space; groups are dissolved but for labelled points."""
     tag = node.tag.removeprefix(_SVG)
     inner = [each for child in node for each in _plain_elements(child, labels)]
     if tag in ("style", "metadata") or (tag == "defs" and not inner):
@@ -126,7 +130,7 @@ def _plain_elements(node: ET.Element, labels: Mapping[str, str]) -> list[ET.Elem
 
 
 def _tidy(name: str, value: str) -> str:
-    """An attribute in the page's font and colours, with two decimals at most."""
+    """Return an attribute in the page's font and colours, with at most two decimals."""
     if name == "style":
         value = re.sub(r"font-family:[^;]*;? ?|stroke-dashoffset: 0; ", "", value)
         return re.sub(r"#[0-9a-f]{6}", lambda found: _THEME.get(found[0], found[0]), value)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
+from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.metric_table import image_count
 from cxr_compare.evaluation.report.table import Table, text_sections
+from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -31,32 +32,35 @@ _LATEX = {
 
 
 def latex_table(comparison: Comparison, table: Table) -> str:
-    """Return a table with caption and label that needs the package booktabs and nothing else."""
+    """Return a table with caption and label as LaTeX, which needs the package booktabs only."""
     heads = ["", *table.columns[1:]]
-    finding = comparison.display_name
-    counts = image_count(comparison.estimates)
-    caption = f"{listing(comparison.names)} on {inside_sentence(finding)}"
-    caption += f": {counts}. " if counts else ". "
-    caption += "Figures with 95 % intervals."
+    caption = sentence(
+        "paper_caption",
+        comparison.names,
+        inside_sentence(comparison.display_name),
+        image_count(comparison.estimates),
+        template=TABLES,
+    )
+    label = "tab:" + re.sub("[^a-z0-9]+", "-", comparison.finding.lower())
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{latex_text(caption)}}}",
-        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', comparison.finding.lower())}}}",
+        rf"\label{{{label}}}",
         r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
         r"\toprule",
         " & ".join(map(latex_text, heads)) + r" \\",
     ]
-    for title, cells in text_sections(table):
-        heading = rf"\emph{{{latex_text(title)}}}"
+    for section in text_sections(table):
+        heading = rf"\emph{{{latex_text(section.title)}}}"
         lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{{heading}}} \\"]
-        lines += [" & ".join(map(latex_text, row)) + r" \\" for row in cells]
+        lines += [" & ".join(map(latex_text, row)) + r" \\" for row in section.rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def latex_text(text: str) -> str:
-    r"""Return a text as LaTeX prints it, whatever is in it.
+    r"""Escape a text for LaTeX.
 
     Example:
         >>> print(latex_text("50 % of A_1 & B, score ≥ 0.5"))

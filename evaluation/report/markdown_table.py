@@ -5,23 +5,23 @@ from __future__ import annotations
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.table import Table, text_sections
+from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 
 def markdown_table(comparison: Comparison, table: Table) -> str:
-    """Return the same table as Markdown, with what it rests on above."""
+    """Return a table as Markdown, below the answer and its cautions."""
     heads = ["", *table.columns[1:]]
     answer = comparison.answer
-    lines = [
-        f"{comparison.display_name}: {answer.headline}",
-        "",
-        *(line for caution in answer.cautions for line in (f"- {caution.text}", "")),
-        f"Images with {inside_sentence(comparison.display_name)} against images without; "
-        "each figure with its 95 % interval.",
-    ]
-    for title, cells in text_sections(table):
-        lines += ["", f"**{_markdown_text(title)}**", "", markdown_row(heads)]
-        lines += [markdown_row(["---"] + ["---:"] * (len(heads) - 1))]
-        lines += [markdown_row(row) for row in cells]
+    lines = [f"{comparison.display_name}: {answer.headline}", ""]
+    for caution in answer.cautions:
+        lines += [f"- {caution.text}", ""]
+    finding = inside_sentence(comparison.display_name)
+    lines.append(sentence("paper_lead", finding, template=TABLES))
+    alignment = ["---", *["---:"] * (len(heads) - 1)]
+    for section in text_sections(table):
+        lines += ["", f"**{_markdown_text(section.title)}**", ""]
+        lines += [markdown_row(heads), markdown_row(alignment)]
+        lines += [markdown_row(row) for row in section.rows]
     return "\n".join([*lines, ""])
 
 

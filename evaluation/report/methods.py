@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.boxes.map_boxes import cell_size_text
 from cxr_compare.evaluation.compare.comparison import Comparison
@@ -24,48 +23,53 @@ from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.statistics.intervals import MOST_UNDEFINED
 
-UNKNOWN = "Not known from the run: write it."
+UNKNOWN = "Not known from the run: to be written by the authors."
+"""Answer to an item of a checklist of which the run records nothing."""
 
 
 _PARAGRAPHS = ("data", "systems", "decisions", "statistics")
 
 
 def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """How it was done, by its names in the report's templates.
+    """Return paragraphs, references and checklists of the methods, by their names in the templates.
 
-    The paragraphs of a paper's methods, the references that they cite, as data, and the checklists.
+    Args:
+        comparison: Everything that was computed.
+        dataset: The data set under evaluation.
     """
-    references = _toml("references")
+    references = read_entries("references")
     cited = dict[str, dict[str, Any]]()
 
     def cite(*keys: str) -> str:
-        """Number references where they are first cited."""
+        """Return the numbers of references, which are counted as they are first cited."""
         cited.update({key: references[key] for key in keys if key not in cited})
         numbers = [str(list(cited).index(key) + 1) for key in keys]
         return f" [{', '.join(numbers)}]" if numbers else ""
 
     def cite_for(kind: str, *names: str) -> str:
-        """Cite what belongs to names of networks, or of sources of images."""
-        return cite(
-            *(
-                key
-                for key, each in references.items()
-                if any(name.startswith(start) for start in each.get(kind, ()) for name in names)
-            )
-        )
+        """Cite the references on networks, detectors or image collections by their names."""
+        keys = []
+        for key, reference in references.items():
+            prefixes = tuple(reference.get(kind, ()))
+            if prefixes and any(name.startswith(prefixes) for name in names):
+                keys.append(key)
+        return cite(*keys)
 
-    kinds = [
-        each.get(kind, {}) for each in references.values() for kind in ("networks", "detectors")
-    ]
-    titles = {name: title for each in kinds for name, title in each.items()}
+    titles: dict[str, str] = {}
+    for reference in references.values():
+        titles |= reference.get("networks", {})
+        titles |= reference.get("detectors", {})
     cites = {"cite": cite, "cite_for": cite_for, "titles": titles}
     run = _facts(comparison, dataset) | cites
     uncited = run | dict.fromkeys(("cite", "cite_for"), lambda *_: "")
     return {
         "paragraphs": [_answer(f"paragraph_{name}", run, "methods") for name in _PARAGRAPHS],
         "references": list(cited.values()),
-        "checklists": [_checklist(**each, run=uncited) for each in _toml("checklists").values()],
-        # Of single rates the mean says what they are.
+        "checklists": [
+            _checklist(**checklist, run=uncited)
+            for checklist in read_entries("checklists").values()
+        ],
+        # The meaning of single rates is explained with their mean.
         "metrics": [
             metric
             for metric in in_reading_order()
@@ -80,29 +84,31 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
 def _checklist(
     key: str, title: str, items: Sequence[tuple[str, str, str]], run: dict[str, Any]
 ) -> Table:
-    """A checklist, each item with what the run knows of it."""
+    """Fill in a checklist: each item with what the run records of it."""
     rows = [
         (item, asks, _answer(topic, run, "checklists") or UNKNOWN) for item, asks, topic in items
     ]
     left = [item for item, _, answer in rows if answer == UNKNOWN]
-    lead = sentence("checklist", len(rows) - len(left), len(rows), left, _toml("references")[key])
-    return Table.of(title, lead, ("Item", "Asks for", "In this run"), rows)
+    lead = sentence(
+        "checklist", len(rows) - len(left), len(rows), left, read_entries("references")[key]
+    )
+    return Table.from_rows(title, lead, ("Item", "Asks for", "In this run"), rows)
 
 
 def _answer(topic: str, run: dict[str, Any], template: str) -> str:
-    """What this run knows of a topic; empty where it knows nothing."""
+    """Return what the run records of a topic; empty where it records nothing."""
     return sentence(topic, run, template=f"{template}.txt.jinja") if topic else ""
 
 
 @cache
-def _toml(name: str) -> dict[str, dict[str, Any]]:
-    """The entries of a data file beside this one, by key."""
+def read_entries(name: str) -> dict[str, dict[str, Any]]:
+    """Return the entries of a data file of this package, by key."""
     text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
-    return {each["key"]: each for each in tomllib.loads(text)["entry"]}
+    return {entry["key"]: entry for entry in tomllib.loads(text)["entry"]}
 
 
 def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """What the sentences of the checklists and of the methods are made from, by name."""
+    """Collect the values of the templates of methods and checklists, by name."""
     target = dataset.target(comparison.finding)
     images = dataset.images
     recorded = comparison.records
@@ -110,7 +116,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     evaluated = comparison.decisions.drop_duplicates("image_id")
     ids = pd.Index(evaluated["image_id"])
     figures = list(comparison.estimates)
-    known = {k.metric for _, k, each in figures if k.subgroup == ALL and each.known}
+    known = {key.metric for _, key, figure in figures if key.subgroup == ALL and figure.known}
     of_target = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
     boxes = dataset.target_boxes(target)
     maps = {name: system.maps for name, system in comparison.systems.items()}
@@ -133,7 +139,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "people": _people(images, ids),
         "positive": int((evaluated["label"] >= 1).sum()),
         "negative": int((evaluated["label"] < 1).sum()),
-        "made": IntervalFacts.of(comparison),
+        "made": IntervalFacts.from_comparison(comparison),
         "cells": {
             n: cell_size_text(rows) for n, rows in maps.items() if rows is not None and len(rows)
         },
@@ -145,7 +151,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
 
 
 def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, dict[str, Any]]:
-    """Images of known label of each role of a split, their patients, and who they are."""
+    """Return positives and composition of each role of a split, of images with a known label."""
     if split not in dataset.ids["split_ids"]:
         return {}
     roles = dataset.split(split)
@@ -159,22 +165,22 @@ def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, di
     return facts
 
 
-def _people(images: pd.DataFrame, image_ids: Any) -> str:
-    """Say who is on the evaluated images: sex, age, view, as far as the tables know."""
+def _composition(images: pd.DataFrame, image_ids: Any) -> dict[str, Any]:
+    """Collect counts, sex, age and view of some images, as far as the tables know them."""
     chosen = images[images["image_id"].isin(image_ids)]
-    words = [f"{counted(len(chosen), 'image')}"]
+    facts: dict[str, Any] = {"images": len(chosen), "patients": None, "age": None}
     if "patient_id" in chosen:
-        words[0] += f" of {counted(chosen['patient_id'].nunique(), 'patient')}"
-    for column in ("sex", "age_years", "view"):
-        known = chosen[column].dropna() if column in chosen else None
-        if known is None or known.empty:
-            words.append(f"{column.removesuffix('_years')} unknown")
-        elif column == "age_years":
-            low, middle, high = known.quantile([0.25, 0.5, 0.75])
-            words.append(f"age median {middle:.0f} (quartiles {low:.0f} to {high:.0f})")
-        else:
-            counts = known.value_counts().sort_index()
-            shares = ", ".join(f"{value} {count:,}" for value, count in counts.items())
-            unknown = len(chosen) - len(known)
-            words.append(f"{column} {shares}" + (f", unknown {unknown:,}" if unknown else ""))
-    return "; ".join(words) + "."
+        facts["patients"] = int(chosen["patient_id"].nunique())
+    for column in ("sex", "view"):
+        values = chosen[column].dropna() if column in chosen else pd.Series(dtype=object)
+        facts[column] = values.value_counts().sort_index().to_dict()
+        facts[f"{column}_unknown"] = len(chosen) - len(values)
+    ages = chosen["age_years"].dropna() if "age_years" in chosen else pd.Series(dtype=float)
+    if len(ages):
+        facts["age"] = ages.quantile([0.25, 0.5, 0.75]).tolist()
+    return facts
+
+
+def _people(images: pd.DataFrame, image_ids: Any) -> str:
+    """Describe the patients of some images: sex, age and view, as far as the tables know."""
+    return sentence("composition", _composition(images, image_ids))

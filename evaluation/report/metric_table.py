@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.registry import (
-    METRICS,
-    in_reading_order,
-    metric_title,
-)
-from cxr_compare.evaluation.report.table import (
-    Cell,
-    Row,
-    RowGroup,
-    Table,
-    Whisker,
-    figure_words,
-)
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
+from cxr_compare.evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_text
+from cxr_compare.evaluation.report.templates import TABLES, sentence
 from cxr_compare.evaluation.report.whiskers import place_whiskers
-from cxr_compare.evaluation.statistics.figure_text import (
-    interval_text,
-    number,
-    p_value_text,
-    score_text,
-)
-from cxr_compare.evaluation.statistics.intervals import (
-    Interval,
-)
+from cxr_compare.evaluation.statistics.figure_text import interval_text, number, p_value_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
 
 
+@dataclass(frozen=True)
+class UnitTables:
+    """Tables of figures by study or by patient."""
+
+    unit: str
+    """``study`` or ``patient``."""
+    tables: list[Table]
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """Confusion matrix of one system at one threshold."""
+
+    system: str
+    threshold: str
+    counts: dict[str, str]
+    """Counts by ``tp``, ``fp``, ``tn`` and ``fn``; empty without a threshold."""
+
+
+@dataclass(frozen=True)
+class ConfusionGroup:
+    """Confusion matrices of all systems at the thresholds of one policy."""
+
+    policy: str
+    title: str
+    matrices: list[ConfusionMatrix]
+
+
 def metric_table(comparison: Comparison, part: Part = "first") -> Table:
-    """Arrange the figures with their intervals and paired differences."""
+    """Return the table of a part of the report, such as ``first`` or ``place``."""
     return table_of_keys(comparison, figure_keys(comparison, part))
 
 
@@ -64,22 +72,19 @@ def table_of_keys(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
 
 
 def image_count(figures: Estimates) -> str:
-    """Return on how many images and patients the figures of all images are; empty where unknown."""
-    held = (figures.get(name, EXPLORATORY.metric).counts for name in figures.systems)
-    counts = next((item for item in held if item.n_images), None)
-    if counts is None:
-        return ""
-    return (
-        f"{counted(counts.n_images, 'test image')} of {counted(counts.n_patients, 'patient')}, "
-        f"{counts.n_positive:,} positive"
-    )
+    """Return the counts of evaluated images and patients as a text; empty where unknown."""
+    for name in figures.systems:
+        counts = figures.get(name, EXPLORATORY.metric).counts
+        if counts.n_images:
+            return sentence("image_count", counts, template=TABLES)
+    return ""
 
 
-def unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
-    """Return ``study`` or ``patient`` with its tables; empty where only images were evaluated."""
+def unit_tables(comparison: Comparison) -> UnitTables | None:
+    """Return the tables by study or patient, None where only images were evaluated."""
     figures = comparison.by_unit
     if figures is None:
-        return "", []
+        return None
     systems: dict[str, SystemResult] = {}
     for name, result in comparison.systems.items():
         thresholds: dict[str, float | None] = {
@@ -91,30 +96,29 @@ def unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
     by_unit = replace(comparison, estimates=figures, systems=systems)
     parts: tuple[Part, ...] = ("first", "further")
     tables = [metric_table(by_unit, part) for part in parts]
-    return figures.unit, [table for table in tables if table.groups]
+    return UnitTables(figures.unit, [table for table in tables if table.groups])
 
 
 def _row_group(
     comparison: Comparison, keys: list[MetricKey], contrasts: list[tuple[str, str]]
 ) -> RowGroup:
-    """Figures on the same images at the same policy, their differences on one axis."""
+    """Return the figures of one policy on the same images, with their differences on one axis."""
     figures = comparison.estimates
     subgroup = keys[0].subgroup
     policy = keys[0].policy
-    gaps = [
-        figures.difference(*pair, key.metric, policy, subgroup=subgroup)
-        for key in keys
-        for pair in contrasts
-    ]
+    gaps: dict[tuple[str, tuple[str, str]], Estimate] = {}
+    for key in keys:
+        for pair in contrasts:
+            gap = figures.difference(*pair, key.metric, policy, subgroup=subgroup)
+            gaps[key.metric, pair] = gap
     # A common axis with an unbounded figure would press all others into a point.
-    unbounded = {metric.name for metric in METRICS.values() if metric.unbounded}
-    drawn = [key.metric not in unbounded for key in keys for _ in contrasts]
-    placed, ticks = place_whiskers(
-        [gap if draw else Interval() for gap, draw in zip(gaps, drawn, strict=True)],
-        around_zero=True,
-    )
-    differences = zip(gaps, placed, strict=True)
-    told = subgroup == ALL and figures is comparison.answer_estimates
+    drawn = [
+        Interval() if metric in METRICS and METRICS[metric].unbounded else gap
+        for (metric, _), gap in gaps.items()
+    ]
+    placed = place_whiskers(drawn, around_zero=True)
+    whiskers = dict(zip(gaps, placed.whiskers, strict=True))
+    in_answer = subgroup == ALL and figures is comparison.answer_estimates
     rows: list[Row] = []
     for key in keys:
         cells: list[Cell] = [
@@ -123,43 +127,51 @@ def _row_group(
         ]
         explained = any(cell.note for cell in cells)  # then the difference need not repeat why
         for pair in contrasts:
-            at_key = (key.metric, policy) if told else None
-            cell = difference_cell(comparison, pair, at_key, *next(differences))
+            answer_key = (key.metric, policy) if in_answer else None
+            gap = gaps[key.metric, pair]
+            cell = difference_cell(comparison, pair, answer_key, gap, whiskers[key.metric, pair])
             cells.append(replace(cell, note="") if explained else cell)
         rows.append((metric_title(key.metric), *cells))
-    title = SUBGROUPS.get(subgroup) or policy_text(policy)
-    limits: tuple[str, ...] = ()
+    thresholds: tuple[str, ...] = ()
     if policy:
-        title = f"At the threshold for {policy_text(policy)}"
-        if subgroup in SUBGROUPS:
-            title += ", against normal images only"
-        limits = tuple(threshold_text(comparison, name, policy) for name in comparison.systems)
-    at = keys[0].metric, policy
-    counts = (figures.get(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
-    chosen = tuple(
-        "" if n is None else f"chosen on {n:,} positive validation {figures.things}" for n in counts
+        thresholds = tuple(threshold_text(comparison, name, policy) for name in comparison.systems)
+    chosen_on = []
+    for name in comparison.systems:
+        count = figures.get(name, keys[0].metric, policy, subgroup=subgroup).n_chosen_on
+        chosen_on.append(sentence("chosen_on_positives", count, figures.things, template=TABLES))
+    return RowGroup(
+        rows=tuple(rows),
+        title=_group_title(subgroup, policy),
+        count=_count(comparison, keys[0]),
+        thresholds=thresholds,
+        chosen_on=tuple(chosen_on),
+        ticks=placed.ticks,
     )
-    return RowGroup(tuple(rows), title, _count(comparison, keys[0]), limits, chosen, ticks)
+
+
+def _group_title(subgroup: str, policy: str) -> str:
+    if policy:
+        return sentence("at_threshold", policy, subgroup in SUBGROUPS, template=TABLES)
+    return SUBGROUPS.get(subgroup) or policy_text(policy)
 
 
 def _count(comparison: Comparison, key: MetricKey) -> str:
-    """How many images the figures of a section are computed on."""
+    """Return the number of images behind a group of rows as a text."""
     figures = comparison.estimates
-    held = (system[key].counts for system in figures.systems.values() if key in system)
-    counts = next((item for item in held if item.n_images), None)
-    if counts is None:
-        return ""
-    return f"{counts.n_images:,} {figures.things}, {counts.n_positive:,} positive"
+    for system in figures.systems.values():
+        if key in system and system[key].counts.n_images:
+            return sentence("row_count", system[key].counts, figures.things, template=TABLES)
+    return ""
 
 
 def threshold_text(comparison: Comparison, system: str, policy: str) -> str:
     """Return a system's threshold by a policy, as a table shows it."""
     value = comparison.systems[system].thresholds.get(policy)
-    return "no threshold" if value is None else f"score ≥ {score_text(value)}"
+    return sentence("threshold", value, template=TABLES)
 
 
 def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
-    """Return the figures of a part in reading order: known metrics first, policies as they come."""
+    """Return the figures of a part in reading order: by policy, subgroup and metric."""
     keys = dict.fromkeys(
         key
         for subgroup in (ALL, *SUBGROUPS)
@@ -171,11 +183,14 @@ def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
     policies = ["", *comparison.policies, *(key.policy for key in keys)]
     order = [*(metric.name for metric in in_reading_order()), *(key.metric for key in keys)]
 
-    def place(key: MetricKey) -> tuple[int, int, int]:
-        section = policies.index(key.policy), subgroups.index(key.subgroup)
-        return (*section, order.index(key.metric))
+    def rank(key: MetricKey) -> tuple[int, ...]:
+        return (
+            policies.index(key.policy),
+            subgroups.index(key.subgroup),
+            order.index(key.metric),
+        )
 
-    return sorted(keys, key=place)
+    return sorted(keys, key=rank)
 
 
 def _part_of(key: MetricKey, comparison: Comparison) -> Part:
@@ -194,55 +209,78 @@ def difference_cell(
     gap: Estimate,
     whisker: Whisker | None,
 ) -> Cell:
-    """A difference; one that the answer tells of is shown only where it is among all of them."""
+    """Return the cell of a difference, marked where Holm's correction leaves it unshown.
+
+    Args:
+        comparison: Everything that was computed.
+        pair: Names of the two systems.
+        key: Metric and policy, None for a difference that the answer does not speak of.
+        gap: The difference.
+        whisker: Its interval on the axis of its group.
+    """
     cell = figure_cell(gap, whisker)
-    if key is None or not gap.excludes_zero or comparison.answer.decides(*pair, *key) is not False:
+    if key is None or not gap.excludes_zero:
         return cell
-    hollow = whisker and replace(whisker, decided=False)
-    return replace(cell, whisker=hollow, note="not shown (Holm)")
+    return replace(cell, corrected=comparison.answer.decides(*pair, *key) is False)
 
 
 def figure_cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
     """Return the table cell of a figure: its value, its interval and why it is undefined."""
-    held = ""
+    fixed = ""
     if figure.fixed_choice_interval is not None:
-        held = f"held: {interval_text(Interval(0, *figure.fixed_choice_interval))}"
-    text = number(figure.estimate)
-    ends = interval_text(figure)
-    return Cell(text, ends, figure.note, whisker, figure.known, held)
+        fixed = sentence(
+            "fixed_interval",
+            interval_text(Interval(0, *figure.fixed_choice_interval)),
+            template=TABLES,
+        )
+    return Cell(
+        text=number(figure.estimate),
+        ends=interval_text(figure),
+        note=figure.note,
+        whisker=whisker,
+        known=figure.known,
+        fixed=fixed,
+    )
 
 
-def confusion_matrices(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[Any, ...]]]]:
-    """By policy, also in words: of each system name, threshold and counts, none without one."""
+def confusion_matrices(comparison: Comparison) -> list[ConfusionGroup]:
+    """Return the confusion matrices of every system at each policy."""
+    groups = []
     for policy in comparison.policies:
         matrices = []
         for name, result in comparison.systems.items():
             counts = {cell: f"{n:,}" for cell, n in result.confusion.get(policy, {}).items()}
-            matrices.append((name, threshold_text(comparison, name, policy), counts))
-        yield policy, policy_text(policy), matrices
+            matrices.append(ConfusionMatrix(name, threshold_text(comparison, name, policy), counts))
+        groups.append(ConfusionGroup(policy, policy_text(policy), matrices))
+    return groups
 
 
 def every_pair_table(comparison: Comparison) -> Table | None:
-    """Return the differences of every pair, where there are more than two systems."""
+    """Return the differences of every pair, None for fewer than three systems."""
     systems = comparison.names
     if len(systems) < 3:
         return None
-    known = comparison.tests_by("image")
-    n_pairs = len(systems) * (len(systems) - 1) // 2
+    tests = comparison.tests_by("image")
     rows = []
-    for part in ("first", "place"):
-        for key in figure_keys(comparison, part):
-            if key.subgroup != ALL:
+    keys = [*figure_keys(comparison, "first"), *figure_keys(comparison, "place")]
+    for key in keys:
+        if key.subgroup != ALL:
+            continue
+        for first, second in combinations(systems, 2):
+            gap = comparison.estimates.difference(first, second, key.metric, key.policy)
+            if not gap.known:
                 continue
-            at = (key.metric, key.policy)
-            for first, second in combinations(systems, 2):
-                gap = comparison.estimates.difference(first, second, *at)
-                p_value = known.p_value(first, second, at)
-                if gap.known:
-                    title = metric_title(key.metric)
-                    title += f", {policy_text(key.policy)}" if key.policy else ""
-                    pair = f"{first} − {second}"
-                    rows.append((title, pair, figure_words(gap), p_value_text(p_value)))
-    lead = sentence("every_pair", n_pairs)
-    columns = ("Figure", "Difference", "Estimate", "p (Holm, all pairs)")
-    return Table.of("Every pair of systems", lead, columns, rows) if rows else None
+            title = metric_title(key.metric)
+            if key.policy:
+                title += f", {policy_text(key.policy)}"
+            p_value = tests.p_value(first, second, (key.metric, key.policy))
+            rows.append((title, f"{first} − {second}", figure_text(gap), p_value_text(p_value)))
+    if not rows:
+        return None
+    n_pairs = len(systems) * (len(systems) - 1) // 2
+    return Table.from_rows(
+        sentence("every_pair_title", template=TABLES),
+        sentence("every_pair_lead", n_pairs, template=TABLES),
+        ("Figure", "Difference", "Estimate", "p (Holm, all pairs)"),
+        rows,
+    )

@@ -10,12 +10,12 @@ from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
 from cxr_compare.evaluation.report.unknown_patients import (
-    record_of_images,
+    image_worded_record,
 )
 
 
 def metrics_json(comparison: Comparison) -> dict[str, Any]:
-    """Return what ``metrics.json`` holds, but for how the report was asked for."""
+    """Return the content of ``metrics.json`` but for the options of the command."""
     answer = comparison.answer
     record = {
         "target": comparison.finding,
@@ -56,10 +56,10 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         ],
         "provenance": comparison.provenance,
     }
-    return record if comparison.patients_known else record_of_images(record)
+    return record if comparison.patients_known else image_worded_record(record)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows for JSON; what is undefined is null."""
+    """Return the rows of a table for JSON; undefined values are null."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(key): value for key, value in row.items()} for row in rows]

@@ -12,30 +12,40 @@ from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_row, markdown_table
 from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
+from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import render
 from cxr_compare.evaluation.report.unknown_patients import (
-    say_images,
+    image_wording,
 )
 
 
 def write_paper_files(
-    comparison: Comparison, out: Path, rows: Sequence[TableRow], told: dict[str, Any]
+    comparison: Comparison, out: Path, rows: Sequence[TableRow], method_texts: dict[str, Any]
 ) -> None:
-    """Write ``table.tex`` and ``table.md``: the rows wanted, else the usual ones of a paper.
+    """Write ``table.tex``, ``table.md``, ``checklists.md`` and ``references.bib``.
 
-    Of what `methods` told, the checklists and the references, too.
+    Args:
+        comparison: Everything that was computed.
+        out: Report folder.
+        rows: Rows of the table, see `table_rows`; without any the usual ones of a paper.
+        method_texts: Checklists and references, as `methods` returns them.
     """
-    lines = []
-    for each in told["checklists"]:
-        items = each.columns, ["---"] * len(each.columns), *each.rows
-        lines += [each.title, "", *(markdown_row(list(map(str, item))) for item in items), ""]
     table = summary_table(comparison, rows, paper=True)
     texts = {
-        files.CHECKLISTS: "\n".join(lines),
-        files.REFERENCES: render("references.bib.jinja", **told),
+        files.CHECKLISTS: _checklists_markdown(method_texts["checklists"]),
         files.LATEX_TABLE: latex_table(comparison, table),
         files.MARKDOWN_TABLE: markdown_table(comparison, table),
     }
     for name, text in texts.items():
-        known = comparison.patients_known or name == files.REFERENCES
-        write_text(out / name, text if known else say_images(text))
+        write_text(out / name, text if comparison.patients_known else image_wording(text))
+    write_text(out / files.REFERENCES, render("references.bib.jinja", **method_texts))
+
+
+def _checklists_markdown(checklists: Sequence[Table]) -> str:
+    lines = []
+    for checklist in checklists:
+        lines += [checklist.title, "", markdown_row(list(checklist.columns))]
+        lines.append(markdown_row(["---"] * len(checklist.columns)))
+        lines += [markdown_row(list(map(str, row))) for row in checklist.rows]
+        lines.append("")
+    return "\n".join(lines)

@@ -5,21 +5,25 @@ from __future__ import annotations
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.report.failure_rows import contrast_names, figure_texts
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.templates import TABLES, sentence
 
 _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
 
 
 def prevalence_table(comparison: Comparison) -> Table | None:
     """Return the predictive values at a given prevalence, None where none was given."""
-    table = comparison.failures[comparison.failures["topic"] == "prevalence"]
+    failures = comparison.failures[comparison.failures["topic"] == "prevalence"]
     rows = []
-    for metric, words in _PREDICTIVE.items():
-        of_metric = table[table["metric"] == metric]
+    for metric, title in _PREDICTIVE.items():
+        of_metric = failures[failures["metric"] == metric]
         if len(of_metric):
-            rows.append((words, *figure_texts(comparison, of_metric)))
+            rows.append((title, *figure_texts(comparison, of_metric)))
     if not rows:
         return None
-    heads = ("Figure", *comparison.systems, *contrast_names(comparison, printed=True))
-    lead = sentence("at_prevalence", str(table["group"].iloc[0]))
-    return Table.of("At the given prevalence", lead, heads, rows)
+    prevalence = str(failures["group"].iloc[0])
+    return Table.from_rows(
+        sentence("prevalence_title", template=TABLES),
+        sentence("prevalence_lead", prevalence, template=TABLES),
+        ("Figure", *comparison.systems, *contrast_names(comparison, printed=True)),
+        rows,
+    )

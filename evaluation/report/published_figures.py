@@ -10,52 +10,52 @@ from typing import Any
 
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.registry import metric_title
-from cxr_compare.evaluation.report.table import Table, figure_words
-from cxr_compare.evaluation.report.templates import sentence
-from cxr_compare.evaluation.statistics.figure_text import (
-    number,
-)
+from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.templates import TABLES, sentence
+from cxr_compare.evaluation.statistics.figure_text import number
 
 
 @cache
-def _published_figures() -> list[dict[str, Any]]:
-    """Every figure that a report may show, from ``published.toml``; each only with related data."""
+def published_figures() -> list[dict[str, Any]]:
+    """Return every figure of ``published.toml``."""
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     figures: list[dict[str, Any]] = tomllib.loads(text)["figure"]
     return figures
 
 
 def published_table(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
-    """Return published figures on the same data or finding beside the measured ones."""
+    """Return published figures on the same data or finding beside the measured ones.
+
+    Args:
+        comparison: Everything that was computed.
+        sources: Names of the image collections under evaluation.
+        policy: Threshold policy of figures that need one.
+    """
     rows = []
-    for each in _published_figures():
-        of_data = set(each["sources"]) & set(sources)
-        if not (of_data and set(each["findings"]) & set(comparison.findings)):
+    for published in published_figures():
+        same_data = set(published["sources"]) & set(sources)
+        same_finding = set(published["findings"]) & set(comparison.findings)
+        if not (same_data and same_finding):
             continue
-        here = []
+        measured = []
         for name in comparison.systems:
-            free, at = (comparison.estimates.get(name, each["metric"], p) for p in ("", policy))
-            here.append(free if free.known else at)
-        value = each["value"]
-        about = each["data"]
-        digits = 4 if round(value, 3) != value else 3
-        figure = number(value, digits)
-        if "interval" in each:
-            low, high = (number(end, digits) for end in each["interval"])
-            figure += f" ({low} to {high})"
+            without_threshold = comparison.estimates.get(name, published["metric"], "")
+            at_threshold = comparison.estimates.get(name, published["metric"], policy)
+            measured.append(without_threshold if without_threshold.known else at_threshold)
         rows.append(
             (
-                each["system"],
-                metric_title(each["metric"]),
-                figure,
-                *map(figure_words, here),
-                f"{about[0].upper()}{about[1:]}. {each['source']}",
-                each["comparable"],
+                published["system"],
+                metric_title(published["metric"]),
+                _published_text(published),
+                *map(figure_text, measured),
+                sentence(
+                    "published_source", published["data"], published["source"], template=TABLES
+                ),
+                published["comparable"],
             )
         )
     if not rows:
         return None
-    lead = sentence("published")
     columns = (
         "Published",
         "Figure",
@@ -64,4 +64,19 @@ def published_table(comparison: Comparison, sources: Collection[str], policy: st
         "Data and source",
         "Comparable?",
     )
-    return Table.of("Published figures", lead, columns, rows)
+    return Table.from_rows(
+        sentence("published_title", template=TABLES),
+        sentence("published_lead", template=TABLES),
+        columns,
+        rows,
+    )
+
+
+def _published_text(published: dict[str, Any]) -> str:
+    value = published["value"]
+    digits = 4 if round(value, 3) != value else 3
+    text = number(value, digits)
+    if "interval" in published:
+        low, high = (number(end, digits) for end in published["interval"])
+        text += f" ({low} to {high})"
+    return text

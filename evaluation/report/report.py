@@ -1,22 +1,22 @@
-"""Write `report.html`: one self-contained file that opens with the answer.
+"""The page of a report: ``report.html``, one self-contained file that opens with the answer.
 
-Few figures, three examples, three charts and the cases stand open; all else is folded, and the
-checklists and provenance are in ``details.html``. Images are read, drawn and encoded one at a
-time, and their number is bounded, so neither the file nor the memory grows with the data set.
+A few figures, three examples, three charts and the cases are shown open. Everything else is
+folded, and checklists and provenance are in ``details.html``. Images are read, drawn and encoded
+one at a time and their number is bounded, so file and memory do not grow with the data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
+from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.case_selection import CASES_PER_CATEGORY, disagreement
 from cxr_compare.evaluation.report.chart import Chart
@@ -32,14 +32,14 @@ from cxr_compare.evaluation.report.further_tables import further_tables
 from cxr_compare.evaluation.report.gallery import Gallery, case_places, draw_galleries
 from cxr_compare.evaluation.report.images_page import write_images_page
 from cxr_compare.evaluation.report.inline_svg import to_svg
-from cxr_compare.evaluation.report.methods import methods
+from cxr_compare.evaluation.report.methods import UNKNOWN, methods
 from cxr_compare.evaluation.report.paper_files import write_paper_files
 from cxr_compare.evaluation.report.report_tables import report_tables
 from cxr_compare.evaluation.report.summary_table import TableRow
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import render
+from cxr_compare.evaluation.report.templates import CHARTS, TABLES, render, sentence
 from cxr_compare.evaluation.report.threshold_exploration import exploration
-from cxr_compare.evaluation.report.unknown_patients import say_images
+from cxr_compare.evaluation.report.unknown_patients import image_wording
 
 MAX_BYTES = 10_000_000
 
@@ -48,6 +48,14 @@ _STALE = f"{files.OVERLAYS}/*.png", files.CASES_PAGES, f"{files.FIGURES}/*", fil
 
 
 _MAIN_CHARTS = ("roc", "froc-iou", "calibration")
+
+
+class _DrawnChart(NamedTuple):
+    """Chart as SVG, with samples and texts of its legend."""
+
+    chart: Chart
+    drawing: str
+    legend: list[tuple[str, str]]
 
 
 def write_report(
@@ -62,16 +70,22 @@ def write_report(
     progress: Callable[..., None] | None = None,
     charts: Sequence[Chart] | None = None,
 ) -> Path:
-    """Write the report, its figures and its overlays; ``report.html``, written last, is returned.
+    """Write ``report.html`` and the files beside it; return the path of the page.
 
-    Beside it: ``details.html``, ``cases-002.html`` and so on where there are more cases than the
-    report holds, ``images.html`` with all test images (``images.js``, ``thumbs/``), ``table.tex``,
-    ``table.md``, ``figures/`` and ``overlays/``. A data set without pixels gives no images.
+    The other files are ``details.html``, ``cases-002.html`` and so on for further cases,
+    ``images.html`` with all test images (``images.js``, ``thumbs/``), ``table.tex``, ``table.md``,
+    ``figures/`` and ``overlays/``. A data set without pixels gives no images.
 
-    At most `cases` are drawn of each kind, and so many `thumbnails` (see `write_images_page`);
-    `seed` is that of the sample of agreement; `rows`, see `table_rows`, are those of the table,
-    without any the usual ones; `progress` is called once per image drawn; `charts` are those of
-    `report_charts`, where they were made already.
+    Args:
+        comparison: Everything that was computed.
+        dataset: Source of the pixels and of the facts about images.
+        out: Report folder.
+        seed: Random seed of the sample of images that all systems call rightly.
+        cases: Largest number of drawn cases of each kind.
+        rows: Rows of the main table, see `table_rows`; without any the usual ones.
+        thumbnails: Largest number of thumbnails, see `write_images_page`.
+        progress: Called once for each image drawn.
+        charts: The charts of `report_charts`, if they were made before.
 
     Raises:
         ValueError: A page would exceed 10 MB.
@@ -82,11 +96,11 @@ def write_report(
         for stale in out.glob(pattern):
             stale.unlink()  # what an earlier report had need not be in this one
     charts = report_charts(comparison) if charts is None else charts
-    told = methods(comparison, dataset)
+    method_texts = methods(comparison, dataset)
     finding = comparison.display_name
     title = f"{' and '.join(comparison.systems)}: {finding}"
     titles = {"title": title, "finding": finding, "data_name": dataset.name}
-    write_paper_files(comparison, out, rows, told)
+    write_paper_files(comparison, out, rows, method_texts)
     gaps = disagreement(comparison.decisions, comparison.names)
     galleries = draw_galleries(
         comparison,
@@ -98,21 +112,29 @@ def write_report(
         progress=progress,
     )
     tables = report_tables(comparison, rows)
+    confusion = []
+    for name, result in comparison.systems.items():
+        confusion.append(
+            [
+                (f"{name}\n{policy_text(policy)}", result.confusion.get(policy))
+                for policy in comparison.policies
+            ]
+        )
     save_figures(
         out / files.FIGURES,
-        f"{listing(comparison.names)} on {inside_sentence(finding)}: {tables['counts']}.",
+        sentence(
+            "about",
+            comparison.names,
+            inside_sentence(finding),
+            tables["counts"],
+            template=CHARTS,
+        ),
         forest=tables["forest"],
         charts=charts,
         markers=policy_markers(comparison.policies),
-        confusion=[
-            [
-                (f"{name}\n{policy_text(each)}", of.confusion.get(each))
-                for each in comparison.policies
-            ]
-            for name, of in comparison.systems.items()
-        ],
+        confusion=confusion,
         cases=[out / files.OVERLAYS / f"{case.anchor}.png" for _, case in galleries[0].examples],
-        maps=galleries[0].map_words,
+        maps=galleries[0].map_legend,
     )
     write_images_page(
         comparison,
@@ -132,14 +154,15 @@ def write_report(
     pages[files.DETAILS] = render(
         "details.html.jinja",
         **titles,
-        checklists=told["checklists"],
+        checklists=method_texts["checklists"],
+        unknown=UNKNOWN,
         provenance=_without_repeats(comparison.provenance),
     )
-    shown = titles | tables | told
+    shown = titles | tables | method_texts
     pages[files.PAGE] = _render_report(comparison, charts, galleries, dataset, shown)
     for name, html in pages.items():
         if not comparison.patients_known:
-            html = say_images(html)
+            html = image_wording(html)
         size = len(html.encode())
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
@@ -148,11 +171,13 @@ def write_report(
 
 
 def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Return the provenance with each system's versions only where they are others."""
+    """Return the provenance with each system's versions only where they differ from those here."""
 
     def of_system(facts: dict[str, Any]) -> dict[str, Any]:
-        same = facts.get("versions") == provenance.get("versions") is not None
-        return facts | {"versions": "the same as of this comparison"} if same else facts
+        versions = facts.get("versions")
+        if versions is None or versions != provenance.get("versions"):
+            return facts
+        return facts | {"versions": "the same as for this comparison"}
 
     systems = provenance.get("systems", {})
     return provenance | {"systems": {name: of_system(facts) for name, facts in systems.items()}}
@@ -165,16 +190,19 @@ def _render_report(
     dataset: DataSet,
     tables: dict[str, Any],
 ) -> str:
-    """Return the report as HTML; pure, apart from reading the templates."""
+    """Render the report as HTML."""
     # ROC, FROC and calibration, or what there is instead.
     ranked = sorted(charts, key=lambda chart: chart.key not in _MAIN_CHARTS)
     first = sorted(ranked[: len(_MAIN_CHARTS)], key=list(charts).index)
     evaluated = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
-    # What others published is of patients.
+    # Published figures are of patients.
     sources = set() if comparison.background.synthetic else set(evaluated.get("source", []))
 
-    def drawn(chosen: Sequence[Chart]) -> Iterator[tuple[Chart, str, list[tuple[str, str]]]]:
-        return ((each, to_svg(each), chart_legend(each, comparison.policies)) for each in chosen)
+    def draw(chosen: Sequence[Chart]) -> list[_DrawnChart]:
+        return [
+            _DrawnChart(chart, to_svg(chart), chart_legend(chart, comparison.policies))
+            for chart in chosen
+        ]
 
     return render(
         "report.html.jinja",
@@ -183,13 +211,13 @@ def _render_report(
         notes=[note for note in comparison.notes if not (note.caution or note.of_decisions)],
         derived=[note for note in comparison.notes if note.of_decisions],
         examples=galleries[0].examples,
-        main_charts=list(drawn(first)),
+        main_charts=draw(first),
         gallery=galleries[0],
-        further_charts=list(drawn([chart for chart in charts if chart not in first])),
-        cost_charts=list(drawn(cost_charts(comparison))),
+        further_charts=draw([chart for chart in charts if chart not in first]),
+        cost_charts=draw(cost_charts(comparison)),
         exploration=exploration(comparison)[0],
-        cost=Table.of(
-            "Size and time of each system",
+        cost=Table.from_rows(
+            sentence("costs_title", template=TABLES),
             "",
             ("", *comparison.names),
             cost_rows(comparison),

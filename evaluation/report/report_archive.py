@@ -7,19 +7,23 @@ from pathlib import Path
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
 from cxr_compare.evaluation.report import files
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.templates import CHARTS, sentence
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that equal files are equal archives
 
 
 def write_archive(out: Path) -> None:
-    """Write ``report.zip``: tables, figures and pages, and a README that names each."""
+    """Write ``report.zip``: tables, figures and pages, with a README that lists them."""
     contained = [out / name for name in files.IN_ARCHIVE if (out / name).is_file()]
-    lines = [sentence("readme_start"), *(sentence("readme", path.name) for path in contained)]
+    lines = [
+        sentence("readme_start", template=CHARTS),
+        *(sentence("readme", path.name, template=CHARTS) for path in contained),
+    ]
     captions = [out / files.FIGURES / f"{name}.txt" for name in files.FIGURE_NAMES]
     for number, path in enumerate(filter(Path.is_file, captions), start=1):
         caption = path.read_text(encoding="utf-8").strip()
-        lines.append(f"Figure {number} ({files.FIGURES}/{path.stem}.*): {caption}")
+        pattern = f"{files.FIGURES}/{path.stem}.*"
+        lines.append(sentence("readme_figure", number, pattern, caption, template=CHARTS))
     readme = "\n".join(lines)
     # What the pages link to.
     linked = f"{files.FIGURES}/*", files.CASES_PAGES, files.IMAGES_TABLE, f"{files.THUMBNAILS}/*"

@@ -28,15 +28,15 @@ _TABLES = ("metrics", "tests", "where")
 
 
 class ReportContent(Protocol):
-    """What a report shows, from a comparison that was just made or from a folder."""
+    """Content of a report, from a comparison that was just made or from a folder."""
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The content of ``metrics.json``."""
+        """Content of ``metrics.json``."""
 
     @property
     def figures(self) -> pd.DataFrame:
-        """Every figure and paired difference, the tidy table of all units."""
+        """Every figure and paired difference by image, study and patient, a row each."""
 
     @property
     def tests(self) -> pd.DataFrame:
@@ -48,7 +48,7 @@ class ReportContent(Protocol):
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """A row for each image and system."""
+        """One row for each image and system."""
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -56,19 +56,19 @@ class ReportContent(Protocol):
 
     @property
     def charts(self) -> Sequence[Chart]:
-        """The charts of the report."""
+        """Charts of the report."""
 
     @property
     def policies(self) -> list[str]:
-        """Policies of which any system has a threshold."""
+        """Policies by which any system has a threshold."""
 
     @property
     def policy(self) -> str:
-        """The policy of everything that is shown at one threshold."""
+        """Policy of everything that is shown at one threshold."""
 
     @property
     def seed(self) -> int:
-        """Seed of the sample of cases."""
+        """Random seed of the sample of cases."""
 
     @property
     def overlays(self) -> Mapping[str, str]:
@@ -77,7 +77,7 @@ class ReportContent(Protocol):
 
 @dataclass(frozen=True)
 class FreshContent:
-    """What a report shows of a comparison that was just made."""
+    """Content of a report on a comparison that was just made."""
 
     comparison: Comparison
     rows: Sequence[TableRow] = ()  # of the summary; without any the usual ones of a paper
@@ -162,7 +162,7 @@ class FreshContent:
 
 @dataclass(frozen=True)
 class StoredContent:
-    """What a report shows, read from its folder."""
+    """Content of a report, read from its folder."""
 
     folder: Path
 
@@ -254,17 +254,22 @@ def write_result(
     overlays: Mapping[str, str] | None = None,
     charts: Sequence[Chart] | None = None,
 ) -> None:
-    """Write ``result.json`` of a report folder: what `Report.open` shows and no table holds.
+    """Write ``result.json`` of a report folder, which holds what `Report.open` finds in no table.
 
-    `overlays` are the file names of the drawn images, by image id; `charts` are those of
-    `report_charts`, where they were made already.
+    Args:
+        comparison: Everything that was computed.
+        out: Report folder.
+        rows: Rows of the summary; without any the usual ones of a paper.
+        seed: Random seed of the sample of cases.
+        overlays: File names of the drawn images, by image id.
+        charts: The charts of `report_charts`, if they were made before.
     """
     content = FreshContent(comparison, tuple(rows), seed, overlays or {}, charts)
     content.write(out)
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: arrays as lists, what is not finite as null."""
+    """Convert a value for JSON: arrays become lists, values that are not finite become null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

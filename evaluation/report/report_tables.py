@@ -18,19 +18,24 @@ from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
 
 
 def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """The tables of the figures and their tests, by their names in the report's template."""
-    place = metric_table(comparison, "place")
+    """Return the tables of figures and tests, by their names in the report's template.
+
+    Args:
+        comparison: Everything that was computed.
+        rows: Rows of the main table; without any the usual ones.
+    """
+    localisation = metric_table(comparison, "place")
     return {
         "counts": image_count(comparison.estimates),
         "forest": forest_parts(comparison),
         "unit": comparison.answer_estimates.unit,
         "main": summary_table(comparison, rows),
-        "place": place,
-        "place_reason": place.reasons,
+        "place": localisation,
+        "place_reason": localisation.reasons,
         "table": metric_table(comparison),
         "further": metric_table(comparison, "further"),
         "by_unit": unit_tables(comparison),
         "pairs": every_pair_table(comparison),
         "rates": metric_table(comparison, "rates"),
-        "confusion": list(confusion_matrices(comparison)),
+        "confusion": confusion_matrices(comparison),
     }

@@ -35,7 +35,7 @@ from cxr_compare.evaluation.report.report_content import FreshContent, ReportCon
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """The answer of a comparison: a sentence, tables, charts and images.
+    """Result of a comparison: the answer, tables, charts and images.
 
     Example:
         >>> Report.open("no-such-folder")
@@ -66,7 +66,7 @@ class Report:
         Args:
             comparison: Everything that was computed.
             rows: Rows of `table`; without any the usual ones of a paper.
-            seed: Seed of the sample of cases.
+            seed: Random seed of the sample of cases.
             cases_source: Gives the images with truth and predictions, for `overlay`.
             writer: Writes a report folder, for `save`.
         """
@@ -98,13 +98,13 @@ class Report:
         return "\n".join([*lines, *([] if self.page is None else [f"Report: {self.page}"])])
 
     def _repr_html_(self) -> str:
-        """The answer, its cautions and the table, in a notebook."""
+        """Return the answer, its cautions and the table as HTML, for a notebook."""
         cautions = "".join(f"<li>{html.escape(caution)}</li>" for caution in self.cautions)
         table = self.table.to_html().replace("<td>", '<td style="white-space: nowrap">')
         return f"<p><b>{html.escape(self.headline)}</b></p><ul>{cautions}</ul>{table}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of ``metrics.json``."""
+        """Return the content of ``metrics.json``."""
         return self._payload
 
     @property
@@ -118,12 +118,12 @@ class Report:
 
     @property
     def next_steps(self) -> list[str]:
-        """What to do with it."""
+        """Suggested next steps, as commands or actions."""
         return [] if self.page is None else [f"open {shlex.quote(str(self.page))} in a browser"]
 
     @property
     def page(self) -> Path | None:
-        """``report.html`` where one was written."""
+        """Path of ``report.html``, None where no folder was written."""
         return None if self.folder is None else self.folder / files.PAGE
 
     @property
@@ -133,12 +133,12 @@ class Report:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What may make the answer wrong, the most harmful first."""
+        """Reasons why the answer may be wrong, the most harmful first."""
         return tuple(self._answer["cautions"])
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """Further comparisons, a sentence each."""
+        """Further comparisons, one sentence each."""
         return tuple(self._answer["findings"])
 
     @property
@@ -170,26 +170,26 @@ class Report:
 
     @property
     def failures(self) -> pd.DataFrame:
-        """Where each system fails: figures of groups of images, lesions and patients."""
+        """Figures of groups of images, lesions and patients, which show where each system fails."""
         return self.content.failures
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """A row for each image and system: label, score, probability, decision at each policy."""
+        """One row for each image and system: label, score, probability, decision at each policy."""
         return self.content.decisions
 
     @property
     def policy(self) -> str:
-        """The threshold policy of everything that is shown at one threshold."""
+        """Threshold policy of everything that is shown at one threshold."""
         return self.content.policy
 
     def to_frame(self) -> pd.DataFrame:
-        """Return every figure and paired difference of the images, a row each.
+        """Return every figure and paired difference by image, a row each.
 
         Returns:
             A frame with the columns of `TIDY_COLUMNS`. A paired difference has the system ``A - B``
-            and, where it was tested, a p-value, not corrected for several comparisons. What is
-            undefined is NaN. ``n_patients`` is missing where no patient is known.
+            and, where it was tested, a p-value that is not corrected for several comparisons.
+            Undefined values are NaN. ``n_patients`` is missing where patients are unknown.
         """
         table = self.content.figures
         table = table[table["unit"] == "image"].reset_index(drop=True)
@@ -210,8 +210,11 @@ class Report:
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """Return the images that the report shows: misses, false alarms, wrong places, agreement.
 
+        Args:
+            per_kind: Largest number of images of each kind.
+
         Returns:
-            ``kind``, ``image_id``, and ``of``: how many images there are of that kind.
+            ``kind``, ``image_id``, and ``of``, the number of images of that kind.
         """
         from cxr_compare.evaluation.report.case_selection import select_cases
 
@@ -226,12 +229,11 @@ class Report:
         return pd.DataFrame(rows, columns=["kind", "image_id", "of"])
 
     def overlay(self, *image_ids: str, panel: int = 360) -> Figure:
-        """Draw test images, one below the other: as it is, the truth, what each system shows on it.
+        """Draw test images one below the other: plain, with the truth, and with each system.
 
         Args:
-            *image_ids: Of `decisions`. A report that was opened from its folder has those of its
-                cases only.
-            panel: Longer side of each panel, px, of a comparison that was just made.
+            *image_ids: Ids of `decisions`. A report opened from its folder has its cases only.
+            panel: Longer side of each panel, px; for a comparison that was just made.
 
         Raises:
             InputError: An image was not evaluated, was not drawn, or its file cannot be read.
@@ -263,10 +265,10 @@ class Report:
         """Draw one chart of the report.
 
         Args:
-            name: ``roc``, ``pr``, ``froc-iou``, ``calibration``, or another of the report.
+            name: ``roc``, ``pr``, ``froc-iou``, ``calibration``, or another chart of the report.
 
         Raises:
-            InputError: The comparison has no such chart; names those that it has.
+            InputError: The comparison has no such chart. The message lists those that it has.
         """
         from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
         from cxr_compare.evaluation.report.charts import policy_markers
@@ -294,7 +296,7 @@ class Report:
 
 @dataclass(frozen=True, repr=False)
 class ReportsByTarget(ShownAsText):
-    """The reports on several targets, and the page that joins them."""
+    """Reports on several targets, with the page that joins them."""
 
     reports: Mapping[str, Report]  # by target
     page: Path  # over all of them
@@ -303,5 +305,5 @@ class ReportsByTarget(ShownAsText):
         return f"All targets: {self.page}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Each target's folder."""
+        """Return the report folder of each target."""
         return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}

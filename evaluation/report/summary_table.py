@@ -23,19 +23,19 @@ from cxr_compare.evaluation.report.table import (
 
 
 class TableRow(NamedTuple):
-    """A row that a user asks for: a metric, and the policy it is taken at."""
+    """Row of a table: a metric, and the policy at whose threshold it is taken."""
 
     metric: str
     policy: str = ""
 
 
 def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
-    """Read the rows of a table: short names of metrics, with ``@POLICY`` if they need a threshold.
+    """Read the rows of a table from names of metrics, such as ``recall@specificity>=0.90``.
 
-    Without one such a metric is taken at the policy that the report shows.
+    A metric that needs a threshold and names no policy is taken at the policy of the report.
 
     Raises:
-        InputError: A metric or policy is unknown, or a metric has no policy.
+        InputError: A metric or policy is unknown, or a metric takes no policy.
 
     Example:
         >>> table_rows(["auroc", "recall@specificity>=0.90"])[1]
@@ -57,9 +57,14 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
 def summary_table(
     comparison: Comparison, rows: Sequence[TableRow] = (), *, paper: bool = False
 ) -> Table:
-    """Arrange the rows wanted; without any the registry's that a system has, more in a paper.
+    """Return the main table: the rows that were asked for, else the usual ones of the registry.
 
-    Where a system points by a map, which has no finer places than its cells, one cell is allowed.
+    Where a system points by a map, localised sensitivity allows one cell of the map.
+
+    Args:
+        comparison: Everything that was computed.
+        rows: Rows in their order.
+        paper: Add the rows of a paper's table to the usual ones.
     """
     policy = comparison.main_policy
     figures = comparison.estimates.systems.values()
@@ -79,7 +84,7 @@ def summary_table(
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
-    """A paper's table as a frame of texts: figures with their intervals, systems in columns."""
+    """Return a paper's table as a frame of texts, with systems and differences in columns."""
     table = summary_table(comparison, rows, paper=True)
     index = [(group.title, row[0]) for group in table.groups for row in group.rows]
     texts = [list(map(str, row[1:])) for row in table.rows]

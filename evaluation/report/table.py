@@ -8,54 +8,56 @@ from dataclasses import dataclass
 from cxr_compare.evaluation.statistics.figure_text import interval_text, number
 from cxr_compare.evaluation.statistics.intervals import Interval
 
-Ticks = tuple[tuple[float, str], ...]  # of an axis: places in percent of it, and their words
+Ticks = tuple[tuple[float, str], ...]
+"""Ticks of an axis: positions in percent of it, with their texts."""
 
 
 @dataclass(frozen=True)
 class Whisker:
-    """A dot with its interval on a shared axis, all in percent of the axis."""
+    """Dot with its interval on a shared axis, in percent of the axis."""
 
     low: float
     dot: float
     high: float
     decided: bool = False
+    """True if the interval excludes 0, so that the dot is filled."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: its text, its interval below, and a whisker where it is a difference."""
+    """Figure in a table: its text, its interval below, and a whisker for a difference."""
 
     text: str
     ends: str = ""
     note: str = ""
     whisker: Whisker | None = None
     known: bool = True
-    held: str = ""  # the interval with thresholds held
+    fixed: str = ""
+    """The interval for the choices of validation as they are, not chosen again."""
+    corrected: bool = False
+    """True if Holm's correction leaves a difference unshown whose own interval excludes 0."""
 
     def __str__(self) -> str:
         return f"{self.text} ({self.ends})" if self.ends else self.text
 
 
-ForestRow = tuple[str, int | None, Cell, Whisker]  # name, place of the system or a difference
-
-
-ForestPart = tuple[str, list[ForestRow], Ticks]  # rows on one axis, with their title
-
-
 Row = tuple[str | Cell, ...]
-"""The first is the heading of the row."""
+"""Row of a table; its first item is the heading of the row."""
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows that share a heading, as those at one threshold."""
+    """Rows that share a heading, such as those at one threshold."""
 
     rows: tuple[Row, ...]
     title: str = ""
     count: str = ""
-    thresholds: tuple[str, ...] = ()  # of each system
-    chosen_on: tuple[str, ...] = ()  # how many validation positives each threshold
-    ticks: Ticks = ()  # of the whiskers' axis
+    thresholds: tuple[str, ...] = ()
+    """Threshold of each system."""
+    chosen_on: tuple[str, ...] = ()
+    """Number of validation positives behind each system's threshold."""
+    ticks: Ticks = ()
+    """Ticks of the axis of the whiskers."""
 
     @property
     def heading(self) -> str:
@@ -65,7 +67,7 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; after the first column stand `n_systems` systems where it compares them."""
+    """Table of a page. Columns of systems follow the first column where it compares systems."""
 
     title: str
     columns: tuple[str, ...]
@@ -74,64 +76,85 @@ class Table:
     n_systems: int = 0
 
     @classmethod
-    def of(
+    def from_rows(
         cls, title: str, lead: str, columns: Iterable[str], rows: Iterable[Row], n_systems: int = 0
     ) -> Table:
-        """A table of one group without a heading."""
+        """Make a table of one group without a heading.
+
+        Example:
+            >>> Table.from_rows("Ages", "", ("Patient", "Age"), [("p1", "40")]).rows
+            (('p1', '40'),)
+        """
         return cls(title, tuple(columns), (RowGroup(tuple(rows)),), lead, n_systems)
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Those of all groups."""
+        """Rows of all groups."""
         return tuple(row for group in self.groups for row in group.rows)
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """Columns of systems."""
+        """Names of the systems, each a column."""
         return self.columns[1 : 1 + self.n_systems]
 
     @property
     def contrasts(self) -> tuple[str, ...]:
-        """Columns of differences between systems."""
+        """Names of the differences between systems, each a column."""
         return self.columns[1 + self.n_systems :]
 
     @property
     def has_whiskers(self) -> bool:
-        """Whether any difference has an interval to draw."""
+        """True if any difference has an interval to draw."""
         return any(group.ticks for group in self.groups)
 
     @property
+    def has_corrected(self) -> bool:
+        """True if any difference is marked as not shown after Holm's correction."""
+        return any(cell.corrected for cell in self._cells())
+
+    @property
     def known(self) -> bool:
-        """Whether any figure is defined."""
+        """True if any figure is defined."""
         return any(cell.known for cell in self._cells())
 
     @property
     def reasons(self) -> str:
-        """Why figures are undefined, each reason once."""
+        """Reasons why figures are undefined, each reason once."""
         return "; ".join(dict.fromkeys(cell.note for cell in self._cells() if cell.note))
 
     def _cells(self) -> Iterator[Cell]:
         return (cell for row in self.rows for cell in row if isinstance(cell, Cell))
 
 
-def figure_words(figure: Interval) -> str:
-    """Return a figure with its interval, or why there is none.
+@dataclass(frozen=True)
+class TextSection:
+    """Title and rows of a part of a table, as texts."""
+
+    title: str
+    rows: list[list[str]]
+
+
+def figure_text(figure: Interval) -> str:
+    """Return a figure with its interval, or the reason why it is undefined.
 
     Example:
-        >>> figure_words(Interval(0.5, 0.4, 0.6))
+        >>> figure_text(Interval(0.5, 0.4, 0.6))
         '0.500 (0.400 to 0.600)'
     """
     note = f" ({figure.note})" if not figure.known and figure.note else ""
     return str(Cell(number(figure.estimate) + note, interval_text(figure)))
 
 
-def text_sections(table: Table) -> list[tuple[str, list[list[str]]]]:
-    """Title and rows of every section."""
-    groups = []
+def text_sections(table: Table) -> list[TextSection]:
+    """Return title and rows of every group as texts, for LaTeX and Markdown."""
+    sections = []
     for group in table.groups:
-        limits = [
-            f"{name} {limit}" for name, limit in zip(table.systems, group.thresholds, strict=False)
+        thresholds = [
+            f"{name} {threshold}"
+            for name, threshold in zip(table.systems, group.thresholds, strict=False)
         ]
-        title = group.heading + (f" ({'; '.join(limits)})" if limits else "")
-        groups.append((title, [list(map(str, row)) for row in group.rows]))
-    return groups
+        title = group.heading
+        if thresholds:
+            title += f" ({'; '.join(thresholds)})"
+        sections.append(TextSection(title, [list(map(str, row)) for row in group.rows]))
+    return sections

@@ -15,14 +15,17 @@ from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.metrics.registry import highlighted, metric_title
 from cxr_compare.evaluation.report import files
 from cxr_compare.evaluation.report.metric_table import image_count
-from cxr_compare.evaluation.report.table import Table, figure_words
-from cxr_compare.evaluation.report.templates import render
+from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.templates import TABLES, render, sentence
 
 
 def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
-    """Join the reports below a folder, each in one of its target's name, in the targets' order.
+    """Join the reports on several targets: write ``metrics.csv`` over all and ``report.html``.
 
-    Writes ``metrics.csv`` over all and, last, ``report.html``.
+    Args:
+        out: Folder with one report folder for each target, of the target's name.
+        targets: The targets in the order of the page.
+        data_name: Display name of the data set.
     """
     read = {
         target.name: read_json(out / target.name / files.METRICS, "metrics") for target in targets
@@ -38,18 +41,18 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    """One target on the page."""
+    """Return the content of the page on one target."""
     by_image = Estimates.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
     rows = [
-        (metric_title(metric), *(figure_words(by_image.get(name, metric)) for name in systems))
+        (metric_title(metric), *(figure_text(by_image.get(name, metric)) for name in systems))
         for metric in highlighted("targets")
     ]
-    title = f"Figures for {target.display_name}"
+    title = sentence("target_title", target.display_name, template=TABLES)
     return {
         "title": target.display_name,
         "link": f"{target.name}/{files.PAGE}",
         "count": image_count(by_image),
-        "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
+        "table": Table.from_rows(title, "", ("Figure", *systems), rows, len(systems)),
         "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
     }

@@ -15,6 +15,14 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.figure_text import number, score_text
 
 _HERE = Path(__file__).parent
+SENTENCES = "sentences.txt.jinja"
+"""Sentences on thresholds, intervals and what validation chose."""
+TABLES = "tables.txt.jinja"
+"""Titles, leads and texts of tables."""
+CHARTS = "charts.txt.jinja"
+"""Notes and descriptions of charts, captions of figure files and the README of the archive."""
+CASES = "cases.txt.jinja"
+"""Texts of the gallery of cases."""
 
 
 @cache
@@ -26,13 +34,29 @@ def _environment(*folders: Path, autoescape: bool = True) -> Environment:
 
 
 def render(template: str | Path, **values: Any) -> str:
-    """Return a page as HTML, where every value is escaped, or another file as text."""
+    """Render a template: a page as HTML with every value escaped, or another file as text.
+
+    Args:
+        template: File name of a template of the report, or the path of a template elsewhere.
+        **values: Values of the template.
+    """
     path = _HERE / template  # a whole path is of a template that lies elsewhere
     escaped = path.name.endswith(".html.jinja")
     return _environment(path.parent, autoescape=escaped).get_template(path.name).render(**values)
 
 
-def sentence(macro: str, *values: Any, template: str = "words.txt.jinja") -> str:
-    """Return a macro of a text template as plain text, on one line."""
-    module: Any = _environment(autoescape=False).get_template(template).module
+def sentence(macro: str, *values: Any, template: str | Path = SENTENCES) -> str:
+    """Return a macro of a text template as plain text on one line.
+
+    Args:
+        macro: Name of the macro, which is the kind of the sentence.
+        *values: Arguments of the macro.
+        template: File name of a template of the report, or the path of a template elsewhere.
+
+    Example:
+        >>> sentence("reduction", {"reduction": {"rule": "max"}})
+        'most confident box'
+    """
+    path = _HERE / template
+    module: Any = _environment(path.parent, autoescape=False).get_template(path.name).module
     return " ".join(str(getattr(module, macro)(*values)).split())

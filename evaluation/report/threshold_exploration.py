@@ -18,24 +18,29 @@ _MOST_STEPS = 400
 
 
 def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What the page's script reads, counts at every threshold; each image's place among them."""
+    """Count decisions at every threshold, for the sliders of the report.
+
+    Returns:
+        The content of the page's script, and the step of each image and system: an image is
+        positive at all thresholds up to its step.
+    """
     thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
-    counts, places = _explore_thresholds(comparison.decisions, comparison.names, thresholds)
+    counts, places = explore_thresholds(comparison.decisions, comparison.names, thresholds)
     words = {policy: policy_text(policy) for policy in comparison.policies}
     return counts | {"systems": comparison.names, "policies": words}, places
 
 
-def _explore_thresholds(
+def explore_thresholds(
     decisions: pd.DataFrame,
     systems: list[str],
     thresholds: Mapping[str, Mapping[str, float | None]],
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Count, for each system, what is called positive at each of some hundred thresholds.
+    """Count, for each system, the positive calls at some hundred thresholds.
 
-    A step is a threshold: images with ``score >= threshold`` are positive. An image's place among
-    the steps says all about it: it is positive up to there. So the page needs no scores, and its
-    counts are those of the tables at every frozen threshold. Places are -1 below the first step
-    and NaN without a score; images of unknown truth are left out.
+    A step is a threshold: images with ``score >= threshold`` are positive. The page needs no
+    scores, because an image is positive up to its own step, and the counts agree with those of the
+    tables at every chosen threshold. The step is -1 below the first threshold and NaN without a
+    score. Images of unknown truth are left out.
     """
     known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
     labels = known.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
@@ -67,7 +72,7 @@ def _steps(
     scored: npt.NDArray[np.bool_],
     frozen: dict[str, float],
 ) -> dict[str, Any]:
-    """Counts at each step: an image is positive at every step up to its place."""
+    """Return the counts at each step; an image is positive at every step up to its own."""
 
     def called(chosen: npt.NDArray[np.bool_]) -> list[int]:
         counts = np.bincount(place[chosen & scored & (place >= 0)], minlength=len(at))

@@ -6,12 +6,12 @@ import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.report.unknown_patients import (
-    table_of_images,
+    image_worded_table,
 )
 
 
 def all_units(comparison: Comparison) -> pd.DataFrame:
-    """Return the tidy table by image and, where asked for, by study or patient."""
+    """Return the tidy table by image and, where evaluated, by study or patient."""
     of_units = None if comparison.by_unit is None else comparison.by_unit.table()
     return _by_unit(comparison, pd.concat([comparison.metrics, of_units], ignore_index=True))
 
@@ -27,4 +27,4 @@ def failures_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def _by_unit(comparison: Comparison, table: pd.DataFrame) -> pd.DataFrame:
-    return table if comparison.patients_known else table_of_images(table)
+    return table if comparison.patients_known else image_worded_table(table)

@@ -6,23 +6,37 @@ from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.report.table import Table, figure_words
-from cxr_compare.evaluation.report.templates import sentence
+from cxr_compare.evaluation.report.table import Table, figure_text
+from cxr_compare.evaluation.report.templates import TABLES, sentence
+
+_METRICS = ("auroc", "recall", "specificity", "accuracy")
 
 
 def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
-    """The main figures as analysed, and with all images that are not counted otherwise."""
-    figures = comparison.estimates
+    """Return the main figures as analysed, with uncounted images against and for systems."""
     rows = []
     for name in comparison.names:
-        for metric in ("auroc", "recall", "specificity", "accuracy"):
-            at = policy if "threshold" in METRICS[metric].needs else ""
-            cells = [figures.get(name, metric, at, subgroup=s) for s in (ALL, AGAINST, FOR)]
-            if cells[1].known:
-                words = [f"{figure_words(each)}, {each.counts.n_images:,} images" for each in cells]
-                rows.append((f"{name}: {METRICS[metric].inside}", *words))
-    heads = ("Figure", "As analysed", "All counted against", "All counted for")
+        for metric in _METRICS:
+            metric_policy = policy if "threshold" in METRICS[metric].needs else ""
+            figures = [
+                comparison.estimates.get(name, metric, metric_policy, subgroup=subgroup)
+                for subgroup in (ALL, AGAINST, FOR)
+            ]
+            if not figures[1].known:
+                continue
+            cells = [
+                sentence(
+                    "uncounted_cell", figure_text(figure), figure.counts.n_images, template=TABLES
+                )
+                for figure in figures
+            ]
+            rows.append((f"{name}: {METRICS[metric].inside}", *cells))
+    if not rows:
+        return None
     left_out = " ".join(note.text for note in comparison.notes if note.kind == "left_out")
-    lead = sentence("uncounted", left_out)
-    title = "Uncertain, unlabelled and failed images, counted against and for each system"
-    return Table.of(title, lead, heads, rows) if rows else None
+    return Table.from_rows(
+        sentence("uncounted_title", template=TABLES),
+        sentence("uncounted_lead", left_out, template=TABLES),
+        ("Figure", "As analysed", "All counted against", "All counted for"),
+        rows,
+    )

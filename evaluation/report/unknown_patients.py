@@ -1,7 +1,7 @@
-"""Wording of a report in which no patient is known, so that each image counts by itself.
+"""Wording of a report in which patients are unknown, so that each image counts by itself.
 
-The statistics are the same: they group by patient, and each group is one image. What is said must
-not speak of patients then.
+The statistics are the same: they group by patient, and each group is one image. Texts must then
+not speak of patients.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _RULES = (
 _PROTECTED = re.compile("|".join(re.escape(phrase) for phrase in _KEPT))
 
 
-def say_images(text: str) -> str:
+def image_wording(text: str) -> str:
     """Return a text that speaks of images where it spoke of patients.
 
     Example:
-        >>> say_images("200 test images of 200 patients; 2,000 resamples of patients")
+        >>> image_wording("200 test images of 200 patients; 2,000 resamples of patients")
         '200 test images; 2,000 resamples of images'
-        >>> say_images("Image patient-01: intervals are by image, for no patient is known.")
-        'Image patient-01: intervals are by image, for no patient is known.'
+        >>> image_wording("Image patient-01: intervals are by image because no patient is known.")
+        'Image patient-01: intervals are by image because no patient is known.'
     """
     parts = []
     end = 0
@@ -69,23 +69,23 @@ def _replaced(text: str) -> str:
     return text
 
 
-def table_of_images(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts speak of images and whose counts of patients are empty."""
+def image_worded_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts speak of images and whose counts of patients are missing."""
     changed = table.copy()
     for name, column in table.items():
         if name in COUNTS:
             changed[name] = pd.array([pd.NA] * len(table), dtype="Float64")
         elif not pd.api.types.is_numeric_dtype(column):
-            changed[name] = [say_images(v) if isinstance(v, str) else v for v in column]
+            changed[name] = [image_wording(v) if isinstance(v, str) else v for v in column]
     return changed
 
 
-def record_of_images(value: Any) -> Any:
+def image_worded_record(value: Any) -> Any:
     """Return a JSON value whose texts speak of images and whose counts of patients are null."""
     if isinstance(value, dict):
         return {
-            key: None if key in COUNTS else record_of_images(item) for key, item in value.items()
+            key: None if key in COUNTS else image_worded_record(item) for key, item in value.items()
         }
     if isinstance(value, list):
-        return [record_of_images(item) for item in value]
-    return say_images(value) if isinstance(value, str) else value
+        return [image_worded_record(item) for item in value]
+    return image_wording(value) if isinstance(value, str) else value

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from cxr_compare.evaluation.report.table import (
-    Ticks,
-    Whisker,
-)
+from cxr_compare.evaluation.report.table import Ticks, Whisker
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.intervals import Interval
 
+_STEPS = (0.01, 0.02, 0.05, *(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5)))
+_MOST_STEPS = 4
 
-def place_whiskers(
-    intervals: Sequence[Interval], *, around_zero: bool = False
-) -> tuple[list[Whisker | None], Ticks]:
-    """Place intervals on one shared axis with round figures."""
+
+class PlacedWhiskers(NamedTuple):
+    """Whiskers on one axis, with the ticks of the axis."""
+
+    whiskers: list[Whisker | None]
+    """One for each interval, None for an interval without ends."""
+    ticks: Ticks
+
+
+def place_whiskers(intervals: Sequence[Interval], *, around_zero: bool = False) -> PlacedWhiskers:
+    """Place intervals on one shared axis with round ticks.
+
+    Args:
+        intervals: Figures or differences; one without ends gets no whisker.
+        around_zero: Include 0 in the axis.
+
+    Example:
+        >>> placed = place_whiskers([Interval(0.85, 0.8, 0.9)])
+        >>> placed.whiskers[0].dot, [text for _, text in placed.ticks]
+        (50.0, ['0.80', '0.85', '0.90'])
+    """
     ends = [
         end for interval in intervals if interval.bounded for end in (interval.low, interval.high)
     ]
     if not ends:
-        return [None] * len(intervals), ()
-    ends += [0.0] if around_zero else []
+        return PlacedWhiskers([None] * len(intervals), ())
+    if around_zero:
+        ends.append(0.0)
     for step in _STEPS:
         first = math.floor(min(ends) / step + 1e-9)
         last = math.ceil(max(ends) / step - 1e-9)
@@ -32,19 +50,16 @@ def place_whiskers(
     low = first * step
     high = last * step
 
-    def place(value: float) -> float:
+    def percent(value: float) -> float:
         return round((value - low) / (high - low) * 100, 2)
 
-    placed: list[Whisker | None] = []
+    whiskers: list[Whisker | None] = []
     for interval in intervals:
-        low_at, at, high_at = map(place, (interval.low, interval.estimate, interval.high))
-        whisker = Whisker(low_at, at, high_at, interval.excludes_zero)
-        placed.append(whisker if interval.bounded else None)
-    ticks = [n * step for n in range(first, last + 1)]
-    return placed, tuple((place(tick), number(tick, 2) if tick else "0") for tick in ticks)
-
-
-_STEPS = (0.01, 0.02, 0.05, *(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5)))
-
-
-_MOST_STEPS = 4
+        if not interval.bounded:
+            whiskers.append(None)
+            continue
+        left, dot, right = map(percent, (interval.low, interval.estimate, interval.high))
+        whiskers.append(Whisker(left, dot, right, interval.excludes_zero))
+    values = [n * step for n in range(first, last + 1)]
+    ticks = tuple((percent(value), number(value, 2) if value else "0") for value in values)
+    return PlacedWhiskers(whiskers, ticks)

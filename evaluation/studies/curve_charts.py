@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
-from cxr_compare.evaluation.report.table import figure_words
+from cxr_compare.evaluation.report.table import figure_text
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve
 from cxr_compare.evaluation.studies.annotation_times import Times
@@ -107,7 +107,7 @@ def _point(point: SizePoint, metric: str) -> dict[str, Any]:
     figure = point.figures[metric].interval
     words = (
         f"{KINDS[point.kind]} with {point.n_images:,.0f} images and {point.n_boxes:,.0f} boxes: "
-        f"{metric_title(metric)} {figure_words(figure)}"
+        f"{metric_title(metric)} {figure_text(figure)}"
     )
     ends = [figure.low, figure.high] if figure.bounded else [figure.estimate] * 2
     return {
@@ -150,7 +150,7 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
         Point(across, point["figure"], point["words"], MARKERS[kind])
         for across, point in zip(at, points, strict=True)
     ]
-    yield Curve.of_points(name, position, marks, (point["ends"] for point in points), faint=True)
+    yield Curve.from_points(name, position, marks, (point["ends"] for point in points), faint=True)
 
 
 def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:

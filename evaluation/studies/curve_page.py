@@ -14,7 +14,7 @@ from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
 from cxr_compare.evaluation.report.figure_files import save_figure
 from cxr_compare.evaluation.report.files import study_files
 from cxr_compare.evaluation.report.inline_svg import to_svg
-from cxr_compare.evaluation.report.table import Table, figure_words
+from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
 from cxr_compare.evaluation.studies.annotation_times import AS_GIVEN, PRESETS
 from cxr_compare.evaluation.studies.curve_charts import MARKERS, curve_chart, drawn_arms
@@ -242,7 +242,7 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
                 cells += ["", ""]
             else:
                 shown = ": shown" if held.shown else ""
-                cells += [figure_words(held.gap), p_value_text(held.p_value) + shown]
+                cells += [figure_text(held.gap), p_value_text(held.p_value) + shown]
         lines.append(tuple(cells))
     if not lines:
         return None
@@ -253,7 +253,7 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     ]
     title = f"Differences in {metric_title(metric)}"
     boxed = " (mixed arm: boxed)" if any("mixed" in pair for pair in pairs) else ""
-    return Table.of(title, "", (f"Annotated images{boxed}", *heads), tuple(lines))
+    return Table.from_rows(title, "", (f"Annotated images{boxed}", *heads), tuple(lines))
 
 
 def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
@@ -274,7 +274,7 @@ def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
 
 def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:
     if (figure := point.figures.get(metric)) is not None:
-        return figure_words(figure.interval)
+        return figure_text(figure.interval)
     reason = study.absent.get((metric, point.kind))
     return f"{DASH} ({reason})" if reason else DASH
 

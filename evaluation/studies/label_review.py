@@ -254,5 +254,5 @@ def _cards(
         except InputError:
             continue  # the audit has said that images are gone
         shown = replace(source, systems=tuple(s for s in drawn if image_id in s.decisions.index))
-        case = DrawnCase.of(shown, image_id, pixels, anchor=str(place), most=_IMAGE_BYTES)
+        case = DrawnCase.from_image(shown, image_id, pixels, anchor=str(place), most=_IMAGE_BYTES)
         yield table[table["image_id"] == image_id], case

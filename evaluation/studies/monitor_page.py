@@ -245,7 +245,7 @@ def _figures(found: Monitoring) -> Table:
         "Means per patient with 95 % intervals. Now: the last patients, after an alarm those since "
         "its likely start."
     )
-    return Table.of("All figures", lead, columns, rows)
+    return Table.from_rows("All figures", lead, columns, rows)
 
 
 def _delays(delays: Sequence[DetectionDelay]) -> Table:
@@ -255,4 +255,6 @@ def _delays(delays: Sequence[DetectionDelay]) -> Table:
         f"patients, drawn from the reference, {DAILY} a day; days at the rate of this log. "
         "More audited images find smaller changes."
     )
-    return Table.of("How fast a change is found", lead, ("Figure", "Change", "Found after"), rows)
+    return Table.from_rows(
+        "How fast a change is found", lead, ("Figure", "Change", "Found after"), rows
+    )

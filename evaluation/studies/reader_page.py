@@ -13,13 +13,18 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, range_text
+from cxr_compare.evaluation.statistics.figure_text import (
+    DASH,
+    number,
+    p_value_text,
+    range_text,
+)
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.evaluation.studies.reader_charts import charts_by_reader, curve_name, reader_chart
 from cxr_compare.evaluation.studies.reader_statements import (
-    interval_text,
     modality_title,
     percent_text,
+    precise_range,
     reader_notes,
     reader_statements,
 )
@@ -153,7 +158,7 @@ def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
         *(f"{row.first}, system" for row in systems),
     )
     name = "Mean of readers, or system" if systems else "Mean of readers"
-    return Table.of(study.metrics[metric].title, "", columns, (*rows, (name, *last)))
+    return Table.from_rows(study.metrics[metric].title, "", columns, (*rows, (name, *last)))
 
 
 def _with_ends(row: StudyRow) -> str:
@@ -168,7 +173,7 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
             analysis.study.metrics[row.metric].title,
             f"{modality_title(row.first)} − {modality_title(row.second)}",
             number(row.estimate),
-            interval_text(row.ci_low, row.ci_high),
+            precise_range(row.ci_low, row.ci_high),
             number(row.std_error, 4),
             "normal" if row.df is None else f"{row.df:.1f}",
             p_value_text(row.p_value),
@@ -187,7 +192,7 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
         "p",
         "Design",
     )
-    return Table.of("Differences", "", columns, tuple(rows))
+    return Table.from_rows("Differences", "", columns, tuple(rows))
 
 
 def _component_table(analysis: ReaderAnalysis) -> Table:
@@ -214,4 +219,4 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
         "Cov3",
         "Var(error)",
     )
-    return Table.of("Overall test and variance components", "", columns, tuple(rows))
+    return Table.from_rows("Overall test and variance components", "", columns, tuple(rows))

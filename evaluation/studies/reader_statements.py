@@ -99,14 +99,14 @@ def _interval(
         return "no interval: nothing varies"
     words = f"{percent_text(analysis.level)} interval"
     words = words if of_all < 2 else f"simultaneous {words} of {of_all} comparisons"
-    return f"{words} {interval_text(low, high)}"
+    return f"{words} {precise_range(low, high)}"
 
 
-def interval_text(low: float | None, high: float | None) -> str:
+def precise_range(low: float | None, high: float | None) -> str:
     """An interval; with four digits where three would have it touch 0.
 
     Example:
-        >>> interval_text(-0.08796, 0.00036), interval_text(-0.0880, 0.0040)
+        >>> precise_range(-0.08796, 0.00036), precise_range(-0.0880, 0.0040)
         ('−0.0880 to 0.0004', '−0.088 to 0.004')
     """
     if low is None or high is None or min(abs(low), abs(high)) >= 5e-4 or low == high:

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.inline_svg import legend_sample
-from cxr_compare.evaluation.report.table import Table, figure_words
+from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.statistics.figure_text import (
     DASH,
     interval_text,
@@ -61,7 +61,7 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
             continue
         fell = "is lower" if cell.drop.estimate > 0 else "is higher"
         text = (
-            f"{cell.system} on {cell.data_set}: AUROC {figure_words(cell.auroc.as_interval)}, "
+            f"{cell.system} on {cell.data_set}: AUROC {figure_text(cell.auroc.as_interval)}, "
             f"which {fell} by {number(abs(cell.drop.estimate))} than at home"
         )
         if cell.drop.bounded:
@@ -245,7 +245,7 @@ def _auroc(cell: TransferCell | None) -> str:
         return "no such finding"
     if cell.auroc is None:
         return cell.note
-    words = figure_words(cell.auroc.as_interval)
+    words = figure_text(cell.auroc.as_interval)
     return words + (" home" if cell.home else " ▼ shown" if _loss(cell) else "")
 
 
@@ -255,7 +255,7 @@ def _auroc_table(transfer: Transfer) -> Table:
     below = (("Best guess without the lungs", *guesses), ("Test images", *counts))
     rows = (*_per_system(transfer, _auroc), *below)
     lead = "AUROC with its 95 % interval by patient. ▼ shown: lower than at home, over all cells."
-    return Table.of("AUROC", lead, ("System", *_columns(transfer)), rows)
+    return Table.from_rows("AUROC", lead, ("System", *_columns(transfer)), rows)
 
 
 def _guess(guess: Mapping[str, Any] | None) -> str:
@@ -289,12 +289,12 @@ def _rate_table(transfer: Transfer, metric: str) -> Table:
         for wanted in numbers:
             how = "all validation images here" if wanted is None else f"{wanted} positives here"
             rows.append((f"{system}, {how}", *(_local(cell, wanted, metric) for cell in cells)))
-    return Table.of(metric_title(metric), "", ("System", *_columns(transfer)), tuple(rows))
+    return Table.from_rows(metric_title(metric), "", ("System", *_columns(transfer)), tuple(rows))
 
 
 def _frozen(cell: TransferCell | None, metric: str) -> str:
     interval = None if cell is None else cell.frozen.get(metric)
-    return DASH if interval is None or not interval.known else figure_words(interval)
+    return DASH if interval is None or not interval.known else figure_text(interval)
 
 
 def _local(cell: TransferCell | None, wanted: int | None, metric: str) -> str:
@@ -305,7 +305,7 @@ def _local(cell: TransferCell | None, wanted: int | None, metric: str) -> str:
     if not figure.known:
         return DASH
     if wanted is None or not figure.bounded:
-        return figure_words(figure)
+        return figure_text(figure)
     return f"{number(figure.estimate)} [{interval_text(figure)}]"
 
 
@@ -319,7 +319,7 @@ def _calibration(cell: TransferCell | None) -> str:
 def _calibration_table(transfer: Transfer) -> Table:
     rows = _per_system(transfer, _calibration)
     lead = "By the calibration from home; beside the share of images that are positive."
-    return Table.of("Mean probability", lead, ("System", *_columns(transfer)), rows)
+    return Table.from_rows("Mean probability", lead, ("System", *_columns(transfer)), rows)
 
 
 def _chart(transfer: Transfer) -> Chart:
@@ -336,9 +336,9 @@ def _chart(transfer: Transfer) -> Chart:
             to = column + (at - (n - 1) / 2) * 0.6 / n
             auroc = cell.auroc.value
             ends.append(cell.auroc.interval or (auroc, auroc))
-            label = f"{system} on {data.name}: AUROC {figure_words(cell.auroc.as_interval)}"
+            label = f"{system} on {data.name}: AUROC {figure_text(cell.auroc.as_interval)}"
             points.append(Point(to, auroc, label, "D" if cell.home else "."))
-        curves.append(Curve.of_points(system, at, points, ends))
+        curves.append(Curve.from_points(system, at, points, ends))
     guesses = list[Point]()
     spans = list[tuple[float | None, float | None]]()
     for column, data in enumerate(transfer.sets):
@@ -347,7 +347,7 @@ def _chart(transfer: Transfer) -> Chart:
             label = f"{data.name}: {guess['fact']} alone, AUROC {number(guess['auroc'])}"
             guesses.append(Point(to, guess["auroc"], label, "s"))
             spans.append((guess["ci_low"], guess["ci_high"]))
-    curves.append(Curve.of_points(_GUESS, n - 1, guesses, spans))
+    curves.append(Curve.from_points(_GUESS, n - 1, guesses, spans))
     lowest = min([0.5, *(value for curve in curves for value in curve.y if not np.isnan(value))])
     low = np.floor(lowest * 10) / 10
     ticks = tuple((float(t), f"{t:.1f}") for t in np.arange(low, 1.05, 0.1))

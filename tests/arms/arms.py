@@ -52,7 +52,10 @@ class Arm:
         sections = {"data": {"image_size": SIZE}, "model": self.model, "training": keys | training}
         lines = [f'kind = "{self.kind}"', f'name = "{self.name}"']
         for name, section in sections.items():
-            lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())]
+            lines += [
+                f"[{name}]",
+                *(f"{key} = {read_entries(value)}" for key, value in section.items()),
+            ]
         return "\n".join(lines) + "\n"
 
     def build(self, image_size: int = SIZE, **changes: Any) -> Any:
@@ -103,7 +106,7 @@ def _tensors(boxes: Boxes | None) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values) for name, values in fields.items()}
 
 
-def _toml(value: Any) -> str:
+def read_entries(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 

@@ -12,7 +12,7 @@ from scipy.special import expit, logit, ndtri, stdtrit
 from sklearn.linear_model import LogisticRegression
 
 from cxr_compare.evaluation.compare.claims import holm
-from cxr_compare.evaluation.report.folds import _summarised
+from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
     auroc_over_seeds,
@@ -95,7 +95,7 @@ def folds_measure(rng: np.random.Generator, patients: int, features: int, noisy:
         frame = pd.DataFrame(rows).assign(
             target="t", unit="image", subgroup="all", policy="", metric="auroc"
         )
-        folds = _summarised(frame).set_index("system")
+        folds = summarise_folds(frame).set_index("system")
         plain = folds["sd"] / np.sqrt(_FOLDS) * stdtrit(_FOLDS - 1, 0.975)
         gap, own = folds.loc["0-1"], folds.loc[["A", "B"]]
         adjusted = holm([*folds.loc[[f"{a}-{b}" for a, b in pairs], "p"]])

@@ -25,7 +25,7 @@ from cxr_compare.evaluation.overlays.shapes import (
     outcome,
     prediction_shapes,
 )
-from cxr_compare.evaluation.report.cases import CaseSource, _display_words
+from cxr_compare.evaluation.report.cases import CaseSource, display_text
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 COLOUR = "#56B4E9"
@@ -343,7 +343,7 @@ def test_single_readers_are_drawn_thin_and_named(test_set, evaluation_set):
     ids=["no window", "deep image", "window"],
 )  # fmt: skip
 def test_overlay_says_how_its_greys_came_about(decoded, words):
-    assert _display_words(decoded) == words
+    assert display_text(decoded) == words
 
 
 def test_facts_stand_below_the_plain_image():

@@ -15,8 +15,8 @@ from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.metrics.registry import family
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import draw_charts, draw_with_legend
-from cxr_compare.evaluation.report.charts import _sensitivity_at, report_charts
-from cxr_compare.evaluation.report.figure_files import _draw_confusion, save_figures
+from cxr_compare.evaluation.report.charts import froc_sensitivities, report_charts
+from cxr_compare.evaluation.report.figure_files import draw_confusion, save_figures
 from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.metric_table import metric_table
@@ -82,7 +82,7 @@ def test_without_decisions_or_scores_there_is_no_figure_of_them(comparison, tmp_
 
 
 def test_confusion_figure_says_what_share_each_count_is():
-    (axes,) = _draw_confusion(MATRICES).axes
+    (axes,) = draw_confusion(MATRICES).axes
     words = [text.get_text() for text in axes.texts]
     assert words == ["3\n75.0 %", "1\n25.0 %", "0\n0.0 %", "0\n0.0 %"]
 
@@ -116,6 +116,16 @@ def test_file_has_a_legend_with_every_system_its_figure_and_every_policy(compari
         "CheXNet AUROC 0.862 (0.812 to 0.902)",
         "threshold: best F1",
     ]
+
+
+def test_notes_speak_of_thresholds_only_where_one_is_marked(comparison):
+    marked = charts_of(comparison)
+    for result in comparison.systems.values():
+        result.confusion.clear()
+    unmarked = charts_of(comparison)
+    for key in ("roc", "pr"):
+        assert "hreshold" in marked[key].note
+        assert "hreshold" not in unmarked[key].note
 
 
 def test_no_two_of_sixteen_systems_look_alike():
@@ -226,7 +236,7 @@ def test_froc_is_drawn_in_steps_on_a_logarithmic_axis(drawn):
 def test_froc_points_and_words_are_those_at_the_seven_rates(drawn):
     chart = charts_of(drawn)["froc-iou"]
     rates = [0, 0.5, 0.5, 0.75, 0.75, 0.8, 0.8]
-    assert _sensitivity_at(drawn.systems["CheXNet"].froc["iou"]) == rates
+    assert froc_sensitivities(drawn.systems["CheXNet"].froc["iou"]) == rates
     points = chart.curves[0].points
     assert points[1].label == "CheXNet: sensitivity 0.500 at 1/4 false positives per image"
     assert [point.y for point in points] == rates
@@ -253,7 +263,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
         rising = [figure.estimate for figure in at[1:]]
         assert rising == sorted(rising)
         assert at[0].estimate == pytest.approx(np.mean(rising))
-        assert rising == pytest.approx(_sensitivity_at(found.systems["A"].froc[hit]))
+        assert rising == pytest.approx(froc_sensitivities(found.systems["A"].froc[hit]))
         assert found.estimates.difference("A", "B", names[-1]).known
         assert found.estimates.get("C", names[0]).note.startswith("the system gives no")
     titles = [row[0] for part in metric_table(found, "rates").groups for row in part.rows]
@@ -261,7 +271,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
     assert len(titles) == 14
 
 
-def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
+def test_what_lies_beyond_eight_false_positives_is_not_drawn_at_eight(drawn):
     drawn.systems["CheXNet"].froc["iou"].false_positives_per_image[-1] = 20.0
     assert charts_of(drawn)["froc-iou"].curves[0].points[-1].y == 0.75
     rates, found = froc_corners(drawn)
@@ -272,14 +282,15 @@ def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
 
 
 def test_whiskers_share_one_axis_with_round_figures_and_zero():
-    placed, ticks = place_whiskers(
+    placed = place_whiskers(
         [Interval(0.1, -0.02, 0.18), Interval(0, 0, 0, "x"), Interval(0.1, 0.02, 0.11), Interval()],
         around_zero=True,
     )
-    assert [words for _, words in ticks] == ["−0.10", "0", "0.10", "0.20"]
-    assert placed[1].dot == {words: at for at, words in ticks}["0"]
-    assert [each.decided for each in placed[:3]] == [False, False, True]
-    assert placed[3] is None
+    positions = {text: position for position, text in placed.ticks}
+    assert list(positions) == ["−0.10", "0", "0.10", "0.20"]
+    assert placed.whiskers[1].dot == positions["0"]
+    assert [whisker.decided for whisker in placed.whiskers[:3]] == [False, False, True]
+    assert placed.whiskers[3] is None
 
 
 @pytest.mark.parametrize(
@@ -310,6 +321,6 @@ def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comp
 
 
 def test_degenerate_intervals_still_have_an_axis():
-    (placed,), ticks = place_whiskers([Interval(1.0, 1.0, 1.0)])
-    assert placed is not None
-    assert [words for _, words in ticks] == ["1.00", "1.01"]
+    placed = place_whiskers([Interval(1.0, 1.0, 1.0)])
+    assert placed.whiskers[0] is not None
+    assert [text for _, text in placed.ticks] == ["1.00", "1.01"]

@@ -72,7 +72,7 @@ def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_says_so(reports):
     assert row["note"] == "undefined in 1 of 3 folds"
 
 
-def test_pairs_that_differ_are_told_by_holm_over_all_pairs(tmp_path):
+def test_pairs_that_differ_are_found_by_holm_over_all_pairs(tmp_path):
     folders = [write_report(tmp_path / str(n), n, ("A", "B", "C")) for n in range(3)]
     folds = Folds.read(folders)
     narrower = np.sqrt((1 / 3) / (1 / 3 + 1 / 2))  # Nadeau and Bengio 2003
@@ -84,8 +84,8 @@ def test_pairs_that_differ_are_told_by_holm_over_all_pairs(tmp_path):
     assert np.isnan(table["A", "auroc"])
     shown = [pair for pair, p in zip(PAIRS, adjusted, strict=True) if p < 0.05]
     assert shown == ["A - B"]
-    line = f"- AUROC: pairs shown to differ, of 3 (Holm): A - B 0.103 ({p_equation(adjusted[0])})\n"
-    assert line in folds.to_markdown()
+    (line,) = [line for line in folds.to_markdown().splitlines() if line.startswith("- AUROC")]
+    assert line.endswith(f"A - B 0.103 ({p_equation(adjusted[0])})")
 
 
 def test_counts_have_no_mean(reports):
@@ -93,22 +93,22 @@ def test_counts_have_no_mean(reports):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "fact"),
     [
-        ({"systems": ("A",)}, "other systems than"),
-        ({"content_id": "other"}, "other images than"),
-        ({"labels_id": "other"}, "other labels than"),
-        ({"patients": ["0-1", "new"]}, "tests 1 patient whom"),
+        ({"systems": ("A",)}, "systems"),
+        ({"content_id": "other"}, "images"),
+        ({"labels_id": "other"}, "labels"),
+        ({"patients": ["0-1", "new"]}, "1 patient"),
     ],
 )
-def test_reports_that_are_no_folds_are_refused(tmp_path, reports, change, told):
+def test_reports_that_are_no_folds_are_refused(tmp_path, reports, change, fact):
     strange = write_report(tmp_path / "strange", 1, **change)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=rf"strange: .*{fact}"):
         Folds.read([reports[0], strange])
 
 
 def test_one_report_is_no_cross_validation(reports):
-    with pytest.raises(InputError, match="at least two"):
+    with pytest.raises(InputError, match=r"^folds"):
         Folds.read(reports[:1])
 
 
@@ -123,4 +123,3 @@ def test_everything_written_can_be_read_again(tmp_path, reports):
     assert payload["figures"][0]["mean"] == pytest.approx(0.85)
     assert (out / "folds.png").stat().st_size > 1000
     assert "| A | 0.850 (0.654 to 1.000)" in folds.to_markdown()
-    assert "what this recipe reaches on sets like this one" in folds.to_markdown()

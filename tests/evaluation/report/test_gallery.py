@@ -4,7 +4,7 @@ import pytest
 
 from cxr_compare.evaluation.overlays.shapes import Shape
 from cxr_compare.evaluation.report.case_selection import select_cases
-from cxr_compare.evaluation.report.drawn_case import _crop
+from cxr_compare.evaluation.report.drawn_case import view_box
 
 
 @pytest.fixture
@@ -121,4 +121,4 @@ def test_a_place_within_one_map_cell_is_not_wrong(comparison):
 def test_what_matters_of_an_image_is_shown_in_one_shape(box, size, view, why):
     x1, y1, x2, y2 = box
     shape = Shape("boxes", (np.array([[x1, y1], [x2, y2]], dtype=float),), "#000000")
-    assert _crop(size, [shape]) == view, why
+    assert view_box(size, [shape]) == view, why

@@ -1,4 +1,4 @@
-"""What the report says of a system beside its figures."""
+"""Methods, references and explanations of a report, by kind and value."""
 
 import re
 from dataclasses import replace
@@ -15,7 +15,7 @@ from cxr_compare.evaluation.decisions.tuning_options import (
 )
 from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
-from cxr_compare.evaluation.report.methods import _toml, methods
+from cxr_compare.evaluation.report.methods import methods, read_entries
 from cxr_compare.evaluation.report.templates import render, sentence
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.networks.registry import NETWORKS
@@ -34,7 +34,7 @@ def test_an_ensemble_shows_its_cost_against_the_first_system(comparison):
     assert table["Time per image"] == ["196.0 ms", "392.0 ms (2.0 times)"]
 
 
-def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, test_set):
+def test_decisions_paragraph_has_the_values_that_validation_chose(predict, test_set):
     detector = predict("A", "boxes", seed=1)
     classifier = predict("B", seed=2)
     for system, options in (
@@ -45,17 +45,19 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
         system.write_decision("opacity", decision.to_dict())
     systems = {"A": detector, "B": classifier}
     comparison = compare_predictions(systems, test_set, replicates=100)
-    told = methods(comparison, test_set.dataset)["paragraphs"][2]
-    detector, classifier = told.split(" B: ")
-    cut = comparison.records["A"]["decision"]["box_cut"]
-    assert f"boxes called from score {cut:g} in the RSNA score" in detector
-    assert "(2 ways from boxes to an image score" in detector
-    assert "held-out log loss: as it is" in detector
-    assert "order is kept, scores on one level are tied" in classifier
-    assert "boxes called" not in classifier
+    paragraph = methods(comparison, test_set.dataset)["paragraphs"][2]
+    detector_text, classifier_text = paragraph.split(" B: ")
+    decision = comparison.records["A"]["decision"]
+    assert f"score {decision['box_cut']:g}" in detector_text
+    assert f"({decision['settings_tried']} " in detector_text
+    for name in decision["choices"]["calibration"]:
+        assert name.replace("_", " ") in detector_text
+    levels = comparison.records["B"]["decision"]["calibration"]["levels"]
+    assert f"{levels} levels" in classifier_text
+    assert "RSNA score" not in classifier_text
 
 
-def test_a_further_policy_is_judged_beside_the_stored_ones(predict, test_set, evaluation_set):
+def test_a_further_policy_is_evaluated_beside_the_stored_ones(predict, test_set, evaluation_set):
     tuned = predict("A", seed=1)
     untuned = predict("B", seed=2)
     decision = tune_predictions(tuned, test_set, policies=("youden",))
@@ -77,8 +79,8 @@ OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 
 
 def test_a_measure_that_no_system_has_is_not_explained(comparison, image_set):
-    def explained(each):
-        return [metric.title for metric in methods(each, image_set)["metrics"]]
+    def explained(compared):
+        return [metric.title for metric in methods(compared, image_set)["metrics"]]
 
     assert "AP50" in explained(comparison)
     metrics = comparison.metrics.copy()
@@ -90,30 +92,22 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison, image_set):
 @pytest.mark.parametrize(
     ("policy", "parts"),
     [
-        ("max_f1", ("highest F1", "several equally good ones the highest")),
-        ("youden", ("Youden's J = sensitivity + specificity − 1", "equally good ones the highest")),
-        (
-            "cost:10/1",
-            (
-                "least expected cost",
-                "costs 10 times",
-                "that of validation",
-                "equally good ones the highest",
-            ),
-        ),
-        ("cost:10/4@0.05", ("costs 2.5 times", "a prevalence of 0.05")),
-        ("threshold=0.3", ("Declared by the user", "no image chose it")),
-        ("sensitivity>=0.95", ("The highest threshold that reaches a sensitivity of 0.95",)),
-        ("specificity>=0.90", ("The lowest threshold that reaches a specificity of 0.9",)),
+        ("max_f1", ("F1",)),
+        ("youden", ("sensitivity + specificity − 1",)),
+        ("cost:10/1", (" 10 times",)),
+        ("cost:10/4@0.05", (" 2.5 times", "prevalence of 0.05")),
+        ("threshold=0.3", ("user",)),
+        ("sensitivity>=0.95", ("highest", "sensitivity of 0.95")),
+        ("specificity>=0.90", ("lowest", "specificity of 0.9")),
     ],
 )
-def test_each_policy_says_its_rule_and_what_decides_between_equals(policy, parts):
-    told = sentence("policy_meaning", check_policy(policy))
+def test_each_policy_has_a_meaning_of_its_own_with_its_values(policy, parts):
+    meaning = sentence("policy_meaning", check_policy(policy))
     for part in parts:
-        assert part in told
+        assert part in meaning
 
 
-def with_ways(comparison, auroc, paired=None, others=None):
+def with_methods(comparison, auroc, paired=None, others=None):
     metrics = comparison.metrics.copy()
     single = metrics["system"].isin(comparison.names)
     of = metrics["metric"] == "auroc"
@@ -126,30 +120,24 @@ def with_ways(comparison, auroc, paired=None, others=None):
 
 def test_an_interval_is_explained_as_it_was_made(comparison):
     bootstrap = "patient-cluster bootstrap percentile, 2000 resamples"
-    made = with_ways(comparison, f"{OBUCHOWSKI} (on the logit)", OBUCHOWSKI, bootstrap)
-    facts = IntervalFacts.of(made)
+    made = with_methods(comparison, f"{OBUCHOWSKI} (on the logit)", OBUCHOWSKI, bootstrap)
+    facts = IntervalFacts.from_comparison(made)
     single, paired = (sentence(f"{kind}_meaning", facts) for kind in ("interval", "difference"))
-    assert "Obuchowski (1997)" in single
+    assert facts.single == {"obuchowski", "bootstrap"}
+    assert facts.paired >= {"obuchowski"}
+    assert "Obuchowski" in single
     assert "logit" in single
-    assert "resampled with replacement" in single
-    assert "Obuchowski's variance of the difference" in paired
-    assert "same resampled patients" in paired
-
-
-def test_an_interval_is_of_the_true_figure_and_not_of_the_next_study(comparison):
-    told = sentence("interval_meaning", IntervalFacts.of(comparison))
-    assert "hold the true figure" in told
-    assert "not the range in which another study's figure would fall" in told
+    assert "Obuchowski" in paired
 
 
 def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
-    made = with_ways(comparison, OBUCHOWSKI, others=EXACT_METHOD)
-    told = sentence("uncertainty", IntervalFacts.of(made))
-    assert "Obuchowski (1997)" in told
-    assert "Clopper-Pearson" in told
-    assert "bootstrap" not in told
-    assert "McNemar" not in told  # no tests were made
-    assert "Holm" not in told
+    made = with_methods(comparison, OBUCHOWSKI, others=EXACT_METHOD)
+    text = sentence("uncertainty", IntervalFacts.from_comparison(made))
+    assert "Obuchowski" in text
+    assert "Clopper-Pearson" in text
+    assert "bootstrap" not in text
+    assert "McNemar" not in text  # no tests were made
+    assert "Holm" not in text
 
 
 RECIPE = {
@@ -193,39 +181,43 @@ RECIPE = {
 }
 
 
-def systems_told(comparison, image_set, **facts):
-    """The paragraph on systems, with these facts of each."""
+def systems_paragraph(comparison, image_set, **facts):
+    """Return the paragraph on systems, with these facts of each."""
     return methods(replace(comparison, records=facts), image_set)["paragraphs"][1]
 
 
 def test_a_trained_system_is_described_from_its_run(comparison, image_set):
-    told = systems_told(comparison, image_set, RetinaNet={"recipe": RECIPE, "seed": 4}, CheXNet={})
-    for words in (
-        "RetinaNet is a detector of lesions: RetinaNet [1] with a feature pyramid [2] of 64",
-        "on ResNet-18 [3]",
+    records = {"RetinaNet": {"recipe": RECIPE, "seed": 4}, "CheXNet": {}}
+    paragraph = systems_paragraph(comparison, image_set, **records)
+    for value in (
+        "RetinaNet [1] with a feature pyramid [2] of 64",
+        "ResNet-18 [3]",
         "128 × 128 px",
-        "started from weights published for ImageNet [5], of",
-        "the deepest 3 stages learned",
-        "748 images for 7 of 12 epochs (stopped after 3 without",
+        "ImageNet [5]",
+        "deepest 3 stages",
+        "748 images for 7 of 12 epochs (stopped after 3",
         "AdamW [6]",
-        "rotation by up to 10 degrees and scale by up to 10 % [",
-        "highest AP50 on 188 validation images was kept (epoch 4)",
+        "10 degrees",
+        "10 % [",
+        "AP50 on 188 validation images",
+        "(epoch 4)",
         "seed 4",
         "10 min",
-        "CheXNet: predictions that were imported; which network made them",
+        "CheXNet",
     ):
-        assert words in told
-    assert "mosaic" not in told
+        assert value in paragraph
+    assert "mosaic" not in paragraph
 
 
-def test_seeds_ensembles_and_exports_are_told_as_what_they_are(comparison, image_set):
+def test_seeds_ensembles_and_exports_have_their_own_descriptions(comparison, image_set):
     several = {"recipe": RECIPE, "seed": [0, 1, 2]}
     joined = {"members": [{"system": "A", "recipe": RECIPE}, {"system": "B", "recipe": None}]}
-    told = systems_told(comparison, image_set, RetinaNet=several, CheXNet=joined)
-    assert "3 trainings with seeds 0, 1 and 2" in told
-    assert "(epoch 4)" not in told.split("CheXNet joins")[0]  # of each seed another
-    assert "CheXNet joins the predictions of A and B. A is a detector of lesions" in told
-    assert "B: predictions that were imported" in told
+    paragraph = systems_paragraph(comparison, image_set, RetinaNet=several, CheXNet=joined)
+    assert "seeds 0, 1 and 2" in paragraph
+    seeds, ensemble = paragraph.split("CheXNet combines")
+    assert "(epoch 4)" not in seeds  # each seed has its own epoch
+    assert "A and B" in ensemble
+    assert "A is a detector" in ensemble
     export = {
         "recipe": RECIPE,
         "seed": 4,
@@ -233,44 +225,53 @@ def test_seeds_ensembles_and_exports_are_told_as_what_they_are(comparison, image
         "backend": "onnx",
         "precision": "int8",
     }
-    told = systems_told(comparison, image_set, RetinaNet=export, CheXNet={"backend": "torch"})
-    assert "It was evaluated as its export to onnx in int8." in told
-    assert "CheXNet was run by this program; its training files were not beside it" in told
+    records = {"RetinaNet": export, "CheXNet": {"backend": "torch"}}
+    paragraph = systems_paragraph(comparison, image_set, **records)
+    assert "onnx in int8" in paragraph
+    assert "CheXNet was run by this program" in paragraph
 
 
 def test_keys_that_an_older_run_lacks_are_left_out(comparison, image_set):
     config = RECIPE["config"] | {"augmentation": {}}
     old = RECIPE | {"config": config, "run": {"n_train": 748, "n_val": 188, "epochs": 12}}
-    told = systems_told(comparison, image_set, RetinaNet={"recipe": old}, CheXNet={})
-    assert "training images were not augmented" in told
-    assert "arithmetic" not in told
-    assert "None" not in told
+    records = {"RetinaNet": {"recipe": old}, "CheXNet": {}}
+    paragraph = systems_paragraph(comparison, image_set, **records)
+    assert "not augmented" in paragraph
+    assert "arithmetic" not in paragraph
+    assert "None" not in paragraph
 
 
 def test_every_citation_has_its_reference_and_bibtex_its_entry(comparison, image_set):
     folder = Path(methods.__code__.co_filename).parent
-    texts = (folder / name for name in ("methods.txt.jinja", "words.txt.jinja"))
+    texts = (folder / name for name in ("methods.txt.jinja", "sentences.txt.jinja"))
     used = {key for text in texts for key in re.findall(r'(?:cite|_at)\("(\w+)"', text.read_text())}
-    known = _toml("references")
-    assert used <= set(known)
-    own = used | {each["key"] for each in _toml("checklists").values()}
-    by_data = {key for key, each in known.items() if {"networks", "detectors", "sources"} & {*each}}
-    assert set(known) == own | by_data | {"korngraubard1998"}  # nothing is kept that nobody cites
-    for each in known.values():
-        assert each["key"] == "cxrcompare" or (each["journal"] and 1900 < each["year"] < 2030)
-        assert not each.get("doi") or re.fullmatch(r"10\.\d{4,}/\S+", each["doi"])
+    references = read_entries("references")
+    assert used <= set(references)
+    cited_by_name = used | {entry["key"] for entry in read_entries("checklists").values()}
+    cited_by_data = {
+        key
+        for key, entry in references.items()
+        if {"networks", "detectors", "sources"} & set(entry)
+    }
+    uncited = set(references) - cited_by_name - cited_by_data - {"korngraubard1998"}
+    assert uncited == set()
+    for entry in references.values():
+        assert entry["key"] == "cxrcompare" or (entry["journal"] and 1900 < entry["year"] < 2030)
+        assert not entry.get("doi") or re.fullmatch(r"10\.\d{4,}/\S+", entry["doi"])
     records = {"RetinaNet": {"recipe": RECIPE, "seed": 4}, "CheXNet": {}}
-    told = methods(replace(comparison, records=records), image_set)
-    written = render("references.bib.jinja", **told)
-    assert re.findall(r"^@\w+\{(\w+),$", written, re.M) == [r["key"] for r in told["references"]]
+    texts = methods(replace(comparison, records=records), image_set)
+    written = render("references.bib.jinja", **texts)
+    cited = [reference["key"] for reference in texts["references"]]
+    assert re.findall(r"^@\w+\{(\w+),$", written, re.M) == cited
     assert written.count("{") == written.count("}")
     assert "author = {Lin, T. Y. and Goyal, P. and" in written
     assert "pages = {2999--3007}" in written
 
 
 def test_networks_of_the_registry_have_their_papers_and_titles():
-    named = [each.get("networks", {}) for each in _toml("references").values()]
-    printed = {name: title for networks in named for name, title in networks.items()}
+    printed: dict[str, str] = {}
+    for entry in read_entries("references").values():
+        printed |= entry.get("networks", {})
     titles = {name: network.title.split(",")[0] for name, network in NETWORKS.items()}
     assert printed.items() - {("timm:", "")} == titles.items() - {
         ("small_cnn", titles["small_cnn"])  # nobody published it

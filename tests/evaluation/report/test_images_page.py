@@ -12,7 +12,7 @@ from PIL import Image
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.metrics.image_metrics import confusion_counts
 from cxr_compare.evaluation.report.images_page import THUMBNAIL_SIDE, write_images_page
-from cxr_compare.evaluation.report.threshold_exploration import _explore_thresholds
+from cxr_compare.evaluation.report.threshold_exploration import explore_thresholds
 
 TITLES = {"title": "A and B", "finding": "Lung opacity", "data_name": "hand-made"}
 
@@ -198,7 +198,7 @@ def counts(told, system: int, step: int) -> dict[str, int]:
 )
 def test_frozen_threshold_gives_the_counts_of_the_tables(threshold):
     table = frame(300)
-    told, _ = _explore_thresholds(table, ["A", "B"], {"A": {"max_f1": threshold}, "B": {}})
+    told, _ = explore_thresholds(table, ["A", "B"], {"A": {"max_f1": threshold}, "B": {}})
     mine = table[table["system"] == "A"]
     wanted = confusion_counts(mine["label"] == 1, mine["score"], threshold)
     assert counts(told, 0, told["steps"][0]["frozen"]["max_f1"]) == wanted
@@ -207,7 +207,7 @@ def test_frozen_threshold_gives_the_counts_of_the_tables(threshold):
 
 def test_every_step_counts_what_lies_at_or_above_it():
     table = frame(200)
-    told, _ = _explore_thresholds(table, ["A"], {})
+    told, _ = explore_thresholds(table, ["A"], {})
     mine = table[table["system"] == "A"]
     for step, at in enumerate(told["steps"][0]["at"]):
         wanted = confusion_counts(mine["label"] == 1, mine["score"], at)
@@ -216,7 +216,7 @@ def test_every_step_counts_what_lies_at_or_above_it():
 
 def test_places_of_the_images_give_the_same_counts_as_the_steps():
     table = frame(150)
-    told, places = _explore_thresholds(table, ["A", "B"], {"A": {"p": 0.4}, "B": {"p": 0.6}})
+    told, places = explore_thresholds(table, ["A", "B"], {"A": {"p": 0.4}, "B": {"p": 0.6}})
     label = table.drop_duplicates("image_id").set_index("image_id")["label"]
     for system, name in enumerate(["A", "B"]):
         step = told["steps"][system]["frozen"]["p"]
@@ -228,7 +228,7 @@ def test_places_of_the_images_give_the_same_counts_as_the_steps():
 def test_size_is_bounded_however_many_images():
     table = frame(30_000, systems=("A",))
     table["score"] = np.random.default_rng(1).random(30_000)
-    told, _ = _explore_thresholds(table, ["A"], {"A": {"max_f1": 0.123456789}})
+    told, _ = explore_thresholds(table, ["A"], {"A": {"max_f1": 0.123456789}})
     assert len(told["steps"][0]["at"]) <= 401
     assert len(json.dumps(told)) < 20_000
     mine = confusion_counts(table["label"] == 1, table["score"], 0.123456789)
@@ -239,7 +239,7 @@ def test_image_without_truth_or_score_is_counted_nowhere():
     table = frame(20)
     table.loc[table["image_id"] == "i00003", "label"] = np.nan
     table.loc[(table["image_id"] == "i00004") & (table["system"] == "B"), "score"] = np.nan
-    told, places = _explore_thresholds(table, ["A", "B"], {})
+    told, places = explore_thresholds(table, ["A", "B"], {})
     assert "i00003" not in places.index
     assert np.isnan(places.loc["i00004", "B"])
     assert told["positives"] + told["negatives"] == 19

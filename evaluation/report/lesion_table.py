@@ -1,0 +1,36 @@
+"""Share of lesions found, by kind of lesion."""
+
+from __future__ import annotations
+
+from cxr_compare.evaluation.compare.comparison import Comparison
+from cxr_compare.evaluation.report.failure_rows import (
+    contrast_names,
+    denominator,
+    figure_texts,
+    group_title,
+    groups_in_order,
+)
+from cxr_compare.evaluation.report.table import Table
+from cxr_compare.evaluation.report.templates import TABLES, sentence
+
+LESION_TOPIC = "lesions by "
+"""Prefix of the topics of lesions in the table of failures."""
+
+
+def lesion_table(comparison: Comparison) -> Table | None:
+    """Return the share of lesions found by kind of lesion, None where no kinds were evaluated."""
+    failures = comparison.failures
+    failures = failures[failures["topic"].str.startswith(LESION_TOPIC)]
+    if failures.empty:
+        return None
+    rows = []
+    for topic, group in groups_in_order(failures):
+        of_group = failures[(failures["topic"] == topic) & (failures["group"] == group)]
+        title = group_title(topic.removeprefix(LESION_TOPIC), group)
+        rows.append((title, denominator(of_group), *figure_texts(comparison, of_group)))
+    return Table.from_rows(
+        sentence("lesions_title", template=TABLES),
+        sentence("lesions_lead", template=TABLES),
+        ("Lesion", "Lesions", *comparison.systems, *contrast_names(comparison, printed=True)),
+        rows,
+    )
