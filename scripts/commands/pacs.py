@@ -93,7 +93,8 @@ def pacs(
     require_backends(named, options)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    from cxr_compare.serving.pacs.station import StationSettings, run_station
+    from cxr_compare.serving.pacs.station import run_station
+    from cxr_compare.serving.pacs.station_settings import StationSettings
 
     emit = console.emit if console.printed_as() == "text" else console.say
     with opened_log(log) as answer_log:
@@ -116,8 +117,8 @@ def pacs(
             log=answer_log,
         )
         tally = run_station(station, lambda: open_runs(named, options), console, emit)
-    told = ("answered", "results", "done_before", "skipped", "failed")
-    counts = {name: len(getattr(tally, name)) for name in told}
+    keys = ("answered", "results", "done_before", "skipped", "failed")
+    counts = {key: len(getattr(tally, key)) for key in keys}
     return Outcome("", counts, exit_status=int(bool(tally.failed)))
 
 

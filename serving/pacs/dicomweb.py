@@ -45,7 +45,7 @@ class Credentials:
         return "<Credentials>"
 
     @classmethod
-    def of(cls, environment: Mapping[str, str], prefix: str) -> Credentials:
+    def from_environment(cls, environment: Mapping[str, str], prefix: str) -> Credentials:
         """Read ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``."""
         token, user, password = (
             environment.get(f"{prefix}_{name}") or None for name in ("TOKEN", "USER", "PASSWORD")

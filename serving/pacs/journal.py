@@ -1,6 +1,6 @@
-"""What became of each image of an archive: one SQLite file that survives being killed.
+"""The journal of a station: one SQLite file with the state of each image, safe against a kill.
 
-It holds no text of a header: images, studies and results are digests of their UIDs.
+It holds no text of a header. Images, studies and results go by digests of their UIDs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWI
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line what the disk refuses, or that the journal on it is damaged."""
+    """Turn an error of the disk or of a damaged journal into one line.
+
+    Raises:
+        InputError: The journal is damaged.
+        UnreachableError: The disk is full or cannot be written.
+    """
     try:
         with disk_errors(path):
             try:
@@ -60,31 +65,50 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def digest(uid: str) -> str:
-    """What stands for a UID in the journal, in names of files and in what is shown."""
+    """Return the digest that stands for a UID in the journal, in file names and in messages.
+
+    Example:
+        >>> digest("1.2.3")[:12]
+        'c47f5b18b8a4'
+    """
     return hashlib.sha256(uid.strip(" \0").encode()).hexdigest()[:32]
 
 
 def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
-    """A job: the same systems whose results go to the same place. Other ones answer anew."""
+    """Return the identity of a job: the same systems that send to the same destination.
+
+    Another job answers anew for all images.
+    """
     text = json.dumps([*systems, destination], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class Journal:
-    """Says of each image of a job what was done; opened by one process at a time.
+    """The state of each image of a job; one process opens it at a time.
 
     An image is ``fetched``, then ``answered``, and at last ``sent``, or it is ``skipped`` or
     ``failed`` for a reason. Each step is on the disk when its method returns. Results have UIDs
-    that follow from image and systems: what was answered but is not known to be sent is answered
-    and sent again, and the archive keeps it once.
+    that follow from image and systems. An image that was answered but may not have been sent is
+    answered and sent again, and the archive keeps each result once.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, job: str) -> None:
-        self._connection, self._path, self._job = connection, path, job
+        self._connection = connection
+        self._path = path
+        self._job = job
 
     @classmethod
     def open(cls, path: Path, job: str, *, dry_run: bool = False) -> Self:
-        """Open or begin a journal; with `dry_run` a copy in memory is written."""
+        """Open or begin a journal.
+
+        Args:
+            path: The SQLite file.
+            job: Identity of the job, from `job_id`.
+            dry_run: True writes into a copy in memory.
+
+        Raises:
+            InputError: The file is no journal, or another process uses it.
+        """
         if path.is_dir():
             raise InputError(f"--journal {path}: is a folder; name a file in it")
         try:
@@ -110,47 +134,47 @@ class Journal:
         self._connection.close()
 
     def state(self, image: str) -> State | None:
-        """What was done last for an image."""
+        """Return the last state of an image; None for an unknown one."""
         rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
         return rows[0][0] if rows else None
 
     def is_result(self, image: str) -> bool:
-        """Whether an image is a result that was made here, by any job."""
+        """Return True for a result that a station with this journal made, in any job."""
         return bool(self._rows("SELECT 1 FROM results WHERE result = ?", image))
 
-    def enter(self, image: str, state: State, reason: str | None = None) -> None:
-        """Note the state of an image, and why it is skipped or failed."""
+    def record(self, image: str, state: State, reason: str | None = None) -> None:
+        """Record the state of an image, with the reason where it is skipped or failed."""
         with writing(self._path), self._connection:
             self._write(image, state, reason)
 
-    def answer(self, image: str, results: Sequence[str]) -> None:
-        """An image is answered for; its results are about to be sent."""
+    def record_answer(self, image: str, results: Sequence[str]) -> None:
+        """Record that an image is answered for and that its results are about to be sent."""
         rows = [(result, image) for result in results]
         with writing(self._path), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
             self._write(image, "answered", None)
 
     def forget_failures(self) -> None:
-        """Try again what failed: another version, or another state of the archive, may do it."""
+        """Forget which images failed, so that this run of the program tries them again."""
         with writing(self._path), self._connection:
             self._connection.execute(
                 "DELETE FROM images WHERE job = ? AND state = 'failed'", (self._job,)
             )
 
-    def held(self, study: str, modalities: str) -> set[str]:
-        """What a study held when it was listed last."""
+    def images_of_study(self, study: str, modalities: str) -> set[str]:
+        """Return the images that a study had when it was listed last."""
         query = "SELECT held FROM studies WHERE search = ? AND study = ?"
         rows = self._rows(query, f"{self._job} {modalities}", study)
         return set(rows[0][0].split()) if rows else set()
 
-    def hold(self, study: str, modalities: str, since: str, held: Iterable[str]) -> None:
-        """Note what a study holds."""
-        row = (f"{self._job} {modalities}", study, since, " ".join(held))
+    def record_study(self, study: str, modalities: str, since: str, images: Iterable[str]) -> None:
+        """Record the images that a study has."""
+        row = (f"{self._job} {modalities}", study, since, " ".join(images))
         with writing(self._path), self._connection:
             self._connection.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?)", row)
 
-    def listed(self, modalities: str, since: str) -> set[str]:
-        """Studies with images that a search as wide as this, or a narrower one, listed."""
+    def listed_studies(self, modalities: str, since: str) -> set[str]:
+        """Return the studies with images that an equally wide or narrower search listed."""
         query = "SELECT study FROM studies WHERE search = ? AND since >= ? AND held != ''"
         return {study for (study,) in self._rows(query, f"{self._job} {modalities}", since)}
 

@@ -31,11 +31,13 @@ from cxr_compare.data_prep.store.answer_log import AnswerLog, read_log
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE
 from cxr_compare.serving.guard import Warned
+from cxr_compare.serving.pacs.connections import Connections, check_connections
 from cxr_compare.serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, _LeftOut
 from cxr_compare.serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from cxr_compare.serving.pacs.journal import Journal, digest
 from cxr_compare.serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
-from cxr_compare.serving.pacs.station import StationSettings, _try_addresses, _Worker
+from cxr_compare.serving.pacs.station_settings import StationSettings
+from cxr_compare.serving.pacs.worker import Worker
 from tests.scripts.launched import free_port
 from tests.scripts.small_sets import cxr, refusal
 from tests.serving import radiographs
@@ -129,7 +131,7 @@ class Desk:
 
     def run(
         self, shelf: Shelf, *, strict: bool = False, limit: int | None = None, dry_run: bool = False
-    ) -> _Worker:
+    ) -> Worker:
         images = self.folder / "images"
         images.mkdir(exist_ok=True)
         worker = self.worker(shelf, strict=strict, limit=limit, dry_run=dry_run)
@@ -139,14 +141,14 @@ class Desk:
         assert list(images.iterdir()) == []
         return worker
 
-    def worker(self, shelf: Shelf, **changed: Any) -> _Worker:
+    def worker(self, shelf: Shelf, **changed: Any) -> Worker:
         settings: dict[str, Any] = {
             **dict.fromkeys(field.name for field in dataclasses.fields(StationSettings)),
             "callers": [], "modalities": ["CR", "DX"], **changed,
             "journal": self.folder / "journal.sqlite",
         }  # fmt: skip
         say, systems = self.lines.append, [self.system]
-        return _Worker(StationSettings(**settings), systems, shelf, say, say)  # type: ignore[arg-type]
+        return Worker(StationSettings(**settings), systems, shelf, say, say)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -255,9 +257,9 @@ def test_a_settled_study_that_changes_is_answered_or_named_once(desk, removed, a
     desk.lines.clear()
     assert len(desk.run(shelf).tally.answered) == answered
     assert len(desk.run(shelf).tally.answered) == 0
-    named = [line for line in desk.lines if "its answer stands" in line]
+    named = [line for line in desk.lines if "its answer stays there" in line]
     assert sorted(named) == sorted(
-        f"image {digest(uid)[:12]}: the archive no longer lists it; its answer stands"
+        f"image {digest(uid)[:12]}: the archive no longer lists it; its answer stays there"
         for uid in removed
     )
     assert len(shelf.stored) == len(set(shelf.stored)) == 2 * (2 + answered)
@@ -275,7 +277,7 @@ def test_a_later_first_date_or_other_modalities_name_nothing_as_gone(desk: Desk)
 
 
 def test_a_look_lists_what_changed_and_each_settled_study_in_its_turn(desk, monkeypatch):
-    monkeypatch.setattr("cxr_compare.serving.pacs.station._LISTED_AGAIN", 2)
+    monkeypatch.setattr("cxr_compare.serving.pacs.worker._UNCHANGED_STUDIES_LISTED", 2)
     shelf = Shelf(*[radiograph(f"1.2.{n}.1", f"1.2.{n}") for n in range(3, 8)])
     desk.run(shelf)
     desk.run(shelf)
@@ -378,7 +380,7 @@ def test_journal_survives_a_kill(tmp_path: Path) -> None:
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from cxr_compare.serving.pacs.journal import Journal\n"
         "journal = Journal.open(Path(sys.argv[1]), 'job')\n"
-        "journal.enter('a', 'sent')\njournal.enter('b', 'fetched')\n"
+        "journal.record('a', 'sent')\njournal.record('b', 'fetched')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     path = tmp_path / "journal.sqlite"
@@ -692,7 +694,7 @@ def test_another_image_than_asked_for_is_not_taken(service, archive):
     ],
 )
 def test_credentials_come_from_the_environment_and_are_not_shown(service, environment, header):
-    credentials = Credentials.of(environment, "CXR_PACS")
+    credentials = Credentials.from_environment(environment, "CXR_PACS")
     archive = DicomWebArchive(service.url, credentials, patience(1, Clock()))
     service.json([])
     archive.studies(["CR"])
@@ -712,7 +714,7 @@ def test_credentials_come_from_the_environment_and_are_not_shown(service, enviro
 )
 def test_half_or_twofold_credentials_are_refused(environment: dict[str, str]) -> None:
     with pytest.raises(InputError, match="P_"):
-        Credentials.of(environment, "P")
+        Credentials.from_environment(environment, "P")
 
 
 # DICOM's own network
@@ -773,12 +775,13 @@ def test_a_peer_that_is_away_is_an_outage() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_destination_is_tried_once_at_the_start_and_its_absence_is_no_end(inbox: Inbox) -> None:
     lines: list[str] = []
-    settings, terminal = SimpleNamespace(), SimpleNamespace(say=lines.append)
+    settings = SimpleNamespace(watch=None)
+    terminal = SimpleNamespace(say=lines.append)
     with listening(Address("CXR", "127.0.0.1", free_port()), inbox, []) as here:
         away = Address("PACS", "127.0.0.1", free_port())
         for address in (here, away):
             peer = StorePeer(address, "CXR", patience(60, Clock()))
-            _try_addresses(settings, None, peer, terminal)  # type: ignore[arg-type]
+            check_connections(settings, Connections(None, peer), terminal)  # type: ignore[arg-type]
     (line,) = lines
     assert line.startswith(f"{away.shown}: refuses the connection or does not answer; results are")
     assert "nothing is lost" in line
@@ -980,7 +983,7 @@ def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
         raise InputError("as far as this test goes")
 
     monkeypatch.setattr("cxr_compare.scripts.runs._is_run", lambda path: True)
-    monkeypatch.setattr("cxr_compare.serving.pacs.station._try_addresses", ended)
+    monkeypatch.setattr("cxr_compare.serving.pacs.station.check_connections", ended)
     for places, warnings in (
         (["--dicomweb", "http://pacs.example/d"], 1),
         (["--dicomweb", "http://127.0.0.1:8042/d"], 0),

@@ -1,0 +1,136 @@
+"""Connections of a station: the archive it fetches from, and the destination of its results."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, closing
+from typing import NamedTuple, TypeAlias
+from urllib.parse import urlsplit
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.work.network_addresses import is_loopback
+from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.serving.pacs.dicomweb import Credentials, DicomWebArchive
+from cxr_compare.serving.pacs.dimse import Address, StorePeer, require_title
+from cxr_compare.serving.pacs.patience import Patience, UnreachableError
+from cxr_compare.serving.pacs.station_settings import StationSettings
+
+Destination: TypeAlias = DicomWebArchive | StorePeer
+
+_SOURCE_VARIABLES = "CXR_PACS"  # start of the names of environment variables with credentials
+_DESTINATION_VARIABLES = "CXR_PACS_SEND"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Connections(NamedTuple):
+    """The two ends of a station.
+
+    Attributes:
+        archive: Archive from which images are fetched; None where they are received.
+        destination: Where results are sent; may be the same archive.
+    """
+
+    archive: DicomWebArchive | None
+    destination: Destination
+
+
+def open_connections(
+    settings: StationSettings, progress: Progress, open_archives: ExitStack
+) -> Connections:
+    """Open the archive and the destination, and warn where others could read along.
+
+    Args:
+        settings: Addresses, certificates and AE titles.
+        progress: Shows the warnings.
+        open_archives: Closes each archive when the station ends.
+
+    Raises:
+        InputError: An address, an AE title or a certificate is wrong.
+    """
+    if settings.listening_address is not None:
+        own_title = settings.listening_address.title
+    else:
+        own_title = require_title(settings.title, "pacs.ae_title")
+    for caller in settings.callers:
+        require_title(caller, "pacs.callers")
+    patience = Patience(settings.patience, say=progress.say)
+
+    def open_archive(url: str, variables: str) -> DicomWebArchive:
+        credentials = Credentials.from_environment(os.environ, variables)
+        return open_archives.enter_context(closing(DicomWebArchive(url, credentials, patience)))
+
+    archive = None if settings.url is None else open_archive(settings.url, _SOURCE_VARIABLES)
+    send_to = settings.send_to
+    destination: Destination
+    if send_to is None:
+        if archive is None:
+            raise InputError("pacs --listen: say with --send-to where results go")
+        destination = archive
+    elif "://" in send_to:
+        same_server = settings.url is not None and _server(settings.url) == _server(send_to)
+        variables = _SOURCE_VARIABLES if same_server else _DESTINATION_VARIABLES
+        destination = open_archive(send_to, variables)
+    else:
+        address = Address.parse(send_to, "--send-to")
+        destination = StorePeer(address, own_title, patience, settings.tls)
+    connections = Connections(archive, destination)
+    _warn_of_open_networks(settings, connections, progress)
+    return connections
+
+
+def check_connections(
+    settings: StationSettings, connections: Connections, progress: Progress
+) -> None:
+    """Ask each end for a sign of life, so that a wrong address is reported before models load.
+
+    A destination that does not answer is no error: results wait until it does. Neither is an
+    archive that is searched again and again.
+
+    Raises:
+        InputError: The archive refuses the search, or does not answer and is searched only once.
+    """
+    archive, destination = connections
+    searches_once = settings.watch is None
+    if archive is not None:
+        try:
+            archive.echo(settings.modalities[0], settings.since, waits=searches_once)
+        except UnreachableError:
+            if searches_once:
+                raise
+            # Otherwise the first search reports it and the next one tries again.
+    if destination is not archive:
+        try:
+            destination.echo()
+        except InputError as error:
+            progress.say(f"{error}; results are sent when it answers, and nothing is lost")
+
+
+def _warn_of_open_networks(
+    settings: StationSettings, connections: Connections, progress: Progress
+) -> None:
+    """Warn of each connection on which others could read images or credentials."""
+    ends = [end for end in dict.fromkeys(connections) if end is not None]
+    dicom_peers = [end.address for end in ends if isinstance(end, StorePeer)]
+    if settings.listening_address is not None:
+        dicom_peers.insert(0, settings.listening_address)
+    for peer in dicom_peers:
+        if settings.tls is None and not is_loopback(peer.host):
+            progress.say(
+                f"{peer.shown}: WARNING: DICOM's own network neither encrypts nor asks for a "
+                "password; set pacs.tls_cert and pacs.tls_ca in the file of --settings, or keep it "
+                "inside the hospital's network"
+            )
+    for end in ends:
+        if isinstance(end, DicomWebArchive):
+            parts = urlsplit(end.shown)
+            if parts.scheme == "http" and not is_loopback(str(parts.hostname)):
+                progress.say(
+                    f"{end.shown}: WARNING: http is not encrypted, so that others on the network "
+                    "can read images and credentials; use https"
+                )
+
+
+def _server(url: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port of a URL; two URLs of one server have the same."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)

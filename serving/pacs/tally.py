@@ -1,0 +1,64 @@
+"""Counts of what a station has done, for its summary line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from cxr_compare.data_prep.contracts.errors import counted
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Images, results and studies by what was done with them since the program began.
+
+    All names are digests of UIDs.
+
+    Attributes:
+        answered: Images that were answered for.
+        results: DICOM objects that were made.
+        done_before: Images that an earlier run of the program had dealt with.
+        unchanged: Studies in which nothing was left to do.
+        skipped: Images and series that are not answered for, each with the reason.
+        failed: Images without an answer, or whose results were refused.
+
+    Example:
+        >>> tally = Tally(answered={"a"}, results={"r", "s"}, skipped={"b": "its modality is CT"})
+        >>> tally.line("PACS")
+        '1 image answered; 2 results sent to PACS; 1 skipped (1 its modality is CT)'
+    """
+
+    answered: set[str] = field(default_factory=set)
+    results: set[str] = field(default_factory=set)
+    done_before: set[str] = field(default_factory=set)
+    unchanged: set[str] = field(default_factory=set)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+    def line(self, destination: str, *, dry_run: bool = False) -> str:
+        """Return the summary in one line.
+
+        Args:
+            destination: Name of the archive that results are sent to.
+            dry_run: True where results were made and not sent.
+        """
+        results = counted(len(self.results), "result")
+        parts = [f"{counted(len(self.answered), 'image')} answered"]
+        parts.append(
+            f"{results} made, none sent" if dry_run else f"{results} sent to {destination}"
+        )
+        if self.done_before:
+            parts.append(f"{len(self.done_before):,} done before")
+        if self.unchanged:
+            parts.append(f"{counted(len(self.unchanged), 'study')} unchanged")
+        if self.skipped:
+            reasons = Counter(self.skipped.values()).most_common()
+            reasons_text = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+            parts.append(f"{len(self.skipped):,} skipped ({reasons_text})")
+        if self.failed:
+            parts.append(f"{len(self.failed):,} failed, see above")
+        return "; ".join(parts)
+
+    def mentions(self, image: str) -> bool:
+        """Return True for an image that this run has answered, skipped or failed."""
+        return image in self.answered or image in self.skipped or image in self.failed
