@@ -92,7 +92,7 @@ def predict(
         InputError: A path is wrong, options do not fit, or nothing could be answered.
 
     Example:
-        cxr predict out/retinanet out/chexnet film.dcm
+        cxr predict out/retinanet out/chexnet image.dcm
 
         cxr predict out/retinanet --data out/data --out out/retinanet-predictions
     """

@@ -132,7 +132,7 @@ def live(export: Path) -> Iterator[Live]:
 
 def test_the_examples_of_the_documentation_get_answers(live: Live, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "film.dcm", format="PNG")
+    Image.fromarray(pixels).save(tmp_path / "image.dcm", format="PNG")
     (python,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (curl,) = re.findall(r"^curl .*$", PAGE, re.MULTILINE)
     for command in (["bash", "-c", curl], [sys.executable, "-c", python]):
