@@ -30,8 +30,10 @@ from cxr_compare.data_prep.formats.source import no_roles
 from cxr_compare.data_prep.splits.add_split import SplitRule
 from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.store import pixel_store as stored
+from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.pixel_store import PixelStore, build_pixel_store
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.store.pixel_store_writer import SHARD_IMAGES, PixelStoreWriter
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
@@ -397,18 +399,18 @@ def open_store(folder: str, seed: int, how: str) -> Run:
 
 def _write_empty_store(folder: Path, ids: pd.Series) -> None:
     """A store of black images; its shards are holes that take no room on the disk."""
-    with stored.PixelStoreWriter(folder, _STORE_SIZE) as writer:
+    with PixelStoreWriter(folder, _STORE_SIZE) as writer:
         black = np.zeros((_STORE_SIZE, _STORE_SIZE), np.uint8)
         writer.add(ids.iloc[0], *letterbox(black, _STORE_SIZE))
     place = np.arange(len(ids))
-    index = pd.DataFrame({"image_id": ids, "shard": place // stored.SHARD_IMAGES})
-    index = index.assign(row=place % stored.SHARD_IMAGES, scale_x=1.0, scale_y=1.0)
+    index = pd.DataFrame({"image_id": ids, "shard": place // SHARD_IMAGES})
+    index = index.assign(row=place % SHARD_IMAGES, scale_x=1.0, scale_y=1.0)
     tables.write_table(
         index.assign(offset_x=0.0, offset_y=0.0), folder / stored.INDEX_NAME, "pixel_index"
     )
     for shard, n_images in enumerate(np.bincount(index["shard"])):
         shape = (int(n_images), _STORE_SIZE, _STORE_SIZE)
-        path = folder / stored._shard_name(shard)
+        path = folder / stored.shard_name(shard)
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     info = read_json(folder / stored.INFO_NAME, stored.INFO_KIND)
     write_json(folder / stored.INFO_NAME, stored.INFO_KIND, {**info, "n_images": len(ids)})

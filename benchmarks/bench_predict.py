@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.worker import Run
-from cxr_compare.data_prep.store.decode import LoosePixels
+from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.scripts import console
 
 
@@ -33,7 +33,7 @@ def exported_predictions(images: str, batch: int, folder: str) -> Run:
 def _predictions(model: Any, images: str, batch: int) -> Run:
     squares = np.load(images)[:, 0]
     named = {str(number): square for number, square in enumerate(squares)}
-    source = LoosePixels.of(named, squares.shape[-1])
+    source = LoosePixels.from_arrays(named, squares.shape[-1])
 
     def predict() -> float:
         parts = model.predict(source, source.ids, source.sizes, batch)

@@ -42,8 +42,9 @@ from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
-from cxr_compare.data_prep.store.predictions import Part, Predictions
+from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, decode_row
+from cxr_compare.data_prep.store.prediction_writer import Part
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.work.engine import Engine, EngineName, open_engine
 from cxr_compare.scripts import console
@@ -221,7 +222,7 @@ class MadeUp:
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
         """As `Engine.map_rows`."""
-        if function is _decode_and_letterbox:
+        if function is decode_row:
             return self.engine.map_rows(made_up, rows, on_crash=on_crash)
         if type(function).__name__ == "_PartPredictor":
             return self.engine.map_rows(_Repeated(function), rows, on_crash=on_crash)
@@ -254,7 +255,7 @@ def _true_row() -> DecodedRow:
         path = Path(folder) / "noise.png"
         rng = np.random.default_rng(SEED)
         cv2.imwrite(str(path), rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8))
-        row = _decode_and_letterbox(DecodeTask("noise", path))
+        row = decode_row(DecodeTask("noise", path))
     if row.error:
         raise RuntimeError(row.error)
     return row

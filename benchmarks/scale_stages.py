@@ -35,7 +35,7 @@ from benchmarks.scale_growth import (
 )
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
-from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
+from cxr_compare.data_prep.store.decode import DecodedRow, DecodeTask, decode_row
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.engine import Engine, open_engine
 from cxr_compare.data_prep.work.local_engine import LocalEngine
@@ -111,7 +111,7 @@ def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
     cv2.setNumThreads(1)
     tasks = _tasks(source, size, images)
     for task in tasks[:_WARM]:
-        _decode_and_letterbox(task)
+        decode_row(task)
     kinds: dict[str, Callable[[DecodeTask], DecodeTask]] = {
         "decode": partial(replace, sizes=(), measure=False),
         "measure": partial(replace, sizes=()),
@@ -122,7 +122,7 @@ def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
     for task in tasks:
         for name, change in kinds.items():
             began = time.process_time()
-            row = _decode_and_letterbox(change(task))
+            row = decode_row(change(task))
             taken[name].append(time.process_time() - began)
         if row.error:
             raise RuntimeError(row.error)
@@ -223,7 +223,7 @@ class _AsSlow:
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
         """As `Engine.map_rows`."""
-        if function is _decode_and_letterbox:
+        if function is decode_row:
             return self.engine.map_rows(_slowly, rows, on_crash=on_crash)
         return self.engine.map_rows(function, rows, on_crash=on_crash, reads=reads)
 
@@ -309,7 +309,7 @@ def _prepare_rate(source: Path, out: Path, size: int, images: int, workers: int)
     from cxr_compare.data_prep.store.dataset import DataSet
 
     with open_engine("ray", workers=workers) as engine:
-        start(engine, _decode_and_letterbox, _tasks(source, size, _WARM * workers))
+        start(engine, decode_row, _tasks(source, size, _WARM * workers))
         began = time.perf_counter()
         options = PrepareOptions("rsna", sizes=(size,), engine=engine)
         prepare(source, out, options)

@@ -31,7 +31,7 @@ from benchmarks.memory import together_kib
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.data_prep.store.decode import find_files
+from cxr_compare.data_prep.store.loose_images import find_image_files
 from cxr_compare.scripts import console
 
 _STARTS = 120  # seconds that a server may take to be ready
@@ -225,7 +225,7 @@ def measure(
 ) -> None:
     """Measure a server; exit 1 if an answer was lost or mixed up."""
     options = list(option or [])
-    files = find_files([images])[:most]
+    files = find_image_files([images])[:most]
     contents = [(f"{place}-{path.name}", path.read_bytes()) for place, path in enumerate(files)]
     expected: dict[str, list[tuple[Any, ...]]] = {}
     rows = []

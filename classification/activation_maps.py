@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cxr_compare.classification.backbones import TimmTrunk
 from cxr_compare.classification.model import ImageClassifier
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.preprocess import Frame
+from cxr_compare.data_prep.store.placement import Frame
 from cxr_compare.networks.store_model import evaluation_mode
 
 MapMethod = Literal["cam", "gradcam", "layercam"]

@@ -9,8 +9,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.store.predictions import Part, image_status
-from cxr_compare.data_prep.store.preprocess import Frame
+from cxr_compare.data_prep.store.placement import Frame
+from cxr_compare.data_prep.store.prediction_writer import Part, image_status
 
 
 def scores_frames(

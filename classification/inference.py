@@ -10,8 +10,8 @@ from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.frames import scores_frames
 from cxr_compare.classification.loss import sigmoid_scores
 from cxr_compare.classification.model import ImageClassifier
-from cxr_compare.data_prep.store.predictions import Part
-from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.networks.store_model import evaluation_mode, require_findings
 
 
@@ -59,5 +59,5 @@ def predict_scores(
                 rows[..., 1:].reshape(mapped.maps.shape).numpy(),
                 model.map_method(maps),
                 findings,
-                [placement(image_id).frame_back(mapped.frame) for image_id in image_ids],
+                [placement(image_id).frame_to_original(mapped.frame) for image_id in image_ids],
             )

@@ -16,8 +16,8 @@ from torchvision.ops import batched_nms, nms
 from cxr_compare.data_prep.augment.mosaic import N_TILES, NONE_DROPPED, DroppedBoxes, join_mosaic
 from cxr_compare.data_prep.contracts.boxes import EDGES, Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.predictions import Part
-from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.detection.backbone import body_stages
 from cxr_compare.detection.frames import MIN_SCORE, NMS_IOU, best_boxes, boxes_frames
 from cxr_compare.networks.images import ImageBatch, ImageDataset, ImageSample

@@ -12,8 +12,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.store.predictions import Part, image_status
-from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.prediction_writer import Part, image_status
 
 # The stored boxes of DESIGN.md section 3; every later sweep over thresholds starts from them.
 MIN_SCORE = 0.001

@@ -22,7 +22,7 @@ from typer.main import get_command
 from cxr_compare.data_prep.contracts.disk_space import disk_errors
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.temporary_folders import use_private_temporary_folder
-from cxr_compare.data_prep.store.folder_kinds import WrongFolderError
+from cxr_compare.data_prep.store.identify_folder import WrongFolderError
 from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMAND_GROUPS, COMMANDS
 from cxr_compare.scripts.console import emit, emit_json, next_step, printing, say

@@ -6,12 +6,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_compare.data_prep.contracts.kinds import KindName
-from cxr_compare.data_prep.store.folder_kinds import (
-    data_set_of,
-    facts_of,
-    folders_within,
-    kind_of,
+from cxr_compare.data_prep.contracts.folder_kinds import KindName
+from cxr_compare.data_prep.store.identify_folder import (
+    find_data_set,
+    find_folders,
+    folder_kind,
+    read_marker,
 )
 from cxr_compare.evaluation.report.files import PAGE, SYSTEMS
 
@@ -27,8 +27,8 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
 
     `data`, the data set that it was made on, is looked for beside it if left out.
     """
-    kind = kind_of(folder)
-    data = data or data_set_of(folder)
+    kind = folder_kind(folder)
+    data = data or find_data_set(folder)
     if kind is None:
         return []
     if kind.name == "phantom":
@@ -66,9 +66,9 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
 
 
 def _after_run(folder: Path, data: Path | None) -> list[str]:
-    facts = facts_of(folder)
+    facts = read_marker(folder)
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(folder)]
-    rivals = [run for run in alike if facts_of(run).get("model_kind") != facts.get("model_kind")]
+    rivals = [run for run in alike if read_marker(run).get("model_kind") != facts.get("model_kind")]
     if rivals:
         first = _comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)
     else:
@@ -80,10 +80,10 @@ def _after_run(folder: Path, data: Path | None) -> list[str]:
 
 def _after_sweep(folder: Path, data: Path | None) -> list[str]:
     """The best run against other models; where there are none, against what it began from."""
-    best, facts = folder / "best", facts_of(folder)
+    best, facts = folder / "best", read_marker(folder)
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(best)]
     first, base = facts["best"]["number"], facts["as_it_stands"]
-    if not alike and base not in (None, first) and kind_of(run := folder / "trials" / "000"):
+    if not alike and base not in (None, first) and folder_kind(run := folder / "trials" / "000"):
         alike = [run]
     steps = [_comparison([best, *alike][:_MOST_SYSTEMS], folder, data)] if alike else []
     return [*steps, f"cxr predict {_word(best)} IMAGE"]
@@ -91,11 +91,11 @@ def _after_sweep(folder: Path, data: Path | None) -> list[str]:
 
 def _after_predictions(folder: Path, data: Path | None) -> list[str]:
     report = folder.parent.parent
-    if folder.parent.name == SYSTEMS and kind_of(
+    if folder.parent.name == SYSTEMS and folder_kind(
         report
     ):  # a report's own; it is tuned and evaluated
         return next_steps(report, data)
-    if not facts_of(folder).get("data_set"):  # of loose images: there is no truth to evaluate by
+    if not read_marker(folder).get("data_set"):  # of loose images: there is no truth to evaluate by
         return []
     if not (folder / "decisions").is_dir():
         return [f"cxr tune {_word(folder)} --data {_word(data or 'DATA')}"]
@@ -112,7 +112,7 @@ def _comparison(systems: list[Path], folder: Path, data: Path | None) -> str:
 
 def _question(folder: Path) -> tuple[Any, ...]:
     """What two systems must share to be compared: images, split and, of runs, target."""
-    facts = facts_of(folder)
+    facts = read_marker(folder)
     made_on = facts.get("data_set") or {}
     return made_on.get("content_id"), made_on.get("split_id"), facts.get("target")
 
@@ -120,7 +120,7 @@ def _question(folder: Path) -> tuple[Any, ...]:
 def _beside(folder: Path, kind: KindName) -> list[Path]:
     """Other complete folders of a kind with the same parent."""
     own = folder.resolve()
-    found = folders_within(own.parent).get(kind, [])
+    found = find_folders(own.parent).get(kind, [])
     return [_near(folder, path.name) for path in found if path.resolve() != own]
 
 

@@ -28,8 +28,8 @@ from typing import (
 )
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.kinds import KindName
-from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.contracts.folder_kinds import KindName
+from cxr_compare.data_prep.store.identify_folder import require_kind
 
 _COLLECTIONS = (list, Sequence, Mapping, dict, tuple)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.folder_kinds import (
-    folders_within,
-    kind_begun,
-    kind_of,
+from cxr_compare.data_prep.store.identify_folder import (
+    find_folders,
+    folder_kind,
     require_kind,
+    unfinished_kind,
 )
 from cxr_compare.scripts import console
 from cxr_compare.scripts.options import split_name
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cxr_compare.data_prep.store.answer_log import AnswerLog
     from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.data_prep.store.pixel_store import PixelStore
-    from cxr_compare.data_prep.store.predictions import Part
+    from cxr_compare.data_prep.store.prediction_writer import Part
     from cxr_compare.serving.backends import Model
     from cxr_compare.serving.run import Run
 
@@ -107,7 +107,7 @@ def _is_run(path: Path) -> bool:
     """Whether a path is a run, which must then be complete; refuses other folders of cxr."""
     if not path.is_dir():
         return False
-    kind, begun = kind_of(path), kind_begun(path)
+    kind, begun = folder_kind(path), unfinished_kind(path)
     if kind is not None and kind.name == "export":
         return True
     if "run" in (folder.name for folder in (kind, begun) if folder):
@@ -117,7 +117,7 @@ def _is_run(path: Path) -> bool:
         raise InputError(f"{path}: is a data set; give it as --data, or give its images")
     if kind is not None and kind.name == "predictions":
         raise InputError(f"{path}: holds predictions; give the run that made them")
-    if kind is None and "run" in folders_within(path):
+    if kind is None and "run" in find_folders(path):
         require_kind(path, "run")
     return False
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions, is_predictions_folder
+from cxr_compare.data_prep.store.prediction_writer import is_predictions_folder
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.report.files import SYSTEMS
 from cxr_compare.evaluation.systems.eligibility import check_data_set

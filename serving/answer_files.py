@@ -21,7 +21,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.contracts.tables import inert_cell
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
-from cxr_compare.data_prep.store.decode import LooseImage, read_loose
+from cxr_compare.data_prep.store.loose_images import LooseImage, read_loose_images
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.image_files import open_image
 from cxr_compare.data_prep.work.progress import Progress
@@ -117,7 +117,7 @@ def answer_files(
     begun, others = files
     # Processes: they decode while the networks compute.
     workers = min(cpu_count(), len(others)) if len(others) >= _WORTH_WORKERS else 0
-    stream = read_loose(others, workers=workers)
+    stream = read_loose_images(others, workers=workers)
     if batch_size is None:
         batch_size = min(run.model.batch_size for run in runs)
     objects = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
-from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.serving.export_spec import (
     PACKAGES,
     ExportSpec,

@@ -22,8 +22,9 @@ from cxr_compare.classification.frames import scores_frames
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.processors import processor_name
-from cxr_compare.data_prep.store.predictions import Part
-from cxr_compare.data_prep.store.preprocess import Frame, Placement, Preprocess
+from cxr_compare.data_prep.store.placement import Frame, Placement
+from cxr_compare.data_prep.store.prediction_writer import Part
+from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.detection.frames import boxes_frames, decode_boxes
 from cxr_compare.evaluation.statistics.logistic_regression import sigmoid
@@ -386,12 +387,12 @@ class ExportedModel:
         if self.kind == "boxes":
             boxes = self.decode(output)
             part = boxes_frames(image_ids, boxes, self.learnt, placement, sizes)
-            return part.named(self.names)
+            return part.with_findings(self.names)
         frame = cast(Frame, self.spec.map_frame)
-        frames = [placement(image_id).frame_back(frame) for image_id in image_ids]
+        frames = [placement(image_id).frame_to_original(frame) for image_id in image_ids]
         shares = sigmoid(output["logits"].astype(np.float64))  # as of a run, in float64
         part = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
-        return part.named(self.names)
+        return part.with_findings(self.names)
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """What the export costs: its size, what training took, one image measured now at batch 1.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, require_packages
 from cxr_compare.data_prep.contracts.locks import file_lock
-from cxr_compare.data_prep.store.decode import LooseImage, find_files, read_loose
+from cxr_compare.data_prep.store.loose_images import LooseImage, find_image_files, read_loose_images
 
 if TYPE_CHECKING:
     from cxr_compare.data_prep.images.decoded_image import DecodedImage
@@ -62,11 +62,11 @@ def find_images(
     Raises:
         InputError: None of them does.
     """
-    files = [path for path in find_files(sources) if not output.wrote(path)]
+    files = [path for path in find_image_files(sources) if not output.wrote(path)]
     if not files:
         raise InputError(f"{sources[-1]}: holds the output of an earlier call alone; give images")
     begun: list[LooseImage] = []
-    for file in read_loose(files):
+    for file in read_loose_images(files):
         begun.append(file)
         if file.problem is None:
             return begun, files[len(begun) :]

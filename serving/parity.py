@@ -17,9 +17,10 @@ from scipy.optimize import linear_sum_assignment
 from cxr_compare.data_prep.contracts.boxes import Boxes, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.store.dataset import DataSet, Target
-from cxr_compare.data_prep.store.decode import LoosePixels
+from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.pixel_store import PixelSource
-from cxr_compare.data_prep.store.predictions import Predictions, joined_parts
+from cxr_compare.data_prep.store.prediction_writer import concat_parts
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.synth.rendering import draw_image, draw_patient
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
@@ -129,9 +130,9 @@ class _Answers(NamedTuple):
 
     @classmethod
     def of(cls, model: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -> Self:
-        part = joined_parts(list(model.predict(source, ids, sizes, _BATCH)))
+        part = concat_parts(list(model.predict(source, ids, sizes, _BATCH)))
         ran = part.images.loc[part.images["status"] == "ok", "image_id"]
-        output = Predictions.in_memory({"system": "", "kind": model.kind}, part)
+        output = Predictions.from_part({"system": "", "kind": model.kind}, part)
         return cls(output, pd.Index(ran, name="image_id"))
 
     def image_scores(self, target: Target, decision: Decision, ids: pd.Index) -> np.ndarray:
@@ -200,7 +201,9 @@ def _phantoms(size: int) -> np.ndarray:
 
 def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[_Measure]:
     """Boxes, scores, maps and decisions of images, which must be the same."""
-    source = LoosePixels.of({f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1])
+    source = LoosePixels.from_arrays(
+        {f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1]
+    )
     sides = [
         _Answers.of(model, source, source.ids, source.sizes) for model in (run.model, exported)
     ]

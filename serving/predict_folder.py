@@ -24,12 +24,8 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.pixel_store import INFO_NAME, PixelStore
-from cxr_compare.data_prep.store.predictions import (
-    Part,
-    Predictions,
-    PredictionWriter,
-    joined_parts,
-)
+from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter, concat_parts
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.work.background_threads import write_behind
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.local_copies import local_folder
@@ -309,10 +305,10 @@ def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:
     for part in parts:
         held.append(part)
         if sum(len(p.images) for p in held) >= size:
-            yield joined_parts(held)
+            yield concat_parts(held)
             held = []
     if held:
-        yield joined_parts(held)
+        yield concat_parts(held)
 
 
 @dataclass(frozen=True)
@@ -330,7 +326,7 @@ class _PartPredictor:
         store = _open_store(self.store)
         model = _open_model(self.folder, self.names, self.how)
         ids = pd.Index(images["image_id"])
-        return joined_parts(
+        return concat_parts(
             list(model.predict(store, ids, images, self.batch_size, **self.options))
         )
 

@@ -17,8 +17,9 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.data_prep.store.dataset import Target
-from cxr_compare.data_prep.store.decode import LoosePixels
-from cxr_compare.data_prep.store.predictions import Part, Predictions
+from cxr_compare.data_prep.store.loose_pixels import LoosePixels
+from cxr_compare.data_prep.store.prediction_writer import Part
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
 from cxr_compare.evaluation.decisions.decision import (
     Decision,
@@ -273,7 +274,7 @@ class Run:
         model = self.model
         of_files = _warnings_of(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
-        source = LoosePixels.of(originals, model.preprocess.size)
+        source = LoosePixels.from_arrays(originals, model.preprocess.size)
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
         output = self.decided(part)
         scores = _finding_scores(part.tables, model.findings)
@@ -321,7 +322,7 @@ class Run:
         """What its decision makes of predictions, of the images that did not fail."""
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         kind = {"system": self.name, "kind": self.model.kind}
-        evidence = read_output(Predictions.in_memory(kind, part), self.target, ran)
+        evidence = read_output(Predictions.from_part(kind, part), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 
     def note_part(

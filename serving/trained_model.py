@@ -22,8 +22,9 @@ from cxr_compare.classification.model import ImageClassifier, build_classifier
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.pixel_store import PixelSource, require_images
-from cxr_compare.data_prep.store.predictions import Part
-from cxr_compare.data_prep.store.preprocess import Preprocess, View
+from cxr_compare.data_prep.store.prediction_writer import Part
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.store.views import View
 from cxr_compare.data_prep.work.background_threads import read_ahead
 from cxr_compare.detection.detector import Detections, Detector, predict_boxes
 from cxr_compare.detection.frames import best_boxes
@@ -211,7 +212,7 @@ class TrainedModel:
             detector = cast("Detector", self.viewed)
             parts = predict_boxes(detector, batches, self.learnt, images=sizes, **shared)
         for part in parts:
-            yield part.named(self.names)
+            yield part.with_findings(self.names)
 
     def _batches(
         self, source: PixelSource, image_ids: pd.Index, batch_size: int
@@ -229,12 +230,12 @@ def _render_view(images: Tensor, view: View) -> Tensor:
     if view.scale == 1.0:
         return images
     size = images.shape[-1]
-    content, before = view.content(size), view.offset(size)
+    content, before = view.content_size(size), view.offset(size)
     # Continuous edges, as boxes have them: the first pixel begins at 0 before and after.
     scaled = functional.interpolate(
         images.float(), (content, content), mode="bilinear", antialias=True, align_corners=False
     )
-    after = view.canvas(size) - content - before
+    after = view.canvas_size(size) - content - before
     return functional.pad(
         scaled.round().clamp(0, 255).to(torch.uint8), (before, after, before, after)
     )
@@ -269,14 +270,14 @@ class MultiViewDetector(nn.Module):
         parts: list[Boxes] = []
         views: list[int] = []  # of each box
         for number, view in enumerate(self.views):
-            with _with_size(self.model, view.canvas(size)):
+            with _with_size(self.model, view.canvas_size(size)):
                 detections = self.model(_render_view(images, view))
             for image, boxes in enumerate(detections):
                 if boxes is None:
                     failed.add(image)
                     continue
                 groups = image * (self.n_findings + 1) + boxes.labels
-                parts.append(Boxes(view.boxes_back(boxes.corners, size), boxes.scores, groups))
+                parts.append(Boxes(view.boxes_to_image(boxes.corners, size), boxes.scores, groups))
                 views += [number] * len(boxes)
         every = Boxes.joined(parts)
         shown = (every.corners[:, 2:] > every.corners[:, :2]).all(axis=1)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.store.preprocess import Placement, letterbox
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.preprocess import letterbox
 
 
 class ImageStore:

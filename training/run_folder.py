@@ -29,7 +29,7 @@ from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import SYNTHETIC_PATIENT
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv, write_table
-from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.store.identify_folder import require_kind
 
 WEIGHTS_FILE = "model.safetensors"
 ARCHITECTURE_FILE = "model.json"

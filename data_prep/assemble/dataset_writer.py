@@ -162,8 +162,8 @@ def write_set(
         **({"id_key": plan.settings["id_key"]} if "id_key" in plan.settings else {}),
         **provenance(),
     }
-    dataset = DataSet.of(out, info)
-    dataset.images = tables.images  # not written yet
+    # The images table has not been written yet.
+    dataset = DataSet.from_info(out, info, tables={"images": tables.images})
     near = find_dataset_copies(dataset, decode, engine=engine)
     splits = _make_splits(out, tables, image_links(decode, near), plan)
     info["notes"] = [*tables.notes, *_split_notes(splits)]
@@ -172,7 +172,7 @@ def write_set(
         write_table(getattr(tables, name), out / f"{name}.parquet", name)
     write_table(decode, out / "decode.parquet", "decode")
     ids["split_ids"] = {key: write_split(out, key, *made) for key, made in splits.items()}
-    dataset = DataSet.of(out, info)
+    dataset = DataSet.from_info(out, info)
     write_audit(dataset, audit(dataset, near=near, measure_shortcuts=measure_shortcuts), out)
     write_json(out / "dataset.json", "dataset", info)
     shutil.rmtree(out / _WORK, ignore_errors=True)

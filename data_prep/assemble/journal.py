@@ -14,9 +14,7 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.schemas import SCHEMAS
 from cxr_compare.data_prep.contracts.tables import column_dtype
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.store.pixel_store import (
-    PixelStoreWriter,
-)
+from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
 
 ROWS_PER_PART = 256
 _MEASURED = (

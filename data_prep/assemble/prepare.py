@@ -42,14 +42,11 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.registry import read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables, with_targets
 from cxr_compare.data_prep.splits.split_file import read_split_file
+from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.decode import DecodeTask, decode_all
-from cxr_compare.data_prep.store.pixel_store import (
-    PixelStore,
-    PixelStoreWriter,
-    build_pixel_store,
-    store_folder,
-)
+from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
+from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
 from cxr_compare.data_prep.work.store_addresses import path_to_record
 
 _FEW_PATIENTS = 10
@@ -255,7 +252,7 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
                 size,
                 window=dataset.window,
                 engine=options.engine,
-                progress=advance,
+                on_decoded=advance,
             )
 
 

@@ -23,7 +23,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.image_reader import ImageReader
 from cxr_compare.data_prep.images.image_facts import TEXT_PLACE
-from cxr_compare.data_prep.store.dataset import DataSet, read_displayed
+from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 
 _MAX_IMAGES = 60  # beside those with burned-in text
 TEXT_CHECK = "burned_in_text"
@@ -124,7 +124,7 @@ class PageImages:
         sha256, *edges = self.left_out.loc[[path]].to_numpy()[0].tolist()
         try:
             file = self.dataset.source_root / path
-            pixels = read_displayed(file, self.dataset.window, str(sha256))
+            pixels = ImageFile(file, self.dataset.window, str(sha256)).read()
         except InputError:
             return None  # moved, or hidden behind a hash
         height, width = pixels.shape

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.kinds import kind_holding
+from cxr_compare.data_prep.contracts.folder_kinds import kind_of_file
 
 CHECKSUM_PLACEHOLDER = {"sha256_of_this_file": "0" * 64}
 """Metadata to put into a file that is written with its checksum; the zeros are replaced by it."""
@@ -121,7 +121,7 @@ def remake_instruction(kind: str) -> str:
         >>> remake_instruction("guard"), remake_instruction("bench")
         ('remove the run and run cxr train again', 'make it again')
     """
-    folder_kind = kind_holding(kind)
+    folder_kind = kind_of_file(kind)
     if folder_kind is None:
         return "make it again"
     return f"remove the {folder_kind.name} and run {folder_kind.command_line} again"

@@ -24,7 +24,7 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     find_near_duplicates,
     small_image,
 )
-from cxr_compare.data_prep.store.dataset import DataSet, read_displayed
+from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.object_store import StoreError
 
@@ -76,9 +76,9 @@ def _read_files(
     )
 
 
-def _read_small_file(file: tuple[Path, str | None, str]) -> np.ndarray | None:
+def _read_small_file(file: ImageFile) -> np.ndarray | None:
     try:
-        return small_image(read_displayed(*file))
+        return small_image(file.read())
     except StoreError:  # no fault of the file
         raise
     except InputError:

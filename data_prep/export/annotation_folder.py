@@ -57,19 +57,20 @@ class AnnotationFolder:
         if self.mode == "none" or image.file is None:
             self.advance(1)
             return
-        origin, window, sha256 = self.dataset.image_file(image.image_id)
+        source = self.dataset.image_file(image.image_id)
+        origin = source.path
         place = self.path / name
         if not file_exists(origin):
             raise InputError(f"{origin}: the image is gone; bring it back")
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.renders:
             size = (int(image.width or 0), int(image.height or 0)) if image.has_size else None
-            self._tasks.append(RenderTask(origin, place, window, sha256, size))
+            self._tasks.append(RenderTask(origin, place, source.window, source.sha256, size))
             return
         if self.mode == "link" and store_address(origin) is None:
             place.symlink_to(origin.absolute())
         else:
-            with open_image(origin, sha256=sha256) as file:
+            with open_image(origin, sha256=source.sha256) as file:
                 shutil.copyfile(file, place)
         self.advance(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.page_templates import template_environment
 
 
 def render_template(template: str, **values: Any) -> str:

@@ -1,4 +1,7 @@
-"""A prepared data set: its tables, targets, splits and pixels, opened from its folder."""
+"""A prepared data set: its tables, targets, splits and pixels.
+
+Its tables lie in a folder that ``cxr prepare`` made, or in memory.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from cxr_compare.data_prep.contracts.tables import (
     stored_table,
 )
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.data_prep.work.image_files import open_image
 from cxr_compare.data_prep.work.local_copies import local_folder
 from cxr_compare.data_prep.work.store_addresses import path_from_record
@@ -47,42 +50,57 @@ _COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
 
 @dataclass(frozen=True)
 class Target:
-    """What is evaluated: an image is positive if any member finding is present.
+    """A question that is evaluated: whether any of some findings is present.
 
-    Negative only if all members are absent; otherwise unknown, left out and counted.
+    An image is positive if any of the findings is present, and negative if all are absent.
+    Otherwise its label is unknown: it is left out and counted.
     """
 
     name: str
-    any_of: tuple[str, ...]
+    any_of: tuple[str, ...]  # findings
     display_name: str
 
 
-def read_displayed(path: Path, window: str | None, sha256: str) -> np.ndarray:
-    """Decode a file of a data set, if it is still the same, as it is displayed, uint8 (H, W)."""
-    from cxr_compare.data_prep.images.image import (
-        read_image,  # evaluating without pixels needs no decoder
-    )
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file of a data set, and what it takes to read it."""
 
-    with open_image(path, sha256) as here:
-        return read_image(here, window=window).pixels
+    path: Path
+    window: str | None  # name of the DICOM window to show; None for the first
+    sha256: str  # checksum that the file had when the data set was prepared
+
+    def read(self) -> np.ndarray:
+        """Decode the file as a viewer displays it.
+
+        Returns:
+            Grey levels, uint8, shape ``(H, W)``.
+
+        Raises:
+            InputError: The file is missing or is not readable as an image, or has been changed.
+        """
+        # Imported here: evaluating without pixels needs no decoder.
+        from cxr_compare.data_prep.images.image import read_image
+
+        with open_image(self.path, self.sha256) as local_file:
+            return read_image(local_file, window=self.window).pixels
 
 
-def _require_own_tables(folder: Path) -> None:
+def _refuse_links_out_of(folder: Path) -> None:
     """Refuse links out of a folder, by which its tables could be those of another data set.
 
     A pixel store may be a link to another disk: the tables say which images it must hold.
     """
-    home = folder.resolve()
+    resolved = folder.resolve()
     for path in (*folder.glob("*.*"), *folder.glob("splits"), *folder.glob("splits/*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(home):
+        if path.is_symlink() and not path.resolve().is_relative_to(resolved):
             raise InputError(f"{path}: is a link out of its folder; put the file itself there")
 
 
 @dataclass
 class DataSet:
-    """A complete data set folder, read lazily.
+    """A complete data set, read lazily from its folder.
 
-    Only the reference reader's findings and boxes are used for training and evaluating.
+    Only the findings and boxes of the reference reader are used for training and evaluation.
 
     Example:
         >>> DataSet.open("no-such-folder")
@@ -92,33 +110,62 @@ class DataSet:
     """
 
     folder: Path
-    info: dict[str, Any]  # what ``dataset.json`` says
+    info: dict[str, Any]  # content of ``dataset.json``
     targets: dict[str, Target] = field(default_factory=dict)  # by name
-    # the `data_prep.assemble.summary.Summary` of one that has just been made
+    # The `data_prep.assemble.summary.Summary` of a data set that has just been made.
     summary: Any = field(default=None, repr=False, compare=False)
-    # commands that usually follow
+    # Commands that usually follow.
     next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
-    # Tables in memory, by name, which take the place of those of the folder.
+    # Tables in memory by name, which replace those of the folder.
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
-    # Splits in memory, by name: only of a set that no folder holds, whose `folder` is its source.
+    # Splits in memory by name, for a data set without a folder; `folder` is then its source.
     splits: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
-        """Open a folder made by ``cxr prepare``; `InputError` where it is no complete data set."""
+        """Open a folder made by ``cxr prepare``.
+
+        Args:
+            folder: A path, or the address of a folder in an object store.
+
+        Raises:
+            InputError: The folder is no complete data set.
+        """
         folder = local_folder(folder)
         require_kind(folder, "data set")
-        _require_own_tables(folder)
-        return cls.of(folder, read_json(folder / "dataset.json", "dataset"))
+        _refuse_links_out_of(folder)
+        return cls.from_info(folder, read_json(folder / "dataset.json", "dataset"))
 
     @classmethod
-    def of(cls, folder: str | Path, info: dict[str, Any], **held: Any) -> DataSet:
-        """A set by what ``dataset.json`` says, or would say; with other fields."""
+    def from_info(
+        cls,
+        folder: str | Path,
+        info: dict[str, Any],
+        *,
+        tables: Mapping[str, pd.DataFrame] | None = None,
+        splits: Mapping[str, pd.DataFrame] | None = None,
+    ) -> DataSet:
+        """Make a data set from the content of its ``dataset.json``.
+
+        Args:
+            folder: The folder of its tables; for a data set in memory the path of its source.
+            info: Content of ``dataset.json``.
+            tables: Tables in memory by name, which replace those of the folder.
+            splits: Splits in memory by name, for a data set without a folder.
+
+        Example:
+            >>> targets = {"opacity": {"any_of": ["opacity"], "display_name": "Lung opacity"}}
+            >>> DataSet.from_info("set", {"name": "A", "targets": targets}).target().display_name
+            'Lung opacity'
+        """
         targets = {
             name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))
             for name, spec in info["targets"].items()
         }
-        return cls(Path(folder), info, targets, **held)
+        tables_in_memory = {
+            name: table.reset_index(drop=True) for name, table in (tables or {}).items()
+        }
+        return cls(Path(folder), info, targets, tables=tables_in_memory, splits=splits or {})
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.images), 'image')}, targets {', '.join(self.targets)}"
@@ -131,14 +178,24 @@ class DataSet:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
-        """What came in and was left out, where it has just been made; else ``dataset.json``."""
+        """Return the summary of a data set that has just been made, else ``dataset.json``."""
         return self.info if self.summary is None else self.summary.to_dict()
 
     @staticmethod
     def digests(
         images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, coverage: pd.DataFrame
     ) -> dict[str, str]:
-        """Ids of the content and of the labels, whatever the order of the rows."""
+        """Return the ids of the content and of the labels; the order of rows does not matter.
+
+        Args:
+            images: The images table.
+            findings: The findings table.
+            boxes: The boxes table.
+            coverage: The table of box coverage.
+
+        Returns:
+            ``content_id`` and ``labels_id``.
+        """
         labels = [
             frame_digest(findings, LABEL_COLUMNS),
             frame_digest(boxes, BOX_COLUMNS),
@@ -161,46 +218,65 @@ class DataSet:
 
     @property
     def ids(self) -> dict[str, Any]:
-        """``content_id``, ``labels_id`` and ``split_ids`` (a mapping by split name)."""
+        """Ids of the content, the labels and (by name) the splits."""
         return {"split_ids": {}, **self.info["ids"]}
 
     images = stored_table("images.parquet", "images")
-    """The images table, one row an image."""
+    """Images table, one row per image."""
     findings = stored_table("findings.parquet", "findings", REFERENCE_READER)
-    """The reference reader's findings."""
+    """Findings of the reference reader."""
     boxes = stored_table("boxes.parquet", "boxes", REFERENCE_READER)
-    """The reference reader's boxes, original pixels."""
+    """Boxes of the reference reader, px of the original image."""
     box_coverage = stored_table("box_coverage.parquet", "box_coverage", REFERENCE_READER)
-    """For which images and findings the reference reader drew all or some boxes."""
+    """Images and findings of which the reference reader drew all or some boxes."""
 
     @cached_property
     def readers(self) -> list[str]:
-        """The readers whose own labels are kept beside the reference, sorted."""
+        """Names of the readers whose labels are stored beside the reference, sorted."""
         return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
 
-    def labelled_by(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
-        """The same set, on some images or all with a reader's labels and boxes as the reference."""
+    def with_labels_of(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
+        """Return the data set with labels and boxes of a reader as the reference.
+
+        Args:
+            reader: Name of the reader.
+            image_ids: Images whose labels are replaced; None for all.
+        """
         tables = {}
         for name in ("findings", "boxes", "box_coverage"):
             table = self.optional_table(name)
-            ids = table["image_id"] if image_ids is None else image_ids
-            wanted = np.where(is_member(table["image_id"], ids), reader, REFERENCE_READER)
-            tables[name] = table[table["reader"] == wanted]
+            replaced = table["image_id"] if image_ids is None else image_ids
+            is_replaced = is_member(table["image_id"], replaced)
+            reader_of_row = np.where(is_replaced, reader, REFERENCE_READER)
+            tables[name] = table[table["reader"] == reader_of_row]
         return self.with_tables(tables)
 
     def with_tables(self, tables: Mapping[str, pd.DataFrame]) -> DataSet:
-        """The same set with other ``findings``, ``boxes`` or ``box_coverage`` of the reference."""
-        chosen = {name: table.reset_index(drop=True) for name, table in tables.items()}
+        """Return the data set with other tables of the reference reader.
+
+        Args:
+            tables: Any of ``findings``, ``boxes`` and ``box_coverage``.
+        """
+        replaced = {name: table.reset_index(drop=True) for name, table in tables.items()}
         return DataSet(
             self.folder,
             self.info,
             self.targets,
-            tables={**self.tables, **chosen},
+            tables={**self.tables, **replaced},
             splits=self.splits,
         )
 
     def optional_table(self, name: str) -> pd.DataFrame:
-        """A table of the folder; empty in one that was prepared before there was such a table."""
+        """Return a table of all readers, empty if the folder has no such table.
+
+        Folders of older versions lack tables that were added later.
+
+        Args:
+            name: Name of the table, such as ``decode``.
+
+        Raises:
+            InputError: The table is broken or has rows of an image that is not in the data set.
+        """
         if self.is_in_memory:
             return self.tables.get(name, empty_table(name))
         path = self.folder / f"{name}.parquet"
@@ -210,81 +286,122 @@ class DataSet:
         return table
 
     def identities(self, image_ids: pd.Index) -> pd.DataFrame:
-        """What tells images and patients from others: ids and `FINGERPRINTS`, where known."""
+        """Return what tells images and patients from others.
+
+        Args:
+            image_ids: Ids of images of this data set.
+
+        Returns:
+            ``image_id``, ``patient_id`` and the columns `FINGERPRINTS` (missing where unknown),
+            one row per image in the order of `image_ids`.
+        """
         decode = self.optional_table("decode").set_index("image_id")
         patients = self.images.set_index("image_id")[["patient_id"]].reindex(image_ids)
-        known = decode.reindex(index=image_ids, columns=list(FINGERPRINTS))
-        return patients.join(known).rename_axis("image_id").reset_index()
+        fingerprints = decode.reindex(index=image_ids, columns=list(FINGERPRINTS))
+        return patients.join(fingerprints).rename_axis("image_id").reset_index()
 
     @property
     def synthetic(self) -> pd.Series:
-        """Whether each image of the images table is one of ``cxr synth``, bool."""
+        """Flag of each row of the images table: True for an image that ``cxr synth`` drew."""
         images = self.images
-        # Sets prepared before ``source`` said so: the phantom's patients have names of their own.
-        named = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
-        return images["source"].eq(SYNTHETIC) | named
+        # Older data sets do not say so in ``source``; ids of the phantom's patients tell it.
+        has_synthetic_id = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
+        return images["source"].eq(SYNTHETIC) | has_synthetic_id
 
     def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:
-        """The named target; the name may be left out where there is exactly one."""
-        known = ", ".join(self.targets)
+        """Return a target by its name.
+
+        Args:
+            name: Name of the target; None is enough if there is exactly one.
+            option: Option that names the target, for the message.
+
+        Raises:
+            InputError: There is no such target, or there are several and none is named.
+        """
+        names = ", ".join(self.targets)
         if name is None and len(self.targets) != 1:
-            raise InputError(f"{self.folder}: has targets {known}; choose one with {option}")
-        name = next(iter(self.targets)) if name is None else name
+            raise InputError(f"{self.folder}: has targets {names}; choose one with {option}")
+        if name is None:
+            name = next(iter(self.targets))
         if name not in self.targets:
-            raise InputError(f"{self.folder}: has no target '{name}'; it has {known}")
+            raise InputError(f"{self.folder}: has no target '{name}'; it has {names}")
         return self.targets[name]
 
     def require_labelled(self, learnt: Mapping[str, str], folder: Path) -> None:
-        """Refuse a model of a folder that finds what is not labelled here: its names, by ours."""
+        """Refuse a model that predicts a finding that is not labelled here.
+
+        Args:
+            learnt: Name of each finding in the model, by its name in this data set.
+            folder: Folder of the model, for the message.
+
+        Raises:
+            InputError: A finding is not labelled. The message says how to leave it out.
+        """
         labelled = sorted(set(self.findings["finding"]))
-        lacking = [name for name in learnt if name not in labelled]
-        if not lacking:
+        unlabelled = [name for name in learnt if name not in labelled]
+        if not unlabelled:
             return
-        shared = [own if own == name else f"{own}={name}" for name, own in learnt.items()
-                  if name in labelled]  # fmt: skip
+        message = f"{folder}: predicts '{unlabelled[0]}', which {self.folder} does not label; it "
+        if not labelled:
+            raise InputError(f"{message}has no labels")
+        shared = []
+        for name, name_in_model in learnt.items():
+            if name in labelled:
+                same = name_in_model == name
+                shared.append(name if same else f"{name_in_model}={name}")
         if shared:
-            advice = f"'cxr predict --finding {' --finding '.join(shared)}' leaves the others out"
+            options = " --finding ".join(shared)
+            advice = f"'cxr predict --finding {options}' leaves the others out"
         else:
             advice = (
                 f"where one of these means the same, 'cxr predict --finding "
-                f"{learnt[lacking[0]]}=NAME' predicts it under that name"
+                f"{learnt[unlabelled[0]]}=NAME' predicts it under that name"
             )
-        raise InputError(
-            f"{folder}: predicts '{lacking[0]}', which {self.folder} does not label; it "
-            + (f"has {', '.join(labelled)}; {advice}" if labelled else "has no labels")
-        )
+        raise InputError(f"{message}has {', '.join(labelled)}; {advice}")
 
     def split(self, name: str = "default") -> pd.DataFrame:
-        """The named split: ``image_id``, ``role``, ``fold``; `InputError` where it is not there."""
+        """Return a split by its name.
+
+        Returns:
+            ``image_id``, ``role`` and ``fold``, one row per image.
+
+        Raises:
+            InputError: There is no such split, or its table is broken.
+        """
         if name in self.splits:
             return self.splits[name]
         path = self.folder / "splits" / f"{name}.parquet"
         if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
-            raise InputError(f"{self.folder}: has no split '{name}'; it has {known}")
+            names = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
+            raise InputError(f"{self.folder}: has no split '{name}'; it has {names}")
         table = read_table(path, "split")
         require_members(table["image_id"], self.images, path)
         return table
 
     def split_rule(self, name: str) -> dict[str, Any]:
-        """How images got their roles in a split; empty where its record does not say it."""
+        """Return the rule by which images got their roles in a split; empty if not recorded."""
         path = self.folder / "splits" / f"{name}.json"
         return dict(read_json(path, "split").get("how") or {}) if path.is_file() else {}
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
-        """Sorted ids of the images that have a role in a split."""
+        """Return the sorted ids of the images that have a role in a split."""
         table = self.split(split)
         return pd.Index(table.loc[table["role"] == role, "image_id"].sort_values(), name="image_id")
 
     def labels(self, target: Target) -> pd.Series:
-        """Labels for a target by every ``image_id``: 1.0 positive, 0.0 negative, NaN unknown."""
-        images, states = self.images, self.findings
-        states = states[states["finding"].isin(target.any_of)]
+        """Return the label of each image for a target.
+
+        Returns:
+            1.0 positive, 0.0 negative, NaN unknown; indexed by ``image_id``, in the order of the
+            images table.
+        """
+        images = self.images
+        states = self.findings[self.findings["finding"].isin(target.any_of)]
         row = positions(states["image_id"], images["image_id"])
 
         def count(state: str) -> np.ndarray:
-            chosen = (row >= 0) & (states["state"] == state).to_numpy()
-            return np.bincount(row[chosen], minlength=len(images))
+            has_state = (row >= 0) & (states["state"] == state).to_numpy()
+            return np.bincount(row[has_state], minlength=len(images))
 
         values = np.full(len(images), np.nan)
         values[count("absent") == len(target.any_of)] = 0.0
@@ -292,9 +409,12 @@ class DataSet:
         return pd.Series(values, index=pd.Index(images["image_id"]), name="label")
 
     def boxes_trusted(self, target: Target) -> pd.Index:
-        """Images where all lesions of the target are boxed, and images known to have none.
+        """Return the images whose boxes are complete: all lesions are boxed, or there is none.
 
         Only on these may a detector learn and localisation be evaluated.
+
+        Returns:
+            Ids of images with a known label.
         """
         labels = self.labels(target)
         findings, coverage = self.findings, self.box_coverage
@@ -304,35 +424,43 @@ class DataSet:
         complete = coverage[coverage["coverage"] == "all"]
         keys = ["image_id", "finding"]
         merged = present[keys].merge(complete[keys], on=keys, how="left", indicator=True)
-        lacking = merged.loc[merged["_merge"] == "left_only", "image_id"]
-        known = labels.index[labels.notna()]
-        return known[~is_member(known, lacking)]
+        incomplete = merged.loc[merged["_merge"] == "left_only", "image_id"]
+        labelled = labels.index[labels.notna()]
+        return labelled[~is_member(labelled, incomplete)]
 
     def target_boxes(self, target: Target) -> pd.DataFrame:
-        """``image_id, finding, x1, y1, x2, y2``, original px, on the images of `boxes_trusted`."""
+        """Return the boxes of a target on the images of `boxes_trusted`.
+
+        Returns:
+            ``image_id, finding, x1, y1, x2, y2``, px of the original image.
+        """
         boxes = self.boxes
-        chosen = boxes["finding"].isin(target.any_of)
-        chosen &= is_member(boxes["image_id"], self.boxes_trusted(target))
-        return boxes.loc[chosen, list(BOX_COLUMNS[:-1])].reset_index(drop=True)
+        is_of_target = boxes["finding"].isin(target.any_of)
+        is_trusted = is_member(boxes["image_id"], self.boxes_trusted(target))
+        columns = [name for name in BOX_COLUMNS if name != "reader"]
+        return boxes.loc[is_of_target & is_trusted, columns].reset_index(drop=True)
 
     @property
     def has_pixels(self) -> bool:
-        """Whether every image has a file; a set without pixels can still be evaluated on."""
+        """True if every image has a file; a data set without pixels can still be evaluated on."""
         return bool(self.images["path"].notna().all())
 
     @cached_property
     def image_files(self) -> pd.DataFrame:
-        """``image_id, path, file_sha256``, the path as it is on the disk below `source_root`.
+        """Files of the images: ``image_id``, ``path`` below `source_root`, ``file_sha256``.
 
-        `InputError` where paths are keyed hashes and the key is not at hand, or where one leads
-        into a store that nobody here has named.
+        Raises:
+            InputError: Paths are keyed hashes and the key is not available, or a path leads into
+                an object store that nobody here has named.
         """
         files = self.images[["image_id", "path", "file_sha256"]]
         paths = files["path"].dropna()
         for path in paths[paths.str.contains("cxr-remote", regex=False)]:
             path_from_record(str(self.source_root / path), self.folder)
-        if "id_key" not in self.info:
-            return files
+        return self._with_true_paths(files) if "id_key" in self.info else files
+
+    def _with_true_paths(self, files: pd.DataFrame) -> pd.DataFrame:
+        """Replace paths that are keyed hashes by the true ones, which the key finds."""
         from cxr_compare.data_prep.contracts.pseudonyms import (
             KEY_VARIABLE,
             find_hidden,
@@ -340,16 +468,20 @@ class DataSet:
         )
 
         key = key_from_environment(self.info["id_key"], self.folder)
-        found = find_hidden(self.source_root, key, files["path"].dropna())
-        missing = files[~is_member(files["path"], list(found)) & files["path"].notna()]
+        paths_by_hash = find_hidden(self.source_root, key, files["path"].dropna())
+        is_missing = files["path"].notna() & ~is_member(files["path"], list(paths_by_hash))
+        missing = files.loc[is_missing, "image_id"]
         if len(missing):
             raise InputError(
-                f"{self.folder}: the file of image '{missing['image_id'].iloc[0]}' is not below "
+                f"{self.folder}: the file of image '{missing.iloc[0]}' is not below "
                 f"{self.source_root} any more ({len(missing)} such images; {KEY_VARIABLE} names "
                 "the right key)"
             )
-        true = {h: p.relative_to(self.source_root).as_posix() for h, p in found.items()}
-        return files.assign(path=files["path"].map(true).astype(TEXT))
+        true_paths = {
+            hashed: path.relative_to(self.source_root).as_posix()
+            for hashed, path in paths_by_hash.items()
+        }
+        return files.assign(path=files["path"].map(true_paths).astype(TEXT))
 
     @cached_property
     def _files(self) -> pd.DataFrame:
@@ -357,44 +489,79 @@ class DataSet:
 
     @property
     def source_root(self) -> Path:
-        """Where the images' paths start; `InputError` for a store that nobody here has named."""
+        """Folder below which the paths of the images lie.
+
+        Raises:
+            InputError: It lies in an object store that nobody here has named.
+        """
         return path_from_record(self.info["source_root"], self.folder)
 
     @property
     def window(self) -> str | None:
-        """Name of the DICOM window that its images are shown in; None for the first."""
+        """Name of the DICOM window in which the images are shown; None for the first."""
         return self.info["settings"].get("window")
 
     def image_path(self, image_id: str) -> Path:
-        """The source file of an image; `InputError` where it is unknown or has none."""
+        """Return the path of an image's file.
+
+        Raises:
+            InputError: The image is unknown or has no file.
+        """
         path = self._files["path"].get(image_id)
         if path is None or pd.isna(path):
             raise InputError(f"{self.folder}: image '{image_id}' has no file in this data set")
         return self.source_root / str(path)
 
-    def read_original(self, image_id: str) -> np.ndarray:
-        """Decode an image at its original size, as it is displayed."""
-        return read_displayed(*self.image_file(image_id))
+    def image_file(self, image_id: str) -> ImageFile:
+        """Return an image's file with what it takes to read it.
 
-    def image_file(self, image_id: str) -> tuple[Path, str | None, str]:
-        """What `read_displayed` takes of an image: its file, the window, the file's SHA-256."""
-        return self.image_path(image_id), self.window, str(self._files["file_sha256"][image_id])
+        Raises:
+            InputError: The image is unknown or has no file.
+        """
+        sha256 = str(self._files["file_sha256"].get(image_id))
+        return ImageFile(self.image_path(image_id), self.window, sha256)
+
+    def read_original(self, image_id: str) -> np.ndarray:
+        """Decode an image at its original size as a viewer displays it.
+
+        Returns:
+            Grey levels, uint8, shape ``(H, W)``.
+
+        Raises:
+            InputError: The image has no file, or the file is changed or not readable.
+        """
+        return self.image_file(image_id).read()
 
     def store(self, size: int) -> PixelStore:
-        """The pixel store at a size in pixels; `InputError` where it has not been built."""
+        """Open the pixel store of a size.
+
+        Args:
+            size: Side of its square images, px.
+
+        Raises:
+            InputError: The store has not been built.
+        """
         from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
 
         return PixelStore.open(store_folder(self.folder, size))
 
-    def make_store(self, size: int, terminal: Progress, engine: Engine | None = None) -> PixelStore:
-        """Open the pixel store of a size; decode what it lacks.
+    def make_store(self, size: int, progress: Progress, engine: Engine | None = None) -> PixelStore:
+        """Open the pixel store of a size; images that it lacks are decoded first.
 
-        Where another training is decoding the same pixels, wait for it: one does the work.
+        If another command is decoding the same pixels, this waits for it.
+
+        Args:
+            size: Side of its square images, px.
+            progress: Reporter of the progress.
+            engine: Engine that decodes; None uses processes of this machine.
+
+        Raises:
+            InputError: An image has no file or cannot be decoded.
         """
-        from cxr_compare.data_prep.store.pixel_store import build_pixel_store
+        from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 
         title = f"Pixels at {size} px"
-        with terminal.track(title, len(self.images)) as advance:
+        with progress.track(title, len(self.images)) as advance:
             return build_pixel_store(
                 self.folder,
                 self.image_files,
@@ -402,6 +569,6 @@ class DataSet:
                 size,
                 window=self.window,
                 engine=engine,
-                progress=advance,
-                before_wait=lambda: terminal.say(f"{title}: another cxr decodes them; waiting"),
+                on_decoded=advance,
+                before_wait=lambda: progress.say(f"{title}: another cxr decodes them; waiting"),
             )

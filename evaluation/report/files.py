@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER
+from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
 
 PAGE = "report.html"
 DETAILS = "details.html"

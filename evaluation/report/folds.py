@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv
-from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER, require_kind
+from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER, require_kind
 from cxr_compare.data_prep.work.store_addresses import with_store_addresses
 from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.metrics.metric import ALL

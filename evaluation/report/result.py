@@ -20,7 +20,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
-from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import TIDY_COLUMNS, PairTests
 from cxr_compare.evaluation.report import files

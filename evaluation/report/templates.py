@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.figure_text import number, score_text

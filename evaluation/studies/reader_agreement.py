@@ -27,7 +27,7 @@ class ReaderAgreement:
     @classmethod
     def of(cls, dataset: DataSet, target: Target) -> ReaderAgreement:
         """Read the labels and boxes of each reader of a data set."""
-        own = {reader: dataset.labelled_by(reader) for reader in dataset.readers}
+        own = {reader: dataset.with_labels_of(reader) for reader in dataset.readers}
         ratings = pd.DataFrame({reader: each.labels(target) for reader, each in own.items()})
         return cls(ratings, {reader: each.target_boxes(target) for reader, each in own.items()})
 

@@ -27,7 +27,7 @@ def evaluate_by_readers(
     test = test_set.image_ids("test")
     rows: list[dict[str, Any]] = []
     for reader in (REFERENCE_READER, *dataset.readers):
-        own = replace(test_set, dataset=dataset.labelled_by(reader, test))
+        own = replace(test_set, dataset=dataset.with_labels_of(reader, test))
         if not own.labels_of("test").notna().any():
             continue  # this reader read none of them
         evaluated = comparison if reader == REFERENCE_READER else evaluate(own)

@@ -20,7 +20,8 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.predictions import SEEN_FILE, Predictions
 from cxr_compare.evaluation.boxes.matching import LEAST_SCORE, MAX_BOXES
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.systems.eligibility import check_data_set, training_id, training_sets

@@ -80,7 +80,7 @@ def truth_from_values(
         "settings": {},
         "ids": {**DataSet.digests(*tables.values()), "split_ids": split_ids},
     }
-    dataset = DataSet.of(Path("truth"), info, splits={"default": split}).with_tables(tables)
+    dataset = DataSet.from_info("truth", info, tables=tables, splits={"default": split})
     return dataset, ids
 
 

@@ -41,7 +41,8 @@ from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.formats.table import TABLE
 from cxr_compare.data_prep.formats.yolo import YOLO
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Part, Predictions, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import Part, PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.box_checks import (
     check_edges,
     check_inside,
@@ -116,7 +117,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
         >>> read_predictions("no-such.csv", "data", name="Other")
         Traceback (most recent call last):
         ...
-        cxr_compare.data_prep.store.folder_kinds.WrongFolderError: data: no such folder; ...
+        cxr_compare.data_prep.store.identify_folder.WrongFolderError: data: no such folder; ...
     """
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
     names = columns or ColumnNames()
@@ -184,7 +185,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
         **explained,
         **provenance(),
     }
-    return Predictions.in_memory(info, Part(status, {kind: rows}))
+    return Predictions.from_part(info, Part(status, {kind: rows}))
 
 
 def import_file(
@@ -522,7 +523,7 @@ def truth_set(
     info = {"name": path.stem, "source_format": tables.format, "source_root": str(path),
             "targets": tables.targets, "settings": {},
             "ids": DataSet.digests(*held.values()) | ids}  # fmt: skip
-    return DataSet.of(path, info, splits={"default": split}).with_tables(held)
+    return DataSet.from_info(path, info, splits={"default": split}).with_tables(held)
 
 
 def _with_patients(images: pd.DataFrame, patients: Path, path: Path) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from cxr_compare.data_prep.contracts.column_names import column_names, find_colu
 from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
-from cxr_compare.data_prep.contracts.pages import template_environment
+from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.contracts.text import TEXT

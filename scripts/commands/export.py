@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, InputError, require_packages
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.decisions.decided_output import decide

@@ -178,7 +178,7 @@ def _choose_backend(run: Path, data: Path, how: dict[str, Any]) -> ChosenBackend
 
 def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> TrainedModel | ExportedModel:
     """Load what predicts a data set."""
-    from cxr_compare.data_prep.store.preprocess import View, parse_views
+    from cxr_compare.data_prep.store.views import View, parse_views
 
     if how["backend"] == "auto":
         console.say(chosen.words)

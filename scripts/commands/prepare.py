@@ -13,7 +13,7 @@ from cxr_compare.data_prep.contracts.table_files import is_table_file
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.data_prep.splits.split import SplitRule
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.folder_kinds import kind_of, require_kind
+from cxr_compare.data_prep.store.identify_folder import folder_kind, require_kind
 from cxr_compare.data_prep.work.engine import open_engine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 from cxr_compare.scripts import console
@@ -214,7 +214,7 @@ def _require_sources(sources: list[Path], *, prepared: bool) -> None:
     """Check before anything heavy is imported that sources are there and of the right kind."""
     published = "give the folder of images and labels as it was published"
     for source in sources:
-        kind = kind_of(source)
+        kind = folder_kind(source)
         if prepared:
             require_kind(source, "data set")
         elif not source.exists():

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.folder_kinds import KindName
 from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.data_prep.contracts.kinds import KindName
-from cxr_compare.data_prep.store.folder_kinds import (
+from cxr_compare.data_prep.store.identify_folder import (
     MARKERS,
     WrongFolderError,
-    facts_of,
-    kind_begun,
-    kind_of,
+    folder_kind,
+    read_marker,
+    unfinished_kind,
 )
 from cxr_compare.evaluation.report.files import METRICS, PAGE
 from cxr_compare.scripts.next_steps import next_steps
@@ -109,9 +109,9 @@ def _describe(folder: Path) -> dict[str, Any]:
         "learning curve": _curve,
         "monitor": lambda place: {"kind": "monitor", "open": place / "monitor.html"},
     }
-    if kind := kind_of(folder):
+    if kind := folder_kind(folder):
         return {"kind": f"{kind.name}, complete", **readers[kind.name](folder)}
-    if begun := kind_begun(folder):
+    if begun := unfinished_kind(folder):
         raise InputError(
             f"{folder}: an unfinished {begun.name}; run the same {begun.command_line} again"
         )
@@ -128,16 +128,16 @@ def _within(folder: Path) -> dict[str, str]:
     """What lies right below a folder, a line each; empty where nothing of it is ours."""
     lines: dict[str, str] = {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if kind := kind_of(path):
+        if kind := folder_kind(path):
             lines[path.name] = f"{kind.name}{_title(path)}"
-        elif begun := kind_begun(path):
+        elif begun := unfinished_kind(path):
             lines[path.name] = f"unfinished {begun.name}; run the same {begun.command_line} again"
     return lines
 
 
 def _title(folder: Path) -> str:
     """The name that a folder's marker gives it, for a list."""
-    facts = facts_of(folder)
+    facts = read_marker(folder)
     systems = facts.get("systems")
     shown = facts.get("name") or facts.get("system")
     shown = shown or (" and ".join(systems) if isinstance(systems, list) else None)
@@ -212,7 +212,7 @@ def _answers(folder: Path) -> dict[str, str]:
         cut = "no threshold" if at is None else f"positive from score {at:.3g} on"
         decisions.append(f"{path.stem} (max_f1: {cut})")
     return {
-        "validation": str(validation) if kind_of(validation) else absent,
+        "validation": str(validation) if folder_kind(validation) else absent,
         "decision": ", ".join(decisions) or absent,
         "guard": str(guard) if guard.is_file() else absent,
     }

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cxr_compare.data_prep.contracts.errors import TRAIN_PACKAGES, require_packages
-from cxr_compare.data_prep.store.folder_kinds import require_kind
+from cxr_compare.data_prep.store.identify_folder import require_kind
 from cxr_compare.scripts import console
 from cxr_compare.scripts.child_processes import follow_parent, own_rank, run_on_devices
 from cxr_compare.scripts.command_line import command_line

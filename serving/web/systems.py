@@ -15,7 +15,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.contracts.tables import read_table
-from cxr_compare.data_prep.store.folder_kinds import REPORT_MARKER
+from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER
 from cxr_compare.evaluation.metrics.registry import metric_title
 from cxr_compare.evaluation.report.files import DECISIONS
 from cxr_compare.evaluation.statistics.arrays import is_positive

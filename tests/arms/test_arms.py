@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.classification.model import start_from as start_classifier
 from cxr_compare.configs.settings import TrainingSettings, _detector_names
-from cxr_compare.data_prep.store.preprocess import parse_views
+from cxr_compare.data_prep.store.views import parse_views
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
 from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.model import start_from as start_detector

@@ -9,7 +9,7 @@ from cxr_compare.classification.inference import predict_scores
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import _validate_table
-from cxr_compare.data_prep.store.predictions import joined_parts
+from cxr_compare.data_prep.store.prediction_writer import concat_parts
 
 FINDINGS = ("opacity", "nodule")
 
@@ -26,7 +26,7 @@ def predict(store):
     def run(model, batches, findings=FINDINGS, **options):
         pixels = ((batch.image_ids, batch.images) for batch in map(collate, batches))
         parts = list(predict_scores(model, pixels, findings, placement=store.placement, **options))
-        whole = joined_parts(parts)
+        whole = concat_parts(parts)
         tables = {"predicted_images": whole.images, **whole.tables}
         return tuple(_validate_table(table, name) for name, table in tables.items())
 

@@ -6,7 +6,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.detection.frames import boxes_frames
 
 FINDINGS = ("opacity", "nodule", "mass")

@@ -7,7 +7,7 @@ import torch
 from cxr_compare.data_prep.contracts.boxes import Boxes
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import _validate_table
-from cxr_compare.data_prep.store.predictions import joined_parts
+from cxr_compare.data_prep.store.prediction_writer import concat_parts
 from cxr_compare.detection.detector import LesionDataset, collate, predict_boxes
 from cxr_compare.detection.frames import MAX_PER_FINDING, MIN_SCORE
 
@@ -34,7 +34,7 @@ def predict(store, originals):
                 **options,
             )
         )
-        whole = joined_parts(parts)
+        whole = concat_parts(parts)
         return whole.images, _validate_table(whole.tables["boxes"], "predicted_boxes")
 
     return run

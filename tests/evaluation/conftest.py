@@ -14,7 +14,8 @@ from scipy.stats import norm
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
-from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.verdict import state_verdict

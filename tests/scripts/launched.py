@@ -116,7 +116,7 @@ def command_line(process: int) -> str:
 
 def workers_below(process: int) -> list[int]:
     """Ray's processes that work on tasks, of those that a process started."""
-    return [each for each in below(process) if command_line(each).startswith("ray::_work")]
+    return [each for each in below(process) if command_line(each).startswith("ray::_run")]
 
 
 def naming(text: str) -> list[int]:

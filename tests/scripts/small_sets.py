@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.synth.phantom import write_phantom
 from cxr_compare.scripts import cli, console
 from cxr_compare.scripts.commands.import_predictions import import_predictions

@@ -10,7 +10,8 @@ import pytest
 
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.training.curve import CurvePlan, CurveRun
 from tests.scripts.small_sets import cxr, write_source

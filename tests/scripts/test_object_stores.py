@@ -26,8 +26,8 @@ import pytest
 from PIL import Image
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.pixel_store import PixelStoreWriter
-from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
+from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.data_prep.work import object_store
 from cxr_compare.data_prep.work.image_files import open_image
 from cxr_compare.data_prep.work.local_copies import local_folder

@@ -29,7 +29,7 @@ from cxr_compare.classification.model import build_classifier
 from cxr_compare.configs.load import parse_config
 from cxr_compare.configs.settings import TrainingSettings
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.detection.detector import LesionBatch, predict_boxes
 from cxr_compare.detection.detector import training_losses as detector_losses
 from cxr_compare.detection.model import build_detector

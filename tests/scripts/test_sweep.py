@@ -16,7 +16,7 @@ from cxr_compare.configs.load import read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.folder_kinds import WrongFolderError, require_kind
+from cxr_compare.data_prep.store.identify_folder import WrongFolderError, require_kind
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.scripts import child_processes
 from cxr_compare.scripts.child_processes import _share_gpus

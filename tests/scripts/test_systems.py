@@ -8,7 +8,8 @@ import pytest
 
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import read_table, typed_table, write_table
-from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_id
 from cxr_compare.scripts import console

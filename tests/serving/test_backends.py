@@ -12,7 +12,8 @@ import torch
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import Target
-from cxr_compare.data_prep.store.preprocess import Preprocess, View
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.store.views import View
 from cxr_compare.serving import backends
 from cxr_compare.serving.backends import choose_backend, export_folder
 from cxr_compare.serving.export_graph import write_graph

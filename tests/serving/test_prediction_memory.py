@@ -13,8 +13,10 @@ import pytest
 from torch import nn
 
 from cxr_compare.classification.model import build_classifier
-from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
-from cxr_compare.data_prep.store.preprocess import Placement, Preprocess
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.serving.predict_folder import _write_parts
 from cxr_compare.serving.trained_model import TrainedModel

@@ -15,7 +15,8 @@ from torch import nn
 from cxr_compare.classification.activation_maps import MapMethod
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.preprocess import Preprocess, View
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.store.views import View
 from cxr_compare.serving import trained_model as run_model
 from cxr_compare.serving.trained_model import TrainedModel
 from tests.memory_store import MemoryStore

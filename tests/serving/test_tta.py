@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cxr_compare.data_prep.contracts.boxes import Boxes
-from cxr_compare.data_prep.store.preprocess import Preprocess, parse_views
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.data_prep.store.views import parse_views
 from cxr_compare.detection.model import build_detector
 from cxr_compare.serving.trained_model import MultiViewDetector, TrainedModel
 from cxr_compare.training.cost import count_flops

@@ -17,8 +17,9 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from cxr_compare.data_prep.augment.augment import build_augmentation
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.pixel_store import PixelStore, PixelStoreWriter
-from cxr_compare.data_prep.store.preprocess import Placement
+from cxr_compare.data_prep.store.pixel_store import PixelStore
+from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
+from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.detection.detector import LesionBatch, LesionDataset, collate
 from cxr_compare.training.loading import (
     BatchLoader,

@@ -17,8 +17,8 @@ from cxr_compare.data_prep.contracts.tables import empty_table, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables
 from cxr_compare.data_prep.splits.split import SplitRule
+from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.data_prep.store.pixel_store import build_pixel_store
 from tests.data_prep.assemble.sources import make as make_set
 from tests.data_prep.assemble.sources import write_source
 

@@ -262,7 +262,7 @@ def test_gone_images_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
 def test_images_are_read_from_the_store_where_there_is_one(dataset, tmp_path):
     folder = shutil.copytree(dataset.folder, tmp_path / "set")
     other = DataSet.open(folder)
-    from cxr_compare.data_prep.store.pixel_store import build_pixel_store
+    from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 
     build_pixel_store(folder, other.images, other.source_root, 128)
     read, problem = open_images(other)

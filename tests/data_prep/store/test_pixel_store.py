@@ -1,4 +1,4 @@
-"""The pixel store: same bytes however it is built, survives kills, refuses to be half there."""
+"""A pixel store has the same bytes however it is built, survives kills, and is never half there."""
 
 import errno
 import os
@@ -13,24 +13,20 @@ from PIL import Image
 
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store import pixel_store
-from cxr_compare.data_prep.store.decode import (
-    DecodeTask,
-    LoosePixels,
-    _decode_and_letterbox,
-    read_loose,
-)
-from cxr_compare.data_prep.store.pixel_store import (
-    PixelStore,
-    PixelStoreWriter,
-    build_pixel_store,
-    store_folder,
-)
-from cxr_compare.data_prep.store.preprocess import Placement, letterbox
+from cxr_compare.data_prep.store import build_pixel_store as builder
+from cxr_compare.data_prep.store import pixel_store_writer
+from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
+from cxr_compare.data_prep.store.decode import DecodeTask, decode_row
+from cxr_compare.data_prep.store.loose_images import read_loose_images
+from cxr_compare.data_prep.store.loose_pixels import LoosePixels
+from cxr_compare.data_prep.store.pixel_store import PixelStore, store_folder
+from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
 SIZE = 32
-HERE = Placement(1.0, 1.0, 0.0, 0.0)
+IDENTITY = Placement(1.0, 1.0, 0.0, 0.0)
 
 
 def square(value: int) -> np.ndarray:
@@ -40,18 +36,18 @@ def square(value: int) -> np.ndarray:
 def fill(folder: Path, values: Iterable[int]) -> None:
     with PixelStoreWriter(folder, SIZE) as writer:
         for value in values:
-            writer.add(f"i{value:05d}", square(value), HERE)
+            writer.add(f"i{value:05d}", square(value), IDENTITY)
 
 
 def abandon(folder: Path, committed: range, lost: range) -> None:
     """Leave a store as a kill leaves it: the last rows written, but in no index."""
     writer = PixelStoreWriter(folder, SIZE)
     for value in (*committed, *lost):
-        writer.add(f"i{value:05d}", square(value), HERE)
+        writer.add(f"i{value:05d}", square(value), IDENTITY)
         if committed and value == committed[-1]:
             writer.commit()
-    assert writer._file is not None
-    writer._file.close()
+    assert writer._open_file is not None
+    writer._open_file.close()
 
 
 @pytest.fixture
@@ -99,7 +95,7 @@ def test_new_images_are_added_without_decoding_the_old(tmp_path, source):
     (root / "p00.png").unlink()  # would be an error if it were read again
     decoded: list[int] = []
 
-    store = build_pixel_store(tmp_path, table, root, SIZE, progress=decoded.append)
+    store = build_pixel_store(tmp_path, table, root, SIZE, on_decoded=decoded.append)
 
     assert len(decoded) == 7
     assert len(store.ids) == 12
@@ -110,7 +106,7 @@ def test_new_images_are_added_without_decoding_the_old(tmp_path, source):
 def test_complete_store_is_opened_and_not_touched(tmp_path, source, monkeypatch):
     root, table = source
     build_pixel_store(tmp_path, table, root, SIZE)
-    monkeypatch.delattr(pixel_store, "PixelStoreWriter")
+    monkeypatch.delattr(builder, "PixelStoreWriter")
     assert len(build_pixel_store(tmp_path, table[:4], root, SIZE).ids) == 12
 
 
@@ -118,18 +114,18 @@ def test_unreadable_image_is_named_and_the_others_are_kept(tmp_path, source):
     root, table = source
     (root / "p04.png").write_bytes(b"nothing")
 
-    with pytest.raises(InputError, match=r"p04\.png: is not the file that the data set"):
+    with pytest.raises(InputError, match=r"p04\.png"):
         build_pixel_store(tmp_path, table, root, SIZE)
 
     folder = store_folder(tmp_path, SIZE)
-    with pytest.raises(InputError, match=r"pixels\.json: not found"):
+    with pytest.raises(InputError, match=r"pixels\.json"):
         PixelStore.open(folder)
     assert PixelStoreWriter(folder, SIZE).done == set(table["image_id"]) - {"p04"}
 
 
 def test_image_without_a_file_is_refused(tmp_path, source):
     root, table = source
-    with pytest.raises(InputError, match="'p02': has no file"):
+    with pytest.raises(InputError, match="'p02'"):
         build_pixel_store(tmp_path, table.replace("p02.png", None), root, SIZE)
 
 
@@ -137,7 +133,7 @@ def test_image_without_a_file_is_refused(tmp_path, source):
 
 
 def test_shards_split_where_they_are_full(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixel_store, "SHARD_IMAGES", 10)
+    monkeypatch.setattr(pixel_store_writer, "SHARD_IMAGES", 10)
     fill(tmp_path, range(25))
 
     store = PixelStore.open(tmp_path)
@@ -149,11 +145,11 @@ def test_shards_split_where_they_are_full(tmp_path, monkeypatch):
 
 
 def test_added_twice_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixel_store, "SHARD_IMAGES", 10)
+    monkeypatch.setattr(pixel_store_writer, "SHARD_IMAGES", 10)
     with PixelStoreWriter(tmp_path, SIZE) as writer:
         for value in (*range(15), 3, 14):
             shade = value + 100 if f"i{value:05d}" in writer.done else value
-            writer.add(f"i{value:05d}", square(shade), HERE)
+            writer.add(f"i{value:05d}", square(shade), IDENTITY)
     store = PixelStore.open(tmp_path)
     assert len(store.ids) == 15
     assert [int(store.image(f"i{v:05d}")[0, 0]) for v in (2, 3, 4, 13, 14)] == [2, 103, 4, 13, 114]
@@ -163,13 +159,13 @@ def test_added_twice_is_replaced(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("committed", "lost"), [(8, 0), (8, 3), (10, 0), (10, 3), (13, 9), (0, 4)])
-def test_work_goes_on_after_a_kill(tmp_path, committed, lost, monkeypatch):
-    monkeypatch.setattr(pixel_store, "SHARD_IMAGES", 10)
+def test_next_writer_continues_after_a_kill(tmp_path, committed, lost, monkeypatch):
+    monkeypatch.setattr(pixel_store_writer, "SHARD_IMAGES", 10)
     fill(tmp_path / "whole", range(25))
     killed = tmp_path / "killed"
     abandon(killed, range(committed), range(committed, committed + lost))
 
-    with pytest.raises(InputError, match="not found"):
+    with pytest.raises(InputError, match=r"pixels\.json"):
         PixelStore.open(killed)
     writer = PixelStoreWriter(killed, SIZE)
     assert writer.done == {f"i{value:05d}" for value in range(committed)}
@@ -181,7 +177,7 @@ def test_work_goes_on_after_a_kill(tmp_path, committed, lost, monkeypatch):
 def test_kill_while_a_complete_store_grows_keeps_what_was_there(tmp_path):
     fill(tmp_path, range(5))
     abandon(tmp_path, range(5, 8), range(8, 9))
-    with pytest.raises(InputError, match="not found"):
+    with pytest.raises(InputError, match=r"pixels\.json"):
         PixelStore.open(tmp_path)
     assert len(PixelStoreWriter(tmp_path, SIZE).done) == 8
 
@@ -197,22 +193,22 @@ def test_journal_cut_short_loses_its_last_line_only(tmp_path, tail):
 
 
 def test_interrupt_keeps_what_was_added_and_marks_nothing_complete(tmp_path):
-    def images() -> Iterator[int]:
+    def values() -> Iterator[int]:
         yield 1
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fill(tmp_path, images())
+        fill(tmp_path, values())
     assert PixelStoreWriter(tmp_path, SIZE).done == {"i00001"}
     assert not (tmp_path / "pixels.json").exists()
 
 
-def test_full_disk_is_one_line_and_leaves_no_complete_store(tmp_path, monkeypatch):
+def test_full_disk_names_the_folder_and_leaves_no_complete_store(tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match="No space left on device"):
+    with pytest.raises(InputError, match=str(tmp_path)):
         fill(tmp_path, range(3))
     assert not (tmp_path / "pixels.json").exists()
 
@@ -220,19 +216,20 @@ def test_full_disk_is_one_line_and_leaves_no_complete_store(tmp_path, monkeypatc
 # Damage
 
 
-def test_damaged_stores_are_refused_with_what_to_do(tmp_path):
-    for name, harm in {
-        "shard gone": lambda f: (f / "shard-00000.npy").unlink(),
-        "shard cut": lambda f: os.truncate(f / "shard-00000.npy", 500),
-        "index gone": lambda f: (f / "index.parquet").unlink(),
-        "shard of another size": lambda f: np.save(
-            f / "shard-00000.npy", np.zeros((3, 8, 8), np.uint8)
+def test_damaged_stores_are_refused(tmp_path):
+    damages = {
+        "shard gone": lambda folder: (folder / "shard-00000.npy").unlink(),
+        "shard cut": lambda folder: os.truncate(folder / "shard-00000.npy", 500),
+        "index gone": lambda folder: (folder / "index.parquet").unlink(),
+        "shard of another size": lambda folder: np.save(
+            folder / "shard-00000.npy", np.zeros((3, 8, 8), np.uint8)
         ),
-    }.items():
+    }
+    for name, damage in damages.items():
         folder = tmp_path / name
         fill(folder, range(3))
-        harm(folder)
-        with pytest.raises(InputError, match=r"again|is it complete"):
+        damage(folder)
+        with pytest.raises(InputError, match=name):
             PixelStore.open(folder)
 
 
@@ -246,10 +243,10 @@ def test_writer_starts_a_damaged_store_again(tmp_path):
 
 def test_unknown_image_and_wrong_shape_are_refused(tmp_path):
     fill(tmp_path, range(3))
-    with pytest.raises(InputError, match="holds no image 'z'"):
+    with pytest.raises(InputError, match="'z'"):
         PixelStore.open(tmp_path).image("z")
     with pytest.raises(ValueError, match="uint8"):
-        PixelStoreWriter(tmp_path, SIZE).add("z", np.zeros((SIZE, SIZE)), HERE)
+        PixelStoreWriter(tmp_path, SIZE).add("z", np.zeros((SIZE, SIZE)), IDENTITY)
 
 
 # Reading
@@ -279,12 +276,12 @@ def test_loose_files_get_the_pixels_of_the_store(tmp_path, source):
     store = build_pixel_store(tmp_path, table, root, SIZE)
     files = [root / f"{image_id}.png" for image_id in table["image_id"]]
 
-    *read, broken = read_loose([*files, tmp_path / "none.png"])
+    *read, broken = read_loose_images([*files, tmp_path / "none.png"])
 
     assert broken.image is None
-    assert "none.png: no such file" in str(broken.problem)
+    assert "none.png" in str(broken.problem)
     originals = {loose.path.stem: loose.image.pixels for loose in read if loose.image}
-    loose = LoosePixels.of(originals, SIZE)
+    loose = LoosePixels.from_arrays(originals, SIZE)
     assert loose.ids.tolist() == table["image_id"].tolist()
     for image_id in loose.ids:
         np.testing.assert_array_equal(loose.image(image_id), store.image(image_id))
@@ -296,8 +293,8 @@ def test_loose_files_get_the_pixels_of_the_store(tmp_path, source):
 
 def test_pixels_alone_are_not_measured(tmp_path, source):
     path = source[0] / "p00.png"
-    measured = _decode_and_letterbox(DecodeTask("a", path, (SIZE,)))
-    alone = _decode_and_letterbox(DecodeTask("a", path, (SIZE,), measure=False))
+    measured = decode_row(DecodeTask("a", path, (SIZE,)))
+    alone = decode_row(DecodeTask("a", path, (SIZE,), measure=False))
     assert len(measured.facts["file_sha256"]) == 64
     assert {"mean_grey", "file_sha256"} & set(alone.facts) == set()
     np.testing.assert_array_equal(alone.squares[SIZE][0], measured.squares[SIZE][0])

@@ -1,4 +1,4 @@
-"""Predictions folders: resumable parts, one system each, complete only at the end."""
+"""Predictions folders are written in resumable parts and complete only at the end."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
 
 INFO = {"system": "X", "kind": "scores", "inference_id": "i1", "data_set": {"content_id": "c"}}
 
@@ -25,10 +26,10 @@ def write_and_stop(folder: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_interrupted_predictions_go_on_where_they_stopped(tmp_path):
+def test_interrupted_predictions_are_continued(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_and_stop(tmp_path)
-    with pytest.raises(InputError, match="unfinished predictions; run the same cxr predict again"):
+    with pytest.raises(InputError, match="cxr predict"):
         Predictions.open(tmp_path)
     with PredictionWriter(tmp_path, INFO) as writer:
         assert writer.done == {"a"}
@@ -40,7 +41,7 @@ def test_interrupted_predictions_go_on_where_they_stopped(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
-def test_half_a_part_is_written_again(tmp_path):
+def test_half_written_part_is_written_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_and_stop(tmp_path)
     # As if killed between the scores and the images of the second part.
@@ -53,23 +54,23 @@ def test_half_a_part_is_written_again(tmp_path):
 
 def test_other_system_complete_folder_and_strange_folder_are_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        write_and_stop(tmp_path / "begun")
+        write_and_stop(tmp_path / "unfinished")
     with (
-        pytest.raises(InputError, match="begun with another inference_id"),
-        PredictionWriter(tmp_path / "begun", {**INFO, "inference_id": "i2"}),
+        pytest.raises(InputError, match="inference_id"),
+        PredictionWriter(tmp_path / "unfinished", {**INFO, "inference_id": "i2"}),
     ):
         pass
     with PredictionWriter(tmp_path / "done", INFO) as writer:
         writer.add(images("a"), scores=scores("a"))
     with (
-        pytest.raises(InputError, match="already holds complete predictions"),
+        pytest.raises(InputError, match=str(tmp_path / "done")),
         PredictionWriter(tmp_path / "done", INFO),
     ):
         pass
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thesis.docx").write_text("")
     with (
-        pytest.raises(InputError, match=r"holds 'thesis\.docx'"),
+        pytest.raises(InputError, match=r"'thesis\.docx'"),
         PredictionWriter(tmp_path / "strange", INFO),
     ):
         pass

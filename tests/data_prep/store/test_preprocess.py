@@ -1,4 +1,4 @@
-"""Resizing and boxes: what is drawn in the original is where its box says in the square."""
+"""Letterboxed images and boxes: a drawn lesion and its box stay together."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
-from cxr_compare.data_prep.store.preprocess import Placement, Preprocess, letterbox
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.preprocess import Preprocess, letterbox
 
 sides = st.integers(1, 700)
 sizes = st.integers(16, 300)
@@ -23,7 +24,7 @@ def box_in(width: int, height: int, share: tuple[float, ...]) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(width=sides, height=sides, size=sizes, share=shares)
-def test_boxes_come_back_from_the_square(width, height, size, share):
+def test_boxes_return_from_the_square_unchanged(width, height, size, share):
     _, placement = letterbox(np.zeros((height, width), np.uint8), size)
     box = box_in(width, height, share)
     stored = placement.to_store(box)
@@ -48,7 +49,7 @@ def test_aspect_is_kept_and_the_rest_is_black(width, height, size):
 
 
 @pytest.mark.parametrize(("width", "height"), [(1024, 1024), (600, 400), (100, 80), (333, 517)])
-def test_a_drawn_rectangle_lies_under_its_box(width, height):
+def test_drawn_rectangle_stays_under_its_box(width, height):
     pixels = np.zeros((height, width), np.uint8)
     box = np.array([[width // 4, height // 3, width // 2, height * 3 // 4]], dtype=float)
     x1, y1, x2, y2 = box[0].astype(int)
@@ -79,7 +80,7 @@ def test_box_beyond_the_border_is_clipped_to_the_original():
     np.testing.assert_allclose(clipped, [[0, 0, 100, 50]])
 
 
-def test_no_boxes_are_fine_and_other_shapes_are_not():
+def test_empty_boxes_are_accepted_and_other_shapes_refused():
     placement = Placement(1.0, 1.0, 0.0, 0.0)
     assert placement.to_store(np.zeros((0, 4))).shape == (0, 4)
     assert placement.to_original(np.array([]), 10, 10).shape == (0, 4)
@@ -113,17 +114,17 @@ def test_preprocess_survives_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("key", "value"),
     [
-        ("size", "big", "size must be a whole number"),
-        ("mean", None, "mean must be a number"),
+        ("size", "big"),
+        ("mean", None),
     ],
 )
-def test_file_that_asks_for_something_else_is_refused(tmp_path, key, value, message):
+def test_wrong_value_in_preprocess_json_is_refused_by_key(tmp_path, key, value):
     path = tmp_path / "preprocess.json"
     Preprocess(512, mean=0.5, std=0.25).to_json(path)
     write_json(path, "preprocess", {**read_json(path, "preprocess"), key: value})
-    with pytest.raises(InputError, match=f"preprocess.json: {message}"):
+    with pytest.raises(InputError, match=f"preprocess.json: {key} "):
         Preprocess.from_json(path)
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.dataset import Target
-from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_boxes
 from cxr_compare.evaluation.systems.stored_predictions import read_output

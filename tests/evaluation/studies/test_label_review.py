@@ -248,7 +248,7 @@ def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict
     assert note.kind == "readers"
     assert note.text.startswith("Nothing is shown by the labels of opposed and same, either; ")
     assert note.text.endswith(f"go from {number(min(rows))} to {number(max(rows))}.")
-    val = dataset.labelled_by("opposed", test).labels(dataset.target())[dataset.image_ids("val")]
+    val = dataset.with_labels_of("opposed", test).labels(dataset.target())[dataset.image_ids("val")]
     assert val.equals(dataset.labels(dataset.target())[val.index])
 
 

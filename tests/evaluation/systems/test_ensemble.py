@@ -7,7 +7,8 @@ import pytest
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.data_prep.store.predictions import Predictions, PredictionWriter
+from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
+from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.ensemble import (
     _check_members,

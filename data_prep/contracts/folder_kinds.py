@@ -1,4 +1,4 @@
-"""The kinds of folders: what messages call each, what marks it, what it holds, what makes it."""
+"""Kinds of folders: their names, the file that marks each complete, their files and commands."""
 
 from __future__ import annotations
 
@@ -6,9 +6,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 KindName = Literal[
-    "data set", "pixels", "split", "audit", "run", "export", "predictions", "decision", "report",
-    "phantom", "table of folds", "reader study", "monitor", "sweep", "learning curve",
-]  # fmt: skip
+    "data set",
+    "pixels",
+    "split",
+    "audit",
+    "run",
+    "export",
+    "predictions",
+    "decision",
+    "report",
+    "phantom",
+    "table of folds",
+    "reader study",
+    "monitor",
+    "sweep",
+    "learning curve",
+]
+"""Name of a kind of folder, as messages call it."""
 
 
 @dataclass(frozen=True)
@@ -16,26 +30,27 @@ class FolderKind:
     """A kind of folder, or a part of a folder that a command makes on its own."""
 
     name: KindName  # in messages
-    command: str  # makes it, or makes it again
-    marker: str = ""  # the file that is written last; empty for a part of another folder
-    begun: tuple[str, ...] = ()  # names of which an unfinished one holds at least one
-    # The kinds of its files: JSON records (`data_prep.contracts.records`), tables
-    # (`data_prep.contracts.schemas`), and others by the names that checksums know them by.
+    command: str  # that makes the folder
+    marker: str = ""  # file that is written last; empty for a part of another folder
+    first_files: tuple[str, ...] = ()  # an unfinished folder holds at least one of them
+    # Kinds of its files: JSON records (`data_prep.contracts.records`), tables
+    # (`data_prep.contracts.schemas`), and others by the names under which they are checked
+    # (`data_prep.contracts.checksums`).
     files: tuple[str, ...] = ()
 
     @property
     def is_part(self) -> bool:
-        """Whether it lies in a folder of another kind."""
+        """True if it lies in a folder of another kind."""
         return not self.marker
 
     @property
     def command_line(self) -> str:
-        """The command that makes it, as users type it."""
+        """Command that makes the folder, as users type it."""
         return f"cxr {self.command}"
 
     @property
     def with_article(self) -> str:
-        """Its name as part of a sentence."""
+        """Name with its article, as part of a sentence."""
         article = {"predictions": "", "export": "an "}.get(self.name, "a ")
         return f"{article}{self.name}"
 
@@ -45,9 +60,15 @@ FOLDER_KINDS = (
         "data set",
         command="prepare",
         marker="dataset.json",
-        begun=(".prepare", "images.parquet"),
+        first_files=(".prepare", "images.parquet"),
         files=(
-            "images", "findings", "boxes", "box_coverage", "decode", "excluded", "dataset",
+            "images",
+            "findings",
+            "boxes",
+            "box_coverage",
+            "decode",
+            "excluded",
+            "dataset",
             "settings",
         ),
     ),
@@ -58,23 +79,32 @@ FOLDER_KINDS = (
         "run",
         command="train",
         marker="run.json",
-        begun=("config.toml", "checkpoints"),
+        first_files=("config.toml", "checkpoints"),
         files=(
-            "run", "started_run", "model", "preprocess", "guard", "seen", "weights", "checkpoint",
+            "run",
+            "started_run",
+            "model",
+            "preprocess",
+            "guard",
+            "seen",
+            "weights",
+            "checkpoint",
             "config",
         ),
     ),
-    FolderKind(
-        "export", command="export", marker="export.json", files=("export", "card", "graph")
-    ),
+    FolderKind("export", command="export", marker="export.json", files=("export", "card", "graph")),
     FolderKind(
         "predictions",
         command="predict",
         marker="predictions.json",
-        begun=("unfinished.json", "predicted_images.parquet"),
+        first_files=("unfinished.json", "predicted_images.parquet"),
         files=(
-            "predictions", "unfinished_predictions", "predicted_images", "scores",
-            "predicted_boxes", "maps",
+            "predictions",
+            "unfinished_predictions",
+            "predicted_images",
+            "scores",
+            "predicted_boxes",
+            "maps",
         ),
     ),
     FolderKind("decision", command="tune", files=("decision",)),
@@ -82,14 +112,14 @@ FOLDER_KINDS = (
         "report",
         command="compare",
         marker="metrics.json",
-        begun=("decisions.parquet",),
+        first_files=("decisions.parquet",),
         files=("metrics", "decisions", "result"),
     ),
     FolderKind(
         "phantom",
         command="synth",
         marker="synth.json",
-        begun=("synth.started.json",),
+        first_files=("synth.started.json",),
         files=("synth",),
     ),
     FolderKind("table of folds", command="folds", marker="folds.json", files=("folds",)),
@@ -99,25 +129,28 @@ FOLDER_KINDS = (
         "sweep",
         command="sweep",
         marker="sweep.json",
-        begun=("sweep.started.json",),
+        first_files=("sweep.started.json",),
         files=("sweep", "sweep_started"),
     ),
     FolderKind(
         "learning curve",
         command="curve",
         marker="curve.html",
-        begun=("curve.started.json",),
+        first_files=("curve.started.json",),
         files=("curve", "curve_started"),
     ),
-)  # fmt: skip
-"""Every kind; of two that fit a folder, the first counts."""
+)
+"""All kinds. If a folder matches two of them, the first counts."""
 
 
-def kind_holding(file_kind: str) -> FolderKind | None:
-    """Return the kind of folder that holds files of a kind; None where no kind does.
+def kind_of_file(file_kind: str) -> FolderKind | None:
+    """Return the kind of folder that holds files of a kind; None if no kind does.
+
+    Args:
+        file_kind: Kind of a JSON record, a table or another file.
 
     Example:
-        >>> kind_holding("guard").command_line
+        >>> kind_of_file("guard").command_line
         'cxr train'
     """
     return next((kind for kind in FOLDER_KINDS if file_kind in kind.files), None)

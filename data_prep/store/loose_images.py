@@ -1,0 +1,80 @@
+"""Image files that belong to no data set.
+
+This module imports no pandas: worker processes start with it, and start fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.image import DecodedImage, read_image
+from cxr_compare.data_prep.store.decode import DECODER_CRASHED
+from cxr_compare.data_prep.work.image_files import open_image
+from cxr_compare.data_prep.work.local_engine import LocalEngine
+from cxr_compare.data_prep.work.object_store import StoreError
+
+
+@dataclass(frozen=True)
+class LooseImage:
+    """A file that belongs to no data set, with its image or the reason for none."""
+
+    path: Path  # as it was given, or below the folder that was given
+    image: DecodedImage | None = None  # None if the file cannot be read
+    problem: str | None = None  # reason in one line that names the file; None if it can be read
+
+
+def find_image_files(sources: Sequence[Path]) -> list[Path]:
+    """Return the files to read: files as given, and all files below given folders.
+
+    Args:
+        sources: Files and folders.
+
+    Returns:
+        Each file once; hidden files are left out.
+
+    Raises:
+        InputError: A source does not exist or holds no files.
+    """
+    files: dict[Path, None] = {}
+    for source in sources:
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder")
+        if source.is_dir():
+            candidates = sorted(path for path in source.rglob("*") if path.is_file())
+        else:
+            candidates = [source]
+        visible = [path for path in candidates if not path.name.startswith(".")]
+        if not visible:
+            raise InputError(f"{source}: holds no files; give a folder with images")
+        files.update(dict.fromkeys(visible))
+    return list(files)
+
+
+def read_loose_images(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImage]:
+    """Read image files.
+
+    Args:
+        paths: The files.
+        workers: Number of worker processes; 0 and 1 read in this process.
+
+    Yields:
+        An image for each file, in order; one that cannot be read states its problem.
+    """
+    return LocalEngine(workers).map_rows(
+        _read_one,
+        paths,
+        on_crash=lambda path: LooseImage(path, problem=f"{path}: {DECODER_CRASHED}"),
+    )
+
+
+def _read_one(path: Path) -> LooseImage:
+    try:
+        with open_image(path) as file:
+            return LooseImage(path, read_image(file))
+    except StoreError:
+        raise
+    except InputError as error:
+        return LooseImage(path, problem=str(error))

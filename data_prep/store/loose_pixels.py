@@ -1,0 +1,61 @@
+"""Square images in memory, for images that no pixel store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.text import TEXT
+from cxr_compare.data_prep.store.placement import Placement
+from cxr_compare.data_prep.store.preprocess import letterbox
+
+
+@dataclass
+class LoosePixels:
+    """Square images in memory; see `data_prep.store.pixel_store.PixelSource`.
+
+    Example:
+        >>> loose = LoosePixels.from_arrays({"a": np.zeros((8, 4), np.uint8)}, size=16)
+        >>> loose.image("a").shape, loose.sizes.values.tolist()
+        ((16, 16), [['a', 4, 8]])
+    """
+
+    size: int  # side S of the square images, px
+    ids: pd.Index  # of the images
+    images: dict[str, np.ndarray]  # square images by id, uint8 (S, S)
+    placements: dict[str, Placement]  # positions of the originals in their squares, by id
+    sizes: pd.DataFrame  # `image_id, width, height` of the originals, px
+
+    @classmethod
+    def from_arrays(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:
+        """Letterbox images.
+
+        Args:
+            originals: Grey levels as displayed by image id, uint8, shape ``(H, W)``.
+            size: Side of the square images, px.
+        """
+        images = {}
+        placements = {}
+        sizes = []
+        for image_id, pixels in originals.items():
+            images[image_id], placements[image_id] = letterbox(pixels, size)
+            height, width = pixels.shape
+            sizes.append((image_id, width, height))
+        return cls(
+            size,
+            pd.Index(list(images), name="image_id", dtype=TEXT),
+            images,
+            placements,
+            pd.DataFrame(sizes, columns=["image_id", "width", "height"]),
+        )
+
+    def image(self, image_id: str) -> np.ndarray:
+        """Return a square image, uint8, shape ``(S, S)``."""
+        return self.images[image_id]
+
+    def placement(self, image_id: str) -> Placement:
+        """Return the position of an original in its square."""
+        return self.placements[image_id]

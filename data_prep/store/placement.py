@@ -1,0 +1,84 @@
+"""The position of an image in the square image of a pixel store.
+
+Pixel-store coordinates are px of the square image; edges are continuous in both coordinate systems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Frame = tuple[float, float, float, float]
+"""Outer frame of a grid of cells: ``x1, y1, x2, y2``."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Position of an image in its square: pixel-store coordinate = original x scale + offset.
+
+    Example:
+        >>> placement = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=64.0)
+        >>> placement.to_store(np.array([[100.0, 100.0, 300.0, 200.0]])).tolist()
+        [[50.0, 114.0, 150.0, 164.0]]
+    """
+
+    scale_x: float  # pixel-store px per original px along x
+    scale_y: float  # the same along y; differs from `scale_x` only by rounding to whole px
+    offset_x: float  # black columns to the left, pixel-store px
+    offset_y: float  # black rows above, pixel-store px
+
+    def to_store(self, boxes: np.ndarray) -> np.ndarray:
+        """Move boxes from the original image into the square.
+
+        Args:
+            boxes: xyxy, original px, shape ``(N, 4)``.
+
+        Returns:
+            xyxy, pixel-store coordinates, float64, shape ``(N, 4)``.
+        """
+        return _as_boxes(boxes) * self._scales() + self._offsets()
+
+    def to_original(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
+        """Move boxes from the square back into the original image, and clip them to it.
+
+        A box in the black border gets a width or height of 0; the caller drops it.
+
+        Args:
+            boxes: xyxy, pixel-store coordinates, shape ``(N, 4)``.
+            width: Width of the original image, px.
+            height: Height of the original image, px.
+
+        Returns:
+            xyxy, original px, float64, shape ``(N, 4)``.
+        """
+        limits = np.array([width, height, width, height], dtype=np.float64)
+        return np.clip(self._to_original_unclipped(boxes), 0.0, limits)
+
+    def frame_to_original(self, frame: Frame) -> Frame:
+        """Move the frame of a map to original px without clipping: border cells lie outside.
+
+        Example:
+            >>> Placement(0.5, 0.5, 0.0, 64.0).frame_to_original((0.0, 64.0, 128.0, 192.0))
+            (0.0, 0.0, 256.0, 256.0)
+        """
+        x1, y1, x2, y2 = self._to_original_unclipped(np.array([frame]))[0].tolist()
+        return x1, y1, x2, y2
+
+    def _to_original_unclipped(self, boxes: np.ndarray) -> np.ndarray:
+        return (_as_boxes(boxes) - self._offsets()) / self._scales()
+
+    def _scales(self) -> np.ndarray:
+        return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+
+    def _offsets(self) -> np.ndarray:
+        return np.array([self.offset_x, self.offset_y, self.offset_x, self.offset_y])
+
+
+def _as_boxes(boxes: np.ndarray) -> np.ndarray:
+    array = np.asarray(boxes, dtype=np.float64)
+    if array.size == 0:
+        return np.zeros((0, 4))
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes must have shape (N, 4), got {array.shape}")
+    return array

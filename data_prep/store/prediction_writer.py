@@ -1,0 +1,201 @@
+"""Writing of a predictions folder in parts.
+
+Memory so stays bounded, and an interrupted run resumes. ``predictions.json`` is written last and
+marks the folder complete.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.data_prep.contracts.disk_space import make_folder
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.json_files import write_json
+from cxr_compare.data_prep.contracts.locks import folder_lock
+from cxr_compare.data_prep.contracts.output_folders import read_matching_record, require_only_files
+from cxr_compare.data_prep.contracts.tables import read_table, write_table
+
+PREDICTION_SCHEMAS = {
+    "predicted_images": "predicted_images",
+    "scores": "scores",
+    "boxes": "predicted_boxes",
+    "maps": "maps",
+}
+"""Schema of each table of a predictions folder, by the name of the table."""
+_RECORD = "predictions.json"
+_UNFINISHED_RECORD = "unfinished.json"
+_NOT_FINITE = "the network's output is not finite"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Predictions for some images, as `PredictionWriter.add` takes them."""
+
+    images: pd.DataFrame  # `image_id, status, reason`
+    tables: Mapping[str, pd.DataFrame]  # any of `scores`, `boxes` and `maps`
+
+    def with_findings(self, names: Mapping[str, str] | None) -> Part:
+        """Keep some findings, under other names.
+
+        Args:
+            names: New names by the names in this part; findings that are not named are dropped.
+                None keeps all as they are.
+        """
+        if names is None:
+            return self
+        tables = {}
+        for name, table in self.tables.items():
+            rows = table[table["finding"].isin(list(names))]
+            tables[name] = rows.assign(finding=rows["finding"].map(dict(names)))
+        return Part(self.images, tables)
+
+
+def concat_parts(parts: Sequence[Part]) -> Part:
+    """Join several parts that have the same tables.
+
+    Example:
+        >>> part = Part(image_status(["a"], [True]), {"scores": pd.DataFrame({"score": [0.5]})})
+        >>> concat_parts([part, part]).tables["scores"]["score"].tolist()
+        [0.5, 0.5]
+    """
+    tables = {
+        name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
+        for name in parts[0].tables
+    }
+    return Part(pd.concat([part.images for part in parts], ignore_index=True), tables)
+
+
+def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
+    """Return the status of some images: one whose output is not finite has failed.
+
+    Args:
+        image_ids: Ids of the images.
+        finite: For each of them, whether the network's output is finite.
+
+    Returns:
+        ``image_id, status, reason``.
+
+    Example:
+        >>> image_status(["a", "b"], [True, False])["status"].tolist()
+        ['ok', 'failed']
+    """
+    return pd.DataFrame(
+        {
+            "image_id": list(image_ids),
+            "status": ["ok" if is_finite else "failed" for is_finite in finite],
+            "reason": [None if is_finite else _NOT_FINITE for is_finite in finite],
+        }
+    )
+
+
+class PredictionWriter:
+    """A context manager that writes predictions part by part.
+
+    A normal exit marks the folder complete. After an interruption the parts stay, and a writer with
+    the same ``inference_id`` and data set continues them: see `done`.
+    """
+
+    def __init__(self, folder: Path, info: dict[str, Any]) -> None:
+        """Prepare a writer; entering the context opens the folder.
+
+        Args:
+            folder: The folder, new or with unfinished predictions.
+            info: Content of ``predictions.json``; ``system`` is its name.
+        """
+        self.folder = Path(folder)
+        self.info = dict(info)
+        self.done: set[str] = set()  # ids of the images that have been written
+
+    def __enter__(self) -> PredictionWriter:
+        if not str(self.info.get("system") or "").strip():
+            raise InputError(f"{self.folder}: the system has no name; give one with --name")
+        if not is_predictions_folder(self.folder):
+            require_only_files(self.folder, (), "predictions folder")
+        with ExitStack() as stack:
+            stack.enter_context(folder_lock(self.folder))
+            self._open()
+            self._lock = stack.pop_all()
+        return self
+
+    def _open(self) -> None:
+        if (self.folder / _RECORD).is_file():
+            raise InputError(
+                f"{self.folder}: already holds complete predictions; choose another folder, or "
+                "remove it to predict again"
+            )
+        identity = {key: self.info.get(key) for key in ("kind", "inference_id", "data_set")}
+        unfinished = read_matching_record(
+            self.folder,
+            {_UNFINISHED_RECORD: "unfinished_predictions"},
+            identity,
+            stored_settings=lambda record: record["identity"],
+            refusal=lambda key, stored, new: (
+                f"was begun with another {key}; remove it, or choose another folder"
+            ),
+        )
+        if unfinished is None:
+            write_json(
+                self.folder / _UNFINISHED_RECORD, "unfinished_predictions", {"identity": identity}
+            )
+        for name in PREDICTION_SCHEMAS:
+            make_folder(self.folder / f"{name}.parquet")
+        images_folder = self.folder / "predicted_images.parquet"
+        self.done = set(read_table(images_folder, "predicted_images")["image_id"])
+        self._next_part = 1 + max(_part_numbers(images_folder), default=-1)
+
+    def add(self, images: pd.DataFrame, **tables: pd.DataFrame | None) -> None:
+        """Write one part.
+
+        Args:
+            images: ``image_id, status, reason``.
+            **tables: Any of ``scores``, ``boxes`` and ``maps`` on these images.
+
+        Raises:
+            InputError: A table breaks a rule of its schema, or the disk is full.
+        """
+        # The images come last: a part counts as done only when all of it is on the disk.
+        for name, table in (*tables.items(), ("predicted_images", images)):
+            if table is not None:
+                path = self.folder / f"{name}.parquet" / f"part-{self._next_part:05d}.parquet"
+                write_table(table, path, PREDICTION_SCHEMAS[name])
+        self.done |= set(images["image_id"])
+        self._next_part += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            if kind is None:
+                write_json(self.folder / _RECORD, "predictions", self.info)
+                (self.folder / _UNFINISHED_RECORD).unlink(missing_ok=True)
+
+
+def _part_numbers(folder: Path) -> list[int]:
+    numbers = []
+    for path in folder.glob("part-*.parquet"):
+        match = re.fullmatch(r"part-(\d+)\.parquet", path.name)
+        if match:
+            numbers.append(int(match[1]))
+    return numbers
+
+
+def is_predictions_folder(folder: Path) -> bool:
+    """Return True if a folder holds predictions, complete or unfinished.
+
+    Example:
+        >>> is_predictions_folder(Path("no-such-folder"))
+        False
+    """
+    return any((folder / name).is_file() for name in (_RECORD, _UNFINISHED_RECORD))

@@ -1,0 +1,112 @@
+"""A folder of another kind than needed is named with what to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cxr_compare.data_prep.store.identify_folder import (
+    WrongFolderError,
+    find_data_set,
+    folder_kind,
+    require_kind,
+    unfinished_kind,
+)
+
+CONTENT = {"data_set": {"content_id": "c1"}}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder with a download, data sets, runs, predictions and a report."""
+    files: dict[str, dict[str, object]] = {
+        "rsna download/stage_2_train_labels.csv": {},
+        "data/dataset.json": {"ids": {"content_id": "c1"}},
+        "other/dataset.json": {"ids": {"content_id": "c2"}},
+        "retinanet/run.json": CONTENT,
+        "chexnet/run.json": CONTENT,
+        "chexnet/exports/onnx-fp32/export.json": {"run": CONTENT},
+        "begun/config.toml": {},
+        "runs/a/run.json": {},
+        "imported/predictions.json": {**CONTENT, "run": None},
+        "predicted/predictions.json": {**CONTENT, "run": str(tmp_path / "chexnet")},
+        "report/metrics.json": {"provenance": CONTENT},
+        "report/systems/A/predictions.json": CONTENT,
+        "report/systems/B/predictions.json": CONTENT,
+        "xrays/synth.json": {},
+        "notes.txt": {},
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "required", "advice"),
+    [
+        ("rsna download", "run", "run.json"),
+        ("xrays", "data set", "a phantom.*: cxr prepare OUT/xrays out/data --format rsna"),
+        ("retinanet", "data set", "a run.* OUT/data"),
+        (
+            "retinanet",
+            "predictions",
+            "a run.*: cxr predict OUT/retinanet --data OUT/data --out OUT/retinanet-predictions",
+        ),
+        (
+            "chexnet/exports/onnx-fp32",
+            "predictions",
+            "an export.*: cxr predict OUT/chexnet/exports/onnx-fp32 --data OUT/data --out",
+        ),
+        ("chexnet/exports/onnx-fp32", "run", "an export.*a run folder"),
+        ("data", "run", "cxr train retinanet_small --data OUT/data"),
+        ("predicted", "run", "predictions.* OUT/chexnet"),
+        ("imported", "run", "predictions.*cxr train"),
+        ("report", "predictions", "OUT/report/systems/A or OUT/report/systems/B"),
+        ("begun", "run", "unfinished run.*cxr train"),
+        ("begun", "data set", "unfinished run.*a data set folder"),
+        ("", "run", "2 runs chexnet and retinanet, .*2 data sets data and other, "),
+        ("", "run", "predictions imported and predicted"),
+        ("", "run", "OUT/chexnet or OUT/retinanet"),
+        ("runs", "predictions", "run a; give OUT/runs/a"),
+        ("report/systems", "run", "predictions A and B; give a run folder"),
+        ("retinanett", "run", "OUT/retinanet[?]"),
+        ("data/dataset.json", "data set", "is a file.* OUT/data"),
+        ("notes.txt", "run", "is a file.*cxr train"),
+        ("empty", "predictions", "is empty.*cxr predict"),
+        ("begun", "predictions", "unfinished run.*cxr train"),
+        ("chexnett", "predictions", "OUT/chexnet[?]"),
+    ],
+)
+def test_wrong_folder_is_named_with_the_folder_or_command_to_use(out, name, required, advice):
+    with pytest.raises(WrongFolderError, match=advice.replace("OUT", str(out))) as raised:
+        require_kind(out / name, required)
+    assert str(raised.value).startswith(f"{out / name}: ")
+
+
+def test_only_a_folder_without_folders_of_cxr_may_be_a_download(out):
+    for name, foreign in (("rsna download", True), ("", False), ("begun", False), ("no", False)):
+        with pytest.raises(WrongFolderError) as raised:
+            require_kind(out / name, "data set")
+        assert raised.value.foreign == foreign, name
+
+
+def test_complete_folder_of_the_right_kind_is_accepted(out):
+    for name, kind in (("data", "data set"), ("retinanet", "run"), ("report", "report")):
+        require_kind(out / name, kind)
+        complete_kind = folder_kind(out / name)
+        assert complete_kind is not None
+        assert complete_kind.name == kind
+    assert unfinished_kind(out / "retinanet") is None
+
+
+def test_data_set_of_a_run_is_found_by_its_content_and_not_its_name(out, monkeypatch):
+    for name in ("retinanet", "predicted", "report", "report/systems/A"):
+        assert find_data_set(out / name) == out / "data"
+    (out / "data").rename(out / "elsewhere")
+    monkeypatch.chdir(out / "chexnet")
+    assert find_data_set(Path()) == out / "elsewhere"
+    monkeypatch.chdir(out)
+    assert find_data_set(Path("chexnet")) == Path("elsewhere")
+    assert find_data_set(Path("data")) is None
