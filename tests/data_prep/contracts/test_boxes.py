@@ -57,7 +57,7 @@ def test_suppression_keeps_what_both_oracles_keep(seed, iou_threshold):
 
 def test_the_most_of_a_label_are_its_surest():
     boxes = crowded(4)
-    every, few = suppress_boxes(boxes, 0.6), suppress_boxes(boxes, 0.6, most=3)
+    every, few = suppress_boxes(boxes, 0.6), suppress_boxes(boxes, 0.6, most_per_label=3)
     for label in np.unique(boxes.labels):
         whole = every[boxes.labels[every] == label]
         assert (np.diff(boxes.scores[whole]) <= 0).all()
