@@ -31,33 +31,62 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.running_sums import RunningRows, SegmentSums
 
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+_MARGIN = 1e-6  # pairs with an IoU this near to a threshold are left to pycocotools
 
 
 class WeightedAveragePrecision:
     """COCO average precision of matched boxes, for many image weightings at once.
 
-    Precision matters only where a true box is found, so the boxes that find none at any
-    threshold, most of them, are summed per patient beforehand.
+    Precision matters only where a true box is found, so the boxes that find none at any threshold,
+    most of them, are summed per patient beforehand.
+
+    Args:
+        matches: Predicted boxes with the thresholds at which they match.
+        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        n_clusters: Number of patients, P.
+
+    Source:
+        Lin et al. 2014.
+
+    Example:
+        >>> from cxr_compare.evaluation.boxes.matching import match_boxes
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> boxes = pd.concat([truth.assign(image_id="b", score=0.9), truth.assign(score=0.4)])
+        >>> matches = match_boxes(boxes, truth, ["a", "b"], [0.5])
+        >>> precision = WeightedAveragePrecision(matches, np.array([0, 1]), 2)
+        >>> precision(np.array([[1, 1], [1, 0]])).round(3).tolist()
+        [[0.5], [1.0]]
     """
 
     def __init__(self, matches: BoxMatches, clusters: Integers, n_clusters: int) -> None:
-        owner = np.asarray(clusters)
-        self._n_true = np.bincount(owner, weights=matches.n_true, minlength=n_clusters)
-        of_box = owner[matches.image]
+        patients = np.asarray(clusters)
+        self._n_true = np.bincount(patients, weights=matches.n_true, minlength=n_clusters)
+        patient_of_box = patients[matches.image]
         finds = matches.hit.any(axis=1)
-        self._finder = of_box[finds]
+        self._patient_of_finder = patient_of_box[finds]
         self._hits = [np.flatnonzero(hit) for hit in matches.hit[finds].T]
         # Boxes that find nothing: above the first find, between the first and the second, ...
         segment: npt.NDArray[np.int64] = np.cumsum(finds) - finds
         counted = ~finds & (segment < finds.sum())
-        self._idle = SegmentSums(segment[counted], of_box[counted], int(finds.sum()), n_clusters)
+        self._others = SegmentSums(
+            segment[counted], patient_of_box[counted], int(finds.sum()), n_clusters
+        )
 
     def __call__(self, weights: Integers) -> Floats:
-        """Average precision, shape ``(R, thresholds)``; NaN where a weighting has no true box."""
+        """Return the average precision of each weighting.
+
+        Args:
+            weights: Whole-number weights of patients, shape ``(R, P)``.
+
+        Returns:
+            Average precision in [0, 1], shape ``(R, thresholds)``; NaN where a row has no true box.
+        """
         n_true = np.asarray(weights, dtype=np.float64) @ self._n_true  # (R,)
-        finder = np.take(weights, self._finder, axis=1)  # (R, finds)
-        called = np.cumsum(self._idle(weights) + finder, axis=1, dtype=np.int64) + np.spacing(1)
-        needed = _needed(n_true)  # (R, 101)
+        finder = np.take(weights, self._patient_of_finder, axis=1)  # (R, finds)
+        n_called = np.cumsum(self._others(weights) + finder, axis=1, dtype=np.int64)
+        called = n_called + np.spacing(1)
+        needed = _finds_needed(n_true)  # (R, 101)
         figures = np.full((len(weights), len(self._hits)), np.nan)
         for column, hit in enumerate(self._hits):
             true = RunningRows(np.take(finder, hit, axis=1))
@@ -67,39 +96,37 @@ class WeightedAveragePrecision:
 
 
 def _interpolated(true: RunningRows, called: Floats, needed: Floats) -> Floats:
-    """Mean over 101 recall levels of the best precision at that recall or beyond."""
+    """Average the best precision at each of 101 recall levels or beyond, shape ``(R,)``."""
     n_finds = called.shape[1]
     if not n_finds:
         return np.zeros(len(called))
-    precision = np.zeros(called.size + 1)  # row behind row, and an end
+    precision = np.zeros(called.size + 1)  # the rows one after the other, and an end
     np.divide(true.sums, called, out=precision[:-1].reshape(called.shape))
-    place = true.search(needed)  # (R, 101), rising
+    position = true.search(needed)  # (R, 101), rising
     # The best between one recall level and the next, then the best from there on. The first level
     # is at the start of its row, so that no stretch runs into the next row.
-    best = np.maximum.reduceat(precision, (place + true.starts).ravel()).reshape(place.shape)
-    best[place == n_finds] = 0.0
+    starts = (position + true.starts).ravel()
+    best = np.maximum.reduceat(precision, starts).reshape(position.shape)
+    best[position == n_finds] = 0.0
     best = np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1]
     return np.asarray(best.sum(axis=1) / len(_RECALL_POINTS))
 
 
-def _needed(n_true: Floats) -> Floats:
-    """The fewest finds whose recall, as a float, reaches each recall point: shape ``(R, 101)``."""
+def _finds_needed(n_true: Floats) -> Floats:
+    """Return the fewest finds whose recall, as a float, reaches each recall point, ``(R, 101)``."""
     total = np.maximum(n_true, 1.0)[:, None]
     needed = np.ceil(_RECALL_POINTS * total)
     needed = np.where((needed - 1) / total >= _RECALL_POINTS, needed - 1, needed)
     return np.where(needed / total < _RECALL_POINTS, needed + 1, needed)
 
 
-_MARGIN = 1e-6  # around a threshold pycocotools decides itself
-
-
 def average_precision(
     boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None
 ) -> dict[str, float | None]:
-    """COCO's AP50 and AP[.5:.95] of one class, by pycocotools itself.
+    """Compute COCO's AP50 and AP[.5:.95] of one class, by pycocotools itself.
 
-    Negative images take part, no prediction at all scores 0, and of the boxes of an image the
-    100 most confident count. Equal scores are ranked in the order of `image_ids`.
+    Images without lesions take part, no prediction at all scores 0, and the 100 most confident
+    boxes of an image count. Equal scores are ranked in the order of `image_ids`.
 
     Args:
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
@@ -110,7 +137,7 @@ def average_precision(
             boxes and truth are lists with an output for each image, in the same order.
 
     Returns:
-        ``ap50`` and ``ap`` in [0, 1]; `None` where no image has a true box.
+        ``ap50`` and ``ap`` in [0, 1]; None where no image has a true box.
 
     Raises:
         InputError: A value is no box or no score, an id repeats, or ids match nothing.
@@ -120,9 +147,9 @@ def average_precision(
 
     Example:
         >>> from cxr_compare import metrics
-        >>> true = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
-        >>> found = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
-        >>> figures = metrics.box_average_precision(found, true)
+        >>> truth = [{"boxes": [[0, 0, 9, 9]]}, {"boxes": []}]
+        >>> predicted = [{"boxes": [[0, 0, 9, 9]], "scores": [0.9]}, {"boxes": [], "scores": []}]
+        >>> figures = metrics.box_average_precision(predicted, truth)
         >>> {name: round(figure, 6) for name, figure in figures.items()}
         {'ap50': 1.0, 'ap': 1.0}
     """
@@ -134,69 +161,122 @@ def average_precision(
 def unchecked_average_precision(
     boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index
 ) -> dict[str, float | None]:
-    """Return the figures of `average_precision` of boxes that a network of ours has just made."""
+    """Compute `average_precision` of boxes that a network of ours has just made.
+
+    Args:
+        boxes: Valid predicted boxes, see `average_precision`.
+        truth: Valid true boxes.
+        image_ids: Every image evaluated, unique.
+
+    Returns:
+        ``ap50`` and ``ap`` in [0, 1]; None where no image has a true box.
+
+    Source:
+        Lin et al. 2014, as computed by pycocotools.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> figures = unchecked_average_precision(truth.assign(score=0.9), truth, pd.Index(["a"]))
+        >>> round(figures["ap50"], 6)
+        1.0
+    """
     return coco_average_precision(pair_boxes(boxes, truth, image_ids))
 
 
 def coco_average_precision(pairs: BoxPairs) -> dict[str, float | None]:
-    """The figures of `average_precision` from boxes that are paired already.
+    """Compute `average_precision` of boxes that are paired already.
 
-    A box that overlaps no true box by half can match none, so pycocotools is asked about the
-    others alone, and only where two compete. Its loop over all is replaced: the same, to the last
-    digit.
+    A box that overlaps no true box by half can match none, so pycocotools is asked only about the
+    others, and only where two compete. Its loop over all boxes is replaced; the result is the same
+    to the last digit.
+
+    Args:
+        pairs: Predicted with true boxes.
+
+    Returns:
+        ``ap50`` and ``ap`` in [0, 1]; None where no image has a true box.
+
+    Source:
+        Lin et al. 2014, as computed by pycocotools.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> boxes = truth.assign(x2=3.0, score=0.9)  # an IoU of 0.75
+        >>> figures = coco_average_precision(pair_boxes(boxes, truth, pd.Index(["a"])))
+        >>> {name: round(figure, 6) for name, figure in figures.items()}
+        {'ap50': 1.0, 'ap': 0.6}
     """
     n_true = len(pairs.truth.image)
     if not n_true:
         return {"ap50": None, "ap": None}
-    precision = _precision(_matched(pairs), pairs.boxes.score, n_true)
+    precision = _precision(_coco_hits(pairs), pairs.boxes.score, n_true)
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
-def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
-    """Which boxes pycocotools matches, shape ``(thresholds, boxes)``."""
+def _coco_hits(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
+    """Return True for the boxes that pycocotools matches, shape ``(thresholds, boxes)``."""
     hit = np.zeros((len(IOU_THRESHOLDS), len(pairs.boxes.score)), dtype=bool)
     near = pairs.iou >= IOU_THRESHOLDS.min() - _MARGIN
-    box, true, iou = pairs.box[near], pairs.true[near], pairs.iou[near]
+    box = pairs.box[near]
+    true = pairs.true[near]
+    iou = pairs.iou[near]
     # A box and a true box with no other near either of them match where they overlap enough.
     plain = (np.bincount(box)[box] == 1) & (np.bincount(true)[true] == 1)
     plain &= np.abs(iou[:, None] - IOU_THRESHOLDS).min(axis=1) > _MARGIN
     hit[:, box[plain]] = iou[plain] >= IOU_THRESHOLDS[:, None]
-    near = np.unique(box[~plain])
-    images = np.unique(pairs.boxes.image[near])
-    if not len(images):
+    competing = np.unique(box[~plain])
+    if not len(competing):
         return hit
-    boxes, scores = pairs.boxes, pairs.boxes.score[near]
-    found = _annotations(boxes.image[near], boxes.corners[near], scores)
+    boxes = pairs.boxes
+    images = np.unique(boxes.image[competing])
+    predicted = coco_annotations(
+        boxes.image[competing], boxes.corners[competing], boxes.score[competing]
+    )
     evaluated = np.isin(pairs.truth.image, images)
-    true = _annotations(pairs.truth.image[evaluated], pairs.truth.corners[evaluated])
+    truth = coco_annotations(pairs.truth.image[evaluated], pairs.truth.corners[evaluated])
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(_coco(true, images), _coco(found, images), "bbox")
-        evaluator.params.maxDets = [MAX_BOXES]
+        evaluator = COCOeval(_coco(truth, images), _coco(predicted, images), "bbox")
+        parameters = evaluator.params
+        parameters.maxDets = [MAX_BOXES]
         # Without the three ranges of sizes, which would take three times as long again.
-        evaluator.params.areaRng, evaluator.params.areaRngLbl = (
-            evaluator.params.areaRng[:1],
-            ["all"],
-        )
+        parameters.areaRng = parameters.areaRng[:1]
+        parameters.areaRngLbl = ["all"]
         evaluator.evaluate()
     matches = np.concatenate([image["dtMatches"] for image in evaluator.evalImgs], axis=1)
     ids = np.concatenate([image["dtIds"] for image in evaluator.evalImgs])
-    hit[:, near[ids - 1]] = matches > 0
+    hit[:, competing[ids - 1]] = matches > 0
     return hit
 
 
 def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Floats:
-    """Precision as pycocotools accumulates it, shape ``(thresholds, recall points)``."""
+    """Compute precision as pycocotools does, shape ``(thresholds, recall points)``."""
     falling = np.argsort(-scores, kind="stable")
-    places = [np.flatnonzero(of_threshold[falling]) + 1 for of_threshold in hit]
-    return np.array([best_precision(called, n_true, _RECALL_POINTS) for called in places])
+    ranks = [np.flatnonzero(at_threshold[falling]) + 1 for at_threshold in hit]
+    return np.array([best_precision(called, n_true, _RECALL_POINTS) for called in ranks])
 
 
 def best_precision(
     called: Integers, n_true: int, recall: Floats, *, beyond: bool = False
 ) -> Floats:
-    """The best precision at each recall or above it (strictly, if beyond); 0 past the last hit.
+    """Find the best precision at each recall or above it; 0 past the last hit.
 
-    `called` are the places of the hits, from 1, among the boxes in falling score.
+    Args:
+        called: Ranks of the hits, from 1, among the boxes in falling score, shape ``(hits,)``.
+        n_true: Number of true boxes.
+        recall: Recall levels in [0, 1], shape ``(levels,)``.
+        beyond: Take the best precision strictly above each recall.
+
+    Returns:
+        Precision, shape ``(levels,)``.
+
+    Source:
+        Everingham et al. 2010; Lin et al. 2014.
+
+    Example:
+        >>> best_precision(np.array([2, 3]), 2, np.array([0.5, 1.0])).round(3).tolist()
+        [0.667, 0.667]
     """
     true = np.arange(1, len(called) + 1)
     best = np.maximum.accumulate((true / (called + np.spacing(1)))[::-1])[::-1]
@@ -204,19 +284,42 @@ def best_precision(
     return np.append(best, 0)[np.searchsorted(true / n_true, recall, side=side)]
 
 
-def _annotations(
+def coco_annotations(
     image: Integers, corners: Floats, scores: Floats | None = None
 ) -> list[dict[str, Any]]:
-    """COCO annotations; ids start at 1, since pycocotools takes 0 for "not matched"."""
-    given = np.ones(len(image)) if scores is None else scores
+    """Convert boxes to annotations or results of COCO.
+
+    Args:
+        image: Number of each box's image, shape ``(N,)``.
+        corners: Corners xyxy in original px, shape ``(N, 4)``.
+        scores: Scores, shape ``(N,)``; left out for true boxes, which get 1.
+
+    Returns:
+        One dict per box. Ids start at 1, since pycocotools takes 0 for "not matched".
+
+    Example:
+        >>> (box,) = coco_annotations(np.array([7]), np.array([[1.0, 2.0, 4.0, 8.0]]))
+        >>> box["id"], box["image_id"], box["bbox"], box["area"]
+        (1, 7, [1.0, 2.0, 3.0, 6.0], 18.0)
+    """
     sizes = corners[:, 2:] - corners[:, :2]
-    columns = (image, np.hstack([corners[:, :2], sizes]), sizes.prod(axis=1), given)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    bboxes = np.hstack([corners[:, :2], sizes]).tolist()
+    areas = sizes.prod(axis=1).tolist()
+    all_scores = np.ones(len(image)) if scores is None else scores
     return [
-        {"id": number, "image_id": place, "category_id": 1, "bbox": bbox, "area": area,
-         "iscrowd": 0, "score": score}
-        for number, (place, bbox, area, score) in enumerate(rows, start=1)
-    ]  # fmt: skip
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": 1,
+            "bbox": bbox,
+            "area": area,
+            "iscrowd": 0,
+            "score": score,
+        }
+        for number, (image_id, bbox, area, score) in enumerate(
+            zip(image.tolist(), bboxes, areas, all_scores.tolist(), strict=True), start=1
+        )
+    ]
 
 
 def _coco(annotations: list[dict[str, Any]], images: Integers) -> COCO:

@@ -19,45 +19,75 @@ FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 
 
 class WeightedFroc:
-    """Sensitivity per lesion at 1/8 to 8 false positives per image, and its mean.
+    """Sensitivity per lesion at 1/8 to 8 false positives per image, for many image weightings.
 
-    A lesion is found by any mark that hits it; a mark that hits no lesion is false; further marks
-    on a lesion are neither. Of the operating points that keep a rate (marks from a score up, equal
-    scores together), the most sensitive counts: a step, never a line between points.
+    A lesion is found by any mark that hits it. A mark that hits no lesion is a false positive;
+    further marks on a lesion are neither. Of the operating points within a rate (marks from a score
+    up, equal scores together), the most sensitive counts: a step, never a line between points.
+
+    Args:
+        hits: Lesions and marks.
+        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        n_clusters: Number of patients, P.
 
     Source:
         Chakraborty 1989; the rates are those of LUNA16 (Setio et al. 2017).
+
+    Example:
+        >>> hits = LesionHits(np.array([0, 0]), np.array([0.9, 0.3]), np.array([0, 0, 1]),
+        ...     np.array([0.9, 0.3, 0.4]), np.array([False, False, True]), 2)
+        >>> froc = WeightedFroc(hits, np.array([0, 1]), 2)
+        >>> froc.figures(np.ones((1, 2), dtype=int), rates=(0.25, 0.5)).tolist()
+        [[0.75, 0.5, 1.0]]
     """
 
-    def __init__(self, finds: LesionHits, clusters: Integers, n_clusters: int) -> None:
-        owner, best = np.asarray(clusters), finds.best
-        found = np.flatnonzero(best > -np.inf)
-        found = found[np.argsort(-best[found], kind="stable")]
-        self._finder = owner[finds.lesion_image[found]]
+    def __init__(self, hits: LesionHits, clusters: Integers, n_clusters: int) -> None:
+        patients = np.asarray(clusters)
+        found = np.flatnonzero(hits.best > -np.inf)
+        found = found[np.argsort(-hits.best[found], kind="stable")]
+        self._patient_of_found = patients[hits.lesion_image[found]]
         # A false mark is called wherever a lesion of no higher score is: add up over lesions.
-        segment = np.searchsorted(-best[found], -finds.mark_score[finds.false], side="left")
-        of_box = owner[finds.mark_image[finds.false]]
+        false_scores = hits.mark_score[hits.false]
+        segment = np.searchsorted(-hits.best[found], -false_scores, side="left")
+        patient_of_false = patients[hits.mark_image[hits.false]]
         counted = segment < len(found)
-        self._false = SegmentSums(segment[counted], of_box[counted], len(found), n_clusters)
-        self._images = np.bincount(owner, minlength=n_clusters)
-        self._lesions = np.bincount(owner[finds.lesion_image], minlength=n_clusters)
+        self._false = SegmentSums(
+            segment[counted], patient_of_false[counted], len(found), n_clusters
+        )
+        self._n_images = np.bincount(patients, minlength=n_clusters)
+        self._n_lesions = np.bincount(patients[hits.lesion_image], minlength=n_clusters)
 
     def figures(self, weights: Integers, rates: Sequence[float] = FROC_RATES) -> Floats:
-        """The mean, then the sensitivity at each of the rates; NaN without a lesion."""
+        """Compute the mean sensitivity and the sensitivity at each rate.
+
+        Args:
+            weights: Whole-number weights of patients, shape ``(R, P)``.
+            rates: False positives per image.
+
+        Returns:
+            The mean, then the sensitivity at each rate, shape ``(R, 1 + rates)``; NaN where a row
+            has no lesion.
+        """
         weight = np.asarray(weights, dtype=np.float64)
-        n_images, n_lesions = weight @ self._images, weight @ self._lesions
+        n_images = weight @ self._n_images
+        n_lesions = weight @ self._n_lesions
         false = RunningRows(self._false(weights))
-        found = np.cumsum(np.take(weights, self._finder, axis=1), axis=1, dtype=np.int64)
-        found = np.pad(found, ((0, 0), (1, 0)))  # before the first find, nothing is found
-        kept = false.search(np.floor(np.outer(n_images, rates)), side="right")  # (R, rates)
-        at_rates = np.take_along_axis(found, kept, axis=1)
+        found = np.cumsum(np.take(weights, self._patient_of_found, axis=1), axis=1, dtype=np.int64)
+        found = np.pad(found, ((0, 0), (1, 0)))  # before the first lesion, none is found
+        position = false.search(np.floor(np.outer(n_images, rates)), side="right")  # (R, rates)
+        at_rates = np.take_along_axis(found, position, axis=1)
         mean = at_rates.sum(axis=1, keepdims=True) / len(rates)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.hstack([mean, at_rates]) / n_lesions[:, None])
 
 
 class FrocCurve(NamedTuple):
-    """Sensitivity per lesion against false positives per image, rising; empty without lesions."""
+    """FROC curve; both figures rise, and both are empty without lesions.
+
+    Attributes:
+        false_positives_per_image: Mean number of false marks per image, shape ``(points,)``.
+        sensitivity: Share of the lesions that is found, shape ``(points,)``.
+    """
 
     false_positives_per_image: Floats
     sensitivity: Floats
@@ -75,7 +105,7 @@ class FrocCurve(NamedTuple):
 def froc(
     boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None, *, hit: Hit = "iou"
 ) -> FrocCurve:
-    """Sensitivity against false positives per image, a point per score that adds a lesion.
+    """Compute sensitivity against false positives per image, a point per score that adds a lesion.
 
     Args:
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
@@ -84,12 +114,12 @@ def froc(
         truth: True boxes, the same without scores.
         image_ids: Every image evaluated, with and without boxes, unique; any sequence. Left out:
             boxes and truth are lists with an output for each image, in the same order.
-        hit: What finds a lesion: ``iou``, an overlap of at least 0.2; ``centre``, the centre of a
-            box that lies in it.
+        hit: Rule by which a box finds a lesion: ``iou``, an overlap of at least 0.2; ``centre``,
+            the centre of the box lies in the lesion.
 
     Returns:
-        Both figures start at 0, and the last point calls every box. Empty where no image has a
-        true box.
+        The curve. Both figures start at 0, and the last point calls every box. Empty where no
+        image has a true box.
 
     Raises:
         InputError: A value is no box or no score, an id repeats, or ids match nothing.
@@ -100,9 +130,9 @@ def froc(
     Example:
         >>> import pandas as pd
         >>> from cxr_compare import metrics
-        >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
-        >>> marks = pd.concat([true.assign(score=0.4), true.assign(score=0.8, image_id="b")])
-        >>> curve = metrics.froc(marks, true, ["a", "b"])
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
+        >>> marks = pd.concat([truth.assign(score=0.4), truth.assign(score=0.8, image_id="b")])
+        >>> curve = metrics.froc(marks, truth, ["a", "b"])
         >>> curve.false_positives_per_image.tolist(), curve.sensitivity.tolist()
         ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
     """
@@ -111,16 +141,33 @@ def froc(
     return froc_curve(find_lesions(pair_boxes(boxes, truth, ids), HIT_RULES[hit]))
 
 
-def froc_curve(finds: LesionHits) -> FrocCurve:
-    """See `froc`; of boxes of which is known what they find."""
-    best = finds.best
-    if not len(best):
+def froc_curve(hits: LesionHits) -> FrocCurve:
+    """Compute the curve of `froc` from lesions and marks.
+
+    Args:
+        hits: Lesions and marks, see `find_lesions`.
+
+    Returns:
+        The curve; empty without lesions.
+
+    Source:
+        Chakraborty 1989.
+
+    Example:
+        >>> hits = LesionHits(np.array([0]), np.array([0.9]), np.array([0, 1]),
+        ...     np.array([0.9, 0.4]), np.array([False, True]), 2)
+        >>> froc_curve(hits)
+        <FROC curve of 3 points, up to sensitivity 1.000 at 0.500 false positives per image>
+    """
+    n_lesions = len(hits.best)
+    if not n_lesions:
         return FrocCurve(np.empty(0), np.empty(0))
-    rising = np.sort(-best[best > -np.inf])
-    cuts, wrong = np.unique(rising), np.sort(-finds.mark_score[finds.false])
-    found = np.searchsorted(rising, cuts, side="right")
-    called = np.searchsorted(wrong, cuts, side="right")
+    found_scores = np.sort(-hits.best[hits.best > -np.inf])
+    false_scores = np.sort(-hits.mark_score[hits.false])
+    cuts = np.unique(found_scores)
+    found = np.searchsorted(found_scores, cuts, side="right")
+    false = np.searchsorted(false_scores, cuts, side="right")
     return FrocCurve(
-        np.concatenate([[0], called, [len(wrong)]]) / finds.n_images,
-        np.concatenate([[0], found, [len(rising)]]) / len(best),
+        np.concatenate([[0], false, [len(false_scores)]]) / hits.n_images,
+        np.concatenate([[0], found, [len(found_scores)]]) / n_lesions,
     )

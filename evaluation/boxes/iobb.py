@@ -11,49 +11,89 @@ from cxr_compare.evaluation.boxes.cut_counts import sums_at_row_cuts
 from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
-_IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
+IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
+"""Shares of a called box's own area that must lie on a true box."""
 
 
 class WeightedIobb:
-    """Share of true boxes found, and false positives per image, where IoBB decides.
+    """Share of true boxes found and false positives per image by IoBB, for many image weightings.
 
     Boxes at or above the cut are called. A true box is found where a called box has at least a
-    share of its own area on it; a called box that has that on no true box is false. The share of
-    found boxes alone rewards marking everything, so it never stands without the false marks.
+    share of its own area on it. A called box that has that share on no true box is false. The share
+    of found boxes alone would reward marking everything, so it is always given with the false
+    positives.
+
+    Args:
+        pairs: Predicted with true boxes.
+        clusters: Number of each image's patient from 0, shape ``(images,)``.
+        n_clusters: Number of patients, P.
 
     Source:
         Wang et al. 2017, ChestX-ray8, section 4.3 (accuracy and average false positives at
         T(IoBB)).
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> pairs = pair_boxes(truth.assign(x2=12.0, score=0.9), truth, pd.Index(["a"]))
+        >>> WeightedIobb(pairs, np.array([0]), 1).at(np.ones((1, 1)), np.array([0.5])).tolist()
+        [[1.0, 1.0, 0.0, 0.0, 0.0, 1.0]]
     """
 
     def __init__(self, pairs: BoxPairs, clusters: Integers, n_clusters: int) -> None:
-        owner, self._n_clusters = np.asarray(clusters), n_clusters
-        corners, true = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
-        shared = np.minimum(corners[:, 2:], true[:, 2:]) - np.maximum(corners[:, :2], true[:, :2])
-        area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
-        iobb = np.prod(np.maximum(shared, 0), axis=1) / area
-        self._score, self._most = pairs.boxes.score, np.zeros(len(pairs.boxes.score))
-        np.maximum.at(self._most, pairs.box, iobb)
-        self._of_box, self._of_lesion = owner[pairs.boxes.image], owner[pairs.truth.image]
-        self._best = np.full((len(_IOBB_THRESHOLDS), len(self._of_lesion)), -np.inf)
-        for best, least in zip(self._best, _IOBB_THRESHOLDS, strict=True):
-            on = iobb >= least  # the highest score of a box on a lesion
-            np.maximum.at(best, pairs.true[on], pairs.boxes.score[pairs.box[on]])
-        self._images = np.bincount(owner, minlength=n_clusters)
-        self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
-        self._counted = cache(self._counts)
+        owner = np.asarray(clusters)
+        self._n_clusters = n_clusters
+        iobb = _iobb(pairs)
+        n_boxes = len(pairs.boxes.score)
+        self._score = pairs.boxes.score
+        self._highest_iobb = np.zeros(n_boxes)
+        np.maximum.at(self._highest_iobb, pairs.box, iobb)
+        self._patient_of_box = owner[pairs.boxes.image]
+        self._patient_of_lesion = owner[pairs.truth.image]
+        # The highest score of a box that lies on each lesion, at each threshold.
+        self._best_score = np.full((len(IOBB_THRESHOLDS), len(pairs.truth.image)), -np.inf)
+        for best_score, threshold in zip(self._best_score, IOBB_THRESHOLDS, strict=True):
+            on_lesion = iobb >= threshold
+            scores = pairs.boxes.score[pairs.box[on_lesion]]
+            np.maximum.at(best_score, pairs.true[on_lesion], scores)
+        self._n_images = np.bincount(owner, minlength=n_clusters)
+        self._n_lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
+        self._cached_counts = cache(self._counts)
 
     def _counts(self, cut: float) -> scipy.sparse.csr_matrix:
-        """Lesions found and false boxes of each cluster at a cut, ``(2 x 3, clusters)``."""
+        """Count found lesions and false boxes of each patient at a cut, shape ``(2 x 3, P)``."""
         called = np.flatnonzero(self._score >= cut)
-        false = [self._of_box[called[self._most[called] < least]] for least in _IOBB_THRESHOLDS]
-        kinds = [*(self._of_lesion[best >= cut] for best in self._best), *false]
-        counts = [np.bincount(owner, minlength=self._n_clusters) for owner in kinds]
+        patients = [self._patient_of_lesion[best >= cut] for best in self._best_score]
+        for threshold in IOBB_THRESHOLDS:
+            false = called[self._highest_iobb[called] < threshold]
+            patients.append(self._patient_of_box[false])
+        counts = [np.bincount(owners, minlength=self._n_clusters) for owners in patients]
         return scipy.sparse.csr_matrix(np.array(counts, dtype=np.float64))
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
-        """Accuracies, then false positives per image, ``(R, 2 x 3)``, each row at its own cut."""
-        own = sums_at_row_cuts(self._counted, 2 * len(_IOBB_THRESHOLDS), weight, cuts)
-        size = np.stack([weight @ self._lesions, weight @ self._images], axis=1)
+        """Compute the figures of each row of weights at its own score cut.
+
+        Args:
+            weight: Weights of patients, shape ``(R, P)``.
+            cuts: Score cut of each row, shape ``(R,)``; NaN where a row has none.
+
+        Returns:
+            Share of lesions found, then false positives per image, at each of `IOBB_THRESHOLDS`,
+            shape ``(R, 6)``; NaN without a cut or without a lesion.
+        """
+        n_thresholds = len(IOBB_THRESHOLDS)
+        sums = sums_at_row_cuts(self._cached_counts, 2 * n_thresholds, weight, cuts)
+        sizes = np.stack([weight @ self._n_lesions, weight @ self._n_images], axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return own / np.repeat(size, len(_IOBB_THRESHOLDS), axis=1)
+            return sums / np.repeat(sizes, n_thresholds, axis=1)
+
+
+def _iobb(pairs: BoxPairs) -> Floats:
+    """Return the share of each pair's predicted box that lies on its true box, ``(pairs,)``."""
+    box = pairs.boxes.corners[pairs.box]
+    true = pairs.truth.corners[pairs.true]
+    sides = np.minimum(box[:, 2:], true[:, 2:]) - np.maximum(box[:, :2], true[:, :2])
+    area = np.prod(box[:, 2:] - box[:, :2], axis=1)
+    return np.asarray(np.prod(np.maximum(sides, 0), axis=1) / area)

@@ -1,4 +1,7 @@
-"""Lesions that boxes find, and boxes that find none, by one of three rules of a hit."""
+"""Lesions that marks find, and marks that find none, by one of three rules of a hit.
+
+A mark is a predicted box, or a box or point that a reader set.
+"""
 
 from __future__ import annotations
 
@@ -11,69 +14,141 @@ from cxr_compare.evaluation.boxes.matching import BoxPairs
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 Hit = Literal["iou", "centre"]
+"""Name of a rule in `HIT_RULES`."""
 
 
 class HitRule(NamedTuple):
-    """When a mark finds a lesion: by its centre in it, by overlap, or by distance of centres."""
+    """Rule by which a mark finds a lesion.
+
+    Attributes:
+        kind: ``iou``: overlap of at least the limit; ``centre``: the mark's centre lies in the
+            lesion, borders included; ``distance``: the two centres are at most the limit apart.
+        limit: Least IoU, or largest distance in original px; unused for ``centre``.
+    """
 
     kind: Literal["iou", "centre", "distance"]
-    limit: float = 0.0  # the least IoU, or the largest distance, original px
+    limit: float = 0.0
 
 
 HIT_RULES: dict[Hit, HitRule] = {"iou": HitRule("iou", 0.2), "centre": HitRule("centre")}
-"""What finds a lesion in figures of systems; a centre on the border counts."""
+"""Rules for the boxes of systems."""
+
+
+class AfrocCurve(NamedTuple):
+    """AFROC curve from (0, 0) to (1, 1).
+
+    Attributes:
+        false_positive_fraction: Share of images without a lesion that have a false mark at or
+            above the cut, shape ``(points,)``.
+        lesion_fraction: Share of the lesions' weight that is found, shape ``(points,)``.
+    """
+
+    false_positive_fraction: Floats
+    lesion_fraction: Floats
 
 
 class LesionHits(NamedTuple):
-    """What marks find, of readers as of systems; a mark that hits no lesion is false."""
+    """Lesions with the marks that find them, of readers as of systems.
 
-    lesion_image: Integers  # position of each lesion's image, shape `(lesions,)`
-    best: Floats  # the highest score that finds each lesion, -inf where none does
-    mark_image: Integers  # position of each mark's image, shape `(marks,)`
+    A mark that hits no lesion is false.
+
+    Attributes:
+        lesion_image: Position of each lesion's image, shape ``(lesions,)``.
+        best: Highest score of a mark that finds the lesion, -inf where none does, ``(lesions,)``.
+        mark_image: Position of each mark's image, shape ``(marks,)``.
+        mark_score: Score of each mark, shape ``(marks,)``.
+        false: True for marks that hit no lesion, shape ``(marks,)``.
+        n_images: Number of images.
+    """
+
+    lesion_image: Integers
+    best: Floats
+    mark_image: Integers
     mark_score: Floats
-    false: npt.NDArray[np.bool_]  # which marks hit no lesion
+    false: npt.NDArray[np.bool_]
     n_images: int
 
     @property
     def highest_false(self) -> Floats:
-        """Of each image the highest score of a false mark, -inf without one, ``(images,)``."""
+        """Highest score of a false mark of each image, -inf without one, shape ``(images,)``."""
         highest = np.full(self.n_images, -np.inf)
         np.maximum.at(highest, self.mark_image[self.false], self.mark_score[self.false])
         return highest
 
     @property
     def normal(self) -> npt.NDArray[np.bool_]:
-        """Which images have no lesion, ``(images,)``."""
+        """True for images without a lesion, shape ``(images,)``."""
         return np.bincount(self.lesion_image, minlength=self.n_images) == 0
 
-    def afroc_curve(self, worth: Floats) -> tuple[Floats, Floats]:
-        """False-positive fraction of normal images, and lesions found by worth; from 0 to 1."""
+    def afroc_curve(self, worth: Floats) -> AfrocCurve:
+        """Compute the AFROC curve.
+
+        Args:
+            worth: Weight of each lesion, shape ``(lesions,)``; ones give the AFROC in which every
+                lesion counts alike.
+
+        Returns:
+            The curve, one point per distinct score.
+
+        Source:
+            Chakraborty and Winter 1990.
+        """
         normals = self.highest_false[self.normal]
         scores = np.unique(np.concatenate([self.best, normals]))[::-1]
         cuts = scores[scores > -np.inf][:, None]
         false = (normals >= cuts).mean(axis=1)
         found = ((self.best >= cuts) * worth).sum(axis=1) / worth.sum()
-        return np.concatenate([[0.0], false, [1.0]]), np.concatenate([[0.0], found, [1.0]])
+        return AfrocCurve(
+            np.concatenate([[0.0], false, [1.0]]), np.concatenate([[0.0], found, [1.0]])
+        )
 
 
 def find_lesions(pairs: BoxPairs, rule: HitRule = HIT_RULES["iou"]) -> LesionHits:
-    """Which lesions boxes find, and which boxes are false."""
-    near = _hits(pairs, rule)
+    """Find the lesions that boxes hit, and the boxes that hit none.
+
+    Args:
+        pairs: Predicted with true boxes.
+        rule: Rule of a hit. A lesion may be hit by several boxes, and a box may hit several.
+
+    Returns:
+        Lesions and marks.
+
+    Source:
+        Chakraborty 1989 (free-response marks).
+
+    Example:
+        >>> import pandas as pd
+        >>> from cxr_compare.evaluation.boxes.matching import pair_boxes
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(score=0.4, image_id="b")])
+        >>> hits = find_lesions(pair_boxes(boxes, truth, pd.Index(["a", "b"])))
+        >>> hits.best.tolist(), hits.highest_false.tolist()
+        ([0.9], [-inf, 0.4])
+    """
+    hits = _is_hit(pairs, rule)
     best = np.full(len(pairs.truth.image), -np.inf)
-    np.maximum.at(best, pairs.true[near], pairs.boxes.score[pairs.box[near]])
+    np.maximum.at(best, pairs.true[hits], pairs.boxes.score[pairs.box[hits]])
     false = np.ones(len(pairs.boxes.score), dtype=bool)
-    false[pairs.box[near]] = False
-    boxes, n_images = pairs.boxes, len(pairs.truth.per_image)
-    return LesionHits(pairs.truth.image, best, boxes.image, boxes.score, false, n_images)
+    false[pairs.box[hits]] = False
+    return LesionHits(
+        lesion_image=pairs.truth.image,
+        best=best,
+        mark_image=pairs.boxes.image,
+        mark_score=pairs.boxes.score,
+        false=false,
+        n_images=len(pairs.truth.per_image),
+    )
 
 
-def _hits(pairs: BoxPairs, rule: HitRule) -> npt.NDArray[np.bool_]:
-    """Which pairs are a mark that finds a lesion, shape ``(pairs,)``."""
+def _is_hit(pairs: BoxPairs, rule: HitRule) -> npt.NDArray[np.bool_]:
+    """Return True for the pairs whose mark finds the lesion, shape ``(pairs,)``."""
     if rule.kind == "iou":
         return np.asarray(pairs.iou >= rule.limit)
-    mark, lesion = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
+    mark = pairs.boxes.corners[pairs.box]
+    lesion = pairs.truth.corners[pairs.true]
     centre = (mark[:, :2] + mark[:, 2:]) / 2
     if rule.kind == "distance":
-        away = centre - (lesion[:, :2] + lesion[:, 2:]) / 2
-        return np.asarray(np.hypot(away[:, 0], away[:, 1]) <= rule.limit)
+        offset = centre - (lesion[:, :2] + lesion[:, 2:]) / 2
+        return np.asarray(np.hypot(offset[:, 0], offset[:, 1]) <= rule.limit)
     return np.asarray(((centre >= lesion[:, :2]) & (centre <= lesion[:, 2:])).all(axis=1))

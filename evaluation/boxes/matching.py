@@ -1,6 +1,6 @@
-"""Which predicted boxes hit which true ones: paired once, then matched, sorted by error, pointed.
+"""Matching of predicted to true boxes: all pairs of an image once, then greedy matching by IoU.
 
-Average precision, the RSNA score and FROC (`average_precision` and `froc` beside) stand on it.
+Average precision, FROC, the RSNA score and the types of errors all start from these pairs.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,100 +21,140 @@ from cxr_compare.evaluation.boxes.boxes_table import box_arguments
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 MAX_BOXES = 100
-"""Predicted boxes of an image that count, the most confident."""
-
-
+"""Number of predicted boxes of an image that count, the most confident."""
 LEAST_SCORE = 0.001
-"""Boxes below it are not kept, as in every predictions folder."""
-
-
+"""Boxes with a lower score are not stored, as in every predictions folder."""
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+"""IoU thresholds of COCO's average precision."""
 
 
 @dataclass(frozen=True)
-class _RankedBoxes:
-    """Boxes by image and falling score; equal scores in the order of their rows."""
+class RankedBoxes:
+    """Predicted boxes by image and falling score; equal scores in the order of their rows.
 
-    image: npt.NDArray[np.int64]  # position of the box's image, shape `(N,)`
-    # position within the image, 0 the most confident, below `MAX_BOXES`
+    Attributes:
+        image: Position of each box's image in the image ids, rising, shape ``(N,)``.
+        rank: Rank within the image, 0 for the most confident, shape ``(N,)``.
+        score: Score, shape ``(N,)``.
+        corners: Corners xyxy in original px, shape ``(N, 4)``.
+    """
+
+    image: npt.NDArray[np.int64]
     rank: npt.NDArray[np.int64]
-    score: Floats  # `(N,)`
-    corners: Floats  # shape `(N, 4)` xyxy, original px
+    score: Floats
+    corners: Floats
 
 
 @dataclass(frozen=True)
-class _TrueBoxes:
-    """True boxes by image."""
+class TrueBoxes:
+    """True boxes by image.
 
-    image: npt.NDArray[np.int64]  # position of the box's image, rising, shape `(N,)`
-    corners: Floats  # shape `(N, 4)` xyxy, original px
-    per_image: npt.NDArray[np.int64]  # how many an image has, shape `(images,)`
+    Attributes:
+        image: Position of each box's image in the image ids, rising, shape ``(T,)``.
+        corners: Corners xyxy in original px, shape ``(T, 4)``.
+        per_image: Number of true boxes of each image, shape ``(images,)``.
+    """
+
+    image: npt.NDArray[np.int64]
+    corners: Floats
+    per_image: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class BoxPairs:
-    """Every predicted with every true box of its image."""
+    """Every predicted box with every true box of its image, P pairs in all.
 
-    boxes: _RankedBoxes  # the predicted boxes
-    truth: _TrueBoxes  # the true boxes
-    box: npt.NDArray[np.int64]  # predicted box of each pair, rising, shape `(pairs,)`
-    true: npt.NDArray[np.int64]  # true box of each pair, shape `(pairs,)`
-    iou: Floats  # `(pairs,)`
+    Attributes:
+        boxes: The predicted boxes.
+        truth: The true boxes.
+        box: Predicted box of each pair, rising, shape ``(P,)``.
+        true: True box of each pair, shape ``(P,)``.
+        iou: IoU of each pair, shape ``(P,)``.
+    """
 
-
-def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> _RankedBoxes:
-    """Order boxes by image (their labels; -1: not evaluated) and falling score."""
-    image = boxes.labels
-    order = np.lexsort((-boxes.scores, image))
-    order = order[image[order] >= 0]
-    ordered = np.asarray(image[order], dtype=np.int64)
-    counts = np.bincount(ordered, minlength=n_images)
-    rank = np.arange(len(ordered)) - (np.cumsum(counts) - counts)[ordered]
-    kept = rank < (most or len(rank) + 1)
-    order = order[kept]
-    return _RankedBoxes(ordered[kept], rank[kept], boxes.scores[order], boxes.corners[order])
+    boxes: RankedBoxes
+    truth: TrueBoxes
+    box: npt.NDArray[np.int64]
+    true: npt.NDArray[np.int64]
+    iou: Floats
 
 
-def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> _TrueBoxes:
-    """Lay true boxes out by image; those of other images are left out."""
+def _rank_boxes(boxes: Boxes, n_images: int, most: int | None) -> RankedBoxes:
+    """Order boxes by image (their labels; -1 is not evaluated) and falling score."""
+    order = np.lexsort((-boxes.scores, boxes.labels))
+    order = order[boxes.labels[order] >= 0]
+    image = np.asarray(boxes.labels[order], dtype=np.int64)
+    counts = np.bincount(image, minlength=n_images)
+    rank = np.arange(len(image)) - (np.cumsum(counts) - counts)[image]
+    counted = rank < (most or len(rank) + 1)
+    order = order[counted]
+    return RankedBoxes(image[counted], rank[counted], boxes.scores[order], boxes.corners[order])
+
+
+def _true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
+    """Order true boxes by image; those of other images are left out."""
     image = positions(truth["image_id"], image_ids)
     evaluated = image >= 0
     order = np.argsort(image[evaluated], kind="stable")
     image = image[evaluated][order]
     corners = truth[EDGES].to_numpy(np.float64)[evaluated][order]
-    return _TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
+    return TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
 
 
 def pair_boxes(
     boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, most: int | None = MAX_BOXES
 ) -> BoxPairs:
-    """Pair predicted (at most so many an image) and true boxes and measure how far they overlap."""
+    """Pair the predicted and true boxes of each image and compute their IoU.
+
+    Args:
+        boxes: Predicted boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and
+            ``score``. May be empty; boxes of other images are ignored.
+        truth: True boxes, the same without scores.
+        image_ids: Every image evaluated, unique, shape ``(images,)``.
+        most: Number of predicted boxes of an image that count, the most confident; None for all.
+
+    Returns:
+        All pairs.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> pair_boxes(truth.assign(x2=3.0, score=0.9), truth, pd.Index(["a", "b"])).iou.tolist()
+        [0.75]
+    """
     predicted = Boxes.from_table(boxes, positions(boxes["image_id"], image_ids))
-    ranked, true_of = _rank_boxes(predicted, len(image_ids), most), _true_boxes(truth, image_ids)
-    first_true = np.cumsum(true_of.per_image) - true_of.per_image
-    partners = true_of.per_image[ranked.image]
+    ranked = _rank_boxes(predicted, len(image_ids), most)
+    true_boxes = _true_boxes(truth, image_ids)
+    first_of_image = np.cumsum(true_boxes.per_image) - true_boxes.per_image
+    partners = true_boxes.per_image[ranked.image]
     box = np.repeat(np.arange(len(ranked.image)), partners)
-    within = np.arange(len(box)) - np.repeat(np.cumsum(partners) - partners, partners)
-    true = first_true[ranked.image[box]] + within
-    iou = box_iou(ranked.corners[box], true_of.corners[true])
-    return BoxPairs(ranked, true_of, box, true, iou)
+    within_image = np.arange(len(box)) - np.repeat(np.cumsum(partners) - partners, partners)
+    true = first_of_image[ranked.image[box]] + within_image
+    iou = box_iou(ranked.corners[box], true_boxes.corners[true])
+    return BoxPairs(ranked, true_boxes, box, true, iou)
 
 
 @dataclass(frozen=True)
 class BoxMatches:
-    """Predicted boxes in falling score with what each of them hit."""
+    """Predicted boxes in falling score, each with the IoU thresholds at which it matches.
 
-    hit: npt.NDArray[np.bool_]  # whether a box found a true box, shape `(boxes, thresholds)`
-    # position of the box's image in the ids that were matched, shape `(boxes,)`
+    Attributes:
+        hit: True where a box matches a true box, shape ``(boxes, thresholds)``.
+        image: Position of each box's image in the image ids, shape ``(boxes,)``.
+        score: Falling scores, shape ``(boxes,)``.
+        n_true: Number of true boxes of each image, shape ``(images,)``.
+    """
+
+    hit: npt.NDArray[np.bool_]
     image: npt.NDArray[np.int64]
-    score: Floats  # falling, shape `(boxes,)`
-    n_true: npt.NDArray[np.int64]  # true boxes per image, shape `(images,)`
+    score: Floats
+    n_true: npt.NDArray[np.int64]
 
     def __repr__(self) -> str:
-        found = ", ".join(map(str, self.hit.sum(axis=0)))
+        hits = ", ".join(map(str, self.hit.sum(axis=0)))
         return (
             f"<Matches of {len(self.score):,} predicted and {self.n_true.sum():,} true boxes: "
-            f"{found} found, by IoU threshold>"
+            f"{hits} found, by IoU threshold>"
         )
 
 
@@ -126,6 +166,9 @@ def match_boxes(
 ) -> BoxMatches:
     """Match predicted to true boxes image by image, at several IoU thresholds at once.
 
+    Boxes choose in falling score. Each takes the free true box of highest IoU if that reaches the
+    threshold.
+
     Args:
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
             ``score``; or outputs of a detection library, as `cxr_compare.boxes_table` takes them.
@@ -134,7 +177,7 @@ def match_boxes(
         image_ids: Every image evaluated, with and without boxes, unique, in the order in which
             equal scores of different images are ranked. Left out: boxes and truth are lists with an
             output for each image, in the same order.
-        iou_thresholds: A match needs at least this IoU.
+        iou_thresholds: Least IoU of a match, in (0, 1], shape ``(thresholds,)``.
 
     Returns:
         The matches.
@@ -142,12 +185,16 @@ def match_boxes(
     Raises:
         InputError: A value is no box or no score, an id repeats, or ids match nothing.
 
+    Source:
+        Lin et al. 2014 (COCO).
+
     Example:
+        >>> import pandas as pd
         >>> from cxr_compare import metrics
         >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
-        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
-        >>> found = true.assign(x2=3.0, score=0.9)
-        >>> metrics.match_boxes(found, true, ["a"], [0.5, 0.75, 0.8]).hit.tolist()
+        >>> truth = pd.DataFrame({"image_id": ["a"], **corners})
+        >>> predicted = truth.assign(x2=3.0, score=0.9)
+        >>> metrics.match_boxes(predicted, truth, ["a"], [0.5, 0.75, 0.8]).hit.tolist()
         [[True, True, False]]
     """
     boxes, truth, ids = box_arguments(boxes, truth, image_ids)
@@ -161,52 +208,95 @@ def match_pairs(
     *,
     best_only: bool = False,
 ) -> BoxMatches:
-    """Match boxes whose overlaps are known; see `match_boxes`.
+    """Match boxes that are paired already, see `match_boxes`.
 
-    With `best_only`, a box takes the true box that it overlaps most, or none if that is taken:
-    the rule of Pascal VOC (Everingham et al. 2010).
+    Args:
+        pairs: Predicted with true boxes.
+        iou_thresholds: Least IoU of a match, shape ``(thresholds,)``.
+        best_only: Let a box take the true box that it overlaps most, or none if that is taken: the
+            rule of Pascal VOC.
+
+    Returns:
+        The matches.
+
+    Source:
+        Lin et al. 2014; Everingham et al. 2010 for `best_only`.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> boxes = pd.concat([truth.assign(score=0.9), truth.assign(score=0.8)])
+        >>> match_pairs(pair_boxes(boxes, truth, pd.Index(["a"])), [0.5]).hit.tolist()
+        [[True], [False]]
     """
     thresholds = np.asarray(iou_thresholds, dtype=np.float64)
     boxes = pairs.boxes
-    near = pairs.iou >= thresholds.min(initial=1.0)
-    if best_only:  # of each box its best pair, the first of equals
+    usable = pairs.iou >= thresholds.min(initial=1.0)
+    if best_only:  # the best pair of each box, the first of equals
         order = np.lexsort((-pairs.iou, pairs.box))
-        near[order[1:][pairs.box[order[1:]] == pairs.box[order[:-1]]]] = False
-    hit, _ = greedy_matches(pairs, near, thresholds)
+        usable[order[1:][pairs.box[order[1:]] == pairs.box[order[:-1]]]] = False
+    hit = greedy_matches(pairs, usable, thresholds).hit
     falling = np.argsort(-boxes.score, kind="stable")
     return BoxMatches(
         hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image
     )
 
 
+class GreedyMatches(NamedTuple):
+    """Boxes that match and true boxes that are taken, at each IoU threshold.
+
+    Attributes:
+        hit: True for predicted boxes that match, shape ``(boxes, thresholds)``.
+        taken: True for true boxes that are matched, shape ``(true boxes, thresholds)``.
+    """
+
+    hit: npt.NDArray[np.bool_]
+    taken: npt.NDArray[np.bool_]
+
+
 def greedy_matches(
     pairs: BoxPairs, usable: npt.NDArray[np.bool_], thresholds: Floats
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Let the boxes choose, one rank at a time but all images and thresholds at once.
+) -> GreedyMatches:
+    """Let boxes choose true boxes in falling score, one rank at a time but all images at once.
 
-    Which boxes hit, and which true boxes are taken: ``(boxes, thresholds)`` each.
+    Args:
+        pairs: Predicted with true boxes.
+        usable: True for the pairs that may match, shape ``(pairs,)``.
+        thresholds: Least IoU of a match, shape ``(thresholds,)``.
+
+    Returns:
+        The boxes that match, and the true boxes that are taken.
+
+    Source:
+        Lin et al. 2014; among equal IoU the later true box is taken, as by pycocotools.
     """
     rank = pairs.boxes.rank
     hit = np.zeros((len(rank), len(thresholds)), dtype=bool)
     taken = np.zeros((len(pairs.truth.image), len(thresholds)), dtype=bool)
     order = np.flatnonzero(usable)
     order = order[np.argsort(rank[pairs.box[order]], kind="stable")]
-    box_of_pair, true_of_pair, iou = pairs.box[order], pairs.true[order], pairs.iou[order]
-    pair_rank = rank[box_of_pair]
-    edges = np.append(np.flatnonzero(np.append(True, pair_rank[1:] != pair_rank[:-1])), len(iou))
+    box_of_pair = pairs.box[order]
+    true_of_pair = pairs.true[order]
+    iou_of_pair = pairs.iou[order]
+    rank_of_pair = rank[box_of_pair]
+    is_first_of_rank = np.append(True, rank_of_pair[1:] != rank_of_pair[:-1])
+    edges = np.append(np.flatnonzero(is_first_of_rank), len(order))
     for start, stop in pairwise(edges):
-        box, true = box_of_pair[start:stop], true_of_pair[start:stop]
+        box = box_of_pair[start:stop]
+        true = true_of_pair[start:stop]
+        iou = iou_of_pair[start:stop, None]
         if not len(box):
             continue
-        open_to = (iou[start:stop, None] >= thresholds) & ~taken[true]  # (pairs, thresholds)
-        worth = np.where(open_to, iou[start:stop, None], -1.0)
-        first = np.flatnonzero(np.append(True, box[1:] != box[:-1]))
-        best = np.maximum.reduceat(worth, first, axis=0)  # (boxes, thresholds)
-        of_box = np.cumsum(np.append(True, box[1:] != box[:-1])) - 1
-        # Among equal IoU the later true box, as pycocotools.
-        place = np.where(open_to & (worth == best[of_box]), np.arange(len(box))[:, None], -1)
-        chosen = np.maximum.reduceat(place, first, axis=0)
-        which, threshold = np.nonzero(chosen >= 0)
-        hit[box[first][which], threshold] = True
-        taken[true[chosen[which, threshold]], threshold] = True
-    return hit, taken
+        is_free = (iou >= thresholds) & ~taken[true]  # (pairs, thresholds)
+        free_iou = np.where(is_free, iou, -1.0)
+        is_first_of_box = np.append(True, box[1:] != box[:-1])
+        first = np.flatnonzero(is_first_of_box)
+        best = np.maximum.reduceat(free_iou, first, axis=0)  # (boxes, thresholds)
+        number_of_box = np.cumsum(is_first_of_box) - 1
+        is_best = is_free & (free_iou == best[number_of_box])
+        pair = np.where(is_best, np.arange(len(box))[:, None], -1)
+        chosen = np.maximum.reduceat(pair, first, axis=0)  # the later of equal pairs
+        row, threshold = np.nonzero(chosen >= 0)
+        hit[box[first][row], threshold] = True
+        taken[true[chosen[row, threshold]], threshold] = True
+    return GreedyMatches(hit, taken)

@@ -11,12 +11,23 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 
 
 def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
-    """The centre of each image's most confident box.
+    """Compute the centre of each image's most confident box.
 
     Among equal scores the box nearest the top left decides, whatever the order of the rows.
 
-    Returns ``point_x`` and ``point_y`` in original px, one row per image in the order of
-    `image_ids`; NaN where an image has no box.
+    Args:
+        boxes: Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
+        image_ids: All images, unique, shape ``(images,)``.
+
+    Returns:
+        ``point_x`` and ``point_y`` in original px, one row per image in the order of `image_ids`;
+        NaN where an image has no box.
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "x1": [0, 8], "y1": [0, 4],
+        ...     "x2": [2, 12], "y2": [2, 6], "score": [0.4, 0.9]})
+        >>> top_box_centres(boxes, pd.Index(["a"])).iloc[0].tolist()
+        [10.0, 5.0]
     """
     highest = boxes.groupby("image_id")["score"].transform("max")
     tied = boxes[boxes["score"] == highest].sort_values(["y1", "x1", "y2", "x2"])
@@ -30,16 +41,34 @@ def top_box_centres(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 def points_in_boxes(
     points: pd.DataFrame, truth: pd.DataFrame, tolerance: Floats | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Whether each image's point lies in one of its true boxes, borders included.
+    """Test whether each image's point lies in one of its true boxes, borders included.
 
-    A point of NaN is a miss. `tolerance` widens boxes on each side, across and down, original px.
+    Args:
+        points: ``point_x`` and ``point_y`` in original px, one row per image, indexed by image id;
+            NaN is a miss.
+        truth: True boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px).
+        tolerance: Width that is added on each side of the boxes of each image, across and down,
+            original px, shape ``(images, 2)``.
+
+    Returns:
+        True where the point lies in a box, shape ``(images,)``.
+
+    Source:
+        Zhang et al. 2018, the pointing game.
+
+    Example:
+        >>> points = pd.DataFrame({"point_x": [4.0, 9.0], "point_y": [1.0, 1.0]}, index=["a", "b"])
+        >>> truth = pd.DataFrame({"image_id": ["a", "b"], "x1": 0, "y1": 0, "x2": 4, "y2": 4})
+        >>> points_in_boxes(points, truth).tolist()
+        [True, False]
     """
-    row = points.index.get_indexer(pd.Index(truth["image_id"]))
-    wanted = row >= 0
-    row, corners = row[wanted], truth[EDGES].to_numpy(np.float64)[wanted]
-    at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]
-    slack = 0.0 if tolerance is None else tolerance[row]
-    inside = ((at >= corners[:, :2] - slack) & (at <= corners[:, 2:] + slack)).all(axis=1)
+    image = points.index.get_indexer(pd.Index(truth["image_id"]))
+    evaluated = image >= 0
+    image = image[evaluated]
+    corners = truth[EDGES].to_numpy(np.float64)[evaluated]
+    point = points[["point_x", "point_y"]].to_numpy(np.float64)[image]
+    margin = 0.0 if tolerance is None else tolerance[image]
+    inside = (point >= corners[:, :2] - margin) & (point <= corners[:, 2:] + margin)
     result = np.zeros(len(points), dtype=bool)
-    result[row[inside]] = True
+    result[image[inside.all(axis=1)]] = True
     return result

@@ -16,7 +16,7 @@ from torchmetrics.detection import MeanAveragePrecision as TorchmetricsAp
 
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.average_precision import _annotations
+from cxr_compare.evaluation.boxes.average_precision import coco_annotations
 from cxr_compare.evaluation.boxes.protocols import _BoxEvaluator, explain
 from tests.evaluation.boxes.simulated import simulate
 from tests.evaluation.boxes.test_box_metrics import rsna_by_hand
@@ -125,7 +125,7 @@ def coco_like(modules, cap, images):
         at = images.get_indexer(frame["image_id"])
         corners = frame[EDGES].to_numpy()[at >= 0]
         scores = frame["score"].to_numpy()[at >= 0] if "score" in frame else None
-        return _annotations(at[at >= 0] + 1, corners, scores)
+        return coco_annotations(at[at >= 0] + 1, corners, scores)
 
     boxes, truth, *_ = drawn()
     with contextlib.redirect_stdout(io.StringIO()):
