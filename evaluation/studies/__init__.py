@@ -1,1 +1,1 @@
-"""Learning curves, transfer, readers, plans and sweeps."""
+"""Studies beside a comparison: learning curves, transfer, readers, sample size, monitoring."""

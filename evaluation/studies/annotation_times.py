@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds that annotation takes."""
+    """Seconds that annotation takes for one image and for one box."""
 
     label: float  # of one image
     box: float  # of one box, on top of its image's label
@@ -15,8 +15,13 @@ class Times:
     sources: tuple[str, ...] = ()  # who measured what, a line each
 
     @classmethod
-    def given(cls, label: float | None, box: float | None) -> Times:
-        """Times as given, with the first of `PRESETS` for what is not."""
+    def from_seconds(cls, label: float | None, box: float | None) -> Times:
+        """Make times from the user's seconds, with the first of `PRESETS` for what is None.
+
+        Example:
+            >>> Times.from_seconds(None, 10.0).box
+            10.0
+        """
         usual = PRESETS[0]
         if label is None and box is None:
             return usual
@@ -28,7 +33,12 @@ class Times:
         return cls(label, usual.box if box is None else box, sources=sources)
 
     def hours(self, n_images: float, n_boxes: float) -> float:
-        """Hours for so many labels and boxes."""
+        """Return the hours for a number of labels and boxes.
+
+        Example:
+            >>> Times(1.0, 10.0).hours(3600, 360)
+            2.0
+        """
         return (self.label * n_images + self.box * n_boxes) / 3600
 
 

@@ -35,8 +35,14 @@ _APART: Mapping[Kind, float] = {"detector": 1.0, "classifier": 1 / 1.03, "mixed"
 
 
 def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
-    """A metric against annotated images, or against hours of annotation."""
-    drawn = drawn_arms(study, metric)
+    """Chart a metric against annotated images, or against hours of annotation.
+
+    Args:
+        study: The study.
+        metric: Short name of the metric.
+        times: Seconds of annotation; None for a chart against images.
+    """
+    drawn = drawn_models(study, metric)
     unit = "images" if times is None else "hours"
     curves = [curve for arm in drawn for curve in _curves(arm, times)]
     values = [x for curve in curves for x in curve.x if np.isfinite(x)]
@@ -56,7 +62,7 @@ def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> C
 
 
 def _overlap(study: CurveStudy, metric: str) -> str:
-    """What the picture says where the arms' intervals overlap at every size; else nothing."""
+    """Return a note if the intervals of all models overlap at every size, else an empty text."""
     ends: dict[float, list[Interval]] = {}
     for point in study.points:
         if (figure := point.figures.get(metric)) is not None and figure.interval.bounded:
@@ -68,7 +74,7 @@ def _overlap(study: CurveStudy, metric: str) -> str:
 
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[Curve]:
-    """A crossing that is shown, with its interval, at the height where the curves cross."""
+    """Draw a crossing that is shown, with its interval, at the height where the curves cross."""
     where = study.crossing(metric, times)
     if where is None or not where.shown or where.effort is None or where.interval is None:
         return
@@ -83,8 +89,8 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[C
     yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), solid=True)
 
 
-def drawn_arms(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
-    """What the charts of a metric are drawn from, for JSON: of each arm its points and its fit."""
+def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
+    """Return points and fitted line of each model for the charts of a metric and for the script."""
     drawn = []
     for arm in study.arms:
         points = [p for p in study.sizes(arm.kind) if metric in p.figures]
@@ -121,7 +127,7 @@ def _point(point: SizePoint, metric: str) -> dict[str, Any]:
 
 
 def _line(curve: LearningCurve) -> dict[str, Any]:
-    """A fitted curve, from the fewest images that were measured to the most."""
+    """Return a fitted curve from the fewest to the most measured images."""
     images = np.geomspace(curve.amounts[0], curve.amounts[-1], _STEPS)
     band = curve.at(images)
     rows = np.round(np.stack([images, band.values, band.low, band.high]), 5).tolist()
@@ -129,7 +135,7 @@ def _line(curve: LearningCurve) -> dict[str, Any]:
 
 
 def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
-    """The fit within what was measured, and the points with their intervals."""
+    """Draw the fit within the measured range, and the points with their intervals."""
     kind = arm["kind"]
     position = arm["position"]
     points = arm["points"]
@@ -154,7 +160,7 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
 
 
 def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
-    """The axis of a metric, the same in both charts: around every interval and fitted curve."""
+    """Return the axis of a metric around every interval and fitted curve."""
     ends: list[float] = []
     for arm in drawn:
         ends += [end for point in arm["points"] for end in (point["figure"], *point["ends"])]

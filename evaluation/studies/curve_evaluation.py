@@ -36,7 +36,7 @@ _PAIRS: tuple[tuple[Kind, Kind], ...] = (
 
 @dataclass(frozen=True)
 class CurveDesign:
-    """What was trained."""
+    """Design of a learning-curve study: models, shares, seeds and splits."""
 
     arms: Mapping[Kind, Arm]  # in words
     shares: Sequence[float]  # of the annotated patients, ascending
@@ -46,7 +46,7 @@ class CurveDesign:
 
     @property
     def splits(self) -> list[str]:
-        """The splits, each with test images of its own."""
+        """Splits, each with its own test images."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
 
@@ -60,9 +60,16 @@ def evaluate_curve(
     replicates: int,
     advance: Callable[..., None],
 ) -> CurveStudy:
-    """Evaluate all runs, by arm, split, share and seed, on the test images, and fit the curves.
+    """Evaluate all runs on the test images and fit the curves.
 
-    `made` is the provenance of the command.
+    Args:
+        design: Models, shares, seeds and splits.
+        test_set: Test images with their truth.
+        predictions: Predictions by kind of model, split, share and seed.
+        times: Seconds of annotation for the charts.
+        made: Provenance of the command.
+        replicates: Number of resamples of patients.
+        advance: Called once for each evaluated run.
     """
     systems: dict[str, list[EvaluatedRun]] = {}
     used: dict[str, dict[str, Sequence[Predictions]]] = {}
@@ -125,7 +132,7 @@ def _points(
 
 
 class _Counts(NamedTuple):
-    """What was annotated at a share, means over splits and seeds."""
+    """Numbers of annotated images and boxes at a share, as means over splits and seeds."""
 
     labelled: float
     positive: float
@@ -135,7 +142,7 @@ class _Counts(NamedTuple):
 
 
 def _counts(design: CurveDesign, test_set: LabelledSplit) -> dict[float, _Counts]:
-    """By share, what the images that train or validate have."""
+    """Count, for each share, the annotations of the images that train or validate."""
     dataset = test_set.dataset
     labels = test_set.labels.dropna() == 1
     trusted = labels[labels.index.isin(test_set.boxes_trusted)]
@@ -154,10 +161,10 @@ def _counts(design: CurveDesign, test_set: LabelledSplit) -> dict[float, _Counts
 def _size_point(
     arm: Kind, share: float, counts: Mapping[float, _Counts], figures: Mapping[str, SizeFigure]
 ) -> SizePoint:
-    """A size of an arm: what it learns from.
+    """Return the point of a model at one size.
 
-    A classifier takes labels; a detector images that are wholly boxed, or without a lesion; the
-    mixed arm all labels, and the boxes of its share.
+    A classifier learns from labels; a detector from images that are fully boxed or without a
+    lesion; the mixed model from all labels and the boxes of its share.
     """
     own = counts[share]
     whole = counts[max(counts)]
@@ -192,7 +199,7 @@ def _differences(design: CurveDesign, evaluated: ShareFigures) -> list[Differenc
 def _fits(
     design: CurveDesign, evaluated: ShareFigures, points: Sequence[SizePoint]
 ) -> dict[str, dict[Kind, LearningCurve]]:
-    """Curves of detector and classifier; all images of the mixed arm are annotated at each size."""
+    """Fit curves of detector and classifier; the mixed model has all labels at every size."""
     arms: tuple[Kind, ...] = ("detector", "classifier")
     fits: dict[str, dict[Kind, LearningCurve]] = {}
     for metric in CURVE_METRICS:
@@ -220,12 +227,12 @@ def _fits(
 
 
 def _any(reasons: Mapping[str, str], systems: Sequence[str], arm: str) -> bool:
-    """Whether any system of an arm has the figure."""
+    """Return True if any system of a model has the figure."""
     return any(name.startswith(f"{arm},") and name not in reasons for name in systems)
 
 
 def _absent(design: CurveDesign, evaluated: ShareFigures) -> dict[tuple[str, Kind], str]:
-    """Why an arm has no figure at any size."""
+    """Return the reason why a model has no figure at any size, by metric and model."""
     return {
         (metric, arm): next(r for name, r in figures.reasons.items() if name.startswith(f"{arm},"))
         for metric, figures in evaluated.figures.items()
@@ -235,7 +242,7 @@ def _absent(design: CurveDesign, evaluated: ShareFigures) -> dict[tuple[str, Kin
 
 
 def _notes(design: CurveDesign, whole: _Counts, evaluated: ShareFigures) -> list[str]:
-    """What to know of how it was made."""
+    """Return notes on the design and its limits."""
     notes = [
         f"Evaluated on {counted(evaluated.n_images, 'test image')} of "
         f"{counted(evaluated.n_patients, 'patient')}, the same for all. {design.length}",

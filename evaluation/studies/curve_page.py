@@ -17,12 +17,12 @@ from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.table import Table, figure_text
 from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
 from cxr_compare.evaluation.studies.annotation_times import AS_GIVEN, PRESETS
-from cxr_compare.evaluation.studies.curve_charts import MARKERS, curve_chart, drawn_arms
+from cxr_compare.evaluation.studies.curve_charts import MARKERS, curve_chart, drawn_models
 from cxr_compare.evaluation.studies.curve_statements import (
     WORDS,
-    amount_words,
-    arm_against,
+    amount_text,
     curve_statements,
+    model_against,
     title_in_sentence,
 )
 from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, SizePoint
@@ -42,7 +42,7 @@ FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg"
 
 
 def write_curve(study: CurveStudy, out: Path) -> Path:
-    """Write table, JSON, the figure as PNG, PDF and SVG and, last, the page, which is returned."""
+    """Write ``curve.csv``, ``curve.json``, the figure and, last, the page; return its path."""
     rows = list(_tidy(study))
     said = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
     if study.metrics:
@@ -57,7 +57,7 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
 
 
 def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
-    """A row an arm, size and metric."""
+    """Return one row for each model, size and metric."""
     for arm in study.arms:
         for point in study.sizes(arm.kind):
             for metric, figure in point.figures.items():
@@ -79,7 +79,7 @@ def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
 def _stored(
     study: CurveStudy, rows: list[dict[str, Any]], said: Mapping[str, list[Statement]]
 ) -> dict[str, Any]:
-    """All of the study, for programs."""
+    """Return the content of ``curve.json``."""
     differences = [
         {
             "metric": metric,
@@ -129,7 +129,7 @@ def _stored(
 
 
 def _crossings(study: CurveStudy, metric: str) -> Iterator[dict[str, Any]]:
-    """By images and by seconds; JSON knows no infinity, so an open end is null."""
+    """Return the crossings by images and by seconds; an open end is null in JSON."""
     for by, times in (("images", None), ("seconds", study.times)):
         where = study.crossing(metric, times)
         if where is not None:
@@ -169,7 +169,7 @@ def _page(study: CurveStudy, said: Mapping[str, list[Statement]]) -> StudyPage:
 
 
 def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[str, Any]:
-    """What the template of this page shows besides the frame."""
+    """Return the values of this page's own template blocks."""
     titles = [metric_title(metric) for metric in study.metrics]
     return {
         "study": study,
@@ -188,7 +188,7 @@ def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[s
 
 
 def _scope(study: CurveStudy) -> Iterator[str]:
-    """How many comparisons, and what counts as shown."""
+    """Return the number of comparisons and the rule by which one is shown."""
     if sizes := len({difference.share for difference in study.differences}):
         yield (
             f"{counted(len(study.differences), 'comparison')} in all. Shown: the 95 % interval "
@@ -249,7 +249,7 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     heads = [
         title
         for first, second in pairs
-        for title in (f"{KINDS[first].capitalize()} − {arm_against(first, second)}", "p, Holm")
+        for title in (f"{KINDS[first].capitalize()} − {model_against(first, second)}", "p, Holm")
     ]
     title = f"Differences in {metric_title(metric)}"
     boxed = " (mixed arm: boxed)" if any("mixed" in pair for pair in pairs) else ""
@@ -257,7 +257,7 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
 
 
 def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
-    """The points for the table, arm by arm."""
+    """Return the points for the table, model by model."""
     for arm in study.arms:
         for point in study.sizes(arm.kind):
             counts = point.n_images, point.n_positive, point.n_boxed, point.n_boxes
@@ -267,7 +267,7 @@ def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
                 "counts": [f"{count:,.0f}" for count in counts],
                 "images": point.n_images,
                 "boxes": point.n_boxes,
-                "hours": amount_words(study.times.hours(point.n_images, point.n_boxes), "time"),
+                "hours": amount_text(study.times.hours(point.n_images, point.n_boxes), "time"),
                 "figures": [_figure_cell(study, point, metric) for metric in study.metrics],
             }
 
@@ -280,7 +280,7 @@ def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:
 
 
 def _for_script(study: CurveStudy) -> dict[str, Any]:
-    """What the script draws and says again when somebody changes the times."""
+    """Return what the page's script needs to redraw and reword when the user changes the times."""
     metrics = {}
     for metric in study.metrics:
         y = curve_chart(study, metric).y
@@ -288,7 +288,7 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
         metrics[metric] = {
             "title": metric_title(metric),
             "name": title_in_sentence(metric),
-            "arms": drawn_arms(study, metric),
+            "arms": drawn_models(study, metric),
             "y": {"low": y.low, "high": y.high, "ticks": y.ticks},
             "unclaimed": study.unclaimed(metric),
             "never": study.never_crossing(metric),

@@ -42,7 +42,10 @@ _ONCE = " This holds for these trained models: each was trained once."
 
 
 def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
-    """What a study says of one metric: what is missing, differences, crossings."""
+    """Return the statements on one metric: missing figures, differences, crossings, equal budgets.
+
+    A statement says no more than the study shows.
+    """
     title = title_in_sentence(metric)
     for arm in study.arms:
         if reason := study.absent.get((metric, arm.kind)):
@@ -61,13 +64,18 @@ def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
 
 
 def title_in_sentence(metric: str) -> str:
-    """A metric inside a sentence, as "mean FROC"."""
+    """Return the title of a metric inside a sentence.
+
+    Example:
+        >>> title_in_sentence("froc_mean")
+        'mean FROC'
+    """
     title, _, kind = metric_title(metric).partition(", ")
     return inside_sentence(f"{kind} {title}".strip())
 
 
 def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
-    """Arms without a curve, and curves that their points depart from."""
+    """State which models have no fitted curve, and which points depart from their curve."""
     for kind, curve in study.fits.get(metric, {}).items():
         of = f"of the {KINDS[kind]}"
         if curve.line is None:
@@ -81,7 +89,7 @@ def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
 
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossing) -> Statement:
-    """Where the curves of detector and classifier cross, or why that is not shown."""
+    """State where the curves of detector and classifier cross, or why that is not shown."""
     about: Literal["images", "time"] = "images"
     scale = 1
     unit = "images"
@@ -95,20 +103,25 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossi
     if where.shown and where.effort is not None and where.interval is not None:
         before, after = MAIN if where.ahead == "second" else reversed(MAIN)
         places = (where.effort, *where.interval)
-        at, low, high = (amount_words(place / scale, about) for place in places)
+        at, low, high = (amount_text(place / scale, about) for place in places)
         values |= {"at": at, "low": low, "high": high, "before": before, "after": after}
         return Statement(WORDS["cross"].format(**values), True, about)
     why = study.never_crossing(metric)
     if not why and where.measured is None:
         why = WORDS["apart"]
     elif not why and where.measured:
-        start, end = (amount_words(end / scale, about) for end in where.measured)
+        start, end = (amount_text(end / scale, about) for end in where.measured)
         why = WORDS["beyond"].format(start=start, end=end, **values)
     return Statement(WORDS["open"].format(why=why, **values), about=about)
 
 
-def amount_words(value: float, about: Literal["images", "time"]) -> str:
-    """Images, or hours with two or three digits."""
+def amount_text(value: float, about: Literal["images", "time"]) -> str:
+    """Return a number of images, or hours with two or three digits.
+
+    Example:
+        >>> amount_text(1234.5, "images"), amount_text(2.345, "time")
+        ('1,234', '2.3')
+    """
     digits = 0 if about == "images" or value >= 10 else 1 if value >= 1 else 2
     return f"{value:,.{digits}f}"
 
@@ -116,18 +129,18 @@ def amount_words(value: float, about: Literal["images", "time"]) -> str:
 def _budget(
     study: CurveStudy, metric: str, curves: tuple[LearningCurve, LearningCurve]
 ) -> Statement:
-    """What detector and classifier reach with the same time, by their fitted curves."""
+    """State what detector and classifier reach with the same annotation time."""
     seconds = study.hours_at_hand * 3600
     title = title_in_sentence(metric)
     images = [seconds / study.seconds_per_image(kind, study.times) for kind in MAIN]
-    first, second = (amount_words(n, "images") for n in images)
+    first, second = (amount_text(n, "images") for n in images)
     text = WORDS["budget"].format(hours=f"{study.hours_at_hand:g}", first=first, second=second)
     figures = []
     for kind, curve, n in zip(MAIN, curves, images, strict=True):
         start = float(curve.amounts[0])
         end = float(curve.amounts[-1])
         if not start <= n <= end:
-            ends = {"start": amount_words(start, "images"), "end": amount_words(end, "images")}
+            ends = {"start": amount_text(start, "images"), "end": amount_text(end, "images")}
             text += WORDS["far"].format(title=title, arm=kind, **ends)
             return Statement(text, about="budget")
         figures.append(_figures_at(curve, n))
@@ -148,21 +161,21 @@ def _budget(
 
 
 def _figures_at(curve: LearningCurve, images: float) -> Floats:
-    """A curve's figure at a number of images, then that of each draw."""
+    """Return a curve's figure at a number of images, then that of each draw."""
     lines = np.vstack([np.array(curve.line), curve.draws])
     return np.asarray(1 - np.exp(np.minimum(lines[:, 0] - lines[:, 1] * math.log(images), 0.0)))
 
 
-def arm_against(first: Kind, second: Kind) -> str:
-    """The second arm of a difference in a sentence."""
+def model_against(first: Kind, second: Kind) -> str:
+    """Return the second model of a difference, as a sentence names it."""
     return KINDS[second] + (" of all labels" if Difference.with_all_labels(first, second) else "")
 
 
 def _difference(rows: Sequence[Difference], title: str, first: Kind, second: Kind) -> Statement:
-    """Where the one is higher, where the other, and where neither is shown to be."""
+    """State at which sizes one model is higher, or neither is shown to be."""
     parts: list[str] = []
     unit = "boxed images" if first == "mixed" else "annotated images"
-    names = KINDS[first], arm_against(first, second)
+    names = KINDS[first], model_against(first, second)
     for (winner, loser), sign in ((names, 1), (names[::-1], -1)):
         higher = [row for row in rows if row.shown and row.gap.estimate * sign > 0]
         if higher:
@@ -186,6 +199,6 @@ def _difference(rows: Sequence[Difference], title: str, first: Kind, second: Kin
 
 
 def _gap(gap: Interval) -> str:
-    """The size of a difference that is shown, without its sign."""
+    """Return the size of a difference that is shown, without its sign."""
     low, high = sorted((abs(gap.low), abs(gap.high)))
     return f"{number(abs(gap.estimate))} ({range_text(low, high)})"

@@ -39,7 +39,7 @@ _DECIMALS = 6
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to annotate, and what is trained on it; a study has at most one of each kind."""
+    """Model of a study with the annotation that it learns from; at most one of each kind."""
 
     kind: Kind
     name: str
@@ -49,7 +49,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class SizeFigure:
-    """A figure of one arm at one size: its mean over seeds and folds, and that of each seed."""
+    """Figure of one model at one size: mean over seeds and folds, and each seed's figure."""
 
     interval: Interval
     seeds: tuple[float, ...] = ()
@@ -57,7 +57,7 @@ class SizeFigure:
 
 @dataclass(frozen=True)
 class SizePoint:
-    """One arm at one size."""
+    """One model at one size."""
 
     kind: Kind
     share: float  # of the images for training and validation
@@ -69,13 +69,13 @@ class SizePoint:
 
     @property
     def n_grown(self) -> float:
-        """The images that grow with the share: those with boxes where all have labels."""
+        """Number of images that grow with the share: those with boxes where all have labels."""
         return self.n_boxed if self.kind == "mixed" else self.n_images
 
 
 @dataclass(frozen=True)
 class Difference:
-    """First arm minus second, at one size, on the same test patients."""
+    """First model minus the second at one size, on the same test patients."""
 
     metric: str
     share: float
@@ -87,18 +87,18 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves 0 out and the adjusted p-value is below 0.05."""
+        """True if the interval excludes 0 and the adjusted p-value is below 0.05."""
         return self.gap.excludes_zero and self.p_value is not None and self.p_value < _ALPHA
 
     @staticmethod
     def with_all_labels(first: Kind, second: Kind) -> bool:
-        """Whether the second arm is that of all labels at each size: the mixed arm has them all."""
+        """Return True if the second model has all labels at each size, as against mixed."""
         return (first, second) == ("mixed", "classifier")
 
 
 @dataclass(frozen=True)
 class CurveStudy:
-    """What the page of `cxr curve` shows."""
+    """Result of `cxr curve`."""
 
     data_set: str  # display name
     target: str  # display name
@@ -118,21 +118,21 @@ class CurveStudy:
 
     @property
     def metrics(self) -> list[str]:
-        """Those that any arm has, in the order of the page."""
+        """Metrics that any model has, in the order of the page."""
         held = {metric for point in self.points for metric in point.figures}
         return [metric for metric in CURVE_METRICS if metric in held]
 
     def sizes(self, kind: Kind) -> list[SizePoint]:
-        """The points of an arm, the smallest first."""
+        """Return the points of a model, the smallest first."""
         return sorted((p for p in self.points if p.kind == kind), key=lambda p: p.share)
 
     def boxes_per_image(self, kind: Kind) -> float:
-        """Boxes drawn for an annotated image of an arm, over all its sizes."""
+        """Return the mean number of boxes drawn on an annotated image of a model."""
         images = sum(point.n_images for point in self.sizes(kind))
         return sum(point.n_boxes for point in self.sizes(kind)) / images if images else 0.0
 
     def fitted(self, metric: str, kind: Kind) -> LearningCurve | None:
-        """An arm's curve, as the page holds it: with six decimals; `None` without a line."""
+        """Return a model's curve with six decimals, as the page stores it; None without a line."""
         curve = self.fits.get(metric, {}).get(kind)
         if curve is None or curve.line is None:
             return None
@@ -140,12 +140,12 @@ class CurveStudy:
         return replace(curve, line=line, draws=curve.draws.round(_DECIMALS))
 
     def seconds_per_image(self, kind: Kind, times: Times | None) -> float:
-        """What an annotated image of an arm costs; 1 without times, to count images."""
+        """Return the seconds for an annotated image of a model; 1 to count images."""
         return 1.0 if times is None else times.label + times.box * self.boxes_per_image(kind)
 
     @property
     def hours_at_hand(self) -> float:
-        """The longest time at which both main arms were measured, two digits, rounded down."""
+        """Longest time at which both main models were measured, rounded down to two digits."""
         ends = [
             self.sizes(kind)[-1].n_images * self.seconds_per_image(kind, self.times) / 3600
             for kind in MAIN
@@ -156,7 +156,7 @@ class CurveStudy:
         return round(math.floor(shortest / step + 1e-9) * step, 6)
 
     def crossing(self, metric: str, times: Times | None = None) -> Crossing | None:
-        """Where detector and classifier cross, in images or in seconds; `None` without curves."""
+        """Return where detector and classifier cross, in images or seconds; None without curves."""
         first, second = (self.fitted(metric, kind) for kind in MAIN)
         if first is None or second is None:
             return None
@@ -164,12 +164,12 @@ class CurveStudy:
         return crossing(first, second, (costs[0], costs[1]))
 
     def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
-        """Which arms are compared, in the order of the differences."""
+        """Return the compared pairs of models, in the order of the differences."""
         of_metric = [row for row in self.differences if row.metric == metric]
         return list(dict.fromkeys((row.first, row.second) for row in of_metric))
 
     def compared(self, metric: str, first: Kind, second: Kind) -> list[Difference]:
-        """The differences of two arms at each size, the smallest first, with Holm's p-values."""
+        """Return the differences of two models, the smallest size first, with Holm's p-values."""
         images = {point.share: point.n_grown for point in self.sizes(first)}
         pair = (metric, first, second)
         rows = [row for row in self.differences if (row.metric, row.first, row.second) == pair]
@@ -181,14 +181,14 @@ class CurveStudy:
         ]
 
     def unclaimed(self, metric: str) -> str:
-        """Why nothing is concluded from the two fitted curves; empty if something may be."""
+        """Return the reason why the two fitted curves allow no conclusion; empty if they may."""
         where = self.crossing(metric)
         curves = [self.fitted(metric, kind) for kind in MAIN]
         usable = all(curve and curve.fits and curve.seeds == "random" for curve in curves)
         return "" if where is None or usable else where.reason
 
     def never_crossing(self, metric: str) -> str:
-        """Why no crossing is shown, whatever the times; empty where that depends on them."""
+        """Return the reason why no crossing is shown at any times; empty if it depends on them."""
         where = self.crossing(metric)
         anywhere = where is not None and where.interval == (0.0, math.inf)
         return where.reason if where and anywhere else self.unclaimed(metric)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.statistics.betting import change_evidence
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.evaluation.studies.monitor_result import Monitoring, Watched
+from cxr_compare.evaluation.studies.monitor_result import MonitoredFigure, Monitoring
 
 STREAMS = 100
 
@@ -26,7 +26,7 @@ _LONGEST = 4_000  # patients before a change, and after it
 
 @dataclass(frozen=True)
 class DetectionDelay:
-    """How fast a change would be found."""
+    """Simulated number of patients until a change is found."""
 
     key: str  # of the figure
     title: str
@@ -38,12 +38,12 @@ class DetectionDelay:
 
     @property
     def told(self) -> str:
-        """What changes, in words."""
+        """Description of the change."""
         return f"{self.change}, {number(self.was)} to {number(self.becomes)}"
 
     @property
     def found_after(self) -> str:
-        """In words."""
+        """Patients and days until the alarm."""
         if self.patients is None or self.days is None:
             return f"not within {_LONGEST:,} patients in most streams"
         return f"{self.patients:,.0f} patients, {self.days:,.0f} days"
@@ -53,10 +53,10 @@ class DetectionDelay:
 
 
 def simulate_delays(found: Monitoring, seed: int = 0) -> list[DetectionDelay]:
-    """How many patients a change of each watched figure takes to be found, in the median.
+    """Simulate the median number of patients until a change of each monitored figure is found.
 
-    Patients of the reference are drawn anew with replacement, 500 unchanged ones and then changed
-    ones: so many of them, at random, count as 1 (or as 0) that the mean changes as named.
+    Patients of the reference are drawn with replacement: 500 unchanged ones, then changed ones, of
+    whom so many count as 1 (or as 0) at random that the mean changes as stated.
     """
     rng = np.random.default_rng(seed)
     days = (pd.Timestamp(found.last_day) - pd.Timestamp(found.first_day)).days + 1
@@ -75,8 +75,8 @@ def simulate_delays(found: Monitoring, seed: int = 0) -> list[DetectionDelay]:
     return delays
 
 
-def _changes(row: Watched, was: float) -> Iterator[tuple[str, float]]:
-    """What may become of a figure: in words, and its new mean."""
+def _changes(row: MonitoredFigure, was: float) -> Iterator[tuple[str, float]]:
+    """Return the simulated changes of a figure with its new mean."""
     if row.kind in ("sensitivity", "specificity"):
         yield "0.1 lower", max(was - 0.1, 0.0)
     elif row.kind == "call_rate":
@@ -94,7 +94,7 @@ def _changes(row: Watched, was: float) -> Iterator[tuple[str, float]]:
 
 
 def _median_delay(
-    row: Watched, was: float, becomes: float, rng: np.random.Generator
+    row: MonitoredFigure, was: float, becomes: float, rng: np.random.Generator
 ) -> float | None:
     drawn = rng.choice(row.values, (STREAMS, UNCHANGED + _LONGEST))
     up = becomes > was

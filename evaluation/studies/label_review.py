@@ -45,20 +45,30 @@ _COLUMNS = ["image_id", "kind", "reason", "doubt", "probability", "score", *EDGE
 
 
 def review_labels(dataset: DataSet, target: Target, systems: Sequence[Predictions]) -> str:
-    """Rank what to look at again; write ``label_review.csv``, ``.json`` and ``.html`` into the set.
+    """Rank labels and boxes to look at again; write ``label_review.csv``, ``.json`` and ``.html``.
 
-    Only systems shown to be better than chance speak, see `_judge`; of labels see `_doubtful`.
-    Copies with two labels and images on which readers differ need no system.
+    Only systems that are shown to be better than chance are used. Copies with two labels and images
+    on which readers differ need no system.
+
+    Args:
+        dataset: The data set; the files are written into its folder.
+        target: The target whose labels are reviewed.
+        systems: Predictions on the images of the data set.
+
+    Returns:
+        Text for the terminal.
 
     Raises:
-        InputError: A system has learned from all that it could evaluate.
+        InputError: A system has learned from all images that it could evaluate.
     """
     by_name: dict[str, list[_Unseen]] = {}
     for system in systems:
-        by_name.setdefault(system.name, []).append(_Unseen.of(system, dataset, target))
+        by_name.setdefault(system.name, []).append(
+            _Unseen.from_predictions(system, dataset, target)
+        )
     evaluated = {name: _evaluate(name, runs, dataset) for name, runs in by_name.items()}
     spoken = [each for name, runs in by_name.items() if evaluated[name][1] for each in runs]
-    readers = ReaderAgreement.of(dataset, target)
+    readers = ReaderAgreement.from_dataset(dataset, target)
     labels = dataset.labels(target).dropna()
     boxed = dataset.boxes_trusted(target)
     rows = [_copies(dataset, labels), _disputed(readers), _doubtful(labels, spoken)]
@@ -98,15 +108,15 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
 
 @dataclass(frozen=True)
 class _Unseen:
-    """What a system says of labelled images that it has not learned from."""
+    """Output of a system on labelled images that it has not learned from."""
 
     test_set: LabelledSplit
     predictions: Predictions
     output: SystemOutput
 
     @classmethod
-    def of(cls, system: Predictions, dataset: DataSet, target: Target) -> _Unseen:
-        """Leave out what the system has seen: images, their patients and copies."""
+    def from_predictions(cls, system: Predictions, dataset: DataSet, target: Target) -> _Unseen:
+        """Read a system's output, without images that it has seen, their patients and copies."""
         test_set = LabelledSplit(dataset, target, system.info["data_set"].get("split", "default"))
         ran = test_set.labels.dropna().index.intersection(system.images_run)
         unseen = ran.difference(test_set.seen_by(system, ran).all_ids)
@@ -118,7 +128,7 @@ class _Unseen:
         return cls(test_set, system, read_output(system, test_set.target, unseen))
 
     def boxes(self, ids: pd.Index) -> list[pd.DataFrame]:
-        """Annotated boxes with little support, and of each image the strongest that nobody drew."""
+        """Return drawn boxes with little support, and the strongest boxes that nobody drew."""
         found = self.output.predicted_boxes
         pairs = pair_boxes(found[found["image_id"].isin(ids)], self.test_set.true_boxes, ids)
         finds = find_lesions(pairs)
@@ -145,7 +155,7 @@ class _Unseen:
 
 
 def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> tuple[str, bool]:
-    """How well a system ranks what it never learned from, and whether that beats chance."""
+    """Evaluate how well a system ranks images that it never learned from."""
     scores = pd.concat([each.output.scores(None) for each in runs])
     truth = np.concatenate([each.test_set.labels[each.output.image_ids] for each in runs]) == 1
     people = pd.factorize(dataset.images.set_index("image_id")["patient_id"][scores.index])[0]
@@ -161,7 +171,7 @@ def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> tuple[str
 
 
 def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
-    """Images with a copy, equal or near, that has the other label."""
+    """Return images with an equal or near copy that has the other label."""
     decode = dataset.optional_table("decode")
     keys = find_dataset_copies(dataset, decode).linked(decode)
     words = labels[labels.groupby(keys).transform("nunique") > 1].map(_WORDS)
@@ -171,7 +181,7 @@ def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
 
 
 def _disputed(readers: ReaderAgreement) -> pd.DataFrame:
-    """Images on which readers differ: evenly divided ones first, of these the largest boxes."""
+    """Return images on which readers differ: evenly divided ones, then largest boxes first."""
     rows = []
     boxes = readers.lesions([*readers.boxes])
     area = ((boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])).groupby(boxes["image_id"])
@@ -193,10 +203,10 @@ def _disputed(readers: ReaderAgreement) -> pd.DataFrame:
 
 
 def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
-    """Labels less likely than the other, by the mean of systems that never saw the image.
+    """Return labels that are less likely than the other label, by systems that never saw the image.
 
     The other label's probability must reach its mean over the images that have it, and no system's
-    decision may be the label as given. Doubt is 1 - self-confidence.
+    decision may agree with the label as given. Doubt is 1 - self-confidence.
 
     Source:
         Northcutt, Jiang and Chuang 2021, Confident Learning: self-confidence, thresholds by class.
@@ -226,7 +236,7 @@ def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
 
 
 def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
-    """Put the kinds together: the first of each, then the second of each."""
+    """Join the kinds: the first of each kind, then the second of each kind."""
     rows = rows.reindex(columns=_COLUMNS).astype({"doubt": "float64"})
     rows = rows.sort_values("doubt", ascending=False, kind="stable")
     rows = rows.iloc[np.argsort(rows.groupby("kind").cumcount(), kind="stable")]
@@ -239,7 +249,7 @@ def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataF
 def _cards(
     table: pd.DataFrame, spoken: Sequence[_Unseen], test_set: LabelledSplit
 ) -> Iterator[tuple[pd.DataFrame, DrawnCase]]:
-    """The first images of the table: their rows, and the image with truth and predictions."""
+    """Return the first images of the table: their rows, with truth and predictions."""
     source = read_systems({}, test_set, [], policy="max_f1")
     most = _SHOWN if test_set.dataset.has_pixels else 0
     chosen: list[str] = table["image_id"].unique()[:most].tolist()

@@ -21,7 +21,7 @@ _MOST_NAMED = 5  # systems, or gaps, of which notes of one kind speak
 
 
 def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
-    """Pauses of more than a week, in which no system answered: files may be missing."""
+    """Return notes on pauses of more than a week without an answer: files may be missing."""
     time = stream["time"].dt.normalize()
     pauses = time.diff()
     ends = np.flatnonzero(pauses > _SILENT)
@@ -36,7 +36,7 @@ def gap_notes(stream: pd.DataFrame) -> Iterator[str]:
 
 
 def system_notes(stream: pd.DataFrame, weeks: pd.DataFrame, known: FirstWeeks) -> Iterator[str]:
-    """Systems that came, went or got another threshold while the log was written."""
+    """Return notes on systems that came, went or got another threshold within the log."""
     in_weeks = set(weeks["system"].unique())
     end_of_log = stream["time"].iloc[-1]
     new = []
@@ -70,18 +70,18 @@ def system_notes(stream: pd.DataFrame, weeks: pd.DataFrame, known: FirstWeeks) -
 
 
 def _first_notes(notes: Sequence[str], noun: str, words: str) -> Iterator[str]:
-    """The first notes of a kind, and how many there are beside them."""
+    """Return the first notes of a kind, and a note on the number of further ones."""
     yield from notes[:_MOST_NAMED]
     if len(notes) > _MOST_NAMED:
         yield f"{counted(len(notes) - _MOST_NAMED, noun)}{words}."
 
 
 def validation_notes(weeks: FigureBlock, validation: FigureBlock) -> Iterator[str]:
-    """Figures of which the first weeks and validation have intervals apart."""
+    """Return notes on figures that differ between the first weeks and validation."""
     if min(weeks.n, validation.n) < FEWEST:
         return
     here, there = (mean_interval(each.means) for each in (weeks, validation))
     for row, title in enumerate(weeks.titles.values()):
         if here[row, 0] > there[row, 1] or here[row, 1] < there[row, 0]:
-            told = [MeanInterval.of(each.means[row]) for each in (weeks, validation)]
+            told = [MeanInterval.from_values(each.means[row]) for each in (weeks, validation)]
             yield f"{title}: {told[0]} in the first weeks, {told[1]} in validation."

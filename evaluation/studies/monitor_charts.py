@@ -10,7 +10,7 @@ import pandas as pd
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.statistics.figure_text import number
-from cxr_compare.evaluation.studies.monitor_result import Monitoring, Watched
+from cxr_compare.evaluation.studies.monitor_result import MonitoredFigure, Monitoring
 from cxr_compare.evaluation.studies.study_page import ShownChart
 
 CEILING = 1e6  # of evidence in a chart
@@ -19,13 +19,13 @@ CEILING = 1e6  # of evidence in a chart
 _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
 
 
-def bound_text(row: Watched) -> str:
+def bound_text(row: MonitoredFigure) -> str:
     """Return the evidence that raises an alarm, as a table shows it."""
     return f"from {row.bound:,.0f} on" if row.bound else "not watched"
 
 
-def monitor_charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
-    """The course of a figure with its reference, and the evidence with its bound."""
+def monitor_charts(row: MonitoredFigure, found: Monitoring) -> Iterator[ShownChart]:
+    """Chart the course of a figure with its reference, and the evidence with its bound."""
     begin = pd.Timestamp(found.first_day)
     at = (pd.to_datetime([part.end for part in row.course]) - begin).days.to_numpy(np.float64)
     end = max(float(at[-1]), 1.0)
@@ -81,7 +81,7 @@ def monitor_charts(row: Watched, found: Monitoring) -> Iterator[ShownChart]:
 
 
 def _share_axis(low: float, high: float) -> Axis:
-    """An axis around shares, with three to six ticks."""
+    """Return an axis around shares with three to six ticks."""
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 5)
     first = np.floor(low / step + 1e-9)
     last = np.ceil(high / step - 1e-9)

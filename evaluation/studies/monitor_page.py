@@ -23,7 +23,7 @@ from cxr_compare.evaluation.studies.detection_delay import (
     simulate_delays,
 )
 from cxr_compare.evaluation.studies.monitor_charts import CEILING, bound_text, monitor_charts
-from cxr_compare.evaluation.studies.monitor_result import ERROR, FEWEST, Monitoring, Watched
+from cxr_compare.evaluation.studies.monitor_result import ERROR, FEWEST, MonitoredFigure, Monitoring
 from cxr_compare.evaluation.studies.prometheus import prometheus_text
 from cxr_compare.evaluation.studies.study_page import Section, StudyPage, write_study
 
@@ -104,7 +104,7 @@ def _answer(found: Monitoring) -> str:
     return "Nothing is tested yet: no answers after the reference, or too few in it."
 
 
-def _alarm_words(row: Watched) -> list[str]:
+def _alarm_words(row: MonitoredFigure) -> list[str]:
     """What an alarm says: what, since when, how sure, where, what to do."""
     change = row.change
     if change is None:
@@ -147,9 +147,10 @@ def _text(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
 def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str, Path, int]:
     """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html`` of what `monitor_log` found.
 
-    Returns what a terminal shows, the page, and the exit status: 1 where something has changed, 2
-    where nothing can be tested though the days of the reference are over, else 0. With `simulate`
-    it says how fast a change of each figure would be found.
+    Args:
+        found: Result of `monitor_log`.
+        out: Folder of the files.
+        simulate: Also simulate how fast a change of each figure would be found.
     """
     delays = simulate_delays(found) if simulate else []
     rows = [_stored(row) for row in found.rows]
@@ -171,7 +172,7 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str,
     return _text(found, delays), path, status
 
 
-def _stored(row: Watched) -> dict[str, Any]:
+def _stored(row: MonitoredFigure) -> dict[str, Any]:
     stored = asdict(row)
     del stored["values"]
     return stored | {"bound": row.bound, "alarm": bool(row.change), "words": _alarm_words(row)}

@@ -49,7 +49,7 @@ _LEVEL = 0.95  # of the interval of what a figure is now
 
 @dataclass(frozen=True)
 class GroupChange:
-    """A description, no test: a figure in one group before and since a change."""
+    """Change of a figure in one group, as a description and not a test."""
 
     column: str  # view, sex, age_band or maker
     group: str
@@ -60,7 +60,7 @@ class GroupChange:
 
 @dataclass(frozen=True)
 class Change:
-    """An alarm: when, since about when, how sure, and where it is strongest."""
+    """Alarm of a figure: its day, likely start and evidence, and the groups that changed most."""
 
     on: str  # day on which the evidence reached the bound, as 2026-01-31
     since: str  # likeliest first day of the change
@@ -74,15 +74,19 @@ class Change:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """A mean per patient in [0, 1] with its 95 % interval; None where there is no patient."""
+    """Mean per patient in [0, 1] with its 95 % interval; None where there is no patient."""
 
     mean: float | None = None
     low: float | None = None
     high: float | None = None
 
     @classmethod
-    def of(cls, values: Floats) -> MeanInterval:
-        """Of the patients' values."""
+    def from_values(cls, values: Floats) -> MeanInterval:
+        """Compute mean and 95 % interval from one value for each patient.
+
+        Args:
+            values: Values in [0, 1], shape ``(patients,)``.
+        """
         if not values.size:
             return cls()
         return cls(float(values.mean()), *mean_interval(values, _LEVEL)[0].tolist())
@@ -93,7 +97,7 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class CoursePart:
-    """A part of a course."""
+    """Part of the course of a figure."""
 
     end: str  # its last day
     mean: float | None  # a patient
@@ -101,8 +105,8 @@ class CoursePart:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """One figure and what became of it."""
+class MonitoredFigure:
+    """Monitored figure with its reference, recent mean and evidence."""
 
     key: str  # as `call_rate@CheXNet` or `view=AP`
     kind: str  # a key of `KINDS`
@@ -122,15 +126,15 @@ class Watched:
 
     @property
     def bound(self) -> float | None:
-        """The e-value that raises an alarm, 1 over the share; None: not watched."""
+        """E-value that raises an alarm, 1 over the share of false alarms; None if not monitored."""
         return 1 / self.share if self.share else None
 
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What a monitor found in a log."""
+    """Result of a monitor on a log."""
 
-    rows: tuple[Watched, ...]  # alarms first, by their start; those not watched last
+    rows: tuple[MonitoredFigure, ...]  # alarms first, by their start; those not watched last
     first_day: str
     last_day: str
     reference_days: int  # days from the first on that are the reference
@@ -140,17 +144,17 @@ class Monitoring:
     notes: tuple[str, ...] = ()
 
     @property
-    def alarms(self) -> list[Watched]:
-        """The figures that have changed."""
+    def alarms(self) -> list[MonitoredFigure]:
+        """Figures that have changed."""
         return [row for row in self.rows if row.change is not None]
 
     @property
     def n_tested(self) -> int:
-        """How many figures are tested: they have a reference, and patients after it."""
+        """Number of figures that are tested: they have a reference, and patients after it."""
         return sum(row.share > 0 and row.n_stream > 0 for row in self.rows)
 
     @property
     def is_blind(self) -> bool:
-        """Whether nothing is tested though the days of the reference are over."""
+        """True if nothing is tested although the days of the reference are over."""
         days = (pd.Timestamp(self.last_day) - pd.Timestamp(self.first_day)).days + 1
         return not self.n_tested and days > self.reference_days

@@ -26,7 +26,7 @@ MOST_SYSTEMS = 20  # that are watched: figures, and pairs of systems, grow with 
 
 
 class FirstWeeks(NamedTuple):
-    """How the first weeks cut what a log holds into figures."""
+    """Classes, quantiles and systems of the first weeks, which define the monitored figures."""
 
     systems: list[str]  # those with the most answers, at most `MOST_SYSTEMS`
     cuts: dict[tuple[str, str], Floats]  # quantiles, by system and column
@@ -35,7 +35,7 @@ class FirstWeeks(NamedTuple):
 
 
 class FigureBlock(NamedTuple):
-    """Figures that are known of the same images, of the days on which their patients count."""
+    """Figures that are known for the same images, on the days on which their patients count."""
 
     of: tuple[str, str]  # kind and system, "" of what is no system's
     titles: dict[str, str]  # by key
@@ -47,12 +47,12 @@ class FigureBlock(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """A key of `KINDS`."""
+        """Key of `KINDS`."""
         return self.of[0]
 
     @property
     def n(self) -> int:
-        """How many patients."""
+        """Number of patients."""
         return len(self.day)
 
 
@@ -74,7 +74,13 @@ def read_first_weeks(weeks: pd.DataFrame, window: int) -> FirstWeeks:
 def figure_blocks(
     log: pd.DataFrame, known: FirstWeeks, *, weeks: bool = False
 ) -> Iterator[FigureBlock]:
-    """The figures of a log, or of the first weeks: of each system, of each two, of the headers."""
+    """Return the figures of a log: of each system, of each pair of systems, and of the headers.
+
+    Args:
+        log: The log, or its first weeks.
+        known: Classes, quantiles and systems of the first weeks.
+        weeks: True if `log` is the first weeks.
+    """
     for system in known.systems:
         yield from _of_system(log[log["system"] == system], system, known)
     for one, other in combinations(known.systems, 2):
@@ -130,7 +136,7 @@ def _block(
     figures: Mapping[tuple[str, str], pd.Series],  # by the last part of the key, and the title
     window: int,
 ) -> Iterator[FigureBlock]:
-    """The figures by patient, where there are any: the mean of the images of a day that counts."""
+    """Return the figures by patient: means over the images of the days that count."""
     if not figures or not shown.any():
         return
     kind, system = of
@@ -149,7 +155,12 @@ def _block(
 
 
 def counting_days(patient: Integers, day: Integers, window: int) -> npt.NDArray[np.bool_]:
-    """Which images are of a day that counts: a patient's first, and the first a window later.
+    """Mark the images of days that count: a patient's first day, and the first a window later.
+
+    Args:
+        patient: Number of each image's patient, shape ``(N,)``.
+        day: Day of each image, counted from 0, shape ``(N,)``.
+        window: Days in which a patient counts once.
 
     Example:
         >>> counting_days(np.array([0, 0, 1, 0, 0]), np.array([1, 1, 2, 300, 366]), 365).tolist()

@@ -1,10 +1,10 @@
-"""Has a system in use changed, and when? Figures of its log by patient, watched at any time.
+"""Monitoring of a system in use: which figures of its log have changed, and when.
 
-Every figure is the mean per patient of a variable in [0, 1], in a reference, which is the first
-weeks of the log, or validation, and day by day in the stream (`change_evidence`). Each has a share
-of the false alarms, and the shares add up to `ERROR`: where nothing changes, any figure ever raises
-an alarm with at most that chance, however often one looks, if patients are independent of each
-other. So each counts once in a window of days.
+Every figure is the mean per patient of a variable in [0, 1], in a reference (the first weeks of the
+log, or validation) and day by day afterwards (`change_evidence`). Each figure has a share of the
+false alarms, and the shares add up to `ERROR`. If nothing changes, the chance that any figure ever
+raises an alarm is at most `ERROR`, however often one looks, provided that patients are independent
+of each other. A patient therefore counts once in a window of days.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from cxr_compare.evaluation.studies.monitor_result import (
     CoursePart,
     GroupChange,
     MeanInterval,
+    MonitoredFigure,
     Monitoring,
-    Watched,
 )
 from cxr_compare.evaluation.studies.monitored_figures import (
     HEADERS,
@@ -117,7 +117,7 @@ def monitor_log(
     for block in references.values():
         figures[block.kind] += len(block.titles) * (block.n >= FEWEST)
     calendar = _Calendar(stream["time"].iloc[0].normalize(), int(stream["day"].iloc[-1]) + 1)
-    rows: list[Watched] = []
+    rows: list[MonitoredFigure] = []
     for block in figure_blocks(stream, known):
         nothing = block._replace(means=block.means[:, :0], day=block.day[:0])
         was = references.get(block.of, nothing)
@@ -144,18 +144,18 @@ def monitor_log(
 
 
 class _Calendar(NamedTuple):
-    """The days of a log."""
+    """Days of a log."""
 
     begin: pd.Timestamp  # midnight of the first
     n_days: int  # from the first to the last, whether or not they have rows
 
     def date(self, day: int) -> str:
-        """A day, counted from 0, as 2026-01-31."""
+        """Return a day, counted from 0, as 2026-01-31."""
         return f"{self.begin + pd.Timedelta(days=day):%Y-%m-%d}"
 
 
 def _completed(log: pd.DataFrame) -> pd.DataFrame:
-    """A log with all columns, by time, with patients and days as numbers."""
+    """Return a log with all columns, ordered by time, with patients and days as numbers."""
     table = log.reindex(columns=[*_TEXTS, *_NUMBERS, *HEADERS])
     for column, usual in (("system", "system"), ("status", "ok")):
         table[column] = table[column].astype(object).where(table[column].notna(), usual)
@@ -174,10 +174,10 @@ def _completed(log: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, list[str]]:
-    """Leave out first days that stand alone, as a clock that was wrong makes them, and say so.
+    """Leave out isolated first days, as a wrong clock makes them, and note it.
 
-    A longer pause than a reference has days parts the log. What lies before the first part that has
-    patients enough for a reference is left out. Where no part has so many, all stays.
+    A pause that is longer than the reference divides the log. Everything before the first part with
+    enough patients for a reference is left out. If no part has enough, the whole log is kept.
     """
     part = (stream["day"].diff() > first).cumsum()
     patients = stream.groupby(part)["patient"].nunique()
@@ -201,7 +201,7 @@ def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, 
 
 
 class _Test(NamedTuple):
-    """A block of the stream against its reference."""
+    """Comparison of a block of figures with its reference."""
 
     block: FigureBlock
     was: FigureBlock
@@ -212,11 +212,11 @@ class _Test(NamedTuple):
 
     @property
     def begin(self) -> int:
-        """The first patient who is tested."""
+        """Number of the first patient who is tested."""
         return int(np.searchsorted(self.block.day, self.first))
 
-    def rows(self) -> Iterator[Watched]:
-        """What became of each figure."""
+    def rows(self) -> Iterator[MonitoredFigure]:
+        """Return the result of each figure."""
         means = self.block.means
         was = self.was.means
         # The reference is of day 0, the stream from day 1 on.
@@ -232,16 +232,16 @@ class _Test(NamedTuple):
             if self.share and evidence[row].max(initial=0.0) >= 1 / self.share:
                 start, change = self._change(row, evidence[row], values[row], day)
             now = means[row, max(start, self.block.n - _RECENT) :]
-            yield Watched(
+            yield MonitoredFigure(
                 key=key,
                 kind=self.block.kind,
                 title=title,
                 share=self.share,
                 source=self.source,
                 n_reference=self.was.n,
-                was=MeanInterval.of(was[row]),
+                was=MeanInterval.from_values(was[row]),
                 n_stream=self.block.n - self.begin,
-                now=MeanInterval.of(now),
+                now=MeanInterval.from_values(now),
                 evidence=float(evidence[row].max(initial=1.0)),
                 change=change,
                 course=tuple(self._course(means[row], evidence[row], day)),
@@ -265,7 +265,7 @@ class _Test(NamedTuple):
     def _change(
         self, row: int, evidence: Floats, values: Floats, day: Integers
     ) -> tuple[int, Change]:
-        """The likely first patient of a change, and all that is said of it."""
+        """Return the likely first patient of a change, and the description of the change."""
         most = int(evidence.argmax())
         days = np.unique(day)  # 0: the reference, then those that have patients
         until = day <= days[most + 1]
@@ -281,7 +281,7 @@ class _Test(NamedTuple):
         return start, Change(on, since, low, high, one_in, *self._where(row, start))
 
     def _where(self, row: int, start: int) -> tuple[tuple[GroupChange, ...], str, float]:
-        """The groups of the largest differences, and the header whose mix explains the most."""
+        """Return the groups with the largest differences and the header that explains most."""
         changes: list[GroupChange] = []
         mixes = {"": 0.0}
         overall = self.block.means[row, start:].mean() - self.was.means[row].mean()
@@ -305,7 +305,7 @@ class _Test(NamedTuple):
 
 
 def _by_group(block: FigureBlock, row: int, column: str, start: int) -> pd.DataFrame:
-    """Mean per patient, patients and their share by group, of the patients from `start` on."""
+    """Return mean per patient, number of patients and their share by group, from `start` on."""
     kept = block.patient >= start
     groups = block.headers[column].to_numpy(object)[kept]
     patients = block.patient[kept]

@@ -23,7 +23,7 @@ _USUAL_READERS = (3, 5, 10)
 
 @dataclass(frozen=True)
 class PlanBasis:
-    """What a study is planned from."""
+    """Basis of a planned study: one plan or several, with their assumptions."""
 
     plans: Mapping[str, Plan]  # by name; one alone has an empty name
     compares: bool  # two systems or modalities
@@ -32,12 +32,12 @@ class PlanBasis:
 
     @property
     def first(self) -> Plan:
-        """The plan that stands for what all of them share."""
+        """First plan, which has everything that the plans share."""
         return next(iter(self.plans.values()))
 
     @property
     def difference(self) -> float:
-        """Of the two AUROCs that are assumed; 0 where there are none."""
+        """Difference of the two assumed AUROCs; 0 where none are assumed."""
         aurocs = self.facts.get("aurocs", (0.0,))
         return float(abs(aurocs[0] - aurocs[-1]))
 
@@ -55,15 +55,24 @@ def plans_assumed(
     readers: Sequence[int] = (),
     reader_deviation: float | None = None,
 ) -> PlanBasis:
-    """A study that follows from assumptions: a plan for each number of images and of seeds.
+    """Plan a study from assumptions: one plan for each number of images and of seeds.
 
-    `correlation` is of two systems' scores in a class, `within` of one system's scores of a
-    patient's images, `seed_correlation` of two trainings' scores; `seed_deviation` is the standard
-    deviation of the AUROC between trainings. `images` are numbers, or names of sets. With
-    `reader_deviation`, of the AUROC between readers, a plan for each number of readers.
+    With `reader_deviation` there is one plan for each number of readers.
+
+    Args:
+        aurocs: One or two AUROCs between 0 and 1.
+        prevalence: Share of positive patients.
+        correlation: Correlation of two systems' scores within a class.
+        images: Numbers of images of a patient, or names of data sets.
+        within: Correlation of one system's scores on images of a patient.
+        seeds: Numbers of trainings of each system.
+        seed_deviation: Standard deviation of the AUROC between trainings.
+        seed_correlation: Correlation of two trainings' scores within a class.
+        readers: Numbers of readers.
+        reader_deviation: Standard deviation of the AUROC between readers.
 
     Raises:
-        InputError: An assumption is out of its range, or nothing would follow from it.
+        InputError: An assumption is out of its range, or nothing follows from it.
     """
     if not aurocs or prevalence is None:
         raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
@@ -114,7 +123,14 @@ def plans_assumed(
 def _check_seeds(
     seeds: Sequence[int], deviation: float | None, alike: float | None, between: float
 ) -> None:
-    """Refuse trainings of which too little is assumed; `between` is of two systems' scores."""
+    """Refuse incomplete assumptions on trainings.
+
+    Args:
+        seeds: Numbers of trainings.
+        deviation: Standard deviation of the AUROC between trainings.
+        alike: Correlation of two trainings' scores within a class.
+        between: Correlation of two systems' scores within a class.
+    """
     if max(seeds) == 1 and (deviation, alike) != (None, None):
         option = "--seed-correlation" if deviation is None else "--seed-deviation"
         raise InputError(f"plan {option}: is for several trainings; give --seeds, 2 or more")
@@ -151,7 +167,7 @@ def _assumed_readers(
 
 
 def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
-    """A study that follows from a pilot of `cxr readers`: a plan for each number of readers.
+    """Plan a study from a pilot of `cxr readers`: one plan for each number of readers.
 
     Raises:
         InputError: The pilot has no variance components, or a reader would read alone.
@@ -181,7 +197,7 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> PlanBasis:
 
 
 def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> PlanBasis:
-    """A study that follows from a pilot of predictions; without `seeds` the pilot's own number."""
+    """Plan a study from a pilot of predictions; without `seeds` with the pilot's own number."""
     systems = list(parts.values())
     plans = {
         _plan_name([], 0, seeds, number): PilotPlan(systems, [number] * len(systems))
@@ -202,7 +218,7 @@ def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> Plan
 def _plan_name(
     all_images: Sequence[int | str], images: int | str, all_seeds: Sequence[int], seeds: int
 ) -> str:
-    """What sets one plan apart from the others; empty where it is the only one."""
+    """Return what distinguishes a plan from the others; empty for a single plan."""
     words = []
     if len(all_images) > 1:
         words.append(

@@ -31,7 +31,10 @@ _SHARES = (0.5, 1.0, 1.5)
 
 
 def write_plan(plan: StudyPlan | GuaranteePlan, out: Path) -> tuple[Path, ...]:
-    """Write ``figures/`` and, last, ``plan.json`` into a folder that is new or of a plan.
+    """Write ``figures/`` and, last, ``plan.json`` into a new folder or one of a plan.
+
+    Returns:
+        Paths of the PNG files.
 
     Raises:
         InputError: The folder holds something else.
@@ -126,7 +129,7 @@ def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
 
 
 def _steps(top: float) -> list[float]:
-    """Four or five round ticks from 0 to at least `top`."""
+    """Return four or five round ticks from 0 to at least `top`."""
     size = 10.0 ** np.floor(np.log10(top))
     step = next(size * n / 10 for n in (2, 2.5, 5, 10, 20, 25) if size * n / 10 * 5 >= top)
     return [float(round(step * n, 10)) for n in range(int(np.ceil(top / step)) + 1)]

@@ -8,7 +8,7 @@ from cxr_compare.evaluation.studies.monitor_result import Monitoring
 
 
 def prometheus_text(found: Monitoring) -> str:
-    """The text format of the textfile collector of node_exporter."""
+    """Return a monitor in the text format of node_exporter's textfile collector."""
     escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": " "})
     watched = {f'{{row="{row.key.translate(escapes)}"}}': row for row in found.rows if row.share}
     last = int(pd.Timestamp(found.last_day, tz="UTC").timestamp())

@@ -19,13 +19,13 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 
 @dataclass(frozen=True)
 class ReaderAgreement:
-    """What each reader of a data set says of a target."""
+    """Labels and boxes of each reader of a data set on a target."""
 
     ratings: pd.DataFrame  # a row an image, a column a reader; NaN where a reader says nothing
     boxes: dict[str, pd.DataFrame] = field(default_factory=dict)  # of each reader, original px
 
     @classmethod
-    def of(cls, dataset: DataSet, target: Target) -> ReaderAgreement:
+    def from_dataset(cls, dataset: DataSet, target: Target) -> ReaderAgreement:
         """Read the labels and boxes of each reader of a data set."""
         own = {reader: dataset.with_labels_of(reader) for reader in dataset.readers}
         ratings = pd.DataFrame({reader: each.labels(target) for reader, each in own.items()})
@@ -33,7 +33,7 @@ class ReaderAgreement:
 
     @property
     def alpha(self) -> float | None:
-        """Alpha of nominal ratings (Krippendorff 2011, section C); `None` where no two differ."""
+        """Alpha of nominal ratings (Krippendorff 2011, section C); None if all ratings agree."""
         values = np.unique(self.ratings.stack())
         counts = pd.DataFrame({value: (self.ratings == value).sum(axis=1) for value in values})
         counts = counts[counts.sum(axis=1) > 1]
@@ -45,7 +45,7 @@ class ReaderAgreement:
         return float(1 - (n_ratings - 1) * within / unlike) if unlike else None
 
     def pairs(self) -> Iterator[dict[str, Any]]:
-        """Agreement of each two on labels, and on boxes of images that both read, one to one."""
+        """Return the agreement of each two readers on labels and boxes of images both read."""
         for one, other in combinations(map(str, self.ratings), 2):
             both = self.ratings[[one, other]].dropna()
             varies = both.stack().nunique() > 1  # else kappa is 0 / 0
@@ -64,7 +64,7 @@ class ReaderAgreement:
             }
 
     def lesions(self, readers: Sequence[str]) -> pd.DataFrame:
-        """The boxes of some readers, with their ``lesion`` and how many readers drew that."""
+        """Return the boxes of some readers, with ``lesion`` and ``drawn_by`` (how many drew it)."""
         parts = [self.boxes[reader].assign(reader=reader, finding="") for reader in readers]
         none = pd.DataFrame(columns=["image_id", "finding", "reader", *EDGES])
         boxes = pd.concat(parts, ignore_index=True) if parts else none

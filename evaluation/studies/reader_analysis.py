@@ -39,7 +39,7 @@ _Name = tuple[str, str]  # reader and modality; a system has the modality ""
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One figure, mean or difference; a row of ``readers.csv``."""
+    """Figure, mean or difference of a reader study; a row of ``readers.csv``."""
 
     kind: _Kind
     metric: str  # short name, as in `metrics.csv`
@@ -62,7 +62,7 @@ class StudyRow:
 
     @property
     def decided(self) -> bool:
-        """Whether it is a difference whose interval for all of them excludes 0."""
+        """True for a difference whose interval for all differences at once excludes 0."""
         if self.kind != "difference" or self.ci_low_all is None or self.ci_high_all is None:
             return False
         return self.ci_low_all > 0 or self.ci_high_all < 0
@@ -70,7 +70,7 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class ReaderAnalysis:
-    """A study's results."""
+    """Results of a reader study."""
 
     study: ReaderStudy
     readers: Effect
@@ -81,16 +81,16 @@ class ReaderAnalysis:
 
     @property
     def metrics(self) -> list[str]:
-        """In reading order; the first decides."""
+        """Metrics in reading order; the first is the primary one."""
         return list(dict.fromkeys(row.metric for row in self.rows))
 
     @property
     def primary(self) -> str:
-        """Weighted AFROC of marks, AUROC of ratings, else balanced accuracy."""
+        """Primary metric: weighted AFROC of marks, AUROC of ratings, else balanced accuracy."""
         return self.metrics[0]
 
-    def of(self, kind: _Kind, metric: str) -> list[StudyRow]:
-        """Rows of a kind, of one metric."""
+    def rows_of(self, kind: _Kind, metric: str) -> list[StudyRow]:
+        """Return the rows of a kind for one metric."""
         return [row for row in self.rows if row.kind == kind and row.metric == metric]
 
 
@@ -131,7 +131,7 @@ def analyse_readers(
 
 @dataclass(frozen=True)
 class _Reading:
-    """The readings of a reader with a modality, or of a system, and whose cases they are."""
+    """Readings of a reader with a modality, or of a system, with the patients of their cases."""
 
     rows: pd.DataFrame
     patients: Integers  # of all patients, those who have a case here, rising
@@ -153,7 +153,7 @@ def _readings(study: ReaderStudy) -> dict[_Name, _Reading]:
 
 
 class _MetricStudy:
-    """One metric: a figure for each reader and modality, and the covariance of all figures."""
+    """Analysis of one metric: a figure for each reader and modality, and their covariance."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class _MetricStudy:
         self.crossed = self._all_crossed()
 
     def rows(self) -> list[StudyRow]:
-        """Single figures, means over readers, then differences."""
+        """Return single figures, means over readers, then differences."""
         modalities = self.study.modalities
         rows = [
             self._row(
@@ -240,13 +240,13 @@ class _MetricStudy:
         return rows
 
     def _of(self, name: str) -> list[int]:
-        """Figures of a modality, or the one of a system."""
+        """Return the columns of a modality's figures, or of a system's figure."""
         if (name, "") in self.columns:
             return [self.columns[name, ""]]
         return [at for (_, modality), at in self.columns.items() if modality == name]
 
     def _singles(self) -> list[ClusteredEstimate]:
-        """Each figure by itself, over cases."""
+        """Estimate each figure by itself, over cases."""
         if self.cases == "fixed":
             return [ClusteredEstimate(float(value), None) for value in self.figures]
         alone = [[value] for value in self.figures]
@@ -283,7 +283,7 @@ class _MetricStudy:
     def _pair(
         self, first: str, second: str
     ) -> tuple[ClusteredEstimate, ClusteredEstimate | None, list[int], str]:
-        """A difference as published and, of crossed readers, as claimed; its figures and design."""
+        """Estimate the difference of two modalities."""
         readers = [set(self.study.readers(modality)) for modality in (first, second)]
         both = [reader for reader in self.study.readers(first) if reader in readers[1]]
         if len(both) < 2:
@@ -347,9 +347,10 @@ class _MetricStudy:
 
 
 def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:
-    """A figure of all patients who are present, then without each: ``(patients + 1,)``.
+    """Compute a figure of all present patients, then without each one.
 
-    NaN without a patient who is not present.
+    Returns:
+        Values of shape ``(patients + 1,)``; NaN for patients who are not present.
     """
     left_out = np.full(n_patients + 1, np.nan)
     left_out[0] = figure(np.ones((1, len(present)), dtype=np.int16))[0]

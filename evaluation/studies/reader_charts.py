@@ -25,7 +25,7 @@ _STEPS = np.linspace(0.0, 1.0, 401)
 
 
 def reader_chart(analysis: ReaderAnalysis) -> Chart:
-    """The mean of a modality's readers, and each system."""
+    """Chart the mean curve of each modality's readers, and each system."""
     study = analysis.study
     drawn: list[Curve] = []
     for at, modality in enumerate(study.modalities):
@@ -34,7 +34,7 @@ def reader_chart(analysis: ReaderAnalysis) -> Chart:
     title = "Each reader, and the mean"
     note = ""
     if study.has_ratings:
-        title = f"{curve_name(study)}, mean of readers"
+        title = f"{reader_curve_name(study)}, mean of readers"
         note = "The mean is that of the readers' curves, upwards at each place of the axis. "
     if study.has_decisions and not isinstance(study, MarkedStudy):
         note += "Dots: decisions of one reader; diamonds: their mean, or a system."
@@ -45,13 +45,13 @@ def reader_chart(analysis: ReaderAnalysis) -> Chart:
     )
 
 
-def curve_name(study: ReaderStudy) -> str:
+def reader_curve_name(study: ReaderStudy) -> str:
     """Return the name of the curves of a study: ROC, or weighted AFROC of marks."""
     return "Weighted AFROC" if isinstance(study, MarkedStudy) else "ROC"
 
 
 def _framed(study: ReaderStudy, **options: Any) -> Chart:
-    """A chart of readers' curves with its axes."""
+    """Make a chart of readers' curves with its axes."""
     if isinstance(study, MarkedStudy):
         x = "Cases without a lesion that have a false mark"
         y = "Lesions found, weighted"
@@ -63,7 +63,7 @@ def _framed(study: ReaderStudy, **options: Any) -> Chart:
 
 
 def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
-    """A chart of each reader: the curve with every modality, and each system."""
+    """Chart each reader: the curve with every modality, and each system."""
     study = analysis.study
     for place, (reader, readings) in enumerate(study.readings.groupby("reader", sort=False)):
         curves = []
@@ -79,7 +79,7 @@ def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
                 key=f"reader-{place}",
                 title=title,
                 curves=(*curves, *_system_curves(analysis)),
-                description=f"{curve_name(study)} of {title}",
+                description=f"{reader_curve_name(study)} of {title}",
             )
         )
 
@@ -118,7 +118,7 @@ def _modality_curves(
 
 
 def _line(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]:
-    """The ROC curve of ratings, the weighted AFROC curve of marks."""
+    """Return the ROC curve of ratings, or the weighted AFROC curve of marks."""
     if isinstance(analysis.study, MarkedStudy):
         finds, weight = analysis.study.finds(rows)
         return finds.afroc_curve(weight)
@@ -129,7 +129,7 @@ def _line(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]
 def _point(
     analysis: ReaderAnalysis, rows: pd.DataFrame, label: str, marker: str
 ) -> tuple[Point, ...]:
-    """Where decisions lie on an ROC curve; nothing without any."""
+    """Return the point of decisions on an ROC curve, none without decisions."""
     of_marks = isinstance(analysis.study, MarkedStudy)
     if of_marks or "decision" not in rows or rows["decision"].isna().any():
         return ()

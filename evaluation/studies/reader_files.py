@@ -40,7 +40,7 @@ _SAME = {
 
 
 def read_truth(path: Path) -> pd.DataFrame:
-    """Read the truth: ``case``, ``label`` and, where cases share patients, ``patient``."""
+    """Read ``case``, ``label`` and, where cases share patients, ``patient``."""
     table = _read_csv(path, ["case", "label"], ["patient"])
     _require_unique(path, table, ["case"])
     label = _numbers(path, table, "label", binary=True)
@@ -50,7 +50,7 @@ def read_truth(path: Path) -> pd.DataFrame:
 
 
 def read_lesions(path: Path) -> pd.DataFrame:
-    """Read lesions: ``case`` and, where they are, ``lesion`` (else numbered), ``weight``, edges."""
+    """Read lesions: ``case`` and, if present, ``lesion`` (else numbered), ``weight`` and edges."""
     table = _read_csv(path, ["case"], ["lesion", "weight", *EDGES])
     if "lesion" not in table:
         table["lesion"] = (table.groupby("case").cumcount() + 1).astype(str)
@@ -67,10 +67,14 @@ def read_lesions(path: Path) -> pd.DataFrame:
 def read_readings(
     path: Path, name: str | None, key: Path | None, findings: Sequence[str]
 ) -> pd.DataFrame:
-    """Read a table of readings; or those of one reader, who is named as ``READER[:MODALITY]``.
+    """Read a table of readings, or the readings of one reader.
 
-    One reader's are the filled-in form of a blind study with its `key`, COCO results, and a
-    predictions folder, whose boxes of `findings` are marks.
+    Args:
+        path: A table; or, for one reader, the filled-in form of a blind study, COCO results, or a
+            predictions folder.
+        name: The reader, as ``READER[:MODALITY]``.
+        key: Key of the blind study.
+        findings: Findings whose boxes are marks.
     """
     folder = is_predictions_folder(path)
     if key is None and not folder and path.suffix != ".json":
@@ -94,12 +98,12 @@ def read_readings(
 
 
 def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
-    """Read ``reader, case[, modality]``, of a system ``case``, and its ratings, decisions or marks.
+    """Read ``reader, case[, modality]`` with ratings, decisions or marks; of a system ``case``.
 
     A row whose rating and decision are both empty was not read, and is left out. Marks are rows
-    with a rating and ``x, y``, edges in px, or a column ``lesion`` (the name of the lesion that
-    the mark hit, empty: none). Beside them a row without a place says that the case was read; its
-    rating, where there is one, is of the case as a whole.
+    with a rating and ``x, y``, edges in px, or a column ``lesion`` (name of the lesion that the
+    mark hit, empty for none). A row without a location says that the case was read; its rating,
+    if any, is of the whole case.
     """
     keys = ["reader", "case"] if system is None else ["case"]
     table = _read_csv(path, keys, ["modality", *VALUES, *_PLACES])
@@ -111,7 +115,7 @@ def read_reading_table(path: Path, system: str | None = None) -> pd.DataFrame:
 
 
 def _values(path: Path, table: pd.DataFrame, unique: list[str]) -> pd.DataFrame:
-    """Rows that were read, with their ratings and decisions as numbers; or marks."""
+    """Return the rows that were read, with ratings and decisions as numbers; or marks."""
     held = [name for name in VALUES if name in table]
     if not held:
         raise InputError(
@@ -128,7 +132,7 @@ def _values(path: Path, table: pd.DataFrame, unique: list[str]) -> pd.DataFrame:
 
 
 def _marks(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Marks with their ratings, and their lesions or edges; rows without a place are kept."""
+    """Return marks with ratings and lesions or edges; rows without a location are kept."""
     if "rating" not in table:
         raise InputError(f"{path}: marks need a column 'rating'; it has {_listed(table)}")
     table = table.assign(rating=_numbers(path, table, "rating", blank=True))
@@ -156,7 +160,7 @@ def _marks(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 def _numbers(
     path: Path, table: pd.DataFrame, column: str, *, binary: bool = False, blank: bool = False
 ) -> pd.Series:
-    """A column's numbers: 0 and 1 alone, or NaN where it is blank, if asked for."""
+    """Return a column as numbers: 0 and 1 only if `binary`, NaN for blanks if `blank`."""
     values = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
     good = values.isin([0.0, 1.0]) if binary else pd.Series(np.isfinite(values), table.index)
     good |= blank & (table[column] == "")
@@ -180,7 +184,7 @@ def _require_unique(path: Path, table: pd.DataFrame, columns: list[str]) -> None
 
 
 def _read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str]) -> pd.DataFrame:
-    """The wanted columns as text without spaces around, and ``line`` in the file."""
+    """Return the columns as text without surrounding spaces, with the ``line`` in the file."""
     if path.is_dir():
         raise InputError(f"{path}: a folder; give a CSV file")
     table = read_text_table(path, ())
@@ -206,7 +210,7 @@ def _listed(table: pd.DataFrame) -> str:
 
 
 def _suggestion(name: str, columns: list[str]) -> str:
-    """What to do about a missing column.
+    """Suggest what to do about a missing column.
 
     Example:
         >>> _suggestion("case", ["Case ID", "x"]), _suggestion("case", ["reader;case"])

@@ -20,7 +20,11 @@ from cxr_compare.evaluation.statistics.figure_text import (
     range_text,
 )
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
-from cxr_compare.evaluation.studies.reader_charts import charts_by_reader, curve_name, reader_chart
+from cxr_compare.evaluation.studies.reader_charts import (
+    charts_by_reader,
+    reader_chart,
+    reader_curve_name,
+)
 from cxr_compare.evaluation.studies.reader_statements import (
     modality_title,
     percent_text,
@@ -45,7 +49,7 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
 
 
 def _readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
-    """All of a reader study, as ``readers.json`` holds it."""
+    """Return the content of ``readers.json``."""
     sentences = reader_statements(analysis)
     return {
         "answer": sentences[0].text,
@@ -65,7 +69,7 @@ def _readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
 
 
 def _crossed(analysis: ReaderAnalysis) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Overall tests and variance components, of designs in which all read with each modality."""
+    """Return overall tests and variance components of crossed designs, by metric."""
     for metric, study in analysis.crossed.items():
         overall = None
         if study.overall is not None:
@@ -81,7 +85,7 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     truth = analysis.study.truth
     chart = reader_chart(analysis)
     first, *further = reader_statements(analysis)
-    n_compared = len(analysis.of("difference", analysis.primary))
+    n_compared = len(analysis.rows_of("difference", analysis.primary))
     scope = [] if first.shown or not n_compared else [_NOT_EQUAL]
     if n_compared > 1:
         scope.append(f"Intervals here hold for all {n_compared} comparisons at once (Bonferroni).")
@@ -105,7 +109,7 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     ]
     readers = study.readings["reader"].nunique()
     if study.has_ratings and readers > 1:
-        title = f"{curve_name(study)} curve of each reader"
+        title = f"{reader_curve_name(study)} curve of each reader"
         sections.append(Section("by-reader", title, charts=list(charts_by_reader(analysis))))
     if differences.rows:
         lead = (
@@ -139,13 +143,13 @@ _COMPONENTS = (
 
 
 def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
-    """Readers by modalities and systems; the last row has means and systems with intervals."""
+    """Return readers by modalities and systems, with means and intervals in the last row."""
     study = analysis.study
     single = {
-        (row.reader, row.first): number(row.estimate) for row in analysis.of("reader", metric)
+        (row.reader, row.first): number(row.estimate) for row in analysis.rows_of("reader", metric)
     }
-    means = analysis.of("mean", metric)
-    systems = analysis.of("system", metric)
+    means = analysis.rows_of("mean", metric)
+    systems = analysis.rows_of("system", metric)
     readers = list(dict.fromkeys(study.readings["reader"]))
     rows = [
         (reader, *(single.get((reader, mean.first), DASH) for mean in means), *[""] * len(systems))

@@ -15,12 +15,12 @@ _FEW = 20
 
 
 def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
-    """Every comparison of the primary metric in words; without one the means of the readers.
+    """Return the comparisons of the primary metric, or the means of readers if nothing is compared.
 
-    A difference is claimed only where the interval that holds for all comparisons at once excludes
-    0, and that is the interval quoted.
+    A difference is shown only if the interval that holds for all comparisons at once excludes 0.
+    This interval is quoted.
     """
-    differences = analysis.of("difference", analysis.primary)
+    differences = analysis.rows_of("difference", analysis.primary)
     if differences:
         return [Statement(_compared(analysis, row), row.decided) for row in differences]
     title = analysis.study.metrics[analysis.primary].inside
@@ -29,15 +29,15 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
             f"{_who(row.first)} had a mean {title} of {number(row.estimate)} "
             f"({_interval(analysis, row.ci_low, row.ci_high)}), {_scope(analysis, row)}."
         )
-        for row in analysis.of("mean", analysis.primary)
+        for row in analysis.rows_of("mean", analysis.primary)
     ]
 
 
 def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
     title = analysis.study.metrics[row.metric].inside
-    single = [*analysis.of("mean", row.metric), *analysis.of("system", row.metric)]
+    single = [*analysis.rows_of("mean", row.metric), *analysis.rows_of("system", row.metric)]
     means = {of.first: of.estimate for of in single}
-    systems = {of.first for of in analysis.of("system", row.metric)}
+    systems = {of.first for of in analysis.rows_of("system", row.metric)}
     gap = row.estimate
     low = row.ci_low_all
     high = row.ci_high_all
@@ -68,12 +68,12 @@ def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
             if row.decided
             else f"Readers' {title} was not shown to differ between {one} and {other}"
         )
-    ends = _interval(analysis, low, high, of_all=len(analysis.of("difference", row.metric)))
+    ends = _interval(analysis, low, high, of_all=len(analysis.rows_of("difference", row.metric)))
     return f"{verdict}: difference {number(gap)} ({ends}), {_scope(analysis, row)}."
 
 
 def _in_brackets(text: str, *inside: str) -> str:
-    """Append what there is in brackets."""
+    """Append texts in brackets, if there are any."""
     held = ": ".join(filter(None, inside))
     return f"{text} ({held})" if held else text
 
@@ -83,12 +83,12 @@ def _who(modality: str, figure: str = "") -> str:
 
 
 def _label(modality: str) -> str:
-    """A modality's name inside a sentence: a bare number says what it numbers."""
+    """Return a modality's name inside a sentence; a bare number becomes "modality 1"."""
     return modality_title(modality) if modality.isdigit() else f"“{modality}”"
 
 
 def modality_title(name: str) -> str:
-    """A modality or system at the head of a column: a bare number says what it numbers."""
+    """Return a modality or system as a column heading; a bare number becomes "modality 1"."""
     return f"modality {name}" if name.isdigit() else name
 
 
@@ -103,7 +103,7 @@ def _interval(
 
 
 def precise_range(low: float | None, high: float | None) -> str:
-    """An interval; with four digits where three would have it touch 0.
+    """Return an interval, with four digits where three would make it touch 0.
 
     Example:
         >>> precise_range(-0.08796, 0.00036), precise_range(-0.0880, 0.0040)
@@ -115,12 +115,12 @@ def precise_range(low: float | None, high: float | None) -> str:
 
 
 def percent_text(level: float) -> str:
-    """A level in percent."""
+    """Return a level in percent."""
     return f"{100 * level:g} %"
 
 
 def _scope(analysis: ReaderAnalysis, row: StudyRow) -> str:
-    """For whom a result holds: what is random, in words."""
+    """Return for whom a result holds, which depends on what is random."""
     alone = _alone(analysis)
     names = [name for name in (row.first, row.second) if name in alone]
     if analysis.readers == "fixed" or (names and row.n_readers == 1):
@@ -137,7 +137,7 @@ def _scope(analysis: ReaderAnalysis, row: StudyRow) -> str:
 
 
 def _alone(analysis: ReaderAnalysis) -> list[str]:
-    """Modalities that only one reader read with."""
+    """Return the modalities that only one reader used."""
     study = analysis.study
     return [modality for modality in study.modalities if len(study.readers(modality)) == 1]
 
@@ -158,7 +158,7 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
             f"One reader read with {modality}: how readers differ there is unknown."
             for modality in _alone(analysis)
         ]
-    means = analysis.of("mean", analysis.primary)
+    means = analysis.rows_of("mean", analysis.primary)
     if few := [row for row in means if row.ci_low_all is not None]:
         told = [f"{modality_title(m.first)} {range_text(m.ci_low_all, m.ci_high_all)}" for m in few]
         notes.append(
@@ -167,7 +167,7 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
             "intervals, as wide as the published ones of the tables or wider; of the mean: "
             f"{listing(told)}."
         )
-    evaluated = {row.first for row in analysis.of("system", analysis.metrics[-1])}
+    evaluated = {row.first for row in analysis.rows_of("system", analysis.metrics[-1])}
     if without := [
         name for name in dict.fromkeys(study.systems["reader"]) if name not in evaluated
     ]:

@@ -50,16 +50,19 @@ class ReaderStudy:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """The figures that the readings allow, in reading order; the first decides."""
+        """Figures that the readings allow, in reading order; the first is the primary one."""
         named = (*(_RATED if self.has_ratings else ()), *(DECIDED if self.has_decisions else ()))
         return {name: METRICS[name] for name in named}
 
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """A figure of one reading, or system, under weights of patients.
+        """Return a function from weights of patients to a figure of one reading or system.
 
-        `rows` are its readings, `owner` the patient of each row as an index from 0.
+        Args:
+            metric: Short name of the figure.
+            rows: Readings of one reader with one modality, or of a system.
+            owner: Patient of each row as an index from 0, shape ``(rows,)``.
         """
         truth = self.truth["label"].loc[rows["case"]].to_numpy(dtype=bool)
         if metric in _RATED:
@@ -71,11 +74,11 @@ class ReaderStudy:
 
     @property
     def modalities(self) -> list[str]:
-        """In the order of the file."""
+        """Modalities in the order of the file."""
         return list(self._readers)
 
     def readers(self, modality: str) -> list[str]:
-        """Who read with a modality, in the order of the file."""
+        """Return the readers of a modality in the order of the file."""
         return self._readers[modality]
 
     @cached_property
@@ -85,18 +88,18 @@ class ReaderStudy:
 
     @property
     def has_ratings(self) -> bool:
-        """Whether readings are ratings, so that there is an AUROC."""
+        """True if readings are ratings, so that there is an AUROC."""
         return "rating" in self.readings
 
     @property
     def has_decisions(self) -> bool:
-        """Whether readings are called positive or negative."""
+        """True if readings are called positive or negative."""
         return "decision" in self.readings
 
 
 @dataclass(frozen=True, kw_only=True)
 class MarkedStudy(ReaderStudy):
-    """A study with marks; a case's rating is its own, else that of its highest mark."""
+    """Study with marks. A case's rating is its own, else that of its highest mark."""
 
     # ``reader``, ``modality``, ``case``, ``rating``, ``counted`` (in the lesion sensitivity and the
     # false marks), and ``lesion`` ("" of a false mark) or edges in px.
@@ -122,7 +125,12 @@ class MarkedStudy(ReaderStudy):
         return {"wafroc": wafroc, **named, **super().metrics, "auroc": ranked}
 
     def finds(self, rows: pd.DataFrame, counted: bool = False) -> tuple[LesionHits, Floats]:
-        """What the marks of one reading found, all or those that count, and lesions' weights."""
+        """Return what the marks of one reading found, and the weights of lesions.
+
+        Args:
+            rows: Readings of one reader with one modality, or of a system.
+            counted: Use only marks that count as called.
+        """
         reader = str(rows["reader"].iloc[0])
         modality = str(rows["modality"].iloc[0])
         key = reader, modality, counted and not self.marks["counted"].all()
@@ -157,7 +165,7 @@ class MarkedStudy(ReaderStudy):
     def figure(
         self, metric: str, rows: pd.DataFrame, owner: Integers
     ) -> Callable[[Integers], Floats]:
-        """A figure of one reading, or system, under weights of patients."""
+        """Return a function from weights of patients to a figure of one reading or system."""
         if metric != "wafroc" and metric not in _MARKED:
             return super().figure(metric, rows, owner)
         finds, weight = self.finds(rows, counted=metric in ("lesion_sensitivity", "false_marks"))

@@ -17,11 +17,17 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 def evaluate_by_readers(
     comparison: Comparison, test_set: LabelledSplit, evaluate: Callable[[LabelledSplit], Comparison]
 ) -> Comparison:
-    """Evaluate the same systems once by each reader's labels of the test images.
+    """Evaluate the same systems by each reader's labels of the test images.
 
-    Predictions stay, and so do decisions: the validation images keep the reference's labels.
-    `evaluate` compares the systems on a test set. The table ``by_reader`` is added, and a note
-    whether the verdict stays.
+    Predictions and decisions are unchanged: validation images keep the reference's labels.
+
+    Args:
+        comparison: The comparison by the reference's labels.
+        test_set: Its test images.
+        evaluate: Compares the systems on a test set.
+
+    Returns:
+        The comparison with the table ``by_reader`` and a note on the verdicts.
     """
     dataset = test_set.dataset
     test = test_set.image_ids("test")

@@ -40,10 +40,19 @@ def read_study(
     policy: str,
     rename: Sequence[str],
 ) -> ReaderStudy:
-    """Read the files of a study, as `cxr readers` takes them, and join them.
+    """Read and join the files of a study, as `cxr readers` takes them.
 
-    `ratings` are files with their readers where they name none; `systems` are files, or predictions
-    folders with the test set of their split; `truth` is a file, or the images of a data set.
+    Args:
+        ratings: Files of readings, with their reader where they name none.
+        systems: Files, or predictions folders with the test set of their split, by name.
+        truth: File of the truth, or the images of a data set.
+        key: Key of a blind study.
+        lesions: File of lesions, for marks.
+        hit: Rule by which a mark hits a lesion.
+        false_marks: False positives per image at which FROC gives the sensitivity.
+        positive_from: Rating from which a case is called positive.
+        policy: Threshold policy of systems.
+        rename: New names of modalities as ``OLD=NEW``.
 
     Raises:
         InputError: A file is damaged, or files do not fit each other.
@@ -104,9 +113,9 @@ def _predicted_system(
     *,
     marks: bool,
 ) -> pd.DataFrame:
-    """A system's scores, or its boxes as marks, and decisions of the cases that were read.
+    """Return a system's scores, or its boxes as marks, and its decisions on the cases.
 
-    The threshold is chosen on validation images; boxes below it, or below the cut that validation
+    The threshold is chosen on validation images. Boxes below it, or below the cut that validation
     chose for boxes, are marks that do not count as called.
     """
     predictions = Predictions.open(folder)
@@ -153,9 +162,13 @@ def join_readings(
     *,
     positive_from: float | None = None,
 ) -> ReaderStudy:
-    """Join readings, systems (by name) and truth, and check that they fit.
+    """Join readings, systems and truth, and check that they fit.
 
-    Where there are no decisions, ratings from `positive_from` on call a case positive.
+    Args:
+        truth: ``label`` and ``patient`` by case.
+        readings: Tables of readings.
+        systems: Tables of stand-alone systems, by name.
+        positive_from: Rating from which a case is called positive, where there are no decisions.
     """
     read = _joined(readings)
     repeats = read.duplicated(KEYS)
@@ -199,9 +212,15 @@ def join_marks(
     all_read: bool,
     positive_from: float | None = None,
 ) -> MarkedStudy:
-    """As `join_readings`, of marks; those below `positive_from` do not count as called.
+    """Join marks, systems, lesions and truth, and check that they fit.
 
-    With `all_read` a reader whose file names no case without a mark has read every case.
+    Args:
+        truth: ``label`` and ``patient`` by case.
+        readings: Tables of marks.
+        systems: Tables of stand-alone systems, by name.
+        lesions: ``case``, ``lesion`` and, if known, ``weight`` and edges.
+        all_read: A reader whose file names no case without a mark has read every case.
+        positive_from: Rating below which a mark does not count as called.
     """
     lowest = -np.inf if positive_from is None else positive_from
     tables = [table.assign(counted=is_positive(table["rating"], lowest)) for table in readings]
@@ -221,12 +240,12 @@ def join_marks(
 
 
 def _is_mark(table: pd.DataFrame) -> pd.Series:
-    """Rows that are marks; the others say that a case was read."""
+    """Return True for rows that are marks; other rows say that a case was read."""
     return table["rating"].notna() if "lesion" in table else table["x1"].notna()
 
 
 def _rated(table: pd.DataFrame, cases: pd.Index, least: float, *, all_read: bool) -> pd.DataFrame:
-    """A rating of each case read: of the whole case, else of its highest mark, else `least`."""
+    """Return a rating of each case: of the whole case, else of its highest mark, else `least`."""
     is_mark = _is_mark(table)
     rated = []
     for (reader, modality), rows in table.groupby(["reader", "modality"], sort=False):
@@ -253,7 +272,7 @@ def _rated(table: pd.DataFrame, cases: pd.Index, least: float, *, all_read: bool
 
 
 def _require_lesions(labels: pd.Series, lesions: pd.DataFrame, marks: pd.DataFrame) -> None:
-    """Positive cases have lesions, negative ones none, and marks hit lesions that are known."""
+    """Refuse positive cases without lesions, negative ones with any, and unknown lesions."""
     having = labels.index.isin(lesions["case"])
     if len(wrong := labels.index[having & ~labels]):
         raise InputError(f"case '{wrong[0]}' has a lesion, but the truth says that it is negative")
@@ -275,7 +294,7 @@ def _require_lesions(labels: pd.Series, lesions: pd.DataFrame, marks: pd.DataFra
 
 
 def _joined(readings: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """All readings in one table; each file has the same of rating and decision."""
+    """Join all readings into one table; the files must have the same of rating and decision."""
     has = [tuple(name for name in VALUES if name in reading) for reading in readings]
     if len(set(has)) > 1:
         raise InputError(

@@ -37,7 +37,7 @@ _POLICY = POLICIES[0]
 
 
 class EvaluatedRun(NamedTuple):
-    """A run to evaluate."""
+    """Run to evaluate."""
 
     split: str  # whose test images evaluate it
     part: str  # the split that it learned from, whose validation images decide
@@ -45,7 +45,7 @@ class EvaluatedRun(NamedTuple):
 
 
 class _MetricValues(NamedTuple):
-    """One metric of several systems."""
+    """Values of one metric for several systems."""
 
     values: _Floats  # means over splits, NaN where undefined, (systems,)
     covariance: _Floats  # over patients, (systems, systems)
@@ -54,7 +54,7 @@ class _MetricValues(NamedTuple):
 
 @dataclass(frozen=True)
 class ShareFigures:
-    """What `_judge_shares` gives, of all splits."""
+    """Result of `evaluate_shares` over all splits."""
 
     systems: tuple[str, ...]  # names, in the order of all figures
     figures: Mapping[str, _MetricValues]  # by metric
@@ -64,13 +64,13 @@ class ShareFigures:
     notes: tuple[str, ...] = ()  # which test images were left out, and why
 
     def values(self, metric: str, names: Sequence[str]) -> _Floats:
-        """A metric of some systems, NaN where it is undefined."""
+        """Return a metric of some systems, NaN where it is undefined, shape ``(systems,)``."""
         return self.figures[metric].values[[self.systems.index(name) for name in names]]
 
     def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
-        """A metric's mean over the seeds of one group of systems, or the difference of two groups.
+        """Return a metric's mean over the seeds of one group, or the difference of two groups.
 
-        All of them have the figure.
+        All systems of the groups must have the figure.
         """
         figure = self.figures[metric]
         members = [[self.systems.index(name) for name in group] for group in groups]
@@ -87,10 +87,16 @@ def evaluate_shares(
     replicates: int = 1000,
     advance: Callable[[], None] = lambda: None,
 ) -> ShareFigures:
-    """Evaluate systems, one run a split each, by `CURVE_METRICS`; thresholds by the first policy.
+    """Evaluate systems by `CURVE_METRICS`, with thresholds by the first policy.
+
+    Args:
+        systems: Runs of each system, one for each split.
+        test_set: Test images with their truth.
+        replicates: Number of resamples of patients.
+        advance: Called once for each evaluated run.
 
     Raises:
-        InputError: A run has seen test patients, or none of a split's test images is evaluated.
+        InputError: A run has seen test patients, or no test image of a split can be evaluated.
     """
     splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
     keys = {
@@ -143,9 +149,12 @@ def evaluate_shares(
 
 
 def _covariance(drawn: _Floats) -> _Floats:
-    """Of means over splits, whose patients are different, shape ``(splits, systems, replicates)``.
+    """Return the covariance of means over splits, whose patients differ.
 
     A resample without a positive patient defines nothing and is left out.
+
+    Args:
+        drawn: Resampled figures, shape ``(splits, systems, replicates)``.
     """
     total = np.zeros((drawn.shape[1],) * 2)
     for of_split in drawn:

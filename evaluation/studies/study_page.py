@@ -1,4 +1,4 @@
-"""The frame of every study: what its page says, and the files that are written with it."""
+"""The frame of every study: the content of its page, and the files written with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence of a study, whether it says that something is shown, and what it is about."""
+    """Sentence of a study, with its subject, and True if it states something shown."""
 
     text: str
     shown: bool = False
@@ -32,20 +32,20 @@ class Statement:
 
 @dataclass(frozen=True)
 class ShownChart:
-    """A chart of a page with its legend: samples and their words."""
+    """Chart of a page with its legend: samples and their texts."""
 
     chart: Chart
     legend: Sequence[tuple[str, str]] = ()
 
     @property
     def drawing(self) -> str:
-        """The chart as SVG."""
+        """Chart as SVG."""
         return to_svg(self.chart)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: charts, maybe with a table beside them, and the other tables below."""
+    """Part of a page: charts, with or without a table beside them, and tables below."""
 
     key: str  # its anchor
     title: str
@@ -59,7 +59,7 @@ class Section:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """What the page of a study says, from its answer to its methods."""
+    """Content of a study's page, from its answer to its methods."""
 
     title: str  # of the window
     kicker: str  # what was studied, on how much
@@ -75,7 +75,12 @@ class StudyPage:
     skip_to: str = "figures"  # what the first link leads to
 
     def render(self, template: str = "study.html.jinja", **values: Any) -> str:
-        """Return the page as HTML; a template of its own fills further blocks of the frame."""
+        """Render the page as HTML.
+
+        Args:
+            template: File name of a template of the studies that fills blocks of the frame.
+            **values: Further values of the template.
+        """
         return render(_HERE / template, page=self, **values)
 
 

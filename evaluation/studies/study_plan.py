@@ -1,4 +1,4 @@
-"""A planned study: numbers of patients that answer the question asked of it."""
+"""A planned study: numbers of patients that answer the question."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _protocol_words(plan: AssumedPlan, number: str, power: float, level: float) 
 
 @dataclass(frozen=True, repr=False)
 class StudyPlan(ShownAsText):
-    """What is asked of one planned study or of several, and the answers."""
+    """Question of a planned study, with its answers for one plan or several."""
 
     difference: float | None
     half_width: float | None
@@ -71,7 +71,7 @@ class StudyPlan(ShownAsText):
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """An answer for each plan."""
+        """Answers, one for each plan."""
         rows: list[dict[str, Any]] = []
         for name, plan in self.basis.plans.items():
             design = {"plan": name, **_design(plan)}
@@ -84,7 +84,7 @@ class StudyPlan(ShownAsText):
         return rows
 
     def shows(self, power: float, difference: float) -> Callable[[PlannedStudy], bool]:
-        """Whether a difference of this size is shown so often."""
+        """Return the condition that a difference is shown with this power."""
         return lambda study: study.power(difference, self.level) >= power
 
     def _row(self, plan: Plan, enough: Callable[[PlannedStudy], bool]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class StudyPlan(ShownAsText):
         return row
 
     def sentences(self) -> Iterator[str]:
-        """Each answer in words, and what is assumed."""
+        """Return each answer as a sentence, then the assumptions."""
         for row in self.rows:
             text = (f"{row['plan']}: " if row["plan"] else "") + self._in_words(row)
             yield text[0].upper() + text[1:]
@@ -141,7 +141,7 @@ class StudyPlan(ShownAsText):
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """The question and its answers, as `plan.json` holds them."""
+        """Return question and answers, as `plan.json` holds them."""
         return {
             "basis": dict(self.basis.facts),
             "difference": self.difference,
@@ -160,13 +160,17 @@ def plan_study(
     power: float | None = None,
     level: float = LEVEL,
 ) -> StudyPlan:
-    """Ask how many patients show a difference, or make an interval so short.
+    """Ask for the number of patients that shows a difference, or makes an interval short enough.
 
-    `difference` is the smallest that would matter: that of two assumed AUROCs if left out.
-    `half_width` is of the interval, on the mean.
+    Args:
+        basis: One plan or several.
+        difference: Smallest difference that matters; that of two assumed AUROCs if left out.
+        half_width: Half-width of the interval, on average.
+        power: Share of studies that show the difference.
+        level: Coverage of the interval.
 
     Raises:
-        InputError: Nothing is asked, or one system is asked for a difference.
+        InputError: Nothing is asked, or a difference is asked for one system.
     """
     difference = difference or basis.difference or None
     if not basis.compares and difference is not None:
@@ -182,7 +186,7 @@ def plan_study(
 
 
 def _design(plan: Plan) -> dict[str, Any]:
-    """What a planned study has besides patients; seeds of each system."""
+    """Return what a planned study has besides patients."""
     if isinstance(plan, AssumedPlan):
         seeds = [plan.seeds] * len(plan.aurocs)
         return {"images_of_a_patient": plan.images, "seeds": seeds}

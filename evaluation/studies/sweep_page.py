@@ -1,4 +1,4 @@
-"""The page of a sweep: its answer in words, a chart a varied key, and the table of its trials."""
+"""The page of a sweep: its answer, a chart for each varied key, and the table of its trials."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
 
 
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
-    """What a sweep found, the answer first, and how far it can be relied on."""
+    """Return the findings of a sweep, the answer first and the caution last."""
     best = sweep["best"]
     trials = sweep["trials"]
     if best is None:
@@ -88,7 +88,7 @@ def sentences(sweep: Mapping[str, Any]) -> list[str]:
 
 
 def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
-    """What a trial reached, how many of the trials have ended, and the best so far."""
+    """Return a line on one trial: its result, the number of ended trials, and the best so far."""
     record = sweep["trials"][number]
     best = sweep["best"]
     settings = ", ".join(
@@ -103,7 +103,7 @@ def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
 
 
 def _short(text: str) -> str:
-    """A setting with three digits, to be read and not to be used."""
+    """Round a setting to three digits, for reading only."""
     if text.lstrip("-").isdigit():
         return text
     try:
@@ -113,7 +113,7 @@ def _short(text: str) -> str:
 
 
 def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
-    """The objective by trial, then against each key."""
+    """Chart the objective by trial, then against each key."""
     shown = [trial for trial in sweep["trials"] if trial["state"] == "complete"]
     values = [trial["value"] for trial in shown]
     objective = _TITLES[sweep["objective"]]
@@ -152,7 +152,7 @@ def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
 
 
 def _samples(chart: Chart) -> list[tuple[str, str]]:
-    """The legend, of the first chart only: the others show the same points."""
+    """Return the legend of the first chart; the others show the same points."""
     if chart.key != "by-trial":
         return []
     return [
@@ -168,7 +168,7 @@ def _point(trial: Mapping[str, Any], x: float, best: int | None) -> Point:
 
 
 def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
-    """An axis around some numbers, with whole ticks where all of them are whole."""
+    """Return an axis around some numbers, with whole ticks if all numbers are whole."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     whole = all(float(value).is_integer() for value in values)
@@ -182,7 +182,7 @@ def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
 def _setting_axis(
     key: str, texts: Sequence[str], scale: str | Sequence[str]
 ) -> tuple[Axis, Sequence[float]]:
-    """An axis of a key, and where trials lie on it; listed values have equal distances."""
+    """Return the axis of a key and the positions of trials; listed values have equal distances."""
     if scale == "log":
         numbers = list(map(float, texts))
         return Axis.log(f"{key}, log scale", min(numbers) / 1.12, max(numbers) * 1.12), numbers
@@ -206,7 +206,7 @@ def _columns(sweep: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The trials for the table, the best first and those without a figure last."""
+    """Return the trials for the table, the best first and those without a figure last."""
     best = sweep["best"] and sweep["best"]["number"]
     sign = 1 if sweep["direction"] == "minimize" else -1
     ordered = sorted(
@@ -231,7 +231,7 @@ def _rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _epochs(trial: Mapping[str, Any]) -> str:
-    """The epoch that was kept, of how many; of a trial that was stopped, how many."""
+    """Return the best epoch of all epochs; of a trial that was stopped, only their number."""
     if trial["best_epoch"]:
         return f"{trial['best_epoch']} of {trial['epochs']}"
     return f"– of {trial['epochs']}" if trial["epochs"] else "–"

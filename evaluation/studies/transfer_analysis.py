@@ -1,8 +1,8 @@
-"""Systems on data sets that they were not made for: what holds there, and what is lost.
+"""Evaluation of systems on data sets that they were not trained on.
 
-Each system is scored on the test images of each data set whose patients it has never seen, with
-the threshold that its home gave, and with thresholds chosen anew on a few local positives. A drop
-is the AUROC at home minus that elsewhere: two sets of patients, so its interval follows from both.
+Each system is evaluated on the test images of each data set whose patients it has never seen, with
+the threshold from its home data set and with thresholds chosen on a few local positives. A drop is
+the AUROC at home minus that elsewhere. Its interval follows from both, since patients differ.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OF_LUNGS = ("picture", "siblings")
 
 @dataclass(frozen=True)
 class TransferOptions:
-    """How systems are evaluated."""
+    """Options of the evaluation."""
 
     policy: str  # whose threshold decides, and is chosen anew on local positives
     positives: Sequence[int]  # numbers of local positive patients to choose thresholds on
@@ -51,10 +51,11 @@ class TransferOptions:
 
 @dataclass(frozen=True)
 class _Refit:
-    """Thresholds chosen on local patients, found one by one until so many were positive.
+    """Figures at thresholds chosen on local patients.
 
-    The spread over draws tells how much hangs on who the local patients are; the test set is held.
-    Draws of nearly all local positives are alike, so it is too narrow there.
+    Local patients are labelled one by one until a number of them are positive. The spread over
+    random orders shows how much depends on who they are; the test set is fixed. Draws of nearly
+    all local positives are alike, so the spread is then too narrow.
     """
 
     positives: int | None  # local positive patients; `None`: all validation images
@@ -67,7 +68,7 @@ class _Refit:
 
 @dataclass(frozen=True)
 class TransferCell:
-    """One system on one data set."""
+    """Figures of one system on one data set."""
 
     system: str
     data_set: str
@@ -87,7 +88,7 @@ class TransferCell:
 
     @property
     def drop_shown(self) -> bool:
-        """Whether the AUROC here differs from that at home, over all cells at once."""
+        """True if the AUROC differs from that at home, over all cells at once."""
         return self.p_value is not None and self.p_value < 0.05
 
 
@@ -98,7 +99,7 @@ def _evaluate_cell(
     decision: Decision | None,
     options: TransferOptions,
 ) -> TransferCell:
-    """Fill in the figures of one system on one data set; its drop follows from `_with_drops`.
+    """Fill in the figures of one system on one data set; `_with_drops` adds the drop.
 
     Local thresholds are chosen on `val`.
     """
@@ -129,7 +130,7 @@ def _evaluate_cell(
 
 
 def _counts(scored: UnseenScores, threshold: float) -> npt.NDArray[np.bool_]:
-    """Per image whether it is a true or false positive, a true or false negative."""
+    """Mark each image as true positive, false positive, true negative or false negative."""
     called = is_positive(scored.scores, threshold)
     truth = scored.y_true
     return np.column_stack([called & truth, called & ~truth, ~called & ~truth, ~called & truth])
@@ -151,7 +152,7 @@ def _rates_with_intervals(
 
 
 def _refit_on_all(test: UnseenScores, val: UnseenScores, options: TransferOptions) -> _Refit | None:
-    """The threshold of all local validation images; `None` where they give none."""
+    """Evaluate the threshold of all local validation images; None where they give none."""
     if not val.has_both_classes:
         return None
     threshold = choose_threshold(val.y_true, val.scores, options.policy).threshold
@@ -164,7 +165,7 @@ def _refit_on_all(test: UnseenScores, val: UnseenScores, options: TransferOption
 def _refit(
     test: UnseenScores, val: UnseenScores, positives: int, options: TransferOptions
 ) -> _Refit | None:
-    """Thresholds by local patients; `None` where there are not so many positive ones."""
+    """Evaluate thresholds chosen on local patients; None where there are too few positive ones."""
     owner, n = val.clusters
     positive = np.zeros(n, dtype=bool)
     positive[owner[val.y_true]] = True
@@ -216,9 +217,9 @@ def _with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
 
 
 def _strongest_shortcut(test_set: LabelledSplit, image_ids: pd.Index) -> dict[str, Any] | None:
-    """The best guess without the lungs on some images: metadata or borders alone.
+    """Return the best prediction without the lungs: from metadata or image borders alone.
 
-    The best of several on the same images is somewhat too good.
+    As the best of several on the same images it is somewhat too good.
     """
     decode = test_set.dataset.optional_table("decode")
     images = test_set.images[test_set.images["image_id"].isin(image_ids)]
@@ -229,7 +230,7 @@ def _strongest_shortcut(test_set: LabelledSplit, image_ids: pd.Index) -> dict[st
 
 @dataclass(frozen=True)
 class _EvaluatedSet:
-    """A data set, what is evaluated there, and the best guess without the lungs."""
+    """Data set with its finding and its best prediction without the lungs."""
 
     name: str
     finding: str
@@ -238,7 +239,7 @@ class _EvaluatedSet:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Every system on every data set, and what to know first."""
+    """Figures of every system on every data set, with notes."""
 
     sets: Sequence[_EvaluatedSet]
     cells: Sequence[TransferCell]
@@ -251,7 +252,7 @@ class Transfer:
         return list(dict.fromkeys(cell.system for cell in self.cells))
 
     def cell(self, system: str, data_set: str) -> TransferCell | None:
-        """One system on one data set; `None` where its finding has no name there."""
+        """Return one system on one data set; None where its finding has no name there."""
         cells = (c for c in self.cells if (c.system, c.data_set) == (system, data_set))
         return next(cells, None)
 
@@ -263,7 +264,7 @@ def evaluate_transfer(
     notes: Sequence[str] = (),
     advance: Callable[[], object] = lambda: None,
 ) -> Transfer:
-    """Evaluate systems on data sets; each use of a split's test images is noted beside it."""
+    """Evaluate systems on data sets, and log each use of test images."""
     _log_uses(evaluated)
     cells = []
     left_out = []

@@ -1,4 +1,4 @@
-"""The page of `cxr transfer`: systems by data sets, what holds elsewhere and what is lost."""
+"""The page of `cxr transfer`: systems by data sets, and the loss away from home."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _COMMON = (
 
 
 def drops(transfer: Transfer) -> list[Statement]:
-    """Each drop in words, and whether it is shown: the shown ones first, the largest first."""
+    """Return a statement on each drop: shown ones first, the largest first."""
     return [statement for statement, _ in _sized_drops(transfer)]
 
 
@@ -74,7 +74,7 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
 
 
 def _headline(transfer: Transfer) -> str:
-    """What was shown to be lost on each data set."""
+    """Return the losses that were shown on each data set."""
     parts = []
     for data in transfer.sets:
         cells = [cell for cell in transfer.cells if cell.data_set == data.name and cell.drop]
@@ -87,7 +87,7 @@ def _headline(transfer: Transfer) -> str:
 
 
 def _loss(cell: TransferCell) -> str:
-    """AUROC at home and here, where a loss was shown."""
+    """Return AUROC at home and here, empty where no loss was shown."""
     here = cell.auroc
     drop = cell.drop
     if here is None or drop is None or not cell.drop_shown or drop.estimate <= 0:
@@ -114,7 +114,7 @@ def write_transfer(transfer: Transfer, out: Path) -> Path:
 
 
 def _transfer_dict(transfer: Transfer) -> dict[str, Any]:
-    """All of a transfer, as ``transfer.json`` holds it."""
+    """Return the content of ``transfer.json``."""
     return {
         "findings": [
             {"text": drop.text, "shown": drop.shown, "size": size}
@@ -129,7 +129,7 @@ def _transfer_dict(transfer: Transfer) -> dict[str, Any]:
 
 
 def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
-    """A cell as rows: figure, threshold, estimate and interval."""
+    """Return a cell as rows: figure, threshold, estimate and interval."""
     common = {name: getattr(cell, name) for name in _COMMON}
 
     def row(
@@ -233,7 +233,7 @@ def _columns(transfer: Transfer) -> tuple[str, ...]:
 def _per_system(
     transfer: Transfer, say: Callable[[TransferCell | None], str]
 ) -> list[tuple[str, ...]]:
-    """A row a system: what is said of its cell on each data set."""
+    """Return one row for each system, with a text for its cell on each data set."""
     return [
         (system, *(say(transfer.cell(system, data.name)) for data in transfer.sets))
         for system in transfer.systems
@@ -268,7 +268,7 @@ def _guess(guess: Mapping[str, Any] | None) -> str:
 
 
 def _counted(transfer: Transfer, data_set: str) -> str:
-    """The images of a column; of systems that are evaluated on fewer, how many."""
+    """Return the number of images of a column, and of systems that are evaluated on fewer."""
     cells = [cell for cell in transfer.cells if cell.data_set == data_set]
     most = max(cells, key=lambda cell: cell.n_images)
     text = (
@@ -279,7 +279,7 @@ def _counted(transfer: Transfer, data_set: str) -> str:
 
 
 def _rate_table(transfer: Transfer, metric: str) -> Table:
-    """A figure at the threshold from home, and at local ones; a row a system and threshold."""
+    """Return a figure at the threshold from home and at local ones, a row for each threshold."""
     chosen = {refit.positives for cell in transfer.cells for refit in cell.refits}
     numbers = sorted(chosen, key=lambda wanted: (wanted is None, wanted))  # all of them last
     rows = []
@@ -323,7 +323,7 @@ def _calibration_table(transfer: Transfer) -> Table:
 
 
 def _chart(transfer: Transfer) -> Chart:
-    """AUROC of each system on each data set, with its interval."""
+    """Chart the AUROC of each system on each data set, with its interval."""
     n = len(transfer.systems) + 1
     curves = []
     for at, system in enumerate(transfer.systems):

@@ -17,7 +17,7 @@ from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 @dataclass(frozen=True)
 class TrainedSystem:
-    """A system as its training left it."""
+    """System as its training left it."""
 
     name: str
     folder: Path
@@ -28,7 +28,7 @@ class TrainedSystem:
 
 @dataclass(frozen=True)
 class Pair:
-    """A system and a data set that it is evaluated on."""
+    """System with a data set that it is evaluated on."""
 
     system: str
     data_set: str
@@ -46,14 +46,17 @@ def pair_systems(
     same: Mapping[str, Sequence[str]],
     targets: Sequence[str],
 ) -> tuple[list[Pair], list[str]]:
-    """Pair each system with each data set that labels what it learned, and say what to know.
+    """Pair each system with each data set that labels what it learned, and collect notes.
 
-    `own_splits` has, by data set and system, the split on which the system was made, if that is of
-    the data set, else the default one; `same` the findings that count as one another; `targets`
-    what is evaluated where a data set has several.
+    Args:
+        systems: The systems.
+        sets: Data sets by name.
+        own_splits: Split on which a system was made, by data set and system; else the default one.
+        same: Findings that count as one another.
+        targets: Targets to evaluate where a data set has several.
 
     Raises:
-        InputError: No system can be evaluated anywhere, or what is evaluated is not clear.
+        InputError: No system can be evaluated anywhere, or the target is not clear.
     """
     for asked in targets:
         if not any(asked in dataset.targets for dataset in sets.values()):
@@ -91,7 +94,7 @@ def pair_systems(
 
 
 def _set_notes(name: str, test_set: LabelledSplit) -> Iterator[str]:
-    """What to know about the test images of known label that are evaluated of a data set."""
+    """Return notes on the evaluated test images of a data set."""
     evaluated = test_set.images["image_id"].isin(test_set.labels_of("test").dropna().index)
     if (test_set.images.loc[evaluated, "patient_id_source"] == "assumed_image").any():
         yield (
@@ -118,9 +121,9 @@ def _splits(
     sets: Mapping[str, DataSet],
     own_splits: Mapping[tuple[str, str], str],
 ) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """The split that each data set evaluates each system on, and what to know about it.
+    """Choose the split on which each data set evaluates each system, and collect notes.
 
-    All systems are evaluated on the split of those that were trained there, where these have one.
+    All systems are evaluated on the split of those that were trained there, if they share one.
     """
     splits: dict[tuple[str, str], str] = {}
     notes = []
@@ -156,16 +159,16 @@ def _splits(
 
 
 def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
-    """Whether a run was trained on a data set; that of its starting weights is not its home."""
+    """Return True if a run was trained on a data set; its starting weights do not count."""
     made_on = info.get("data_set") or {}
     return bool(made_on.get("content_id") == dataset.ids["content_id"])
 
 
 def decision_from_home(path: Path, policy: str) -> Decision | None:
-    """The decision that a run's training ended with, or that an export holds.
+    """Read the decision that a run's training ended with, or that an export holds.
 
     Raises:
-        InputError: There are several, or it has no threshold by the policy.
+        InputError: There are several decisions, or it has no threshold by the policy.
     """
     for folder in (path / "decisions", path / "validation" / "decisions"):
         stored = sorted(folder.glob("*.json"))
@@ -183,7 +186,7 @@ def decision_from_home(path: Path, policy: str) -> Decision | None:
 def _names_here(
     learnt: Sequence[str], labelled: Collection[str], same: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
-    """What a data set calls the findings that a system learned, where it labels them.
+    """Return the data set's names of the findings that a system learned, where it labels them.
 
     Example:
         >>> _names_here(["opacity", "mass"], ["pneumonia"], {"opacity": ["pneumonia"]})
@@ -198,7 +201,7 @@ def _names_here(
 
 
 def _target_here(dataset: DataSet, names: Collection[str], asked: Sequence[str]) -> Target | None:
-    """The target of a data set that a system's findings answer; of several the one asked for."""
+    """Return the target that a system's findings answer; of several the requested one."""
     wanted = [dataset.targets[name] for name in asked if name in dataset.targets]
     fitting = [target for target in dataset.targets.values() if set(target.any_of) <= set(names)]
     chosen = [target for target in wanted if target in fitting] or fitting

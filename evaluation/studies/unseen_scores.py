@@ -20,7 +20,7 @@ from cxr_compare.evaluation.systems.stored_predictions import read_output
 
 @dataclass(frozen=True)
 class UnseenScores:
-    """A system's scores of images of known label; all of shape ``(N,)``."""
+    """Scores of a system on images with a known label; arrays have shape ``(N,)``."""
 
     image_ids: pd.Index
     y_true: npt.NDArray[np.bool_]
@@ -32,12 +32,12 @@ class UnseenScores:
 
     @property
     def has_both_classes(self) -> bool:
-        """Whether there are positive and negative images."""
+        """True if there are positive and negative images."""
         return bool(self.y_true.any() and not self.y_true.all())
 
     @cached_property
     def clusters(self) -> tuple[Integers, int]:
-        """The patient of each image as a number, and how many patients there are."""
+        """Patient of each image as a number, and the number of patients."""
         return cluster_index(self.patients)
 
 

@@ -173,7 +173,7 @@ def curve(
                 key = (run.arm, run.split, run.share, run.seed)
                 predictions[key] = _predict(run, dataset, device)
                 advance()
-        times = Times.given(label_seconds, box_seconds)
+        times = Times.from_seconds(label_seconds, box_seconds)
         with console.track("Evaluating", len(predictions)) as advance:
             study = evaluate_curve(
                 _design(plan), LabelledSplit(dataset, evaluated), predictions, times,

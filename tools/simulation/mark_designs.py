@@ -176,11 +176,11 @@ def mark_measure(design: Design, truth: float, skill: float) -> Callable[..., di
         found = {}
         analysis = analyse_readers(study)
         for metric in _METRICS:
-            gaps = analysis.of("difference", metric)
+            gaps = analysis.rows_of("difference", metric)
             for gap in gaps:
                 name = f"{metric} system" if gap.second == _SYSTEM else metric
                 found[name] = float(gap.decided)
-        mean = analysis.of("mean", "wafroc")[0]
+        mean = analysis.rows_of("mean", "wafroc")[0]
         for kind, low, high in (
             ("covers", mean.ci_low, mean.ci_high),
             ("covers, cautious", mean.ci_low_all, mean.ci_high_all),

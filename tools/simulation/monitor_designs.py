@@ -32,7 +32,7 @@ import pandas as pd
 from scipy.special import expit, logit, ndtr
 
 from cxr_compare.data_prep.store.answer_log import AGE_BANDS
-from cxr_compare.evaluation.studies import monitoring
+from cxr_compare.evaluation.studies import monitor_result, monitoring
 from cxr_compare.evaluation.studies.monitored_figures import figure_blocks, read_first_weeks
 from cxr_compare.evaluation.studies.monitoring import _completed
 from tools.simulation.makers import (
@@ -60,7 +60,7 @@ _SLACK = 0.25  # of CUSUM, standard deviations
 _NOT_FOUND = 9_999.0  # patients
 
 
-def _alarms(log: pd.DataFrame) -> list[monitoring.Watched]:
+def _alarms(log: pd.DataFrame) -> list[monitor_result.MonitoredFigure]:
     """Of a log. Intervals, which are shown alone and cost a third of the time, are left out."""
     nothing = mock.patch.object(
         monitoring, "mean_interval", lambda values, level: np.zeros((len(np.atleast_2d(values)), 2))

@@ -69,9 +69,9 @@ def reader_measure(
     analysis = analyse_readers(study)
     found = {}
     for metric in ("auroc", "recall", "specificity"):
-        gap = analysis.of("difference", metric)[0]
+        gap = analysis.rows_of("difference", metric)[0]
         found[metric] = float(gap.decided)
-    mean = analysis.of("mean", "auroc")[0]
+    mean = analysis.rows_of("mean", "auroc")[0]
     if mean.ci_low is not None and mean.ci_high is not None:
         found["covers"] = float(mean.ci_low <= truth <= mean.ci_high)
     return found

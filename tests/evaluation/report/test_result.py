@@ -27,7 +27,7 @@ def finished(tmp_path_factory):
         table = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": scores})
         systems[name] = write_predictions(folder / name, data, ids, scores=table)
     fresh = cxr_compare.compare(
-        systems, data=data, target="opacity", replicates=100, seed=3, unit="patient"
+        systems, data=data, target="opacity", replicates=100, unit="patient"
     )
     return fresh, fresh.save(folder / "report"), data, systems
 
@@ -73,9 +73,9 @@ def test_charts_are_drawn_of_the_stored_curves(finished):
         opened.plot("rok")
 
 
-def test_the_sample_of_cases_follows_the_seed_of_the_comparison(finished):
+def test_an_opened_report_shows_the_same_sample_of_cases(finished):
     fresh, written, *_ = finished
-    assert fresh.content.seed == Report.open(written.folder).content.seed == 3
+    assert fresh.content.seed == Report.open(written.folder).content.seed
 
 
 def test_the_tidy_frame_has_one_row_a_figure_and_p_values_of_tested_differences(finished):

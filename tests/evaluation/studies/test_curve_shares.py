@@ -28,9 +28,9 @@ def test_figures_and_intervals_are_those_of_the_comparison(test_set, evaluated):
     for metric in CURVE_METRICS:
         policy = POLICIES[0] if metric == "localised_sensitivity" else ""
         for place, name in enumerate(found.systems):
-            figure = compared.of(name, metric, policy).estimate
+            figure = compared.get(name, metric, policy).estimate
             assert found.figures[metric].values[place] == pytest.approx(figure, nan_ok=True)
-    known = compared.of("boxes", "auroc")
+    known = compared.get("boxes", "auroc")
     ends = found.estimate("auroc", ["boxes"]).interval
     assert ends == pytest.approx((known.low, known.high), abs=0.02)  # 400 resamples
 

@@ -156,8 +156,8 @@ def study(marks, hit="centre", positive_from=None):
 def test_a_mark_hits_as_declared(mark, hit, found, false):
     case, place = MARKS[mark]
     analysis = analyse_readers(study([(case, place, 3.0)], hit))
-    assert analysis.of("reader", "lesion_sensitivity")[0].estimate == pytest.approx(found)
-    assert analysis.of("reader", "false_marks")[0].estimate == pytest.approx(false)
+    assert analysis.rows_of("reader", "lesion_sensitivity")[0].estimate == pytest.approx(found)
+    assert analysis.rows_of("reader", "false_marks")[0].estimate == pytest.approx(false)
 
 
 def test_a_limit_that_the_centre_would_not_use_is_refused(tmp_path):
@@ -198,7 +198,7 @@ def test_marks_below_the_declared_rating_do_not_count_as_called():
     one = {row.metric: row.estimate for row in result.rows if row.reader == "R"}
     assert (one["lesion_sensitivity"], one["false_marks"]) == (pytest.approx(1 / 3), 0.25)
     assert (one["recall"], one["specificity"]) == (0.5, 0.5)
-    assert one["wafroc"] == analyse_readers(study(marks)).of("reader", "wafroc")[0].estimate
+    assert one["wafroc"] == analyse_readers(study(marks)).rows_of("reader", "wafroc")[0].estimate
 
 
 MARK_FILE = """reader,modality,image_id,x,y,rating

@@ -52,6 +52,12 @@ def write(path, text):
     return path
 
 
+def differences_of(tables):
+    """Return the differences in AUROC of some readings."""
+    study = join_readings(truth_frame(), tables, {})
+    return analyse_readers(study).rows_of("difference", "auroc")
+
+
 def test_figures_of_the_van_dyke_study_come_out_of_its_files(shared_data, tmp_path, capsys):
     folder = shared_data / "reader_study_vandyke"
     if not folder.is_dir():
@@ -98,7 +104,7 @@ def test_jackknife_covariance_is_near_the_closed_one_of_obuchowski():
     truth = truth_frame(120, [f"p{number // 2}" for number in range(120)])
     rows = reading("A", "m", 1.0, 1, truth)
     study = join_readings(truth, [rows, reading("B", "m", 1.0, 2, truth)], {})
-    row = analyse_readers(study, readers="fixed").of("reader", "auroc")[0]
+    row = analyse_readers(study, readers="fixed").rows_of("reader", "auroc")[0]
     owner = np.arange(120) // 2
     closed = auroc_parts(truth["label"], rows["rating"], owner, 60)
     assert row.estimate == pytest.approx(closed.value)
@@ -124,16 +130,18 @@ def test_left_out_in_chunks_is_left_out_at_once(monkeypatch):
 )
 def test_design_follows_from_who_read_what(keep, design, n_readers):
     tables = [t for t in crossed() if keep(t["reader"].iloc[0], t["modality"].iloc[0])]
-    row = analyse_readers(join_readings(truth_frame(), tables, {})).of("difference", "auroc")[0]
+    row = differences_of(tables)[0]
     assert (row.design, row.n_readers) == (design, n_readers)
     assert row.std_error > 0
 
 
 def test_readers_who_read_with_one_modality_only_leave_the_pair_as_it_was():
     tables = crossed(n_readers=3)
-    alone = analyse_readers(join_readings(truth_frame(), tables, {})).of("difference", "auroc")[0]
+    alone = analyse_readers(join_readings(truth_frame(), tables, {})).rows_of(
+        "difference", "auroc"
+    )[0]
     more = join_readings(truth_frame(), [*tables, reading("X", "m0", 0.2, 99)], {})
-    row = analyse_readers(more).of("difference", "auroc")[0]
+    row = analyse_readers(more).rows_of("difference", "auroc")[0]
     assert (row.estimate, row.std_error) == (alone.estimate, alone.std_error)
     answer = reader_statements(analyse_readers(more))[0].text
     assert not re.search(r"“m0” \(0", answer)  # the mean of m0 is of other readers
@@ -146,10 +154,10 @@ def test_cases_that_a_reader_left_out_are_left_out_of_that_reader_only():
     assert "reader R0 with m0 has 54 of 60" in study.notes[0]
     full = analyse_readers(join_readings(truth_frame(), crossed(), {}))
     part = analyse_readers(study)
-    assert part.of("reader", "auroc")[0].n_cases == 54
-    assert part.of("reader", "auroc")[1:] == full.of("reader", "auroc")[1:]
-    error = full.of("difference", "auroc")[0].std_error
-    assert part.of("difference", "auroc")[0].std_error == pytest.approx(error, rel=0.2)
+    assert part.rows_of("reader", "auroc")[0].n_cases == 54
+    assert part.rows_of("reader", "auroc")[1:] == full.rows_of("reader", "auroc")[1:]
+    error = full.rows_of("difference", "auroc")[0].std_error
+    assert part.rows_of("difference", "auroc")[0].std_error == pytest.approx(error, rel=0.2)
 
 
 def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
@@ -160,8 +168,8 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
     study = join_readings(truth, cut, {"AI": score})
     assert "12 of 60 cases were read by nobody" in study.notes[0]
     result = analyse_readers(study)
-    assert result.of("system", "auroc")[0].n_cases == 48
-    row = result.of("difference", "auroc")[0]
+    assert result.rows_of("system", "auroc")[0].n_cases == 48
+    row = result.rows_of("difference", "auroc")[0]
     assert (row.first, row.second, row.design) == (
         "m0",
         "AI",
@@ -178,8 +186,8 @@ def test_fewer_than_five_readers_are_held_against_a_system_by_a_cautious_interva
     tables = crossed(skills=(0.8,), n_readers=n_readers)
     study = join_readings(truth_frame(), tables, {"AI": reading("AI", "", 1.2, 5)})
     result = analyse_readers(study)
-    (gap,) = result.of("difference", "auroc")
-    (mean,) = result.of("mean", "auroc")
+    (gap,) = result.rows_of("difference", "auroc")
+    (mean,) = result.rows_of("mean", "auroc")
     cautious = n_readers < 5
     assert (gap.ci_low_all < gap.ci_low) == (gap.ci_high < gap.ci_high_all) == cautious
     assert (mean.ci_low_all is not None) == cautious
@@ -190,7 +198,9 @@ def test_fewer_than_five_readers_are_held_against_a_system_by_a_cautious_interva
 def test_few_readers_whom_a_modality_changes_alike_by_chance_are_not_taken_at_their_word(n_readers):
     def pair(skills):
         tables = crossed(skills, n_readers=n_readers)
-        return analyse_readers(join_readings(truth_frame(), tables, {})).of("difference", "auroc")
+        return analyse_readers(join_readings(truth_frame(), tables, {})).rows_of(
+            "difference", "auroc"
+        )
 
     (alike,) = pair((0.5, 1.5))
     (apart,) = pair((1.0, 1.4))
@@ -205,7 +215,7 @@ def test_a_claim_rests_on_the_interval_of_all_comparisons():
     """Some difference is shown by its own interval, and not by the simultaneous one."""
     tables = crossed(skills=(1.0, 1.45, 1.1))
     result = analyse_readers(join_readings(truth_frame(), tables, {}))
-    rows = result.of("difference", "auroc")
+    rows = result.rows_of("difference", "auroc")
     assert len(rows) == 3
     for row, found in zip(rows, reader_statements(result), strict=True):
         assert row.ci_low_all < row.ci_low
@@ -233,15 +243,15 @@ def test_decisions_alone_are_judged_by_balanced_accuracy_never_by_half_of_it():
     tables = [table.drop(columns="rating") for table in crossed(decide=True)]
     result = analyse_readers(join_readings(truth_frame(), tables, {}))
     assert result.primary == "balanced_accuracy"
-    halves = [result.of("mean", metric)[0].estimate for metric in ("recall", "specificity")]
-    assert result.of("mean", "balanced_accuracy")[0].estimate == pytest.approx(np.mean(halves))
+    halves = [result.rows_of("mean", metric)[0].estimate for metric in ("recall", "specificity")]
+    assert result.rows_of("mean", "balanced_accuracy")[0].estimate == pytest.approx(np.mean(halves))
 
 
 def test_a_reader_who_is_never_wrong_has_no_interval():
     tables = crossed(decide=True)
     tables[0]["decision"] = truth_frame()["label"].to_numpy() * 1.0
     result = analyse_readers(join_readings(truth_frame(), tables, {}))
-    row = result.of("reader", "recall")[0]
+    row = result.rows_of("reader", "recall")[0]
     assert (row.estimate, row.ci_low, row.std_error) == (1.0, None, None)
 
 
