@@ -41,7 +41,8 @@ from cxr_compare.scripts.runtime import choose_device
 from cxr_compare.serving.export_graph import anchors_of, quantise, write_graph
 from cxr_compare.serving.export_spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
 from cxr_compare.serving.trained_model import BUILDERS, TrainedModel
-from cxr_compare.training.run_folder import RunFolder, load_model, save_model
+from cxr_compare.training.model_files import load_model, save_model
+from cxr_compare.training.run_folder import RunFolder
 
 _BATCH = {"detector": 1, "classifier": 8}  # each side's fastest
 _IMAGES = {"detector": 8, "classifier": 64}  # for a sample

@@ -40,7 +40,8 @@ from cxr_compare.detection.model import build_detector
 from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.scripts.runtime import choose_device, has_bf16_instructions
 from cxr_compare.training.cost import count_flops
-from cxr_compare.training.loop import SentNumbers, build_optimiser
+from cxr_compare.training.loop import SentNumbers
+from cxr_compare.training.optimisation import build_optimiser
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding

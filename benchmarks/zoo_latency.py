@@ -81,7 +81,7 @@ def prepare(
     from cxr_compare.serving.export_graph import quantise, write_graph
     from cxr_compare.serving.export_spec import ExportSpec
     from cxr_compare.training.cost import count_flops
-    from cxr_compare.training.run_folder import save_model
+    from cxr_compare.training.model_files import save_model
 
     images = _images(_CALIBRATION_IMAGES, size)
     for name in network or NETWORKS:
@@ -342,7 +342,7 @@ def _load_torchvision(folder: Path, images: np.ndarray) -> dict[tuple[str, str],
     import torch
     from torchvision import models
 
-    from cxr_compare.training.run_folder import load_model
+    from cxr_compare.training.model_files import load_model
 
     torch.manual_seed(_SEED)
     floats = (torch.from_numpy(images).float() / 255).sub(0.449).div(0.226).repeat(1, 3, 1, 1)
@@ -373,7 +373,7 @@ def _load_torch(folder: Path, images: np.ndarray) -> dict[tuple[str, str], Work]
     import torch
 
     from cxr_compare.serving.trained_model import BUILDERS
-    from cxr_compare.training.run_folder import load_model
+    from cxr_compare.training.model_files import load_model
 
     model: Any = load_model(folder / "torch", BUILDERS).to(memory_format=torch.channels_last)
 

@@ -26,7 +26,8 @@ from typing import IO, NamedTuple, Protocol
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts import console
 from cxr_compare.scripts.runtime import choose_device, runs_on_gpu
-from cxr_compare.training.processes import GRACE, Rank
+from cxr_compare.training.processes import GRACE
+from cxr_compare.training.rank import Rank
 
 MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault
 _POLL = 0.2  # s
@@ -290,7 +291,7 @@ def _share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
 def own_rank(devices: int) -> Rank | None:
     """This process among those of one training, as many as asked for; None where it is alone."""
-    rank = Rank.of(os.environ)
+    rank = Rank.from_environment(os.environ)
     if rank is None:
         tasks = os.environ.get("SLURM_NTASKS", "1")
         if tasks not in ("1", str(devices)) and "SLURM_STEP_NUM_TASKS" not in os.environ:

@@ -31,8 +31,10 @@ from cxr_compare.detection.frames import best_boxes
 from cxr_compare.detection.model import build_detector
 from cxr_compare.evaluation.systems.ensemble import NAME, OVERLAP, best_box_fusion
 from cxr_compare.serving.export_spec import digest_files, require_names
-from cxr_compare.training.cost import PeakMemory, count_flops, count_parameters, measure_latency
-from cxr_compare.training.run_folder import WEIGHTS_FILE, RunFolder, load_model
+from cxr_compare.training.cost import count_flops, count_parameters, measure_latency
+from cxr_compare.training.model_files import WEIGHTS_FILE, load_model
+from cxr_compare.training.peak_memory import PeakMemory
+from cxr_compare.training.run_folder import RunFolder
 
 Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -179,7 +181,7 @@ class TrainedModel:
         )
         peak, trained = memory.read(), self.run.info
         return {
-            "parameters": count_parameters(self.model)[0],
+            "parameters": count_parameters(self.model).total,
             "trainable_parameters": trained.get("trainable_parameters"),
             "size_bytes": (self.run.folder / WEIGHTS_FILE).stat().st_size,
             "train_seconds": trained.get("seconds"),

@@ -86,7 +86,7 @@ def link_rsna_slice(source: Path, folder: Path, n_each: int = 20) -> None:
 def blank_drawings() -> Iterator[None]:
     """In this process no plots and no figures are drawn: the quickstart draws them all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cxr_compare.training.run._save_figure", lambda figure, path: path.touch())
+        patch.setattr("cxr_compare.training.plots.save_figure", lambda figure, path: path.touch())
         patch.setattr(
             "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
         )

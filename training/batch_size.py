@@ -1,60 +1,29 @@
-"""How many images a batch may hold, found on a copy of the model before training starts."""
+"""The batch size: the largest that fits in memory, found before a training starts."""
 
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.contracts.processors import cpu_count
-from cxr_compare.training.loading import is_out_of_memory
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.work.progress import Progress
+from cxr_compare.training.hardware import Hardware, Precision, available_memory
+from cxr_compare.training.loading import BatchLoader, is_out_of_memory, require_loaded
+from cxr_compare.training.sampling import SeededSampler
+from cxr_compare.training.task import TrainingTask
 
-_STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
-_TRANSIENT = 1.5  # gradients of activations, beside what is saved for them
-_LARGEST_BATCH = 256  # images that ``auto`` may find
-_MOST_LOADERS = 8  # of a device, see docs/results.md
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where batches pass between processes
-_CUDA_SHARE = 0.9  # of the device: memory falls to pieces in a long training
+_N_STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
+_TRANSIENT = 1.5  # factor for gradients of activations, beside what is saved for them
+_CUDA_SHARE = 0.9  # of the device's memory, which is fragmented in a long training
 
-Precision = Literal["fp32", "bf16", "fp16"]
 _Losses = Callable[[Any, Any], dict[str, Tensor]]
 _MakeBatch = Callable[[int], Any]
 _T = TypeVar("_T")
-
-
-class Hardware(NamedTuple):
-    """What a training computes on: how many devices of which kind, in which precision."""
-
-    device: Literal["cpu", "cuda"]
-    devices: int
-    precision: Precision
-    loaders: int = 0  # processes that load for a device; with 0 the one that learns does
-
-    def with_loaders(self, settings: Config, shared_by: int) -> Hardware:
-        """The same with ``training.workers`` as a number, in one of the processes of a machine.
-
-        ``auto``: none on a CPU, all of whose cores learn; for a GPU one a core of its share, as far
-        as shared memory has room for two batches of each.
-        """
-        how = settings.training
-        if how.workers != "auto" or self.device == "cpu":
-            return self._replace(loaders=0 if how.workers == "auto" else how.workers)
-        own = min(cpu_count(), int(os.environ.get("SLURM_CPUS_PER_TASK", 0)))  # nobody shares them
-        cores = max(1, own, cpu_count() // shared_by)
-        images = _LARGEST_BATCH if how.batch_size == "auto" else int(how.batch_size)
-        loaders = min(cores, _MOST_LOADERS)
-        if _SHARED_MEMORY.is_dir():  # Windows has none, and passes batches through its page file
-            batches = shared_by * 2 * -(-images // self.devices) * settings.data.image_size**2
-            room = shutil.disk_usage(_SHARED_MEMORY).free // batches - 1  # one loads for validation
-            loaders = max(0, min(loaders, room))
-        return self._replace(loaders=loaders)
 
 
 def largest_share(
@@ -67,34 +36,51 @@ def largest_share(
     precision: Precision = "fp32",
     budget: int | None = None,
 ) -> int:
-    """The largest power of two of images that a training step can take; 0: not even one fits.
+    """Find the largest power of two of images that a training step can take.
 
-    The need is reckoned from what two small batches save for the backward pass; `budget` are the
-    bytes of main memory that may be used. On CUDA steps are taken, from the reckoned size on, until
-    one runs out of memory. A CPU has no such end: its system ends the process.
+    The memory is estimated from what two small batches save for the backward pass. On CUDA, steps
+    are taken from the estimated size on, until one runs out of memory. On a CPU no step is taken,
+    because the system ends a process that runs out of memory. The model, its gradients and the
+    state of the random generators stay as they are.
 
-    The model, its gradients and the state of the random generators stay as they are.
+    Args:
+        model: The model.
+        make_batch: Makes a training batch of any size.
+        training_losses: Computes the losses of a batch by a model.
+        limit: Largest size that is tried.
+        device: Kind of device.
+        precision: Precision of the training.
+        budget: Bytes of main memory that may be used; None for any. On CUDA it is not read.
+
+    Returns:
+        0 if not even one image fits.
     """
     cuda = [torch.cuda.current_device()] if device == "cuda" else []
     if cuda:
         budget = int(_CUDA_SHARE * torch.cuda.get_device_properties(cuda[0]).total_memory)
     with torch.random.fork_rng(cuda):
         trial = _unless_out_of_memory(lambda: copy.deepcopy(model).to(device).train())
-        if trial is None:  # not even by itself
+        if trial is None:  # not even the model fits
             return 0
         trial.to(memory_format=torch.channels_last)  # as it is trained
 
         def measured(size: int) -> int:
-            return _saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
+            return saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
 
         def runs(size: int) -> bool:
             return _step_fits(trial, make_batch, size, training_losses, precision)
 
-        need = _unless_out_of_memory(lambda: _reckon(trial, measured, min(2, limit), min(4, limit)))
-        reckoned = 0
-        if need is not None:
-            reckoned = _search(lambda size: budget is None or need(size) <= budget, limit)
-        return _search(runs, limit, max(2, reckoned)) if cuda else reckoned
+        estimate = _unless_out_of_memory(
+            lambda: estimate_memory(trial, measured, min(2, limit), min(4, limit))
+        )
+        estimated_size = 0
+        if estimate is not None:
+            estimated_size = _largest_power_of_two(
+                lambda size: budget is None or estimate(size) <= budget, limit
+            )
+        if not cuda:
+            return estimated_size
+        return _largest_power_of_two(runs, limit, max(2, estimated_size))
 
 
 def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
@@ -106,18 +92,31 @@ def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
     return None
 
 
-def _reckon(
-    model: nn.Module, saved_bytes: Callable[[int], int], small: int, large: int
+def estimate_memory(
+    model: nn.Module, measure: Callable[[int], int], small: int, large: int
 ) -> Callable[[int], int]:
-    """Memory of a training step by batch size, from what two batches save."""
-    state = _STATES * sum(p.numel() * p.element_size() for p in model.parameters())
-    first = saved_bytes(small)
-    image = (saved_bytes(large) - first) / (large - small) if large > small else first / small
-    return lambda size: int(state + _TRANSIENT * (first + image * (size - small)))
+    """Estimate the memory of a training step from what two batches save.
+
+    Args:
+        model: The model.
+        measure: Gives the bytes that a batch of some size saves for the backward pass.
+        small: Size of the smaller batch.
+        large: Size of the larger batch; it may be the same.
+
+    Returns:
+        A function that gives the bytes for any batch size.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    state = _N_STATES * weights
+    first = measure(small)
+    per_image = first / small
+    if large > small:
+        per_image = (measure(large) - first) / (large - small)
+    return lambda size: int(state + _TRANSIENT * (first + per_image * (size - small)))
 
 
-def _search(fits: Callable[[int], bool], limit: int, start: int = 2) -> int:
-    """The largest power of two that fits, tried from `start` up or down; 0: none does."""
+def _largest_power_of_two(fits: Callable[[int], bool], limit: int, start: int = 2) -> int:
+    """Search the largest power of two that fits, from `start` up or down; 0 if none does."""
     # Not from 1: live batch norm cannot learn from one image whose last features are one pixel.
     size = start
     while size and (size > limit or not fits(size)):
@@ -127,32 +126,41 @@ def _search(fits: Callable[[int], bool], limit: int, start: int = 2) -> int:
     return size
 
 
-def _saved_bytes(model: nn.Module, batch: Any, training_losses: _Losses, precision: str) -> int:
-    seen: dict[int, int] = {}
+def saved_bytes(model: nn.Module, batch: Any, training_losses: _Losses, precision: str) -> int:
+    """Count the bytes that a batch's forward pass saves for the backward pass.
+
+    Args:
+        model: The model, on the device of the batch.
+        batch: A training batch.
+        training_losses: Computes its losses.
+        precision: Precision of the training.
+    """
+    bytes_by_address: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept = []  # a storage that is freed gives its address to the next
+    saved = []  # kept alive: a freed storage gives its address to the next
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            seen[storage.data_ptr()] = storage.nbytes()
-            kept.append(tensor)
+            bytes_by_address[storage.data_ptr()] = storage.nbytes()
+            saved.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         losses = _forward(model, batch, training_losses, precision)
     del losses
-    return sum(seen.values())
+    return sum(bytes_by_address.values())
 
 
 def _step_fits(
     model: nn.Module, make_batch: _MakeBatch, size: int, losses: _Losses, precision: str
 ) -> bool:
+    """Take a training step on CUDA, and return True if it leaves enough memory free."""
     device = next(model.parameters()).device
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        # Two moments: the most that an optimiser here keeps.
+        # AdamW keeps two moments, the most that an optimiser here keeps.
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-12, fused=True)
         _forward(model, make_batch(size).to(device), losses, precision).backward()
         optimiser.step()
@@ -173,24 +181,93 @@ def _forward(model: nn.Module, batch: Any, losses: _Losses, precision: str) -> T
         return torch.stack([*losses(model, batch).values()]).sum()
 
 
-_MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+_MOST = 256  # images of a batch: beyond it no device is faster, and learning is slower
 
 
-def available_memory() -> int:
-    """Bytes that this process may still take: what is free, and what its container grants."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in lines:
-            free = 1024 * int(lines["MemAvailable"].split()[0])
-    for limit, used in _MEMORY_GROUPS:
-        try:
-            granted = int(Path(limit).read_text()) - int(Path(used).read_text())
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-        free = min(free, max(granted, 0))
-    return free
+_MIN_STEPS = 8  # steps that an epoch has at least
+
+
+_MEMORY_SHARE = 0.8  # of the free memory: the system and the loaders need some
+
+
+_BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
+
+
+def choose_batch_size(
+    settings: Config, task: TrainingTask, hardware: Hardware, progress: Progress
+) -> Config:
+    """Find the batch size if it is ``auto``; else check that a CPU's memory has room for it.
+
+    Returns:
+        The configuration with a number as its batch size.
+
+    Raises:
+        InputError: No batch fits in memory, or the configured one does not.
+    """
+    batch_size = settings.training.batch_size
+    if batch_size == "auto":
+        most = max(hardware.devices, min(_MOST, len(task.train) // _MIN_STEPS))
+        fitting = largest_batch(settings, task, hardware, most)
+        if not fitting:
+            raise too_large_error(settings, 0)
+        progress.say(
+            f"batch size: {fitting} images (memory, {_MOST} or {_MIN_STEPS} steps an epoch end "
+            f"it); training.learning_rate stays {settings.training.learning_rate:g}"
+        )
+        return with_batch_size(settings, fitting)
+    # A CPU that runs out of memory ends the training without a word. If the batch is far from
+    # that, nothing is measured.
+    guess = batch_size * settings.data.image_size**2 * _BYTES_PER_PIXEL
+    if hardware.device == "cpu" and guess > available_memory():
+        fitting = largest_batch(settings, task, hardware, batch_size)
+        if 2 * fitting <= batch_size:
+            raise too_large_error(settings, fitting, "would need more than the memory that is free")
+    return settings
+
+
+def with_batch_size(settings: Config, batch_size: int | str) -> Config:
+    """Return the same configuration with another batch size."""
+    training = settings.training.model_copy(update={"batch_size": batch_size})
+    return settings.model_copy(update={"training": training})
+
+
+def too_large_error(settings: Config, fitting: int, problem: str = "") -> InputError:
+    """Return the error of a batch that is too large, with the settings that fit.
+
+    Args:
+        settings: The configuration.
+        fitting: Images of a batch that fits; 0 if not even one does.
+        problem: What the configured batch does, as the verb of a sentence.
+    """
+    if not fitting:
+        return InputError(
+            f"training.batch_size: not even one image of {settings.data.image_size} px fits in "
+            "memory; choose a smaller data.image_size or a smaller model"
+        )
+    training = settings.training
+    accumulate = -(-int(training.batch_size) // fitting) * training.accumulate
+    return InputError(
+        f"training.batch_size: {training.batch_size} images {problem}, {fitting} fit; choose "
+        f"another --out and add --set training.batch_size={fitting} --set "
+        f"training.accumulate={accumulate}, which learns from as many images a step"
+    )
+
+
+def largest_batch(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
+    """Find how many images of a whole batch fit, `most` at most: equally many on each device."""
+    share = largest_share(
+        task.model,
+        lambda size: first_batch(task, size, settings.training.seed),
+        task.training_losses,
+        limit=max(1, most // hardware.devices),
+        device=hardware.device,
+        precision=hardware.precision,
+        budget=int(_MEMORY_SHARE * available_memory() / hardware.devices),
+    )
+    return share * hardware.devices
+
+
+def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -> Any:
+    """Read a training batch of any size, as training reads it."""
+    sampler = SeededSampler(len(task.train), seed=seed, weights=weights)
+    return require_loaded(next(iter(BatchLoader(task.train, task.collate, size, sampler))))

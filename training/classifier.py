@@ -1,4 +1,4 @@
-"""A classifier's training: which images, which losses, which figures."""
+"""The training of a classifier: its images, losses and figures."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from cxr_compare.data_prep.augment.augment import Augmentation
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.evaluation.metrics.image_metrics import auroc, image_average_precision
-from cxr_compare.training.loading import balancing_weights
+from cxr_compare.training.sampling import balancing_weights
 from cxr_compare.training.task import TrainingTask, mean_of_defined
 
-_STATES = {"present": 1.0, "absent": 0.0}
+_LABEL_OF_STATE = {"present": 1.0, "absent": 0.0}
 
 
-class _Scored(NamedTuple):
-    """What one validation batch gave."""
+class ScoredBatch(NamedTuple):
+    """Scores and labels of a validation batch."""
 
     scores: np.ndarray  # float64 (B, K), in [0, 1]
     targets: np.ndarray  # float32 (B, K): 1 present, 0 absent, NaN unknown
 
 
 class ClassifierTask(TrainingTask):
-    """A classifier's training, on the images whose label is known."""
+    """The training of a classifier on the images whose label is known."""
 
     def __init__(
         self,
@@ -53,13 +53,15 @@ class ClassifierTask(TrainingTask):
         self.model = self._build_model(
             build_classifier, start_from, config, store.size, **self._channels()
         )
-        # Pooled features by image, for a trunk that stays as it is and pixels that do, too.
+        # Pooled features by image, for a frozen trunk and pixels that are always the same.
         frozen = config.model.trainable in ("head", 0)
-        self._kept_of_val: dict[str, Tensor] | None = {} if frozen else None
-        self._kept: dict[str, Tensor] | None = {} if frozen and augmentation is None else None
+        self._val_features: dict[str, Tensor] | None = {} if frozen else None
+        self._train_features: dict[str, Tensor] | None = None
+        if frozen and augmentation is None:
+            self._train_features = {}
 
     def _channels(self) -> dict[str, str]:
-        """How the network's three channels were normalised where its weights learned."""
+        """Return the builder's ``channels`` with which the start weights learned, if known."""
         if self.start is None:
             return {}
         if self.start.run is not None:
@@ -67,46 +69,47 @@ class ClassifierTask(TrainingTask):
         return {"channels": self.start.public.channels} if self.start.public else {}
 
     def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
-        """Loss of a training batch, its targets smoothed as configured."""
-        kept = self._kept if model is self.model else None  # not of a trial copy
+        """Compute the loss of a training batch, its targets smoothed as configured."""
+        # A trial copy of the model must not fill the features of the model itself.
+        features = self._train_features if model is self.model else None
         return training_losses(
-            model, batch, self._criterion, smoothing=self._smoothing, pooled_features=kept
+            model, batch, self._criterion, smoothing=self._smoothing, pooled_features=features
         )
 
     def loss_weight(self, batch: LabelBatch) -> float:
-        """Share of known answers, in images."""
+        """Return the share of known labels, in images."""
         return float(batch.targets.isfinite().sum()) / len(self.findings)
 
     def validation_step(
         self, model: ImageClassifier, batch: LabelBatch
-    ) -> tuple[dict[str, Tensor], _Scored]:
-        """Loss and scores of a validation batch."""
-        losses, scores = validation_losses(model, batch, self._criterion, self._kept_of_val)
-        return losses, _Scored(scores.cpu().numpy(), batch.targets.numpy())
+    ) -> tuple[dict[str, Tensor], ScoredBatch]:
+        """Compute loss and scores of a validation batch."""
+        losses, scores = validation_losses(model, batch, self._criterion, self._val_features)
+        return losses, ScoredBatch(scores.cpu().numpy(), batch.targets.numpy())
 
-    def validation_metrics(self, outputs: list[_Scored]) -> dict[str, float]:
-        """As `_score_metrics`."""
-        return _score_metrics(outputs)
+    def validation_metrics(self, outputs: list[ScoredBatch]) -> dict[str, float]:
+        """Compute the figures of `score_metrics`."""
+        return score_metrics(outputs)
 
     def describe(self, batch: LabelBatch) -> tuple[list[str], None]:
-        """Captions for the figure of a batch."""
-        words = {1.0: "present", 0.0: "absent"}
+        """Return captions for the figure of a batch, with at most two findings each."""
+        states = {1.0: "present", 0.0: "absent"}
         captions = []
         for image_id, targets in zip(batch.image_ids, batch.targets.tolist(), strict=True):
-            known = [
-                f"{finding} {words.get(t, 'unknown')}"
-                for finding, t in zip(self.findings, targets, strict=True)
+            labels = [
+                f"{finding} {states.get(target, 'unknown')}"
+                for finding, target in zip(self.findings, targets, strict=True)
             ]
-            captions.append(f"{image_id[:12]}: {', '.join(known[:2])}")
+            captions.append(f"{image_id[:12]}: {', '.join(labels[:2])}")
         return captions, None
 
 
 def _labelled_images(
     dataset: DataSet, target: Target, split: str
 ) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
-    """Labels by ``image_id``, a column a finding, and the images of each role that have one."""
+    """Return labels by ``image_id``, a column a finding, and the labelled images of each role."""
     rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
-    rows = rows.assign(label=rows["state"].map(_STATES)).dropna(subset="label")
+    rows = rows.assign(label=rows["state"].map(_LABEL_OF_STATE)).dropna(subset="label")
     labels = rows.pivot(index="image_id", columns="finding", values="label")
     labels = labels.reindex(columns=list(target.any_of))
     ids = {
@@ -115,15 +118,21 @@ def _labelled_images(
     return labels, ids
 
 
-def _score_metrics(scored: list[_Scored]) -> dict[str, float]:
-    """Figures of a whole validation, means over the findings where they are defined."""
-    scores = np.concatenate([batch.scores for batch in scored])  # (N, K)
-    targets = np.concatenate([batch.targets for batch in scored])  # (N, K)
+def score_metrics(batches: list[ScoredBatch]) -> dict[str, float]:
+    """Compute the figures of a whole validation, means over the findings where they are defined.
+
+    Example:
+        >>> targets = np.array([[1.0], [0.0], [np.nan]])
+        >>> score_metrics([ScoredBatch(np.array([[0.9], [0.2], [0.5]]), targets)])["auroc"]
+        1.0
+    """
+    scores = np.concatenate([batch.scores for batch in batches])  # (N, K)
+    targets = np.concatenate([batch.targets for batch in batches])  # (N, K)
     figures = {}
     for name, metric in (("auroc", auroc), ("average_precision", image_average_precision)):
-        by_finding = [
-            metric(true[~np.isnan(true)], score[~np.isnan(true)])
-            for true, score in zip(targets.T, scores.T, strict=True)
-        ]
+        by_finding = []
+        for true, score in zip(targets.T, scores.T, strict=True):
+            is_known = ~np.isnan(true)
+            by_finding.append(metric(true[is_known], score[is_known]))
         figures[name] = mean_of_defined(by_finding)
     return figures

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from cxr_compare.configs.load import (
     dump_config,
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from cxr_compare.configs.settings import ClassifierConfig, DetectorConfig
 
-Kind = Literal["detector", "classifier", "mixed"]
-ARMS: tuple[Kind, ...] = ("classifier", "detector", "mixed")
-"""The mixed arm is the detector that starts from the classifier of all labels."""
+ModelKind = Literal["detector", "classifier", "mixed"]
+MODELS: tuple[ModelKind, ...] = ("classifier", "detector", "mixed")
+"""The mixed model is the detector that starts from the classifier of all labels."""
 
-_STATED = {
+_SETTING_NAMES = {
     "detector": "--detector or its settings",
     "classifier": "--classifier or its settings",
     "sizes": "--sizes",
@@ -42,34 +42,34 @@ _STATED = {
     "target": "--target",
     "equal": "--equal",
     "data_set": "data set",
-}  # fmt: skip
-"""What a curve was started with, in messages."""
+}
+"""Names in messages of the settings that a curve was started with."""
 
 
 @dataclass(frozen=True)
 class CurveRun:
-    """One training."""
+    """One training of a curve."""
 
-    arm: Kind  # detector, classifier or mixed
+    model: ModelKind
     split: str  # the split whose test images evaluate it
-    part: str  # the split that it learns from, which holds a share of the other
-    share: float  # of the patients
-    seed: int  # of the part and of the weights
-    folder: Path  # its run folder; what its process says lies beside it
+    part: str  # the split whose images it uses, which has a share of the other
+    share: float  # share of the patients
+    seed: int  # seed of the part and of the weights
+    folder: Path  # its run folder, beside which its log lies
 
     @property
     def predictions(self) -> Path:
-        """Where its predictions of validation and test images lie."""
+        """Folder of its predictions of validation and test images."""
         return self.folder.with_name(f"{self.folder.name}.predictions")
 
     @property
-    def words(self) -> str:
-        """How it is called in messages."""
-        return f"{self.arm}, {self.share:.4g} of {self.split}, seed {self.seed}"
+    def title(self) -> str:
+        """Name in messages."""
+        return f"{self.model}, {self.share:.4g} of {self.split}, seed {self.seed}"
 
     @property
     def has_ended(self) -> bool:
-        """Whether its training is complete."""
+        """True if its training is complete."""
         return (self.folder / "run.json").is_file()
 
 
@@ -77,18 +77,18 @@ class CurveRun:
 class CurvePlan:
     """All trainings of a curve."""
 
-    folder: Path  # the curve's
-    data: Path  # the data set
-    detector: DetectorConfig  # its configuration
-    classifier: ClassifierConfig  # its configuration
-    shares: Sequence[float]  # of the annotated patients, ascending
+    folder: Path  # folder of the curve
+    data: Path  # folder of the data set
+    detector: DetectorConfig  # configuration of the detector
+    classifier: ClassifierConfig  # configuration of the classifier
+    shares: Sequence[float]  # shares of the annotated patients, ascending
     seeds: Sequence[int]  # from 0
-    parts: Mapping[tuple[str, float, int], str]  # name of the split of each split, share and seed
-    mixed: bool  # whether there is the third arm
-    equal: Literal["steps", "epochs"]  # of which all shares learn for as many
+    parts: Mapping[tuple[str, float, int], str]  # split's name by split, share and seed
+    mixed: bool  # True if the mixed model is trained, too
+    equal: Literal["steps", "epochs"]  # what all shares have the same number of
 
     def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
-        """What another call must find unchanged to go on."""
+        """Return the settings that another call must find unchanged to go on."""
         ids = dataset.ids
         return {
             "detector": dump_config(self.detector),
@@ -101,114 +101,131 @@ class CurvePlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """What this curve was started with before; refuses a folder of another one.
+        """Return the record of the curve that was started in the folder; None if there is none.
 
-        Seeds and the third arm may be added.
+        Seeds and the mixed model may be added.
+
+        Raises:
+            InputError: The folder holds a curve with other settings.
         """
 
-        def question(facts: Mapping[str, Any]) -> dict[str, Any]:
-            arms = {arm: parse_config(facts[arm], f"{self.folder}: its {arm}") for arm in KINDS}
-            return {key: facts[key] for key in started} | arms
+        def settings_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+            configs = {
+                kind: parse_config(facts[kind], f"{self.folder}: its {kind}") for kind in KINDS
+            }
+            return {key: facts[key] for key in started} | configs
 
         def refusal(key: str, was: Any, now: Any) -> str:
-            differs = f": {first_difference(was, now)}" if key in KINDS else ""
+            difference = f": {first_difference(was, now)}" if key in KINDS else ""
             return (
-                f"holds a curve of another {_STATED[key]}{differs}; give the old one, or choose "
-                "another --out"
+                f"holds a curve of another {_SETTING_NAMES[key]}{difference}; give the old one, or "
+                "choose another --out"
             )
 
         files = {file: "curve_started"}
         return read_matching_record(
-            self.folder, files, question(started), stored_settings=question, refusal=refusal
+            self.folder, files, settings_of(started), stored_settings=settings_of, refusal=refusal
         )
 
     @property
     def splits(self) -> list[str]:
-        """The splits, each with test images of its own."""
+        """Names of the splits, each with test images of its own."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
     @property
-    def arms(self) -> list[Kind]:
-        """The arms that have trainings."""
-        return [arm for arm in ARMS if self.runs(arm)]
+    def models(self) -> list[ModelKind]:
+        """Models that have trainings."""
+        return [model for model in MODELS if self.runs(model)]
 
-    def runs(self, arm: Kind) -> list[CurveRun]:
-        """The trainings of an arm; with all images boxed nothing is mixed."""
-        return [
-            self._run(arm, split, share, seed)
-            for (split, share, seed) in self.parts
-            if not (arm == "mixed" and (not self.mixed or share == max(self.shares)))
-        ]
+    def runs(self, model: ModelKind) -> list[CurveRun]:
+        """Return the trainings of a model; the largest share has no mixed one."""
+        runs = []
+        for split, share, seed in self.parts:
+            if model == "mixed" and (not self.mixed or share == max(self.shares)):
+                continue
+            runs.append(self._run(model, split, share, seed))
+        return runs
 
-    def _run(self, arm: Kind, split: str, share: float, seed: int) -> CurveRun:
-        folder = self.folder / "runs" / split / f"{arm}-{share:g}-seed-{seed}"
-        return CurveRun(arm, split, self.parts[split, share, seed], share, seed, folder)
+    def _run(self, model: ModelKind, split: str, share: float, seed: int) -> CurveRun:
+        folder = self.folder / "runs" / split / f"{model}-{share:g}-seed-{seed}"
+        return CurveRun(model, split, self.parts[split, share, seed], share, seed, folder)
 
     def config(self, run: CurveRun) -> DetectorConfig | ClassifierConfig:
-        """What a training is given."""
-        base = self.classifier if run.arm == "classifier" else self.detector
+        """Return the configuration of a training; small shares get more epochs for equal steps."""
+        base = self.classifier if run.model == "classifier" else self.detector
         training = base.training
-        longer = max(self.shares) / run.share if self.equal == "steps" else 1.0
-        changed: dict[str, Any] = {
+        factor = max(self.shares) / run.share if self.equal == "steps" else 1.0
+        changes: dict[str, Any] = {
             "name": f"{base.name[:40]}, {run.share:.4g}, seed {run.seed}",
             "data": base.data.model_copy(update={"split": run.part}),
             "training": training.model_copy(
                 update={
                     "seed": run.seed,
-                    "epochs": math.ceil(training.epochs * longer),
-                    "warmup_epochs": training.warmup_epochs * longer,
-                    "patience": math.ceil(training.patience * longer),
+                    "epochs": math.ceil(training.epochs * factor),
+                    "warmup_epochs": training.warmup_epochs * factor,
+                    "patience": math.ceil(training.patience * factor),
                 }
             ),
         }
-        if run.arm == "mixed":
-            whole = self._run("classifier", run.split, max(self.shares), run.seed).folder
-            changed["model"] = self.detector.model.model_copy(update={"weights": str(whole)})
-        return base.model_copy(update=changed)
+        if run.model == "mixed":
+            classifier = self._run("classifier", run.split, max(self.shares), run.seed).folder
+            changes["model"] = self.detector.model.model_copy(update={"weights": str(classifier)})
+        return base.model_copy(update=changes)
 
     def write_config(self, run: CurveRun) -> Path:
-        """Write what a training is given beside its folder."""
+        """Write the configuration of a training beside its folder."""
         file = make_folder(run.folder.parent) / f"{run.folder.name}.toml"
         write_text(file, dump_config(self.config(run)))
         return file
 
 
-def read_arms(
+def read_configs(
     dataset: DataSet,
     detector: str,
-    of_detector: Sequence[str] | Mapping[str, Any],
+    detector_overrides: Sequence[str] | Mapping[str, Any],
     classifier: str,
-    of_classifier: Sequence[str] | Mapping[str, Any],
+    classifier_overrides: Sequence[str] | Mapping[str, Any],
     *,
     target: str | None,
     mixed: bool,
     equal: str,
 ) -> tuple[DetectorConfig, ClassifierConfig]:
-    """Read both configurations, each with the keys to replace, and give both the same target."""
-    first = _read_arm(detector, of_detector, "detector")
-    second = _read_arm(classifier, of_classifier, "classifier")
-    name = dataset.target(target or first.data.target or second.data.target).name
-    own, other = (
-        config.model_copy(update={"data": config.data.model_copy(update={"target": name})})
-        for config in (first, second)
+    """Read both configurations, each with the keys to replace, and give both the same target.
+
+    Raises:
+        InputError: A configuration cannot be read, is of the other kind of model, or does not fit
+            the options.
+    """
+    detector_config = cast("DetectorConfig", _read_config(detector, detector_overrides, "detector"))
+    classifier_config = cast(
+        "ClassifierConfig", _read_config(classifier, classifier_overrides, "classifier")
     )
-    both = cast("DetectorConfig", own), cast("ClassifierConfig", other)
-    if mixed and first.model.backbone != second.model.backbone:
+    target = target or detector_config.data.target or classifier_config.data.target
+    name = dataset.target(target).name
+    if mixed and detector_config.model.backbone != classifier_config.model.backbone:
         raise InputError(
-            f"--mixed: the detector's backbone is {first.model.backbone}, the classifier's network "
-            f"is {second.model.backbone}; a detector starts from a classifier of the same network: "
-            "--detector-set model.backbone=NAME, or leave out --mixed"
+            f"--mixed: the detector's backbone is {detector_config.model.backbone}, the "
+            f"classifier's network is {classifier_config.model.backbone}; a detector starts from a "
+            "classifier of the same network: --detector-set model.backbone=NAME, or leave out "
+            "--mixed"
         )
-    for config in both:
+    for config in (detector_config, classifier_config):
         if equal == "steps" and config.training.schedule == "plateau":
             raise InputError(
                 f"curve: {config.name} has training.schedule = 'plateau', which waits for epochs, "
                 "and a small share has more of them; give --equal epochs, or another schedule"
             )
-    return both
+    return _with_target(detector_config, name), _with_target(classifier_config, name)
 
 
-def _read_arm(
+_AnyConfig = TypeVar("_AnyConfig", "DetectorConfig", "ClassifierConfig")
+
+
+def _with_target(config: _AnyConfig, target: str) -> _AnyConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"target": target})})
+
+
+def _read_config(
     config: str, overrides: Sequence[str] | Mapping[str, Any], kind: str
 ) -> DetectorConfig | ClassifierConfig:
     settings = read_config(find_config(str(config)), overrides)
@@ -224,9 +241,14 @@ def add_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[tuple[str, float, int], str]:
-    """Draw the parts, check that each can be learned from and evaluated, and only then add them.
+    """Draw the parts, check that each can be learned from and evaluated, and then add them.
 
-    Gives the name of the split of each split, share and seed.
+    Returns:
+        Name of the new split by split, share and seed.
+
+    Raises:
+        InputError: The target has no boxed positive image, or a part or a test set lacks positive
+            or negative images.
     """
     labels = dataset.labels(target).dropna() == 1
     boxed = labels[labels.index.isin(dataset.boxes_trusted(target))]
@@ -237,10 +259,11 @@ def add_parts(
         )
     drawn = draw_nested_parts(dataset, target, splits, shares, seeds)
     for split, parts in drawn.items():
-        if lacking := _lacking_a_class(labels, dataset.image_ids("test", split)):
+        test_counts = _counts_if_one_class(labels, dataset.image_ids("test", split))
+        if test_counts:
             raise InputError(
-                f"curve: split '{split}' tests {lacking}, and needs both; make another split with "
-                "cxr split"
+                f"curve: split '{split}' tests {test_counts}, and needs both; make another split "
+                "with cxr split"
             )
         for (share, _), part in parts.items():
             _require_learnable(boxed, part, split, share)
@@ -254,38 +277,43 @@ def add_parts(
 
 
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
-    """Refuse splits that test the same patients: they are no folds of one study."""
-    seen: dict[str, set[str]] = {}
+    """Refuse splits that test the same patients: they are no folds of one study.
+
+    Raises:
+        InputError: Two splits share a test patient.
+    """
+    patients_by_split: dict[str, set[str]] = {}
     patients = patient_groups(dataset.images)
     for split in splits:
-        tested = set(patients.reindex(dataset.image_ids("test", split)))
-        for other, known in seen.items():
-            if split == other or not known.isdisjoint(tested):
+        test_patients = set(patients.reindex(dataset.image_ids("test", split)))
+        for other, other_patients in patients_by_split.items():
+            if split == other or not other_patients.isdisjoint(test_patients):
                 raise InputError(
                     f"curve: splits '{other}' and '{split}' test images of the same patients; give "
                     "one split, or folds (cxr split --folds K --test-folds)"
                 )
-        seen[split] = tested
+        patients_by_split[split] = test_patients
 
 
 def _require_learnable(boxed: pd.Series, part: pd.DataFrame, split: str, share: float) -> None:
-    """Refuse a part of which a role lacks positive or negative images that are wholly boxed."""
+    """Refuse a part in which a role lacks positive or negative images that are wholly boxed."""
     for role in ("train", "val"):
-        if lacking := _lacking_a_class(boxed, part.loc[part["role"] == role, "image_id"]):
+        counts = _counts_if_one_class(boxed, part.loc[part["role"] == role, "image_id"])
+        if counts:
             advice = "give larger --sizes" if share < 1 else "make another split with cxr split"
             raise InputError(
-                f"curve: a share of {share:g} of split '{split}' leaves role '{role}' {lacking} "
+                f"curve: a share of {share:g} of split '{split}' leaves role '{role}' {counts} "
                 f"with all boxes; {advice}"
             )
 
 
-def _lacking_a_class(labels: pd.Series, ids: pd.Index | pd.Series) -> str:
-    """How many of these images are of either class, if one has none; else nothing."""
-    of_ids = labels[labels.index.isin(ids)]
-    n_positive = int(of_ids.sum())
-    if 0 < n_positive < len(of_ids):
+def _counts_if_one_class(labels: pd.Series, ids: pd.Index | pd.Series) -> str:
+    """Return the numbers of positive and negative images if one of them is 0; else nothing."""
+    chosen = labels[labels.index.isin(ids)]
+    n_positive = int(chosen.sum())
+    if 0 < n_positive < len(chosen):
         return ""
-    negative = counted(len(of_ids) - n_positive, "negative image")
+    negative = counted(len(chosen) - n_positive, "negative image")
     return f"{counted(n_positive, 'positive')} and {negative}"
 
 
@@ -293,8 +321,8 @@ def _require_growing(boxed: pd.Series, parts: Mapping[float, pd.DataFrame], spli
     """Refuse shares so near to one another that they keep the same patients."""
     counts = {}
     for share, part in parts.items():
-        kept = part.loc[part["role"].isin(["train", "val"]), "image_id"]
-        counts[share] = int(boxed.index.isin(kept).sum())
+        learning = part.loc[part["role"].isin(["train", "val"]), "image_id"]
+        counts[share] = int(boxed.index.isin(learning).sum())
     for fewer, more in itertools.pairwise(sorted(counts)):
         if counts[fewer] == counts[more]:
             raise InputError(

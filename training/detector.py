@@ -1,4 +1,4 @@
-"""A detector's training: which images, which losses, which figures."""
+"""The training of a detector: its images, losses and figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cxr_compare.configs.settings import DetectorConfig
 from cxr_compare.data_prep.augment.augment import Augmentation
 from cxr_compare.data_prep.augment.mosaic import DroppedBoxes
 from cxr_compare.data_prep.contracts.boxes import Boxes
+from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.detection.detector import (
@@ -28,24 +29,29 @@ from cxr_compare.detection.detector import (
 from cxr_compare.detection.model import build_detector, start_from
 from cxr_compare.evaluation.boxes.average_precision import unchecked_average_precision
 from cxr_compare.evaluation.metrics.image_metrics import auroc
-from cxr_compare.training.loading import balancing_weights
 from cxr_compare.training.processes import reduce_over_processes
+from cxr_compare.training.sampling import balancing_weights
 from cxr_compare.training.task import TrainingTask, mean_of_defined
 
-_COLUMNS = {"train_boxes": "given", "train_boxes_out": "outside", "train_boxes_small": "small",
-            "train_boxes_covered": "covered"}  # fmt: skip
+# Columns of an epoch, and the fields of `DroppedBoxes` that they add up.
+_COUNT_COLUMNS = {
+    "train_boxes": "given",
+    "train_boxes_out": "outside",
+    "train_boxes_small": "small",
+    "train_boxes_covered": "covered",
+}
 
 
-class _Seen(NamedTuple):
-    """What one validation batch gave, in store px: enough for the metrics."""
+class _DetectedBatch(NamedTuple):
+    """Boxes of a validation batch, in store px: enough for the metrics."""
 
-    image_ids: list[str]  # its images
-    found: pd.DataFrame  # ``image_id, finding, x1, y1, x2, y2, score``; findings by number
-    true: pd.DataFrame  # likewise, all of score 1
+    image_ids: list[str]
+    detected: pd.DataFrame  # ``image_id, finding, x1, y1, x2, y2, score``; findings by number
+    true: pd.DataFrame  # the same columns, all of score 1
 
 
 class DetectorTask(TrainingTask):
-    """A detector's training, on images whose lesions are all boxed, or that have none."""
+    """The training of a detector on images whose lesions are all boxed, or that have none."""
 
     def __init__(
         self,
@@ -56,7 +62,8 @@ class DetectorTask(TrainingTask):
         augmentation: Augmentation | None,
     ) -> None:
         super().__init__(config, target)
-        boxes, trusted = dataset.target_boxes(target), dataset.boxes_trusted(target)
+        boxes = dataset.target_boxes(target)
+        trusted = dataset.boxes_trusted(target)
         ids = {
             role: dataset.image_ids(role, config.data.split).intersection(trusted)
             for role in ("train", "val")
@@ -71,69 +78,72 @@ class DetectorTask(TrainingTask):
         self.model = self._build_model(build_detector, start_from, config, store.size)
         share = config.training.positive_share
         self.draw_weights = balancing_weights(self.positive, share) if share else None
-        self._boxes = None
+        self._box_counts = None
         if augmentation is not None or mosaic > 0:
-            self._boxes = _EpochSums(list(_COLUMNS))
-            self.callbacks.append(self._boxes)
+            self._box_counts = _EpochSums(list(_COUNT_COLUMNS))
+            self.callbacks.append(self._box_counts)
 
     def training_losses(self, model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
-        """Losses of a training batch; counts its boxes."""
-        if self._boxes is not None:
+        """Compute the losses of a training batch, and count its boxes."""
+        if self._box_counts is not None:
             counts = batch.dropped._asdict()
-            self._boxes.add({name: counts[field] for name, field in _COLUMNS.items()})
+            columns = {column: counts[field] for column, field in _COUNT_COLUMNS.items()}
+            self._box_counts.add(columns)
         return training_losses(model, batch)
 
     def loss_weight(self, batch: LesionBatch) -> float:
-        """Number of images, whose mean the losses are."""
+        """Return the number of images, over which the losses are a mean."""
         return len(batch)
 
     def validation_step(
         self, model: Detector, batch: LesionBatch
-    ) -> tuple[dict[str, Tensor], _Seen]:
-        """Losses and boxes of a validation batch."""
-        losses, found = validation_losses(model, batch)
+    ) -> tuple[dict[str, Tensor], _DetectedBatch]:
+        """Compute losses and boxes of a validation batch."""
+        losses, detected = validation_losses(model, batch)
         true = [
             Boxes(boxes.numpy(), np.ones(len(boxes)), labels.numpy())
             for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
         ]
         ids = batch.image_ids
-        return losses, _Seen(ids, _frame(ids, found), _frame(ids, true))
+        return losses, _DetectedBatch(ids, _box_table(ids, detected), _box_table(ids, true))
 
-    def validation_metrics(self, outputs: list[_Seen]) -> dict[str, float]:
-        """As `_detection_metrics`, and what became of the epoch's boxes."""
-        counts = {} if self._boxes is None else self._boxes.joined
+    def validation_metrics(self, outputs: list[_DetectedBatch]) -> dict[str, float]:
+        """Compute detection figures, and add the counts of the epoch's training boxes."""
+        counts = {} if self._box_counts is None else self._box_counts.joined
         return {**_detection_metrics(outputs), **counts}
 
     def describe(self, batch: LesionBatch) -> tuple[list[str], list[np.ndarray]]:
-        """Captions and boxes for the figure of a batch."""
-        boxes = [image.numpy() for image in batch.boxes]
-        counts = [
-            f"{len(b)} box{'' if len(b) == 1 else 'es'}" if len(b) else "no lesion" for b in boxes
-        ]
-        captions = [f"{i[:16]}: {count}" for i, count in zip(batch.image_ids, counts, strict=True)]
+        """Return captions and boxes (N, 4) xyxy, store px, for the figure of a batch."""
+        boxes = [image_boxes.numpy() for image_boxes in batch.boxes]
+        captions = []
+        for image_id, image_boxes in zip(batch.image_ids, boxes, strict=True):
+            count = counted(len(image_boxes), "box") if len(image_boxes) else "no lesion"
+            captions.append(f"{image_id[:16]}: {count}")
         return captions, boxes
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """Of all epochs together; None where nothing is augmented."""
-        if self._boxes is None:
+        """Add up all epochs; None if nothing is augmented."""
+        if self._box_counts is None:
             return None
-        return DroppedBoxes(
-            **{field: sum(int(row[name]) for row in history) for name, field in _COLUMNS.items()}
-        )
+        totals = {
+            field: sum(int(row[column]) for row in history)
+            for column, field in _COUNT_COLUMNS.items()
+        }
+        return DroppedBoxes(**totals)
 
 
-def _detection_metrics(seen: list[_Seen]) -> dict[str, float]:
-    """Figures of a whole validation."""
-    image_ids = pd.Index([image_id for batch in seen for image_id in batch.image_ids])
-    found = pd.concat([batch.found for batch in seen], ignore_index=True)
-    true = pd.concat([batch.true for batch in seen], ignore_index=True)
+def _detection_metrics(batches: list[_DetectedBatch]) -> dict[str, float]:
+    """Compute the figures of a whole validation."""
+    image_ids = pd.Index([image_id for batch in batches for image_id in batch.image_ids])
+    detected = pd.concat([batch.detected for batch in batches], ignore_index=True)
+    true = pd.concat([batch.true for batch in batches], ignore_index=True)
     by_finding = [
         unchecked_average_precision(
-            found[found["finding"] == label], true[true["finding"] == label], image_ids
+            detected[detected["finding"] == label], true[true["finding"] == label], image_ids
         )
         for label in sorted(true["finding"].unique())
     ]
-    best = found.groupby("image_id")["score"].max().reindex(image_ids, fill_value=0.0)
+    best = detected.groupby("image_id")["score"].max().reindex(image_ids, fill_value=0.0)
     area = auroc(image_ids.isin(true["image_id"]), best.to_numpy())
     return {
         "ap50": mean_of_defined([figures["ap50"] for figures in by_finding]),
@@ -142,20 +152,21 @@ def _detection_metrics(seen: list[_Seen]) -> dict[str, float]:
     }
 
 
-def _frame(image_ids: Sequence[str], images: Sequence[Boxes | None]) -> pd.DataFrame:
-    """Boxes of several images as one frame, store px; `None` has none."""
-    boxes = Boxes.joined([each for each in images if each is not None])
-    owners = np.repeat(np.asarray(image_ids, object), [len(each or ()) for each in images])
-    return boxes.to_table(owners, boxes.labels)
+def _box_table(image_ids: Sequence[str], images: Sequence[Boxes | None]) -> pd.DataFrame:
+    """Join the boxes of several images, store px, in one table; None has no rows."""
+    boxes = Boxes.joined([image_boxes for image_boxes in images if image_boxes is not None])
+    counts = [len(image_boxes or ()) for image_boxes in images]
+    box_ids = np.repeat(np.asarray(image_ids, object), counts)
+    return boxes.to_table(box_ids, boxes.labels)
 
 
 class _EpochSums(Callback):
-    """Adds up counts while an epoch trains; they are there when its figures are measured."""
+    """Counts that are added up over an epoch, and joined before its figures are computed."""
 
     def __init__(self, names: list[str]) -> None:
         self._counts = dict.fromkeys(names, 0)
         self._before = self._counts
-        self.joined = dict(self._counts)  # of the last epoch, over all processes
+        self.joined = dict(self._counts)  # sums of the last epoch over all processes
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add the counts of a batch."""
@@ -163,7 +174,7 @@ class _EpochSums(Callback):
             self._counts[name] += count
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew: what was added before, such as by a search of the batch size, is no part."""
+        """Start from 0: a search of the batch size may have added counts before."""
         self._counts = dict.fromkeys(self._counts, 0)
 
     def on_train_batch_start(
@@ -175,11 +186,11 @@ class _EpochSums(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Forget a batch that only filled a process's empty share: it counts elsewhere."""
+        """Drop the counts of a batch that only fills a process's empty share."""
         if not outputs["weight"]:
             self._counts = self._before
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Join before the record reads the figures: this callback comes before it."""
+        """Join the counts of all processes; this callback runs before the epoch record."""
         counts = reduce_over_processes(torch.tensor([*self._counts.values()], dtype=torch.int64))
         self.joined = dict(zip(self._counts, counts.tolist(), strict=True))

@@ -15,27 +15,26 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from cxr_compare.configs.settings import TrainingSettings
-from cxr_compare.training.batch_size import Precision
-from cxr_compare.training.best_epoch import (
-    EpochRecord,
-    Row,
-    WholeFiles,
-    best_row,
-    require_same_architecture,
-)
-from cxr_compare.training.loading import BatchLoader, SeededSampler
-from cxr_compare.training.loop import Loop, monitor_mode, share_batch_statistics
-from cxr_compare.training.processes import Rank
-from cxr_compare.training.run_folder import RunFolder, read_weights
+from cxr_compare.training.batch_norm import share_batch_statistics
+from cxr_compare.training.checkpoint_file import AtomicCheckpointIO, require_same_architecture
+from cxr_compare.training.ema import WeightAverage
+from cxr_compare.training.epoch_record import EpochRecord, Row, best_row
+from cxr_compare.training.hardware import Precision
+from cxr_compare.training.loading import BatchLoader
+from cxr_compare.training.loop import Loop
+from cxr_compare.training.model_files import read_weights
+from cxr_compare.training.optimisation import monitor_mode
+from cxr_compare.training.rank import Rank
+from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.sampling import SeededSampler
 from cxr_compare.training.task import TrainingTask
 
 
@@ -50,16 +49,16 @@ def _build_trainer(
     accelerator: str,
     rank: Rank | None,
 ) -> Trainer:
-    """Lightning's loop and devices; what it would log, show or save by itself is off."""
-    plugins: list[Any] = [WholeFiles()]
+    """Build Lightning's trainer; its own logging, progress and saving are switched off."""
+    plugins: list[Any] = [AtomicCheckpointIO()]
     if precision == "fp16":  # by name: on a CPU Lightning would take bf16 in its place
         scaler = torch.amp.GradScaler(accelerator)
         plugins.append(MixedPrecision("16-mixed", accelerator, scaler))
     strategy: Any = "auto"
     if rank is not None:
         # By name: Lightning would ask SLURM, also where SLURM started something else.
-        plugins.append(_Environment())
-        # All validate with the first one's batch norm: DDP hands its statistics over before each
+        plugins.append(_TorchrunEnvironment())
+        # All validate with the first process's batch norm: DDP sends its statistics before each
         # training batch and the first validation batch, and not before the others, of which
         # processes have different numbers.
         strategy = DDPStrategy()
@@ -73,10 +72,10 @@ def _build_trainer(
         accumulate_grad_batches=accumulate,
         plugins=plugins,
         callbacks=callbacks,
-        benchmark=accelerator == "cuda",  # all batches have one size: the fastest kernels are kept
+        benchmark=accelerator == "cuda",  # all batches have one size: the fastest kernels stay
         default_root_dir=folder,
         logger=list(loggers),
-        log_every_n_steps=1,  # a step logs nothing, and fewer steps than this would be warned of
+        log_every_n_steps=1,  # nothing is logged, but fewer steps than this would be warned of
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -85,14 +84,14 @@ def _build_trainer(
     )
 
 
-class _Environment(TorchElasticEnvironment):
-    """torchrun's variables, which `Processes` has set whoever started this process."""
+class _TorchrunEnvironment(TorchElasticEnvironment):
+    """torchrun's variables, which `Processes` has set whatever started this process."""
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Nothing: nodes may have different numbers of processes."""
+        """Check nothing: nodes may have different numbers of processes."""
 
 
-class _OwnSignals(Callback):
+class _RestoreSignals(Callback):
     """The guarantee of signals: SIGTERM ends this process at once, as the program has set.
 
     Lightning would first talk to the other processes, which may be in the middle of something else.
@@ -102,57 +101,14 @@ class _OwnSignals(Callback):
         self._before = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take back SIGTERM, which Lightning has just taken."""
+        """Restore the handler of SIGTERM, which Lightning has just replaced."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._before)
 
 
-class _Averaging(WeightAveraging):
-    """Lightning's, with an average for which the host does not wait."""
-
-    def __init__(self, decay: float) -> None:
-        super().__init__()
-        self._decay = decay
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin the average."""
-        self._average_model = _RampedAverage(pl_module, self._decay)
-        self._average_model.module.to(pl_module.device)  # which its layers are not on yet
-
-
-class _RampedAverage(AveragedModel):
-    """A moving average that follows quickly at first, so that early epochs are not all start.
-
-    Its number of steps lies in main memory, where it is read without waiting for the device.
-
-    Source:
-        TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, use_buffers=True)
-        self._decay = decay
-
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """Move the average in place: one pass over each kind of number."""
-        n = float(self.n_averaged)
-        share = 1 - min(self._decay, (1 + n) / (10 + n)) if n else 1.0  # at first a copy
-        averages, current = (
-            [*network.parameters(), *network.buffers()] for network in (self.module, model)
-        )
-        pairs = list(zip(averages, current, strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([own for own, _ in floats], [new for _, new in floats], share)
-        for own, new in pairs:
-            if not own.is_floating_point():  # a batch norm's counter
-                own.copy_(new)
-        self.n_averaged += 1
-
-
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C reaches the caller, where Lightning would exit the process."""
+    """Let Ctrl-C reach the caller; Lightning would exit the process."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -185,34 +141,34 @@ def _quiet() -> Iterator[None]:
 _EXPECTED = (
     # On a CPU, whose cores learn.
     r".*does not have many workers.*",
-    # Frozen batch norm stays in eval mode.
+    # Frozen batch norm stays in evaluation mode.
     r".*module\(s\) in eval mode at the start of training.*",
-    # Resuming starts over at an epoch's end, where nothing of the loader's state is left.
+    # Resuming starts at an epoch's end, where nothing of the loader's state is left.
     r".*You're resuming from a checkpoint that ended before the epoch ended.*",
     # Lightning's own use of a torch interface that torch renamed.
     r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",
-    # In fp16 the first steps are skipped until the loss is scaled low enough.
+    # In fp16 the first steps are skipped until the scale of the loss is low enough.
     r".*lr_scheduler.step\(\)` before `optimizer.step\(\).*",
-    # `srun` is there, and something else started this process.
+    # `srun` is available, and something else started this process.
     r".*The `srun` command is available.*",
-    # More devices than are used.
+    # The machine has more devices than are used.
     r".*available but not used.*",
 )
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a training."""
+    """Result of a training: the best epoch, its figure, and the history."""
 
     best_epoch: int  # epoch whose weights were kept, from 1
-    best_value: float  # the monitored figure there
+    best_value: float  # the monitored figure of that epoch
     history: list[Row]  # one row per epoch, as in `metrics.csv`
-    stopped_early: bool  # whether it ended before its last epoch for want of improvement
+    stopped_early: bool  # True if it ended before its last epoch for lack of improvement
 
 
 @contextmanager
 def _depthwise_in_fp32(model: nn.Module) -> Iterator[None]:
-    """Learn depthwise convolutions in fp32 where all else is bf16, on a CPU.
+    """Train depthwise convolutions in fp32 where all else is bf16, on a CPU.
 
     Their gradient is oneDNN's slowest operation in bf16. A step took 0.49 of the processor time
     with EfficientNet-Lite0, 0.54 with EfficientNet-B0, 0.71 with ShuffleNetV2, 0.75 with
@@ -247,12 +203,12 @@ def fit(  # noqa: PLR0913 - hooks of one training
     train_loader: BatchLoader,
     val_loader: BatchLoader,
     run: RunFolder,
-    precision: Precision = "fp32",  # bf16 and fp16 by autocast, with weights in fp32
-    resume: bool = False,  # go on from the folder's checkpoint, where there is one
+    precision: Precision = "fp32",
+    resume: bool = False,
     accelerator: Literal["cpu", "cuda"] = "cpu",
     rank: Rank | None = None,
     loggers: Sequence[Logger] = (),
-    progress: Callable[[int], None] | None = None,  # of batches, training and validation alike
+    progress: Callable[[int], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
 ) -> FitResult:
     """Train, validate after each epoch, and leave the model with the weights of its best epoch.
@@ -264,6 +220,20 @@ def fit(  # noqa: PLR0913 - hooks of one training
     Each of several processes, which `Processes` has connected, calls this with loaders of its
     share of each batch. Gradients and figures are those of the whole, and so are the statistics
     of live batch norm on CUDA; on CPUs each process measures its share.
+
+    Args:
+        task: The model and its losses.
+        settings: Epochs, optimiser, learning rate and what picks the best epoch.
+        train_loader: Batches of the training images.
+        val_loader: Batches of the validation images.
+        run: The folder that is written.
+        precision: bf16 and fp16 are autocast, with weights in fp32.
+        resume: Go on from the folder's checkpoint if there is one.
+        accelerator: Kind of device.
+        rank: This process among several; None if it is alone.
+        loggers: Lightning's loggers, from `build_loggers`.
+        progress: Called with the number of batches done, training and validation alike.
+        on_epoch: Called with the row of each epoch.
 
     Raises:
         InputError: A loss or gradient is not finite or a batch fails (names the images), the
@@ -280,28 +250,29 @@ def fit(  # noqa: PLR0913 - hooks of one training
     world_size = 1 if rank is None else rank.world_size
     if rank is not None and accelerator == "cuda":
         share_batch_statistics(model.train())
-    images = int(train_loader.batch_size or 1) * world_size * settings.accumulate
+    step_images = int(train_loader.batch_size or 1) * world_size * settings.accumulate
     sampler = train_loader.sampler
-    spare = sampler.ends_with_spare if isinstance(sampler, SeededSampler) else lambda: False
-    loop = Loop(task, settings, record.advice, images, spare)
+    ends_with_spare: Callable[[], bool] = lambda: False  # noqa: E731
+    if isinstance(sampler, SeededSampler):
+        ends_with_spare = sampler.ends_with_spare
+    loop = Loop(task, settings, record.advice, step_images, ends_with_spare)
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None:
         require_same_architecture(loop, checkpoint)
-    cuda = range(torch.cuda.device_count()) if accelerator == "cuda" else ()
-    slow_in_bf16 = precision == "bf16" and accelerator == "cpu"
+    cuda_devices = range(torch.cuda.device_count()) if accelerator == "cuda" else ()
+    is_slow_in_bf16 = precision == "bf16" and accelerator == "cpu"
     with (
         _quiet(),
         _interruptible(),
-        torch.random.fork_rng(cuda),
-        _depthwise_in_fp32(model) if slow_in_bf16 else nullcontext(),
+        torch.random.fork_rng(cuda_devices),
+        _depthwise_in_fp32(model) if is_slow_in_bf16 else nullcontext(),
     ):
-        decay = settings.ema_decay
-        averaging = [_Averaging(decay)] if decay else []
+        averaging = [WeightAverage(settings.ema_decay)] if settings.ema_decay else []
         trainer = _build_trainer(
             run.folder,
             # The record comes before the average: it must see averaged weights before they are
             # swapped back. And after the others, whose state it saves.
-            callbacks=[_OwnSignals(), *task.callbacks, record, *averaging],
+            callbacks=[_RestoreSignals(), *task.callbacks, record, *averaging],
             loggers=loggers,
             epochs=settings.epochs,
             accumulate=settings.accumulate,
@@ -312,7 +283,7 @@ def fit(  # noqa: PLR0913 - hooks of one training
         # The guarantee of bit-exact resuming: all state comes from the checkpoint of a whole epoch.
         try:
             trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
-        finally:  # kernels that are chosen by their time differ from one prediction to the next
+        finally:  # kernels that are chosen by their speed differ from one prediction to the next
             torch.backends.cudnn.benchmark = False
     best = best_row(record.history, settings.monitor, monitor_mode(settings.monitor))
     model.load_state_dict(read_weights(run.best_weights(best["epoch"])))

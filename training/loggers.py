@@ -1,4 +1,4 @@
-"""The loggers beside metrics.csv: TensorBoard, MLflow and Weights & Biases, by Lightning."""
+"""Loggers beside metrics.csv, by Lightning: TensorBoard, MLflow and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -14,14 +14,24 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 
 from cxr_compare.training.run_folder import RunFolder
 
-_NOT_METRICS = (  # columns of an epoch
-    "epoch", "learning_rate", "seconds", "processor_seconds", "seconds_validation",
-    "seconds_checkpoint", "seconds_waiting",
-)  # fmt: skip
+_NOT_METRICS = (  # columns of an epoch that do not measure the model
+    "epoch",
+    "learning_rate",
+    "seconds",
+    "processor_seconds",
+    "seconds_validation",
+    "seconds_checkpoint",
+    "seconds_waiting",
+)
 
 
 def metrics_of(row: dict[str, Any]) -> dict[str, float]:
-    """The figures of an epoch that measure the model, without losses and times."""
+    """Return the figures of an epoch that measure the model, without losses and times.
+
+    Example:
+        >>> metrics_of({"epoch": 1, "train_loss": 0.7, "auroc": 0.8, "seconds": 3.0})
+        {'auroc': 0.8}
+    """
     return {
         name: value
         for name, value in row.items()
@@ -35,19 +45,19 @@ _RUN_TAG = "cxr_run"
 
 
 def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
-    """Lightning's loggers for a run; `metrics.csv` is written whatever they are.
+    """Build Lightning's loggers of a run; `metrics.csv` is written in any case.
 
-    ``tensorboard`` writes to ``events/`` in the folder; ``mlflow`` to what ``MLFLOW_TRACKING_URI``
-    names, else to ``mlflow.db`` in the folder; ``wandb`` to ``wandb/`` in the folder, and with
-    ``WANDB_MODE=online`` to its server. Nothing leaves the machine unless the user's environment
-    says so. A training that is resumed goes on in the same run of each logger.
+    ``tensorboard`` writes to ``events/`` in the folder; ``mlflow`` to the server or file of
+    ``MLFLOW_TRACKING_URI``, else to ``mlflow.db`` in the folder; ``wandb`` to ``wandb/`` in the
+    folder, and with ``WANDB_MODE=online`` to its server. Nothing leaves the machine unless the
+    user's environment says so. A training that is resumed goes on in the same run of each logger.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
     return [build(run) for name, build in builders.items() if name in names]
 
 
 def _identity(run: RunFolder) -> str:
-    """The same for a run whenever it goes on, wherever its folder is moved."""
+    """Return an id that stays when the run is resumed or its folder is moved."""
     return hashlib.sha256(json.dumps(run.started, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -62,37 +72,40 @@ def _mlflow(run: RunFolder) -> Logger:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient
 
-    folder, identity = run.folder.resolve(), _identity(run)
+    folder = run.folder.resolve()
+    identity = _identity(run)
     server = os.environ.get("MLFLOW_TRACKING_URI")
     tracking = server or f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking)
-    experiment, earlier = client.get_experiment_by_name(_PROJECT), []
+    experiment = client.get_experiment_by_name(_PROJECT)
+    earlier_runs = []
     if experiment is not None:
-        mine = f"tags.{_RUN_TAG} = '{identity}'"
-        earlier = client.search_runs([experiment.experiment_id], mine, max_results=1)
-    for run_before in earlier:
-        client.update_run(run_before.info.run_id, status="RUNNING")
+        same_identity = f"tags.{_RUN_TAG} = '{identity}'"
+        earlier_runs = client.search_runs([experiment.experiment_id], same_identity, max_results=1)
+    for earlier_run in earlier_runs:
+        client.update_run(earlier_run.info.run_id, status="RUNNING")
     return MLFlowLogger(
         _PROJECT,
         run_name=folder.name,
         tracking_uri=tracking,
         tags={_RUN_TAG: identity},
         artifact_location=None if server else (folder / "mlflow").as_uri(),
-        run_id=earlier[0].info.run_id if earlier else None,
+        run_id=earlier_runs[0].info.run_id if earlier_runs else None,
     )
 
 
 def _wandb(run: RunFolder) -> Logger:
     import wandb
 
-    class Closing(WandbLogger):
-        """Ends its run with the training: the next one of this process is another."""
+    class ClosingWandbLogger(WandbLogger):
+        """A logger that ends its run with the training: this process may train again."""
 
         def finalize(self, status: str) -> None:
             super().finalize(status)
             self.experiment.finish(exit_code=int(status != "success"))
 
-    folder, identity = run.folder.resolve(), _identity(run)
+    folder = run.folder.resolve()
+    identity = _identity(run)
     mode = os.environ.get("WANDB_MODE", "offline")
     online = mode == "online"
     for old in (folder / "wandb").glob(f"offline-run-*-{identity}"):
@@ -104,11 +117,11 @@ def _wandb(run: RunFolder) -> Logger:
         save_code=False,
         silent=not online,
         x_disable_machine_info=True,
-        x_disable_meta=True,  # the command with its paths, and the user
+        x_disable_meta=True,  # it would contain the command with its paths, and the user
         x_disable_stats=True,
         x_save_requirements=False,
     )
-    return Closing(
+    return ClosingWandbLogger(
         folder.name,
         folder,
         id=identity,
@@ -122,7 +135,7 @@ def _wandb(run: RunFolder) -> Logger:
 def log_start(
     loggers: Sequence[Logger], settings: dict[str, Any], history: Sequence[dict[str, Any]]
 ) -> None:
-    """Hand over the settings and, of a training that is resumed, the epochs that a logger lacks."""
+    """Log the settings and, if the training is resumed, the epochs that a logger lacks."""
     for logger in loggers:
         logger.log_hyperparams(settings)
         logged = _logged_epochs(logger) if history else set()
@@ -132,24 +145,24 @@ def log_start(
 
 
 def _logged_epochs(logger: Logger) -> set[int]:
-    """The epochs that a logger's run has from before."""
+    """Return the epochs that a logger's run has from before."""
     if isinstance(logger, MLFlowLogger):
         metrics = logger.experiment.get_metric_history(cast(str, logger.run_id), "train/loss")
         return {metric.step for metric in metrics}
-    if isinstance(logger, WandbLogger):  # it counts rows, and each is an epoch
+    if isinstance(logger, WandbLogger):  # it counts rows, one for each epoch
         return set(range(1, logger.experiment.starting_step + 1))
     return set()
 
 
 def log_row(loggers: Sequence[Logger], row: dict[str, Any]) -> None:
-    """Hand an epoch's figures to every logger."""
+    """Log an epoch's figures with every logger."""
     for logger in loggers:
         logger.log_metrics(_scalars(row), step=row["epoch"])
         logger.save()
 
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:
-    """An epoch's finite figures as ``train/loss``, ``val/ap50``: so TensorBoard groups them."""
+    """Return an epoch's finite figures as ``train/loss``, ``val/ap50``: TensorBoard groups them."""
     named = {}
     for key, value in row.items():
         group, _, rest = key.partition("_")

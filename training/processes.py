@@ -1,6 +1,6 @@
 """The processes of one training: who started them, what they agree on, and what ends them.
 
-Imports no torch by itself, so that a wrong folder is named before.
+Importing it does not import torch, so that a wrong folder is reported at once.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
+from cxr_compare.training.rank import Rank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,150 +23,16 @@ Value = TypeVar("Value")
 _SILENCE = timedelta(minutes=10)  # a process that does not answer for so long is lost
 _PATIENCE = timedelta(days=30)  # the first may decode a whole archive while the others wait
 _POLL = 0.05  # s
-_SAME = 2.0  # s: what ends all processes alike ends them within this time
-_LINE = 2048  # bytes of an error line that is handed over
+_SAME_TIME = 2.0  # s: a cause that ends all processes ends them within this time
+_LINE_BYTES = 2048  # of an error line that is sent to the first process
 _LOST = re.compile(r"gloo|NCCL|[Cc]onnection (was )?(closed|reset|refused)|Broken pipe")
-_PORTS = 15_000, 10_000  # of SLURM's jobs: the first, and how many
 
-GRACE = 6.0  # s: who ended the other process may be about to end this one
-
-
-@dataclass(frozen=True)
-class Rank:
-    """One process among those of a training."""
-
-    rank: int  # from 0; the first one writes and speaks
-    world_size: int  # number of processes on all nodes
-    local_rank: int  # among the processes of this node, which is its GPU
-    local_world_size: int  # number of processes of this node
-    address: str  # where the first process is reached
-    port: int  # likewise
-    launcher: str  # ``torchrun`` or ``slurm``; who sets torchrun's variables is taken for it
-
-    def __str__(self) -> str:
-        return f"process {self.rank + 1} of {self.world_size}"
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Rank | None:
-        """What a launcher's variables give; None where there is one process only.
-
-        torchrun's variables count before SLURM's: torchrun may run inside a SLURM job. Of SLURM
-        those of the step count: a batch script that starts one process without ``srun`` has a job
-        of several tasks and is one process. (Lightning's environments take the job's.)
-
-        Raises:
-            InputError: A variable is missing or no number, or the ranks do not fit.
-
-        Example:
-            >>> Rank.of({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1",
-            ...          "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}).rank
-            1
-            >>> slurm = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1",
-            ...          "SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
-            ...          "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_ID": "42"}
-            >>> rank = Rank.of(slurm)
-            >>> rank.rank, rank.local_rank, rank.local_world_size, rank.address, rank.port
-            (5, 1, 4, 'gpu07', 15042)
-            >>> Rank.of({}) is None
-            True
-        """
-        if "RANK" in environment and "WORLD_SIZE" in environment:
-            launcher, size = "torchrun", "WORLD_SIZE"
-        elif "SLURM_STEP_NUM_TASKS" in environment:
-            launcher, size = "slurm", "SLURM_STEP_NUM_TASKS"
-        else:
-            return None
-        variables = _Variables(environment, launcher)
-        if (world_size := variables.number(size)) == 1:
-            return None
-        read = cls._of_torchrun if launcher == "torchrun" else cls._of_slurm
-        rank = read(variables, world_size)
-        if not 0 <= rank.rank < world_size or rank.local_rank < 0:
-            raise InputError(
-                f"{launcher}: process {rank.rank} of {world_size} is none of them; "
-                "are RANK and WORLD_SIZE, or SLURM's variables, left from another command?"
-            )
-        return rank
-
-    @classmethod
-    def _of_torchrun(cls, variables: _Variables, world_size: int) -> Rank:
-        return cls(
-            rank=variables.number("RANK"),
-            world_size=world_size,
-            local_rank=variables.number("LOCAL_RANK"),
-            local_world_size=variables.number("LOCAL_WORLD_SIZE", world_size),
-            address=variables.text("MASTER_ADDR"),
-            port=variables.number("MASTER_PORT"),
-            launcher="torchrun",
-        )
-
-    @classmethod
-    def _of_slurm(cls, variables: _Variables, world_size: int) -> Rank:
-        nodes = variables.text("SLURM_STEP_NODELIST", "") or variables.text("SLURM_NODELIST", "")
-        tasks = _tasks_by_node(variables.text("SLURM_STEP_TASKS_PER_NODE", "1"))
-        first, many = _PORTS
-        step = variables.number("SLURM_STEP_ID", 0)  # steps of a job may run at once
-        port = first + (variables.number("SLURM_JOB_ID", 0) + 131 * step) % many
-        return cls(
-            rank=variables.number("SLURM_PROCID"),
-            world_size=world_size,
-            local_rank=variables.number("SLURM_LOCALID"),
-            local_world_size=tasks[variables.number("SLURM_NODEID", 0)],
-            address=variables.text("MASTER_ADDR", "") or _first_node(nodes),
-            port=variables.number("MASTER_PORT", port),
-            launcher="slurm",
-        )
-
-
-class _Variables(NamedTuple):
-    """A launcher's variables of the environment."""
-
-    environment: Mapping[str, str]
-    launcher: str
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self.environment.get(name, default)
-        if value is None:
-            raise InputError(
-                f"{self.launcher}: the environment lacks {name}; start every process with "
-                f"{self.launcher}, or unset RANK and WORLD_SIZE to train in one process"
-            )
-        return value
-
-    def number(self, name: str, default: int | None = None) -> int:
-        text = self.text(name, None if default is None else str(default))
-        try:
-            return int(text)
-        except ValueError:
-            raise InputError(f"{self.launcher}: {name}={text} is no number") from None
-
-
-def _tasks_by_node(text: str) -> list[int]:
-    """SLURM's list of tasks on each node.
-
-    Example:
-        >>> _tasks_by_node("4(x2),1")
-        [4, 4, 1]
-    """
-    counts: list[int] = []
-    for tasks, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
-        counts += [int(tasks)] * int(times or 1)
-    return counts
-
-
-def _first_node(nodes: str) -> str:
-    """The first of SLURM's list of nodes.
-
-    Example:
-        >>> [_first_node(text) for text in ("gpu[07-08,11]", "a1,b[2-3]", "rack[1-2]-n[3,5]")]
-        ['gpu07', 'a1', 'rack1-n3']
-    """
-    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
-    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first[0]) if first else "127.0.0.1"
+GRACE = 6.0  # s
+"""Time in which whatever ended another process may end this one, too."""
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Whether an error says that another process of the training no longer answers.
+    """Return True if an error says that another process of the training no longer answers.
 
     Example:
         >>> is_lost_process(RuntimeError("[/gloo/pair.cc:534] Connection closed by peer [::1]"))
@@ -182,9 +48,15 @@ def is_lost_process(error: BaseException) -> bool:
 
 
 class Processes:
-    """The processes of one training, this one among them; all of them make it.
+    """The connected processes of one training; each of them makes this object.
 
-    One that is alone, of rank None, does all without asking another.
+    A process that is alone, of rank None, does everything by itself.
+
+    Args:
+        rank: This process; None if it is alone.
+
+    Raises:
+        InputError: The first process cannot be reached.
     """
 
     def __init__(self, rank: Rank | None) -> None:
@@ -231,40 +103,41 @@ class Processes:
             ) from None
 
     def agree(self, work: Callable[[], Value]) -> Value:
-        """Do something in each process; where it fails in one, all end, and the first says why.
+        """Do something in each process; if it fails in one, all end, and the first says why.
 
         However long it takes in one of them, the others wait.
 
         Raises:
             InputError: In the first process, if it failed anywhere.
-            SystemExit: In the others, without a word.
+            SystemExit: In the others, without a message.
         """
         rank = self._rank
         if rank is None:
             return work()
         try:
-            value, problem = work(), None
+            value = work()
+            problem = None
         except InputError as error:
             problem = error
-        said = self._gather_lines(rank, "" if problem is None else str(problem) or "failed")
-        failed = next((number for number, line in enumerate(said) if line), None)
+        lines = self._gather_lines(rank, "" if problem is None else str(problem) or "failed")
+        failed = next((number for number, line in enumerate(lines) if line), None)
         if failed is None:
             return value
         if not self.is_first:
             raise SystemExit(2)
         if problem is not None:
             raise problem
-        raise InputError(f"process {failed + 1} of {rank.world_size}: {said[failed]}")
+        raise InputError(f"process {failed + 1} of {rank.world_size}: {lines[failed]}")
 
     def first(self, work: Callable[[], Value]) -> Value | None:
-        """Do something in the first process while the others wait, with None; see `agree`."""
+        """Do something in the first process while the others wait; they get None. See `agree`."""
         return self.agree(work if self.is_first else lambda: None)
 
     def together(self, work: Callable[[], Value]) -> Value:
-        """Do what the processes do together: where one of them ends, the others end soon.
+        """Do work that the processes share: if one of them ends, the others end soon.
 
         Raises:
-            InputError: It failed here, or another process is lost and did not say why.
+            InputError: It failed here, or another process is lost and gave no reason.
             SystemExit: It failed in another process, which says why.
         """
         rank = self._rank
@@ -274,18 +147,19 @@ class Processes:
             return work()
         except InputError as error:
             self._store.set(f"problem{rank.rank}", str(error))
-            until = time.monotonic() + _SAME  # all may fail of the same, which one of them can say
-            while (failed := self._failed(rank)) < rank.world_size and time.monotonic() < until:
+            # All may fail for the same reason, which one of them can report.
+            until = time.monotonic() + _SAME_TIME
+            while (failed := self._n_failed(rank)) < rank.world_size and time.monotonic() < until:
                 time.sleep(_POLL)
             if failed == rank.world_size and not self.is_first:
                 raise SystemExit(2) from None
             raise
         except Exception as error:
-            # The guarantee of one line: a lost process is told once, without a traceback.
+            # The guarantee of one line: a lost process is reported once, without a traceback.
             if not is_lost_process(error):
                 raise
             time.sleep(GRACE)
-            if self._failed(rank):
+            if self._n_failed(rank):
                 raise SystemExit(2) from None
             raise InputError(
                 f"{rank}: another process of this training has ended or no longer answers "
@@ -293,7 +167,7 @@ class Processes:
             ) from None
 
     def leave(self) -> None:
-        """End the group, once all of them have done their work."""
+        """End the group, once all processes have done their work."""
         if self._rank is not None:
             import torch.distributed as dist
 
@@ -303,13 +177,13 @@ class Processes:
         import torch
         import torch.distributed as dist
 
-        text = line.encode()[:_LINE]
-        own = torch.tensor([*text, *bytes(_LINE - len(text))], dtype=torch.uint8)
+        text = line.encode()[:_LINE_BYTES]
+        own = torch.tensor([*text, *bytes(_LINE_BYTES - len(text))], dtype=torch.uint8)
         shares = [torch.zeros_like(own) for _ in range(rank.world_size)]
 
         def gather_shares() -> None:
             handle: Any = dist.all_gather(shares, own, group=self._waiting, async_op=True)
-            while not handle.is_completed():  # Ctrl-C and SIGTERM are heard between the looks
+            while not handle.is_completed():  # Ctrl-C and SIGTERM are handled in between
                 time.sleep(_POLL)
             handle.wait()
 
@@ -317,8 +191,8 @@ class Processes:
         lines = [bytes(share.tolist()).rstrip(b"\0") for share in shares]
         return [line.decode(errors="replace") for line in lines]
 
-    def _failed(self, rank: Rank) -> int:
-        """How many processes have said what ended them."""
+    def _n_failed(self, rank: Rank) -> int:
+        """Return the number of processes that have reported what ended them."""
         try:
             return sum(self._store.check([f"problem{n}"]) for n in range(rank.world_size))
         except RuntimeError:  # the first process kept it, and is gone
@@ -326,7 +200,7 @@ class Processes:
 
 
 def gather(value: Value) -> list[Value]:
-    """What each process has, in the order of the processes; every process must call it."""
+    """Collect the value of each process, in the order of the processes; all must call it."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -337,7 +211,7 @@ def gather(value: Value) -> list[Value]:
 
 
 def reduce_over_processes(values: Tensor) -> Tensor:
-    """The sum of each value on the CPU over all processes; all must call it."""
+    """Add up each value on the CPU over all processes; all must call it."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

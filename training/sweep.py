@@ -1,4 +1,4 @@
-"""The trials of `cxr sweep`: Optuna proposes settings, and is told what their runs reached."""
+"""The trials of `cxr sweep`: Optuna proposes settings, and gets the figures of their runs."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from cxr_compare.data_prep.contracts.output_folders import atomic_folder, read_m
 from cxr_compare.data_prep.contracts.provenance import provenance
 
 _JOURNAL = "study.journal"
-_BEST = "best"  # the folder of the best run
-_FIRST_PRUNED = 5  # trials are trained whole before others are compared with them
-_FIRST_EPOCH = 2  # the first after which a trial may be stopped
+_BEST = "best"  # folder of the best run
+_FIRST_PRUNED = 5  # trials that are trained whole before others are compared with them
+_FIRST_EPOCH = 2  # first epoch after which a trial may be stopped
 _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.FAIL: "failed",
@@ -54,23 +54,33 @@ _STATES = {
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep does, but for how many trials and how many at a time."""
+    """The settings of a sweep, except for the number of trials."""
 
-    folder: Path  # the sweep's
-    config: Config  # what trials have in common; the first trial is as it stands
-    space: Space  # what they vary
-    objective: str  # the figure on validation that trials are compared by
-    direction: Literal["maximize", "minimize"]  # whether a large or a small one is good
-    seed: int  # of the proposals
-    pruning: bool  # whether a trial that falls behind is stopped
+    folder: Path  # folder of the sweep
+    config: Config  # configuration that the trials share; the first trial uses it unchanged
+    space: Space  # keys that the trials vary
+    objective: str  # figure on validation by which trials are compared
+    direction: Literal["maximize", "minimize"]  # of the objective
+    seed: int  # random seed of the proposals
+    pruning: bool  # True to stop a trial that falls behind
 
     @classmethod
-    def of(
+    def from_config(
         cls, config: Config, over: Sequence[str], folder: Path, *, seed: int, pruning: bool
     ) -> SweepPlan:
-        """What a configuration is varied over; the objective is what picks a run's best epoch.
+        """Plan a sweep whose objective is the figure that picks a run's best epoch.
 
-        Where that is the last one whatever its figures, it is what would by default.
+        If a run keeps its last epoch whatever its figures, the objective is the default monitor.
+
+        Args:
+            config: The configuration.
+            over: Keys and their values or ranges, as ``KEY=LOW..HIGH`` or ``KEY=A,B``.
+            folder: Folder of the sweep.
+            seed: Random seed of the proposals.
+            pruning: Stop trials that fall behind.
+
+        Raises:
+            InputError: A key or its values cannot be varied.
         """
         objective = config.training.monitor
         if objective == "epoch":
@@ -81,7 +91,7 @@ class SweepPlan:
         return cls(folder, config, read_space(config, over), objective, direction, seed, pruning)
 
     def started(self) -> dict[str, Any]:
-        """What another call must find unchanged to go on."""
+        """Return the settings that another call must find unchanged to go on."""
         return {
             "config": dump_config(self.config),
             "space": {key: in_words(distribution) for key, distribution in self.space.items()},
@@ -92,9 +102,13 @@ class SweepPlan:
         }
 
     def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
-        """What this sweep was started with before; refuses a folder of another one."""
+        """Return the record of the sweep that was started in the folder; None if there is none.
 
-        def question(facts: Mapping[str, Any]) -> dict[str, Any]:
+        Raises:
+            InputError: The folder holds a sweep with other settings or data.
+        """
+
+        def settings_of(facts: Mapping[str, Any]) -> dict[str, Any]:
             return {
                 "config": parse_config(
                     facts["config"], f"{self.folder}: the sweep's configuration"
@@ -109,7 +123,8 @@ class SweepPlan:
             if key == "config":
                 difference = first_difference(was, now)
             else:
-                was, now = ("not there" if value is None else value for value in (was, now))
+                was = "not there" if was is None else was
+                now = "not there" if now is None else now
                 difference = f"{key} was {was}, is now {now}"
             return (
                 f"this sweep cannot go on with other settings or data: {difference}; give the old "
@@ -118,24 +133,24 @@ class SweepPlan:
 
         files = {file: "sweep_started"}
         return read_matching_record(
-            self.folder, files, question(started), stored_settings=question, refusal=refusal
+            self.folder, files, settings_of(started), stored_settings=settings_of, refusal=refusal
         )
 
     @property
     def most(self) -> int | None:
-        """How many different trials there are; None where they are countless."""
+        """Number of different trials; None if it is not limited."""
         return combinations(self.space)
 
 
 class Sweep:
-    """A sweep's study in its folder; the caller holds the folder's lock."""
+    """A sweep's Optuna study in its folder; the caller has locked the folder."""
 
     def __init__(self, plan: SweepPlan) -> None:
         self.plan = plan
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         journal = plan.folder / _JOURNAL
-        _repair(journal)
-        # Not the symbolic link that Optuna would lock with: some file systems have none.
+        _repair_journal(journal)
+        # Optuna would lock with a symbolic link, which some file systems lack.
         backend = JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal)))
         self._study = optuna.create_study(
             storage=JournalStorage(backend),
@@ -145,24 +160,33 @@ class Sweep:
             load_if_exists=True,
         )
         self._running: dict[int, Trial] = {}
-        self._behind: dict[int, str] = {}  # why it was pruned
+        self._pruning_reasons: dict[int, str] = {}  # by trial
         self._reported: set[tuple[int, int]] = set()  # trial, epoch
 
     def run_folder(self, number: int) -> Path:
-        """Where a trial's run lies; its configuration and its log lie beside it."""
+        """Return the run folder of a trial, beside which its configuration and its log lie."""
         return self.plan.folder / "trials" / f"{number:03d}"
 
     def payload(self, started: Mapping[str, Any]) -> dict[str, Any]:
-        """What ``sweep.json`` and the page hold; `started` as `SweepPlan.started`, and more."""
-        plan, records = self.plan, self.records()
+        """Return the content of ``sweep.json`` and of the page.
+
+        Args:
+            started: The facts of `SweepPlan.started`, and those of the data set.
+        """
+        plan = self.plan
+        records = self.records()
         complete = [record for record in records if record["state"] == "complete"]
         pick = max if plan.direction == "maximize" else min
         best = pick(complete, key=lambda record: record["value"], default=None)
         values = [record["value"] for record in complete]
         spread = None
         if values:
-            ends = {"low": min(values), "median": median(values), "high": max(values)}
-            spread = {"n": len(values), **ends}
+            spread = {
+                "n": len(values),
+                "low": min(values),
+                "median": median(values),
+                "high": max(values),
+            }
         return {
             **{key: value for key, value in started.items() if key != "config"},
             "scales": {key: scale_of(distribution) for key, distribution in plan.space.items()},
@@ -174,9 +198,10 @@ class Sweep:
         }
 
     def keep_best(self, run: str) -> None:
-        """Copy the best run to where it is found by name, without what only resumes a training."""
+        """Copy the best run to the folder ``best``, without files that only resume a training."""
         folder = self.plan.folder
-        best, record = folder / _BEST, folder / "sweep.json"
+        best = folder / _BEST
+        record = folder / "sweep.json"
         if record.is_file() and best.is_dir():
             if read_json(record, "sweep")["best"]["run"] == run:
                 return
@@ -186,7 +211,7 @@ class Sweep:
             shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
-        """Every trial that was started, in order, as ``sweep.json`` holds them."""
+        """Return every trial that was started, in order, as ``sweep.json`` stores them."""
         return [self._record(trial) for trial in self._started()]
 
     def _started(self, *states: TrialState) -> list[FrozenTrial]:
@@ -209,10 +234,15 @@ class Sweep:
         }
 
     def propose(self, trials: int, *, several: bool) -> Iterator[tuple[int, Path | None]]:
-        """Trials until there are enough, `several` at a time: another call's unfinished ones first.
+        """Yield trials until there are enough; unfinished ones of another call come first.
 
-        Gives a trial's number, and the configuration to train it with; None where it has ended: its
-        settings are those of another trial, or no configuration.
+        Args:
+            trials: Number of trials of the whole sweep.
+            several: True if several trials run at a time.
+
+        Yields:
+            A trial's number, and the configuration to train it with; None if it has ended already,
+            because its settings are those of another trial, or no valid configuration.
         """
         for unfinished in self._started(TrialState.RUNNING):
             trial = Trial(self._study, unfinished._trial_id)  # as Optuna makes them
@@ -225,10 +255,10 @@ class Sweep:
             yield trial.number, self._configured(trial, several)
 
     def _configured(self, trial: Trial, several: bool) -> Path | None:
-        """Propose a trial's settings and write its configuration; None where it is not trained.
+        """Propose a trial's settings and write its configuration; None if it is not trained.
 
-        Random numbers follow from the seed and the trial's own number alone: a sweep that was
-        interrupted proposes what one that was not would have.
+        Random numbers depend only on the seed and the trial's number: a sweep that was interrupted
+        proposes what one that was not would have.
         """
         plan = self.plan
         seed = int(np.random.SeedSequence([plan.seed, trial.number]).generate_state(1)[0])
@@ -236,7 +266,7 @@ class Sweep:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=several)
         for key, distribution in plan.space.items():
-            trial._suggest(key, distribution)  # what an interrupted call had proposed stays
+            trial._suggest(key, distribution)  # values that an interrupted call proposed stay
         for other in self._started(TrialState.COMPLETE):
             if other.params == trial.params:
                 trial.set_user_attr("same_as", other.number)
@@ -257,7 +287,7 @@ class Sweep:
         return file
 
     def _end(self, trial: Trial, *, value: float | None = None, **notes: Any) -> None:
-        """Tell Optuna what a trial reached; without a value it has failed."""
+        """Tell Optuna the value that a trial reached; without a value it has failed."""
         for name, note in notes.items():
             trial.set_user_attr(name, note)
         if value is None:
@@ -266,61 +296,71 @@ class Sweep:
             self._study.tell(trial.number, value)
 
     def _enqueue(self, number: int, trials: int) -> None:
-        """Set the next trial's settings where they are not for Optuna to propose.
+        """Set the next trial's settings if Optuna does not propose them.
 
-        The first has the configuration's own; where there are no more combinations than trials,
-        each is tried once.
+        The first trial has the configuration's own settings. If there are no more combinations than
+        trials, each is tried once.
         """
         if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return  # an interrupted call had come so far
+            return  # an interrupted call has enqueued them
         plan = self.plan
-        if number == 0 and (own := proposal_of(plan.config, plan.space)):
-            self._study.enqueue_trial(own)
+        if number == 0 and (proposal := proposal_of(plan.config, plan.space)):
+            self._study.enqueue_trial(proposal)
         elif plan.most is not None and plan.most <= trials:
-            taken = self._proposed()
-            listed = [
-                d.choices for d in plan.space.values() if isinstance(d, CategoricalDistribution)
+            proposed = self._proposed()
+            choices = [
+                distribution.choices
+                for distribution in plan.space.values()
+                if isinstance(distribution, CategoricalDistribution)
             ]
-            untried = next(values for values in itertools.product(*listed) if values not in taken)
+            untried = next(
+                values for values in itertools.product(*choices) if values not in proposed
+            )
             self._study.enqueue_trial(dict(zip(plan.space, untried, strict=True)))
 
     def _proposed(self) -> set[tuple[Any, ...]]:
-        """Settings that trials have."""
+        """Return the settings that trials have had."""
         return {tuple(map(trial.params.get, self.plan.space)) for trial in self._started()}
 
     def falls_behind(self, number: int) -> bool:
-        """Whether a trial is to be stopped: an epoch of it is behind the median of the others'."""
+        """Return True if a trial is to be stopped: it is behind the median of the others."""
         trial = self._running[number]
         for epoch, figure in self._report(trial):
             if trial.should_prune():
                 reason = f"{self.plan.objective} {figure:.3f} is behind the median of the others"
-                self._behind[number] = f"epoch {epoch}: {reason}"
+                self._pruning_reasons[number] = f"epoch {epoch}: {reason}"
                 return True
         return False
 
     def _report(self, trial: Trial) -> Iterator[tuple[int, float]]:
-        """Tell Optuna the figures of epochs that it does not know yet; each as it is told."""
+        """Report new epochs to Optuna, and yield the figure of each."""
         path = self.run_folder(trial.number) / "metrics.csv"
         if not path.is_file():
             return
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         for row in rows:
-            epoch, figure = int(row["epoch"]), row[self.plan.objective]
+            epoch = int(row["epoch"])
+            figure = row[self.plan.objective]
             if (trial.number, epoch) not in self._reported and figure:
                 self._reported.add((trial.number, epoch))
                 trial.report(float(figure), step=epoch)
                 yield epoch, float(figure)
 
     def prune(self, number: int) -> None:
-        """Record that a trial was stopped, as `falls_behind` said."""
+        """Record that a trial was stopped, for the reason that `falls_behind` saw."""
         trial = self._running.pop(number)
-        trial.set_user_attr("reason", self._behind[number])
-        trial.set_user_attr("epochs", sum(of == number for of, _ in self._reported))
+        trial.set_user_attr("reason", self._pruning_reasons[number])
+        n_epochs = sum(reported == number for reported, _ in self._reported)
+        trial.set_user_attr("epochs", n_epochs)
         self._study.tell(number, state=TrialState.PRUNED)
 
     def conclude(self, number: int, problem: str | None) -> bool:
-        """Record what a trial reached, or why its training failed; whether it has no figure."""
+        """Record the figure of a trial, or why its training failed.
+
+        Returns:
+            True if the trial has no figure.
+        """
         trial = self._running.pop(number)
         if self.plan.pruning:
             for _ in self._report(trial):  # the last epochs, for trials to come
@@ -339,8 +379,8 @@ class Sweep:
         return value is None
 
 
-def _repair(journal: Path) -> None:
-    """Take away what a kill at the wrong moment leaves: Optuna's lock, and half of a last line."""
+def _repair_journal(journal: Path) -> None:
+    """Remove what a killed process leaves: Optuna's lock, and half of a last line."""
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if not journal.is_file():
         return

@@ -135,19 +135,24 @@ def curve(
     from cxr_compare.evaluation.studies.curve_evaluation import evaluate_curve
     from cxr_compare.evaluation.studies.curve_page import FILES, STORED, write_curve
     from cxr_compare.evaluation.studies.curve_statements import curve_statements
-    from cxr_compare.training.curve import CurvePlan, add_parts, read_arms, require_different_tests
+    from cxr_compare.training.curve import (
+        CurvePlan,
+        add_parts,
+        read_configs,
+        require_different_tests,
+    )
 
     follow_parent()
     dataset = DataSet.open(data)
-    arms = read_arms(
+    configs = read_configs(
         dataset, detector, _together(set_, detector_set), classifier,
         _together(set_, classifier_set), target=target, mixed=mixed, equal=equal,
     )  # fmt: skip
-    evaluated = dataset.target(arms[0].data.target)
+    evaluated = dataset.target(configs[0].data.target)
     splits = split or ["default"]
     require_different_tests(dataset, splits)
     plan = CurvePlan(
-        folder=out, data=data, detector=arms[0], classifier=arms[1], shares=sizes,
+        folder=out, data=data, detector=configs[0], classifier=configs[1], shares=sizes,
         seeds=range(seeds), mixed=mixed, equal=equal, parts={},
     )  # fmt: skip
     started = plan.started(dataset, splits)
@@ -170,7 +175,7 @@ def curve(
         predictions = {}
         with console.track("Predicting runs", len(runs)) as advance:
             for run in runs:
-                key = (run.arm, run.split, run.share, run.seed)
+                key = (run.model, run.split, run.share, run.seed)
                 predictions[key] = _predict(run, dataset, device)
                 advance()
         times = Times.from_seconds(label_seconds, box_seconds)
@@ -193,7 +198,7 @@ def _together(first: Any, second: Any) -> Any:
 
 def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:
     """Train what has not ended; all runs of the plan."""
-    runs = [run for arm in plan.arms for run in plan.runs(arm)]
+    runs = [run for arm in plan.models for run in plan.runs(arm)]
     done = before = sum(run.has_ended for run in runs)
     shares = ", ".join(f"{share:g}" for share in plan.shares)
     console.say(
@@ -209,12 +214,12 @@ def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[
         if problem is None and done - before >= machines.jobs and done < len(runs):
             seconds = (time.monotonic() - began) / (done - before)
             more = f"; {console.time_left(seconds * (len(runs) - done))}"
-        console.say(f"{done} of {len(runs)}: {run.words}{more}")
+        console.say(f"{done} of {len(runs)}: {run.title}{more}")
 
     if failed := _train_all(plan, machines, options, show):
         run, problem = failed[-1]
         raise InputError(
-            f"{plan.folder}: {counted(len(failed), 'training')} failed; {run.words}: {problem} "
+            f"{plan.folder}: {counted(len(failed), 'training')} failed; {run.title}: {problem} "
             f"(see {run.folder}.log); the same command tries again"
         )
     return runs
@@ -231,8 +236,8 @@ def _train_all(
     Returns those that failed, with the reason.
     """
     failed: list[tuple[CurveRun, str]] = []
-    for arms in (("classifier", "detector"), ("mixed",)):
-        runs = [run for arm in arms for run in plan.runs(arm)]
+    for configs in (("classifier", "detector"), ("mixed",)):
+        runs = [run for arm in configs for run in plan.runs(arm)]
         missing = {str(run.folder): run for run in runs if not run.has_ended}
 
         def ended(running: Running, of: Mapping[str, CurveRun] = missing) -> bool:
@@ -258,8 +263,8 @@ def _design(plan: CurvePlan) -> CurveDesign:
     from cxr_compare.evaluation.studies.curve_evaluation import CurveDesign
     from cxr_compare.evaluation.studies.curve_study import Arm
 
-    arms = {}
-    for kind in plan.arms:
+    configs = {}
+    for kind in plan.models:
         config = plan.classifier if kind == "classifier" else plan.detector
         settings = (
             f"{config.model.backbone}, {config.data.image_size} px, "
@@ -271,12 +276,12 @@ def _design(plan: CurvePlan) -> CurveDesign:
         if kind == "mixed":
             name = f"{name} from {plan.classifier.name}"
             note = "Starts from the classifier of all labels; boxes on a share of the images."
-        arms[kind] = Arm(kind, name, settings, note)
+        configs[kind] = Arm(kind, name, settings, note)
     stops = plan.detector.training.patience or plan.classifier.training.patience
     length = "Every share learned for " + ("at most " if stops else "") + f"as many {plan.equal}"
     length += ": a small one for fewer steps." if plan.equal == "epochs" else "."
     length += " Trainings may stop early." if stops else ""
-    return CurveDesign(arms, plan.shares, plan.seeds, plan.parts, length)
+    return CurveDesign(configs, plan.shares, plan.seeds, plan.parts, length)
 
 
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:

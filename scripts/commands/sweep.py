@@ -31,7 +31,7 @@ from cxr_compare.scripts.options import (
 from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
 from cxr_compare.scripts.runner import command
-from cxr_compare.training.processes import Rank
+from cxr_compare.training.rank import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,12 +96,12 @@ def sweep(
     from cxr_compare.training.sweep import Sweep, SweepPlan
 
     request = Request.read(config, set_, data, out, devices=devices, despite_audit=despite_audit)
-    plan = SweepPlan.of(request.settings, over, out, seed=_SEED, pruning=pruning)
+    plan = SweepPlan.from_config(request.settings, over, out, seed=_SEED, pruning=pruning)
     started = {**plan.started(), **request.origin()}
     before = plan.record(started, _STARTED)
     if before is None:
         require_only_files(out, _OWN, "sweep")
-    request.errors_of_audit(console)
+    request.audit_errors(console)
     options = ["--device", device, "--devices", str(devices)]
     options += ["--despite-audit"] * despite_audit
     reads = (data, out / _STARTED)
@@ -126,7 +126,7 @@ def sweep(
 
 def _require_started_once() -> None:
     """Refuse several processes of a launcher, which would all sweep the same folder."""
-    if rank := Rank.of(os.environ):
+    if rank := Rank.from_environment(os.environ):
         raise InputError(
             f"sweep: {rank.launcher} has started {rank.world_size} processes, and a sweep starts "
             "its trials itself; start it once, with --jobs"

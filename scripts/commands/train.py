@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cxr_compare.serving.run import Run
-    from cxr_compare.training.processes import Rank
+    from cxr_compare.training.rank import Rank
     from cxr_compare.training.request import Request
 
 _INTERRUPTED = 130
@@ -107,9 +107,9 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
     from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
     from cxr_compare.serving.guard import add_guard
     from cxr_compare.serving.predict_folder import freeze_decision
-    from cxr_compare.training.batch_size import Hardware
+    from cxr_compare.training.hardware import Hardware
     from cxr_compare.training.run import complete_run
-    from cxr_compare.training.start import join, start
+    from cxr_compare.training.start import join_training, start_training
 
     def choose_hardware() -> Hardware:
         kind = choose_device(device, node_size)
@@ -127,8 +127,10 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
 
     hardware = processes.agree(choose_hardware)
     with ExitStack() as held:
-        started = processes.first(lambda: start(request, hardware, console, held))
-        work = processes.agree(lambda: started if processes.is_first else join(request, console))
+        started = processes.first(lambda: start_training(request, hardware, console, held))
+        work = processes.agree(
+            lambda: started if processes.is_first else join_training(request, console)
+        )
         if work is not None:
             processes.together(lambda: complete_run(*work, hardware, rank, console))
         # The others wait: a scheduler may end them all when the first of them ends.

@@ -21,7 +21,7 @@ from cxr_compare.serving.guard import GUARD_NAME
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
-from cxr_compare.training.loop import has_live_batch_norm
+from cxr_compare.training.batch_norm import has_live_batch_norm
 from cxr_compare.training.run_folder import RunFolder
 from tests.arms.arms import ARMS, Arm, example_toml
 from tests.scripts.launched import alone, launched, torchrun

@@ -24,9 +24,9 @@ from cxr_compare.networks.registry import DETECTORS
 from cxr_compare.serving.trained_model import MultiViewDetector
 from cxr_compare.training.batch_size import largest_share
 from cxr_compare.training.cost import count_flops, measure_latency
-from cxr_compare.training.fit import _RampedAverage
-from cxr_compare.training.loop import build_optimiser
-from cxr_compare.training.run_folder import load_model, save_model
+from cxr_compare.training.ema import RampedAverage
+from cxr_compare.training.model_files import load_model, save_model
+from cxr_compare.training.optimisation import build_optimiser
 from tests.arms.arms import ARMS, BOXES, SIZE, Arm, patches
 from tools.pretended_device import pretended_cuda
 
@@ -217,7 +217,7 @@ def test_bf16_computes_losses_and_boxes_in_float32(arm, learned):
 
 
 def test_averaged_weights_answer(arm, learned):
-    average = _RampedAverage(learned, 0.9)
+    average = RampedAverage(learned, 0.9)
     average.update_parameters(learned)
     average.update_parameters(learned)
     _require_close(arm.answers(average.module, patches()), arm.answers(learned, patches()))

@@ -10,7 +10,7 @@ from cxr_compare.classification.model import ImageClassifier, build_classifier, 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.networks.checkpoints import Checkpoint
 from cxr_compare.serving.export_graph import layout_of
-from cxr_compare.training.run_folder import _write_weights, load_model, read_weights, save_model
+from cxr_compare.training.model_files import load_model, read_weights, save_model, write_weights
 
 # Name, image size, cells of the last maps, cells of the shown maps.
 SMALL = [
@@ -143,7 +143,7 @@ def test_a_run_of_before_opens_under_todays_names(tmp_path):
     save_model(model, tmp_path)
     weights = read_weights(tmp_path / "model.safetensors")
     old = {key.replace("trunk.network.", "trunk."): value for key, value in weights.items()}
-    _write_weights(old, tmp_path / "model.safetensors")
+    write_weights(old, tmp_path / "model.safetensors")
     back = load_model(tmp_path, {"classifier": build_classifier})
     assert torch.equal(back(images(64)), model(images(64)))
 

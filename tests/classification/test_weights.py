@@ -25,7 +25,7 @@ from cxr_compare.networks.public_checkpoints import (
     PublicCheckpoint,
     recognise_public_checkpoint,
 )
-from cxr_compare.training.run_folder import read_weights
+from cxr_compare.training.model_files import read_weights
 
 IMAGES = torch.randint(
     0, 256, (2, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)

@@ -17,7 +17,7 @@ def blank_plots() -> Iterator[None]:
     The whole runs of ``test_train.py`` are drawn, as are those of ``scripts/quickstart``.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cxr_compare.training.run._save_figure", _touch)
+        patch.setattr("cxr_compare.training.plots.save_figure", _touch)
         patch.setattr(
             "cxr_compare.evaluation.report.report.save_figures", lambda *given, **named: None
         )

@@ -159,12 +159,12 @@ def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
 # An epoch takes long enough to be interrupted.
 SLOW = """
 import time
-from cxr_compare.training.loading import _NamedRows
-load = _NamedRows.batch
+from cxr_compare.training.loading import NamedRows
+load = NamedRows.batch
 def slowly(self, samples):
     time.sleep(0.1)
     return load(self, samples)
-_NamedRows.batch = slowly
+NamedRows.batch = slowly
 """
 
 

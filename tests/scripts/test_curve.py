@@ -80,12 +80,12 @@ class MadeUp:
         ids = split.loc[split["role"].isin(["val", "test"]), "image_id"].to_numpy()
         n = (split["role"].isin(["train", "val"])).sum()
         positive = dataset.labels(dataset.target()).reindex(ids).to_numpy() == 1
-        boxed = run.arm != "classifier"
+        boxed = run.model != "classifier"
         apart = np.log(n) * (0.6 if boxed else 0.4)
         rng = np.random.default_rng([run.seed, int(n), boxed])
         score = 1 / (1 + np.exp(2 - rng.normal(apart * positive, 1)))
         made_on = {"content_id": dataset.ids["content_id"]}
-        info = {"system": run.arm, "kind": "boxes" if boxed else "scores", "data_set": made_on,
+        info = {"system": run.model, "kind": "boxes" if boxed else "scores", "data_set": made_on,
                 "inference_id": str(run.folder)}  # fmt: skip
         rows = {"image_id": ids, "finding": "nodule", "score": score}
         tables = {"scores": pd.DataFrame(rows)}
@@ -130,7 +130,7 @@ def test_every_share_and_seed_is_trained_once_though_another_call_adds_seeds(dat
     assert "11 of 12: detector, 0.5 of default, seed 1; about 10 seconds left" in said
     assert "12 of 12: detector, 1 of default, seed 1\n" in said
     out = data.parent / "out"
-    shares = [(run.arm, run.share, run.seed) for run in made_up.trained]
+    shares = [(run.model, run.share, run.seed) for run in made_up.trained]
     assert len(set(shares)) == len(shares) == 12
     found = read_json(out / "curve.json", "curve")
     assert (out / "curve.html").is_file()
@@ -150,14 +150,14 @@ def test_every_share_and_seed_is_trained_once_though_another_call_adds_seeds(dat
 
 
 def test_a_training_that_fails_is_named_and_the_same_command_goes_on(data, made_up, capsys):
-    made_up.fails = lambda run: run.arm == "detector" and run.share == 1
+    made_up.fails = lambda run: run.model == "detector" and run.share == 1
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "detector, 1 of default, seed 0: the disk is full" in said
     assert not (data.parent / "out" / "curve.html").exists()
     made_up.fails = lambda run: False
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
-    assert made_up.trained[-1].arm == "detector"
+    assert made_up.trained[-1].model == "detector"
 
 
 def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_adds_boxes_to_all_labels(

@@ -18,9 +18,9 @@ from cxr_compare.configs.load import find_config, first_difference, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.scripts.child_processes import _watch, own_rank
-from cxr_compare.training.processes import Rank
+from cxr_compare.training.rank import Rank
 from cxr_compare.training.request import require_shares
-from cxr_compare.training.start import _loaded_as
+from cxr_compare.training.start import with_loading_of
 from tests.scripts.launched import alone, launched, slurm, torchrun, wait_for
 from tests.scripts.small_sets import drawn_images
 from tests.scripts.test_scale_page import sbatch_words
@@ -47,7 +47,7 @@ _NO_DROPOUT = "from torch import nn; nn.Dropout.forward = lambda self, values: v
 _AT_EPOCH = """
 import os, signal, time
 from pathlib import Path
-from cxr_compare.training.best_epoch import EpochRecord
+from cxr_compare.training.epoch_record import EpochRecord
 begin = EpochRecord.on_train_epoch_start
 def begin_or_end(self, trainer, module):
     begin(self, trainer, module)
@@ -235,7 +235,7 @@ def test_devices_beside_a_launcher_are_refused_unless_they_are_as_many(monkeypat
 )  # fmt: skip
 def test_launcher_variables_that_do_not_fit_are_refused(environment, message):
     with pytest.raises(InputError, match=message):
-        Rank.of(environment)
+        Rank.from_environment(environment)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_run_is_resumed_in_other_batches_where_a_step_learns_from_as_many_images
     before = read_config(path, ["training.batch_size=4"])
     sizes = [f"training.batch_size={batch_size}", f"training.accumulate={accumulate}"]
     now = read_config(path, [*sizes, "training.workers=3"])  # which load the same
-    assert first_difference(_loaded_as(now, before), now) == problem
+    assert first_difference(with_loading_of(now, before), now) == problem
 
 
 @pytest.mark.long

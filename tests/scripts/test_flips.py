@@ -14,7 +14,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.training.run_folder import read_weights, save_model
+from cxr_compare.training.model_files import read_weights, save_model
 from tests.scripts.small_sets import scored_images
 from tools.attacks.flips import attack
 

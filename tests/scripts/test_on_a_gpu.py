@@ -44,10 +44,10 @@ from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.training import batch_size
-from cxr_compare.training.best_epoch import EpochRecord
 from cxr_compare.training.classifier import ClassifierTask
 from cxr_compare.training.detector import DetectorTask
-from cxr_compare.training.loop import build_optimiser
+from cxr_compare.training.epoch_record import EpochRecord
+from cxr_compare.training.optimisation import build_optimiser
 from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.small_sets import cxr, interrupted_after
 from tests.serving.web.conftest import Client
@@ -371,7 +371,7 @@ def test_the_largest_batch_is_found_in_few_steps(gpu, monkeypatch, mebibytes):
         classifier_losses, limit=256, device="cuda",
     )  # fmt: skip
     found, first, steps = find(), asked[0], len(asked)
-    monkeypatch.setattr(batch_size, "_reckon", lambda *_: lambda size: np.inf)
+    monkeypatch.setattr(batch_size, "estimate_memory", lambda *_: lambda size: np.inf)
     asked.clear()
     assert find() == found  # doubled from 2
     assert first <= found

@@ -30,9 +30,9 @@ from cxr_compare.networks.weight_files import fetch_coco, fetch_imagenet
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
-from cxr_compare.training.best_epoch import EpochRecord
+from cxr_compare.training.epoch_record import EpochRecord
 from cxr_compare.training.run_folder import RunFolder
-from cxr_compare.training.task import _Start
+from cxr_compare.training.start_weights import StartWeights
 
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
@@ -232,10 +232,10 @@ def _seen(*rows: tuple[str, str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "patient_id", "role"])
 
 
-def _start(*seen: tuple[str, str, str]) -> _Start:
+def _start(*seen: tuple[str, str, str]) -> StartWeights:
     """Weights of a run that saw some images; of a file from elsewhere where it saw none."""
     run: Any = SimpleNamespace(folder=Path("chexnet"), seen=_seen(*seen)) if seen else None
-    return _Start("run", {}, run=run)
+    return StartWeights("run", {}, run=run)
 
 
 def test_seen_images_are_joined_by_image_and_patient() -> None:
@@ -281,7 +281,7 @@ def test_test_images_that_the_weights_saw_under_other_names_are_told_and_stay_kn
 
 @pytest.mark.parametrize("weights", ["none", "imagenet", "coco"])
 def test_published_weights_are_left_to_the_builder(weights: str) -> None:
-    assert _Start.open(weights) is None
+    assert StartWeights.open(weights) is None
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,9 @@ from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.run import Run
-from cxr_compare.training.run import _save_figure
-from cxr_compare.training.run_folder import RunFolder, load_model
+from cxr_compare.training.model_files import load_model
+from cxr_compare.training.plots import save_figure
+from cxr_compare.training.run_folder import RunFolder
 from tests.scripts.small_sets import interrupted_after
 
 _SMALL = {
@@ -39,7 +40,7 @@ _SMALL = {
         "data.image_size=96", "training.epochs=2", "model.backbone=small_cnn",
     ],
 }  # fmt: skip
-_DRAWN = _save_figure  # elsewhere tests/scripts/conftest.py leaves plots empty
+_DRAWN = save_figure  # elsewhere tests/scripts/conftest.py leaves plots empty
 
 
 def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:
@@ -54,7 +55,7 @@ def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
 
 def _run_with_plots(data: Path, out: Path, config: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cxr_compare.training.run._save_figure", _DRAWN)
+        patch.setattr("cxr_compare.training.plots.save_figure", _DRAWN)
         _train(data, out, config=config)
     assert (out / "curves.png").stat().st_size
     assert (out / "batch.png").stat().st_size

@@ -13,8 +13,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.training import run
-from cxr_compare.training.batch_size import available_memory
 from cxr_compare.training.detector import DetectorTask
+from cxr_compare.training.hardware import available_memory
 from cxr_compare.training.run_folder import RunFolder
 
 _TINY = [

@@ -23,8 +23,9 @@ from cxr_compare.scripts import console
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.serving.trained_model import BUILDERS
-from cxr_compare.training.classifier import ClassifierTask, _score_metrics, _Scored
-from cxr_compare.training.run_folder import RunFolder, load_model
+from cxr_compare.training.classifier import ClassifierTask, ScoredBatch, score_metrics
+from cxr_compare.training.model_files import load_model
+from cxr_compare.training.run_folder import RunFolder
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import interrupted_after
 
@@ -167,6 +168,6 @@ def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> No
     assert not gradient[3].any()
     assert all(gradient[k].any() for k in range(14) if not np.isnan(table[:, k]).all())
     scores = rng.random((6, 14))
-    whole = _score_metrics([_Scored(scores, batch.targets.numpy())])
+    whole = score_metrics([ScoredBatch(scores, batch.targets.numpy())])
     spoiled = np.where(np.isnan(table), 1 - scores, scores)
-    assert _score_metrics([_Scored(spoiled, batch.targets.numpy())]) == whole
+    assert score_metrics([ScoredBatch(spoiled, batch.targets.numpy())]) == whole

@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
-from cxr_compare.training.run_folder import save_model
+from cxr_compare.training.model_files import save_model
 
 
 def untrained_run(kind: str, data: Path, run: Path, size: int = 32) -> Path:

@@ -12,8 +12,9 @@ from torch.utils.data import Dataset
 
 from cxr_compare.configs.settings import TrainingSettings
 from cxr_compare.training.fit import FitResult, fit
-from cxr_compare.training.loading import BatchLoader, SeededSampler
+from cxr_compare.training.loading import BatchLoader
 from cxr_compare.training.run_folder import RunFolder
+from cxr_compare.training.sampling import SeededSampler
 
 
 def training_settings(**changes: Any) -> TrainingSettings:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cxr_compare.configs.load import find_config, read_config
-from cxr_compare.training.batch_size import Hardware, _reckon, largest_share
+from cxr_compare.training.batch_size import estimate_memory, largest_share
+from cxr_compare.training.hardware import Hardware
 from cxr_compare.training.loading import is_out_of_memory
 
 
@@ -63,7 +64,7 @@ def test_what_is_reckoned_is_what_autograd_keeps():
 
     count = Count()
     model = nn.Linear(9, 1, bias=False)  # 36 bytes
-    need = _reckon(model, count, 2, 4)
+    need = estimate_memory(model, count, 2, 4)
     assert count.sizes == [2, 4]
     assert need(10) == 5 * 36 + 1.5 * (300 * 10 + 50)
     per_image = _saved_per_image()
@@ -79,10 +80,10 @@ def test_memory_that_runs_out_while_measuring_leaves_no_size():
 
 
 def _saved_per_image() -> float:
-    from cxr_compare.training.batch_size import _saved_bytes
+    from cxr_compare.training.batch_size import saved_bytes
 
     model = _model().train()
-    two, four = (_saved_bytes(model, _batch(n), _losses, "fp32") for n in (2, 4))
+    two, four = (saved_bytes(model, _batch(n), _losses, "fp32") for n in (2, 4))
     return (four - two) / 2
 
 
@@ -132,7 +133,7 @@ def test_a_gpu_gets_the_loaders_for_which_there_is_room(
     monkeypatch, asked, device, devices, processors, free, loaders
 ):
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    monkeypatch.setattr("cxr_compare.training.batch_size.cpu_count", lambda: processors)
+    monkeypatch.setattr("cxr_compare.training.hardware.cpu_count", lambda: processors)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
     changes = [f"training.workers={asked}", "training.batch_size=32", "data.image_size=512"]
     settings = read_config(find_config("chexnet"), changes)
@@ -141,14 +142,14 @@ def test_a_gpu_gets_the_loaders_for_which_there_is_room(
 
 
 def test_a_system_without_a_folder_of_shared_memory_gets_loaders_too(monkeypatch, tmp_path):
-    monkeypatch.setattr("cxr_compare.training.batch_size.cpu_count", lambda: 4)
-    monkeypatch.setattr("cxr_compare.training.batch_size._SHARED_MEMORY", tmp_path / "absent")
+    monkeypatch.setattr("cxr_compare.training.hardware.cpu_count", lambda: 4)
+    monkeypatch.setattr("cxr_compare.training.hardware._SHARED_MEMORY", tmp_path / "absent")
     settings = read_config(find_config("chexnet"))
     assert Hardware("cuda", 1, "fp32").with_loaders(settings, 1).loaders == 4
 
 
 def test_tasks_of_slurm_have_processors_of_their_own(monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
-    monkeypatch.setattr("cxr_compare.training.batch_size.cpu_count", lambda: 6)
+    monkeypatch.setattr("cxr_compare.training.hardware.cpu_count", lambda: 6)
     settings = read_config(find_config("chexnet"))
     assert Hardware("cuda", 4, "fp32").with_loaders(settings, 4).loaders == 6

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cxr_compare.training.cost import PeakMemory, count_flops, count_parameters, measure_latency
+from cxr_compare.training.cost import count_flops, count_parameters, measure_latency
+from cxr_compare.training.peak_memory import PeakMemory
 
 
 class Net(nn.Module):
@@ -83,5 +84,7 @@ def test_images_that_are_mapped_into_memory_do_not_count(tmp_path):
 
 
 def test_where_the_system_does_not_tell_the_peak_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr("cxr_compare.training.cost._FORGET", tmp_path / "absent" / "clear_refs")
+    monkeypatch.setattr(
+        "cxr_compare.training.peak_memory._CLEAR_REFS", tmp_path / "absent" / "clear_refs"
+    )
     assert PeakMemory(nn.Linear(2, 2)).read() is None

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.training.fit import FitResult, _RampedAverage
-from cxr_compare.training.loading import BatchLoader, SeededSampler, _NamedRows
+from cxr_compare.training.ema import RampedAverage
+from cxr_compare.training.fit import FitResult
+from cxr_compare.training.loading import BatchLoader, NamedRows
 from cxr_compare.training.loop import Loop
-from cxr_compare.training.task import _Unfreezing
+from cxr_compare.training.sampling import SeededSampler
+from cxr_compare.training.task import GradualUnfreezing
 from tests.training.small_training import (
     Batch,
     Rows,
@@ -478,7 +480,7 @@ def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path
 
 def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied():
     model = small_model()
-    average = _RampedAverage(model, 0.5)
+    average = RampedAverage(model, 0.5)
     expected = {k: v.clone() for k, v in model.state_dict().items()}
     for step in range(5):
         model(torch.randn(6, 4)).sum().backward()
@@ -502,7 +504,7 @@ def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told():
     loop.transfer_batch_to_device(batch, gpu, 0)
     assert asked == [((gpu,), {"non_blocking": True})]
     assert loop.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
-    bad = _NamedRows([], lambda samples: 1 / 0).batch([])
+    bad = NamedRows([], lambda samples: 1 / 0).batch([])
     with pytest.raises(InputError, match="division by zero"):
         loop.transfer_batch_to_device(bad, gpu, 0)
 
@@ -527,7 +529,7 @@ def test_global_random_state_is_left_as_it_was(tmp_path):
 
 def test_each_epoch_is_settled_once_it_begins_or_is_resumed():
     settled: list[int] = []
-    callback = _Unfreezing(settled.append)
+    callback = GradualUnfreezing(settled.append)
     trainer: Any = SimpleNamespace(world_size=1, current_epoch=3)
     callback.on_train_start(trainer, None)
     trainer.current_epoch = 4
@@ -539,5 +541,5 @@ def test_several_devices_are_refused_before_anything_is_settled():
     settled: list[int] = []
     trainer: Any = SimpleNamespace(world_size=2, current_epoch=0)
     with pytest.raises(InputError, match="parts cannot be unfrozen while several devices share"):
-        _Unfreezing(settled.append).on_train_start(trainer, None)
+        GradualUnfreezing(settled.append).on_train_start(trainer, None)
     assert settled == []

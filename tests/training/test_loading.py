@@ -23,12 +23,12 @@ from cxr_compare.data_prep.store.placement import Placement
 from cxr_compare.detection.detector import LesionBatch, LesionDataset, collate
 from cxr_compare.training.loading import (
     BatchLoader,
-    SeededSampler,
-    _NamedRows,
-    _Unreadable,
-    naming,
+    NamedRows,
+    Unreadable,
+    errors_name_images,
     require_loaded,
 )
+from cxr_compare.training.sampling import SeededSampler
 from tests.scripts.launched import command_line, wait_until
 
 
@@ -157,12 +157,12 @@ def test_image_that_cannot_be_read_is_named_in_one_line(workers):
 
 
 def test_row_with_a_seed_is_named_too():
-    assert isinstance(_NamedRows(_Rows(), list)[(1, 99)], _Unreadable)
-    assert _NamedRows(_Rows(), list)[(2, 99)] == _Sample("c", 2)
+    assert isinstance(NamedRows(_Rows(), list)[(1, 99)], Unreadable)
+    assert NamedRows(_Rows(), list)[(2, 99)] == _Sample("c", 2)
 
 
 def test_samples_that_do_not_fit_together_are_named():
-    batch = _NamedRows(_Rows(), _refuse).batch([_Sample("a", 0), _Sample("c", 2)])
+    batch = NamedRows(_Rows(), _refuse).batch([_Sample("a", 0), _Sample("c", 2)])
     with pytest.raises(InputError, match=r"images a, c: do not make a batch \(ValueError: all"):
         require_loaded(batch)
 
@@ -178,7 +178,7 @@ def test_samples_that_do_not_fit_together_are_named():
 )
 def test_step_that_fails_names_its_images_but_not_for_want_of_memory(error, kind):
     raised = error()
-    with pytest.raises(kind) as caught, naming(["a", "b"], "epoch 2: learning"):
+    with pytest.raises(kind) as caught, errors_name_images(["a", "b"], "epoch 2: learning"):
         raise raised
     if type(raised) is RuntimeError:
         assert str(caught.value).startswith(

@@ -16,7 +16,7 @@ from torch import nn
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.training.loggers import build_loggers
-from cxr_compare.training.request import _require_loggers
+from cxr_compare.training.request import require_loggers
 from cxr_compare.training.run_folder import RunFolder
 from tests.training.small_training import fit_small, run_in, small_model
 
@@ -85,9 +85,9 @@ def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path):
 def test_logger_without_its_package_is_refused_in_one_line(found, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     with pytest.raises(InputError, match=r"pip install '\.\[wandb\]'") as caught:
-        _require_loggers(["wandb"])
+        require_loggers(["wandb"])
     assert "\n" not in str(caught.value)
-    _require_loggers([])
+    require_loggers([])
 
 
 def test_tensorboard_reads_a_resumed_training_whole_and_once(tmp_path):

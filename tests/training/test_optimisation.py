@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from cxr_compare.configs.settings import TrainingSettings
-from cxr_compare.training.loop import Plateau, _build_schedule, build_optimiser
+from cxr_compare.training.optimisation import Plateau, build_optimiser, build_schedule
 from tests.training.small_training import training_settings
 
 
 def _rates(how: TrainingSettings, epochs: int, steps: int) -> list[float]:
     optimiser = build_optimiser(nn.Linear(2, 1), how)
-    schedule = _build_schedule(optimiser, how.model_copy(update={"epochs": epochs}), steps)
+    schedule = build_schedule(optimiser, how.model_copy(update={"epochs": epochs}), steps)
     rates = []
     for _ in range(steps):
         rates.append(optimiser.param_groups[0]["lr"])
@@ -62,7 +62,7 @@ def test_plateau_rises_first_and_stays_lowered_in_later_steps():
     how = training_settings(schedule="plateau", learning_rate=1.0, warmup_epochs=1, epochs=3)
     assert _rates(how, epochs=3, steps=12) == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 9])
     optimiser = build_optimiser(nn.Linear(2, 1), how)
-    schedule = _build_schedule(optimiser, how, 12)
+    schedule = build_schedule(optimiser, how, 12)
     assert isinstance(schedule, Plateau)
     for _ in range(4):  # the best, and three epochs without improvement, in the middle of the rise
         schedule.observe(0.5, "max")

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cxr_compare.training.run import _draw_batch, _draw_curves
+from cxr_compare.training.plots import draw_batch, draw_curves
 
 
 def _row(epoch: int, **figures: float) -> dict[str, float]:
@@ -22,14 +22,14 @@ def _row(epoch: int, **figures: float) -> dict[str, float]:
 )
 def test_curves_are_drawn(tmp_path, history):
     path = tmp_path / "curves.png"
-    _draw_curves(history, path, monitor="auroc", best_epoch=1)
+    draw_curves(history, path, monitor="auroc", best_epoch=1)
     assert cv2.imread(str(path)).shape[0] > 300
 
 
 @pytest.mark.parametrize("n", [1, 4, 6, 40])
 def test_batch_is_drawn_up_to_its_limit(tmp_path, n):
     path = tmp_path / "batch.png"
-    _draw_batch(np.zeros((n, 32, 32), np.uint8), ["x"] * n, path)
+    draw_batch(np.zeros((n, 32, 32), np.uint8), ["x"] * n, path)
     rows = -(-min(n, 16) // 4)
     assert cv2.imread(str(path)).shape[0] == pytest.approx(366 * rows, abs=2)
 
@@ -37,7 +37,7 @@ def test_batch_is_drawn_up_to_its_limit(tmp_path, n):
 def test_box_is_drawn_on_the_edges_that_it_names(tmp_path):
     path = tmp_path / "batch.png"
     boxes = [np.array([[8.0, 16.0, 24.0, 24.0]])]
-    _draw_batch(np.zeros((1, 32, 32), np.uint8), [""], path, boxes=boxes)
+    draw_batch(np.zeros((1, 32, 32), np.uint8), [""], path, boxes=boxes)
     plot = cv2.imread(str(path)).astype(int)
     rows, columns = np.nonzero(np.abs(plot - [47, 217, 255]).sum(axis=2) < 30)  # BGR
     black_rows, black_columns = np.nonzero(plot.sum(axis=2) < 10)

@@ -14,13 +14,8 @@ from torch import nn
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import typed_table
-from cxr_compare.training.run_folder import (
-    RunFolder,
-    _load_weights,
-    load_model,
-    read_weights,
-    save_model,
-)
+from cxr_compare.training.model_files import load_model, load_weights, read_weights, save_model
+from cxr_compare.training.run_folder import RunFolder
 
 _SEEN = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"], "role": ["train", "val"]})
 
@@ -149,7 +144,7 @@ def test_weights_are_read_from_the_usual_files(form, net, tmp_path):
     else:
         torch.save(net.state_dict() if form == "pth" else {form: net.state_dict()}, path)
     other = build_net(width=6)
-    _load_weights(other, read_weights(path), path)
+    load_weights(other, read_weights(path), path)
     assert torch.equal(other[0].weight, net[0].weight)
 
 
@@ -204,7 +199,7 @@ def test_weights_of_another_architecture_name_what_differs_and_change_nothing(ne
     other = build_net(width=6)
     before = other[0].weight.clone()
     with pytest.raises(InputError) as error:
-        _load_weights(other, state, "weights.pth")
+        load_weights(other, state, "weights.pth")
     message = str(error.value)
     assert message.startswith("weights.pth: weights of another architecture: ")
     assert "1 missing (1.bias)" in message
@@ -216,7 +211,7 @@ def test_weights_of_another_architecture_name_what_differs_and_change_nothing(ne
 
 def test_a_missing_batch_norm_counter_is_no_error(net):
     state = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    _load_weights(build_net(width=6), state, "weights.pth")
+    load_weights(build_net(width=6), state, "weights.pth")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr_compare.training.loading import SeededSampler, balancing_weights
+from cxr_compare.training.sampling import SeededSampler, balancing_weights
 
 
 def _epoch(sampler: SeededSampler, epoch: int) -> list[tuple[int, int]]:

@@ -63,8 +63,9 @@ def run(folder: Path) -> Iterable[Any]:
     import torch
 
     from cxr_compare.serving.run import Run
-    from cxr_compare.training.best_epoch import require_same_architecture
-    from cxr_compare.training.run_folder import RunFolder, read_weights
+    from cxr_compare.training.checkpoint_file import require_same_architecture
+    from cxr_compare.training.model_files import read_weights
+    from cxr_compare.training.run_folder import RunFolder
 
     opened = RunFolder.open(folder)
     yield from (opened.info, opened.started, opened.seen)

@@ -1,0 +1,59 @@
+"""The checkpoint file of a training: written whole, and checked before it is loaded."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.data_prep.contracts.checksums import CHECKSUM_PLACEHOLDER, require_unchanged
+from cxr_compare.data_prep.contracts.errors import InputError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writer of Lightning's checkpoint file: an interruption leaves the old file whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write a checkpoint beside the old one, then replace that."""
+        # Into memory first: torch turns a full disk into an error about its own file format.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        # The file is a ZIP archive, which ends with a comment behind the two bytes of its length.
+        seal = str(CHECKSUM_PLACEHOLDER).encode()
+        buffer.seek(-2, io.SEEK_END)
+        buffer.write(len(seal).to_bytes(2, "little") + seal)
+        with atomic_path(Path(path), with_checksum=True) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+
+def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
+    """Check that a checkpoint is whole and belongs to a module, before anything is loaded.
+
+    Raises:
+        InputError: The file is damaged, or has other tensors.
+    """
+    require_unchanged(checkpoint, "checkpoint")
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:  # noqa: BLE001  torch raises many kinds for a damaged file
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{checkpoint}: cannot be read ({reason}); train again in a new folder"
+        ) from None
+    own_shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    saved_shapes = {name: tuple(value.shape) for name, value in saved.items()}
+    for name in sorted(own_shapes.keys() | saved_shapes.keys()):
+        own_shape = own_shapes.get(name)
+        saved_shape = saved_shapes.get(name)
+        if own_shape != saved_shape:
+            raise InputError(
+                f"{checkpoint}: is of another architecture: '{name.removeprefix('model.')}' has "
+                f"shape {saved_shape} there and {own_shape} in this model; train in a new folder"
+            )

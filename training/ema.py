@@ -1,0 +1,67 @@
+"""The moving average of a model's weights (EMA)."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class WeightAverage(WeightAveraging):
+    """Lightning's moving average of the weights, for which the host does not wait."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self._decay = decay
+
+    @property
+    def state_key(self) -> str:
+        """Name of its state in checkpoints, which is that of earlier versions."""
+        return "_Averaging"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the average on the device of the model."""
+        self._average_model = RampedAverage(pl_module, self._decay)
+        self._average_model.module.to(pl_module.device)  # its layers are not there yet
+
+
+class RampedAverage(AveragedModel):
+    """A moving average of the weights whose decay rises to its final value.
+
+    It follows quickly at first, so that the average of early epochs is not mostly the start. Its
+    number of steps lies in main memory, where it is read without waiting for the device.
+
+    Source:
+        TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> average = RampedAverage(model, decay=0.9)
+        >>> average.update_parameters(model)
+        >>> int(average.n_averaged)
+        1
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average in place: one pass over all floating-point tensors."""
+        n = float(self.n_averaged)
+        # The first update copies the model.
+        share = 1 - min(self._decay, (1 + n) / (10 + n)) if n else 1.0
+        averages = [*self.module.parameters(), *self.module.buffers()]
+        current = [*model.parameters(), *model.buffers()]
+        pairs = list(zip(averages, current, strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_(
+            [average for average, _ in floats], [value for _, value in floats], share
+        )
+        for average, value in pairs:
+            if not average.is_floating_point():  # a batch norm's counter
+                average.copy_(value)
+        self.n_averaged += 1

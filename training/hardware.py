@@ -1,0 +1,79 @@
+"""The hardware of a training: devices, precision, loading processes and free memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cxr_compare.configs.settings import Config
+from cxr_compare.data_prep.contracts.processors import cpu_count
+
+_LARGEST_BATCH = 256  # images; beyond it no device is faster, and learning is slower
+
+
+_MOST_LOADERS = 8  # of a device, see docs/results.md
+
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where batches pass between processes
+
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Hardware(NamedTuple):
+    """Devices of a training: their kind and number, the precision, and the loading processes."""
+
+    device: Literal["cpu", "cuda"]
+    devices: int
+    precision: Precision
+    loaders: int = 0  # processes that load for a device; with 0 the training process loads
+
+    def with_loaders(self, settings: Config, shared_by: int) -> Hardware:
+        """Return the same hardware with ``training.workers`` as a number.
+
+        ``auto`` is 0 on a CPU, all of whose cores learn. For a GPU it is one for each core of its
+        share, if shared memory has room for two batches of each.
+
+        Args:
+            settings: The configuration.
+            shared_by: Training processes on this machine.
+        """
+        training = settings.training
+        if training.workers != "auto" or self.device == "cpu":
+            return self._replace(loaders=0 if training.workers == "auto" else training.workers)
+        # SLURM gives these to this process alone.
+        own_cores = min(cpu_count(), int(os.environ.get("SLURM_CPUS_PER_TASK", 0)))
+        cores = max(1, own_cores, cpu_count() // shared_by)
+        images = _LARGEST_BATCH if training.batch_size == "auto" else int(training.batch_size)
+        loaders = min(cores, _MOST_LOADERS)
+        if _SHARED_MEMORY.is_dir():  # Windows has none, and passes batches through its page file
+            pixels_per_loader = 2 * -(-images // self.devices) * settings.data.image_size**2
+            free = shutil.disk_usage(_SHARED_MEMORY).free
+            room = free // (shared_by * pixels_per_loader) - 1  # one loads for validation
+            loaders = max(0, min(loaders, room))
+        return self._replace(loaders=loaders)
+
+
+_CGROUP_FILES = (  # limit and use, of control groups 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def available_memory() -> int:
+    """Return the bytes that this process may still use, in its machine and its container."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            free = 1024 * int(lines["MemAvailable"].split()[0])
+    for limit, used in _CGROUP_FILES:
+        try:
+            remaining = int(Path(limit).read_text()) - int(Path(used).read_text())
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+        free = min(free, max(remaining, 0))
+    return free

@@ -1,0 +1,88 @@
+"""The peak of the memory while a model works."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+_STATUS = Path("/proc/self/status")
+
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+_RESET_PEAK = "5"  # written there, it resets the peak: proc(5)
+
+
+class PeakMemory:
+    """The peak of the memory since this object was made, while a model works on a device.
+
+    On CUDA it is the memory that torch allocated. On a CPU it is the process's largest resident
+    memory, as Linux counts it; files that are mapped into memory, such as the pixel store, and
+    processes that load data beside this one are left out. Memory that the process had before is
+    not counted, except for the model's own weights.
+
+    Example:
+        >>> watch = PeakMemory(nn.Linear(2, 2))
+        >>> seen = watch.read()
+        >>> seen is None or seen >= 24  # four weights and two biases of 4 bytes
+        True
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
+        tensors = [*model.parameters(), *model.buffers()]
+        self._weights = sum(
+            t.numel() * t.element_size() for t in tensors if t.device.type == self._device.type
+        )
+        self._resident_before: int | None = None  # bytes on CUDA, KiB on a CPU; None: unknown
+        self._mapped_before = 0  # KiB of mapped files
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._resident_before = torch.cuda.memory_allocated(self._device)
+        elif _return_freed_memory() and _reset_peak():
+            self._resident_before = _kib("VmRSS")
+            self._mapped_before = _kib("RssFile")
+
+    def read(self) -> int | None:
+        """Return the peak in bytes, the weights included; None where nothing measures it."""
+        before = self._resident_before
+        if before is None:
+            return None
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) - before + self._weights
+        newly_mapped = max(_kib("RssFile") - self._mapped_before, 0)
+        growth = _kib("VmHWM") - before - newly_mapped
+        return 1024 * max(growth, 0) + self._weights
+
+
+def _return_freed_memory() -> bool:
+    """Return freed memory to Linux: memory kept for reuse would hide what is used again."""
+    if sys.platform != "linux":
+        return False
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # another C library, such as musl
+        return False
+    return True
+
+
+def _reset_peak() -> bool:
+    """Reset the process's largest resident memory; return False where this is forbidden."""
+    try:
+        _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
+    except OSError:  # a container may forbid it
+        return False
+    return True
+
+
+def _kib(name: str) -> int:
+    """Return a value of the process's status, KiB."""
+    lines = _STATUS.read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))

@@ -1,0 +1,109 @@
+"""Figures of a run folder: the curves of a training, and an example batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from cxr_compare.data_prep.contracts.atomic_files import atomic_path
+from cxr_compare.training.loggers import metrics_of
+
+_MOST_IMAGES = 16  # images of an example batch
+# Colours that colour-blind eyes can tell apart.
+_TRAIN_COLOUR = "#0072b2"
+_VAL_COLOUR = "#d55e00"
+_BOX_COLOUR = "#ffd92f"
+_METRIC_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+
+
+def draw_curves(
+    history: Sequence[dict[str, Any]], path: Path, *, monitor: str, best_epoch: int
+) -> None:
+    """Draw losses and metrics by epoch as a PNG, with the kept epoch marked.
+
+    Args:
+        history: One row per epoch, as in `metrics.csv`.
+        path: The file.
+        monitor: Name of the monitored figure, whose line is bold.
+        best_epoch: The kept epoch.
+    """
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, metrics = figure.subplots(1, 2)
+    marker = "o" if len(history) == 1 else ""  # one point makes no line
+    for name, label, colour in (
+        ("train_loss", "training", _TRAIN_COLOUR),
+        ("val_loss", "validation", _VAL_COLOUR),
+    ):
+        values = [row[name] for row in history]
+        losses.plot(epochs, values, color=colour, label=label, marker=marker)
+    losses.set_ylim(bottom=0)
+    _finish_axes(losses, "Loss", best_epoch)
+    for name, colour in zip(metrics_of(history[0]), _METRIC_COLOURS, strict=False):
+        width = 2.2 if name == monitor else 1.2
+        values = [row[name] for row in history]
+        metrics.plot(epochs, values, color=colour, label=name, lw=width, marker=marker)
+    metrics.set_ylim(-0.02, 1.02)
+    _finish_axes(metrics, "Validation metrics", best_epoch)
+    save_figure(figure, path)
+
+
+def _finish_axes(axes: Axes, title: str, best_epoch: int) -> None:
+    axes.axvline(best_epoch, color="0.4", lw=1, ls=":", label=f"kept: epoch {best_epoch}")
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("Epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def draw_batch(
+    images: np.ndarray,
+    captions: Sequence[str],
+    path: Path,
+    *,
+    boxes: Sequence[np.ndarray] | None = None,
+) -> None:
+    """Draw at most 16 images of a batch as the model reads them: augmented, with their boxes.
+
+    Args:
+        images: uint8 ``(B, S, S)``.
+        captions: One for each image, drawn above it.
+        path: The file.
+        boxes: Per image ``(N, 4)`` xyxy, store px; None for a classifier.
+    """
+    n_images = min(len(images), _MOST_IMAGES)
+    columns = min(4, n_images)
+    rows = math.ceil(n_images / columns)
+    figure = Figure(figsize=(2.8 * columns, 3.05 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for row, axes in zip(range(n_images), grid, strict=False):
+        # Continuous edges: pixel i covers i to i + 1, as box coordinates do.
+        height, width = images[row].shape
+        axes.imshow(images[row], cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+        axes.set_title(captions[row], fontsize=8)
+        for x1, y1, x2, y2 in () if boxes is None else boxes[row]:
+            corner = (x1, y1)
+            box = Rectangle(corner, x2 - x1, y2 - y1, fill=False, ec=_BOX_COLOUR, lw=1.5)
+            axes.add_patch(box)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG; the file appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")

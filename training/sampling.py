@@ -1,0 +1,120 @@
+"""Draws of the rows of an epoch: by seed, and with a share of positives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class SeededSampler(Sampler[tuple[int, int]]):
+    """Draws ``(row, seed)`` pairs that depend only on the seed and the epoch.
+
+    A data set that augments with the pair's seed gives the same image again however many
+    workers load it, and a training that resumes at an epoch sees what it would have seen.
+    Several processes together draw each batch that one would draw, and nothing twice except as
+    `ends_with_spare` says.
+
+    Args:
+        n_rows: Number of rows N.
+        seed: Random seed of the draws.
+        weights: (N,), to draw with replacement; None draws each row once.
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
+        share: Images of a batch that each process gets.
+
+    Example:
+        >>> sampler = SeededSampler(3, seed=0)
+        >>> first = list(sampler)
+        >>> sampler.set_epoch(1)
+        >>> first == list(sampler), sorted(row for row, _ in first)
+        (False, [0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        n_rows: int,
+        *,
+        seed: int,
+        weights: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        share: int = 1,
+    ) -> None:
+        if n_rows < 1:
+            raise ValueError("Expected at least one row to draw but got none")
+        self._n_rows = n_rows
+        self._seed = seed
+        self._probabilities = None if weights is None else _probabilities(weights, n_rows)
+        self._rank = rank
+        self._world_size = world_size
+        self._share = share
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration draws; Lightning calls this."""
+        self._epoch = epoch
+
+    def ends_with_spare(self) -> bool:
+        """Return True if this process has no image in the last batch and draws one of another.
+
+        All processes must take each step. The one row that such a process draws beyond its share
+        is in the last batch already, so the loss must leave it out.
+        """
+        most = -(-self._n_rows // self._world_size)
+        n_own = len(range(self._rank, self._n_rows, self._world_size))
+        return n_own < most and n_own % self._share == 0
+
+    def __len__(self) -> int:
+        return len(range(self._rank, self._n_rows, self._world_size)) + self.ends_with_spare()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        # Seed and epoch alone: a resumed training, and one on another number of processes, draw
+        # the same.
+        rng = np.random.default_rng([self._seed, self._epoch])
+        if self._probabilities is None:
+            rows = rng.permutation(self._n_rows)
+        else:
+            rows = rng.choice(self._n_rows, size=self._n_rows, p=self._probabilities)
+        seeds = rng.integers(2**63, size=self._n_rows)
+        end = self._rank + len(self) * self._world_size
+        for position in range(self._rank, end, self._world_size):
+            drawn = min(position, self._n_rows - 1)  # the last row for a spare one
+            yield int(rows[drawn]), int(seeds[drawn])
+
+
+def _probabilities(weights: np.ndarray, n_rows: int) -> np.ndarray:
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (n_rows,):
+        raise ValueError(f"Expected {n_rows} weights but got shape {values.shape}")
+    if not np.isfinite(values).all() or (values < 0).any() or values.sum() == 0:
+        raise ValueError("Expected finite weights of at least 0, one above 0")
+    return values / values.sum()
+
+
+def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray:
+    """Compute weights with which positives are a given share of the drawn rows.
+
+    Args:
+        positive: bool (N,).
+        positive_share: Share of positives, between 0 and 1.
+
+    Returns:
+        (N,); all equal if one kind is absent.
+
+    Raises:
+        ValueError: The share is out of range.
+
+    Example:
+        >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()
+        [0.5, 0.25, 0.25]
+    """
+    if not 0 < positive_share < 1:
+        raise ValueError(f"Expected a share between 0 and 1 but got {positive_share}")
+    positive = np.asarray(positive, dtype=bool)
+    n_positive = int(positive.sum())
+    if n_positive in (0, len(positive)):
+        return np.ones(len(positive))
+    negative_weight = (1 - positive_share) / (len(positive) - n_positive)
+    return np.where(positive, positive_share / n_positive, negative_weight)

@@ -1,0 +1,171 @@
+"""The weights that a training starts from, and the images that they have used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_compare.data_prep.duplicates.seen_images import SeenImages
+from cxr_compare.data_prep.store.preprocess import Preprocess
+from cxr_compare.networks.checkpoints import Checkpoint
+from cxr_compare.networks.public_checkpoints import recognise_public_checkpoint
+from cxr_compare.training.model_files import WEIGHTS_FILE, read_architecture, read_weights
+from cxr_compare.training.run_folder import RunFolder
+
+PUBLISHED_WEIGHTS = ("imagenet", "coco")
+"""Values of a configuration's ``weights`` that name published weights rather than a file."""
+
+
+@dataclass(frozen=True)
+class StartWeights(Checkpoint):
+    """Weights from a file or a run, and all images that the run has used."""
+
+    run: RunFolder | None = None  # the run that made them; None for a file from elsewhere
+
+    @classmethod
+    def open(cls, weights: str) -> StartWeights | None:
+        """Read the weights that a configuration names.
+
+        A weights file that lies in a run folder counts as that run, so that the images it used are
+        not lost; the run need not have ended, as one that diverges never does.
+
+        Args:
+            weights: A weights file, a run folder, or ``none``, ``imagenet`` or ``coco``.
+
+        Returns:
+            None for random and for published weights.
+
+        Raises:
+            InputError: The file or the run cannot be read.
+        """
+        if weights in ("none", *PUBLISHED_WEIGHTS):
+            return None
+        path = Path(weights)
+        run: RunFolder | None = None
+        if path.is_dir():
+            run = RunFolder.open(path)
+            path = path / WEIGHTS_FILE
+        state = read_weights(path)
+        if run is None:
+            home = path.resolve().parent
+            run = RunFolder.started_in(home.parent if home.name == "checkpoints" else home)
+        if run is None:
+            return cls(weights, state)
+        arguments = read_architecture(run.folder)["arguments"]
+        findings = tuple(run.started["findings"])
+        return cls(weights, state, findings, arguments.get("backbone"), arguments, run)
+
+    public = cached_property(recognise_public_checkpoint)  # None if it is no public classifier
+
+    @property
+    @property
+    def pixels(self) -> Preprocess | None:
+        """Size and normalisation of the images that the run was trained on; None if not known."""
+        return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
+
+    @property
+    def normalisation(self) -> dict[str, float]:
+        """Mean and standard deviation of the pixels of its training; empty if not known."""
+        known = self.pixels or self.public
+        return {} if known is None else {"mean": known.mean, "std": known.std}
+
+    def pixel_notes(self, size: int) -> list[str]:
+        """Describe the pixels of its training where they are known.
+
+        Args:
+            size: Side of the images of the new training, px.
+
+        Returns:
+            One line, or none.
+        """
+        pixels = self.normalisation
+        if not pixels:
+            return []
+        phrases = [
+            f"{self.source}: pixels are normalised as it learned them, mean {pixels['mean']:g}, "
+            f"std {pixels['std']:g}"
+        ]
+        if self.public:
+            phrases.append(
+                f"it is of {self.public.maker}, which learned at {self.public.size} px from "
+                f"{self.public.trained_on}: test images among those would look better than they are"
+            )
+        if self.pixels and self.pixels.size != size:
+            phrases.append(f"it learned at {self.pixels.size} px, this training is at {size} px")
+        return ["; ".join(phrases)]
+
+    def record(self) -> dict[str, Any]:
+        """Return what `run.json` says about them: their name, data, and what they started from."""
+        if self.run is None:
+            return {"weights": self.source, "trained_on": "unknown"}
+        started = self.run.started
+        seen = self.run.seen
+        keys = ("name", "model_kind", "target", "findings", "seed", "data_set", "started_from")
+        return {
+            "weights": self.source,
+            **{key: started[key] for key in keys if key in started},
+            "n_images": len(seen),
+            "n_patients": int(seen["patient_id"].nunique()),
+        }
+
+    def merge_seen(self, images: pd.DataFrame) -> pd.DataFrame:
+        """Add the images that the weights used to those of a training.
+
+        An image that either of them trained on has the role ``train``, whatever the other used it
+        for.
+
+        Args:
+            images: ``image_id, patient_id, role`` of the training's images.
+        """
+        if self.run is None:
+            return images
+        seen = self.run.seen
+        if seen.empty:
+            return images
+        patients = images.set_index("image_id")["patient_id"]
+        has_same_id = seen["image_id"].isin(patients.index)
+        is_same = has_same_id & (seen["patient_id"] == seen["image_id"].map(patients))
+        trained = set(seen.loc[is_same & (seen["role"] == "train"), "image_id"])
+        roles = images["role"].mask(images["image_id"].isin(trained), "train")
+        images = images.assign(role=roles)
+        rest = seen[~is_same].copy()
+        clash = has_same_id[~is_same]
+        rest.loc[clash, "image_id"] = f"{self.run.folder.name}:" + rest.loc[clash, "image_id"]
+        return pd.concat([images, rest.reindex(columns=images.columns)], ignore_index=True)
+
+    def leak_warnings(self, images: pd.DataFrame, test_images: pd.DataFrame) -> list[str]:
+        """Warn of images that the weights used and that would make a training's figures too good.
+
+        Args:
+            images: Images of the training, with their roles.
+            test_images: Images of the split's test set.
+
+        Returns:
+            One line for each problem.
+        """
+        if self.run is None:
+            return []
+        seen = self.run.seen
+        used = seen[seen["role"].isin(["train", "val"])]  # to fit, and to select
+        warnings = []
+        validation = images[images["role"] == "val"]
+        n_trained = len(SeenImages.among(validation, used[used["role"] == "train"]).all_ids)
+        if n_trained:
+            warnings.append(
+                f"{self.source}: learned from patients of {n_trained} of the {len(validation)} "
+                "validation images; the validation figures will look better than they are"
+            )
+        leaked = SeenImages.among(test_images, used)
+        n_seen = len(leaked.known)
+        if n_seen:
+            warnings.append(
+                f"{self.source}: has seen patients of {n_seen} of the {len(test_images)} test "
+                "images; cxr compare will refuse this run on this split: train both on the same "
+                "split"
+            )
+        advice = "cxr compare refuses equal images and warns of near copies"
+        return warnings + [f"{line}; {advice}" for line in leaked.copy_lines(self.source)]
