@@ -36,7 +36,8 @@ _REPORT_GRACE = GRACE / 3  # s: the first process may be about to report the sam
 _SAID = "cxr: "
 _PARENT = "CXR_ENDS_WITH"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
-_INTERRUPTED, _TERMINATED = 130, 143
+_INTERRUPTED = 130
+_TERMINATED = 143
 
 
 class Command(NamedTuple):
@@ -53,7 +54,7 @@ class Child(Protocol):
     """The process of a command, here or on another machine."""
 
     def poll(self) -> int | None:
-        """Its exit status; None while it runs."""
+        """Return the exit status; None while the process runs."""
 
     def interrupt(self) -> None:
         """Ask it to end, as Ctrl-C does."""
@@ -66,11 +67,11 @@ class Child(Protocol):
 
 
 class Machines(Protocol):
-    """What runs commands: this machine, or a cluster."""
+    """Runner of commands: this machine, or a cluster."""
 
     @property
     def jobs(self) -> int:
-        """How many at a time."""
+        """Number of commands that run at a time."""
 
     def start(self, command: Command, slot: int) -> Child:
         """Start a command in one of the slots, by its number from 0."""
@@ -83,11 +84,11 @@ class ThisMachine(NamedTuple):
 
     @property
     def jobs(self) -> int:
-        """As `Machines.jobs`."""
+        """Number of commands that run at a time."""
         return len(self.environments)
 
     def start(self, command: Command, slot: int) -> Child:
-        """As `Machines.start`."""
+        """Start a command on this machine."""
         with command.log.open("ab") as output:
             return _Process(start(command.words, self.environments[slot], output))
 
@@ -117,12 +118,13 @@ class Running:
     """A command under way, or ended."""
 
     def __init__(self, command: Command, child: Child) -> None:
-        self.command, self.child = command, child
+        self.command = command
+        self.child = child
         self.status: int | None = None  # of its exit; None while it runs
         self.stopped = False  # whether `stop` has asked it to end
 
     def has_ended(self) -> bool:
-        """Whether it runs no more."""
+        """Return True if the command has ended."""
         self.status = self.child.poll()
         return self.status is not None
 
@@ -132,7 +134,7 @@ class Running:
         self.child.interrupt()
 
     def problem(self) -> str | None:
-        """Why it failed, in its own words where it had any; None where it did not.
+        """Return why the command failed, in its own words if it wrote any; None for success.
 
         Raises:
             KeyboardInterrupt: It was interrupted, and so are all.
@@ -236,7 +238,7 @@ def interrupt(process: subprocess.Popen[bytes]) -> None:
 
 
 def _problem_of(status: int) -> str | None:
-    """What an exit status of a `cxr` command says of it; None where all is well.
+    """Return what the exit status of a `cxr` command means; None for success.
 
     Example:
         >>> _problem_of(2), _problem_of(-9)
@@ -253,7 +255,7 @@ def _problem_of(status: int) -> str | None:
 
 
 def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
-    """The environment of each command at a time: what it may use of this machine."""
+    """Return the environment variables that give each command its share of this machine."""
     if not runs_on_gpu(device):
         if device not in ("auto", "cpu"):
             choose_device(device, devices)  # refuses it
@@ -271,7 +273,7 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
 
 
 def _share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
-    """Which GPUs each of the commands at a time sees; small ones may share one.
+    """Return the GPUs that each command sees; small commands may share one.
 
     Example:
         >>> _share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
@@ -290,7 +292,7 @@ def _share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
 
 def own_rank(devices: int) -> Rank | None:
-    """This process among those of one training, as many as asked for; None where it is alone."""
+    """Return the rank of this process in a training of several; None where it trains alone."""
     rank = Rank.from_environment(os.environ)
     if rank is None:
         tasks = os.environ.get("SLURM_NTASKS", "1")
@@ -314,7 +316,8 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
     Raises:
         InputError: It failed, and nothing is shown here.
     """
-    port, silent = _free_port(), console.is_silent()
+    port = _free_port()
+    silent = console.is_silent()
     with ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
         shown = [None if rank == 0 and not silent else log for rank, log in enumerate(logs)]
@@ -360,7 +363,7 @@ def _free_port() -> int:
 
 
 def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) -> tuple[int, str]:
-    """The exit status, and what went wrong where the first process has not written it."""
+    """Return the exit status, and the error where the first process could not write it."""
     while True:
         codes = [process.poll() for process in processes]
         failed = next((rank for rank, code in enumerate(codes) if code), None)
@@ -383,7 +386,7 @@ def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) 
 
 
 def _last_error_line(log: IO[bytes]) -> str:
-    """The last error line that a process wrote; all that it wrote where there is none."""
+    """Return the last error line that a process wrote; all lines where there is none."""
     log.seek(0)
     text = log.read().decode(errors="replace").strip()
     lines = [line for line in text.splitlines() if line.startswith(_SAID)]

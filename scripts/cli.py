@@ -32,10 +32,15 @@ from cxr_compare.scripts.parameters import Parameter, description, parameters_of
 
 # Commands of other programs.
 _MEANT = dict.fromkeys(("report", "evaluate", "eval", "test"), "compare") | {
-    "audit": "check", "web": "serve", "app": "serve", "fit": "train",
-}  # fmt: skip
+    "audit": "check",
+    "web": "serve",
+    "app": "serve",
+    "fit": "train",
+}
 COMMANDS_FOLDER = Path(__file__).with_name("commands")
-_BUG, _INTERRUPTED, _TERMINATED = 3, 130, 143
+_BUG = 3
+_INTERRUPTED = 130
+_TERMINATED = 143
 # What typer raises of options that do not fit: the class below Exception, which is one of click in
 # older releases of typer and one of its own in newer ones.
 _TyperError: type[Exception] = typer.BadParameter.__mro__[-4]
@@ -44,7 +49,7 @@ _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode":
 
 
 def command_function(name: str) -> Callable[..., Any]:
-    """The function of a command."""
+    """Return the function of a command, from the module of its name."""
     function: Callable[..., Any] = getattr(
         import_module(f"cxr_compare.scripts.commands.{name}"), name
     )
@@ -97,13 +102,13 @@ class _Program(TyperGroup):
         return params
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command; of one by another name that of ours."""
+        """Return the command; suggest ours for a name that other programs use."""
         if args[0] in _MEANT:
             ctx.fail(f"No such command '{args[0]}'. Did you mean '{_MEANT[args[0]]}'?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The commands by group, each on a line of 80 columns."""
+        """Write the commands by group, each on a line of 80 columns."""
         for title, names in COMMAND_GROUPS.items():
             with formatter.section(title):
                 commands = [command_name(name) for name in names]
@@ -127,7 +132,7 @@ class _Command(TyperCommand):
         return get_command(app).make_context(info_name, words, *rest, **options)
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """The first paragraph of the docstring, read without importing the module."""
+        """Return the first paragraph of the docstring without importing the module."""
         name = self._function_name
         tree = ast.parse((COMMANDS_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
         functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
@@ -150,7 +155,7 @@ def build_app() -> typer.Typer:
 
 
 def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A command as typer takes it: the same parameters, and the words of the docstring."""
+    """Return a command as typer takes it: the same parameters, and the text of the docstring."""
     parameters = parameters_of(function)
 
     def command(**words: Any) -> int:
@@ -220,7 +225,7 @@ def run_command(
 
 
 def _usage_line(error: Exception) -> str:
-    """A wrong option or argument as one line that says where help is."""
+    """Return a wrong option or argument as one line that says where help is."""
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "cxr"
@@ -228,7 +233,7 @@ def _usage_line(error: Exception) -> str:
 
 
 def _with_advice(error: InputError) -> str:
-    """The message; of a folder that cxr did not write also which download it looks like."""
+    """Return the message; for a folder of unknown origin also which download it looks like."""
     if isinstance(error, WrongFolderError) and error.foreign:
         from cxr_compare.data_prep.formats.registry import unprepared
 
@@ -288,7 +293,7 @@ def _main() -> None:
 
 
 def _bug_behind(stopped: BaseException) -> EOFError | None:
-    """What ended the program if nobody did: typer takes any end of a file for Ctrl-C."""
+    """Return the error behind an abort that nobody asked for: typer takes each EOF for Ctrl-C."""
     ended = stopped.__cause__
     if not isinstance(ended, EOFError) or isinstance(ended.__context__, KeyboardInterrupt):
         return None  # the second came of cleaning up after Ctrl-C

@@ -1,4 +1,4 @@
-"""Where `cxr` commands run: processes of this machine, or a Ray cluster.
+"""Machines that run `cxr` commands: processes of this machine, or a Ray cluster.
 
 In a cluster each is a process below a worker that holds its processors and GPUs. A worker or
 machine that dies takes its command along, which is then started again elsewhere and goes on where
@@ -38,11 +38,12 @@ _POLL = 0.2  # s
 _PARTS = 10_000  # of a GPU, which Ray can tell apart
 _HOME = Path(__file__).resolve().parents[2]
 _ENDED_WITH_MACHINE = (143, -signal.SIGTERM)
-_FAILED, _INTERRUPTED = 2, 130
+_FAILED = 2
+_INTERRUPTED = 130
 
 
 class _Share(NamedTuple):
-    """What one command takes of a machine."""
+    """Share of a machine that one command takes."""
 
     processors: int  # whole ones
     gpus: float = 0.0  # below 1 where several commands share one
@@ -52,7 +53,7 @@ class _Share(NamedTuple):
 def _share_machines(
     machines: Sequence[tuple[int, int]], device: str, devices: int, jobs: int
 ) -> _Share:
-    """What each of the commands at a time gets of machines with (processors, GPUs).
+    """Return the share of machines with (processors, GPUs) that each command gets.
 
     On GPUs that is its number of GPUs with their share of a machine's processors; where there are
     fewer GPUs than commands, those of one GPU share them. On processors it is the largest equal
@@ -130,11 +131,14 @@ class _Cluster:
         self, engine: RayEngine, device: str, devices: int, jobs: int, reads: Sequence[Path]
     ) -> None:
         self.jobs = jobs
-        self._engine, self._device, self._devices, self._reads = engine, device, devices, reads
+        self._engine = engine
+        self._device = device
+        self._devices = devices
+        self._reads = reads
         self._share: _Share | None = None
 
     def start(self, command: Command, slot: int) -> Child:
-        """As `Machines.start`; Ray chooses the machine."""
+        """Start a command on a machine that Ray chooses."""
         ray = self._engine.connect()
         if self._share is None:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -153,8 +157,12 @@ class _Task:
     """A command in the cluster; see `Child`."""
 
     def __init__(self, ray: Any, begin: Callable[[], Any], command: Command) -> None:
-        self._ray, self._begin, self._command = ray, begin, command
-        self._answer, self._deaths, self._is_interrupted = begin(), 0, False
+        self._ray = ray
+        self._begin = begin
+        self._command = command
+        self._answer = begin()
+        self._deaths = 0
+        self._is_interrupted = False
         self._status: int | None = None
 
     def poll(self) -> int | None:

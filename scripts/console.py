@@ -28,7 +28,7 @@ def silent(on: bool = True) -> Iterator[None]:
 
 
 def is_silent() -> bool:
-    """Whether nothing is shown."""
+    """Return True if nothing is shown."""
     return _SILENT.get()
 
 
@@ -43,7 +43,7 @@ def printing(form: Literal["text", "json"]) -> Iterator[None]:
 
 
 def printed_as() -> Literal["text", "json"] | None:
-    """What stdout gets of results that come one by one; None where a program called."""
+    """Return how stdout shows results that come one by one; None in a call from Python."""
     return _PRINTED_AS.get()
 
 
@@ -86,9 +86,12 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     from rich.console import Console
 
     columns = (
-        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
-        bars.TimeElapsedColumn(), bars.TimeRemainingColumn(),
-    )  # fmt: skip
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
+    )
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
 
@@ -98,7 +101,9 @@ def track(description: str, total: int | None) -> Iterator[Callable[..., None]]:
         yield advance
 
 
-_FIRST, _PAUSE = 5.0, 20.0  # seconds before a line; of a block of many hours a hundredth of it
+# seconds before a line; of a block of many hours a hundredth of it
+_FIRST = 5.0
+_PAUSE = 20.0
 
 
 def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
@@ -110,9 +115,11 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
 
     def advance(n: int = 1) -> None:
         nonlocal count, first, began, told
-        count, now = count + n, time.monotonic()
+        count = count + n
+        now = time.monotonic()
         if count == n:  # what was there before, and the slow first batch, say nothing of the pace
-            first, began = count, now
+            first = count
+            began = now
         done = f"{description}: {count}" + (" so far" if total is None else f" of {total}")
         if count == total:
             say(done)
@@ -126,7 +133,7 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
 
 
 def time_left(seconds: float) -> str:
-    """How long the rest takes, if it takes as long as what has been.
+    """Return a text for the seconds left.
 
     Example:
         >>> time_left(20), time_left(340), time_left(12_000)

@@ -1,4 +1,4 @@
-"""What to do next with a folder that a command has made, as commands with its own paths."""
+"""Commands that usually follow for a folder that a command has made, with its own paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_SYSTEMS = 4  # in one suggested comparison
 
 
 def next_steps(folder: Path, data: Path | None = None) -> list[str]:
-    """The next commands for a complete folder of any kind, to be pasted, the usual one first.
+    """Return the next commands for a complete folder of any kind, the usual one first.
 
     `data`, the data set that it was made on, is looked for beside it if left out.
     """
@@ -44,7 +44,7 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
 
 
 def trainings(dataset: DataSet, split: str = "default") -> list[str]:
-    """Commands that train on a data set: a classifier, and a detector where it has boxes.
+    """Return commands that train on a data set: a classifier, and a detector if it has boxes.
 
     Where the audit found an error, what removes it comes first, since training would stop.
     """
@@ -79,10 +79,12 @@ def _after_run(folder: Path, data: Path | None) -> list[str]:
 
 
 def _after_sweep(folder: Path, data: Path | None) -> list[str]:
-    """The best run against other models; where there are none, against what it began from."""
-    best, facts = folder / "best", read_marker(folder)
+    """Return commands that compare a sweep's best run with other models."""
+    best = folder / "best"
+    facts = read_marker(folder)
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(best)]
-    first, base = facts["best"]["number"], facts["as_it_stands"]
+    first = facts["best"]["number"]
+    base = facts["as_it_stands"]
     if not alike and base not in (None, first) and folder_kind(run := folder / "trials" / "000"):
         alike = [run]
     steps = [_comparison([best, *alike][:_MOST_SYSTEMS], folder, data)] if alike else []
@@ -104,34 +106,34 @@ def _after_predictions(folder: Path, data: Path | None) -> list[str]:
 
 
 def _comparison(systems: list[Path], folder: Path, data: Path | None) -> str:
-    """The command that compares systems, into a report beside a folder."""
+    """Return the command that compares systems, with a report beside a folder."""
     each = " ".join(_word(system) for system in systems)
     out = _word(_free(folder, "report"))
     return f"cxr compare {each} --data {_word(data or 'DATA')} --out {out}"
 
 
 def _question(folder: Path) -> tuple[Any, ...]:
-    """What two systems must share to be compared: images, split and, of runs, target."""
+    """Return what two systems must share to be compared: images, split and target."""
     facts = read_marker(folder)
     made_on = facts.get("data_set") or {}
     return made_on.get("content_id"), made_on.get("split_id"), facts.get("target")
 
 
 def _beside(folder: Path, kind: KindName) -> list[Path]:
-    """Other complete folders of a kind with the same parent."""
+    """Return the other complete folders of a kind with the same parent."""
     own = folder.resolve()
     found = find_folders(own.parent).get(kind, [])
     return [_near(folder, path.name) for path in found if path.resolve() != own]
 
 
 def _free(folder: Path, name: str) -> Path:
-    """A path beside a folder at which nothing lies yet."""
+    """Return a path beside a folder at which nothing exists yet."""
     names = [name, *(f"{name}-{number}" for number in range(2, 100))]
     return next(path for path in (_near(folder, each) for each in names) if not path.exists())
 
 
 def _near(folder: Path, name: str) -> Path:
-    """A path beside a folder, in the words in which the folder was given."""
+    """Return a path beside a folder, relative as the folder was given."""
     return (folder.parent if folder.name not in ("", "..") else folder.resolve().parent) / name
 
 

@@ -23,7 +23,7 @@ DataFolder = Annotated[
 
 
 def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Names with commas between them, or several of them.
+    """Return names from a text with commas, or from several texts.
 
     Example:
         >>> _read_names("precision, recall,"), _read_names(["f1"])
@@ -52,7 +52,7 @@ Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
 
 
 def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...]:
-    """Numbers with commas between them, or several of them.
+    """Return numbers from a text with commas, or from several texts.
 
     Example:
         >>> read_numbers("0.85,0.80"), read_numbers([3, 4])
@@ -66,7 +66,7 @@ def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...
 
 
 def _read_counts(value: str | float | Iterable[str | float]) -> tuple[int, ...]:
-    """As `read_numbers`, each once, of whole numbers from 1 on."""
+    """Return whole numbers from 1 on, each once."""
     numbers = read_numbers(value)
     if any(number != int(number) for number in numbers):
         raise ValueError("are not whole numbers")
@@ -79,7 +79,7 @@ Counts = Annotated[tuple[int, ...], Argument(read=_read_counts, metavar="N[,N...
 
 
 def _read_images(value: str | float | Iterable[str | float]) -> tuple[int | str, ...]:
-    """As `_read_counts`, or names of data sets."""
+    """Return whole numbers from 1 on, or names of data sets, each once."""
     texts = _read_names(map(str, [value] if isinstance(value, str | int | float) else value))
     return tuple(t if t in ("rsna", "nih") else _read_counts(t)[0] for t in dict.fromkeys(texts))
 
@@ -106,7 +106,7 @@ def read_settings(value: SettingsGiven) -> list[str] | dict[str, Any]:
 
 
 def _flat_settings(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by ``section.key``, from values by section and key."""
+    """Return values by ``section.key``, from values by section and key."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
@@ -117,7 +117,7 @@ def _flat_settings(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_words(value: SettingsGiven) -> list[str]:
-    """Keys of a configuration as the command line takes them.
+    """Return keys of a configuration as texts of a command line.
 
     Example:
         >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
@@ -142,7 +142,7 @@ Settings = Annotated[
 
 
 def config_names() -> list[str]:
-    """Names of the shipped configurations, for the shell to complete; reads no file."""
+    """Return the names of the shipped configurations, for the shell's completion."""
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.toml"))
 
 
@@ -159,7 +159,7 @@ def read_roles(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...
 
 
 class EngineChoice(NamedTuple):
-    """Where decoding, prediction and trainings run, as the environment says."""
+    """Engine for decoding, prediction and trainings, from the environment."""
 
     name: EngineName
     address: str | None

@@ -13,7 +13,7 @@ from cxr_compare.data_prep.contracts.notebook import ShownAsText, html_lines, ht
 
 @dataclass(frozen=True, repr=False)
 class Outcome(ShownAsText):
-    """What a command found or wrote; `str` of it is the text that the command line shows.
+    """Result of a command; `str` of it is the text that the command line shows.
 
     Attributes:
         text: Lines for the user.

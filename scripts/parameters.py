@@ -270,7 +270,8 @@ def read_value(parameter: Parameter, value: Any) -> Any:
 
 
 def _read_item(parameter: Parameter, value: Any) -> Any:
-    option, argument = parameter.option, parameter.argument
+    option = parameter.option
+    argument = parameter.argument
     if parameter.type is Path:
         value = as_path(value)
         if argument.folder_kind is not None:

@@ -96,7 +96,7 @@ def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
 
 
 def _named_path(text: str) -> RunGiven:
-    """``PATH`` or ``NAME=PATH`` of what must be there."""
+    """Read ``PATH`` or ``NAME=PATH``; the path must exist."""
     name, path = split_name(text)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -104,10 +104,11 @@ def _named_path(text: str) -> RunGiven:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a path is a run, which must then be complete; refuses other folders of cxr."""
+    """Return True for a complete run or export; refuse other folders of cxr."""
     if not path.is_dir():
         return False
-    kind, begun = folder_kind(path), unfinished_kind(path)
+    kind = folder_kind(path)
+    begun = unfinished_kind(path)
     if kind is not None and kind.name == "export":
         return True
     if "run" in (folder.name for folder in (kind, begun) if folder):
@@ -184,7 +185,7 @@ def _open(folder: str | Path, model: Model | None = None, **how: Any) -> Run:
 
 
 def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
-    """The log of answers that --log names, None without; it says at the end what it misses.
+    """Open the log of answers that --log names; without a name nothing is logged.
 
     Raises:
         InputError: It cannot be written.
@@ -199,10 +200,11 @@ def opened_log(folder: Path | None) -> AbstractContextManager[AnswerLog | None]:
 def note_parts(
     log: AnswerLog | None, model: Model, dataset: DataSet, name: str | None
 ) -> Callable[[Part, PixelStore, float], object] | None:
-    """What notes a data set's predictions in a log, for `predict_data_set`; None without a log."""
+    """Return a function that logs a data set's predictions; None without a log."""
     if log is None:
         return None
-    run, images = _open(model.folder, model, name=name), dataset.images.set_index("image_id")
+    run = _open(model.folder, model, name=name)
+    images = dataset.images.set_index("image_id")
     return lambda part, store, s: run.note_part(log.add, images, part, store.image, s)
 
 

@@ -1,4 +1,4 @@
-"""How this process uses the machine: memory, threads, device, precision."""
+"""Use of the machine by this process: memory, threads, device, precision."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from cxr_compare.serving.export_spec import is_export
 if TYPE_CHECKING:
     from cxr_compare.serving.backends import Model
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+# of glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 _NVIDIA_NODE = "/dev/nvidiactl"
 _GPU_NODES = (_NVIDIA_NODE, "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
@@ -46,7 +48,7 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
 
 
 def runs_on_gpu(device: str) -> bool:
-    """Whether torch would compute on a GPU; imports it only where there may be one."""
+    """Return True if torch would compute on a GPU; import it only where there may be one."""
     may_have_one = any(Path(node).exists() for node in _GPU_NODES)
     if device == "cpu" or not may_have_one or find_spec("torch") is None:
         return False
@@ -66,7 +68,7 @@ def _keep_freed_memory() -> None:
 
 
 def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"]:
-    """The device to compute on."""
+    """Choose the device to compute on."""
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
@@ -102,7 +104,7 @@ def load_model(folder: Path, device: str = "auto") -> Model:
 
 
 def _why_no_gpu(torch: ModuleType) -> str | None:
-    """Why torch uses no GPU though one seems to be there; None where it does, or none is there."""
+    """Return why torch does not use the GPU of this machine; None if it does or there is none."""
     if torch.cuda.is_available():
         return _too_old(torch)
     if not (Path(_NVIDIA_NODE).exists() or shutil.which("nvidia-smi")):
@@ -119,7 +121,7 @@ def _why_no_gpu(torch: ModuleType) -> str | None:
 
 
 def _too_old(torch: ModuleType) -> str | None:
-    """Why the GPU cannot run any kernel of this torch; None where it can."""
+    """Return why the GPU cannot run this torch; None if it can."""
     major, minor = torch.cuda.get_device_capability()
     built_for = re.findall(r"sm_(\d+)", " ".join(torch.cuda.get_arch_list()))
     oldest = min(map(int, built_for), default=0)
@@ -135,7 +137,7 @@ def _too_old(torch: ModuleType) -> str | None:
 def choose_precision(
     name: Literal["auto", "fp32", "bf16", "fp16"], device: Literal["cpu", "cuda"]
 ) -> Literal["fp32", "bf16", "fp16"]:
-    """The precision to train in."""
+    """Choose the precision to train in."""
     if name == "fp16" and device == "cpu":
         raise InputError(
             "training.precision: fp16 is for CUDA devices, and this is the CPU; choose auto, fp32 "
@@ -154,7 +156,7 @@ def choose_precision(
 
 
 def has_bf16_instructions() -> bool:
-    """Whether the processor has instructions for bf16."""
+    """Return True if the processor has instructions for bf16."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return False

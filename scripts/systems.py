@@ -253,7 +253,8 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
         return Predictions.open(path)
 
     console.say(f"Loading {name or path}")
-    target, model = test_set.target, load_model(path)
+    target = test_set.target
+    model = load_model(path)
     folder = out / SYSTEMS / (name or system_folder(path))
     predictions = predict_once(model, path, test_set.dataset, folder, test_set.split, name)
     if predictions.decision(target.name) is None:
@@ -268,7 +269,7 @@ def _open_system(path: Path, test_set: LabelledSplit, out: Path, name: str | Non
 
 
 def predicts(path: Path) -> bool:
-    """Whether a system is given as a complete run, or as an export of one."""
+    """Return True for the folder of a complete run or of an export."""
     return is_run(path) or is_export(path)
 
 
@@ -284,10 +285,15 @@ def system_folder(path: Path) -> str:
 
 
 def predict_once(
-    model: Model, path: Path, dataset: DataSet, folder: Path, split: str, name: str | None = None,
+    model: Model,
+    path: Path,
+    dataset: DataSet,
+    folder: Path,
+    split: str,
+    name: str | None = None,
     **chosen: Any,
-) -> Predictions:  # fmt: skip
-    """Predictions of a model, made where they are missing; refuses those of another training."""
+) -> Predictions:
+    """Open the predictions of a model, or make them; refuse those of another training."""
     if not (folder / "predictions.json").is_file():
         from cxr_compare.serving.predict_folder import predict_data_set
 
@@ -302,14 +308,14 @@ def predict_once(
 
 
 def is_run(path: Path) -> bool:
-    """Whether a system is given as a complete run, which has to be predicted first."""
+    """Return True for the folder of a complete run, which has to be predicted first."""
     return (path / "run.json").is_file() and not is_predictions_folder(path)
 
 
 def decision_of_run(
     run: Path, inference_id: str | None, test_set: LabelledSplit
 ) -> dict[str, Any] | None:
-    """What a run decides by, where it was chosen for the same predictions, labels and split.
+    """Return the decision of a run if it was chosen for the same predictions, labels and split.
 
     An export holds its run's decision, chosen on any device, only if it is of the same training:
     there is no `inference_id` to check.
@@ -336,9 +342,14 @@ def predict_images(
     model = load_model(run)
     decision = decision_of_run(run, model.inference_id(), test_set)
     predictions = predict_once(
-        model, run, test_set.dataset, folder, test_set.split, image_ids=image_ids,
+        model,
+        run,
+        test_set.dataset,
+        folder,
+        test_set.split,
+        image_ids=image_ids,
         made_before=None if decision is None else Predictions.open(run / "validation"),
-    )  # fmt: skip
+    )
     if decision is not None:
         predictions.write_decision(test_set.target.name, decision)
     return predictions

@@ -1,4 +1,4 @@
-"""What trained runs say about single images: score, decision, boxes, map, and the overlay."""
+"""Answers for single images: score, decision, boxes, activation map, and the overlay."""
 
 from __future__ import annotations
 
@@ -27,19 +27,46 @@ if TYPE_CHECKING:
 
 
 ANSWER_COLUMNS = (
-    "image", "system", "finding", "status", "decision", "probability", "score", "policy",
-    "threshold", "computed_decision", "triage", "n_boxes", "boxes", "warnings",
-)  # fmt: skip
+    "image",
+    "system",
+    "finding",
+    "status",
+    "decision",
+    "probability",
+    "score",
+    "policy",
+    "threshold",
+    "computed_decision",
+    "triage",
+    "n_boxes",
+    "boxes",
+    "warnings",
+)
 """Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
 BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of an answer's boxes."""
 Status = Literal["ok", "doubtful"]
 """Whether an answer counts: not where it is ``doubtful``, with a warning."""
 _KEYS = (
-    "image", "system", "kind", "finding", "status", "decision", "undecided_because", "probability",
-    "score", "policy", "threshold", "computed_decision", "triage", "triage_rule",
-    "guarantees", "boxes", "warnings", "notes",
-)  # fmt: skip
+    "image",
+    "system",
+    "kind",
+    "finding",
+    "status",
+    "decision",
+    "undecided_because",
+    "probability",
+    "score",
+    "policy",
+    "threshold",
+    "computed_decision",
+    "triage",
+    "triage_rule",
+    "guarantees",
+    "boxes",
+    "warnings",
+    "notes",
+)
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SYSTEM = "\0"  # stands for a system's name
 _GREY = "#9E9E9E"  # of what does not count
@@ -55,7 +82,7 @@ _NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What one system says of one image.
+    """Answer of one system for one image.
 
     Attributes:
         image: The image as it was given, a path or ``array``.
@@ -114,7 +141,7 @@ class Answer:
     def of_prediction(
         cls, prediction: ImagePrediction, findings: np.ndarray, **described: Any
     ) -> Answer:
-        """The answer that a prediction with a score gives; `findings` are those of its boxes."""
+        """Make the answer for a prediction with a score; `findings` are those of its boxes."""
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
         boxes = prediction.boxes[order]
@@ -135,7 +162,7 @@ class Answer:
         return f"<Answer: {self}>"
 
     def __str__(self) -> str:
-        """The answer in one line, as the terminal shows it."""
+        """Return the answer in one line, as the terminal shows it."""
         parts = [self.image, self.system, self.called]
         if self.probability is not None:
             parts.append(f"probability {self.probability:.2f}")
@@ -174,11 +201,11 @@ class Answer:
 
     @property
     def triage(self) -> str:
-        """What triage says, where it counts."""
+        """Result of triage; None where the decision is no triage."""
         return self.prediction.triage if self.status == "ok" else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer for a program, ready for JSON."""
+        """Return the answer as a dictionary that JSON can hold."""
         return {key: getattr(self, key) for key in _KEYS} | {
             "decision": _DECISIONS[self.decision],
             "computed_decision": _DECISIONS[self.computed_decision],
@@ -190,14 +217,14 @@ class Answer:
 
     @staticmethod
     def refused(image: str, problem: str) -> dict[str, Any]:
-        """The entry of a file without an answer, with the keys of `to_dict` and its problem."""
+        """Return the entry of a file without an answer: the keys of `to_dict` and the problem."""
         known = {"image": image, "status": "refused", "problem": problem}
         empty: dict[str, Any] = {key: [] for key in ("guarantees", "boxes", "warnings", "notes")}
         return {**dict.fromkeys(_KEYS), **empty, **known}
 
     @staticmethod
     def joint_warnings(answers: Sequence[Answer]) -> list[Warned]:
-        """The warnings of all systems for one image: each once, those about a system last."""
+        """Return the warnings of all systems for an image, each once, those about a system last."""
         systems: dict[str, list[str]] = {}
         kinds: dict[str, WarningKind] = {}
         for answer in answers:
@@ -213,11 +240,11 @@ class Answer:
 
     @staticmethod
     def guarantee_lines(answers: Iterable[Answer]) -> list[str]:
-        """What was guaranteed of each system, each once; a sentence."""
+        """Return a sentence for each guarantee of the systems, each once."""
         return [*dict.fromkeys(f"{a.system}, {line}." for a in answers for line in a.guarantees)]
 
     def _repr_png_(self) -> bytes:
-        """The image beside what the system shows on it, in a notebook."""
+        """Return the image beside its overlay as PNG, for a notebook."""
         buffer = io.BytesIO()
         Image.fromarray(render_answers([self], panel=_NOTEBOOK_PANEL)).save(buffer, format="PNG")
         return buffer.getvalue()
@@ -228,12 +255,12 @@ class Answer:
         return self.prediction.grid
 
     def figure(self) -> Figure:
-        """The image beside what the system shows on it, with a legend."""
+        """Draw the image beside its overlay, with a legend."""
         return draw_answers([self])
 
 
 def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer as a row of a CSV file; text that a spreadsheet would run is quoted.
+    """Return an answer as a row of a CSV file; quote text that a spreadsheet would run.
 
     Args:
         entry: Keys and values as of `Answer.to_dict`, some of them.
@@ -300,5 +327,5 @@ def render_answers(
 
 
 def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
-    """The same as a figure of matplotlib, for notebooks and for `Figure.savefig`."""
+    """Draw answers as a figure of matplotlib, for notebooks and for `Figure.savefig`."""
     return as_figure([render_answers(answers, panel=panel)])

@@ -43,8 +43,9 @@ _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 
 
 def _free_stem(stem: str, taken: set[str]) -> str:
-    """The start of a name that no other image of this command has."""
-    free, number = stem, 1
+    """Return the start of a file name that no other image of this command has."""
+    free = stem
+    number = 1
     while free in taken:
         number += 1
         free = f"{stem}-{number}"
@@ -54,7 +55,7 @@ def _free_stem(stem: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
-    """What systems say of images, image by image."""
+    """Answers of systems, image by image."""
 
     answers: tuple[Answer, ...]  # of each image one a system
     left_out: dict[str, str] = field(default_factory=dict)  # why, of each file without an answer
@@ -82,7 +83,7 @@ class Answers(Sequence[Answer]):
         return f"<{counted(len(self), 'answer')}{without}>"
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """Every answer, then every file without one."""
+        """Return every answer, then every file without one, for JSON."""
         problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
         return [*(answer.to_dict() for answer in self.answers), *problems]
 
@@ -156,7 +157,7 @@ def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage
 def _answer(
     runs: Sequence[Run], files: Sequence[LooseImage]
 ) -> tuple[list[list[Answer] | InputError], float]:
-    """What the runs say of each file that could be read, and the seconds that one of them took."""
+    """Answer for each file that could be read; with the seconds that one file took."""
     images = [(str(file.path), file.image) for file in files if file.image is not None]
     start = time.monotonic()
     answered = answers_by_image(runs, images) if images else []
@@ -215,7 +216,7 @@ class _Writer:
         return self
 
     def write(self, answers: Sequence[Answer]) -> None:
-        """One image, answered by each system."""
+        """Write the answers for one image."""
         if self.output.printed_as is None:
             self.kept += answers
         else:
@@ -232,7 +233,7 @@ class _Writer:
         self.answered += 1
 
     def leave_out(self, path: Path, problem: str) -> None:
-        """One file without an answer."""
+        """Record a file without an answer."""
         self.terminal.say(f"left out: {problem}")
         self._emit([Answer.refused(str(path), problem)])
         if self._rows is not None:
@@ -245,7 +246,7 @@ class _Writer:
         self.left_out[str(path)] = problem
 
     def _print(self, answers: Sequence[Answer]) -> None:
-        """What stands beside the answers, then a line each; or JSON alone on stdout."""
+        """Print what belongs to all systems, then a line for each answer; or only JSON."""
         remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
         remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
         for remark in dict.fromkeys(remarks):
@@ -265,7 +266,7 @@ class _Writer:
         sys.stdout.flush()
 
     def _emit(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Append to the JSON list on stdout, where that is wanted."""
+        """Append to the JSON list on stdout, if JSON is printed."""
         if self.output.printed_as != "json":
             return
         for entry in entries:
@@ -317,7 +318,7 @@ class _DicomWriter:
     _stems: set[str] = field(default_factory=set)
 
     def write(self, answers: Sequence[Answer]) -> None:
-        """One image, answered by each system."""
+        """Write the answers for one image."""
         from cxr_compare.serving.dicom_objects.results import dicom_results
 
         path = Path(answers[0].image)

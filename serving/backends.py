@@ -1,4 +1,4 @@
-"""Which back end predicts: torch with a run itself, or a runtime with an export of it."""
+"""Choice of the back end that predicts: torch with a run, or a runtime with an export."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Backend = Literal["torch", "onnx", "openvino", "auto"]
 
 
 def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
-    """Where an export of a run is kept unless another folder is named."""
+    """Return the folder of an export of a run where no other folder is named."""
     return run / "exports" / f"{format}-{precision}"
 
 
@@ -59,7 +59,7 @@ def open_model(folder: Path, **options: Any) -> Model:
 
 
 class ChosenBackend(NamedTuple):
-    """What predicts."""
+    """Back end, folder and precision that were chosen."""
 
     folder: Path  # a run for torch, else an export
     backend: Literal["torch", "onnx", "openvino"]
@@ -134,7 +134,7 @@ def _why_not(
     precision: Precision,
     data: Path | None,
 ) -> str | None:
-    """Why an export of a run cannot predict here; None where it can."""
+    """Return why an export of a run cannot predict here; None if it can."""
     if format not in get_args(Format):
         raise InputError(f"--backend {format}: choose {', '.join(get_args(_Backend))}")
     folder = export_folder(run, format, precision)
@@ -161,7 +161,7 @@ def _why_not(
 
 
 def _run_id(run: Path) -> str:
-    """What `TrainedModel.inference_id` says of the run as it is exported: torch on a processor."""
+    """Return the `inference_id` of the run as it is exported: torch on a processor."""
     digest = digest_files(run)
     digest.update(b"torch fp32 cpu")
     return digest.hexdigest()[:16]

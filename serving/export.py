@@ -28,10 +28,26 @@ from cxr_compare.training.run_folder import RunFolder
 REQUIREMENTS_FILE = "requirements.txt"
 # What `cxr predict EXPORT IMAGE` imports; tests/serving/test_bare.py runs it with no other package.
 _PREDICTS_WITH = (
-    "contourpy", "filelock", "markupsafe", "matplotlib", "numpy", "opencv-python-headless",
-    "pandas", "pillow", "pyarrow", "pycocotools", "pydicom", "pyjpegls", "pylibjpeg",
-    "pylibjpeg-openjpeg", "python-gdcm", "rich", "scipy", "simplejpeg", "typer",
-)  # fmt: skip
+    "contourpy",
+    "filelock",
+    "markupsafe",
+    "matplotlib",
+    "numpy",
+    "opencv-python-headless",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pycocotools",
+    "pydicom",
+    "pyjpegls",
+    "pylibjpeg",
+    "pylibjpeg-openjpeg",
+    "python-gdcm",
+    "rich",
+    "scipy",
+    "simplejpeg",
+    "typer",
+)
 
 
 def export_run(
@@ -110,10 +126,11 @@ def _require_possible(
 def _images_of(
     run: RunFolder, dataset: DataSet | None, precision: Precision
 ) -> tuple[list[str], list[str]]:
-    """The run's validation images in a data set, and those of its training to calibrate on."""
+    """Return the run's validation images in a data set, and training images to calibrate on."""
     if dataset is None:
         return [], []
-    seen, here = run.seen, set(dataset.images["image_id"])
+    seen = run.seen
+    here = set(dataset.images["image_id"])
     validation = sorted(here.intersection(seen.loc[seen["role"] == "val", "image_id"]))
     if not validation:
         raise InputError(
@@ -126,7 +143,8 @@ def _images_of(
 
 
 def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # noqa: A002
-    size, network = model.preprocess.size, model.model
+    size = model.preprocess.size
+    network = model.model
     level_sizes, map_frame = layout_of(network)
     hidden = ("command", "contract", "schema_version")  # the command names local folders
     origin = {key: value for key, value in model.info.items() if key not in hidden} | {
@@ -136,14 +154,21 @@ def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # n
         "synthetic": model.run.synthetic,
     }
     return ExportSpec(
-        format=format, precision="fp32", kind="scores" if map_frame else "boxes",
-        findings=model.learnt, target=asdict(run.target), size=size, level_sizes=level_sizes,
-        map_frame=map_frame, map_levels=tuple(run.map_levels.items()), run=origin,
-    )  # fmt: skip
+        format=format,
+        precision="fp32",
+        kind="scores" if map_frame else "boxes",
+        findings=model.learnt,
+        target=asdict(run.target),
+        size=size,
+        level_sizes=level_sizes,
+        map_frame=map_frame,
+        map_levels=tuple(run.map_levels.items()),
+        run=origin,
+    )
 
 
 def _write_companions(run: Run, folder: Path) -> None:
-    """Preprocessing, guard and decision: what an answer needs beside the network.
+    """Write what an answer needs beside the network: preprocessing, guard and decision.
 
     They are written anew: those of a run of an older version carry no checksum.
     """

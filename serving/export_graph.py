@@ -63,7 +63,7 @@ class _GreyConvolution(nn.Module):
 
 
 def _for_grey(model: nn.Module) -> nn.Module:
-    """A copy of a network whose first convolution reads one channel, where its three are equal."""
+    """Return a copy of a network whose first convolution reads one channel instead of three."""
     model = deepcopy(model)
     if isinstance(model, ImageClassifier) and model.by_colour:
         return model
@@ -105,11 +105,15 @@ def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa
     graph: nn.Module
     grey = _for_grey(model)
     if isinstance(grey, DenseDetector):
-        size, kind, graph = grey.preprocess.size, "boxes", _DetectorGraph(grey)
+        size = grey.preprocess.size
+        kind = "boxes"
+        graph = _DetectorGraph(grey)
         np.save(folder / ANCHORS_FILE, anchors_of(grey)[0])
     else:
         classifier = cast("ImageClassifier", grey)
-        size, kind, graph = classifier.preprocess.size, "scores", _ClassifierGraph(classifier)
+        size = classifier.preprocess.size
+        kind = "scores"
+        graph = _ClassifierGraph(classifier)
     graph.eval()  # the exporter puts back the mode that it finds
     path = folder / MODEL_FILES["onnx"][0]
     example = torch.zeros(_TRACED_BATCH, 1, size, size, dtype=torch.uint8)
@@ -137,7 +141,7 @@ def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa
 
 
 def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
-    """Anchors on each level of a detector; the outer frame of a classifier's map, in store px."""
+    """Return a detector's anchors on each level, or the outer frame of a classifier's map."""
     if isinstance(model, DenseDetector):
         return anchors_of(model)[1], None
     if isinstance(model, Detector):
@@ -158,7 +162,7 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
 
 
 def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A detector's anchors, float32 ``(A, 4)`` xyxy in store px, and how many lie on each level."""
+    """Return a detector's anchors and their number on each level."""
     size = model.preprocess.size
     with torch.inference_mode():
         heads = model.run(torch.zeros(1, 1, size, size, dtype=torch.uint8))

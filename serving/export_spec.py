@@ -19,7 +19,9 @@ MODEL_FILES: dict[Format, tuple[str, ...]] = {
     "openvino": ("model.xml", "model.bin"),
 }
 """The network by format; the first file is the one to open."""
-EXPORT_FILE, ANCHORS_FILE, PREPROCESS_FILE = "export.json", "anchors.npy", "preprocess.json"
+EXPORT_FILE = "export.json"
+ANCHORS_FILE = "anchors.npy"
+PREPROCESS_FILE = "preprocess.json"
 EVALUATION_FILE = "evaluated.parquet"
 """In a run's `validation_folder`: label, score and patient of its validation images."""
 INPUT = "images"
@@ -33,17 +35,17 @@ _HASH_BLOCK = 1 << 20
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder is a complete export."""
+    """Return True for the folder of a complete export."""
     return (folder / EXPORT_FILE).is_file()
 
 
 def validation_folder(folder: Path) -> Path:
-    """Where the decision of a run or export lies, of a run with what it was chosen on."""
+    """Return the folder with the decision of a run or export."""
     return folder if is_export(folder) else folder / "validation"
 
 
 def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Hash:
-    """Digest of files of a folder, of a run its weights, architecture and preprocessing."""
+    """Return a digest of files of a folder; of a run the files that decide predictions."""
     digest = hashlib.sha256()
     for name in names:
         with (folder / name).open("rb") as file:
@@ -54,7 +56,7 @@ def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Ha
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """How an exported network is fed and read."""
+    """Inputs, outputs and origin of an exported network."""
 
     format: Format  # whose file the network is in
     precision: Precision  # what it computes in
@@ -89,7 +91,7 @@ class ExportSpec:
         write_json(folder / EXPORT_FILE, "export", {**asdict(self), "files": files})
 
     def file(self, folder: Path, name: str) -> Path:
-        """A file of the network, as it was written.
+        """Return the path of a file of the network.
 
         Raises:
             InputError: It is missing, or has changed since.
@@ -105,7 +107,8 @@ class ExportSpec:
         """Read a folder's ``export.json``."""
         path = Path(folder) / EXPORT_FILE
         content = read_json(path, "export")
-        frame, levels = content["map_frame"], content["map_levels"]
+        frame = content["map_frame"]
+        levels = content["map_levels"]
         alike = ("format", "precision", "kind", "target", "size", "run")
         return cls(
             **{key: content[key] for key in alike},

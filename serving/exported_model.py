@@ -46,8 +46,11 @@ if TYPE_CHECKING:
 
     from cxr_compare.data_prep.store.pixel_store import PixelSource
 
-_WARM_UP, _REPEATS = 3, 20
-_MOST_IMAGES, _BATCH_PIXELS = 8, 8 * 224**2  # at a time, as cxr_compare.serving.trained_model
+_WARM_UP = 3
+_REPEATS = 20
+# at a time, as cxr_compare.serving.trained_model
+_MOST_IMAGES = 8
+_BATCH_PIXELS = 8 * 224**2
 Arrays = dict[str, np.ndarray]
 
 
@@ -64,13 +67,13 @@ def without_telemetry() -> None:
 
 
 def openvino_computes_bf16() -> bool:
-    """Whether OpenVINO computes in bf16 on this processor, which then takes half the time."""
+    """Return True if OpenVINO computes in bf16 on this processor, which halves the time."""
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @cache
 def _core() -> openvino.Core:
-    """OpenVINO's one way to the processor, for as long as this process runs.
+    """Return the OpenVINO core of this process; there is one.
 
     Each loads the processor's plugin, which sets the stack that signals are handled on, keeps what
     was set before and frees its own when it goes. Of two, the first to come must not go first: the
@@ -89,10 +92,10 @@ class Session(Protocol):
     device: str
 
     def run(self, images: np.ndarray) -> Arrays:
-        """Outputs for a batch, uint8 ``(B, 1, S, S)``; see `serving.backends.OUTPUTS`."""
+        """Return the outputs for a batch, uint8 ``(B, 1, S, S)``; see `backends.OUTPUTS`."""
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
-        """Outputs for batches in their order; the network works while the next ones are read."""
+        """Yield outputs for batches in order; the network works while the next batch is read."""
 
 
 def open_session(
@@ -120,7 +123,7 @@ def open_session(
 
 
 def _threads() -> int:
-    """How many the user, or the engine that shares the processors, has set; 0 for none."""
+    """Return the number of threads that the user or the engine has set; 0 for none."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdigit() else 0
 
@@ -141,8 +144,9 @@ class _OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", spins)
         options.intra_op_num_threads = _threads()
         known = onnxruntime.get_available_providers()
-        wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
-                  if name in known]  # fmt: skip
+        wanted = [
+            name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in known
+        ]
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         broken = (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented)
@@ -227,7 +231,8 @@ class _OpenVinoSession:
         for images in parts:
             if not idle:
                 yield self._finish(working, idle)
-            request, filled = idle.pop(), self._filled(images)
+            request = idle.pop()
+            filled = self._filled(images)
             request.start_async({INPUT: filled}, share_inputs=True)
             working.append((request, filled, len(images)))  # holds the pixels until they are read
         while working:
@@ -276,7 +281,7 @@ class ExportedModel:
         return cls(folder, spec, Preprocess.from_json(folder / PREPROCESS_FILE))
 
     def with_names(self, names: Mapping[str, str]) -> ExportedModel:
-        """The same model for some of its findings, under the names that a data set gives them."""
+        """Return the same model for some of its findings, under the names of a data set."""
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)
 
@@ -297,7 +302,7 @@ class ExportedModel:
 
     @property
     def precision(self) -> str:
-        """What it computes in."""
+        """Precision of the computation."""
         return self.spec.precision
 
     @property
@@ -312,11 +317,11 @@ class ExportedModel:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        """What the run's ``run.json`` said."""
+        """Content of the run's ``run.json``."""
         return self.spec.run
 
     def inference_id(self) -> str:
-        """Digest of all that decides a prediction: network, preprocessing, precision, names."""
+        """Return a digest of network, preprocessing, precision and names."""
         digest = digest_files(self.folder, (*MODEL_FILES[self.spec.format], PREPROCESS_FILE))
         digest.update(f"{self.spec.backend} cpu".encode())
         if self.names is not None:
@@ -324,7 +329,7 @@ class ExportedModel:
         return digest.hexdigest()[:16]
 
     def training_id(self) -> str:
-        """What tells the training of its run from others."""
+        """Return the identity of the training of its run."""
         return str(self.info["inference_id"])
 
     @cached_property
@@ -333,7 +338,7 @@ class ExportedModel:
         return open_session(self.folder, self.spec, shares=True)
 
     def streaming(self, batch_size: int) -> Session:
-        """The loaded network for many batches of a size, several of which are under way."""
+        """Give the network for many batches of one size, several of which run at a time."""
         if batch_size not in self._streaming:
             self._streaming[batch_size] = open_session(
                 self.folder, self.spec, many=True, batch_size=batch_size
@@ -348,8 +353,10 @@ class ExportedModel:
         return anchors
 
     def decode(self, outputs: Arrays) -> list[Boxes | None]:
-        """A detector's outputs as boxes in store px."""
-        logits, offsets, spec = outputs["logits"], outputs["offsets"], self.spec
+        """Return a detector's outputs as boxes in pixel-store coordinates."""
+        logits = outputs["logits"]
+        offsets = outputs["offsets"]
+        spec = self.spec
         return decode_boxes(logits, offsets, self.anchors, spec.level_sizes, spec.size)
 
     def predict(
@@ -395,7 +402,7 @@ class ExportedModel:
         return part.with_findings(self.names)
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
-        """What the export costs: its size, what training took, one image measured now at batch 1.
+        """Measure the cost of the export: size, training, and the time of one image at batch 1.
 
         Of `sample_images`, uint8 (N, S, S), noise by default: decoding boxes takes longer where
         there are more.
@@ -404,7 +411,8 @@ class ExportedModel:
         if sample_images is None:
             noise = np.random.default_rng(0).integers(256, size=(1, size, size))
             sample_images = noise.astype(np.uint8)
-        session, times = open_session(self.folder, self.spec), []
+        session = open_session(self.folder, self.spec)
+        times = []
         for run in range(_WARM_UP + _REPEATS):
             image = sample_images[run % len(sample_images)][None, None]
             start = time.perf_counter()

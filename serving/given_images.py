@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Tensor(Protocol):
-    """What is used of a torch tensor; torch itself is not imported here."""
+    """Part of a torch tensor's interface that is used; torch itself is not imported here."""
 
     def detach(self) -> Any:
         """Return the values without their gradient."""
@@ -173,7 +173,8 @@ def _as_grey_or_rgb(array: np.ndarray) -> np.ndarray:
         raise InputError(
             f"image: {got}; a mask is no X-ray: for pixels give 255 * image.astype('uint8')"
         )
-    low, high = int(array.min()), int(array.max())
+    low = int(array.min())
+    high = int(array.max())
     advice = "scale to 8 bits, or give the file's path, which is scaled as prepare does"
     if low >= 0 and high <= 255:
         advice = "give image.astype('uint8')"
@@ -184,7 +185,8 @@ def _of_shares(array: np.ndarray, got: str) -> np.ndarray:
     """Return float pixels in [0, 1] as uint8."""
     if not np.isfinite(array).all():
         raise InputError(f"image: {got}, and a value is NaN or infinite; mend it")
-    low, high = float(array.min()), float(array.max())
+    low = float(array.min())
+    high = float(array.max())
     if low < 0 or high > 1:
         advice = "undo the normalisation (image * std + mean), so that values lie in [0, 1]"
         if low >= 0 and high <= 255:

@@ -1,4 +1,4 @@
-"""Guard of a run: says what is no frontal chest X-ray, before the model answers.
+"""The out-of-distribution check of a run: it finds images that are no frontal chest X-rays.
 
 For DICOM files the header decides, by the rules of ``cxr prepare --format dicom``. What an image
 shows is evaluated by a logistic model on image statistics, learned from the images that trained the
@@ -49,11 +49,15 @@ _MOST_IMAGES = 600
 _DRAWN = 600
 _FOLDS = MIN_PATIENTS
 _SEED = 17
-_LAYOUT_PARTS, _EDGE_PARTS, _IMAGES_A_PART = 40, 30, 8
+_LAYOUT_PARTS = 40
+_EDGE_PARTS = 30
+_IMAGES_A_PART = 8
 _PENALTY = 50.0
 _FALSE_ALARMS = 0.004
-_LOWEST_LIMIT, _HIGHEST_LIMIT = 1.0, 1.5
-_LARGEST_VALUE, _LARGEST_SQUARE = 8.0, 16.0
+_LOWEST_LIMIT = 1.0
+_HIGHEST_LIMIT = 1.5
+_LARGEST_VALUE = 8.0
+_LARGEST_SQUARE = 16.0
 _TINY = 1e-6
 _COLOURED = 16.0  # of `DecodedImage.colour`
 _LEAST_SPREAD = 1.0  # standard deviation of grey values, of 255
@@ -153,7 +157,8 @@ class Guard:
     def _age_warnings(self, age: float | None, system: str) -> list[Warned]:
         if age is None or self.ages is None:
             return []
-        group, total = int(np.searchsorted(_AGES, age, side="right")), sum(self.ages)
+        group = int(np.searchsorted(_AGES, age, side="right"))
+        total = sum(self.ages)
         if self.ages[group] >= _RARE * total:
             return []
         words = (
@@ -195,7 +200,7 @@ class Guard:
 
 
 def file_warnings(path: Path | str | None, image: DecodedImage | None = None) -> tuple[Warned, ...]:
-    """What speaks against a frontal chest X-ray, whatever trained a run: header, colour, size, ...
+    """Return warnings against a frontal chest X-ray for any run: header, colour, size, contrast.
 
     A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason; one
     that is turned or mirrored by its PatientOrientation, with that.
@@ -204,7 +209,8 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
         path: A file that `data_prep.images.image.read_image` reads; None of an array's `image`.
         image: What it shows, where that was read already.
     """
-    reason, is_dicom = None, False
+    reason = None
+    is_dicom = False
     if path is not None:
         with open_image(Path(path)) as file:
             reason, is_dicom = why_no_radiograph(file)
@@ -232,7 +238,7 @@ def _orientation_warnings(image: DecodedImage) -> list[Warned]:
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:
-    """What a reader should know of an image, though nothing in it speaks against the answer."""
+    """Return notes for the reader of an image; they do not speak against the answer."""
     notes: tuple[str, ...] = ()
     if image.record["inverted"]:
         kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
@@ -243,7 +249,7 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
 
 
 def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Progress) -> None:
-    """Learn what is no frontal chest X-ray from a run's training images; one that is there stays.
+    """Learn the check from a run's training images; one that exists is kept.
 
     The images are squares of `size` px, as the run sees them.
     """
@@ -267,7 +273,7 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Prog
 def _fit_guard(
     source: PixelSource, patients: pd.Series, ages: pd.Series | None = None
 ) -> Guard | None:
-    """Learn a guard from training images, the same from the same; None where they are too few.
+    """Learn a check from training images, reproducibly; return None if they are too few.
 
     At most 600 images are used. The limit is the score that 0.4 % of images of patients who were
     left out while fitting reach, but not below 1.0, so that X-rays of other hospitals pass, and
@@ -283,7 +289,8 @@ def _fit_guard(
         patients = patients.iloc[np.sort(rng.choice(len(patients), _MOST_IMAGES, replace=False))]
     images = [visible_part(source.image(image_id), source.size) for image_id in patients.index]
     n = len(images)
-    own, varied = Measured.of(images), Measured.of(vary(image, rng) for image in images)
+    own = Measured.of(images)
+    varied = Measured.of(vary(image, rng) for image in images)
     made_of = np.tile(np.arange(n), 2)
     partner = np.concatenate([rng.permutation(n), rng.permutation(n)])
     pairs = zip(made_of, partner, strict=True)
@@ -296,7 +303,8 @@ def _fit_guard(
     fold = rng.permutation(codes.max() + 1)[codes] % _FOLDS
     left_out = np.empty(n)
     for k in range(_FOLDS):
-        inside, outside = fold != k, (fold[made_of] != k) & (fold[partner] != k)
+        inside = fold != k
+        outside = (fold[made_of] != k) & (fold[partner] != k)
         fit = _fit(own[inside], varied[inside], made[outside], drawn)
         left_out[~inside] = fit.scores(own[~inside])
     limit = np.clip(np.quantile(left_out, 1 - _FALSE_ALARMS), _LOWEST_LIMIT, _HIGHEST_LIMIT)
@@ -306,7 +314,7 @@ def _fit_guard(
 
 
 def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
-    """Images by age group; None where too few ages are known to tell that a group is rare."""
+    """Count images by age group; return None if too few ages are known to call a group rare."""
     years = years[np.isfinite(years)]
     if len(years) < MIN_IMAGES:
         return None
@@ -315,7 +323,8 @@ def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
 
 
 def _fit(own: Measured, varied: Measured, made: Measured, drawn: Measured) -> _Fit:
-    inside, outside = own + varied, made + drawn
+    inside = own + varied
+    outside = made + drawn
     most = len(own.layout) // _IMAGES_A_PART
     layout_mean, layout_parts = _principal_parts(inside.layout, min(_LAYOUT_PARTS, most))
     edges_mean, edges_parts = _principal_parts(inside.edges, min(_EDGE_PARTS, most))
@@ -344,7 +353,7 @@ def _principal_parts(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndar
 
 
 def _numbers(fit: _Fit, measured: Measured) -> np.ndarray:
-    """An image in numbers: its place along the principal parts, the rest, and the overall ones."""
+    """Return the numbers of an image: principal components, residual, and overall statistics."""
     columns = []
     for values, mean, parts in (
         (measured.layout, fit.layout_mean, fit.layout_parts),
@@ -363,7 +372,7 @@ def _standardised(fit: _Fit, measured: Measured) -> np.ndarray:
 
 
 def _terms(fit: _Fit, measured: Measured) -> np.ndarray:
-    """Numbers, their squares, the Mahalanobis distance and 1, ``(N, 2 D + 2)``."""
+    """Return numbers, their squares, the Mahalanobis distance and 1, shape ``(N, 2 D + 2)``."""
     numbers = _standardised(fit, measured)
     distance = ((numbers @ fit.precision) * numbers).sum(1, keepdims=True) / numbers.shape[1]
     squares = np.minimum(numbers**2, _LARGEST_SQUARE) / 3
@@ -371,7 +380,7 @@ def _terms(fit: _Fit, measured: Measured) -> np.ndarray:
 
 
 def _logistic(terms: np.ndarray, is_outside: np.ndarray) -> np.ndarray:
-    """Ridge logistic regression by Newton's method; both kinds weigh the same."""
+    """Fit ridge logistic regression by Newton's method; both classes have the same weight."""
     weight = np.where(is_outside == 1, 0.5 / is_outside.mean(), 0.5 / (1 - is_outside.mean()))
     penalty = np.full(terms.shape[1], _PENALTY)
     penalty[-1] = _TINY  # the constant is free
@@ -388,14 +397,20 @@ def _logistic(terms: np.ndarray, is_outside: np.ndarray) -> np.ndarray:
 
 
 def _require_shapes(fit: _Fit) -> None:
-    k, e = len(fit.layout_parts), len(fit.edges_parts)
+    k = len(fit.layout_parts)
+    e = len(fit.edges_parts)
     layout, edges, overall = MEASURES
     d = k + e + overall + 2
     expected = {
-        "layout_mean": (layout,), "layout_parts": (k, layout), "edges_mean": (edges,),
-        "edges_parts": (e, edges), "centre": (d,), "spread": (d,), "precision": (d, d),
+        "layout_mean": (layout,),
+        "layout_parts": (k, layout),
+        "edges_mean": (edges,),
+        "edges_parts": (e, edges),
+        "centre": (d,),
+        "spread": (d,),
+        "precision": (d, d),
         "weights": (2 * d + 2,),
-    }  # fmt: skip
+    }
     for name, shape in expected.items():
         array: np.ndarray = getattr(fit, name)
         if array.shape != shape or not np.isfinite(array).all():

@@ -1,4 +1,4 @@
-"""What the guard measures on an image, and the images that it learns to refuse.
+"""Image statistics of the out-of-distribution check, and the images that it learns to refuse.
 
 Those are made of training images (negatives, turned, shuffled, cropped) or drawn (noise, pages,
 ellipses, rods), so that no other data are needed.
@@ -21,7 +21,8 @@ STATISTICS_VERSION = 1  # of what is measured here: a guard holds for the same s
 _SIDE = 128  # longest side, px, at which an image is looked at
 _LAYOUT_SIDE = 24
 _SQUARE = 64
-_CELLS, _DIRECTIONS = 4, 8
+_CELLS = 4
+_DIRECTIONS = 8
 MEASURES = (_LAYOUT_SIDE**2, _CELLS**2 * _DIRECTIONS, 12)  # numbers of each kind in `Measured`
 _FLAT_RANGE = 12  # grey values between the 8th and the 92nd percentile of a row of a border
 _DRAWN_SIDE = 128
@@ -94,7 +95,8 @@ def _measure_one(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def _directions(size: np.ndarray, angle: np.ndarray) -> np.ndarray:
     turn = angle.ravel() * (_DIRECTIONS / (2 * np.pi))
     lower = np.floor(turn).astype(np.int64)
-    share, cell = turn - lower, _cell_of_pixel() * _DIRECTIONS
+    share = turn - lower
+    cell = _cell_of_pixel() * _DIRECTIONS
     total = np.zeros(_CELLS * _CELLS * _DIRECTIONS)
     for offset, weight in ((0, 1 - share), (1, share)):
         place = cell + (lower + offset) % _DIRECTIONS
@@ -110,7 +112,7 @@ def _cell_of_pixel() -> np.ndarray:
 
 @cache
 def _rings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ring of each place of a spectrum, how many places each has, and the window."""
+    """Return the ring of each frequency of a spectrum, the size of each ring, and the window."""
     rows, columns = np.mgrid[-_SQUARE // 2 : _SQUARE // 2, -_SQUARE // 2 : _SQUARE // 2]
     ring = np.fft.ifftshift(np.hypot(rows, columns).astype(np.int64)).ravel()
     window = np.hanning(_SQUARE).astype(np.float32)
@@ -127,7 +129,8 @@ def _overall(
     ring, places, window = _rings()
     power = np.abs(np.fft.fft2((values - values.mean()) * window)) ** 2
     power = np.bincount(ring, power.ravel())[1:31] / places[1:31]
-    logs, scale = np.log(power + 1e-3), np.log(np.arange(1, 31))
+    logs = np.log(power + 1e-3)
+    scale = np.log(np.arange(1, 31))
     slope, level = np.polyfit(scale, logs, 1)
     centred = ranks - ranks.mean()
     variance = float((centred * centred).sum()) + _TINY
@@ -193,8 +196,16 @@ def _grey(values: np.ndarray) -> np.ndarray:
 def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Make of a training image, or of it and another, what no X-ray of a chest is."""
     ways = (
-        _negative, _negative, _turned, _turned, _shuffled, _shuffled, _cropped, _joined, _page_of,
-    )  # fmt: skip
+        _negative,
+        _negative,
+        _turned,
+        _turned,
+        _shuffled,
+        _shuffled,
+        _cropped,
+        _joined,
+        _page_of,
+    )
     return np.ascontiguousarray(ways[int(rng.integers(len(ways)))](image, other, rng))
 
 
@@ -232,7 +243,7 @@ def _cropped(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> 
 
 
 def _joined(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Two side by side, one above the other, or halves of two."""
+    """Return two images side by side, one above the other, or halves of both."""
     height, width = image.shape
     other = cv2.resize(other, (width, height), interpolation=cv2.INTER_AREA)
     halves = [other[height // 2 :], image[: height // 2]]
@@ -241,7 +252,7 @@ def _joined(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _page_of(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A page that shows the X-ray above lines of text."""
+    """Draw a page that shows the X-ray above lines of text."""
     height, width = image.shape
     page = np.full((height * 2, width), 255, np.uint8)
     page[:height] = image
@@ -253,8 +264,15 @@ def _page_of(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> 
 def draw(number: int, rng: np.random.Generator) -> np.ndarray:
     """Draw an image that never was an X-ray; the kinds take turns with the number."""
     kinds: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (
-        _noise, _shapes, _page, _slice, _rods, _shapes, _slope, _rods,
-    )  # fmt: skip
+        _noise,
+        _shapes,
+        _page,
+        _slice,
+        _rods,
+        _shapes,
+        _slope,
+        _rods,
+    )
     values = np.clip(kinds[number % len(kinds)](rng), 0, 1) ** np.exp(rng.uniform(-0.5, 0.5))
     values = (values - values.min()) / (np.ptp(values) + _TINY) * rng.uniform(0.6, 1)
     shape = [int(_DRAWN_SIDE * rng.uniform(0.6, 1)) for _ in range(2)]
@@ -262,7 +280,7 @@ def draw(number: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _fractal(power: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise whose spectrum falls with a power of the frequency, 0 to 1."""
+    """Draw noise whose spectrum falls with a power of the frequency, in [0, 1]."""
     spectrum = np.fft.rfft2(rng.normal(size=(_DRAWN_SIDE, _DRAWN_SIDE)))
     noise: np.ndarray = np.fft.irfft2(spectrum * np.exp(_log_frequency() * -power))
     return (noise - noise.min()) / (np.ptp(noise) + _TINY)
@@ -270,7 +288,8 @@ def _fractal(power: float, rng: np.random.Generator) -> np.ndarray:
 
 @cache
 def _log_frequency() -> np.ndarray:
-    rows, columns = np.fft.fftfreq(_DRAWN_SIDE)[:, None], np.fft.rfftfreq(_DRAWN_SIDE)
+    rows = np.fft.fftfreq(_DRAWN_SIDE)[:, None]
+    columns = np.fft.rfftfreq(_DRAWN_SIDE)
     distance = np.hypot(rows, columns)
     distance[0, 0] = 1
     return np.log(distance)
@@ -287,7 +306,7 @@ def _slope(rng: np.random.Generator) -> np.ndarray:
 
 
 def _shapes(rng: np.random.Generator) -> np.ndarray:
-    """Discs, ellipses and quadrangles upon each other, as photographs are modelled.
+    """Draw discs, ellipses and quadrangles upon each other, a model of photographs.
 
     Source: "dead leaves", Lee, Mumford and Huang, IJCV 2001.
     """
@@ -295,7 +314,8 @@ def _shapes(rng: np.random.Generator) -> np.ndarray:
     for _ in range(int(rng.integers(5, 120))):
         radius = int(3 / (rng.random() ** 0.6 + 0.03))
         place = [int(p) for p in rng.integers(0, _DRAWN_SIDE, 2)]
-        value, kind = float(rng.random()), rng.random()
+        value = float(rng.random())
+        kind = rng.random()
         if kind < 0.7:
             axes = (radius, max(1, int(radius * (1 if kind < 0.4 else rng.uniform(0.2, 1)))))
             cv2.ellipse(canvas, place, axes, float(rng.uniform(0, 180)), 0, 360, value, -1)
@@ -307,10 +327,11 @@ def _shapes(rng: np.random.Generator) -> np.ndarray:
 
 
 def _page(rng: np.random.Generator) -> np.ndarray:
-    """Lines of words, light or dark, some with a picture."""
+    """Draw lines of text, light or dark, some with a picture."""
     paper = float(rng.choice([1, 1, 0.9, 0.1]))
     canvas = np.full((_DRAWN_SIDE, _DRAWN_SIDE), paper)
-    margin, line = int(rng.integers(2, 20)), int(rng.integers(3, 10))
+    margin = int(rng.integers(2, 20))
+    line = int(rng.integers(3, 10))
     top = margin
     while top < _DRAWN_SIDE - margin:
         left = margin
@@ -330,7 +351,7 @@ def _page(rng: np.random.Generator) -> np.ndarray:
 
 
 def _slice(rng: np.random.Generator) -> np.ndarray:
-    """Ellipses inside an ellipse, as a cross-section through a body looks."""
+    """Draw ellipses inside an ellipse, a model of a cross-section through a body."""
     canvas = np.full((_DRAWN_SIDE, _DRAWN_SIDE), 0.0 if rng.random() < 0.8 else rng.random())
     centre = [int(_DRAWN_SIDE * share) for share in rng.uniform(0.4, 0.6, 2)]
     axes = [int(_DRAWN_SIDE * share) for share in rng.uniform(0.2, 0.5, 2)]
@@ -348,7 +369,7 @@ def _slice(rng: np.random.Generator) -> np.ndarray:
 
 
 def _rods(rng: np.random.Generator) -> np.ndarray:
-    """Bright rods with knobs in a paler shadow, as bones look."""
+    """Draw bright rods with knobs in a paler shadow, a model of bones."""
     canvas = np.zeros((_DRAWN_SIDE, _DRAWN_SIDE))
     if rng.random() < 0.6:
         for _ in range(int(rng.integers(1, 6))):
@@ -357,9 +378,11 @@ def _rods(rng: np.random.Generator) -> np.ndarray:
             cv2.line(canvas, start, end, flesh, int(rng.integers(14, 50)))
     for _ in range(int(rng.integers(1, 14))):
         start = [int(p) for p in rng.integers(0, _DRAWN_SIDE, 2)]
-        turn, length = rng.uniform(0, 2 * np.pi), rng.uniform(10, 90)
+        turn = rng.uniform(0, 2 * np.pi)
+        length = rng.uniform(10, 90)
         end = [int(start[0] + length * np.cos(turn)), int(start[1] + length * np.sin(turn))]
-        width, value = int(rng.integers(3, 20)), float(rng.uniform(0.5, 1))
+        width = int(rng.integers(3, 20))
+        value = float(rng.uniform(0.5, 1))
         cv2.line(canvas, start, end, value, width)
         cv2.circle(canvas, end, int(width * 0.8), value, -1)
     return cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.7, 2.5)) + 0.1 * _fractal(1.3, rng)

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from cxr_compare.serving.answer import Answer
     from cxr_compare.serving.run import Run
 
-OVERLAY_END, REPORT_END, CAPTURE_END = "-overlay.png", "-sr.dcm", "-sc.dcm"  # of file names
+# of file names
+OVERLAY_END = "-overlay.png"
+REPORT_END = "-sr.dcm"
+CAPTURE_END = "-sc.dcm"
 
 
 @dataclass(frozen=True)
 class AnswerOutput:
-    """Where answers go."""
+    """Destinations of answers."""
 
     overlays: Path | None  # folder of the PNG files; None draws none
     csv: Path | None = None  # table to write
@@ -42,7 +45,7 @@ class AnswerOutput:
             require_packages("--dicom", "dicom", ("highdicom",))
 
     def wrote(self, path: Path) -> bool:
-        """Whether a file in a folder was written by an earlier call."""
+        """Return True if an earlier call wrote a file into one of the output folders."""
         written = ((self.overlays, (OVERLAY_END,)), (self.dicom, (REPORT_END, CAPTURE_END)))
         return any(
             folder is not None
@@ -91,9 +94,13 @@ def reserved_table(table: Path | None) -> Iterator[None]:
 
 
 def note_answers(
-    log: AnswerLog | None, runs: Sequence[Run], file: str, image: DecodedImage | None,
-    answers: Sequence[Answer] | InputError | None, seconds: float | None,
-) -> None:  # fmt: skip
+    log: AnswerLog | None,
+    runs: Sequence[Run],
+    file: str,
+    image: DecodedImage | None,
+    answers: Sequence[Answer] | InputError | None,
+    seconds: float | None,
+) -> None:
     """Note in a log of answers, where there is one, what runs said of a file, if anything."""
     if log is None:
         return

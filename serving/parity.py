@@ -52,7 +52,8 @@ _CHANGED_LIMIT = 0.05  # share of validation images whose decision changes at th
 
 _SAME_BOX = 0.9  # IoU of one box computed twice; the corners' limit is far stricter
 _MOST_IMAGES = 16  # of validation that a float32 export is compared on
-_PHANTOMS, _PHANTOM_SIZE = 6, 256
+_PHANTOMS = 6
+_PHANTOM_SIZE = 256
 _BATCH = 8
 _LEAST_MAP = 1e-30  # of a map that is zero everywhere
 _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to reach every limit
@@ -71,11 +72,11 @@ class _Measure:
 
     @property
     def holds(self) -> bool:
-        """Whether it is within its limit; NaN never is."""
+        """True if the difference is within its limit; NaN never is."""
         return self.limit is None or self.value <= self.limit
 
     def words(self) -> str:
-        """The figure as a message shows it.
+        """Return the figure as a message shows it.
 
         Example:
             >>> _Measure("validation", "AUROC falls by", 0.03, 0.02, 0.91, 0.88).words()
@@ -89,7 +90,7 @@ class _Measure:
 
 @dataclass(frozen=True)
 class Proof:
-    """How far an export's answers lie from those of its run on some images, named in words."""
+    """Differences between the answers of an export and of its run on some images."""
 
     precision: str
     images: str
@@ -113,7 +114,7 @@ class Proof:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """For the export's card."""
+        """Return the differences for the export's ``card.json``."""
         return {
             "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
             "precision": self.precision,
@@ -123,7 +124,7 @@ class Proof:
 
 
 class _Answers(NamedTuple):
-    """What a system says of images, and the images of which that is finite."""
+    """Answers of a system for images, and the images for which they are finite."""
 
     output: Predictions
     ran: pd.Index
@@ -161,10 +162,12 @@ def prove(
     ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":
         if store is None:
-            case, images = "phantom images", _phantoms(run.model.preprocess.size)
+            case = "phantom images"
+            images = _phantoms(run.model.preprocess.size)
         else:
             rows = np.linspace(0, len(ids) - 1, min(_MOST_IMAGES, len(ids))).astype(int)
-            case, images = "validation images", np.stack([store.image(ids[row]) for row in rows])
+            case = "validation images"
+            images = np.stack([store.image(ids[row]) for row in rows])
         measures = _same_answers(case, run, exported, images)
         measures += _same_answers("a black image", run, exported, np.zeros_like(images[:1]))
         if run.model.kind == "boxes":
@@ -191,7 +194,7 @@ def prove(
 
 
 def _phantoms(size: int) -> np.ndarray:
-    """Synthetic chests, uint8 (N, S, S)."""
+    """Return synthetic chest images, uint8 (N, S, S)."""
     drawn = [
         draw_image(draw_patient(0, index, 0.9), 0, max(size, _PHANTOM_SIZE)).pixels
         for index in range(_PHANTOMS)
@@ -200,7 +203,7 @@ def _phantoms(size: int) -> np.ndarray:
 
 
 def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[_Measure]:
-    """Boxes, scores, maps and decisions of images, which must be the same."""
+    """Measure differences of boxes, scores, maps and decisions, which must be the same."""
     source = LoosePixels.from_arrays(
         {f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1]
     )
@@ -208,7 +211,8 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
         _Answers.of(model, source, source.ids, source.sizes) for model in (run.model, exported)
     ]
     first, second = (side.ran for side in sides)
-    ran, findings = first.intersection(second), run.model.findings
+    ran = first.intersection(second)
+    findings = run.model.findings
     failed = len(first.symmetric_difference(second))
     measures = [_Measure(case, "images that one side alone can answer:", failed, 0)]
     if run.model.kind == "boxes":
@@ -245,7 +249,7 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
 
 
 def _called_apart(before: np.ndarray, after: np.ndarray, threshold: float) -> np.ndarray:
-    """Of each image whether its decision changes."""
+    """Return for each image whether its decision changes."""
     return np.asarray(is_positive(before, threshold) != is_positive(after, threshold))
 
 
@@ -262,7 +266,7 @@ def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[_Measure]:
 
 
 class _BoxDifference(NamedTuple):
-    """How two sets of boxes differ, of those that matter."""
+    """Differences between two sets of boxes, among those that matter."""
 
     boxes: int  # of the side that has more
     unmatched: int  # of both sides
@@ -285,7 +289,8 @@ def _match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
         iou = box_iou(boxes.astype(np.float64)[:, None], others.astype(np.float64))
         one, two = linear_sum_assignment(iou, maximize=True)
         same = iou[one, two] >= _SAME_BOX
-        one, two = one[same], two[same]
+        one = one[same]
+        two = two[same]
         apart = _apart(scores[one], other_scores[two])
         cuts = [float(side.scores.min()) for side in sides if len(side) >= most]
         least = max(cuts) + 2 * apart if cuts else -np.inf
@@ -300,12 +305,12 @@ def _match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
 
 
 def _apart(one: np.ndarray, two: np.ndarray) -> float:
-    """The largest difference; NaN where there is one."""
+    """Return the largest difference; NaN if one of them is."""
     return float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
 
 
 def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Measure]:
-    """No detection, and every limit of decoding reached: all logits are moved by a constant.
+    """Compare boxes with all logits moved by a constant: no detection, and every limit reached.
 
     The run's side is decoded as on a GPU: on a CPU runs and exports share one decoder.
     """
@@ -331,8 +336,9 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Meas
 def _falls(
     decision: Decision, answers: Sequence[_Answers], test_set: LabelledSplit, ids: pd.Index
 ) -> Iterator[_Measure]:
-    """AUROC, AP50 and decisions on validation images of known label, of run and export."""
-    case, folder = "validation images", test_set.dataset.folder
+    """Measure the loss of AUROC, AP50 and decisions on labelled validation images."""
+    case = "validation images"
+    folder = test_set.dataset.folder
     labels = test_set.labels.reindex(ids).dropna()
     ran, ran_exported = (answer.ran for answer in answers)
     evaluated = labels.index.intersection(ran).intersection(ran_exported).sort_values()

@@ -143,13 +143,17 @@ def predict_validation(
     *,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Predictions:
-    """A run's predictions of its validation images, in the run's folder; made where absent."""
+    """Return a run's predictions of its validation images; make them if they are missing."""
     folder = validation_folder(run)
     if not (folder / "predictions.json").is_file():
         predict_data_set(
-            open_model(run, device=device), test_set.dataset, folder, test_set.split,
-            terminal, validation_of=test_set.target,
-        )  # fmt: skip
+            open_model(run, device=device),
+            test_set.dataset,
+            folder,
+            test_set.split,
+            terminal,
+            validation_of=test_set.target,
+        )
     return Predictions.open(folder)
 
 
@@ -188,8 +192,9 @@ def freeze_decision(
 
 
 def _describe(model: Model, name: str | None) -> dict[str, Any]:
-    """What ``predictions.json`` says of the system."""
-    info, usual = model.info, str(model.info["name"])
+    """Return the entries of ``predictions.json`` about the system."""
+    info = model.info
+    usual = str(model.info["name"])
     run = model.folder if model.backend == "torch" else _run_of_export(model)
     if model.backend != "torch":
         usual = f"{usual} ({model.backend} {model.precision})"
@@ -214,7 +219,7 @@ def _describe(model: Model, name: str | None) -> dict[str, Any]:
 
 
 def _recipe_of(run: Path | None) -> dict[str, Any]:
-    """How a run was trained, for the methods of a paper, without paths; empty without its files."""
+    """Return how a run was trained, for the methods of a paper; empty without its files."""
     if run is None or not (run / "config.toml").is_file():
         return {}
     try:
@@ -249,7 +254,7 @@ def _copy_seen(model: Model, writer: PredictionWriter, terminal: Progress) -> No
 
 
 def _run_of_export(model: Model) -> Path | None:
-    """The run that an export was made from, where it lies above it or where it lay then.
+    """Return the run that an export was made from, above it or where it was then.
 
     An export holds no patient ids: what it learned from is read from its run.
     """
@@ -262,7 +267,7 @@ def _run_of_export(model: Model) -> Path | None:
 
 
 def sent_size(batch_size: int) -> int:
-    """Images that a worker predicts before it answers: whole batches, and files hold whole answers.
+    """Return the number of images that a worker predicts before it answers: whole batches.
 
     Example:
         >>> sent_size(16), sent_size(48), sent_size(300)
@@ -332,7 +337,7 @@ class _PartPredictor:
 
 
 def _here(folder: Path) -> Path:
-    """A folder of the command's machine on this one, which fetches what lies in a store."""
+    """Return a folder of the command's machine on this one; fetch what is in a store."""
     return local_folder(store_address(folder) or folder)
 
 

@@ -111,12 +111,12 @@ class Run:
 
     @property
     def decision_file(self) -> Path:
-        """What was chosen on the validation images, for single images."""
+        """File with the decision that was chosen on validation images."""
         return validation_folder(self.folder) / "decisions" / f"{self.target.name}.json"
 
     @cached_property
     def target(self) -> Target:
-        """What it is asked for; its display name lies with the validation predictions."""
+        """Target of the run, with the display name from the validation predictions."""
         if isinstance(self.model, ExportedModel):
             asked = self.model.spec.target
             return Target(asked["name"], tuple(asked["any_of"]), asked["display_name"])
@@ -128,8 +128,9 @@ class Run:
 
     @cached_property
     def operating_point(self) -> tuple[Decision | None, str, str | None]:
-        """What was chosen at the end of training, which policy decides, and why none can."""
-        usual, exported = self.wanted_policy or POLICIES[0], is_export(self.folder)
+        """Decision and policy of the run, or the reason why it cannot decide."""
+        usual = self.wanted_policy or POLICIES[0]
+        exported = is_export(self.folder)
         if not self.decision_file.is_file():
             reason = "run the same cxr train command again (adds the operating point)"
             if exported:
@@ -144,13 +145,13 @@ class Run:
 
     @property
     def triage(self) -> Triage | None:
-        """By which it rules images out or in; `None` where another policy decides."""
+        """Active triage rule; None where another policy decides."""
         decision = self.decision
         decides = decision is not None and self.policy in decision.options.triage
         return decision.triage if decision is not None and decides else None
 
     def _has_chosen(self, decision: Decision) -> bool:
-        """Whether a decision was chosen with this model, on any device: only rounding differs."""
+        """Return True if a decision was chosen with this model, on any device."""
         model: Any = self.model
         return any(
             replace(model, device=device).inference_id() == decision.chosen_on.get("inference_id")
@@ -159,17 +160,17 @@ class Run:
 
     @property
     def decision(self) -> Decision | None:
-        """What validation images chose; `None` where nothing could be chosen."""
+        """Decision from validation images; None where nothing could be chosen."""
         return self.operating_point[0]
 
     @property
     def policy(self) -> str:
-        """Of the decision's thresholds the one that decides."""
+        """Policy whose threshold decides."""
         return self.operating_point[1]
 
     @cached_property
     def guarantees(self) -> tuple[str, ...]:
-        """What is guaranteed of the threshold that decides, a line for each guarantee."""
+        """Guarantees of the threshold that decides, a line for each."""
         if self.decision is None:
             return ()
         lines = self.decision.guarantees(self.policy)
@@ -178,7 +179,7 @@ class Run:
 
     @property
     def undecided_because(self) -> str | None:
-        """Why it cannot decide, else `None`."""
+        """Reason why the run cannot decide; None if it can."""
         return self.operating_point[2]
 
     @cached_property
@@ -193,7 +194,7 @@ class Run:
 
     @cached_property
     def synthetic(self) -> bool:
-        """Whether it learned from synthetic images alone, as far as is known."""
+        """True if the run is known to have learned from synthetic images only."""
         if not isinstance(self.model, ExportedModel):
             return self.model.run.synthetic
         info = self.model.info
@@ -219,7 +220,7 @@ class Run:
         return f"<Run of '{self.name}': {self.target.name}, {state}, {self.folder}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``run.json`` says, or ``export.json``."""
+        """Return the content of ``run.json`` or ``export.json``."""
         if is_export(self.folder):
             return read_json(self.folder / EXPORT_FILE, "export")
         return _run_folder(self.folder).info
@@ -312,47 +313,59 @@ class Run:
     def guarded(
         self, image: DecodedImage, square: np.ndarray
     ) -> tuple[tuple[Warned, ...], float | None]:
-        """What the guard has against an image, letterboxed as well, and how far it is off."""
+        """Return the warnings of the out-of-distribution check for an image, and its distance."""
         if self.guard is None:
             return (), None
         distance = self.guard.score(square)
         return self.guard.warnings(image, square, self.name, distance), distance
 
     def decided(self, part: Part) -> DecidedOutput:
-        """What its decision makes of predictions, of the images that did not fail."""
+        """Return the decisions for predictions, for the images that did not fail."""
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         kind = {"system": self.name, "kind": self.model.kind}
         evidence = read_output(Predictions.from_part(kind, part), self.target, ran)
         return decide(self.name, evidence, self.decision, self.policy, levels=self.map_levels)
 
     def note_part(
-        self, add: Callable[..., object], images: pd.DataFrame, part: Part,
-        square_of: Callable[[str], np.ndarray], seconds: float,
-    ) -> None:  # fmt: skip
+        self,
+        add: Callable[..., object],
+        images: pd.DataFrame,
+        part: Part,
+        square_of: Callable[[str], np.ndarray],
+        seconds: float,
+    ) -> None:
         """Give `AnswerLog.add` what it predicted for a part of a data set, by ``image_id``.
 
         `images` is the data set's table; `square_of` gives an image as the model sees it.
         """
         output = self.decided(part)
         for image_id in part.images["image_id"]:
-            row, header = self.log_row(), images.loc[image_id].to_dict()
+            row = self.log_row()
+            header = images.loc[image_id].to_dict()
             if image_id in output.decisions.index:
-                said, square = output.prediction(image_id, COLOUR), square_of(image_id)
+                said = output.prediction(image_id, COLOUR)
+                square = square_of(image_id)
                 warned, distance = self.guarded(DecodedImage(square, {}, header=header), square)
                 row |= {
-                    "status": "refused" if warned else "ok", "score": said.score,
-                    "decision": None if warned else said.decision, "guard_distance": distance,
-                }  # fmt: skip
+                    "status": "refused" if warned else "ok",
+                    "score": said.score,
+                    "decision": None if warned else said.decision,
+                    "guard_distance": distance,
+                }
             each = seconds / len(part.images)
             add(image_id, str(header["patient_id"]), header, [row], each)
 
     def log_row(self) -> dict[str, Any]:
-        """A row for the log of answers, of an image without an answer."""
+        """Return the row of the log of answers for an image without an answer."""
         chosen = None if self.decision is None else self.decision.thresholds[self.policy].threshold
         return {
-            "system": self.name, "target": self.target.name, "policy": self.policy,
-            "threshold": chosen, "status": "failed", "decision": None,
-        }  # fmt: skip
+            "system": self.name,
+            "target": self.target.name,
+            "policy": self.policy,
+            "threshold": chosen,
+            "status": "failed",
+            "decision": None,
+        }
 
 
 def _warnings_of(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
@@ -364,7 +377,7 @@ def answers_by_image(
     images: Sequence[tuple[str, DecodedImage]],
     of_files: Sequence[tuple[Warned, ...]] | None = None,
 ) -> list[list[Answer] | InputError]:
-    """What each run says of each image, in the order of runs, or why one of them says nothing."""
+    """Return the answers of each run for each image, or the error that prevents them."""
     outcomes: list[list[Answer] | InputError] = []
     of_files = _warnings_of(images) if of_files is None else of_files  # once for all runs
     for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):
@@ -375,7 +388,7 @@ def answers_by_image(
 
 
 def _run_folder(folder: Path) -> RunFolder:
-    """The folder of a complete run; its module imports torch, which exports do without."""
+    """Return the folder of a complete run without importing torch, which exports do not need."""
     require_torch(folder)
     from cxr_compare.training.run_folder import RunFolder
 
@@ -385,7 +398,7 @@ def _run_folder(folder: Path) -> RunFolder:
 def _finding_scores(
     tables: Mapping[str, pd.DataFrame], findings: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """By image the score of each finding, in the order of the model's."""
+    """Return the score of each finding by image, in the order of the model's findings."""
     rows = tables["scores"] if "scores" in tables else tables["boxes"]
     scores: dict[str, dict[str, float]] = {}
     for image_id, finding, score in zip(

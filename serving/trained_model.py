@@ -97,7 +97,7 @@ class TrainedModel:
         return cls(run, model, preprocess, precision, device, views, how)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
-        """The same model for some of its findings, under the names that a data set gives them."""
+        """Return the same model for some of its findings, under the names of a data set."""
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
 
@@ -110,7 +110,7 @@ class TrainedModel:
 
     @property
     def tta(self) -> dict[str, Any] | None:
-        """How the views are joined, for the record; None where there is but the plain one."""
+        """Name of the test-time augmentation for the record; None without one."""
         if len(self.views) < 2:
             return None
         return {"views": [view.name for view in self.views], "joined_by": NAME, "iou": OVERLAP}
@@ -122,7 +122,7 @@ class TrainedModel:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What the run's ``run.json`` says."""
+        """Content of the run's ``run.json``."""
         return self.run.info
 
     @property
@@ -148,7 +148,7 @@ class TrainedModel:
         return self.learnt if self.names is None else tuple(self.names.values())
 
     def inference_id(self) -> str:
-        """Digest of all that decides a prediction: weights, preprocessing, precision, maps, ..."""
+        """Return a digest of weights, preprocessing, precision and kind of maps."""
         digest = digest_files(self.run.folder)
         digest.update(f"torch {self.precision} {self.device}".encode())
         if self.tta is not None:
@@ -160,7 +160,7 @@ class TrainedModel:
         return digest.hexdigest()[:16]
 
     def training_id(self) -> str:
-        """What tells its training from others, on every device and in every precision.
+        """Return the identity of the training, on every device and in every precision.
 
         It is the inference id on a processor in fp32, which exports hold, too.
         """
@@ -168,7 +168,7 @@ class TrainedModel:
         return plain.inference_id()
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
-        """What the model costs: its size, what training took, one image measured now at batch 1.
+        """Measure the cost of the model: size, training, and the time of one image at batch 1.
 
         Of `sample_images`, uint8 (N, S, S), noise by default: decoding boxes takes longer where
         there are more.
@@ -179,7 +179,8 @@ class TrainedModel:
         latency = measure_latency(
             self.viewed, size, images=images, device=self.device, precision=self.precision
         )
-        peak, trained = memory.read(), self.run.info
+        peak = memory.read()
+        trained = self.run.info
         return {
             "parameters": count_parameters(self.model).total,
             "trainable_parameters": trained.get("trainable_parameters"),
@@ -219,7 +220,7 @@ class TrainedModel:
     def _batches(
         self, source: PixelSource, image_ids: pd.Index, batch_size: int
     ) -> Iterator[tuple[list[str], Tensor]]:
-        """Images from their store, uint8 (B, 1, S, S); for a GPU page-locked."""
+        """Yield images from their store, uint8 (B, 1, S, S); page-locked for a GPU."""
         for start in range(0, len(image_ids), batch_size):
             names = [str(image_id) for image_id in image_ids[start : start + batch_size]]
             images = torch.from_numpy(np.stack([source.image(name) for name in names])[:, None])
@@ -232,7 +233,8 @@ def _render_view(images: Tensor, view: View) -> Tensor:
     if view.scale == 1.0:
         return images
     size = images.shape[-1]
-    content, before = view.content_size(size), view.offset(size)
+    content = view.content_size(size)
+    before = view.offset(size)
     # Continuous edges, as boxes have them: the first pixel begins at 0 before and after.
     scaled = functional.interpolate(
         images.float(), (content, content), mode="bilinear", antialias=True, align_corners=False
@@ -264,11 +266,14 @@ class MultiViewDetector(nn.Module):
 
     def __init__(self, model: Detector, views: Sequence[View]) -> None:
         super().__init__()
-        self.model, self.views, self.n_findings = model, tuple(views), model.n_findings
+        self.model = model
+        self.views = tuple(views)
+        self.n_findings = model.n_findings
 
     def forward(self, images: Tensor) -> Detections:
-        """As `Detector` gives them in evaluation mode; None where a view's output is not finite."""
-        size, failed = images.shape[-1], set()
+        """Return detections as `Detector` does in evaluation mode; None if a view is not finite."""
+        size = images.shape[-1]
+        failed = set()
         parts: list[Boxes] = []
         views: list[int] = []  # of each box
         for number, view in enumerate(self.views):

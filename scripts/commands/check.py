@@ -86,7 +86,8 @@ def _review(dataset: DataSet, name: str | None, runs: Sequence[Path]) -> str:
     """Write what to look at again; a run predicts the images that it has not seen."""
     from cxr_compare.evaluation.studies.label_review import review_labels
 
-    target, systems = dataset.target(name), []
+    target = dataset.target(name)
+    systems = []
     with TemporaryDirectory(prefix="cxr-") as scratch:
         for number, run in enumerate(runs):
             test_set = LabelledSplit(dataset, target, own_split(None, [run], dataset))

@@ -184,7 +184,10 @@ def compare(
         protocol=question,
         policies=list(dict.fromkeys(policy or ())),
         evaluated={
-            "images": images, "replicates": replicates, "seed": _SEED, "prevalence": prevalence,
+            "images": images,
+            "replicates": replicates,
+            "seed": _SEED,
+            "prevalence": prevalence,
             "unit": unit,
         },
         shown={"cases": _CASES, "thumbnails": files.MOST_THUMBNAILS},
@@ -192,7 +195,7 @@ def compare(
         rows=rows,
         by_readers=reference_by is not None,
         overwrite=overwrite,
-    )  # fmt: skip
+    )
     targets = _chosen_targets(dataset, wanted)
     test_sets = [LabelledSplit(dataset, target, split) for target in targets]
     if not test_sets[1:]:
@@ -371,11 +374,12 @@ class _Asked:
     def question(
         self, systems: list[ComparedSystem], test_set: LabelledSplit, out: Path
     ) -> dict[str, Any]:
-        """The question as the report keeps it: systems with their decisions, data, options.
+        """Return the question as the report stores it: systems with their decisions, data, options.
 
         Of runs `out` holds the predictions, and so the decision.
         """
-        target, ids = test_set.target.name, test_set.ids
+        target = test_set.target.name
+        ids = test_set.ids
         return {
             "systems": {
                 name or f"{number}. {_usual_name(members[0])}": _states(
@@ -445,9 +449,15 @@ class _Asked:
         charts = report_charts(comparison)
         with console.track("Drawing cases", None) as advance:
             write_report(
-                comparison, test_set.dataset, out, seed=seed, rows=self.rows, progress=advance,
-                charts=charts, **self.shown,
-            )  # fmt: skip
+                comparison,
+                test_set.dataset,
+                out,
+                seed=seed,
+                rows=self.rows,
+                progress=advance,
+                charts=charts,
+                **self.shown,
+            )
         drawn = overlay_files(
             comparison, out / files.OVERLAYS, per_category=self.shown["cases"], seed=seed
         )
@@ -467,7 +477,8 @@ def _states(
         if isinstance(member, Predictions):
             states.append({"predicted": _digest(member.info["inference_id"].encode())})
             continue
-        steps, predicted = {}, member
+        steps = {}
+        predicted = member
         if predicts(member) and not (member / "predictions.json").is_file():
             seed = f"{name}-{number}" if members[1:] else name or system_folder(member)
             steps["trained"] = member / ("export.json" if is_export(member) else "run.json")
@@ -502,7 +513,7 @@ _CHANGED = {
 
 
 def _is_answered(out: Path, question: dict[str, Any]) -> bool | None:
-    """Whether a folder holds a finished report on this question; refuses one on another.
+    """Return True if the folder holds this report, None if it holds none.
 
     None where it holds no report; false where that shows other rows, cases or thumbnails. What a
     report keeps of a run, in its ``systems``, stands for the run.
@@ -529,13 +540,13 @@ def _is_answered(out: Path, question: dict[str, Any]) -> bool | None:
 
 
 def _are_of(states: Sequence[_State], kept: Sequence[_State]) -> bool:
-    """Whether all that is known of training seeds is what a report has kept of them."""
+    """Return True if a report kept the same states of the training seeds."""
     seeds = zip(states, kept, strict=False)
     return len(kept) == len(states) and all(now.items() <= was.items() for now, was in seeds)
 
 
 def _difference(key: str, was: Any, now: Any) -> str:
-    """What tells two questions apart, in words, from the first key that differs."""
+    """Return the first difference between two questions as the end of a sentence."""
     if key in _CHANGED:
         return f", and {_CHANGED[key]}"
     if key == "systems" and was.keys() != now.keys():
@@ -587,7 +598,7 @@ def _compare_each(
 
 
 def _chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
-    """The targets that are asked for, each once; ``all`` means every one of the data set."""
+    """Return the targets with these names, each once; ``all`` means all of the data set."""
     if names and _ALL in names and _ALL not in dataset.targets:
         return list(dataset.targets.values())
     if not names:
@@ -596,7 +607,7 @@ def _chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
 
 
 def _read_question(path: Path | None, margin: float | None, target: str | None) -> Protocol:
-    """The question of a comparison: from a protocol, or an exploratory one with a margin."""
+    """Return the question of a comparison, from a protocol file or from a margin."""
     if path is None:
         return Protocol(margin=margin)
     from cxr_compare.configs.load import read_protocol

@@ -145,16 +145,29 @@ def curve(
     follow_parent()
     dataset = DataSet.open(data)
     configs = read_configs(
-        dataset, detector, _together(set_, detector_set), classifier,
-        _together(set_, classifier_set), target=target, mixed=mixed, equal=equal,
-    )  # fmt: skip
+        dataset,
+        detector,
+        _together(set_, detector_set),
+        classifier,
+        _together(set_, classifier_set),
+        target=target,
+        mixed=mixed,
+        equal=equal,
+    )
     evaluated = dataset.target(configs[0].data.target)
     splits = split or ["default"]
     require_different_tests(dataset, splits)
     plan = CurvePlan(
-        folder=out, data=data, detector=configs[0], classifier=configs[1], shares=sizes,
-        seeds=range(seeds), mixed=mixed, equal=equal, parts={},
-    )  # fmt: skip
+        folder=out,
+        data=data,
+        detector=configs[0],
+        classifier=arms[1],
+        shares=sizes,
+        seeds=range(seeds),
+        mixed=mixed,
+        equal=equal,
+        parts={},
+    )
     started = plan.started(dataset, splits)
     before = plan.record(started, _STARTED)
     if before is None:
@@ -181,16 +194,21 @@ def curve(
         times = Times.from_seconds(label_seconds, box_seconds)
         with console.track("Evaluating", len(predictions)) as advance:
             study = evaluate_curve(
-                _design(plan), LabelledSplit(dataset, evaluated), predictions, times,
-                made=provenance(), replicates=_REPLICATES, advance=advance,
-            )  # fmt: skip
+                _design(plan),
+                LabelledSplit(dataset, evaluated),
+                predictions,
+                times,
+                made=provenance(),
+                replicates=_REPLICATES,
+                advance=advance,
+            )
         page = write_curve(study, out)
     lines = [statement.text for statement in curve_statements(study, study.metrics[0])]
     return Outcome("\n".join(lines), file=out / STORED, page=page)
 
 
 def _together(first: Any, second: Any) -> Any:
-    """Settings of both models with those of one, which count where both are given."""
+    """Return settings of both models joined with those of one, which take precedence."""
     if all(isinstance(settings, Mapping | None) for settings in (first, second)):
         return {**(first or {}), **(second or {})}
     return [word for settings in (first, second) for word in settings_words(settings or [])]
@@ -241,7 +259,8 @@ def _train_all(
         missing = {str(run.folder): run for run in runs if not run.has_ended}
 
         def ended(running: Running, of: Mapping[str, CurveRun] = missing) -> bool:
-            run, problem = of[running.command.name], running.problem()
+            run = of[running.command.name]
+            problem = running.problem()
             if problem is not None:
                 failed.append((run, problem))
             show(run, problem)
@@ -259,7 +278,7 @@ def _train_all(
 
 
 def _design(plan: CurvePlan) -> CurveDesign:
-    """What was trained, in words."""
+    """Return the design of the curve: models, shares, seeds and the length of training."""
     from cxr_compare.evaluation.studies.curve_evaluation import CurveDesign
     from cxr_compare.evaluation.studies.curve_study import Arm
 
@@ -272,7 +291,8 @@ def _design(plan: CurvePlan) -> CurveDesign:
             f"{counted(config.training.epochs, 'epoch')} of the whole, batches of "
             f"{config.training.batch_size}, learning rate {config.training.learning_rate:g}"
         )
-        name, note = config.name, ""
+        name = config.name
+        note = ""
         if kind == "mixed":
             name = f"{name} from {plan.classifier.name}"
             note = "Starts from the classifier of all labels; boxes on a share of the images."
@@ -285,7 +305,7 @@ def _design(plan: CurvePlan) -> CurveDesign:
 
 
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
-    """The run's answers for its validation and test images."""
+    """Return the predictions of a run for its validation and test images."""
     from cxr_compare.serving.predict_folder import predict_data_set
 
     if (run.predictions / "predictions.json").is_file():
@@ -294,6 +314,11 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     ids = [*dataset.image_ids("val", run.part), *dataset.image_ids("test", run.part)]
     model = load_model(run.folder, device)
     return predict_data_set(
-        model, dataset, run.predictions, run.part, console,
-        image_ids=ids, made_before=Predictions.open(run.folder / "validation"),
-    )  # fmt: skip
+        model,
+        dataset,
+        run.predictions,
+        run.part,
+        console,
+        image_ids=ids,
+        made_before=Predictions.open(run.folder / "validation"),
+    )

@@ -95,9 +95,12 @@ def export(
             "yolo, kaggle, cvat or label-studio for a data set"
         )
     for_data = {
-        "split": split, "target": target, "reader": reader, "images": images,
+        "split": split,
+        "target": target,
+        "reader": reader,
+        "images": images,
         "predictions": predictions,
-    }  # fmt: skip
+    }
     if format in _RUN_FORMATS:
         _refuse(for_data, f"is for a data set's labels, not for --format {format}")
         return _export_run(source, out, cast("Format", format), precision or "fp32", data)
@@ -165,13 +168,15 @@ def _export_labels(
 
 
 def _predicted(folder: Path, dataset: DataSet, target_name: str | None) -> dict[str, Any]:
-    """What a system calls at its operating point, as options of `export_annotations`.
+    """Return the decisions of a system as options of `export_annotations`.
 
     A positive image without a box of its own is marked as a whole, by the target's one finding or
     else by the target's name.
     """
-    predictions, target = Predictions.open(folder), dataset.target(target_name)
-    stored, ids = predictions.decision(target.name), predictions.images_run
+    predictions = Predictions.open(folder)
+    target = dataset.target(target_name)
+    stored = predictions.decision(target.name)
+    ids = predictions.images_run
     if stored is None or not ids.isin(dataset.images["image_id"]).all():
         raise InputError(
             f"{folder}: no decision on {target.name}, or images that {dataset.folder} lacks; say "

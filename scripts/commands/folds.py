@@ -8,7 +8,8 @@ from cxr_compare.scripts.outcome import Outcome
 from cxr_compare.scripts.parameters import AnyPath, as_path
 from cxr_compare.scripts.runner import command
 
-_MARKER, _PLOT = "folds.json", "folds.png"
+_MARKER = "folds.json"
+_PLOT = "folds.png"
 _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _read(given: Any) -> Any:
-    """A DataFrame as it is; all else names a file or a folder."""
+    """Return a DataFrame as it is; take all else as the name of a file or a folder."""
     return given if hasattr(given, "columns") else Path(given)
 
 

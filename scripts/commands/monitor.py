@@ -44,7 +44,7 @@ def monitor(
     since: str | None = None,
     simulate: bool = False,
 ) -> Outcome:
-    """Has a system in use changed? Watches its log, by patient.
+    """Test a system in use for changes, by patient.
 
     If nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
     often the same log is read. The figures: call rate, scores, guard distances, failures, the mix
@@ -111,7 +111,7 @@ def monitor(
 def _chosen(
     answers: pd.DataFrame, since: str | None, target: str | None, log: Path
 ) -> pd.DataFrame:
-    """The answers from a day on, for one target."""
+    """Return the answers from a day on, for one target."""
     if since is not None:
         begin = pd.to_datetime(since, format="ISO8601", utc=True, errors="coerce")
         if pd.isna(begin):
@@ -129,7 +129,7 @@ def _chosen(
 
 
 def _audited(answers: pd.DataFrame, labels: Path, key: Path | None) -> pd.DataFrame:
-    """The log with the labels of the images that were audited."""
+    """Return the log with the labels of the images that were audited."""
     audit = read_audit(labels, key)
     joined = answers.merge(audit, on="image", how="left")
     if joined["label"].isna().all():
@@ -141,9 +141,10 @@ def _audited(answers: pd.DataFrame, labels: Path, key: Path | None) -> pd.DataFr
 
 
 def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame) -> pd.DataFrame:
-    """Validation images as a log of such answers has them, with labels; else `InputError`."""
+    """Return the validation images of a reference, with labels, in the columns of a log."""
     folder = validation_folder(reference) if is_run(reference) else reference
-    target, predictions = test_set.target, Predictions.open(folder)
+    target = test_set.target
+    predictions = Predictions.open(folder)
     if (others := answers["target"].nunique()) > 1:
         raise InputError(f"monitor: the log answers for {others} targets; choose one by --target")
     systems = sorted(answers["system"].unique())
@@ -168,7 +169,11 @@ def _validation(test_set: LabelledSplit, reference: Path, answers: pd.DataFrame)
     years = pd.to_numeric(facts.pop("age_years"))
     bands = pd.cut(years, [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS])
     return facts.assign(
-        system=predictions.name, patient=test_set.patients(ids), image=ids, score=scores,
-        decision=is_positive(scores, threshold), label=test_set.labels.reindex(ids),
+        system=predictions.name,
+        patient=test_set.patients(ids),
+        image=ids,
+        score=scores,
+        decision=is_positive(scores, threshold),
+        label=test_set.labels.reindex(ids),
         age_band=bands.astype(object),
-    )  # fmt: skip
+    )

@@ -98,10 +98,16 @@ def overlay(
             raise InputError("overlay --blind: takes no systems; leave them out")
         with console.track("Drawing", len(image_ids)) as advance:
             write_reader_study(
-                dataset, image_ids, out, finding=of_target.display_name, panel=panel or 1024,
-                seed=seed, progress=advance,
-            )  # fmt: skip
-        key, back = shlex.quote(str(out / "key.csv")), "from what readers save there: "
+                dataset,
+                image_ids,
+                out,
+                finding=of_target.display_name,
+                panel=panel or 1024,
+                seed=seed,
+                progress=advance,
+            )
+        key = shlex.quote(str(out / "key.csv"))
+        back = "from what readers save there: "
         steps = (
             f"open {shlex.quote(str(out / 'read.html'))} in a browser, to read",
             f"{back}cxr readers READER=FILE ... --key {key} --data {shlex.quote(str(data))} --out "
@@ -132,7 +138,7 @@ def overlay(
 def _choose_images(
     dataset: DataSet, named: list[str] | None, role: str, split: str, limit: int, seed: int
 ) -> list[str]:
-    """The named images, or a random sample of a role's, sorted."""
+    """Return the named images, or a random sample of a role's images, sorted."""
     if named:
         present = set(dataset.images["image_id"])
         unknown = [image_id for image_id in named if image_id not in present]
@@ -174,7 +180,7 @@ def _open_systems(
 
 
 def _file_name(image_id: str) -> str:
-    """A file name for an image id, which may hold slashes.
+    """Return a file name for an image id, which may hold slashes.
 
     Example:
         >>> _file_name("patient/1.png")

@@ -147,7 +147,7 @@ def _require_fit(
 
 
 def _study_date(text: str | None) -> str | None:
-    """A date as DICOM writes it.
+    """Return a date as DICOM writes it.
 
     Example:
         >>> _study_date("2026-01-31"), _study_date("20260131")

@@ -35,14 +35,20 @@ _KINDS = {
 }
 _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed": (
-        "auroc", "prevalence", "correlation", "images", "within", "seeds", "seed_deviation",
+        "auroc",
+        "prevalence",
+        "correlation",
+        "images",
+        "within",
+        "seeds",
+        "seed_deviation",
         "seed_correlation",
     ),
     "assumed readers": ("auroc", "prevalence", "readers", "reader_deviation"),
     "predictions": ("data", "target", "seeds"),
     "readers": ("readers",),
     "guarantee": ("images", "within", "prevalence"),
-}  # fmt: skip
+}
 
 
 @command
@@ -68,7 +74,7 @@ def plan(
     target: str | None = None,
     out: AnyPath | None = None,
 ) -> StudyPlan | GuaranteePlan:
-    """How many patients a comparison, an AUROC or a guarantee needs.
+    """Plan the patients of a study or a guarantee.
 
     Say the difference that would matter, not the one that a pilot happened to find.
 
@@ -132,11 +138,19 @@ def plan(
         else "guarantee"
     )
     options: dict[str, object] = {
-        "auroc": auroc, "prevalence": prevalence, "correlation": correlation, "images": images,
-        "within": within, "seeds": seeds, "seed_deviation": seed_deviation,
-        "seed_correlation": seed_correlation, "readers": readers,
-        "reader_deviation": reader_deviation, "data": data, "target": target,
-    }  # fmt: skip
+        "auroc": auroc,
+        "prevalence": prevalence,
+        "correlation": correlation,
+        "images": images,
+        "within": within,
+        "seeds": seeds,
+        "seed_deviation": seed_deviation,
+        "seed_correlation": seed_correlation,
+        "readers": readers,
+        "reader_deviation": reader_deviation,
+        "data": data,
+        "target": target,
+    }
     if guarantee:
         options |= {"difference": difference, "half_width": half_width, "pilot": tuple(pilot)}
     asked = [name for name, value in options.items() if value not in (None, ())]
@@ -158,10 +172,17 @@ def plan(
         )
     if not pilot:
         basis = plans_assumed(
-            auroc, prevalence, correlation=correlation, images=images, within=within, seeds=seeds,
-            seed_deviation=seed_deviation, seed_correlation=seed_correlation, readers=readers,
+            auroc,
+            prevalence,
+            correlation=correlation,
+            images=images,
+            within=within,
+            seeds=seeds,
+            seed_deviation=seed_deviation,
+            seed_correlation=seed_correlation,
+            readers=readers,
             reader_deviation=reader_deviation,
-        )  # fmt: skip
+        )
     elif kind == "readers":
         if pilot[1:]:
             raise InputError("plan: a pilot of readers is one folder")
@@ -182,7 +203,7 @@ def plan(
 def _pilot_parts(
     pilot: list[System], data: Path, target: str | None
 ) -> dict[str, list[AurocParts]]:
-    """What each test patient of a pilot of predictions adds to the AUROCs."""
+    """Return the parts that each test patient of a pilot adds to the AUROCs, by system."""
     from cxr_compare.evaluation.systems.stored_predictions import pilot_of_predictions
 
     dataset = DataSet.open(data)

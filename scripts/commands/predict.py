@@ -102,12 +102,18 @@ def predict(
     dicom = as_path(dicom)
     log = as_path(log)
     for_images = {
-        "csv": csv, "dicom": dicom, "strict": strict, "policy": policy,
+        "csv": csv,
+        "dicom": dicom,
+        "strict": strict,
+        "policy": policy,
         "no-overlay": not overlay,
-    }  # fmt: skip
+    }
     for_data = {
-        "split": split, "finding": finding, "tta": tta, "maps": maps != "cam",
-    }  # fmt: skip
+        "split": split,
+        "finding": finding,
+        "tta": tta,
+        "maps": maps != "cam",
+    }
     words = read_paths(paths)
     how: dict[str, Any] = {"backend": backend, "precision": precision, "device": device}
     if data is None:
@@ -151,10 +157,16 @@ def predict(
         model = model.with_names(_parse_names(finding))
     with open_engine(engine.name, address=engine.address) as workers, opened_log(log) as noted:
         return predict_data_set(
-            model, dataset, out, split, console,
-            batch_size=batch_size, name=name, engine=workers if engine.is_cluster else None,
+            model,
+            dataset,
+            out,
+            split,
+            console,
+            batch_size=batch_size,
+            name=name,
+            engine=workers if engine.is_cluster else None,
             on_part=note_parts(noted, model, dataset, name),
-        )  # fmt: skip
+        )
 
 
 def _refuse(options: dict[str, Any], advice: str) -> None:

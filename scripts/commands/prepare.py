@@ -26,7 +26,7 @@ from cxr_compare.scripts.runner import command
 def _read_targets(
     value: Sequence[str] | Mapping[str, Sequence[str]],
 ) -> dict[str, tuple[str, ...]]:
-    """Targets of the user's own, from texts NAME=FINDING,FINDING or by name.
+    """Read targets of the user's own, from texts NAME=FINDING,FINDING or by name.
 
     Example:
         >>> _read_targets(["opacity=lung_opacity,pneumonia"])
@@ -49,7 +49,7 @@ _TEMPLATE = {
 
 
 def _label_format(path: Path) -> str | None:
-    """The format of a file of labels; None of what is no such file.
+    """Return the format of a file of labels; None for any other path.
 
     Example:
         >>> _label_format(Path("labels.XLSX")), _label_format(Path("out/rsna"))
@@ -190,19 +190,36 @@ def prepare(
     with open_engine(engine.name, address=engine.address, workers=workers) as decoders:
         if source is None:
             summary = combine.combine(
-                sources, folder, name=name, rule=rule, targets=target or {},
-                exclude=exclude, measure_shortcuts=measure_shortcuts,
-            )  # fmt: skip
+                sources,
+                folder,
+                name=name,
+                rule=rule,
+                targets=target or {},
+                exclude=exclude,
+                measure_shortcuts=measure_shortcuts,
+            )
             decoded_by = decoders if engine.is_cluster else None
             for side in size or ():
                 DataSet.open(folder).make_store(side, console, decoded_by)
         else:
             options = prepare.PrepareOptions(
-                format=format, read=read, name=name, sizes=tuple(dict.fromkeys(size or ())),
-                targets=target or {}, rule=rule, split=split, exclude=exclude,
-                id_key=id_key, keep_ids=keep_ids, add=add, strict=strict, engine=decoders,
-                progress=console.track, say=console.say, measure_shortcuts=measure_shortcuts,
-            )  # fmt: skip
+                format=format,
+                read=read,
+                name=name,
+                sizes=tuple(dict.fromkeys(size or ())),
+                targets=target or {},
+                rule=rule,
+                split=split,
+                exclude=exclude,
+                id_key=id_key,
+                keep_ids=keep_ids,
+                add=add,
+                strict=strict,
+                engine=decoders,
+                progress=console.track,
+                say=console.say,
+                measure_shortcuts=measure_shortcuts,
+            )
             summary = prepare.prepare(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary

@@ -128,10 +128,17 @@ def readers(
             split = own_split(None, [path], evaluated.dataset)
             systems[name] = path, replace(evaluated, split=split)
     study = read_study(
-        [(name, path) for name, (path, *_) in ratings], systems, truth=evaluated, key=key,
-        lesions=lesions, hit=HitRule(hit, limit), false_marks=_FALSE_POSITIVES,
-        positive_from=positive_from, policy=policy, rename=rename,
-    )  # fmt: skip
+        [(name, path) for name, (path, *_) in ratings],
+        systems,
+        truth=evaluated,
+        key=key,
+        lesions=lesions,
+        hit=HitRule(hit, limit),
+        false_marks=_FALSE_POSITIVES,
+        positive_from=positive_from,
+        policy=policy,
+        rename=rename,
+    )
     analysis = analyse_readers(study, readers=readers, cases=cases, level=_LEVEL)
     make_folder(out)
     with folder_lock(out):

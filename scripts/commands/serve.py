@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _GRACE = 3  # seconds that requests under way get when the server ends
 _TOKEN_VARIABLE = "CXR_TOKEN"  # noqa: S105 - its name
-_SHORTEST_TOKEN, _LONGEST_TOKEN = 16, 4096  # signs
+# signs
+_SHORTEST_TOKEN = 16
+_LONGEST_TOKEN = 4096
 
 
 @command
@@ -112,9 +114,13 @@ def serve(
             served = replace(served, batch=min(run.model.batch_size for run in loaded))
         page = _address(host, listening.getsockname()[1])
         ended_by = run_server(
-            loaded, served, listening, report=report, grace=_GRACE,
+            loaded,
+            served,
+            listening,
+            report=report,
+            grace=_GRACE,
             on_start=lambda: console.say(page),
-        )  # fmt: skip
+        )
     if console.printed_as() is None:
         return Outcome("Server ended", {"signal": ended_by})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended: nothing is left to interrupt
@@ -123,7 +129,7 @@ def serve(
 
 
 def _address(host: str, port: int) -> str:
-    """Where the page is, as a line: an address that opens, which that of all networks does not."""
+    """Return the line that names the page's address, as a browser on this machine opens it."""
     opens = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     others = (
         "" if opens == host else "; other machines open it by a name in allowed_hosts of --settings"
@@ -133,9 +139,10 @@ def _address(host: str, port: int) -> str:
 
 
 def _read_token(file: Path | None) -> str | None:
-    """The token, of the file or the environment."""
+    """Return the token from a file, or from the environment."""
     if file is None:
-        token, origin = os.environ.get(_TOKEN_VARIABLE), _TOKEN_VARIABLE
+        token = os.environ.get(_TOKEN_VARIABLE)
+        origin = _TOKEN_VARIABLE
         if token is None:
             return None
     else:
@@ -160,7 +167,7 @@ def _read_token(file: Path | None) -> str | None:
 
 
 def _listening(settings: ServeSettings) -> socket.socket:
-    """The socket, taken before models are loaded: a port in use is said at once."""
+    """Open the socket before models are loaded, so that a port in use is reported at once."""
     where = f"serve --host {settings.host} --port {settings.port}"
     try:
         addresses = socket.getaddrinfo(

@@ -59,7 +59,7 @@ def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
 
 
 def _words(value: Any) -> str:
-    """A value without the marks of a program's notation."""
+    """Return a value as text for people."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_words(each)}" for key, each in value.items())
     if isinstance(value, list | tuple):
@@ -72,10 +72,11 @@ def _words(value: Any) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    """What a report of a fault should say of the machine."""
+    """Return facts about this machine for a bug report."""
     from cxr_compare.data_prep.contracts.processors import cpu_count, processor_name
 
-    memory, torch = "-", "not installed; cxr train and a run's predictions need it"
+    memory = "-"
+    torch = "not installed; cxr train and a run's predictions need it"
     if hasattr(os, "sysconf"):  # not on Windows
         gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         memory = f"{gib:.1f} GiB"
@@ -92,7 +93,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    """Facts about any folder that the project writes, or about what lies in one above them."""
+    """Return facts about a folder that cxr made, or about such folders inside of it."""
     if not folder.is_dir():
         what = "a file; give its folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {what}")
@@ -125,7 +126,7 @@ def _describe(folder: Path) -> dict[str, Any]:
 
 
 def _within(folder: Path) -> dict[str, str]:
-    """What lies right below a folder, a line each; empty where nothing of it is ours."""
+    """Return a line for each cxr folder directly inside a folder."""
     lines: dict[str, str] = {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         if kind := folder_kind(path):
@@ -136,7 +137,7 @@ def _within(folder: Path) -> dict[str, str]:
 
 
 def _title(folder: Path) -> str:
-    """The name that a folder's marker gives it, for a list."""
+    """Return the name in a folder's marker file, with a space before it."""
     facts = read_marker(folder)
     systems = facts.get("systems")
     shown = facts.get("name") or facts.get("system")
@@ -202,9 +203,10 @@ def _export(folder: Path) -> dict[str, Any]:
 
 
 def _answers(folder: Path) -> dict[str, str]:
-    """What a run needs to answer for single images: validation, decisions, guard."""
+    """Return the state of validation, decisions and guard, which a run needs to answer."""
     absent = "none; the same cxr train command adds it"
-    validation, guard = folder / "validation", folder / "guard.json"
+    validation = folder / "validation"
+    guard = folder / "guard.json"
     decisions = []
     for path in sorted((validation / "decisions").glob("*.json")):
         chosen = read_json(path, "decision")["policies"].get("max_f1", {})

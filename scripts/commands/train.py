@@ -64,9 +64,12 @@ def train(
     is_child = follow_parent()
     rank = own_rank(devices)
     asked: dict[str, Any] = {
-        "config": config, "set_": set_, "data": data, "out": out,
+        "config": config,
+        "set_": set_,
+        "data": data,
+        "out": out,
         "despite_audit": despite_audit,
-    }  # fmt: skip
+    }
     if rank is None and devices > 1:
         _read(asked, devices)  # refuses what is wrong before anything is started
         words = command_line(train, {**asked, "device": device, "devices": devices})

@@ -146,10 +146,12 @@ def transfer(
         )
         evaluated = []
         for pair in pairs:
-            model, folder = models[pair.system], out / _SYSTEMS / pair.data_set / pair.system
+            model = models[pair.system]
+            folder = out / _SYSTEMS / pair.data_set / pair.system
             if list(pair.names.items()) != [(name, name) for name in model.learnt]:
                 model = model.with_names(pair.names)
-            dataset, split = sets[pair.data_set], pair.test_set.split
+            dataset = sets[pair.data_set]
+            split = pair.test_set.split
             predictions = predict_once(
                 model, folders[pair.system], dataset, folder, split, pair.system
             )

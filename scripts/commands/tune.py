@@ -138,5 +138,5 @@ def _open(folder: Path, test_set: LabelledSplit) -> Predictions:
 
 
 def _is_predicted(run: Path) -> bool:
-    """Whether a run keeps predictions of its validation images."""
+    """Return True if a run has predictions of its validation images."""
     return (validation_folder(run) / "predictions.json").is_file()

@@ -9,7 +9,9 @@ import highdicom.sr as hd
 from cxr_compare.data_prep.formats.finding_names import display_name, finding_name
 
 PRIVATE_SCHEME = "99CXRCOMPARE"
-_MOST_VALUE, _MOST_MEANING = 16, 64  # characters of a code and of its meaning
+# characters of a code and of its meaning
+_MOST_VALUE = 16
+_MOST_MEANING = 64
 # DICOM's own terms for chest X-rays (PS3.16, CID 6101 and 6104) come first, as they name what is
 # seen; where it has none, what SNOMED CT calls the disorder. Others get a private code: a wrong
 # code would be worse than none.
@@ -42,7 +44,7 @@ _FINDING_CODES: dict[str, tuple[str, str, str]] = {
 
 
 def private_code(name: str, meaning: str) -> hd.CodedConcept:
-    """A concept of our own scheme; a name that is too long for a code keeps its start."""
+    """Return a concept of the private scheme; a name that is too long keeps its start."""
     value = name
     if len(value) > _MOST_VALUE or not value.isascii():
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -53,7 +55,7 @@ def private_code(name: str, meaning: str) -> hd.CodedConcept:
 
 
 def finding_code(finding: str) -> hd.CodedConcept:
-    """A finding, by name or display name, as a coded concept, of our own scheme if need be."""
+    """Return the coded concept of a finding, given by name or display name."""
     name = finding_name(finding)
     if name in _FINDING_CODES:
         return hd.CodedConcept(*_FINDING_CODES[name])

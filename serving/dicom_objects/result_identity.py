@@ -42,21 +42,21 @@ class Algorithm:
 
     @classmethod
     def from_run(cls, run: Run) -> Algorithm:
-        """The system that a run or export is; reads its weights once, for their digest."""
+        """Describe the system of a run or export; reads its weights once, for their digest."""
         chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"
         return cls(run.name, run.model.inference_id(), engine, run.policy, chosen)
 
 
 def to_bytes(instance: Dataset) -> bytes:
-    """An object as the content of a DICOM file."""
+    """Return an object as the content of a DICOM file."""
     buffer = io.BytesIO()
     instance.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
-    """What names the series, the instance and what made them, as arguments of highdicom."""
+    """Return series, instance and equipment as arguments of highdicom."""
     header = source.header
     names = ", ".join(algorithm.name for algorithm in algorithms)
     described = f"{SOFTWARE}, research use only: {names}"
@@ -75,13 +75,14 @@ def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> di
 
 def stamp(instance: Dataset, made: datetime) -> None:
     """Say when an object was made."""
-    instance.InstanceCreationDate, instance.InstanceCreationTime = DA(made.date()), TM(made.time())
+    instance.InstanceCreationDate = DA(made.date())
+    instance.InstanceCreationTime = TM(made.time())
     for software in instance.ContributingEquipmentSequence:
         software.ContributionDateTime = DT(made)
 
 
 def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> UID:
-    """SOP Instance UID of a result: the same for the same image, systems and program.
+    """Return the SOP Instance UID of a result: the same for the same image, systems and program.
 
     What is sent twice is so the same instance, which an archive keeps once.
     """
@@ -93,26 +94,26 @@ def _as_json(algorithms: Sequence[Algorithm]) -> list[dict[str, Any]]:
 
 
 def derived_uid(*parts: Any) -> UID:
-    """A UID below 2.25 that follows from JSON-ready parts and the program's version."""
+    """Return a UID below 2.25 that follows from JSON-ready parts and the program's version."""
     text = json.dumps([SOFTWARE, software_version(), *parts], sort_keys=True)
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}")
 
 
 @cache
 def software_version() -> str:
-    """The version of this program."""
+    """Return the version of this program."""
     return metadata.version(SOFTWARE)
 
 
 def plain_text(text: str, most: int) -> str:
-    """Text that DICOM can hold: printable, without backslashes, of at most so many characters."""
+    """Return printable text without backslashes, of at most `most` characters."""
     plain = "".join(c if c.isprintable() and c != "\\" else " " for c in text).strip()
     return plain if len(plain) <= most else plain[: most - 3].rstrip() + "..."
 
 
 @contextmanager
 def single_names_allowed() -> Iterator[None]:
-    """Names of one part are common in what is anonymised; highdicom warns of them."""
+    """Silence highdicom's warning about names of one part, which anonymised images have."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The string .* is unlikely to represent", UserWarning)
         yield

@@ -21,7 +21,7 @@ def dicom_results(
     algorithms: Sequence[Algorithm],
     kinds: Iterable[Kind] = KINDS,
 ) -> dict[Kind, Dataset]:
-    """What systems answered for one image, in the order of `algorithms`, as DICOM objects.
+    """Return the answers for one image as DICOM objects, in the order of `algorithms`.
 
     Raises:
         InputError: Nothing was answered, or reports cannot refer to such an object.

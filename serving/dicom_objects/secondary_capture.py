@@ -80,9 +80,12 @@ def secondary_capture(
             capture[keyword] = source.header[keyword]
     capture.PatientOrientation = []
     stamp(capture, made)
-    day, time = DA(made.date()), TM(made.time())
-    capture.ContentDate, capture.ContentTime = day, time
-    capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = day, time
+    day = DA(made.date())
+    time = TM(made.time())
+    capture.ContentDate = day
+    capture.ContentTime = time
+    capture.DateOfSecondaryCapture = day
+    capture.TimeOfSecondaryCapture = time
     _describe(capture, source, algorithms)
     return capture
 

@@ -31,27 +31,51 @@ from cxr_compare.data_prep.images.decoded_image import plain_reason
 from cxr_compare.data_prep.images.dicom_header import orientation
 
 _UIDS = {
-    "StudyInstanceUID": "study", "SeriesInstanceUID": "series", "SOPInstanceUID": "instance",
+    "StudyInstanceUID": "study",
+    "SeriesInstanceUID": "series",
+    "SOPInstanceUID": "instance",
     "SOPClassUID": "kind of object",
-}  # fmt: skip
+}
 # Type 2 in what we write: there, but empty where the source says nothing that can be copied.
 _EMPTY_WHERE_UNKNOWN = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
-    "StudyID", "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
 COPIED_WHERE_GIVEN = (
-    "IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
-)  # fmt: skip
-_LOSSY = frozenset({
-    uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000,
-})  # fmt: skip
+    "IssuerOfPatientID",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "StudyDescription",
+)
+_LOSSY = frozenset(
+    {
+        uid.JPEGBaseline8Bit,
+        uid.JPEGExtended12Bit,
+        uid.JPEGLSNearLossless,
+        uid.JPEG2000,
+    }
+)
 # Of these the standard knows one frame, whatever a file says.
-_SINGLE_FRAME = frozenset({
-    uid.ComputedRadiographyImageStorage, uid.DigitalXRayImageStorageForPresentation,
-    uid.DigitalXRayImageStorageForProcessing, uid.SecondaryCaptureImageStorage,
-    uid.CTImageStorage, uid.MRImageStorage, uid.PositronEmissionTomographyImageStorage,
-    uid.UltrasoundImageStorage,
-})  # fmt: skip
+_SINGLE_FRAME = frozenset(
+    {
+        uid.ComputedRadiographyImageStorage,
+        uid.DigitalXRayImageStorageForPresentation,
+        uid.DigitalXRayImageStorageForProcessing,
+        uid.SecondaryCaptureImageStorage,
+        uid.CTImageStorage,
+        uid.MRImageStorage,
+        uid.PositronEmissionTomographyImageStorage,
+        uid.UltrasoundImageStorage,
+    }
+)
 
 
 def read_source(path: Path | str) -> Dataset:
@@ -66,7 +90,7 @@ def read_source(path: Path | str) -> Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What results take from their source image, in UTF-8, with nothing the standard forbids."""
+    """Facts that results take from their source image: UTF-8, and only what the standard allows."""
 
     header: Dataset  # UIDs, patient, study, size and, where all is stated, the exposure's geometry
     instance_number: int  # of the image in its series, 1 where it has none
@@ -91,7 +115,8 @@ class Source:
             spacing = _numbers(source, "ImagerPixelSpacing")
             # highdicom describes a projection image by these two, or not at all.
             if directions and len(spacing) == 2 and min(spacing) > 0:
-                header.ImagerPixelSpacing, header.PatientOrientation = spacing, list(directions)
+                header.ImagerPixelSpacing = spacing
+                header.PatientOrientation = list(directions)
                 header.Modality = modality or "OT"
             else:
                 header.Modality = "OT"
@@ -108,7 +133,7 @@ class Source:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, exactly, for another process."""
+        """Return all facts, exactly, for another process."""
         buffer = io.BytesIO()
         self.header.save_as(buffer, implicit_vr=False, little_endian=True)
         header = base64.b64encode(buffer.getvalue()).decode()
@@ -116,7 +141,7 @@ class Source:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Source:
-        """What `to_json` gave."""
+        """Restore the facts from the result of `to_json`."""
         buffer = io.BytesIO(base64.b64decode(content["header"]))
         header = read_dataset(buffer, is_implicit_VR=False, is_little_endian=True)
         directions = tuple(content["orientation"])
@@ -131,7 +156,7 @@ class Source:
 
 @contextmanager
 def _source_may_be_odd() -> Iterator[None]:
-    """What pydicom complains of in a source is checked here value by value."""
+    """Silence pydicom's warnings about a source, whose values are checked here one by one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
@@ -161,7 +186,7 @@ def _carried_header(source: Dataset) -> Dataset:
 
 
 def _uid(source: Dataset, keyword: str, what: str) -> str:
-    """A UID that results refer to; of instance and class the file's meta header has a copy."""
+    """Return a UID that results refer to; the file's meta header has a copy of two of them."""
     text = _text(source, keyword)
     if not text and keyword.startswith("SOP"):
         text = _text(getattr(source, "file_meta", Dataset()), f"MediaStorage{keyword}")
@@ -189,7 +214,7 @@ def _value(source: Dataset, keyword: str) -> Any:
 
 
 def _text(source: Dataset, keyword: str) -> str:
-    """An attribute as the standard allows it, else empty."""
+    """Return an attribute as the standard allows it, else an empty text."""
     value = _value(source, keyword)
     if value is None or isinstance(value, MultiValue | bytes):
         return ""
@@ -231,7 +256,7 @@ def _numbers(source: Dataset, keyword: str) -> list[float]:
 
 
 def _whole_number(source: Dataset, keyword: str) -> int:
-    """A number as stated, 0 where there is none that a DICOM integer can hold."""
+    """Return a number of the header; 0 where there is none that a DICOM integer can hold."""
     try:
         number = int(_value(source, keyword) or 0)
     except (TypeError, ValueError):

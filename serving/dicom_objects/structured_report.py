@@ -134,8 +134,11 @@ def _document(
 def _image_group(
     answer: Answer, identified: hd.AlgorithmIdentification, source: Source, report_uid: str
 ) -> hd.MeasurementsAndQualitativeEvaluations:
-    values = ((SCORE, answer.score), (PROBABILITY, answer.probability),
-              (THRESHOLD, answer.threshold))  # fmt: skip
+    values = (
+        (SCORE, answer.score),
+        (PROBABILITY, answer.probability),
+        (THRESHOLD, answer.threshold),
+    )
     # Not as a finding: who reads findings alone must not take a negative answer for one.
     asked = hd.QualitativeEvaluation(name=TARGET, value=finding_code(answer.finding))
     group = hd.MeasurementsAndQualitativeEvaluations(

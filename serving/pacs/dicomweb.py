@@ -26,15 +26,19 @@ Result = TypeVar("Result")
 _TIMEOUT = (10.0, 120.0)  # seconds to connect, and between bytes
 _PAGE = 200  # entries of a list
 _PLAIN_BYTES = 1 << 29  # up to here a request states its length: not every archive reads chunks
-_STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
-_MODALITY, _MANUFACTURER, _COUNT = "00080060", "00080070", "00201208"
+_STUDY = "0020000D"
+_SERIES = "0020000E"
+_INSTANCE = "00080018"
+_MODALITY = "00080060"
+_MANUFACTURER = "00080070"
+_COUNT = "00201208"
 _DUPLICATE = 0x0111  # failure reason: the archive has this instance
 _LATER = {408, 429, 502, 503, 504}
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What an archive is shown, read from the environment; never shown itself."""
+    """Credentials for an archive, read from the environment and never shown."""
 
     variables: str  # what their names begin with
     token: str | None = None  # sent as "Authorization: Bearer TOKEN"
@@ -104,7 +108,8 @@ class DicomWebArchive:
         except ValueError:
             raise InputError(f"{url}: write a URL such as https://pacs.example/dicom-web") from None
         self._client.set_http_retry_params(retry=False)
-        self._session, self._patience = session, patience
+        self._session = session
+        self._patience = patience
         self._variables = credentials.variables
 
     def close(self) -> None:
@@ -118,7 +123,7 @@ class DicomWebArchive:
             self._ask(search, "the list of studies", waits=waits)
 
     def studies(self, modalities: Sequence[str], since: str | None = None) -> dict[str, int | None]:
-        """Studies of some modalities, from a ``YYYYMMDD`` on, each with its count if known."""
+        """Return the studies of modalities from a ``YYYYMMDD`` on, each with its count if known."""
         studies: dict[str, int | None] = {}
         for modality in modalities:
             search = self._search(modality, since)
@@ -194,7 +199,7 @@ class DicomWebArchive:
     def _list(
         self, search: Callable[..., list[dict[str, Any]]], key: str, what: str
     ) -> dict[str, dict[str, Any]]:
-        """All pages of a list, by UID; an archive that does not know pages gives one."""
+        """Return all pages of a list by UID; an archive without pages gives one."""
         entries_by_uid: dict[str, dict[str, Any]] = {}
         page = {"limit": _PAGE, "offset": 0}
         while True:

@@ -35,7 +35,9 @@ _RECEIVED = (
     DigitalXRayImageStorageForProcessing,
     SecondaryCaptureImageStorage,
 )
-_SUCCESS, _DUPLICATE, _OUT_OF_RESOURCES = 0x0000, 0x0111, 0xA700
+_SUCCESS = 0x0000
+_DUPLICATE = 0x0111
+_OUT_OF_RESOURCES = 0xA700
 _TIMEOUT = 60.0  # seconds
 _HANDSHAKE_SECONDS = 5.0  # one that says nothing holds up others for so long
 _TITLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,14}[\x21-\x7e])?")
@@ -58,7 +60,8 @@ class Address:
         before, colon, port = text.rpartition(":")
         title, at, own = before.rpartition("@")
         if not at and host is not None:
-            title, own = before, host
+            title = before
+            own = host
         own = own.removeprefix("[").removesuffix("]")
         if not (colon and title and own and port.isascii() and port.isdigit()):
             raise InputError(f"{option} {text}: write {form}, such as ORTHANC@127.0.0.1:4242")
@@ -68,7 +71,7 @@ class Address:
 
     @property
     def shown(self) -> str:
-        """As it is written."""
+        """The address as it is written, ``AE@host:port``."""
         return f"{self.title}@{self.host}:{self.port}"
 
 
@@ -109,13 +112,13 @@ class Tls:
     authority: Path  # PEM: certificates of who signs those of peers
 
     def receiving(self) -> ssl.SSLContext:
-        """For `listening`; who shows no certificate of the authority does not get in."""
+        """Return the context for `listening`, which admits only certificates of the authority."""
         context = self._filled(_Listening(ssl.PROTOCOL_TLS_SERVER))
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def sending(self) -> ssl.SSLContext:
-        """For `StorePeer`; the peer's certificate must hold the name that it is called by."""
+        """Return the context for `StorePeer`; the peer's certificate must hold its host name."""
         return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
     def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
@@ -141,7 +144,9 @@ class StorePeer:
         self, address: Address, title: str, patience: Patience, tls: Tls | None = None
     ) -> None:
         self.shown = address.shown
-        self.address, self._title, self._patience = address, title, patience
+        self.address = address
+        self._title = title
+        self._patience = patience
         self._tls = tls and (tls.sending(), address.host)
 
     def echo(self) -> None:
@@ -164,7 +169,7 @@ class StorePeer:
 
     @contextmanager
     def _association(self, kinds: Sequence[tuple[str, str | None]]) -> Iterator[Any]:
-        """An association for kinds of objects, each with the way that it is encoded."""
+        """Give an association for kinds of objects, each with its transfer syntax."""
         entity = AE(ae_title=self._title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT
         entity.connection_timeout = 10.0
@@ -242,7 +247,7 @@ class Inbox:
         return path
 
     def waiting(self) -> list[Path]:
-        """The images, the oldest first."""
+        """Return the images, the oldest first."""
         return sorted(self.folder.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
 
 

@@ -11,7 +11,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 
 Result = TypeVar("Result")
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 16.0  # seconds
+# seconds
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 16.0
 _FEW = 3  # times that a request is sent which breaks the archive rather than meeting it down
 
 
@@ -33,12 +35,14 @@ class OutageError(Exception):
         self, reason: str, *, retry_after: float | None = None, is_down: bool = True
     ) -> None:
         super().__init__(reason)
-        self.reason, self.retry_after, self.is_down = reason, retry_after, is_down
+        self.reason = reason
+        self.retry_after = retry_after
+        self.is_down = is_down
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long an archive is waited for; waits double from half a second to 16."""
+    """Rule for waiting while an archive does not answer; waits double from half a second to 16."""
 
     seconds: float  # that it may stay away
     say: Callable[[str], object]  # shows a line, once an outage
@@ -48,7 +52,8 @@ class Patience:
     def run(self, attempt: Callable[[], Result], archive: str) -> Result:
         """Call `attempt` until it raises no `OutageError`."""
         end = self.clock() + self.seconds
-        wait, count = _FIRST_WAIT, 0
+        wait = _FIRST_WAIT
+        count = 0
         while True:
             try:
                 return attempt()

@@ -1,4 +1,4 @@
-"""What answers for uploads: they are decoded, answered for in batches, drawn, and counted."""
+"""Answers for uploads: they are decoded, answered for in batches, drawn, and counted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _AGAIN = 10.0  # seconds after which a server that could not answer tries again
 
 
 def _too_busy(retry_after: int) -> Refused:
-    """The refusal of a request for which there is no place for so many seconds."""
+    """Return the refusal of a request for which there is no place for so many seconds."""
     words = "as many images wait as may; try again"
     return Refused(429, "busy", words, {"Retry-After": str(retry_after)})
 
@@ -62,11 +62,12 @@ class _Places:
     """Bounds the requests that are worked on; those that still arrive are the gate's."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._taken = most, 0
+        self._most = most
+        self._taken = 0
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """A place for a request that has arrived; it is refused where there is none."""
+        """Take a place for a request, or refuse it where there is none."""
         if self._taken >= self._most:
             raise _too_busy(1)
         self._taken += 1
@@ -85,7 +86,7 @@ class _Waiting:
     result: asyncio.Future[list[Answer]]
 
     def deliver(self, outcome: list[Answer] | Exception) -> None:
-        """Hand over the outcome, unless nobody waits for it any more."""
+        """Give the outcome to the request, unless nobody waits for it any more."""
         self.loop.call_soon_threadsafe(self._set, outcome)
 
     def _set(self, outcome: list[Answer] | Exception) -> None:
@@ -109,7 +110,9 @@ class _Batcher:
         settings: ServeSettings,
         on_batch: Callable[[int, float], object] = lambda images, seconds: None,
     ) -> None:
-        self._systems, self._batch, self._on_batch = tuple(systems), settings.batch, on_batch
+        self._systems = tuple(systems)
+        self._batch = settings.batch
+        self._on_batch = on_batch
         self._queue: queue.Queue[_Waiting] = queue.Queue(settings.queue)
         self._ended = threading.Event()
         self._coming = 0
@@ -134,7 +137,7 @@ class _Batcher:
 
     @contextmanager
     def coming(self) -> Iterator[None]:
-        """While an image is made ready: a batch that begins waits for it, but not for long."""
+        """Let a batch wait for an image while it is made ready, but not for long."""
         self._coming += 1
         try:
             yield
@@ -144,7 +147,7 @@ class _Batcher:
     async def answer(
         self, called: str, image: DecodedImage, of_file: tuple[Warned, ...] = ()
     ) -> list[Answer]:
-        """What each system says of an image. Cancelled, it is dropped from the queue."""
+        """Return the answer of each system; a cancelled request leaves the queue."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(called, image, of_file, loop, loop.create_future())
         try:
@@ -159,7 +162,7 @@ class _Batcher:
                 self._answer(some)
 
     def _next(self) -> list[_Waiting]:
-        """The images that wait, at most a batch; those that nobody waits for are dropped."""
+        """Return the images that wait, at most a batch; drop those of cancelled requests."""
         some: list[_Waiting] = []
         with suppress(queue.Empty):
             some.append(self._queue.get(timeout=_WAKE))
@@ -195,7 +198,7 @@ class _Batcher:
 
 
 class _Metrics:
-    """What Prometheus reads of one server: counts and seconds, never names."""
+    """Metrics of one server for Prometheus: counts and seconds, never names."""
 
     def __init__(self, waiting: Callable[[], float], log: AnswerLog | None) -> None:
         self._registry = CollectorRegistry()
@@ -212,26 +215,26 @@ class _Metrics:
         lost.set_function(lambda: 0 if log is None else log.lost)
 
     def count(self, route: str, status: int, seconds: float) -> None:
-        """A request that was answered."""
+        """Count a request that was answered."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def count_batch(self, images: int, seconds: float) -> None:
-        """A batch that the systems answered."""
+        """Count a batch that the systems answered."""
         self._batch_images.observe(images)
         self._batch_seconds.observe(seconds)
 
     def count_decision(self, system: str, decision: str | None) -> None:
-        """An answer of a system."""
+        """Count the decision of a system."""
         self._decisions.labels(system, decision or "undecided").inc()
 
     def text(self) -> bytes:
-        """All figures, as Prometheus reads them."""
+        """Return all metrics in the format of Prometheus."""
         return generate_latest(self._registry)
 
 
 class Server:
-    """What answers for uploads, how far it is, and what bounds and counts its work."""
+    """State of the server: its systems, queue, limits and metrics."""
 
     def __init__(
         self,
@@ -239,12 +242,14 @@ class Server:
         settings: ServeSettings,
         missed_together: ReportFigures | None = None,
     ) -> None:
-        self.systems, self.settings = systems, settings
+        self.systems = systems
+        self.settings = settings
         self.missed_together = missed_together
         self.decoder = Decoder(settings)
         # What waits, and what is decoded or answered at the time.
         under_way = settings.queue + settings.batch + settings.workers
-        self.places, self.reports = _Places(under_way), _Places(_MOST_REPORTS)
+        self.places = _Places(under_way)
+        self.reports = _Places(_MOST_REPORTS)
         self.status: Literal["ok", "starting", "stopping"] = "starting"
         self.metrics = _Metrics(lambda: self.batcher.waiting, settings.log)
         runs = [system.run for system in systems]

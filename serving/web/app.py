@@ -79,9 +79,18 @@ _PIXELS: dict[str, Any] = {
     },
 }
 _FURTHER = (  # columns of a visit beside an answer's
-    "undecided_because", "threshold_probability", "systems_disagree", "time", "view", "width",
-    "height", "backend", "model_id", "request_id", "note",
-)  # fmt: skip
+    "undecided_because",
+    "threshold_probability",
+    "systems_disagree",
+    "time",
+    "view",
+    "width",
+    "height",
+    "backend",
+    "model_id",
+    "request_id",
+    "note",
+)
 _T = TypeVar("_T")
 _Visit = Annotated[
     list[VisitEntry], Body(description="Answers of /v1/analyze.", min_length=1, max_length=500)
@@ -98,7 +107,7 @@ class Files:
 
 
 def _listed(folder: Path, *, deep: bool) -> dict[str, Path]:
-    """The files of a folder that may be given away, by their path in it."""
+    """Return the files of a folder that may be sent, by their path in it."""
     root = folder.resolve()
     return {
         path.relative_to(root).as_posix(): path
@@ -132,7 +141,8 @@ class _ReportRoute(APIRoute):
         return bounded
 
 
-router, reports = APIRouter(), APIRouter(route_class=_ReportRoute)
+router = APIRouter()
+reports = APIRouter(route_class=_ReportRoute)
 
 
 def _server(request: Request) -> Server:
@@ -145,9 +155,10 @@ def _files(request: Request) -> Files:
 
 @router.get("/v1/models", tags=["answers"])
 async def models(request: Request) -> ModelsAnswer:
-    """The systems of this server, their operating points, and how they did."""
+    """List the systems of this server, their operating points, and their figures."""
     server = _server(request)
-    facts, settings = [system.facts for system in server.systems], server.settings
+    facts = [system.facts for system in server.systems]
+    settings = server.settings
     limits = Limits(bytes=settings.max_bytes, pixels=settings.max_pixels, seconds=settings.seconds)
     return ModelsAnswer(
         systems=facts,
@@ -167,13 +178,14 @@ async def analyze(
         Query(description="What else is wanted; may be repeated, or have commas between."),
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> AnalyzeAnswer:
-    """What every system says of one image: decision, probability, boxes in its pixels."""
+    """Answer for one image by every system: decision, probability, boxes in its pixels."""
     server = _server(request)
     if server.status != "ok":
         raise not_now(server)
     name, content = await _upload(request)
     with server.places.take():
-        request_id, start = request.scope["cxr_request_id"], time.monotonic()
+        request_id = request.scope["cxr_request_id"]
+        start = time.monotonic()
         work = server.analyze(request_id, name, content, frozenset(include))
         try:
             return await _unless_gone(request, work, server.settings.seconds)
@@ -184,11 +196,14 @@ async def analyze(
 
 
 @router.post(
-    "/v1/pixels", tags=["answers"], response_class=Response, openapi_extra=_UPLOAD,
+    "/v1/pixels",
+    tags=["answers"],
+    response_class=Response,
+    openapi_extra=_UPLOAD,
     responses={**ERRORS, 200: _PIXELS},
-)  # fmt: skip
+)
 async def pixels(request: Request) -> Response:
-    """The image at full depth, before any window: rows of little-endian uint16."""
+    """Send the image at full depth, before any window: rows of little-endian uint16."""
     server = _server(request)
     _, content = await _upload(request)
     with server.places.take():
@@ -208,11 +223,13 @@ async def pixels(request: Request) -> Response:
 
 
 @reports.post(
-    "/v1/report.csv", tags=["reports"], response_class=Response,
+    "/v1/report.csv",
+    tags=["reports"],
+    response_class=Response,
     responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
-)  # fmt: skip
+)
 async def report_csv(entries: _Visit) -> Response:
-    """Answers as a table: a row an image and system. Nothing is kept."""
+    """Send the answers as a table: a row for each image and system. Nothing is kept."""
     sheet = io.StringIO(newline="")
     rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *_FURTHER))
     rows.writeheader()
@@ -224,22 +241,28 @@ async def report_csv(entries: _Visit) -> Response:
 
 def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
     answer = {**system.model_dump(), "image": entry.image.name}
-    known = answer | entry.image.model_dump() | {
-        "systems_disagree": entry.disagreement, "time": entry.time,
-        "request_id": entry.request_id, "note": RESEARCH_USE,
-    }  # fmt: skip
+    known = (
+        answer
+        | entry.image.model_dump()
+        | {
+            "systems_disagree": entry.disagreement,
+            "time": entry.time,
+            "request_id": entry.request_id,
+            "note": RESEARCH_USE,
+        }
+    )
     return answer_row(answer) | {name: inert_cell(known[name]) for name in _FURTHER}
 
 
 @router.get("/healthz", tags=["state"])
 async def healthz() -> StateAnswer:
-    """Whether the server lives."""
+    """Report that the server is alive."""
     return StateAnswer(status="ok")
 
 
 @router.get("/readyz", tags=["state"], responses={503: {"model": StateAnswer}})
 async def readyz(request: Request, response: Response) -> StateAnswer:
-    """Whether it answers: 503 while it starts or stops."""
+    """Report whether the server answers: 503 while it starts or stops."""
     status = _server(request).status
     response.status_code = 200 if status == "ok" else 503
     return StateAnswer(status=status)
@@ -247,25 +270,25 @@ async def readyz(request: Request, response: Response) -> StateAnswer:
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
-    """Figures for Prometheus."""
+    """Send metrics for Prometheus."""
     return Response(_server(request).metrics.text(), media_type=_PROMETHEUS)
 
 
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
-    """The page."""
+    """Send the page."""
     return _file(_files(request).page, "index.html")
 
 
 @router.get("/page/{name}", include_in_schema=False)
 async def page_file(request: Request, name: str) -> Response:
-    """A file of the page."""
+    """Send a file of the page."""
     return _file(_files(request).page, name)
 
 
 @router.get("/report/{name:path}", include_in_schema=False)
 async def report_file(request: Request, name: str) -> Response:
-    """A file of the report."""
+    """Send a file of the report."""
     response = _file(_files(request).report, name)
     response.headers["Content-Security-Policy"] = _REPORT_POLICY
     return response
@@ -280,7 +303,7 @@ async def open_report(request: Request) -> Response:
 
 @router.get("/examples", tags=["state"])
 async def examples(request: Request) -> ExamplesAnswer:
-    """Example images: phantoms, no patient."""
+    """List the example images: phantoms, no patient."""
     names = _files(request).examples
     facts = [ExampleFacts(name=name, url=f"/examples/{name}") for name in names]
     return ExamplesAnswer(examples=facts)
@@ -288,7 +311,7 @@ async def examples(request: Request) -> ExamplesAnswer:
 
 @router.get("/examples/{name}", include_in_schema=False)
 async def example(request: Request, name: str) -> Response:
-    """An example image."""
+    """Send an example image."""
     return _file(_files(request).examples, name)
 
 
@@ -299,7 +322,7 @@ class _InMemory(MultiPartParser):
 
 
 async def _upload(request: Request) -> tuple[str, bytes]:
-    """The one file of a request: what the client calls it, and its content."""
+    """Return the one file of a request: its name at the client, and its content."""
     kind = request.headers.get("Content-Type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
         raise Refused(
@@ -325,13 +348,13 @@ async def _upload(request: Request) -> tuple[str, bytes]:
 
 
 def _plain_name(name: str) -> str:
-    """What a client calls a file, without folders and what cannot be printed."""
+    """Return the client's name of a file, without folders and unprintable characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME] or "image"
 
 
 async def _unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> _T:
-    """The outcome of a request's work, which ends with its time or when the client is gone."""
+    """Return the outcome of a request's work, which ends with its time or with the client."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnect(request.receive))
     try:
@@ -352,6 +375,6 @@ async def _disconnect(receive: Receive) -> None:
 
 
 def not_now(server: Server) -> Refused:
-    """The refusal while a server starts or stops."""
+    """Return the refusal while a server starts or stops."""
     message = f"the server is {server.status}; try again"
     return Refused(503, server.status, message, {"Retry-After": "5"})

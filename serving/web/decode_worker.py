@@ -66,7 +66,7 @@ def _take_limits(max_pixels: int) -> None:
 
 
 def _answer(path: Path, *, deep: bool, source: bool) -> tuple[bytes, list[np.ndarray]]:
-    """JSON and pixels of the answer for one file."""
+    """Return JSON and pixels of the answer for one file."""
     arrays: list[np.ndarray] = []
     try:
         answer, arrays = _read(path, deep=deep)
@@ -99,7 +99,7 @@ def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 
 def _source(path: Path) -> dict[str, Any]:
-    """What DICOM objects take from a file, or why there can be none of it."""
+    """Return what DICOM objects take from a file, or why there can be none."""
     try:
         return {"source": Source.from_header(read_source(path)).to_json()}
     except InputError as error:

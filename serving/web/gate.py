@@ -1,4 +1,4 @@
-"""What a request must pass before a route sees it, and what every response carries.
+"""Checks of a request before a route sees it, and headers of every response.
 
 Hosts and origins keep other pages of a browser out (DNS rebinding, cross-site posts); a token,
 rates, sizes and time limits keep strangers out and hold floods back. Nothing here is logged.
@@ -32,14 +32,18 @@ _PAGE_FILES = "/page/"
 _COOKIE_SECONDS = 12 * 3600
 _METHODS = ("GET", "HEAD", "POST")
 _MOST_CLIENTS = 4096
-_DRAIN_SECONDS, _DRAIN_BYTES = 2.0, 256 << 20
+_DRAIN_SECONDS = 2.0
+_DRAIN_BYTES = 256 << 20
 _MOST_BYTES = 512 << 20  # of all bodies that have come and are worked on
-_LEAST_BYTES, _PACE_SECONDS = 16 << 10, 5.0  # so much more of a body must come in this time
+# so much more of a body must come in this time
+_LEAST_BYTES = 16 << 10
+_PACE_SECONDS = 5.0
 _BURST_SECONDS = 10.0  # of the rate, that a client may send at once
 _LEAST_BURST = 20.0
 _HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?")  # of RFC 9110, lower case
 _LARGEST_PORT = 65535
-_CACHE, _POLICY = b"cache-control", b"content-security-policy"
+_CACHE = b"cache-control"
+_POLICY = b"content-security-policy"
 _HEADERS = (
     (
         _POLICY,
@@ -61,7 +65,7 @@ _HEADERS = (
 
 
 def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers of a response with those that keep a browser from doing harm with it.
+    """Add the headers that keep a browser from doing harm with a response.
 
     A response keeps its own ``Cache-Control`` and ``Content-Security-Policy``.
     """
@@ -75,7 +79,8 @@ class _RateLimit:
     """A token bucket for each client address; the table is bounded, the idlest is forgotten."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate, self._clock = rate, clock
+        self._rate = rate
+        self._clock = clock
         self._burst = max(_LEAST_BURST, rate * _BURST_SECONDS)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -83,7 +88,8 @@ class _RateLimit:
         """Count a request; 0, or the seconds after which the next would be let in."""
         if self._rate <= 0:
             return 0.0
-        key, now = _network(address), self._clock()
+        key = _network(address)
+        now = self._clock()
         tokens, before = self._buckets.pop(key, (self._burst, now))
         tokens = min(self._burst, tokens + (now - before) * self._rate)
         let_in = tokens >= 1
@@ -94,7 +100,7 @@ class _RateLimit:
 
 
 def _network(address: str) -> str:
-    """Whom an address stands for: a client has all of an IPv6 network of 64 bits."""
+    """Return the client of an address: an IPv6 client has a network of 64 bits."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
@@ -104,7 +110,7 @@ def _network(address: str) -> str:
 
 @dataclass
 class _Progress:
-    """How far a request has come."""
+    """Progress of a request."""
 
     until: float  # when more of its body, or all, must have come
     read: int = 0  # bytes of its body
@@ -115,23 +121,24 @@ class _Progress:
 
 
 class ReportCookie:
-    """What a browser shows for the files of the report: a link of a page sends no token.
+    """Cookie for the files of the report, since a link of a page sends no token.
 
     It is no token: other servers of the same host see it, too, as cookies know no ports. It opens
     nothing but the report, to readers, while this server lives.
     """
 
     def __init__(self) -> None:
-        self._name, self._value = f"cxr-report-{secrets.token_hex(4)}", secrets.token_urlsafe()
+        self._name = f"cxr-report-{secrets.token_hex(4)}"
+        self._value = secrets.token_urlsafe()
 
     def header(self, origin: str) -> str:
-        """``Set-Cookie`` for a page of an origin."""
+        """Return ``Set-Cookie`` for a page of an origin."""
         words = f"{self._name}={self._value}; Path={REPORT_FILES}; Max-Age={_COOKIE_SECONDS}"
         secure = "; Secure" if origin.lower().startswith("https://") else ""
         return f"{words}; HttpOnly; SameSite=Strict{secure}"
 
     def is_in(self, cookies: Iterable[bytes]) -> bool:
-        """Whether a request's ``Cookie`` headers hold it."""
+        """Return True if a request's ``Cookie`` headers hold the cookie."""
         expected = f"{self._name}={self._value}".encode()
         pairs = [pair.strip() for line in cookies for pair in line.split(b";")]
         return any(hmac.compare_digest(pair, expected) for pair in pairs)
@@ -149,16 +156,19 @@ class Gate:
     def __init__(
         self, app: ASGIApp, settings: ServeSettings, cookie: ReportCookie | None = None
     ) -> None:
-        self._app, self._cookie = app, cookie or ReportCookie()
+        self._app = app
+        self._cookie = cookie or ReportCookie()
         own = (settings.host, "localhost", "127.0.0.1", "::1")
         self._hosts = frozenset(map(_split_host, map(str.lower, (*own, *settings.allowed_hosts))))
         token = settings.token
         if token is None and not is_loopback(settings.host):
             token = secrets.token_urlsafe()
         self._token = None if token is None else token.encode()
-        self._most, self._seconds = settings.max_bytes, settings.seconds
+        self._most = settings.max_bytes
+        self._seconds = settings.seconds
         self._limit = _RateLimit(settings.rate)
-        self._held, self._most_held = 0, max(_MOST_BYTES, settings.max_bytes)
+        self._held = 0
+        self._most_held = max(_MOST_BYTES, settings.max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it."""
@@ -176,7 +186,8 @@ class Gate:
             await _answer(refused, scope, receive, send)
             return
         now = asyncio.get_running_loop().time()
-        progress, deadline = _Progress(now + _PACE_SECONDS), now + self._seconds
+        progress = _Progress(now + _PACE_SECONDS)
+        deadline = now + self._seconds
 
         async def limited() -> Message:
             return await self._receive(receive, progress, deadline)

@@ -20,15 +20,22 @@ class Refused(Exception):  # noqa: N818 - an answer
     """A request that gets no answer."""
 
     def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None,
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
         kind: WarningKind | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.kind = status, code, message, kind
+        self.status = status
+        self.code = code
+        self.message = message
+        self.kind = kind
         self.headers = dict(headers or {})
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """JSON of an `ErrorAnswer`."""
+        """Return the JSON of an `ErrorAnswer`."""
         error = {"code": self.code, "message": self.message}
         error |= {"kind": self.kind} if self.kind else {}
         return {"request_id": request_id, "error": error}
@@ -41,7 +48,7 @@ class _Model(BaseModel):
 
 
 class ErrorBody(_Model):
-    """Why there is no answer."""
+    """Reason why there is no answer."""
 
     code: str = Field(examples=["unreadable"])
     message: str = Field(
@@ -81,7 +88,7 @@ class Box(FindingScore, Frame):
 
 
 class ActivationMap(_Model):
-    """Where a classifier sees the finding."""
+    """Map of where a classifier sees the finding."""
 
     finding: str = Field(examples=["lung_opacity"])
     values: list[list[float]] = Field(
@@ -92,7 +99,7 @@ class ActivationMap(_Model):
 
 
 class _System(_Model):
-    """Which system it is, and what it decides by."""
+    """Name of a system and the threshold by which it decides."""
 
     system: str = Field(examples=["RetinaNet"])
     kind: Literal["boxes", "scores"]
@@ -108,7 +115,7 @@ class _System(_Model):
 
 
 class SystemAnswer(_System):
-    """What one system says of the image."""
+    """Answer of one system for the image."""
 
     status: Status = Field(
         description="doubtful: a warning speaks against this answer, which has no decision."
@@ -120,17 +127,20 @@ class SystemAnswer(_System):
         description="What score and threshold give, also of a doubtful answer: no decision to use."
     )
     triage: Literal["", "ruled_out", "referred", "ruled_in"] = Field(
-        default="", description="Where the system was tuned to rule out or in; referred: a reader "
-        "decides.", examples=["referred"],
-    )  # fmt: skip
+        default="",
+        description="Where the system was tuned to rule out or in; referred: a reader decides.",
+        examples=["referred"],
+    )
     triage_rule: str = Field(
-        default="", description="From which scores on.",
+        default="",
+        description="From which scores on.",
         examples=["ruled out below 0.120, ruled in from 0.810 on"],
-    )  # fmt: skip
+    )
     guarantees: list[str] = Field(
-        default=[], max_length=_MOST_SYSTEMS,
+        default=[],
+        max_length=_MOST_SYSTEMS,
         description="What was guaranteed of the threshold, and what was observed on test.",
-    )  # fmt: skip
+    )
     warnings: list[str] = Field(
         default=[], max_length=_MOST_SYSTEMS, description="What speaks against this answer."
     )
@@ -163,7 +173,7 @@ class DicomObjects(_Model):
 
 
 class AnalyzeAnswer(_Model):
-    """What every system says of one image."""
+    """Answers of all systems for one image."""
 
     request_id: str = Field(examples=["5f0c9d1be0a4"])
     image: ImageFacts
@@ -214,7 +224,7 @@ class Figure(_Model):
 
 
 class ReportFigures(_Model):
-    """How a system did on images that it was not trained on."""
+    """Figures of a system on images that it was not trained on."""
 
     images: str = Field(
         description="test: of a report of cxr compare. validation: chosen on the same images, so "
@@ -245,7 +255,7 @@ class SystemFacts(_System):
 
 
 class Limits(_Model):
-    """What a request may be."""
+    """Limits of a request."""
 
     bytes: int = Field(examples=[67108864])
     pixels: int = Field(examples=[100000000])
@@ -266,7 +276,7 @@ class ModelsAnswer(_Model):
 
 
 class StateAnswer(_Model):
-    """Whether the server lives, or answers."""
+    """State of the server: alive, or ready to answer."""
 
     status: Literal["ok", "starting", "stopping"]
 

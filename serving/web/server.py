@@ -44,7 +44,7 @@ _IDLE = 20  # seconds that a connection without a request stays open
 def build_app(
     systems: Sequence[Run], settings: ServeSettings, *, report: Path | None = None
 ) -> FastAPI:
-    """The server of some systems."""
+    """Build the application that serves some systems."""
     served = [
         ServedSystem(run, found, _REPORT_URL if found and found.images == "test" else None)
         for run, found in zip(systems, report_figures(systems, report), strict=True)
@@ -60,7 +60,8 @@ def build_app(
         redoc_url=None,
         lifespan=lambda app: server.running(),
     )
-    app.state.server, app.state.cookie = server, cookie
+    app.state.server = server
+    app.state.cookie = cookie
     app.state.files = Files(settings.examples, report)
     app.include_router(router)
     app.include_router(reports)
@@ -77,20 +78,23 @@ class _RequestLog:
     """Gives each request an id, counts it, and logs id, route, status and seconds alone."""
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
-        self._app, self._server = app, server
+        self._app = app
+        self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = scope["cxr_request_id"] = secrets.token_hex(6)
-        start, status = time.monotonic(), 500
+        start = time.monotonic()
+        status = 500
         begun = False
 
         async def noting(message: Message) -> None:
             nonlocal status, begun
             if message["type"] == "http.response.start":
-                status, begun = message["status"], True
+                status = message["status"]
+                begun = True
                 message["headers"] = with_security_headers(message["headers"])
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
@@ -112,7 +116,7 @@ class _RequestLog:
 
 
 def _where(error: BaseException) -> str:
-    """The kind of an error and the lines it came from, without its text."""
+    """Return the type of an error and the lines it came from, without its text."""
     places: list[str] = []
     trace: Any = error.__traceback__
     while trace is not None:
@@ -193,7 +197,8 @@ def run_server(
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     for name, level in (("cxr.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
         logger = logging.getLogger(name)
-        logger.handlers[:], logger.propagate = [handler], False
+        logger.handlers[:] = [handler]
+        logger.propagate = False
         logger.setLevel(level)
     config = uvicorn.Config(
         build_app(systems, settings, report=report),

@@ -1,4 +1,4 @@
-"""What a server says of its systems, how they did, and of one image, as its schemas name it."""
+"""Systems of a server as its interface describes them: figures, answers, disagreement."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class ServedSystem:
     def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
         self.algorithm = Algorithm.from_run(run)
-        threshold, probability = self.algorithm.threshold, None
+        threshold = self.algorithm.threshold
+        probability = None
         if run.decision is not None and threshold is not None:
             probability = run.decision.probability(np.array([threshold]))
         self.facts = SystemFacts(
@@ -77,7 +78,7 @@ class ServedSystem:
         )
 
     def describe(self, answer: Answer, *, maps: bool) -> SystemAnswer:
-        """One answer as the interface gives it."""
+        """Return one answer as the interface gives it."""
         shared = {k: v for k, v in answer.to_dict().items() if k in SystemAnswer.model_fields}
         scores = answer.finding_scores.items()
         return SystemAnswer(
@@ -90,7 +91,7 @@ class ServedSystem:
         )
 
     def _map(self, answer: Answer) -> ActivationMap | None:
-        """A classifier's map on the scale that validation chose; None where there is none."""
+        """Return a classifier's map on the scale of validation; None where there is none."""
         scale = None if self.run.decision is None else self.run.decision.map_scale
         if answer.map is None or scale is None or scale[1] <= scale[0]:
             return None
@@ -107,21 +108,21 @@ class ServedSystem:
 
 
 def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
-    """Whether systems decide differently; None with fewer than two decisions that count."""
+    """Return True if systems decide differently; None with fewer than two decisions."""
     decisions = [answer.decision for answer in answers if answer.decision is not None]
     return len(set(decisions)) > 1 if len(decisions) > 1 else None
 
 
 @cache
 def versions_of(backends: frozenset[str]) -> dict[str, str]:
-    """The versions of what answers."""
+    """Return the versions of the systems that answer."""
     packages = ["cxr-compare", "numpy", *(_PACKAGES[backend] for backend in sorted(backends))]
     versions = {"python": platform.python_version()}
     return versions | {package: metadata.version(package) for package in packages}
 
 
 def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFigures | None]:
-    """The figures of each system on the test images of a report, else on its validation images."""
+    """Return the figures of each system on a report's test images, or on validation images."""
     if folder is None:
         return [_validation_figures(run) for run in systems]
     content = read_json(folder / REPORT_MARKER, "metrics")
@@ -135,7 +136,7 @@ def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFi
 
 
 def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigures | None:
-    """The share of positives that no system found, of a report's test images or of validation.
+    """Return the share of positives that no system found, on test or validation images.
 
     None where neither knows what all systems decide on the same images.
     """
@@ -156,15 +157,16 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
 
 
 def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
-    """Whether a system ``missed`` each positive image, and its patient; None where not known."""
-    called, rows = f"decision_{run.policy}", rows[rows["label"] == 1].set_index("image_id")
+    """Return whether a system ``missed`` each positive image, with the patient; None if unknown."""
+    called = f"decision_{run.policy}"
+    rows = rows[rows["label"] == 1].set_index("image_id")
     if not {called, "patient_id"} <= set(rows) or rows[called].isna().any():
         return None
     return rows[["patient_id"]].assign(missed=~rows[called].astype(bool))
 
 
 def _missed_in_validation(run: Run) -> pd.DataFrame | None:
-    """The same of a run's validation images; those of another decision are not known."""
+    """Return the missed positives of a run's validation images; None for another decision."""
     path = validation_folder(run.folder) / EVALUATION_FILE
     threshold = None if run.decision is None else run.decision.thresholds[run.policy].threshold
     if run.decision is None or threshold is None or not path.is_file():
@@ -194,23 +196,33 @@ def _together(
     group = np.zeros(len(by_all), np.int64)
     (low,), (high,) = share_band(by_all, group, patients, resamples=_RESAMPLES)
     share = Figure(
-        metric="missed_together", title="Positives that no system found",
-        estimate=float(by_all.mean()), ci_low=low, ci_high=high, policy=run.policy,
-    )  # fmt: skip
+        metric="missed_together",
+        title="Positives that no system found",
+        estimate=float(by_all.mean()),
+        ci_low=low,
+        ci_high=high,
+        policy=run.policy,
+    )
     return ReportFigures(
-        images=images, data_set=made_on.get("name"), n_images=None, n_patients=count,
-        n_positive=len(by_all), figures=[share], cautions=cautions,
-    )  # fmt: skip
+        images=images,
+        data_set=made_on.get("name"),
+        n_images=None,
+        n_patients=count,
+        n_positive=len(by_all),
+        figures=[share],
+        cautions=cautions,
+    )
 
 
 def _validation_figures(run: Run) -> ReportFigures | None:
-    """What training measured on its validation images; None where the run has no decision."""
+    """Return the figures of a run's validation images; None where it has no decision."""
     decision = run.decision
     if decision is None:
         return None
     best = run.model.info.get("best_figures") or {}
     at_threshold = decision.validation.get(run.policy) or {}
-    chosen_on, made_on = decision.chosen_on, run.model.info.get("data_set") or {}
+    chosen_on = decision.chosen_on
+    made_on = run.model.info.get("data_set") or {}
     return ReportFigures(
         images="validation",
         data_set=made_on.get("name"),
@@ -231,7 +243,7 @@ def _validation_figures(run: Run) -> ReportFigures | None:
 
 
 def _evaluated_as(run: Run, content: Mapping[str, Any]) -> str | None:
-    """What a report calls a system; None where it does not evaluate it."""
+    """Return the name of a system in a report; None where the report does not evaluate it."""
     if content["target"] != run.target.name:
         return None
     own = {run.model.inference_id(), run.model.training_id()}
@@ -240,7 +252,7 @@ def _evaluated_as(run: Run, content: Mapping[str, Any]) -> str | None:
 
 
 def _evaluated_as_served(run: Run, content: Mapping[str, Any]) -> str | None:
-    """What a report calls a system that it evaluates at the threshold that is served, else None."""
+    """Return the name of a system that a report evaluates at the served threshold, or None."""
     name = _evaluated_as(run, content)
     evaluated = content.get("thresholds", {}).get(name, {}).get(run.policy)
     served = None if run.decision is None else run.decision.thresholds[run.policy].threshold
@@ -251,7 +263,7 @@ def _evaluated_as_served(run: Run, content: Mapping[str, Any]) -> str | None:
 
 
 def _evaluated_itself(run: Run, content: Mapping[str, Any]) -> bool:
-    """Whether a report evaluates this very system, not another export of its training."""
+    """Return True if a report evaluates this very system, not another export of its training."""
     facts = content["provenance"].get("systems", {}).get(_evaluated_as(run, content), {})
     return bool(facts.get("inference_id") == run.model.inference_id())
 

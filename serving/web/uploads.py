@@ -34,19 +34,32 @@ _LEAST_SECONDS = 5.0  # to decode a file
 _AGAIN_SECONDS = 2.0  # until a process that did not start is started again
 _STREAM_BYTES = 1 << 20
 _LONGEST_JSON = 1 << 20
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _KINDS = ((_PNG, "PNG"), (_JPEG, "JPEG"), *((start, "TIFF") for start in _TIFFS))
 _OTHERS = (
-    (b"PK", "a zip archive"), (b"\x1f\x8b", "a gzip archive"), (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ", "an xz archive"), (b"7z\xbc\xaf", "a 7z archive"), (b"Rar!", "a RAR archive"),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"), (b"%PDF", "a PDF file"), (b"GIF8", "a GIF file"),
-    (b"BM", "a BMP file"), (b"RIFF", "a WebP or other RIFF file"), (b"P5", "a PPM file"),
-    (b"P6", "a PPM file"), (b"MZ", "a program"), (b"\x7fELF", "a program"), (b"#!", "a program"),
-)  # fmt: skip
+    (b"PK", "a zip archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (b"%PDF", "a PDF file"),
+    (b"GIF8", "a GIF file"),
+    (b"BM", "a BMP file"),
+    (b"RIFF", "a WebP or other RIFF file"),
+    (b"P5", "a PPM file"),
+    (b"P6", "a PPM file"),
+    (b"MZ", "a program"),
+    (b"\x7fELF", "a program"),
+    (b"#!", "a program"),
+)
 _MARKUP = re.compile(rb"<\s*(!doctype|\?xml|html|svg|script|body|head|iframe|\?php)", re.IGNORECASE)
 _BEHIND = re.compile(rb"PK\x03\x04|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|%PDF-|\x7fELF")
-_ZIP_END, _ZIP_ENTRY = b"PK\x05\x06", b"PK\x01\x02"
+_ZIP_END = b"PK\x05\x06"
+_ZIP_ENTRY = b"PK\x01\x02"
 _ZIP_TAIL = 22 + 65535  # bytes from which a zip archive can be found, with its comment
 _PDF_START = 1024  # bytes within which readers of PDF look for its start
 _GIVE = "give a DICOM, PNG, JPEG or TIFF file"
@@ -111,7 +124,7 @@ def _refuse_hidden(content: bytes, kind: str) -> None:
 
 
 def _is_zip(content: bytes) -> bool:
-    """Whether programs that read zip archives would find one."""
+    """Return True if programs that read zip archives would find one."""
     end = content.rfind(_ZIP_END, max(0, len(content) - _ZIP_TAIL))
     if end < 0 or end + 22 > len(content):
         return False
@@ -123,8 +136,9 @@ def _is_zip(content: bytes) -> bool:
 
 
 def _png_end(content: bytes) -> tuple[int, bool]:
-    """Where a PNG image ends, and whether it is animated; a damaged one is left to the decoder."""
-    position, is_animated = len(_PNG), False
+    """Return the end of a PNG image, and whether it is animated; the decoder finds damage."""
+    position = len(_PNG)
+    is_animated = False
     while position + 12 <= len(content):
         length, name = struct.unpack(">I4s", content[position : position + 8])
         position += 12 + length
@@ -138,7 +152,8 @@ class _Worker:
     """A process that decodes one file at a time, in memory that it shares with this one."""
 
     def __init__(self, running: asyncio.subprocess.Process, shared: tuple[int, int]) -> None:
-        self._running, (self._upload, self._pixels) = running, shared
+        self._running = running
+        (self._upload, self._pixels) = shared
         self._open = list(shared)
 
     @classmethod
@@ -148,14 +163,18 @@ class _Worker:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
         try:
             running = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "cxr_compare.serving.web.decode_worker", *arguments,
+                sys.executable,
+                "-P",
+                "-m",
+                "cxr_compare.serving.web.decode_worker",
+                *arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=_STREAM_BYTES,
                 start_new_session=True,  # Ctrl-C ends the server, which then ends it
                 pass_fds=shared,
                 env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
+            )
         except BaseException:
             for file in shared:
                 os.close(file)
@@ -221,7 +240,8 @@ class Decoder:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._seconds = max(settings.seconds / 2, _LEAST_SECONDS)
-        self._waiting, self._stopped = 0, False
+        self._waiting = 0
+        self._stopped = False
         self._free: asyncio.Queue[_Worker] = asyncio.Queue()
         self._all: set[_Worker] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -348,9 +368,16 @@ def _decoded(kind: str, answer: Mapping[str, Any], content: bytes) -> Decoded:
     row_mm, column_mm = answer["spacing"]
     patient, instance = answer["ids"]
     image = DecodedImage(
-        pixels, answer["record"], row_mm, column_mm, answer["header"], answer["colour"],
-        patient, instance, deep,
-    )  # fmt: skip
+        pixels,
+        answer["record"],
+        row_mm,
+        column_mm,
+        answer["header"],
+        answer["colour"],
+        patient,
+        instance,
+        deep,
+    )
     bits = int(answer["record"]["bits"] or 8)
     taken = Source.from_json(answer["source"]) if "source" in answer else None
     warnings = tuple(Warned(*each) for each in answer["warnings"])
