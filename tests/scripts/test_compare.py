@@ -28,7 +28,7 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
     report = tmp_path / "report"
 
     def ask(system=system, **options):
-        options = {"target": ["opacity"], "replicates": 100, "cases": 1, **options}
+        options = {"target": ["opacity"], "replicates": 100, **options}
         compare(system, data=data, out=report, progress=True, **options)
         return (report / "metrics.json").stat().st_mtime_ns
 
@@ -36,16 +36,18 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
     assert "\nDrawing cases\n" in capsys.readouterr().err
     assert ask() == first
     assert "this report exists already; --overwrite makes it anew" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"finished report of Reader on .* with seed 0, not 1; ch"):
-        ask(seed=1)
+    with pytest.raises(
+        InputError, match=r"finished report of Reader on .* with unit image, not patient; ch"
+    ):
+        ask(unit="patient")
     with pytest.raises(InputError, match="and these are other systems; choose another --out, or"):
         ask(shutil.copytree(system, tmp_path / "other"))
-    assert ask(seed=1, overwrite=True) > first
+    assert ask(unit="patient", overwrite=True) > first
     dataset, predictions = DataSet.open(data), Predictions.open(system)
     tuned = tune_predictions(predictions, LabelledSplit(dataset, dataset.target("opacity")))
     predictions.write_decision(tuned.target, tuned.to_dict())
     with pytest.raises(InputError, match="and reader was tuned otherwise; choose"):
-        ask(seed=1)
+        ask(unit="patient")
     assert (report / "costs.csv").is_file()
     assert not (report / "opacity").exists()  # one target named: the report itself
 
@@ -54,7 +56,7 @@ def test_other_rows_of_a_finished_report_are_written_without_another_question(
     data, system, tmp_path, capsys
 ):
     report = tmp_path / "report"
-    options = {"data": data, "target": "opacity", "replicates": 100, "cases": 1, "out": report}
+    options = {"data": data, "target": "opacity", "replicates": 100, "out": report}
     compare({"R": system}, **options)
     kept = shutil.copytree(system, report / "systems" / "R")
     before = json.loads((report / "metrics.json").read_text())

@@ -33,7 +33,6 @@ from cxr_compare.evaluation.overlays.shapes import ImagePrediction
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands import predict
-from cxr_compare.serving import answer_files
 from cxr_compare.serving.answer import (
     ANSWER_COLUMNS,
     COLOUR,
@@ -409,12 +408,6 @@ def test_overlays_get_names_of_their_own_and_are_no_input_of_the_next_call(
     assert Path("a/film.png").read_bytes() == chest.read_bytes()
     ask("a", out="a")
     assert len(capsys.readouterr().out.splitlines()) == 2  # a warning and an answer
-
-
-def test_open_without_a_viewer_says_where_the_overlay_is(loaded, chest, monkeypatch, capsys):
-    monkeypatch.setattr(answer_files.shutil, "which", lambda _: None)
-    ask(chest, open_=True)
-    assert "no viewer here; open predicted/film-overlay.png" in capsys.readouterr().err
 
 
 def test_an_interrupted_table_keeps_its_rows_under_another_name(loaded, chest, monkeypatch, capsys):
