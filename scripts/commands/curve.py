@@ -161,7 +161,7 @@ def curve(
         folder=out,
         data=data,
         detector=configs[0],
-        classifier=arms[1],
+        classifier=configs[1],
         shares=sizes,
         seeds=range(seeds),
         mixed=mixed,
