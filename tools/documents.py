@@ -212,13 +212,17 @@ def networks_table() -> str:
 _INTRODUCTION = """\
 # Metrics
 
-Every metric of a report, by its name in `metrics.csv` and `metrics.json`. Higher is better where
-the column "better" is empty; only such a metric can be the primary one of a protocol. One half of
-an operating point needs the other: {halves}.
+This table has every metric of a report, by its name in `metrics.csv` and `metrics.json`. Other
+terms are explained in the [glossary](glossary.md).
 
-*Boxed* images are those whose lesions are all boxed. Thresholds, score cuts and calibrations are
-chosen on validation images. An undefined figure is empty, never 0, and its note says why; without
-images each is undefined. N is the number in a name (`1_8`: 1/8). What a system may lack:
+If the column "better" is empty, higher is better; only such a metric can be the primary figure of a
+protocol. Some metrics are one half of an operating point, and can be primary only together with the
+other half: {halves}.
+
+*Boxed* images are those whose lesions all have boxes. Thresholds, score cuts and calibrations are
+chosen on validation images. An undefined figure is empty, never 0, and its note says why. Every
+metric is undefined without images. N stands for the number in a name (`1_8` means 1/8). A metric is
+also undefined if the system lacks something that it needs:
 
 {needs}
 
@@ -292,12 +296,15 @@ def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
 _REFERENCE = """\
 # Reference
 
-Each function is a command, `cxr NAME`, and a function, `cxr_compare.NAME` (`import`:
-`import_predictions`). Arguments without a dash are given by position; `...` may be repeated, a list
-in Python. Bad input ends a command with one line and exit status 2; a function raises
-`cxr_compare.InputError`. Exit status 3: an error in cxr itself, with a traceback. `--json` prints
-`to_dict()` of what the function returns ([api.md](api.md)). A function prints nothing unless
-`progress=True`.
+Every command `cxr NAME` is also a Python function `cxr_compare.NAME` (`import` is
+`import_predictions`). Arguments without a dash are given by position. An argument with `...` may be
+repeated; in Python it is a list. Terms are explained in the [glossary](glossary.md).
+
+Wrong input ends a command with one line and exit status 2; a function raises
+`cxr_compare.InputError`. Exit status 3 means an error in cxr itself, with a traceback. `--json`
+prints `to_dict()` of the object that the function returns ([what Python offers](api.md)). A function
+prints nothing unless `progress=True`.
+
 `python tools/documents.py` writes this page.
 """
 _HEADER = ["| argument | default | meaning |", "|---|---|---|"]
@@ -321,8 +328,10 @@ def reference_page() -> str:
 _API = """\
 # What Python offers
 
-Every name that `import cxr_compare` exports, from its docstring. [python.md](python.md) shows how
-they are used together; [reference.md](reference.md) has the same as commands.
+This page has every name that `import cxr_compare` exports, with its docstring. [From
+Python](python.md) shows how they are used together, the [reference](reference.md) has the same as
+commands, and the [glossary](glossary.md) explains terms. On GitHub this page is only a list of names:
+build the site, or use `help()`, to read the docstrings.
 `python tools/documents.py` writes the list.
 """
 
