@@ -302,8 +302,8 @@ repeated; in Python it is a list. Terms are explained in the [glossary](glossary
 
 Wrong input ends a command with one line and exit status 2; a function raises
 `cxr_compare.InputError`. Exit status 3 means an error in cxr itself, with a traceback. `--json`
-prints `to_dict()` of the object that the function returns ([what Python offers](api.md)). A function
-prints nothing unless `progress=True`.
+prints `to_dict()` of the object that the function returns ([what Python offers](api.md)). A
+function prints nothing unless `progress=True`.
 
 `python tools/documents.py` writes this page.
 """
@@ -330,8 +330,8 @@ _API = """\
 
 This page has every name that `import cxr_compare` exports, with its docstring. [From
 Python](python.md) shows how they are used together, the [reference](reference.md) has the same as
-commands, and the [glossary](glossary.md) explains terms. On GitHub this page is only a list of names:
-build the site, or use `help()`, to read the docstrings.
+commands, and the [glossary](glossary.md) explains terms. On GitHub this page is only a list of
+names: build the site, or use `help()`, to read the docstrings.
 `python tools/documents.py` writes the list.
 """
 
