@@ -34,7 +34,8 @@ _INTRO = """# How fast
 Each piece of work was done in turns by cxr-compare and by the fastest other program that was
 measured. The ratio is the median over the rounds, with the lowest and the highest in brackets;
 above 1 cxr-compare is faster. The loops that `prepare` and `predict` are compared with apply no
-window and check nothing. The picture, in which *ours* is cxr-compare, and `benchmarks/recorded.json` have all
+window and check nothing. The picture, in which *ours* is cxr-compare, and
+`benchmarks/recorded.json` have all
 rows. `python -m benchmarks [GROUP] --write-docs` measures again and writes this page. Words on this
 page are explained in the [glossary](glossary.md).
 """
