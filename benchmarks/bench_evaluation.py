@@ -25,18 +25,10 @@ from cxr_compare.evaluation.compare.failure_analysis import failure_table
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.decisions.box_cut import (
-    BoxCutChoice,
-)
+from cxr_compare.evaluation.decisions.box_cut import BoxCutChoice
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
-from cxr_compare.evaluation.decisions.refitted_choices import (
-    choose_again,
-)
-from cxr_compare.evaluation.decisions.thresholds import (
-    POLICIES,
-    ValidationScores,
-    choose_threshold,
-)
+from cxr_compare.evaluation.decisions.refitted_choices import choose_again
+from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index

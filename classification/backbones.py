@@ -15,12 +15,7 @@ from torchvision.models import vgg
 
 from cxr_compare.classification.feature_grid import Grid, trace_grid
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
-from cxr_compare.networks.builders import (
-    build_network,
-    feature_layers,
-    find_network,
-    timm_stages,
-)
+from cxr_compare.networks.builders import build_network, feature_layers, find_network, timm_stages
 from cxr_compare.networks.layer_shapes import measure_layers
 from cxr_compare.networks.registry import NETWORKS
 

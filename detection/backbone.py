@@ -16,12 +16,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.networks.builders import (
-    build_network,
-    feature_layers,
-    find_network,
-    timm_stages,
-)
+from cxr_compare.networks.builders import build_network, feature_layers, find_network, timm_stages
 from cxr_compare.networks.layer_shapes import MeasuredLayer, measure_layers
 from cxr_compare.networks.registry import NETWORKS, TIMM
 

@@ -21,22 +21,13 @@ from cxr_compare.data_prep.store.loose_pixels import LoosePixels
 from cxr_compare.data_prep.store.prediction_writer import Part
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, decide, map_levels
-from cxr_compare.evaluation.decisions.decision import (
-    Decision,
-)
+from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.decisions.triage import (
-    Triage,
-)
+from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.systems.stored_predictions import read_output, read_system
 from cxr_compare.serving.answer import ARRAY, COLOUR, Answer
 from cxr_compare.serving.backends import open_model, require_torch
-from cxr_compare.serving.export_spec import (
-    EXPORT_FILE,
-    ExportSpec,
-    is_export,
-    validation_folder,
-)
+from cxr_compare.serving.export_spec import EXPORT_FILE, ExportSpec, is_export, validation_folder
 from cxr_compare.serving.exported_model import ExportedModel
 from cxr_compare.serving.given_images import GivenImage, is_several, read_given
 from cxr_compare.serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes

@@ -25,9 +25,7 @@ import cxr_compare
 from cxr_compare.configs.load import _Key, _keys
 from cxr_compare.configs.settings import config_class
 from cxr_compare.data_prep.formats.registry import FORMATS
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
-    patients_needed,
-)
+from cxr_compare.evaluation.decisions.guaranteed_threshold import patients_needed
 from cxr_compare.evaluation.metrics.metric import NEEDS, Direction, Metric
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order
 from cxr_compare.networks.registry import DETECTORS, NETWORKS

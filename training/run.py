@@ -15,11 +15,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.training.batch_norm import has_live_batch_norm
-from cxr_compare.training.batch_size import (
-    first_batch,
-    largest_batch,
-    too_large_error,
-)
+from cxr_compare.training.batch_size import first_batch, largest_batch, too_large_error
 from cxr_compare.training.cost import count_parameters, describe_device
 from cxr_compare.training.fit import FitResult, fit
 from cxr_compare.training.hardware import Hardware

@@ -24,12 +24,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import close_pairs
 from cxr_compare.data_prep.duplicates.patient_groups import connected_components
-from cxr_compare.data_prep.images.image_facts import (
-    HASH_BITS,
-    TURNS,
-    grey_ranks,
-    squash,
-)
+from cxr_compare.data_prep.images.image_facts import HASH_BITS, TURNS, grey_ranks, squash
 
 NEAR_CORRELATION = 0.85
 """Images whose fine detail correlates by as much are copies of one image."""

@@ -9,9 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.table_files import (
-    header_of,
-)
+from cxr_compare.data_prep.contracts.table_files import header_of
 from cxr_compare.data_prep.contracts.text import TEXT
 
 

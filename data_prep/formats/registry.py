@@ -23,12 +23,7 @@ from cxr_compare.data_prep.formats.kermany import KERMANY
 from cxr_compare.data_prep.formats.label_studio import LABEL_STUDIO
 from cxr_compare.data_prep.formats.nih import NIH
 from cxr_compare.data_prep.formats.rsna import RSNA
-from cxr_compare.data_prep.formats.source import (
-    Format,
-    ReadOptions,
-    SourceTables,
-    WrongFormatError,
-)
+from cxr_compare.data_prep.formats.source import Format, ReadOptions, SourceTables, WrongFormatError
 from cxr_compare.data_prep.formats.structured_reports import SR
 from cxr_compare.data_prep.formats.table import TABLE, first_table
 from cxr_compare.data_prep.formats.vindr import VINDR

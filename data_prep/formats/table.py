@@ -11,10 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.data_prep.contracts.table_files import (
-    is_spreadsheet,
-    is_table_file,
-)
+from cxr_compare.data_prep.contracts.table_files import is_spreadsheet, is_table_file
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.columns import FACTS, SIDES
 from cxr_compare.data_prep.formats.csv_files import tables_from_image_rows

@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.contracts.tables import (
-    frame_digest,
-)
+from cxr_compare.data_prep.contracts.tables import frame_digest
 from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 from cxr_compare.data_prep.splits.draw_split import dataset_links
 from cxr_compare.data_prep.splits.strata import image_strata

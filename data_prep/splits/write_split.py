@@ -11,10 +11,7 @@ from cxr_compare.data_prep.contracts.disk_space import make_folder
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.locks import folder_lock
-from cxr_compare.data_prep.contracts.tables import (
-    frame_digest,
-    write_table,
-)
+from cxr_compare.data_prep.contracts.tables import frame_digest, write_table
 
 SplitRecord = dict[str, Any]
 

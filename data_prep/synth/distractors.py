@@ -4,14 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cxr_compare.data_prep.synth.anatomy import (
-    Anatomy,
-    Canvas,
-    Field,
-    curve,
-    ellipse,
-    to_field,
-)
+from cxr_compare.data_prep.synth.anatomy import Anatomy, Canvas, Field, curve, ellipse, to_field
 
 # Of the patient, on each of the patient's images: names, and the share that has some.
 CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm"), 0.42

@@ -9,13 +9,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from cxr_compare.data_prep.synth.anatomy import (
-    LUNG,
-    Anatomy,
-    Canvas,
-    Field,
-    power_law_texture,
-)
+from cxr_compare.data_prep.synth.anatomy import LUNG, Anatomy, Canvas, Field, power_law_texture
 
 Kind = Literal["focal", "veil"]
 Contrast = Literal["mixed", "high"]

@@ -8,15 +8,15 @@ from typing import Literal
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.decisions.ground_truth import (
     EvaluationSet,
     GroundTruth,
     describe_images,
 )
+from cxr_compare.evaluation.decisions.sentences import note as decision_note
 from cxr_compare.evaluation.decisions.system_output import System
-from cxr_compare.evaluation.metrics.notes import (
-    Note,
-)
+from cxr_compare.evaluation.metrics.notes import Note
 
 Images = Literal["all", "common"]
 _SHOWN = 5
@@ -41,11 +41,16 @@ def common_test_images(
     notes: list[Note] = []
     if len(known) < len(labels):
         unknown = labels.index[labels.isna()]
-        called = int(unknown.isin(truth.uncertain).sum())
-        text = f"{counted(len(unknown), 'test image', 'have')} no known label for "
-        text += truth.display_name
-        text += f", {called:,} of them because readers were uncertain." if called else "."
-        notes.append(Note("left_out", text))
+        n_uncertain = int(unknown.isin(truth.uncertain).sum())
+        notes.append(
+            note(
+                "left_out",
+                "unknown_labels",
+                n_images=len(unknown),
+                finding=truth.display_name,
+                n_uncertain=n_uncertain,
+            )
+        )
     ran = {
         name: known.index.intersection(system.images_run, sort=False)
         for name, system in systems.items()
@@ -57,26 +62,25 @@ def common_test_images(
     if any(len(ids) for ids in differing.values()):
         if images != "common":
             raise InputError(_difference_line(ran))
-        counts = "; ".join(f"{name} ran on {len(ids)}" for name, ids in ran.items())
-        text = f"Evaluated on the {len(common)} test images that all systems ran on; {counts}."
-        notes.append(Note("left_out", text))
+        counts = {name: len(ids) for name, ids in ran.items()}
+        notes.append(note("left_out", "common_images", n_images=len(common), ran=counts))
     if images != "common":
         _refuse_failures(systems, known.index)
     if len(common) < len(known):
-        text = (
-            f"{len(known) - len(common)} of {counted(len(known), 'test image')} are not evaluated."
-        )
-        notes.append(Note("left_out", text))
+        n_left_out = len(known) - len(common)
+        notes.append(note("left_out", "not_evaluated", n_images=n_left_out, n_labelled=len(known)))
     if not len(common):
         raise InputError(
             f"no test image of split '{truth.split}' with a known label was run by "
             f"{' and '.join(systems)}; predict the test images of this data set"
         )
     common = common.sort_values()
-    if n_own := _count_assumed_patients(truth, common):
-        which = "no patient is known" if n_own == len(common) else f"{n_own:,} patients are unknown"
-        text = f"Intervals are by image, for {which}: too narrow where patients have several."
-        notes.append(Note("by_image", text))
+    n_unknown = _count_assumed_patients(truth, common)
+    if n_unknown:
+        all_images = n_unknown == len(common)
+        notes.append(
+            note("by_image", "unknown_patients", n_images=n_unknown, all_images=all_images)
+        )
     for system in systems.values():
         notes += system.facts.notes
     return describe_images(truth, common, known), notes
@@ -91,23 +95,35 @@ def _count_assumed_patients(truth: GroundTruth, image_ids: pd.Index) -> int:
 
 
 def validation_learned_from(name: str, system: System, truth: GroundTruth) -> list[Note]:
-    """Note validation images that a system was fitted on: it knows them too well to choose on.
+    """Note validation images that a system was fitted on, since it knows them too well to choose.
 
-    The figures on test stay honest, but thresholds and calibration are of scores surer than those
-    of new images: they miss the sensitivity or specificity that they were chosen for. An ensemble
-    of the models of a cross-validation has such images by its making, so this is noted, not
-    refused.
+    The figures on test stay honest. Thresholds and calibration, however, come from scores that are
+    surer than those of new images, and miss the sensitivity or specificity that they were chosen
+    for. An ensemble of the models of a cross-validation has such images by its construction, so
+    this is noted and not refused.
+
+    Args:
+        name: Display name of the system.
+        system: The system.
+        truth: Ground truth.
+
+    Returns:
+        One note, or none.
     """
-    known = truth.labels_of("val").dropna().index
-    fitted = known.intersection(system.facts.fitted_on)
-    if not len(fitted):
+    labelled = truth.labels_of("val").dropna().index
+    n_learned = len(labelled.intersection(system.facts.fitted_on))
+    if not n_learned:
         return []
-    text = (
-        f"{name} learned from patients or copies of {len(fitted)} of the {len(known)} validation "
-        f"images of split '{truth.split}': its thresholds and calibration are of scores surer "
-        "than on new images."
-    )
-    return [Note("validation", text)]
+    return [
+        decision_note(
+            "validation",
+            "validation_learned",
+            system=name,
+            n_learned=n_learned,
+            n_validation=len(labelled),
+            split=truth.split,
+        )
+    ]
 
 
 def _difference_line(ran: Mapping[str, pd.Index]) -> str:

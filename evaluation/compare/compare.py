@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import InputError, counted
-from cxr_compare.evaluation.compare.claims import GoalResult
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.evaluation.compare.background import Background
+from cxr_compare.evaluation.compare.cautions import few_patients
 from cxr_compare.evaluation.compare.common_images import Images, common_test_images
-from cxr_compare.evaluation.compare.comparison import Background, Comparison, SystemResult
+from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.evaluated_models import (
     Models,
     evaluate_by_unit,
@@ -20,32 +21,27 @@ from cxr_compare.evaluation.compare.evaluated_models import (
     with_uncounted_images,
 )
 from cxr_compare.evaluation.compare.failure_analysis import failure_table
+from cxr_compare.evaluation.compare.goals import GoalResult
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import (
     paired_tests,
     seed_parts,
     with_clustered_auroc,
 )
-from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol
-from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
+from cxr_compare.evaluation.compare.prevalence import Prevalence
+from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.compare.sentences import note
+from cxr_compare.evaluation.compare.system_result import SystemResult
+from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.subgroups import image_groups
 from cxr_compare.evaluation.decisions.system_output import System
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.decisions.units import Unit
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.notes import (
-    Note,
-)
-from cxr_compare.evaluation.metrics.prose import (
-    listing,
-)
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.clustered_auroc import (
-    AurocParts,
-)
-from cxr_compare.evaluation.statistics.clustered_variance import (
-    effective_patients,
-)
+from cxr_compare.evaluation.statistics.clustered_auroc import AurocParts
 
 
 def compare_systems(  # noqa: PLR0913 - options of cxr compare
@@ -128,7 +124,7 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         systems={name: SystemResult.from_models(seeds) for name, seeds in models.items()},
         decisions=_decisions_table(models, truth.images),
         provenance=_record(models, protocol, resamples),
-        notes=[*notes, *of_models, *_few_patients(evaluated), *unit_notes, *_seed_notes(models)],
+        notes=[*notes, *of_models, *few_patients(evaluated), *unit_notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit,
         goals=[
@@ -218,7 +214,7 @@ def _check_protocol(protocol: Protocol, models: Models) -> None:
     """
     if protocol.goals and (len(models) > 1 or len(next(iter(models.values()))) > 1):
         raise InputError(
-            "protocol: goals are held against one trained model; give one system of one training "
+            "protocol: goals are compared with one trained model; give one system of one training "
             "seed (cxr ensemble joins several), and compare systems by a protocol without goals"
         )
     for model in (model for members in models.values() for model in members):
@@ -250,11 +246,7 @@ def _check_protocol(protocol: Protocol, models: Models) -> None:
 def _seed_notes(systems: Models) -> list[Note]:
     """Tell of systems with several seeds."""
     return [
-        Note(
-            "seeds",
-            f"Figures of {name} are means over {len(models)} training seeds; its curves, "
-            "confusion matrices and images are those of the first.",
-        )
+        note("seeds", system=name, n_seeds=len(models))
         for name, models in systems.items()
         if len(models) > 1
     ]
@@ -300,37 +292,3 @@ def _record(models: Models, protocol: Protocol, resamples: Resamples) -> dict[st
         "seeds": {name: of if len(of) > 1 else of[0] for name, of in seeds.items()},
         "protocol": protocol.to_dict(),
     }
-
-
-_FEW_PATIENTS = 20
-"""Effective patients of a class below which a comparison carries a caution."""
-_MANY_IMAGES = 0.1
-"""Share of a class's images in one patient from which it does."""
-
-
-def _few_patients(evaluated: EvaluationSet) -> list[Note]:
-    """Caution where a class has few effective patients, or one patient much of its images."""
-    notes = []
-    for name, of_class in (("positive", evaluated.y_true), ("negative", ~evaluated.y_true)):
-        images = np.bincount(evaluated.patients[of_class])
-        n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
-        effective = effective_patients(images)
-        if not n_images:
-            continue
-        text = ""
-        if effective < _FEW_PATIENTS:
-            like = f" and say as much as those of {effective:.1f} patients with one image each"
-            text = (
-                f"The {n_images:,} {name} images are of {counted(n_patients, 'patient')}"
-                f"{like if n_images > n_patients else ''}: below {_FEW_PATIENTS}, one patient "
-                "more or less may change the answer."
-            )
-        most = int(images.max())
-        if most > 1 and most >= _MANY_IMAGES * n_images:
-            text += (
-                f" One patient has {most:,} of the {n_images:,} {name} images "
-                f"({100 * most / n_images:.0f} %)."
-            )
-        if text:
-            notes.append(Note("few_patients", text.strip()))
-    return notes

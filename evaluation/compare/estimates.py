@@ -13,22 +13,11 @@ import pandas as pd
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.prose import (
-    listing,
-)
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-)
-from cxr_compare.evaluation.statistics.clustered_estimate import (
-    ClusteredEstimate,
-)
-from cxr_compare.evaluation.statistics.clustered_variance import (
-    effective_patients,
-)
-from cxr_compare.evaluation.statistics.intervals import (
-    LEVEL,
-    Interval,
-)
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+from cxr_compare.evaluation.statistics.intervals import LEVEL, Interval
 
 COLUMNS = (
     "target",
@@ -226,8 +215,8 @@ class Estimates:
         return f"<Estimates of {' and '.join(self.systems)} by {self.unit}: {count:,}>"
 
     @property
-    def things(self) -> str:
-        """What the figures count: images, studies or patients."""
+    def plural_unit(self) -> str:
+        """Plural of the unit: ``images``, ``studies`` or ``patients``."""
         return {"study": "studies"}.get(self.unit, f"{self.unit}s")
 
     @property

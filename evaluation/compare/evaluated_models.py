@@ -15,34 +15,23 @@ from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
+from cxr_compare.evaluation.compare.sentences import note
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import (
     EvaluationSet,
     GroundTruth,
     describe_images,
 )
-from cxr_compare.evaluation.decisions.guarantee_results import (
-    GuaranteeResult,
-    guarantee_results,
-)
+from cxr_compare.evaluation.decisions.guarantee_results import GuaranteeResult, guarantee_results
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
-from cxr_compare.evaluation.decisions.tuning import (
-    checked_decision,
-    tune,
-)
+from cxr_compare.evaluation.decisions.tuning import checked_decision, tune
 from cxr_compare.evaluation.decisions.units import Unit, Units, evaluated_units
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.notes import (
-    Note,
-)
-from cxr_compare.evaluation.metrics.prose import (
-    inside_sentence,
-)
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.figure_text import (
-    number,
-)
+from cxr_compare.evaluation.statistics.figure_text import number
 
 _FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "pointing_accuracy")
 
@@ -222,15 +211,15 @@ def _with_thresholds(figures: Estimates, scorecards: Scorecards) -> Estimates:
 
 
 def _unit_note(units: Units, whole: EvaluationSet, n_images: int, figures: Estimates) -> Note:
-    plural = figures.things
-    text = (
-        f"By {figures.unit}: {len(units.names):,} {plural} of {n_images:,} images, "
-        f"{int(whole.y_true.sum()):,} positive (where any image is); the score is the highest of "
-        f"its images, and thresholds are chosen again on validation {plural}."
+    return note(
+        "unit",
+        unit=figures.unit,
+        units=figures.plural_unit,
+        n_units=len(units.names),
+        n_images=n_images,
+        n_positive=int(whole.y_true.sum()),
+        n_left_out=units.n_left_out,
     )
-    if units.n_left_out:
-        text += f" {units.n_left_out:,} {plural} with an image of unknown label are left out."
-    return Note("unit", text)
 
 
 _WITH_UNCOUNTED = ("auroc", "accuracy", "recall", "specificity", "f1")

@@ -13,14 +13,13 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import FIELD_WIDTH_MM
 from cxr_compare.evaluation.boxes.error_types import count_error_types
-from cxr_compare.evaluation.boxes.lesion_hits import (
-    find_lesions,
-)
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.compare.evaluated_models import Models, scorecards_of
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.paired_tests import seed_parts
-from cxr_compare.evaluation.compare.protocol import Prevalence, Protocol
+from cxr_compare.evaluation.compare.prevalence import Prevalence
+from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
 from cxr_compare.evaluation.compare.shares import (
     FAILURE_COLUMNS,
@@ -33,10 +32,7 @@ from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT, 
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.subgroups import Groups, image_groups
 from cxr_compare.evaluation.metrics.net_benefit import benefits
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    is_positive,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,

@@ -31,18 +31,12 @@ from cxr_compare.evaluation.compare.estimates import (
     of_choices,
 )
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
-from cxr_compare.evaluation.decisions.refitted_choices import (
-    choose_again,
-)
+from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, family, why_undefined
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_estimate import (
-    ClusteredEstimate,
-)
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     NO_WIDTH,

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import scipy  # whose parts load when they are first used
 
-from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.compare.estimates import (
     OVER_SEEDS,
     REFITTED,
@@ -23,13 +22,12 @@ from cxr_compare.evaluation.compare.estimates import (
     is_chosen,
     of_choices,
 )
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     OBUCHOWSKI,

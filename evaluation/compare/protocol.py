@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-import numpy as np
-import scipy  # whose parts load when they are first used
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.decisions.units import Unit
 from cxr_compare.evaluation.metrics.policy_text import policy_text
-from cxr_compare.evaluation.metrics.prose import (
-    listing,
-)
+from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-)
 
 
 @dataclass(frozen=True)
@@ -171,84 +162,5 @@ def _why_not_alone(metric: str) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Prevalence:
-    """How frequent positives are where systems will be used, with its own 95 % interval."""
-
-    text: str
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def parse(cls, given: str | float) -> Prevalence:
-        """Read ``0.05``, taken as known; ``0.05:0.03-0.08``, with its interval; or ``12/240``."""
-        share, _, interval = str(given).partition(":")
-        hits, _, size = share.partition("/")
-        try:
-            value = float(hits) / float(size or 1)
-            low, high = map(float, interval.split("-")) if interval else (value, value)
-            if size:  # Clopper and Pearson's interval
-                k, rest = float(hits), float(size) - float(hits)
-                low, high = scipy.special.betaincinv([k, k + 1], [rest + 1, rest], [0.025, 0.975])
-        except (ValueError, ZeroDivisionError):
-            value = low = high = np.nan
-        if (size and interval) or not 0 < low <= value <= high < 1:
-            raise InputError(
-                f"--prevalence {given}: must lie above 0 and below 1: 0.05, with its 95 % interval "
-                "0.05:0.03-0.08, or counts 12/240"
-            )
-        return cls(str(given), value, low, high)
-
-    def like(self, figures: Floats) -> Floats:
-        """One for each replicate of a figure, normal on the logit; the share for a figure."""
-        if not np.ndim(figures):
-            return np.asarray(self.value)
-        normal = np.random.default_rng([0, 2]).standard_normal(np.shape(figures))
-        low, middle, high = scipy.special.logit([self.low, self.value, self.high])
-        reach = np.where(normal < 0, middle - low, high - middle) / scipy.special.ndtri(0.975)
-        return np.asarray(scipy.special.expit(middle + normal * reach))
-
-
 EXPLORATORY = Protocol()
 """No protocol: AUROC decides, nothing was fixed beforehand."""
-
-
-@dataclass(frozen=True)
-class TestSetUses:
-    """The uses of a test split."""
-
-    __test__ = False  # a name that pytest would collect
-
-    # Every use, the present one last: ``when, split_id, target, systems, protocol``.
-    entries: Sequence[Mapping[str, Any]] = field(default=())
-    problem: str = ""  # why the uses are unknown; empty where they are known
-    protocol: str | None = None  # SHA-256 of the present use's protocol; `None` without one
-
-    @property
-    def before_protocol(self) -> int | None:
-        """Uses before the present protocol was first used; `None` where they are unknown."""
-        if self.problem:
-            return None
-        protocols = [entry.get("protocol") for entry in self.entries]
-        return protocols.index(self.protocol) if self.protocol in protocols else len(protocols)
-
-    @property
-    def text(self) -> str:
-        """The number of uses in a sentence."""
-        if self.problem:
-            return self.problem
-        systems = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}
-        times = "once" if len(self.entries) == 1 else f"{len(self.entries)} times"
-        return (
-            f"The test images of this split were used {times}, with {len(systems)} "
-            f"{'set' if len(systems) == 1 else 'different sets'} of systems."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As the report's provenance holds it."""
-        return {
-            "count": len(self.entries) if not self.problem else None,
-            "before_protocol": self.before_protocol if self.protocol else None,
-            "text": self.text,
-        }

@@ -24,40 +24,22 @@ from cxr_compare.evaluation.boxes.average_precision import (
 )
 from cxr_compare.evaluation.boxes.froc import FrocCurve, WeightedFroc, froc_curve
 from cxr_compare.evaluation.boxes.iobb import WeightedIobb
-from cxr_compare.evaluation.boxes.lesion_hits import (
-    HIT_RULES,
-    Hit,
-    LesionHits,
-    find_lesions,
-)
+from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, Hit, LesionHits, find_lesions
 from cxr_compare.evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
 from cxr_compare.evaluation.boxes.pointing import points_in_boxes
-from cxr_compare.evaluation.boxes.rsna_score import (
-    WeightedRsnaScore,
-)
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen
-from cxr_compare.evaluation.decisions.box_cut import (
-    BOX_CUT,
-    BoxCutChoice,
-)
-from cxr_compare.evaluation.decisions.decision import (
-    Decision,
-)
+from cxr_compare.evaluation.decisions.box_cut import BOX_CUT, BoxCutChoice
+from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice, ValidationScores
-from cxr_compare.evaluation.decisions.triage import (
-    Triage,
-)
+from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.metrics.calibration_figures import CalibrationFigures
 from cxr_compare.evaluation.metrics.image_metrics import confusion_counts, rates
 from cxr_compare.evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
 from cxr_compare.evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    Integers,
-    is_positive,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.ranking import FallingScores, RankedScores, RankingSums
 

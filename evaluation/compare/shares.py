@@ -19,31 +19,15 @@ from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen, of_c
 from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
 from cxr_compare.evaluation.compare.paired_tests import EXACT_AUROC
 from cxr_compare.evaluation.compare.scorecard import Scorecards, evaluation_set_of
-from cxr_compare.evaluation.decisions.box_cut import (
-    BOX_CUT,
-)
-from cxr_compare.evaluation.decisions.refitted_choices import (
-    choose_again,
-)
-from cxr_compare.evaluation.decisions.thresholds import (
-    ValidationScores,
-)
+from cxr_compare.evaluation.decisions.box_cut import BOX_CUT
+from cxr_compare.evaluation.decisions.refitted_choices import choose_again
+from cxr_compare.evaluation.decisions.thresholds import ValidationScores
 from cxr_compare.evaluation.metrics.image_metrics import rates
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    is_positive,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_auroc import (
-    OBUCHOWSKI,
-    AurocParts,
-)
-from cxr_compare.evaluation.statistics.clustered_estimate import (
-    ClusteredEstimate,
-)
-from cxr_compare.evaluation.statistics.clustered_variance import (
-    effective_patients,
-)
+from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.intervals import (
     LEVEL,
     MOST_UNDEFINED,

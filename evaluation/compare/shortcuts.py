@@ -10,22 +10,14 @@ import numpy as np
 import pandas as pd
 import scipy  # whose parts load when they are first used
 
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    Integers,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
     auroc_over_seeds,
     auroc_parts,
 )
-from cxr_compare.evaluation.statistics.clustered_estimate import (
-    ClusteredEstimate,
-)
-from cxr_compare.evaluation.statistics.folds import (
-    MOST_FOLDS,
-    patient_folds,
-)
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
+from cxr_compare.evaluation.statistics.folds import MOST_FOLDS, patient_folds
 from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic
 
 SHORTCUT = "shortcut"

@@ -25,15 +25,9 @@ from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, no_boxe
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.metrics.metric import ALL, Metric, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, family
-from cxr_compare.evaluation.statistics.arrays import (
-    as_array,
-    check_truth_and_scores,
-)
+from cxr_compare.evaluation.statistics.arrays import as_array, check_truth_and_scores
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
-from cxr_compare.evaluation.statistics.figure_text import (
-    number,
-    range_text,
-)
+from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 _SYSTEM = "system"
 _OF_VALIDATION = {

@@ -10,13 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.evaluation.boxes.matching import BoxPairs
-from cxr_compare.evaluation.boxes.rsna_score import (
-    WeightedRsnaScore,
-)
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    Integers,
-)
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 BOX_CUT = "score cut of boxes"
 _FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)

@@ -13,9 +13,7 @@ import numpy.typing as npt
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.notebook import html_lines
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
-from cxr_compare.evaluation.decisions.box_cut import (
-    BoxCutChoice,
-)
+from cxr_compare.evaluation.decisions.box_cut import BoxCutChoice
 from cxr_compare.evaluation.decisions.guarantees import (
     FALSE_POSITIVES,
     GuaranteedRate,
@@ -25,16 +23,10 @@ from cxr_compare.evaluation.decisions.guarantees import (
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.sentences import sentence
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
-from cxr_compare.evaluation.decisions.triage import (
-    Triage,
-)
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
+from cxr_compare.evaluation.decisions.triage import Triage
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.metrics.metric import Need
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.calibration import Calibration, calibration_from_dict
 
 _SAME = 1e-7

@@ -13,10 +13,7 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.notebook import ShownAsText
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
-    GuaranteeImages,
-    share_p_values,
-)
+from cxr_compare.evaluation.decisions.guaranteed_threshold import GuaranteeImages, share_p_values
 from cxr_compare.evaluation.decisions.guarantees import (
     FALSE_POSITIVES,
     MAX_FALSE_POSITIVES,
@@ -24,13 +21,8 @@ from cxr_compare.evaluation.decisions.guarantees import (
     GuaranteedRate,
     read_guarantee,
 )
-from cxr_compare.evaluation.metrics.policy_text import (
-    policy_text,
-)
-from cxr_compare.evaluation.statistics.guarantee_size import (
-    MOST_SIMULATED,
-    GuaranteedShare,
-)
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.statistics.guarantee_size import MOST_SIMULATED, GuaranteedShare
 
 _COUNTED_PATIENTS = {
     "sensitivity": "with the finding",

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr_compare.evaluation.boxes.lesion_hits import (
-    find_lesions,
-)
-from cxr_compare.evaluation.boxes.matching import (
-    pair_boxes,
-)
-from cxr_compare.evaluation.boxes.pointing import (
-    points_in_boxes,
-)
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
+from cxr_compare.evaluation.boxes.matching import pair_boxes
+from cxr_compare.evaluation.boxes.pointing import points_in_boxes
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.guaranteed_threshold import (
@@ -31,12 +25,8 @@ from cxr_compare.evaluation.decisions.guarantees import (
     read_guarantee,
 )
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-)
-from cxr_compare.evaluation.statistics.clustered_share import (
-    exact_share,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.clustered_share import exact_share
 
 
 @dataclass(frozen=True)

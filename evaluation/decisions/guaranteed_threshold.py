@@ -41,10 +41,7 @@ from cxr_compare.evaluation.decisions.guarantees import (
     Guarantee,
     GuaranteedRate,
 )
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    Integers,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.betting import mean_p_value
 
 _FALLING = ("sensitivity", "localised_sensitivity")

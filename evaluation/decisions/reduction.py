@@ -10,10 +10,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import positions
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    Integers,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _Rule = Literal["max", "noisy_or", "top_k"]
 _TOP_K = 3

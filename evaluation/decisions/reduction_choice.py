@@ -13,9 +13,7 @@ import pandas as pd
 from cxr_compare.evaluation.decisions.reduction import CANDIDATES, Reduction
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
 from cxr_compare.evaluation.metrics.image_metrics import auroc
-from cxr_compare.evaluation.statistics.clustered_auroc import (
-    auroc_difference,
-)
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference
 
 _LEVEL = 0.05
 _SAME = 1e-9

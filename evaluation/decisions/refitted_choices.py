@@ -14,10 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    Integers,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 
 System = TypeVar("System", bound=Hashable)

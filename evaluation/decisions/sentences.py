@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cxr_compare.evaluation.decisions.templates import Templates
-from cxr_compare.evaluation.metrics.notes import (
-    Note,
-    NoteKind,
-)
+from cxr_compare.evaluation.metrics.notes import Note, NoteKind
 
 _TEMPLATES = Templates("""
 {# --- what a guarantee says, and what was observed on test images --- #}
@@ -101,7 +98,7 @@ thresholds and its calibration may not fit new images.
 """)
 
 
-def sentence(kind: str, **values: Any) -> str:
+def sentence(kind: str, /, **values: Any) -> str:
     """Return a sentence about a decision.
 
     Args:
@@ -115,7 +112,7 @@ def sentence(kind: str, **values: Any) -> str:
     return _TEMPLATES.text(kind, **values)
 
 
-def note(kind: NoteKind, template: str, **values: Any) -> Note:
+def note(kind: NoteKind, template: str, /, **values: Any) -> Note:
     """Return a note with its sentence.
 
     Args:

@@ -16,12 +16,8 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule, map_peaks
 from cxr_compare.evaluation.boxes.pointing import top_box_centres
 from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
-from cxr_compare.evaluation.metrics.notes import (
-    Note,
-)
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-)
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 SCORE_COLUMNS = ["image_id", "finding", "score"]
 BOX_COLUMNS = ["image_id", "finding", *EDGES, "score"]

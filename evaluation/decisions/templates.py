@@ -7,17 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.metrics.policy_text import (
-    policy_text,
-)
-from cxr_compare.evaluation.metrics.prose import (
-    listing,
-)
-from cxr_compare.evaluation.statistics.figure_text import (
-    number,
-    range_text,
-    score_text,
-)
+from cxr_compare.evaluation.metrics.policy_text import policy_text
+from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.statistics.figure_text import number, range_text, score_text
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -67,7 +59,7 @@ class Templates:
         environment.globals["span"] = range_text
         return environment.from_string(self.source).module
 
-    def text(self, kind: str, **values: Any) -> str:
+    def text(self, kind: str, /, **values: Any) -> str:
         """Return the sentence of a kind.
 
         Args:

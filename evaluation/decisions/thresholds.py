@@ -21,19 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
-    midpoints,
-)
+from cxr_compare.evaluation.decisions.guaranteed_threshold import midpoints
 from cxr_compare.evaluation.decisions.guarantees import read_guarantee
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    Integers,
-    check_truth_and_scores,
-)
-from cxr_compare.evaluation.statistics.running_sums import (
-    SegmentSums,
-    first_at_least,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
+from cxr_compare.evaluation.statistics.running_sums import SegmentSums, first_at_least
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
 """Policies that `cxr tune` sets by default."""

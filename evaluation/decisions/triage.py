@@ -12,13 +12,9 @@ import numpy.typing as npt
 
 from cxr_compare.evaluation.decisions.sentences import sentence
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index, per_cluster
-from cxr_compare.evaluation.statistics.clustered_share import (
-    exact_share,
-)
+from cxr_compare.evaluation.statistics.clustered_share import exact_share
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.boxes.average_precision import (
-    WeightedAveragePrecision,
-)
+from cxr_compare.evaluation.boxes.average_precision import WeightedAveragePrecision
 from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from cxr_compare.evaluation.boxes.matching import match_pairs, pair_boxes
-from cxr_compare.evaluation.decisions.box_cut import (
-    BoxCutChoice,
-)
+from cxr_compare.evaluation.decisions.box_cut import BoxCutChoice
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.guarantee_results import locate_predictions
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
-    GuaranteeImages,
-)
+from cxr_compare.evaluation.decisions.guaranteed_threshold import GuaranteeImages
 from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.reduction_choice import choose_reduction
@@ -41,29 +35,19 @@ from cxr_compare.evaluation.decisions.thresholds import (
     check_policy,
     choose_threshold,
 )
-from cxr_compare.evaluation.decisions.triage import (
-    Triage,
-)
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
+from cxr_compare.evaluation.decisions.triage import Triage
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.decisions.units import Unit, group_images
 from cxr_compare.evaluation.metrics.image_metrics import classification_metrics, confusion_counts
-from cxr_compare.evaluation.metrics.notes import (
-    Note,
-)
-from cxr_compare.evaluation.statistics.bootstrap import (
-    cluster_index,
-)
+from cxr_compare.evaluation.metrics.notes import Note
+from cxr_compare.evaluation.statistics.bootstrap import cluster_index
 from cxr_compare.evaluation.statistics.calibration import (
     METHODS,
     Calibration,
     choose_calibration,
     fit_calibration,
 )
-from cxr_compare.evaluation.statistics.folds import (
-    patient_folds,
-)
+from cxr_compare.evaluation.statistics.folds import patient_folds
 
 _CHOOSE = "choose"
 _DEFAULT_LEVEL = 0.5

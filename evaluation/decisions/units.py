@@ -16,9 +16,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats
 
 Unit = Literal["image", "study", "patient"]
 _NORMAL = "normal"

@@ -8,10 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    Integers,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.calibration import CLIP, clipped_logit
 from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic

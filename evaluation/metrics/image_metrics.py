@@ -11,11 +11,7 @@ import numpy.typing as npt
 
 from cxr_compare.evaluation.metrics.metric import Counts
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    check_truth_and_scores,
-    is_positive,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, check_truth_and_scores, is_positive
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 

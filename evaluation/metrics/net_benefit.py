@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cxr_compare.evaluation.statistics.arrays import (
-    Floats,
-    is_positive,
-)
+from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 
 
 def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float) -> float:

@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, FrocCurve
 from cxr_compare.evaluation.boxes.lesion_hits import Hit
-from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
+from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.failure_analysis import TREAT_ALL
+from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.metrics.calibration_figures import equal_mass_bins
 from cxr_compare.evaluation.metrics.registry import RATE_LABELS
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point

@@ -22,7 +22,7 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.tables import read_table, write_csv
 from cxr_compare.data_prep.store.identify_folder import REPORT_MARKER, require_kind
 from cxr_compare.data_prep.work.store_addresses import with_store_addresses
-from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.metrics.metric import ALL
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, family, metric_title

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
+from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
 from cxr_compare.evaluation.compare.protocol import EXPLORATORY
+from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey, Part
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.registry import METRICS, in_reading_order, metric_title
@@ -138,7 +139,9 @@ def _row_group(
     chosen_on = []
     for name in comparison.systems:
         count = figures.get(name, keys[0].metric, policy, subgroup=subgroup).n_chosen_on
-        chosen_on.append(sentence("chosen_on_positives", count, figures.things, template=TABLES))
+        chosen_on.append(
+            sentence("chosen_on_positives", count, figures.plural_unit, template=TABLES)
+        )
     return RowGroup(
         rows=tuple(rows),
         title=_group_title(subgroup, policy),
@@ -160,7 +163,7 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
     figures = comparison.estimates
     for system in figures.systems.values():
         if key in system and system[key].counts.n_images:
-            return sentence("row_count", system[key].counts, figures.things, template=TABLES)
+            return sentence("row_count", system[key].counts, figures.plural_unit, template=TABLES)
     return ""
 
 

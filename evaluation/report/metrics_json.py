@@ -9,9 +9,7 @@ import pandas as pd
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.report.templates import sentence
 from cxr_compare.evaluation.report.tidy_tables import all_units, failures_table, tests_table
-from cxr_compare.evaluation.report.unknown_patients import (
-    image_worded_record,
-)
+from cxr_compare.evaluation.report.unknown_patients import image_worded_record
 
 
 def metrics_json(comparison: Comparison) -> dict[str, Any]:

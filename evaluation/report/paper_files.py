@@ -14,9 +14,7 @@ from cxr_compare.evaluation.report.markdown_table import markdown_row, markdown_
 from cxr_compare.evaluation.report.summary_table import TableRow, summary_table
 from cxr_compare.evaluation.report.table import Table
 from cxr_compare.evaluation.report.templates import render
-from cxr_compare.evaluation.report.unknown_patients import (
-    image_wording,
-)
+from cxr_compare.evaluation.report.unknown_patients import image_wording
 
 
 def write_paper_files(

@@ -12,14 +12,9 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.decisions.thresholds import check_policy
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
-from cxr_compare.evaluation.metrics.registry import (
-    METRICS,
-    highlighted,
-)
+from cxr_compare.evaluation.metrics.registry import METRICS, highlighted
 from cxr_compare.evaluation.report.metric_table import table_of_keys
-from cxr_compare.evaluation.report.table import (
-    Table,
-)
+from cxr_compare.evaluation.report.table import Table
 
 
 class TableRow(NamedTuple):

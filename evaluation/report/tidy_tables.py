@@ -5,9 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
-from cxr_compare.evaluation.report.unknown_patients import (
-    image_worded_table,
-)
+from cxr_compare.evaluation.report.unknown_patients import image_worded_table
 
 
 def all_units(comparison: Comparison) -> pd.DataFrame:

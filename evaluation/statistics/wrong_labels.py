@@ -15,10 +15,7 @@ import numpy.typing as npt
 
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers, check_truth_and_scores
 from cxr_compare.evaluation.statistics.bootstrap import cluster_index
-from cxr_compare.evaluation.statistics.clustered_auroc import (
-    auroc_over_seeds,
-    auroc_parts,
-)
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_over_seeds, auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.intervals import LEVEL
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
 from cxr_compare.evaluation.studies.annotation_times import PRESETS, Times

@@ -8,9 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.betting import (
-    mean_interval,
-)
+from cxr_compare.evaluation.statistics.betting import mean_interval
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 
 ERROR = 0.05

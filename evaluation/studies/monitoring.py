@@ -18,11 +18,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
-from cxr_compare.evaluation.statistics.betting import (
-    change_evidence,
-    start_quantiles,
-    start_shares,
-)
+from cxr_compare.evaluation.statistics.betting import change_evidence, start_quantiles, start_shares
 from cxr_compare.evaluation.studies.log_notes import gap_notes, system_notes, validation_notes
 from cxr_compare.evaluation.studies.monitor_result import (
     ERROR,

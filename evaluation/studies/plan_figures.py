@@ -10,9 +10,7 @@ import numpy as np
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.output_folders import require_only_files
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.decisions.guarantee_plan import (
-    GuaranteePlan,
-)
+from cxr_compare.evaluation.decisions.guarantee_plan import GuaranteePlan
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
 from cxr_compare.evaluation.report.figure_files import save_figure

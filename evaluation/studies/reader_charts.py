@@ -17,9 +17,7 @@ from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis
 from cxr_compare.evaluation.studies.reader_statements import reader_statements
 from cxr_compare.evaluation.studies.reader_study import MarkedStudy, ReaderStudy
-from cxr_compare.evaluation.studies.study_page import (
-    ShownChart,
-)
+from cxr_compare.evaluation.studies.study_page import ShownChart
 
 _STEPS = np.linspace(0.0, 1.0, 401)
 

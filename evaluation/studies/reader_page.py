@@ -13,12 +13,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.statistics.figure_text import (
-    DASH,
-    number,
-    p_value_text,
-    range_text,
-)
+from cxr_compare.evaluation.statistics.figure_text import DASH, number, p_value_text, range_text
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.evaluation.studies.reader_charts import (
     charts_by_reader,
@@ -32,12 +27,7 @@ from cxr_compare.evaluation.studies.reader_statements import (
     reader_notes,
     reader_statements,
 )
-from cxr_compare.evaluation.studies.study_page import (
-    Section,
-    ShownChart,
-    StudyPage,
-    write_study,
-)
+from cxr_compare.evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
 
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:

@@ -7,9 +7,7 @@ from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.evaluation.studies.reader_files import ONLY_MODALITY
-from cxr_compare.evaluation.studies.study_page import (
-    Statement,
-)
+from cxr_compare.evaluation.studies.study_page import Statement
 
 _FEW = 20
 

@@ -16,13 +16,9 @@ from cxr_compare.evaluation.decisions.thresholds import POLICIES
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, why_undefined
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from cxr_compare.evaluation.statistics.clustered_estimate import (
-    ClusteredEstimate,
-)
+from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
-from cxr_compare.evaluation.studies.curve_study import (
-    CURVE_METRICS,
-)
+from cxr_compare.evaluation.studies.curve_study import CURVE_METRICS
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,

@@ -17,7 +17,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.metrics.image_metrics import rates

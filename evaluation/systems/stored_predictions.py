@@ -16,6 +16,7 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.background import Background
 from cxr_compare.evaluation.compare.common_images import Images, common_test_images
 from cxr_compare.evaluation.compare.compare import (
     compare_systems,
@@ -23,7 +24,7 @@ from cxr_compare.evaluation.compare.compare import (
     name_models,
     pilot_parts,
 )
-from cxr_compare.evaluation.compare.comparison import Background, Comparison
+from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.decisions import tuning
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet

@@ -12,7 +12,7 @@ from typing import Any
 from cxr_compare.data_prep.contracts.errors import InputError, first_line
 from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.protocol import TestSetUses
+from cxr_compare.evaluation.compare.uses import TestSetUses
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.decisions.guarantee_plan import (
-    GuaranteePlan,
-)
+from cxr_compare.evaluation.decisions.guarantee_plan import GuaranteePlan
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.scripts.options import Counts, DataFolder, Images, own_split, read_numbers
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path

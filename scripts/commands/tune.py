@@ -10,13 +10,9 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.common_images import validation_learned_from
 from cxr_compare.evaluation.decisions import tuning
-from cxr_compare.evaluation.decisions.decision import (
-    Decision,
-)
+from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, check_policy
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_system_of_split
 from cxr_compare.scripts import console

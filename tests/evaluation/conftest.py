@@ -16,8 +16,9 @@ from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.compare.comparison import Comparison, SystemResult
+from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.compare.verdict import state_verdict
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit

@@ -14,9 +14,7 @@ from cxr_compare.evaluation.decisions.guaranteed_threshold import (
     GuaranteeImages,
     Localisation,
 )
-from cxr_compare.evaluation.decisions.guarantees import (
-    read_guarantee,
-)
+from cxr_compare.evaluation.decisions.guarantees import read_guarantee
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.plan import plan
 from cxr_compare.scripts.commands.readers import readers

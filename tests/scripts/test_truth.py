@@ -133,7 +133,7 @@ def test_without_patients_intervals_are_by_image_and_that_is_said_first(folder, 
     first, drawn = (next(n for n, line in enumerate(lines) if line.startswith(start))
                     for start in ("A: AUROC 0.", "Resampling"))  # fmt: skip
     assert first < drawn
-    assert report.cautions[0].startswith("Intervals are by image, for no patient is known")
+    assert report.cautions[0].startswith("Intervals are by image, because no patient is known")
     assert "labels alone keep no log" in report.to_dict()["provenance"]["test_set_uses"]["text"]
 
 

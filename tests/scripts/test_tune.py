@@ -117,7 +117,7 @@ def test_tune_tells_of_validation_images_that_taught_the_system(data, prediction
     write_table(seen, predictions / "seen.parquet", "seen")
     told = str(tune(predictions, data=data))
     words = (
-        "Reader learned from patients or copies of 1 of the 30 validation images of split 'default'"
+        "Reader learned from patients, or from copies, of 1 of the 30 validation images of split "
     )
     assert words in told
 

@@ -19,16 +19,10 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import Target
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
-from cxr_compare.evaluation.decisions.decision import (
-    Decision,
-)
+from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.decisions.triage import (
-    Triage,
-)
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
+from cxr_compare.evaluation.decisions.triage import Triage
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.overlays.shapes import ImagePrediction
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.scripts.cli import run_command

@@ -22,10 +22,7 @@ from typing import Any
 import numpy as np
 from pynetdicom import AE, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
-from pynetdicom.sop_class import (
-    ComputedRadiographyImageStorage,
-    Verification,
-)
+from pynetdicom.sop_class import ComputedRadiographyImageStorage, Verification
 
 from tests.scripts.launched import free_port, naming
 from tests.serving.radiographs import radiograph

@@ -28,14 +28,10 @@ from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.box_cut import (
-    BoxCutChoice,
-)
+from cxr_compare.evaluation.decisions.box_cut import BoxCutChoice
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.reduction import Reduction, reduce_boxes
-from cxr_compare.evaluation.decisions.reduction_choice import (
-    choose_reduction,
-)
+from cxr_compare.evaluation.decisions.reduction_choice import choose_reduction
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.metrics.registry import family

@@ -17,13 +17,7 @@ from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from tools.simulation.box_designs import box_measure, population, reduction_measure
 from tools.simulation.goal_designs import goal_measure
-from tools.simulation.group_designs import (
-    Named,
-    groups,
-    guarantees,
-    shortcuts,
-    transfer,
-)
+from tools.simulation.group_designs import Named, groups, guarantees, shortcuts, transfer
 from tools.simulation.guarantee_designs import risk_control
 from tools.simulation.makers import (
     ALIKE,

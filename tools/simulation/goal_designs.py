@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtri
 
-from cxr_compare.evaluation.compare.claims import GoalResult
+from cxr_compare.evaluation.compare.goals import GoalResult
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice

@@ -25,10 +25,7 @@ from cxr_compare.evaluation.decisions.guaranteed_threshold import (
     largest_image_count,
     share_p_values,
 )
-from cxr_compare.evaluation.decisions.guarantees import (
-    MAX_FALSE_POSITIVES,
-    read_guarantee,
-)
+from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
 from cxr_compare.evaluation.statistics.binormal import bivariate_normal_below
 from tools.simulation.makers import Floats, Noise, Sample, draw, skill_of
 

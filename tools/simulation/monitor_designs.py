@@ -35,12 +35,7 @@ from cxr_compare.data_prep.store.answer_log import AGE_BANDS
 from cxr_compare.evaluation.studies import monitor_result, monitoring
 from cxr_compare.evaluation.studies.monitored_figures import figure_blocks, read_first_weeks
 from cxr_compare.evaluation.studies.monitoring import _completed
-from tools.simulation.makers import (
-    IMAGES_OF_A_PATIENT,
-    LABELS_ALIKE,
-    PREVALENCE,
-    skill_of,
-)
+from tools.simulation.makers import IMAGES_OF_A_PATIENT, LABELS_ALIKE, PREVALENCE, skill_of
 
 Floats = npt.NDArray[np.float64]
 Days = npt.NDArray[np.int64]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.compare.claims import Setting, Verdict
-from cxr_compare.evaluation.compare.comparison import Background, _cautions
+from cxr_compare.evaluation.compare.background import Background
+from cxr_compare.evaluation.compare.cautions import list_cautions
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, Estimate, Estimates, PairTests
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.compare.verdict_parts import AnswerContext, Verdict
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
 from cxr_compare.evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
@@ -67,7 +68,7 @@ class Evaluated:
     @property
     def cautions_chance(self) -> bool:
         """Whether the opening says that a system was not shown to beat guessing."""
-        return "chance" in " ".join(caution.text for caution in self.verdict.cautions)
+        return any(caution.kind in ("chance", "below_chance") for caution in self.verdict.cautions)
 
     def pairs(self, metric: str, policy: str = "") -> list[Estimate]:
         """The difference of each pair of systems."""
@@ -99,8 +100,8 @@ def evaluate(
     if tested:
         tests = paired_tests(drawn.estimates, scorecards, drawn.differences)
     counts = dict(zip(names, seeds, strict=True))
-    setting = Setting(counts, cautions=_cautions(Background(), figures, pd.DataFrame()))
-    verdict = state_verdict(figures, names, "Finding", tests=PairTests(tests), setting=setting)
+    context = AnswerContext(counts, cautions=list_cautions(Background(), figures, pd.DataFrame()))
+    verdict = state_verdict(figures, names, "Finding", tests=PairTests(tests), context=context)
     chosen = {
         name: [
             {p: choice.threshold for p, choice in scorecard.thresholds.items()}

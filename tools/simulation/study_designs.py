@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, ndtri, stdtrit
 from sklearn.linear_model import LogisticRegression
 
-from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.report.folds import summarise_folds
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,

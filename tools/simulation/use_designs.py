@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import expit, ndtri
 
 from cxr_compare.evaluation.compare.failure_analysis import _add_at_prevalence, _predictive_values
-from cxr_compare.evaluation.compare.protocol import Prevalence
+from cxr_compare.evaluation.compare.prevalence import Prevalence
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.shares import Shares
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice

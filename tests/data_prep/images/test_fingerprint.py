@@ -9,11 +9,7 @@ import pytest
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import turned_distances
 from cxr_compare.data_prep.duplicates.near_duplicates import turn_image
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.images.image_facts import (
-    TURNS,
-    _perceptual_hash,
-    image_facts,
-)
+from cxr_compare.data_prep.images.image_facts import TURNS, _perceptual_hash, image_facts
 
 N_IMAGES = 25
 

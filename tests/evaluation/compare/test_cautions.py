@@ -1,7 +1,6 @@
-"""What stands right below the answer: leaks, chance, guesses without the lungs, other data."""
+"""Cautions below the answer: leaks, chance, guesses without the lungs, other data."""
 
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +11,11 @@ from cxr_compare.data_prep.audit.audit import Audit, audit
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.json_files import write_json
 from cxr_compare.data_prep.contracts.tables import write_table
-from cxr_compare.evaluation.compare.comparison import Background, _cautions
+from cxr_compare.evaluation.compare.background import Background
+from cxr_compare.evaluation.compare.cautions import list_cautions
 from cxr_compare.evaluation.compare.estimates import Estimates, family_levels
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT
-from cxr_compare.evaluation.metrics.notes import (
-    Note,
-)
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.methods import methods
 from cxr_compare.evaluation.systems.eligibility import describe_training_data, training_sets
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
@@ -26,55 +24,56 @@ from cxr_compare.evaluation.systems.stored_predictions import compare_prediction
 NO_FAILURES = pd.DataFrame()
 
 
-def told(make_metrics, rows, failures=NO_FAILURES, *, audit=(), **background):
+def cautions(make_metrics, rows, failures=NO_FAILURES, *, audit=(), **background):
     figures = Estimates.from_table(
         make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
     )
-    said = _cautions(Background("rsna", audit=audit, **background), figures, failures)
-    return tuple(note.text for note in said)
+    return list_cautions(Background("rsna", audit=audit, **background), figures, failures)
 
 
-def test_an_audit_that_never_looked_at_the_split_is_said(make_metrics):
+def test_an_audit_that_skipped_the_split_is_a_caution(make_metrics):
     rows = {"A": (0.9, 0.8, 0.95), "B": (0.8, 0.7, 0.9)}
-    (said,) = told(make_metrics, rows, audit=None)
-    assert "both training and test data was not checked (run cxr check)" in said
-    assert told(make_metrics, rows) == ()
+    (caution,) = cautions(make_metrics, rows, audit=None)
+    assert caution.kind == "no_audit"
+    assert cautions(make_metrics, rows) == ()
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "words"),
+    ("a", "b", "kind", "systems"),
     [
-        ((0.498, 0.4, 0.596), (0.443, 0.339, 0.552), "By AUROC, A (0.498, 95 % interval 0.400 to "
-         "0.596) and B (0.443, 95 % interval 0.339 to 0.552) were not shown to be better than "
-         "chance (0.5)."),
-        ((0.9, 0.8, 0.95), (0.6, 0.5, 0.7), "B (0.600, 95 % interval 0.500 to 0.700) was not sho"),
-        ((0.9, 0.8, 0.95), (0.2, 0.1, 0.4), "0.400) was worse than chance (0.5)."),
+        ((0.498, 0.4, 0.596), (0.443, 0.339, 0.552), "chance", ["A", "B"]),
+        ((0.9, 0.8, 0.95), (0.6, 0.5, 0.7), "chance", ["B"]),
+        ((0.9, 0.8, 0.95), (0.2, 0.1, 0.4), "below_chance", ["B"]),
     ],
-)  # fmt: skip
-def test_an_interval_that_holds_chance_is_said(make_metrics, a, b, words):
-    (said,) = told(make_metrics, {"A": a, "B": b})
-    assert words in said
+)
+def test_an_interval_that_includes_chance_is_a_caution(make_metrics, a, b, kind, systems):
+    (caution,) = cautions(make_metrics, {"A": a, "B": b})
+    assert caution.kind == kind
+    assert list(caution.values["systems"]) == systems
+    for name, row in caution.values["systems"].items():
+        estimate, low, high = {"A": a, "B": b}[name]
+        assert row == {"estimate": estimate, "low": low, "high": high}
+        assert f"{name} ({estimate:.3f}, 95 % interval {low:.3f} to {high:.3f})" in caution.text
 
 
-def test_the_worst_stands_first_and_notes_of_caution_last(make_metrics):
+def test_the_worst_comes_first_and_notes_of_caution_last(make_metrics):
     figures = Estimates.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
     notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
-    said = _cautions(background, figures, NO_FAILURES, notes)
-    elsewhere = "A was trained on data set “phantom”; evaluated on “rsna”."
-    starts = ["The audit of this data set", "By AUROC", elsewhere, "Synthetic images", "Few"]
-    begun = [note.text.startswith(start) for note, start in zip(said, starts, strict=True)]
-    assert begun == [True] * 5
+    listed = list_cautions(background, figures, NO_FAILURES, notes)
+    kinds = [note.kind for note in listed]
+    assert kinds == ["audit", "chance", "elsewhere", "synthetic", "few_patients"]
 
 
-def test_training_elsewhere_is_one_line_for_all_systems(make_metrics):
+def test_training_elsewhere_is_one_caution_for_all_systems(make_metrics):
     rows = {"A": (0.9, 0.8, 0.95)}
     both = {"A": ("phantom",), "B": ("phantom",), "C": ("rsna", "nih")}
-    (said,) = told(make_metrics, rows, elsewhere=both)
-    assert said == (
-        "A and B were trained on data set “phantom”; C was trained on data set “rsna” (other "
-        "images) and “nih”; evaluated on “rsna”."
-    )
+    (caution,) = cautions(make_metrics, rows, elsewhere=both)
+    assert caution.values["groups"] == [
+        {"systems": ["A", "B"], "data_sets": ["phantom"]},
+        {"systems": ["C"], "data_sets": ["rsna", "nih"]},
+    ]
+    assert "“rsna” (other images)" in caution.text
 
 
 def viewed(evaluation_set, truth_in_view):
@@ -87,7 +86,7 @@ def viewed(evaluation_set, truth_in_view):
 
 
 @pytest.mark.parametrize("truth_in_view", [True, False])
-def test_a_guess_without_the_lungs_is_held_against_each_system(
+def test_a_guess_without_the_lungs_is_compared_with_each_system(
     predict, evaluation_set, truth_in_view
 ):
     data = viewed(evaluation_set, truth_in_view)
@@ -101,18 +100,18 @@ def test_a_guess_without_the_lungs_is_held_against_each_system(
     for gap in gaps:  # each can be one of as many comparisons as a report tells, and only widens
         widths = [gap.within(size).high - gap.within(size).low for size in sizes]
         assert np.diff(widths).min() >= -1e-12
-    said = [note.text for note in found.answer.cautions if note.kind == "shortcut"]
+    shortcuts = [note for note in found.answer.cautions if note.kind == "shortcut"]
     if truth_in_view:
-        (text,) = said
-        assert "from view, with AUROC 1.000 (5-fold, by patient); on the same pairs" in text
-        assert "were not shown to exceed that" in text
-        # A reader can subtract: 1.000 is the guess on these pairs.
-        for there, gap in re.findall(r"\((0\.\d+), difference −(0\.\d+)", text):
-            assert float(there) - 1 == pytest.approx(-float(gap), abs=0.0011)
-        assert text.count(", difference −") == 2
+        (caution,) = shortcuts
+        assert caution.values["fact"] == "view"
+        assert caution.values["auroc"] == 1.0
+        systems = caution.values["systems"]
+        assert list(systems) == ["A", "B"]
+        for row in systems.values():  # the guess reaches 1 on these pairs
+            assert row["auroc"] - 1 == pytest.approx(row["difference"])
         assert (rows["estimate"] < 0).all()
     else:
-        assert said == []
+        assert shortcuts == []
         assert (rows["ci_low"] > 0).all()
 
 
@@ -134,9 +133,8 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
     background = checked(evaluation_set, [leak, elsewhere, mild])
     assert background.audit == ("split 'default': patient in more than one role (3 patients)",)
     found = compare_predictions({"A": predict("A", seed=1)}, test_set, replicates=20)
-    assert found.answer.cautions[0].text.startswith(
-        "The audit of this data set found an error: split"
-    )
+    assert found.answer.cautions[0].kind == "audit"
+    assert found.answer.cautions[0].values == {"error": background.audit[0]}
     _, claim, _ = methods(replace(comparison, background=background), image_set)["checklists"]
     rows = " ".join(row[2] for row in claim.rows)
     assert "the audit found errors: split 'default'" in rows
@@ -152,7 +150,7 @@ def test_only_an_audit_of_this_very_split_clears_it(test_set, evaluation_set):
     assert checked(evaluation_set, split_ids={}).audit is None
 
 
-def test_an_audit_says_which_splits_it_looked_at(evaluation_set):
+def test_an_audit_names_the_splits_that_it_checked(evaluation_set):
     assert audit(evaluation_set, pixels=False).facts["split_ids"] == {"default": "s1"}
 
 

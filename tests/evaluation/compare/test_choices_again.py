@@ -11,25 +11,16 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.iobb import WeightedIobb
 from cxr_compare.evaluation.boxes.map_boxes import MapBoxRule
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.boxes.rsna_score import (
-    WeightedRsnaScore,
-)
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.compare import _check_protocol
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED
 from cxr_compare.evaluation.compare.intervals import _lowered, resampled_figures
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
-from cxr_compare.evaluation.decisions.box_cut import (
-    BOX_CUT,
-    BoxCutChoice,
-)
-from cxr_compare.evaluation.decisions.decision import (
-    Decision,
-)
-from cxr_compare.evaluation.decisions.refitted_choices import (
-    choose_again,
-)
+from cxr_compare.evaluation.decisions.box_cut import BOX_CUT, BoxCutChoice
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
@@ -137,7 +128,7 @@ def test_a_cut_of_maps_that_is_held_is_told_and_is_no_primary_figure(drawn):
     assert figures.difference("A", "B", "ap50").method.endswith(f"{FIXED_CHOICE}: cut of map boxes")
     told = [each.text for each in state_verdict(figures, ["A", "B"], "Finding").conclusions]
     (of_boxes,) = [text for text in told if text.startswith("AP50")]
-    assert "Boxes of B are parts of a map, no finer than its cells (fixed choice)." in of_boxes
+    assert "The boxes of B are cut out of a map" in of_boxes
     assert figures.get("A", "ap50").method.endswith(", lower end bias-corrected")
     seeds = resampled_figures(
         "finding", {"A": [*scorecards["A"], *scorecards["B"]]}, resamples

@@ -6,36 +6,25 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from cxr_compare.data_prep.contracts.folders import read_json, write_json
-from cxr_compare.evaluation.report.result_tables import write_tables
-from cxr_compare.evaluation.report.tables import _unit_tables
 from sklearn import metrics as oracle
 
 from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.average_precision import (
-    average_precision,
-)
+from cxr_compare.evaluation.boxes.average_precision import average_precision
 from cxr_compare.evaluation.compare.estimates import COLUMNS
 from cxr_compare.evaluation.compare.intervals import resampled_figures
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.decisions.ground_truth import GroundTruth
 from cxr_compare.evaluation.decisions.reduction import reduce_boxes
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.decisions.units import group_images
-from cxr_compare.evaluation.statistics.bootstrap import (
-    Resamples,
-)
-from cxr_compare.evaluation.statistics.figure_text import (
-    score_text,
-)
-from cxr_compare.evaluation.statistics.intervals import (
-    NO_WIDTH,
-    expanded_level,
-)
+from cxr_compare.evaluation.report.data_files import write_data_files
+from cxr_compare.evaluation.report.metric_table import unit_tables
+from cxr_compare.evaluation.statistics.bootstrap import Resamples
+from cxr_compare.evaluation.statistics.figure_text import score_text
+from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, expanded_level
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import (
     compare_predictions,
@@ -373,7 +362,7 @@ def test_localisation_is_judged_only_where_boxes_are_trusted(predict, evaluation
 
 def test_the_written_tables_read_back(systems, test_set, tmp_path):
     comparison = compare_predictions(systems, test_set, replicates=20)
-    write_tables(comparison, tmp_path / "report")
+    write_data_files(comparison, tmp_path / "report")
     payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
     assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
     assert len(payload["metrics"]) == len(comparison.metrics)
@@ -484,13 +473,18 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     assert not {"ap50", "pointing_accuracy", "localised_sensitivity"} & {
         *comparison.by_unit.table()["metric"]
     }
-    unit, tables = _unit_tables(comparison)
-    assert unit == "patient"
-    section = next(s for s in tables[0].groups if "best F1" in s.title)
+    by_patient_tables = unit_tables(comparison)
+    assert by_patient_tables.unit == "patient"
+    section = next(s for s in by_patient_tables.tables[0].groups if "best F1" in s.title)
     assert section.count.startswith("50 patients, ")
     assert section.thresholds[0] == f"score ≥ {score_text(by_patient['A'])}"
-    assert any("By patient: 50 patients of 100 images" in note.text for note in comparison.notes)
-    write_tables(comparison, tmp_path / "report")
+    (note,) = [note for note in comparison.notes if note.kind == "unit"]
+    assert (note.values["unit"], note.values["n_units"], note.values["n_images"]) == (
+        "patient",
+        50,
+        100,
+    )
+    write_data_files(comparison, tmp_path / "report")
     written = pd.read_csv(tmp_path / "report" / "metrics.csv")
     assert set(written["unit"]) == {"image", "patient"}
 

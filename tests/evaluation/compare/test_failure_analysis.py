@@ -10,11 +10,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.error_types import count_error_types
-from cxr_compare.evaluation.boxes.lesion_hits import (
-    find_lesions,
-)
+from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.compare.claims import holm
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.failure_analysis import (
     TREAT_ALL,
@@ -25,6 +22,7 @@ from cxr_compare.evaluation.compare.failure_analysis import (
     _trusted_spacing,
     _with_tests,
 )
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.shares import (
     MOVER,
@@ -42,9 +40,7 @@ from cxr_compare.evaluation.decisions.thresholds import (
 )
 from cxr_compare.evaluation.metrics.net_benefit import net_benefit
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
-from cxr_compare.evaluation.statistics.intervals import (
-    NO_WIDTH,
-)
+from cxr_compare.evaluation.statistics.intervals import NO_WIDTH
 from cxr_compare.evaluation.systems.eligibility import unknown_training_data
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, row_of

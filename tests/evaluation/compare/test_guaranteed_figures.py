@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 
-from cxr_compare.evaluation.decisions.decision import (
-    Decision,
-)
-from cxr_compare.evaluation.decisions.guarantee_results import (
-    observe_rate,
-)
+from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.decisions.guarantee_results import observe_rate
 from cxr_compare.evaluation.decisions.guaranteed_threshold import (
     FalseBoxes,
     GuaranteeImages,
@@ -19,15 +15,9 @@ from cxr_compare.evaluation.decisions.guarantees import (
     GuaranteedRate,
     ObservedRate,
 )
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
-from cxr_compare.evaluation.report.metrics_json import (
-    metrics_json,
-)
-from cxr_compare.evaluation.statistics.clustered_share import (
-    exact_share,
-)
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
+from cxr_compare.evaluation.report.metrics_json import metrics_json
+from cxr_compare.evaluation.statistics.clustered_share import exact_share
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 
 TRUTH = np.array([1, 1, 1, 1, 0, 0, 0, 0], dtype=bool)

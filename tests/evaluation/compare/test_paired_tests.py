@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import binomtest, norm, t
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.claims import holm
-from cxr_compare.evaluation.compare.compare import _few_patients
+from cxr_compare.evaluation.compare.cautions import few_patients
 from cxr_compare.evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
 from cxr_compare.evaluation.compare.failure_analysis import _add_groups
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.intervals import (
     EXACT_METHOD,
     _SystemScorecards,
@@ -33,14 +33,8 @@ from cxr_compare.evaluation.compare.shares import Shares
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.metrics.metric import MetricKey
 from cxr_compare.evaluation.statistics.bootstrap import BOOTSTRAP, Resamples
-from cxr_compare.evaluation.statistics.clustered_auroc import (
-    auroc_difference,
-    auroc_parts,
-)
-from cxr_compare.evaluation.statistics.intervals import (
-    NO_WIDTH,
-    Interval,
-)
+from cxr_compare.evaluation.statistics.clustered_auroc import auroc_difference, auroc_parts
+from cxr_compare.evaluation.statistics.intervals import NO_WIDTH, Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 from tests.evaluation.evaluated_images import evaluated_images, row_of
 
@@ -385,17 +379,21 @@ def test_what_is_no_proportion_still_says_that_its_width_is_unknown():
 
 def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(evaluated):
     few = replace(evaluated, y_true=np.isin(np.arange(N), [0, 100, 200]))
-    (caution,) = _few_patients(few)
-    assert "The 3 positive images are of 3 patients" in caution.text
+    (caution,) = few_patients(few)
+    (positive,) = [row for row in caution.values["classes"] if row["name"] == "positive"]
+    assert (positive["n_images"], positive["n_patients"], positive["few"]) == (3, 3, True)
     owner = np.where(np.arange(N) < 100, 0, np.arange(N) - 99)
     one = replace(evaluated, y_true=np.arange(N) % 2 == 0, patients=owner, n_patients=141)
-    notes = [note.text for note in _few_patients(one)]
-    # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
-    assert all(f"those of {120**2 / 2570:.1f} patients with one image each" in n for n in notes)
-    assert all("One patient has 50 of the 120" in note and "(42 %)" in note for note in notes)
-    assert [note.split()[2] for note in notes] == ["positive", "negative"]
+    (caution,) = few_patients(one)
+    classes = caution.values["classes"]
+    assert [row["name"] for row in classes] == ["positive", "negative"]
+    for row in classes:
+        # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
+        assert row["effective"] == pytest.approx(120**2 / 2570)
+        assert (row["largest"], row["n_images"]) == (50, 120)
+    assert "(42 %)" in caution.text
     spread = replace(evaluated, patients=np.arange(N), n_patients=N, y_true=np.arange(N) % 2 == 0)
-    assert _few_patients(spread) == []
+    assert few_patients(spread) == []
 
 
 def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_share_of(evaluated):

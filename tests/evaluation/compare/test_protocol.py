@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.claims import GoalResult, Setting, margin_words
 from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol, TestSetUses
-from cxr_compare.evaluation.compare.verdict import _standing_words, state_verdict
-from cxr_compare.evaluation.metrics.notes import (
-    Note,
-)
+from cxr_compare.evaluation.compare.goals import GoalResult
+from cxr_compare.evaluation.compare.margin import margin_statement
+from cxr_compare.evaluation.compare.prevalence import Prevalence
+from cxr_compare.evaluation.compare.protocol import EXPLORATORY, Protocol
+from cxr_compare.evaluation.compare.uses import TestSetUses
+from cxr_compare.evaluation.compare.verdict import protocol_statement, state_verdict
+from cxr_compare.evaluation.compare.verdict_parts import AnswerContext
+from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.metrics.registry import METRICS
-from cxr_compare.evaluation.statistics.intervals import (
-    Interval,
-)
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.systems.uses_log import log_use
 from cxr_compare.scripts.commands.compare import _read_question
@@ -26,19 +26,21 @@ from cxr_compare.scripts.systems import _split_seeds
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("low", "high", "standing"),
     [
-        (-0.02, 0.03, "B is equivalent to A within the margin"),
-        (-0.02, 0.09, "B is non-inferior to A by the margin"),
-        (-0.09, 0.02, "B was not shown to be non-inferior to A"),
-        (-0.05, 0.02, "B was not shown to be non-inferior to A"),
-        (-0.20, -0.06, "B is worse than A by more than the margin"),
-        (float("nan"), float("nan"), "cannot be held against the margin"),
+        (-0.02, 0.03, "equivalent"),
+        (-0.02, 0.09, "non-inferior"),
+        (-0.09, 0.02, "open"),
+        (-0.05, 0.02, "open"),
+        (-0.20, -0.06, "worse"),
+        (float("nan"), float("nan"), "unknown"),
     ],
 )
-def test_a_margin_is_held_against_the_whole_interval(low, high, words):
+def test_a_margin_is_compared_with_the_whole_interval(low, high, standing):
     estimate = 0.0 if np.isnan(low) else (low + high) / 2
-    assert words in margin_words("A", "B", "AUROC", Interval(estimate, low, high), 0.05)
+    statement = margin_statement("A", "B", "AUROC", Interval(estimate, low, high), 0.05)
+    assert statement.values["standing"] == standing
+    assert statement.text.startswith("AUROC: B ")
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,14 @@ def test_every_metric_that_a_table_holds_has_a_record(predict, test_set):
     assert held <= set(METRICS)
 
 
-def test_printed_ends_never_contradict_what_is_said_of_the_margin():
-    told = margin_words("A", "B", "F1", Interval(-0.01, -0.03049, 0.010), 0.0304)
-    assert "was not shown to be non-inferior to A by the margin of 0.0304" in told
-    assert "−0.0100 to 0.0305" in told
-    told = margin_words("A", "B", "precision", Interval(-0.01, -0.02996, 0.010), 0.03)
-    assert told.startswith("Precision: B")
-    assert "is equivalent to A within the margin of 0.03000" in told
-    assert "−0.01000 to 0.02996" in told
+def test_printed_ends_never_contradict_the_standing_against_a_margin():
+    statement = margin_statement("A", "B", "F1", Interval(-0.01, -0.03049, 0.010), 0.0304)
+    assert "was not shown to be non-inferior to A by the margin of 0.0304" in statement.text
+    assert "−0.0100 to 0.0305" in statement.text
+    statement = margin_statement("A", "B", "precision", Interval(-0.01, -0.02996, 0.010), 0.03)
+    assert statement.text.startswith("Precision: B")
+    assert "is equivalent to A within the margin of 0.03000" in statement.text
+    assert "−0.01000 to 0.02996" in statement.text
 
 
 def with_simultaneous(figures, ends):
@@ -107,7 +109,7 @@ def with_simultaneous(figures, ends):
     return replace(figures, differences=differences)
 
 
-def test_a_margin_is_held_against_intervals_of_all_contrasts_at_once(make_metrics):
+def test_a_margin_is_compared_with_intervals_of_all_contrasts_at_once(make_metrics):
     rows = [(name, "", "auroc", 0.8, 0.7, 0.9) for name in "ABC"]
     rows += [(f"A - {name}", "", "auroc", 0.01, -0.02, 0.04) for name in "BC"]
     protocol = Protocol(margin=0.05, declared=True)
@@ -121,7 +123,7 @@ def test_a_margin_is_held_against_intervals_of_all_contrasts_at_once(make_metric
     assert "C was not shown to be non-inferior to A" in texts[1]
     unwidened = Estimates.from_table(make_metrics(rows))
     plain = state_verdict(unwidened, list("ABC"), "X", protocol=protocol)
-    assert "cannot be held against the margin" in plain.conclusions[0].text
+    assert "cannot be compared with the margin" in plain.conclusions[0].text
 
 
 def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdict_of):
@@ -132,15 +134,19 @@ def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdic
     fixed = Protocol(margin=0.05, declared=True)
     told = verdict_of(make_metrics(rows), ["A", "B"], "X", protocol=fixed)
     assert told.conclusions[0].text.startswith("AUROC: B is worse than A")
-    assert told.conclusions[1].text.startswith(
-        "Secondary, explains but does not confirm: Average precision was higher for A"
-    )
-    assert "they confirm nothing" in told.scope["confirmatory"]
+    assert told.conclusions[1].secondary
+    assert "Average precision was higher for A" in told.conclusions[1].text
+    assert "secondary_findings" in kinds_of(told)
     free = verdict_of(make_metrics(rows), ["A", "B"], "X")
-    assert not any("Secondary" in conclusion.text for conclusion in free.conclusions)
+    assert not any(conclusion.secondary for conclusion in free.conclusions)
 
 
-def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(
+def kinds_of(verdict):
+    """Return the kinds of all statements of the scope."""
+    return [statement.kind for part in verdict.scope_parts for statement in part.statements]
+
+
+def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_test_set_is_used(
     predict, test_set, evaluation_set
 ):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
@@ -172,28 +178,33 @@ def test_the_reference_comes_first_and_must_be_there():
         Protocol(reference="C").in_order({"A": 1, "B": 2})
 
 
-def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics, verdict_of):
+def test_the_protocols_figure_decides_and_its_margin_is_evaluated(make_metrics, verdict_of):
     rows = [("A", "max_f1", "f1", 0.8, 0.7, 0.9), ("B", "max_f1", "f1", 0.6, 0.5, 0.7),
             ("A - B", "max_f1", "f1", 0.2, 0.1, 0.3), ("A", "", "auroc", 0.72, 0.6, 0.8),
             ("B", "", "auroc", 0.7, 0.6, 0.8), ("A - B", "", "auroc", 0.02, -0.1, 0.1)]  # fmt: skip
     protocol = Protocol(metric="f1", policy="max_f1", margin=0.05, declared=True)
-    setting = Setting(uses_before=2)
-    verdict = verdict_of(make_metrics(rows), ["A", "B"], "X", protocol=protocol, setting=setting)
+    context = AnswerContext(uses_before=2)
+    verdict = verdict_of(make_metrics(rows), ["A", "B"], "X", protocol=protocol, context=context)
     assert "A had the higher F1 at the threshold for best F1 for x: 0.800, B 0.600" in (
         verdict.headline
     )
     assert "B is worse than A by more than the margin" in verdict.conclusions[0].text
-    assert "confirm: AUROC was not shown to differ" in verdict.conclusions[1].text
-    assert "Confirmatory" in verdict.scope["confirmatory"]
-    assert "looked at 2 times before" in verdict.scope["confirmatory"]
+    assert "AUROC was not shown to differ" in verdict.conclusions[1].text
+    (confirmatory,) = [
+        statement
+        for part in verdict.scope_parts
+        for statement in part.statements
+        if statement.kind == "confirmatory"
+    ]
+    assert confirmatory.values["uses_before"] == 2
+    assert confirmatory.text in verdict.scope["confirmatory"]
 
 
 def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     comparison = compare_predictions(systems, test_set, replicates=50)
     scope = " ".join(comparison.answer.scope.values())
-    assert "Exploratory: no protocol" in scope
-    assert "these two trained models" in scope
+    assert kinds_of(comparison.answer)[:2] == ["one_run_each", "exploratory"]
     tests = comparison.tests
     reach = tests[tests["detectable"].notna() & (tests["metric"] == "auroc")]["detectable"].iloc[0]
     assert f"80 % power to detect a true difference in AUROC of {reach:.3f} (two-sided 5 %" in scope
@@ -238,14 +249,13 @@ def test_a_protocol_for_patients_is_answered_for_patients(predict, test_set):
 def test_every_use_is_counted_and_none_is_forgotten(predict, test_set, evaluation_set):
     systems = {"A": [predict("A", seed=1)]}
     once = log_use(test_set, systems)
-    assert once.text == ("The test images of this split were used once, with 1 set of systems.")
+    assert len(once.entries) == 1
     fixed = "abc"
     others = {"B": [predict("B", seed=2)]}
     twice = log_use(test_set, others, fixed)
     assert (len(twice.entries), twice.before_protocol) == (2, 1)
     again = log_use(test_set, others, fixed)
     assert (len(again.entries), again.before_protocol) == (3, 1)
-    assert "3 times, with 2 different sets of systems" in again.text
     lines = (evaluation_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()
     assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
@@ -269,7 +279,7 @@ def test_a_damaged_record_is_refused(predict, test_set, evaluation_set):
         log_use(test_set, {"A": [predict("A")]})
 
 
-def test_a_record_that_cannot_be_written_is_told(predict, test_set, evaluation_set):
+def test_a_record_that_cannot_be_written_is_noted(predict, test_set, evaluation_set):
     (
         evaluation_set.folder / "splits" / "default.looks.jsonl"
     ).mkdir()  # even root cannot write there
@@ -278,8 +288,8 @@ def test_a_record_that_cannot_be_written_is_told(predict, test_set, evaluation_s
     assert uses.before_protocol is None
     assert uses.to_dict()["count"] is None
     protocol = Protocol(declared=True, file_sha256="abc")
-    assert "is unknown" in _standing_words(protocol, uses.before_protocol)
-    assert "before this test split was looked at" in _standing_words(protocol, 0)
+    assert protocol_statement(protocol, uses.before_protocol).values["uses_before"] is None
+    assert protocol_statement(protocol, 0).text != protocol_statement(protocol, None).text
 
 
 def test_the_count_stands_in_the_reports_provenance(comparison):
@@ -330,7 +340,7 @@ GOALS = {"recall": 0.5, "specificity": 0.5}
 
 
 @pytest.fixture
-def held_against(predict, test_set):
+def evaluated_goals(predict, test_set):
     system = predict("A", seed=1, skill=3.0)
 
     def evaluated(goals, **options):
@@ -340,8 +350,8 @@ def held_against(predict, test_set):
     return evaluated
 
 
-def test_goals_are_met_only_together_and_each_by_its_whole_interval(held_against):
-    met = held_against(GOALS)
+def test_goals_are_met_only_together_and_each_by_its_whole_interval(evaluated_goals):
+    met = evaluated_goals(GOALS)
     assert "A met both goals at the threshold for best F1" in met.answer.headline
     assert met.answer.kind == "decided"
     recall, _ = met.goals
@@ -349,32 +359,31 @@ def test_goals_are_met_only_together_and_each_by_its_whole_interval(held_against
     figure = met.estimates.get("A", "recall", "max_f1").estimate
     assert recall.estimate == pytest.approx(figure)
     high = {"recall": round(recall.estimate - 0.001, 3), "specificity": 0.5}
-    partly = held_against(high)
+    partly = evaluated_goals(high)
     assert "was not shown to meet both goals" in partly.answer.headline
     assert "not shown); specificity" in partly.answer.headline
     assert partly.answer.kind == "open"
-    missed = held_against({"recall": 0.5, "specificity": 0.99999})
+    missed = evaluated_goals({"recall": 0.5, "specificity": 0.99999})
     assert "missed one of two goals" in missed.answer.headline
-    alone = held_against({"specificity": 0.5})
+    alone = evaluated_goals({"specificity": 0.5})
     assert "met the goal at" in alone.answer.headline
-    scope = met.answer.scope["confirmatory"]
-    assert "sensitivity (recall) above 0.5 and specificity above 0.5" in scope
-    assert "effective number of images by patient" in scope  # two images a patient
+    assert "goal_rule" in kinds_of(met.answer)
+    assert "effective number of images by patient" in recall.method  # two images a patient
 
 
-def test_goals_by_patient_are_held_against_decisions_on_patients(held_against):
-    by_image = held_against(GOALS)
-    by_patient = held_against(GOALS, unit="patient")
+def test_goals_by_patient_are_compared_with_decisions_on_patients(evaluated_goals):
+    by_image = evaluated_goals(GOALS)
+    by_patient = evaluated_goals(GOALS, unit="patient")
     assert by_patient.answer.headline.startswith("On these 50 test patients")
     for each, figure in zip(by_patient.goals, ("recall", "specificity"), strict=True):
         assert each.n_images == each.n_patients
-        assert each.method == "exact (Clopper-Pearson), threshold held"
+        assert each.method == "exact (Clopper-Pearson), fixed threshold"
         assert each.estimate == by_patient.by_unit.get("A", figure, "max_f1").estimate
     assert sum(each.n_images for each in by_image.goals) == 100
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
-def test_uncounted_images_are_held_against_the_goals_too(predict, test_set, evaluation_set, unit):
+def test_uncounted_images_count_for_the_goals_too(predict, test_set, evaluation_set, unit):
     predictions = predict("A", seed=1, skill=3.0, skip=tuple(evaluation_set.image_ids("test")[:5]))
     missing = pd.DataFrame({"image_id": evaluation_set.image_ids("test")[:5], "status": "failed",
                             "reason": "unreadable"})  # fmt: skip
@@ -391,7 +400,7 @@ def test_uncounted_images_are_held_against_the_goals_too(predict, test_set, eval
     assert "goal 0.500)" in comparison.answer.headline  # that of the images evaluated
 
 
-def test_goals_that_cannot_be_judged_are_refused(predict, test_set, tmp_path):
+def test_goals_that_cannot_be_evaluated_are_refused(predict, test_set, tmp_path):
     with pytest.raises(
         InputError, match="goals need a policy, the threshold that they are evaluated"
     ):
@@ -399,7 +408,7 @@ def test_goals_that_cannot_be_judged_are_refused(predict, test_set, tmp_path):
     protocol = Protocol(policy="max_f1", goals=GOALS, declared=True)
     one, two = predict("A", seed=1), predict("B", seed=2)
     for systems in ({"A": one, "B": two}, {"A": [one, two]}):
-        with pytest.raises(InputError, match="held against one trained model; give one system"):
+        with pytest.raises(InputError, match="goals are compared with one trained model"):
             compare_predictions(systems, test_set, protocol=protocol)
     nowhere = Protocol(policy="sensitivity>=1", goals=GOALS, declared=True)
     with pytest.raises(InputError, match="the goal of 'recall' cannot be evaluated: no threshold"):
@@ -422,10 +431,10 @@ def test_goals_that_cannot_be_judged_are_refused(predict, test_set, tmp_path):
             _read_question(path, None, None)
 
 
-def test_printed_ends_never_contradict_what_is_said_of_a_goal():
+def test_printed_ends_never_contradict_the_standing_of_a_goal():
     result = GoalResult("recall", 0.85, "", 200, 200, 0.9, 0.85004, 0.94)
     assert result.standing == "met"
-    assert "(0.85004 to 0.94000; goal 0.85000)" in result.words
+    assert "(0.85004 to 0.94000; goal 0.85000)" in result.text
     assert replace(result, ci_low=0.85).standing == "open"  # an end on the goal shows nothing
     assert replace(result, ci_high=0.84, ci_low=0.7).standing == "missed"
 
@@ -444,7 +453,7 @@ def test_a_prevalence_may_bring_its_own_uncertainty(given, value, low, high):
 
 
 @pytest.mark.parametrize("given", ["0", "5", "x", ".1:.2-.3", ".1:.2", "12/0", "0/9", "1/9:.1-.2"])
-def test_what_is_no_prevalence_is_refused_with_the_forms_that_are(given):
+def test_text_that_is_no_prevalence_is_refused(given):
     with pytest.raises(InputError, match=r"must lie above 0 and below 1: 0\.05, with its 95 %"):
         Prevalence.parse(given)
 

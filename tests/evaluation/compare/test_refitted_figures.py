@@ -24,12 +24,10 @@ from cxr_compare.evaluation.compare.paired_tests import (
     _percentile_p,
     paired_tests,
 )
-from cxr_compare.evaluation.compare.protocol import Prevalence
+from cxr_compare.evaluation.compare.prevalence import Prevalence
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.shares import ShareName, Shares
-from cxr_compare.evaluation.decisions.refitted_choices import (
-    choose_again,
-)
+from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.decisions.thresholds import (
     ThresholdChoice,
     ValidationScores,

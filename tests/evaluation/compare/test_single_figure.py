@@ -40,12 +40,12 @@ def test_it_is_the_figure_of_a_comparison(by_patient):
     y, scores, patients = drawn()
     given = {"patients": patients} if by_patient else {}
     report = cxr_compare.compare(
-        {"A": scores}, truth=y, policy=["threshold=0.5"], replicates=300, seed=4, **given
+        {"A": scores}, truth=y, policy=["threshold=0.5"], replicates=300, **given
     )
     frame = report.to_frame().query("subgroup == 'all'").set_index(["metric", "policy"])
     for metric in (*OF_SCORES, *AT_THRESHOLD):
         at = 0.5 if metric in AT_THRESHOLD else None
-        one = metrics.estimate(metric, y, scores, threshold=at, replicates=300, seed=4, **given)
+        one = metrics.estimate(metric, y, scores, threshold=at, replicates=300, **given)
         row = frame.loc[metric, "threshold=0.5" if at else ""]
         own = one.to_frame()
         assert list(own.columns) == list(report.to_frame().columns)

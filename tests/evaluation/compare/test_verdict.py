@@ -1,4 +1,4 @@
-"""What a report says, held against the intervals that it quotes."""
+"""The verdict, compared with the intervals that it quotes."""
 
 import re
 from itertools import combinations
@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from cxr_compare.evaluation.compare.claims import Claim, Setting, decide_together, holm
+from cxr_compare.evaluation.compare.claims import Claim, decide_together
 from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.verdict import state_verdict
+from cxr_compare.evaluation.compare.verdict_parts import AnswerContext
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
@@ -90,47 +92,66 @@ def test_difference_stored_the_other_way_round_reads_the_same(make_metrics, verd
 
 
 @pytest.mark.parametrize(
-    ("seeds", "words"),
+    ("seeds", "expected"),
     [
-        ({"A": 1, "B": 1}, "The answer is about these two trained models, one training run (seed)"),
-        ({"A": 1}, "Of A there is one training run (seed)"),
-        ({"A": 1}, "How many training runs are behind B is unknown; another run may differ."),
-        ({}, "How many training runs are behind A and B is unknown; another run may differ."),
-        ({"A": 3, "B": 3}, "A (3 training seeds) and B (3 training seeds) the answer is about the"),
+        ({"A": 1, "B": 1}, [("one_run_each", {"n_systems": 2})]),
+        ({"A": 1}, [("one_run_of", {"systems": ["A"]}), ("unknown_runs", {"systems": ["B"]})]),
+        ({}, [("unknown_runs", {"systems": ["A", "B"]})]),
+        ({"A": 3, "B": 3}, [("several_runs", {"seeds": {"A": 3, "B": 3}})]),
     ],
 )
-def test_scope_says_what_is_random(make_metrics, verdict_of, seeds, words):
+def test_scope_names_the_training_runs(make_metrics, verdict_of, seeds, expected):
     metrics = two(make_metrics, (0.01, -0.1, 0.1))
-    assert words in scope_of(verdict_of(metrics, ["A", "B"], "X", setting=Setting(seeds=seeds)))
+    verdict = verdict_of(metrics, ["A", "B"], "X", context=AnswerContext(seeds=seeds))
+    assert list(scope_of(verdict).items()) == expected
 
 
 def scope_of(verdict):
-    return " ".join(verdict.scope.values())
+    """Return the values of all statements of the scope by their kind."""
+    statements = [statement for part in verdict.scope_parts for statement in part.statements]
+    return {statement.kind: statement.values for statement in statements}
+
+
+def test_every_statement_of_a_scope_has_a_sentence(make_metrics, verdict_of):
+    context = AnswerContext(seeds={"A": 1, "B": 3}, same_training={"C": "A"}, uses_before=1)
+    gaps = [("A - B", -0.1, 0.2), ("A - C", -0.1, 0.2), ("B - C", -0.1, 0.2)]
+    metrics = table(make_metrics, {"A": 0.8, "B": 0.75, "C": 0.75}, gaps)
+    protocol = Protocol(margin=0.05, declared=True, subgroups=("sex",))
+    verdict = verdict_of(metrics, ["A", "B", "C"], "X", context=context, protocol=protocol)
+    assert set(scope_of(verdict)) == {
+        "one_run_of", "several_runs", "same_training", "confirmatory", "widened",
+    }  # fmt: skip
+    for brief, text in verdict.scope.items():
+        assert brief
+        assert text.endswith(".")
 
 
 def test_an_export_beside_its_run_is_no_second_training(make_metrics, verdict_of):
-    setting = Setting(seeds={"A": 1, "B": 1}, same_training={"B": "A"})
+    context = AnswerContext(seeds={"A": 1, "B": 1}, same_training={"B": "A"})
     metrics = two(make_metrics, (0.01, -0.1, 0.1))
-    scope = scope_of(verdict_of(metrics, ["A", "B"], "X", setting=setting))
-    assert "about this trained model, one training run (seed): another" in scope
-    assert "B and A are one training run: their difference is of the export alone." in scope
+    scope = scope_of(verdict_of(metrics, ["A", "B"], "X", context=context))
+    assert scope["one_run_each"] == {"n_systems": 1}
+    assert scope["same_training"] == {"system": "B", "original": "A"}
 
 
 @pytest.mark.parametrize(
-    ("setting", "start"),
+    ("context", "start"),
     [
-        (Setting(seeds={"A": 3, "B": 3}), "On these 12 test images, over 3 training seeds each, "),
-        (Setting(seeds={"A": 3}), "On these 12 test images, over 3 training seeds of A, "),
-        (Setting(synthetic=12), "On 12 synthetic test images, "),
-        (Setting(synthetic=5), "On 12 test images, 5 of them synthetic, "),
+        (
+            AnswerContext(seeds={"A": 3, "B": 3}),
+            "On these 12 test images, over 3 training seeds each, ",
+        ),
+        (AnswerContext(seeds={"A": 3}), "On these 12 test images, over 3 training seeds of A, "),
+        (AnswerContext(n_synthetic=12), "On 12 synthetic test images, "),
+        (AnswerContext(n_synthetic=5), "On 12 test images, 5 of them synthetic, "),
     ],
 )
-def test_opening_says_over_what(make_metrics, verdict_of, setting, start):
+def test_opening_names_images_and_training_seeds(make_metrics, verdict_of, context, start):
     metrics = two(make_metrics, (0.01, -0.1, 0.1))
-    assert verdict_of(metrics, ["A", "B"], "X", setting=setting).headline.startswith(start)
+    assert verdict_of(metrics, ["A", "B"], "X", context=context).headline.startswith(start)
 
 
-def test_best_of_three_is_held_against_each_other_with_intervals_for_all_pairs(
+def test_best_of_three_is_compared_with_each_other_by_intervals_for_all_pairs(
     make_metrics, verdict_of
 ):
     gaps = [("A - B", -0.2, 0.02), ("A - C", 0, 0.2), ("B - C", 0.1, 0.3)]
@@ -144,9 +165,7 @@ def test_best_of_three_is_held_against_each_other_with_intervals_for_all_pairs(
     told = [conclusion.text for conclusion in verdict.conclusions]
     assert "difference 0.200, 98.3 % interval 0.078 to 0.322" in told[2]
     assert "difference 0.100, 97.5 % interval" in told[0]  # without that pair two are left
-    assert "of the answer for 3 comparisons rests on intervals widened by Holm's" in (
-        scope_of(verdict)
-    )
+    assert scope_of(verdict)["widened"] == {"families": {"answer": 3}}
     assert verdict.decides("B", "C", "auroc", "") is True
     assert verdict.decides("A", "B", "auroc", "") is False
     assert verdict.decides("A", "B", "f1", "max_f1") is None
@@ -257,7 +276,7 @@ def test_of_two_halves_both_must_be_shown(
     assert "specificity 0.800 and" in verdict.headline
 
 
-def test_of_three_systems_and_two_halves_each_pair_is_told(make_metrics, verdict_of):
+def test_of_three_systems_and_two_halves_each_pair_is_mentioned(make_metrics, verdict_of):
     strong, weak = [(0.3, 0.1)] * 2, [(0.0, 0.1)] * 2
     metrics = halves(make_metrics, {"A - B": weak, "A - C": strong, "B - C": strong})
     verdict = verdict_of(metrics, ["A", "B", "C"], "X", protocol=HALVES)

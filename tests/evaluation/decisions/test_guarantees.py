@@ -6,19 +6,14 @@ import scipy.stats
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.decisions.guarantee_results import (
-    locate_predictions,
-)
+from cxr_compare.evaluation.decisions.guarantee_results import locate_predictions
 from cxr_compare.evaluation.decisions.guaranteed_threshold import (
     FalseBoxes,
     GuaranteeImages,
     Localisation,
     share_p_values,
 )
-from cxr_compare.evaluation.decisions.guarantees import (
-    FALSE_POSITIVES,
-    read_guarantee,
-)
+from cxr_compare.evaluation.decisions.guarantees import FALSE_POSITIVES, read_guarantee
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
 from cxr_compare.evaluation.statistics.betting import mean_p_value
 from cxr_compare.evaluation.systems.stored_predictions import (

@@ -12,12 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.decisions.guaranteed_threshold import (
-    threshold_candidates,
-)
-from cxr_compare.evaluation.decisions.refitted_choices import (
-    choose_again,
-)
+from cxr_compare.evaluation.decisions.guaranteed_threshold import threshold_candidates
+from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.decisions.thresholds import (
     ValidationScores,
     check_policy,

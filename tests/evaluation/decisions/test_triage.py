@@ -8,26 +8,14 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.decisions.decided_output import decide
-from cxr_compare.evaluation.decisions.decision import (
-    Decision,
-)
+from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.evaluation.decisions.triage import (
-    Triage,
-)
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
+from cxr_compare.evaluation.decisions.triage import Triage
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.report.methods import methods
-from cxr_compare.evaluation.report.metrics_json import (
-    metrics_json,
-)
-from cxr_compare.evaluation.statistics.figure_text import (
-    score_text,
-)
-from cxr_compare.evaluation.statistics.intervals import (
-    Interval,
-)
+from cxr_compare.evaluation.report.metrics_json import metrics_json
+from cxr_compare.evaluation.statistics.figure_text import score_text
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     compare_predictions,
@@ -68,7 +56,7 @@ def test_what_becomes_of_ten_images(out, into, expected, says):
     found = triage(out, into)
     assert counts(found) == expected
     assert found.referred == expected[1] / 10
-    single = Interval.of_share(found.referred, 10)  # Clopper-Pearson: an image a patient
+    single = Interval.from_share(found.referred, 10)  # Clopper-Pearson: an image a patient
     assert (found.ci_low, found.ci_high) == pytest.approx((single.low, single.high))
     assert says in str(found)
     assert Triage.from_dict(asdict(found)) == found

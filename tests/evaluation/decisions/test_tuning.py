@@ -10,24 +10,13 @@ from sklearn import metrics as oracle
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from cxr_compare.evaluation.boxes.matching import pair_boxes
-from cxr_compare.evaluation.boxes.rsna_score import (
-    WeightedRsnaScore,
-)
-from cxr_compare.evaluation.decisions.decision import (
-    Decision,
-)
+from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
+from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.reduction import CANDIDATES
-from cxr_compare.evaluation.decisions.reduction_choice import (
-    choose_reduction,
-)
+from cxr_compare.evaluation.decisions.reduction_choice import choose_reduction
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
-from cxr_compare.evaluation.statistics.calibration import (
-    PlattScaling,
-    fit_platt,
-)
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
+from cxr_compare.evaluation.statistics.calibration import PlattScaling, fit_platt
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     read_output,

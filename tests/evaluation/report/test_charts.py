@@ -21,9 +21,7 @@ from cxr_compare.evaluation.report.forest import forest_parts
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.metric_table import metric_table
 from cxr_compare.evaluation.report.whiskers import place_whiskers
-from cxr_compare.evaluation.statistics.intervals import (
-    Interval,
-)
+from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions
 
 

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.text import Text
 
 from cxr_compare.data_prep.contracts.json_files import read_json
-from cxr_compare.evaluation.compare.comparison import SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.report.chart_drawing import draw_charts
 from cxr_compare.evaluation.report.charts import cost_charts
 from cxr_compare.evaluation.report.cost_table import COST_KEYS, cost_frame, cost_rows

@@ -10,9 +10,7 @@ import pytest
 from cxr_compare.evaluation.compare.estimates import Estimates
 from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
 from cxr_compare.evaluation.decisions.thresholds import check_policy
-from cxr_compare.evaluation.decisions.tuning_options import (
-    TuningOptions,
-)
+from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
 from cxr_compare.evaluation.report.cost_table import cost_rows
 from cxr_compare.evaluation.report.interval_facts import IntervalFacts
 from cxr_compare.evaluation.report.methods import methods, read_entries

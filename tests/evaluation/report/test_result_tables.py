@@ -11,8 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.comparison import SystemResult
 from cxr_compare.evaluation.compare.estimates import Estimates
+from cxr_compare.evaluation.compare.system_result import SystemResult
 from cxr_compare.evaluation.report.data_files import write_data_files
 from cxr_compare.evaluation.report.latex_table import latex_table
 from cxr_compare.evaluation.report.markdown_table import markdown_table

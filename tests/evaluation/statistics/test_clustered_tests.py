@@ -8,7 +8,7 @@ from scipy.stats import binomtest, chi2, nct, norm, permutation_test, t, ttest_i
 from sklearn.metrics import roc_auc_score
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.claims import holm
+from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.statistics.clustered_auroc import (
     AurocParts,
     auroc_difference,

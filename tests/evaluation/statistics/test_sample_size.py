@@ -27,11 +27,7 @@ from cxr_compare.evaluation.statistics.sample_size import (
     _power_of_t,
     fewest_patients,
 )
-from tools.simulation.study_designs import (
-    NUMBERS_OF_IMAGES,
-    plan_measure,
-    reader_plan_measure,
-)
+from tools.simulation.study_designs import NUMBERS_OF_IMAGES, plan_measure, reader_plan_measure
 
 # Van Dyke 1993, as published programs print its components (five readers, 114 cases).
 VAN_DYKE = Components(

@@ -1,0 +1,149 @@
+"""Cautions: what may make the answer of a comparison wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr_compare.evaluation.compare.background import Background
+from cxr_compare.evaluation.compare.estimates import Estimate, Estimates
+from cxr_compare.evaluation.compare.sentences import note
+from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
+from cxr_compare.evaluation.compare.verdict import CHANCE
+from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet
+from cxr_compare.evaluation.metrics.notes import Note, NoteKind
+from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
+
+_FEW_PATIENTS = 20
+"""Effective number of patients of a class below which a comparison carries a caution."""
+_LARGE_SHARE = 0.1
+"""Share of a class's images in one patient from which a comparison carries a caution."""
+_FIRST: tuple[NoteKind, ...] = ("by_image", "copies")
+"""Notes that are the most harmful cautions."""
+
+
+def list_cautions(
+    background: Background,
+    figures: Estimates,
+    failures: pd.DataFrame,
+    notes: Sequence[Note] = (),
+) -> tuple[Note, ...]:
+    """List what may make the answer wrong, the most harmful first.
+
+    Args:
+        background: Facts about the data.
+        figures: Estimates of all systems.
+        failures: Where systems fail, with the guesses without the lungs; may be empty.
+        notes: Notes of the comparison, of which some are cautions.
+
+    Returns:
+        The cautions.
+    """
+    cautions = [item for item in notes if item.kind in _FIRST]
+    cautions += [note("audit", error=error) for error in background.audit or ()]
+    if background.data_name and background.audit is None:
+        cautions.append(note("no_audit"))
+    cautions += _chance_cautions(figures)
+    cautions += _shortcut_cautions(failures)
+    cautions += _training_cautions(background)
+    if background.synthetic:
+        cautions.append(note("synthetic"))
+    cautions += [item for item in notes if item.caution and item.kind not in _FIRST]
+    return tuple(cautions)
+
+
+def few_patients(evaluated: EvaluationSet) -> list[Note]:
+    """Note classes with few effective patients, or with one patient who has much of the images.
+
+    Returns:
+        One note for both classes, or none.
+    """
+    classes = []
+    for name, of_class in (("positive", evaluated.y_true), ("negative", ~evaluated.y_true)):
+        images = np.bincount(evaluated.patients[of_class])
+        n_images = int(images.sum())
+        if not n_images:
+            continue
+        effective = effective_patients(images)
+        largest = int(images.max())
+        classes.append(
+            {
+                "name": name,
+                "n_images": n_images,
+                "n_patients": int(np.count_nonzero(images)),
+                "effective": effective,
+                "few": effective < _FEW_PATIENTS,
+                # Images of one patient, if they are a large share of the class.
+                "largest": largest if largest > 1 and largest >= _LARGE_SHARE * n_images else 0,
+            }
+        )
+    classes = [row for row in classes if row["few"] or row["largest"]]
+    return [note("few_patients", classes=classes, least=_FEW_PATIENTS)] if classes else []
+
+
+def _interval_values(figure: Estimate) -> dict[str, Any]:
+    return {"estimate": figure.estimate, "low": figure.low, "high": figure.high}
+
+
+def _chance_cautions(figures: Estimates) -> list[Note]:
+    """Note systems whose AUROC's interval includes 0.5, or lies below it."""
+    aurocs = {name: figures.get(name, "auroc") for name in figures.systems}
+    bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
+    uncertain = {
+        name: _interval_values(auroc)
+        for name, auroc in bounded.items()
+        if auroc.low <= CHANCE <= auroc.high
+    }
+    worse = {
+        name: _interval_values(auroc) for name, auroc in bounded.items() if auroc.high < CHANCE
+    }
+    cautions = []
+    if uncertain:
+        cautions.append(note("chance", systems=uncertain))
+    if worse:
+        cautions.append(note("below_chance", systems=worse))
+    return cautions
+
+
+def _shortcut_cautions(failures: pd.DataFrame) -> list[Note]:
+    """Note systems not shown to exceed the label predicted from metadata and image borders."""
+    if failures.empty:
+        return []
+    gaps = failures[failures["topic"] == BEYOND_SHORTCUT]
+    if gaps.empty:
+        return []
+    fact = str(gaps["group"].iloc[0])
+    guesses = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
+    guess = Estimate.from_row(guesses.iloc[0])
+    systems = {}
+    for _, row in gaps.iterrows():
+        gap = Estimate.from_row(row)
+        if gap.excludes_zero and gap.estimate > 0:
+            continue
+        systems[row["system"]] = {
+            "auroc": guess.estimate + gap.estimate,
+            "difference": gap.estimate,
+            "low": gap.low,
+            "high": gap.high,
+            "bounded": gap.bounded,
+        }
+    if not systems:
+        return []
+    return [note("shortcut", fact=fact, auroc=guess.estimate, systems=systems)]
+
+
+def _training_cautions(background: Background) -> list[Note]:
+    """Note systems that were trained on other data than they are evaluated on."""
+    systems_of: dict[tuple[str, ...], list[str]] = {}
+    for name, data_sets in background.elsewhere.items():
+        systems_of.setdefault(data_sets, []).append(name)
+    if not systems_of:
+        return []
+    groups = [
+        {"systems": systems, "data_sets": list(data_sets)}
+        for data_sets, systems in systems_of.items()
+    ]
+    return [note("elsewhere", groups=groups, data_set=background.data_name)]
