@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.evaluation.compare.margin import distinguishing_digits
+from cxr_compare.evaluation.compare.printed_digits import distinguishing_digits
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.sentences import sentence

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
-
 from cxr_compare.evaluation.compare.estimates import family_level
+from cxr_compare.evaluation.compare.printed_digits import distinguishing_digits
 from cxr_compare.evaluation.compare.verdict_parts import Statement
 from cxr_compare.evaluation.statistics.intervals import Interval
 
 MarginStanding = Literal["equivalent", "non-inferior", "worse", "open", "unknown"]
-_FEWEST_DIGITS = 3
-_MOST_DIGITS = 9
 
 
 def against_margin(difference: Interval, margin: float) -> MarginStanding:
@@ -83,31 +80,3 @@ def margin_statement(
         "digits": distinguishing_digits((difference.low, difference.high), (-margin, margin)),
     }
     return Statement("margin", values)
-
-
-def distinguishing_digits(ends: tuple[float, float], marks: tuple[float, ...]) -> int:
-    """Return the number of decimals at which ends lie on the same side of marks as unrounded.
-
-    Args:
-        ends: Ends of an interval.
-        marks: Values that the ends are compared with.
-
-    Returns:
-        Number of decimals, from 3 to 9.
-
-    Example:
-        >>> distinguishing_digits((0.85004, 0.94), (0.85,))
-        5
-    """
-
-    def keeps_order(digits: int) -> bool:
-        return all(
-            np.sign(round(end, digits) - round(mark, digits)) == np.sign(end - mark)
-            for end in ends
-            for mark in marks
-        )
-
-    for digits in range(_FEWEST_DIGITS, _MOST_DIGITS):
-        if keeps_order(digits):
-            return digits
-    return _MOST_DIGITS
