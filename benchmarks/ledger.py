@@ -21,18 +21,17 @@ from scipy.stats import norm
 
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
-from cxr_compare.evaluation.boxes.protocols import _TABLE, _BoxEvaluator
+from cxr_compare.evaluation.boxes.protocols import KNOWN_PROTOCOLS, ProtocolEvaluator
 from cxr_compare.evaluation.statistics.arrays import Floats
 
 _FOLDS = 5
-_KNOWN = {rules["name"]: rules for rules in _TABLE["known"]}
 PROTOCOLS: dict[str, dict[str, str]] = {
     "COCO AP50, all images": {"floor": "0.001", "most": "100"},
     "COCO AP[.5:.95]": {"floor": "0.001", "most": "100", "iou": "0.5:0.95"},
-    "VOC from 2010": _KNOWN["Pascal VOC from 2010"],
-    "VOC 2007, 11 points": _KNOWN["Pascal VOC 2007"],
-    "Ultralytics before April 2026": _KNOWN["Ultralytics mAP50 before April 2026, YOLOv5"],
-    "area under the raw curve": _KNOWN["area under the raw curve"],
+    "VOC from 2010": KNOWN_PROTOCOLS["Pascal VOC from 2010"],
+    "VOC 2007, 11 points": KNOWN_PROTOCOLS["Pascal VOC 2007"],
+    "Ultralytics before April 2026": KNOWN_PROTOCOLS["Ultralytics mAP50 before April 2026, YOLOv5"],
+    "area under the raw curve": KNOWN_PROTOCOLS["area under the raw curve"],
     "IoU 0.4": {"floor": "0.001", "most": "100", "iou": "0.4"},
     "IoU 0.1": {"floor": "0.001", "most": "100", "iou": "0.1"},
     "positive images only": {"floor": "0.001", "most": "100", "images": "positive"},
@@ -100,8 +99,8 @@ def _figures(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> Flo
         .rename(columns={"copy": "image_id"})
         for table in (boxes, truth)
     )
-    evaluator = _BoxEvaluator(marks, lesions, pd.Index(copies["copy"]))
-    return np.array([evaluator.value(evaluator.plain(rules)) for rules in PROTOCOLS.values()])
+    evaluator = ProtocolEvaluator(marks, lesions, pd.Index(copies["copy"]))
+    return np.array([evaluator.value(evaluator.complete(rules)) for rules in PROTOCOLS.values()])
 
 
 def _draw(table: pd.DataFrame, path: Path) -> None:

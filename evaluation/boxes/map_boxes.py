@@ -1,11 +1,11 @@
-"""How a classifier's maps become the boxes that are evaluated; chosen on validation."""
+"""Boxes and points from a classifier's activation maps; the level is chosen on validation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,13 +18,46 @@ from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Levels on the map scale at which validation may cut boxes out of maps."""
-_Frame = tuple[float, float, float, float]
-"""Outer frame of a map, ``x1, y1, x2, y2`` in original px."""
+"""Levels, as shares of the map scale, from which validation chooses where maps are cut."""
+
+
+class MapFrame(NamedTuple):
+    """Outer frame of a map in original px."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class _Map(NamedTuple):
+    """One row of a table of maps: raw values, shape ``(grid_h, grid_w)``, and their frame."""
+
+    image_id: str
+    grid: Floats
+    frame: MapFrame
+
+
+class CutBoxes(NamedTuple):
+    """Boxes cut out of one map.
+
+    Attributes:
+        corners: Corners xyxy in original px, not clipped to the image, shape ``(N, 4)``.
+        scores: Scores in [0, 1], shape ``(N,)``.
+    """
+
+    corners: Floats
+    scores: Floats
 
 
 def map_grid(row: Mapping[str, Any]) -> Floats:
-    """The raw values of one row of the maps table, shape ``(grid_h, grid_w)``.
+    """Return the raw values of one row of a table of maps.
+
+    Args:
+        row: ``grid_h``, ``grid_w`` and ``values``, row by row.
+
+    Returns:
+        Values, shape ``(grid_h, grid_w)``.
 
     Example:
         >>> map_grid({"grid_h": 1, "grid_w": 2, "values": [0.5, 1.0]}).tolist()
@@ -35,55 +68,94 @@ def map_grid(row: Mapping[str, Any]) -> Floats:
 
 
 def upsample(grid: Floats, factor: int = _UPSAMPLING) -> Floats:
-    """Bilinear upsampling with cell centres kept in place and edges held."""
-    return _stretch(grid.shape[0], factor) @ grid @ _stretch(grid.shape[1], factor).T
+    """Upsample a map bilinearly; cell centres stay in position, and values are level beyond them.
+
+    Args:
+        grid: Values of the cells, shape ``(H, W)``.
+        factor: Points per cell along each side.
+
+    Returns:
+        Values of the points, shape ``(H x factor, W x factor)``.
+
+    Example:
+        >>> upsample(np.array([[0.0, 1.0]]), factor=2).tolist()
+        [[0.0, 0.25, 0.75, 1.0], [0.0, 0.25, 0.75, 1.0]]
+    """
+    return _interpolation(grid.shape[0], factor) @ grid @ _interpolation(grid.shape[1], factor).T
 
 
 @lru_cache(maxsize=16)
-def _stretch(cells: int, factor: int) -> Floats:
-    """Weights of linear interpolation along one side, shape ``(cells * factor, cells)``."""
-    place = np.clip((np.arange(cells * factor) + 0.5) / factor - 0.5, 0, cells - 1)
-    lower = np.minimum(np.floor(place).astype(int), max(cells - 2, 0))
-    weights = np.zeros((len(place), cells))
-    weights[np.arange(len(place)), lower] = 1 - (place - lower)
+def _interpolation(cells: int, factor: int) -> Floats:
+    """Return weights of linear interpolation along a side, shape ``(cells * factor, cells)``."""
+    n_points = cells * factor
+    position = np.clip((np.arange(n_points) + 0.5) / factor - 0.5, 0, cells - 1)
+    lower = np.minimum(np.floor(position).astype(int), max(cells - 2, 0))
+    weights = np.zeros((n_points, cells))
+    weights[np.arange(n_points), lower] = 1 - (position - lower)
     if cells > 1:
-        weights[np.arange(len(place)), lower + 1] = place - lower
+        weights[np.arange(n_points), lower + 1] = position - lower
     return weights
 
 
-def _map_peak(grid: Floats, frame: _Frame) -> tuple[float, float, float]:
-    """Where the bilinearly interpolated map is highest.
+class _Peak(NamedTuple):
+    """Position in original px and raw value of a map's highest point; NaN without a map."""
 
-    Bilinear interpolation never exceeds its cells, so the peak is the centre of the highest
-    cell; among equal cells the first in reading order.
+    point_x: float
+    point_y: float
+    peak: float
+
+
+def _map_peak(grid: Floats, frame: MapFrame) -> _Peak:
+    """Find where the bilinearly interpolated map is highest.
+
+    Bilinear interpolation never exceeds its cells, so the peak is the centre of the highest cell;
+    among equal cells the first in reading order.
     """
     row, column = np.unravel_index(int(np.argmax(grid)), grid.shape)
-    x1, y1, x2, y2 = frame
-    x = x1 + (float(column) + 0.5) * (x2 - x1) / grid.shape[1]
-    y = y1 + (float(row) + 0.5) * (y2 - y1) / grid.shape[0]
-    return x, y, float(grid[row, column])
+    x = frame.x1 + (float(column) + 0.5) * (frame.x2 - frame.x1) / grid.shape[1]
+    y = frame.y1 + (float(row) + 0.5) * (frame.y2 - frame.y1) / grid.shape[0]
+    return _Peak(x, y, float(grid[row, column]))
 
 
-def _each(maps: pd.DataFrame) -> Iterator[tuple[str, Floats, _Frame]]:
-    for each in maps.itertuples(index=False):
-        row: dict[str, Any] = each._asdict()  # type: ignore[operator,misc]
-        yield str(row["image_id"]), map_grid(row), (row["x1"], row["y1"], row["x2"], row["y2"])
+def _read_maps(maps: pd.DataFrame) -> Iterator[_Map]:
+    for entry in maps.itertuples(index=False):
+        row: dict[str, Any] = entry._asdict()  # type: ignore[operator,misc]
+        frame = MapFrame(row["x1"], row["y1"], row["x2"], row["y2"])
+        yield _Map(str(row["image_id"]), map_grid(row), frame)
 
 
 def map_peaks(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
-    """The peak of each image's map.
+    """Find the highest point of each image's map.
 
-    Returns ``point_x``, ``point_y`` in original px and ``peak`` (raw), in the order of `image_ids`;
-    NaN where an image has no map.
+    Args:
+        maps: Maps with ``image_id``, ``grid_h``, ``grid_w``, ``values`` (raw) and the frame ``x1``,
+            ``y1``, ``x2``, ``y2`` (original px).
+        image_ids: All images, unique, shape ``(images,)``.
+
+    Returns:
+        ``point_x``, ``point_y`` in original px and ``peak`` (raw), one row per image in the order
+        of `image_ids`; NaN where an image has no map.
+
+    Source:
+        Zhou et al. 2016, class activation maps; Zhang et al. 2018, the pointing game.
+
+    Example:
+        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
+        ...     "values": [[0.5, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
+        >>> map_peaks(maps, pd.Index(["a"])).iloc[0].tolist()
+        [48.0, 16.0, 2.0]
     """
-    peaks = {image_id: _map_peak(grid, frame) for image_id, grid, frame in _each(maps)}
-    rows = [peaks.get(str(image_id), (np.nan, np.nan, np.nan)) for image_id in image_ids]
-    columns = ["point_x", "point_y", "peak"]
-    return pd.DataFrame(rows, index=image_ids, columns=columns, dtype=np.float64)
+    peaks = {one.image_id: _map_peak(one.grid, one.frame) for one in _read_maps(maps)}
+    missing = _Peak(np.nan, np.nan, np.nan)
+    rows = [peaks.get(str(image_id), missing) for image_id in image_ids]
+    return pd.DataFrame(rows, index=image_ids, columns=[*_Peak._fields], dtype=np.float64)
 
 
 def cell_size_text(maps: pd.DataFrame) -> str:
-    """Say how many cells a system's maps have, and how large one is.
+    """Describe how many cells a system's maps have and how large one cell is.
+
+    Args:
+        maps: Maps, see `map_peaks`.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
@@ -101,64 +173,117 @@ def cell_size_text(maps: pd.DataFrame) -> str:
 
 
 def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
-    """The one scale on which all maps of a system are drawn and cut.
+    """Compute the scale on which all maps of a system are drawn and cut.
 
-    From 0 (no evidence) to the 99th percentile of the validation images' peaks.
+    Args:
+        maps: Maps of the validation images, see `map_peaks`.
+
+    Returns:
+        0 (no evidence) and the 99th percentile of the maps' peaks, in raw values.
+
+    Example:
+        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
+        ...     "values": [[0.5, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
+        >>> map_scale(maps)
+        (0.0, 2.0)
     """
-    peaks = [float(grid.max()) for _, grid, _ in _each(maps)]
+    peaks = [float(one.grid.max()) for one in _read_maps(maps)]
     high = float(np.quantile(peaks, 0.99)) if peaks else 1.0
-    # Where no map of the validation set speaks for the target, any positive end does.
+    # Where no map of the validation set is evidence for the target, any positive end serves.
     return 0.0, high if high > 0 else 1.0
 
 
-def _map_parts(grid: Floats, cut: float) -> tuple[Integers, Floats]:
-    """Connected parts of a map above a value; parts that touch at a corner are one.
+class MapParts(NamedTuple):
+    """Connected parts of a map, in the reading order of their first points.
 
-    Edges ``x1, y1, x2, y2`` in points of the upsampled map, shape ``(N, 4)``, and the highest
-    values, by the parts' first points in reading order.
+    Attributes:
+        edges: x1, y1, x2, y2 in points of the upsampled map, shape ``(N, 4)``.
+        peaks: Highest raw value of each part, shape ``(N,)``.
     """
-    fine = upsample(grid)
-    above = fine >= cut
-    count, parts, boxes, _ = cv2.connectedComponentsWithStats(
+
+    edges: Integers
+    peaks: Floats
+
+
+def map_parts(grid: Floats, cut: float) -> MapParts:
+    """Find the connected parts of an upsampled map at or above a value.
+
+    Parts that touch at a corner are one.
+
+    Args:
+        grid: Raw values of the map, shape ``(H, W)``.
+        cut: Least raw value of a part.
+
+    Returns:
+        The parts; none where the map stays below the value.
+
+    Example:
+        >>> parts = map_parts(np.array([[0.0, 2.0]]), cut=1.0)
+        >>> parts.edges.tolist(), parts.peaks.tolist()
+        ([[8, 0, 16, 8]], [2.0])
+    """
+    points = upsample(grid)
+    above = points >= cut
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(
         above.astype(np.uint8), ltype=cv2.CV_32S
     )
-    peaks, part_of = np.full(count, -np.inf), np.asarray(parts, np.int64)
-    np.maximum.at(peaks, part_of[above], fine[above])
-    place = np.arange(fine.size)[::-1]
-    first = np.full(count, fine.size)
-    first[part_of.ravel()[place]] = place  # of a part's points the last one written: its first
-    order = 1 + np.argsort(first[1:])
+    part_of_point = np.asarray(labels, np.int64)
+    peaks = np.full(count, -np.inf)
+    np.maximum.at(peaks, part_of_point[above], points[above])
+    # The first point of each part: written last, so it stays.
+    backwards = np.arange(points.size)[::-1]
+    first_point = np.full(count, points.size)
+    first_point[part_of_point.ravel()[backwards]] = backwards
+    order = 1 + np.argsort(first_point[1:])  # part 0 is the background
     left, top, width, height = boxes[order, :4].T
-    return np.column_stack([left, top, left + width, top + height]), peaks[order]
+    return MapParts(np.column_stack([left, top, left + width, top + height]), peaks[order])
 
 
 @dataclass(frozen=True)
 class MapBoxRule:
-    """Where maps are cut into boxes: a level in (0, 1), as a share of the map scale."""
+    """Rule by which maps are cut into boxes.
+
+    Attributes:
+        level: Level of the cut, in (0, 1), as a share of the map scale.
+
+    Example:
+        >>> MapBoxRule(0.5).description
+        'at 50 % of the full scale'
+    """
 
     level: float
 
     @property
-    def words(self) -> str:
-        """The rule as the report and the terminal say it."""
+    def description(self) -> str:
+        """Rule in words, for the report and for progress messages."""
         return f"at {100 * self.level:.0f} % of the full scale"
 
     def cut(
-        self, grid: Floats, frame: _Frame, score: float, scale: tuple[float, float]
-    ) -> tuple[Floats, Floats]:
-        """Cut one map into corners, xyxy in original px, not clipped to the image, and scores."""
+        self, grid: Floats, frame: MapFrame, score: float, scale: tuple[float, float]
+    ) -> CutBoxes:
+        """Cut one map into boxes.
+
+        Args:
+            grid: Raw values of the map, shape ``(H, W)``.
+            frame: Outer frame of the map in original px.
+            score: Score of the image, in [0, 1].
+            scale: Ends of the map scale in raw values, see `map_scale`.
+
+        Returns:
+            The boxes; none where the map stays below the level.
+        """
         low, high = scale
         cut = low + self.level * (high - low)
         highest = float(grid.max())
         if highest < cut or highest <= low:
-            return np.empty((0, 4)), np.empty(0)
-        edges, peaks = _map_parts(grid, cut)
-        x1, y1, x2, y2 = frame
+            return CutBoxes(np.empty((0, 4)), np.empty(0))
+        parts = map_parts(grid, cut)
         height, width = (side * _UPSAMPLING for side in grid.shape)
-        corners = [x1, y1] * 2 + edges * ([(x2 - x1) / width, (y2 - y1) / height] * 2)
-        points = score * np.minimum(1.0, (peaks - low) / (high - low))
-        kept = points >= LEAST_SCORE
-        return corners[kept], points[kept]
+        px_per_point = [(frame.x2 - frame.x1) / width, (frame.y2 - frame.y1) / height]
+        corners = [frame.x1, frame.y1] * 2 + parts.edges * (px_per_point * 2)
+        scores = score * np.minimum(1.0, (parts.peaks - low) / (high - low))
+        stored = scores >= LEAST_SCORE
+        return CutBoxes(corners[stored], scores[stored])
 
     def apply(
         self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
@@ -169,17 +294,33 @@ class MapBoxRule:
         image's score times the part's peak on the map scale (at most 1), so that a box in a
         doubtful image ranks below one in a certain image.
 
+        Args:
+            maps: Maps, see `map_peaks`.
+            scores: Score of each image in [0, 1], by image id.
+            scale: Ends of the map scale in raw values, see `map_scale`.
+
+        Returns:
+            Boxes with ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px) and ``score``.
+
         Source:
-            Zhou et al. 2016 cut each map at 20 % of its own maximum; here the level is one for all.
+            Zhou et al. 2016 cut each map at 20 % of its own maximum; here one level serves all.
+
+        Example:
+            >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
+            ...     "values": [[0.0, 2.0]], "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [32.0]})
+            >>> boxes = MapBoxRule(0.5).apply(maps, pd.Series({"a": 0.8}), (0.0, 2.0))
+            >>> boxes.to_dict("records")
+            [{'image_id': 'a', 'x1': 32.0, 'y1': 0.0, 'x2': 64.0, 'y2': 32.0, 'score': 0.8}]
         """
         image_ids: list[str] = []
-        corners, points = [np.empty((0, 4))], [np.empty(0)]
-        of_maps = scores.reindex(maps["image_id"]).tolist()
-        for (image_id, grid, frame), score in zip(_each(maps), of_maps, strict=True):
-            boxes, called = self.cut(grid, frame, score, scale)
-            image_ids += [image_id] * len(boxes)
-            corners.append(boxes)
-            points.append(called)
+        corners = [np.empty((0, 4))]
+        box_scores = [np.empty(0)]
+        score_of_map = scores.reindex(maps["image_id"]).tolist()
+        for one, score in zip(_read_maps(maps), score_of_map, strict=True):
+            boxes = self.cut(one.grid, one.frame, score, scale)
+            image_ids += [one.image_id] * len(boxes.scores)
+            corners.append(boxes.corners)
+            box_scores.append(boxes.scores)
         table = pd.DataFrame(np.concatenate(corners), columns=EDGES)
         table.insert(0, "image_id", image_ids)
-        return table.assign(score=np.concatenate(points)).astype({"image_id": TEXT})
+        return table.assign(score=np.concatenate(box_scores)).astype({"image_id": TEXT})

@@ -1,4 +1,4 @@
-"""By which protocol boxes have the figure that another program reports.
+"""Search for the protocol by which boxes have the figure that another program reports.
 
 Programs differ in few rules, which protocols.toml lists. `explain` tries the protocols that
 programs are known to use, and those that differ from one of them in one or two rules.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import tomllib
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -33,151 +34,227 @@ from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 
 _TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-_RULES: dict[str, dict[str, str]] = _TABLE["rules"]  # what each value of each rule means
+_RULES: dict[str, dict[str, str]] = _TABLE["rules"]  # text of each value of each rule
+KNOWN_PROTOCOLS: dict[str, dict[str, str]] = {rules["name"]: rules for rules in _TABLE["known"]}
+"""Rules of the protocols that programs are known to use, by name; others take their first value."""
 _FORMS = {name: np.array(rows) for name, rows in _TABLE["forms"].items()}
-_Protocol = namedtuple(  # the value of each rule
-    "_Protocol", "area iou match corners floor most images repeats classes crowd form"
+Protocol = namedtuple(
+    "Protocol", "area iou match corners floor most images repeats classes crowd form"
 )
-_OF_RSNA = ("corners", "floor", "images", "form")  # rules in which its score may differ
+"""The value of each rule in protocols.toml."""
+_RSNA_RULES = ("corners", "floor", "images", "form")  # rules in which its score may differ
 _IOUS = np.concatenate([np.linspace(0.1, 0.45, 8), IOU_THRESHOLDS])
 _MOST_CHANGES = 2  # rules in which a protocol may differ from a known one
+_FAR = 9  # changes of a protocol that does not give the figure, for sorting
 
 
-class _Matched(NamedTuple):
-    """Predicted boxes of one class in falling score, and what they hit; arrays ``(boxes,)``."""
+class _ClassMatches(NamedTuple):
+    """Predicted boxes of one class in falling score with their matches; arrays ``(boxes,)``."""
 
     matches: BoxMatches
     overlap: Floats  # the largest IoU with a true box
     on_crowd: Floats  # the largest share of the box that lies on a crowd
-    rank: Integers  # within the image, 0 the most confident
+    rank: Integers  # within the image, 0 for the most confident
 
 
-class _BoxEvaluator:
-    """Figures of the same boxes by any protocol; each matching is made once."""
+class KnownProtocol(NamedTuple):
+    """The known protocol from which a protocol differs in the fewest rules.
+
+    Attributes:
+        n_changes: Number of rules in which the two differ; a wrong format of boxes counts twice.
+        name: Name of the known protocol.
+        rules: Its rules.
+    """
+
+    n_changes: int
+    name: str
+    rules: Protocol
+
+
+class ProtocolEvaluator:
+    """Figures of the same boxes by any protocol; each matching is computed once.
+
+    Args:
+        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
+            ``score`` and, for several classes, ``finding``.
+        truth: True boxes, the same without scores; ``crowd`` marks COCO's crowds.
+        image_ids: Every image evaluated, unique.
+
+    Raises:
+        InputError: The images have no predicted, or no true box.
+
+    Example:
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [4.0],
+        ...     "y2": [2.0]})
+        >>> boxes = pd.concat([truth.assign(image_id="b", score=0.9), truth.assign(score=0.4)])
+        >>> evaluator = ProtocolEvaluator(boxes, truth, pd.Index(["a", "b"]))
+        >>> round(evaluator.value(evaluator.complete({})), 6)
+        0.5
+        >>> round(evaluator.value(evaluator.complete({"images": "positive"})), 6)
+        1.0
+    """
 
     def __init__(self, boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> None:
-        at = image_ids.get_indexer(pd.Index(boxes["image_id"]))
-        order = np.lexsort((-boxes["score"].to_numpy(), at))  # so that no matching sorts again
+        image = image_ids.get_indexer(pd.Index(boxes["image_id"]))
+        order = np.lexsort((-boxes["score"].to_numpy(), image))  # so that no matching sorts again
+        evaluated = boxes.iloc[order[image[order] >= 0]].reset_index(drop=True)
+        self._boxes = evaluated.assign(finding=evaluated.get("finding", "lesion"))
         true = truth[truth["image_id"].isin(image_ids)].reset_index(drop=True)
-        crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # empty: none
-        self._truth = true.assign(finding=true.get("finding", "lesion"), crowd=crowd)
-        found = boxes.iloc[order[at[order] >= 0]].reset_index(drop=True)
-        self._boxes = found.assign(finding=found.get("finding", "lesion"))
+        is_crowd = pd.Series(true.get("crowd", False), index=true.index).eq(True)  # empty: none
+        self._truth = true.assign(finding=true.get("finding", "lesion"), crowd=is_crowd)
         self._has_crowds = bool(self._truth["crowd"].any())
         if not len(self._boxes) or not len(self._truth):
             raise InputError("--explain: the images evaluated have no predicted, or no true box")
-        self._image_ids, scores = image_ids, self._boxes.groupby("image_id")["score"]
-        self._top = scores.max().reindex(image_ids).to_numpy()
-        self._positive = image_ids.isin(self._truth["image_id"])
+        self._image_ids = image_ids
+        scores = self._boxes.groupby("image_id")["score"]
+        self._top_score = scores.max().reindex(image_ids).to_numpy()
+        self._is_positive = image_ids.isin(self._truth["image_id"])
         self._classes = sorted(self._truth["finding"].unique())
-        self._options = self._useful_options(scores.size().max())
-        self._pairs, self._matched = cache(self._pair), cache(self._match)
+        self._options = self._useful_options(most_boxes=scores.size().max())
+        self._pairs = cache(self._pair)
+        self._class_matches = cache(self._match)
         self.value = cache(self._value)
 
-    def _useful_options(self, fullest: int) -> dict[str, list[str]]:
-        """Values of each rule, without those that make no difference on these boxes."""
-        options = {name: [*words] for name, words in _RULES.items()}
+    def _useful_options(self, most_boxes: int) -> dict[str, list[str]]:
+        """Return the values of each rule, without those that make no difference on these boxes."""
+        options = {name: [*texts] for name, texts in _RULES.items()}
         lowest = self._boxes["score"].min()
         options["floor"] = [v for v in options["floor"] if v == "0" or float(v) > lowest]
-        options["most"] = [v for v in options["most"] if v == "all" or int(v) < fullest]
+        options["most"] = [v for v in options["most"] if v == "all" or int(v) < most_boxes]
         one_class = len({*self._classes, *self._boxes["finding"]}) == 1
         options["classes"] = ["mean"] if one_class else [*options["classes"], *self._classes]
         options["crowd"] = options["crowd"] if self._has_crowds else ["ignored"]
         return options
 
-    def plain(self, given: dict[str, str]) -> _Protocol:
-        """A protocol with the first of each rule's values where none or a useless one is given."""
-        chosen = ((given.get(name), values) for name, values in self._options.items())
-        return _Protocol(*(value if value in values else values[0] for value, values in chosen))
+    def complete(self, rules: Mapping[str, str]) -> Protocol:
+        """Complete a protocol with the first value of each rule that is left out or useless here.
 
-    def protocols(self) -> dict[_Protocol, tuple[int, str, _Protocol]]:
-        """Each by its fewest changes: how many, to which known one, by name and rules."""
-        ways: dict[_Protocol, tuple[int, str, _Protocol]] = {}
-        for known in _TABLE["known"]:
-            rules = self.plain(known)
-            ways.setdefault(rules, (0, known["name"], rules))
+        Args:
+            rules: Values by the name of the rule, as in protocols.toml.
+        """
+        values = []
+        for name, options in self._options.items():
+            value = rules.get(name)
+            values.append(value if value in options else options[0])
+        return Protocol(*values)
+
+    def protocols(self) -> dict[Protocol, KnownProtocol]:
+        """List the protocols to try, each with the known one that needs the fewest changes."""
+        nearest: dict[Protocol, KnownProtocol] = {}
+        for name, known in KNOWN_PROTOCOLS.items():
+            rules = self.complete(known)
+            nearest.setdefault(rules, KnownProtocol(0, name, rules))
         for n_changes in range(_MOST_CHANGES):
-            for rules, way in [item for item in ways.items() if item[1][0] == n_changes]:
-                for name in _OF_RSNA if rules.area == "rsna" else _RULES:
-                    n = n_changes + 1 + (name == "form")  # a wrong format is rarer than the rest
-                    for value in self._options[name] if n <= _MOST_CHANGES else ():
-                        changed = rules._replace(**{name: value})
-                        if {value} - {"rsna", "0.4:0.75"} and n < ways.get(changed, (9,))[0]:
-                            ways[changed] = (n, *way[1:])
-        return ways
+            latest = [item for item in nearest.items() if item[1].n_changes == n_changes]
+            for rules, known_one in latest:
+                for n, changed in self._changes(rules, n_changes):
+                    if changed not in nearest or n < nearest[changed].n_changes:
+                        nearest[changed] = known_one._replace(n_changes=n)
+        return nearest
+
+    def _changes(self, rules: Protocol, n_changes: int) -> Iterable[tuple[int, Protocol]]:
+        """Yield the protocols that differ in one more rule, with their number of changes."""
+        for name in _RSNA_RULES if rules.area == "rsna" else _RULES:
+            n = n_changes + 1
+            if name == "form":  # a wrong format is rarer than the rest
+                n += 1
+            if n > _MOST_CHANGES:
+                continue
+            for value in self._options[name]:
+                if value not in ("rsna", "0.4:0.75"):
+                    yield n, rules._replace(**{name: value})
 
     def _pair(
         self, corners: str, form: str, kind: str | None, crowds: tuple[bool, ...]
     ) -> BoxPairs:
-        """Predicted boxes and true ones, crowds or others or both, as a program reads them."""
+        """Pair predicted with true boxes (crowds, others or both) as a program reads them."""
 
-        def read(table: pd.DataFrame, taken_for: str) -> pd.DataFrame:
+        def read(table: pd.DataFrame, form_name: str) -> pd.DataFrame:
             of_kind = table if kind is None else table[table["finding"] == kind]
-            edges = of_kind[EDGES].to_numpy(np.float64) @ _FORMS[taken_for].T
+            edges = of_kind[EDGES].to_numpy(np.float64) @ _FORMS[form_name].T
             edges[:, 2:] += corners == "pixels"
             return of_kind.assign(**dict(zip(EDGES, edges.T, strict=True)))
 
-        of_truth = form[4:] if form.startswith("all-") else "right"
-        truth = read(self._truth[self._truth["crowd"].isin(crowds)], of_truth)
+        form_of_truth = form[4:] if form.startswith("all-") else "right"
+        truth = read(self._truth[self._truth["crowd"].isin(crowds)], form_of_truth)
         boxes = read(self._boxes, form.removeprefix("all-"))
         return pair_boxes(boxes, truth, self._image_ids, most=None)
 
-    def _match(self, match: str, corners: str, crowd: str, form: str, kind: str | None) -> _Matched:
+    def _match(
+        self, match: str, corners: str, crowd: str, form: str, kind: str | None
+    ) -> _ClassMatches:
         pairs = self._pairs(corners, form, kind, (False, True) if crowd == "true" else (False,))
-        boxes, matches = pairs.boxes, match_pairs(pairs, _IOUS, best_only=match == "best")
-        overlap, on_crowd = np.zeros(len(boxes.score)), np.zeros(len(boxes.score))
+        boxes = pairs.boxes
+        matches = match_pairs(pairs, _IOUS, best_only=match == "best")
+        overlap = np.zeros(len(boxes.score))
         np.maximum.at(overlap, pairs.box, pairs.iou)
+        on_crowd = np.zeros(len(boxes.score))
         if crowd == "ignored" and self._has_crowds:
             on = self._pairs(corners, form, kind, (True,))
-            both = (on.boxes.corners[on.box], on.truth.corners[on.true])
-            sizes = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in both]
-            np.maximum.at(on_crowd, on.box, on.iou / (1 + on.iou) * sum(sizes) / sizes[0])
+            area = _areas(on.boxes.corners[on.box])
+            both_areas = area + _areas(on.truth.corners[on.true])
+            np.maximum.at(on_crowd, on.box, on.iou / (1 + on.iou) * both_areas / area)
         falling = np.argsort(-boxes.score, kind="stable")
-        return _Matched(matches, overlap[falling], on_crowd[falling], boxes.rank[falling])
+        return _ClassMatches(matches, overlap[falling], on_crowd[falling], boxes.rank[falling])
 
-    def _images(self, rules: _Protocol) -> np.ndarray:
-        """Which images count, bool."""
-        some = {"positive": self._positive, "predicted": self._top >= float(rules.floor)}
-        return some.get(rules.images, np.ones(len(self._image_ids), dtype=bool))
+    def _images(self, rules: Protocol) -> npt.NDArray[np.bool_]:
+        """Return True for the images that count, shape ``(images,)``."""
+        if rules.images == "positive":
+            return self._is_positive
+        if rules.images == "predicted":
+            return np.asarray(self._top_score >= float(rules.floor))
+        return np.ones(len(self._image_ids), dtype=bool)
 
-    def _average_precision(self, rules: _Protocol, kind: str | None) -> float:
-        """Mean over IoU of one class; NaN without a true box."""
-        matched = self._matched(rules.match, rules.corners, rules.crowd, rules.form, kind)
-        images, areas = self._images(rules), []
-        matches = matched.matches
+    def _average_precision(self, rules: Protocol, kind: str | None) -> float:
+        """Return the mean over IoU thresholds of one class; NaN without a true box."""
+        of_class = self._class_matches(rules.match, rules.corners, rules.crowd, rules.form, kind)
+        matches = of_class.matches
+        images = self._images(rules)
         n_true = int(matches.n_true[images].sum())
+        if not n_true:
+            return np.nan
         end = int(np.searchsorted(-matches.score, -float(rules.floor), side="right"))
         counts = images[matches.image[:end]]
         if rules.most != "all":
-            counts &= matched.rank[:end] < int(rules.most)
-        low, high = (float(iou) for iou in (rules.iou.split(":") * 2)[:2])
-        ious = np.flatnonzero((low <= _IOUS.round(2)) & (_IOUS.round(2) <= high))
-        for at in ious.tolist() if n_true else ():
-            hit, kept = matches.hit[:end, at], counts
+            counts &= of_class.rank[:end] < int(rules.most)
+        low, _, high = rules.iou.partition(":")
+        rounded = _IOUS.round(2)
+        thresholds = np.flatnonzero((rounded >= float(low)) & (rounded <= float(high or low)))
+        areas = []
+        for threshold in thresholds.tolist():
+            hit = matches.hit[:end, threshold]
+            counted = counts
             if rules.repeats == "ignored":
-                kept = kept & (hit | (matched.overlap[:end] < _IOUS[at]))
+                counted = counted & (hit | (of_class.overlap[:end] < _IOUS[threshold]))
             if self._has_crowds:
-                kept = kept & (hit | (matched.on_crowd[:end] < _IOUS[at]))
-            called = np.cumsum(kept)[hit & kept]
-            areas.append(_area(rules.area, called, n_true, int(kept.sum())))
+                counted = counted & (hit | (of_class.on_crowd[:end] < _IOUS[threshold]))
+            ranks = np.cumsum(counted, dtype=np.int64)
+            called = np.asarray(ranks[hit & counted], dtype=np.int64)
+            areas.append(_area(rules.area, called, n_true, int(counted.sum())))
         return float(np.mean(areas)) if areas else np.nan
 
-    def _value(self, rules: _Protocol) -> float:
-        """The figure by a protocol; NaN where there is none."""
+    def _value(self, rules: Protocol) -> float:
+        """Compute the figure by a protocol; NaN where there is none."""
         if rules.area == "rsna":
             pairs = self._pairs(rules.corners, rules.form, None, (False,))
-            score = WeightedRsnaScore(pairs, np.arange(len(self._top)), len(self._top))
-            images, cut = self._images(rules).astype(np.float64), np.array([float(rules.floor)])
-            return float(score.at(images[None], cut)[0])
+            n_images = len(self._image_ids)
+            score = WeightedRsnaScore(pairs, np.arange(n_images), n_images)
+            weights = self._images(rules).astype(np.float64)[None]
+            return float(score.at(weights, np.array([float(rules.floor)]))[0])
         kinds = {"mean": self._classes, "one": [None]}.get(rules.classes, [rules.classes])
         figures = np.array([self._average_precision(rules, kind) for kind in kinds])
         defined = figures[~np.isnan(figures)]
         return float(defined.mean()) if len(defined) else np.nan
 
 
+def _areas(corners: Floats) -> Floats:
+    return np.asarray(np.prod(corners[:, 2:] - corners[:, :2], axis=1))
+
+
 def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
-    """Average precision of hits at these places (from 1) among boxes in falling score."""
-    true, last = np.arange(1, len(called) + 1), len(called) / n_true
+    """Compute average precision from the ranks of the hits (from 1) among the boxes."""
+    true = np.arange(1, len(called) + 1)
+    last_recall = len(called) / n_true
     points = np.linspace(0, 1, 11 if rule == "11" else 101)
     if rule in ("101", "11"):
         return float(best_precision(called, n_true, points).mean())
@@ -189,9 +266,9 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
         before = np.divide(true - 1, called - 1, out=np.ones(len(true)), where=called > 1)
         return float((true / called + before).sum() / 2 / n_true)
     height = best_precision(called, n_true, points, beyond=True)
-    if rule == "trapezoids-to-1" and 0 < last < 1:
-        beyond = points >= last
-        height[beyond] = len(called) / n_boxes * (1 - points[beyond]) / (1 - last)
+    if rule == "trapezoids-to-1" and 0 < last_recall < 1:
+        beyond = points >= last_recall
+        height[beyond] = len(called) / n_boxes * (1 - points[beyond]) / (1 - last_recall)
     return float(np.trapezoid(height, points))
 
 
@@ -201,56 +278,68 @@ def explain(
     """Find the protocol by which these boxes have the figure that another program reports.
 
     Args:
-        figure: In [0, 1]. It is met within half of its last digit, and within 0.001 at least.
+        figure: The figure, in [0, 1]. A protocol gives it if it meets it within half of its last
+            digit, and within 0.001 at least.
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score`` and, of several classes, ``finding``; or outputs of a detection library, as
+            ``score`` and, for several classes, ``finding``; or outputs of a detection library, as
             `cxr_compare.boxes_table` takes them.
         truth: True boxes, the same without scores; ``crowd`` marks COCO's crowds.
         image_ids: Every image evaluated, unique; any sequence. Left out: boxes and truth are lists
             with an output for each image, in the same order.
 
     Returns:
-        ``found``, the protocol with the fewest changes to a known one that gives the figure, or
-        the nearest: ``value``, ``protocol``, ``changes`` and ``rules`` in words; whether it is
-        ``within`` the ``tolerance``; how many give it by 0, 1 and 2 changes (``n_within``); the
-        ``next`` best; ``own``, cxr's figure, and the ``main_rule`` of the difference; ``text``.
+        A dict with these keys:
+
+        - ``best``: the protocol with the fewest changes to a known one that gives the figure, or
+          the nearest: ``value``, ``protocol`` (name of the known one), ``changes`` and ``rules``
+          in words;
+        - ``next_best``: up to four further protocols, the same;
+        - ``within``: True if the best gives the ``figure`` within the ``tolerance``;
+        - ``n_tried`` and ``n_within``: protocols tried, and those that give the figure with 0, 1
+          and 2 changes;
+        - ``cxr``: the figure of this program, and ``main_rule``, the one rule that moves it nearest
+          to the best protocol;
+        - ``text``: the answer in words.
 
     Raises:
         InputError: The images have no predicted, or no true box, or a value is no box or score.
 
+    Source:
+        Everingham et al. 2010 and 2015; Lin et al. 2014; the sources of Ultralytics, scikit-learn
+        and the RSNA challenge, see protocols.toml.
+
     Example:
+        >>> import pandas as pd
         >>> from cxr_compare import metrics
-        >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
-        >>> marks = pd.concat([true.assign(image_id="b", score=0.9), true.assign(score=0.4)])
-        >>> found = metrics.explain_figure(1.0, marks, true, ["a", "b"])["found"]
-        >>> round(found["value"], 6), found["changes"]
+        >>> truth = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
+        >>> boxes = pd.concat([truth.assign(image_id="b", score=0.9), truth.assign(score=0.4)])
+        >>> best = metrics.explain_figure(1.0, boxes, truth, ["a", "b"])["best"]
+        >>> round(best["value"], 6), best["changes"]
         (1.0, ['only images with a true box'])
     """
     digits = len(f"{figure!r}".partition(".")[2])
     tolerance = max(0.001, 0.5 * 10**-digits) + 1e-9
     boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False)
     ids = check_arguments(boxes, truth, ids)
-    evaluator = _BoxEvaluator(boxes, truth, ids)
-    ways = evaluator.protocols()
-    away = {rules: round(abs(evaluator.value(rules) - figure), 9) for rules in ways}
-    fits = {rules: ways[rules][0] for rules in ways if away[rules] <= tolerance}
-    defined = [rules for rules in ways if not np.isnan(away[rules])]
-    ranked = sorted(defined, key=lambda rules: (fits.get(rules, 9), away[rules]))[:5]
-    described = []
-    for rules in ranked:
-        _, name, known = ways[rules]
-        words = {n: _RULES[n].get(v, f"the class {v} alone") for n, v in rules._asdict().items()}
-        changes = [words[n] for n in words if getattr(rules, n) != getattr(known, n)]
-        used = ("area", "iou", *_OF_RSNA) if rules.area == "rsna" else _RULES
-        described.append({
-            "value": evaluator.value(rules), "protocol": name, "changes": changes,
-            "rules": {n: words[n] for n in used},
-        })  # fmt: skip
+    evaluator = ProtocolEvaluator(boxes, truth, ids)
+    tried = evaluator.protocols()
+    distance = {rules: round(abs(evaluator.value(rules) - figure), 9) for rules in tried}
+    n_changes = {
+        rules: known.n_changes for rules, known in tried.items() if distance[rules] <= tolerance
+    }
+    defined = [rules for rules in tried if not np.isnan(distance[rules])]
+    ranked = sorted(defined, key=lambda rules: (n_changes.get(rules, _FAR), distance[rules]))[:5]
+    described = [_description(rules, tried[rules], evaluator.value(rules)) for rules in ranked]
     answer = {
-        "figure": figure, "tolerance": tolerance, "within": bool(fits), "n_tried": len(ways),
-        "n_within": [[*fits.values()].count(n) for n in range(_MOST_CHANGES + 1)],
-        "found": described[0], "next": described[1:], **_own_figure(evaluator, ranked[0]),
-    }  # fmt: skip
+        "figure": figure,
+        "tolerance": tolerance,
+        "within": bool(n_changes),
+        "n_tried": len(tried),
+        "n_within": [[*n_changes.values()].count(n) for n in range(_MOST_CHANGES + 1)],
+        "best": described[0],
+        "next_best": described[1:],
+        **_figure_of_cxr(evaluator, ranked[0]),
+    }
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # noqa: S701 - plain text
@@ -259,16 +348,43 @@ def explain(
     return {**answer, "text": templates.get_template("protocols.txt.jinja").render(answer)}
 
 
-def _own_figure(evaluator: _BoxEvaluator, found: _Protocol) -> dict[str, Any]:
-    """The AP50 or AP of cxr, and the one rule that moves it nearest to the found protocol."""
-    iou = found.iou if found.iou == "0.5:0.95" else "0.5"
-    own = evaluator.plain({"iou": iou, "floor": "0.001", "most": "100"})
-    moved = [
-        {"rule": _RULES[name].get(value, value), "instead_of": _RULES[name].get(mine, mine),
-         "value": evaluator.value(own._replace(**{name: value}))}
-        for name, value, mine in zip(_RULES, found, own, strict=True)
-        if value != mine and found.area != "rsna"  # to which no single rule leads
-    ]  # fmt: skip
-    moved.sort(key=lambda change: abs(change["value"] - evaluator.value(found)))
-    figure = {"metric": "ap50" if iou == "0.5" else "ap", "value": evaluator.value(own)}
-    return {"own": figure, "main_rule": moved[0] if moved else None}
+def _description(rules: Protocol, known: KnownProtocol, value: float) -> dict[str, Any]:
+    """Describe a protocol in words."""
+    texts = {
+        name: _RULES[name].get(choice, f"the class {choice} alone")
+        for name, choice in rules._asdict().items()
+    }
+    used = ("area", "iou", *_RSNA_RULES) if rules.area == "rsna" else _RULES
+    return {
+        "value": value,
+        "protocol": known.name,
+        "changes": [
+            text
+            for name, text in texts.items()
+            if getattr(rules, name) != getattr(known.rules, name)
+        ],
+        "rules": {name: texts[name] for name in used},
+    }
+
+
+def _figure_of_cxr(evaluator: ProtocolEvaluator, best: Protocol) -> dict[str, Any]:
+    """Return the AP50 or AP of cxr, and the one rule that moves it nearest to the best protocol."""
+    iou = best.iou if best.iou == "0.5:0.95" else "0.5"
+    own = evaluator.complete({"iou": iou, "floor": "0.001", "most": "100"})
+    changes = []
+    for name, value, own_value in zip(_RULES, best, own, strict=True):
+        if value == own_value or best.area == "rsna":  # no single rule leads to the RSNA score
+            continue
+        changes.append(
+            {
+                "rule": _RULES[name].get(value, value),
+                "instead_of": _RULES[name].get(own_value, own_value),
+                "value": evaluator.value(own._replace(**{name: value})),
+            }
+        )
+    target = evaluator.value(best)
+    changes.sort(key=lambda change: abs(change["value"] - target))
+    return {
+        "cxr": {"metric": "ap50" if iou == "0.5" else "ap", "value": evaluator.value(own)},
+        "main_rule": changes[0] if changes else None,
+    }

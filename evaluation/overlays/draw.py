@@ -61,7 +61,7 @@ def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np
     return np.asarray(cv2.resize(pixels, size, interpolation=method), dtype=np.uint8), scale
 
 
-def _draw_panel(
+def draw_panel(
     pixels: npt.NDArray[np.uint8], shapes: Sequence[Shape | Label], panel: int
 ) -> npt.NDArray[np.uint8]:
     """Draw shapes, given in original pixels, over a grey image; ``panel`` is its longer side."""
@@ -167,7 +167,7 @@ def draw_overlay(
     size = pixels.shape[1], pixels.shape[0]
     shown = [prediction_shapes(one, truth, size, faint=faint) for one in predictions]
     of_panels: list[Sequence[Shape | Label]] = [[], truth.shapes(size, 1 / 20), *shown]
-    panels = [_draw_panel(pixels, of_panel, panel) for of_panel in of_panels]
+    panels = [draw_panel(pixels, of_panel, panel) for of_panel in of_panels]
     captions = [
         ("Image", None, title, facts),
         (truth.title, TRUTH_COLOUR, describe_truth(truth, finding), ""),
@@ -195,7 +195,7 @@ def draw_predictions(
     size = pixels.shape[1], pixels.shape[0]
     shapes: list[list[Shape | Label]] = [[]]
     shapes += [prediction_shapes(one, None, size, faint=False) for one in predictions]
-    drawn = [_draw_panel(pixels, of_panel, panel) for of_panel in shapes]
+    drawn = [draw_panel(pixels, of_panel, panel) for of_panel in shapes]
     panels = [_at_least_wide(image, panel * 2 // 3) for image in drawn]
     facts = f"{size[0]} x {size[1]} px"
     captions = [("Image", None, title, facts), *map(_answer, predictions, findings)]
@@ -258,7 +258,7 @@ def _legend_strip(
 def _swatch(entry: KeyEntry, width: int) -> Image.Image:
     """An entry's shapes on the grey of an X-ray."""
     ground = np.full((KEY_SIZE[1], KEY_SIZE[0]), 60, np.uint8)
-    return Image.fromarray(_draw_panel(ground, entry.shapes, width))
+    return Image.fromarray(draw_panel(ground, entry.shapes, width))
 
 
 def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:

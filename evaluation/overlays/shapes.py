@@ -106,7 +106,7 @@ def system_colour(position: int) -> str:
     return SYSTEM_COLOURS[position % len(SYSTEM_COLOURS)]
 
 
-def _rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
+def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
     """The four corners of an ``xyxy`` box, clockwise from the top left."""
     x1, y1, x2, y2 = (float(edge) for edge in box[:4])
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
@@ -191,7 +191,7 @@ class ActivationGrid:
         return (x2 - x1) / columns, (y2 - y1) / rows
 
 
-def _map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
+def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
     """The map's tinted areas and contour lines; none where it stays below the first.
 
     Nothing is normalised per image: two images with equal values look equal.
@@ -280,8 +280,8 @@ class ImageTruth:
             for box in drawn
         ]
         return [
-            *(Shape("truth", (_rectangle(box),), colour, width=1.5) for _, box, _, colour in named),
-            *(Shape("truth", (_rectangle(box),), TRUTH_COLOUR) for box in lesions),
+            *(Shape("truth", (rectangle(box),), colour, width=1.5) for _, box, _, colour in named),
+            *(Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in lesions),
             *_place_labels(named, size, max(size) * line),
         ]
 
@@ -351,7 +351,7 @@ def prediction_shapes(
     shapes: list[Shape | Label] = []
     grid = prediction.grid
     if grid is not None and grid.levels:  # a map without contours is not drawn
-        seen = [area for area in _map_shapes(grid, prediction.colour) if _shows(area, size)]
+        seen = [area for area in map_shapes(grid, prediction.colour) if _shows(area, size)]
         shapes += seen
         if not seen and truth is None and not prediction.withheld:
             shapes += _no_evidence(prediction.colour, size, side * line)
@@ -401,13 +401,13 @@ def _box_shapes(
     ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
     full = ordered[:, 4] >= prediction.box_cut
     below = ordered[~full][:_MAX_FAINT_BOXES] if faint else _NO_BOXES
-    thin = [Shape("faint", (_rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8) for box in below]
+    thin = [Shape("faint", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8) for box in below]
     called = ordered[full][:_MAX_FULL_BOXES]
     strong = []
     for box in called[::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         dashed = lesions is not None and not _on_lesion(*centre, lesions)
-        corners = (_rectangle(box),)
+        corners = (rectangle(box),)
         strong.append(Shape("boxes", corners, prediction.colour, width=2.4, dashed=dashed))
     scores = [
         *(("boxes", box, f"{box[4]:.2f}", prediction.colour) for box in called),
@@ -435,7 +435,7 @@ def legend(
     for prediction, shapes in zip(predictions, drawn, strict=True):
         colour, name = prediction.colour, prediction.system
         layers = {shape.layer for shape in shapes}
-        box = Shape("boxes", (_rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0)
+        box = Shape("boxes", (rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0)
         point = Shape("point", _cross(16, 11, 7), colour, width=_KEY_WIDTH, closed=False, rim=0)
         of_map = prediction.grid is not None
         if of_map and not prediction.contours:

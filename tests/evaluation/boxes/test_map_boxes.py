@@ -12,14 +12,13 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.map_boxes import (
     MAP_BOX_LEVELS,
     MapBoxRule,
-    _map_parts,
-    _map_peak,
+    map_parts,
     map_peaks,
     map_scale,
     upsample,
 )
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.overlays.shapes import ActivationGrid, _map_shapes
+from cxr_compare.evaluation.overlays.shapes import ActivationGrid, map_shapes
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     compare_predictions,
@@ -67,11 +66,12 @@ def test_a_bump_is_pointed_at_boxed_and_drawn_where_it_lies(row, column):
     centre = np.array([frame[0] + (column + 0.5) * 32, frame[1] + (row + 0.5) * 16])
     x, y = frame[0] + (np.arange(8) + 0.5) * 32, frame[1] + (np.arange(8) + 0.5) * 16
     bump = np.exp(-(((x - centre[0]) / 32) ** 2) - ((y[:, None] - centre[1]) / 16) ** 2)
-    assert _map_peak(bump, frame) == (*centre, 1.0)
+    peak = map_peaks(maps_of(bump, frame=frame), pd.Index(["i0"]))
+    assert peak.loc["i0"].tolist() == [*centre, 1.0]
     boxes = MapBoxRule(0.5).apply(maps_of(bump, frame=frame), pd.Series({"i0": 1.0}), (0.0, 1.0))
     corners = boxes[["x1", "y1", "x2", "y2"]].to_numpy()[0]
     np.testing.assert_allclose((corners[:2] + corners[2:]) / 2, centre, atol=1e-9)
-    for area in _map_shapes(ActivationGrid(bump, frame, (0.25, 0.5, 0.75)), "#56B4E9"):
+    for area in map_shapes(ActivationGrid(bump, frame, (0.25, 0.5, 0.75)), "#56B4E9"):
         (ring,) = area.paths
         middle = (ring.min(axis=0) + ring.max(axis=0)) / 2
         np.testing.assert_allclose(middle, centre, atol=1e-6)
@@ -87,16 +87,21 @@ def test_upsampling_equals_that_of_opencv():
 def test_the_peak_is_where_the_upsampled_map_is_highest():
     grid = np.random.default_rng(2).normal(size=(5, 5))
     grid[3, 1] = 5.0  # inside: at the rim the held edge makes a plateau
-    x, y, value = _map_peak(grid, (10.0, 20.0, 60.0, 70.0))
+    maps = maps_of(grid, frame=(10.0, 20.0, 60.0, 70.0))
+    x, y, value = map_peaks(maps, pd.Index(["i0"])).loc["i0"]
     fine = upsample(grid, 9)
     row, column = np.unravel_index(fine.argmax(), fine.shape)
     assert x == pytest.approx(10 + (column + 0.5) / 45 * 50)
     assert y == pytest.approx(20 + (row + 0.5) / 45 * 50)
-    assert value == grid.max()
+    assert value == np.float32(grid.max())
 
 
 def test_among_equal_cells_the_first_in_reading_order_is_the_peak():
-    assert _map_peak(np.ones((2, 2)), (0, 0, 4, 4))[:2] == (1.0, 1.0)
+    maps = maps_of(np.ones((2, 2)), frame=(0.0, 0.0, 4.0, 4.0))
+    assert map_peaks(maps, pd.Index(["i0"])).loc["i0", ["point_x", "point_y"]].tolist() == [
+        1.0,
+        1.0,
+    ]
 
 
 def test_a_frame_beyond_the_image_is_read_as_it_stands():
@@ -165,6 +170,6 @@ def test_connected_parts_are_those_of_scipy_in_their_order(grid, level):
         (along.start, down.start, along.stop, down.stop, fine[parts == number].max())
         for number, (down, along) in enumerate(find_objects(parts), start=1)
     ]
-    edges, peaks = _map_parts(grid, 4 * level)
+    edges, peaks = map_parts(grid, 4 * level)
     assert [(*edge, peak) for edge, peak in zip(edges.tolist(), peaks, strict=True)] == expected
     assert len(expected) == n_parts

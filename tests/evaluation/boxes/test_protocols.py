@@ -17,7 +17,7 @@ from torchmetrics.detection import MeanAveragePrecision as TorchmetricsAp
 from cxr_compare.data_prep.contracts.boxes import EDGES, box_iou
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.boxes.average_precision import coco_annotations
-from cxr_compare.evaluation.boxes.protocols import _BoxEvaluator, explain
+from cxr_compare.evaluation.boxes.protocols import ProtocolEvaluator, explain
 from tests.evaluation.boxes.simulated import simulate
 from tests.evaluation.boxes.test_box_metrics import rsna_by_hand
 
@@ -38,8 +38,8 @@ FOUND = table(
 
 
 def value(found, truth, **rules):
-    evaluator = _BoxEvaluator(found, truth, IMAGES)
-    chosen = evaluator.plain(rules)
+    evaluator = ProtocolEvaluator(found, truth, IMAGES)
+    chosen = evaluator.complete(rules)
     assert {name: getattr(chosen, name) for name in rules} == rules  # none is useless here
     return pytest.approx(evaluator.value(chosen))
 
@@ -115,7 +115,7 @@ def test_a_misread_format_is_undone(form, box):
 @cache
 def drawn():
     boxes, truth, images = simulate(5, 90, jitter=6)
-    return boxes, truth, images, _BoxEvaluator(boxes, truth, images)
+    return boxes, truth, images, ProtocolEvaluator(boxes, truth, images)
 
 
 def coco_like(modules, cap, images):
@@ -157,7 +157,9 @@ def coco_like(modules, cap, images):
 def test_figures_of_programs_like_pycocotools(modules, cap, images):
     _, truth, every, evaluator = drawn()
     rules = {"most": str(cap), "images": images}
-    own = [evaluator.value(evaluator.plain({**rules, "iou": iou})) for iou in ("0.5", "0.5:0.95")]
+    own = [
+        evaluator.value(evaluator.complete({**rules, "iou": iou})) for iou in ("0.5", "0.5:0.95")
+    ]
     evaluated = every if images == "all" else every[every.isin(truth["image_id"])]
     assert coco_like(modules, cap, evaluated) == pytest.approx(own, abs=1e-9)
 
@@ -184,7 +186,7 @@ def test_figures_of_torchmetrics_and_supervision():
         found = supervision.Detections(found, confidence=scores, class_id=labels[0].numpy())
         true = supervision.Detections(true, class_id=labels[1].numpy())
         other.update(found, true)
-    own = [evaluator.value(evaluator.plain({"iou": iou})) for iou in ("0.5", "0.75", "0.5:0.95")]
+    own = [evaluator.value(evaluator.complete({"iou": iou})) for iou in ("0.5", "0.75", "0.5:0.95")]
     figures, others = metric.compute(), other.compute()
     named = [float(figures[name]) for name in ("map_50", "map_75", "map")]
     assert named == pytest.approx(own, abs=1e-6)
@@ -213,17 +215,17 @@ def test_figures_of_the_published_rules_of_pascal_voc_and_ultralytics(iou):
     recall, precision = curve(1, iou)
     rules = {"match": "best", "corners": "pixels", "iou": str(iou)}
     levels = [precision[recall >= t].max(initial=0) for t in np.arange(0, 1.1, 0.1)]
-    own = evaluator.value(evaluator.plain({**rules, "area": "11"}))
+    own = evaluator.value(evaluator.complete({**rules, "area": "11"}))
     assert own == pytest.approx(np.mean(levels))
     best = np.maximum.accumulate(precision[::-1])[::-1]
-    own = evaluator.value(evaluator.plain({**rules, "area": "all"}))
+    own = evaluator.value(evaluator.complete({**rules, "area": "all"}))
     assert own == pytest.approx((np.diff(recall, prepend=0) * best).sum())
     recall, precision = curve(0, iou)
     for area, last in (("trapezoids-to-1", []), ("trapezoids", [(recall[-1], 0)])):
         points = [(0, 1), *zip(recall, precision, strict=True), *last, (1, 0)]
         x, y = np.array(points).T
         height = np.interp(np.linspace(0, 1, 101), x, np.maximum.accumulate(y[::-1])[::-1])
-        own = evaluator.value(evaluator.plain({"match": "best", "iou": str(iou), "area": area}))
+        own = evaluator.value(evaluator.complete({"match": "best", "iou": str(iou), "area": area}))
         assert own == pytest.approx(np.trapezoid(height) / 100)
 
 
@@ -232,7 +234,7 @@ def test_figure_of_the_rsna_challenge(floor):
     boxes, truth, images, evaluator = drawn()
     rules = {"area": "rsna", "iou": "0.4:0.75", "floor": floor}
     expected = rsna_by_hand(boxes, truth, images, float(floor))
-    assert evaluator.value(evaluator.plain(rules)) == pytest.approx(expected)
+    assert evaluator.value(evaluator.complete(rules)) == pytest.approx(expected)
 
 
 # ------------------------------------------------------------------ what explains a figure
@@ -250,13 +252,13 @@ def test_figure_of_the_rsna_challenge(floor):
 )
 def test_the_protocol_of_a_figure_is_found(rules, name, changes):
     boxes, truth, images, evaluator = drawn()
-    figure = round(evaluator.value(evaluator.plain(rules)), 6)
+    figure = round(evaluator.value(evaluator.complete(rules)), 6)
     answer = explain(figure, boxes, truth, images)
     assert answer["within"]
-    assert answer["found"]["value"] == pytest.approx(figure, abs=1e-6)
-    assert answer["found"]["protocol"].startswith(name)
-    assert answer["found"]["changes"] == changes
-    assert answer["own"]["value"] == pytest.approx(evaluator.value(evaluator.plain({})))
+    assert answer["best"]["value"] == pytest.approx(figure, abs=1e-6)
+    assert answer["best"]["protocol"].startswith(name)
+    assert answer["best"]["changes"] == changes
+    assert answer["cxr"]["value"] == pytest.approx(evaluator.value(evaluator.complete({})))
     if changes and name != "RSNA":  # one rule is the whole difference
         assert answer["main_rule"]["rule"] == changes[0]
         assert answer["main_rule"]["value"] == pytest.approx(figure, abs=1e-6)
@@ -267,14 +269,14 @@ def test_a_figure_that_no_protocol_gives_is_answered_with_the_nearest():
     answer = explain(0.9999, *drawn()[:3])
     assert (answer["within"], answer["n_within"]) == (False, [0, 0, 0])
     assert answer["text"].startswith("None of ")
-    away = [abs(one["value"] - 0.9999) for one in (answer["found"], *answer["next"])]
+    away = [abs(one["value"] - 0.9999) for one in (answer["best"], *answer["next_best"])]
     assert away == sorted(away)
 
 
 def test_few_digits_are_met_by_what_rounds_to_them_and_all_that_fit_are_counted():
     assert explain(0.5, FOUND, TRUTH, IMAGES)["tolerance"] == pytest.approx(0.05)
     answer = explain(0.4975, FOUND, TRUTH, IMAGES)
-    assert answer["found"]["protocol"] == "Ultralytics mAP50 from April 2026"
+    assert answer["best"]["protocol"] == "Ultralytics mAP50 from April 2026"
     assert answer["tolerance"] == pytest.approx(0.001)
     assert sum(answer["n_within"]) > 1
     assert "To tell them apart, ask which it was" in answer["text"]

@@ -11,7 +11,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.froc import FROC_RATES, WeightedFroc
-from cxr_compare.evaluation.boxes.iobb import _IOBB_THRESHOLDS, WeightedIobb
+from cxr_compare.evaluation.boxes.iobb import IOBB_THRESHOLDS, WeightedIobb
 from cxr_compare.evaluation.boxes.lesion_hits import HIT_RULES, find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.protocol import Protocol
@@ -79,7 +79,7 @@ def test_families_give_the_metrics_of_their_records_in_order():
 
 def test_names_of_rates_and_overlaps_are_those_of_the_numbers():
     assert tuple(float(Fraction(rate)) for rate in RATE_LABELS) == FROC_RATES
-    assert [percent / 100 for percent in IOBB_PERCENT] == list(_IOBB_THRESHOLDS)
+    assert [percent / 100 for percent in IOBB_PERCENT] == list(IOBB_THRESHOLDS)
     assert family("iobb")[:3] == ("iobb_accuracy_10", "iobb_accuracy_25", "iobb_accuracy_50")
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, _box_cut
-from cxr_compare.evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
+from cxr_compare.evaluation.overlays.draw import draw_overlay, draw_panel, to_png, to_svg
 from cxr_compare.evaluation.overlays.shapes import (
     FAINT_COLOUR,
     ActivationGrid,
@@ -16,14 +16,14 @@ from cxr_compare.evaluation.overlays.shapes import (
     ImageTruth,
     Label,
     Shape,
-    _map_shapes,
     _place_labels,
-    _rectangle,
     contour_levels,
     describe_score,
     describe_truth,
+    map_shapes,
     outcome,
     prediction_shapes,
+    rectangle,
 )
 from cxr_compare.evaluation.report.cases import CaseSource, display_text
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
@@ -53,11 +53,11 @@ def blob(height: float) -> np.ndarray:
     ids=["below the levels", "no levels", "broken values"],
 )
 def test_healthy_lung_does_not_glow(values, levels):
-    assert _map_shapes(ActivationGrid(values, FRAME, levels), COLOUR) == []
+    assert map_shapes(ActivationGrid(values, FRAME, levels), COLOUR) == []
 
 
 def test_map_is_never_normalised_per_image():
-    strong, weak = (_map_shapes(ActivationGrid(blob(h), FRAME, LEVELS), COLOUR) for h in (4, 2))
+    strong, weak = (map_shapes(ActivationGrid(blob(h), FRAME, LEVELS), COLOUR) for h in (4, 2))
     assert len(strong) == 3
     assert len(weak) == 1  # half the evidence reaches fewer of the same levels
 
@@ -154,7 +154,7 @@ def test_empty_map_says_that_it_is_empty(grid, words):
 
 def test_text_is_drawn_where_it_is_placed():
     label = Label("boxes", "0.91", (20.0, 40.0), 12.0, "#FF0000")
-    drawn = _draw_panel(np.zeros((64, 64), np.uint8), [label], 128)
+    drawn = draw_panel(np.zeros((64, 64), np.uint8), [label], 128)
     rows, columns = np.nonzero(drawn[:, :, 0] > 100)
     assert 80 <= rows.min() <= rows.max() <= 104
     assert 40 <= columns.min() <= columns.max() <= 40 + 2 * label.width
@@ -264,8 +264,8 @@ def test_image_that_is_not_8_bit_grey_is_refused(pixels):
 
 
 def test_raster_and_vector_draw_the_box_at_the_same_place():
-    box = Shape("boxes", (_rectangle([16, 16, 48, 48]),), "#FF0000", width=1, rim=0)
-    drawn = _draw_panel(np.zeros((64, 64), np.uint8), [box], 64)
+    box = Shape("boxes", (rectangle([16, 16, 48, 48]),), "#FF0000", width=1, rim=0)
+    drawn = draw_panel(np.zeros((64, 64), np.uint8), [box], 64)
     rows, columns = np.nonzero(drawn[:, :, 0] > 100)
     assert (rows.min(), rows.max()) == pytest.approx((15.5, 47.5), abs=1)
     assert (columns.min(), columns.max()) == pytest.approx((15.5, 47.5), abs=1)
@@ -273,9 +273,9 @@ def test_raster_and_vector_draw_the_box_at_the_same_place():
 
 
 def test_hole_of_a_tinted_area_stays_clear():
-    ring = (_rectangle([4, 4, 60, 60]), _rectangle([20, 20, 44, 44]))
+    ring = (rectangle([4, 4, 60, 60]), rectangle([20, 20, 44, 44]))
     shape = Shape("map", ring, "#FFFFFF", width=0, tint=0.5, rim=0)
-    drawn = _draw_panel(np.zeros((64, 64), np.uint8), [shape], 64)
+    drawn = draw_panel(np.zeros((64, 64), np.uint8), [shape], 64)
     assert drawn[12, 12, 0] > 100
     assert drawn[32, 32, 0] == 0
 
