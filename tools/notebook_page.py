@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from html import unescape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +26,8 @@ def page_from_notebook(path: Path, picture_prefix: str) -> NotebookPage:
     """Convert a notebook that was run.
 
     A code cell becomes a Python block. Each of its outputs follows it in the richest form that
-    Markdown holds: a picture, HTML, or a block of text. The first heading is left out, so that the
-    page which takes the text in can have its own.
+    Markdown holds: a picture, HTML, or a block of text. The first cell, which introduces the
+    notebook, is left out: the page that takes the text in has an introduction of its own.
 
     Args:
         path: The notebook (``.ipynb``).
@@ -38,10 +39,10 @@ def page_from_notebook(path: Path, picture_prefix: str) -> NotebookPage:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     parts: list[str] = []
     pictures: dict[str, bytes] = {}
-    for cell in cells:
+    for cell in cells[1:]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(re.sub(r"\A# .*\n+", "", source))
+            parts.append(source)
             continue
         parts.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:
@@ -58,9 +59,12 @@ def page_from_notebook(path: Path, picture_prefix: str) -> NotebookPage:
 def _text_of(output: dict[str, Any]) -> str:
     data = output.get("data", {})
     if "text/html" in data:
-        html = re.sub(r"<style.*?</style>\s*", "", "".join(data["text/html"]), flags=re.DOTALL)
-        if not html.startswith("<pre>"):
-            html = re.sub(r">\s*\n\s*<", "><", html)
-        return html.strip()
+        source = "".join(data["text/html"]).strip()
+        if source.startswith("<pre>"):
+            return f"```text\n{unescape(source.removeprefix('<pre>').removesuffix('</pre>'))}\n```"
+        source = re.sub(r"<style.*?</style>\s*", "", source, flags=re.DOTALL)
+        source = re.sub(r">\s*\n\s*<", "><", source)
+        # The site draws tables that have no class and no style of their own.
+        return re.sub(r' (?:border="1"|class="dataframe"|style="[^"]*")', "", source)
     text = "".join(output.get("text") or data.get("text/plain") or "").rstrip()
     return f"```text\n{text}\n```"
