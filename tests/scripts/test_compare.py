@@ -18,7 +18,8 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import tune_predictions
-from cxr_compare.scripts.commands.compare import _are_of, _difference, compare
+from cxr_compare.scripts.commands.compare import compare
+from cxr_compare.scripts.report_question import describe_difference, same_states
 from tests.scripts.small_sets import table_set, write_predictions
 
 
@@ -61,7 +62,7 @@ def test_other_rows_of_a_finished_report_are_written_without_another_question(
     kept = shutil.copytree(system, report / "systems" / "R")
     before = json.loads((report / "metrics.json").read_text())
     compare({"R": kept}, metrics="precision,f1", progress=True, **options)
-    assert "the same comparison, to be shown otherwise" in capsys.readouterr().err
+    assert "the same comparison with other rows" in capsys.readouterr().err
     assert "Average precision" not in (report / "table.md").read_text()
     after = json.loads((report / "metrics.json").read_text())
     assert after["metrics"] == before["metrics"]
@@ -76,10 +77,12 @@ def test_other_rows_of_a_finished_report_are_written_without_another_question(
 
 def test_what_a_report_keeps_of_a_run_stands_for_the_run_and_nothing_else_does():
     of_run = {"trained": "a", "predicted": "b", "tuned": "c"}
-    assert _are_of([{"predicted": "b", "tuned": "c"}], [of_run])
-    assert not _are_of([of_run], [{"predicted": "b", "tuned": "c"}])
-    assert not _are_of([{"predicted": "b", "tuned": "d"}], [of_run])
-    told = _difference("systems", {"A": [{"predicted": "b", "tuned": "c"}]}, {"A": [of_run]})
+    assert same_states([{"predicted": "b", "tuned": "c"}], [of_run])
+    assert not same_states([of_run], [{"predicted": "b", "tuned": "c"}])
+    assert not same_states([{"predicted": "b", "tuned": "d"}], [of_run])
+    told = describe_difference(
+        "systems", {"A": [{"predicted": "b", "tuned": "c"}]}, {"A": [of_run]}
+    )
     assert told == ", and A was another run, or not given as a run"
 
 

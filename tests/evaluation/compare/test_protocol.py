@@ -21,7 +21,7 @@ from cxr_compare.evaluation.metrics.registry import METRICS
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.systems.stored_predictions import compare_predictions, tune_predictions
 from cxr_compare.evaluation.systems.uses_log import log_use
-from cxr_compare.scripts.commands.compare import _read_question
+from cxr_compare.scripts.compare_inputs import read_protocol_or_margin
 from cxr_compare.scripts.systems import _split_seeds
 
 
@@ -166,10 +166,10 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_test_s
 def test_a_protocol_that_names_no_unit_answers_by_image_and_lets_others_be_shown(tmp_path):
     path = tmp_path / "protocol.toml"
     path.write_text('target = "opacity"\n')
-    assert _read_question(path, None, None).unit_of("patient") == "patient"
+    assert read_protocol_or_margin(path, None, None).unit_of("patient") == "patient"
     path.write_text('target = "opacity"\nunit = "image"\n')
     with pytest.raises(InputError, match="--unit patient: the protocol's unit is 'image'"):
-        _read_question(path, None, None).unit_of("patient")
+        read_protocol_or_margin(path, None, None).unit_of("patient")
 
 
 def test_the_reference_comes_first_and_must_be_there():
@@ -305,12 +305,12 @@ def test_the_count_stands_in_the_reports_provenance(comparison):
 def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
     path = tmp_path / "protocol.toml"
     path.write_text('target = "opacity"\nmargin = 0.05\nsubgroups = ["sex"]\n')
-    asked = _read_question(path, None, "opacity")
+    asked = read_protocol_or_margin(path, None, "opacity")
     assert (asked.declared, asked.margin, asked.subgroups) == (True, 0.05, ("sex",))
     with pytest.raises(InputError, match=r"--margin 0\.1: the protocol .* fixed 0\.05"):
-        _read_question(path, 0.1, None)
+        read_protocol_or_margin(path, 0.1, None)
     path.write_text('target = "opacity"\nmetric = ["recall", "specificity"]\npolicy = "max_f1"\n')
-    assert _read_question(path, None, None).metrics == ("recall", "specificity")
+    assert read_protocol_or_margin(path, None, None).metrics == ("recall", "specificity")
     for metric, says in (
         ('["recall"]', "one half of an operating point"),
         ('["recall", "specificity", "npv"]', "metric: list should have at most 2 items"),
@@ -318,14 +318,14 @@ def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
     ):
         path.write_text(f'target = "opacity"\nmetric = {metric}\npolicy = "max_f1"\n')
         with pytest.raises(InputError, match=says):
-            _read_question(path, None, None)
+            read_protocol_or_margin(path, None, None)
     path.write_text('target = "opacity"\ninterval = "bca"\n')
     with pytest.raises(InputError, match="interval: unknown key"):
-        _read_question(path, None, None)
+        read_protocol_or_margin(path, None, None)
     path.write_text("targt = 'x'\n")
     with pytest.raises(InputError, match="did you mean 'target'"):
-        _read_question(path, None, None)
-    assert _read_question(None, 0.1, None).declared is False
+        read_protocol_or_margin(path, None, None)
+    assert read_protocol_or_margin(None, 0.1, None).declared is False
 
 
 def test_seeds_are_separated_by_commas(tmp_path):
@@ -417,10 +417,10 @@ def test_goals_that_cannot_be_evaluated_are_refused(predict, test_set, tmp_path)
     path = tmp_path / "protocol.toml"
     head = 'target = "opacity"\npolicy = "max_f1"\n'
     path.write_text(f'{head}[[goal]]\nmetric = "sensitivity"\nat_least = 0.85\n')
-    assert _read_question(path, None, None).goals == {"recall": 0.85}
+    assert read_protocol_or_margin(path, None, None).goals == {"recall": 0.85}
     path.write_text(path.read_text() + '[[goal]]\nmetric = "sensitivity"\nat_least = 0.8\n')
     with pytest.raises(InputError, match="two goals are of one metric"):
-        _read_question(path, None, None)
+        read_protocol_or_margin(path, None, None)
     for line, says in (
         ('metric = "auroc"\nat_least = 0.8', "goal.0.metric: "),
         ('metric = "specificity"\nat_least = 80', "goal.0.at_least: "),
@@ -428,7 +428,7 @@ def test_goals_that_cannot_be_evaluated_are_refused(predict, test_set, tmp_path)
     ):
         path.write_text(f"{head}[[goal]]\n{line}\n")
         with pytest.raises(InputError, match=says):
-            _read_question(path, None, None)
+            read_protocol_or_margin(path, None, None)
 
 
 def test_printed_ends_never_contradict_the_standing_of_a_goal():

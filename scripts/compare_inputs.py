@@ -1,0 +1,217 @@
+"""The inputs of `cxr compare`: truth, systems, targets and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.store.dataset import DataSet, Target
+from cxr_compare.data_prep.store.predictions import Predictions
+from cxr_compare.evaluation.compare.protocol import Protocol
+from cxr_compare.scripts import console
+from cxr_compare.scripts.parameters import Argument, as_path
+from cxr_compare.scripts.systems import (
+    ComparedSystem,
+    GivenSystem,
+    GivenValues,
+    is_values,
+    values_caption,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+
+_ALL = "all"
+_GOAL_METRICS = {"sensitivity": "recall", "specificity": "specificity"}
+"""The name of a protocol's goal in the report."""
+
+
+def _read_table(value: Any) -> Any:
+    """Return a table in memory as it is; take all else as the name of a file or a folder."""
+    return value if is_values(value) else as_path(value)
+
+
+def _table_texts(value: Any) -> list[str]:
+    return [values_caption(value) if is_values(value) else str(value)]
+
+
+Table = Annotated[Any, Argument(read=_read_table, write=_table_texts, metavar="FILE")]
+"""A table in a file or, from Python, an array, a Series or a frame."""
+
+
+def split_column_roles(roles: Sequence[str]) -> tuple[ColumnNames, tuple[str, ...]]:
+    """Return the columns of the result files, and the texts ROLE=COLUMN that are of the truth."""
+    from cxr_compare.evaluation.systems.prediction_files import ColumnNames
+
+    fields = {"result_image": "image", "score": "score"}
+    of_results = {}
+    of_truth = []
+    for text in roles:
+        role, _, column = text.partition("=")
+        if role in fields and column:
+            of_results[fields[role]] = column
+        else:
+            of_truth.append(text)
+    return ColumnNames(**of_results), tuple(of_truth)
+
+
+def open_truth(
+    truth: Any,
+    boxes: Any,
+    patients: Any,
+    columns: tuple[str, ...],
+    target_names: list[str] | None,
+) -> tuple[DataSet, pd.Index | None]:
+    """Make a data set in memory from labels and true boxes.
+
+    Args:
+        truth: File or folder of labels, or labels as an array, a Series or a frame.
+        boxes: True boxes of labels in a table; None without.
+        patients: Patient of each image; None where the truth names them or nobody does.
+        columns: Columns of the truth's CSV as texts ROLE=COLUMN.
+        target_names: Targets that are asked for.
+
+    Returns:
+        The data set, and its image ids in the order of an array of labels; None for a file.
+
+    Raises:
+        InputError: The truth is malformed, or a target is unknown.
+    """
+    from cxr_compare.evaluation.systems.from_frames import truth_from_values
+    from cxr_compare.evaluation.systems.imported import truth_set
+
+    order = None
+    if isinstance(truth, Path):
+        further = [value for value in (boxes, patients) if value is not None]
+        if any(not isinstance(value, Path) for value in further):
+            raise InputError("compare: with truth in a file, boxes and patients are files, too")
+        dataset = truth_set(truth, patients, console.say, boxes, columns)
+    else:
+        dataset, order = truth_from_values(truth, boxes=boxes, patients=patients)
+    chosen_targets(dataset, target_names)  # refuses a wrong name before results are read
+    if (dataset.images["patient_id_source"] == "assumed_image").any():
+        console.say(
+            f"Intervals are by image, for {_caption(truth)} does not name all patients: too narrow "
+            "where patients have several images; give --patients CSV (image_id,patient_id)"
+        )
+    return dataset, order
+
+
+def open_result_files(
+    systems: list[GivenSystem],
+    dataset: DataSet,
+    truth: Any,
+    order: pd.Index | None,
+    names: ColumnNames,
+) -> list[ComparedSystem]:
+    """Read result files and values in memory as predictions.
+
+    Args:
+        systems: Systems, each with a file or values for each training seed.
+        dataset: Data set of the truth.
+        truth: The truth; a COCO file gives image and category ids their names.
+        order: Image ids in the order of arrays of scores; None where labels are in a file.
+        names: Columns of a CSV of results.
+
+    Raises:
+        InputError: A file is malformed, or holds no box.
+    """
+    coco = truth if isinstance(truth, Path) and truth.suffix == ".json" else None
+    opened: list[ComparedSystem] = []
+    for given_name, members in systems:
+        first = members[0]
+        usual = first.stem if isinstance(first, Path) else f"system {len(opened) + 1}"
+        name = given_name or usual
+        opened_members = [
+            _open_member(member, name, dataset, coco, order, names) for member in members
+        ]
+        for member, predictions in zip(members, opened_members, strict=True):
+            if predictions.kind == "boxes" and predictions.boxes.empty:
+                raise InputError(f"{member}: holds no box; give results that have some")
+            for note in predictions.info["notes"]:
+                console.say(f"{name}: {note}")
+        opened.append(ComparedSystem(name, [*opened_members]))
+    return opened
+
+
+def open_values(system: GivenSystem, dataset: DataSet, split: str) -> ComparedSystem:
+    """Make predictions from a system's values in memory; folders stay as they are."""
+    from cxr_compare.evaluation.systems.from_frames import predictions_from_values
+
+    members: list[Path | Predictions] = [
+        predictions_from_values(system.name or "system", member.value, dataset, None, split)
+        if isinstance(member, GivenValues)
+        else member
+        for member in system.members
+    ]
+    return ComparedSystem(system.name, members)
+
+
+def _open_member(
+    member: Any,
+    name: str,
+    dataset: DataSet,
+    coco: Path | None,
+    order: pd.Index | None,
+    names: ColumnNames,
+) -> Predictions:
+    from cxr_compare.evaluation.systems.from_frames import predictions_from_values
+    from cxr_compare.evaluation.systems.imported import read_predictions
+
+    if isinstance(member, GivenValues):
+        return predictions_from_values(name, member.value, dataset, order)
+    if isinstance(member, Predictions):
+        return member
+    return read_predictions(member, dataset, name=name, coco_truth=coco, columns=names)
+
+
+def _caption(table: Any) -> str:
+    return str(table) if isinstance(table, Path) else values_caption(table)
+
+
+def chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
+    """Return the targets with these names, each once; ``all`` means all of the data set."""
+    if names and _ALL in names and _ALL not in dataset.targets:
+        return list(dataset.targets.values())
+    if not names:
+        return [dataset.target()]
+    return [dataset.target(name) for name in dict.fromkeys(names)]
+
+
+def read_protocol_or_margin(
+    path: Path | None, margin: float | None, target: str | None
+) -> Protocol:
+    """Return the question of a comparison, from a protocol file or from a margin.
+
+    Args:
+        path: Protocol that fixed the question beforehand; None makes an exploratory comparison.
+        margin: Margin of ``--margin``; a protocol must agree with it.
+        target: Target of ``--target``; a protocol must agree with it.
+
+    Raises:
+        InputError: The protocol is malformed, or an option differs from it.
+    """
+    if path is None:
+        return Protocol(margin=margin)
+    from cxr_compare.configs.load import read_protocol
+
+    fixed, digest = read_protocol(path)
+    for option, value, fixed_value in (
+        ("target", target, fixed.target),
+        ("margin", margin, fixed.margin),
+    ):
+        if value is not None and value != fixed_value:
+            raise InputError(
+                f"--{option} {value}: the protocol {path} fixed {fixed_value}; leave the option out"
+            )
+    metric, partner = (*fixed.metric, "")[:2]
+    keys = fixed.model_dump(exclude={"goal"}) | {"subgroups": tuple(fixed.subgroups)}
+    goals = {_GOAL_METRICS[goal.metric]: goal.at_least for goal in fixed.goal}
+    if len(goals) < len(fixed.goal):
+        raise InputError(f"{path}: two goals are of one metric; leave one out")
+    keys |= {"metric": metric, "partner": partner, "goals": goals}
+    return Protocol(**keys, declared=True, file_sha256=digest)
