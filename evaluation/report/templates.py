@@ -12,7 +12,7 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.page_templates import template_environment
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.statistics.figure_text import number, score_text
+from cxr_compare.evaluation.statistics.figure_text import number, range_text, score_text
 
 _HERE = Path(__file__).parent
 SENTENCES = "sentences.txt.jinja"
@@ -28,8 +28,8 @@ CASES = "cases.txt.jinja"
 @cache
 def _environment(*folders: Path, autoescape: bool = True) -> Environment:
     environment = template_environment(*folders, _HERE, autoescape=autoescape)
-    filters = (counted, listing, number, policy_text, score_text)
-    environment.filters.update({word.__name__: word for word in filters})
+    filters = (counted, listing, number, policy_text, range_text, score_text)
+    environment.filters.update({function.__name__: function for function in filters})
     return environment
 
 

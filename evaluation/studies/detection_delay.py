@@ -9,47 +9,50 @@ import numpy as np
 import pandas as pd
 
 from cxr_compare.evaluation.statistics.betting import change_evidence
-from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.studies.monitor_result import MonitoredFigure, Monitoring
+from cxr_compare.evaluation.studies.study_page import study_sentence
 
 STREAMS = 100
-
-
-DAILY = 25  # of a simulation: streams, and patients a day
-
-
+"""Number of simulated streams."""
+DAILY = 25
+"""Simulated patients in a day."""
 UNCHANGED = 500
-
-
-_LONGEST = 4_000  # patients before a change, and after it
+"""Simulated patients before a change."""
+_LONGEST = 4_000
+"""Simulated patients after a change."""
 
 
 @dataclass(frozen=True)
 class DetectionDelay:
     """Simulated number of patients until a change is found."""
 
-    key: str  # of the figure
+    key: str
+    """Key of the figure."""
     title: str
-    change: str  # in words
-    was: float  # mean per patient of the reference
+    change: str
+    """Kind of change, as in the template."""
+    was: float
+    """Mean per patient of the reference."""
     becomes: float
-    patients: float | None  # median from the change to the alarm; None: more than were simulated
-    days: float | None  # in which as many came
+    patients: float | None
+    """Median number of patients from the change to the alarm; None: more than simulated."""
+    days: float | None
+    """Days in which as many patients came."""
 
     @property
-    def told(self) -> str:
+    def change_text(self) -> str:
         """Description of the change."""
-        return f"{self.change}, {number(self.was)} to {number(self.becomes)}"
+        return study_sentence("monitor", "delay_change", self.change, self.was, self.becomes)
 
     @property
-    def found_after(self) -> str:
+    def delay_text(self) -> str:
         """Patients and days until the alarm."""
-        if self.patients is None or self.days is None:
-            return f"not within {_LONGEST:,} patients in most streams"
-        return f"{self.patients:,.0f} patients, {self.days:,.0f} days"
+        return study_sentence("monitor", "delay_found", self.patients, self.days, _LONGEST)
 
     def __str__(self) -> str:
-        return f"{self.title}, {self.told}: {self.found_after}"
+        return study_sentence(
+            "monitor", "delay_line", self.title, self.change_text, self.delay_text
+        )
 
 
 def simulate_delays(found: Monitoring, seed: int = 0) -> list[DetectionDelay]:
@@ -75,22 +78,24 @@ def simulate_delays(found: Monitoring, seed: int = 0) -> list[DetectionDelay]:
     return delays
 
 
-def _changes(row: MonitoredFigure, was: float) -> Iterator[tuple[str, float]]:
-    """Return the simulated changes of a figure with its new mean."""
-    if row.kind in ("sensitivity", "specificity"):
-        yield "0.1 lower", max(was - 0.1, 0.0)
-    elif row.kind == "call_rate":
-        yield "half as many calls again", min(1.5 * was, 1.0)
-    elif row.kind == "ppv":  # its odds halve, about
-        yield "prevalence halved", was / (2 - was)
-    elif row.kind in ("failed", "slow") or row.key.endswith("=new"):
-        yield "a tenth of the images", min(was + 0.1, 1.0)
-    elif row.kind in ("score", "guard"):
-        yield "0.1 away", was + 0.1 if was < 0.9 else was - 0.1
-        if ">q50" in row.key:
-            yield "stuck at one value", 1.0
+def _changes(figure: MonitoredFigure, was: float) -> Iterator[tuple[str, float]]:
+    """Return the simulated kinds of change of a figure, each with its new mean."""
+    if figure.kind in ("sensitivity", "specificity"):
+        yield "lower", max(was - 0.1, 0.0)
+    elif figure.kind == "call_rate":
+        yield "half_more", min(1.5 * was, 1.0)
+    elif figure.kind == "ppv":
+        yield "prevalence", was / (2 - was)  # its odds are about halved
+    elif figure.kind in ("failed", "slow") or figure.key.endswith("=new"):
+        yield "tenth", min(was + 0.1, 1.0)
+    elif figure.kind in ("score", "guard"):
+        yield "away", was + 0.1 if was < 0.9 else was - 0.1
+        if ">q50" in figure.key:
+            yield "stuck", 1.0
+    elif was < 0.4:
+        yield "doubled", 2 * was
     else:
-        yield ("doubled", 2 * was) if was < 0.4 else ("halved", was / 2)
+        yield "halved", was / 2
 
 
 def _median_delay(
@@ -102,12 +107,12 @@ def _median_delay(
     changed = drawn[:, UNCHANGED:]
     changed[rng.random(changed.shape) < part] = float(up)
     days = np.arange(len(row.values) + drawn.shape[1]) - len(row.values)
-    known = np.broadcast_to(row.values, (STREAMS, len(row.values)))
-    values = np.concatenate([known, drawn], axis=1)
+    reference = np.broadcast_to(row.values, (STREAMS, len(row.values)))
+    values = np.concatenate([reference, drawn], axis=1)
     evidence = change_evidence(values, np.maximum(days // DAILY + 1, 0))
-    rings = evidence * row.share >= 1
+    alarms = evidence * row.share >= 1
     before = UNCHANGED // DAILY
-    rings = rings[~rings[:, :before].any(axis=1), before:]
-    first = np.where(rings.any(axis=1), DAILY * (rings.argmax(axis=1) + 1.0), np.inf)
+    alarms = alarms[~alarms[:, :before].any(axis=1), before:]
+    first = np.where(alarms.any(axis=1), DAILY * (alarms.argmax(axis=1) + 1.0), np.inf)
     median = float(np.median(first))
     return median if np.isfinite(median) else None

@@ -9,9 +9,8 @@ import pandas as pd
 
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve
 from cxr_compare.evaluation.report.inline_svg import legend_sample
-from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.studies.monitor_result import MonitoredFigure, Monitoring
-from cxr_compare.evaluation.studies.study_page import ShownChart
+from cxr_compare.evaluation.studies.study_page import ShownChart, study_sentence
 
 CEILING = 1e6  # of evidence in a chart
 
@@ -21,7 +20,7 @@ _POWERS = ((1.0, "1"), (1e2, "100"), (1e4, "10⁴"), (1e6, "10⁶"))
 
 def bound_text(row: MonitoredFigure) -> str:
     """Return the evidence that raises an alarm, as a table shows it."""
-    return f"from {row.bound:,.0f} on" if row.bound else "not watched"
+    return study_sentence("monitor", "bound", row.bound)
 
 
 def monitor_charts(row: MonitoredFigure, found: Monitoring) -> Iterator[ShownChart]:
@@ -42,7 +41,9 @@ def monitor_charts(row: MonitoredFigure, found: Monitoring) -> Iterator[ShownCha
         Curve("mean per patient", 0, at, means),
     )
     key = "".join(sign if sign.isalnum() else "-" for sign in row.key)
-    told = f"{row.title}: {number(row.was.mean)} in the reference, {number(row.now.mean)} now"
+    description = study_sentence(
+        "monitor", "course_description", row.title, row.was.mean, row.now.mean
+    )
     weeks = [(np.full(2, found.reference_days - 0.5), [y.low, y.high])]
     in_weeks = row.source == "first weeks"
     yield ShownChart(
@@ -52,7 +53,7 @@ def monitor_charts(row: MonitoredFigure, found: Monitoring) -> Iterator[ShownCha
             x=x,
             y=y,
             curves=curves,
-            description=told,
+            description=description,
             guides=tuple(weeks) if in_weeks else (),
             guide_label="end of the reference" if in_weeks else "",
         ),
@@ -60,8 +61,7 @@ def monitor_charts(row: MonitoredFigure, found: Monitoring) -> Iterator[ShownCha
             (legend_sample(f"course-{key}", 0), "mean per patient"),
             (
                 legend_sample(f"course-{key}", 1),
-                "reference; band: its 95 % interval"
-                + ("; dotted: end of the first weeks" if in_weeks else ""),
+                study_sentence("monitor", "reference_legend", in_weeks),
             ),
         ],
     )
@@ -74,8 +74,8 @@ def monitor_charts(row: MonitoredFigure, found: Monitoring) -> Iterator[ShownCha
             y=Axis("e-value, log scale", _POWERS, 0.1, 2 * CEILING, "log"),
             curves=(Curve("evidence", 0, at, evidence),),
             guides=((both, np.full(2, row.bound)),),
-            guide_label=f"alarm {bound_text(row)}",
-            description=f"Evidence of a change: at most {row.evidence:.3g}",
+            guide_label=study_sentence("monitor", "alarm_guide", bound_text(row)),
+            description=study_sentence("monitor", "evidence_description", row.evidence),
         )
     )
 
@@ -86,5 +86,5 @@ def _share_axis(low: float, high: float) -> Axis:
     first = np.floor(low / step + 1e-9)
     last = np.ceil(high / step - 1e-9)
     ticks = np.arange(first, max(last, first + 1) + 1) * step
-    words = tuple((float(tick), f"{tick:.2f}") for tick in ticks)
-    return Axis("Mean per patient", words, float(ticks[0]), float(ticks[-1]))
+    labels = tuple((float(tick), f"{tick:.2f}") for tick in ticks)
+    return Axis("Mean per patient", labels, float(ticks[0]), float(ticks[-1]))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
-from cxr_compare.evaluation.metrics.prose import inside_sentence, listing
+from cxr_compare.evaluation.metrics.prose import inside_sentence
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.studies.detection_delay import (
     DAILY,
     STREAMS,
@@ -25,36 +23,15 @@ from cxr_compare.evaluation.studies.detection_delay import (
 from cxr_compare.evaluation.studies.monitor_charts import CEILING, bound_text, monitor_charts
 from cxr_compare.evaluation.studies.monitor_result import ERROR, FEWEST, MonitoredFigure, Monitoring
 from cxr_compare.evaluation.studies.prometheus import prometheus_text
-from cxr_compare.evaluation.studies.study_page import Section, StudyPage, write_study
+from cxr_compare.evaluation.studies.study_page import (
+    Section,
+    StudyPage,
+    study_sentence,
+    write_study,
+)
 
-_MIX = "Look at who is sent now, and at sensitivity and specificity in each group."
-
-
-_ADVICE = {
-    "call_rate": "Look at recent calls: patients, devices or processing may have changed. Where "
-    "labels of recent images show worse calls, choose the threshold again on them (cxr tune).",
-    "sensitivity": "Read the missed images, and choose the threshold again on recent labels "
-    "(cxr tune); until then do not rely on negative answers.",
-    "specificity": "Read the false positives; choose a new threshold on recent labels (cxr tune).",
-    "ppv": "Compare with call rate and specificity: the disease has become rarer or more "
-    "frequent, or the calls have changed.",
-    "score": "Look at recent images for exposure, inversion, cropping and processing; check that "
-    "the model in use is the one that was validated.",
-    "guard": "Recent images differ otherwise from those of the training: look at exposure, "
-    "inversion, cropping and the devices that send them.",
-    "view": "Check that the header is right; look at sensitivity and specificity in each view.",
-    "sex": _MIX,
-    "age_band": _MIX,
-    "maker": "Devices have changed: validate the system on their images.",
-    "disagreement": "Read images on which they disagree; see whose call rate has changed.",
-    "failed": "Read the reasons in the server's own log: which device or format is refused?",
-    "slow": "Look at the load of the machine.",
-}
-
-
-_HEADERS = {"view": "view", "sex": "sex", "age_band": "age", "maker": "maker"}
-
-
+_MOST_NAMED = 3
+"""Largest number of figures that the answer names."""
 _IN_CSV = [
     "key",
     "title",
@@ -78,73 +55,73 @@ _IN_CSV = [
 ]
 
 
-_MOST_TOLD = 3  # figures in the answer
+@dataclass(frozen=True)
+class WrittenMonitor:
+    """Files of a monitor, with what the command line needs of them."""
+
+    text: str
+    """Text for the terminal."""
+    page: Path
+    status: int
+    """Exit status: 1 after a change, 2 if nothing can be tested any more, else 0."""
 
 
 def _answer(found: Monitoring) -> str:
-    """In one line whether all is quiet, or what changed."""
-    told = [
-        f"{inside_sentence(row.title)} from {number(row.was.mean)} to {number(row.now.mean)} "
-        f"since about {row.change.since}"
-        for row in found.alarms
-        if row.change is not None
+    """Return the answer in one line: all quiet, or which figures have changed."""
+    changed = [
+        {
+            "title": inside_sentence(figure.title),
+            "was": figure.was.mean,
+            "now": figure.now.mean,
+            "since": figure.change.since,
+        }
+        for figure in found.alarms
+        if figure.change is not None
     ]
-    if len(told) > _MOST_TOLD:
-        told[_MOST_TOLD:] = [counted(len(told) - _MOST_TOLD, "further figure")]
-    if told:
-        return f"Changed: {'; '.join(told)}."
+    if changed:
+        further = max(len(changed) - _MOST_NAMED, 0)
+        return _sentence("changed", changed[:_MOST_NAMED], further)
     if found.n_tested:
-        return f"Quiet: none of {counted(found.n_tested, 'figure')} has changed."
+        return _sentence("quiet", found.n_tested)
     if found.is_blind:
-        most = max((row.n_reference for row in found.rows), default=0)
-        return (
-            f"Nothing is tested: {counted(most, 'patient')} in the first {found.reference_days} "
-            f"days are too few for a reference, {FEWEST} are needed."
-        )
-    return "Nothing is tested yet: no answers after the reference, or too few in it."
+        most = max((figure.n_reference for figure in found.rows), default=0)
+        return _sentence("blind", most, found.reference_days, FEWEST)
+    return _sentence("early")
 
 
-def _alarm_words(row: MonitoredFigure) -> list[str]:
-    """What an alarm says: what, since when, how sure, where, what to do."""
-    change = row.change
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("monitor", macro, *values)
+
+
+def _alarm_lines(figure: MonitoredFigure) -> list[str]:
+    """Return the sentences on an alarm: figures, start, evidence, location, advice."""
+    change = figure.change
     if change is None:
         return []
-    was = row.was
-    now = row.now
     lines = [
-        f"{number(now.mean)} now ({range_text(now.low, now.high)}), {number(was.mean)} in the "
-        f"{row.source} ({range_text(was.low, was.high)}).",
-        f"Since about {change.since}, likely between {change.since_low} and {change.since_high}; "
-        f"alarm on {change.on}.",
-        "How sure: where nothing changes, at most 1 in "
-        f"{min(change.one_in, CEILING):,.0f} monitors ever shows as much evidence of this figure. "
-        "That is not the chance that this alarm is false.",
+        _sentence("alarm_figures", figure),
+        _sentence("alarm_start", change),
+        _sentence("alarm_evidence", min(change.one_in, CEILING)),
     ]
     if change.mix:
-        lines.append(
-            f"The changed mix by {_HEADERS[change.mix]} explains {100 * change.mix_share:.0f} % "
-            "of the change (description, not tested)."
-        )
+        header = _sentence("header", change.mix)
+        lines.append(_sentence("alarm_mix", header, change.mix_share))
     if change.groups:
-        told = [
-            f"{_HEADERS[group.column]} {group.group} from {number(group.before)} to "
-            f"{number(group.since)} ({counted(group.n_patients, 'patient')})"
-            for group in change.groups
-        ]
-        lines.append(f"Largest in {listing(told)} (description, not tested).")
-    return [*lines, f"What to do: {_ADVICE[row.kind]}"]
+        lines.append(_sentence("alarm_groups", change.groups))
+    return [*lines, _sentence("advice", figure.kind)]
 
 
-def _text(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
-    """All that a terminal shows."""
-    lines = [f"{_answer(found)} ({_extent(found)})"]
-    for row in found.alarms:
-        lines += [row.title, *(f"  {line}" for line in _alarm_words(row))]
-    lines += [f"Note: {note}" for note in _notes(found)]
-    return "\n".join([*lines, *map(str, delays)])
+def _terminal_text(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
+    lines = [_sentence("answer_line", _answer(found), _sentence("extent", found))]
+    for figure in found.alarms:
+        lines.append(figure.title)
+        lines += [f"  {line}" for line in _alarm_lines(figure)]
+    lines += [_sentence("note_line", note) for note in _notes(found)]
+    lines += map(str, delays)
+    return "\n".join(lines)
 
 
-def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str, Path, int]:
+def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> WrittenMonitor:
     """Write ``monitor.prom``, ``.csv``, ``.json`` and, last, ``.html`` of what `monitor_log` found.
 
     Args:
@@ -168,37 +145,29 @@ def write_monitor(found: Monitoring, out: Path, *, simulate: bool) -> tuple[str,
     write_text(out / "monitor.prom", prometheus_text(found))
     page = _page(found, delays)
     path = write_study(out, "monitor", table.reindex(columns=_IN_CSV), stored, page)
-    status = 1 if found.alarms else 2 if found.is_blind else 0
-    return _text(found, delays), path, status
+    status = 0
+    if found.alarms:
+        status = 1
+    elif found.is_blind:
+        status = 2
+    return WrittenMonitor(_terminal_text(found, delays), path, status)
 
 
 def _stored(row: MonitoredFigure) -> dict[str, Any]:
     stored = asdict(row)
     del stored["values"]
-    return stored | {"bound": row.bound, "alarm": bool(row.change), "words": _alarm_words(row)}
-
-
-def _extent(found: Monitoring) -> str:
-    images = counted(found.n_images, "image")
-    patients = counted(found.n_patients, "patient")
-    return f"{images} of {patients}, {found.first_day} to {found.last_day}"
+    return stored | {"bound": row.bound, "alarm": bool(row.change), "text": _alarm_lines(row)}
 
 
 def _notes(found: Monitoring) -> list[str]:
     notes = list(found.notes)
     if found.window_days > found.reference_days:
-        notes.append(
-            f"A patient counts once in {found.window_days} days, which is longer than the "
-            f"reference of {found.reference_days}: later on only patients count who have not been "
-            "there for so long, and where patients return this alone may look like a change."
-        )
-    if few := [inside_sentence(row.title) for row in found.rows if not row.share]:
-        notes.append(f"Not watched, fewer than {FEWEST} patients in the reference: {listing(few)}.")
-    if not any(row.kind == "sensitivity" and row.share for row in found.rows):
-        notes.append(
-            "Sensitivity is not watched (it needs --labels): whether more lesions are missed is "
-            "not known, with or without an alarm."
-        )
+        notes.append(_sentence("long_window", found.window_days, found.reference_days))
+    n_unmonitored = sum(not figure.share for figure in found.rows)
+    if n_unmonitored:
+        notes.append(_sentence("not_monitored", n_unmonitored, FEWEST))
+    if not any(figure.kind == "sensitivity" and figure.share for figure in found.rows):
+        notes.append(_sentence("no_sensitivity"))
     return notes
 
 
@@ -208,19 +177,16 @@ def _page(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
         sections.append(Section("delays", "How fast a change is found", tables=[_delays(delays)]))
     page = StudyPage(
         title="Monitor",
-        kicker=f"Monitor · {_extent(found)}",
+        kicker=f"Monitor · {_sentence('extent', found)}",
         answer=_answer(found),
-        scope=[
-            f"Where nothing changes, the chance that this monitor ever raises an alarm, over all "
-            f"figures and all time, is at most {100 * ERROR:g} %."
-        ],
+        scope=[_sentence("scope", ERROR)],
         notes=_notes(found),
         sections=sections,
     )
     return page.render(
         "monitor.html.jinja",
         found=found,
-        alarms=[(row, _alarm_words(row), monitor_charts(row, found)) for row in found.alarms],
+        alarms=[(row, _alarm_lines(row), monitor_charts(row, found)) for row in found.alarms],
         quiet=[
             (row, monitor_charts(row, found)) for row in found.rows if row.share and not row.change
         ],
@@ -230,32 +196,28 @@ def _page(found: Monitoring, delays: Sequence[DetectionDelay]) -> str:
 
 def _figures(found: Monitoring) -> Table:
     columns = ("Figure", "Reference", "Its patients", "Now", "Tested patients", "Evidence", "Alarm")
-    rows = [
-        (
-            row.title,
-            f"{row.was}, {row.source}",
-            f"{row.n_reference:,}",
-            str(row.now),
-            f"{row.n_stream:,}",
-            f"over {CEILING:,.0f}" if row.evidence > CEILING else f"{row.evidence:,.1f}",
-            f"on {row.change.on}" if row.change else bound_text(row),
+    rows = []
+    for figure in found.rows:
+        alarm = bound_text(figure)
+        if figure.change is not None:
+            alarm = _sentence("alarm_on", figure.change.on)
+        rows.append(
+            (
+                figure.title,
+                _sentence("reference", figure.was, figure.source),
+                f"{figure.n_reference:,}",
+                str(figure.now),
+                f"{figure.n_stream:,}",
+                _sentence("evidence", figure.evidence, CEILING),
+                alarm,
+            )
         )
-        for row in found.rows
-    ]
-    lead = (
-        "Means per patient with 95 % intervals. Now: the last patients, after an alarm those since "
-        "its likely start."
-    )
-    return Table.from_rows("All figures", lead, columns, rows)
+    return Table.from_rows("All figures", _sentence("figures_lead"), columns, rows)
 
 
 def _delays(delays: Sequence[DetectionDelay]) -> Table:
-    rows = [(delay.title, delay.told, delay.found_after) for delay in delays]
-    lead = (
-        f"Median of {STREAMS} simulated streams that change after {UNCHANGED} unchanged "
-        f"patients, drawn from the reference, {DAILY} a day; days at the rate of this log. "
-        "More audited images find smaller changes."
-    )
+    rows = [(delay.title, delay.change_text, delay.delay_text) for delay in delays]
+    lead = _sentence("delays_lead", STREAMS, UNCHANGED, DAILY)
     return Table.from_rows(
         "How fast a change is found", lead, ("Figure", "Change", "Found after"), rows
     )

@@ -15,13 +15,15 @@ ERROR = 0.05
 """Chance that any figure ever raises an alarm where nothing changes, at most."""
 
 
-FEWEST = 50  # patients of a reference, below which it watches nothing
+FEWEST = 50
+"""Number of patients of a reference below which no figure is monitored."""
 
 
 class FigureKind(NamedTuple):
     """A kind of monitored figure, with its part of the chance of a false alarm."""
 
-    share: float  # of `ERROR`; 1 in all, whether or not a log has what a kind needs
+    share: float
+    """Share of `ERROR`; all kinds add up to 1, whether or not a log has what a kind needs."""
     title: str
 
 
@@ -31,7 +33,7 @@ KINDS = {
     "specificity": FigureKind(0.12, "Specificity on audited images"),
     "ppv": FigureKind(0.08, "PPV on audited images"),
     "score": FigureKind(0.16, "Share of scores"),
-    "guard": FigureKind(0.08, "Share of guard distances"),
+    "guard": FigureKind(0.08, "Share of out-of-distribution distances"),
     "view": FigureKind(0.04, "Share of view"),
     "sex": FigureKind(0.02, "Share of sex"),
     "age_band": FigureKind(0.04, "Share of age"),
@@ -42,32 +44,44 @@ KINDS = {
 }
 
 
-_LEVEL = 0.95  # of the interval of what a figure is now
+_LEVEL = 0.95
+"""Level of the interval of a recent mean."""
 
 
 @dataclass(frozen=True)
 class GroupChange:
     """Change of a figure in one group, as a description and not a test."""
 
-    column: str  # view, sex, age_band or maker
+    column: str
+    """Header: ``view``, ``sex``, ``age_band`` or ``maker``."""
     group: str
-    before: float  # mean per patient of the reference
-    since: float  # and since the likely start
-    n_patients: int  # since then
+    before: float
+    """Mean per patient of the reference."""
+    since: float
+    """Mean per patient since the likely start of the change."""
+    n_patients: int
+    """Number of patients since the likely start."""
 
 
 @dataclass(frozen=True)
 class Change:
     """Alarm of a figure: its day, likely start and evidence, and the groups that changed most."""
 
-    on: str  # day on which the evidence reached the bound, as 2026-01-31
-    since: str  # likeliest first day of the change
-    since_low: str  # first and last likely day, 80 % of the evidence
+    on: str
+    """Day on which the evidence reached the bound, as 2026-01-31."""
+    since: str
+    """Most likely first day of the change."""
+    since_low: str
+    """First likely day; 80 % of the evidence lies between it and `since_high`."""
     since_high: str
-    one_in: float  # of so many monitors without a change at most one shows such evidence
-    groups: tuple[GroupChange, ...]  # the two largest differences
-    mix: str  # header whose changed mix explains at least half of the change, or ""
-    mix_share: float  # of the change, that it explains
+    one_in: float
+    """Number of monitors without a change of which at most one shows such evidence."""
+    groups: tuple[GroupChange, ...]
+    """Groups with the two largest differences."""
+    mix: str
+    """Header whose changed mix explains at least half of the change; empty if none does."""
+    mix_share: float
+    """Share of the change that the mix explains."""
 
 
 @dataclass(frozen=True)
@@ -97,30 +111,44 @@ class MeanInterval:
 class CoursePart:
     """Part of the course of a figure."""
 
-    end: str  # its last day
-    mean: float | None  # a patient
-    evidence: float  # the highest e-value; 0 in the reference
+    end: str
+    """Last day of the part."""
+    mean: float | None
+    """Mean per patient."""
+    evidence: float
+    """Highest e-value; 0 in the reference."""
 
 
 @dataclass(frozen=True)
 class MonitoredFigure:
     """Monitored figure with its reference, recent mean and evidence."""
 
-    key: str  # as `call_rate@CheXNet` or `view=AP`
-    kind: str  # a key of `KINDS`
-    title: str  # in words
-    share: float  # of the false alarms; 0 where it is not watched: its reference is too small
-    source: str  # of the reference: first weeks or validation
-    n_reference: int  # patients
-    was: MeanInterval  # the reference
-    n_stream: int  # patients
-    # The last patients (at most 5,000); after an alarm those since the likely start, with an
-    # interval as if that had been known.
+    key: str
+    """Key such as ``call_rate@CheXNet`` or ``view=AP``."""
+    kind: str
+    """Key of `KINDS`."""
+    title: str
+    share: float
+    """Share of the false alarms; 0 if not monitored, because the reference is too small."""
+    source: str
+    """Source of the reference: first weeks or validation."""
+    n_reference: int
+    """Number of patients of the reference."""
+    was: MeanInterval
+    """Mean of the reference."""
+    n_stream: int
+    """Number of tested patients."""
     now: MeanInterval
-    evidence: float  # highest e-value so far
+    """Mean of the last patients (at most 5,000).
+
+    After an alarm it is of those since the likely start, with an interval as if that were known.
+    """
+    evidence: float
+    """Highest e-value so far."""
     change: Change | None
     course: tuple[CoursePart, ...]
-    values: Floats = field(repr=False)  # of the patients of the reference
+    values: Floats = field(repr=False)
+    """Values of the patients of the reference."""
 
     @property
     def bound(self) -> float | None:
@@ -132,11 +160,14 @@ class MonitoredFigure:
 class Monitoring:
     """Result of a monitor on a log."""
 
-    rows: tuple[MonitoredFigure, ...]  # alarms first, by their start; those not watched last
+    rows: tuple[MonitoredFigure, ...]
+    """Figures: alarms first, by their start; those not monitored last."""
     first_day: str
     last_day: str
-    reference_days: int  # days from the first on that are the reference
-    window_days: int  # in which a patient counts once
+    reference_days: int
+    """Number of first days that are the reference."""
+    window_days: int
+    """Days in which a patient counts once."""
     n_images: int
     n_patients: int
     notes: tuple[str, ...] = ()

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.statistics.arrays import Floats, Integers
 from cxr_compare.evaluation.statistics.betting import change_evidence, start_quantiles, start_shares
 from cxr_compare.evaluation.studies.log_notes import gap_notes, system_notes, validation_notes
@@ -37,6 +36,7 @@ from cxr_compare.evaluation.studies.monitored_figures import (
     figure_blocks,
     read_first_weeks,
 )
+from cxr_compare.evaluation.studies.study_page import study_sentence
 
 _BY_LABEL = ("sensitivity", "specificity")  # whose reference is validation, where it is given
 
@@ -124,7 +124,12 @@ def monitor_log(
             source = "validation"
             tested = 0
         rows += _Test(block, was, source, min(tested, calendar.n_days), share, calendar).rows()
-    rows.sort(key=lambda row: (row.change is None, row.change and row.change.since, not row.share))
+
+    def rank(row: MonitoredFigure) -> tuple[bool, str, bool]:
+        since = "" if row.change is None else row.change.since
+        return row.change is None, since, not row.share
+
+    rows.sort(key=rank)
     images = stream["image"].nunique()
     patients = stream["patient"].nunique()
     return Monitoring(
@@ -184,15 +189,8 @@ def _without_lone_days(stream: pd.DataFrame, first: int) -> tuple[pd.DataFrame, 
     left = stream[is_left]
     kept = stream[~is_left].reset_index(drop=True)
     days = left["time"].dt.strftime("%Y-%m-%d").unique()
-    named = (
-        f"{days[0]}" if len(days) == 1 else f"{counted(len(days), 'day')}, {days[0]} to {days[-1]}"
-    )
     pause = int(kept["day"].iloc[0] - left["day"].iloc[-1])
-    note = (
-        f"Left out: {counted(len(left), 'row')} of {named}, {counted(pause, 'day')} before all "
-        f"others, since they would be the reference. Was a clock wrong? If so, remove "
-        f"{'it' if len(left) == 1 else 'them'} from the log."
-    )
+    note = study_sentence("monitor", "lone_days", len(left), list(days), pause)
     return kept.assign(day=kept["day"] - kept["day"].iloc[0]), [note]
 
 

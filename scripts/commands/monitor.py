@@ -47,8 +47,8 @@ def monitor(
     """Test a system in use for changes, by patient.
 
     If nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
-    often the same log is read. The figures: call rate, scores, guard distances, failures, the mix
-    of views, sex, age and makers; with --labels also sensitivity, specificity and PPV. Writes
+    often the same log is read. The figures: call rate, scores, out-of-distribution distances,
+    failures, the mix of views, sex, age and makers; with --labels also sensitivity, specificity and PPV. Writes
     monitor.html, .csv, .json, and .prom for Prometheus. Exit status 1: something has changed; 2:
     nothing can be tested.
 
@@ -104,8 +104,13 @@ def monitor(
     found = replace(found, notes=(*passed_over, *found.notes))
     make_folder(out)
     with folder_lock(out):
-        text, page, status = write_monitor(found, out, simulate=simulate)
-    return Outcome(text, file=out / "monitor.json", page=page, exit_status=status)
+        written = write_monitor(found, out, simulate=simulate)
+    return Outcome(
+        written.text,
+        file=out / "monitor.json",
+        page=written.page,
+        exit_status=written.status,
+    )
 
 
 def _chosen(
