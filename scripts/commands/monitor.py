@@ -48,9 +48,9 @@ def monitor(
 
     If nothing changes, the chance that any figure ever raises an alarm is at most 5 %, however
     often the same log is read. The figures: call rate, scores, out-of-distribution distances,
-    failures, the mix of views, sex, age and makers; with --labels also sensitivity, specificity and PPV. Writes
-    monitor.html, .csv, .json, and .prom for Prometheus. Exit status 1: something has changed; 2:
-    nothing can be tested.
+    failures, the mix of views, sex, age and makers; with --labels also sensitivity, specificity
+    and PPV. Writes monitor.html, .csv, .json, and .prom for Prometheus. Exit status 1: something
+    has changed; 2: nothing can be tested.
 
     Args:
         log: Folder that --log of cxr serve, pacs or predict wrote, its files compressed by gzip or
