@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr_compare.evaluation.statistics.betting import change_evidence
 from cxr_compare.evaluation.studies.monitor_result import MonitoredFigure, Monitoring
-from cxr_compare.evaluation.studies.study_page import study_sentence
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 STREAMS = 100
 """Number of simulated streams."""

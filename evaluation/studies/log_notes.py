@@ -13,7 +13,7 @@ from cxr_compare.evaluation.statistics.betting import (
 )
 from cxr_compare.evaluation.studies.monitor_result import FEWEST, MeanInterval
 from cxr_compare.evaluation.studies.monitored_figures import MOST_SYSTEMS, FigureBlock, FirstWeeks
-from cxr_compare.evaluation.studies.study_page import study_sentence
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _SILENT = pd.Timedelta(days=7)
 """Time without an answer after which a note is made."""

@@ -10,7 +10,8 @@ import pandas as pd
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.studies.monitor_result import MonitoredFigure, Monitoring
-from cxr_compare.evaluation.studies.study_page import ShownChart, study_sentence
+from cxr_compare.evaluation.studies.study_page import ShownChart
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 CEILING = 1e6  # of evidence in a chart
 

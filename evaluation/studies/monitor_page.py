@@ -23,12 +23,8 @@ from cxr_compare.evaluation.studies.detection_delay import (
 from cxr_compare.evaluation.studies.monitor_charts import CEILING, bound_text, monitor_charts
 from cxr_compare.evaluation.studies.monitor_result import ERROR, FEWEST, MonitoredFigure, Monitoring
 from cxr_compare.evaluation.studies.prometheus import prometheus_text
-from cxr_compare.evaluation.studies.study_page import (
-    Section,
-    StudyPage,
-    study_sentence,
-    write_study,
-)
+from cxr_compare.evaluation.studies.study_page import Section, StudyPage, write_study
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _MOST_NAMED = 3
 """Largest number of figures that the answer names."""

@@ -36,7 +36,7 @@ from cxr_compare.evaluation.studies.monitored_figures import (
     figure_blocks,
     read_first_weeks,
 )
-from cxr_compare.evaluation.studies.study_page import study_sentence
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _BY_LABEL = ("sensitivity", "specificity")  # whose reference is validation, where it is given
 

@@ -16,7 +16,7 @@ from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.evaluation.report.chart import Chart
 from cxr_compare.evaluation.report.inline_svg import to_svg
 from cxr_compare.evaluation.report.table import Table
-from cxr_compare.evaluation.report.templates import render, sentence
+from cxr_compare.evaluation.report.templates import render
 
 _HERE = Path(__file__).parent
 
@@ -82,21 +82,6 @@ class StudyPage:
             **values: Further values of the template.
         """
         return render(_HERE / template, page=self, **values)
-
-
-def study_sentence(study: str, macro: str, *values: Any) -> str:
-    """Return a sentence of a study's text template on one line.
-
-    Args:
-        study: Name of the template, such as ``monitor``.
-        macro: Name of the macro, which is the kind of the sentence.
-        *values: Arguments of the macro.
-
-    Example:
-        >>> study_sentence("monitor", "quiet", 12)
-        'Quiet: none of 12 figures has changed.'
-    """
-    return sentence(macro, *values, template=_HERE / f"{study}.txt.jinja")
 
 
 def write_study(

@@ -10,7 +10,7 @@ import pytest
 from cxr_compare.evaluation.studies.monitor_result import ERROR, KINDS
 from cxr_compare.evaluation.studies.monitored_figures import counting_days
 from cxr_compare.evaluation.studies.monitoring import monitor_log
-from cxr_compare.evaluation.studies.study_page import study_sentence
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 START = pd.Timestamp("2026-01-01", tz="UTC")
 
