@@ -93,7 +93,7 @@ class GoalResult:
     def values(self) -> dict[str, Any]:
         """Values for sentences, with enough decimals to show on which side of the goal they lie."""
         return {
-            "figure": METRICS[self.metric].inside,
+            "figure": METRICS[self.metric].title_in_sentence,
             "estimate": self.estimate,
             "low": self.ci_low,
             "high": self.ci_high,

@@ -107,7 +107,7 @@ class Protocol:
         """The primary figure in words, as they stand inside a sentence."""
         _, policy = self.keys[0]
         at = f" at the threshold for {policy_text(policy)}" if policy else ""
-        return listing([METRICS[metric].inside for metric in self.metrics]) + at
+        return listing([METRICS[metric].title_in_sentence for metric in self.metrics]) + at
 
     def main_policy(self, policies: Sequence[str]) -> str:
         """The policy, of some, of everything that is given at one threshold only.

@@ -97,7 +97,7 @@ class _Question:
     @property
     def figure_names(self) -> list[str]:
         """Names of the primary figures inside a sentence."""
-        return [METRICS[metric].inside for metric in self.protocol.metrics]
+        return [METRICS[metric].title_in_sentence for metric in self.protocol.metrics]
 
     def threshold(self, systems: Sequence[str], key: tuple[str, str]) -> dict[str, Any]:
         """Policy of a figure, and the numbers of validation positives that chose its threshold."""
@@ -297,7 +297,7 @@ def _group_values(claims: Sequence[Claim]) -> dict[str, Any]:
     levels = {claim.level for claim in claims if claim.difference.bounded}
     rows = [
         {
-            "figure": METRICS[claim.metric].inside,
+            "figure": METRICS[claim.metric].title_in_sentence,
             "pair": claim.values,
             "difference": claim.difference_values,
             "standing": claim.standing,
@@ -386,7 +386,7 @@ def _margin_conclusions(question: _Question) -> list[Conclusion]:
             claim = Claim.from_estimates(question.figures, other, reference, metric, policy)
             difference = claim.difference.within(contrasts)
             claim = replace(claim, difference=difference, comparisons=contrasts)
-            figure = METRICS[metric].inside
+            figure = METRICS[metric].title_in_sentence
             if policy:
                 figure += f" at the threshold for {policy_text(policy)}"
             statement = margin_statement(reference, other, figure, difference, margin, contrasts)
@@ -499,8 +499,10 @@ def protocol_statement(protocol: Protocol, uses_before: int | None) -> Statement
     return Statement(
         "confirmatory",
         {
-            "goals": {METRICS[name].inside: goal for name, goal in protocol.goals.items()},
-            "figures": [METRICS[metric].inside for metric in protocol.metrics],
+            "goals": {
+                METRICS[name].title_in_sentence: goal for name, goal in protocol.goals.items()
+            },
+            "figures": [METRICS[metric].title_in_sentence for metric in protocol.metrics],
             "threshold": {"policy": protocol.keys[0][1], "chosen_on": [], "unit": ""},
             "margin": protocol.margin,
             "subgroups": list(protocol.subgroups),
@@ -537,7 +539,7 @@ def _power_scope(question: _Question, tests: PairTests, claims: Sequence[Claim])
             smallest.append(value)
         if reaches:
             values = {
-                "figure": METRICS[metric].inside,
+                "figure": METRICS[metric].title_in_sentence,
                 "threshold": {"policy": policy, "chosen_on": [], "unit": ""},
                 "reaches": reaches,
                 "level": _ERROR / size,

@@ -6,31 +6,50 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 NoteKind = Literal[
-    "left_out", "training", "copies", "validation", "not_tuned", "seeds", "unit", "uses",
-    "few_patients", "audit", "no_audit", "chance", "below_chance", "shortcut", "elsewhere",
-    "synthetic", "readers", "reference", "by_image",
-]  # fmt: skip
-"""Images that are left out; training data that is unknown; test images that look like copies of
-training images; what validation lacks; a system that was not tuned; several seeds; figures by study
-or patient; earlier uses of the test images; few patients, or one with many images. Of cautions
-beside these: an error of the audit, or no audit; an AUROC that may be chance, or is below it; a
-guess without the lungs; training on other data; synthetic images. The verdicts by each reader's
-labels, or opposite ones. Images whose patient is unknown."""
+    # What the figures rest on.
+    "left_out",  # images that are left out
+    "training",  # training data that is unknown
+    "copies",  # test images that look like copies of training images
+    "validation",  # what validation lacks
+    "not_tuned",  # a system that was not tuned
+    "seeds",  # several training seeds
+    "unit",  # figures by study or patient
+    "uses",  # earlier uses of the test images
+    "few_patients",  # few patients, or one with many images
+    "by_image",  # images whose patient is unknown
+    # Further cautions beside the answer.
+    "audit",  # an error of the audit
+    "no_audit",  # no audit
+    "chance",  # an AUROC that may be chance
+    "below_chance",  # an AUROC below chance
+    "shortcut",  # a guess without the lungs
+    "elsewhere",  # training on other data
+    "synthetic",  # synthetic images
+    "readers",  # verdicts by each reader's labels
+    "reference",  # verdicts by opposite labels
+]
+"""Subject of a note."""
 
 
 class Note(NamedTuple):
-    """Something that a reader of a comparison must know."""
+    """Something that a reader of a comparison must know.
+
+    Attributes:
+        kind: Subject of the note.
+        text: The note in words.
+        values: Values inside the text by name; None where they are not stored.
+    """
 
     kind: NoteKind
     text: str
-    values: Mapping[str, Any] | None = None  # values inside the text, by name; `None`: not known
+    values: Mapping[str, Any] | None = None
 
     @property
     def caution(self) -> bool:
-        """Whether it may make the answer wrong and stands right below it."""
+        """True if it may make the answer wrong, so that it is shown right below the answer."""
         return self.kind in ("few_patients", "copies", "reference", "by_image")
 
     @property
-    def of_decisions(self) -> bool:
-        """Whether it says where a decision comes from, which no reader has to mind."""
+    def about_decisions(self) -> bool:
+        """True if it says where a decision comes from, which readers need not act on."""
         return self.kind == "not_tuned"

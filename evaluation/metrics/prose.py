@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-def listing(words: list[str]) -> str:
-    """Join words as prose does."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+def listing(words: Sequence[str]) -> str:
+    """Join words as prose does: with commas, and "and" before the last.
+
+    Example:
+        >>> listing(["A"]), listing(["A", "B", "C"])
+        ('A', 'A, B and C')
+    """
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def inside_sentence(display_name: str) -> str:
@@ -15,5 +24,5 @@ def inside_sentence(display_name: str) -> str:
         >>> inside_sentence("Lung opacity"), inside_sentence("COVID-19")
         ('lung opacity', 'COVID-19')
     """
-    keep = len(display_name) > 1 and display_name[1].isupper()
-    return display_name if keep else display_name[:1].lower() + display_name[1:]
+    is_abbreviation = len(display_name) > 1 and display_name[1].isupper()
+    return display_name if is_abbreviation else display_name[:1].lower() + display_name[1:]

@@ -1,4 +1,4 @@
-"""The metric registry: one record a metric, from which tables, tests, documents and schema follow.
+"""Registry of metrics: one record each, from which tables, tests, documents and schema follow.
 
 To add a metric at a threshold, add its record with a ``formula`` below and a test of its values.
 Any other metric also needs a function that returns its figures: name it in `COMPUTED_BY`. Then
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from cxr_compare.evaluation.metrics.metric import Highlight, Metric, Part
+from cxr_compare.evaluation.metrics.metric import Highlight, Metric, Part, TablePosition
 
 COMPUTED_BY = {
     "ranking": "cxr_compare.evaluation.statistics.ranking:RankedScores.figures",
@@ -29,7 +29,7 @@ COMPUTED_BY = {
     "triage": "cxr_compare.evaluation.decisions.triage:Triage.standings",
     "threshold": "cxr_compare.evaluation.decisions.thresholds:choose_threshold",
 }
-"""The function behind each family of metrics, as ``module:name``."""
+"""Function that computes each family of metrics, as ``module:name``."""
 
 _no_image = "there is no image"
 _decision = partial(Metric, family="decision", needs=("threshold",))
@@ -41,8 +41,8 @@ _IMAGE_METRICS = (
         family="ranking",
         undefined="there is no positive or no negative image",
         test="obuchowski",
-        place=("first", 0),
-        also=("abstract", "subgroups", "summary", "targets", "verdict"),
+        table=TablePosition("first", 0),
+        highlights=("abstract", "subgroups", "summary", "targets", "verdict"),
     ),
     Metric(
         "average_precision",
@@ -51,8 +51,8 @@ _IMAGE_METRICS = (
         "precision-recall curve); guessing gives the prevalence.",
         family="ranking",
         undefined="there is no positive image",
-        place=("first", 1),
-        also=("abstract", "summary", "targets", "verdict"),
+        table=TablePosition("first", 1),
+        highlights=("abstract", "summary", "targets", "verdict"),
     ),
     _decision(
         "accuracy",
@@ -63,8 +63,8 @@ _IMAGE_METRICS = (
         undefined=_no_image,
         share_of="all",
         test="mcnemar",
-        place=("first", 6),
-        also=("paper",),
+        table=TablePosition("first", 6),
+        highlights=("paper",),
     ),
     _decision(
         "precision",
@@ -74,8 +74,8 @@ _IMAGE_METRICS = (
         undefined="no image is called positive",
         share_of="called",
         partners=("recall",),
-        place=("first", 4),
-        also=("paper",),
+        table=TablePosition("first", 4),
+        highlights=("paper",),
     ),
     _decision(
         "recall",
@@ -86,8 +86,8 @@ _IMAGE_METRICS = (
         share_of="positive",
         partners=("specificity", "precision"),
         test="mcnemar",
-        place=("first", 2),
-        also=("abstract", "subgroups", "summary", "verdict"),
+        table=TablePosition("first", 2),
+        highlights=("abstract", "subgroups", "summary", "verdict"),
     ),
     _decision(
         "specificity",
@@ -98,8 +98,8 @@ _IMAGE_METRICS = (
         share_of="negative",
         partners=("recall", "npv"),
         test="mcnemar",
-        place=("first", 3),
-        also=("abstract", "subgroups", "summary", "verdict"),
+        table=TablePosition("first", 3),
+        highlights=("abstract", "subgroups", "summary", "verdict"),
     ),
     _decision(
         "f1",
@@ -107,8 +107,8 @@ _IMAGE_METRICS = (
         "Harmonic mean of precision and sensitivity.",
         formula=lambda c: 2 * c.tp / (2 * c.tp + c.fp + c.fn),
         undefined="there is no positive image and none is called positive",
-        place=("first", 5),
-        also=("summary",),
+        table=TablePosition("first", 5),
+        highlights=("summary",),
     ),
     _decision(
         "balanced_accuracy",
@@ -159,11 +159,11 @@ _IMAGE_METRICS = (
 )
 
 MATCHED_PERCENT = (90, 95)
-"""Levels of specificity, and of sensitivity, at which systems are held against each other."""
+"""Levels of specificity, and of sensitivity, at which systems are compared."""
 
 
 def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
-    """Sensitivity where specificity is equal, and the reverse, on the ROC curve of the images."""
+    """Return sensitivity at a specificity, and the reverse, on the ROC curve of the images."""
     level = f"0.{percent}"
     matched = partial(
         Metric, family="matched", undefined="there is no positive or no negative image"
@@ -174,7 +174,7 @@ def _matched_metrics(percent: int) -> tuple[Metric, Metric]:
             f"matched_recall_{percent}",
             f"Sensitivity at specificity {level}",
             f"Sensitivity where specificity is {level}, {how}. Needs no validation.",
-            also=("verdict",) if percent == MATCHED_PERCENT[0] else (),
+            highlights=("verdict",) if percent == MATCHED_PERCENT[0] else (),
         ),
         matched(
             f"matched_specificity_{percent}",
@@ -191,7 +191,7 @@ _count = partial(
     direction="none",
     needs=("threshold",),
     test="none",
-    place=("none", 0),
+    table=TablePosition("none", 0),
     unbounded=True,
 )
 _COUNT_METRICS = (
@@ -207,11 +207,11 @@ _COUNT_METRICS = (
         direction="none",
         needs=("threshold",),
         test="none",
-        place=("none", 0),
+        table=TablePosition("none", 0),
     ),
 )
 
-_OF_THIS_MAP = "It and its interval are of this fitted calibration."
+_OF_THIS_CALIBRATION = "It and its interval are of this fitted calibration."
 _NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
 _probability = partial(Metric, family="calibration", needs=("probability",))
 _loss = partial(_probability, undefined=_no_image, direction="lower")
@@ -221,7 +221,7 @@ _CALIBRATION_METRICS = (
         "brier",
         "Brier score",
         "Mean squared error of the calibrated probability.",
-        also=("targets",),
+        highlights=("targets",),
     ),
     _loss(
         "log_loss",
@@ -244,14 +244,14 @@ _CALIBRATION_METRICS = (
         "Calibration slope",
         "Slope of the logistic regression, with intercept, of the label on the probability's "
         "log-odds (limited to ±9.21); 1 is ideal, below 1 the probabilities are too extreme. "
-        + _OF_THIS_MAP,
+        + _OF_THIS_CALIBRATION,
         undefined=_NO_FIT,
         ideal=1.0,
     ),
     _fitted(
         "calibration_intercept",
         "Calibration intercept",
-        "Intercept of that regression; 0 is ideal. " + _OF_THIS_MAP,
+        "Intercept of that regression; 0 is ideal. " + _OF_THIS_CALIBRATION,
         undefined=_NO_FIT,
         ideal=0.0,
     ),
@@ -259,7 +259,7 @@ _CALIBRATION_METRICS = (
         "calibration_in_the_large",
         "Calibration in the large",
         "Intercept with the slope fixed at 1; 0 is ideal, above 0 the probabilities are too low on "
-        "average. " + _OF_THIS_MAP,
+        "average. " + _OF_THIS_CALIBRATION,
         undefined="a class is absent",
         ideal=0.0,
     ),
@@ -268,14 +268,14 @@ _CALIBRATION_METRICS = (
 _boxed = partial(Metric, boxed=True, undefined="no evaluated image has a true box")
 _point = partial(_boxed, family="point", share_of="positive")
 _coco = partial(_boxed, family="coco", needs=("boxes",))
-_PLACE_METRICS = (
+_LOCALISATION_METRICS = (
     _point(
         "pointing_accuracy",
         "Pointing accuracy",
         "Of the positive images, the share whose scored point (centre of the most confident box, "
         "or of the highest cell of the activation map) lies on a true lesion, at any threshold.",
         needs=("point",),
-        place=("place", 2),
+        table=TablePosition("localisation", 2),
     ),
     _point(
         "pointing_accuracy_tolerant",
@@ -283,7 +283,7 @@ _PLACE_METRICS = (
         "The same with the true boxes widened on each side by one cell of the coarsest activation "
         "map of all compared systems.",
         needs=("point", "cell"),
-        place=("place", 2),
+        table=TablePosition("localisation", 2),
     ),
     _coco(
         "ap50",
@@ -291,40 +291,40 @@ _PLACE_METRICS = (
         "COCO average precision of the boxes (pycocotools) at an IoU of at least 0.5. Images "
         "without lesions take part, with the 100 most confident boxes per image, equal scores by "
         "image id; too high with few positive images.",
-        place=("place", 3),
-        also=("abstract", "subgroups", "verdict"),
+        table=TablePosition("localisation", 3),
+        highlights=("abstract", "subgroups", "verdict"),
     ),
     _coco(
         "ap",
         "AP[.5:.95]",
         "The same, averaged over IoUs from 0.5 to 0.95: rewards exact outlines.",
-        place=("place", 4),
+        table=TablePosition("localisation", 4),
     ),
 )
 
 RATE_LABELS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
-"""False positives per image at which sensitivity is given: `FROC_RATES` in words."""
+"""False positives per image at which sensitivity is given, as labels of `FROC_RATES`."""
 IOBB_PERCENT = (10, 25, 50)
 """Shares of a called box's own area."""
 
 
-def _froc_metrics(hit: str, title: str, mean_words: str, rank: int) -> tuple[Metric, ...]:
-    """The mean over all rates, which says how a lesion is found, then each rate."""
+def _froc_metrics(hit: str, title: str, mean_meaning: str, rank: int) -> tuple[Metric, ...]:
+    """Return the mean over all rates, which says how a lesion is found, then each rate."""
     froc = partial(_boxed, family=f"froc_{hit}", needs=("boxes",))
     prefix = "froc" if hit == "iou" else f"froc_{hit}"
     mean = froc(
         f"{prefix}_mean",
         f"{title}, mean",
-        mean_words,
-        place=("place", rank),
-        also=("abstract",) if hit == "iou" else (),
+        mean_meaning,
+        table=TablePosition("localisation", rank),
+        highlights=("abstract",) if hit == "iou" else (),
     )
     return mean, *(
         froc(
             f"{prefix}_at_{rate.replace('/', '_')}",
             f"{title}, at {rate}",
             f"Sensitivity per lesion at {rate} false positives per image.",
-            place=("rates", rank),
+            table=TablePosition("rates", rank),
         )
         for rate in RATE_LABELS
     )
@@ -355,7 +355,7 @@ _BOX_METRICS = (
         undefined="no evaluated image has a true box, or every one has",
         family="afroc",
         needs=("boxes",),
-        place=("place", 8),
+        table=TablePosition("localisation", 8),
     ),
     _called_boxes(
         "rsna_score",
@@ -364,7 +364,7 @@ _BOX_METRICS = (
         "from the score cut that validation chose.",
         family="rsna",
         undefined="no evaluated image has a true box or a called one",
-        place=("place", 5),
+        table=TablePosition("localisation", 5),
     ),
     *(
         _called_boxes(
@@ -374,7 +374,7 @@ _BOX_METRICS = (
             f"validation chose) has at least {percent} % of its own area; large boxes raise it: "
             "read it with the false positives per image.",
             family="iobb",
-            place=("place", 10 + percent),
+            table=TablePosition("localisation", 10 + percent),
             partners=(f"iobb_false_marks_{percent}",),
         )
         for percent in IOBB_PERCENT
@@ -386,7 +386,7 @@ _BOX_METRICS = (
             f"Called boxes with less than {percent} % of their area on any true box, per image.",
             family="iobb",
             direction="lower",
-            place=("place", 11 + percent),
+            table=TablePosition("localisation", 11 + percent),
         )
         for percent in IOBB_PERCENT
     ),
@@ -397,8 +397,8 @@ _BOX_METRICS = (
         "map peak) on a true lesion, borders included; without a point it is a miss.",
         partners=("specificity",),
         needs=("threshold", "point"),
-        place=("place", 1),
-        also=("abstract", "subgroups", "summary", "verdict"),
+        table=TablePosition("localisation", 1),
+        highlights=("abstract", "subgroups", "summary", "verdict"),
     ),
     _point(
         "localised_sensitivity_tolerant",
@@ -407,8 +407,8 @@ _BOX_METRICS = (
         "map of all compared systems.",
         partners=("specificity",),
         needs=("threshold", "point", "cell"),
-        place=("place", 1),
-        also=("summary", "verdict"),
+        table=TablePosition("localisation", 1),
+        highlights=("summary", "verdict"),
     ),
 )
 
@@ -425,8 +425,8 @@ _TRIAGE_METRICS = (
         "Referred to a reader by triage",
         "Share of images neither ruled out nor ruled in: the price of what triage guarantees.",
         direction="lower",
-        place=("first", 8),
-        also=("summary",),
+        table=TablePosition("first", 8),
+        highlights=("summary",),
     ),
     _triage(
         "ruled_in",
@@ -444,34 +444,53 @@ METRICS: dict[str, Metric] = {
         *_COUNT_METRICS,
         *_CALIBRATION_METRICS,
         *_TRIAGE_METRICS,
-        *_PLACE_METRICS,
+        *_LOCALISATION_METRICS,
         *_BOX_METRICS,
     )
 }
-"""Every metric by its short name, a family's in the order in which its function gives them."""
+"""Every metric by its short name; a family's metrics are in the order of its function."""
 
 
-_PARTS: tuple[Part, ...] = ("first", "place", "rates", "further", "none")
+_PARTS: tuple[Part, ...] = ("first", "localisation", "rates", "further", "none")
 
 
 def family(name: str) -> tuple[str, ...]:
-    """The names of a family's metrics, in the order in which its function gives them."""
+    """Return the names of a family's metrics, in the order in which its function gives them.
+
+    Example:
+        >>> family("counts")
+        ('tp', 'fp', 'tn', 'fn')
+    """
     return tuple(metric.name for metric in METRICS.values() if metric.family == name)
 
 
 def highlighted(*lists: Highlight) -> tuple[str, ...]:
-    """The names of the metrics in shorter lists of the report, in reading order."""
-    return tuple(each.name for each in in_reading_order() if set(lists) & set(each.also))
+    """Return the names of the metrics in shorter lists of the report, in reading order.
+
+    Example:
+        >>> highlighted("targets")
+        ('auroc', 'average_precision', 'brier')
+    """
+    return tuple(
+        metric.name for metric in in_reading_order() if set(lists) & set(metric.highlights)
+    )
 
 
 def in_reading_order() -> list[Metric]:
-    """Every metric in the order of the report's tables."""
+    """Return every metric in the order of the report's tables.
+
+    Example:
+        >>> [metric.name for metric in in_reading_order()][:2]
+        ['auroc', 'average_precision']
+    """
     order = {part: position for position, part in enumerate(_PARTS)}
-    return sorted(METRICS.values(), key=lambda each: (order[each.place[0]], each.place[1]))
+    return sorted(
+        METRICS.values(), key=lambda metric: (order[metric.table.part], metric.table.rank)
+    )
 
 
 def metric_title(metric: str) -> str:
-    """The title of a metric; one without a record is called by its short name.
+    """Return the title of a metric; one without a record is called by its short name.
 
     Example:
         >>> metric_title("auroc"), metric_title("new_metric")
@@ -481,5 +500,10 @@ def metric_title(metric: str) -> str:
 
 
 def why_undefined(metric: str) -> str:
-    """Why a figure can be undefined on a set of images."""
+    """Return the reason why a figure can be undefined on a set of images.
+
+    Example:
+        >>> why_undefined("recall")
+        'there is no positive image'
+    """
     return METRICS[metric].undefined if metric in METRICS else Metric.undefined

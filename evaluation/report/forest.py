@@ -43,7 +43,7 @@ def _metric_suffixes(comparison: Comparison) -> list[str]:
     protocol = comparison.protocol
     if not protocol.partner:
         return [""] * len(protocol.metrics)
-    return [f": {METRICS[metric].inside}" for metric in protocol.metrics]
+    return [f": {METRICS[metric].title_in_sentence}" for metric in protocol.metrics]
 
 
 def _figure_part(comparison: Comparison) -> ForestPart:

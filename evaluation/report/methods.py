@@ -73,7 +73,7 @@ def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "metrics": [
             metric
             for metric in in_reading_order()
-            if metric.name in run["known"] and metric.place[0] not in ("rates", "none")
+            if metric.name in run["known"] and metric.table.part not in ("rates", "none")
         ],
         "policies": {policy: check_policy(policy) for policy in comparison.policies},
         "most_undefined": round(100 * MOST_UNDEFINED),
@@ -132,7 +132,9 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
         "dataset": dataset,
         "finding": inside_sentence(target.display_name),
         "recorded": {name: recorded.get(name) or {} for name in comparison.systems},
-        "measures": [METRICS[name].inside for name in highlighted("abstract") if name in known],
+        "measures": [
+            METRICS[name].title_in_sentence for name in highlighted("abstract") if name in known
+        ],
         "split": split,
         "assigned": dataset.split_rule(split),
         "roles": _roles(comparison, dataset, split),

@@ -197,7 +197,7 @@ def figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
 
 
 def _part_of(key: MetricKey, comparison: Comparison) -> Part:
-    part = METRICS[key.metric].place[0] if key.metric in METRICS else "further"
+    part = METRICS[key.metric].table.part if key.metric in METRICS else "further"
     if part not in ("first", "further"):
         return part
     if key.subgroup != ALL and key.policy:
@@ -265,7 +265,7 @@ def every_pair_table(comparison: Comparison) -> Table | None:
         return None
     tests = comparison.tests_by("image")
     rows = []
-    keys = [*figure_keys(comparison, "first"), *figure_keys(comparison, "place")]
+    keys = [*figure_keys(comparison, "first"), *figure_keys(comparison, "localisation")]
     for key in keys:
         if key.subgroup != ALL:
             continue

@@ -24,7 +24,7 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
         comparison: Everything that was computed.
         rows: Rows of the main table; without any the usual ones.
     """
-    localisation = metric_table(comparison, "place")
+    localisation = metric_table(comparison, "localisation")
     return {
         "counts": image_count(comparison.estimates),
         "forest": forest_parts(comparison),

@@ -30,7 +30,7 @@ def uncounted_table(comparison: Comparison, policy: str) -> Table | None:
                 )
                 for figure in figures
             ]
-            rows.append((f"{name}: {METRICS[metric].inside}", *cells))
+            rows.append((f"{name}: {METRICS[metric].title_in_sentence}", *cells))
     if not rows:
         return None
     left_out = " ".join(note.text for note in comparison.notes if note.kind == "left_out")

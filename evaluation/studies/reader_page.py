@@ -102,10 +102,10 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
         title = f"{reader_curve_name(study)} curve of each reader"
         sections.append(Section("by-reader", title, charts=list(charts_by_reader(analysis))))
     if differences.rows:
+        primary = study.metrics[analysis.primary].title_in_sentence
         lead = (
             "Each interval and p-value is of that comparison alone. Only "
-            f"{study.metrics[analysis.primary].inside} decides the answer above; other figures are "
-            "exploratory."
+            f"{primary} decides the answer above; other figures are exploratory."
         )
         sections.append(Section("differences", differences.title, lead, tables=[differences]))
     return StudyPage(

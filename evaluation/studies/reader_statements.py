@@ -21,7 +21,7 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     differences = analysis.rows_of("difference", analysis.primary)
     if differences:
         return [Statement(_compared(analysis, row), row.decided) for row in differences]
-    title = analysis.study.metrics[analysis.primary].inside
+    title = analysis.study.metrics[analysis.primary].title_in_sentence
     return [
         Statement(
             f"{_who(row.first)} had a mean {title} of {number(row.estimate)} "
@@ -32,7 +32,7 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
 
 
 def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
-    title = analysis.study.metrics[row.metric].inside
+    title = analysis.study.metrics[row.metric].title_in_sentence
     single = [*analysis.rows_of("mean", row.metric), *analysis.rows_of("system", row.metric)]
     means = {of.first: of.estimate for of in single}
     systems = {of.first for of in analysis.rows_of("system", row.metric)}

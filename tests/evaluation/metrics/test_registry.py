@@ -21,7 +21,7 @@ from cxr_compare.evaluation.metrics.image_metrics import (
     confusion_counts,
     rates,
 )
-from cxr_compare.evaluation.metrics.metric import Metric
+from cxr_compare.evaluation.metrics.metric import Metric, TablePosition
 from cxr_compare.evaluation.metrics.registry import (
     COMPUTED_BY,
     IOBB_PERCENT,
@@ -105,7 +105,7 @@ def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
         "brier": "Brier score", "ece": "ECE, equal width", "rsna_score": "RSNA 2018 score",
         "average_precision": "average precision", "ap": "AP[.5:.95]",
     }  # fmt: skip
-    assert {metric: METRICS[metric].inside for metric in expected} == expected
+    assert {metric: METRICS[metric].title_in_sentence for metric in expected} == expected
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def informedness(monkeypatch):
         undefined="there is no positive or no negative image",
         needs=("threshold",),
         formula=lambda c: c.tp / c.positive + c.tn / c.negative - 1,
-        place=("first", 7),
+        table=TablePosition("first", 7),
     )
     monkeypatch.setitem(METRICS, metric.name, metric)
     return metric
