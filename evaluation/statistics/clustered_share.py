@@ -1,8 +1,9 @@
-"""Exact interval of a share of images that come in patients."""
+"""Exact interval and test of a share of images that come in patients."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from cxr_compare.evaluation.statistics.arrays import Floats
@@ -49,7 +50,7 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
     if total == len(images):
         single = Interval.from_share(share, total)
         return single.low, single.high
-    most_trials = total / _design_effect(hits, images)
+    most_trials = float(total / _design_effects(hits[None], images)[0])
 
     def exact_with_patient(share_of_patient: float) -> Interval:
         """Return the interval with one patient of usual size more."""
@@ -70,18 +71,79 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
     return exact_with_patient(0.0).low, exact_with_patient(1.0).high
 
 
-def _design_effect(hits: Floats, images: Floats) -> float:
+def share_below_p_values(
+    hits: Floats, images: Floats, floor: npt.ArrayLike, error: float
+) -> Floats:
+    """Compute p-values of "the share is at most the floor" for images that come in patients.
+
+    The test is the exact binomial one of as many independent images as the variance by patient
+    implies. As in `exact_share`, the variance has one patient of mean size more, of whose images
+    none counts, and there are never more independent images than the likeness of all patients'
+    images allows. With one image per patient it is the binomial test of the images.
+
+    Args:
+        hits: Images of each patient that count (weights allowed), one sample in each row, shape
+            ``(R, patients)``.
+        images: All images of each patient, at least 1, shape ``(patients,)``.
+        floor: Share in (0, 1), one for all rows or one for each, shape ``(R,)``.
+        error: Level at which the p-values are compared, in (0, 1); Student's t of the variance is
+            taken at this level.
+
+    Returns:
+        One p-value for each row, shape ``(R,)``.
+
+    Source:
+        Korn and Graubard 1998, Survey Methodology 24:193, as a one-sided test.
+
+    Example:
+        >>> hits = np.array([[2.0, 2.0, 1.0, 2.0, 2.0, 2.0], [1.0, 2.0, 0.0, 2.0, 1.0, 1.0]])
+        >>> share_below_p_values(hits, np.full(6, 2), 0.5, 0.1).round(3).tolist()
+        [0.032, 0.427]
+    """
+    sizes = np.asarray(images, dtype=np.float64)
+    total = sizes.sum()
+    share = hits.sum(axis=1) / total
+    trials = np.full(len(hits), total)
+    if total > len(sizes):
+        trials = np.minimum(
+            _independent_images(hits, sizes, error), total / _design_effects(hits, sizes)
+        )
+    counted = np.maximum(share * trials, 0)
+    with np.errstate(invalid="ignore"):
+        tail = scipy.special.betainc(counted, trials - counted + 1, np.asarray(floor, np.float64))
+    return np.where(counted > 0, tail, 1.0)
+
+
+def _independent_images(hits: Floats, images: Floats, error: float) -> Floats:
+    """Return the number of independent images that each row's variance by patient implies, (R,)."""
+    total = images.sum()
+    images_with = np.append(images, images.mean())
+    hits_with = np.column_stack([hits, np.zeros(len(hits))])
+    mean = hits_with.sum(axis=1) / images_with.sum()
+    deviations = (hits_with - mean[:, None] * images_with) / images_with.sum()
+    variance = (without_leverage(deviations, images_with) ** 2).sum(axis=1)
+    freedom = [total - 1, effective_patients(images_with) - 1]
+    t_images, t_patients = scipy.special.stdtrit(freedom, 1 - error)
+    one_image_variance = mean * (1 - mean) * (t_images / t_patients) ** 2
+    return np.minimum(total, one_image_variance / np.maximum(variance, 1e-300))
+
+
+def _design_effects(hits: Floats, images: Floats) -> Floats:
     """Return how many images carry the information of one, if all patients' images are as alike.
+
+    Args:
+        hits: Images of each patient that count, one sample in each row, shape ``(R, patients)``.
+        images: All images of each patient, shape ``(patients,)``.
 
     Source:
         Ridout, Demetrio and Firth 1999, Biometrics 55:137 (analysis of variance).
     """
     total = images.sum()
-    share = hits.sum() / total
+    share = hits.sum(axis=1, keepdims=True) / total
     freedom = max(len(images) - 1, 1)
     mean_square_size = (images**2).sum() / total
-    between = (images * (hits / images - share) ** 2).sum() / freedom
-    within = (hits * (1 - hits / images)).sum() / (total - len(images))
+    between = (images * (hits / images - share) ** 2).sum(axis=1) / freedom
+    within = (hits * (1 - hits / images)).sum(axis=1) / (total - len(images))
     both = between + ((total - mean_square_size) / freedom - 1) * within
-    correlation = np.clip((between - within) / both, 0, 1) if both > 0 else 0.0
-    return float(1 + (mean_square_size - 1) * correlation)
+    alike = np.divide(between - within, both, out=np.zeros_like(both), where=both > 0)
+    return np.asarray(1 + (mean_square_size - 1) * np.clip(alike, 0, 1))

@@ -22,7 +22,6 @@ from cxr_compare.evaluation.decisions.guaranteed_threshold import (
     FalseBoxes,
     GuaranteeImages,
     Localisation,
-    largest_image_count,
     share_p_values,
 )
 from cxr_compare.evaluation.decisions.guarantees import MAX_FALSE_POSITIVES, read_guarantee
@@ -213,10 +212,6 @@ def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found
     inside, rising = half[whole.patients], figure == "sensitivity"
     sample = Sample(whole.y_true[inside], whole.scores[:, inside], whole.patients[inside])
     names = {"patients": sample.patients, "images": np.arange(len(sample.y_true))}
-    counts = sample.y_true == rising
-    most = largest_image_count(len(np.unique(sample.patients[counts])))
-    sizes = np.bincount(whole.patients[whole.y_true == rising], minlength=whole.n_patients)
-    weight = (np.minimum(sizes, most) / np.maximum(sizes, 1))[whole.patients]
     thresholds = {way: _chosen(_images(sample, owner), text) for way, owner in names.items()}
     thresholds["MAPIE"] = _mapie(sample, figure, floor, 1000)  # the scores are low
     found: Found = {}
@@ -228,10 +223,46 @@ def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found
             f"{way}|given": there,
             f"{way}|other half": there * float(good[counted & ~inside].mean() < floor),
             f"{way}|broken": there * float(good[counted].mean() < floor),
-            f"{way}|weighted": there
-            * float(np.average(good[counted], weights=weight[counted]) < floor),
             f"{way}|price": float((called != rising)[~counted].mean()) if there else np.nan,
         }
+    return found
+
+
+def _few_simulated(rng: np.random.Generator, of: tuple[str, int]) -> Found:
+    """A guarantee of a sensitivity for which the patients may not suffice."""
+    clusters, n_patients = of
+    sample = draw(rng, n_patients, [[SKILL]], clusters=clusters)
+    threshold = _chosen(_images(sample), f"sensitivity>=0.9@{CONFIDENCE}")
+    if threshold != threshold:
+        return {"patients|given": 0.0, "patients|broken of all": 0.0}
+    broken = float(_rates(threshold)["sensitivity"] < 0.9)
+    return {
+        "patients|given": 1.0,
+        "patients|broken of all": broken,
+        "patients|broken": broken,
+    }
+
+
+def _few_real(rng: np.random.Generator, of: tuple[str, str, float, int]) -> Found:
+    """A guarantee made on few real patients with unequal images, checked on all images."""
+    score, figure, floor, n_patients = of
+    whole = _real("RSNA", score)
+    drawn = rng.choice(whole.n_patients, n_patients, replace=False)
+    inside = np.isin(whole.patients, drawn)
+    sample = Sample(whole.y_true[inside], whole.scores[:, inside], whole.patients[inside])
+    text = f"{figure}>={floor}@{CONFIDENCE}"
+    names = {"patients": sample.patients, "images": np.arange(len(sample.y_true))}
+    found: Found = {}
+    for way, owner in names.items():
+        threshold = _chosen(_images(sample, owner), text)
+        found[f"{way}|given"] = float(threshold == threshold)
+        if threshold != threshold:
+            continue
+        good = (whole.scores[0] >= threshold) == whole.y_true
+        counted = whole.y_true == (figure == "sensitivity")
+        found[f"{way}|broken"] = float(good[counted].mean() < floor)
+        found[f"{way}|own below"] = float(good[counted & inside].mean() < floor)
+        found[f"{way}|price"] = float(good[~counted].mean())
     return found
 
 
@@ -255,3 +286,13 @@ def risk_control() -> Iterator[Named]:
         for figure, floor in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
             name = f"real patients, {labels} {finding}, {figure} >= {floor:.2f}"
             yield name, partial(_resplit, of=(labels, finding, figure, floor)), 0.05
+    for score in ("Consolidation", "Pneumonia", "Infiltration"):
+        for figure, floor in (("specificity", 0.80), ("sensitivity", 0.80)):
+            for n_patients in (100, 150, 200, 300):
+                name = f"few real patients, {score}, {figure} >= {floor:.2f}, {n_patients}"
+                measure = partial(_few_real, of=(score, figure, floor, n_patients))
+                yield name, measure, 0.1
+    for clusters in ("one", "rsna"):
+        for n_patients in (60, 100, 150, 200, 300):
+            name = f"few patients, {clusters}, {n_patients}"
+            yield name, partial(_few_simulated, of=(clusters, n_patients)), 0.5

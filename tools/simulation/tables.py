@@ -246,6 +246,32 @@ TABLES = (
         "guarantee",
     ),
     Table(
+        "guaranteed_few_real",
+        "risk_control",
+        (
+            Column("violated: by patient", "patients|broken"),
+            Column("violated: by image", "images|broken"),
+            Column("threshold found", "patients|given"),
+            Column("validation below the bound", "patients|own below"),
+            Column("other figure", "patients|price"),
+        ),
+        "few real patients, ",
+        "guarantees",
+        "score, guarantee, patients",
+    ),
+    Table(
+        "guaranteed_few",
+        "risk_control",
+        (
+            Column("threshold found", "patients|given"),
+            Column("violated, of all sets", "patients|broken of all"),
+            Column("violated, of sets with a threshold", "patients|broken"),
+        ),
+        "few patients, ",
+        "guarantees",
+        "images a patient, patients",
+    ),
+    Table(
         "streams",
         "streams",
         (

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.decisions.guaranteed_threshold import (
 )
 from cxr_compare.evaluation.decisions.guarantees import FALSE_POSITIVES, read_guarantee
 from cxr_compare.evaluation.decisions.thresholds import choose_threshold
-from cxr_compare.evaluation.statistics.betting import mean_p_value
+from cxr_compare.evaluation.statistics.clustered_share import share_below_p_values
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     compare_predictions,
@@ -96,7 +96,6 @@ def test_the_threshold_is_that_of_testing_one_after_the_other(figure, clusters):
     sizes = np.bincount(owner)
     distinct = np.unique(of.scores)
     cuts = (distinct[1:] + distinct[:-1]) / 2
-    most = 1 if clusters == "one" else max(1, (len(names) - 50) // 32)
     last = None
     for cut in cuts if figure == "sensitivity" else cuts[::-1]:
         called = of.scores[counts] >= cut
@@ -104,8 +103,7 @@ def test_the_threshold_is_that_of_testing_one_after_the_other(figure, clusters):
         if clusters == "one":
             p = scipy.stats.binomtest(int(hits.sum()), len(names), 0.8, "greater").pvalue
         else:
-            above = np.minimum(sizes, most) * (hits / sizes - 0.8)
-            p = mean_p_value(above + 0.8 * most, 0.8 * most, upper=most, error=0.1)[0]
+            p = share_below_p_values(hits[None].astype(float), sizes, 0.8, 0.08)[0] / 0.8
         if p > 0.1:
             break
         last = cut
