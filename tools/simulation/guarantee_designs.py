@@ -286,6 +286,11 @@ def risk_control() -> Iterator[Named]:
         for figure, floor in (("sensitivity", 0.80), ("sensitivity", 0.90), ("specificity", 0.80)):
             name = f"real patients, {labels} {finding}, {figure} >= {floor:.2f}"
             yield name, partial(_resplit, of=(labels, finding, figure, floor)), 0.05
+    yield from _few_patients()
+
+
+def _few_patients() -> Iterator[Named]:
+    """Validation sets that are as small as those of most hospitals."""
     for score in ("Consolidation", "Pneumonia", "Infiltration"):
         for figure, floor in (("specificity", 0.80), ("sensitivity", 0.80)):
             for n_patients in (100, 150, 200, 300):
