@@ -45,7 +45,8 @@ _PEERS = ("scikit-learn", "pycocotools", "faster-coco-eval", "onnxruntime", "ope
 class ProcessorTime:
     """The processors that this process may use, and their clocks, read from ``/proc``."""
 
-    now, sleep = staticmethod(time.perf_counter), staticmethod(time.sleep)
+    now = staticmethod(time.perf_counter)
+    sleep = staticmethod(time.sleep)
 
     def __init__(self) -> None:
         self._names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
@@ -153,7 +154,8 @@ class Row:
         found = [[samples.get(name) for name in names] for samples in rounds]
         taken = [[sample for sample in each if sample] for each in found if all(each)]
         figures = [[self.figure(sample) for sample in each] for each in taken]
-        ours, peer = [each[0] for each in figures], [each[1] for each in figures if self.peer]
+        ours = [each[0] for each in figures]
+        peer = [each[1] for each in figures if self.peer]
         pairs = zip(ours, peer, strict=False)  # without a peer there is none
         ratios = [a / b if self._is_rate else b / a for a, b in pairs]
         made: dict[str, Any] = {
@@ -210,9 +212,12 @@ class Meter:
 
     def sample(self, timer: Timer, least: float) -> Sample:
         """Time one run, repeated for the ``least`` seconds, noisy or not."""
-        busy, own, start = self.machine.busy(), self.machine.own(), self.machine.now()
+        busy = self.machine.busy()
+        own = self.machine.own()
+        start = self.machine.now()
         taken = timer(least)
-        seconds, busy_after = self.machine.now() - start, self.machine.busy()
+        seconds = self.machine.now() - start
+        busy_after = self.machine.busy()
         noise = None
         if busy is not None and busy_after is not None:
             others = (busy_after - busy) - (self.machine.own() - own)
@@ -278,7 +283,7 @@ class Meter:
     def _timers(
         self, candidates: Mapping[str, Candidate | Run], stack: ExitStack, failed: dict[str, str]
     ) -> dict[str, Timer]:
-        """What takes samples of each candidate; processes set up side by side."""
+        """Return a timer of each candidate; its processes are started side by side."""
         timers: dict[str, Timer] = {}
         workers: dict[str, Worker] = {}
         for name, candidate in candidates.items():
@@ -340,7 +345,7 @@ def each(function: Callable[..., object], values: Sequence[Any]) -> float:
 
 @dataclass(frozen=True)
 class Setting:
-    """What every group gets; ``quick`` is tiny sizes, one round, one process, unguarded."""
+    """Settings of every group; ``quick`` means tiny sizes, one round, one process and no guard."""
 
     scratch: Path
     meter: Meter
@@ -353,7 +358,8 @@ class Setting:
     def images(self) -> list[Path]:
         """Files to decode: the first 200 that can be read, DICOM where there are any."""
         if self.dataset is not None:
-            root, named = self.dataset.source_root, self.dataset.images["path"].dropna()
+            root = self.dataset.source_root
+            named = self.dataset.images["path"].dropna()
             found = [root / path for path in sorted(named)]
         elif self.source is not None:
             found = [self.source / path for path in list_image_files(self.source)["path"]]
@@ -396,7 +402,8 @@ class Setting:
     @property
     def lines(self) -> list[str]:
         """The setting as lines of text."""
-        made, machine = self.payload, "{processor}, {cpus} processors, {memory_gib:g} GiB"
+        made = self.payload
+        machine = "{processor}, {cpus} processors, {memory_gib:g} GiB"
         lines = [
             "machine: " + machine.format(**made["hardware"]),
             "versions: " + ", ".join(map(" ".join, made["versions"].items())),
@@ -427,6 +434,6 @@ def open_setting(
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's mark."""
+    """Return True if a file starts as DICOM files do."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"

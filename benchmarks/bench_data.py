@@ -37,10 +37,16 @@ from cxr_compare.data_prep.store.pixel_store_writer import SHARD_IMAGES, PixelSt
 from cxr_compare.data_prep.store.preprocess import letterbox
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 
-_PREPARED, _ROUNDS = 400, 3  # with fewer images one would time the start of processes
+# with fewer images one would time the start of processes
+_PREPARED = 400
+_ROUNDS = 3
 _BATCH = 8
-_SIZES, _QUICK_SIZES = (1_000, 10_000, 100_000, 1_000_000), (300,)  # images, in tables
-_LIMIT_SECONDS, _LIMIT_GIB = 60.0, 4.0  # for a million
+# images, in tables
+_SIZES = (1_000, 10_000, 100_000, 1_000_000)
+_QUICK_SIZES = (300,)
+# for a million
+_LIMIT_SECONDS = 60.0
+_LIMIT_GIB = 4.0
 _STORE_SIZE = 16  # px: opening a store takes as long whatever the size of its images
 _LABELS = ("images", "findings", "boxes", "box_coverage")
 
@@ -62,11 +68,11 @@ def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     ids = _listed(setting, "ids", images["image_id"].to_numpy()[order])
     ours = "pixel store"
     candidates = {
-        ours: Candidate.of(store_epoch, folder=str(store.folder), ids=ids),
-        "PNG copies (cv2)": Candidate.of(grey_epoch, paths=listed["PNG"]),
-        "JPEG copies (cv2)": Candidate.of(grey_epoch, paths=listed["JPEG"]),
+        ours: Candidate.from_setup(store_epoch, folder=str(store.folder), ids=ids),
+        "PNG copies (cv2)": Candidate.from_setup(grey_epoch, paths=listed["PNG"]),
+        "JPEG copies (cv2)": Candidate.from_setup(grey_epoch, paths=listed["JPEG"]),
     }
-    decoded = partial(Candidate.of, plain_epoch, paths=listed["files"], size=size)
+    decoded = partial(Candidate.from_setup, plain_epoch, paths=listed["files"], size=size)
     if is_dicom(setting.images[0]):  # in two ways, since decoders differ
         candidates["DICOM (pydicom, cv2)"] = decoded(pillow=False)
         candidates["DICOM (pydicom with Pillow, cv2)"] = decoded(pillow=True)
@@ -133,7 +139,7 @@ def _read_grey(path: Path) -> np.ndarray:
 
 
 def plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
-    """What a plain loop would read: no LUT, no window, no check; pydicom's own choice or Pillow."""
+    """Read an image as a plain loop would: by pydicom or Pillow, without LUT, window or check."""
     if is_dicom(path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -150,14 +156,19 @@ def augment_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Images of a store changed at random with their boxes: ours against a Compose of the same."""
     images = _as_table(setting.images, len(setting.images))
     ids = _listed(setting, "augmented", images["image_id"])
-    ours, peer = "ours", "albumentations.Compose"
+    ours = "ours"
+    peer = "albumentations.Compose"
     for size in (32,) if setting.quick else (224, 512):
         store = build_pixel_store(setting.scratch / f"set-{size}", images, Path("/"), size)
         for n_boxes in (0, 2):
-            told: dict[str, Any] = {"folder": str(store.folder), "ids": ids, "n_boxes": n_boxes}
+            arguments: dict[str, Any] = {
+                "folder": str(store.folder),
+                "ids": ids,
+                "n_boxes": n_boxes,
+            }
             candidates = {
-                ours: Candidate.of(augmented_epoch, tuned=True, **told),
-                peer: Candidate.of(composed_epoch, **told),
+                ours: Candidate.from_setup(augmented_epoch, tuned=True, **arguments),
+                peer: Candidate.from_setup(composed_epoch, **arguments),
             }
             work = f"augment an epoch at {size} px, {n_boxes} boxes an image"
             yield from setting.meter.measure(candidates, [Row(work, "images/s", ours, peer)])
@@ -218,25 +229,28 @@ def composed_epoch(folder: str, ids: str, n_boxes: int) -> Run:
 
 
 def _two_boxes(size: int) -> np.ndarray:
-    """Where lesions of both lungs could be."""
+    """Return two boxes where lesions of both lungs could be."""
     return size * np.array([[0.2, 0.3, 0.4, 0.6], [0.6, 0.3, 0.8, 0.7]])
 
 
 def prepare_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Decode, hash, measure, letterbox, store: as `cxr prepare` does with every image."""
-    size, cores = (32 if setting.quick else 512), cpu_count()
+    size = 32 if setting.quick else 512
+    cores = cpu_count()
     n_images = len(setting.images) if setting.quick else max(_PREPARED, len(setting.images))
     paths = _listed(setting, "prepared", _as_table(setting.images, n_images)["path"])
-    told: dict[str, Any] = {"paths": paths, "size": size, "scratch": str(setting.scratch)}
-    single, every = "1 processor", f"{cores} processors"
-    plain, pillow = "a loop of pydicom, cv2, np.save", "a loop with Pillow for JPEG"
+    arguments: dict[str, Any] = {"paths": paths, "size": size, "scratch": str(setting.scratch)}
+    single = "1 processor"
+    every = f"{cores} processors"
+    plain = "a loop of pydicom, cv2, np.save"
+    pillow = "a loop with Pillow for JPEG"
     candidates = {
-        single: Candidate.of(prepare, workers=1, **told),
-        plain: Candidate.of(plain_prepare, pillow=False, **told),
-        pillow: Candidate.of(plain_prepare, pillow=True, **told),
+        single: Candidate.from_setup(prepare, workers=1, **arguments),
+        plain: Candidate.from_setup(plain_prepare, pillow=False, **arguments),
+        pillow: Candidate.from_setup(plain_prepare, pillow=True, **arguments),
     }
     if cores > 1:
-        candidates[every] = Candidate.of(prepare, workers=cores, **told)
+        candidates[every] = Candidate.from_setup(prepare, workers=cores, **arguments)
     note = (
         "the loop has no LUT or window, no hash, no record, nothing to go on with after a kill, "
         "and no processes beside it"
@@ -277,7 +291,8 @@ def plain_prepare(paths: str, size: int, scratch: str, pillow: bool) -> Run:
 
 def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Tables of growing size: read with every rule, validated again, split, audited."""
-    ours, peer = "ours", "pandas and scikit-learn"
+    ours = "ours"
+    peer = "pandas and scikit-learn"
     note = (
         "tables: ours reads with every rule; pandas reads the same files and checks nothing, and "
         "GroupShuffleSplit of scikit-learn splits by patient, without regard to copies or labels"
@@ -287,10 +302,8 @@ def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         limits: dict[str, Any] = {}
         if size == _SIZES[-1]:
             limits = {"limit": _LIMIT_SECONDS, "limit_gib": _LIMIT_GIB}
-        whole, split = (
-            "tables: read, validate, split, audit",
-            "tables: find copies, split by patient",
-        )
+        whole = "tables: read, validate, split, audit"
+        split = "tables: find copies, split by patient"
         return [
             Row("tables: read", "s", ours, peer, part="read", size=size, note=note),
             Row(split, "s", ours, peer, part="split", size=size, note=note),
@@ -302,8 +315,8 @@ def table_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         folder = str(setting.scratch / f"tables-{size}")
         synth_tables(Path(folder), size, setting.seed)
         return {
-            ours: Candidate.of(check_tables, folder=folder),
-            peer: Candidate.of(pandas_tables, folder=folder),
+            ours: Candidate.from_setup(check_tables, folder=folder),
+            peer: Candidate.from_setup(pandas_tables, folder=folder),
         }
 
     sizes = _QUICK_SIZES if setting.quick else _SIZES
@@ -366,14 +379,20 @@ def lookup_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     ids = pd.Series([f"{number:09d}_{number % 7:03d}" for number in range(n_images)])
     folder = setting.scratch / "store"
     _write_empty_store(folder, ids)
-    told: dict[str, Any] = {"folder": str(folder), "seed": setting.seed}
+    arguments: dict[str, Any] = {"folder": str(folder), "seed": setting.seed}
     rows = [Row(f"find half of {n_images:,} ids", "s", "is_member", "pandas isin")]
     candidates = {
-        name: Candidate.of(find_ids, how=name, **told) for name in ("is_member", "pandas isin")
+        name: Candidate.from_setup(find_ids, how=name, **arguments)
+        for name in ("is_member", "pandas isin")
     }
     yield from setting.meter.measure(candidates, rows, most=_ROUNDS)
-    ours, shown, peer = "open it", "open it, show an image", "pandas reads its index"
-    candidates = {name: Candidate.of(open_store, how=name, **told) for name in (ours, shown, peer)}
+    ours = "open it"
+    shown = "open it, show an image"
+    peer = "pandas reads its index"
+    candidates = {
+        name: Candidate.from_setup(open_store, how=name, **arguments)
+        for name in (ours, shown, peer)
+    }
     work = f"a store of {n_images:,} images"
     rows = [Row(work, "s", name, peer) for name in (ours, shown)]
     yield from setting.meter.measure(candidates, rows, most=_ROUNDS)

@@ -34,14 +34,20 @@ from cxr_compare.evaluation.statistics.arrays import Floats
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_index
 from cxr_compare.evaluation.statistics.ranking import RankedScores
 
-_IMAGES, _QUICK_IMAGES = 27_000, 200
-_TEST_PER_VALIDATION, _FEWEST_VALIDATION = 9, 60  # 3,000 validation images for 27,000 of test
-_REPLICATES, _QUICK_REPLICATES = 2_000, 20
+_IMAGES = 27_000
+_QUICK_IMAGES = 200
+# 3,000 validation images for 27,000 of test
+_TEST_PER_VALIDATION = 9
+_FEWEST_VALIDATION = 60
+_REPLICATES = 2_000
+_QUICK_REPLICATES = 20
 _LOOP_REPLICATES = 20  # the plain loop is timed on so many: all of them would take minutes
 _SIZES = (1_000, 10_000, 100_000, 1_000_000)  # images, in curves
-_GROWTH_REPLICATES, _GROWTH_BOXES = 96, 2
+_GROWTH_REPLICATES = 96
+_GROWTH_BOXES = 2
 _COCO = ("pycocotools", "faster-coco-eval")
-_LIMIT_SECONDS, _LIMIT_GIB = 10.0, 2.0
+_LIMIT_SECONDS = 10.0
+_LIMIT_GIB = 2.0
 _ROUNDS = 3
 _POLICY = "max_f1"
 _RATES = ("accuracy", "precision", "recall", "specificity", "f1")
@@ -67,7 +73,7 @@ class Systems(NamedTuple):
 
 
 class _EvaluatedModel(NamedTuple):
-    """What `failure_table` reads of a evaluated model."""
+    """The part of an evaluated model that `failure_table` reads."""
 
     scorecard: Scorecard
 
@@ -76,8 +82,10 @@ def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """All of a comparison, and its image-level resampling against a loop over scikit-learn."""
     n_images = _QUICK_IMAGES if setting.quick else _IMAGES
     n_replicates = _QUICK_REPLICATES if setting.quick else _REPLICATES
-    ours, peer, loop = "ours", "loop over scikit-learn", min(n_replicates, _LOOP_REPLICATES)
-    told: dict[str, Any] = {"n_images": n_images, "seed": setting.seed}
+    ours = "ours"
+    peer = "loop over scikit-learn"
+    loop = min(n_replicates, _LOOP_REPLICATES)
+    arguments: dict[str, Any] = {"n_images": n_images, "seed": setting.seed}
     limits: dict[str, Any] = (
         {} if setting.quick else {"limit": _LIMIT_SECONDS, "limit_gib": _LIMIT_GIB}
     )
@@ -90,7 +98,7 @@ def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         f"{_n_validation(n_images):,} validation images"
     )
     work = f"evaluate 3 systems on {n_images:,} images, {n_replicates:,} replicates"
-    whole = {ours: Candidate.of(whole_comparison, n_replicates=n_replicates, **told)}
+    whole = {ours: Candidate.from_setup(whole_comparison, n_replicates=n_replicates, **arguments)}
     rows = [Row(work, "s", ours, note=note, **limits)]
     yield from setting.meter.measure(whole, rows, warm=False, most=_ROUNDS)
     note = (
@@ -99,8 +107,8 @@ def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     )
     work = f"AUROC, AP and five rates of 3 systems, resampled, {n_images:,} images"
     candidates = {
-        ours: Candidate.of(our_replicates, n_replicates=n_replicates, **told),
-        peer: Candidate.of(looped_replicates, n_replicates=loop, **told),
+        ours: Candidate.from_setup(our_replicates, n_replicates=n_replicates, **arguments),
+        peer: Candidate.from_setup(looped_replicates, n_replicates=loop, **arguments),
     }
     rows = [Row(work, "replicates/s", ours, peer, note=note)]
     yield from setting.meter.measure(candidates, rows, most=_ROUNDS)
@@ -109,7 +117,8 @@ def evaluation_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def precision_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """AP50 and AP of one detector: as reported, again for a resample, and by others."""
     n_images = _QUICK_IMAGES if setting.quick else _IMAGES
-    reported, resampled = "as reported", "one more resample"
+    reported = "as reported"
+    resampled = "one more resample"
     candidates = _precision(n_images, setting.seed, BOXES_PER_IMAGE, (reported, resampled))
     work = f"AP50 and AP, {n_images:,} images x {BOXES_PER_IMAGE} boxes"
     note = (
@@ -126,17 +135,21 @@ def precision_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 def growth_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Resampling, and average precision, of growing numbers of images."""
     sizes = (_QUICK_IMAGES,) if setting.quick else _SIZES
-    ours, loop, reported = "ours", "loop over scikit-learn", "as reported"
+    ours = "ours"
+    loop = "loop over scikit-learn"
+    reported = "as reported"
     note = (
         f"growth: ours takes {_GROWTH_REPLICATES} replicates, the loop 2; average precision is of "
         f"{_GROWTH_BOXES} boxes an image"
     )
 
     def resampling(size: int) -> dict[str, Candidate]:
-        told: dict[str, Any] = {"n_images": size, "seed": setting.seed, "boxes": 1}
+        arguments: dict[str, Any] = {"n_images": size, "seed": setting.seed, "boxes": 1}
         return {
-            ours: Candidate.of(our_replicates, n_replicates=_GROWTH_REPLICATES, **told),
-            loop: Candidate.of(looped_replicates, n_replicates=2, **told),
+            ours: Candidate.from_setup(
+                our_replicates, n_replicates=_GROWTH_REPLICATES, **arguments
+            ),
+            loop: Candidate.from_setup(looped_replicates, n_replicates=2, **arguments),
         }
 
     def resampled(size: int) -> list[Row]:
@@ -152,8 +165,8 @@ def growth_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 
 def _precision(n_images: int, seed: int, boxes: int, ours: Sequence[str]) -> dict[str, Candidate]:
-    told: dict[str, Any] = {"n_images": n_images, "seed": seed, "boxes": boxes}
-    return {how: Candidate.of(box_figures, how=how, **told) for how in (*ours, *_COCO)}
+    arguments: dict[str, Any] = {"n_images": n_images, "seed": seed, "boxes": boxes}
+    return {how: Candidate.from_setup(box_figures, how=how, **arguments) for how in (*ours, *_COCO)}
 
 
 def whole_comparison(n_images: int, n_replicates: int, seed: int) -> Run:
@@ -181,7 +194,8 @@ def looped_replicates(
 def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
     """AP50 and AP of the first detector, ours or by another program."""
     systems = make_systems(n_images, seed, boxes)
-    found, evaluated = systems.boxes["A"], systems.evaluated
+    found = systems.boxes["A"]
+    evaluated = systems.evaluated
     if how in _COCO:
         given = as_coco(found, evaluated.truth, evaluated.image_ids, how)
         return lambda: bool(plain_figures(given, how))
@@ -237,15 +251,20 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
 
 
 def _facts(rng: np.random.Generator, evaluated: EvaluationSet) -> pd.DataFrame:
-    """Of 27,000 images some 90 are of patients over 79 years, 200 of patients under 18."""
-    n, of = evaluated.n_patients, evaluated.patients
-    return pd.DataFrame({
-        "image_id": evaluated.image_ids.to_numpy(), "patient_id": of.astype(str),
-        "sex": rng.choice(["F", "M"], n, p=[0.43, 0.57])[of],
-        "age_years": rng.normal(47, 12, n).clip(1, 92).round()[of],
-        "view": rng.choice(["AP", "PA"], len(of), p=[0.46, 0.54]),
-        "height": _SIDE, "width": _SIDE,
-    })  # fmt: skip
+    """Draw facts of images: of 27,000 some 90 are of patients over 79 years, and 200 under 18."""
+    n = evaluated.n_patients
+    of = evaluated.patients
+    return pd.DataFrame(
+        {
+            "image_id": evaluated.image_ids.to_numpy(),
+            "patient_id": of.astype(str),
+            "sex": rng.choice(["F", "M"], n, p=[0.43, 0.57])[of],
+            "age_years": rng.normal(47, 12, n).clip(1, 92).round()[of],
+            "view": rng.choice(["AP", "PA"], len(of), p=[0.46, 0.54]),
+            "height": _SIDE,
+            "width": _SIDE,
+        }
+    )
 
 
 def _n_validation(n_images: int) -> int:
@@ -282,7 +301,8 @@ def evaluate(
 
     With `groups` the rows of where systems fail follow.
     """
-    evaluated, scorecards = systems.evaluated, {}
+    evaluated = systems.evaluated
+    scorecards = {}
     for name, scores in systems.scores.items():
         boxes = systems.boxes.get(name)
         kept = systems.validation[name]
@@ -291,9 +311,14 @@ def evaluate(
         }
         cut = systems.cuts.get(name)
         scorecard = Scorecard(
-            evaluated, scores, choices, validation=kept, boxes=boxes,
-            box_cut=None if cut is None else cut.chosen, cut_choice=cut,
-        )  # fmt: skip
+            evaluated,
+            scores,
+            choices,
+            validation=kept,
+            boxes=boxes,
+            box_cut=None if cut is None else cut.chosen,
+            cut_choice=cut,
+        )
         scorecards[name] = [scorecard]
     resamples = Resamples(evaluated.n_patients, n_replicates, seed)
     figures = resampled_figures("lesion", scorecards, resamples).estimates.table()
@@ -338,7 +363,8 @@ def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
     """The same as one would write it: for each resample take its images, call scikit-learn."""
     from sklearn import metrics as peer
 
-    evaluated, validation = systems.evaluated, systems.validation
+    evaluated = systems.evaluated
+    validation = systems.validation
     resamples = Resamples(evaluated.n_patients, n_replicates, seed)
     owners, n_owners = cluster_index(next(iter(validation.values())).patients)
     anew = Resamples(n_owners, n_replicates, seed, stream=1)
@@ -347,9 +373,11 @@ def looped_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
     for weights, of_owner in pairs:
         rows = np.repeat(np.arange(len(evaluated.y_true)), weights[evaluated.patients])
         drawn = np.repeat(np.arange(len(owners)), of_owner[owners])
-        truth, columns = evaluated.y_true[rows], []
+        truth = evaluated.y_true[rows]
+        columns = []
         for name, scores in systems.scores.items():
-            score, kept = scores.to_numpy()[rows], validation[name]
+            score = scores.to_numpy()[rows]
+            kept = validation[name]
             cut = choose_threshold(kept.y_true[drawn], kept.scores[drawn], _POLICY).threshold
             called = score >= (np.inf if cut is None else cut)
             columns += [
@@ -398,7 +426,8 @@ def as_coco(
         for frame in (truth, boxes):
             corners = frame[EDGES].to_numpy()
             place = image_ids.get_indexer(pd.Index(frame["image_id"])) + 1
-            score, ones = frame.get("score", 1.0), np.ones(len(frame))
+            score = frame.get("score", 1.0)
+            ones = np.ones(len(frame))
             sides = corners[:, 2:] - corners[:, :2]
             made.append(
                 coco.loadRes(np.column_stack([place, corners[:, :2], sides, score * ones, ones]))
@@ -410,7 +439,8 @@ def plain_figures(given: tuple[Any, Any], program: str) -> dict[str, float]:
     """AP50 and AP by pycocotools or faster-coco-eval, used as they are meant to be."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = _coco_classes(program)[1](*given, "bbox")
-        coco.params.areaRng, coco.params.areaRngLbl = coco.params.areaRng[:1], ["all"]
+        coco.params.areaRng = coco.params.areaRng[:1]
+        coco.params.areaRngLbl = ["all"]
         coco.params.maxDets = [100]
         coco.evaluate()
         coco.accumulate()

@@ -48,7 +48,10 @@ _BATCH = {"detector": 1, "classifier": 8}  # each side's fastest
 _IMAGES = {"detector": 8, "classifier": 64}  # for a sample
 _FILES = {"detector": 24, "classifier": 60}
 _CALIBRATED = 16  # images for the statistics of batch norm, and for int8
-_PASSING, _PASS, _SPREAD = 1_700, 0.05, 1.5  # anchors, their score, deviation of logits
+# anchors, their score, deviation of logits
+_PASSING = 1_700
+_PASS = 0.05
+_SPREAD = 1.5
 _NEVER = -20.0  # a logit
 _QUICK_IMAGES = 2
 _ROUNDS = 3
@@ -66,16 +69,17 @@ def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     )
     peer = "torchvision eager fp32"
     for kind, size in _sizes(setting).items():
-        run, images = make_run(setting, kind, size), _images(setting, kind, size)
-        told: dict[str, Any] = {"images": images, "batch": size.batch}
+        run = make_run(setting, kind, size)
+        images = _images(setting, kind, size)
+        arguments: dict[str, Any] = {"images": images, "batch": size.batch}
         own: dict[str, Any] = {"run": str(run), "device": device}
-        loop = Candidate.of(torchvision_loop, kind=kind, size=size, images=images, **own)
+        loop = Candidate.from_setup(torchvision_loop, kind=kind, size=size, images=images, **own)
         candidates = {peer: loop}
         bounds = {}
         for name in precisions(device):
             ours = f"torch {name}"
-            candidates[ours] = Candidate.of(
-                torch_predictions, tuned=True, precision=name, **told, **own
+            candidates[ours] = Candidate.from_setup(
+                torch_predictions, tuned=True, precision=name, **arguments, **own
             )
             bounds[ours] = name
         failed = {}
@@ -85,9 +89,12 @@ def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
             except (ImportError, InputError, RuntimeError) as error:
                 failed[ours] = str(error)
             else:
-                candidates[ours] = Candidate.of(exported_predictions, folder=str(made), **told)
+                candidates[ours] = Candidate.from_setup(
+                    exported_predictions, folder=str(made), **arguments
+                )
             bounds[ours] = precision
-        work, cost = f"inference on {device}, {size}", flops(kind, size)
+        work = f"inference on {device}, {size}"
+        cost = flops(kind, size)
         rows = [
             Row(work, "images/s", ours, peer, bound=(bounds[ours], cost), note=note)
             for ours in bounds
@@ -130,7 +137,7 @@ def make_run(setting: Setting, kind: str, size: Size) -> Path:
         _set_class_bias(model, pixels)
     names = [f"i{number}" for number in range(len(pixels))]
     seen = pd.DataFrame({"image_id": names, "patient_id": names, "role": "train"})
-    told = {
+    arguments = {
         "name": kind,
         "model_kind": kind,
         "target": _FINDING,
@@ -138,7 +145,7 @@ def make_run(setting: Setting, kind: str, size: Size) -> Path:
         "seed": setting.seed,
         "data_set": {"name": "benchmark", "split": "default"},
     }
-    run = RunFolder.create(folder, config="", seen=seen, started=told)
+    run = RunFolder.create(folder, config="", seen=seen, started=arguments)
     save_model(model, folder)
     model.preprocess.to_json(folder / PREPROCESS_FILE)
     run.complete({"epochs": 0})
@@ -162,7 +169,8 @@ def _set_class_bias(model: LesionRetinaNet, pixels: torch.Tensor) -> None:
     layer = model.head.classification_head.cls_logits
     with torch.no_grad():
         logits = model.run(pixels[:4]).outputs["cls_logits"][..., 1]  # (B, A)
-        bias, grow = layer.bias.mean(), _SPREAD / logits.std()
+        bias = layer.bias.mean()
+        grow = _SPREAD / logits.std()
         share = min(_PASSING / logits.shape[1], 0.5)
         top = (bias + grow * (logits - bias)).flatten().quantile(1 - share)
         layer.weight.mul_(grow)
@@ -205,7 +213,8 @@ def _export(setting: Setting, kind: str, size: Size, ours: str) -> Path:
 
 def torchvision_loop(kind: str, size: Sequence[Any], images: str, run: str, device: str) -> Run:
     """The peer: float32 images in memory, eager mode."""
-    shape, pixels = Size(*size), torch.from_numpy(np.load(images))
+    shape = Size(*size)
+    pixels = torch.from_numpy(np.load(images))
     network, floats_of = torchvision_peer(kind, shape, run, device)
     batches = [floats_of(some) for some in pixels.split(shape.batch)]
 
@@ -256,16 +265,20 @@ def command_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         files = [str(path) for path in setting.images[: 4 if setting.quick else _FILES[kind]]]
         listed = setting.scratch / f"predict-{kind}.txt"
         listed.write_text("\n".join(files), encoding="utf-8")
-        told: dict[str, Any] = {"run": str(run), "files": str(listed)}
+        arguments: dict[str, Any] = {"run": str(run), "files": str(listed)}
         candidates = {
-            peer: Candidate.of(torchvision_files, kind=kind, size=size, device=device, **told)
+            peer: Candidate.from_setup(
+                torchvision_files, kind=kind, size=size, device=device, **arguments
+            )
         }
         for name in precisions(device):
             options = ["--precision", name, "--device", device]
-            candidates[f"torch {name}"] = Candidate.of(predict_command, options=options, **told)
+            candidates[f"torch {name}"] = Candidate.from_setup(
+                predict_command, options=options, **arguments
+            )
         for ours in (name for name, _ in _exports() if name in _COMMAND_EXPORTS):
-            told["run"] = str(_export(setting, kind, size, ours))
-            candidates[ours] = Candidate.of(predict_command, options=[], **told)
+            arguments["run"] = str(_export(setting, kind, size, ours))
+            candidates[ours] = Candidate.from_setup(predict_command, options=[], **arguments)
         work = f"cxr predict on {device}, {len(files)} files, {size}"
         rows = [Row(work, "images/s", ours, peer, note=note) for ours in candidates if ours != peer]
         yield from setting.meter.measure(candidates, rows, warm=True, most=_ROUNDS)

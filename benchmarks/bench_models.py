@@ -64,24 +64,28 @@ class Size(NamedTuple):
 
 QUICK_DETECTOR = Size(96, 2, "resnet18", 32)
 QUICK_CLASSIFIER = Size(64, 2)
-_DETECTOR, _CLASSIFIER = Size(512, 2, "resnet50", 256), Size(224, 16)
+_DETECTOR = Size(512, 2, "resnet50", 256)
+_CLASSIFIER = Size(224, 16)
 _PASSES = 3  # of a training step: forward, and backward by images and by weights
-_CONVOLVED, _MULTIPLIED, _COPIED = (16, 256, 56), 2048, 1 << 28  # shape, side, bytes
+# shape, side, bytes
+_CONVOLVED = (16, 256, 56)
+_MULTIPLIED = 2048
+_COPIED = 1 << 28
 
 
 def sizes(setting: Setting) -> dict[str, Size]:
-    """What is measured of each network."""
+    """Return the sizes that are measured of each network."""
     quick = {"detector": QUICK_DETECTOR, "classifier": QUICK_CLASSIFIER}
     return quick if setting.quick else {"detector": _DETECTOR, "classifier": _CLASSIFIER}
 
 
 def peak_rows(setting: Setting) -> Iterator[dict[str, Any]]:
-    """What the machine can do: convolutions and matrix products, and copying memory."""
+    """Measure the peak speed of the machine: convolutions, matrix products and memory copies."""
     device = choose_device()
     kinds = [("3x3 convolution", name) for name in _PRECISIONS]
     kinds += [("matrix product", name) for name in _PRECISIONS] + [("copy of memory", "")]
     candidates = {
-        f"{kind} {name}".strip(): Candidate.of(
+        f"{kind} {name}".strip(): Candidate.from_setup(
             peak, kind=kind, precision=name, device=device, small=setting.quick
         )
         for kind, name in kinds
@@ -108,7 +112,8 @@ def peak(kind: str, precision: str, device: str, small: bool) -> Run:
     elif kind == "matrix product":
         side = _MULTIPLIED // 16 if small else _MULTIPLIED
         factor = torch.randn(side, side, device=device).to(number)
-        amount, work = 2 * side**3, partial(torch.mm, factor, factor)
+        amount = 2 * side**3
+        work = partial(torch.mm, factor, factor)
     else:
         batch, channels, side = (1, 16, 14) if small else _CONVOLVED
         layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device, number)
@@ -138,13 +143,20 @@ def training_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     )
     peer = "torchvision fp32"
     for kind, size in sizes(setting).items():
-        told: dict[str, Any] = {"kind": kind, "size": size, "device": device, "seed": setting.seed}
-        told["images"] = stacked_images(setting, size)
-        candidates = {peer: Candidate.of(training_step, precision="", **told)}
+        arguments: dict[str, Any] = {
+            "kind": kind,
+            "size": size,
+            "device": device,
+            "seed": setting.seed,
+        }
+        arguments["images"] = stacked_images(setting, size)
+        candidates = {peer: Candidate.from_setup(training_step, precision="", **arguments)}
         rows = []
         for name in precisions(device):
             ours = f"ours {name}"
-            candidates[ours] = Candidate.of(training_step, tuned=True, precision=name, **told)
+            candidates[ours] = Candidate.from_setup(
+                training_step, tuned=True, precision=name, **arguments
+            )
             bound = name, _PASSES * flops(kind, size)
             work = f"training step on {device}, {size}"
             rows.append(Row(work, "images/s", ours, peer, bound=bound, note=note))
@@ -160,7 +172,8 @@ def training_step(
     kind: str, size: Sequence[Any], images: str, device: str, seed: int, precision: str
 ) -> Run:
     """Our step in a precision, or torchvision's where none is named."""
-    shape, pixels = Size(*size), torch.from_numpy(np.load(images))
+    shape = Size(*size)
+    pixels = torch.from_numpy(np.load(images))
     if kind == "detector":
         batch = boxed(pixels, seed)
         ours, peer = detector_twins(shape, seed, device)
@@ -287,7 +300,8 @@ def detector_floats(images: Tensor, device: str = "cpu") -> list[Tensor]:
 
 
 def _peer_detector_step(model: RetinaNet, batch: LesionBatch, device: str) -> Run:
-    floats, parameters = detector_floats(batch.images), model.train().parameters()
+    floats = detector_floats(batch.images)
+    parameters = model.train().parameters()
     optimiser = torch.optim.SGD(parameters, lr=_LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
 
     def loss_of() -> Tensor:
@@ -363,11 +377,13 @@ def detector_step(model: LesionRetinaNet, batch: LesionBatch, device: str, preci
 
 
 def _peer_classifier_step(model: DenseNet, floats: Tensor, targets: Tensor, device: str) -> Run:
-    parameters, criterion = model.train().parameters(), nn.BCEWithLogitsLoss()
+    parameters = model.train().parameters()
+    criterion = nn.BCEWithLogitsLoss()
     optimiser = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, weight_decay=1e-4)
 
     def loss_of() -> Tensor:
-        images, labels = floats.to(device), targets.to(device)
+        images = floats.to(device)
+        labels = targets.to(device)
         return criterion(model(images), labels)
 
     return partial(_peer_step, optimiser, loss_of, len(floats))

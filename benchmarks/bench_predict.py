@@ -17,14 +17,14 @@ from cxr_compare.scripts import console
 
 
 def torch_predictions(images: str, batch: int, run: str, precision: Any, device: str) -> Run:
-    """Of a run, by torch."""
+    """Predict the images with a run, by PyTorch."""
     from cxr_compare.serving.trained_model import TrainedModel
 
     return _predictions(TrainedModel.open(run, precision=precision, device=device), images, batch)
 
 
 def exported_predictions(images: str, batch: int, folder: str) -> Run:
-    """Of an export."""
+    """Predict the images with an export."""
     from cxr_compare.serving.exported_model import ExportedModel
 
     return _predictions(ExportedModel.open(folder), images, batch)

@@ -1,4 +1,4 @@
-"""What each choice of a protocol is worth: the same boxes, evaluated by the rules of others.
+"""The effect of each choice of a protocol: the same boxes, evaluated by the rules of others.
 
     python -m benchmarks.ledger DATA PATTERN... [--draws 200] [--seed 0] [--out ledger]
 
@@ -36,11 +36,14 @@ PROTOCOLS: dict[str, dict[str, str]] = {
     "IoU 0.1": {"floor": "0.001", "most": "100", "iou": "0.1"},
     "positive images only": {"floor": "0.001", "most": "100", "images": "positive"},
     "positive images only, IoU 0.1 to 0.5": {
-        "floor": "0.001", "most": "100", "images": "positive", "iou": "0.1:0.5",
+        "floor": "0.001",
+        "most": "100",
+        "images": "positive",
+        "iou": "0.1:0.5",
     },
     "boxes from score 0.5": {"floor": "0.5", "most": "100"},
     "RSNA 2018 score, boxes from 0.3": {"area": "rsna", "floor": "0.3", "iou": "0.4:0.75"},
-}  # fmt: skip
+}
 """By name; the first is what the others are held against."""
 
 
@@ -90,7 +93,7 @@ def _of_fold(dataset: DataSet, folder: Path, fold: int, draws: int, seed: int) -
 
 
 def _figures(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> Floats:
-    """By each protocol, of images of which some may be there more than once."""
+    """Compute the figure of each protocol; images may be given more than once."""
     copies = images.rename("image_id").rename_axis("copy").reset_index()
     copies["copy"] = copies["copy"].astype(str)
     marks, lesions = (

@@ -36,7 +36,7 @@ _EVERY = 0.05  # s between two looks at the processes
 
 @dataclass(frozen=True)
 class Bound:
-    """What a command may take: MiB whatever the number of images, and KiB for each of them."""
+    """Memory that a command may take: MiB in any case, and KiB for each image."""
 
     fixed_mib: float
     image_kib: float
@@ -60,7 +60,7 @@ SERVICES = {"serve", "pacs"}
 
 @dataclass(frozen=True)
 class Peak:
-    """What one command took."""
+    """Memory that one command took."""
 
     command: str
     images: int
@@ -86,7 +86,7 @@ def _kib(process: int, file: str, field: str) -> int:
 
 
 def together_kib(process: int) -> int:
-    """What a process and all that it started take now, KiB; shared pages count in parts."""
+    """Return the memory of a process and its children in KiB; shared pages count in parts."""
     return sum(_kib(each, "smaps_rollup", "Pss:") for each in _tree(process))
 
 
@@ -109,7 +109,8 @@ def peak_mib(command: list[str]) -> float:
     """
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)  # noqa: S603  our own command
-        ended, resident = threading.Event(), [0]
+        ended = threading.Event()
+        resident = [0]
 
         def watch() -> None:
             while not ended.wait(_EVERY):
@@ -164,12 +165,18 @@ def _rows(folder: Path, count: int) -> dict[str, Row]:
 
     Bounds are about a quarter above what was measured.
     """
-    data, one, two = folder / "data", folder / "one", folder / "two"
-    run, exported, source = str(folder / "run"), str(folder / "exported"), folder / "source"
+    data = folder / "data"
+    one = folder / "one"
+    two = folder / "two"
+    run = str(folder / "run")
+    exported = str(folder / "exported")
+    source = folder / "source"
     settings = ["model.backbone=small_cnn", "model.weights=none", "training.epochs=1"]
     settings += [f"data.image_size={_SIDE}", "training.batch_size=32"]
     sets = [word for setting in settings for word in ("--set", setting)]
-    at, images, report = ["--data", str(data)], str(source / "images"), str(folder / "report")
+    at = ["--data", str(data)]
+    images = str(source / "images")
+    report = str(folder / "report")
     reports = [str(folder / f"report-{fold}") for fold in range(_FOLDS)]
     evaluated = [*at, "--replicates", "200"]
 
@@ -361,7 +368,8 @@ def table_of(peaks: list[Peak]) -> str:
     lines = [f"| command | {' | '.join(heads)} | an image | bound |"]
     lines.append(f"|---|{'---:|' * (len(counts) + 1)}---|")
     for command in dict.fromkeys(peak.command for peak in peaks):
-        worst, bound = _worst(peaks, command), BOUNDS[command]
+        worst = _worst(peaks, command)
+        bound = BOUNDS[command]
         growth = (worst[counts[-1]] - worst[counts[0]]) * 1024 / max(counts[-1] - counts[0], 1)
         cells = [f"{worst[count]:.0f} MiB" for count in counts]
         limit = f"{bound.fixed_mib:g} MiB"

@@ -1,11 +1,11 @@
-"""What a run of the benchmark says: lines, the page `docs/benchmarks.md`, its pictures."""
+"""The output of the benchmark: lines, the page `docs/benchmarks.md` and its pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,11 +16,14 @@ from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 
 RECORDED = Path(__file__).with_name("recorded.json")
 _PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-_RATIOS, _GROWTH = "benchmarks.png", "benchmarks_growth.png"
+_RATIOS = "benchmarks.png"
+_GROWTH = "benchmarks_growth.png"
 _FEWEST_ROUNDS = 3  # for a comparison with what was recorded
 _LEAST_LOSS = 0.1  # share of the recorded ratio
 _SLOPE_FROM = 10_000  # below that, what does not grow counts most
-_OURS, _PEERS, _GREY = "#1f5fa8", "#c1651d", "#8a8a8a"
+_OURS = "#1f5fa8"
+_PEERS = "#c1651d"
+_GREY = "#8a8a8a"
 _TITLES = {
     "machine": "What the machine can do",
     "training": "Training",
@@ -43,7 +46,8 @@ page are explained in the [glossary](glossary.md).
 
 def line_of(row: Mapping[str, Any]) -> str:
     """A measured row as a sentence."""
-    ours, peer = row["names"]["ours"], row["names"]["peer"]
+    ours = row["names"]["ours"]
+    peer = row["names"]["peer"]
     what = f"{_work(row)}: {ours}"
     if row["failed"]:
         return f"{what}: failed ({row['failed']})"
@@ -89,8 +93,8 @@ def as_lines(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         spread = "-".join(map(figure, row["ratio_range"] or ()))
         names = " / ".join(name for name in row["names"].values() if name)
         counts = str(row["n"]), str(row["rejected"])
-        told = names, figure(row["ours"]), peer, row["unit"], ratio, spread, _share(row)
-        cells.append((_work(row), *told, *counts))
+        arguments = names, figure(row["ours"]), peer, row["unit"], ratio, spread, _share(row)
+        cells.append((_work(row), *arguments, *counts))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     shaped = [zip(line, "<<>><>>>>>", widths, strict=True) for line in cells]
     return ["  ".join(f"{c:{a}{w}}" for c, a, w in line).rstrip() for line in shaped]
@@ -115,7 +119,7 @@ def figure(value: float | None) -> str:
 
 
 def recorded() -> dict[str, Any]:
-    """What was recorded in the repository."""
+    """Return the rows that are recorded in the repository."""
     return read_json(RECORDED, "bench")
 
 
@@ -211,18 +215,25 @@ def _section(group: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
             in_unit = list(of_work)
             lines += [_cells([f"**{work}**", "", in_unit[0]["unit"]])]
             last = ""
-            for ours, peer, ratio in map(_table_row, in_unit):
-                lines += [_cells((ours, "" if peer == last else peer, ratio))]
-                last = peer
+            for cells in map(_table_row, in_unit):
+                peer = "" if cells.peer == last else cells.peer
+                lines += [_cells((cells.ours, peer, cells.ratio))]
+                last = cells.peer
         lines += [""]
     return lines
 
 
-def _table_row(row: Mapping[str, Any]) -> tuple[str, str, str]:
+class _TableRow(NamedTuple):
+    ours: str
+    peer: str
+    ratio: str
+
+
+def _table_row(row: Mapping[str, Any]) -> _TableRow:
     names = row["names"]
     own = names["ours"].removeprefix("ours").strip()  # the column says whose it is
     if row["failed"]:
-        return own, names["peer"] or "", "failed"
+        return _TableRow(own, names["peer"] or "", "failed")
     ours = f"{own}: {figure(row['ours'])}".removeprefix(": ")
     peer = "" if row["peer"] is None else f"{names['peer']}: {figure(row['peer'])}"
     if row["limit"]:
@@ -235,7 +246,7 @@ def _table_row(row: Mapping[str, Any]) -> tuple[str, str, str]:
         ratio = f"**{figure(row['ratio'])}** ({low}–{high})"
     if row["ours"] is None:
         ours = f"{own}: not measured, others used the machine".removeprefix(": ")
-    return ours, peer, ratio
+    return _TableRow(ours, peer, ratio)
 
 
 def _cells(texts: Iterable[str]) -> str:
@@ -324,14 +335,14 @@ def _draw_growth(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     for axes, (work, rows) in zip(panels, curves.items(), strict=False):
         for number, (name, points) in enumerate(_lines_of(rows).items()):
             steep = slope(points)
-            told = name if steep is None else f"{name}: slope {steep:.2f}"
+            arguments = name if steep is None else f"{name}: slope {steep:.2f}"
             colour = (_OURS, _PEERS, _GREY)[min(number, 2)]
             axes.loglog(
                 *zip(*points, strict=True),
                 "-" if number == 0 else "--",
                 marker="o",
                 color=colour,
-                label=told,
+                label=arguments,
             )
         axes.set(title=work, xlabel="images", ylabel=rows[0]["unit"])
         axes.title.set_fontsize(9)

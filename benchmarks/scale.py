@@ -56,7 +56,7 @@ def _none(row: Any) -> None:
 
 
 def _seconds(name: EngineName, rows: int, side: int) -> float:
-    """What the rows take once the engine's workers are there."""
+    """Return the seconds that the rows take once the engine's workers have started."""
     with TemporaryDirectory() as folder, open_engine(name, workers=cpu_count()) as engine:
         path = Path(folder) / "image.png"
         path.write_bytes(_png(side))
@@ -76,7 +76,7 @@ def engines(
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each engine, in turn.")] = 3,
     side: Annotated[int, typer.Option(min=16, help="Width and height of the PNG, px.")] = 256,
 ) -> None:
-    """What Ray takes for the same rows, as a ratio to the local pool.
+    """Measure the time that Ray takes for the same rows, as a ratio to the local pool.
 
     Example: python -m benchmarks.scale engines --out engines.json
     """

@@ -52,14 +52,15 @@ from cxr_compare.scripts import console
 SEED = 0
 ENGINES: tuple[EngineName, ...] = ("local", "ray")
 SIDE = 32  # px, of an image that is made up and of what the network sees
-_FIRST, _SLOPE_FROM = 1000, 10_000
+_FIRST = 1000
+_SLOPE_FROM = 10_000
 _POSITIVE = 1 / 3
 _MOST_PREDICTED = 100_000
 
 
 @dataclass(frozen=True)
 class Grown:
-    """What one command took of so many images.
+    """Time and memory that one command took for a number of images.
 
     Attributes:
         command: prepare, predict or gather.
@@ -141,8 +142,18 @@ def _write(out: Path, found: Sequence[Grown]) -> None:
     fitted = [
         {"command": v, "engine": e, "slope": slope} for (v, e), slope in slopes(found).items()
     ]
-    write_json(out, "growth", {"rows": rows, "slopes": fitted, "slope_from": _SLOPE_FROM,
-                               "workers": cpu_count(), "side": SIDE, **origin()})  # fmt: skip
+    write_json(
+        out,
+        "growth",
+        {
+            "rows": rows,
+            "slopes": fitted,
+            "slope_from": _SLOPE_FROM,
+            "workers": cpu_count(),
+            "side": SIDE,
+            **origin(),
+        },
+    )
 
 
 def _counts(most: int) -> list[int]:
@@ -172,7 +183,8 @@ def slopes(found: Sequence[Grown]) -> dict[tuple[str, str], float]:
     for key in dict.fromkeys((each.command, each.engine) for each in found):
         own = [f for f in found if (f.command, f.engine) == key and f.images >= _SLOPE_FROM]
         if len(own) > 1:
-            at, seconds = np.log([f.images for f in own]), np.log([f.seconds for f in own])
+            at = np.log([f.images for f in own])
+            seconds = np.log([f.seconds for f in own])
             fits[key] = float(np.polyfit(at, seconds, 1)[0])
     return fits
 
@@ -221,7 +233,7 @@ class MadeUp:
         on_crash: Callable[[Any], Any],
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
-        """As `Engine.map_rows`."""
+        """Process the rows, see `Engine.map_rows`."""
         if function is decode_row:
             return self.engine.map_rows(made_up, rows, on_crash=on_crash)
         if type(function).__name__ == "_PartPredictor":
@@ -230,7 +242,7 @@ class MadeUp:
 
 
 def made_up(task: DecodeTask) -> DecodedRow:
-    """What decoding an image of noise would give, another one for each name."""
+    """Return the result of decoding an image of noise, another one for each name."""
     row = _true_row()
     digest = hashlib.sha256(task.image_id.encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
@@ -250,7 +262,7 @@ def made_up(task: DecodeTask) -> DecodedRow:
 
 @cache
 def _true_row() -> DecodedRow:
-    """What a real file gives, all columns with what a decoder writes into them."""
+    """Return the row of a real file, with all columns that a decoder writes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "noise.png"
         rng = np.random.default_rng(SEED)
@@ -270,7 +282,8 @@ def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
     with open_engine(name, workers=cpu_count()) as engine:
         start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(64)])
         watch = Watch()
-        source, data = folder / "source", folder / name
+        source = folder / "source"
+        data = folder / name
         options = PrepareOptions("csv", sizes=(SIDE,), engine=MadeUp(engine))
         prepare(source, data, options)
         took = watch.read()
@@ -307,7 +320,8 @@ def predicted_by(
     from cxr_compare.serving.predict_folder import predict_data_set
     from cxr_compare.serving.trained_model import TrainedModel
 
-    dataset, model = DataSet.open(data), TrainedModel.open(run)
+    dataset = DataSet.open(data)
+    model = TrainedModel.open(run)
     ids = list(dataset.images["image_id"])
     with open_engine(name, workers=cpu_count()) as engine:
         if name == "ray":
@@ -369,10 +383,11 @@ class Watch:
     """Time and memory of this process from here on."""
 
     def __init__(self) -> None:
-        self._began, self._own = time.perf_counter(), time.process_time()
+        self._began = time.perf_counter()
+        self._own = time.process_time()
 
     def read(self) -> Mapping[str, Any]:
-        """As `Grown` names it."""
+        """Return the measured values by their names in `Grown`."""
         return {
             "seconds": time.perf_counter() - self._began,
             "driver_seconds": time.process_time() - self._own,

@@ -43,14 +43,22 @@ from cxr_compare.data_prep.contracts.json_files import read_json
 IMAGES = 10_000_000
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 AHEAD = 3  # chunks under way a worker
-_CHUNK_SECONDS, _MOST_ROWS = 0.25, 1024  # as the engine: work of one chunk, and its most images
+# as the engine: work of one chunk, and its most images
+_CHUNK_SECONDS = 0.25
+_MOST_ROWS = 1024
 _LATENCY = 0.001  # s, of a request within a data centre
 _GOOD = 0.8  # of the ideal rate: as far a work is said to scale
 _SHOWN = (1, 16, 64, 256)  # workers in the page's table
 _MARKS = "growth model"
 PICTURE = "growth.png"
-_WORDS = {"driver": "driver", "worker": "workers", "store": "store", "down": "network, reading",
-          "up": "network, writing", "once": "what the driver does once"}  # fmt: skip
+_WORDS = {
+    "driver": "driver",
+    "worker": "workers",
+    "store": "store",
+    "down": "network, reading",
+    "up": "network, writing",
+    "once": "what the driver does once",
+}
 Where = Literal["driver", "worker", "store"]
 
 
@@ -89,7 +97,7 @@ class Work:
     latency: float = _LATENCY
 
     def seconds(self, where: Where, per: str, when: str = "flow") -> float:
-        """Of all stages of a place, for an image, chunk or job."""
+        """Return the seconds of all stages of a place, for an image, a chunk or a job."""
         found = (
             each.seconds
             for each in self.stages
@@ -100,8 +108,10 @@ class Work:
     @property
     def demands(self) -> dict[str, float]:
         """Seconds that an image takes of each place, were it alone there."""
-        moved = {"down": sum(s.bytes for s in self.stages) / self.bandwidth,
-                 "up": sum(s.bytes_written for s in self.stages) / self.bandwidth}  # fmt: skip
+        moved = {
+            "down": sum(s.bytes for s in self.stages) / self.bandwidth,
+            "up": sum(s.bytes_written for s in self.stages) / self.bandwidth,
+        }
         at_store = (s.seconds / s.parallel for s in self.stages if s.where == "store")
         places: tuple[Where, ...] = ("driver", "worker")
         own = {
@@ -135,7 +145,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulation gave.
+    """Result of a simulation.
 
     Attributes:
         work: Its name.
@@ -189,8 +199,10 @@ def read_stages(path: Path) -> tuple[list[Work], dict[str, Any]]:
 def _stage(given: Mapping[str, Any]) -> Stage:
     known = {name: given[name] for name in Stage.__dataclass_fields__ if name in given}
     stage = Stage(**known)
-    for name, values in (("where", ("driver", "worker", "store")),
-                         ("seconds_per", ("image", "chunk", "job"))):  # fmt: skip
+    for name, values in (
+        ("where", ("driver", "worker", "store")),
+        ("seconds_per", ("image", "chunk", "job")),
+    ):
         if getattr(stage, name) not in values:
             raise ValueError(f"{stage.stage}: {name} must be one of {', '.join(values)}")
     if stage.seconds < 0 or (stage.where != "driver" and stage.seconds_per == "job"):
@@ -216,7 +228,7 @@ class _Line:
 
 @dataclass
 class _Room:
-    """What is under way: chunks that wait, idle workers, and the ends of chunks."""
+    """State of a simulation: waiting chunks, idle workers, and the times at which chunks end."""
 
     idle: int
     waiting: deque[int] = field(default_factory=deque)
@@ -251,8 +263,10 @@ def simulate(work: Work, workers: int, images: int = IMAGES, *, seed: int = 0) -
     demands = work.demands
     send = work.seconds("driver", "chunk")
     lines = {name: _Line() for name in ("store", "down", "up", "driver")}
-    room, pending = _Room(workers), deque[int]()
-    most, sent = AHEAD * workers, 0
+    room = _Room(workers)
+    pending = deque[int]()
+    most = AHEAD * workers
+    sent = 0
     room.at(work.seconds("driver", "job"), "driver", -1)
     now = 0.0
     while room.events:
@@ -333,7 +347,8 @@ def _between(page: str, name: str, lines: Sequence[str]) -> str:
         >>> _between("a\n<!-- x -->\nold\n<!-- end of x -->\nb", "x", ["new"])
         'a\n<!-- x -->\n\nnew\n\n<!-- end of x -->\nb'
     """
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    begin = f"<!-- {name} -->"
+    end = f"<!-- end of {name} -->"
     if begin not in page or end not in page:
         raise InputError(f"the page lacks the lines {begin} and {end}")
     before, _, rest = page.partition(begin)
@@ -357,7 +372,7 @@ def growth_table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def measured_table(works: Sequence[Work], measured: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the model says of what was measured: ``work, workers, images, images_per_second``."""
+    """Return a table of the measured rows beside the simulated speed."""
     by_name = {work.name: work for work in works}
     lines = [
         "| work | workers | images | measured, images/s | simulated | ratio |",
@@ -393,7 +408,7 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73")
 def draw_growth(
     works: Sequence[Work], outcomes: Sequence[Outcome], growth: Mapping[str, Any] | None = None
 ) -> Figure:
-    """What was measured, where it is given, and images a second against workers."""
+    """Draw measured times, if there are any, and images a second against workers."""
     figure = Figure(figsize=(6.4 if growth is None else 12.0, 4.6), layout="constrained")
     both = figure.subplots(1, 1 if growth is None else 2, squeeze=False)[0]
     if growth is not None:
@@ -421,12 +436,13 @@ def _draw_simulated(axes: Axes, works: Sequence[Work], outcomes: Sequence[Outcom
     axes.set(xlabel="Workers", ylabel="Images a second, simulated")
     axes.grid(color="#D9DCD8")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, title="Dotted: ideal. Named: what is busiest from there on",
-                title_fontsize=8)  # fmt: skip
+    axes.legend(
+        frameon=False, title="Dotted: ideal. Named: what is busiest from there on", title_fontsize=8
+    )
 
 
 def verdict(work: Work, outcomes: Sequence[Outcome]) -> str:
-    """How far a work scales, from what was simulated of it."""
+    """Return a sentence on how far a work scales, from its simulation."""
     good = [g for g in outcomes if g.rate >= _GOOD * outcomes[0].rate * g.workers]
     workers = counted(good[-1].workers, "worker")
     return f"`{work.name}` keeps {_GOOD:.0%} of the ideal up to {workers}.".replace("%", " %")
@@ -439,7 +455,7 @@ def document(
     growth: Mapping[str, Any] | None = None,
     engines: Mapping[str, Any] | None = None,
 ) -> str:
-    """What stands between the marks of docs/scale.md."""
+    """Return the text between the marks of docs/scale.md."""
     images = outcomes[0].images
     lines = [] if growth is None else growth_lines(growth)
     lines += [] if engines is None else engines_lines(engines)
@@ -448,14 +464,18 @@ def document(
         drawn = f"Seconds against images, measured; {drawn.lower()}, simulated"
     measured_by = f" (`{content['command']}`)" if "command" in content else ""
     lines += [
-        f"![{drawn}]({PICTURE})", "",
+        f"![{drawn}]({PICTURE})",
+        "",
         f"Simulated with the stage times of {content.get('machine', 'one machine')}{measured_by}: "
         f"{images:,} images, {works[0].bandwidth * 8 / 1e9:g} Gbit/s, "
         f"{works[0].latency * 1000:g} ms a request; "
         + ", ".join(f"{w.chunk} images a chunk for {w.name}" for w in works)
-        + "." + _store_words(works),
-        "", *growth_table([each for each in outcomes if each.workers in _SHOWN]), "",
-    ]  # fmt: skip
+        + "."
+        + _store_words(works),
+        "",
+        *growth_table([each for each in outcomes if each.workers in _SHOWN]),
+        "",
+    ]
     said = (verdict(work, [each for each in outcomes if each.work == work.name]) for work in works)
     lines += [" ".join(said), ""]
     if measured := content.get("measured"):
@@ -464,7 +484,7 @@ def document(
 
 
 def _store_words(works: Sequence[Work]) -> str:
-    """Whether the store's own time is in the simulation."""
+    """Return a sentence on whether the simulation includes the store's own time."""
     known = any(s.seconds for work in works for s in work.stages if s.where == "store")
     return "" if known else " The store's own time was not measured and is left at 0."
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.scale` measured, as lines and a plot of docs/scale.md."""
+"""The measurements of `benchmarks.scale`, as lines and a plot of docs/scale.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _NAMES = {"prepare": "`prepare`", "predict": "`predict`", "gather": "`predict`, 
 
 def growth_lines(growth: Mapping[str, Any]) -> list[str]:
     """The table of `benchmarks.scale growth`."""
-    side, workers = growth["side"], growth["workers"]
+    side = growth["side"]
+    workers = growth["workers"]
     return [
         f"Measured on {origin_words(growth)}, {workers} workers, with made-up files ({side} px) "
         "and the smallest network:",
@@ -32,7 +33,7 @@ def growth_lines(growth: Mapping[str, Any]) -> list[str]:
 
 
 def engines_lines(engines: Mapping[str, Any]) -> list[str]:
-    """What Ray takes beside the local pool."""
+    """Return the lines on the time that Ray takes compared with the local pool."""
     ratios = engines["ratios"]
     return [
         f"Ray took {float(np.median(ratios)):.2f} times as long as the local pool on the same "

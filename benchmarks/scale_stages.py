@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -86,10 +86,19 @@ def stages(
     for kind, each in work.items():
         for stage in each["stages"]:
             console.say(f"{kind}: {stage['stage']}: {stage['seconds'] * 1000:.4g} ms")
-    write_json(out, "stages", {
-        "work": work, "measured": measured, "source": str(source), "run": str(run), "size": size,
-        "machine": f"{cpu_count()} processors of {processor_name()}", **origin(),
-    })  # fmt: skip
+    write_json(
+        out,
+        "stages",
+        {
+            "work": work,
+            "measured": measured,
+            "source": str(source),
+            "run": str(run),
+            "size": size,
+            "machine": f"{cpu_count()} processors of {processor_name()}",
+            **origin(),
+        },
+    )
 
 
 # ---------------------------------------------------------------------------------- workers
@@ -118,7 +127,8 @@ def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
         "all": replace,
     }
     taken: dict[str, list[float]] = {name: [] for name in kinds}
-    answers, files = [], []
+    answers = []
+    files = []
     for task in tasks:
         for name, change in kinds.items():
             began = time.process_time()
@@ -132,8 +142,13 @@ def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
     cv = float(np.std(taken["all"]) / mean["all"])
 
     def worker(stage: str, seconds: float) -> Stage:
-        return {"stage": stage, "where": "worker", "seconds_per": "image",
-                "seconds": max(seconds, 0.0), "cv": cv}  # fmt: skip
+        return {
+            "stage": stage,
+            "where": "worker",
+            "seconds_per": "image",
+            "seconds": max(seconds, 0.0),
+            "cv": cv,
+        }
 
     return [
         worker("decode", mean["decode"]),
@@ -144,24 +159,46 @@ def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
 
 
 def _from_store(stage: str, size: float, requests: float, answer: float) -> Stage:
-    return {"stage": stage, "where": "store", "seconds_per": "image", "seconds": 0.0,
-            "bytes": size, "bytes_written": answer, "requests": requests}  # fmt: skip
+    return {
+        "stage": stage,
+        "where": "store",
+        "seconds_per": "image",
+        "seconds": 0.0,
+        "bytes": size,
+        "bytes_written": answer,
+        "requests": requests,
+    }
 
 
-def _parts(engine: Engine, run: Path, data: Path, images: int) -> tuple[Iterator[Any], int, int]:
-    """Predicted parts, how many images, and how many of them a part has."""
+class _Prediction(NamedTuple):
+    """Parts of a prediction.
+
+    Attributes:
+        parts: The predicted parts, one by one.
+        images: Number of all images.
+        images_of_a_part: Number of images of a part.
+    """
+
+    parts: Iterator[Any]
+    images: int
+    images_of_a_part: int
+
+
+def _predict(engine: Engine, run: Path, data: Path, images: int) -> _Prediction:
+    """Start the prediction of some images of a data set."""
     import pandas as pd
 
     from cxr_compare.data_prep.store.dataset import DataSet
     from cxr_compare.serving.predict_folder import predict_parts, sent_size
     from cxr_compare.serving.trained_model import TrainedModel
 
-    dataset, model = DataSet.open(data), TrainedModel.open(run)
+    dataset = DataSet.open(data)
+    model = TrainedModel.open(run)
     ids = pd.Index(dataset.images["image_id"].sort_values()[:images])
     sizes = dataset.images[["image_id", "width", "height"]]
     store = dataset.make_store(model.preprocess.size, console)
     parts = predict_parts(engine, model, store, ids, sizes, model.batch_size)
-    return parts, len(ids), sent_size(model.batch_size)
+    return _Prediction(parts, len(ids), sent_size(model.batch_size))
 
 
 def _network_stages(run: Path, data: Path, images: int) -> tuple[list[Stage], int]:
@@ -169,7 +206,7 @@ def _network_stages(run: Path, data: Path, images: int) -> tuple[list[Stage], in
     import torch
 
     torch.set_num_threads(1)
-    parts, count, size = _parts(LocalEngine(1), run, data, images)
+    parts, count, size = _predict(LocalEngine(1), run, data, images)
     first = next(parts)  # opens model and store
     began = time.process_time()
     rest = list(parts)
@@ -179,8 +216,12 @@ def _network_stages(run: Path, data: Path, images: int) -> tuple[list[Stage], in
         raise RuntimeError(f"{data}: {count} images make one part; more are needed")
     pixels = Preprocess.from_json(run / "preprocess.json").size ** 2
     answer = sum(len(pickle.dumps(part)) for part in rest) / seen
-    forward = {"stage": "read and predict", "where": "worker", "seconds_per": "image",
-               "seconds": taken / seen}  # fmt: skip
+    forward = {
+        "stage": "read and predict",
+        "where": "worker",
+        "seconds_per": "image",
+        "seconds": taken / seen,
+    }
     return [forward, _from_store("pixels and answer", pixels, 1 / _SHARD, answer)], size
 
 
@@ -202,7 +243,7 @@ class _Watched:
         on_crash: Callable[[Any], Any],
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
-        """As `Engine.map_rows`."""
+        """Process the rows, see `Engine.map_rows`."""
         self.at.append(time.process_time())
         yield from self.engine.map_rows(function, rows, on_crash=on_crash, reads=reads)
         self.at.append(time.process_time())
@@ -222,7 +263,7 @@ class _AsSlow:
         on_crash: Callable[[Any], Any],
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
-        """As `Engine.map_rows`."""
+        """Process the rows, see `Engine.map_rows`."""
         if function is decode_row:
             return self.engine.map_rows(_slowly, rows, on_crash=on_crash)
         return self.engine.map_rows(function, rows, on_crash=on_crash, reads=reads)
@@ -234,12 +275,12 @@ def _slowly(task: DecodeTask) -> DecodedRow:
 
 
 def _driver_stages(top: Path, size: int) -> dict[str, list[Stage]]:
-    """What the driver does for an image and a chunk, and once for each image."""
+    """Return the driver's stages for an image and a chunk, and those done once for each image."""
     chunk = in_process(_chunk_seconds)
     write_source(top / "many", _MADE_UP)
     write_source(top / "large", _LARGE)
-    listing, _, tables = in_process(partial(_phases, top / "many", top / "one", SIDE, MadeUp))
-    _, flow, _ = in_process(partial(_phases, top / "large", top / "two", size, _AsSlow))
+    many = in_process(partial(_phases, top / "many", top / "one", SIDE, MadeUp))
+    large = in_process(partial(_phases, top / "large", top / "two", size, _AsSlow))
     in_chunk = round(0.25 / _DECODE_SECONDS)
     train(top / "one", top / "run")
     gathered = []
@@ -254,15 +295,20 @@ def _driver_stages(top: Path, size: int) -> dict[str, list[Stage]]:
     an_image = (gathered[1] - gathered[0]) / (_MADE_UP - 1000)
 
     def driver(stage: str, per: str, seconds: float, **more: Any) -> Stage:
-        return {"stage": stage, "where": "driver", "seconds_per": per,
-                "seconds": max(seconds, 0.0), **more}  # fmt: skip
+        return {
+            "stage": stage,
+            "where": "driver",
+            "seconds_per": per,
+            "seconds": max(seconds, 0.0),
+            **more,
+        }
 
     return {
         "prepare": [
             driver("send", "chunk", chunk),
-            driver("gather and write", "image", flow / _LARGE - chunk / in_chunk),
-            driver("list", "image", listing / _MADE_UP, when="end"),
-            driver("tables, splits, audit", "image", tables / _MADE_UP, when="end"),
+            driver("gather and write", "image", large.while_decoding / _LARGE - chunk / in_chunk),
+            driver("list", "image", many.before / _MADE_UP, when="end"),
+            driver("tables, splits, audit", "image", many.after / _MADE_UP, when="end"),
         ],
         "predict": [
             driver("send", "chunk", chunk),
@@ -272,10 +318,16 @@ def _driver_stages(top: Path, size: int) -> dict[str, list[Stage]]:
     }
 
 
-def _phases(
-    source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]
-) -> tuple[float, float, float]:
-    """The driver's processor time before, while and after rows are decoded."""
+class _DriverTimes(NamedTuple):
+    """Processor seconds of the driver in the phases of a preparation."""
+
+    before: float
+    while_decoding: float
+    after: float
+
+
+def _phases(source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]) -> _DriverTimes:
+    """Measure the driver's processor time before, while and after rows are decoded."""
     from cxr_compare.data_prep.assemble.prepare import prepare
     from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 
@@ -287,7 +339,7 @@ def _phases(
         prepare(source, out, options)
         ended = time.process_time()
     first, second = watched.at[:2]
-    return first - began, second - first, ended - second
+    return _DriverTimes(first - began, second - first, ended - second)
 
 
 def _chunk_seconds() -> float:
@@ -320,14 +372,14 @@ def _prepare_rate(source: Path, out: Path, size: int, images: int, workers: int)
 
 def _predict_rate(run: Path, data: Path, images: int, workers: int) -> dict[str, Any]:
     with open_engine("ray", workers=workers) as engine:
-        warm, _, _ = _parts(engine, run, data, images)
+        warm = _predict(engine, run, data, images).parts
         start_all = list(warm)  # every worker opens model and store
-        parts, count, _ = _parts(engine, run, data, images)
+        prediction = _predict(engine, run, data, images)
         began = time.perf_counter()
-        if len(list(parts)) != len(start_all):
-            raise RuntimeError(f"{data}: parts were on_crash")
+        if len(list(prediction.parts)) != len(start_all):
+            raise RuntimeError(f"{data}: parts were lost")
         seconds = time.perf_counter() - began
-    return _rate("predict", workers, count, seconds)
+    return _rate("predict", workers, prediction.images, seconds)
 
 
 def _rate(work: str, workers: int, images: int, seconds: float) -> dict[str, Any]:

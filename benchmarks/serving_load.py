@@ -44,7 +44,7 @@ _DOWN = 1.0  # seconds between the kill and the new start
 
 @dataclass
 class _Load:
-    """What clients saw."""
+    """Answers and times that the clients saw."""
 
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,10 @@ class _Server:
     """A `cxr serve` in a process of its own, on a free port, and on the same one again."""
 
     def __init__(self, systems: Sequence[str], options: Sequence[str], log: Path) -> None:
-        self._systems, self._options, self._log, self.port = list(systems), list(options), log, 0
+        self._systems = list(systems)
+        self._options = list(options)
+        self._log = log
+        self.port = 0
 
     def start(self) -> None:
         command = [sys.executable, "-P", "-m", "cxr_compare.scripts.cli", "serve", *self._systems]
@@ -146,7 +149,8 @@ async def _send(
     """Send images again and again by a number of clients at once."""
     import httpx
 
-    load, turn = _Load(), itertools.cycle(range(len(images)))
+    load = _Load()
+    turn = itertools.cycle(range(len(images)))
     left = itertools.count(1)
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     every = max(1, requests // 50)
@@ -171,7 +175,9 @@ async def _send(
             load.seconds.append(time.monotonic() - start)
             answer = response.json()
             good = response.status_code == 200 and answer["image"]["name"] == name
-            if not (good and _is_same(told := _told(answer), expected.setdefault(name, told))):
+            if not (
+                good and _is_same(arguments := _told(answer), expected.setdefault(name, arguments))
+            ):
                 load.wrong += 1
             if len(load.seconds) % every == 0 and not kill:
                 load.memory.append(server.memory())

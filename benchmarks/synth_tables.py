@@ -26,7 +26,9 @@ from cxr_compare.data_prep.store.dataset import DataSet
 FINDINGS = {"effusion": 0.12, "lung_opacity": 0.2, "nodule": 0.06}
 """Share of the images on which each finding is present."""
 _BOXED = "lung_opacity"
-_MEAN_IMAGES, _MOST_IMAGES = 3.3, 184  # a patient of NIH ChestX-ray14 has 184 images
+# a patient of NIH ChestX-ray14 has 184 images
+_MEAN_IMAGES = 3.3
+_MOST_IMAGES = 184
 _SIDES_PX = (1024, 2048, 2500, 3000)
 _REPEATED = 0.002  # share of the images that are copies of another, half of them edited
 

@@ -31,7 +31,7 @@ _LAST_WORDS = 300  # characters of what a failed process wrote
 
 
 class Timed(NamedTuple):
-    """How much was done in how long, GiB of the process at its peak, what the work returned."""
+    """Amount of work, its seconds, the peak GiB of the process, and the returned value."""
 
     amount: float
     seconds: float
@@ -58,20 +58,25 @@ class Candidate:
     tuned: bool = False
 
     @classmethod
-    def of(cls, setup: Callable[..., Run], *, tuned: bool = False, **arguments: Any) -> Self:
-        """A candidate, its arguments by name."""
+    def from_setup(
+        cls, setup: Callable[..., Run], *, tuned: bool = False, **arguments: Any
+    ) -> Self:
+        """Make a candidate; the setup's arguments are given by name."""
         return cls(setup, arguments, tuned)
 
     def here(self) -> Run:
-        """The work, set up in this process."""
+        """Set up the work in this process."""
         return self.setup(**self.arguments)
 
     @property
     def command(self) -> list[str]:
         """The command that starts its process."""
         name = f"{self.setup.__module__}:{self.setup.__qualname__}"
-        told = [name, json.dumps(dict(self.arguments), default=str)] + ["--tuned"] * self.tuned
-        return [sys.executable, "-P", "-m", "benchmarks.worker", *told]
+        command = [sys.executable, "-P", "-m", "benchmarks.worker", name]
+        command.append(json.dumps(dict(self.arguments), default=str))
+        if self.tuned:
+            command.append("--tuned")
+        return command
 
 
 class Worker:
@@ -118,8 +123,8 @@ class Worker:
 
     def _failed(self, how: str) -> WorkerError:
         self._errors.seek(0)
-        told = self._errors.read().decode(errors="replace").strip().splitlines()
-        return WorkerError(f"{how}: {told[-1][-_LAST_WORDS:]}" if told else how)
+        common = self._errors.read().decode(errors="replace").strip().splitlines()
+        return WorkerError(f"{how}: {common[-1][-_LAST_WORDS:]}" if common else how)
 
     def end(self) -> None:
         """End it at once."""

@@ -37,12 +37,19 @@ from cxr_compare.scripts import console
 if TYPE_CHECKING:
     import torch
 
-SIZE, BATCH = 224, 8  # px, images
+# px, images
+SIZE = 224
+BATCH = 8
 PEER = "torchvision fp32"
 CANDIDATES = (
-    PEER, "torch fp32", "torch bf16", "onnx fp32", "openvino fp32", "openvino bf16",
+    PEER,
+    "torch fp32",
+    "torch bf16",
+    "onnx fp32",
+    "openvino fp32",
+    "openvino bf16",
     "openvino int8",
-)  # fmt: skip
+)
 TARGETS = {"openvino bf16": 4.0, "openvino int8": 7.0}
 """Wanted ratios to torchvision in batches, as once measured of DenseNet121 on two cores."""
 MODES = {"batch": BATCH, "single": 1}
@@ -60,11 +67,24 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 NETWORKS = (
-    "densenet121", "vgg16", "vgg19", "resnet50", "resnet101", "resnet152", "inception_v3",
-    "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0",
-    "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "convnext_tiny",
+    "densenet121",
+    "vgg16",
+    "vgg19",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "inception_v3",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "efficientnet_b3",
+    "efficientnet_b4",
+    "convnext_tiny",
     "small_cnn",
-)  # fmt: skip
+)
 """Those of docs/zoo.md."""
 
 
@@ -85,7 +105,8 @@ def prepare(
 
     images = _images(_CALIBRATION_IMAGES, size)
     for name in network or NETWORKS:
-        folder, began = graphs / name, time.process_time()
+        folder = graphs / name
+        began = time.process_time()
         if (folder / "network.json").is_file():
             continue
         torch.manual_seed(_SEED)
@@ -124,7 +145,8 @@ def measure(
     share: Annotated[float, typer.Option(help="Of the usual time of a sample.")] = 1.0,
 ) -> None:
     """Measure all networks; the figures of those that were measured are kept at every step."""
-    machine, began = ProcessorTime(), time.perf_counter()
+    machine = ProcessorTime()
+    began = time.perf_counter()
     names = network or [name for name in NETWORKS if (graphs / name).is_dir()]
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -169,8 +191,10 @@ def serve(kind: str) -> None:
                 work(iter([images[: MODES[mode]]] * 2))
             answer: dict[str, Any] = {}
         else:
-            work, batch = loaded[asked["what"], asked["mode"]], images[: MODES[asked["mode"]]]
-            start, used = time.perf_counter(), time.process_time()
+            work = loaded[asked["what"], asked["mode"]]
+            batch = images[: MODES[asked["mode"]]]
+            start = time.perf_counter()
+            used = time.process_time()
             done = work(_until(batch, start + asked["least"]))
             used = time.process_time() - used
             answer = {"images": done, "seconds": time.perf_counter() - start, "processor": used}
@@ -195,7 +219,8 @@ class _Worker:
     def ask(self, **question: Any) -> dict[str, Any]:
         """The answer to a question; InputError where the process ended."""
         self._process.send_signal(signal.SIGCONT)
-        stdin, stdout = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
+        stdin = cast("IO[str]", self._process.stdin)
+        stdout = cast("IO[str]", self._process.stdout)
         stdin.write(json.dumps(question) + "\n")
         stdin.flush()
         answer = stdout.readline()
@@ -229,7 +254,9 @@ def _rounds(
         for name in CANDIDATES[turn:] + CANDIDATES[:turn]:
             kind, precision = name.split()
             for _ in range(_TRIES if guarded else 1):
-                busy, own, start = machine.busy() or 0.0, machine.own(), machine.now()
+                busy = machine.busy() or 0.0
+                own = machine.own()
+                start = machine.now()
                 sample = workers[kind].ask(what=precision, mode=mode, least=share * _LEAST[mode])
                 seconds = machine.now() - start
                 others = (machine.busy() or 0.0) - busy - (machine.own() - own)
@@ -354,7 +381,8 @@ def _load_torchvision(folder: Path, images: np.ndarray) -> dict[tuple[str, str],
     else:  # torchvision has none: our layers, in eager all the same
         from cxr_compare.serving.trained_model import BUILDERS
 
-        model, floats = load_model(folder / "torch", BUILDERS), torch.from_numpy(images)
+        model = load_model(folder / "torch", BUILDERS)
+        floats = torch.from_numpy(images)
 
     def work(batches: Iterator[np.ndarray]) -> int:
         done = 0

@@ -85,7 +85,8 @@ def _read(path: str) -> str:
 def with_parts(page: str, parts: dict[str, str]) -> str:
     """The page with each part between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` replaced."""
     for name, text in parts.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        start = f"<!-- {name} -->\n"
+        end = f"<!-- end of {name} -->"
         head, found, rest = page.partition(start)
         _, closed, tail = rest.partition(end)
         if not (found and closed):

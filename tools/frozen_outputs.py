@@ -95,7 +95,8 @@ def make_phantom(quickstart: Path, out: Path) -> None:
         folders[kind] = out / name
         shutil.copytree(folder, out / name)
         shutil.rmtree(out / name / "decisions", ignore_errors=True)
-    detector, classifier = folders["boxes"], folders["scores"]
+    detector = folders["boxes"]
+    classifier = folders["scores"]
     for folder in (detector, classifier):
         cxr("tune", folder, "--data", data)
     shutil.copytree(detector, out / "top_k")
@@ -155,7 +156,8 @@ def read(path: Path) -> pd.DataFrame:
 
 def table_differences(before: Path, after: Path) -> Iterator[str]:
     """Columns and rows that differ; rows of a metrics table are matched by their key."""
-    old, new = read(before), read(after)
+    old = read(before)
+    new = read(after)
     for name in sorted(set(old) ^ set(new)):
         yield f"column {name} {'gone' if name in old else 'new'}"
     shared = [name for name in old if name in set(new)]
@@ -170,7 +172,8 @@ def table_differences(before: Path, after: Path) -> Iterator[str]:
         for place in new.index.difference(old.index):
             yield f"row new {place}"
         both = old.index.intersection(new.index)
-        old, new = old.loc[both], new.loc[both]
+        old = old.loc[both]
+        new = new.loc[both]
     elif len(old) != len(new):
         yield f"{len(old)} rows -> {len(new)}"
         return
@@ -191,7 +194,8 @@ def compare(before: Path, after: Path, most: int) -> int:
                     for p in root.rglob(glob) if ".decoded" not in p.parts})  # fmt: skip
     found = 0
     for file in files:
-        a, b = before / file, after / file
+        a = before / file
+        b = after / file
         if not a.exists() or not b.exists():
             lines = ["file gone" if a.exists() else "file new"]
         elif file.suffix == ".npy":

@@ -86,12 +86,14 @@ def required_extras(config: configparser.ConfigParser) -> dict[str, list[str]]:
 
 def closure(requirements: Iterable[str]) -> tuple[set[str], set[str]]:
     """Names of all packages that requirements need in turn: those installed, and those missing."""
-    installed, missing = set[str](), set[str]()
+    installed = set[str]()
+    missing = set[str]()
     seen = set[tuple[str, str]]()
     todo = [(Requirement(text), "") for text in requirements]
     while todo:
         requirement, of_extra = todo.pop()
-        marker, name = requirement.marker, canonicalize_name(requirement.name)
+        marker = requirement.marker
+        name = canonicalize_name(requirement.name)
         if name == OWN or (marker is not None and not marker.evaluate({"extra": of_extra})):
             continue
         wanted = {(name, extra) for extra in ("", *requirement.extras)} - seen
@@ -168,7 +170,8 @@ def main(arguments: list[str]) -> int:
     if "--extras" in arguments:
         print(",".join(name for name in required_extras(config) if name))
         return 0
-    names, missing = set[str](), dict[str, str]()
+    names = set[str]()
+    missing = dict[str, str]()
     for extra, requirements in sorted(required_extras(config).items()):
         installed, absent = closure(requirements)
         names |= installed

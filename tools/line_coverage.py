@@ -70,7 +70,8 @@ class LineCoverage:
         self._seconds[package_of(report.location[0])] += report.duration
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        lines_of, run_of = Counter[str](), Counter[str]()
+        lines_of = Counter[str]()
+        run_of = Counter[str]()
         for path in sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")):
             lines = self._lines.get(str(path))
             if lines is None:  # no test imported it

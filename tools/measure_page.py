@@ -55,7 +55,8 @@ class Browser:
         self.complaints: list[str] = []
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page, self._session = page, page.context.new_cdp_session(page)
+        self.page = page
+        self._session = page.context.new_cdp_session(page)
 
     def __enter__(self) -> Browser:
         return self

@@ -10,7 +10,10 @@ class Outline(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.ids, self.links, self.problems = [], [], [], []
+        self.open = []
+        self.ids = []
+        self.links = []
+        self.problems = []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):

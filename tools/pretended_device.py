@@ -44,7 +44,8 @@ class _Allocation:
     """Memory of the device; given back when the storage that it belongs to goes."""
 
     def __init__(self, device: PretendedDevice, n_bytes: int) -> None:
-        self._device, self._bytes = device, n_bytes
+        self._device = device
+        self._bytes = n_bytes
         device.allocate(n_bytes)
 
     def __del__(self) -> None:
@@ -70,7 +71,8 @@ class PretendedTensor(Tensor):
                 dtype=host.dtype,
                 device=_CUDA,
             )
-        tensor.host, tensor.owner = host, device
+        tensor.host = host
+        tensor.owner = device
         storage = host.untyped_storage()
         if not hasattr(storage, "allocation"):  # it lives as long as the storage
             storage.allocation = _Allocation(device, storage.nbytes())  # type: ignore[attr-defined]
@@ -530,7 +532,9 @@ def _patch(patch: pytest.MonkeyPatch, device: PretendedDevice) -> None:
     patch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("cuda"))
     patch.setattr(Tensor, "pin_memory", lambda tensor, *_: device.pin(tensor))
     patch.setattr(Tensor, "is_pinned", lambda tensor, *_: device.is_pinned(tensor))
-    load, run, grad = torch.load, threading.Thread.run, torch.autograd.grad
+    load = torch.load
+    run = threading.Thread.run
+    grad = torch.autograd.grad
 
     def load_somewhere(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         assert map_location is not None, "a machine without a GPU could not load this file"

@@ -260,7 +260,7 @@ def candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 
 def test_a_candidate_has_a_process_that_is_stopped_while_it_waits(candidate):
-    worker = Worker(Candidate.of(candidate))
+    worker = Worker(Candidate.from_setup(candidate))
     try:
         worker.ready()
         taken = worker(0.01)
@@ -276,7 +276,10 @@ def test_a_candidate_has_a_process_that_is_stopped_while_it_waits(candidate):
 
 
 def test_a_candidate_that_fails_says_why_and_the_others_go_on(candidate):
-    peers = {"peer": Candidate.of(candidate, fails=True), "other": Candidate.of(candidate)}
+    peers = {
+        "peer": Candidate.from_setup(candidate, fails=True),
+        "other": Candidate.from_setup(candidate),
+    }
     rows = [Row("open", "s", "ours", peer) for peer in peers]
     meter = Meter(ProcessorTime(), rounds=1, least_seconds=0.0, guarded=False)
     failed, measured = meter.measure({"ours": lambda: None, **peers}, rows)

@@ -85,7 +85,8 @@ def lossless_jpeg(header: Dataset, syntax: Any, folder: Path) -> Dataset:
 
 def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict[str, Dataset]:
     """A film in every syntax that can be written here; eight bits, and deeper ones."""
-    header8, header16 = plain_header(eight, 8), plain_header(deep, bits)
+    header8 = plain_header(eight, 8)
+    header16 = plain_header(deep, bits)
     made = {f"JPEG {kind}": with_frame(header8, uid.JPEGBaseline8Bit, frame)
             for kind, frame in jpegs(Image.fromarray(eight)).items()}  # fmt: skip
     made["JPEG extended, 8 bit"] = with_frame(
@@ -123,19 +124,22 @@ def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict
 
 def plain_files(eight: np.ndarray, deep: np.ndarray) -> dict[str, bytes]:
     """The same as image files; by their names it is known how such a file ends."""
-    grey, deeper = Image.fromarray(eight), Image.fromarray(deep)
+    grey = Image.fromarray(eight)
+    deeper = Image.fromarray(deep)
     colour = Image.merge("RGB", [grey, grey.transpose(0), grey])
     made = {f"{kind}.jpg": content for kind, content in jpegs(grey).items()}
     made |= {f"colour {kind}.jpg": content for kind, content in jpegs(colour).items()}
     made["cmyk.jpg"] = image_file(colour.convert("CMYK"), "JPEG", quality=90)
-    made["grey.png"], made["deep.png"] = image_file(grey, "PNG"), image_file(deeper, "PNG")
+    made["grey.png"] = image_file(grey, "PNG")
+    made["deep.png"] = image_file(deeper, "PNG")
     made["rgba.png"] = image_file(colour.convert("RGBA"), "PNG")
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         made[f"{compression}.tif"] = image_file(grey, "TIFF", compression=compression)
     made["deep.tif"] = image_file(deeper, "TIFF", compression="tiff_lzw")
     made["lossy.webp"] = image_file(grey, "WEBP")
     made["lossless.webp"] = image_file(grey, "WEBP", lossless=True)
-    made["grey.gif"], made["grey.bmp"] = image_file(grey, "GIF"), image_file(grey, "BMP")
+    made["grey.gif"] = image_file(grey, "GIF")
+    made["grey.bmp"] = image_file(grey, "BMP")
     made["grey.pgm"] = image_file(grey, "PPM")
     return made
 
@@ -227,7 +231,8 @@ def attack(
         _tell(f"DICOM {name}", evaluate(folder / "whole.dcm"), outcomes, total, say)
     for name, content in plain.items():
         (folder / name).write_bytes(content)
-        whole, outcomes = evaluate(folder / name), {}
+        whole = evaluate(folder / name)
+        outcomes = {}
         for ending in ENDINGS[:3]:
             for percent in SHARES:
                 damaged = cut(content, percent, ending, name.rsplit(".", 1)[1])

@@ -125,7 +125,8 @@ def run(case: Case, label: str, names: Path, work: Path, disk: Path, **given: An
         status, said = _serve(words, case.ends, given)
     else:
         done = material.cxr(*words, **given)
-        status, said = done.returncode, done.stderr
+        status = done.returncode
+        said = done.stderr
     lines = [line for line in said.splitlines() if line.startswith("cxr: ")]
     row = Row(
         case.name, label, status, len(lines), "Traceback" in said,
@@ -207,7 +208,8 @@ def attack_elsewhere(case: Case, work: Path, scratch: Path) -> list[Row]:
     """
     rows = []
     for name, places in _ELSEWHERE.items():
-        disk, within = scratch / "disk", scratch / "within"
+        disk = scratch / "disk"
+        within = scratch / "within"
         mount(disk, 1 << 30)
         for copied in case.copied:
             shutil.copytree(work / copied, disk / copied)

@@ -185,7 +185,8 @@ def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[
     for number in range(flips):
         folder, kind, those, reader, whole = targets[number % len(targets)]
         path = draw.choice(those)
-        position, bit = draw.randrange(path.stat().st_size), draw.randrange(8)
+        position = draw.randrange(path.stat().st_size)
+        bit = draw.randrange(8)
         before = path.read_bytes()
         changed = bytearray(before)
         changed[position] ^= 1 << bit

@@ -106,7 +106,9 @@ def attack_workers(
     said = whole.communicate()[1].decode()
     if whole.returncode:
         return [f"{name}: fails unkilled: {said}"]
-    reference, wrong, kills = content(disk), [], 0
+    reference = content(disk)
+    wrong = []
+    kills = 0
     for number in range(rounds):
         _fresh(disk, copied, work)
         command = _begin(words, scratch)
@@ -157,7 +159,9 @@ def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) 
     took = time.monotonic() - began
     if whole.returncode:
         return [f"{name}: fails unkilled: {said}"]
-    reference, wrong, kills = content(disk), [], 0
+    reference = content(disk)
+    wrong = []
+    kills = 0
     for number in range(rounds):
         _fresh(disk, copied, work)
         for _ in range(draw.randint(1, 3)):

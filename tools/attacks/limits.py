@@ -85,7 +85,8 @@ def problem(status: int, said: str, *, fails: bool, names: Path) -> str:
 def attack(name: str, work: Path, folder: Path) -> list[str]:
     """Run a command in each row; what fell."""
     text, copied = material.COMMANDS[name]
-    disk, scratch = folder / "disk", folder / "scratch"
+    disk = folder / "disk"
+    scratch = folder / "scratch"
     words = text.format(w=work, d=disk).split()
     fell = []
 

@@ -115,7 +115,9 @@ def make(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tiny.toml").write_text(_CLASSIFIER)
     (folder / "boxes.toml").write_text(_DETECTOR)
-    data, run, predictions = folder / "data", folder / "run", folder / "predictions"
+    data = folder / "data"
+    run = folder / "run"
+    predictions = folder / "predictions"
     complete(folder, (
         ("xrays/synth.json", "synth", folder / "xrays", "--images", 90, "--size", 96,
          "--seed", 3),

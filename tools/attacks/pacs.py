@@ -38,7 +38,8 @@ class Bench:
     """An Orthanc, films for it, and the rows of the table."""
 
     def __init__(self, folder: Path, export: Path, films: Path) -> None:
-        self.folder, self.export = folder, export
+        self.folder = folder
+        self.export = export
         self.listener = free_port()
         self.archive = Archive(folder, self.listener)
         self.archive.start()
@@ -57,7 +58,8 @@ class Bench:
         else:
             image = pydicom.dcmread(io.BytesIO(self._contents[number % len(self._contents)]))
         image.SOPInstanceUID = f"1.2.3.9.{number}"
-        image.StudyInstanceUID, image.SeriesInstanceUID = study, f"{study}.{series}"
+        image.StudyInstanceUID = study
+        image.SeriesInstanceUID = f"{study}.{series}"
         for keyword, value in values.items():
             setattr(image, keyword, value)
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID

@@ -129,7 +129,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=55)
     given = parser.parse_args()
     draw = random.Random(given.seed)  # noqa: S311
-    peer, port, wrong = Peer(), free_port(), []
+    peer = Peer()
+    port = free_port()
+    wrong = []
     images = [image_of(number) for number in range(given.images)]
     acknowledged: set[str] = set()
     kills = 0

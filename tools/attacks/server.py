@@ -137,7 +137,9 @@ def memory(export: Path, requests: int, clients: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(export, "--log", Path(folder) / "log")
         bodies = [body_of(png(seed, side)) for seed, side in enumerate((64, 256, 512, 1024, 96))]
-        numbers, statuses, lock = count(), {}, threading.Lock()
+        numbers = count()
+        statuses = {}
+        lock = threading.Lock()
         points: list[tuple[int, float]] = []
         step = max(requests // 20, 1)
 
@@ -174,7 +176,8 @@ def clock(export: Path) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "shim.c").write_text(_SHIM)
-        shim, offset = folder / "shim.so", folder / "offset"
+        shim = folder / "shim.so"
+        offset = folder / "offset"
         compiler = ["gcc", "-shared", "-fPIC", "-o", shim, folder / "shim.c", "-ldl"]
         subprocess.run(compiler, check=True)
         offset.write_text("0")

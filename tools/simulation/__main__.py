@@ -112,7 +112,8 @@ def run(case: Case, sets: int, seed: int) -> dict[str, dict[str, float]]:
     for name in dict.fromkeys(key for one in each for key in one):
         values = np.array([one[name] for one in each if not np.isnan(one.get(name, np.nan))])
         if len(values):
-            mean, error = float(values.mean()), float(values.std() / np.sqrt(len(values)))
+            mean = float(values.mean())
+            error = float(values.std() / np.sqrt(len(values)))
             if name.startswith("median"):  # its error: half of a 68 % interval by order
                 off = 0.5 / np.sqrt(len(values))
                 low, mean, high = np.quantile(values, [max(0, 0.5 - off), 0.5, min(1, 0.5 + off)])

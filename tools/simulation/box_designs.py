@@ -40,7 +40,9 @@ from tools.simulation.makers import Floats, draw
 
 _SIDE = 1024.0  # px
 _POLICY = "max_f1"
-_POPULATION, _POPULATIONS, _VALIDATIONS = 12_000, 6, 1500
+_POPULATION = 12_000
+_POPULATIONS = 6
+_VALIDATIONS = 1500
 """Images by which a population's figures are known, how many times, and sets that choose cuts."""
 BOX_METRICS = (
     "ap50", "ap", "froc_mean", "froc_centre_mean", "pointing_accuracy", "localised_sensitivity",
@@ -74,7 +76,8 @@ DETECTOR = Detector()
 """Of AUROC 0.94 and AP50 0.4."""
 WEAK = Detector(0.2, -1.9, 1.6, image=0.6, place=0.8)
 """Of AUROC 0.87 to 0.89, by the reduction: few validation images often choose the worse."""
-_JITTER, _STRETCH = 0.15, 0.19
+_JITTER = 0.15
+_STRETCH = 0.19
 """Spread of a box's centre, as a share of its side, and of the logarithm of its sides."""
 _SEEN = 0.85  # share of lesions that a detector sees at all
 _STRAY = 0.7  # marks of one detector alone, on average, with an evidence about _STRAY_EVIDENCE
@@ -101,7 +104,8 @@ class BoxedImages:
 
 def _shared(rng: np.random.Generator, count: int, width: int = 1) -> Floats:
     """Noise of two detectors that correlates by 0.5, shape ``(2, count, width)``."""
-    common, own = rng.standard_normal((count, width)), rng.standard_normal((2, count, width))
+    common = rng.standard_normal((count, width))
+    own = rng.standard_normal((2, count, width))
     return np.sqrt(0.5) * (common + own)
 
 
@@ -114,7 +118,8 @@ def draw_images(
 ) -> BoxedImages:
     """Images of patients with what two detectors mark on them."""
     sample = draw(rng, n_patients, [[0.0]] * 2, clusters=clusters)
-    of_image, n_images = logit(sample.scores), len(sample.y_true)
+    of_image = logit(sample.scores)
+    n_images = len(sample.y_true)
     ids = pd.Index(np.char.add("i", np.arange(n_images).astype(str)))
     counts = np.where(sample.y_true, rng.integers(1, law.most_lesions + 1, n_images), 0)
     lesion = np.repeat(np.arange(n_images), counts)
@@ -134,7 +139,8 @@ def draw_images(
     boxes = []
     for system in range(2):
         stray = np.repeat(np.arange(n_images), rng.poisson(_STRAY, n_images))
-        at, spread = rng.uniform(0, 0.8 * _SIDE, (len(stray), 2)), rng.uniform(60, 300)
+        at = rng.uniform(0, 0.8 * _SIDE, (len(stray), 2))
+        spread = rng.uniform(60, 300)
         alone = _STRAY_EVIDENCE + law.place * rng.standard_normal(len(stray))
         image = np.concatenate([place, stray])
         given = np.concatenate([evidence[system], alone])
@@ -162,7 +168,9 @@ def compute_scorecard(
     validation: BoxedImages, test: BoxedImages, system: int, rules: Sequence[str] = ("max",)
 ) -> Scorecard:
     """A detector on test images as validation images tune it."""
-    truth, owners, evaluated = validation.evaluated.y_true, validation.owners, test.evaluated
+    truth = validation.evaluated.y_true
+    owners = validation.owners
+    evaluated = test.evaluated
     output: Any = SimpleNamespace(
         gives_boxes=True, scores=lambda each: validation.scores(system, each)
     )
@@ -212,9 +220,11 @@ def population(rng: np.random.Generator, n_validation: int, clusters: str) -> di
 def _true_figures(
     many: BoxedImages, thresholds: Sequence[float | None], cuts: Sequence[float | None]
 ) -> dict[str, float]:
-    evaluated, boxes = many.evaluated, many.boxes[0]
+    evaluated = many.evaluated
+    boxes = many.boxes[0]
     pairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids)
-    once, every = np.ones((1, 1), dtype=np.int64), np.zeros(_POPULATION, dtype=np.int64)
+    once = np.ones((1, 1), dtype=np.int64)
+    every = np.zeros(_POPULATION, dtype=np.int64)
     precision = WeightedAveragePrecision(match_pairs(pairs), every, 1)(once)[0]
     froc = {
         how: float(WeightedFroc(find_lesions(pairs, rule), every, 1).figures(once)[0, 0])
@@ -259,7 +269,8 @@ def box_measure(
     """What is claimed of two equal detectors, and which figures of the first are covered."""
     validation, test = (draw_images(rng, size, clusters) for size in sizes)
     scorecards = [compute_scorecard(validation, test, system) for system in range(2)]
-    found, each = compared(scorecards, replicates, int(rng.integers(2**31))), {}
+    found = compared(scorecards, replicates, int(rng.integers(2**31)))
+    each = {}
     for metric in BOX_METRICS:
         own, gap = figure(found, metric)
         each[metric] = float(gap.excludes_zero)

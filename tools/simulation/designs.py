@@ -225,7 +225,8 @@ def auroc() -> Iterator[Case]:
 
 def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) -> Case:
     name = f"{k} seeds, AUROC between seeds ± {between:.2f}, 100 / {n_test} patients"
-    skill, spread = skill_of(AUROC), skill_spread(AUROC, between)
+    skill = skill_of(AUROC)
+    spread = skill_spread(AUROC, between)
 
     def make(rng: np.random.Generator) -> Measure:
         recalls = []
@@ -239,7 +240,8 @@ def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) ->
 
         def measure(rng: np.random.Generator) -> Found:
             skills = skill + spread * rng.standard_normal((2, k))
-            validation, test = draw(rng, 100, skills), draw(rng, n_test, skills)
+            validation = draw(rng, 100, skills)
+            test = draw(rng, n_test, skills)
             found = _evaluate(rng, validation, test, [k, k])
             return {
                 **_sentences(found),
@@ -269,9 +271,11 @@ def _several_case(count: int, n_test: int, *, share: float = 1.0, tied: bool = F
     skills = [[skill_of(AUROC)]] * (1 if tied else count)
 
     def measure(rng: np.random.Generator) -> Found:
-        validation, test = draw(rng, 150, skills), draw(rng, n_test, skills)
+        validation = draw(rng, 150, skills)
+        test = draw(rng, n_test, skills)
         if tied:
-            validation, test = validation.repeated(count), test.repeated(count)
+            validation = validation.repeated(count)
+            test = test.repeated(count)
         found = _evaluate(rng, validation, test, [1] * count)
         named = " had the highest " in found.verdict.headline
         return {**_sentences(found), "highest": float(named)}
@@ -321,7 +325,8 @@ def _chance_case(auroc: float, n_test: int) -> Case:
     skills = [[skill_of(auroc)]] * 2
 
     def measure(rng: np.random.Generator) -> Found:
-        validation, test = draw(rng, 150, skills), draw(rng, n_test, skills)
+        validation = draw(rng, 150, skills)
+        test = draw(rng, n_test, skills)
         found = _evaluate(rng, validation, test, [1, 1])
         return {"caution": float(found.cautions_chance), **_sentences(found)}
 
@@ -352,7 +357,8 @@ def _calibration_case(n_validation: int, overconfident: float) -> Case:
         found: Found = {}
         for kind, probability in given.items():
             called = probability >= _AT_PROBABILITY
-            hits, alarms = called & test.y_true, called & ~test.y_true
+            hits = called & test.y_true
+            alarms = called & ~test.y_true
             odds = _AT_PROBABILITY / (1 - _AT_PROBABILITY)
             found[f"brier|{kind}"] = float(np.mean((probability - test.y_true) ** 2))
             found[f"benefit|{kind}"] = float(hits.mean() - odds * alarms.mean())

@@ -29,7 +29,8 @@ _POLICY = "max_f1"
 _REPLICATES = 400
 _VALIDATION = 150
 _METRICS = ("auroc", "recall", "specificity")
-_IN_GROUP, _OTHERS = "in", "others"
+_IN_GROUP = "in"
+_OTHERS = "others"
 
 
 def group_measure(
@@ -108,7 +109,8 @@ def transfer_measure(
             for at in (0, 1)
             for name, sample in (("home", home), ("away", away))
         ])  # fmt: skip
-        drop, here = cells[1].drop, cells[1].auroc
+        drop = cells[1].drop
+        here = cells[1].auroc
         at_away = None if here is None else here.interval
         return {
             "any shown": float(any(cell.drop_shown for cell in cells)),

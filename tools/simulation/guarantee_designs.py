@@ -34,7 +34,8 @@ Named = tuple[str, Callable[[np.random.Generator], Found], float]
 
 CONFIDENCE = 0.9
 SKILL = skill_of(0.9)
-POINT, POINT_ALIKE = float(ndtri(0.95)), np.array([0.5])
+POINT = float(ndtri(0.95))
+POINT_ALIKE = np.array([0.5])
 """Of positive images 95 % have the point on a lesion, more often where the score is high."""
 LIKENESS = {
     0.0: Noise(0, 0, 0, 0.5, 0.25, 0.25),
@@ -45,7 +46,8 @@ LIKENESS = {
 PATIENTS = {"one": 500, "rsna": 330, "nih": 280}
 """So many patients that about 150 have positive images, of as many images each as here or there."""
 _GRID = np.linspace(0, 0.99, 100)
-_MARKS, _BACKGROUND = 1.2, 0.15
+_MARKS = 1.2
+_BACKGROUND = 0.15
 """Mean number of boxes that hit no lesion of a usual image, and how much a patient's vary."""
 _DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 _REAL = (
@@ -56,7 +58,8 @@ _REAL = (
 
 
 def _images(sample: Sample, names: npt.NDArray[np.int64] | None = None) -> GuaranteeImages:
-    owner, boxed = sample.patients if names is None else names, np.ones(len(sample.y_true), bool)
+    owner = sample.patients if names is None else names
+    boxed = np.ones(len(sample.y_true), bool)
     places = Localisation(boxed, sample.scores[1] >= 0.5) if len(sample.scores) > 1 else None
     return GuaranteeImages(sample.y_true, sample.scores[0], owner.astype(str), places)
 
@@ -88,7 +91,8 @@ def _bonferroni(sample: Sample, counts: npt.NDArray[np.bool_], floor: float, ris
 
 def _mapie(sample: Sample, figure: str, floor: float, steps: int = 100) -> float:
     """MAPIE's threshold, which takes images as independent (a fixed sequence of thresholds)."""
-    recall, grid = figure != "specificity", np.linspace(0, 0.99, steps)
+    recall = figure != "specificity"
+    grid = np.linspace(0, 0.99, steps)
     controller = BinaryClassificationController(
         lambda scores: np.column_stack([1 - scores[:, 0], scores[:, 0]]),
         risk="recall" if recall else "fpr",
@@ -120,7 +124,8 @@ def _shares(rng: np.random.Generator, of: tuple[str, float, str, float]) -> Foun
     reached = np.where(sample.scores[1:] < 0.5, -1.0, sample.scores[:1]) if skills[1:] else None
     plain = sample if reached is None else Sample(sample.y_true, reached, sample.patients)
     rising = figure != "specificity"
-    counts, text = sample.y_true == rising, f"{figure}>={floor}@{CONFIDENCE}"
+    counts = sample.y_true == rising
+    text = f"{figure}>={floor}@{CONFIDENCE}"
     thresholds = {
         "patients": _chosen(_images(sample), text),
         "images": _chosen(_images(sample, np.arange(len(sample.y_true))), text),
@@ -207,9 +212,11 @@ def _real(labels: str, finding: str) -> Sample:
 def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found:
     """A guarantee made on one half of real patients, checked on the other half and on all."""
     labels, finding, figure, floor = of
-    whole, text = _real(labels, finding), f"{figure}>={floor}@{CONFIDENCE}"
+    whole = _real(labels, finding)
+    text = f"{figure}>={floor}@{CONFIDENCE}"
     half = rng.permutation(whole.n_patients) < whole.n_patients // 2
-    inside, rising = half[whole.patients], figure == "sensitivity"
+    inside = half[whole.patients]
+    rising = figure == "sensitivity"
     sample = Sample(whole.y_true[inside], whole.scores[:, inside], whole.patients[inside])
     names = {"patients": sample.patients, "images": np.arange(len(sample.y_true))}
     thresholds = {way: _chosen(_images(sample, owner), text) for way, owner in names.items()}
@@ -217,7 +224,8 @@ def _resplit(rng: np.random.Generator, of: tuple[str, str, str, float]) -> Found
     found: Found = {}
     for way, threshold in thresholds.items():
         called = whole.scores[0] >= threshold
-        good, counted = called == rising, whole.y_true == rising
+        good = called == rising
+        counted = whole.y_true == rising
         there = float(threshold == threshold)
         found |= {
             f"{way}|given": there,

@@ -108,7 +108,8 @@ def cluster_sizes(rng: np.random.Generator, n_patients: int, kind: str) -> npt.N
     sizes = np.ones(n_patients, dtype=np.int64)
     if kind in ("rsna", "nih"):
         table = KNOWN_SETS[kind]
-        known, counts = np.array(list(table)), np.array(list(table.values()), dtype=np.float64)
+        known = np.array(list(table))
+        counts = np.array(list(table.values()), dtype=np.float64)
         sizes = rng.choice(known, size=n_patients, p=counts / counts.sum())
     elif kind == "giant":
         sizes[0] = 100

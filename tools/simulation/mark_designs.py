@@ -20,11 +20,14 @@ _SHARES = (0.10, 0.35, 0.15, 0.20, 0.20)
 """Of the variance of a site: patient, site, site by modality, site by reader, and the rest."""
 _LEVELS = np.array([0.4, 0.9, 1.4, 1.9, 2.4])
 """A site is marked from the first one on; the mark's rating is how many are reached."""
-_DISTRACTORS, _LESIONS = 1.2, (0.65, 0.25, 0.10)
+_DISTRACTORS = 1.2
+_LESIONS = (0.65, 0.25, 0.10)
 """Mean number of other sites of an image; how often a positive image has 1, 2 or 3 lesions."""
 _POSITIVE = 0.45
 _OFFSET = -0.25  # of the shift of lesions from that of positive cases without marks
-_TRUTH_IMAGES, _TRUTH_READERS, _SYSTEM = 20_000, 40, "system"
+_TRUTH_IMAGES = 20_000
+_TRUTH_READERS = 40
+_SYSTEM = "system"
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,16 @@ def simulated_marks(
 ) -> MarkedStudy:
     """A study of two equal modalities."""
     skills = study_skills(rng, design.readers, nested=design.nested) + _OFFSET
-    truths, readings, found, first = [], [], {}, 0
+    truths = []
+    readings = []
+    found = {}
+    first = 0
     for block, readers in enumerate(design.blocks):
         of_block = skills[first : first + readers]
         truth, rated, finds = _block(rng, design, of_block, system_skill, f"{block}", first)
-        truths, readings, found = [*truths, truth], [*readings, rated], found | finds
+        truths = [*truths, truth]
+        readings = [*readings, rated]
+        found = found | finds
         first += readers
     rated = pd.concat(readings, ignore_index=True)
     of_system = rated["modality"] == ""
@@ -88,12 +96,14 @@ def _block(
         names = [(f"{reader}{modality}", modality) for reader, modality in names]
     shift = skills.ravel()
     if design.system:  # readers with one modality, against it
-        names, shift = [*names[::2], (_SYSTEM, "")], np.append(shift[::2], system_skill)
+        names = [*names[::2], (_SYSTEM, "")]
+        shift = np.append(shift[::2], system_skill)
     evidence = _evidence(rng, patients[image], names) + is_lesion * shift[:, None]
     ratings = np.searchsorted(_LEVELS, evidence.ravel(), side="left").reshape(evidence.shape)
     of_lesion = image[is_lesion]
     weight = 1 / np.bincount(of_lesion)[of_lesion]
-    highest, found = np.zeros((len(names), len(cases))), {}
+    highest = np.zeros((len(names), len(cases)))
+    found = {}
     for name, row, rated in zip(names, highest, ratings.astype(float), strict=True):
         np.maximum.at(row, image, rated)
         best = np.where(rated[is_lesion] > 0, rated[is_lesion], -np.inf)

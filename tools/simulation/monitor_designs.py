@@ -46,8 +46,13 @@ _SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 _FIRST = 28  # days of the reference
 _DAILY = 25  # patients a day
 _GAP = 7  # days between two images of a patient who returns, on average
-_NEW, _DAYS, _LONG_BEFORE = 10, 166, 900  # new patients a day; days of the log, and before it
-_BEFORE, _AFTER = 20, 60  # days of a stream with a change, before and after it
+# new patients a day; days of the log, and before it
+_NEW = 10
+_DAYS = 166
+_LONG_BEFORE = 900
+# days of a stream with a change, before and after it
+_BEFORE = 20
+_AFTER = 60
 _AUDITED = 0.2  # of the images get a label
 _THRESHOLD = 0.065  # of CheXNet's consolidation: calls 14 % of PA and 49 % of AP images of RSNA
 _TUNED_ON = 200  # streams without a change, for the bounds of CUSUM
@@ -94,7 +99,8 @@ def _simulated(rng: np.random.Generator, n_patients: int, alike: float) -> pd.Da
     patient = np.repeat(np.arange(n_patients), sizes)
 
     def noise(shared: float = alike) -> Floats:
-        own, common = rng.normal(size=len(patient)), rng.normal(size=n_patients)
+        own = rng.normal(size=len(patient))
+        common = rng.normal(size=n_patients)
         return np.sqrt(1 - shared) * own + np.sqrt(shared) * common[patient]
 
     def of_patient(names: list[str], shares: list[float]) -> npt.NDArray[np.object_]:
@@ -198,7 +204,8 @@ def _mapie(log: pd.DataFrame) -> dict[str, float]:
     """The image at which MAPIE's monitors ring, counted from the first weeks on; inf: never."""
     from mapie.exchangeability_testing import OnlineMartingaleTest, RiskMonitoring
 
-    calls, weeks = log["decision"].fillna(0).to_numpy(float), (log["day"] < _FIRST).to_numpy()
+    calls = log["decision"].fillna(0).to_numpy(float)
+    weeks = (log["day"] < _FIRST).to_numpy()
     risk = RiskMonitoring("predicted_positive_fraction", tolerance=0.0, warn=False)
     risk.compute_threshold(calls[weeks], calls[weeks]).update(calls[~weeks], calls[~weeks])
     above = risk.online_risk_lower_bound_sequence_history > risk.threshold
@@ -217,7 +224,8 @@ class _Growing:
     """A list of MAPIE's that NumPy need not copy at each image."""
 
     def __init__(self, most: int) -> None:
-        self._values, self._count = np.empty(most), 0
+        self._values = np.empty(most)
+        self._count = 0
 
     def append(self, value: float) -> None:
         self._values[self._count] = value
@@ -305,7 +313,8 @@ def _changed(
     rng: np.random.Generator, images: pd.DataFrame, change: Change
 ) -> tuple[pd.DataFrame, int]:
     """A stream, changed from a day on."""
-    days, begin = _FIRST + _BEFORE + _AFTER, _FIRST + _BEFORE
+    days = _FIRST + _BEFORE + _AFTER
+    begin = _FIRST + _BEFORE
     log = _together(*_drawn(rng, images, days * _DAILY))
     parts = [log[log["day"] < begin], change(rng, log[log["day"] >= begin])]
     changed = _decided(pd.concat(parts, ignore_index=True))
@@ -322,7 +331,8 @@ def _cusums(log: pd.DataFrame) -> dict[str, tuple[Floats, Days]]:
     for block in figure_blocks(table, known):
         weeks = block.day < _FIRST
         for key, values in zip(block.titles, block.means, strict=True):
-            mean, spread = values[weeks].mean(), values[weeks].std()
+            mean = values[weeks].mean()
+            spread = values[weeks].std()
             if weeks.sum() < 50 or not spread:
                 continue
             off = (values[~weeks] - mean) / spread
@@ -340,7 +350,8 @@ def _cusum(steps: Floats) -> Floats:
 @cache
 def _cusum_bounds(pool: str) -> Mapping[str, float]:
     """Bounds that any figure passes in 5 % of streams without a change, each equally often."""
-    rng, images = np.random.default_rng(5), _POOLS[pool]()
+    rng = np.random.default_rng(5)
+    images = _POOLS[pool]()
     null = [_cusums(_changed(rng, images, _nothing)[0]) for _ in range(_TUNED_ON)]
     tops = pd.DataFrame([{key: s.max() for key, (s, _) in one.items()} for one in null]).fillna(0)
     rarest = tops.rank(ascending=False).min(axis=1).to_numpy()

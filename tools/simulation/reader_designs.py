@@ -10,7 +10,8 @@ from cxr_compare.evaluation.studies.reader_analysis import analyse_readers
 from cxr_compare.evaluation.studies.reader_study import ReaderStudy
 from tools.simulation.makers import Floats, draw, skill_of
 
-_BETWEEN_READERS, _READER_BY_MODALITY = 0.25, 0.15
+_BETWEEN_READERS = 0.25
+_READER_BY_MODALITY = 0.15
 """Standard deviations of the shift of positive cases."""
 LEVELS = np.array([-0.5, 0.4, 1.1, 2.0])
 """Where a rating of 1 to 5 changes; 3 and more calls a case positive."""

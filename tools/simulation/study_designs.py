@@ -28,9 +28,13 @@ from tools.simulation.reader_designs import LEVELS, rated_auroc
 
 Measured = Callable[[np.random.Generator], dict[str, float]]
 
-_FOLDS, _LEARNERS = 5, 9
-_SIGNAL, _BASE = 2.2, -1.3  # spread of the true log-odds, and where they begin
-_TRUTH_TRAININGS, _TRUTH_TEST = 400, 20_000
+_FOLDS = 5
+_LEARNERS = 9
+# spread of the true log-odds, and where they begin
+_SIGNAL = 2.2
+_BASE = -1.3
+_TRUTH_TRAININGS = 400
+_TRUTH_TEST = 20_000
 
 
 def _auroc(truth: np.ndarray, scores: Floats) -> float:
@@ -97,7 +101,8 @@ def folds_measure(rng: np.random.Generator, patients: int, features: int, noisy:
         )
         folds = summarise_folds(frame).set_index("system")
         plain = folds["sd"] / np.sqrt(_FOLDS) * stdtrit(_FOLDS - 1, 0.975)
-        gap, own = folds.loc["0-1"], folds.loc[["A", "B"]]
+        gap = folds.loc["0-1"]
+        own = folds.loc[["A", "B"]]
         adjusted = holm([*folds.loc[[f"{a}-{b}" for a, b in pairs], "p"]])
         holds = (own["ci_low"] <= truth) & (truth <= own["ci_high"])
         return {
@@ -148,7 +153,8 @@ def plan_measure(
         **({} if images == 1 else {"within": within}),
         **({} if seeds == 1 else {"seed_deviation": deviation, "seed_correlation": alike}),
     }
-    gap, between = aurocs[0] - aurocs[1], 0.5
+    gap = aurocs[0] - aurocs[1]
+    between = 0.5
     plan = plans_assumed(
         aurocs, prevalence, correlation=between, images=[images], seeds=[seeds], **assumed
     ).first
@@ -185,7 +191,8 @@ def reader_plan_measure(
     plan = plans_assumed(aurocs, prevalence, readers=[readers], reader_deviation=deviation).first
     study = _of_power(plan, aurocs[0] - aurocs[1])
     # Ratings that correlate so give AUROCs whose errors correlate by 0.30 and 0.47.
-    all_alike, same_reader = 0.32, 0.495
+    all_alike = 0.32
+    same_reader = 0.495
 
     def measure(rng: np.random.Generator) -> dict[str, float]:
         cases = np.arange(study.patients)
@@ -290,7 +297,9 @@ def few_readers_measure(rng: np.random.Generator, readers: int, cases: int) -> M
         found = analyse_nested(
             [figures[:-1], figures[-1:]], added.T @ added, readers=["random", "fixed"]
         )
-        mean, gap, told = found.systems[0], found.differences[0, 1], {}
+        mean = found.systems[0]
+        gap = found.differences[0, 1]
+        told = {}
         published = mean.interval, gap.interval
         cautious = mean.cautious_interval_at(0.95), gap.cautious_interval_at(0.95)
         for name, ends in (("|published", published), ("", cautious if readers < 5 else published)):

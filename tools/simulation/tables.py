@@ -307,7 +307,8 @@ def with_tables(page: str, results: Results, name: str = "validity") -> str:
         parts = table.rows.split("|")
         if not any(table.design == d and any(p in case for p in parts) for d, case in cases):
             continue
-        begin, end = f"<!--{table.name}-->", f"<!--/{table.name}-->"
+        begin = f"<!--{table.name}-->"
+        end = f"<!--/{table.name}-->"
         if begin not in page or end not in page:
             raise ValueError(f"docs/{name}.md lacks the marks of table {table.name}")
         written = _by_case(table, results) if table.cases else _written(table, results)
@@ -376,7 +377,8 @@ def _range(found: Sequence[Mapping[str, float]], column: Column) -> str:
     """The least and the greatest of several means."""
     digits, factor = (1, 100) if column.share else (3, 1)
     if column.key.startswith("median"):
-        digits, found = 0, [each for each in found if each["mean"] < _NOT_FOUND]
+        digits = 0
+        found = [each for each in found if each["mean"] < _NOT_FOUND]
     means = [f"{factor * each['mean']:.{digits}f}" for each in found]
     ends = (
         dict.fromkeys(sorted((min(means, key=float), max(means, key=float)), key=float))

@@ -54,7 +54,8 @@ def predictive_measure(
 
 
 _READERS = 3
-_SEES, _ALARMS = 0.80, 0.05
+_SEES = 0.80
+_ALARMS = 0.05
 """How often a reader labels a positive and a negative image as positive: kappa of two is 0.6."""
 
 
