@@ -1,4 +1,4 @@
-"""Every figure of the systems and of their paired differences, and the tidy table made of them."""
+"""Estimates: every figure of the systems and of their differences, and the tidy table of them."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ AGAINST, FOR = "all_against", "all_for"
 """Subgroups of all images that any system should have run on: one without a result or a known
 label counts against each system, or for it."""
 OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
-REFITTED, FIXED_CHOICE = "refitted on resampled validation patients", "fixed choice"
-"""What the resamples of an interval or test do with what validation chose."""
+REFITTED = "refitted on resampled validation patients"
+FIXED_CHOICE = "fixed choice"
+"""Words in the method of an interval or test: choices of validation made again, or fixed."""
 THRESHOLDS = "thresholds"
 _BETWEEN = " - "
 _UNKNOWN_ENDS = (np.nan, np.nan)
@@ -71,14 +72,15 @@ _NAMED_FIRST: dict[str, IntervalKind] = {
     "Obuchowski-Rockette,": "seeds",
     "exact": "exact",
 }
-"""How ``ci_method`` of a stored table begins, for methods other than the bootstrap."""
+"""First word of ``ci_method`` in a stored table, for methods other than the bootstrap."""
 
 
 class SampleSize(NamedTuple):
-    """What a figure is computed on; by study or patient ``n_images`` counts these.
+    """Number of images and patients that a figure is computed on.
 
-    ``effective_patients`` is of the class that the figure is a share of, or of the rarer one;
-    see `evaluation.statistics.clustered_variance.effective_patients`.
+    By study or patient, ``n_images`` counts studies or patients. ``effective_patients`` counts
+    those of the class that the figure is a share of, otherwise of the rarer class; see
+    `evaluation.statistics.clustered_variance.effective_patients`.
     """
 
     n_images: int = 0
@@ -90,16 +92,22 @@ class SampleSize(NamedTuple):
     def from_images(
         cls, evaluated: EvaluationSet, chosen: npt.NDArray[np.bool_], of_class: str
     ) -> SampleSize:
-        """Some of the evaluated images: a share of the positive or negative ones, or of all."""
-        of_classes = {"positive": chosen & evaluated.y_true, "negative": chosen & ~evaluated.y_true}
+        """Count chosen images of an evaluation.
+
+        Args:
+            evaluated: The evaluated images.
+            chosen: True for the images that count, shape ``(N,)``.
+            of_class: ``positive`` or ``negative`` for a share of these; empty for another figure.
+        """
+        classes = {"positive": chosen & evaluated.y_true, "negative": chosen & ~evaluated.y_true}
         effective = {
             name: effective_patients(np.bincount(evaluated.patients[images]))
-            for name, images in of_classes.items()
+            for name, images in classes.items()
         }
         return cls(
             n_images=int(chosen.sum()),
             n_patients=len(np.unique(evaluated.patients[chosen])),
-            n_positive=int(of_classes["positive"].sum()),
+            n_positive=int(classes["positive"].sum()),
             effective_patients=effective.get(of_class, min(effective.values())),
         )
 
@@ -109,17 +117,17 @@ class Estimate(Interval):
     """One figure of one system, or of the difference of two.
 
     Attributes:
-        method: What gave the interval, as in ``ci_method``.
-        kind: The kind of that method; `None` without an interval.
-        counts: What it is computed on.
-        family: Of a difference, the ends of its interval as one of 1, 2, 3, ... comparisons: the
+        method: Method of the interval, as in ``ci_method``.
+        kind: Kind of that method; `None` without an interval.
+        counts: Number of images and patients that it is computed on.
+        family: For a difference, the ends of its interval as one of 1, 2, 3, ... comparisons: the
             ``k``-th pair covers `family_level` ``(k)``.
         fixed_choice_interval: Ends of the interval with fixed choices, where resamples of
             validation make the choices again for the interval itself; else `None`.
-        n_chosen_on: Positive validation images (studies, patients) that its threshold or score cut
-            was chosen on, of a difference the fewer of both systems'; `None` without such a choice.
-        refitted: Whether the resamples choose its threshold, or score cut of boxes, again.
-        fixed_choices: What validation chose for it, too, and no resample chooses again.
+        n_chosen_on: Number of positive validation images (studies, patients) that its threshold or
+            score cut was chosen on; for a difference the smaller number. `None` without a choice.
+        refitted: True if the resamples choose its threshold, or score cut of boxes, again.
+        fixed_choices: Further choices of validation that no resample makes again.
     """
 
     method: str = ""
@@ -133,7 +141,7 @@ class Estimate(Interval):
 
     @property
     def effective_patients(self) -> float | None:
-        """See `SampleSize`; `None` where unknown."""
+        """Effective number of patients, see `SampleSize`; `None` where unknown."""
         return self.counts.effective_patients
 
     def reversed(self) -> Estimate:
@@ -149,7 +157,7 @@ class Estimate(Interval):
         )
 
     def within(self, comparisons: int) -> Estimate:
-        """The figure with its interval as one of so many comparisons; without one where unknown."""
+        """Return the figure with its interval as one of several comparisons; none where unknown."""
         if comparisons == 1 or not self.bounded:
             return self
         known = comparisons <= len(self.family)
@@ -158,36 +166,49 @@ class Estimate(Interval):
 
 
 Differences = Mapping[tuple[str, str], Mapping[MetricKey, Floats | ClusteredEstimate]]
-"""By pair and figure: replicates of the difference, or, of several seeds, its estimate."""
+"""Replicates of the difference by pair and figure; with several seeds, its estimate."""
 
 
 def is_chosen(policy: str) -> bool:
-    """Whether another validation set may choose another threshold for a policy.
+    """Return True if another validation set may choose another threshold for a policy.
 
-    A declared one is no choice, and a guarantee is one of the threshold as it is.
+    A declared threshold is no choice, and a guarantee is about the threshold as it is.
+
+    Example:
+        >>> is_chosen("max_f1"), is_chosen("threshold=0.5")
+        (True, False)
     """
     return bool(policy) and check_policy(policy).kind not in ("threshold", "guarantee")
 
 
-def of_choices(choices: Mapping[str, bool]) -> str:
-    """What the method of an interval does with the choices on validation behind a figure.
+def choices_text(choices: Mapping[str, bool]) -> str:
+    """Return the end of a method's name, on the choices of validation behind a figure.
+
+    Args:
+        choices: Names of the choices: True for those that resamples make again.
 
     Example:
-        >>> of_choices({"thresholds": True, "calibration": False})
+        >>> choices_text({"thresholds": True, "calibration": False})
         ', thresholds refitted on resampled validation patients, fixed choice: calibration'
     """
-    again, held = ([name for name in choices if choices[name] == made] for made in (True, False))
-    words = f", {listing(again)} {REFITTED}" if again else ""
-    return f"{words}, {FIXED_CHOICE}: {listing(held)}" if held else words
+    refitted = [name for name, made_again in choices.items() if made_again]
+    fixed = [name for name, made_again in choices.items() if not made_again]
+    text = f", {listing(refitted)} {REFITTED}" if refitted else ""
+    return f"{text}, {FIXED_CHOICE}: {listing(fixed)}" if fixed else text
 
 
 def family_level(comparisons: int) -> float:
-    """Coverage of each of several intervals that all hold at once in 95 % of cases (Bonferroni)."""
+    """Return the coverage of each interval if several shall hold at once with 95 % (Bonferroni).
+
+    Example:
+        >>> family_level(1), family_level(2)
+        (0.95, 0.975)
+    """
     return 1 - (1 - LEVEL) / max(comparisons, 1)
 
 
 def family_levels(n_systems: int) -> list[float]:
-    """Levels of the intervals of a difference as one of 1, 2, 3, ... comparisons, of all claims."""
+    """Return the levels of a difference as one of 1, 2, 3, ... comparisons, for all claims."""
     return [family_level(size) for size in range(1, max(10, n_systems) * (n_systems - 1) + 1)]
 
 
@@ -221,17 +242,24 @@ class Estimates:
 
     @property
     def contrast_level(self) -> float:
-        """Coverage of each interval, so that all contrasts with the reference hold at once."""
+        """Coverage of each interval for which all contrasts with the reference hold at once."""
         return family_level(len(self.systems) - 1)
 
     def get(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Estimate:
-        """A system's figure; undefined where there is none."""
+        """Return a figure of a system; an undefined one where there is none.
+
+        Args:
+            system: Display name.
+            metric: Short name of the metric.
+            policy: Threshold policy; empty for a figure without a threshold.
+            subgroup: Images that it is computed on.
+        """
         return self.systems.get(system, {}).get(MetricKey(subgroup, policy, metric), Estimate())
 
     def difference(
         self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
     ) -> Estimate:
-        """The paired difference first - second, whichever way round it is stored."""
+        """Return the paired difference first - second, in whichever order it is stored."""
         key = MetricKey(subgroup, policy, metric)
         stored = self.differences.get((first, second), {}).get(key, Estimate())
         if stored.known or stored.note:
@@ -239,44 +267,64 @@ class Estimates:
         return self.differences.get((second, first), {}).get(key, Estimate()).reversed()
 
     def __iter__(self) -> Iterator[tuple[str, MetricKey, Estimate]]:
-        """Every figure with its display name, systems before differences."""
-        named = [*self.systems.items()]
-        named += [(_BETWEEN.join(pair), of_pair) for pair, of_pair in self.differences.items()]
-        for name, estimates in named:
-            yield from ((name, key, estimate) for key, estimate in estimates.items())
+        """Iterate over all figures with their display names, systems before differences."""
+        for name, estimates in self.systems.items():
+            for key, estimate in estimates.items():
+                yield name, key, estimate
+        for pair, estimates in self.differences.items():
+            for key, estimate in estimates.items():
+                yield _BETWEEN.join(pair), key, estimate
 
     def changed(
         self, change: Callable[[tuple[str, ...], MetricKey, Estimate], Estimate | None]
     ) -> Estimates:
-        """Each estimate of one system, or of the difference of two, changed; `None` drops it."""
+        """Return the estimates after a change of each.
 
-        def of(names: tuple[str, ...], estimates: _ByKey) -> dict[MetricKey, Estimate]:
+        Args:
+            change: Function of one or two system names, the metric and the estimate; it returns the
+                new estimate, or `None` to drop it.
+        """
+
+        def changed_ones(names: tuple[str, ...], estimates: _ByKey) -> dict[MetricKey, Estimate]:
             new = {key: change(names, key, estimate) for key, estimate in estimates.items()}
             return {key: estimate for key, estimate in new.items() if estimate is not None}
 
         return replace(
             self,
-            systems={name: of((name,), each) for name, each in self.systems.items()},
-            differences={pair: of(pair, each) for pair, each in self.differences.items()},
+            systems={
+                name: changed_ones((name,), estimates) for name, estimates in self.systems.items()
+            },
+            differences={
+                pair: changed_ones(pair, estimates) for pair, estimates in self.differences.items()
+            },
         )
 
     def merged(self, other: Estimates, subgroup: str) -> Estimates:
-        """These, and those of the same systems on all images of another set, as a subgroup."""
+        """Add the estimates of the same systems on other images, as a subgroup.
+
+        Args:
+            other: Estimates on the other images.
+            subgroup: Name of the subgroup.
+        """
 
         def joined(estimates: _ByKey, more: _ByKey) -> dict[MetricKey, Estimate]:
-            return {**estimates, **{k._replace(subgroup=subgroup): e for k, e in more.items()}}
+            renamed = {key._replace(subgroup=subgroup): value for key, value in more.items()}
+            return {**estimates, **renamed}
 
         return replace(
             self,
-            systems={n: joined(each, other.systems[n]) for n, each in self.systems.items()},
+            systems={
+                name: joined(estimates, other.systems[name])
+                for name, estimates in self.systems.items()
+            },
             differences={
-                pair: joined(each, other.differences[pair])
-                for pair, each in self.differences.items()
+                pair: joined(estimates, other.differences[pair])
+                for pair, estimates in self.differences.items()
             },
         )
 
     def table(self) -> pd.DataFrame:
-        """The tidy table, with the columns of `COLUMNS`; an undefined figure is NaN."""
+        """Return the tidy table with the columns of `COLUMNS`; an undefined figure is NaN."""
         rows = [
             {
                 "target": self.target,
@@ -299,20 +347,24 @@ class Estimates:
             }
             for name, key, figure in self
         ]
-        # Estimates on other images, and thresholds, stand after all others.
-        rows.sort(key=lambda r: r["subgroup"] in (AGAINST, FOR) or r["metric"] == "threshold")
+        # Estimates on other images, and thresholds, come after all others.
+        rows.sort(key=lambda row: row["subgroup"] in (AGAINST, FOR) or row["metric"] == "threshold")
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         return table.astype({"n_validation_positive": "Int64"})
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Estimates:
-        """Read estimates from the tidy table of one target and unit, as a report has it."""
+        """Read estimates from the tidy table of one target and unit, as a report stores it."""
         rows: list[dict[str, Any]] = [
             {str(key): value for key, value in row.items() if not pd.isna(value)}
             for row in table.to_dict("records")
         ]
         names = dict.fromkeys(row["system"] for row in rows)
-        pairs = {name: pair for name in names if (pair := _pair(name, names)) is not None}
+        pairs = {}
+        for name in names:
+            pair = _pair(name, names)
+            if pair is not None:
+                pairs[name] = pair
         systems: dict[str, dict[MetricKey, Estimate]] = {
             name: {} for name in names if name not in pairs
         }
@@ -329,7 +381,7 @@ class Estimates:
 
 
 def _from_row(row: Mapping[str, Any]) -> Estimate:
-    """An estimate of a stored table, whose row leaves out what is missing."""
+    """Read an estimate from a row of a stored table without its missing values."""
     method = str(row.get("ci_method", ""))
     kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
     ends = [row.get(f"ci_{end}_fixed_choice", row.get(f"ci_{end}_held")) for end in ("low", "high")]
@@ -351,10 +403,11 @@ def _from_row(row: Mapping[str, Any]) -> Estimate:
 
 
 def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
-    """The two systems that a name is the difference of; `None` for one system."""
+    """Return the two systems of a difference; None for the name of one system."""
     parts = name.split(_BETWEEN)
     for end in range(1, len(parts)):
-        first, second = _BETWEEN.join(parts[:end]), _BETWEEN.join(parts[end:])
+        first = _BETWEEN.join(parts[:end])
+        second = _BETWEEN.join(parts[end:])
         if first in names and second in names:
             return first, second
     return None
@@ -362,21 +415,21 @@ def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class PairTests:
-    """The tests of pairs of systems on all images, as `paired_tests` gives them."""
+    """Tests of pairs of systems on all images, as `paired_tests` gives them."""
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def known(self) -> bool:
-        """Whether there are tests."""
+        """True if there are tests."""
         return len(self.table) > 0
 
     def p_value(self, first: str, second: str, key: tuple[str, str]) -> float | None:
-        """Holm's p-value over all pairs of one metric and policy, where it is known."""
+        """Return Holm's p-value over all pairs of one metric and policy, where it is known."""
         return self._tested(first, second, key, "p_holm_pairs")
 
     def detectable(self, first: str, second: str, key: tuple[str, str]) -> float | None:
-        """The smallest difference of a figure that the test set could have shown."""
+        """Return the smallest difference of a figure that the test set could have shown."""
         return self._tested(first, second, key, "detectable")
 
     def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
@@ -386,11 +439,22 @@ class PairTests:
     def rows_of(
         self, first: str, second: str, key: tuple[str, str], column: str = "p_value"
     ) -> pd.Series:
-        """A column, where known, of a pair on all images, by patient; its own test comes first."""
+        """Return a column of the tests of a pair, where known, on all images and by patient.
+
+        Args:
+            first: One system.
+            second: The other system.
+            key: Metric and policy.
+            column: Name of the column.
+
+        Returns:
+            The values; the metric's own test comes first.
+        """
         table = self.table
         if column not in table:
             return pd.Series(dtype=np.float64)
-        of = table["first"].isin([first, second]) & table["second"].isin([first, second])
-        of &= (table["metric"] == key[0]) & (table["policy"] == key[1])
-        of &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
-        return table.loc[of, column].dropna()
+        pair = [first, second]
+        rows = table["first"].isin(pair) & table["second"].isin(pair)
+        rows &= (table["metric"] == key[0]) & (table["policy"] == key[1])
+        rows &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
+        return table.loc[rows, column].dropna()

@@ -1,18 +1,22 @@
 """Estimates, intervals and paired differences of every figure, and why one is missing.
 
-Every resample draws validation patients, too, the same for all systems, and makes every choice
-again on these: a figure at a chosen threshold, or of boxes from a chosen score, varies as it would
-had other patients been at hand to choose and to evaluate. Beside such an interval stands the one
-with the choice held.
+Every resample draws validation patients as well as test patients, the same for all systems. It
+makes every choice again on them, such as a threshold or the score cut of boxes. The interval of a
+figure that rests on such a choice therefore includes the uncertainty of the choice. Beside it
+stands the interval with the choice fixed.
 
-Of several training seeds of one system figures are means, and intervals are Obuchowski and
-Rockette's, with the replicates' covariances between all seeds of all systems.
+If systems have several training seeds, figures are means over the seeds. Intervals are then those
+of Obuchowski and Rockette, with the covariances of the replicates between all seeds of all systems.
+
+The steps are: `_draw_replicates` resamples patients; `Replicates` gives the replicates of one
+figure, by system or as a difference; `_estimate` makes the interval of one figure, in the order in
+which a statistician would describe it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
@@ -26,9 +30,9 @@ from cxr_compare.evaluation.compare.estimates import (
     Estimates,
     IntervalKind,
     SampleSize,
+    choices_text,
     family_levels,
     is_chosen,
-    of_choices,
 )
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
@@ -49,16 +53,15 @@ from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 _NOT_TUNED = "not tuned for this"
 _CHOICE_UNSURE = "choices were refitted: other validation patients would have chosen otherwise"
-_CALIBRATION_INSTEAD = "of calibration, read Brier score, slope and in the large"
-_TOO_HIGH = "too high on average of so few positive images: AP50 by 0.04 with 18, by 0.02 with 60"
+_CALIBRATION_INSTEAD = "for calibration, read Brier score, slope and calibration in the large"
+_TOO_HIGH = "too high on average with so few positive images: AP50 by 0.04 with 18, by 0.02 with 60"
+_FEW_POSITIVES_FOR_PRECISION = 100
 _ONE_PATIENT = "one patient gives no interval"
-
-_Drawn = Mapping[tuple[str, int, MetricKey, bool], Floats]
-"""Replicates by system, seed and figure, and whether choices are held instead."""
+_BIAS_CORRECTED = ", lower end bias-corrected"
 
 
-class _Resampled(NamedTuple):
-    """Estimates, and the replicates of their paired differences, or of seeds their estimates."""
+class ResampledFigures(NamedTuple):
+    """Estimates, and the replicates of their paired differences."""
 
     estimates: Estimates
     differences: Differences
@@ -72,76 +75,78 @@ def resampled_figures(
     unit: str = "image",
     kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
     advance: Callable[[int], None] | None = None,
-) -> _Resampled:
-    """Resample the patients of all models at once, for the figures of their systems."""
-    systems = {name: _SystemScorecards(members) for name, members in scorecards.items()}
-    return _resampled(target, systems, _draw(scorecards, resamples, kept, advance), resamples, unit)
+) -> ResampledFigures:
+    """Estimate every figure and paired difference, with intervals from resampled patients.
+
+    Args:
+        target: Name of the target.
+        scorecards: Scorecards of each system, one for each training seed.
+        resamples: Number and seed of the resamples.
+        unit: ``image``, ``study`` or ``patient``.
+        kept: Figures that are resampled; all of them have an estimate.
+        advance: Called with the number of replicates done in each step.
+
+    Returns:
+        Estimates of all systems and pairs, and the replicates of the differences.
+    """
+    replicates = Replicates.draw(scorecards, resamples, kept=kept, advance=advance)
+    return estimate_figures(target, replicates, resamples, unit=unit)
 
 
-def _resampled(
-    target: str,
-    systems: Mapping[str, _SystemScorecards],
-    drawn: _Drawn,
-    resamples: Resamples,
-    unit: str = "image",
-) -> _Resampled:
-    """Put the estimates and replicates of all systems together."""
-    maker = _EstimateMaker(systems, drawn, resamples)
-    values = {name: system.estimates() for name, system in systems.items()}
-    missing = {name: system.missing() for name, system in systems.items()}
+def estimate_figures(
+    target: str, replicates: Replicates, resamples: Resamples, *, unit: str = "image"
+) -> ResampledFigures:
+    """Estimate every figure and paired difference from drawn replicates.
+
+    Args:
+        target: Name of the target.
+        replicates: Replicates of all systems.
+        resamples: The resamples that the replicates come from.
+        unit: ``image``, ``study`` or ``patient``.
+    """
+    maker = _EstimateMaker(replicates, resamples)
     of_systems = {
         name: {
-            key: maker.estimate([name], key, value, why_undefined(key.metric))
-            for key, value in values[name].items()
+            **{key: maker.estimate([name], key) for key in system.values},
+            **{key: maker.estimate([name], key) for key in system.reasons},
         }
-        | {key: maker.estimate([name], key, None, why) for key, why in missing[name].items()}
-        for name in systems
+        for name, system in replicates.systems.items()
     }
     estimates: dict[tuple[str, str], dict[MetricKey, Estimate]] = {}
     differences: dict[tuple[str, str], dict[MetricKey, Floats | ClusteredEstimate]] = {}
-    for pair in combinations(systems, 2):
-        estimates[pair], differences[pair] = {}, {}
-        for key in dict.fromkeys([*values[pair[0]], *missing[pair[0]]]):
+    for pair in combinations(replicates.systems, 2):
+        estimates[pair] = {}
+        differences[pair] = {}
+        first = replicates.systems[pair[0]]
+        for key in dict.fromkeys([*first.values, *first.reasons]):
             if key.metric in family("counts"):
                 continue
-            one, other = (values[name].get(key) for name in pair)
-            gap = None if one is None or other is None else one - other
-            why = _why_no_difference(key, pair, values, missing)
-            estimate = estimates[pair][key] = maker.estimate(pair, key, gap, why)
-            of_seeds = maker.drawn.estimate_over_seeds(pair, key, estimate.effective_patients)
-            of_gap = maker.drawn.of(pair, key) if of_seeds is None else of_seeds
-            if of_gap is not None:
-                differences[pair][key] = of_gap
-    return _Resampled(Estimates(target, unit, of_systems, estimates), differences)
-
-
-def _why_no_difference(
-    key: MetricKey,
-    pair: Sequence[str],
-    values: Mapping[str, Mapping[MetricKey, float | None]],
-    missing: Mapping[str, Mapping[MetricKey, str]],
-) -> str:
-    reasons = []
-    for name in pair:
-        if values[name].get(key) is None:
-            reason = why_undefined(key.metric) if key in values[name] else _NOT_TUNED
-            reasons.append(f"{name}: {missing[name].get(key, reason)}")
-    return "; ".join(reasons)
+            estimate = maker.estimate(pair, key)
+            estimates[pair][key] = estimate
+            drawn = replicates.difference(pair, key, estimate.effective_patients)
+            if drawn is not None:
+                differences[pair][key] = drawn
+    return ResampledFigures(Estimates(target, unit, of_systems, estimates), differences)
 
 
 @dataclass(frozen=True)
-class _SystemScorecards:
-    """The scorecards of one system, one a training seed, on the same images."""
+class SystemFigures:
+    """Figures of one system on the images as they are, means over its training seeds.
+
+    Attributes:
+        scorecards: One scorecard for each training seed, all on the same images.
+    """
 
     scorecards: Sequence[Scorecard]
 
     @cached_property
     def by_seed(self) -> list[dict[MetricKey, float | None]]:
-        """The figures of each seed."""
+        """Figures of each seed."""
         return [scorecard.estimates() for scorecard in self.scorecards]
 
-    def estimates(self) -> dict[MetricKey, float | None]:
-        """Means over the seeds; undefined where any seed's figure is."""
+    @cached_property
+    def values(self) -> dict[MetricKey, float | None]:
+        """Mean of each figure over the seeds; `None` if any seed's figure is undefined."""
         means: dict[MetricKey, float | None] = {}
         for key in dict.fromkeys(key for figures in self.by_seed for key in figures):
             values = [figures.get(key) for figures in self.by_seed]
@@ -149,8 +154,9 @@ class _SystemScorecards:
             means[key] = float(np.mean(known)) if len(known) == len(values) else None
         return means
 
-    def missing(self) -> dict[MetricKey, str]:
-        """Figures that a seed cannot have, with the reason."""
+    @cached_property
+    def reasons(self) -> dict[MetricKey, str]:
+        """Reasons for the figures that a seed cannot have."""
         if len(self.scorecards) == 1:
             return self.scorecards[0].missing()
         return {
@@ -159,83 +165,103 @@ class _SystemScorecards:
             for key, reason in scorecard.missing().items()
         }
 
-
-def _draw(
-    scorecards: Scorecards,
-    resamples: Resamples,
-    kept: Callable[[MetricKey], bool],
-    advance: Callable[[int], None] | None,
-) -> _Drawn:
-    """Replicates of every figure, and of those whose choices are made again with these held."""
-    models = {
-        (n, seed): scorecard
-        for n, members in scorecards.items()
-        for seed, scorecard in enumerate(members)
-    }
-    again = choose_again(
-        {model: scorecard.choices for model, scorecard in models.items()}, resamples
-    )
-    columns = [(model, what) for model, chosen in again.items() for what in chosen]
-    beside = [again[model][what] for model, what in columns]
-
-    def statistic(weights: np.ndarray, chosen: Floats | None = None) -> _Drawn:
-        of_models: dict[tuple[str, int], dict[str, Floats]] = {model: {} for model in models}
-        if chosen is not None:
-            for (model, what), column in zip(columns, chosen.T, strict=True):
-                of_models[model][what] = column
-        drawn: dict[tuple[str, int, MetricKey, bool], Floats] = {}
-        for model, scorecard in models.items():
-            replicates = scorecard.replicates(weights, of_models[model])
-            for held, figures in enumerate(replicates):
-                drawn |= {(*model, k, held == 1): v for k, v in figures.items() if kept(k)}
-        return drawn
-
-    return cluster_bootstrap(
-        statistic, resamples, advance, np.column_stack(beside) if beside else None
-    )
+    def why_undefined(self, key: MetricKey) -> str:
+        """Return why a figure is undefined."""
+        if key in self.reasons:
+            return self.reasons[key]
+        return why_undefined(key.metric) if key in self.values else _NOT_TUNED
 
 
-class _Replicates:
-    """Replicates of the figures of systems, and of the differences of two."""
+_Drawn = Mapping[tuple[str, int, MetricKey, bool], Floats]
+"""Replicates, shape ``(R,)``, by system, seed and figure, and whether choices are fixed."""
 
-    def __init__(self, drawn: _Drawn, systems: Mapping[str, _SystemScorecards], held: bool) -> None:
-        self._drawn, self._systems, self._held = drawn, systems, held
 
-    def _columns(self, name: str, key: MetricKey) -> list[Floats] | None:
-        """One a seed; `None` where a seed has none."""
-        seeds = range(len(self._systems[name].scorecards))
-        columns = [self._drawn.get((name, seed, key, self._held)) for seed in seeds]
+@dataclass(frozen=True)
+class Replicates:
+    """Replicates of the figures of all systems.
+
+    Attributes:
+        systems: Figures of each system.
+        drawn: Replicates by system, seed, figure, and whether choices are fixed.
+        fixed: True to read the replicates with fixed choices.
+    """
+
+    systems: Mapping[str, SystemFigures]
+    drawn: _Drawn
+    fixed: bool = False
+
+    @classmethod
+    def draw(
+        cls,
+        scorecards: Scorecards,
+        resamples: Resamples,
+        *,
+        kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
+        advance: Callable[[int], None] | None = None,
+    ) -> Replicates:
+        """Resample the patients of all systems at once; see `resampled_figures`."""
+        systems = {name: SystemFigures(members) for name, members in scorecards.items()}
+        return cls(systems, _draw_replicates(scorecards, resamples, kept, advance))
+
+    @property
+    def with_fixed_choices(self) -> Replicates:
+        """The replicates of figures whose choices are made again, with these choices fixed."""
+        return replace(self, fixed=True)
+
+    def by_seed(self, name: str, key: MetricKey) -> list[Floats] | None:
+        """Return the replicates of each seed, shape ``(R,)`` each; None if a seed has none."""
+        seeds = range(len(self.systems[name].scorecards))
+        columns = [self.drawn.get((name, seed, key, self.fixed)) for seed in seeds]
         known = [column for column in columns if column is not None]
         return known if len(known) == len(columns) else None
 
-    def of(self, names: Sequence[str], key: MetricKey) -> Floats | None:
-        """Of the mean over a system's seeds, or of the difference of two systems."""
+    def mean(self, names: Sequence[str], key: MetricKey) -> Floats | None:
+        """Return the replicates of a mean over seeds, or of the difference of two systems.
+
+        Args:
+            names: One system, or two.
+            key: The figure.
+
+        Returns:
+            Replicates, shape ``(R,)``; `None` where there are none.
+        """
         means = []
         for name in names:
-            columns = self._columns(name, key)
+            columns = self.by_seed(name, key)
             if columns is None:
                 return None
             means.append(columns[0] if len(columns) == 1 else np.mean(columns, axis=0))
         return means[0] if len(means) == 1 else np.asarray(means[0] - means[1])
 
-    def estimate_over_seeds(
-        self, names: Sequence[str], key: MetricKey, effective: float | None
+    def over_seeds(
+        self, names: Sequence[str], key: MetricKey, effective_patients: float | None
     ) -> ClusteredEstimate | None:
-        """A system's figure, or the difference of two, after Obuchowski and Rockette.
+        """Estimate a figure, or a difference, after Obuchowski and Rockette.
 
-        The covariances over patients are those of the replicates. So where thresholds are
-        refitted, the luck of their choice is in them, which leaving out test patients in turn
-        would not show. `None` where no system has several seeds, or a seed lacks the figure.
+        The covariances over patients are those of the replicates. Where thresholds are chosen
+        again, these include the uncertainty of the choice, which leaving out test patients one
+        after another would not show.
+
+        Args:
+            names: One system, or two.
+            key: The figure.
+            effective_patients: Effective number of patients; `None` where unknown.
+
+        Returns:
+            The estimate; `None` if no system has several seeds, or if a seed lacks the figure.
         """
-        if all(len(self._systems[name].scorecards) == 1 for name in names):
+        if all(len(self.systems[name].scorecards) == 1 for name in names):
             return None
-        seeds = [[figures.get(key) for figures in self._systems[name].by_seed] for name in names]
-        values = [[value for value in of_one if value is not None] for of_one in seeds]
-        columns = [self._columns(name, key) for name in names]
-        known = [column for of_one in columns if of_one is not None for column in of_one]
-        if None in columns or [*map(len, values)] != [*map(len, seeds)]:
-            return None
-        table = np.column_stack(known)
+        values = []
+        columns: list[Floats] = []
+        for name in names:
+            by_seed = [figures.get(key) for figures in self.systems[name].by_seed]
+            replicates = self.by_seed(name, key)
+            if replicates is None or any(value is None for value in by_seed):
+                return None
+            values.append([value for value in by_seed if value is not None])
+            columns += replicates
+        table = np.column_stack(columns)
         table = table[~np.isnan(table).any(axis=1)]
         if len(table) < 2:
             return None
@@ -243,162 +269,317 @@ class _Replicates:
         return estimate_over_seeds(
             values,
             np.cov(table.T),
-            max((effective or np.inf) - 1, 1.0),
+            max((effective_patients or np.inf) - 1, 1.0),
             bounded=len(names) == 1 and metric.share_of is not None,
             span=np.inf if metric.unbounded else 1.0,
         )
 
+    def difference(
+        self, pair: Sequence[str], key: MetricKey, effective_patients: float | None
+    ) -> Floats | ClusteredEstimate | None:
+        """Return what a test of a difference needs: its replicates, or its estimate over seeds."""
+        estimate = self.over_seeds(pair, key, effective_patients)
+        return self.mean(pair, key) if estimate is None else estimate
 
+
+def _draw_replicates(
+    scorecards: Scorecards,
+    resamples: Resamples,
+    kept: Callable[[MetricKey], bool],
+    advance: Callable[[int], None] | None,
+) -> _Drawn:
+    """Draw every figure with choices made again and, where it has such choices, fixed."""
+    models = {
+        (name, seed): scorecard
+        for name, members in scorecards.items()
+        for seed, scorecard in enumerate(members)
+    }
+    choices = {model: scorecard.choices for model, scorecard in models.items()}
+    again = choose_again(choices, resamples)
+    columns = [(model, choice) for model, chosen in again.items() for choice in chosen]
+    chosen_values = [again[model][choice] for model, choice in columns]
+
+    def statistic(weights: np.ndarray, chosen: Floats | None = None) -> _Drawn:
+        by_model: dict[tuple[str, int], dict[str, Floats]] = {model: {} for model in models}
+        if chosen is not None:
+            for (model, choice), column in zip(columns, chosen.T, strict=True):
+                by_model[model][choice] = column
+        drawn: dict[tuple[str, int, MetricKey, bool], Floats] = {}
+        for (name, seed), scorecard in models.items():
+            replicates = scorecard.replicates(weights, by_model[name, seed])
+            for key, values in replicates.figures.items():
+                if kept(key):
+                    drawn[name, seed, key, False] = values
+            for key, values in replicates.fixed.items():
+                if kept(key):
+                    drawn[name, seed, key, True] = values
+        return drawn
+
+    beside = np.column_stack(chosen_values) if chosen_values else None
+    return cluster_bootstrap(statistic, resamples, advance, beside)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """One figure of one system, or the difference of two, with all that its interval depends on."""
+
+    names: Sequence[str]  # one system, or two
+    key: MetricKey
+    value: float
+    size: SampleSize
+    models: Sequence[Scorecard]  # scorecards of all seeds of these systems
+
+    @property
+    def is_difference(self) -> bool:
+        """True for the difference of two systems."""
+        return len(self.names) == 2
+
+    @property
+    def has_seeds(self) -> bool:
+        """True if a system has several training seeds."""
+        return len(self.models) > len(self.names)
+
+    @property
+    def is_precision(self) -> bool:
+        """True for an average precision of one system, which few lesions bias upwards."""
+        return not self.is_difference and self.key.metric in family("coco")
+
+    @property
+    def is_bias_corrected(self) -> bool:
+        """True if the lower half of the replicates is corrected for bias."""
+        return self.is_precision and not self.has_seeds
+
+    @property
+    def choices(self) -> dict[str, bool]:
+        """Choices that the figure rests on: True for those that all models make again."""
+        by_model = [model.choices_of(self.key) for model in self.models]
+        names = dict.fromkeys(name for choices in by_model for name in choices)
+        return {name: all(choices.get(name, True) for choices in by_model) for name in names}
+
+    @property
+    def n_chosen_on(self) -> int | None:
+        """Fewest validation positives that a threshold or score cut was chosen on."""
+        if "box_cut" in METRICS[self.key.metric].needs:
+            counts = [model.cut_choice.n_positive for model in self.models if model.cut_choice]
+        elif is_chosen(self.key.policy):
+            counts = [model.validation.n_positive for model in self.models if model.validation]
+        else:
+            return None
+        return min(counts) if counts and len(counts) == len(self.models) else None
+
+    @property
+    def too_few_misses(self) -> str:
+        """Reason why resamples cannot say how far the threshold varies; empty if they can."""
+        if not is_chosen(self.key.policy):
+            return ""
+        for model in self.models:
+            reason = model.validation.too_few_for(self.key.policy) if model.validation else ""
+            if reason:
+                return reason
+        return ""
+
+
+@dataclass(frozen=True)
+class _BoundedFigure:
+    """Interval of a figure, how it was made, and the interval with fixed choices."""
+
+    interval: Interval
+    fixed_interval: Interval
+    method: str
+    kind: IntervalKind = "bootstrap"
+
+
+@dataclass
 class _EstimateMaker:
-    """Makes estimates of one system, or of the difference of two."""
+    """Makes the estimate of one system's figure, or of the difference of two systems."""
 
-    def __init__(
-        self,
-        systems: Mapping[str, _SystemScorecards],
-        drawn: _Drawn,
-        resamples: Resamples,
-    ) -> None:
-        self._systems, self._resamples = systems, resamples
-        self.drawn = _Replicates(drawn, systems, held=False)
-        self._held = _Replicates(drawn, systems, held=True)
-        self._sizes: dict[tuple[int, bytes, str], SampleSize] = {}
+    replicates: Replicates
+    resamples: Resamples
+    _sizes: dict[tuple[int, bytes, str], SampleSize] = field(default_factory=dict)
 
-    def estimate(
-        self, names: Sequence[str], key: MetricKey, value: float | None, why_none: str
-    ) -> Estimate:
-        """The estimate with its interval; without a value with the reason."""
+    def estimate(self, names: Sequence[str], key: MetricKey) -> Estimate:
+        """Estimate a figure with its interval, or say why it is undefined.
+
+        Args:
+            names: One system, or the two systems of a difference.
+            key: The figure.
+        """
+        systems = [self.replicates.systems[name] for name in names]
+        values = [system.values.get(key) for system in systems]
         size = self._size(names[0], key)
-        if value is None:
-            return Estimate(note=why_none, counts=size)
-        models = [scorecard for name in names for scorecard in self._systems[name].scorecards]
-        drawn, drawn_held = self.drawn.of(names, key), self._held.of(names, key)
-        refitted, choices = drawn_held is not None, _choices(models, key)
-        of_precision = len(names) == 1 and key.metric in family("coco")
-        corrected = of_precision and len(models) == 1
-        if corrected and drawn is not None:
-            drawn = _lowered(drawn, value)
-        # Percentiles are expanded where choices are held: made again, they widen beyond that.
-        patients = None if refitted else size.effective_patients
-        interval = self._interval(key, value, drawn, patients, refitted=refitted)
-        if refitted and (reason := _too_few(key.policy, models)):
-            interval = Interval(value, note=f"no interval: {reason}")
-        held = self._interval(key, value, drawn_held, size.effective_patients)
-        method, exact, of_seeds = self._resamples.method, None, None
-        kind: IntervalKind = "bootstrap"
-        if len(models) > len(names):
-            kind = "seeds"
-            method = f"{OVER_SEEDS}; covariances of {self._resamples.n_replicates} resamples"
-            of_size = size.effective_patients
-            interval, of_seeds = _over_seeds(self.drawn, names, key, interval, of_size)
-            held, _ = _over_seeds(self._held, names, key, held, of_size)
-        elif len(names) == 1:
-            exact = _exact_interval(models[0], key, value)
-        method += (", lower end bias-corrected" if corrected else "") + of_choices(choices)
-        if of_precision and size.n_positive < 100:
-            interval = replace(interval, note="; ".join(filter(None, [interval.note, _TOO_HIGH])))
-        if exact is not None and held.unmoved:
-            held = exact
-            if interval.bounded:  # no resample of test patients moved it: it is not that narrow
-                low, high = min(interval.low, exact.low), max(interval.high, exact.high)
-                interval = replace(interval, low=low, high=high)
-                method += f"; {EXACT_METHOD}"
-        if exact is not None and interval.unmoved:
-            interval, method, kind = exact, EXACT_METHOD, "exact"
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return Estimate(note=self._why_undefined(names, key), counts=size)
+        value = known[0] if len(known) == 1 else known[0] - known[1]
+        models = [scorecard for system in systems for scorecard in system.scorecards]
+        figure = _Figure(names, key, value, size, models)
+        return self._bound(figure)
+
+    def _why_undefined(self, names: Sequence[str], key: MetricKey) -> str:
+        if len(names) == 1:
+            return self.replicates.systems[names[0]].why_undefined(key)
+        reasons = [
+            f"{name}: {self.replicates.systems[name].why_undefined(key)}"
+            for name in names
+            if self.replicates.systems[name].values.get(key) is None
+        ]
+        return "; ".join(reasons)
+
+    def _bound(self, figure: _Figure) -> Estimate:
+        """Give a figure its interval.
+
+        1. Percentiles of the replicates. With fixed choices they are expanded for few patients;
+           replicates with choices made again are already wider than that.
+        2. Several seeds: the interval of Obuchowski and Rockette takes their place.
+        3. A note where average precision is biased by few positive images.
+        4. A share of 0 or 1 that no resample moves: the exact interval.
+        5. A difference: its intervals as one of several comparisons.
+        """
+        drawn = self.replicates.mean(figure.names, figure.key)
+        fixed_drawn = self.replicates.with_fixed_choices.mean(figure.names, figure.key)
+        refitted = fixed_drawn is not None
+        if drawn is not None and figure.is_bias_corrected:
+            drawn = lower_for_bias(drawn, figure.value)
+        patients = None if refitted else figure.size.effective_patients
+        bounded = self._percentiles(figure, drawn, fixed_drawn, patients)
+        over_seeds = None
+        if figure.has_seeds:
+            bounded, over_seeds = self._over_seeds(figure, bounded)
+        bounded = _note_bias(figure, bounded)
+        if not figure.is_difference and not figure.has_seeds:
+            bounded = _with_exact_interval(figure, bounded)
+        interval = bounded.interval
         family_ends: tuple[tuple[float, float], ...] = ()
-        if len(names) == 2 and interval.bounded and of_seeds is not None:
-            family_ends = of_seeds.intervals_at(family_levels(len(self._systems)))
-        elif len(names) == 2 and interval.bounded and drawn is not None:
-            family_ends = self._family_ends(drawn, patients)
+        if figure.is_difference and interval.bounded:
+            if over_seeds is not None:
+                family_ends = over_seeds.intervals_at(family_levels(len(self.replicates.systems)))
+            elif drawn is not None:
+                family_ends = self._family_ends(drawn, patients)
+        fixed = bounded.fixed_interval
+        choices = figure.choices
         return Estimate(
             interval.estimate,
             interval.low,
             interval.high,
             interval.note,
-            method=method if interval.bounded else "",
-            kind=kind if interval.bounded else None,
-            counts=size,
+            method=bounded.method if interval.bounded else "",
+            kind=bounded.kind if interval.bounded else None,
+            counts=figure.size,
             family=family_ends,
-            fixed_choice_interval=(held.low, held.high) if held.bounded else None,
-            n_chosen_on=_chosen_on(key, models),
+            fixed_choice_interval=(fixed.low, fixed.high) if fixed.bounded else None,
+            n_chosen_on=figure.n_chosen_on,
             refitted=refitted,
-            fixed_choices=tuple(name for name, again in choices.items() if not again),
+            fixed_choices=tuple(name for name, made_again in choices.items() if not made_again),
         )
 
-    def _interval(
+    def _percentiles(
         self,
-        key: MetricKey,
-        value: float,
+        figure: _Figure,
+        drawn: Floats | None,
+        fixed_drawn: Floats | None,
+        patients: float | None,
+    ) -> _BoundedFigure:
+        refitted = fixed_drawn is not None
+        interval = self._percentile_interval(figure, drawn, patients, refitted=refitted)
+        if refitted and figure.too_few_misses:
+            interval = Interval(figure.value, note=f"no interval: {figure.too_few_misses}")
+        fixed = self._percentile_interval(figure, fixed_drawn, figure.size.effective_patients)
+        method = self.resamples.method
+        if figure.is_bias_corrected:
+            method += _BIAS_CORRECTED
+        return _BoundedFigure(interval, fixed, method + choices_text(figure.choices))
+
+    def _percentile_interval(
+        self,
+        figure: _Figure,
         drawn: Floats | None,
         patients: float | None,
         *,
         refitted: bool = False,
     ) -> Interval:
         if drawn is None:
-            return Interval(value)
-        if self._resamples.n_clusters < 2:
-            return Interval(value, note=_ONE_PATIENT)
+            return Interval(figure.value)
+        if self.resamples.n_clusters < 2:
+            return Interval(figure.value, note=_ONE_PATIENT)
         level = expanded_level(LEVEL, patients)
-        interval = percentile_interval(drawn, level, estimate=value)
+        interval = percentile_interval(drawn, level, estimate=figure.value)
         if refitted and not (interval.bounded or interval.unmoved):
             return replace(interval, note=f"{interval.note}; {_CHOICE_UNSURE}")
-        if key.metric in family("calibration") and interval.shifted:
+        if figure.key.metric in family("calibration") and interval.shifted:
             return replace(interval, note=f"{interval.note}; {_CALIBRATION_INSTEAD}")
         return interval
+
+    def _over_seeds(
+        self, figure: _Figure, bounded: _BoundedFigure
+    ) -> tuple[_BoundedFigure, ClusteredEstimate | None]:
+        """Replace percentiles by the interval over seeds, where the replicates have one."""
+        interval, estimate = _interval_over_seeds(self.replicates, figure, bounded.interval)
+        fixed_replicates = self.replicates.with_fixed_choices
+        fixed, _ = _interval_over_seeds(fixed_replicates, figure, bounded.fixed_interval)
+        method = f"{OVER_SEEDS}; covariances of {self.resamples.n_replicates} resamples"
+        method += choices_text(figure.choices)
+        return _BoundedFigure(interval, fixed, method, "seeds"), estimate
 
     def _family_ends(
         self, drawn: Floats, patients: float | None
     ) -> tuple[tuple[float, float], ...]:
-        """Percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
-        levels = family_levels(len(self._systems))
+        """Return percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
+        levels = family_levels(len(self.replicates.systems))
         tails = [(1 - expanded_level(level, patients)) / 2 for level in levels]
-        ends = np.quantile(drawn[~np.isnan(drawn)], [*tails, *(1 - tail for tail in tails)])
-        return tuple(zip(ends[: len(tails)].tolist(), ends[len(tails) :].tolist(), strict=True))
+        known = drawn[~np.isnan(drawn)]
+        ends = np.quantile(known, [*tails, *(1 - tail for tail in tails)])
+        low = ends[: len(tails)].tolist()
+        high = ends[len(tails) :].tolist()
+        return tuple(zip(low, high, strict=True))
 
     def _size(self, name: str, key: MetricKey) -> SampleSize:
-        """Of a system's images, whose unknown labels may be taken in another way than others'."""
-        evaluated = self._systems[name].scorecards[0].evaluated
+        """Return the sample size of a system's figure, whose unknown labels may be its own."""
+        evaluated = self.replicates.systems[name].scorecards[0].evaluated
         chosen = evaluated.population(key)
         share_of = METRICS[key.metric].share_of if key.metric in METRICS else None
         of_class = share_of if share_of in ("positive", "negative") else ""
-        population = id(evaluated), chosen.tobytes(), of_class
+        population = (id(evaluated), chosen.tobytes(), of_class)
         if population not in self._sizes:
             self._sizes[population] = SampleSize.from_images(evaluated, chosen, of_class)
         return self._sizes[population]
 
 
-def _over_seeds(
-    replicates: _Replicates,
-    names: Sequence[str],
-    key: MetricKey,
-    interval: Interval,
-    patients: float | None,
+def _interval_over_seeds(
+    replicates: Replicates, figure: _Figure, interval: Interval
 ) -> tuple[Interval, ClusteredEstimate | None]:
-    """The interval over seeds, where replicates of the mean have one; inside their bounds."""
-    drawn = replicates.of(names, key)
+    """Return the interval over seeds, within the range of shares; as it is without replicates."""
+    drawn = replicates.mean(figure.names, figure.key)
     if drawn is None or not interval.bounded:
         return interval, None
-    estimate = replicates.estimate_over_seeds(names, key, patients)
+    patients = figure.size.effective_patients
+    estimate = replicates.over_seeds(figure.names, figure.key, patients)
     if estimate is None or estimate.interval is None:
         return replace(interval, low=np.nan, high=np.nan, note=NO_WIDTH), None
     low, high = estimate.interval
-    if len(names) == 1 and np.nanmin(drawn) >= 0:
+    if not figure.is_difference and np.nanmin(drawn) >= 0:
         low = max(low, 0.0)
-        high = min(high, 1.0) if np.nanmax(drawn) <= 1 else high
+        if np.nanmax(drawn) <= 1:
+            high = min(high, 1.0)
     return replace(interval, low=low, high=high), estimate
 
 
-def _choices(models: Sequence[Scorecard], key: MetricKey) -> dict[str, bool]:
-    """The choices behind a figure of several models, and whether each is made again in all."""
-    every = [model.choices_of(key) for model in models]
-    names = dict.fromkeys(name for of_model in every for name in of_model)
-    return {name: all(of_model.get(name, True) for of_model in every) for name in names}
+def lower_for_bias(drawn: Floats, value: float) -> Floats:
+    """Lower the lower half of the replicates of an average precision by twice their bias.
 
+    The figure itself is too high by the bias, and the replicates are too high by it once more. The
+    replicates do not always show the whole bias, so their upper half stays as it is. The interval
+    then covers both the percentile interval and the corrected one.
 
-def _lowered(drawn: Floats, value: float) -> Floats:
-    """Replicates of average precision, their lower half less twice the bias that they show.
+    Args:
+        drawn: Replicates, shape ``(R,)``; NaN where undefined.
+        value: The figure on the images as they are.
 
-    The figure is too high once, and its replicates once more. How much they show of it varies, so
-    the upper half stays: the interval is the hull of the percentile and the corrected one.
+    Returns:
+        The replicates, shape ``(R,)``.
+
+    Example:
+        >>> lower_for_bias(np.array([0.25, 0.5, 0.75]), 0.25).tolist()
+        [0.0, 0.5, 0.75]
     """
     known = drawn[~np.isnan(drawn)]
     if not len(known):
@@ -407,31 +588,36 @@ def _lowered(drawn: Floats, value: float) -> Floats:
     return np.where(drawn < np.median(known), np.maximum(drawn - 2 * bias, 0.0), drawn)
 
 
-def _chosen_on(key: MetricKey, models: Sequence[Scorecard]) -> int | None:
-    """The fewest positives that any threshold or score cut was chosen on; `None` where unknown."""
-    known = [model.validation.n_positive for model in models if model.validation]
-    if "box_cut" in METRICS[key.metric].needs:
-        known = [model.cut_choice.n_positive for model in models if model.cut_choice]
-    elif not is_chosen(key.policy):
-        return None
-    return min(known) if known and len(known) == len(models) else None
+def _note_bias(figure: _Figure, bounded: _BoundedFigure) -> _BoundedFigure:
+    if not figure.is_precision or figure.size.n_positive >= _FEW_POSITIVES_FOR_PRECISION:
+        return bounded
+    notes = [note for note in (bounded.interval.note, _TOO_HIGH) if note]
+    return replace(bounded, interval=replace(bounded.interval, note="; ".join(notes)))
 
 
-def _too_few(policy: str, models: Sequence[Scorecard]) -> str:
-    """Why resamples cannot say how far a threshold varies; empty where they can."""
-    if not is_chosen(policy):
-        return ""
-    reasons = (
-        scorecard.validation.too_few_for(policy) for scorecard in models if scorecard.validation
-    )
-    return next(filter(None, reasons), "")
+def _with_exact_interval(figure: _Figure, bounded: _BoundedFigure) -> _BoundedFigure:
+    """Use the exact interval for a share of 0 or 1 that no resample of test patients moves."""
+    exact = _exact_interval(figure.models[0], figure.key, figure.value)
+    if exact is None:
+        return bounded
+    if bounded.interval.unmoved:
+        fixed = exact if bounded.fixed_interval.unmoved else bounded.fixed_interval
+        return _BoundedFigure(exact, fixed, EXACT_METHOD, "exact")
+    if not bounded.fixed_interval.unmoved:
+        return bounded
+    interval = bounded.interval
+    if not interval.bounded:
+        return replace(bounded, fixed_interval=exact)
+    # Only the choice of the threshold moved the figure: the interval is not that narrow.
+    hull = replace(interval, low=min(interval.low, exact.low), high=max(interval.high, exact.high))
+    return _BoundedFigure(hull, exact, f"{bounded.method}; {EXACT_METHOD}", bounded.kind)
 
 
 def _exact_interval(scorecard: Scorecard, key: MetricKey, value: float) -> Interval | None:
-    """The interval of a proportion that is 0 or 1.
+    """Return the interval of a proportion that is 0 or 1; None for any other figure.
 
     All images that count are then decided alike, so a patient is one trial, right or wrong with
-    all of them: more trials than patients would guarantee more than was seen.
+    all of them. More trials than patients would claim more than was seen.
     """
     evaluated = scorecard.evaluated
     called = scorecard.called(key.policy) if key.policy else None

@@ -18,9 +18,9 @@ from cxr_compare.evaluation.compare.estimates import (
     Differences,
     Estimate,
     Estimates,
+    choices_text,
     family_levels,
     is_chosen,
-    of_choices,
 )
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
@@ -324,7 +324,7 @@ def _decision_rows(
     }
     for policy in policies:
         right = {name: _shares_right(members, policy) for name, members in scorecards.items()}
-        held = of_choices({THRESHOLDS: False}) if policy in refitted else ""
+        held = choices_text({THRESHOLDS: False}) if policy in refitted else ""
         for pair in combinations(scorecards, 2):
             one, other = (right[name] for name in pair)
             if one is None or other is None:

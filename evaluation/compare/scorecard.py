@@ -1,9 +1,9 @@
-"""All figures of a system on the evaluated images, under any patient weights.
+"""All figures of a system on the evaluated images, for any weights of the patients.
 
-With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate:
-one definition of each figure serves both. A replicate of a figure that rests on a choice, as of a
-threshold, is taken at what its own resample of validation patients chooses, and once more with
-the choice held.
+With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate: one
+definition of each figure serves both. A figure that rests on a choice of validation, such as a
+threshold, has two replicates. One takes the choice that its own resample of validation patients
+makes, the other keeps the choice fixed.
 """
 
 from __future__ import annotations
@@ -44,27 +44,39 @@ from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.ranking import FallingScores, RankedScores, RankingSums
 
 
-class _Replicates(NamedTuple):
+class ScorecardReplicates(NamedTuple):
     """Figures on resamples of patients, each shape ``(R,)``."""
 
     figures: dict[MetricKey, Floats]
-    """Every figure; where a choice was made again, at that."""
-    held: dict[MetricKey, Floats]
-    """Those of the figures that rest on a choice that was made again, with the choice held."""
+    """Every figure, with the choice that each resample makes where it makes one."""
+    fixed: dict[MetricKey, Floats]
+    """Figures that rest on a choice that resamples make, with that choice fixed."""
 
 
 _Counts = dict[tuple[str, str], Floats]
-"""By policy (empty: none) and what is counted, shape ``(R,)``."""
+"""Counts by policy (empty without one) and by name, shape ``(R,)``."""
 
 _TOLERANT = "_tolerant"
-"""End of the names of figures of places that tolerate one map cell."""
+"""End of the names of localisation figures that tolerate one map cell."""
 
 
 class Scorecard:
-    """Every figure of one system; without `validation` thresholds are held in every resample.
+    """Every figure of one trained model on the evaluated images.
 
-    So is the score cut of boxes without `cut_choice`; `held` are further choices that no resample
-    makes again, by what a metric needs to rest on them.
+    Args:
+        evaluated: The evaluated images.
+        scores: Image scores, shape ``(N,)``.
+        thresholds: Threshold of each policy.
+        validation: Validation scores on which resamples choose thresholds again. Without them
+            thresholds are fixed.
+        points: Scored point of each image, ``point_x`` and ``point_y`` in px; `None` without.
+        boxes: Predicted boxes; `None` without.
+        box_cut: Score from which boxes are called.
+        cut_choice: Choice of `box_cut`, which resamples make again. Without it the cut is fixed.
+        fixed_choices: Further choices that no resample makes again, by the need of metrics for
+            them.
+        probability: Calibrated probability of each image, shape ``(N,)``; `None` without.
+        triage: Rule of triage; `None` without.
     """
 
     def __init__(  # noqa: PLR0913 - what each kind of system has
@@ -78,65 +90,88 @@ class Scorecard:
         boxes: pd.DataFrame | None = None,
         box_cut: float | None = None,
         cut_choice: BoxCutChoice | None = None,
-        held: Mapping[Need, str] | None = None,
+        fixed_choices: Mapping[Need, str] | None = None,
         probability: Floats | None = None,
         triage: Triage | None = None,
     ) -> None:
-        self.evaluated, self.thresholds, self.points, self.boxes = (
-            evaluated,
-            thresholds,
-            points,
-            boxes,
-        )
-        self.validation, self.box_cut, self.probability = validation, box_cut, probability
-        self.cut_choice, self._held, self._triage = cut_choice, held or {}, triage
+        self.evaluated = evaluated
         self.scores = scores.to_numpy(dtype=np.float64)
-        self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
-        if points is not None:
-            self._on_lesion[""] = points_in_boxes(points, evaluated.truth)
-            if evaluated.tolerance is not None:
-                widened = points_in_boxes(points, evaluated.truth, evaluated.tolerance)
-                self._on_lesion[_TOLERANT] = widened
-        self._ranked = RankedScores(evaluated.y_true, self.scores, evaluated.patients)
-        self._ranked_normal, normal = None, evaluated.versus_normal
-        if normal is not None:
-            of_normal = evaluated.y_true[normal], self.scores[normal], evaluated.patients[normal]
-            self._ranked_normal = RankedScores(*of_normal)
-        self._hits: dict[str, FallingScores] = {}
-        for kind, on_lesion in self._on_lesion.items():
-            hits = evaluated.y_true & evaluated.boxes_trusted & on_lesion
-            self._hits[kind] = FallingScores(self.scores[hits], evaluated.patients[hits])
+        self.thresholds = thresholds
+        self.validation = validation
+        self.points = points
+        self.boxes = boxes
+        self.box_cut = box_cut
+        self.cut_choice = cut_choice
+        self.probability = probability
+        self._fixed_choices = fixed_choices or {}
+        self._triage = triage
+        self._rank_scores()
+        self._locate_points()
         self._calibration: CalibrationFigures | None = None
         if probability is not None:
             self._calibration = CalibrationFigures(
                 evaluated.y_true, probability, evaluated.patients
             )
+        self._match_boxes()
+        self._count_names, self._counts = self._patient_counts()
+
+    def _rank_scores(self) -> None:
+        evaluated = self.evaluated
+        self._ranked = RankedScores(evaluated.y_true, self.scores, evaluated.patients)
+        self._ranked_normal: RankedScores | None = None
+        normal = evaluated.versus_normal
+        if normal is not None:
+            self._ranked_normal = RankedScores(
+                evaluated.y_true[normal], self.scores[normal], evaluated.patients[normal]
+            )
+
+    def _locate_points(self) -> None:
+        """Find the images whose scored point lies on a lesion, and rank those by score."""
+        evaluated = self.evaluated
+        self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
+        if self.points is not None:
+            self._on_lesion[""] = points_in_boxes(self.points, evaluated.truth)
+            if evaluated.tolerance is not None:
+                widened = points_in_boxes(self.points, evaluated.truth, evaluated.tolerance)
+                self._on_lesion[_TOLERANT] = widened
+        self._hits: dict[str, FallingScores] = {}
+        for kind, on_lesion in self._on_lesion.items():
+            hits = evaluated.y_true & evaluated.boxes_trusted & on_lesion
+            self._hits[kind] = FallingScores(self.scores[hits], evaluated.patients[hits])
+
+    def _match_boxes(self) -> None:
+        """Match predicted and true boxes, for figures of ranked and of called boxes."""
+        evaluated = self.evaluated
         self.pairs: BoxPairs | None = None
         self._precision: WeightedAveragePrecision | None = None
-        self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
-        self._called: list[tuple[Sequence[str], Callable[[Floats, Floats], Floats]]] = []
         self._finds: dict[Hit, LesionHits] = {}
-        if boxes is not None:
-            trusted = evaluated.boxes_trusted
-            pairs = self.pairs = pair_boxes(boxes, evaluated.truth, evaluated.image_ids[trusted])
-            self._finds = {hit: find_lesions(pairs, rule) for hit, rule in HIT_RULES.items()}
-            of_patients = (evaluated.patients[trusted], evaluated.n_patients)
-            self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
-            for hit, finds in self._finds.items():
-                froc = WeightedFroc(finds, *of_patients).figures
-                self._placed.append((family(f"froc_{hit}"), froc))
-            afroc = WeightedAfroc.shared(self._finds["iou"], of_patients[0])
-            self._placed.append((family("afroc"), afroc))
-            if box_cut is not None:
-                for name, evaluate in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
-                    self._called.append((family(name), evaluate(pairs, *of_patients).at))
-        self._count_names, self._counts = self._patient_counts()
+        # Names and functions of figures of ranked boxes, and of boxes called from a score on.
+        self._ranked_boxes: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
+        self._called_boxes: list[tuple[Sequence[str], Callable[[Floats, Floats], Floats]]] = []
+        if self.boxes is None:
+            return
+        trusted = evaluated.boxes_trusted
+        patients = evaluated.patients[trusted]
+        pairs = pair_boxes(self.boxes, evaluated.truth, evaluated.image_ids[trusted])
+        self.pairs = pairs
+        self._finds = {hit: find_lesions(pairs, rule) for hit, rule in HIT_RULES.items()}
+        matches = match_pairs(pairs)
+        self._precision = WeightedAveragePrecision(matches, patients, evaluated.n_patients)
+        for hit, finds in self._finds.items():
+            froc = WeightedFroc(finds, patients, evaluated.n_patients).figures
+            self._ranked_boxes.append((family(f"froc_{hit}"), froc))
+        afroc = WeightedAfroc.shared(self._finds["iou"], patients)
+        self._ranked_boxes.append((family("afroc"), afroc))
+        if self.box_cut is not None:
+            for name, figures_of in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
+                at = figures_of(pairs, patients, evaluated.n_patients).at
+                self._called_boxes.append((family(name), at))
 
     @classmethod
     def from_output(
         cls, output: SystemOutput, decision: Decision, evaluated: EvaluationSet
     ) -> Scorecard:
-        """The figures of a system's output under its decision."""
+        """Make the scorecard of a system's output under its decision."""
         scores = output.scores(decision.reduction)
         return cls(
             evaluated,
@@ -147,44 +182,49 @@ class Scorecard:
             boxes=output.boxes(scores, decision.map_scale, decision.map_boxes),
             box_cut=decision.box_cut,
             cut_choice=decision.cut_choice,
-            held=decision.fixed_choices,
+            fixed_choices=decision.fixed_choices,
             probability=decision.probability(scores),
             triage=decision.triage,
         )
 
     @property
     def localised(self) -> npt.NDArray[np.bool_] | None:
-        """Whether each image's scored point lies on a lesion; `None` without points."""
+        """True where the scored point lies on a lesion, shape ``(N,)``; `None` without points."""
         return self._on_lesion.get("")
 
     @property
     def localised_tolerant(self) -> npt.NDArray[np.bool_] | None:
-        """Likewise with the tolerance of one cell; `None` where no system has maps."""
+        """The same with a tolerance of one map cell; `None` where no system has maps."""
         return self._on_lesion.get(_TOLERANT)
 
     def called(self, policy: str) -> npt.NDArray[np.bool_] | None:
-        """Which images are called positive at a policy's threshold; `None` without one."""
+        """Return True where an image is called positive, shape ``(N,)``; None without threshold."""
         choice = self.thresholds.get(policy)
         threshold = None if choice is None else choice.threshold
         return None if threshold is None else is_positive(self.scores, threshold)
 
     @property
     def choices(self) -> list[ValidationScores | BoxCutChoice]:
-        """What every resample of validation patients chooses again."""
-        made: list[ValidationScores | BoxCutChoice] = []
-        if self.validation is not None and (policies := self.chosen_policies):
-            made.append(replace(self.validation, policies=tuple(policies)))
-        return made if self.cut_choice is None else [*made, self.cut_choice]
+        """Choices that every resample of validation patients makes again."""
+        choices: list[ValidationScores | BoxCutChoice] = []
+        policies = self.chosen_policies
+        if self.validation is not None and policies:
+            choices.append(replace(self.validation, policies=tuple(policies)))
+        if self.cut_choice is not None:
+            choices.append(self.cut_choice)
+        return choices
 
     def choices_of(self, key: MetricKey) -> dict[str, bool]:
-        """The choices that a figure rests on, and whether resamples make each again."""
+        """Return the choices that a figure rests on: True for those that resamples make again."""
         metric = METRICS[key.metric]
-        made = {name: False for need, name in self._held.items() if need in metric.needs}
+        choices = {
+            name: False for need, name in self._fixed_choices.items() if need in metric.needs
+        }
         if is_chosen(key.policy):
-            made[THRESHOLDS] = key.policy in self.chosen_policies
+            choices[THRESHOLDS] = key.policy in self.chosen_policies
         if "box_cut" in metric.needs:
-            made[BOX_CUT] = self.cut_choice is not None
-        return made
+            choices[BOX_CUT] = self.cut_choice is not None
+        return choices
 
     @property
     def chosen_policies(self) -> list[str]:
@@ -198,17 +238,17 @@ class Scorecard:
         ]
 
     def confusion(self, policy: str) -> dict[str, int] | None:
-        """``tp``, ``fp``, ``tn``, ``fn`` at a policy's threshold; `None` without one."""
+        """Return ``tp``, ``fp``, ``tn``, ``fn`` at a policy's threshold; None without one."""
         threshold = self.thresholds[policy].threshold
         if threshold is None:
             return None
         return confusion_counts(self.evaluated.y_true, self.scores, threshold)
 
     def _patient_counts(self) -> tuple[list[tuple[str, str]], Floats]:
-        """Everything that is counted, per patient, named by policy and count."""
-        j = self.evaluated
+        """Count everything by patient, under the names of policy and count."""
+        evaluated = self.evaluated
         columns: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
-        boxed = j.y_true & j.boxes_trusted
+        boxed = evaluated.y_true & evaluated.boxes_trusted
         for kind, hit in self._on_lesion.items():
             columns["", "boxed"] = boxed
             columns["", f"pointed{kind}"] = boxed & hit
@@ -216,48 +256,55 @@ class Scorecard:
             called = self.called(policy)
             if called is None:
                 continue
-            columns[policy, "tp"] = called & j.y_true
-            columns[policy, "fp"] = called & ~j.y_true
-            columns[policy, "tn"] = ~called & ~j.y_true
-            columns[policy, "fn"] = ~called & j.y_true
-            if j.versus_normal is not None:
-                columns[policy, "normal_fp"] = called & ~j.y_true & j.versus_normal
-                columns[policy, "normal_tn"] = ~called & ~j.y_true & j.versus_normal
+            columns[policy, "tp"] = called & evaluated.y_true
+            columns[policy, "fp"] = called & ~evaluated.y_true
+            columns[policy, "tn"] = ~called & ~evaluated.y_true
+            columns[policy, "fn"] = ~called & evaluated.y_true
+            if evaluated.versus_normal is not None:
+                columns[policy, "normal_fp"] = called & ~evaluated.y_true & evaluated.versus_normal
+                columns[policy, "normal_tn"] = ~called & ~evaluated.y_true & evaluated.versus_normal
             for kind, hit in self._on_lesion.items():
                 columns[policy, f"found{kind}"] = boxed & hit & called
         if self._triage is not None:
             standings = self._triage.standings(self.scores)
             columns |= {("", name): standings == name for name in family("triage")}
         table = np.column_stack(list(columns.values())) if columns else np.empty((len(boxed), 0))
-        return list(columns), per_cluster(table, j.patients, j.n_patients)
+        return list(columns), per_cluster(table, evaluated.patients, evaluated.n_patients)
 
     def __call__(self, weights: Integers) -> dict[MetricKey, Floats]:
-        """Every figure for every row of patient weights, each row by itself; thresholds held."""
+        """Compute every figure for every row of patient weights, with fixed thresholds."""
         return self.replicates(weights, {}).figures
 
-    def replicates(self, weights: Integers, chosen: Mapping[str, Floats]) -> _Replicates:
-        """Every figure for every row of patient weights, at what that row chose where given.
+    def replicates(self, weights: Integers, chosen: Mapping[str, Floats]) -> ScorecardReplicates:
+        """Compute every figure for every row of patient weights.
 
-        `weights` say how often each patient counts, ``(R, patients)``; `chosen` are thresholds by
-        policy and the score cut of boxes, ``(R,)``, NaN where a row has none; all else is held.
+        Args:
+            weights: How often each patient counts, shape ``(R, patients)``.
+            chosen: Thresholds by policy, and the score cut of boxes, that each row chose, shape
+                ``(R,)``, NaN where it chose none. All other choices are fixed.
+
+        Returns:
+            Every figure, shape ``(R,)``, and those that rest on `chosen` once more with the choice
+            fixed.
         """
         thresholds = {what: values for what, values in chosen.items() if what in self.thresholds}
-        ranked, normal = self._ranked.sums(weights), None
+        ranked = self._ranked.sums(weights)
+        normal = None
         figures = _of_ranking(ALL, ranked)
         if self._ranked_normal is not None:
-            normal = self._ranked_normal.sums(weights, beside=ranked)  # of the same positives
+            normal = self._ranked_normal.sums(weights, beside=ranked)  # with the same positives
             figures |= _of_ranking(VERSUS_NORMAL, normal)
         if self._calibration is not None:
-            kept = self._calibration.figures(weights)
-            figures |= {MetricKey(ALL, "", m): v for m, v in kept.items()}
+            calibration = self._calibration.figures(weights)
+            figures |= {MetricKey(ALL, "", name): v for name, v in calibration.items()}
         if self._precision is not None:
             at_iou = self._precision(weights)
             figures[MetricKey(ALL, "", "ap50")] = at_iou[:, 0]
             figures[MetricKey(ALL, "", "ap")] = at_iou.mean(axis=1)
-        for names, evaluate in self._placed:
+        for names, evaluate in self._ranked_boxes:
             figures |= _of_columns(names, evaluate(weights))
         weight = np.asarray(weights, dtype=np.float64)
-        of_called = self._at_cut(weight, np.full(len(weights), self.box_cut, dtype=np.float64))
+        at_cut = self._at_cut(weight, np.full(len(weights), self.box_cut, dtype=np.float64))
         sums = weight @ self._counts
         counts = dict(zip(self._count_names, sums.T, strict=True))
         for kind in self._on_lesion:
@@ -267,19 +314,19 @@ class Scorecard:
             images = sum(counts["", name] for name in family("triage"))
             shares = {name: _share(counts["", name], images) for name in family("triage")}
             figures |= {MetricKey(ALL, "", name): share for name, share in shares.items()}
-        held = self._at_thresholds(counts, thresholds)
+        fixed = self._at_thresholds(counts, thresholds)
         if BOX_CUT in chosen:
-            held |= of_called
-            of_called = self._at_cut(weight, chosen[BOX_CUT])
-        figures |= of_called
+            fixed |= at_cut
+            at_cut = self._at_cut(weight, chosen[BOX_CUT])
+        figures |= at_cut
         counts |= self._refitted_counts(weights, thresholds, ranked, normal)
         figures |= self._at_thresholds(counts, self.thresholds)
-        return _Replicates(figures, held)
+        return ScorecardReplicates(figures, fixed)
 
     def _at_cut(self, weights: Floats, cuts: Floats) -> dict[MetricKey, Floats]:
-        """The figures of called boxes, each row at a score cut of its own."""
+        """Compute the figures of called boxes, each row at its own score cut, shape ``(R,)``."""
         figures: dict[MetricKey, Floats] = {}
-        for names, evaluate in self._called:
+        for names, evaluate in self._called_boxes:
             figures |= _of_columns(names, evaluate(weights, cuts))
         return figures
 
@@ -290,7 +337,7 @@ class Scorecard:
         ranked: RankingSums,
         normal: RankingSums | None,
     ) -> _Counts:
-        """Counts at the thresholds of each row, looked up in running sums along the scores."""
+        """Count at the thresholds of each row, looked up in running sums along the scores."""
         counts: _Counts = {}
         if not thresholds:
             return counts
@@ -305,7 +352,7 @@ class Scorecard:
         return counts
 
     def _at_thresholds(self, counts: _Counts, policies: Iterable[str]) -> dict[MetricKey, Floats]:
-        """Every figure that follows from counts at the thresholds of policies."""
+        """Compute every figure that follows from counts at the thresholds of policies."""
         figures: dict[MetricKey, Floats] = {}
         for policy in policies:
             if (policy, "tp") not in counts:
@@ -323,12 +370,12 @@ class Scorecard:
         return figures
 
     def estimates(self) -> dict[MetricKey, float | None]:
-        """Every figure on the images as they are; COCO's are those of pycocotools itself."""
+        """Return every figure on the images as they are; COCO's are those of pycocotools."""
         return dict(self._estimates)
 
     @cached_property
     def once(self) -> dict[MetricKey, Floats]:
-        """Every figure on the images as they are, shape ``(1,)``, without pycocotools."""
+        """Figures on the images as they are, shape ``(1,)``, without pycocotools."""
         return self(np.ones((1, self.evaluated.n_patients), dtype=np.int16))
 
     @cached_property
@@ -344,11 +391,11 @@ class Scorecard:
         return figures
 
     def froc(self) -> dict[str, FrocCurve]:
-        """The FROC curve for each kind of hit, as `froc_curve` gives it; none without boxes."""
+        """Return the FROC curve of each hit rule; none without boxes."""
         return {hit: froc_curve(finds) for hit, finds in self._finds.items()}
 
     def missing(self) -> dict[MetricKey, str]:
-        """Figures that this system cannot have, with the reason."""
+        """Return the figures that this system cannot have, with the reason."""
         missing: dict[MetricKey, str] = {}
         if self.boxes is None:
             # Figures of called boxes have no row where nothing chose a cut.
@@ -369,7 +416,7 @@ class Scorecard:
         return missing
 
     def why_undefined(self, metric: str, policy: str) -> str:
-        """Why a figure on all images is not defined; empty where it is."""
+        """Return why a figure on all images is not defined; empty if it is defined."""
         key = MetricKey(ALL, policy, metric)
         figure = self.once.get(key)  # without pycocotools, which is slow and agrees
         if figure is not None and not np.isnan(figure[0]):
@@ -386,7 +433,7 @@ class Scorecard:
 
 
 def _of_ranking(subgroup: str, sums: RankingSums) -> dict[MetricKey, Floats]:
-    """The figures that follow from a ranking alone, without a chosen threshold."""
+    """Return the figures that follow from a ranking alone, without a chosen threshold."""
     values = sums.figures()
     for percent in MATCHED_PERCENT:
         for name, value in sums.matched(percent / 100).items():
@@ -395,7 +442,7 @@ def _of_ranking(subgroup: str, sums: RankingSums) -> dict[MetricKey, Floats]:
 
 
 def _of_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Floats]:
-    """Figures of all images without a policy, ``(R, metrics)``, or ``(R,)`` of one."""
+    """Name columns of figures without a policy, shape ``(R, metrics)``, or ``(R,)`` for one."""
     table = columns.reshape(len(columns), -1).T
     return {MetricKey(ALL, "", m): values for m, values in zip(metrics, table, strict=True)}
 
@@ -418,9 +465,9 @@ def _share(part: Floats, whole: Floats) -> Floats:
 
 
 Scorecards = Mapping[str, Sequence[Scorecard]]
-"""By system, one a training seed."""
+"""Scorecards of each system, one for each training seed."""
 
 
 def evaluation_set_of(scorecards: Scorecards) -> EvaluationSet:
-    """The images that all scorecards are of."""
+    """Return the images that all scorecards are about."""
     return next(iter(scorecards.values()))[0].evaluated

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.evaluation.compare.estimates import THRESHOLDS, is_chosen, of_choices
+from cxr_compare.evaluation.compare.estimates import THRESHOLDS, choices_text, is_chosen
 from cxr_compare.evaluation.compare.intervals import EXACT_METHOD
 from cxr_compare.evaluation.compare.paired_tests import EXACT_AUROC
 from cxr_compare.evaluation.compare.scorecard import Scorecards, evaluation_set_of
@@ -306,7 +306,7 @@ class Shares:
     def _figure(self, key: _Key, estimate: float, drawn: Floats, resamples: Resamples) -> _Figure:
         """A share with its interval, which of few patients reaches as far as the exact one."""
         (system, name), share, refitted = key, self._shares.get(key), self._refitted(key)
-        method = resamples.method + of_choices(_choices(name, refitted=refitted))
+        method = resamples.method + choices_text(_choices(name, refitted=refitted))
         interval = percentile_interval(drawn, estimate=estimate)
         unsure = self.calls.unsure.get(system) if refitted and self.calls is not None else None
         counts = (None, None, None) if share is None else share.counts

@@ -14,7 +14,7 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.boxes.rsna_score import WeightedRsnaScore
 from cxr_compare.evaluation.compare.compare import _check_protocol
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED
-from cxr_compare.evaluation.compare.intervals import _lowered, resampled_figures
+from cxr_compare.evaluation.compare.intervals import lower_for_bias, resampled_figures
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.verdict import state_verdict
@@ -114,7 +114,7 @@ def holding(scorecards, held):
         name: [
             Scorecard(
                 scorecard.evaluated, pd.Series(scorecard.scores), scorecard.thresholds,
-                validation=scorecard.validation, boxes=scorecard.boxes, held=held,
+                validation=scorecard.validation, boxes=scorecard.boxes, fixed_choices=held,
             )
         ]
         for name, (scorecard,) in scorecards.items()
@@ -142,7 +142,7 @@ def test_the_interval_of_precision_is_the_hull_of_percentiles_and_those_without_
     ends, bias = np.quantile(drawn, [0.025, 0.975]), drawn.mean() - 0.5
     hull = min(ends[0], ends[0] - 2 * max(bias, 0)), ends[1]
     with_some_undefined = np.append(drawn, np.nan)
-    found = _lowered(with_some_undefined, 0.5)
+    found = lower_for_bias(with_some_undefined, 0.5)
     assert np.nanquantile(found, [0.025, 0.975]) == pytest.approx(hull)
     assert np.isnan(found).sum() == 1
 

@@ -14,7 +14,7 @@ from cxr_compare.evaluation.compare.failure_analysis import _add_groups
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.intervals import (
     EXACT_METHOD,
-    _SystemScorecards,
+    SystemFigures,
     resampled_figures,
 )
 from cxr_compare.evaluation.compare.paired_tests import (
@@ -296,10 +296,10 @@ def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(ev
 
 
 def test_a_figure_that_a_seed_lacks_is_undefined(evaluated):
-    mean = _SystemScorecards([scorecard(evaluated, 1), scorecard(evaluated, 2, threshold=None)])
-    assert mean.estimates()[MetricKey("all", "max_f1", "f1")] is None
-    assert mean.missing()[MetricKey("all", "max_f1", "f1")].startswith("seed 2: no threshold")
-    assert mean.estimates()[MetricKey("all", "", "auroc")] is not None
+    mean = SystemFigures([scorecard(evaluated, 1), scorecard(evaluated, 2, threshold=None)])
+    assert mean.values[MetricKey("all", "max_f1", "f1")] is None
+    assert mean.reasons[MetricKey("all", "max_f1", "f1")].startswith("seed 2: ")
+    assert mean.values[MetricKey("all", "", "auroc")] is not None
 
 
 def test_the_same_training_cannot_count_as_two_seeds(predict, test_set):
