@@ -19,7 +19,7 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.targets import targets_of
-from cxr_compare.data_prep.images.image_facts import HASH_BITS
+from cxr_compare.data_prep.images.fingerprint import HASH_BITS
 from cxr_compare.data_prep.splits.write_split import write_split
 from cxr_compare.data_prep.store.dataset import DataSet
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
-from cxr_compare.data_prep.images.dicom_header import SMALLEST_SIDE, why_no_radiograph
 from cxr_compare.data_prep.images.image import DecodedImage, read_image
+from cxr_compare.data_prep.images.radiograph_check import SMALLEST_SIDE, why_no_radiograph
 from cxr_compare.data_prep.work.image_files import open_image
 from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.guard_images import (

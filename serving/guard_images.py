@@ -14,7 +14,7 @@ from typing import Self
 import cv2
 import numpy as np
 
-from cxr_compare.data_prep.images.image_facts import grey_ranks
+from cxr_compare.data_prep.images.fingerprint import grey_ranks
 from cxr_compare.data_prep.store.preprocess import letterbox
 
 STATISTICS_VERSION = 1  # of what is measured here: a guard holds for the same statistics only

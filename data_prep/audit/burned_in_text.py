@@ -6,7 +6,7 @@ import pandas as pd
 
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.ids import is_member
-from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS
+from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 
 _TEXT_SHOWN = 24
 """Images with burned-in text that the page shows; all are in its CSV."""

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.audit.image_groups import labels_of_images
 from cxr_compare.data_prep.contracts.ids import is_member, positions
 from cxr_compare.data_prep.contracts.schemas import ROLES
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.images.image_facts import read_border_greys
+from cxr_compare.data_prep.images.border_greys import read_border_greys
 
 _AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS + 1))
 _TEST_SHARE = 0.2

@@ -9,7 +9,7 @@ from cxr_compare.data_prep.audit.image_groups import evaluated_images, rows_that
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.images.image_facts import read_border_greys
+from cxr_compare.data_prep.images.border_greys import read_border_greys
 
 OLDEST_YEARS = 120.0
 SMALLEST_SIDE = 128

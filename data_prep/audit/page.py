@@ -36,7 +36,7 @@ from cxr_compare.data_prep.contracts.tables import write_csv
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import CERTAIN_DISTANCE
 from cxr_compare.data_prep.duplicates.near_duplicates import NEAR_CORRELATION, TRUSTED_DISTANCE
-from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS
+from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 from cxr_compare.data_prep.store.dataset import DataSet
 
 _WORDS = {

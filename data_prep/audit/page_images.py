@@ -22,7 +22,7 @@ from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.image_reader import ImageReader
-from cxr_compare.data_prep.images.image_facts import TEXT_PLACE
+from cxr_compare.data_prep.images.burned_in_text import TEXT_BOX_COLUMNS
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
 
 _MAX_IMAGES = 60  # beside those with burned-in text
@@ -79,7 +79,12 @@ def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
 
 def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
     """Where text is suspected, by image id; empty where the set was prepared before that."""
-    return decode.set_index("image_id").reindex(columns=list(TEXT_PLACE)).astype("float64").dropna()
+    return (
+        decode.set_index("image_id")
+        .reindex(columns=list(TEXT_BOX_COLUMNS))
+        .astype("float64")
+        .dropna()
+    )
 
 
 class PageImages:

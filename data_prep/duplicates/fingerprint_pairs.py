@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr_compare.data_prep.images.image_facts import TURNS, WORD_BITS, WORDS
+from cxr_compare.data_prep.images.fingerprint import TURNS, WORD_BITS, WORDS
 
 CERTAIN_DISTANCE = 15
 """Pairs that differ in at most so many bits are found without exception."""

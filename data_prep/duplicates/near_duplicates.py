@@ -24,7 +24,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import close_pairs
 from cxr_compare.data_prep.duplicates.patient_groups import connected_components
-from cxr_compare.data_prep.images.image_facts import HASH_BITS, TURNS, grey_ranks, squash
+from cxr_compare.data_prep.images.fingerprint import HASH_BITS, TURNS, grey_ranks, squash
 
 NEAR_CORRELATION = 0.85
 """Images whose fine detail correlates by as much are copies of one image."""
@@ -51,7 +51,7 @@ class NearDuplicates:
     """Copies that are not equal pixel for pixel."""
 
     # `image_id, other_id, distance` (bits), `turn` (what was done to the second, a key of
-    # `data_prep.images.image_facts.TURNS`), `correlation` (missing where the pixels were not
+    # `data_prep.images.fingerprint.TURNS`), `correlation` (missing where the pixels were not
     # looked at)
     pairs: pd.DataFrame
     # `group, image_id`: images that are copies of each other by way of the pairs, with the equal

@@ -29,7 +29,8 @@ from cxr_compare.data_prep.formats.label_table import read_tables
 from cxr_compare.data_prep.formats.labels import stated_tables
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.formats.statements import read_statements
-from cxr_compare.data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
+from cxr_compare.data_prep.images.dicom_header import has_preamble
+from cxr_compare.data_prep.images.radiograph_check import DicomFile, check_dicom_file
 from cxr_compare.data_prep.work.image_files import open_image
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.data_prep.work.object_store import StoreError
@@ -109,7 +110,7 @@ def _look_at_file(task: tuple[Path, str]) -> DicomFile:
     root, path = task
     try:
         with open_image(root / path) as file:
-            return look_at_file(task, file)
+            return check_dicom_file(*task, file)
     except StoreError:
         raise
     except InputError as error:

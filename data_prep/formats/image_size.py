@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decoded_image import plain_reason, require_file, require_size
+from cxr_compare.data_prep.images.decode_errors import plain_reason
+from cxr_compare.data_prep.images.image_limits import require_file, require_size
 from cxr_compare.data_prep.work.image_files import open_image
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")

@@ -27,7 +27,7 @@ from cxr_compare.data_prep.formats.image_index import ImageIndex, role_of
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
 from cxr_compare.data_prep.formats.label_values import stated_size, to_edges
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
-from cxr_compare.data_prep.images.decoded_image import require_file
+from cxr_compare.data_prep.images.image_limits import require_file
 
 SET_FACTS = "cxr.json"
 """What `cxr export` says of the whole set."""

@@ -1,4 +1,4 @@
-"""DICOM pixels: one frame, decoded and displayed as PS3.3 C.11 says, in 8 bits."""
+"""Reading of a DICOM file: one frame, decoded and displayed in 8 bits as PS3.3 C.11 says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import mmap
 import warnings
 import zlib
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,25 +21,10 @@ from pydicom.pixels import get_decoder
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.limits import MAX_FILE_BYTES
-from cxr_compare.data_prep.images.codestream import (
-    LOSSLESS,
-    Codestream,
-    decode_jpeg,
-    lossless_doubts,
-    read_codestream,
-    require_whole_jpeg2000,
-)
-from cxr_compare.data_prep.images.decoded_image import (
-    DecodedImage,
-    DeepPixels,
-    TooLargeError,
-    decode_record,
-    noise_doubts,
-    plain_reason,
-    require_file,
-    require_size,
-    undecodable,
-)
+from cxr_compare.data_prep.images.codestream import LOSSLESS, Codestream, read_codestream
+from cxr_compare.data_prep.images.decode_errors import decode_error, plain_reason
+from cxr_compare.data_prep.images.decoded_image import DecodedImage, decode_record, noise_doubts
+from cxr_compare.data_prep.images.deep_pixels import DeepPixels
 from cxr_compare.data_prep.images.dicom_display import deep_grey, show_colour, show_grey
 from cxr_compare.data_prep.images.dicom_header import (
     burned_in_annotation,
@@ -49,12 +35,19 @@ from cxr_compare.data_prep.images.dicom_header import (
     orientation,
     pixel_spacing,
 )
+from cxr_compare.data_prep.images.image_limits import TooLargeError, require_file, require_size
+from cxr_compare.data_prep.images.jpeg import decode_jpeg
+from cxr_compare.data_prep.images.jpeg2000 import require_whole_jpeg2000
+from cxr_compare.data_prep.images.lossless_jpeg import lossless_doubts
 
 _FRAME_GROUPS = (
-    "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",
-)  # fmt: skip
-_STEP = 1 << 22  # bytes that are inflated at a time
-_MOST_READS = 1_000_000  # of a header; one of 10,000 frames has some 300,000
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+    "PixelMeasuresSequence",
+)
+_INFLATED_BYTES = 1 << 22  # at a time
+MAX_HEADER_READS = 1_000_000
+"""Most reads that a header may take; one of 10,000 frames takes some 300,000."""
 _DEFLATED = str(uid.DeflatedExplicitVRLittleEndian).encode()
 
 # What pydicom logs it also gives as warnings, which the record keeps without the values quoted.
@@ -64,17 +57,32 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 def read_dicom(path: Path | str, *, window: str | None = None, deep: bool = False) -> DecodedImage:
     """Read one DICOM file as the 8-bit image that a viewer would show first.
 
-    Modality LUT or rescale; the first VOI LUT, else the first window, else a range (all that 8
-    bits can hold, of deeper images the 0.1 to 99.9 percentiles without padding); presentation
-    LUT; MONOCHROME1 and inverse presentation LUTs inverted once; padding black. So an 8-bit
-    MONOCHROME2 file without LUT or window keeps its values. Of several frames the first is
-    read; colour becomes grey; overlays are left out; a missing preamble or meta header is
-    tolerated. That is noted in ``record["warnings"]``, as is what the libraries complain of.
+    These steps are applied in order:
 
-    `window` is the explanation of the VOI LUT or window to use instead of the first, such as
-    ``"LUNG"``; case does not matter, and a file without it is read as without. `deep` gives the
-    pixels before the window as well, with the modality LUT or rescale applied; of colour, the
-    8-bit grey.
+    1. the modality LUT or rescale;
+    2. the first VOI LUT, else the first window, else a range: all that 8 bits can hold, and in
+       deeper images the 0.1 to 99.9 percentiles without padding;
+    3. the presentation LUT;
+    4. one inversion, for MONOCHROME1 and inverse presentation LUTs;
+    5. black padding.
+
+    So an 8-bit MONOCHROME2 file without LUT or window keeps its values. The first of several frames
+    is read, colour becomes grey, overlays are left out, and a missing preamble or meta header is
+    tolerated. ``record["warnings"]`` notes this and the warnings of the libraries.
+
+    Args:
+        path: The file.
+        window: Explanation of the VOI LUT or window to use instead of the first, such as "LUNG".
+            Case does not matter. A file without this one is read as without the argument.
+        deep: Whether to return the pixels before the window as well, with the modality LUT or
+            rescale applied (of a colour image, the 8-bit grey).
+
+    Returns:
+        The image with its record.
+
+    Raises:
+        InputError: The file is missing, no DICOM image, damaged or cut short.
+        TooLargeError: The file or image is beyond the limits.
 
     Source:
         DICOM PS3.3 C.7.6.3, C.7.6.16, C.8.11.3 and C.11.
@@ -90,7 +98,7 @@ def read_dicom(path: Path | str, *, window: str | None = None, deep: bool = Fals
         except MemoryError:
             raise TooLargeError(f"{path}: not enough memory to decode it") from None
         except Exception as error:  # noqa: BLE001 - decoders raise all kinds on broken files
-            raise undecodable(path, error, " as DICOM") from None
+            raise decode_error(path, error, " as DICOM") from None
     return image
 
 
@@ -103,21 +111,24 @@ def _read(
     _require_image(path, header, notes)
     _bring_up_frame_groups(header)
     doubts: list[str] = []
-    values, decoder, photometric = _decode_first_frame(path, header, notes, doubts)
+    frame = _decode_first_frame(path, header, notes, doubts)
     if int(header.get("NumberOfFrames") or 1) > 1:
         notes.append(f"first of {int(header.NumberOfFrames)} frames")
-    known: dict[str, Any] = {}
-    if values.ndim == 3 or photometric == "PALETTE COLOR":
-        pixels = show_colour(values, photometric, header, notes)
-        whole_depth = DeepPixels.of(pixels, 0, 255) if deep else None
+    display_facts: dict[str, Any] = {}
+    deep_pixels = None
+    if frame.values.ndim == 3 or frame.photometric == "PALETTE COLOR":
+        pixels = show_colour(frame.values, frame.photometric, header, notes)
+        if deep:
+            deep_pixels = DeepPixels.from_values(pixels, 0, 255)
     else:
-        pixels, known = show_grey(values, header, notes, window)
-        whole_depth = deep_grey(values, header, window) if deep else None
+        pixels, display_facts = show_grey(frame.values, header, notes, window)
+        if deep:
+            deep_pixels = deep_grey(frame.values, header, window)
     tags = list(header.keys())
     if any(0x6000 <= tag.group <= 0x60FF and tag.element == 0x3000 for tag in tags):
         notes.append("overlay left out")
-    turned = orientation(header)
-    if turned is not None and turned.startswith("R"):
+    directions = orientation(header)
+    if directions is not None and directions.startswith("R"):
         notes.append("mirrored: rows run to the patient's right")
     row_mm, column_mm = pixel_spacing(header)
     doubts += noise_doubts(pixels)
@@ -125,22 +136,29 @@ def _read(
         pixels,
         [*notes, *doubts, *map(plain_reason, caught)],
         transfer_syntax=str(header.file_meta.TransferSyntaxUID),
-        decoder=decoder,
+        decoder=frame.decoder,
         bits=int(header.BitsStored),
         photometric=str(header.PhotometricInterpretation),
-        orientation=turned,
+        orientation=directions,
         burned_in_annotation=burned_in_annotation(header),
-        **known,
+        **display_facts,
     )
     patient, instance = ids_of(header)
     return DecodedImage(
-        pixels, record, row_mm, column_mm, header_facts(header),
-        patient=patient, instance=instance, deep=whole_depth, doubts=tuple(doubts),
-    )  # fmt: skip
+        pixels,
+        record,
+        spacing_row_mm=row_mm,
+        spacing_col_mm=column_mm,
+        header=header_facts(header),
+        patient=patient,
+        instance=instance,
+        deep=deep_pixels,
+        doubts=tuple(doubts),
+    )
 
 
 def _open(path: Path) -> tuple[FileDataset, list[str]]:
-    """Read the data set; where the meta header is missing, take pydicom's guess and say so."""
+    """Read the data set; if the meta header is missing, assume pydicom's guess and note that."""
     notes: list[str] = []
     if not has_preamble(path):
         notes.append("no DICOM preamble")
@@ -158,13 +176,13 @@ def _open(path: Path) -> tuple[FileDataset, list[str]]:
 
 
 class _LimitedReads(io.BufferedReader):
-    """A file of no more elements, in sequences or not, than a header has; each takes a read."""
+    """A file that refuses a header of too many elements; each of them takes a read."""
 
-    left = _MOST_READS
+    reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self.left -= 1
-        if self.left < 0:
+        self.reads += 1
+        if self.reads > MAX_HEADER_READS:
             raise TooLargeError(f"{self.name}: its header has too many elements for a radiograph's")
         return super().read(size)
 
@@ -182,14 +200,16 @@ def _refuse_inflation(path: Path) -> None:
         _require_inflated(path, file.read(), MAX_FILE_BYTES)
 
 
-def _require_inflated(where: object, deflated: bytes, most: int) -> None:
-    """Refuse content that is more than `most` bytes inside, without holding it."""
-    inflater, inflated, pending = zlib.decompressobj(-zlib.MAX_WBITS), 0, deflated
+def _require_inflated(path: Path, deflated: bytes, max_bytes: int) -> None:
+    """Refuse content that inflates to more bytes, without keeping it in memory."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = 0
+    pending = deflated
     while pending and not inflater.eof:
-        inflated += len(inflater.decompress(pending, _STEP))
+        inflated += len(inflater.decompress(pending, _INFLATED_BYTES))
         pending = inflater.unconsumed_tail
-        if inflated > most:
-            raise TooLargeError(f"{where}: inflates to more than {most >> 20} MiB")
+        if inflated > max_bytes:
+            raise TooLargeError(f"{path}: inflates to more than {max_bytes >> 20} MiB")
 
 
 def _require_image(path: Path, header: FileDataset, notes: list[str]) -> None:
@@ -199,14 +219,16 @@ def _require_image(path: Path, header: FileDataset, notes: list[str]) -> None:
         kind = header_facts(header)["modality"]
         floats = "FloatPixelData" in header or "DoubleFloatPixelData" in header
         what = "floating-point values, not an image" if floats else "no image"
-        raise InputError(f"{path}: holds {what}" + (f" (modality {kind})" if kind else ""))
+        suffix = f" (modality {kind})" if kind else ""
+        raise InputError(f"{path}: holds {what}{suffix}")
     if not header.PixelData:
         raise InputError(f"{path}: is cut short: its pixel data are empty")
     for keyword in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"):
         if header.get(keyword) in (None, ""):
             raise InputError(f"{path}: its header lacks {keyword}")
     require_size(path, int(header.Columns), int(header.Rows))
-    bits, samples = int(header.BitsAllocated), int(header.get("SamplesPerPixel") or 1)
+    bits = int(header.BitsAllocated)
+    samples = int(header.get("SamplesPerPixel") or 1)
     if bits not in (8, 16):
         raise InputError(f"{path}: {bits} bits per value are no X-ray image; 8 or 16 are read")
     if samples not in (1, 3):
@@ -227,7 +249,7 @@ def _require_image(path: Path, header: FileDataset, notes: list[str]) -> None:
 
 
 def _bring_up_frame_groups(header: FileDataset) -> None:
-    """Put what an enhanced object says of its first frame where plain objects say it."""
+    """Copy the elements of an enhanced object's first frame to where plain objects have them."""
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in (header.get(groups) or ())[:1]:
             for name in _FRAME_GROUPS:
@@ -249,17 +271,28 @@ DECODERS: dict[str, tuple[str, ...]] = {
     uid.HTJ2K: ("pylibjpeg",),
     uid.RLELossless: ("pydicom",),
 }
-"""Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
-libjpeg-turbo, of the first two, is four times as fast as the rest. The first reads grey."""
+"""Decoders by transfer syntax, in the order in which they are tried.
 
-_OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
-"""Syntaxes whose images hold no bits beyond their depth, and that pydicom gives their sign."""
+Libraries differ by a grey level or two. libjpeg-turbo, behind simplejpeg and Pillow, is four times
+as fast as the others; simplejpeg is used for grey images.
+"""
+
+# Images of these have no bits beyond their depth, and pydicom gives them their sign.
+_SYNTAXES_OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A decoded frame."""
+
+    values: np.ndarray  # (H, W) or (H, W, C)
+    decoder: str
+    photometric: str  # photometric interpretation of the values
 
 
 def _decode_first_frame(
     path: Path, header: FileDataset, notes: list[str], doubts: list[str]
-) -> tuple[np.ndarray, str, str]:
-    """Decode the first frame; return its values, the decoder, and what the values mean."""
+) -> _Frame:
     syntax = header.file_meta.TransferSyntaxUID
     is_standard = syntax in uid.UID_dictionary and syntax.is_transfer_syntax
     if is_standard and not syntax.is_encapsulated:
@@ -270,42 +303,38 @@ def _decode_first_frame(
     return _decompress(path, header, notes, doubts)
 
 
-def _read_uncompressed(
-    path: Path, header: FileDataset, notes: list[str]
-) -> tuple[np.ndarray, str, str]:
+def _read_uncompressed(path: Path, header: FileDataset, notes: list[str]) -> _Frame:
     if header["PixelData"].is_undefined_length:
         raise InputError(
             f"{path}: its pixels are compressed and its header does not say how; give it its "
             f"transfer syntax"
         )
     _require_whole(path, header)
-    values, meaning = _by_pydicom(header, "")
-    return _significant_bits(values, header, notes), "native", meaning
+    values, photometric = _by_pydicom(header, "")
+    return _Frame(_significant_bits(values, header, notes), "native", photometric)
 
 
-def _decompress(
-    path: Path, header: FileDataset, notes: list[str], doubts: list[str]
-) -> tuple[np.ndarray, str, str]:
-    """Decode a compressed frame by the first decoder of its syntax that can."""
+def _decompress(path: Path, header: FileDataset, notes: list[str], doubts: list[str]) -> _Frame:
+    """Decode a compressed frame by the first decoder of its syntax that is able to."""
     syntax = header.file_meta.TransferSyntaxUID
-    frame, inside = _require_honest(path, header)
-    eight_bits = inside is not None and inside.by_libjpeg
+    frame, inside = _require_matching_frame(path, header)
+    is_read_by_libjpeg = inside is not None and inside.is_read_by_libjpeg
     if inside is not None and inside.process == 0:
         doubts += require_whole_jpeg2000(path, frame, inside.tiles)
-    if eight_bits:
+    if is_read_by_libjpeg:
         grey = decode_jpeg(path, frame, "GRAY", notes, doubts)
         if grey is not None and _is_plain_grey(header):
-            return grey, "simplejpeg", str(header.PhotometricInterpretation)
+            return _Frame(grey, "simplejpeg", str(header.PhotometricInterpretation))
     depth: dict[str, Any] = {}
     if inside is not None and inside.process == LOSSLESS:  # GDCM clears what lies above the depth
         depth = {"bits_stored": max(inside.bits, int(header.BitsStored))}
     reasons: list[str] = []
     for name in DECODERS[syntax]:
-        if name == "simplejpeg" or (name == "pillow" and not eight_bits):
+        if name == "simplejpeg" or (name == "pillow" and not is_read_by_libjpeg):
             continue
         try:
             decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
-            values, meaning = decode(header, name, **depth)
+            values, photometric = decode(header, name, **depth)
         except Exception as error:  # noqa: BLE001 - the next decoder may do better
             reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
             continue
@@ -314,11 +343,11 @@ def _decompress(
             if values.ndim == 3:
                 coded, _ = _by_pydicom(header, name, as_rgb=False, **depth)
             doubts += lossless_doubts(path, frame, coded)
-        if name == "gdcm-12bit" and _reads_on(header, frame, values):
+        if name == "gdcm-12bit" and _reads_beyond_end(header, frame, values):
             raise InputError(f"{path}: is cut short: its JPEG data end before the image")
-        if syntax not in _OF_EXACT_DEPTH:
+        if syntax not in _SYNTAXES_OF_EXACT_DEPTH:
             values = _significant_bits(values, header, notes)
-        return values, name, meaning
+        return _Frame(values, name, photometric)
     tried = "; ".join(reasons)
     raise InputError(
         f"{path}: {syntax.name} cannot be decoded ({tried}); it is cut short, damaged or rare: "
@@ -331,20 +360,24 @@ def _by_pydicom(header: FileDataset, name: str, **changed: Any) -> tuple[np.ndar
     if name and name not in decoder.available_plugins:
         raise ModuleNotFoundError("is not installed")
     # Where an Adobe marker names the colours, Pillow gives RGB; pydicom would turn it once more.
-    turned = (
+    is_rgb_by_pillow = (
         name == "pillow"
         and header.SamplesPerPixel == 3
         and b"\xff\xee\x00\x0eAdobe" in _first_frame(header)[0]
     )
-    options: dict[str, Any] = {"correct_unused_bits": False, "as_rgb": not turned, **changed}
-    values, known = decoder.as_array(header, index=0, decoding_plugin=name, **options)
+    options: dict[str, Any] = {
+        "correct_unused_bits": False,
+        "as_rgb": not is_rgb_by_pillow,
+        **changed,
+    }
+    values, facts = decoder.as_array(header, index=0, decoding_plugin=name, **options)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    meaning = "RGB" if turned else str(known["photometric_interpretation"])
-    return np.ascontiguousarray(values), meaning
+    photometric = "RGB" if is_rgb_by_pillow else str(facts["photometric_interpretation"])
+    return np.ascontiguousarray(values), photometric
 
 
 def _is_plain_grey(header: FileDataset) -> bool:
-    """Whether it is grey of 8 bits without sign, as in the large public sets."""
+    """Return True for grey of 8 bits without sign, as in the large public data sets."""
     return (
         header.SamplesPerPixel == 1
         and (header.BitsAllocated, header.BitsStored, header.PixelRepresentation) == (8, 8, 0)
@@ -352,8 +385,8 @@ def _is_plain_grey(header: FileDataset) -> bool:
     )
 
 
-def _reads_on(header: FileDataset, frame: bytes, values: np.ndarray) -> bool:
-    """Whether GDCM makes pixels of data put behind those of a 12-bit JPEG: it lacked some."""
+def _reads_beyond_end(header: FileDataset, frame: bytes, values: np.ndarray) -> bool:
+    """Return True if GDCM reads on in bytes behind a 12-bit JPEG, whose data then lack some."""
     end = frame.rfind(b"\xff\xd9")
     try:
         longer, _ = _by_gdcm_12_bit(header, "", frame[:end] + b"\x55" * 16 + frame[end:])
@@ -369,7 +402,8 @@ def _by_gdcm_12_bit(header: FileDataset, name: str, frame: bytes = b"") -> tuple
     if inside is None or inside.samples != 1 or not 8 < inside.bits <= 12:
         raise ValueError("not grey of 9 to 12 bits")
     gdcm: Any = import_module("gdcm")  # its names come from C, unknown to mypy
-    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    fragment = gdcm.Fragment()
+    fragments = gdcm.SequenceOfFragments.New()
     fragment.SetByteStringValue(frame)
     fragments.AddFragment(fragment)
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
@@ -378,8 +412,8 @@ def _by_gdcm_12_bit(header: FileDataset, name: str, frame: bytes = b"") -> tuple
     image.SetNumberOfDimensions(2)
     image.SetDimensions((inside.width, inside.height, 1))
     image.SetDataElement(element)
-    meaning = str(header.PhotometricInterpretation)
-    kind = gdcm.PhotometricInterpretation.GetPIType(meaning)
+    photometric = str(header.PhotometricInterpretation)
+    kind = gdcm.PhotometricInterpretation.GetPIType(photometric)
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
     syntax = gdcm.TransferSyntax.GetTSType(str(uid.JPEGExtended12Bit))
     image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
@@ -388,9 +422,9 @@ def _by_gdcm_12_bit(header: FileDataset, name: str, frame: bytes = b"") -> tuple
     buffer = image.GetBuffer().encode("utf-8", "surrogateescape")
     values = np.frombuffer(buffer, "<u2").reshape(inside.height, inside.width)
     if header.PixelRepresentation:
-        return values.astype(np.int16), meaning
+        return values.astype(np.int16), photometric
     # The loss can overshoot the depth; cutting off that bit would turn white into black.
-    return np.minimum(values, (1 << int(header.BitsStored)) - 1).astype(np.uint16), meaning
+    return np.minimum(values, (1 << int(header.BitsStored)) - 1).astype(np.uint16), photometric
 
 
 def _first_frame(header: Dataset) -> tuple[bytes, Codestream | None]:
@@ -410,32 +444,34 @@ def _require_whole(path: Path, header: Dataset) -> None:
         raise InputError(f"{path}: is cut short: {present:,} of {expected:,} bytes of pixels")
 
 
-def _require_honest(path: Path, header: Dataset) -> tuple[bytes, Codestream | None]:
-    """Refuse a compressed image that is not the one that the header announces; read its header.
+def _require_matching_frame(path: Path, header: Dataset) -> tuple[bytes, Codestream | None]:
+    """Refuse a compressed image other than the header announces.
 
-    None for RLE, which says nothing about itself.
+    Returns the first frame and its header, which is None for RLE.
     """
     frame, inside = _first_frame(header)
-    samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.BitsAllocated)
-    said = Codestream(int(header.Columns), int(header.Rows), bits, samples)
-    if len(frame) > 2 * samples * bits // 8 * said.width * said.height + (1 << 20):
+    samples = int(header.get("SamplesPerPixel") or 1)
+    bits = int(header.BitsAllocated)
+    announced = Codestream(int(header.Columns), int(header.Rows), bits, samples)
+    if len(frame) > 2 * samples * bits // 8 * announced.width * announced.height + (1 << 20):
         raise InputError(f"{path}: its compressed data are larger than the image; it is damaged")
     if header.file_meta.TransferSyntaxUID == uid.RLELossless:
         return frame, None
     if inside is None:
         raise InputError(f"{path}: its pixel data hold no compressed image; it is damaged")
-    if inside[:2] != said[:2] or inside.samples != samples or inside.bits > bits:
+    if inside[:2] != announced[:2] or inside.samples != samples or inside.bits > bits:
         raise InputError(
-            f"{path}: the image inside is {_say(inside)}, the header says {_say(said)}"
+            f"{path}: the image inside is {_description(inside)}, the header says "
+            f"{_description(announced)}"
         )
     # GDCM gives no image without its end, and CharLS reads on through foreign memory to find it.
     has_end = frame.rfind(b"\xff\xd9") > frame.find(b"\xff\xda")
-    if inside.process and not inside.by_libjpeg and not has_end:
+    if inside.process and not inside.is_read_by_libjpeg and not has_end:
         raise InputError(f"{path}: is cut short: its JPEG image has no end")
     return frame, inside
 
 
-def _say(image: Codestream) -> str:
+def _description(image: Codestream) -> str:
     colour = {1: "grey", 3: "colour"}.get(image.samples, f"{image.samples} channels")
     return f"{image.width} x {image.height} px, {colour}, {image.bits} bits"
 
@@ -443,7 +479,8 @@ def _say(image: Codestream) -> str:
 def _significant_bits(values: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
     """Keep the bits that the header calls stored: overlays may lie in the others."""
     # DICOM PS3.5 8.1.1; older editions let the high bit lie above the stored bits
-    allocated, stored = values.dtype.itemsize * 8, int(header.BitsStored)
+    allocated = values.dtype.itemsize * 8
+    stored = int(header.BitsStored)
     if stored >= allocated:
         return values
     high = header.get("HighBit")

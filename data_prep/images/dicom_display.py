@@ -1,4 +1,4 @@
-"""One decoded DICOM frame into the 8-bit grey image that is displayed (PS3.3 C.11)."""
+"""Display of a decoded DICOM frame as 8-bit grey (PS3.3 C.11)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
-from cxr_compare.data_prep.images.decoded_image import DeepPixels, colour_note, grey_from_rgb
+from cxr_compare.data_prep.images.deep_pixels import DeepPixels
+from cxr_compare.data_prep.images.grey_conversion import colour_note, grey_from_rgb
 
-_SIGN = 1 << 15  # of a 16-bit number
-_Count = Callable[[], np.ndarray]  # the pixels of each stored value, padding left out
+LOW_PERCENTILE = 0.1
+"""Percentile of the pixels that becomes black in a deep image without a window."""
+HIGH_PERCENTILE = 99.9
+"""Percentile of the pixels that becomes white in a deep image without a window."""
+_SIGN_BIT = 1 << 15  # of a 16-bit number
+_CountPixels = Callable[[], np.ndarray]  # number of pixels of each stored value without padding
 
 
 @dataclass(frozen=True)
 class _LookupTable:
-    """A table that turns values into other values."""
+    """A table that maps values to other values."""
 
     first: int  # value that the first entry stands for
     entries: np.ndarray  # int64, shape ``(N,)``, each 0 to 65,535
     bits: int  # depth of the entries as the header states it, 1 to 16
 
     def look_up(self, values: np.ndarray) -> np.ndarray:
-        """Look values up; those outside the table get its first or last entry."""
+        """Map values; those outside the table get its first or last entry."""
         index = np.clip(np.rint(values) - self.first_for(values), 0, self.entries.size - 1)
         return self.entries[index.astype(np.int64)]
 
     def first_for(self, values: np.ndarray) -> int:
-        """Value of the first entry, where a signed number may be kept under an unsigned VR."""
+        """Return the value of the first entry; it may be signed and stored under an unsigned VR."""
         signed = values.min(initial=0) < 0 and values.max(initial=0) < self.first
-        return self.first - 2 * _SIGN if self.first >= _SIGN and signed else self.first
+        return self.first - 2 * _SIGN_BIT if self.first >= _SIGN_BIT and signed else self.first
 
 
 def _read_table(item: Dataset, header: Dataset) -> _LookupTable:
@@ -40,7 +45,8 @@ def _read_table(item: Dataset, header: Dataset) -> _LookupTable:
 
     pydicom's own functions take depths of 8 and 16 bits only; 10 and 12 are common.
     """
-    descriptor, stored = item.get("LUTDescriptor"), item.get("LUTData")
+    descriptor = item.get("LUTDescriptor")
+    stored = item.get("LUTData")
     if descriptor is None or len(descriptor) != 3 or stored is None:
         raise ValueError("lookup table lacks its descriptor or its entries")
     count, first, bits = (int(v) for v in descriptor)
@@ -57,18 +63,13 @@ def _read_table(item: Dataset, header: Dataset) -> _LookupTable:
     return _LookupTable(first, entries[:count].astype(np.int64), min(max(bits, 1), 16))
 
 
-LOW_PERCENTILE, HIGH_PERCENTILE = 0.1, 99.9
-"""Percentiles of the pixels that become black and white where a deep image has no window."""
-
-
 def _grey_table(
-    stored: np.ndarray, count: _Count, header: Dataset, notes: list[str], window: str | None
+    stored: np.ndarray, count: _CountPixels, header: Dataset, notes: list[str], window: str | None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Work out the display grey of each stored value, before any inversion.
+    """Compute the displayed grey level of each stored value, before any inversion.
 
-    Modality LUT or rescale; then the first VOI LUT, else the first window, else a range: all
-    values that the bit depth can hold up to 8 bits, so that such an image stays as it is, and
-    above that the 0.1 to 99.9 percentiles of the pixels; then the presentation LUT, if any.
+    Returns the grey levels, uint8, and columns of the decode table. The steps are those of
+    `data_prep.images.dicom.read_dicom`.
     """
     values, modality = _modality(stored, header, notes)
     kind, index = _choose(header, window, notes)
@@ -77,7 +78,8 @@ def _grey_table(
     voi: dict[str, Any]
     if tables:
         table = _read_table(tables[index], header)
-        shown, voi = _fraction(table.look_up(values), table, "VOI", notes), {"voi": "lut"}
+        shown = _fraction(table.look_up(values), table, "VOI", notes)
+        voi = {"voi": "lut"}
     else:
         shown, voi = _window(values, count, header, index, notes) or _range(
             values, count, header, notes
@@ -91,18 +93,20 @@ def _modality(stored: np.ndarray, header: Dataset, notes: list[str]) -> tuple[np
     if sequence:
         table = _read_table(sequence[0], header)
         return table.look_up(stored).astype(np.float64), "lut"
-    slope, intercept = _number(header, "RescaleSlope"), _number(header, "RescaleIntercept")
+    slope = _number(header, "RescaleSlope")
+    intercept = _number(header, "RescaleIntercept") or 0.0
     if slope == 0:
         notes.append("RescaleSlope 0 ignored")
         slope = None
-    slope, intercept = (1.0 if slope is None else slope), intercept or 0.0
+    if slope is None:
+        slope = 1.0
     if (slope, intercept) == (1.0, 0.0):
         return stored.astype(np.float64), "none"
     return stored * slope + intercept, "rescale"
 
 
 def _number(header: Dataset, keyword: str, index: int = 0) -> float | None:
-    """One value of an element as a finite float, or None."""
+    """Return one value of an element as a finite float; None if it is none."""
     try:
         value = header.get(keyword)
         if value is None or isinstance(value, str):
@@ -114,13 +118,14 @@ def _number(header: Dataset, keyword: str, index: int = 0) -> float | None:
 
 
 def _choose(header: Dataset, window: str | None, notes: list[str]) -> tuple[str | None, int]:
-    """Find the VOI LUT or window of a name; the first, of whatever kind, where there is none."""
+    """Return the kind ("lut", "window") and index of the window of a name; (None, 0) if absent."""
     if window is None:
         return None, 0
     tables = [item.get("LUTExplanation") for item in header.get("VOILUTSequence") or ()]
     names = header.get("WindowCenterWidthExplanation") or ()
-    for kind, known in (("lut", tables), ("window", [names] if isinstance(names, str) else names)):
-        for index, name in enumerate(known):
+    windows = [names] if isinstance(names, str) else names
+    for kind, explanations in (("lut", tables), ("window", windows)):
+        for index, name in enumerate(explanations):
             if str(name or "").strip().upper() == window.strip().upper():
                 return kind, index
     notes.append(f"no window is called {window}")
@@ -130,16 +135,16 @@ def _choose(header: Dataset, window: str | None, notes: list[str]) -> tuple[str 
 def _fraction(
     looked_up: np.ndarray, table: _LookupTable, name: str, notes: list[str]
 ) -> np.ndarray:
-    """Entries of a table as a share of the most that it can hold."""
-    bits, needed = table.bits, max(int(table.entries.max()).bit_length(), 1)
-    if needed != bits:
+    """Return entries of a table as a share of the largest possible entry."""
+    needed = max(int(table.entries.max()).bit_length(), 1)
+    if needed != table.bits:
         # Writers that declare 16 bits for a 12-bit table would give a nearly black image.
-        notes.append(f"{name} LUT says {bits} bits but uses {needed}")
+        notes.append(f"{name} LUT says {table.bits} bits but uses {needed}")
     return looked_up / ((1 << needed) - 1)
 
 
 def _presentation_lut(shown: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
-    """P-values of PS3.3 C.11.6: its input is the whole range that comes out of the VOI step."""
+    """Apply the presentation LUT (PS3.3 C.11.6) to the whole range of the VOI step."""
     sequence = header.get("PresentationLUTSequence")
     if not sequence:
         return shown
@@ -150,9 +155,9 @@ def _presentation_lut(shown: np.ndarray, header: Dataset, notes: list[str]) -> n
 
 
 def _window(
-    values: np.ndarray, count: _Count, header: Dataset, index: int,
-    notes: list[str],
-) -> tuple[np.ndarray, dict[str, Any]] | None:  # fmt: skip
+    values: np.ndarray, count: _CountPixels, header: Dataset, index: int, notes: list[str]
+) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """Apply a window; None if the header has none of use."""
     center = _number(header, "WindowCenter", index)
     width = _number(header, "WindowWidth", index)
     if center is None or width is None:
@@ -174,19 +179,19 @@ def _window(
 
 
 def _linear_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """LINEAR window, PS3.3 C.11.2.1.2.1."""
+    """Apply a LINEAR window (PS3.3 C.11.2.1.2.1)."""
     if width == 1:
         return (values > center - 0.5).astype(np.float64)
     return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0.0, 1.0)
 
 
 def _linear_exact_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """LINEAR_EXACT window, PS3.3 C.11.2.1.3.2; arguments as `_linear_window`, width above 0."""
+    """Apply a LINEAR_EXACT window (PS3.3 C.11.2.1.3.2); the width is above 0."""
     return np.clip((values - center) / width + 0.5, 0.0, 1.0)
 
 
 def _sigmoid_window(values: np.ndarray, center: float, width: float) -> np.ndarray:
-    """SIGMOID window, PS3.3 C.11.2.1.3.1; arguments as `_linear_window`, width above 0."""
+    """Apply a SIGMOID window (PS3.3 C.11.2.1.3.1); the width is above 0."""
     exponent = np.clip(-4.0 * (values - center) / width, -700.0, 700.0)
     return 1.0 / (1.0 + np.exp(exponent))
 
@@ -199,18 +204,18 @@ _WINDOW_FUNCTIONS = {
 
 
 def _range(
-    values: np.ndarray, count: _Count, header: Dataset, notes: list[str]
+    values: np.ndarray, count: _CountPixels, header: Dataset, notes: list[str]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     low, high = _range_ends(values, count, header)
-    known = {"voi": "full_range" if int(header.BitsStored) <= 8 else "percentiles"}
+    facts = {"voi": "full_range" if int(header.BitsStored) <= 8 else "percentiles"}
     if high <= low:
         notes.append("all pixels have one value")
-        return np.zeros(values.shape), known
-    return (values - low) / (high - low), known
+        return np.zeros(values.shape), facts
+    return (values - low) / (high - low), facts
 
 
-def _range_ends(values: np.ndarray, count: _Count, header: Dataset) -> tuple[float, float]:
-    """What is shown black and white without a window."""
+def _range_ends(values: np.ndarray, count: _CountPixels, header: Dataset) -> tuple[float, float]:
+    """Return the values that are shown black and white without a window."""
     bits = int(header.BitsStored)
     if bits > 8:
         return _percentiles(values, count())
@@ -221,7 +226,8 @@ def _range_ends(values: np.ndarray, count: _Count, header: Dataset) -> tuple[flo
 
 def _percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     order = np.argsort(values, kind="stable")
-    values, cumulative = values[order], np.cumsum(counts[order])
+    values = values[order]
+    cumulative = np.cumsum(counts[order])
     total = int(cumulative[-1])
     low, high = (
         float(values[np.searchsorted(cumulative, max(total * share / 100, 1))])
@@ -233,14 +239,27 @@ def _percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     return float(present[0]), float(present[-1])
 
 
-_BLOCK = 1 << 20  # pixels handled at a time where an index array is needed
+_BLOCK_PIXELS = 1 << 20  # handled at a time where an index array is needed
 _STUDIO_RANGE = (16, 235)  # black and white of the luma in YBR_PARTIAL
 
 
 def show_colour(
     values: np.ndarray, photometric: str, header: Dataset, notes: list[str]
 ) -> np.ndarray:
-    """Turn a colour frame into 8-bit grey."""
+    """Convert a colour frame to 8-bit grey.
+
+    Args:
+        values: Decoded values, shape ``(H, W, 3)``, or ``(H, W)`` of a palette.
+        photometric: Photometric interpretation of the values.
+        header: Header of the file.
+        notes: List to which notes about the conversion are added.
+
+    Returns:
+        Grey levels, uint8, shape ``(H, W)``.
+
+    Raises:
+        ValueError: The photometric interpretation is no colour.
+    """
     depth = int(header.BitsStored)
     if photometric == "PALETTE COLOR":
         values = apply_color_lut(values, header)[..., :3]
@@ -269,16 +288,26 @@ def _to_8_bits(values: np.ndarray, depth: int) -> np.ndarray:
 def show_grey(
     values: np.ndarray, header: Dataset, notes: list[str], window: str | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Turn a frame of stored values into 8-bit grey: LUTs, window, inversion, padding black."""
-    stored, padding, count = _stored_values(values, header)
-    greys, known = _grey_table(stored, count, header, notes, window)
-    known["inverted"] = _is_inverted(header, notes)
-    if known["inverted"]:
+    """Convert a frame of stored values to 8-bit grey: LUTs, window, inversion, black padding.
+
+    Args:
+        values: Stored values, shape ``(H, W)``.
+        header: Header of the file.
+        notes: List to which notes about the conversion are added.
+        window: Name of the window to show; None for the first.
+
+    Returns:
+        Grey levels, uint8, shape ``(H, W)``, and columns of the decode table.
+    """
+    stored = _StoredValues(values, header)
+    greys, facts = _grey_table(stored.values, stored.count_pixels, header, notes, window)
+    facts["inverted"] = _is_inverted(header, notes)
+    if facts["inverted"]:
         greys = 255 - greys
-    if padding.any():
-        greys[padding] = 0
+    if stored.is_padding.any():
+        greys[stored.is_padding] = 0
         notes.append("padding shown black")
-    return _replace_by_grey(values, int(stored[0]), greys), known
+    return _replace_by_grey(values, stored.lowest, greys), facts
 
 
 def _is_inverted(header: Dataset, notes: list[str]) -> bool:
@@ -291,44 +320,54 @@ def _is_inverted(header: Dataset, notes: list[str]) -> bool:
 
 
 def deep_grey(values: np.ndarray, header: Dataset, window: str | None = None) -> DeepPixels:
-    """Turn a frame of stored values into all its greys: modality LUT, inversion, padding black."""
-    stored, padding, count = _stored_values(values, header)
-    table, _ = _modality(stored, header, [])
-    black, white = _window_ends(table, count, header, window)
-    unused = count() == 0
+    """Convert a frame to grey at full depth: modality LUT, inversion, black padding.
+
+    Args:
+        values: Stored values, shape ``(H, W)``.
+        header: Header of the file.
+        window: Name of the window whose ends are returned; None for the first.
+    """
+    stored = _StoredValues(values, header)
+    table, _ = _modality(stored.values, header, [])
+    black, white = _window_ends(table, stored.count_pixels, header, window)
+    unused = stored.count_pixels() == 0
     are_bytes = np.array_equal(table, np.clip(np.rint(table), 0, 255))
     if np.ptp(table[~unused]) <= 255 and int(header.BitsStored) <= 8 and are_bytes:
         table = table.astype(np.uint8)
     else:
         table = np.where(unused, table[~unused].min(), table)  # padding has no say in the shift
-    deep = DeepPixels.of(table, black, white, negative=_is_inverted(header, []))
-    deep.values[padding] = 0
-    levels = _replace_by_grey(values, int(stored[0]), deep.values)
-    return DeepPixels(levels, deep.low, deep.high)
+    deep = DeepPixels.from_values(table, black, white, negative=_is_inverted(header, []))
+    deep.values[stored.is_padding] = 0
+    levels = _replace_by_grey(values, stored.lowest, deep.values)
+    return DeepPixels(levels, deep.black, deep.white)
 
 
 def _window_ends(
-    values: np.ndarray, count: _Count, header: Dataset, window: str | None
+    values: np.ndarray, count: _CountPixels, header: Dataset, window: str | None
 ) -> tuple[float, float]:
-    """What the VOI LUT, the window or the range shows black and white, after the modality LUT."""
+    """Return the values after the modality LUT that are shown black and white."""
     kind, index = _choose(header, window, [])
     sequence = None if kind == "window" else header.get("VOILUTSequence")
     if sequence:
         table = _read_table(sequence[index], header)
         first = table.first_for(values)
         return float(first), float(first + table.entries.size - 1)
-    found = _window(values, count, header, index, [])
-    if found is None:
+    windowed = _window(values, count, header, index, [])
+    if windowed is None:
         return _range_ends(values, count, header)
-    center, width = found[1]["window_center"], found[1]["window_width"]
-    if found[1]["voi"] == "window":  # LINEAR: PS3.3 C.11.2.1.2.1
-        center, width = center - 0.5, width - 1
+    _, facts = windowed
+    center = facts["window_center"]
+    width = facts["window_width"]
+    if facts["voi"] == "window":  # LINEAR: PS3.3 C.11.2.1.2.1
+        center -= 0.5
+        width -= 1
     return center - width / 2, center + width / 2
 
 
 def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Which stored values stand for "outside the image"; none if that would be all of them."""
-    value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
+    """Flag the stored values that mean "outside the image"; none if that would be all of them."""
+    value = header.get("PixelPaddingValue")
+    limit = header.get("PixelPaddingRangeLimit")
     if not isinstance(value, int):
         return np.zeros(stored.shape, dtype=bool)
     ends = [value, limit if isinstance(limit, int) else value]
@@ -338,21 +377,23 @@ def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
     return padding & ~padding.all()
 
 
-def _stored_values(values: np.ndarray, header: Dataset) -> tuple[np.ndarray, np.ndarray, _Count]:
-    """All values from the lowest to the highest, which are padding, and how often each occurs."""
-    low, high = int(values.min()), int(values.max())
-    stored = np.arange(low, high + 1)
-    padding = _padding(stored, header)
+class _StoredValues:
+    """All stored values of a frame from the lowest to the highest."""
 
-    def count() -> np.ndarray:
-        counts = np.zeros(stored.size, dtype=np.int64)
-        flat = values.reshape(-1)
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK].astype(np.int64) - low
+    def __init__(self, frame: np.ndarray, header: Dataset) -> None:
+        self._frame = frame
+        self.lowest = int(frame.min())
+        self.values = np.arange(self.lowest, int(frame.max()) + 1)
+        self.is_padding = _padding(self.values, header)
+
+    def count_pixels(self) -> np.ndarray:
+        """Return the number of pixels of each value; 0 for padding."""
+        counts = np.zeros(self.values.size, dtype=np.int64)
+        flat = self._frame.reshape(-1)
+        for start in range(0, flat.size, _BLOCK_PIXELS):
+            block = flat[start : start + _BLOCK_PIXELS].astype(np.int64) - self.lowest
             counts += np.bincount(block, minlength=counts.size)
-        return np.where(padding, 0, counts)
-
-    return stored, padding, count
+        return np.where(self.is_padding, 0, counts)
 
 
 def _replace_by_grey(values: np.ndarray, low: int, greys: np.ndarray) -> np.ndarray:
@@ -361,8 +402,9 @@ def _replace_by_grey(values: np.ndarray, low: int, greys: np.ndarray) -> np.ndar
     if same and values.dtype == greys.dtype:
         return values
     shown = np.empty(values.shape, dtype=greys.dtype)
-    flat, out = values.reshape(-1), shown.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK].astype(np.int64) - low
-        out[start : start + _BLOCK] = greys[block]
+    flat = values.reshape(-1)
+    out = shown.reshape(-1)
+    for start in range(0, flat.size, _BLOCK_PIXELS):
+        block = flat[start : start + _BLOCK_PIXELS].astype(np.int64) - low
+        out[start : start + _BLOCK_PIXELS] = greys[block]
     return shown

@@ -13,7 +13,8 @@ import pandas as pd
 
 from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
+from cxr_compare.data_prep.images.border_greys import read_border_greys
+from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 from cxr_compare.evaluation.compare import shortcuts
 from cxr_compare.evaluation.statistics.arrays import Floats
 

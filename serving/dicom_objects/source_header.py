@@ -27,7 +27,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import DA, TM, validate_value
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decoded_image import plain_reason
+from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.dicom_header import orientation
 
 _UIDS = {

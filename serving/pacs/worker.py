@@ -18,8 +18,9 @@ from pydicom.dataset import Dataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.data_prep.images.dicom_header import header_facts, why_no_radiograph
+from cxr_compare.data_prep.images.dicom_header import header_facts
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.radiograph_check import why_no_radiograph
 from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE, Algorithm
 from cxr_compare.serving.dicom_objects.results import dicom_results

@@ -215,8 +215,8 @@ async def pixels(request: Request) -> Response:
     facts = {
         "X-Width": str(width),
         "X-Height": str(height),
-        "X-Low": f"{deep.low:.10g}",
-        "X-High": f"{deep.high:.10g}",
+        "X-Low": f"{deep.black:.10g}",
+        "X-High": f"{deep.white:.10g}",
         "X-Bits": str(decoded.bits),
     }
     return Response(deep.values.tobytes(), media_type="application/octet-stream", headers=facts)

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decoded_image import TooLargeError, lower_pixel_limit
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.image_limits import TooLargeError, lower_pixel_limit
 from cxr_compare.serving.dicom_objects.source_header import Source, read_source
 from cxr_compare.serving.guard import file_warnings
 
@@ -93,7 +93,7 @@ def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
     }
     arrays = [np.ascontiguousarray(image.pixels)]
     if image.deep is not None:
-        answer["deep"] = [image.deep.low, image.deep.high]
+        answer["deep"] = [image.deep.black, image.deep.white]
         arrays.append(np.ascontiguousarray(image.deep.values, "<u2"))
     return answer, arrays
 

@@ -20,7 +20,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from cxr_compare.data_prep.images.decoded_image import DecodedImage, DeepPixels
+from cxr_compare.data_prep.images.decoded_image import DecodedImage
+from cxr_compare.data_prep.images.deep_pixels import DeepPixels
 from cxr_compare.data_prep.images.dicom_header import starts_like_dicom
 from cxr_compare.serving.dicom_objects.source_header import Source
 from cxr_compare.serving.guard import Warned

@@ -16,7 +16,8 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.audit.thumbnails import ILLEGIBLE_PX, open_images, thumbnail
 from cxr_compare.data_prep.contracts.checksums import file_digest
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
-from cxr_compare.data_prep.images.image_facts import TEXT_PLACE, image_facts
+from cxr_compare.data_prep.images.burned_in_text import TEXT_BOX_COLUMNS
+from cxr_compare.data_prep.images.image_facts import image_facts
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
@@ -200,7 +201,7 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     decode = read_table(folder / "decode.parquet", "decode").set_index("image_id")
     named = cv2.putText(chest(5, 150, 180) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
     cv2.imwrite(str(source / "5.png"), named)
-    columns = ["text_score", *TEXT_PLACE]
+    columns = ["text_score", *TEXT_BOX_COLUMNS]
     decode.loc["b5", columns] = [image_facts(named)[column] for column in columns]
     decode.loc["b7", "burned_in_annotation"] = "yes"
     write_table(decode.reset_index(), folder / "decode.parquet", "decode")

@@ -18,9 +18,9 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     turn_image,
 )
 from cxr_compare.data_prep.duplicates.seen_images import SeenImages
-from cxr_compare.data_prep.images.decoded_image import _pixel_digest
+from cxr_compare.data_prep.images.decoded_image import pixel_digest
+from cxr_compare.data_prep.images.fingerprint import TURNS, perceptual_hash
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.images.image_facts import TURNS, _perceptual_hash
 from tests.small_dicom import chest
 
 
@@ -87,8 +87,8 @@ class ImageSet:
         self.decode = pd.DataFrame(
             {
                 "image_id": list(arrays),
-                "pixel_sha256": [_pixel_digest(pixels) for pixels in arrays.values()],
-                "perceptual_hash": [_perceptual_hash(pixels) for pixels in arrays.values()],
+                "pixel_sha256": [pixel_digest(pixels) for pixels in arrays.values()],
+                "perceptual_hash": [perceptual_hash(pixels) for pixels in arrays.values()],
             }
         )
 

@@ -21,7 +21,7 @@ from cxr_compare.data_prep.formats.dicom_folder import _look_at_files
 from cxr_compare.data_prep.formats.folder_scan import files_below
 from cxr_compare.data_prep.formats.registry import _likely_format, read_source
 from cxr_compare.data_prep.formats.source import ReadOptions
-from cxr_compare.data_prep.images.dicom_header import look_at_file, why_no_radiograph
+from cxr_compare.data_prep.images.radiograph_check import check_dicom_file, why_no_radiograph
 from tests.data_prep.formats.answers import edges, reader
 from tests.small_dicom import as_file, dicom_image
 
@@ -51,7 +51,7 @@ def write_file(path: Path, *, syntax: str = uid.ExplicitVRLittleEndian, **elemen
 
 
 def reason(path: Path) -> str | None:
-    return look_at_file((path.parent, path.name)).reason
+    return check_dicom_file(path.parent, path.name).reason
 
 
 def dataset(**elements: Any) -> Dataset:
@@ -136,7 +136,7 @@ def test_what_may_be_one_is_taken(tmp_path, elements):
 )
 def test_every_encoding_of_a_header_is_read(tmp_path, syntax):
     path = write_file(tmp_path / "a", syntax=syntax, PatientAge="045Y")
-    found = look_at_file((tmp_path, path.name))
+    found = check_dicom_file(tmp_path, path.name)
     assert (found.reason, found.view, found.age_years) == (None, "PA", 45.0)
     write_file(path, syntax=syntax, Modality="MR")
     assert "MR" in str(reason(path))

@@ -11,8 +11,13 @@ from pydicom import uid
 from pydicom.encaps import get_frame
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images import codestream, dicom
+from cxr_compare.data_prep.images import dicom
 from cxr_compare.data_prep.images.image import read_image
+from cxr_compare.data_prep.images.lossless_jpeg import (
+    PREDICTORS,
+    count_lossless_bits,
+    lossless_doubts,
+)
 from cxr_compare.serving.guard import file_warnings
 from tests.small_dicom import image_file
 from tools.attacks import cuts
@@ -58,7 +63,7 @@ def test_progressive_jpeg_without_its_last_scans_is_doubted(tmp_path):
 
 
 def test_jpeg_of_too_many_scans_is_refused_before_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(codestream, "_MOST_SCANS", 3)
+    monkeypatch.setattr("cxr_compare.data_prep.images.jpeg.MAX_SCANS", 3)
     with pytest.raises(InputError, match="more than 3 scans"):
         read(tmp_path, jpeg(progressive=True))
 
@@ -95,7 +100,7 @@ def lossless(film: np.ndarray, bits: int, predictor: int, shift: int, rows: int)
             if y % rows == 0:
                 guess = left if x else 1 << (bits - shift - 1)
             else:
-                guess = codestream._PREDICTORS[predictor](left, above, corner) if x else above
+                guess = PREDICTORS[predictor](left, above, corner) if x else above
             difference = (int(value) - int(guess) + 32768) % 65536 - 32768
             size = abs(difference).bit_length()
             low = difference if difference >= 0 else difference + (1 << size) - 1
@@ -119,12 +124,12 @@ def test_bits_of_a_lossless_jpeg_are_those_that_its_pixels_need(predictor, shift
     film = np.random.default_rng(predictor).integers(0, 65536, (40, 30)).astype(np.uint16)
     film[10:20, 10:20] = 7  # noise is of every size of difference, and this of none
     frame = lossless(film, 16, predictor, shift, rows)
-    needed, present, runs = codestream._lossless_bits(frame, film >> shift << shift)
-    assert runs == -(-40 // rows)
-    assert 0 <= present - needed.sum() <= 7 * runs
-    assert codestream.lossless_doubts("a", frame, film >> shift << shift) == []
-    damaged = codestream.lossless_doubts("a", frame, np.zeros_like(film))
-    assert "less than its data hold" in damaged[0]
+    stored = film >> shift << shift
+    bits = count_lossless_bits(frame, stored)
+    assert bits.parts == -(-40 // rows)
+    assert 0 <= bits.present - bits.needed_by_row.sum() <= 7 * bits.parts
+    assert lossless_doubts("a", frame, stored) == []
+    assert len(lossless_doubts("a", frame, np.zeros_like(film))) == 1
 
 
 def test_file_that_decodes_to_noise_is_doubted(tmp_path):
@@ -139,7 +144,7 @@ def test_header_beyond_any_radiograph_is_refused_in_plain_words(tmp_path, monkey
     header = cuts.plain_header(FILM, 12)
     header.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     with monkeypatch.context() as patched:
-        patched.setattr(dicom._LimitedReads, "left", 20)
+        patched.setattr(dicom, "MAX_HEADER_READS", 20)
         with pytest.raises(InputError, match="too many elements"):
             read_image(tmp_path / "a.dcm")
     header.PixelData = b""

@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from cxr_compare.data_prep.images.decoded_image import DeepPixels
+from cxr_compare.data_prep.images.deep_pixels import DeepPixels
 from cxr_compare.data_prep.images.image import read_image
 from tests.data_prep.images.test_dicom_golden import GOLDEN
 
@@ -25,7 +25,7 @@ RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 
 def as_8_bits(deep: DeepPixels) -> np.ndarray:
     """What a viewer shows between black and white."""
-    shown = (deep.values - deep.low) / (deep.high - deep.low)
+    shown = (deep.values - deep.black) / (deep.white - deep.black)
     return np.rint(np.clip(shown, 0, 1) * 255)
 
 
@@ -77,7 +77,7 @@ def test_real_radiographs_of_eight_bits_stay_as_they_are(shared_data):
         image = read_image(path, deep=True)
         assert image.deep is not None
         np.testing.assert_array_equal(image.deep.values, image.pixels)
-        assert (image.deep.low, image.deep.high) == (0, 255)
+        assert (image.deep.black, image.deep.white) == (0, 255)
 
 
 CASES = {
@@ -114,7 +114,7 @@ def test_depth_by_hand(write_dicom, tmp_path, case):
     assert deep.deep is not None
     np.testing.assert_array_equal(deep.deep.values, expected)
     if ends and "WindowCenter" in header:
-        assert (deep.deep.low, deep.deep.high) == ends
+        assert (deep.deep.black, deep.deep.white) == ends
 
 
 def test_slopes_below_one_keep_all_levels_apart(write_dicom, tmp_path):
@@ -132,7 +132,7 @@ def test_a_voi_table_gives_its_first_and_last_value(write_dicom, tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP, bits_stored=12, VOILUTSequence=[table])
     deep = read_image(path, deep=True).deep
     assert deep is not None
-    assert (deep.low, deep.high) == (1000, 1255)
+    assert (deep.black, deep.white) == (1000, 1255)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -159,9 +159,9 @@ def test_a_deep_file_is_turned_and_inverted_like_its_8_bits(tmp_path):
 
 
 def test_floating_point_values_that_are_not_finite_are_at_the_ends():
-    deep = DeepPixels.of(np.array([np.nan, -np.inf, -1.0, 3.0, np.inf]), -1, 3)
+    deep = DeepPixels.from_values(np.array([np.nan, -np.inf, -1.0, 3.0, np.inf]), -1, 3)
     assert deep.values.tolist() == [0, 0, 0, 4, 4]
-    assert (deep.low, deep.high) == (0, 4)
+    assert (deep.black, deep.white) == (0, 4)
 
 
 def test_nothing_deep_is_kept_where_nobody_asked(write_dicom, tmp_path):

@@ -17,7 +17,7 @@ from pydicom.pixels import apply_windowing
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images import decoded_image, dicom
 from cxr_compare.data_prep.images.dicom import read_dicom
-from cxr_compare.data_prep.images.dicom_header import _age_years
+from cxr_compare.data_prep.images.dicom_header import age_in_years
 from cxr_compare.data_prep.images.image import read_image
 from tests.small_dicom import image_file, lut
 
@@ -121,7 +121,7 @@ def test_record_says_what_was_done(write_dicom, tmp_path):
 
     record = read_dicom(path).record
 
-    assert tuple(record) == decoded_image._DECODE_COLUMNS
+    assert tuple(record) == decoded_image.DECODE_COLUMNS
     assert len(record.pop("pixel_sha256")) == 64
     assert record == {
         "transfer_syntax": uid.ExplicitVRLittleEndian,
@@ -185,7 +185,7 @@ def test_header_facts_and_spacing_are_read(write_dicom, tmp_path):
     [("051Y", 51), ("6", 6), ("018M", 1.5), ("000D", 0), ("", None), ("Y", None), ("12X", None)],
 )
 def test_ages_of_every_form(text, years):
-    assert _age_years(text) == years
+    assert age_in_years(text) == years
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,10 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.images.decoded_image import plain_reason
+from cxr_compare.data_prep.images.decode_errors import plain_reason
 from cxr_compare.data_prep.images.dicom import read_dicom
-from cxr_compare.data_prep.images.dicom_header import (
-    burned_in_annotation,
-    header_facts,
-    look_at_file,
-)
+from cxr_compare.data_prep.images.dicom_header import burned_in_annotation, header_facts
+from cxr_compare.data_prep.images.radiograph_check import check_dicom_file
 from tests.small_dicom import write_dicom
 
 NAME = "JANE"
@@ -73,7 +70,7 @@ def test_a_name_in_a_broken_element_stays_in_the_file(tmp_path, keyword):
                 said = str((image.record, image.header))
             except InputError as error:
                 said = str(error)
-            found = look_at_file((tmp_path, path.name))
+            found = check_dicom_file(tmp_path, path.name)
         assert NAME not in said, (name, said)
         assert NAME not in str((found.reason, found.view, found.sex, found.age_years)), name
 

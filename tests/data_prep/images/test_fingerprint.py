@@ -8,8 +8,9 @@ import pytest
 
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import turned_distances
 from cxr_compare.data_prep.duplicates.near_duplicates import turn_image
+from cxr_compare.data_prep.images.fingerprint import TURNS, perceptual_hash
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.data_prep.images.image_facts import TURNS, _perceptual_hash, image_facts
+from cxr_compare.data_prep.images.image_facts import image_facts
 
 N_IMAGES = 25
 
@@ -55,7 +56,7 @@ def hash_distance(one: str, other: str) -> tuple[int, str]:
 @pytest.mark.parametrize("change", COPIES)
 def test_a_copy_of_a_real_image_stays_close(images, change):
     distances = [
-        hash_distance(_perceptual_hash(pixels), _perceptual_hash(COPIES[change](pixels)))
+        hash_distance(perceptual_hash(pixels), perceptual_hash(COPIES[change](pixels)))
         for pixels in images
     ]
     assert {turn for _, turn in distances} == {"as it is"}
@@ -64,7 +65,7 @@ def test_a_copy_of_a_real_image_stays_close(images, change):
 
 
 def test_different_images_are_far_apart(images):
-    hashes = [_perceptual_hash(pixels) for pixels in images]
+    hashes = [perceptual_hash(pixels) for pixels in images]
     assert min(hash_distance(a, b)[0] for a, b in combinations(hashes, 2)) > 42
 
 
@@ -72,18 +73,18 @@ def test_different_images_are_far_apart(images):
 def test_a_turned_copy_is_known_with_its_turn(images, turn):
     for pixels in images[:5]:
         distance, found = hash_distance(
-            _perceptual_hash(pixels), _perceptual_hash(turn_image(pixels, turn))
+            perceptual_hash(pixels), perceptual_hash(turn_image(pixels, turn))
         )
         assert (found, distance <= 4) == (turn, True)
 
 
 def test_an_image_of_one_grey_has_no_fingerprint():
-    assert _perceptual_hash(np.full((100, 80), 128, np.uint8)) is None
+    assert perceptual_hash(np.full((100, 80), 128, np.uint8)) is None
     assert image_facts(np.full((100, 80), 128, np.uint8))["perceptual_hash"] is None
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (63, 65), (40, 30), (3000, 10)])
 def test_odd_shapes_have_fingerprints_of_64_digits(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    found = _perceptual_hash(pixels)
+    found = perceptual_hash(pixels)
     assert found is None if pixels.size == 1 else len(found) == 64

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.audit.shortcut_checks import check_shortcuts
-from cxr_compare.data_prep.images.image_facts import _N_PIECES, _border_greys, read_border_greys
+from cxr_compare.data_prep.images.border_greys import N_PIECES, border_greys, read_border_greys
 from cxr_compare.evaluation.systems.shortcuts import measure_shortcuts
 
 N = 400
@@ -20,7 +20,7 @@ def measured(
     ids = [f"i{number}" for number in range(len(arrays))]
     images = pd.DataFrame({"image_id": ids, "patient_id": ids})
     greys = [
-        _border_greys(image) if known else None for image, known in zip(arrays, seen, strict=True)
+        border_greys(image) if known else None for image, known in zip(arrays, seen, strict=True)
     ]
     means = [float(image.mean()) for image in arrays]
     decode = pd.DataFrame({"image_id": ids, "border_greys": greys, "mean_grey": means})
@@ -36,14 +36,14 @@ def noise(rng: np.random.Generator) -> np.ndarray:
 def test_pieces_go_along_the_top_the_bottom_and_the_sides():
     image = np.zeros((40, 80), np.uint8)
     image[:4, :20], image[-4:, 60:], image[4:12, :8], image[28:36, 72:] = 10, 20, 30, 40
-    greys = read_border_greys(pd.Series([_border_greys(image)]))[0]
+    greys = read_border_greys(pd.Series([border_greys(image)]))[0]
     assert np.flatnonzero(greys).tolist() == [0, 7, 8, 15]
     assert greys[[0, 7, 8, 15]].tolist() == [10, 20, 30, 40]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 2), (7, 400), (10_000, 12)])
 def test_any_shape_has_all_its_pieces(shape):
-    assert _border_greys(np.full(shape, 9, np.uint8)) == "09" * _N_PIECES
+    assert border_greys(np.full(shape, 9, np.uint8)) == "09" * N_PIECES
 
 
 def test_a_mark_at_the_edge_gives_the_label_away_and_an_opacity_does_not():

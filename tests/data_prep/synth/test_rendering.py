@@ -11,8 +11,8 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     _detail,
     find_near_duplicates,
 )
-from cxr_compare.data_prep.images.decoded_image import _pixel_digest
-from cxr_compare.data_prep.images.image_facts import _perceptual_hash, squash
+from cxr_compare.data_prep.images.decoded_image import pixel_digest
+from cxr_compare.data_prep.images.fingerprint import perceptual_hash, squash
 from cxr_compare.data_prep.synth import lesions as synth_lesions
 from cxr_compare.data_prep.synth import rendering
 from cxr_compare.data_prep.synth.anatomy import Canvas
@@ -169,8 +169,8 @@ def search(shown: dict[str, np.ndarray]) -> NearDuplicates:
     decode = pd.DataFrame(
         {
             "image_id": list(shown),
-            "pixel_sha256": [_pixel_digest(pixels) for pixels in shown.values()],
-            "perceptual_hash": [_perceptual_hash(pixels) for pixels in shown.values()],
+            "pixel_sha256": [pixel_digest(pixels) for pixels in shown.values()],
+            "perceptual_hash": [perceptual_hash(pixels) for pixels in shown.values()],
         }
     )
     return find_near_duplicates(decode, shown.__getitem__)

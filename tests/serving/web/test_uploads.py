@@ -171,7 +171,7 @@ def test_an_upload_is_what_the_file_is(decoding: Decoding, content: bytes, tmp_p
     assert deep.image.deep is not None
     assert known.deep is not None
     np.testing.assert_array_equal(deep.image.deep.values, known.deep.values)
-    assert (deep.image.deep.low, deep.image.deep.high) == (known.deep.low, known.deep.high)
+    assert (deep.image.deep.black, deep.image.deep.white) == (known.deep.black, known.deep.white)
 
 
 def deflated_bomb() -> bytes:

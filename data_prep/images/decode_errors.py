@@ -1,0 +1,52 @@
+"""Errors and warnings of decoding libraries as messages without values from the file."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import warnings
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.errors import InputError
+
+
+def decode_error(path: Path, error: Exception, kind: str = "") -> InputError:
+    """Return the error about a file that a library could not decode.
+
+    Args:
+        path: The file.
+        error: What the library raised.
+        kind: Words behind "cannot be decoded", such as " as DICOM".
+
+    Example:
+        >>> print(decode_error(Path("a.png"), OSError("Truncated file")))
+        a.png: cannot be decoded (Truncated file); it is cut short or damaged
+    """
+    reason = plain_reason(error)
+    if re.search("truncat|remature|[Nn]ot enough|[Ee]nd of file", reason):
+        return InputError(f"{path}: is cut short ({reason})")
+    return InputError(f"{path}: cannot be decoded{kind} ({reason}); it is cut short or damaged")
+
+
+def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
+    """Return the message of a library's exception or warning without values from the file.
+
+    Decoders quote what they cannot read, and in a DICOM header that can be a patient's name.
+
+    Returns:
+        One short line.
+
+    Example:
+        >>> plain_reason(ValueError("bad value 'DOE^JANE'"))
+        "bad value '...'"
+    """
+    source = problem.message if isinstance(problem, warnings.WarningMessage) else problem
+    if isinstance(source, RecursionError):
+        return "its sequences are nested too deeply"
+    if "'NoneType' object" in str(source):
+        return "gives no image"
+    lines = str(source).strip().splitlines() or [type(source).__name__]
+    line = lines[-1].strip() if lines[0].endswith(":") else lines[0]
+    # From the first quote to the last: what is quoted may have quotes in it, as O'Neil has.
+    quoted = r"(?<!\w)b?['\"](?:.*['\"](?!\w)|.*$)"
+    return textwrap.shorten(re.sub(quoted, "'...'", line), 160, placeholder=" ...")

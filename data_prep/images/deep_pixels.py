@@ -1,0 +1,80 @@
+"""Pixels of an image at the depth of its file, before any window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+_MAX_LEVEL = (1 << 16) - 1
+_BLOCK_PIXELS = 1 << 15  # converted at a time
+
+
+@dataclass(frozen=True)
+class DeepPixels:
+    """An image at the depth of its file, before any window.
+
+    Example:
+        >>> deep = DeepPixels.from_values(np.array([[100, 300]], np.int16), 100, 200)
+        >>> deep.values.tolist(), deep.black, deep.white
+        ([[0, 200]], 0.0, 100.0)
+    """
+
+    # uint16, shape `(H, W)`; larger is brighter. Values of up to 8 bits stay as they are; of
+    # deeper ones the lowest is 0.
+    values: np.ndarray = field(repr=False)
+    black: float  # value that the file's own window or range shows black; may be outside `values`
+    white: float  # value that it shows white
+
+    @classmethod
+    def from_values(
+        cls, values: np.ndarray, black: float, white: float, *, negative: bool = False
+    ) -> Self:
+        """Shift values so that the lowest is 0, and scale those that 16 bits cannot represent.
+
+        Args:
+            values: Stored values of any numeric type, shape ``(H, W)``.
+            black: Value that is shown black.
+            white: Value that is shown white.
+            negative: Whether larger values are darker.
+        """
+        scale = _Scale.from_values(values)
+        levels = np.empty(values.shape, np.uint16)
+        rows = max(1, _BLOCK_PIXELS // max(1, values[:1].size))
+        for start in range(0, len(values), rows):
+            block = scale.levels(values[start : start + rows])
+            levels[start : start + rows] = scale.highest - block if negative else block
+        black_level = (black - scale.lowest_value) / scale.step
+        white_level = (white - scale.lowest_value) / scale.step
+        if negative:
+            return cls(levels, scale.highest - white_level, scale.highest - black_level)
+        return cls(levels, black_level, white_level)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Conversion of values to levels: level = (value - lowest value) / step."""
+
+    lowest_value: float
+    step: float
+    highest: float  # level
+
+    @classmethod
+    def from_values(cls, values: np.ndarray) -> _Scale:
+        if values.dtype == np.uint8:
+            return cls(lowest_value=0.0, step=1.0, highest=255.0)
+        is_float = values.dtype.kind == "f"
+        finite = values[np.isfinite(values)] if is_float else values
+        if not finite.size:
+            return cls(lowest_value=0.0, step=1.0, highest=0.0)
+        lowest = float(finite.min())
+        span = float(finite.max()) - lowest
+        are_whole = not is_float or np.array_equal(finite, np.rint(finite))
+        fits = are_whole and span <= _MAX_LEVEL
+        step = 1.0 if fits or span == 0 else span / _MAX_LEVEL
+        return cls(lowest_value=lowest, step=step, highest=span / step)
+
+    def levels(self, values: np.ndarray) -> np.ndarray:
+        levels = (values.astype(np.float64) - self.lowest_value) / self.step
+        return np.rint(np.nan_to_num(levels, nan=0.0, posinf=self.highest, neginf=0.0))

@@ -1,0 +1,121 @@
+"""A fingerprint that copies of an image share although their bytes differ."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+
+HASH_BITS = 256
+"""Bits of a fingerprint."""
+WORDS = 4
+"""Words of a fingerprint, by the parity of the frequency in x and y."""
+WORD_BITS = HASH_BITS // WORDS
+"""Bits of a word."""
+TURNS: dict[str, tuple[bool, bool, bool]] = {
+    "as it is": (False, False, False),
+    "mirrored": (False, True, False),
+    "upside down": (False, False, True),
+    "turned by 180 degrees": (False, True, True),
+    "negative": (True, False, False),
+    "negative, mirrored": (True, True, False),
+    "negative, upside down": (True, False, True),
+    "negative, turned by 180 degrees": (True, True, True),
+}
+"""Changes of a copy that are recognised: negative, mirrored left to right, top to bottom."""
+
+_HASH_SIDE = 64  # px
+_LOWEST_FREQUENCY = 5.0  # half waves per image
+_MIN_GREY_RANGE = 2  # grey levels: an image with fewer shows nothing but noise
+
+
+def perceptual_hash(pixels: np.ndarray) -> str | None:
+    """Return the fingerprint of an image.
+
+    A copy is the same image stored again: brightened, darkened or windowed otherwise (any rising
+    grey curve), compressed with loss, resized, squashed to another aspect ratio; also mirrored,
+    turned by 180 degrees or shown as a negative. Cropped, shifted and obliquely turned copies, and
+    local contrast enhancement, are not recognised.
+
+    The image is squashed to 64 x 64 px. Each grey level is replaced by its rank, so that the grey
+    curve does not matter. The fingerprint holds the signs of 256 low frequencies of the cosine
+    transform. Frequencies below 5 half waves per image are left out, as all chest X-rays share
+    them.
+
+    The bits form four words of 64, by the parity of the frequency in x and y. Mirroring inverts the
+    words that are odd in x, turning upside down those that are odd in y, and a negative inverts
+    all: so the words tell how a copy was turned.
+
+    Args:
+        pixels: Grey levels, uint8, shape ``(H, W)``.
+
+    Returns:
+        64 hexadecimal digits; None for an image of one grey level.
+
+    Example:
+        >>> gradient = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+        >>> len(perceptual_hash(gradient))
+        64
+        >>> perceptual_hash(gradient * 2) == perceptual_hash(gradient)
+        True
+    """
+    small = squash(pixels, _HASH_SIDE)
+    if int(small.max()) - int(small.min()) < _MIN_GREY_RANGE:
+        return None
+    waves = cv2.dct(grey_ranks(small)).ravel()
+    return np.packbits(waves[_hashed_frequencies()] > 0).tobytes().hex()
+
+
+def squash(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Average an image down to a small square, whatever its aspect ratio.
+
+    Args:
+        pixels: Grey levels, uint8, shape ``(H, W)``.
+        side: Side of the square, px.
+
+    Returns:
+        Grey levels, uint8, shape ``(side, side)``.
+
+    Example:
+        >>> squash(np.full((300, 200), 7, np.uint8), 2).tolist()
+        [[7, 7], [7, 7]]
+    """
+    height, width = pixels.shape
+    whole = (max(width // side, 1) * side, max(height // side, 1) * side)
+    if whole != (width, height):
+        # To a whole multiple first: averaging over whole pixels is ten times faster.
+        pixels = cv2.resize(pixels, whole, interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def grey_ranks(pixels: np.ndarray) -> np.ndarray:
+    """Replace each grey level by its middle rank, which does not depend on the grey curve.
+
+    Args:
+        pixels: Grey levels, uint8, any shape.
+
+    Returns:
+        Ranks from -0.5 to 0.5, float32, the same shape.
+
+    Example:
+        >>> grey_ranks(np.array([[10, 200], [200, 255]], np.uint8)).tolist()
+        [[-0.375, 0.0], [0.0, 0.375]]
+    """
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    ranks = (np.cumsum(counts) - counts / 2) / pixels.size - 0.5
+    return ranks.astype(np.float32)[pixels]
+
+
+@cache
+def _hashed_frequencies() -> np.ndarray:
+    """Return the positions of the hashed frequencies in the flattened transform, word by word."""
+    x, y = np.meshgrid(np.arange(_HASH_SIDE), np.arange(_HASH_SIDE))
+    radius = np.hypot(x, y)
+    words = []
+    for odd_x in (0, 1):
+        for odd_y in (0, 1):
+            is_in_word = (x % 2 == odd_x) & (y % 2 == odd_y) & (radius >= _LOWEST_FREQUENCY)
+            order = np.argsort(np.where(is_in_word, radius, np.inf), axis=None, kind="stable")
+            words.append(order[:WORD_BITS])
+    return np.concatenate(words)

@@ -1,0 +1,76 @@
+"""Limits on files and images, checked before memory is taken for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.limits import MAX_FILE_BYTES
+
+_MAX_SIDE = 10_000  # px; the largest radiography plates have about 5,000
+MAX_PIXELS = 100_000_000
+"""Largest number of pixels of an image; see `lower_pixel_limit`."""
+
+
+class TooLargeError(InputError):
+    """A file or image is beyond the limits, or does not fit into memory."""
+
+
+def lower_pixel_limit(pixels: int) -> None:
+    """Lower the limit on the pixels of an image in this process, which reads images of strangers.
+
+    Args:
+        pixels: New limit; a higher one than that in force changes nothing.
+    """
+    global MAX_PIXELS
+    MAX_PIXELS = min(MAX_PIXELS, pixels)
+
+
+def require_size(path: Path, width: int, height: int) -> None:
+    """Refuse an image by the size that its header states.
+
+    Args:
+        path: The file, for the message.
+        width: Columns, px.
+        height: Rows, px.
+
+    Raises:
+        InputError: A side is shorter than 1 px.
+        TooLargeError: The image is larger than the limits.
+
+    Example:
+        >>> require_size(Path("a.png"), 1024, 1024)
+    """
+    if min(width, height) < 1:
+        raise InputError(f"{path}: its header says {width} x {height} px; not an image")
+    if max(width, height) > _MAX_SIDE or width * height > MAX_PIXELS:
+        raise TooLargeError(
+            f"{path}: {width} x {height} px is larger than the limit of {_MAX_SIDE:,} px a side "
+            f"and {MAX_PIXELS / 10**6:g} megapixels; make it smaller"
+        )
+
+
+def require_file(path: Path) -> int:
+    """Check that there is a file of an acceptable size.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        InputError: There is no such file, or it is empty.
+        TooLargeError: The file is larger than the limit.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+    if not path.is_file():
+        raise InputError(f"{path}: is not a file")
+    if size == 0:
+        raise InputError(f"{path}: is empty (0 bytes)")
+    if size > MAX_FILE_BYTES:
+        raise TooLargeError(
+            f"{path}: {size / 2**20:,.0f} MiB is larger than the limit of "
+            f"{MAX_FILE_BYTES / 2**20:,.0f} MiB"
+        )
+    return size

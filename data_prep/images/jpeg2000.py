@@ -1,0 +1,53 @@
+"""Checks that a JPEG 2000 image has all of its data.
+
+Decoders fill up with grey what is missing, most of them without a message.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from pathlib import Path
+
+from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.images.codestream import find_jpeg2000
+
+_START_OF_TILE = b"\xff\x90"
+
+
+def require_whole_jpeg2000(path: Path, frame: bytes, tiles: int) -> list[str]:
+    """Refuse a JPEG 2000 image that lacks tiles, or parts or bytes of a tile.
+
+    Args:
+        path: The file, for the message.
+        frame: The compressed image.
+        tiles: Number of tiles as its header states it.
+
+    Returns:
+        Doubts as sentences without a full stop: an image without an end marker may lack data.
+
+    Raises:
+        InputError: A tile, a part of one or some bytes are missing.
+
+    Source:
+        ITU-T T.800 A.4.2 (SOT) and B.3.
+    """
+    position = find_jpeg2000(frame) + 2
+    parts = Counter[int]()
+    announced_parts = Counter[int]()
+    while frame[position : position + 2] != _START_OF_TILE and position + 4 <= len(frame):
+        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+    while frame[position : position + 2] == _START_OF_TILE and position + 12 <= len(frame):
+        tile, length, _, total_parts = struct.unpack_from(">HIBB", frame, position + 4)
+        parts[tile] += 1
+        announced_parts[tile] = max(announced_parts[tile], total_parts)
+        position = position + length if length >= 12 else len(frame)  # 0: up to the end
+    whole_tiles = sum(count >= announced_parts[tile] for tile, count in parts.items())
+    if position > len(frame):
+        raise InputError(
+            f"{path}: is cut short: {position - len(frame):,} bytes of a tile are missing"
+        )
+    if whole_tiles < tiles:
+        raise InputError(f"{path}: is cut short: {whole_tiles:,} of {tiles:,} tiles are there")
+    has_end = frame.rfind(b"\xff\xd9") >= position - 2
+    return [] if has_end else ["its JPEG 2000 data have no end marker: some may be missing"]
