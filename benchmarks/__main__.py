@@ -121,7 +121,7 @@ def _block(
     try:
         for row in block(setting):
             yield {"group": group, **row}
-    except Exception as error:  # noqa: BLE001  it is arguments in its row
+    except Exception as error:  # noqa: BLE001  its row reports it
         failed = {"all": f"{type(error).__name__}: {error}"}
         yield {"group": group, **Row(block.__name__, "", "all").measured([], {}, failed=failed)}
 

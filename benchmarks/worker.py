@@ -123,8 +123,8 @@ class Worker:
 
     def _failed(self, how: str) -> WorkerError:
         self._errors.seek(0)
-        common = self._errors.read().decode(errors="replace").strip().splitlines()
-        return WorkerError(f"{how}: {common[-1][-_LAST_WORDS:]}" if common else how)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return WorkerError(f"{how}: {lines[-1][-_LAST_WORDS:]}" if lines else how)
 
     def end(self) -> None:
         """End it at once."""
