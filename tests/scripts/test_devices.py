@@ -113,7 +113,7 @@ def _require_continued(words: list[object], whole: Path, out: Path, logs: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.long  # 27 s: tests/arms has the resumption, and the test above the two processes
+@pytest.mark.long  # 27 s; tests/architectures tests resuming
 def test_training_goes_on_with_one_process_where_one_of_two_was_killed(data, whole, tmp_path):
     out, logs = tmp_path / "run", tmp_path / "logs"
     words = _words("chexnet_quickstart", data, out, _CLASSIFIER)

@@ -54,7 +54,7 @@ from tests.serving.web.conftest import Client
 from tools.pretended_device import PretendedDevice, pretended_cuda
 
 SIZE = 64
-SMALL = {"resnet18", "squeezenet1_1"}  # and tests/arms
+SMALL = {"resnet18", "squeezenet1_1"}  # and tests/architectures
 PLACE = Placement(1.0, 1.0, 0.0, 0.0)
 
 

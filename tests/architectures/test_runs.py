@@ -1,4 +1,4 @@
-"""What every command does with a run of any arm."""
+"""What every command does with a run of any model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.training.batch_norm import has_live_batch_norm
 from cxr_compare.training.run_folder import RunFolder
-from tests.arms.arms import ARMS, Arm, example_toml
+from tests.architectures.model_cases import MODEL_CASES, ModelCase, example_toml
 from tests.scripts.launched import alone, launched, torchrun
 from tests.scripts.small_sets import cxr, drawn_images, interrupted_after, refusal
 from tests.serving.conftest import _guard
@@ -33,7 +33,7 @@ from tests.serving.web.conftest import Client
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty drawn images at 96 px."""
-    return drawn_images(tmp_path_factory.mktemp("arms"), 30, 96, [96], prevalence=0.4)
+    return drawn_images(tmp_path_factory.mktemp("cases"), 30, 96, [96], prevalence=0.4)
 
 
 @pytest.fixture(scope="session")
@@ -43,49 +43,49 @@ def image(data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def run_of(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The run of an arm, trained when it is first asked for."""
+    """The run of a model case, trained when it is first asked for."""
     folder = tmp_path_factory.mktemp("runs")
 
     def trained(name: str) -> Path:
         if not (folder / name).is_dir():
-            _train(ARMS[name], data, folder / name, trained)
+            _train(MODEL_CASES[name], data, folder / name, trained)
             _guard().write(folder / name / GUARD_NAME)  # too few images to learn one
         return folder / name
 
     return trained
 
 
-def _write(arm: Arm, path: Path, run_of: Callable[[str], Path], **training: Any) -> Path:
-    if start := arm.model.get("weights"):
-        arm = replace(arm, model=arm.model | {"weights": str(run_of(start))})
-    path.write_text(arm.toml(ema_decay=0.5, monitor="epoch", **training))
+def _write(case: ModelCase, path: Path, run_of: Callable[[str], Path], **training: Any) -> Path:
+    if start := case.model.get("weights"):
+        case = replace(case, model=case.model | {"weights": str(run_of(start))})
+    path.write_text(case.toml(ema_decay=0.5, monitor="epoch", **training))
     return path
 
 
-def _train(arm: Arm, data: Path, out: Path, run_of: Callable[[str], Path]) -> None:
-    config = _write(arm, out.with_suffix(".toml"), run_of)
+def _train(case: ModelCase, data: Path, out: Path, run_of: Callable[[str], Path]) -> None:
+    config = _write(case, out.with_suffix(".toml"), run_of)
     train(str(config), data=data, out=out, device="cpu")
 
 
-def test_a_training_that_was_interrupted_ends_as_one_that_was_not(arm, data, run_of, tmp_path):
-    whole = load_file(run_of(arm.name) / "model.safetensors")
+def test_a_training_that_was_interrupted_ends_as_one_that_was_not(case, data, run_of, tmp_path):
+    whole = load_file(run_of(case.name) / "model.safetensors")
     with interrupted_after(epoch=1):
-        _train(arm, data, tmp_path / "halves", run_of)
+        _train(case, data, tmp_path / "halves", run_of)
     assert not (tmp_path / "halves/run.json").exists()
-    _train(arm, data, tmp_path / "halves", run_of)
+    _train(case, data, tmp_path / "halves", run_of)
     halves = load_file(tmp_path / "halves/model.safetensors")
     # Features that are kept were computed beside other images, which moves their last bits.
-    apart = 1e-5 if "trainable" in arm.model else 0.0
+    apart = 1e-5 if "trainable" in case.model else 0.0
     torch.testing.assert_close(halves, whole, rtol=apart, atol=apart)
 
 
-def test_a_run_measures_its_memory_guards_and_answers_for_an_image(arm, run_of, image, tmp_path):
-    run = Run.open(run_of(arm.name), device="cpu").load()
+def test_a_run_measures_its_memory_guards_and_answers_for_an_image(case, run_of, image, tmp_path):
+    run = Run.open(run_of(case.name), device="cpu").load()
     assert run.guard is not None
-    assert RunFolder.open(run_of(arm.name)).info["peak_memory_bytes"] > 0
+    assert RunFolder.open(run_of(case.name)).info["peak_memory_bytes"] > 0
     assert run.model.cost()["peak_memory_bytes"] > 0
     assert 0 <= run.predict(image).score <= 1
-    assert cxr("predict", run_of(arm.name), image, "--out", tmp_path, "--device", "cpu") == 0
+    assert cxr("predict", run_of(case.name), image, "--out", tmp_path, "--device", "cpu") == 0
     assert list(tmp_path.iterdir())
 
 
@@ -93,28 +93,30 @@ def test_a_run_measures_its_memory_guards_and_answers_for_an_image(arm, run_of, 
     "form", ["onnx", pytest.param("openvino", marks=pytest.mark.long)]
 )  # fmt: skip
 def test_an_export_answers_as_its_run_or_is_refused_in_one_line(
-    arm, run_of, tmp_path, capsys, form
+    case, run_of, tmp_path, capsys, form
 ):
-    words = ["export", run_of(arm.name), tmp_path / "export", "--format", form]
-    if not arm.refused:
+    words = ["export", run_of(case.name), tmp_path / "export", "--format", form]
+    if not case.refused:
         assert cxr(*words) == 0  # it is held against the run
         return
     assert cxr(*words) == 2
-    assert arm.refused in capsys.readouterr().err.splitlines()[-1]
+    assert case.refused in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "export").exists()
 
 
 EVERY = pytest.mark.parametrize(
     "names",
     [
-        pytest.param([arm.name for arm in ARMS.values() if not arm.release], id="ordinary"),
-        pytest.param(list(ARMS), marks=pytest.mark.release, id="all"),
+        pytest.param(
+            [case.name for case in MODEL_CASES.values() if not case.release], id="ordinary"
+        ),
+        pytest.param(list(MODEL_CASES), marks=pytest.mark.release, id="all"),
     ],
 )
 
 
 @EVERY
-def test_compare_judges_the_runs_of_all_arms(names, data, run_of, tmp_path):
+def test_compare_evaluates_the_runs_of_all_models(names, data, run_of, tmp_path):
     runs = [f"{name}={run_of(name)}" for name in names]
     words = ["--data", data, "--out", tmp_path / "report", "--replicates", "100"]
     assert cxr("compare", *runs, *words) == 0
@@ -123,7 +125,7 @@ def test_compare_judges_the_runs_of_all_arms(names, data, run_of, tmp_path):
 
 
 @EVERY
-def test_a_server_answers_by_the_runs_of_all_arms(names, image, run_of):
+def test_a_server_answers_by_the_runs_of_all_models(names, image, run_of):
     runs = [Run.open(run_of(name), name=name, device="cpu").load() for name in names]
     settings = ServeSettings(batch=2, allowed_hosts=("testserver",))
     with Client(build_app(runs, settings)) as client:
@@ -162,7 +164,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.long
 def test_a_sweep_goes_over_architectures(data, run_of, tmp_path, in_this_process):
     names = _detector_names()
-    config = _write(ARMS["retinanet"], tmp_path / "arm.toml", run_of, seed=1)
+    config = _write(MODEL_CASES["retinanet"], tmp_path / "case.toml", run_of, seed=1)
     words = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
     over = ["--over", f"model.architecture={','.join(names)}", "--device", "cpu"]
     assert cxr("sweep", *words, *over) == 0
@@ -171,10 +173,10 @@ def test_a_sweep_goes_over_architectures(data, run_of, tmp_path, in_this_process
 
 
 @pytest.mark.long
-def test_a_curve_is_drawn_of_an_arm(arm, data, run_of, tmp_path, in_this_process):
-    other = ARMS["small_cnn" if arm.kind == "detector" else "retinanet"]
+def test_a_curve_is_drawn_of_a_model(case, data, run_of, tmp_path, in_this_process):
+    other = MODEL_CASES["small_cnn" if case.kind == "detector" else "retinanet"]
     configs = {
-        each.kind: _write(each, tmp_path / f"{each.kind}.toml", run_of) for each in (arm, other)
+        each.kind: _write(each, tmp_path / f"{each.kind}.toml", run_of) for each in (case, other)
     }
     words = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
     kinds = [word for kind, config in configs.items() for word in (f"--{kind}", config)]
@@ -182,12 +184,12 @@ def test_a_curve_is_drawn_of_an_arm(arm, data, run_of, tmp_path, in_this_process
 
 
 @pytest.mark.long
-def test_two_processes_learn_what_one_learns(arm, data, run_of, tmp_path):
-    arm = replace(arm, model=arm.model | dict(arm.alone))
-    if has_live_batch_norm(arm.build().train()):
+def test_two_processes_learn_what_one_learns(case, data, run_of, tmp_path):
+    case = replace(case, model=case.model | dict(case.alone))
+    if has_live_batch_norm(case.build().train()):
         pytest.skip("on a CPU a batch norm measures the images of its own process")
     how = {"optimiser": "sgd", "learning_rate": 1e-4, "epochs": 1}
-    config = _write(arm, tmp_path / "arm.toml", run_of, **how)
+    config = _write(case, tmp_path / "case.toml", run_of, **how)
     words = ["train", config, "--data", data, "--device", "cpu", "--out"]
     alone([*words, tmp_path / "one"], tmp_path)
     with launched([*words, tmp_path / "two"], torchrun(2), tmp_path) as two:

@@ -27,7 +27,7 @@ from cxr_compare.training.cost import count_flops, measure_latency
 from cxr_compare.training.ema import RampedAverage
 from cxr_compare.training.model_files import load_model, save_model
 from cxr_compare.training.optimisation import build_optimiser
-from tests.arms.arms import ARMS, BOXES, SIZE, Arm, patches
+from tests.architectures.model_cases import BOXES, MODEL_CASES, SIZE, ModelCase, patches
 from tools.pretended_device import pretended_cuda
 
 
@@ -42,63 +42,65 @@ def _require_equal(model: nn.Module, state: dict[str, Tensor]) -> None:
     assert [name for name, value in state.items() if not torch.equal(value, now[name])] == []
 
 
-def _gradients(arm: Arm, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+def _gradients(case: ModelCase, model: nn.Module, batch: Any) -> dict[str, Tensor]:
     """Of a batch, by the parameters that learn; None where one has none."""
     model.zero_grad()
     torch.manual_seed(1)
-    sum(arm.losses(model, batch).values()).backward()
+    sum(case.losses(model, batch).values()).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
 @cache
 def _learn(name: str) -> Any:
-    """The arm, after it has learned the five images by heart."""
-    arm = ARMS[name]
-    model, batch = arm.build(), arm.batch()
+    """The model, after it has learned the five images by heart."""
+    case = MODEL_CASES[name]
+    model, batch = case.build(), case.batch()
     settings = TrainingSettings(
-        epochs=1, batch_size=5, learning_rate=arm.rate, weight_decay=0.0, monitor="val_loss"
+        epochs=1, batch_size=5, learning_rate=case.rate, weight_decay=0.0, monitor="val_loss"
     )
     optimiser = build_optimiser(model, settings)
-    features: dict[str, Any] = {"kept": {}} if arm.model.get("trainable") == "head" else {}
-    for _ in range(arm.steps):
+    features: dict[str, Any] = {"kept": {}} if case.model.get("trainable") == "head" else {}
+    for _ in range(case.steps):
         optimiser.zero_grad()
-        sum(arm.losses(model, batch, **features).values()).backward()
+        sum(case.losses(model, batch, **features).values()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     return model.eval()
 
 
 @pytest.fixture
-def learned(arm: Arm) -> Any:
-    """The trained arm, which no test changes."""
-    return _learn(arm.name)
+def learned(case: ModelCase) -> Any:
+    """The trained model, which no test changes."""
+    return _learn(case.name)
 
 
-def test_every_detector_here_is_an_arm():
-    architectures = {arm.model["architecture"] for arm in ARMS.values() if arm.kind == "detector"}
+def test_every_detector_here_has_a_model_case():
+    architectures = {
+        case.model["architecture"] for case in MODEL_CASES.values() if case.kind == "detector"
+    }
     assert set(_detector_names()) == architectures == {*DETECTORS, "centernet"}
 
 
 @pytest.mark.parametrize("pixels", [0, 255])
-def test_empty_images_without_a_finding_have_finite_losses_and_a_gradient_everywhere(arm, pixels):
+def test_empty_images_without_a_finding_have_finite_losses_and_a_gradient_everywhere(case, pixels):
     images = torch.full((2, 1, SIZE, SIZE), pixels, dtype=torch.uint8)
-    found = _gradients(arm, arm.build(), arm.batch(images, boxed=False))
+    found = _gradients(case, case.build(), case.batch(images, boxed=False))
     assert [name for name, gradient in found.items() if gradient is None] == []
     assert all(gradient.isfinite().all() for gradient in found.values())
 
 
-def test_a_batch_with_findings_has_a_gradient_everywhere(arm):
-    found = _gradients(arm, arm.build(), arm.batch())
+def test_a_batch_with_findings_has_a_gradient_everywhere(case):
+    found = _gradients(case, case.build(), case.batch())
     assert [name for name, gradient in found.items() if gradient is None] == []
     assert all(gradient.isfinite().all() for gradient in found.values())
 
 
-def test_a_batch_is_learned_by_heart(arm, learned):
-    if arm.kind == "classifier":  # in training mode: few batches have moved the statistics
+def test_a_batch_is_learned_by_heart(case, learned):
+    if case.kind == "classifier":  # in training mode: few batches have moved the statistics
         model = copy.deepcopy(learned).train()
-        assert sum(arm.losses(model, arm.batch()).values()).item() < 0.1
+        assert sum(case.losses(model, case.batch()).values()).item() < 0.1
         return
-    answers = arm.answers(learned, patches())
+    answers = case.answers(learned, patches())
     *positive, negative = (max([0.0, *answer["scores"].tolist()]) for answer in answers)
     assert min(positive) > 2 * negative
 
@@ -128,10 +130,10 @@ def _require_close(found: list[dict[str, Tensor]], expected: list[dict[str, Tens
             )
 
 
-def test_a_batch_answers_as_its_images_one_by_one(arm, learned):
+def test_a_batch_answers_as_its_images_one_by_one(case, learned):
     images = patches()
-    alone = [answer for image in images for answer in arm.answers(learned, image[None])]
-    _require_close(arm.answers(learned, images), alone)
+    alone = [answer for image in images for answer in case.answers(learned, image[None])]
+    _require_close(case.answers(learned, images), alone)
 
 
 def test_an_output_that_is_not_finite_says_so(detector, learned):
@@ -143,11 +145,11 @@ def test_an_output_that_is_not_finite_says_so(detector, learned):
     assert answers == [{}] * len(BOXES)
 
 
-def test_validation_leaves_weights_statistics_mode_and_generator_as_they_were(arm):
-    norm = {"norm": "batch"} if arm.kind == "detector" else {}
-    model, batch = arm.build(**norm).train(), arm.batch()
+def test_validation_leaves_weights_statistics_mode_and_generator_as_they_were(case):
+    norm = {"norm": "batch"} if case.kind == "detector" else {}
+    model, batch = case.build(**norm).train(), case.batch()
     before, drawn = _state(model), torch.random.get_rng_state()
-    (losses, _), (again, _) = arm.validate(model, batch), arm.validate(model, batch)
+    (losses, _), (again, _) = case.validate(model, batch), case.validate(model, batch)
     assert losses == again
     assert model.training
     assert torch.equal(torch.random.get_rng_state(), drawn)
@@ -155,24 +157,24 @@ def test_validation_leaves_weights_statistics_mode_and_generator_as_they_were(ar
     assert not any(loss.requires_grad for loss in losses.values())
 
 
-def test_a_seed_repeats_weights_and_losses(arm):
-    batch, found = arm.batch(), []
+def test_a_seed_repeats_weights_and_losses(case):
+    batch, found = case.batch(), []
     for _ in range(2):
-        model = arm.build()
+        model = case.build()
         state = _state(model)
-        found.append(state | arm.losses(model, batch))
+        found.append(state | case.losses(model, batch))
     one, other = found
     assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
 
 
-def test_halves_of_a_batch_weigh_as_the_whole_does(arm):
+def test_halves_of_a_batch_weigh_as_the_whole_does(case):
     """So do two processes, of which each has a half, and batches that are accumulated."""
-    model, batch = arm.build(**dict(arm.alone)), arm.batch()
+    model, batch = case.build(**dict(case.alone)), case.batch()
     _without_chance(model)
-    whole = _gradients(arm, model, batch)
+    whole = _gradients(case, model, batch)
     whole = {name: gradient.clone() for name, gradient in whole.items()}
     rows = [[0, 1, 2], [3, 4]]  # the second has the image without a finding
-    parts = [(_gradients(arm, model, _part(batch, each)), len(each) / len(batch)) for each in rows]
+    parts = [(_gradients(case, model, _part(batch, each)), len(each) / len(batch)) for each in rows]
     for name, expected in whole.items():
         found = sum(share * gradients[name] for gradients, share in parts)
         largest = float(expected.abs().max())
@@ -201,26 +203,26 @@ def _part(batch: Any, rows: list[int]) -> Any:
     return type(batch)(**parts)
 
 
-def test_bf16_computes_losses_and_boxes_in_float32(arm, learned):
-    model, batch = copy.deepcopy(learned).train(), arm.batch()
+def test_bf16_computes_losses_and_boxes_in_float32(case, learned):
+    model, batch = copy.deepcopy(learned).train(), case.batch()
     with torch.autocast("cpu", torch.bfloat16):
-        losses = arm.losses(model, batch)
-        answers = arm.answers(learned, batch.images)
+        losses = case.losses(model, batch)
+        answers = case.answers(learned, batch.images)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    full = arm.answers(learned, batch.images)
+    full = case.answers(learned, batch.images)
     for half, exact in zip(answers, full, strict=True):
         assert {value.dtype for value in half.values()} <= {torch.float32, torch.int64}
         best, expected = (max([0.0, *each["scores"].tolist()]) for each in (half, exact))
         assert best == pytest.approx(expected, abs=0.15)
 
 
-def test_averaged_weights_answer(arm, learned):
+def test_averaged_weights_answer(case, learned):
     average = RampedAverage(learned, 0.9)
     average.update_parameters(learned)
     average.update_parameters(learned)
-    _require_close(arm.answers(average.module, patches()), arm.answers(learned, patches()))
+    _require_close(case.answers(average.module, patches()), case.answers(learned, patches()))
 
 
 def test_views_of_a_flipped_image_flip_its_boxes_back(detector, learned):
@@ -234,42 +236,42 @@ def test_views_of_a_flipped_image_flip_its_boxes_back(detector, learned):
 
 
 @pytest.mark.parametrize("size", [64, 160, pytest.param(1024, marks=pytest.mark.long)])
-def test_images_of_each_size_are_learned_and_answered(arm, size):
-    size = max(size, SIZE) if arm.kind == "detector" else size
-    model, images = arm.build(size), patches(size)[:2]
-    assert all(loss.isfinite() for loss in arm.losses(model, arm.batch(images)).values())
-    assert len(arm.answers(model, images[:1])) == 1
+def test_images_of_each_size_are_learned_and_answered(case, size):
+    size = max(size, SIZE) if case.kind == "detector" else size
+    model, images = case.build(size), patches(size)[:2]
+    assert all(loss.isfinite() for loss in case.losses(model, case.batch(images)).values())
+    assert len(case.answers(model, images[:1])) == 1
 
 
-def test_cost_and_the_largest_batch_are_measured(arm):
-    model = arm.build()
+def test_cost_and_the_largest_batch_are_measured(case):
+    model = case.build()
     assert count_flops(model, SIZE) > 1e6
     assert measure_latency(model, SIZE, repeats=1)["latency_ms"] > 0
     found = largest_share(
-        model, lambda size: arm.batch(patches()[:1].expand(size, -1, -1, -1)), arm.losses,
+        model, lambda size: case.batch(patches()[:1].expand(size, -1, -1, -1)), case.losses,
         limit=2, device="cpu",
     )  # fmt: skip
     assert found == 2
 
 
-def test_a_gpu_answers_and_learns_as_the_processor(arm, learned):
-    batch = arm.batch()
-    model = arm.build(**dict(arm.alone))
+def test_a_gpu_answers_and_learns_as_the_processor(case, learned):
+    batch = case.batch()
+    model = case.build(**dict(case.alone))
     _without_chance(model)
-    here = _gradients(arm, model, batch)
-    expected = arm.answers(learned, patches())
+    here = _gradients(case, model, batch)
+    expected = case.answers(learned, patches())
     with pretended_cuda():
-        there = _gradients(arm, copy.deepcopy(model).to("cuda"), batch.to("cuda"))
-        found = arm.answers(copy.deepcopy(learned).to("cuda"), patches().to("cuda"))
+        there = _gradients(case, copy.deepcopy(model).to("cuda"), batch.to("cuda"))
+        found = case.answers(copy.deepcopy(learned).to("cuda"), patches().to("cuda"))
         for name, gradient in here.items():
             largest = 1e-3 * float(gradient.abs().max()) + 1e-7
             torch.testing.assert_close(there[name].cpu(), gradient, rtol=1e-3, atol=largest)
     _require_close(found, expected)
 
 
-def test_frozen_stages_stay_as_they_are_and_all_else_learns(arm):
-    norm = {"norm": "batch"} if arm.kind == "detector" else {}
-    model = arm.build(**norm).train()
+def test_frozen_stages_stay_as_they_are_and_all_else_learns(case):
+    norm = {"norm": "batch"} if case.kind == "detector" else {}
+    model = case.build(**norm).train()
     stages = [[p for layer in stage for p in layer.parameters()] for stage in model.stages]
     body = {id(p) for stage in stages for p in stage}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in body]
@@ -283,33 +285,33 @@ def test_frozen_stages_stay_as_they_are_and_all_else_learns(arm):
         fixed = {id(v) for layer in frozen for v in (*layer.parameters(), *layer.buffers())}
         named = (*model.named_parameters(), *model.named_buffers())
         state = {name: value.clone() for name, value in named if id(value) in fixed}
-        found = _gradients(arm, model, arm.batch())
+        found = _gradients(case, model, case.batch())
         assert [name for name, gradient in found.items() if gradient is None] == []
         _require_equal(model, state)
 
 
-def test_a_saved_model_opens_again_and_answers_the_same(arm, learned, tmp_path):
+def test_a_saved_model_opens_again_and_answers_the_same(case, learned, tmp_path):
     save_model(learned, tmp_path)
     builders = {"detector": build_detector, "classifier": build_classifier}
     again = load_model(tmp_path, builders)
     assert again.architecture == learned.architecture
     for one, other in zip(
-        arm.answers(again, patches()), arm.answers(learned, patches()), strict=True
+        case.answers(again, patches()), case.answers(learned, patches()), strict=True
     ):
         assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_a_run_of_the_same_arm_gives_all_its_weights_and_of_other_findings_no_class_layer(
-    arm, learned
+    case, learned
 ):
-    start = start_detector if arm.kind == "detector" else start_classifier
-    model = arm.build()
+    start = start_detector if case.kind == "detector" else start_classifier
+    model = case.build()
     start(model, Checkpoint("run", learned.state_dict(), ("opacity",)), ("opacity",))
     _require_equal(model, _state(learned))
-    fresh = arm.build()
+    fresh = case.build()
     other = _state(fresh)
     start(fresh, Checkpoint("run", learned.state_dict(), ("mass",)), ("opacity",))
     changed = {name for name, value in _state(fresh).items() if not value.equal(other[name])}
     kept = {name for name, value in _state(learned).items() if not value.equal(other[name])}
     assert changed < kept
-    assert arm.losses(fresh, arm.batch())
+    assert case.losses(fresh, case.batch())

@@ -1,4 +1,4 @@
-"""The arms that must pass the suite: a small configuration of each, and what its kind is given."""
+"""The cases that must pass the suite: a small configuration of each, and what its kind is given."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ BOXES = ((0, 30, 40, 70), (30, 0, 70, 36), (52, 20, 96, 60), (24, 56, 72, 96), N
 
 
 @dataclass(frozen=True)
-class Arm:
-    """What an arm is called, and how small and how long it is trained."""
+class ModelCase:
+    """A small configuration of a model, and how long it is trained."""
 
     name: str
     kind: str
@@ -60,7 +60,7 @@ class Arm:
 
     def build(self, image_size: int = SIZE, **changes: Any) -> Any:
         """The model of its settings, from the seed 0, as a training builds it."""
-        settings = parse_config(replace(self, model=self.model | changes).toml(), "arm.toml").model
+        settings = parse_config(replace(self, model=self.model | changes).toml(), "case.toml").model
         keys = settings.model_dump(exclude={"weights", "trainable"})
         build = build_detector if self.kind == "detector" else build_classifier
         torch.manual_seed(0)
@@ -153,23 +153,23 @@ _DETR: dict[str, Any] = {"kind": "detector", "refused": _NO_ANCHORS, "steps": 90
 _ALONE = (("denoising", 0),)
 
 
-def _detr(name: str, alone: tuple[tuple[str, Any], ...] = _ALONE, **more: Any) -> Arm:
+def _detr(name: str, alone: tuple[tuple[str, Any], ...] = _ALONE, **more: Any) -> ModelCase:
     keys = {"denoising": 20, "encoder_layers": 1} if alone else {"encoder_layers": 1}
     model = {"architecture": name, **_BODY, **_QUERIES, **keys}
-    return Arm(name, model=model, alone=alone, **_DETR | more)
+    return ModelCase(name, model=model, alone=alone, **_DETR | more)
 
 
-def _classifier(backbone: str, **more: Any) -> Arm:
+def _classifier(backbone: str, **more: Any) -> ModelCase:
     name = backbone.replace(":", "_")
-    return Arm(name, "classifier", {"backbone": backbone}, **{"steps": 45} | more)
+    return ModelCase(name, "classifier", {"backbone": backbone}, **{"steps": 45} | more)
 
 
 _ALL = [
-    Arm(
+    ModelCase(
         "retinanet", "detector", release=False,
         model={"architecture": "retinanet", **_BODY, "fpn_channels": 32, "head_convs": 1},
     ),
-    Arm(
+    ModelCase(
         "retinanet_timm", "detector",
         model={
             "architecture": "retinanet", "backbone": "timm:test_convnext", "norm": "batch",
@@ -179,23 +179,23 @@ _ALL = [
     _detr("rt_detr"),
     _detr("d_fine"),
     _detr("deformable_detr", alone=(), steps=300),
-    Arm(
+    ModelCase(
         "fcos", "detector",
         model={"architecture": "fcos", **_BODY, "fpn_channels": 32, "head_convs": 1},
     ),
-    Arm(
+    ModelCase(
         "faster_rcnn", "detector", refused=_NO_ANCHORS, steps=150, rate=1e-3,
         model={
             "architecture": "faster_rcnn", **_BODY, "fpn_channels": 32, "box_channels": 32,
         },
     ),
-    Arm("ssdlite", "detector", model={"architecture": "ssdlite", **_BODY}),
-    Arm(
+    ModelCase("ssdlite", "detector", model={"architecture": "ssdlite", **_BODY}),
+    ModelCase(
         "centernet", "detector", refused=_NO_ANCHORS, steps=45,
         model={"architecture": "centernet", **_BODY, "channels": 32},
     ),
     _classifier("small_cnn", release=False),
-    Arm(  # it begins with the weights of the run of another arm
+    ModelCase(  # it begins with the weights of the run of another case
         "frozen", "classifier", steps=300, rate=1e-1,
         model={"backbone": "small_cnn", "weights": "small_cnn", "trainable": "head"},
     ),
@@ -205,4 +205,4 @@ _ALL = [
     _classifier("mobilenet_v3_small", steps=120),
     _classifier("efficientnet_lite0", steps=120),
 ]  # fmt: skip
-ARMS = {arm.name: arm for arm in _ALL}
+MODEL_CASES = {case.name: case for case in _ALL}
