@@ -37,7 +37,8 @@ Log = Annotated[
     AnyPath | None,
     Argument(
         metavar="FOLDER",
-        help="Folder to note each answer in, without names, for cxr monitor (docs/serving.md#log).",
+        help="Folder in which each answer is recorded for cxr monitor (docs/serving.md#log). It "
+        "holds no names.",
     ),
 ]
 SettingsPath = Annotated[
@@ -193,7 +194,11 @@ def chosen_engine() -> EngineChoice:
 
 
 Policy = Annotated[
-    str | None, Argument(help="Which of the run's operating points decides; by default max_f1.")
+    str | None,
+    Argument(
+        help="Operating point of the run that decides, such as sensitivity>=0.95. By default it is "
+        "max_f1."
+    ),
 ]
 Backend = Annotated[
     Literal["torch", "onnx", "openvino", "auto"] | None,
@@ -209,12 +214,25 @@ Precision = Annotated[
         "made at one do not fit another."
     ),
 ]
-Device = Annotated[str, Argument(help="auto, cpu or cuda.")]
+Device = Annotated[
+    str,
+    Argument(
+        help="cpu computes on the processor, cuda on a GPU. auto takes a GPU where there is one."
+    ),
+]
 Devices = Annotated[
     int,
-    Argument(minimum=1, help="GPUs, or processes on the CPU, that share each batch."),
+    Argument(
+        minimum=1,
+        help="GPUs that share each batch of a training. On a processor: processes that do so.",
+    ),
 ]
-DespiteAudit = Annotated[bool, Argument(help="Train although the audit found an error.")]
+DespiteAudit = Annotated[
+    bool,
+    Argument(
+        help="Train although the audit found an error. The figures of such a training may be wrong."
+    ),
+]
 
 _USUAL_SPLIT = "default"
 

@@ -43,12 +43,13 @@ def check(
     Exit status 1: something is wrong.
 
     Args:
-        split: Report on this split and the images alone; the files cover all splits.
-        strict: Exit 1 on warnings, too.
+        split: Report on this split and on the images alone. The files cover all splits in any case.
+        strict: Exit with status 1 on warnings, too. Without it only errors do so.
         no_pixels: Read the tables only: faster, no images shown.
         runs: A run or predictions that evaluate labels and boxes of images which they never learned
             from. All runs of a cross-validation evaluate the whole set.
-        target: Which target's labels to review, where the data set has several.
+        target: Target whose labels are reviewed. Needed only where the data set has several
+            targets.
 
     Returns:
         What was found, the worst first.

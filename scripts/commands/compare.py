@@ -99,12 +99,14 @@ def compare(
         out: Report folder to make; without it nothing is written, and each call predicts runs anew.
         target: Which target, where the data set has several. Several, or 'all': a report each, and
             a page that joins them.
-        split: Evaluate test images of this split; by default the systems'.
-        images: all: refuse systems whose images differ; common: evaluate the rest.
+        split: Evaluate test images of this split. By default it is the split of the systems.
+        images: all refuses systems that were run on different images. common evaluates the images
+            that all of them have.
         replicates: Bootstrap replicates.
         protocol: TOML file that fixed the question beforehand: makes the report confirmatory
             (docs/evaluation.md).
-        margin: Margin of non-inferiority and equivalence.
+        margin: Margin of non-inferiority and equivalence, such as 0.05. With it the verdict also
+            says whether a system is at most this much worse.
         prevalence: Share of positives at the place of use, for PPV and NPV there: 0.05, with its 95
             % interval 0.05:0.03-0.08, or counts 12/240.
         unit: study or patient: also the image-level figures by these, with the highest score of
@@ -114,7 +116,8 @@ def compare(
             recall@specificity>=0.90 for another threshold; docs/metrics.md names all.
         reference_by: reader: also evaluate by each reader's own labels, and say whether the verdict
             stays.
-        overwrite: Write a finished report of this folder anew.
+        overwrite: Write a finished report of this folder anew. Without it a finished report on
+            another question is refused.
 
     Returns:
         The answer, its figures as tables, and the report's page; of several targets one each.

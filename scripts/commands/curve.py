@@ -103,11 +103,11 @@ def curve(
         sizes: Shares of the patients who train and validate; each lies within the next.
         seeds: Trainings of each, of other patients and other weights.
         split: The split; given several times, folds that test different patients.
-        target: Which target, where the data set has several.
+        target: Target that both models learn. Needed only where the data set has several targets.
         mixed: A third arm: labels for all images, boxes for a share of them. The detector starts
             from the classifier of all labels, and so has its backbone.
-        equal: A small share learns for as many steps, or epochs, as the whole, whose epochs are the
-            configuration's.
+        equal: steps: a small share learns for as many steps as the whole. epochs: it learns for as
+            many epochs, and so for fewer steps.
         label_seconds: Seconds to label an image.
         box_seconds: Seconds to draw a box.
         jobs: Trainings at a time, each a process with its own devices.

@@ -31,7 +31,7 @@ def ensemble(
         predictions: Predictions folders of folds, seeds or different models.
         out: Folder to make.
         name: Name of the system in the report; by default the members'.
-        weights: A weight per member, with commas; by default all 1.
+        weights: A weight for each member, with commas. By default all weigh the same.
 
     Returns:
         The predictions folder.

@@ -64,8 +64,9 @@ def export(
         data: Data set that the run was trained on: validation images evaluate the export, training
             images calibrate int8. Without it phantoms evaluate fp32.
         split: Also write the roles of this split, such as 'default'.
-        target: Only the findings of this target; kaggle holds one target.
-        reader: Whose labels; by default the reference.
+        target: Write only the findings of this target. kaggle needs it where there are several, for
+            it holds one.
+        reader: Reader whose labels are written. By default it is the reference of all readers.
         images: Images beside the labels: png or jpeg (8 bits at the original size, as the models
             see them), link, copy or none. By default jpeg for voc, none for coco and kaggle, else
             png.

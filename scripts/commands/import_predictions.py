@@ -50,7 +50,8 @@ def import_predictions(
         file: CSV (in Python also a DataFrame), COCO results JSON, or a folder of YOLO files.
         out: Predictions folder to make.
         name: Name of the system in the report.
-        finding: Finding of rows that name none, where the data set has several.
+        finding: Finding of rows that name none. Needed only where the data set has several
+            findings.
         columns: Columns of the CSV as ROLE=COLUMN for the roles image, score and finding, such as
             "image=Image Index,score=prob". A role left out is the column of that or a like name.
         images: Boxes only: images that were run: all (but no validation image where only test
@@ -58,10 +59,12 @@ def import_predictions(
             box or a file); or FILE, which adds names, a line each.
         class_names: YOLO: class names in order, with commas, or a data.yaml; by default data.yaml
             in the folder or above.
-        split: Split whose val and test images are expected.
-        ignore_unknown: Leave out images and findings that the data set does not have.
-        coco_truth: COCO annotation file that the results' image and category ids are of; its images
-            are those that were run.
+        split: Split whose validation and test images are expected in the file. Other images may be
+            missing.
+        ignore_unknown: Leave out images and findings that the data set does not have. Without it
+            they are refused by name.
+        coco_truth: COCO annotation file whose image and category ids the results use. Its images
+            count as those that were run.
         key: key.csv of the blind study (cxr overlay --blind) that FILE is read for.
         explain: Boxes only: the figure of another program on the test images, such as 0.47. Says by
             which rules (COCO, Pascal VOC, Ultralytics, RSNA and near ones) it comes about.

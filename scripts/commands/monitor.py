@@ -58,12 +58,14 @@ def monitor(
         out: Folder for the page and the tables; new or a monitor's.
         labels: CSV of audited images: image_id (their name) or image (as the log calls them), and
             label (1 or 0). Draw them without regard to the system's answer.
-        key: Key of the log, for image_id in --labels; by default that in the folder of the log.
+        key: Key of the log, which turns image_id of --labels into the names of the log. By default
+            it is the key in the folder of the log.
         reference: With --data: predictions, or a run that cxr tune has seen. Sensitivity and
             specificity are compared with its validation images; so are the first weeks.
         data: Data set of the reference.
-        target: Watch this target alone; needed with --reference, where there are several.
-        since: Leave out what is older, as 2026-03-01, once an alarm has been dealt with.
+        target: Watch this target alone. Needed with --reference where the log has several.
+        since: Leave out answers before this day, written as 2026-03-01. Give it once an alarm has
+            been dealt with.
         simulate: Say how many patients it takes to find a change of each figure.
 
     Returns:

@@ -56,15 +56,17 @@ def overlay(
         systems: Predictions folders or runs, each as PATH or NAME=PATH; a run predicts the images
             drawn.
         out: Folder for the PNG files.
-        target: Which target, where the data set has several.
-        image: An image id, in place of --role.
-        role: Sample from these images: train, val or test.
-        split: Name of the split; by default the systems'.
+        target: Target whose truth is drawn. Needed only where the data set has several targets.
+        image: An image id to draw, instead of a random sample. May be given several times.
+        role: Role to sample from: train, val or test. Images of train show nothing about new
+            patients.
+        split: Split that defines the roles. By default it is the split of the systems.
         limit: Draw at most this many, at random.
-        policy: Decide at this policy's threshold.
+        policy: Policy whose threshold decides. It must be one that cxr tune has chosen.
         panel: Side of a panel, px; by default 480, with --blind 1024.
-        seed: Seed of the random sample.
-        faint: Also draw boxes below the threshold, thin and grey.
+        seed: Seed of the random sample. Another seed draws other images.
+        faint: Also draw boxes below the threshold, thin and grey. They show what the threshold
+            hides.
         blind: For a reader study, without systems: numbered images in random order, key.csv,
             read.html to mark and rate them on, and review.csv for ratings alone. cxr readers --key
             and cxr import --key read both back.

@@ -84,8 +84,10 @@ def plan(
         expect: True figure expected at the guarantee's threshold; of two figures both; of a ppv it
             and the sensitivity.
         difference: Smallest difference that would matter; by default that of --auroc A,B.
-        half_width: Also plan for an interval of this mean half-width.
-        power: How often the difference is shown, or the guarantee gets a threshold; by default 0.8.
+        half_width: Half-width of an interval, such as 0.03. The plan then also says how many
+            patients give it on average.
+        power: Probability that the difference is shown, or that the guarantee gets a threshold. By
+            default it is 0.8.
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients with the disease, as 0.3; for the guarantee of a
             ppv of validation patients.
@@ -94,13 +96,14 @@ def plan(
         within: Assumed correlation of one system's scores of a patient's images; by default 0.5.
         seeds: Numbers of training seeds of each system, as 1,3,5; by default the pilot's, or 1.
         seed_deviation: Assumed standard deviation of the AUROC between trainings.
-        seed_correlation: Assumed correlation of two trainings' scores in a class, as 0.8.
+        seed_correlation: Assumed correlation of two trainings' scores within a class, such as 0.8.
+            Needed with --seeds above 1 without a pilot.
         readers: Numbers of readers to plan for, as 4,6,10; needs a pilot of readers or
             --reader-deviation.
         reader_deviation: Without a pilot: assumed standard deviation of readers' AUROCs, as 0.03.
         data: Data set of the pilot's predictions.
-        target: Which target, where the data set has several.
-        out: Folder for the figures and plan.json; new or a plan's.
+        target: Target of the pilot. Needed only where its data set has several targets.
+        out: Folder for the figures and plan.json. It must be new or hold a plan.
 
     Returns:
         The answers in words, and each planned study.

@@ -76,12 +76,16 @@ def predict(
         csv: Table to write: a row an image and system.
         dicom: Folder for a structured report (TID 1500) and a Secondary Capture of the overlay for
             each DICOM image, in its study.
-        overlay: Draw the overlays.
-        strict: Refuse images with a warning.
-        split: Predict val and test images of this split; by default the run's.
-        batch_size: Images at a time; by default what suits back end and size.
-        finding: Only this finding of the model; pneumonia=lung_opacity where the data set names it
-            otherwise.
+        overlay: Draw the overlays, one PNG for each image. --no-overlay writes none, which is
+            faster.
+        strict: Refuse images with a warning. Without it they are answered, and the warning is
+            shown.
+        split: With --data: predict validation and test images of this split. By default it is the
+            split that the run learned from.
+        batch_size: Images predicted at a time; by default what suits back end and size. Lower it
+            where memory is short.
+        finding: With --data: predict this finding of the model alone. LEARNT=NAME gives it the name
+            of the data set, as in pneumonia=lung_opacity.
         tta: Test-time augmentation of a detector: flip,scale0.8,scale1.2 or some of them.
         maps: How a classifier shows where it sees the finding; layercam has finer cells.
 

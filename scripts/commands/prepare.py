@@ -117,25 +117,29 @@ def prepare(
         name: Name in reports; by default the folder's.
         size: Also store the pixels at this size, px.
         target: A target of your own, NAME=FINDING,FINDING: positive if any is present.
-        split: Default split: 'official' (the publisher's), or a CSV of image_id or patient_id, and
-            role. Drawn by patient if left out.
+        split: Default split: 'official' takes the publisher's, a CSV of image_id or patient_id and
+            role takes yours. Left out, the split is drawn by patient.
         val: Share of patients for validation.
         test: Share of patients for test.
-        seed: Seed of the split.
+        seed: Seed of the random split. Another seed draws other patients.
         reference: Where several readers read an image: majority, any, all or reader:NAME.
         sheet: Sheet of a spreadsheet that has several.
         columns: Columns of a table as ROLE=COLUMN, such as label=Finding,xmin=left; or
             a TOML file.
-        class_names: Names of numbered classes, with commas.
+        class_names: Names of numbered classes, with commas. Files of YOLO and tables of class
+            numbers need them.
         patient_pattern: Regular expression that finds the patient in a file's name, such as
             '(?P<nih>\d{8})_'.
         template: csv: write the three files of a set of your own, two rows each, instead.
         exclude: CSV of images to leave out (image_id, reason), such as exclude.csv of cxr check.
         id_key: Key file, outside the folder, by which ids and paths become hashes; made if absent.
-        keep_ids: The DICOM files carry no real ids: keep them.
+        keep_ids: Keep the ids of DICOM files, because they carry no real ones. Without it --id-key
+            is required.
         add: Add what is new in the source to a complete set.
-        strict: Stop at the first unusable file or label.
-        workers: Processes that decode; by default all processors.
+        strict: Stop at the first unusable file or label. Without it such files are left out and
+            listed.
+        workers: Processes that decode; by default all processors. 0 decodes in this process, which
+            takes least memory.
 
     Returns:
         The data set; its `summary` says what came in and what was left out.

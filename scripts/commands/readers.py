@@ -59,19 +59,23 @@ def readers(
         out: Folder for the page and the tables.
         truth: CSV of the truth: case, label (0 or 1) and, maybe, patient.
         data: In place of --truth: data set whose images are the cases.
-        target: Which target, where the data set has several.
+        target: Target whose labels are the truth. Needed only where the data set has several
+            targets.
         system: A stand-alone system on the same cases: NAME=FILE (CSV: case, score and, maybe,
             decision) or, with --data, NAME=PREDICTIONS.
-        readers: random: the result is for readers like these; fixed: for these.
-        cases: random: for cases like these; fixed: for these.
+        readers: random: the result holds for readers like these. fixed: it holds for these readers
+            alone.
+        cases: random: the result holds for cases like these. fixed: it holds for these cases alone.
         positive_from: Lowest rating that calls a case positive.
-        policy: Of a predictions folder: decide at this policy's threshold.
+        policy: Policy whose threshold decides, of systems that are predictions folders. It must be
+            one that cxr tune has chosen.
         key: key.csv of the blind study (cxr overlay --blind).
         lesions: With --truth, of marks: CSV of lesions: case, x1, y1, x2, y2 or lesion (its name)
             and, maybe, weight.
         hit: A mark hits a lesion in which its centre lies, by overlap (iou), or by the distance of
             both centres.
-        hit_limit: Least overlap (by default 0.2), or largest distance, px.
+        hit_limit: Smallest overlap of --hit iou (by default 0.2), or largest distance of --hit
+            distance in px. --hit centre has no limit.
         rename: Names of modalities, as 0=without,1=with.
 
     Returns:

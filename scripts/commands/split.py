@@ -36,17 +36,20 @@ def split(
     Args:
         name: Name of the new split, for train --set data.split=NAME.
         val: Share of patients for validation, by default 0.15.
-        test: Share of patients for test, by default 0.2.
+        test: Share of patients for test, by default 0.2. It has no meaning with --from or
+            --test-folds, which fix the test set.
         folds: Make a split a fold, NAME-0, NAME-1, ...: a fold validates, and all share one test
             set.
         test_folds: With --folds: the fold tests, the next validates.
         seed: Seed of the draw, by default 0.
-        method: balanced (default) or hash, as in cxr prepare.
+        method: balanced (by default) gives each role its share of each class, finding, view and
+            source. hash assigns a patient by id and seed, and so never moves one when images are
+            added.
         file: CSV to follow: image_id or patient_id, role and, if you like, fold.
         keep_test_of: Keep the test images of this split; draw validation anew.
         replace: Draw the split of this name anew, by its own rule where no option says otherwise.
             Train its runs again.
-        strict: With --file: every image needs a role.
+        strict: With --file: refuse images without a role. Without it they are in no role.
 
     Returns:
         How each split was made, and what its roles hold.

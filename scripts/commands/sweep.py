@@ -73,8 +73,9 @@ def sweep(
             on a range is on a log scale; linear:1..40 or log:1..4 says otherwise.
         trials: Trainings in all; a larger number goes on with a sweep.
         jobs: Trainings at a time, each a process with its own devices.
-        pruning: Stop a trial that is behind the median of the others.
-        set_: Replace a key in all trials.
+        pruning: Stop a trial that is behind the median of the others. It saves time, and may stop a
+            trial that would have caught up.
+        set_: Replace a key in all trials, as in cxr train. A key of --over cannot be replaced.
 
     Returns:
         Which trial is the best; the JSON holds them all.

@@ -33,9 +33,11 @@ def synth(
         images: Number of labelled images.
         size: Side of an image, px; 1024 is the challenge's.
         seed: The same seed gives the same bytes.
-        contrast: mixed: lesions from below to well above the noise; high: only clear.
-        flaws: Also plant duplicates, leaks, bad boxes and files.
-        workers: Processes; 0: one per core.
+        contrast: mixed draws lesions from below to well above the noise. high draws clear lesions
+            only, which a small model learns in minutes.
+        flaws: Also plant duplicates, leaks, impossible boxes and damaged files. They show what cxr
+            check finds.
+        workers: Processes that draw. 0 takes one for each processor.
 
     Returns:
         What the folder holds.

@@ -88,9 +88,10 @@ def transfer(
         out: Folder for the page, the table and predictions.
         same: Two findings that count as one another, as lung_opacity=pneumonia, where a data set
             has only one of them.
-        target: Which target, where a data set has several.
-        policy: Whose threshold decides, and is chosen anew on local positives.
-        positives: Numbers of local positive patients to choose thresholds on.
+        target: Target to evaluate on. Needed only where a data set has several targets.
+        policy: Policy whose threshold decides. It is also chosen anew on local positives.
+        positives: Numbers of local positive patients on whom thresholds are chosen anew. Each shows
+            how many labels a new hospital needs.
 
     Returns:
         Each drop in words, every figure, and the page.

@@ -51,8 +51,9 @@ def tune(
     Args:
         predictions: Predictions folder or run; cxr predict and new reports of a run then decide by
             what is chosen.
-        target: Which target, where the data set has several.
-        split: Choose on val images of this split; by default its own.
+        target: Target to decide on. Needed only where the data set has several targets.
+        split: Choose on validation images of this split. By default it is the split of the
+            predictions.
         policy: max_f1, youden, sensitivity>=F, specificity>=F, cost:FN/FP (of a miss and a false
             alarm; @P at prevalence P) or threshold=T (declared). By default max_f1,
             sensitivity>=0.95 and specificity>=0.90.
@@ -64,8 +65,7 @@ def tune(
         reduction: How boxes become an image score. Of several (by default all) the first, unless
             another's AUROC is higher on validation by more than chance.
         rule_out: Triage: rule images out below the threshold of this guarantee of sensitivity.
-            Images
-            neither ruled out nor ruled in are referred to a reader.
+            Images neither ruled out nor ruled in are referred to a reader.
         rule_in: Triage: rule images in from the threshold of this guarantee of specificity or PPV.
 
     Returns:
