@@ -143,7 +143,7 @@ class Running:
         status = self.status or 0
         if status in (_TERMINATED, -signal.SIGTERM):  # as when a machine goes down
             raise KeyboardInterrupt
-        problem = _problem_of(status)
+        problem = problem_of_status(status)
         if problem is None or status < 0:
             return problem
         lines = self.command.log.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -237,11 +237,11 @@ def interrupt(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
 
 
-def _problem_of(status: int) -> str | None:
+def problem_of_status(status: int) -> str | None:
     """Return what the exit status of a `cxr` command means; None for success.
 
     Example:
-        >>> _problem_of(2), _problem_of(-9)
+        >>> problem_of_status(2), problem_of_status(-9)
         ('failed with status 2', 'ended by SIGKILL, perhaps for want of memory')
     """
     if status == _INTERRUPTED:
@@ -269,16 +269,16 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    return [{"CUDA_VISIBLE_DEVICES": gpus} for gpus in _share_gpus(names, devices, jobs)]
+    return [{"CUDA_VISIBLE_DEVICES": gpus} for gpus in share_gpus(names, devices, jobs)]
 
 
-def _share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
+def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
     """Return the GPUs that each command sees; small commands may share one.
 
     Example:
-        >>> _share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
+        >>> share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
         ['0,1', '2,3']
-        >>> _share_gpus(["0"], devices=1, jobs=2)
+        >>> share_gpus(["0"], devices=1, jobs=2)
         ['0', '0']
     """
     if devices == 1:
@@ -316,7 +316,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
     Raises:
         InputError: It failed, and nothing is shown here.
     """
-    port = _free_port()
+    port = free_port()
     silent = console.is_silent()
     with ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
@@ -327,7 +327,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
         ]
         children = [_Process(process) for process in processes]
         try:
-            status, error = _watch(processes, logs)
+            status, error = wait_for_processes(processes, logs)
             if status and silent:
                 raise InputError((error or _last_error_line(logs[0])).removeprefix(_SAID))
             if error:
@@ -356,13 +356,16 @@ def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) -> tuple[int, str]:
+def wait_for_processes(
+    processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]
+) -> tuple[int, str]:
     """Return the exit status, and the error where the first process could not write it."""
     while True:
         codes = [process.poll() for process in processes]

@@ -42,7 +42,7 @@ _FAILED = 2
 _INTERRUPTED = 130
 
 
-class _Share(NamedTuple):
+class MachineShare(NamedTuple):
     """Share of a machine that one command takes."""
 
     processors: int  # whole ones
@@ -50,9 +50,9 @@ class _Share(NamedTuple):
     threads: int | None = None  # of torch on processors; None leaves the choice to the command
 
 
-def _share_machines(
+def share_machines(
     machines: Sequence[tuple[int, int]], device: str, devices: int, jobs: int
-) -> _Share:
+) -> MachineShare:
     """Return the share of machines with (processors, GPUs) that each command gets.
 
     On GPUs that is its number of GPUs with their share of a machine's processors; where there are
@@ -60,11 +60,11 @@ def _share_machines(
     share with which all run at once.
 
     Example:
-        >>> _share_machines([(8, 0), (8, 0)], "auto", devices=1, jobs=4)
-        _Share(processors=4, gpus=0.0, threads=4)
-        >>> _share_machines([(32, 4), (8, 0)], "auto", devices=2, jobs=2)
-        _Share(processors=16, gpus=2.0, threads=None)
-        >>> _share_machines([(8, 1)], "cuda", devices=1, jobs=3).gpus
+        >>> share_machines([(8, 0), (8, 0)], "auto", devices=1, jobs=4)
+        MachineShare(processors=4, gpus=0.0, threads=4)
+        >>> share_machines([(32, 4), (8, 0)], "auto", devices=2, jobs=2)
+        MachineShare(processors=16, gpus=2.0, threads=None)
+        >>> share_machines([(8, 1)], "cuda", devices=1, jobs=3).gpus
         0.3333
     """
     if device not in ("auto", "cpu", "cuda"):
@@ -79,7 +79,7 @@ def _share_machines(
         shares = range(max(1, total), 0, -1)
         share = next((n for n in shares if sum(c // n for c, _ in machines) >= jobs), 1)
         alone = share == max((cpus for cpus, _ in machines), default=1)
-        return _Share(share, threads=None if alone else share)
+        return MachineShare(share, threads=None if alone else share)
     room = sum(gpus // devices for _, gpus in able)
     if devices > 1 and room < jobs:
         raise InputError(
@@ -89,7 +89,7 @@ def _share_machines(
     gpus = float(devices)
     if room < jobs:
         gpus = _PARTS // -(-jobs // room) / _PARTS
-    return _Share(max(1, int(min(cpus / has for cpus, has in able) * gpus)), gpus)
+    return MachineShare(max(1, int(min(cpus / has for cpus, has in able) * gpus)), gpus)
 
 
 @contextmanager
@@ -135,7 +135,7 @@ class _Cluster:
         self._device = device
         self._devices = devices
         self._reads = reads
-        self._share: _Share | None = None
+        self._share: MachineShare | None = None
 
     def start(self, command: Command, slot: int) -> Child:
         """Start a command on a machine that Ray chooses."""
@@ -144,7 +144,7 @@ class _Cluster:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             counts = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
             able = [count for count in counts if count[0]]
-            self._share = _share_machines(able, self._device, self._devices, self.jobs)
+            self._share = share_machines(able, self._device, self._devices, self.jobs)
         share = self._share
         threads = os.environ.get("OMP_NUM_THREADS", share.threads)
         environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}

@@ -80,7 +80,7 @@ def export_run(
         if store is not None and precision == "int8":
             quantise(folder, spec, store.image, training)
         _write_companions(loaded, folder)
-        _write_requirements(folder, format)
+        write_requirements(folder, format)
         spec = replace(spec, precision=precision)
         spec.write(folder)
         proof = prove(loaded, ExportedModel.open(folder), dataset, store, validation)
@@ -89,7 +89,7 @@ def export_run(
     return proof
 
 
-def _write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
+def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
     """Write ``requirements.txt``: what predicting needs beside this package, as installed here."""
     lines = []
     for name in (*_PREDICTS_WITH, PACKAGES[format]):

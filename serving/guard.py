@@ -92,7 +92,7 @@ class Warned(str):
 
 
 @dataclass(frozen=True)
-class _Fit:
+class GuardFit:
     """Parameters of the model, float32; K layout parts, E edge parts, D = K + E + 14 numbers."""
 
     layout_mean: np.ndarray
@@ -117,7 +117,7 @@ class Guard:
     limit: float  # score from which an image does not look like a frontal chest X-ray
     images: int  # training images that it was learned from
     false_alarms: float  # share of them, left out while fitting, at or above the limit
-    _fit: _Fit = field(repr=False)
+    _fit: GuardFit = field(repr=False)
     # training images of each of `_AGE_GROUPS`; None where few ages are known
     ages: tuple[int, ...] | None = None
 
@@ -189,7 +189,7 @@ class Guard:
         if content["statistics"] != STATISTICS_VERSION:
             raise InputError(f"{path}: was made by another version of cxr; {again}")
         try:
-            fit = _Fit(**{f.name: _unpack(content["arrays"][f.name]) for f in fields(_Fit)})
+            fit = GuardFit(**{f.name: _unpack(content["arrays"][f.name]) for f in fields(GuardFit)})
             _require_shapes(fit)
         except (KeyError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({error}); {again}") from None
@@ -226,10 +226,11 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
     if image.colour >= _COLOURED:
         warnings.append("a colour image; X-rays are grey")
     damaged = (Warned(words, "damaged") for words in image.doubts)
-    return (*map(Warned, warnings), *_orientation_warnings(image), *damaged)
+    return (*map(Warned, warnings), *orientation_warnings(image), *damaged)
 
 
-def _orientation_warnings(image: DecodedImage) -> list[Warned]:
+def orientation_warnings(image: DecodedImage) -> list[Warned]:
+    """Return a warning for a header that says the image is mirrored or turned."""
     stated = str(image.record["orientation"] or "")
     row, _, column = stated.partition("\\")
     words = _ORIENTATIONS.get(row[:1] + column[:1])
@@ -259,7 +260,7 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Prog
         return
     images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", split)]
     store = dataset.make_store(size, terminal)
-    guard = _fit_guard(store, images["patient_id"], images.get("age_years"))
+    guard = fit_guard(store, images["patient_id"], images.get("age_years"))
     if guard is None:
         terminal.say(
             f"No guard against other images: learning it takes {MIN_IMAGES} training images of "
@@ -270,7 +271,7 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Prog
     terminal.say(f"Guard: {guard.images} training images tell what is no frontal chest X-ray")
 
 
-def _fit_guard(
+def fit_guard(
     source: PixelSource, patients: pd.Series, ages: pd.Series | None = None
 ) -> Guard | None:
     """Learn a check from training images, reproducibly; return None if they are too few.
@@ -322,14 +323,14 @@ def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
     return tuple(np.bincount(groups, minlength=len(_AGE_GROUPS)).tolist())
 
 
-def _fit(own: Measured, varied: Measured, made: Measured, drawn: Measured) -> _Fit:
+def _fit(own: Measured, varied: Measured, made: Measured, drawn: Measured) -> GuardFit:
     inside = own + varied
     outside = made + drawn
     most = len(own.layout) // _IMAGES_A_PART
     layout_mean, layout_parts = _principal_parts(inside.layout, min(_LAYOUT_PARTS, most))
     edges_mean, edges_parts = _principal_parts(inside.edges, min(_EDGE_PARTS, most))
     none = np.zeros(0, np.float32)
-    fit = _Fit(layout_mean, layout_parts, edges_mean, edges_parts, none, none, none, none)
+    fit = GuardFit(layout_mean, layout_parts, edges_mean, edges_parts, none, none, none, none)
     numbers = _numbers(fit, inside)
     fit = replace(fit, centre=_float32(numbers.mean(0)), spread=_float32(numbers.std(0) + 1e-3))
     covariance = np.cov(_standardised(fit, inside).T)
@@ -352,7 +353,7 @@ def _principal_parts(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndar
     return mean, np.ascontiguousarray(vectors[:, ::-1][:, :most].T, np.float32)
 
 
-def _numbers(fit: _Fit, measured: Measured) -> np.ndarray:
+def _numbers(fit: GuardFit, measured: Measured) -> np.ndarray:
     """Return the numbers of an image: principal components, residual, and overall statistics."""
     columns = []
     for values, mean, parts in (
@@ -366,12 +367,12 @@ def _numbers(fit: _Fit, measured: Measured) -> np.ndarray:
     return np.hstack([*columns, measured.overall])
 
 
-def _standardised(fit: _Fit, measured: Measured) -> np.ndarray:
+def _standardised(fit: GuardFit, measured: Measured) -> np.ndarray:
     numbers: np.ndarray = (_numbers(fit, measured) - fit.centre) / fit.spread
     return np.clip(numbers, -_LARGEST_VALUE, _LARGEST_VALUE)
 
 
-def _terms(fit: _Fit, measured: Measured) -> np.ndarray:
+def _terms(fit: GuardFit, measured: Measured) -> np.ndarray:
     """Return numbers, their squares, the Mahalanobis distance and 1, shape ``(N, 2 D + 2)``."""
     numbers = _standardised(fit, measured)
     distance = ((numbers @ fit.precision) * numbers).sum(1, keepdims=True) / numbers.shape[1]
@@ -396,7 +397,7 @@ def _logistic(terms: np.ndarray, is_outside: np.ndarray) -> np.ndarray:
     return beta
 
 
-def _require_shapes(fit: _Fit) -> None:
+def _require_shapes(fit: GuardFit) -> None:
     k = len(fit.layout_parts)
     e = len(fit.edges_parts)
     layout, edges, overall = MEASURES

@@ -60,7 +60,7 @@ _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to
 
 
 @dataclass(frozen=True)
-class _Measure:
+class Measure:
     """One figure of a proof: a difference, the largest that is kept, and the figures compared."""
 
     case: str
@@ -79,7 +79,7 @@ class _Measure:
         """Return the figure as a message shows it.
 
         Example:
-            >>> _Measure("validation", "AUROC falls by", 0.03, 0.02, 0.91, 0.88).words()
+            >>> Measure("validation", "AUROC falls by", 0.03, 0.02, 0.91, 0.88).words()
             'AUROC falls by 0.03 (0.91 to 0.88; at most 0.02 is kept) on validation'
         """
         sides = [] if self.original is None else [f"{self.original:.3g} to {self.exported:.3g}"]
@@ -94,7 +94,7 @@ class Proof:
 
     precision: str
     images: str
-    measures: tuple[_Measure, ...]
+    measures: tuple[Measure, ...]
 
     def require(self, what: str) -> None:
         """Refuse an export, named `what`, of which a figure lies beyond its limit."""
@@ -202,7 +202,7 @@ def _phantoms(size: int) -> np.ndarray:
     return np.stack([letterbox(pixels, size)[0] for pixels in drawn])
 
 
-def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[_Measure]:
+def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[Measure]:
     """Measure differences of boxes, scores, maps and decisions, which must be the same."""
     source = LoosePixels.from_arrays(
         {f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1]
@@ -214,7 +214,7 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
     ran = first.intersection(second)
     findings = run.model.findings
     failed = len(first.symmetric_difference(second))
-    measures = [_Measure(case, "images that one side alone can answer:", failed, 0)]
+    measures = [Measure(case, "images that one side alone can answer:", failed, 0)]
     if run.model.kind == "boxes":
         pairs = [[side.boxes(image_id, findings) for side in sides] for image_id in ran]
         measures += _same_boxes(case, pairs)
@@ -229,8 +229,8 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
         grids = [np.stack([np.asarray(values) for values in of_side]) for of_side in maps]
         share = _apart(*grids) / max(float(np.abs(grids[0]).max()), _LEAST_MAP)
         measures += [
-            _Measure(case, "scores differ by", _apart(*map(np.asarray, scores)), _SCORE_LIMIT),
-            _Measure(case, "maps differ, as a share of their largest value, by", share, _MAP_LIMIT),
+            Measure(case, "scores differ by", _apart(*map(np.asarray, scores)), _SCORE_LIMIT),
+            Measure(case, "maps differ, as a share of their largest value, by", share, _MAP_LIMIT),
         ]
     if (decision := run.decision) is None:
         return measures
@@ -243,8 +243,8 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
     )
     return [
         *measures,
-        _Measure(case, "image scores differ by", _apart(before, after), _SCORE_LIMIT),
-        _Measure(case, "decisions changed:", changed, 0),
+        Measure(case, "image scores differ by", _apart(before, after), _SCORE_LIMIT),
+        Measure(case, "decisions changed:", changed, 0),
     ]
 
 
@@ -253,15 +253,15 @@ def _called_apart(before: np.ndarray, after: np.ndarray, threshold: float) -> np
     return np.asarray(is_positive(before, threshold) != is_positive(after, threshold))
 
 
-def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[_Measure]:
-    differences = [_match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
+def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[Measure]:
+    differences = [match_boxes(one, two, most=MAX_PER_FINDING) for one, two in pairs]
     boxes, unmatched, scores, corners = zip(*differences, strict=True)
     share = sum(unmatched) / max(2 * sum(boxes), 1)
     return [
-        _Measure(case, "boxes compared:", sum(boxes)),
-        _Measure(case, "share of boxes without a partner:", share, _UNMATCHED_LIMIT),
-        _Measure(case, "scores of boxes differ by", max(scores), _SCORE_LIMIT),
-        _Measure(case, "corners differ, in px, by", max(corners), _CORNER_LIMIT),
+        Measure(case, "boxes compared:", sum(boxes)),
+        Measure(case, "share of boxes without a partner:", share, _UNMATCHED_LIMIT),
+        Measure(case, "scores of boxes differ by", max(scores), _SCORE_LIMIT),
+        Measure(case, "corners differ, in px, by", max(corners), _CORNER_LIMIT),
     ]
 
 
@@ -274,7 +274,7 @@ class _BoxDifference(NamedTuple):
     corner: float  # of matched corners, px
 
 
-def _match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
+def match_boxes(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
     """Match the boxes that two systems found on an image, each to the one that overlaps it most.
 
     Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an
@@ -309,7 +309,7 @@ def _apart(one: np.ndarray, two: np.ndarray) -> float:
     return float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
 
 
-def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Measure]:
+def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measure]:
     """Compare boxes with all logits moved by a constant: no detection, and every limit reached.
 
     The run's side is decoded as on a GPU: on a CPU runs and exports share one decoder.
@@ -324,7 +324,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Meas
         "images at every limit": least - float(np.quantile(logits.numpy(), _LEAST_PASSING)),
     }
     none = Boxes.joined([])
-    measures: list[_Measure] = []
+    measures: list[Measure] = []
     for case, shift in shifts.items():
         found = model.model.decode_batch(logits + shift, offsets, heads)
         decoded = exported.decode(outputs | {"logits": outputs["logits"] + np.float32(shift)})
@@ -335,7 +335,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[_Meas
 
 def _falls(
     decision: Decision, answers: Sequence[_Answers], test_set: LabelledSplit, ids: pd.Index
-) -> Iterator[_Measure]:
+) -> Iterator[Measure]:
     """Measure the loss of AUROC, AP50 and decisions on labelled validation images."""
     case = "validation images"
     folder = test_set.dataset.folder
@@ -350,7 +350,7 @@ def _falls(
             "which an export is evaluated, needs positive and negative ones"
         )
     lost = len(ran.difference(ran_exported))
-    yield _Measure(case, "images that the export cannot answer:", lost, 0)
+    yield Measure(case, "images that the export cannot answer:", lost, 0)
     figures = {"AUROC falls by": areas}
     if answers[0].output.kind == "boxes":
         truth = describe_images(test_set.truth, evaluated, labels)
@@ -362,9 +362,9 @@ def _falls(
         ]
     for name, (before, after) in figures.items():
         if before is not None and after is not None:
-            yield _Measure(case, name, before - after, _DROP_LIMIT, before, after)
+            yield Measure(case, name, before - after, _DROP_LIMIT, before, after)
     threshold = decision.thresholds[decision.policy(None, folder)].threshold
     if threshold is not None:
         share = float(np.mean(_called_apart(scores[0], scores[1], threshold)))
-        yield _Measure(case, "share of decisions changed:", share, _CHANGED_LIMIT)
-    yield _Measure(case, "image scores differ by", _apart(*scores))
+        yield Measure(case, "share of decisions changed:", share, _CHANGED_LIMIT)
+    yield Measure(case, "image scores differ by", _apart(*scores))

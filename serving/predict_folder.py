@@ -93,7 +93,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
         wanted = pd.Series(sorted(image_ids), dtype=wanted.dtype)
     store = dataset.make_store(model.preprocess.size, terminal, engine)
     sizes = dataset.images[["image_id", "width", "height"]]
-    info = _describe(model, name) | {
+    info = describe_system(model, name) | {
         "data_set": {
             "name": dataset.name,
             "content_id": dataset.ids["content_id"],
@@ -119,12 +119,12 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
             )
             if on_part is not None:
                 parts = _told(parts, store, on_part)
-            _write_parts(writer, parts, advance, PART_SIZE)
+            write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
-            _copy_seen(model, writer, terminal)
+            copy_seen_images(model, writer, terminal)
         else:
             samples = np.stack([store.image(image_id) for image_id in wanted[:_LATENCY_IMAGES]])
-            _copy_seen(model, writer, terminal)
+            copy_seen_images(model, writer, terminal)
             # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
             terminal.say(f"Last {of}: measuring the time of one image, for the table of costs")
             writer.info["cost"] = model.cost(samples)
@@ -191,7 +191,7 @@ def freeze_decision(
     terminal.say(f"Operating point ({policy}, {images}): {point}")
 
 
-def _describe(model: Model, name: str | None) -> dict[str, Any]:
+def describe_system(model: Model, name: str | None) -> dict[str, Any]:
     """Return the entries of ``predictions.json`` about the system."""
     info = model.info
     usual = str(model.info["name"])
@@ -239,7 +239,7 @@ def _recipe_of(run: Path | None) -> dict[str, Any]:
     }
 
 
-def _copy_seen(model: Model, writer: PredictionWriter, terminal: Progress) -> None:
+def copy_seen_images(model: Model, writer: PredictionWriter, terminal: Progress) -> None:
     """Copy what the model has seen beside its predictions."""
     folder = model.folder if model.backend == "torch" else _run_of_export(model)
     if folder is None:
@@ -278,7 +278,7 @@ def sent_size(batch_size: int) -> int:
     return batch_size * max(n for n in range(1, most + 1) if of_file % n == 0)
 
 
-def _write_parts(
+def write_parts(
     writer: PredictionWriter,
     batches: Iterable[Part],
     advance: Callable[[int], object],

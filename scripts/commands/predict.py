@@ -158,7 +158,7 @@ def predict(
     if finding:
         if log is not None:
             raise InputError("predict --log: notes the findings of the run; leave out --finding")
-        model = model.with_names(_parse_names(finding))
+        model = model.with_names(parse_finding_names(finding))
     with open_engine(engine.name, address=engine.address) as workers, opened_log(log) as noted:
         return predict_data_set(
             model,
@@ -216,7 +216,7 @@ def _open_model(chosen: ChosenBackend, how: dict[str, Any]) -> TrainedModel | Ex
     )
 
 
-def _parse_names(texts: list[str]) -> dict[str, str]:
+def parse_finding_names(texts: list[str]) -> dict[str, str]:
     """Read LEARNT=NAME, or NAME alone, some of them."""
     names: dict[str, str] = {}
     for text in texts:

@@ -90,7 +90,7 @@ def serve(
     served = ServeSettings(
         host=host,
         port=port,
-        token=_read_token(token),
+        token=read_token(token),
         allowed_hosts=tuple(limits.allowed_hosts),
         max_bytes=limits.max_mib * MEBIBYTE,
         max_pixels=limits.max_megapixels * 1_000_000,
@@ -138,7 +138,7 @@ def _address(host: str, port: int) -> str:
     return f"Page: http://{shown}:{port}/  (Ctrl-C ends it{others})"
 
 
-def _read_token(file: Path | None) -> str | None:
+def read_token(file: Path | None) -> str | None:
     """Return the token from a file, or from the environment."""
     if file is None:
         token = os.environ.get(_TOKEN_VARIABLE)

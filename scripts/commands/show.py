@@ -51,7 +51,7 @@ def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
     folder = as_path(folder)
     if (folder is None) != machine:
         raise InputError("show: give a folder, or --machine")
-    facts = _machine() if folder is None else _describe(folder)
+    facts = _machine() if folder is None else describe_folder(folder)
     width = max(len(key) for key in facts)
     lines = [f"{key:>{width}}  {_words(value)}" for key, value in facts.items()]
     steps = () if folder is None else tuple(next_steps(folder))
@@ -92,7 +92,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _describe(folder: Path) -> dict[str, Any]:
+def describe_folder(folder: Path) -> dict[str, Any]:
     """Return facts about a folder that cxr made, or about such folders inside of it."""
     if not folder.is_dir():
         what = "a file; give its folder" if folder.exists() else "no such folder"

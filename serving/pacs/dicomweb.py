@@ -86,7 +86,7 @@ class ArchivedImage:
 
 
 @dataclass(frozen=True)
-class _LeftOut:
+class LeftOutImage:
     """A series or an instance that is none to answer for, and why."""
 
     uid: str
@@ -138,7 +138,9 @@ class DicomWebArchive:
             filters["StudyDate"] = f"{since}-"
         return partial(self._client.search_for_studies, fields=[_COUNT], search_filters=filters)
 
-    def images(self, study: str, modalities: Sequence[str]) -> Iterator[ArchivedImage | _LeftOut]:
+    def images(
+        self, study: str, modalities: Sequence[str]
+    ) -> Iterator[ArchivedImage | LeftOutImage]:
         """List the images of a study, and what is left out of it by what the list says.
 
         A series without a modality is taken; results of this program never are.
@@ -147,18 +149,18 @@ class DicomWebArchive:
         for series, entry in self._list(search, _SERIES, "a list of series").items():
             modality = _value(entry, _MODALITY)
             if _value(entry, _MANUFACTURER) == SOFTWARE:
-                yield _LeftOut(series, f"a result of {SOFTWARE}")
+                yield LeftOutImage(series, f"a result of {SOFTWARE}")
             elif modality is not None and modality not in modalities:
                 term = modality if modality.isalnum() else "of another kind"
-                yield _LeftOut(series, f"a series whose modality is {term}")
+                yield LeftOutImage(series, f"a series whose modality is {term}")
             else:
                 yield from self._images_of(study, series)
 
-    def _images_of(self, study: str, series: str) -> Iterator[ArchivedImage | _LeftOut]:
+    def _images_of(self, study: str, series: str) -> Iterator[ArchivedImage | LeftOutImage]:
         search = partial(self._client.search_for_instances, study, series, fields=[_MANUFACTURER])
         for uid, entry in self._list(search, _INSTANCE, "a list of images").items():
             if _value(entry, _MANUFACTURER) == SOFTWARE:
-                yield _LeftOut(uid, f"a result of {SOFTWARE}")
+                yield LeftOutImage(uid, f"a result of {SOFTWARE}")
             else:
                 yield ArchivedImage(study, series, uid)
 

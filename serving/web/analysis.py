@@ -58,7 +58,7 @@ def _too_busy(retry_after: int) -> Refused:
     return Refused(429, "busy", words, {"Retry-After": str(retry_after)})
 
 
-class _Places:
+class RequestPlaces:
     """Bounds the requests that are worked on; those that still arrive are the gate's."""
 
     def __init__(self, most: int) -> None:
@@ -98,7 +98,7 @@ class _Waiting:
             self.result.set_result(outcome)
 
 
-class _Batcher:
+class Batcher:
     """Answers for images, several at a time where several wait.
 
     Of each batch `on_batch` is told how many images it had, and its seconds.
@@ -248,12 +248,12 @@ class Server:
         self.decoder = Decoder(settings)
         # What waits, and what is decoded or answered at the time.
         under_way = settings.queue + settings.batch + settings.workers
-        self.places = _Places(under_way)
-        self.reports = _Places(_MOST_REPORTS)
+        self.places = RequestPlaces(under_way)
+        self.reports = RequestPlaces(_MOST_REPORTS)
         self.status: Literal["ok", "starting", "stopping"] = "starting"
         self.metrics = _Metrics(lambda: self.batcher.waiting, settings.log)
         runs = [system.run for system in systems]
-        self.batcher = _Batcher(runs, settings, self.metrics.count_batch)
+        self.batcher = Batcher(runs, settings, self.metrics.count_batch)
         self._note = partial(note_answers, settings.log, runs)
 
     @asynccontextmanager

@@ -78,7 +78,7 @@ _PIXELS: dict[str, Any] = {
         }.items()
     },
 }
-_FURTHER = (  # columns of a visit beside an answer's
+RESULT_FORMATS = (  # columns of a visit beside an answer's
     "undecided_because",
     "threshold_probability",
     "systems_disagree",
@@ -231,7 +231,7 @@ async def pixels(request: Request) -> Response:
 async def report_csv(entries: _Visit) -> Response:
     """Send the answers as a table: a row for each image and system. Nothing is kept."""
     sheet = io.StringIO(newline="")
-    rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *_FURTHER))
+    rows = csv.DictWriter(sheet, (*ANSWER_COLUMNS, *RESULT_FORMATS))
     rows.writeheader()
     rows.writerows(_row(entry, system) for entry in entries for system in entry.systems)
     content = sheet.getvalue().encode("utf-8-sig")  # so that a spreadsheet reads it as UTF-8
@@ -251,7 +251,7 @@ def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
             "note": RESEARCH_USE,
         }
     )
-    return answer_row(answer) | {name: inert_cell(known[name]) for name in _FURTHER}
+    return answer_row(answer) | {name: inert_cell(known[name]) for name in RESULT_FORMATS}
 
 
 @router.get("/healthz", tags=["state"])

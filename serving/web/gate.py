@@ -75,7 +75,7 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
     return [*(pair for pair in headers if pair[0].lower() not in added), *added.items()]
 
 
-class _RateLimit:
+class RateLimit:
     """A token bucket for each client address; the table is bounded, the idlest is forgotten."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -166,7 +166,7 @@ class Gate:
         self._token = None if token is None else token.encode()
         self._most = settings.max_bytes
         self._seconds = settings.seconds
-        self._limit = _RateLimit(settings.rate)
+        self._limit = RateLimit(settings.rate)
         self._held = 0
         self._most_held = max(_MOST_BYTES, settings.max_bytes)
 

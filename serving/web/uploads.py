@@ -77,7 +77,7 @@ class Decoded:
     source: Source | None = None
 
 
-def _format_of(content: bytes) -> str:
+def detect_format(content: bytes) -> str:
     """Tell the type of an upload by its content alone; only still images of one type pass."""
     if not content:
         raise Refused(400, "empty", f"the file is empty; {_GIVE}")
@@ -265,7 +265,7 @@ class Decoder:
         if len(content) > self._settings.max_bytes:
             limit = f"{self._settings.max_bytes / MEBIBYTE:,.4g} MiB"
             raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")
-        kind = _format_of(content)
+        kind = detect_format(content)
         if source and kind != "DICOM":
             words = (
                 f"include=sr and include=sc are for DICOM files, this is {kind}: it names no "

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.scripts.child_processes import _free_port as free_port
+from cxr_compare.scripts.child_processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

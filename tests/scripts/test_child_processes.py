@@ -20,7 +20,7 @@ from cxr_compare.scripts.child_processes import (
     run_commands,
     share_devices,
 )
-from cxr_compare.scripts.cluster import _Share, _share_machines, open_machines
+from cxr_compare.scripts.cluster import MachineShare, open_machines, share_machines
 from tests.scripts.launched import ended, environment, hooked_path, naming, start, wait_until
 from tests.scripts.small_sets import tiny_training, trials_of
 
@@ -92,19 +92,19 @@ def test_each_process_sees_gpus_that_no_other_has_at_that_time(
 @pytest.mark.parametrize(
     ("machines", "options", "share"),
     [
-        ([(2, 0)], ("cpu", 1, 1), _Share(2)),  # all of it, as without a cluster
-        ([(2, 0)], ("cpu", 1, 2), _Share(1, threads=1)),
-        ([(2, 0)], ("auto", 1, 9), _Share(1, threads=1)),  # seven wait
-        ([(8, 0), (3, 0)], ("auto", 1, 3), _Share(3, threads=3)),  # two here, one there
-        ([(8, 2), (64, 0)], ("cpu", 1, 1), _Share(64)),
-        ([(8, 2), (64, 0)], ("auto", 1, 2), _Share(4, 1.0)),
-        ([(8, 2), (64, 0)], ("cuda", 2, 1), _Share(8, 2.0)),
-        ([(8, 2)], ("auto", 1, 4), _Share(2, 0.5)),
-        ([(1, 2)], ("auto", 1, 2), _Share(1, 1.0)),  # one at a time
+        ([(2, 0)], ("cpu", 1, 1), MachineShare(2)),  # all of it, as without a cluster
+        ([(2, 0)], ("cpu", 1, 2), MachineShare(1, threads=1)),
+        ([(2, 0)], ("auto", 1, 9), MachineShare(1, threads=1)),  # seven wait
+        ([(8, 0), (3, 0)], ("auto", 1, 3), MachineShare(3, threads=3)),  # two here, one there
+        ([(8, 2), (64, 0)], ("cpu", 1, 1), MachineShare(64)),
+        ([(8, 2), (64, 0)], ("auto", 1, 2), MachineShare(4, 1.0)),
+        ([(8, 2), (64, 0)], ("cuda", 2, 1), MachineShare(8, 2.0)),
+        ([(8, 2)], ("auto", 1, 4), MachineShare(2, 0.5)),
+        ([(1, 2)], ("auto", 1, 2), MachineShare(1, 1.0)),  # one at a time
     ],
 )
 def test_a_cluster_is_shared_out_by_gpus_else_by_processors(machines, options, share):
-    assert _share_machines(machines, *options) == share
+    assert share_machines(machines, *options) == share
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_cluster_is_shared_out_by_gpus_else_by_processors(machines, options, s
 )
 def test_too_few_gpus_of_a_cluster_are_refused(options, says):
     with pytest.raises(InputError, match=says):
-        _share_machines([(8, 2), (8, 0)], *options)
+        share_machines([(8, 2), (8, 0)], *options)
 
 
 def test_folders_that_no_other_machine_sees_are_refused(tmp_path):
@@ -287,9 +287,9 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping,
     ],
 )
 def test_status_of_a_process_is_told_in_words(status, problem):
-    assert child_processes._problem_of(status) == problem
+    assert child_processes.problem_of_status(status) == problem
 
 
 def test_a_command_that_was_interrupted_interrupts_the_others():
     with pytest.raises(KeyboardInterrupt):
-        child_processes._problem_of(130)
+        child_processes.problem_of_status(130)

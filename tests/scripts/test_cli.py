@@ -26,7 +26,7 @@ from cxr_compare.scripts.command_line import command_name
 from cxr_compare.scripts.command_list import COMMANDS
 from cxr_compare.scripts.commands import show
 from cxr_compare.scripts.next_steps import next_steps
-from cxr_compare.serving.parity import Proof, _Measure
+from cxr_compare.serving.parity import Measure, Proof
 from tests.scripts.small_sets import cxr, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +114,7 @@ def exit_code(
     monkeypatch: pytest.MonkeyPatch, folder: Path, describe: Callable[[Path], None]
 ) -> int:
     """What `cxr show` ends with where it does this in place of its work."""
-    monkeypatch.setattr(show, "_describe", describe)
+    monkeypatch.setattr(show, "describe_folder", describe)
     return cxr("show", folder)
 
 
@@ -191,7 +191,7 @@ def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, told)
 def test_show_names_the_verb_that_completes_a_folder(tmp_path, left, name):
     (tmp_path / left).touch()
     with pytest.raises(InputError, match=f"unfinished .*; run the same {name} again"):
-        show._describe(tmp_path)
+        show.describe_folder(tmp_path)
 
 
 def test_show_tells_what_machine_this_is(capsys):
@@ -204,15 +204,15 @@ def test_show_tells_what_machine_this_is(capsys):
 
 def test_show_tells_how_an_export_was_held_against_its_run(tmp_path):
     measures = (
-        _Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),
-        _Measure("validation images", "image scores differ by", 0.25),
+        Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),
+        Measure("validation images", "image scores differ by", 0.25),
     )
     proof = Proof("int8", "8 validation images", measures).to_json()
     about = {"is": "CheXNet as onnx int8", "run": "out/chexnet", "learned_from": "phantom"}
     calibrated = {"calibrated_on": "8 training images"}
     write_json(tmp_path / "card.json", "card", {**about, **calibrated, "proof": proof})
     write_json(tmp_path / "export.json", "export", {})
-    told = show._describe(tmp_path)
+    told = show.describe_folder(tmp_path)
     assert told["kind"] == "export, complete"
     assert told["calibrated on"] == "8 training images"
     assert told["held against the run"] == "kept, on 8 validation images"
@@ -296,7 +296,7 @@ def test_show_lists_what_a_folder_above_holds(tmp_path):
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / marker).write_text(json.dumps(content))
-    held = show._describe(tmp_path)
+    held = show.describe_folder(tmp_path)
     assert held.pop("kind") == "folder of folders"
     assert held == {
         "a": "run RetinaNet",
@@ -327,7 +327,7 @@ def test_show_names_weights_and_what_a_run_answers_by(tmp_path):
     }
     write_json(tmp_path / "validation" / "decisions" / "opacity.json", "decision", chosen)
     write_json(tmp_path / "guard.json", "guard", {})
-    facts = show._describe(tmp_path)
+    facts = show.describe_folder(tmp_path)
     assert facts["validation"] == str(tmp_path / "validation")
     assert facts["decision"] == "opacity (max_f1: positive from score 0.25 on)"
     assert facts["guard"] == str(tmp_path / "guard.json")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from cxr_compare.configs.load import find_config, first_difference, read_config
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.store.dataset import DataSet
-from cxr_compare.scripts.child_processes import _watch, own_rank
+from cxr_compare.scripts.child_processes import own_rank, wait_for_processes
 from cxr_compare.training.rank import Rank
 from cxr_compare.training.request import require_shares
 from cxr_compare.training.start import with_loading_of
@@ -352,7 +352,7 @@ def test_what_the_process_that_failed_first_says(monkeypatch, tmp_path, script, 
         for code, file in zip(scripts, files, strict=True)
     ]
     try:
-        ended, error = _watch(started, files)
+        ended, error = wait_for_processes(started, files)
     finally:
         for process, file in zip(started, files, strict=True):
             process.kill()

@@ -207,7 +207,7 @@ def test_predictions_taken_over_are_taken_over_once_by_a_call_that_goes_on(
 
     before = predict("before", ids[:3], None)
     with monkeypatch.context() as patch:
-        patch.setattr(predict_folder, "_write_parts", stop)
+        patch.setattr(predict_folder, "write_parts", stop)
         with pytest.raises(KeyboardInterrupt):
             predict("resumed", ids, before)
     assert sorted(predict("resumed", ids, before).images["image_id"]) == sorted(ids)

@@ -14,7 +14,7 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
 from cxr_compare.scripts import console
-from cxr_compare.scripts.commands.predict import _parse_names
+from cxr_compare.scripts.commands.predict import parse_finding_names
 from cxr_compare.serving.predict_folder import predict_data_set
 from cxr_compare.serving.trained_model import TrainedModel
 from tests.memory_store import MemoryStore
@@ -67,12 +67,12 @@ def test_what_it_did_not_learn_and_one_name_for_two_are_refused(tmp_path):
 @pytest.mark.parametrize("text", ["=opacity", "pneumonia=", "="])
 def test_half_a_name_is_refused(text):
     with pytest.raises(InputError, match="write LEARNT=NAME"):
-        _parse_names([text])
+        parse_finding_names([text])
 
 
 def test_two_names_for_one_finding_are_refused():
     with pytest.raises(InputError, match="mass is already called 'nodule'"):
-        _parse_names(["mass=nodule", "mass=opacity"])
+        parse_finding_names(["mass=nodule", "mass=opacity"])
 
 
 def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path):

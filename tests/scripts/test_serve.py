@@ -21,7 +21,7 @@ from PIL import Image
 from cxr_compare.classification.activation_maps import activation_maps
 from cxr_compare.classification.model import build_classifier
 from cxr_compare.data_prep.store.preprocess import Preprocess
-from cxr_compare.scripts.commands.serve import _read_token
+from cxr_compare.scripts.commands.serve import read_token
 from cxr_compare.serving.export_graph import write_graph
 from cxr_compare.serving.export_spec import PREPROCESS_FILE, ExportSpec
 from tests.scripts.small_sets import refusal
@@ -82,7 +82,7 @@ def test_a_token_that_others_may_read_is_refused(export, tmp_path, monkeypatch, 
         token.chmod(mode)
         assert f"chmod 600 {token}" in refused(capsys, export, "--token", token)
     token.chmod(0o600)
-    assert _read_token(token) == "a-token-of-this-test"
+    assert read_token(token) == "a-token-of-this-test"
     token.write_text("x" * 5000)
     assert "at most 4,096" in refused(capsys, export, "--token", token)
 

@@ -19,9 +19,9 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.store.identify_folder import WrongFolderError, require_kind
 from cxr_compare.data_prep.store.pixel_store import PixelStore
 from cxr_compare.scripts import child_processes
-from cxr_compare.scripts.child_processes import _share_gpus
+from cxr_compare.scripts.child_processes import share_gpus
 from cxr_compare.scripts.cli import run_command
-from cxr_compare.scripts.commands.show import _describe
+from cxr_compare.scripts.commands.show import describe_folder
 from cxr_compare.scripts.commands.sweep import sweep
 from cxr_compare.scripts.commands.train import train
 from cxr_compare.scripts.next_steps import next_steps
@@ -124,7 +124,7 @@ def test_no_test_image_is_read(data: Path, trained: tuple[Path, set[str]]) -> No
 
 def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(data, trained):
     out, _ = trained
-    facts = _describe(out)
+    facts = describe_folder(out)
     assert facts["kind"] == "sweep, complete"
     assert "chosen as the best of 2 on the same validation images" in facts["is"]
     assert (out / "sweep.html").read_text().count("is optimistic; cxr compare evaluates") == 1
@@ -435,7 +435,7 @@ def test_several_processes_of_a_launcher_are_refused(data, tmp_path, pretended, 
 
 def test_more_gpus_than_there_are_is_refused() -> None:
     with pytest.raises(InputError, match="--jobs 2 with --devices 2 need 4 GPUs, torch finds 3"):
-        _share_gpus(["0", "1", "2"], devices=2, jobs=2)
+        share_gpus(["0", "1", "2"], devices=2, jobs=2)
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from cxr_compare.evaluation.systems.eligibility import describe_training_data, t
 from cxr_compare.scripts import console
 from cxr_compare.serving.export_spec import ExportSpec
 from cxr_compare.serving.exported_model import ExportedModel
-from cxr_compare.serving.predict_folder import _copy_seen, _describe
+from cxr_compare.serving.predict_folder import copy_seen_images, describe_system
 
 FACTS = {"name": "CheXNet", "seed": 3, "created": "today", "best_value": 0.9}
 SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})
@@ -35,8 +35,8 @@ def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
         run = {**FACTS, "folder": str(tmp_path / "run"), "inference_id": "1234"}
         spec = ExportSpec("onnx", "int8", "scores", ("mass",), {"name": "t"}, 64, run=run)
         model = ExportedModel(folder, spec, Preprocess(64, 0.5, 0.25))
-        with PredictionWriter(tmp_path / "out", _describe(model, None)) as writer:
-            _copy_seen(model, writer, console)
+        with PredictionWriter(tmp_path / "out", describe_system(model, None)) as writer:
+            copy_seen_images(model, writer, console)
         return Predictions.open(tmp_path / "out")
 
     return predict

@@ -20,10 +20,10 @@ from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.statistics.calibration import PlattScaling
-from cxr_compare.serving.export import _write_requirements
+from cxr_compare.serving.export import write_requirements
 from cxr_compare.serving.export_graph import anchors_of, write_graph
 from cxr_compare.serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
-from cxr_compare.serving.guard import GUARD_NAME, Guard, _Fit
+from cxr_compare.serving.guard import GUARD_NAME, Guard, GuardFit
 from cxr_compare.serving.guard_images import MEASURES
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
@@ -56,7 +56,7 @@ def _guard() -> Guard:
     shapes = [(layout,), (1, layout), (edges,), (1, edges), (d,), (d,), (d, d), (2 * d + 2,)]
     arrays = [np.ones(shape, np.float32) for shape in shapes]
     arrays[-1] *= 0
-    return Guard(SIZE, 1.0, 50, 0.0, _Fit(*arrays))
+    return Guard(SIZE, 1.0, 50, 0.0, GuardFit(*arrays))
 
 
 def _network(kind: str) -> nn.Module:
@@ -79,7 +79,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
         folder.mkdir()
         network, preprocess, decision = _network(kind), Preprocess(SIZE, 0.5, 0.25), _decision(kind)
         write_graph(network, folder, "onnx")
-        _write_requirements(folder, "onnx")
+        write_requirements(folder, "onnx")
         preprocess.to_json(folder / PREPROCESS_FILE)
         _guard().write(folder / GUARD_NAME)
         (folder / "decisions").mkdir()

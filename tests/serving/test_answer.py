@@ -38,7 +38,7 @@ from cxr_compare.serving.answer import (
 from cxr_compare.serving.guard import Guard, Warned
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.trained_model import TrainedModel
-from cxr_compare.serving.web.app import _FURTHER
+from cxr_compare.serving.web.app import RESULT_FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
@@ -338,7 +338,7 @@ def test_what_several_systems_say_alike_is_said_once_and_after_what_concerns_the
 def test_both_tables_of_answers_have_the_columns_that_the_page_names() -> None:
     page = (ROOT / "docs/formats.md").read_text()
     assert f"\n{','.join((*ANSWER_COLUMNS, 'problem'))}\n" in page
-    assert f"\n{','.join(_FURTHER)}\n" in page
+    assert f"\n{','.join(RESULT_FORMATS)}\n" in page
     row = answer_row(answer(image="=1+1.png", warnings=(Warned("odd"), Warned("dark"))).to_dict())
     assert tuple(row) == ANSWER_COLUMNS
     assert (row["image"], row["n_boxes"], row["warnings"]) == ("'=1+1.png", 4, "odd; dark")

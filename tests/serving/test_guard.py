@@ -23,9 +23,9 @@ from cxr_compare.serving import guard as guards
 from cxr_compare.serving.guard import (
     GUARD_NAME,
     Guard,
-    _fit_guard,
     add_guard,
     file_warnings,
+    fit_guard,
     image_notes,
 )
 from tests.memory_store import ImageStore
@@ -169,7 +169,7 @@ def test_the_same_images_give_the_same_guard_in_any_order(data, monkeypatch, tmp
     monkeypatch.setattr(guards, "_DRAWN", 40)
     monkeypatch.setattr(guards, "_MOST_IMAGES", 30)
     for name, patients in (("one", _patients(data)), ("two", _patients(data).iloc[::-1])):
-        fitted = _fit_guard(data.store(SIZE), patients)
+        fitted = fit_guard(data.store(SIZE), patients)
         assert fitted is not None
         assert fitted.images == 30  # a large set costs no more than a small one
         fitted.write(tmp_path / name)
@@ -293,7 +293,7 @@ def test_real_children_pass_and_the_dog_does_not(shared_data: Path) -> None:
     images = {f.name: read_image(f).pixels for f in files}
     patients = pd.Series({name: name.rpartition("-")[0] or name for name in images})
     train = patients.iloc[::2]
-    fitted = _fit_guard(ImageStore(images, 128), train)
+    fitted = fit_guard(ImageStore(images, 128), train)
     assert fitted is not None
     others = [images[name] for name in patients.index.difference(train.index)]
     assert _share_refused(fitted, others) <= 0.03

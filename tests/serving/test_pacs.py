@@ -32,7 +32,12 @@ from cxr_compare.serving.answer import Answer
 from cxr_compare.serving.dicom_objects.result_identity import SOFTWARE
 from cxr_compare.serving.guard import Warned
 from cxr_compare.serving.pacs.connections import Connections, check_connections
-from cxr_compare.serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, _LeftOut
+from cxr_compare.serving.pacs.dicomweb import (
+    ArchivedImage,
+    Credentials,
+    DicomWebArchive,
+    LeftOutImage,
+)
 from cxr_compare.serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from cxr_compare.serving.pacs.journal import Journal, digest
 from cxr_compare.serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
@@ -619,9 +624,9 @@ def test_series_of_other_modalities_and_own_results_are_left_out_by_the_lists(se
     )
     assert list(archive.images("1.2", ["CR"])) == [
         ArchivedImage("1.2", "1.2.1", "1.2.1.1"),
-        _LeftOut("1.2.1.2", f"a result of {SOFTWARE}"),
-        _LeftOut("1.2.2", "a series whose modality is CT"),
-        _LeftOut("1.2.3", f"a result of {SOFTWARE}"),
+        LeftOutImage("1.2.1.2", f"a result of {SOFTWARE}"),
+        LeftOutImage("1.2.2", "a series whose modality is CT"),
+        LeftOutImage("1.2.3", f"a result of {SOFTWARE}"),
     ]
 
 

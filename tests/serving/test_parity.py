@@ -20,7 +20,7 @@ from cxr_compare.detection.retinanet import LesionRetinaNet
 from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.reduction import Reduction
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
-from cxr_compare.serving.parity import Proof, _match_found, prove
+from cxr_compare.serving.parity import Proof, match_boxes, prove
 
 SIZE = 64
 TARGET = Target("opacity", ("mass", "nodule"), "Opacity")
@@ -39,7 +39,7 @@ def boxes_of(count: int, seed: int = 0) -> Boxes:
 def test_rows_of_equal_score_may_change_places(seed: int) -> None:
     found = boxes_of(60, seed)
     order = np.random.default_rng(seed).permutation(60)
-    apart = _match_found(found, found[order], most=100)
+    apart = match_boxes(found, found[order], most=100)
     assert apart == (60, 0, 0.0, 0.0)
 
 
@@ -48,7 +48,7 @@ def test_the_largest_difference_of_scores_and_corners_is_found() -> None:
     moved = Boxes(found.corners.copy(), found.scores.copy(), found.labels)
     moved.corners[7, 2] += 0.125
     moved.scores[3] += 0.25
-    apart = _match_found(found, moved[np.arange(20)[::-1]], most=100)
+    apart = match_boxes(found, moved[np.arange(20)[::-1]], most=100)
     assert apart.unmatched == 0
     assert apart.score == pytest.approx(0.25)
     assert apart.corner == pytest.approx(0.125, abs=1e-5)
@@ -57,7 +57,7 @@ def test_the_largest_difference_of_scores_and_corners_is_found() -> None:
 def test_a_box_of_another_finding_is_no_partner() -> None:
     found = boxes_of(1)
     other = replace(found, labels=3 - found.labels)
-    assert _match_found(found, other, most=100).unmatched == 2
+    assert match_boxes(found, other, most=100).unmatched == 2
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_box_without_a_partner_counts_unless_the_list_was_cut_there(
 ):
     found = replace(boxes_of(30), labels=np.ones(30, int))
     rest = np.delete(np.arange(30), lost)
-    assert _match_found(found, found[rest], most=most).unmatched == unmatched, reason
+    assert match_boxes(found, found[rest], most=most).unmatched == unmatched, reason
 
 
 class Store:

@@ -18,7 +18,7 @@ from cxr_compare.data_prep.store.prediction_writer import PredictionWriter
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.data_prep.store.preprocess import Preprocess
 from cxr_compare.detection.model import build_detector
-from cxr_compare.serving.predict_folder import _write_parts
+from cxr_compare.serving.predict_folder import write_parts
 from cxr_compare.serving.trained_model import TrainedModel
 
 BATCH = 16
@@ -62,7 +62,7 @@ def growth(network: nn.Module, size: int, count: int, part: int, out: Path) -> f
 
     info = {"system": "tiny", "kind": model.kind, "inference_id": "0", "data_set": {}}
     with PredictionWriter(out / "predictions", info) as writer:
-        _write_parts(writer, model.predict(source, source.ids, sizes, BATCH), advance, part)
+        write_parts(writer, model.predict(source, source.ids, sizes, BATCH), advance, part)
     predicted = Predictions.open(out / "predictions")
     assert predicted.images["image_id"].tolist() == source.ids.tolist()  # none lost, in order
     assert len(getattr(predicted, model.kind)) >= count
@@ -95,11 +95,11 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace as Model\n"
         "from cxr_compare.serving import exported_model\n"
-        "from cxr_compare.serving.predict_folder import _describe\n"
+        "from cxr_compare.serving.predict_folder import describe_system\n"
         f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
         "findings=['opacity'], names=None, tta=None, maps='cam', "
         "folder=Path('a/b/c'), inference_id=lambda: '2', training_id=lambda: '3')\n"
-        "assert _describe(model, None)['exported_from'] == '3'\n"
+        "assert describe_system(model, None)['exported_from'] == '3'\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.serving.run import Run
-from cxr_compare.serving.web.analysis import _Places
+from cxr_compare.serving.web.analysis import RequestPlaces
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
 from cxr_compare.serving.web.systems import missed_together, report_figures
@@ -225,7 +225,7 @@ def test_a_request_that_takes_too_long_is_given_up(app, client, png, monkeypatch
 
 
 def test_more_than_may_be_under_way_is_refused(app, client, png, monkeypatch):
-    monkeypatch.setattr(app.state.server, "places", _Places(2))
+    monkeypatch.setattr(app.state.server, "places", RequestPlaces(2))
     answers = client.post_together(
         "/v1/analyze", [{"files": {"file": ("a.png", png(seed))}} for seed in range(6)]
     )

@@ -10,7 +10,7 @@ import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
-from cxr_compare.serving.web.analysis import _Batcher
+from cxr_compare.serving.web.analysis import Batcher
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.schemas import Refused
 
@@ -36,11 +36,11 @@ class System:
 IMAGE = DecodedImage(np.zeros((1, 1), np.uint8), {})
 
 
-async def asked(reader: _Batcher, called: str) -> Any:
+async def asked(reader: Batcher, called: str) -> Any:
     return await reader.answer(called, IMAGE, (called,))
 
 
-async def begin(reader: _Batcher, system: System, *names: str) -> list[asyncio.Task[Any]]:
+async def begin(reader: Batcher, system: System, *names: str) -> list[asyncio.Task[Any]]:
     """Ask for the first image, and for the others while it is at work."""
     tasks = [asyncio.create_task(asked(reader, names[0]))]
     await asyncio.sleep(0)
@@ -53,7 +53,7 @@ async def begin(reader: _Batcher, system: System, *names: str) -> list[asyncio.T
 def run(scenario: Any) -> System:
     """Play a scenario with a reader of two systems, the second of which is asked last."""
     system = System()
-    reader = _Batcher([system, system], ServeSettings(queue=3, batch=2))  # type: ignore[list-item]
+    reader = Batcher([system, system], ServeSettings(queue=3, batch=2))  # type: ignore[list-item]
     reader.start()
     try:
         asyncio.run(scenario(reader, system))
@@ -64,7 +64,7 @@ def run(scenario: Any) -> System:
 
 
 def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
-    async def scenario(reader: _Batcher, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
         assert reader.waiting == 3
         system.go.set()
@@ -76,7 +76,7 @@ def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
 def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(monkeypatch):
     monkeypatch.setattr("cxr_compare.serving.web.analysis._LONGEST_WAIT", 10.0)
 
-    async def scenario(reader: _Batcher, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         system.go.set()
         reader._seconds = 10.0
         with reader.coming():
@@ -92,7 +92,7 @@ def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(monkeypatch):
 
 
 def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None:
-    async def scenario(reader: _Batcher, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
         with pytest.raises(Refused) as busy:
             await asked(reader, "e")
@@ -105,7 +105,7 @@ def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None
 
 
 def test_what_nobody_waits_for_any_more_is_never_looked_at() -> None:
-    async def scenario(reader: _Batcher, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c")
         tasks[1].cancel()
         await asyncio.sleep(0)
@@ -116,7 +116,7 @@ def test_what_nobody_waits_for_any_more_is_never_looked_at() -> None:
 
 
 def test_an_image_that_fails_takes_no_other_along() -> None:
-    async def scenario(reader: _Batcher, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "breaks", "b", "wrong")
         system.go.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -128,7 +128,7 @@ def test_an_image_that_fails_takes_no_other_along() -> None:
 
 
 def test_what_waits_at_the_end_is_refused() -> None:
-    async def scenario(reader: _Batcher, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
         stopping = asyncio.create_task(asyncio.to_thread(reader.stop))
         await asyncio.sleep(0.01)

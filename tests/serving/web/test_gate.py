@@ -18,8 +18,8 @@ from cxr_compare.serving.web import gate as gates
 from cxr_compare.serving.web.gate import (
     Gate,
     PatientProtocol,
+    RateLimit,
     ReportCookie,
-    _RateLimit,
     with_security_headers,
 )
 from cxr_compare.serving.web.limits import ServeSettings
@@ -253,7 +253,7 @@ def test_a_client_that_asks_too_often_waits_and_others_do_not() -> None:
 
 def test_a_rate_is_reached_again_after_the_wait_and_never_exceeded() -> None:
     now = 0.0
-    limit = _RateLimit(2.0, clock=lambda: now)
+    limit = RateLimit(2.0, clock=lambda: now)
     let_in = 0
     for _ in range(10_000):
         let_in += limit.wait("192.0.2.1") == 0.0
@@ -266,7 +266,7 @@ def test_a_rate_is_reached_again_after_the_wait_and_never_exceeded() -> None:
 
 
 def test_the_table_of_clients_is_bounded_and_a_network_of_ipv6_is_one_client() -> None:
-    limit = _RateLimit(0.001, clock=lambda: 0.0)
+    limit = RateLimit(0.001, clock=lambda: 0.0)
     for number in range(10_000):
         limit.wait(f"2001:db8:{number:x}::1")
     assert len(limit._buckets) == 4096

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cxr_compare.data_prep.images.decoded_image import DecodedImage
 from cxr_compare.evaluation.overlays.shapes import SYSTEM_COLOURS
-from cxr_compare.serving.guard import Guard, Warned, WarningKind, _orientation_warnings
+from cxr_compare.serving.guard import Guard, Warned, WarningKind, orientation_warnings
 from cxr_compare.serving.run import Run
 from cxr_compare.serving.web.limits import ServeSettings
 from cxr_compare.serving.web.server import build_app
@@ -197,7 +197,7 @@ def test_the_list_has_a_reason_for_each_kind_of_warning(page: _Page) -> None:
     turned = DecodedImage(np.zeros((90, 120), np.uint8), {"orientation": "R\\H"})
     said = {
         "age": aged._age_warnings(1.0, "RetinaNet")[0].kind,
-        "turned": _orientation_warnings(turned)[0].kind,
+        "turned": orientation_warnings(turned)[0].kind,
         "not a chest X-ray": Warned("a colour image; X-rays are grey").kind,
         "negative": "negative", "synthetic runs": "synthetic_run", "damaged": "damaged",
     }  # fmt: skip

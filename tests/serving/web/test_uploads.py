@@ -21,7 +21,7 @@ from pydicom import uid
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.serving.guard import file_warnings
 from cxr_compare.serving.web.limits import ServeSettings
-from cxr_compare.serving.web.uploads import Decoded, Decoder, Refused, _format_of
+from cxr_compare.serving.web.uploads import Decoded, Decoder, Refused, detect_format
 from tests.data_prep.images.test_image import huge, png_of_size
 from tests.small_dicom import as_file, dicom_image, image_file
 
@@ -61,7 +61,7 @@ def archive(comment: bytes = b"") -> bytes:
     ],
 )
 def test_the_content_decides(content: bytes, format_: str) -> None:
-    assert _format_of(content) == format_
+    assert detect_format(content) == format_
 
 
 REFUSED = {
@@ -99,7 +99,7 @@ REFUSED = {
 @pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED)
 def test_what_is_no_still_image_alone_is_refused(content: bytes) -> None:
     with pytest.raises(Refused) as refused:
-        _format_of(content)
+        detect_format(content)
     assert (refused.value.status, refused.value.code) == (415, "type")
     assert "give a DICOM, PNG, JPEG or TIFF file" in refused.value.message
 
