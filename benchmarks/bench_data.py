@@ -26,7 +26,7 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.data_prep.contracts.processors import cpu_count
 from cxr_compare.data_prep.duplicates.near_duplicates import find_near_duplicates
-from cxr_compare.data_prep.formats.source import no_roles
+from cxr_compare.data_prep.formats.source import empty_roles
 from cxr_compare.data_prep.splits.add_split import SplitRule
 from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.store import pixel_store as stored
@@ -340,7 +340,7 @@ def check_tables(folder: str) -> Run:
         times.append(time.perf_counter())
         near = find_near_duplicates(decode)
         linked = image_links(decode, near)
-        draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(), linked)
+        draw_split(dataset.images, dataset.findings, empty_roles(), SplitRule(), linked)
         times.append(time.perf_counter())
         del decode, frames, linked
         audit(dataset, near=near, measure_shortcuts=measure_shortcuts)

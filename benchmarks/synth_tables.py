@@ -18,7 +18,7 @@ from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import empty_table, write_table
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.targets import targets_of
+from cxr_compare.data_prep.formats.targets import targets_from_findings
 from cxr_compare.data_prep.images.fingerprint import HASH_BITS
 from cxr_compare.data_prep.splits.write_split import write_split
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -54,7 +54,7 @@ def synth_tables(folder: Path, n_images: int, seed: int = 0) -> DataSet:
         "name": f"tables-{n_images}",
         "source_format": "synth_tables",
         "source_root": str(folder.resolve()),
-        "targets": targets_of(FINDINGS),
+        "targets": targets_from_findings(FINDINGS),
         "ids": {**ids, "split_ids": {"default": split_id}},
         "settings": {"n_images": n_images, "seed": seed},
         "notes": ["Random tables without images: for measuring, not for learning."],

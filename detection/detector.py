@@ -80,7 +80,7 @@ class LesionDataset(ImageDataset[_LesionSample]):
             return sample
         pixels, boxes, kept, dropped = self.augmentation.apply(sample.pixels, sample.boxes, seed)
         # The boxes were counted when the sample was read.
-        all_dropped = sample.dropped.plus(dropped._replace(given=0))
+        all_dropped = sample.dropped.plus(dropped._replace(n_boxes=0))
         return _LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], all_dropped)
 
     def _plain_sample(self, row: int, image_id: str) -> _LesionSample:

@@ -235,9 +235,9 @@ def _usage_line(error: Exception) -> str:
 def _with_advice(error: InputError) -> str:
     """Return the message; for a folder of unknown origin also which download it looks like."""
     if isinstance(error, WrongFolderError) and error.foreign:
-        from cxr_compare.data_prep.formats.registry import unprepared
+        from cxr_compare.data_prep.formats.registry import describe_raw_download
 
-        if raw := unprepared(error.folder):
+        if raw := describe_raw_download(error.folder):
             return f"{error.folder}: {raw}"
     return str(error)
 

@@ -131,7 +131,7 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     made = Predictions.open(out)
     if "test" in asked and image_ids is None:
         test_set = LabelledSplit(dataset, next(iter(dataset.targets.values())), split)
-        for line in test_set.seen_by(made, test_set.image_ids("test")).copy_lines(made.name):
+        for line in test_set.seen_by(made, test_set.image_ids("test")).describe_copies(made.name):
             terminal.say(f"{line}; cxr compare refuses equal images and warns of near copies")
     return made
 

@@ -279,11 +279,13 @@ COMPARED = {
 
 
 # To parse and walk all modules takes seconds.
-READS_OR_NAMES = re.compile(r'\b(?:read_json|record_of_same)\(|^[A-Z_, ]+ = .*"', re.MULTILINE)
+READS_OR_NAMES = re.compile(
+    r'\b(?:read_json|read_matching_record)\(|^[A-Z_, ]+ = .*"', re.MULTILINE
+)
 
 
 def kinds_read() -> set[str]:
-    """The kinds that the program's calls of `read_json` and `record_of_same` name."""
+    """The kinds that the program's calls of `read_json` and `read_matching_record` name."""
     files = [path for path in FILES if "benchmarks" not in path.parts]
     texts = [path.read_text() for path in files]
     trees = [ast.parse(text) for text in texts if READS_OR_NAMES.search(text)]
@@ -293,9 +295,9 @@ def kinds_read() -> set[str]:
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             name = getattr(call.func, "id", "")
             kinds = call.args[1:2]
-            if name == "record_of_same":
+            if name == "read_matching_record":
                 kinds = getattr(kinds[0], "values", [])
-            if name in ("read_json", "record_of_same"):
+            if name in ("read_json", "read_matching_record"):
                 others = [names for names in known if names is not own]
                 found |= {
                     kind.value

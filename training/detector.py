@@ -35,7 +35,7 @@ from cxr_compare.training.task import TrainingTask, mean_of_defined
 
 # Columns of an epoch, and the fields of `DroppedBoxes` that they add up.
 _COUNT_COLUMNS = {
-    "train_boxes": "given",
+    "train_boxes": "n_boxes",
     "train_boxes_out": "outside",
     "train_boxes_small": "small",
     "train_boxes_covered": "covered",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_compare.configs.load import find_config, parse_config, read_config
 from cxr_compare.configs.settings import Config
-from cxr_compare.data_prep.audit.audit import require_sound
+from cxr_compare.data_prep.audit.audit import require_no_errors
 from cxr_compare.data_prep.contracts.errors import InputError, counted, require_packages
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.work.progress import Progress
@@ -138,7 +138,7 @@ class Request:
         Raises:
             InputError: There are errors, and `despite_audit` is False.
         """
-        audited, errors = require_sound(self.dataset, self.split, despite_errors=self.despite_audit)
+        audited, errors = require_no_errors(self.dataset, self.split, despite_errors=self.despite_audit)
         if not audited:
             progress.say(
                 f"note: no audit has looked at split '{self.split}' (cxr check "

@@ -1,4 +1,4 @@
-"""Several prepared data sets as one: tables joined, images left where they are."""
+"""Combine prepared data sets: tables are joined, images are not copied."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from cxr_compare.data_prep.assemble.combined_targets import merge_targets
-from cxr_compare.data_prep.assemble.dataset_writer import Plan, begin_set, is_complete, write_set
-from cxr_compare.data_prep.assemble.exclusion_list import leave_out, read_exclusions
+from cxr_compare.data_prep.assemble.dataset_writer import SetPlan, begin_set, is_complete, write_set
+from cxr_compare.data_prep.assemble.exclusion_list import exclude_listed, read_exclusions
 from cxr_compare.data_prep.assemble.summary import Summary, summarise
 from cxr_compare.data_prep.audit.audit import MeasureShortcuts
 from cxr_compare.data_prep.contracts.errors import InputError, counted
@@ -32,7 +32,7 @@ _TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded")
 
 @dataclass(frozen=True)
 class _Part:
-    """One of the sets: its name here, and its tables with the ids and paths that it gets here."""
+    """One of the combined data sets, with the ids and paths that it gets in the result."""
 
     name: str
     dataset: DataSet
@@ -49,12 +49,27 @@ def combine(
     exclude: Path | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Summary:
-    """Make one data set folder of several; no image is copied or decoded again.
+    """Combine several data set folders to one; no image is copied or decoded again.
 
-    Images keep their ids where no other set has the same one; else the set's name comes before
-    it. Patients with one id (``nih:00019124``) are one patient. A finding that a set did not ask
-    about stays unknown on its images. The split is drawn anew by patient, and patients of two
-    sets who share an image stay together; images that a set leaves unused stay unused.
+    Images keep their ids unless another set has the same one; then the name of the set is put
+    before it. Patients with the same id (``nih:00019124``) are one patient. A finding that a set
+    does not label is unknown on its images. The split is drawn anew by patient. Patients of two
+    sets who share an image get one role, and unused images remain unused.
+
+    Args:
+        folders: Data set folders, at least two.
+        out: Folder of the combined data set.
+        name: Name of the combined data set; the folder's name without one.
+        rule: How the split is drawn.
+        targets: Findings of further targets, by name.
+        exclude: List of images to leave out.
+        measure_shortcuts: Measures shortcuts for the audit.
+
+    Returns:
+        Counts of the combined data set.
+
+    Raises:
+        InputError: The data sets do not fit together.
     """
     out = Path(out)
     rule = rule or SplitRule()
@@ -76,7 +91,8 @@ def combine(
         settings["targets"] = {key: list(members) for key, members in targets.items()}
     if hidden:
         settings["id_key"] = hidden.pop()
-    if window := _one_window(sets):
+    window = _shared_window(sets)
+    if window:
         settings["window"] = window
     if exclude is not None:
         listed = read_exclusions(exclude)
@@ -87,16 +103,16 @@ def combine(
         if not complete:
             tables, decode = _join(sets, root, targets or {}, settings.get("id_key"))
             if exclude is not None:
-                tables = leave_out(tables, listed, exclude)
+                tables = exclude_listed(tables, listed, exclude)
                 decode = decode[is_member(decode["image_id"], tables.images["image_id"])]
             begin_set(out, settings)
-            plan = Plan(name or out.resolve().name, rule, settings)
+            plan = SetPlan(name or out.resolve().name, rule, settings)
             write_set(out, tables, decode, plan, measure_shortcuts=measure_shortcuts)
     return summarise(DataSet.open(out), already_complete=complete)
 
 
-def _one_window(sets: dict[str, DataSet]) -> str | None:
-    """The DICOM window that all sets are shown in."""
+def _shared_window(sets: dict[str, DataSet]) -> str | None:
+    """Return the DICOM window of all data sets; refuse different windows."""
     windows = {dataset.window: label for label, dataset in sets.items()}
     if len(windows) > 1:
         shown = "; ".join(f"{label}: {name or 'the first'}" for name, label in windows.items())
@@ -105,7 +121,7 @@ def _one_window(sets: dict[str, DataSet]) -> str | None:
 
 
 def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
-    """Open the sets, each under a name of its own."""
+    """Open the data sets, each under a unique name."""
     if len(folders) < 2:
         raise InputError("combining needs two data sets or more")
     sets: dict[str, DataSet] = {}
@@ -122,7 +138,7 @@ def _open(folders: Sequence[str | Path], out: Path) -> dict[str, DataSet]:
             if len(keys) > 1:
                 raise InputError(
                     f"{folder}: its ids are hashed with another key than those of {other.folder}, "
-                    "so nobody can tell who is in both; prepare both with one --id-key"
+                    "so shared patients cannot be found; prepare both with one --id-key"
                 )
         label = dataset.name
         number = 2
@@ -156,9 +172,10 @@ def _join(
         split=_unused(parts),
         notes=tuple(_notes(parts, len(repeated))),
     )
-    own = {part.name: part.dataset.info["targets"] for part in parts}
-    requested = {part.name: part.tables["findings"] for part in parts}
-    return merge_targets(tables, own, requested, targets), frames["decode"]
+    part_targets = {part.name: part.dataset.info["targets"] for part in parts}
+    part_findings = {part.name: part.tables["findings"] for part in parts}
+    merged = merge_targets(tables, part_targets, part_findings, targets)
+    return merged, frames["decode"]
 
 
 def _repeated(columns: Sequence[pd.Series]) -> pd.Index:
@@ -167,7 +184,7 @@ def _repeated(columns: Sequence[pd.Series]) -> pd.Index:
 
 
 def _read(label: str, dataset: DataSet, root: Path, repeated: pd.Index) -> dict[str, pd.DataFrame]:
-    """The tables of a set, all readers, with their new ids and paths."""
+    """Read the tables of a data set with the labels of all readers, and set new ids and paths."""
     tables = {name: dataset.optional_table(name) for name in _TABLES}
     for name, table in tables.items():
         if "image_id" in table.columns:
@@ -175,14 +192,14 @@ def _read(label: str, dataset: DataSet, root: Path, repeated: pd.Index) -> dict[
             tables[name] = table.assign(
                 image_id=ids.mask(is_member(ids, repeated), label + "/" + ids)
             )
-    place = os.path.relpath(dataset.source_root, root)
-    start = "" if place == "." else f"{Path(place).as_posix()}/"
-    true = dataset.image_files["path"].to_numpy()  # where ids are hashed, paths are, too
+    folder = os.path.relpath(dataset.source_root, root)
+    start = "" if folder == "." else f"{Path(folder).as_posix()}/"
+    real_paths = dataset.image_files["path"].to_numpy()  # with hashed ids, paths are hashed, too
     tables["images"] = tables["images"].assign(
-        path=start + pd.Series(true, dtype=TEXT), x_set=label
+        path=start + pd.Series(real_paths, dtype=TEXT), x_set=label
     )
     paths = tables["excluded"]["path"]
-    if "id_key" not in dataset.info:  # what was left out of such a set is found by nobody
+    if "id_key" not in dataset.info:  # hashed paths of excluded files cannot be found
         tables["excluded"] = tables["excluded"].assign(path=start + paths)
     columns = {*tables["decode"].columns, *SCHEMAS["decode"].columns}
     tables["decode"] = tables["decode"].reindex(columns=sorted(columns))
@@ -190,10 +207,10 @@ def _read(label: str, dataset: DataSet, root: Path, repeated: pd.Index) -> dict[
 
 
 def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Join rows; a column that is text in one set is text in all."""
-    known = pd.concat([pd.Series(frame.dtypes) for frame in frames])
-    for column in known.index.unique():
-        kinds = list(known[known.index == column].unique())
+    """Join rows; a column that is text in one data set becomes text in all."""
+    dtypes = pd.concat([pd.Series(frame.dtypes) for frame in frames])
+    for column in dtypes.index.unique():
+        kinds = list(dtypes[dtypes.index == column].unique())
         lacking = sum(column not in frame.columns for frame in frames)
         if len(kinds) > 1 and TEXT in kinds:
             frames = [f.astype({column: TEXT}) if column in f.columns else f for f in frames]
@@ -204,12 +221,12 @@ def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _unused(parts: Sequence[_Part]) -> pd.DataFrame:
-    """Images that a set uses for nothing: without label, or at its owner's wish."""
+    """List the images that a data set leaves unused."""
     ids = []
     for part in parts:
         split = part.dataset.split()
-        was = part.dataset.images["image_id"]  # in the order of the renamed table
-        unused = is_member(was, split.loc[split["role"] == "unused", "image_id"])
+        old_ids = part.dataset.images["image_id"]  # in the order of the renamed table
+        unused = is_member(old_ids, split.loc[split["role"] == "unused", "image_id"])
         ids.append(part.tables["images"].loc[unused, "image_id"])
     return pd.DataFrame(
         {"image_id": pd.concat(ids, ignore_index=True), "role": "unused"}, dtype=TEXT
@@ -217,16 +234,16 @@ def _unused(parts: Sequence[_Part]) -> pd.DataFrame:
 
 
 def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
-    said: dict[str, list[str]] = {}
+    parts_by_note: dict[str, list[str]] = {}
     for part in parts:
         for note in part.dataset.info["notes"]:
             if not note.startswith("split "):  # the parts' splits are not taken over
-                said.setdefault(note, []).append(part.name)
-    notes = [f"{' and '.join(names)}: {note}" for note, names in said.items()]
+                parts_by_note.setdefault(note, []).append(part.name)
+    notes = [f"{' and '.join(names)}: {note}" for note, names in parts_by_note.items()]
     if n_repeated:
         notes.append(
-            f"{n_repeated:,} image ids occur in several sets: the set's name comes first there, "
-            f"{parts[0].name}/... for one"
+            f"{n_repeated:,} image ids occur in several sets; the name of the set was put before "
+            f"them, as in {parts[0].name}/..."
         )
     shared = _repeated([part.tables["images"]["patient_id"] for part in parts])
     if len(shared):
@@ -236,16 +253,16 @@ def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
     hashed = [part.name for part in parts if "id_key" in part.dataset.info]
     if 0 < len(hashed) < len(parts):
         notes.append(
-            f"WARNING: ids of {' and '.join(hashed)} are hashed and the others are not: nobody can "
-            "tell who is in both, and the same person may be in training and test"
+            f"WARNING: ids of {' and '.join(hashed)} are hashed and the others are not. Shared "
+            "patients cannot be found, so the same person may be in training and test"
         )
     n_lacking = sum(int(part.tables["images"]["path"].isna().sum()) for part in parts)
     if 0 < n_lacking < sum(len(part.tables["images"]) for part in parts):
         notes.append(
-            f"{counted(n_lacking, 'image', 'have')} no pixels here, so the combined set can be "
-            "evaluated on, but nothing can be trained on it"
+            f"{counted(n_lacking, 'image', 'have')} no pixels, so predictions can be evaluated on "
+            "the combined set, but no model can be trained on it"
         )
     names = [p.name for p in parts if set(p.dataset.ids["split_ids"]) - {"default"}]
     if names:
-        notes.append(f"splits of {', '.join(names)} beside the default were not taken over")
+        notes.append(f"of {', '.join(names)}, splits other than the default were not taken over")
     return notes

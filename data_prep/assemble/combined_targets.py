@@ -12,31 +12,43 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.formats.source import SourceTables, reference_rows
-from cxr_compare.data_prep.formats.targets import target_of
+from cxr_compare.data_prep.formats.targets import target_from_findings
 
 Targets = Mapping[str, Mapping[str, Any]]
 
 
 def merge_targets(
     tables: SourceTables,
-    own: Mapping[str, Targets],
-    asked: Mapping[str, pd.DataFrame],
-    wanted: Mapping[str, Sequence[str]],
+    part_targets: Mapping[str, Targets],
+    part_findings: Mapping[str, pd.DataFrame],
+    user_targets: Mapping[str, Sequence[str]],
 ) -> SourceTables:
-    """Give a combined set its targets: those of its parts, and the user's.
+    """Give a combined data set its targets: those of its parts and those of the user.
 
-    A target is negative only where all its findings are absent. Where one set asked about lung
-    opacity and another about pneumonia, a target of both would have no negatives at all. A target
-    of the user's that no set asked about in full becomes a finding of its own therefore: an image
-    has it if any of the findings is present, and has it not if all those are absent that its set
-    asked about. Boxes go with it.
+    A target is negative only where all its findings are absent. If one part labels lung opacity and
+    another part labels pneumonia, a target of both would have no negatives. A target of the user
+    whose findings no part labels completely therefore becomes a finding of its own. It is present
+    on an image if any of the findings is present, and absent if all findings that the image's part
+    labels are absent. Boxes are taken over.
+
+    Args:
+        tables: Joined tables.
+        part_targets: Targets of each part, by the name of the part.
+        part_findings: Findings table of each part.
+        user_targets: Findings of each target of the user.
+
+    Returns:
+        The tables with targets, added findings and notes.
+
+    Raises:
+        InputError: Parts define a target differently, or a target names an unknown finding.
     """
-    findings = {name: reference_only(table) for name, table in asked.items()}
+    findings = {name: reference_only(table) for name, table in part_findings.items()}
     targets: dict[str, dict[str, Any]] = {}
     origin: dict[str, str] = {}
-    for part, its_targets in own.items():
-        for name, spec in its_targets.items():
-            if name in wanted:
+    for part, specs in part_targets.items():
+        for name, spec in specs.items():
+            if name in user_targets:
                 continue
             first = targets.setdefault(name, dict(spec))
             if set(first["any_of"]) != set(spec["any_of"]):
@@ -48,27 +60,29 @@ def merge_targets(
             origin.setdefault(name, part)
     known = sorted({finding for table in findings.values() for finding in table["finding"]})
     notes = list(tables.notes)
-    for name, members in wanted.items():
+    for name, members in user_targets.items():
         unknown = [member for member in members if member not in known]
         if unknown or not members:
             raise InputError(
                 f"--target {name}: finding '{', '.join(unknown)}' is in none of the sets; they "
                 f"have {', '.join(known) or 'none'}"
             )
-        found = {part: _asked(table, members) for part, table in findings.items()}
-        if all(len(its) in (0, len(set(members))) for its in found.values()):
-            targets[name] = target_of(name, members)
+        labelled = {part: _labelled(table, members) for part, table in findings.items()}
+        if all(len(names) in (0, len(set(members))) for names in labelled.values()):
+            targets[name] = target_from_findings(name, members)
             continue
         if name in known:
             raise InputError(
-                f"--target {name}: '{name}' is a finding, and no set asked about all of "
+                f"--target {name}: '{name}' is a finding, and no set labels all of "
                 f"{', '.join(members)}; choose another name"
             )
-        tables = _with_finding(tables, name, list(members), found, findings)
-        targets[name] = target_of(name, [name])
-        stated = "; ".join(f"in {part} {' or '.join(its)}" for part, its in found.items() if its)
-        notes.append(f"finding '{name}' was made of what each set asked about: {stated}")
-    notes += _partly_asked(findings, known)
+        tables = _with_finding(tables, name, list(members), labelled, findings)
+        targets[name] = target_from_findings(name, [name])
+        origins = "; ".join(
+            f"in {part} {' or '.join(names)}" for part, names in labelled.items() if names
+        )
+        notes.append(f"finding '{name}' was made of the findings that each set labels: {origins}")
+    notes += _partly_labelled(findings, known)
     return replace(tables, targets=targets, notes=tuple(notes))
 
 
@@ -77,20 +91,22 @@ def reference_only(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["reader"] == REFERENCE_READER]
 
 
-def _asked(findings: pd.DataFrame, members: Sequence[str]) -> list[str]:
-    requested = set(findings["finding"].unique())
-    return [member for member in dict.fromkeys(members) if member in requested]
+def _labelled(findings: pd.DataFrame, members: Sequence[str]) -> list[str]:
+    """Return the members that a part labels."""
+    names = set(findings["finding"].unique())
+    return [member for member in dict.fromkeys(members) if member in names]
 
 
-def _partly_asked(findings: Mapping[str, pd.DataFrame], known: Sequence[str]) -> list[str]:
-    """Say which findings some of the sets know nothing of."""
-    sets_of: dict[tuple[str, ...], list[str]] = {}
+def _partly_labelled(findings: Mapping[str, pd.DataFrame], known: Sequence[str]) -> list[str]:
+    """Note the findings that only some of the sets label."""
+    findings_by_sets: dict[tuple[str, ...], list[str]] = {}
     for finding in known:
-        where = tuple(part for part, table in findings.items() if _asked(table, [finding]))
-        sets_of.setdefault(where, []).append(finding)
+        where = tuple(part for part, table in findings.items() if _labelled(table, [finding]))
+        findings_by_sets.setdefault(where, []).append(finding)
     return [
-        f"only {' and '.join(where)} asked about {', '.join(names)}: unknown elsewhere, not absent"
-        for where, names in sets_of.items()
+        f"only {' and '.join(where)} labels {', '.join(names)}; on other images this is unknown, "
+        "not absent"
+        for where, names in findings_by_sets.items()
         if len(where) < len(findings)
     ]
 
@@ -99,11 +115,11 @@ def _with_finding(
     tables: SourceTables,
     name: str,
     members: list[str],
-    asked: Mapping[str, list[str]],
+    labelled: Mapping[str, list[str]],
     findings: Mapping[str, pd.DataFrame],
 ) -> SourceTables:
     """Add a finding that holds where any member is present, with its boxes."""
-    new = [_derived(findings[part], its, name) for part, its in asked.items() if its]
+    new = [_derived(findings[part], names, name) for part, names in labelled.items() if names]
     added = pd.concat([rows for rows, _ in new], ignore_index=True)
     deciding = pd.concat([pairs for _, pairs in new], ignore_index=True)
     boxes = reference_only(tables.boxes)
@@ -122,7 +138,7 @@ def _with_finding(
 def _derived(
     findings: pd.DataFrame, members: list[str], name: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of the new finding for one set, and the ``image_id, finding`` that decided each."""
+    """Build the new finding for one set, and list the ``image_id, finding`` that decided it."""
     rows = findings[findings["finding"].isin(members)]
     ids = rows["image_id"]
     present = is_member(ids, ids[rows["state"] == "present"])
@@ -133,7 +149,7 @@ def _derived(
     decided = present | absent | uncertain
     deciding = rows[decided & (rows["state"] == state)]
     made = rows.assign(state=state)[decided].drop_duplicates("image_id")
-    # The origin is that of a row which decided.
+    # The origin is that of the first deciding row.
     made["origin"] = made["image_id"].map(
         deciding.drop_duplicates("image_id").set_index("image_id")["origin"]
     )
@@ -141,7 +157,7 @@ def _derived(
 
 
 def _coverage(deciding: pd.DataFrame, coverage: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Boxed are all lesions of the new finding where those of each member that decided are."""
+    """Build the coverage of the new finding: "all" if it is so for each deciding member."""
     pairs = deciding.merge(coverage, on=["image_id", "finding"], how="left")
     whole = (pairs["coverage"] == "all").groupby(pairs["image_id"]).all()
     boxed = pairs["coverage"].notna().groupby(pairs["image_id"]).any()

@@ -1,4 +1,4 @@
-"""A source's tables with what its images told, and with names that reveal nobody."""
+"""Complete the tables of a source with the facts that were measured on its images."""
 
 from __future__ import annotations
 
@@ -24,23 +24,33 @@ from cxr_compare.data_prep.work.image_files import open_image
 
 
 def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
-    """What the labels say of each image's size, NaN where nothing."""
+    """Return what the labels state of the size of each image, px.
+
+    Returns:
+        Stated width and height, and the largest x2 and y2 of its boxes, ``(N, 4)``; NaN if unknown.
+    """
     reach = boxes.groupby("image_id")[["x2", "y2"]].max()
     stated = images.reindex(columns=["width", "height"]).astype("float64").to_numpy()
     return np.hstack([stated, reach.reindex(images["image_id"].to_numpy()).to_numpy()])
 
 
-def outcome_of(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
-    """Turn a decoded row into a journal row."""
+def journal_row(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, Any]:
+    """Turn a decoded image into a row of the journal.
+
+    Args:
+        row: Result of decoding.
+        path: File of the image, which is removed from error messages.
+        labelled: Row of `labelled_sizes` of this image.
+    """
     if row.error:
-        reason = row.error.removeprefix(f"{path}: ")  # a path may say what must not be told
+        reason = row.error.removeprefix(f"{path}: ")  # a path may contain a name
         return {"image_id": row.image_id, "error_stage": "decode", "error": reason}
     stage, error = _misfit(row.facts, labelled)
     return {"image_id": row.image_id, "error_stage": stage, "error": error, **row.facts}
 
 
 def _misfit(facts: dict[str, Any], labelled: np.ndarray) -> tuple[str | None, str | None]:
-    """Say why the labels cannot belong to this image, as stage and reason."""
+    """Return the stage and reason if the labels cannot belong to this image, else None twice."""
     sides = [(name, facts[name]) for name in ("width", "height")]
     for (name, actual), stated in zip(sides, labelled[:2].tolist(), strict=True):
         if not math.isnan(stated) and stated != actual:
@@ -54,10 +64,19 @@ def _misfit(facts: dict[str, Any], labelled: np.ndarray) -> tuple[str | None, st
 _FROM_HEADER = ("view", "sex", "age_years")
 
 
-def assemble(
+def complete_tables(
     tables: SourceTables, outcomes: pd.DataFrame | None
 ) -> tuple[SourceTables, pd.DataFrame]:
-    """Complete the tables of a data set."""
+    """Complete the tables of a data set with the outcomes of decoding.
+
+    Args:
+        tables: Tables of the source.
+        outcomes: Rows of the journal, or None for a source without image files.
+
+    Returns:
+        The completed tables, in which images that could not be used are excluded, and the decode
+        table.
+    """
     if outcomes is None:
         measured = pd.Index(["spacing_row_mm", "spacing_col_mm", "height", "width"])
         stated = tables.images.reindex(columns=tables.images.columns.union(measured, sort=False))
@@ -67,12 +86,14 @@ def assemble(
     images = _complete_images(tables.images, outcomes[usable])
     ids = images["image_id"]
     labels = {n: getattr(tables, n) for n in ("findings", "boxes", "box_coverage", "split")}
-    kept: dict[str, Any] = {n: t[is_member(t["image_id"], ids)] for n, t in labels.items()}
-    kept["boxes"] = _trim(kept["boxes"], images)
+    usable_tables: dict[str, Any] = {
+        name: table[is_member(table["image_id"], ids)] for name, table in labels.items()
+    }
+    usable_tables["boxes"] = _trim(usable_tables["boxes"], images)
     parts = [tables.excluded, _failures(tables, outcomes[~usable])]
-    kept["excluded"] = _with_digests(pd.concat(parts, ignore_index=True), tables.root)
+    usable_tables["excluded"] = _with_digests(pd.concat(parts, ignore_index=True), tables.root)
     decode = outcomes.loc[usable, list(SCHEMAS["decode"].columns)].sort_values("image_id")
-    return replace(tables, images=images, **kept), decode
+    return replace(tables, images=images, **usable_tables), decode
 
 
 def _columns(images: pd.DataFrame) -> list[str]:
@@ -81,7 +102,7 @@ def _columns(images: pd.DataFrame) -> list[str]:
 
 
 def _complete_images(images: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Add what the images tell; where the source's table has a value too, the table's stands."""
+    """Add the measured facts; a value in the table of the source has priority."""
     measured = ["image_id", "file_sha256", "height", "width", "spacing_row_mm", "spacing_col_mm"]
     # A stated height or width equals the measured one by now.
     stated = images.drop(columns=[c for c in ("height", "width") if c in images.columns])
@@ -95,7 +116,7 @@ def _complete_images(images: pd.DataFrame, outcomes: pd.DataFrame) -> pd.DataFra
 
 
 def _with_spacing(images: pd.DataFrame) -> pd.DataFrame:
-    """Spacing from the field's true size where known, else from the header; absurd ones dropped."""
+    """Set the spacing from the true field size if known, else from the header; drop absurd ones."""
     width = images["width"].astype("float64")
     height = images["height"].astype("float64")
     spacing_col = images["spacing_col_mm"]
@@ -110,7 +131,7 @@ def _with_spacing(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trim(boxes: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """Take rounding off the right and lower edges; what is further out was excluded before."""
+    """Clip right and lower edges that exceed the image by rounding only."""
     sizes = images.set_index("image_id")[["width", "height"]].astype("float64")
     limits = sizes.reindex(boxes["image_id"].to_numpy())
     edges = boxes[["x2", "y2"]].to_numpy()
@@ -120,7 +141,7 @@ def _trim(boxes: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _failures(tables: SourceTables, failed: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ``excluded``, with the box that leaves its image where that is the reason."""
+    """Build the rows of ``excluded``, with the box that leaves its image if that is the reason."""
     misfits = failed.loc[failed["error_stage"] == "boxes", ["image_id", "width", "height"]]
     boxes = tables.boxes.merge(misfits.astype({"width": "float64", "height": "float64"}))
     limits = boxes[["width", "height"]].to_numpy() + EDGE_TOLERANCE_PX
@@ -133,7 +154,7 @@ def _failures(tables: SourceTables, failed: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_digests(excluded: pd.DataFrame, root: Path) -> pd.DataFrame:
-    """Add the SHA-256 of images that a wrong box rules out, without which no audit reads them."""
+    """Add the SHA-256 of images with a wrong box, so that an audit can show them."""
     digests = {}
     for path in excluded.loc[excluded[EDGES].notna().any(axis=1), "path"]:
         with suppress(InputError, OSError), open_image(root / path) as file:

@@ -1,4 +1,4 @@
-"""Begin and finish a data set folder: whether it is ours, then its files, the JSON last."""
+"""Begin and write a data set folder; ``dataset.json`` is written last and completes it."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.store_addresses import path_to_record
 
-Made = tuple[pd.DataFrame, dict[str, Any]]
-"""A split table, and a JSON-ready mapping that says how it was made."""
+SplitAndRecord = tuple[pd.DataFrame, dict[str, Any]]
+"""A split table and a JSON-ready description of how it was made."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the user wants of a set; another plan is another set."""
+class SetPlan:
+    """Choices of the user that define a data set; another plan makes another data set."""
 
     name: str
     rule: SplitRule
-    settings: dict[str, Any]  # all that was asked for, JSON-ready
-    split: str | Made | None = None  # the default split: "official", or one of the user's
+    settings: dict[str, Any]  # all options of the user, JSON-ready
+    # Default split: "official", the user's own, or None for a drawn one.
+    split: str | SplitAndRecord | None = None
 
 
 def _make_splits(
-    folder: Path, tables: SourceTables, linked: pd.Series | None, plan: Plan
-) -> dict[str, Made]:
-    """Make the splits of a data set, or bring those it has to its present images."""
-    made: dict[str, Made] = {}
+    folder: Path, tables: SourceTables, linked: pd.Series | None, plan: SetPlan
+) -> dict[str, SplitAndRecord]:
+    """Make the splits of a data set, or extend its stored splits to its present images."""
+    made: dict[str, SplitAndRecord] = {}
     for path in sorted((folder / "splits").glob("*.json")):
-        made[path.stem] = _grow(path, tables, linked, plan.rule)
+        made[path.stem] = _extend_stored_split(path, tables, linked, plan.rule)
     if "official" not in made and len(tables.official):
         strata = image_strata(tables.images, tables.findings)
         made["official"] = official_split(
@@ -69,8 +70,10 @@ def _make_splits(
     return made
 
 
-def _grow(path: Path, tables: SourceTables, linked: pd.Series | None, rule: SplitRule) -> Made:
-    """A split that is there, for the images of now: old ones keep their roles."""
+def _extend_stored_split(
+    path: Path, tables: SourceTables, linked: pd.Series | None, rule: SplitRule
+) -> SplitAndRecord:
+    """Extend a stored split to the present images; old images keep their roles."""
     split = read_table(path.with_suffix(".parquet"), "split")
     how = read_json(path, "split")["how"]
     images = tables.images
@@ -82,22 +85,36 @@ def _grow(path: Path, tables: SourceTables, linked: pd.Series | None, rule: Spli
         is_member(tables.split["image_id"], images["image_id"])
         & ~is_member(tables.split["image_id"], kept["image_id"])
     ]
-    known = pd.concat([kept, forced.assign(fold=pd.array([pd.NA] * len(forced), dtype="Int64"))])
+    with_role = pd.concat(
+        [kept, forced.assign(fold=pd.array([pd.NA] * len(forced), dtype="Int64"))]
+    )
     stated = {key: value for key, value in how.get("rule", {}).items() if value is not None}
     drawn_by = SplitRule(**stated) if stated else rule
     strata = image_strata(images, tables.findings)
-    grown = extend_split(known, images, strata, drawn_by, linked)
+    grown = extend_split(with_role, images, strata, drawn_by, linked)
     return grown, {**how, "n_images_added": how.get("n_images_added", 0) + n_new}
 
 
 JOURNAL = ".decoded"
-"""Folder in a data set that keeps what came of each file, so that none is decoded twice."""
+"""Folder in a data set that stores the outcome of each image, so that none is decoded twice."""
 _WORK = ".prepare"
 _SETTINGS = "settings.json"
 
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
-    """Whether a folder holds a data set, complete; False for one to begin or go on with."""
+    """Return True if a folder holds this data set, complete.
+
+    Args:
+        out: Folder of the data set.
+        settings: Settings of the data set.
+        add: New images of the source are added, so a changed source is not refused.
+
+    Returns:
+        False if the folder is empty, incomplete, or complete with an earlier state of the source.
+
+    Raises:
+        InputError: The folder holds something else, or a data set with other settings.
+    """
     growing = ("source_id", "exclude")
     ignored = growing if add else ()
 
@@ -130,7 +147,11 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
 
 
 def begin_set(out: Path, settings: dict[str, Any]) -> Path:
-    """Mark a folder as a data set in the making, so that the same call may go on with it."""
+    """Mark a folder as an incomplete data set, so that the same call can resume it.
+
+    Returns:
+        Folder of temporary files.
+    """
     work = make_folder(out / _WORK)
     write_json(work / _SETTINGS, "settings", {"settings": settings})
     return work
@@ -140,14 +161,22 @@ def write_set(
     out: Path,
     tables: SourceTables,
     decode: pd.DataFrame,
-    plan: Plan,
+    plan: SetPlan,
     *,
     measure_shortcuts: MeasureShortcuts | None = None,
     engine: Engine | None = None,
 ) -> None:
-    """Write every file of a data set but its pixels; ``dataset.json`` comes last and completes it.
+    """Write every file of a data set except its pixels; ``dataset.json`` is written last.
 
-    Splits that are there already are kept and extended to images that are new.
+    Stored splits are kept and extended to new images.
+
+    Args:
+        out: Folder of the data set.
+        tables: Complete tables.
+        decode: The decode table.
+        plan: Choices of the user.
+        measure_shortcuts: Measures shortcuts for the audit.
+        engine: Runs the decoding of images that may be copies.
     """
     ids: dict[str, Any] = {
         **DataSet.digests(tables.images, tables.findings, tables.boxes, tables.box_coverage)
@@ -178,10 +207,10 @@ def write_set(
     shutil.rmtree(out / _WORK, ignore_errors=True)
 
 
-def _split_notes(splits: dict[str, Made]) -> list[str]:
-    """What the user must know of the splits, each with the names of those that it is said of."""
-    said: dict[str, list[str]] = {}
+def _split_notes(splits: dict[str, SplitAndRecord]) -> list[str]:
+    """Return the notes on the splits, each with the names of its splits."""
+    names_by_note: dict[str, list[str]] = {}
     for name, (_, how) in splits.items():
         for note in how.get("notes", ()):
-            said.setdefault(note, []).append(f"'{name}'")
-    return [f"split {' and '.join(names)}: {note}" for note, names in said.items()]
+            names_by_note.setdefault(note, []).append(f"'{name}'")
+    return [f"split {' and '.join(names)}: {note}" for note, names in names_by_note.items()]

@@ -17,25 +17,38 @@ from cxr_compare.data_prep.formats.source import SourceTables
 
 
 def read_exclusions(path: Path) -> pd.DataFrame:
-    """Read the user's list of images to leave out: ``image_id``, and the ``reason`` if stated."""
+    """Read the user's list of images to leave out.
+
+    Returns:
+        Columns ``image_id`` and ``reason``; without a stated reason it names the file.
+    """
     rows = read_text_table(path, ["image_id"], ["reason"])
     rows["reason"] = rows["reason"].mask(rows["reason"] == "", f"named in {path.name}")
     return rows[["image_id", "reason"]].drop_duplicates("image_id")
 
 
-def leave_out(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
-    """Take the images of a list out of all tables; ``excluded`` names each with its reason."""
+def exclude_listed(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
+    """Remove the listed images from all tables and add them to ``excluded``.
+
+    Args:
+        tables: Tables of the source.
+        listed: Columns ``image_id`` and ``reason``.
+        path: File of the list, for messages.
+
+    Raises:
+        InputError: The list names an unknown image, or all images.
+    """
     images = tables.images
     ids = listed["image_id"]
     unknown = pd.Series(~is_member(ids, images["image_id"]), index=ids.index)
     advice = f"whose ids look like {images['image_id'].iloc[0]!r}; correct the line or remove it"
     refuse_line(unknown, path, f" is no image of this source, {advice}", ids)
-    out = Exclusions(dict(listed.itertuples(index=False, name=None)))
+    exclusions = Exclusions(dict(listed.itertuples(index=False, name=None)))
     names = ("images", "findings", "boxes", "box_coverage", "split", "official")
-    kept: dict[str, Any] = {name: out.keep(getattr(tables, name)) for name in names}
+    kept: dict[str, Any] = {name: exclusions.keep(getattr(tables, name)) for name in names}
     if kept["images"].empty:
         raise InputError(f"{path}: names every image of the source; keep some")
     paths = images["path"].fillna(images["image_id"])
-    gone = out.table(dict(zip(images["image_id"], paths, strict=True)), "list")
+    gone = exclusions.table(dict(zip(images["image_id"], paths, strict=True)), "list")
     kept["excluded"] = pd.concat([tables.excluded, gone], ignore_index=True)
     return replace(tables, **kept)

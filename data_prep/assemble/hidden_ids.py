@@ -13,10 +13,18 @@ from cxr_compare.data_prep.formats.source import SourceTables
 
 
 def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
-    """Replace the ids of images, patients and studies in all tables.
+    """Replace the ids of images, patients and studies in all tables by keyed hashes.
 
-    The name space of a patient stays: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths stay
-    true, since the images are yet to be read; `hide_paths` comes before anything is written.
+    The name space of a patient is kept: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths are
+    not changed, since the images must still be read; `hide_paths` hides them before tables are
+    written.
+
+    Args:
+        tables: Tables of the source.
+        key: Secret key of the hash.
+
+    Returns:
+        The tables with new ids, and the new id by the old one.
     """
     images = tables.images.copy()
     frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)
@@ -37,7 +45,7 @@ def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[s
     hidden = replace(
         tables,
         images=hide(images),
-        # An image without a file is listed there by its id, which is hidden as a path is.
+        # An image without a file is listed by its id, which is hidden like a path.
         excluded=hide_paths(tables.excluded, key),
         **labels,
     )

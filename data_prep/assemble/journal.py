@@ -17,6 +17,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.store.pixel_store_writer import PixelStoreWriter
 
 ROWS_PER_PART = 256
+"""Number of images in a part file."""
 _MEASURED = (
     "file_sha256",
     "height",
@@ -30,14 +31,14 @@ _MEASURED = (
 _OUTCOME_TYPES: dict[str, Any] = {
     **{name: column_dtype(column) for name, column in SCHEMAS["decode"].columns.items()},
     **{name: column_dtype(SCHEMAS["images"].columns[name]) for name in _MEASURED},
-    "inverted": "boolean",  # missing of an image that was not decoded
+    "inverted": "boolean",  # missing for an image that was not decoded
     "file_mtime_ns": "Int64",
     **dict.fromkeys(("error_stage", "error"), TEXT),
 }
 
 
 class Journal:
-    """Part files of outcomes; each appears whole or not at all."""
+    """Outcomes of decoded images in part files, each of which appears complete or not at all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
@@ -54,7 +55,7 @@ class Journal:
         """Write the gathered outcomes to a part file, after the pixels of `stores`."""
         if not self._rows:
             return
-        for store in stores:  # pixels first: a part guarantees that they are there
+        for store in stores:  # a part file guarantees that its pixels are stored
             store.commit()
         rows = typed_rows(pd.DataFrame(self._rows, dtype=object))
         rows.attrs.update(CHECKSUM_PLACEHOLDER)

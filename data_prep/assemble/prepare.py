@@ -1,9 +1,9 @@
-"""From a source folder to a data set folder: tables, pixels, splits, audit.
+"""Prepare a data set folder from a source folder: tables, pixels, splits and audit.
 
-Every image is decoded once, for the tables and all pixel stores, and a kill costs little: the
-journal is a folder of part files, each with the outcome of a few hundred images, written after
-their pixels are on the disk. It stays with the data set, so that images added to the source later
-do not cost the old ones again.
+Every image is decoded once for the tables and all pixel stores. The journal is a folder of part
+files, each with the outcomes of a few hundred images, written after their pixels. An interrupted
+run therefore loses little work. The journal is kept, so that old images are not decoded again when
+images are added to the source.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.assemble.complete import assemble, labelled_sizes, outcome_of
+from cxr_compare.data_prep.assemble.complete import complete_tables, journal_row, labelled_sizes
 from cxr_compare.data_prep.assemble.dataset_writer import (
     JOURNAL,
-    Made,
-    Plan,
+    SetPlan,
+    SplitAndRecord,
     begin_set,
     is_complete,
     write_set,
 )
-from cxr_compare.data_prep.assemble.exclusion_list import leave_out, read_exclusions
+from cxr_compare.data_prep.assemble.exclusion_list import exclude_listed, read_exclusions
 from cxr_compare.data_prep.assemble.hidden_ids import pseudonymise
 from cxr_compare.data_prep.assemble.journal import Journal, typed_rows
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
@@ -40,7 +40,7 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import frame_digest, read_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.registry import read_source
-from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables, with_targets
+from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
 from cxr_compare.data_prep.splits.split_file import read_split_file
 from cxr_compare.data_prep.store.build_pixel_store import build_pixel_store
 from cxr_compare.data_prep.store.dataset import DataSet, Target
@@ -54,7 +54,7 @@ _SHOWN = 6
 
 
 def _source_id(tables: SourceTables) -> str:
-    """Digest all that the source holds."""
+    """Return a digest of all tables of the source."""
     excluded = tables.excluded[["path", "stage", "reason"]]
     frames = [tables.images, tables.findings, tables.boxes, tables.split, excluded, tables.official]
     parts = [frame_digest(frame.astype(TEXT), frame.columns) for frame in frames]
@@ -62,7 +62,7 @@ def _source_id(tables: SourceTables) -> str:
 
 
 def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
-    """What the user asked for beyond the defaults."""
+    """Return the options of the user that differ from the defaults, JSON-ready."""
     stated = {f.name: getattr(options.read, f.name) for f in fields(options.read)}
     choices: dict[str, Any] = {
         name: [str(item) for item in value] if isinstance(value, tuple) else str(value)
@@ -81,17 +81,28 @@ def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
 
 
 def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Summary:
-    """Make a data set folder from a source folder; return what came in and what was left out.
+    """Make a data set folder from a source folder.
 
-    Every image is decoded once. The work may be killed at any moment: the same call goes on
-    where it stopped. A complete folder is left as it is, but gets the pixel stores it lacks.
+    Every image is decoded once. An interrupted call can be repeated and then resumes. A complete
+    folder is not changed, except that missing pixel stores are added.
+
+    Args:
+        source: Source folder, or a label table for some formats.
+        out: Folder of the data set.
+        options: Options of the user.
+
+    Returns:
+        Counts of the data set and of the excluded files.
+
+    Raises:
+        InputError: The source cannot be read, or the folder holds something else.
     """
     source = Path(source)
     out = Path(out)
     for size in options.sizes:
         store_folder(out, size)  # refuses a size that no store may have
     key = _read_key(options, out, source)
-    tables = with_targets(_read(source, options), options.targets)
+    tables = _read(source, options).with_targets(options.targets)
     default = _user_split(options, tables)
     if key is not None:
         tables, new_names = pseudonymise(tables, key)
@@ -108,10 +119,10 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     if options.exclude is not None:
         listed = read_exclusions(options.exclude)
         settings["exclude"] = frame_digest(listed, listed.columns)
-        tables = leave_out(tables, listed, options.exclude)
+        tables = exclude_listed(tables, listed, options.exclude)
     limits = _limits(tables, out)
     tables = replace(tables, notes=(*tables.notes, *limits))
-    plan = Plan(options.name or out.resolve().name, options.rule, settings, default)
+    plan = SetPlan(options.name or out.resolve().name, options.rule, settings, default)
     is_complete(out, settings, add=options.add)  # refuses a wrong folder before it gets a lock
     with folder_lock(out):
         complete = is_complete(out, settings, add=options.add)
@@ -119,7 +130,7 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         before = pd.Series([], dtype=TEXT)
         if not complete or (options.add and len(outdated)):
             for line in limits:
-                options.say(line)
+                options.show(line)
             before = _known_ids(out)
             again = outdated if options.add else outdated[outdated["replaced"]]
             _build(tables, out, plan, options, key, again)
@@ -131,14 +142,14 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
 
 
 def _limits(tables: SourceTables, out: Path) -> list[str]:
-    """What cannot be learned from a source or evaluated on it, known before any image is read."""
+    """Note what cannot be learned or evaluated, as far as the labels alone show it."""
     images = tables.images
     findings = tables.findings
     notes = []
     if tables.boxes.empty and images["path"].notna().any():
         notes.append(
-            "this set has no boxes: a detector learns from boxes; train a classifier (cxr train "
-            "chexnet_small), or add boxes (boxes.csv)"
+            "This data set has no boxes, from which a detector learns. Train a classifier (cxr "
+            "train chexnet_small), or add boxes (boxes.csv)"
         )
     draft = DataSet(out, {})
     draft.images = images
@@ -147,19 +158,21 @@ def _limits(tables: SourceTables, out: Path) -> list[str]:
     for name, target in tables.targets.items():
         labels = draft.labels(Target(name, tuple(target["any_of"]), name)).to_numpy()
         for kind, value in (("positive", 1.0), ("negative", 0.0)):
-            if (n := images.loc[labels == value, "patient_id"].nunique()) < _FEW_PATIENTS:
-                few.append(f"{n} {kind} for {name}")
+            n_patients = images.loc[labels == value, "patient_id"].nunique()
+            if n_patients < _FEW_PATIENTS:
+                few.append(f"{n_patients} {kind} for {name}")
     if few and len(findings):
         more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
         notes.append(
-            f"WARNING: few patients: {', '.join(few[:_SHOWN])}{more}. Training, validation and "
-            "test need at least one each, and figures from so few mean little; add images"
+            f"WARNING: There are few patients: {', '.join(few[:_SHOWN])}{more}. Training, "
+            "validation and test need at least one each, and figures of so few patients mean "
+            "little; add images"
         )
     return notes
 
 
 def _known_ids(folder: Path) -> pd.Series:
-    """Ids of the images that a data set folder has so far, which may be none."""
+    """Return the ids of the images that a data set folder has so far."""
     path = folder / "images.parquet"
     if not path.is_file():
         return pd.Series([], dtype=TEXT)
@@ -180,7 +193,7 @@ def _read_key(options: PrepareOptions, out: Path, source: Path) -> bytes | None:
 
 
 def _read(source: Path, options: PrepareOptions) -> SourceTables:
-    tables = read_source(source, options.format, options.read, options.say)
+    tables = read_source(source, options.format, options.read, options.show)
     if options.strict and len(tables.excluded):
         first = tables.excluded.iloc[0]
         raise InputError(
@@ -190,8 +203,8 @@ def _read(source: Path, options: PrepareOptions) -> SourceTables:
     return tables
 
 
-def _user_split(options: PrepareOptions, tables: SourceTables) -> str | Made | None:
-    """The user's own split file, read before any image: it may be refused."""
+def _user_split(options: PrepareOptions, tables: SourceTables) -> str | SplitAndRecord | None:
+    """Read the user's own split before any image, since it may be refused."""
     if options.split is None:
         return None
     if str(options.split) != "official":
@@ -199,28 +212,28 @@ def _user_split(options: PrepareOptions, tables: SourceTables) -> str | Made | N
     if not tables.official.empty:
         return "official"
     if len(tables.split) and len(tables.split) == len(tables.images):
-        return None  # every image comes with a role: the default split is the source's own
-    raise InputError("--split official: the source comes with no split; leave it out")
+        return None  # the source gives every image a role, which makes the default split
+    raise InputError("--split official: the source has no split of its own; leave it out")
 
 
 def _build(
     tables: SourceTables,
     out: Path,
-    plan: Plan,
+    plan: SetPlan,
     options: PrepareOptions,
     key: bytes | None,
     again: pd.DataFrame,
 ) -> None:
-    """Write every file of the data set; ``dataset.json`` comes last and completes it."""
+    """Write every file of the data set; ``dataset.json`` is written last and completes it."""
     begin_set(out, plan.settings)
-    if again["replaced"].any():  # stores that are not written now would keep the old images
-        kept = {store_folder(out, size) for size in options.sizes}
-        for folder in set((out / "pixels").glob("*")) - kept:
+    if again["replaced"].any():  # stores that are not written now hold the old images
+        written = {store_folder(out, size) for size in options.sizes}
+        for folder in set((out / "pixels").glob("*")) - written:
             shutil.rmtree(folder)
     outcomes = _ingest(tables, out, options, again["image_id"])
-    tables, decode = assemble(tables, outcomes)
-    told = tables.reader_notes(options.read.reference)  # of what is left
-    tables = replace(tables, notes=(*told, *tables.notes))
+    tables, decode = complete_tables(tables, outcomes)
+    reader_notes = tables.reader_notes(options.read.reference)
+    tables = replace(tables, notes=(*reader_notes, *tables.notes))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
@@ -233,7 +246,7 @@ def _build(
 
 
 def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions) -> None:
-    """Build the wanted pixel stores that are not complete yet."""
+    """Build the requested pixel stores that are not complete."""
     if options.sizes and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: the source gives no images, so --size does not apply")
     images = tables.images[is_member(tables.images["image_id"], dataset.images["image_id"])]
@@ -259,12 +272,16 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
 def _ingest(
     tables: SourceTables, out: Path, options: PrepareOptions, again: pd.Series
 ) -> pd.DataFrame | None:
-    """Decode the images that the journal does not have yet, and those named; None without files."""
+    """Decode the images that the journal lacks, and those of `again`.
+
+    Returns:
+        The outcomes of all images, or None for a source without image files.
+    """
     images = tables.images
     root = tables.root
     if images["path"].isna().all():
         return None
-    # A row of all tables takes less than 1,000 bytes.
+    # One row in all tables takes less than 1,000 bytes.
     require_free_space(out, len(images) * (1000 + sum(size * size for size in options.sizes)))
     parts = Journal(out / JOURNAL)
     earlier = parts.read()
@@ -282,12 +299,14 @@ def _ingest(
         advance(len(images) - len(todo))
         pairs = zip(todo["image_id"], todo["path"], strict=True)
         tasks = (DecodeTask(i, root / path, tuple(stores), options.window) for i, path in pairs)
-        ends = todo["path"].iloc[[0, -1][: len(todo)]]  # some files that each machine must have
+        ends = todo["path"].iloc[
+            [0, -1][: len(todo)]
+        ]  # files that every machine must be able to read
         reads = [root, *(root / path for path in ends)]
         rows = decode_all(tasks, engine=options.engine, reads=reads)
         sizes = labelled_sizes(todo, tables.boxes)
         for row, path, labelled in zip(rows, todo["path"], sizes, strict=True):
-            outcome = outcome_of(row, root / path, labelled)
+            outcome = journal_row(row, root / path, labelled)
             if options.strict and outcome["error"]:
                 raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
             if not outcome["error"]:
@@ -302,7 +321,7 @@ def _ingest(
 
 
 def _outdated_images(images: pd.DataFrame, root: Path, out: Path) -> pd.DataFrame:
-    """Find images whose file is another one than when it was decoded, or could not be used."""
+    """Find images whose file changed since it was decoded, or could not be used then."""
     journal = out / JOURNAL
     nothing = pd.DataFrame({"image_id": []})
     decoded = Journal(journal).read() if journal.is_dir() else typed_rows(nothing)
@@ -316,7 +335,7 @@ def _outdated_images(images: pd.DataFrame, root: Path, out: Path) -> pd.DataFram
 
 
 def _file_state(path: Path) -> tuple[int, int]:
-    """Bytes and time of a file; zeros where it is gone, as no journal says."""
+    """Return size and modification time of a file; zeros if it is gone."""
     try:
         state = path.stat()
     except OSError:

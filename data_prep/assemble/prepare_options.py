@@ -20,10 +20,10 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What is asked of `prepare`, as `cxr prepare` explains it."""
+    """Options of `prepare`; `cxr prepare` explains them."""
 
     format: str | None
-    read: ReadOptions = field(default_factory=ReadOptions)  # what the format should know
+    read: ReadOptions = field(default_factory=ReadOptions)  # options of the format
     name: str | None = None
     sizes: tuple[int, ...] = ()  # sides of pixel stores to build now, px
     targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name -> findings
@@ -37,5 +37,5 @@ class PrepareOptions:
     strict: bool = False
     engine: Engine = field(default_factory=lambda: LocalEngine(cpu_count()))
     progress: Progress = lambda description, total: nullcontext(lambda n: None)
-    say: Callable[[str], None] = lambda line: None  # shows what the user should know at once
+    show: Callable[[str], None] = lambda line: None  # called with lines for the user
     measure_shortcuts: MeasureShortcuts | None = None

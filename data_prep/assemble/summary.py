@@ -1,4 +1,4 @@
-"""What a data set folder holds, in numbers and as lines of text."""
+"""Counts of a data set folder, as numbers and as lines of text."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Summary:
-    """What a data set folder holds."""
+    """Counts of a data set folder."""
 
     folder: Path
     name: str
     n_images: int
     n_patients: int
     n_boxes: int
-    # per target the number of positive, negative and unknown images
+    # Number of positive, negative and unknown images of each target.
     targets: dict[str, dict[str, int]]
-    # per split (`default` and, where there is one, `official`) and role the images, patients, and
-    # positives by target
+    # Number of images, patients and positives of each target, by split (`default` and `official`)
+    # and role.
     roles: dict[str, dict[str, dict[str, int]]]
-    excluded: pd.DataFrame  # `path, stage, reason` of what was left out
-    notes: tuple[str, ...]  # what the reader had to say of the source
+    excluded: pd.DataFrame  # `path, stage, reason` of excluded files
+    notes: tuple[str, ...]  # notes on the source, one sentence each
     audit: Audit
-    already_complete: bool  # whether the folder was complete before the call
-    changes: tuple[str, ...] = ()  # what was added to a set that had been complete
+    already_complete: bool  # True if the folder was complete before the call
+    changes: tuple[str, ...] = ()  # images that were added to a complete set
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the summary, JSON-ready."""
         return {
             **{field.name: getattr(self, field.name) for field in fields(self)},
             "folder": str(self.folder),
@@ -52,13 +52,13 @@ class Summary:
 
     @property
     def lines(self) -> list[str]:
-        """As lines of text, the most important last."""
+        """Summary as lines of text, the most important last."""
         images = counted(self.n_images, "image")
         patients = counted(self.n_patients, "patient")
         lines = [f"{images} of {patients}, {counted(self.n_boxes, 'box')}"]
         for name, count in self.targets.items():
             lines.append(
-                f"target {name}: " + ", ".join(f"{n:,} {word}" for word, n in count.items())
+                f"target {name}: " + ", ".join(f"{n:,} {label}" for label, n in count.items())
             )
         for split, roles in self.roles.items():
             lines.append(f"split '{split}'")
@@ -90,7 +90,14 @@ def summarise(
     before: pd.Series | None = None,
     n_replaced: int = 0,
 ) -> Summary:
-    """Count what a data set holds, and what was added to the images that it had before."""
+    """Count the images, patients, boxes and labels of a data set.
+
+    Args:
+        dataset: The data set.
+        already_complete: The folder was complete before the call.
+        before: Ids of the images before images were added.
+        n_replaced: Number of images whose file was replaced.
+    """
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]
     return Summary(
@@ -117,7 +124,7 @@ def summarise(
 
 
 def _describe_changes(before: pd.Series | None, now: pd.Series, n_replaced: int) -> tuple[str, ...]:
-    """What was added to a set that had images before, as lines of text."""
+    """Describe which images were added to a data set, as lines of text."""
     if before is None or before.empty:
         return ()
     n_new = int((~is_member(now, before)).sum())

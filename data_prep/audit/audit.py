@@ -1,4 +1,4 @@
-"""The audit of a data set: everything that would make its results wrong, in plain words."""
+"""Audit a data set: find everything that would make its results wrong."""
 
 from __future__ import annotations
 
@@ -35,44 +35,48 @@ from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.data_prep.work.engine import Engine
 
 AUDIT = "audit.json"
-"""Name of what programs read of an audit, in the folder of its data set."""
+"""File of the audit for programs, in the folder of the data set."""
 AUDIT_PAGE = "audit.html"
 EXCLUDE = "exclude.csv"
-"""Name of the list of images to leave out, which `cxr prepare --exclude` takes."""
-_NOT_ASKED = Problem(
-    "pictures_skipped", "info", "the images were not looked at (--no-pixels)", 1, unit="run"
+"""File that lists the images to leave out, for `cxr prepare --exclude`."""
+_PIXELS_SKIPPED = Problem(
+    "images_skipped",
+    "info",
+    "the pixels of the images were not checked (--no-pixels)",
+    1,
+    unit="run",
 )
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 _CONTENT = ("content_id", "labels_id")
-# Checks whose advice is to leave images out, with how many of those that belong together stay.
-_STAY = {
+# Number of images of a group that stay, by checks whose advice is to leave images out.
+_N_KEPT = {
     "view_lateral": 0,
-    "picture_label": 0,
-    "picture_patients": 1,
-    "picture_repeated": 1,
+    "image_label": 0,
+    "image_patients": 1,
+    "image_repeated": 1,
     "near_label": 0,
     "near_patients": 1,
     "near_repeated": 1,
 }
-_WORTH_SAYING = 0.01  # share of test images that a split by image would leak
+_SMALLEST_LEAK = 0.01  # share of leaking test images from which a split by image is mentioned
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found, the worst first."""
+    """Problems that an audit found, the worst first, and figures of the data set."""
 
-    problems: tuple[Problem, ...]  # one a kind of fault
-    checked: dict[str, int]  # how many images, patients, boxes and splits were looked at
-    # figures to read results against, JSON-ready: `prevalence`, `shortcuts`, `split_by_image`,
-    # `images`, `copies`; and of what was looked at `content_id`, `labels_id` and `split_ids`
+    problems: tuple[Problem, ...]  # one for each kind of problem
+    checked: dict[str, int]  # number of checked images, patients, boxes and splits
+    # Figures to compare results with, JSON-ready: `prevalence`, `shortcuts`, `split_by_image`,
+    # `images`, `copies`; and the ids of what was checked: `content_id`, `labels_id`, `split_ids`.
     facts: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = field(default=None, compare=False)  # the data set that has the page
-    strict: bool = field(default=False, compare=False)  # whether a warning, too, is a failure
+    folder: Path | None = field(default=None, compare=False)  # data set folder with the page
+    strict: bool = field(default=False, compare=False)  # True if a warning is a failure, too
     next_steps: tuple[str, ...] = field(default=(), compare=False)  # commands that usually follow
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())
-        return f"<Audit of {counted(self.checked.get('images', 0), 'image')}: {found}>"
+        counts = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())
+        return f"<Audit of {counted(self.checked.get('images', 0), 'image')}: {counts}>"
 
     def __str__(self) -> str:
         lines = []
@@ -86,13 +90,16 @@ class Audit:
         if self.folder is None:
             return "\n".join([*lines, summary])
         lines += [f"{self.folder}: {summary}", f"Page: {self.folder / AUDIT_PAGE}"]
-        if n := len(self.exclusions):
-            listed = f"{self.folder / EXCLUDE}, a list to edit and for cxr prepare --exclude"
-            lines.append(f"{counted(n, 'image')} to leave out: {listed}")
+        n_exclusions = len(self.exclusions)
+        if n_exclusions:
+            lines.append(
+                f"{counted(n_exclusions, 'image')} to leave out: {self.folder / EXCLUDE}; edit the "
+                "list and give it to cxr prepare --exclude"
+            )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """What was found as a table, in a notebook."""
+        """Return the problems as an HTML table for a notebook."""
         with pd.option_context("display.max_colwidth", None):
             table = self.table.to_html(index=False, justify="left") if self.problems else ""
         table = table.replace("<td>", '<td style="text-align: left">')
@@ -100,7 +107,7 @@ class Audit:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a problem, the worst first: what it is, where, how many, what to do."""
+        """Table with one row for each problem, the worst first."""
         names = ["severity", "message", "split", "count", "unit", "examples", "advice"]
         rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
         table = pd.DataFrame(rows, columns=names)
@@ -108,8 +115,9 @@ class Audit:
 
     @property
     def scope(self) -> str:
-        """What was checked, as counts with their nouns."""
-        names = {"pictures": "decoded image", "boxes": "box"}
+        """Checked units as text, such as "10 images, 8 patients"."""
+        # "pictures" is the name of decoded images in audits of earlier versions.
+        names = {"decoded_images": "decoded image", "pictures": "decoded image", "boxes": "box"}
         nouns = {thing: names.get(thing, thing.removesuffix("s")) for thing in self.checked}
         return ", ".join(counted(count, nouns[thing]) for thing, count in self.checked.items())
 
@@ -120,39 +128,39 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found that makes results wrong."""
+        """True if no error was found."""
         return not self.counts["error"]
 
     @property
     def exit_status(self) -> int:
-        """1 where something is wrong; where strict, of a warning, too."""
+        """Exit status of `cxr check`: 1 after an error, and after a warning if strict, else 0."""
         return int(not self.passed or (self.strict and bool(self.counts["warning"])))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the audit, JSON-ready, without the cases."""
         problems = [asdict(replace(problem, cases=pd.DataFrame())) for problem in self.problems]
         for row in problems:
             del row["cases"]
-        found = {"passed": self.passed, "counts": self.counts, "checked": self.checked}
-        return {**found, "problems": problems, "facts": self.facts}
+        summary = {"passed": self.passed, "counts": self.counts, "checked": self.checked}
+        return {**summary, "problems": problems, "facts": self.facts}
 
     @property
     def exclusions(self) -> pd.DataFrame:
-        """``image_id, reason`` of the images that 'what to do' suggests to leave out."""
+        """Columns ``image_id, reason`` of the images that the advice suggests to leave out."""
         reasons: dict[str, str] = {}
         for problem in self.problems:
-            n_stay = _STAY.get(problem.check)
-            if n_stay is None:
+            n_kept = _N_KEPT.get(problem.check)
+            if n_kept is None:
                 continue
             cases = problem.cases
             for _, ids in cases["image_id"].groupby(cases.get("group", cases.index), sort=False):
                 left = [image_id for image_id in ids if image_id not in reasons]
-                stays = f"; {left[0]} stays" if n_stay and left else ""
-                reasons |= dict.fromkeys(left[n_stay:], f"{problem.message}{stays}")
+                kept = f"; {left[0]} stays" if n_kept and left else ""
+                reasons |= dict.fromkeys(left[n_kept:], f"{problem.message}{kept}")
         return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype=TEXT)
 
-    def of_split(self, name: str) -> Self:
-        """What concerns one split: its own problems, and those of the whole set."""
+    def for_split(self, name: str) -> Self:
+        """Return the audit of one split: its problems and those of the whole data set."""
         kept = tuple(problem for problem in self.problems if problem.split in ("", name))
         return replace(self, problems=kept, checked={**self.checked, "splits": 1})
 
@@ -169,9 +177,10 @@ class Audit:
 
 
 def _problem(row: dict[str, Any]) -> Problem:
-    known = {each.name: row[each.name] for each in fields(Problem) if each.name in row}
-    images = tuple(tuple(case) for case in row.get("pictures", ()))
-    return Problem(**{**known, "examples": tuple(row["examples"]), "pictures": images})
+    stored = {item.name: row[item.name] for item in fields(Problem) if item.name in row}
+    shown = row.get("images", row.get("pictures", ()))  # the key of earlier versions
+    images = tuple(tuple(case) for case in shown)
+    return Problem(**{**stored, "examples": tuple(row["examples"]), "images": images})
 
 
 def audit(
@@ -182,18 +191,26 @@ def audit(
     measure_shortcuts: MeasureShortcuts | None = None,
     engine: Engine | None = None,
 ) -> Audit:
-    """Look for what would make results on a data set wrong.
+    """Look for everything that would make results on a data set wrong.
 
-    `measure_shortcuts` says of images, decode table and labels (a column a target) how well
-    metadata and image borders predict each target; shortcuts are not audited without it. `near`
-    are copies found before, `engine` decodes the images that look like copies.
+    Args:
+        dataset: The data set.
+        pixels: Compare pixels of images that may be copies.
+        near: Near duplicates, if they were searched before.
+        measure_shortcuts: Measures how well metadata and image borders predict each target, from
+            images, decode table and labels (one column a target). Without it shortcuts are not
+            audited.
+        engine: Runs the decoding of images that may be copies.
+
+    Returns:
+        The problems, the worst first, and figures of the data set.
     """
     images = _with_columns(dataset.images)
     decode = dataset.optional_table("decode")
     names = sorted(path.stem for path in (dataset.folder / "splits").glob("*.parquet"))
     splits = {name: dataset.split(name) for name in names}
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    unseen = open_images(dataset)[1] if pixels else _NOT_ASKED
+    unreadable = open_images(dataset)[1] if pixels else _PIXELS_SKIPPED
     near = near or find_dataset_copies(dataset, decode, pixels=pixels, engine=engine)
     shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     leak = expected_image_leak(images)
@@ -207,14 +224,15 @@ def audit(
     problems += check_images(images, decode)
     problems += [p for name, table in splits.items() for p in check_roles(table, labels, name)]
     problems += check_shortcuts(shortcuts)
-    problems += _say_image_leak(leak)
+    problems += _image_leak_problem(leak)
     problems += check_excluded(dataset.optional_table("excluded"))
-    problems += [unseen] if unseen else []
-    problems += _say_no_fingerprints(decode)
+    if unreadable:
+        problems.append(unreadable)
+    problems += _fingerprint_problem(decode)
     checked = {
         "images": len(images),
         "patients": leak["n_patients"],
-        "pictures": len(decode),
+        "decoded_images": len(decode),
         "boxes": len(dataset.boxes),
         "splits": len(splits),
     }
@@ -224,7 +242,7 @@ def audit(
         "shortcuts": shortcuts,
         "split_by_image": leak,
         "prevalence": count_prevalence(images, labels, splits, text_suspects(decode)),
-        "pictures": describe_images(images, decode),
+        "images": describe_images(images, decode),
         "copies": {"equal": len(find_duplicates(decode)), "near": len(near.groups)},
     }
     ordered = sorted((p for p in problems if p.count), key=lambda p: SEVERITIES.index(p.severity))
@@ -232,71 +250,87 @@ def audit(
 
 
 def _with_redraw(problem: Problem, folder: Path) -> Problem:
-    """A split's error with the command that makes the split anew without it."""
+    """Add to an error of a split the command that makes the split anew without it."""
     if problem.severity != "error" or not problem.split:
         return problem
     return replace(problem, advice=f"make the split anew: {redraw_command(folder, problem.split)}")
 
 
 def redraw_command(folder: Path, name: str) -> str:
-    """The command that makes a split anew, with no patient and no image in two roles."""
+    """Return the command that makes a split anew, with no patient or image in two roles."""
     path = folder / "splits" / f"{name}.json"
     how = read_json(path, "split")["how"] if path.is_file() else {}
     more = []
     if "folds" in how:
         name = name.rpartition("-")[0]
         more = ["--folds", str(how["rule"]["folds"])]
-        more += ["--test-folds"] * how["folds"].startswith("each fold tests")
+        if how["folds"].startswith("each fold tests"):
+            more.append("--test-folds")
     elif not how.get("method", "by patient").startswith("by patient"):
-        more = ["--from", name]  # its test images were chosen: they stay
+        more = ["--from", name]  # its test images were chosen, so they are kept
     return shlex.join(["cxr", "split", str(folder), "--name", name, "--replace", *more])
 
 
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
-    """Audit a data set whose splits have changed; what no split changes is not measured again."""
+    """Audit a data set whose splits changed, without measuring the same shortcuts again."""
     path = dataset.folder / AUDIT
     before = Audit.read(path).facts if path.is_file() else {}
     if all(before.get(key) == dataset.ids[key] for key in _CONTENT):
-        known = before["shortcuts"]
-        return audit(dataset, measure_shortcuts=lambda images, decode, labels: known)
+        stored = before["shortcuts"]
+        return audit(dataset, measure_shortcuts=lambda images, decode, labels: stored)
     return audit(dataset, measure_shortcuts=measure_shortcuts)
 
 
 def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
-    """Errors of the kept audit that concern a split."""
+    """Return the errors of a split in the stored audit.
+
+    Returns:
+        The errors, or None if no stored audit covers the split.
+    """
     path = dataset.folder / AUDIT
     if not path.is_file():
         return None
-    kept = Audit.read(path)
-    looked = kept.facts.get("split_ids", {}).get(split) == dataset.ids["split_ids"].get(split)
-    names = ("", split) if looked else ("",)
-    errors = tuple(p for p in kept.problems if p.severity == "error" and p.split in names)
-    return errors if errors or looked else None
+    stored = Audit.read(path)
+    audited_id = stored.facts.get("split_ids", {}).get(split)
+    is_covered = audited_id == dataset.ids["split_ids"].get(split)
+    names = ("", split) if is_covered else ("",)
+    errors = tuple(p for p in stored.problems if p.severity == "error" and p.split in names)
+    return errors if errors or is_covered else None
 
 
-def require_sound(
+def require_no_errors(
     dataset: DataSet, split: str, *, despite_errors: bool = False
 ) -> tuple[bool, tuple[str, ...]]:
-    """Refuse a split on which the audit found what makes results wrong.
+    """Refuse a split on which the audit found an error.
 
-    Returns whether an audit has looked at it (else only patients and equal images were compared),
-    and its errors in plain words.
+    Without a stored audit of the split, only patients and equal images are compared.
+
+    Args:
+        dataset: Data set that holds the split.
+        split: Name of the split.
+        despite_errors: Return the errors instead of refusing the split.
+
+    Returns:
+        True if a stored audit covers the split, and the messages of its errors.
+
+    Raises:
+        InputError: The audit found an error and `despite_errors` is False.
     """
     errors = split_errors(dataset, split)
     audited = errors is not None
     errors = _quick_errors(dataset, split) if errors is None else errors
     if errors and not despite_errors:
         first = errors[0]
-        more = f" (and {len(errors) - 1} more: cxr check {dataset.folder})" * (len(errors) > 1)
+        more = f" (and {len(errors) - 1} more: cxr check {dataset.folder})" if errors[1:] else ""
         raise InputError(
-            f"{dataset.folder}: the audit found an error: {first.said}{more}. What to do: "
-            f"{first.advice}; or go on nevertheless with --despite-audit"
+            f"{dataset.folder}: the audit found an error: {first.counted_message}{more}. "
+            f"What to do: {first.advice}; or go on nevertheless with --despite-audit"
         )
-    return audited, tuple(problem.said for problem in errors)
+    return audited, tuple(problem.counted_message for problem in errors)
 
 
 def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:
-    """Patients and equal images in two roles, which takes no look at an image."""
+    """Find patients and equal images in two roles, which needs no pixels."""
     table = dataset.split(split)
     nothing = pd.DataFrame(index=pd.Index(dataset.images["image_id"]))
     decode = dataset.optional_table("decode")
@@ -308,28 +342,28 @@ def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:
 
 def _with_columns(images: pd.DataFrame) -> pd.DataFrame:
     """Add the optional columns that the checks read, all missing."""
-    wanted = {"view": TEXT, "sex": TEXT, "age_years": "float64"}
-    lacking = {name: dtype for name, dtype in wanted.items() if name not in images.columns}
+    optional = {"view": TEXT, "sex": TEXT, "age_years": "float64"}
+    lacking = {name: dtype for name, dtype in optional.items() if name not in images.columns}
     new = {name: pd.Series(None, images.index, dtype=dtype) for name, dtype in lacking.items()}
     return images.assign(**new)
 
 
-def _say_image_leak(leak: dict[str, Any]) -> list[Problem]:
+def _image_leak_problem(leak: dict[str, Any]) -> list[Problem]:
     share = leak["expected_share"]
-    if share < _WORTH_SAYING:
+    if share < _SMALLEST_LEAK:
         return []
     text = (
-        f"a split by image instead of by patient would leak {share:.1%} of the test images: their "
-        "patients would train too"
+        f"a split by image instead of by patient would put patients of {share:.1%} of the test "
+        "images into training, too"
     )
     advice = "split by patient, as cxr does; distrust published figures that did not"
     images = round(leak["expected_images"])
     return [Problem("split_by_image", "info", text, images, (), advice, "test image")]
 
 
-def _say_no_fingerprints(decode: pd.DataFrame) -> list[Problem]:
+def _fingerprint_problem(decode: pd.DataFrame) -> list[Problem]:
     if "perceptual_hash" in decode.columns and decode["perceptual_hash"].notna().any():
         return []
-    text = "the images have no fingerprints, so only copies that are equal were looked for"
+    text = "the images have no fingerprints, so only equal copies could be searched for"
     advice = "prepare the set again with this version"
     return [Problem("near_unsought", "info", text, len(decode), (), advice)]

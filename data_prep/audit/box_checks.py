@@ -14,15 +14,22 @@ _TINY_SIDE = 0.01
 _HUGE_AREA = 0.6
 _SAME_BOX_IOU = 0.9
 _REDRAW = "draw the box again, or remove it"
-_WHICH = "ask who labelled it: either the box or the label is wrong"
+_ASK_READER = "ask who labelled it; either the box or the label is wrong"
 _KEY = ["image_id", "finding", "reader"]
 
 
 def check_boxes(
     boxes: pd.DataFrame, images: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
 ) -> list[Problem]:
-    """Check the boxes of all readers against their images and the labels of the reference."""
-    alike = Problem.of(
+    """Check the boxes of all readers against their images and labels.
+
+    Args:
+        boxes: The boxes table.
+        images: The images table, with the size of each image.
+        findings: The findings table.
+        coverage: The box_coverage table.
+    """
+    alike = Problem.from_cases(
         "box_repeated",
         "warning",
         f"two boxes overlap by IoU above {_SAME_BOX_IOU:g}, so one lesion counts as two",
@@ -36,17 +43,17 @@ def check_boxes(
 
 def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
     edges = boxes[EDGES].to_numpy(dtype="float64")
-    places = positions(boxes["image_id"], images["image_id"])
+    image_rows = positions(boxes["image_id"], images["image_id"])
     sizes = images[["width", "height"]].astype("float64").to_numpy()
-    width, height = np.where(places[:, None] >= 0, sizes[places], np.nan).T
+    width, height = np.where(image_rows[:, None] >= 0, sizes[image_rows], np.nan).T
     x1, y1, x2, y2 = edges.T
     finite = np.isfinite(edges).all(axis=1)
     real = finite & (x1 < x2) & (y1 < y2)
     outside = real & ((x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height))
     narrow = np.minimum((x2 - x1) / width, (y2 - y1) / height) < _TINY_SIDE
     vast = (x2 - x1) * (y2 - y1) / (width * height) > _HUGE_AREA
-    tiny = f"box with a side below {_TINY_SIDE:.0%} of the image: a slip of the mouse?"
-    huge = f"box that covers more than {_HUGE_AREA:.0%} of the image: does it outline a lesion?"
+    tiny = f"box with a side below {_TINY_SIDE:.0%} of the image, perhaps drawn by accident"
+    huge = f"box that covers more than {_HUGE_AREA:.0%} of the image, perhaps no lesion"
     kinds: list[tuple[str, Severity, str, np.ndarray]] = [
         ("box_not_finite", "error", "box with a missing or infinite edge", ~finite),
         ("box_empty", "error", "box without area", finite & ~real),
@@ -56,20 +63,20 @@ def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
     ]
     ids = boxes["image_id"].to_numpy()
     return [
-        Problem.of(check, severity, text, ids[bad], advice=_REDRAW)
+        Problem.from_cases(check, severity, text, ids[bad], advice=_REDRAW)
         for check, severity, text, bad in kinds
     ]
 
 
 def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
-    """Rows of the boxes that another box of the same image, finding and reader nearly equals."""
+    """Return the rows of boxes that nearly equal another box of the image, finding and reader."""
     keys = [pd.factorize(boxes[column])[0] for column in _KEY]
     order = np.lexsort(keys)
     image, finding, reader = (key[order] for key in keys)
     corners = boxes[EDGES].to_numpy(dtype="float64")[order]
     live = np.arange(len(boxes))
     step = 1
-    found = [np.empty(0, dtype=np.int64)]
+    rows = [np.empty(0, dtype=np.int64)]
     while len(live):
         live = live[live + step < len(boxes)]
         other = live + step
@@ -77,9 +84,9 @@ def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
         live = live[alike & (reader[live] == reader[other])]
         other = live + step
         same = box_iou(corners[live], corners[other]) > _SAME_BOX_IOU
-        found.append(order[other[same]])
+        rows.append(order[other[same]])
         step += 1
-    return np.concatenate(found)
+    return np.concatenate(rows)
 
 
 def _check_labels(
@@ -88,7 +95,7 @@ def _check_labels(
     boxed = boxes[_KEY].drop_duplicates()
     on_boxed = findings.loc[is_member(findings["image_id"], boxed["image_id"]), [*_KEY, "state"]]
     absent = on_boxed.loc[on_boxed["state"] == "absent", _KEY]
-    # A finding that nobody boxed is a finding without boxes, not one with missing boxes.
+    # A finding that nobody boxed has no missing boxes.
     may_be_boxed = pd.concat([boxes["finding"], coverage["finding"]]).unique()
     present = findings.loc[(findings["state"] == "present").to_numpy(), _KEY]
     present = present[is_member(present["finding"], may_be_boxed)]
@@ -99,45 +106,46 @@ def _check_labels(
     bare = _without(expected, complete)
     drawn = boxed[_KEY[:2]].drop_duplicates()
     by_readers = bare.merge(drawn, how="left", indicator="_in")["_in"].to_numpy() == "both"
-    lost = "the detector does not learn from it, and localisation is not evaluated on it"
+    consequence = "the detector does not learn from it, and localisation is not evaluated on it"
     kinds: list[tuple[str, Severity, str, pd.DataFrame, str]] = [
         (
             "box_on_negative",
             "error",
             "box of a finding that the label says is absent",
             boxed.merge(absent, on=_KEY),
-            _WHICH,
+            _ASK_READER,
         ),
         (
-            "box_promised",
+            "box_missing",
             "error",
-            "all lesions are said to be boxed, the finding is present, and there is no box",
+            "the finding is present and all its lesions are declared boxed, but there is no box",
             unboxed.merge(complete, on=_KEY),
-            _WHICH,
+            _ASK_READER,
         ),
         (
             "positive_without_box",
             "warning",
-            f"positive image whose lesions are not boxed: {lost}",
+            f"positive image whose lesions are not boxed: {consequence}",
             bare[~by_readers],
             "have the lesions boxed, or train the classifier only on these",
         ),
         (
             "box_disputed",
             "warning",
-            f"positive image whose readers agree that the finding is there, not where: {lost}",
+            "positive image whose readers agree on the finding, but not on its position: "
+            f"{consequence}",
             bare[by_readers],
-            "let another reader decide where (label_review.html shows the readers' "
-            "boxes), or prepare with --reference any or reader:NAME",
+            "let another reader decide the position (label_review.html shows the boxes of all "
+            "readers), or prepare with --reference any or reader:NAME",
         ),
     ]
     return [
-        Problem.of(check, severity, text, rows["image_id"], advice=advice)
+        Problem.from_cases(check, severity, text, rows["image_id"], advice=advice)
         for check, severity, text, rows, advice in kinds
     ]
 
 
 def _without(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose key is not among the others."""
+    """Return the rows whose key is not among the others."""
     merged = rows.merge(others, on=_KEY, how="left", indicator="_where")
     return merged.loc[merged["_where"] == "left_only", _KEY]

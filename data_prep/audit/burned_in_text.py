@@ -9,18 +9,18 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 
 _TEXT_SHOWN = 24
-"""Images with burned-in text that the page shows; all are in its CSV."""
+"""Number of images with burned-in text that the page shows; its CSV lists all."""
 
 
 def text_suspects(decode: pd.DataFrame) -> pd.Series:
-    """Images with burned-in text, as their header says or their pixels look."""
-    said = pd.Series(False, index=decode.index)
+    """Return the ids of images that may contain text, by header or pixels, the clearest first."""
+    stated = pd.Series(False, index=decode.index)
     score = pd.Series(0.0, index=decode.index)
     if "burned_in_annotation" in decode.columns:
-        said |= is_member(decode["burned_in_annotation"], ["yes"])
+        stated |= is_member(decode["burned_in_annotation"], ["yes"])
     if "text_score" in decode.columns:
         score = decode["text_score"].fillna(0.0)
-    suspects = decode.assign(_score=score)[(said | (score >= TEXT_LINE_CHARACTERS)).to_numpy()]
+    suspects = decode.assign(_score=score)[(stated | (score >= TEXT_LINE_CHARACTERS)).to_numpy()]
     return suspects.sort_values(["_score", "image_id"], ascending=[False, True])["image_id"]
 
 
@@ -28,12 +28,13 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
     """Report images that may show a name, a date or a hospital in their pixels."""
     suspects = text_suspects(decode)
     return [
-        Problem.of(
+        Problem.from_cases(
             "burned_in_text",
             "warning",
-            "image that seems to hold a line of text: a name, or a mark that gives the label away",
+            "image that seems to contain a line of text, such as a name or a mark that reveals the "
+            "label",
             suspects,
-            advice="look at each; leave out or black out what identifies a person",
+            advice="look at each image; leave out or black out what identifies a person",
             shown=tuple(suspects.head(_TEXT_SHOWN)),
         )
     ]

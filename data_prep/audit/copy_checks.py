@@ -1,4 +1,4 @@
-"""Images that stand in a data set more than once, the worse the more their copies disagree."""
+"""Check for images that a data set contains more than once, and for copies that disagree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cxr_compare.data_prep.audit.problem import Problem, Severity
 from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.duplicates.near_duplicates import NearDuplicates
 
-_PATIENTS = "find out whose image it is and correct the ids, or remove one of the two"
+_PATIENTS = "find out whose image it is and correct the ids, or remove one copy"
 _LABELS = "read the image again and correct the label, or leave the image out"
 
 
@@ -28,7 +28,7 @@ def check_duplicates(
 ) -> list[Problem]:
     """Report images that are equal pixel for pixel."""
     twins = find_duplicates(decode)
-    return _check(twins, images, labels, splits, "picture", "the same image", "error", "")
+    return _check(twins, images, labels, splits, "image", "the same image", "error", "")
 
 
 def check_near_duplicates(
@@ -37,7 +37,7 @@ def check_near_duplicates(
     labels: pd.DataFrame,
     splits: dict[str, pd.DataFrame],
 ) -> list[Problem]:
-    """Report images that are copies of each other without being equal."""
+    """Report images that are copies of each other, but not equal pixel for pixel."""
     notes = []
     turned = int((near.pairs["turn"] != "as it is").sum())
     unseen = int(near.pairs["correlation"].isna().sum())
@@ -48,16 +48,17 @@ def check_near_duplicates(
         notes.append(f"{unseen:,} of {pairs} by fingerprint alone")
     note = f" ({'; '.join(notes)})" if notes else ""
     what = "a copy of the image (stretched, compressed, resized or turned)"
-    text = "pair of images that may be copies, not looked at"
+    text = "pair of images that may be copies, but whose pixels were not compared"
     advice = (
-        "make a pixel store (cxr prepare ... --size 256) and check again, so that more are read"
+        "make a pixel store (cxr prepare ... --size 256) and check again, so that more images are "
+        "compared"
     )
-    undecided = Problem("near_unchecked", "warning", text, near.undecided, (), advice, "pair")
+    unchecked = Problem("near_unchecked", "warning", text, near.undecided, (), advice, "pair")
     text = "very many images look alike, so the search for copies was cut short"
     advice = "look for blank or placeholder images and leave them out"
     cut = Problem("near_incomplete", "warning", text, int(not near.complete), (), advice, "search")
     problems = _check(near.groups, images, labels, splits, "near", what, "warning", note)
-    return [*problems, undecided, cut]
+    return [*problems, unchecked, cut]
 
 
 def _check(
@@ -70,7 +71,7 @@ def _check(
     severity: Severity,
     note: str,
 ) -> list[Problem]:
-    """Report groups of copies that have two roles, two labels, two patients, or merely repeat."""
+    """Report groups of copies with several roles, labels or patients, and other repeats."""
     if copies.empty:
         return []
     twins = copies.merge(images[["image_id", "patient_id", "patient_id_source"]], on="image_id")
@@ -87,14 +88,14 @@ def _check(
         apart = rows_that_differ(twins.assign(label=truths[:, column]), "group", "label")
         text = f"{what} is labelled differently for '{target}'"
         problems.append(_problem(f"{kind}_label", severity, text, apart, "label", _LABELS))
-    # Where each image counts as a patient of its own, two ids contradict nothing.
+    # Where each image counts as a patient of its own, two ids do not contradict each other.
     named = twins[(twins["patient_id_source"] != "assumed_image").to_numpy()]
     apart = rows_that_differ(named, "group", "patient_id")
     text = f"{what} under more than one patient: one of the patient ids is wrong"
     problems.append(_problem(f"{kind}_patients", severity, text, apart, "patient_id", _PATIENTS))
     rest = twins[~twins["group"].isin(apart["group"])]
     problems.append(
-        Problem.of(
+        Problem.from_cases(
             f"{kind}_repeated",
             "warning" if severity == "error" else "info",
             f"{what} appears more than once{note}",
@@ -110,4 +111,6 @@ def _problem(
     check: str, severity: Severity, text: str, apart: pd.DataFrame, column: str, advice: str
 ) -> Problem:
     contrast = (apart, "group", column)
-    return Problem.of(check, severity, text, apart["image_id"], advice=advice, contrast=contrast)
+    return Problem.from_cases(
+        check, severity, text, apart["image_id"], advice=advice, contrast=contrast
+    )

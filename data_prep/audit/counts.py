@@ -1,4 +1,4 @@
-"""Counts that a reader of results needs: who is in the set, how often the finding is there."""
+"""Count images of a data set: prevalence by group, image sizes, leaks of a split by image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy  # whose parts load when they are first used
+import scipy  # its parts are loaded when they are first used
 
 from cxr_compare.data_prep.audit.image_checks import OLDEST_YEARS
 from cxr_compare.data_prep.audit.image_groups import labels_of_images
@@ -34,7 +34,18 @@ def count_prevalence(
     splits: dict[str, pd.DataFrame],
     suspects: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
-    """Count each target by role of each split, view, sex, age, source, and text (`suspects`)."""
+    """Count images, patients and positives of each target by role, view, sex, age and so on.
+
+    Args:
+        images: The images table.
+        labels: Labels of each image, one column a target, indexed by ``image_id``.
+        splits: Split tables by name.
+        suspects: Ids of the images that may contain text.
+
+    Returns:
+        One JSON-ready row for each target, grouping (``by``) and value, with prevalence and its
+        95 % interval.
+    """
     groups = {
         "all": pd.Series("all images", index=images.index),
         **{f"role in split {name}": _roles(images, split) for name, split in splits.items()},
@@ -43,9 +54,9 @@ def count_prevalence(
         "age": _age_bands(images["age_years"]),
         "source": images["source"],
     }
-    seen = is_member(images["image_id"], suspects)
-    if seen.any():
-        text = pd.Series(np.where(seen, "with text", "no text"), images.index, dtype=TEXT)
+    has_text = is_member(images["image_id"], suspects)
+    if has_text.any():
+        text = pd.Series(np.where(has_text, "with text", "no text"), images.index, dtype=TEXT)
         groups |= {BURNED_IN_TEXT: text, VIEW_AND_TEXT: images["view"] + ", " + text}
     patient = pd.factorize(images["patient_id"])[0]
     names_of_targets = [str(target) for target in labels.columns]
@@ -76,12 +87,23 @@ def count_prevalence(
 
 
 def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
-    """How many test images would have a sibling in training if images were split, not patients.
+    """Compute how many test images would have a sibling in training in a split by image.
 
-    Drawing ``m`` of ``N`` images for test, an image of a patient with ``k`` images has all its
-    siblings in test too, given that it is in test itself, with probability
-    ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``; the expected share of leaking test images is
-    1 minus the mean of that over all images. Exact, no simulation.
+    If ``m`` of ``N`` images are drawn for test, a test image of a patient with ``k`` images has all
+    its siblings in test with probability ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``. The
+    expected share of leaking test images is 1 minus the mean of that over all images. The result is
+    exact.
+
+    Args:
+        images: The images table.
+
+    Returns:
+        Share and number of leaking test images, and the numbers they follow from.
+
+    Example:
+        >>> images = pd.DataFrame({"patient_id": ["p", "p", "q", "r", "s"]})
+        >>> expected_image_leak(images)["expected_share"]
+        0.4
     """
     counts = images["patient_id"].value_counts().to_numpy()
     sizes, patients = np.unique(counts, return_counts=True)
@@ -103,7 +125,7 @@ def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
 
 
 def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any]:
-    """Sizes, spacing, and how the files store their images."""
+    """Summarise image sizes, field width and the storage of the files, JSON-ready."""
     sized = images[["width", "height"]].dropna().astype("int64")
     facts: dict[str, Any] = {"sizes": None, "field_width_mm": None, "files": {}}
     if len(sized):
@@ -133,21 +155,23 @@ def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any
 
 
 def _examples(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, list[str]]:
-    """Ids of the most typical images and of the oddest, each of another patient.
+    """Return the ids of the most typical and the most unusual images, each of another patient.
 
-    By the distance from the medians of mean grey, width / height and the greys of the border, each
-    over its mean distance; the pieces of the border count as one.
+    Images are ranked by their distance from the medians of mean grey, width / height and the greys
+    of the border, each divided by its mean distance; the pieces of the border count as one.
     """
-    known = images.merge(decode.reindex(columns=["image_id", "mean_grey", "border_greys"]))
-    known = known.dropna(subset=["mean_grey", "border_greys", "width", "height"])
-    if len(known) < 2 * _EXAMPLES:
+    measured = images.merge(decode.reindex(columns=["image_id", "mean_grey", "border_greys"]))
+    measured = measured.dropna(subset=["mean_grey", "border_greys", "width", "height"])
+    if len(measured) < 2 * _EXAMPLES:
         return {}
-    shape = (known["width"] / known["height"]).to_numpy(dtype="float64")
-    facts = np.column_stack([known["mean_grey"], shape, read_border_greys(known["border_greys"])])
+    shape = (measured["width"] / measured["height"]).to_numpy(dtype="float64")
+    facts = np.column_stack(
+        [measured["mean_grey"], shape, read_border_greys(measured["border_greys"])]
+    )
     away = abs(facts - np.median(facts, axis=0))
     away /= np.maximum(away.mean(axis=0), 1e-9)
-    known["away"] = away[:, 0] + away[:, 1] + away[:, 2:].mean(axis=1)
-    order = known.sort_values("away", kind="stable")
+    measured["away"] = away[:, 0] + away[:, 1] + away[:, 2:].mean(axis=1)
+    order = measured.sort_values("away", kind="stable")
     return {
         name: [*rows.drop_duplicates("patient_id")["image_id"][:_EXAMPLES]]
         for name, rows in (("typical", order), ("oddest", order[::-1]))
@@ -179,13 +203,13 @@ def _roles(images: pd.DataFrame, split: pd.DataFrame) -> pd.Series:
 def _age_bands(ages: pd.Series) -> pd.Series:
     edges = [low for low, _ in _AGE_BANDS] + [_AGE_BANDS[-1][1]]
     band = np.searchsorted(edges, ages.to_numpy(dtype="float64", na_value=np.nan), "right")
-    words = pd.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype=TEXT)
-    band = np.where(ages.isna(), len(words) - 1, band)
-    return pd.Series(words.take(band), index=ages.index)
+    names = pd.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype=TEXT)
+    band = np.where(ages.isna(), len(names) - 1, band)
+    return pd.Series(names.take(band), index=ages.index)
 
 
 def _common_values(values: pd.Series, order: Sequence[str] = ()) -> tuple[list[str], np.ndarray]:
-    """The commonest values, in order, then other and missing; and each row's place among them."""
+    """Return the commonest values, "other" and "missing", and the index of each row's value."""
     codes, uniques = pd.factorize(values)
     texts = [str(value) for value in uniques]
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
@@ -195,13 +219,12 @@ def _common_values(values: pd.Series, order: Sequence[str] = ()) -> tuple[list[s
         key=lambda position: (rank.get(texts[position], len(rank)), texts[position]),
     )
     names = [texts[position] for position in kept]
-    place_of = np.full(len(texts) + 1, len(names))
-    place_of[kept] = np.arange(len(names))
-    place_of[-1] = len(names) + 1  # code -1: missing
-    position = place_of[codes]
-    used, position = np.unique(position, return_inverse=True)
-    every = [*names, "other", MISSING]
-    return [every[value] for value in used], position
+    index_of_code = np.full(len(texts) + 1, len(names))
+    index_of_code[kept] = np.arange(len(names))
+    index_of_code[-1] = len(names) + 1  # code -1: missing
+    used, indices = np.unique(index_of_code[codes], return_inverse=True)
+    all_names = [*names, "other", MISSING]
+    return [all_names[value] for value in used], indices
 
 
 def _patients_by_value(codes: np.ndarray, patient: np.ndarray, n_values: int) -> np.ndarray:

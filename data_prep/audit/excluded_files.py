@@ -8,12 +8,12 @@ from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.contracts.ids import is_member
 
 _REASONS_SHOWN = 20
-_FILES_SHOWN = 8  # of a reason, where a box is wrong
+_FILES_SHOWN = 8  # images with a wrong box to show for each reason
 
 
 def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
-    """Say what was left out when the set was prepared; missing files are no fault of the set."""
-    # What follows the colon of these is the single case: a size, an edge.
+    """Report the files that were left out when the data set was prepared, by reason."""
+    # In these reasons, the text after the colon describes the single case, such as a size.
     measured = is_member(excluded["stage"], ["boxes", "size"])
     reasons = excluded["reason"].mask(measured, excluded["reason"].str.split(":").str[0])
     reasons = reasons.mask(excluded["stage"] == "list", "named in the list of --exclude")
@@ -26,12 +26,12 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
         seen = rows["path"][rows.reindex(columns=["file_sha256"])["file_sha256"].notna()]
         expected = stage == "list" or "no image file" in str(kinds[kind_code])
         problems.append(
-            Problem.of(
+            Problem.from_cases(
                 f"excluded_{stage}",
                 "info" if expected else "warning",
                 f"left out when prepared: {kinds[kind_code]}",
                 rows["path"],
-                advice="make sure that this is no surprise, else mend the source and prepare again",
+                advice="check if this is intended; otherwise correct the source and prepare again",
                 unit="file",
                 shown=tuple(seen.head(_FILES_SHOWN)),
             )
@@ -41,5 +41,7 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
     advice = "read excluded.parquet"
     return [
         *problems,
-        Problem.of("excluded_other", "warning", text, rest["path"], advice=advice, unit="file"),
+        Problem.from_cases(
+            "excluded_other", "warning", text, rest["path"], advice=advice, unit="file"
+        ),
     ]

@@ -16,7 +16,7 @@ SMALLEST_SIDE = 128
 
 
 def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[Problem]:
-    """Report impossible ages, patients of two sexes, and patients that are only assumed."""
+    """Report impossible ages, patients with two sexes, and images of unknown patients."""
     ages = images["age_years"]
     impossible = (ages < 0) | (ages > OLDEST_YEARS)
     sexes = rows_that_differ(images[is_member(images["sex"], ["M", "F"])], "patient_id", "sex")
@@ -25,87 +25,89 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
         used = pd.concat([evaluated_images(split)["image_id"] for split in splits.values()])
         assumed = assumed[is_member(assumed, used)]
     return [
-        Problem.of(
+        Problem.from_cases(
             "age",
             "warning",
             f"age below 0 or above {OLDEST_YEARS:g} years",
             images.loc[impossible.to_numpy(), "image_id"],
-            advice="correct the source or take the age as unknown; subgroups by age are off",
+            advice="correct the source or leave the age empty; until then subgroups by age are "
+            "wrong",
         ),
-        Problem.of(
+        Problem.from_cases(
             "two_sexes",
             "warning",
-            "patient with images of both sexes: is the patient id right?",
+            "patient with images of both sexes, so the patient id may be wrong",
             sexes["patient_id"],
             advice="compare the images; if they show two people, give them two ids",
             unit="patient",
             contrast=(sexes, "patient_id", "sex"),
         ),
-        Problem.of(
+        Problem.from_cases(
             "patient_assumed",
             "warning",
-            "image whose patient is not known and counts as a patient of its own: the same person "
+            "image of an unknown patient, which counts as a patient of its own: the same person "
             "may be in training and test",
             assumed,
-            advice="give patient ids (--patient-pattern, or a patient_id column); until then read "
-            "every interval as too narrow",
+            advice="give patient ids (--patient-pattern, or a patient_id column); until then every "
+            "interval is too narrow",
             shown=(),
         ),
     ]
 
 
 def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
-    """Report laterals among frontals, views not known, turned images, and those too small."""
+    """Report lateral views among frontal ones, other views, turned images, and small images."""
     ids = images["image_id"]
     lateral, unknown = (is_member(images["view"], [view]) for view in ("LL", "other"))
     small = (images[["width", "height"]].min(axis=1) < SMALLEST_SIDE).fillna(False)
     kinds = [
         (
             "view_lateral",
-            f"lateral view among {int((~lateral).sum()):,} that are not",
+            f"lateral view among {int((~lateral).sum()):,} images of other views",
             ids[lateral & ~lateral.all()],
-            "leave laterals out, or evaluate them as a subgroup: another image of the chest",
+            "leave lateral views out, or evaluate them as a subgroup",
         ),
         (
-            "picture_turned",
-            "image whose border looks like that of a turned image or of a negative",
+            "image_turned",
+            "image that may be turned or inverted, judging by its border",
             _turned(decode),
-            "look at each; mend the file, or leave the image out",
+            "look at each image; correct the file, or leave the image out",
         ),
         (
             "view_other",
             "view that is neither PA nor AP nor lateral",
             ids[unknown],
-            "look at them: oblique and special images may have to be left out",
+            "look at them, since oblique and special images may have to be left out",
         ),
         (
-            "picture_small",
-            f"image with a side below {SMALLEST_SIDE} px: small lesions are lost",
+            "image_small",
+            f"image with a side below {SMALLEST_SIDE} px, which does not show small lesions",
             ids[small.to_numpy(dtype=bool)],
-            "go back to the originals; a model cannot find what the image does not show",
+            "use the original images",
         ),
     ]
     return [
-        Problem.of(check, "warning", text, cases, advice=advice)
+        Problem.from_cases(check, "warning", text, cases, advice=advice)
         for check, text, cases, advice in kinds
     ]
 
 
 _LEAST_BORDERS = 50
-_TURNED = -0.4  # 1: an upright image as expected, -1: a turned one
+_TURNED = -0.4  # fit of the border: 1 for an upright image, -1 for a turned one
 
 
 def _turned(decode: pd.DataFrame) -> pd.Series:
-    """Images of which the border greys fit those of the others better once the image is turned.
+    """Find images whose border greys fit those of the others better once the image is turned.
 
-    Least squares with a ridge weigh them, so that images differ by 1 from themselves turned.
-    Measured with turned images: 97 % of RSNA are found, 95 % of NIH, 70 % (180 degrees) and 98 %
-    (90) of Kermany; of 5,196 as they are 9, one of which was upside down and one a negative.
+    The greys are weighed by least squares with a ridge, so that the fit of an image differs by 1
+    from that of the turned image. Of images that were turned on purpose, it finds 97 % of RSNA,
+    95 % of NIH, and of Kermany 70 % (180 degrees) and 98 % (90 degrees). Of 5,196 unchanged images
+    it lists 9, one of which was upside down and one a negative.
     """
-    known = decode[decode.reindex(columns=["border_greys"])["border_greys"].notna()]
-    if len(known) < _LEAST_BORDERS:
+    measured = decode[decode.reindex(columns=["border_greys"])["border_greys"].notna()]
+    if len(measured) < _LEAST_BORDERS:
         return pd.Series(dtype=TEXT)
-    greys = read_border_greys(known["border_greys"]).astype(np.float64)
+    greys = read_border_greys(measured["border_greys"]).astype(np.float64)
     greys = greys - greys.mean(axis=1, keepdims=True)
     turned = [greys / (greys.std(axis=1, keepdims=True) + 1)]
     for _ in range(3):
@@ -115,4 +117,4 @@ def _turned(decode: pd.DataFrame) -> pd.Series:
     product = np.tensordot(rows, rows, ([0, 1], [0, 1])) / (3 * len(rows))
     weights = np.linalg.solve(product + 0.01 * np.eye(len(product)), rows.mean(axis=(0, 1)))
     fit = (rows @ weights).min(axis=1)
-    return known["image_id"].iloc[np.argsort(fit)[: (fit < _TURNED).sum()]]
+    return measured["image_id"].iloc[np.argsort(fit)[: (fit < _TURNED).sum()]]

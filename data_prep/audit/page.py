@@ -1,7 +1,7 @@
-"""Write `audit.html`: one self-contained page that opens with the verdict, then shows the worst.
+"""Write `audit.html`, one self-contained page that begins with the verdict and the worst problems.
 
-Beside it ``audit_cases.csv`` names every image or file that a problem is of, and ``exclude.csv``
-the images that the audit suggests to leave out.
+``audit_cases.csv`` beside it lists every image or file of each problem, and ``exclude.csv`` the
+images that the audit suggests to leave out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from cxr_compare.data_prep.duplicates.near_duplicates import NEAR_CORRELATION, T
 from cxr_compare.data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
 from cxr_compare.data_prep.store.dataset import DataSet
 
-_WORDS = {
+_MEANINGS = {
     "error": ("invalidates results", "invalidate results"),
     "warning": ("may affect results", "may affect results"),
     "info": ("worth knowing", "worth knowing"),
@@ -52,36 +52,44 @@ _LIMITS = {
 }
 
 
-def _verdict(counts: dict[str, int]) -> str:
-    """One sentence."""
+def verdict(counts: dict[str, int]) -> str:
+    """Write the verdict of an audit as one sentence.
+
+    Args:
+        counts: Number of problems by severity.
+    """
     errors = counts["error"]
     warnings = counted(counts["warning"], "warning")
     if errors:
         more = f"; {warnings} may affect them" if counts["warning"] else ""
-        command = _WORDS["error"][errors > 1]
-        return f"{counted(errors, 'error')} {command} on this data set{more}."
+        verb = _MEANINGS["error"][errors > 1]
+        return f"{counted(errors, 'error')} {verb} on this data set{more}."
     if counts["warning"]:
         return f"No error was found; {warnings} may affect results."
     return "No error was found that invalidates results."
 
 
-def _explain(problems: Iterable[Problem]) -> str:
-    """What to do first."""
+def first_step(problems: Iterable[Problem]) -> str:
+    """Write what to do first as one sentence.
+
+    Args:
+        problems: Problems of an audit, the worst first.
+    """
     worst = next(iter(problems), None)
     if worst is None or worst.severity == "info":
         return "Read the shortcuts below before you read results."
-    word = "Fix first" if worst.severity == "error" else "Look first at"
-    return f"{word}: {worst.message}."
+    step = "Correct first" if worst.severity == "error" else "Look first at"
+    return f"{step}: {worst.message}."
 
 
-def _tally(counts: dict[str, int]) -> list[tuple[str, str]]:
-    """Counts by severity, those that are not 0."""
-    return [(s, f"{counts[s]} {_WORDS[s][counts[s] > 1]}") for s in SEVERITIES if counts[s]]
+def severity_counts(counts: dict[str, int]) -> list[tuple[str, str]]:
+    """List each severity that occurs with its count and meaning as text."""
+    return [(s, f"{counts[s]} {_MEANINGS[s][counts[s] > 1]}") for s in SEVERITIES if counts[s]]
 
 
 def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Sizes, spacing, storage and copies as titles and words."""
-    images = facts.get("pictures", {})
+    """List sizes, spacing, storage and copies of the images as titles and texts."""
+    images = facts.get("images", facts.get("pictures", {}))
     copies = facts.get("copies")
     rows = []
     if sizes := images.get("sizes"):
@@ -96,8 +104,8 @@ def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("Field width", text))
     for name, counts in images.get("files", {}).items():
         if set(counts) != {MISSING}:
-            words = _syntax if name == "transfer_syntax" else str
-            listed = ", ".join(f"{words(value)}: {n:,}" for value, n in counts.items())
+            to_text = _syntax if name == "transfer_syntax" else str
+            listed = ", ".join(f"{to_text(value)}: {n:,}" for value, n in counts.items())
             rows.append((name.replace("_", " ").capitalize(), listed))
     if copies:
         text = f"{counted(copies['equal'], 'image')} equal to another, {copies['near']:,} nearly"
@@ -106,7 +114,7 @@ def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _syntax(value: str) -> str:
-    """The name of a transfer syntax, as the DICOM standard gives it."""
+    """Return the name of a transfer syntax in the DICOM standard."""
     return str(UID_dictionary.get(value, (value,))[0])
 
 
@@ -115,19 +123,30 @@ _AXIS = (0.4, 1.0)  # of the bars
 _CONTENTS = (
     ("findings", "What was found"),
     ("shortcuts", "Shortcuts"),
-    ("people", "Who is in the set"),
+    ("people", "Patients and prevalence"),
     ("images", "Images and files"),
     ("methods", "How this was done"),
 )
 
 
 def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = True) -> Path:
-    """Write ``audit.json`` and the two lists and, last, ``audit.html``; return the page."""
+    """Write ``audit.json``, the two lists and ``audit.html``.
+
+    Args:
+        dataset: The audited data set.
+        found: Its audit.
+        folder: Folder to write into.
+        pixels: Show images on the page.
+
+    Returns:
+        Path of the page.
+    """
     found.write(folder / AUDIT)
     write_csv(_all_cases(dataset, found), folder / _CASES_NAME)
-    if len(exclusions := found.exclusions) and not (folder / EXCLUDE).exists():
+    exclusions = found.exclusions
+    if len(exclusions) and not (folder / EXCLUDE).exists():
         write_csv(exclusions, folder / EXCLUDE)
-    return write_text(folder / AUDIT_PAGE, _render_audit(dataset, found, pixels=pixels))
+    return write_text(folder / AUDIT_PAGE, render_audit(dataset, found, pixels=pixels))
 
 
 _CASE_COLUMNS = [
@@ -145,7 +164,7 @@ _CASE_COLUMNS = [
 
 
 def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
-    """One row a problem and image or file; with the place of burned-in text, or the wrong box."""
+    """List each case of each problem, with the position of burned-in text or the wrong box."""
     parts = [pd.DataFrame(columns=_CASE_COLUMNS, dtype=TEXT)]
     for problem in found.problems:
         part = problem.cases.reindex(columns=["group", "image_id", "path"])
@@ -154,42 +173,51 @@ def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
         last = groups.transform("last")
         part["partner"] = first.where(first != part["image_id"], last)
         part["group"] = groups.ngroup().where(part["group"].notna()) + 1
-        said = {"check": problem.check, "severity": problem.severity, "split": problem.split}
-        parts.append(part.assign(**said))
+        facts = {"check": problem.check, "severity": problem.severity, "split": problem.split}
+        parts.append(part.assign(**facts))
     cases = pd.concat(parts, ignore_index=True).astype({"group": "Int64", "path": TEXT})
     images = dataset.images.set_index("image_id").assign(label=label_texts(dataset))
-    about = images.reindex(cases["image_id"]).set_axis(cases.index)
-    cases["path"] = about["path"].fillna(cases["path"])
-    cases[["patient_id", "label"]] = about[["patient_id", "label"]]
+    image_facts = images.reindex(cases["image_id"]).set_axis(cases.index)
+    cases["path"] = image_facts["path"].fillna(cases["path"])
+    cases[["patient_id", "label"]] = image_facts[["patient_id", "label"]]
     for split in cases["split"].unique():
         roles = cases["image_id"].map(roles_by_image(dataset, split))
         cases["role"] = roles.where(cases["split"] == split, cases["role"])
     texts = text_corners(dataset.optional_table("decode")).set_axis(EDGES, axis=1)
     boxes = excluded_boxes(dataset)[EDGES].dropna(how="all")
     is_file = cases["image_id"].isna()
-    place = cases["image_id"].where(cases["check"] == TEXT_CHECK, cases["path"].where(is_file))
-    cases[EDGES] = pd.concat([texts, boxes]).reindex(place).round(1).to_numpy()
+    key = cases["image_id"].where(cases["check"] == TEXT_CHECK, cases["path"].where(is_file))
+    cases[EDGES] = pd.concat([texts, boxes]).reindex(key).round(1).to_numpy()
     return cases
 
 
-def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
-    """Return the page as HTML."""
+def render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
+    """Render the page of an audit.
+
+    Args:
+        dataset: The audited data set.
+        found: Its audit.
+        pixels: Show images on the page.
+
+    Returns:
+        The page as HTML.
+    """
     titles = {name: target.display_name for name, target in dataset.targets.items()}
     album = PageImages(dataset, pixels)
     problems = [(problem, album.cases(problem)) for problem in found.problems]
     facts = found.facts
-    chosen = {} if any(cases for _, cases in problems) else facts.get("pictures", {})
+    chosen = {} if any(cases for _, cases in problems) else facts.get("images", {})
     examples = {
-        name: album.cases(Problem.of(name, "info", "", np.array(ids), shown=ids))
+        name: album.cases(Problem.from_cases(name, "info", "", np.array(ids), shown=ids))
         for name, ids in chosen.get("examples", {}).items()
     }
     page = template_environment(Path(__file__).parent).get_template("audit.jinja")
     return page.render(
         name=dataset.name,
         scope=found.scope,
-        verdict=_verdict(found.counts),
-        explanation=_explain(found.problems),
-        tally=_tally(found.counts),
+        verdict=verdict(found.counts),
+        explanation=first_step(found.problems),
+        tally=severity_counts(found.counts),
         contents=[entry for entry in _CONTENTS if entry[0] != "findings" or problems],
         problems=problems,
         examples=examples,
@@ -209,13 +237,14 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
 
 
 def _charts(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, list[Any]]]:
-    """One bar chart a target."""
+    """Build the rows of a bar chart for each target."""
     charts = []
     for target, group in groupby(rows, key=lambda row: str(row["target"])):
         entries = list(group)
         note = (
             f"{counted(entries[0]['n_images'], 'image')}, {entries[0]['n_positive']:,} positive. "
-            f"Axis from {_AXIS[0]} to {_AXIS[1]:.0f}, dashed: chance. Whiskers: 95 % interval."
+            f"The axis runs from {_AXIS[0]} to {_AXIS[1]:.0f}; the dashed line is chance, and "
+            "whiskers are 95 % intervals."
         )
         bars = [{**_bar(row), "note": note} for row in entries]
         charts.append((titles.get(target, target), bars))
@@ -225,12 +254,17 @@ def _charts(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[st
 def _bar(row: dict[str, Any]) -> dict[str, Any]:
     ends = [row["ci_low"], row["ci_high"]]
     known = None not in ends
-    part = row["n_known"] < row["n_images"]
-    words = f"{ends[0]:.3f} to {ends[1]:.3f}" if known else "no interval: wholly apart"
+    is_partial = row["n_known"] < row["n_images"]
+    interval = "no interval, since the classes are separated completely"
+    if known:
+        interval = f"{ends[0]:.3f} to {ends[1]:.3f}"
+    fact = row["fact"]
+    if is_partial:
+        fact += f" ({counted(row['n_known'], 'image')})"
     return {
-        "fact": row["fact"] + (f" ({counted(row['n_known'], 'image')})" if part else ""),
+        "fact": fact,
         "text": f"{row['auroc']:.3f}",
-        "ends": words,
+        "ends": interval,
         "strong": row["auroc"] >= SHORTCUT_AUROC,
         "chance": _on_axis(0.5),
         "end": _on_axis(row["auroc"]),
@@ -245,7 +279,7 @@ def _on_axis(auroc: float) -> float:
 
 
 def _prevalences(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, list[Any]]]:
-    """One table a target, in groups; a group of one value says no more than the whole."""
+    """Build a table in groups for each target; groupings with a single value are left out."""
     tables = []
     for target, group in groupby(rows, key=lambda row: str(row["target"])):
         groups = [(by, list(part)) for by, part in groupby(group, key=lambda row: row["by"])]
@@ -255,6 +289,6 @@ def _prevalences(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tup
 
 
 def _unknown(rows: list[dict[str, Any]]) -> str:
-    """What is known of no image."""
+    """Return the groupings whose value is known for no image, as text."""
     known = {row["by"] for row in rows if row["value"] != MISSING}
     return ", ".join(dict.fromkeys(row["by"] for row in rows if row["by"] not in known))

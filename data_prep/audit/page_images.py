@@ -34,51 +34,51 @@ _LEAST_MARGIN = 12  # px
 
 @dataclass(frozen=True)
 class PageImage:
-    """An image on the page; sizes and boxes are in px of the original."""
+    """Image on the page; sizes and boxes are in px of the original."""
 
-    image_id: str  # empty where another image beside it has it
-    label: str  # for those who do not see it
+    image_id: str  # id of the caption, or "" if the image beside it has the caption
+    label: str  # text for screen readers
     source: str  # a ``data:`` address
     longest: int  # side on the page, px
     width: float
     height: float
     boxes: list[tuple[float, float, float, float]]  # x, y, width, height
-    words: Sequence[str] = ()  # lines below the id: patient, role and labels, path
+    lines: Sequence[str] = ()  # caption below the id: patient, role and labels, path
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Width and height on the page."""
+        """Width and height on the page, px."""
         scale = self.longest / max(self.width, self.height)
         return max(round(self.width * scale), 1), max(round(self.height * scale), 1)
 
 
 def label_texts(dataset: DataSet) -> pd.Series:
-    """By image id the targets that it is positive for; else that it is negative, or unlabelled."""
+    """Return the positive targets of each image as text, else "negative" or "unlabelled", by id."""
     labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
     ids = pd.Index(dataset.images["image_id"])
-    words = pd.Series("", ids)
+    texts = pd.Series("", ids)
     for title, label in labels.items():
-        words += np.where(label == 1, f", {title}", "")
+        texts += np.where(label == 1, f", {title}", "")
     known = pd.DataFrame(labels, index=ids).notna().any(axis=1)
     otherwise = known.map({True: "negative", False: "unlabelled"})
-    return words.str.removeprefix(", ").where(words != "", otherwise)
+    return texts.str.removeprefix(", ").where(texts != "", otherwise)
 
 
 def roles_by_image(dataset: DataSet, split: str) -> pd.Series:
-    """Role by image id in a split, in the default one where none is named; empty without it."""
+    """Return the role of each image in a split, or in the default split if `split` is ""."""
     with suppress(InputError):  # a set may have other splits only
         return dataset.split(split or "default").set_index("image_id")["role"]
     return pd.Series(dtype=TEXT)
 
 
 def excluded_boxes(dataset: DataSet) -> pd.DataFrame:
-    """The wrong box of each image that one rules out, and the digest of its file, by path."""
+    """Return the wrong box and the file digest of each excluded image, by path."""
     table = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
     return table.reindex(columns=["file_sha256", *EDGES])
 
 
 def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
-    """Where text is suspected, by image id; empty where the set was prepared before that."""
+    """Return the corners of suspected text by image id; empty for old data sets."""
     return (
         decode.set_index("image_id")
         .reindex(columns=list(TEXT_BOX_COLUMNS))
@@ -88,11 +88,11 @@ def text_corners(decode: pd.DataFrame) -> pd.DataFrame:
 
 
 class PageImages:
-    """Fetches the images that the page shows, and stops at a number."""
+    """Images that the page shows, up to a limit."""
 
     def __init__(self, dataset: DataSet, pixels: bool) -> None:
         self.read: ImageReader | None = open_images(dataset)[0] if pixels else None
-        self.left = _MAX_IMAGES
+        self.n_left = _MAX_IMAGES
         self.dataset = dataset
         if self.read is None:
             return
@@ -108,24 +108,24 @@ class PageImages:
         self.roles_of = cache(partial(roles_by_image, dataset))
 
     def cases(self, problem: Problem) -> list[list[PageImage]]:
-        """The images of a problem, one list a case; none where there are no pixels."""
+        """Return the images of a problem, one list for each case; none without pixels."""
         if self.read is None:
             return []
         self.roles = self.roles_of(problem.split)
         of_text = problem.check == TEXT_CHECK
         of_file = problem.unit == "file"
         if of_text:
-            self.left += 2 * len(problem.pictures)
+            self.n_left += 2 * len(problem.images)
         show = self._show_left_out if of_file else self._show
         cases = [
             self._show_text(case[0]) if of_text else [show(name) for name in case]
-            for case in problem.pictures
+            for case in problem.images
         ]
         shown = [[image for image in case if image is not None] for case in cases]
         return [case for case in shown if case]
 
     def _show_left_out(self, path: str) -> PageImage | None:
-        """An image that a wrong box rules out, with that box as far as it can be drawn."""
+        """Return an image that was excluded for a wrong box, with that box if it can be drawn."""
         sha256, *edges = self.left_out.loc[[path]].to_numpy()[0].tolist()
         try:
             file = self.dataset.source_root / path
@@ -149,9 +149,11 @@ class PageImages:
         )
 
     def _show_text(self, image_id: str) -> list[PageImage | None]:
-        """The whole image, too small to be read, with a frame; and a crop around the text."""
+        """Return the image, too small to read, with a frame, and a crop around the text."""
         image = self._show(image_id)
-        if image is None or image_id not in self.texts.index:  # only the header speaks of text
+        if (
+            image is None or image_id not in self.texts.index
+        ):  # only the header states that there is text
             return [image]
         try:  # a small store has lost the text
             pixels = self.dataset.read_original(image_id)
@@ -162,13 +164,13 @@ class PageImages:
         return [framed, _crop(image_id, pixels, corners)]
 
     def _show(self, image_id: str) -> PageImage | None:
-        if self.read is None or self.left <= 0 or image_id not in self.rows:
+        if self.read is None or self.n_left <= 0 or image_id not in self.rows:
             return None
         try:
             pixels = self.read(image_id)
         except InputError:
             return None  # the audit has said that images are gone
-        self.left -= 1
+        self.n_left -= 1
         longest = ILLEGIBLE_PX if image_id in self.illegible else THUMBNAIL_PX
         width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
         if np.isnan(width) or np.isnan(height):
@@ -181,7 +183,7 @@ class PageImages:
             width,
             height,
             self._boxes_of(image_id),
-            self._words(image_id),
+            self._caption_lines(image_id),
         )
 
     def _boxes_of(self, image_id: str) -> list[tuple[float, float, float, float]]:
@@ -190,7 +192,7 @@ class PageImages:
         edges = edges[np.isfinite(edges).all(axis=1)].round(1)
         return [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in edges.tolist()]
 
-    def _words(self, image_id: str) -> list[str]:
+    def _caption_lines(self, image_id: str) -> list[str]:
         patient, path = self.paths.iloc[self.rows.get_loc(image_id)]
         role = self.roles.get(image_id)
         label = self.labels[image_id]
@@ -198,7 +200,7 @@ class PageImages:
 
 
 def _crop(image_id: str, pixels: np.ndarray, corners: tuple[float, ...]) -> PageImage:
-    """What lies around a line of text, with a frame around the line."""
+    """Crop the image around a line of text, and frame the line."""
     x1, y1, x2, y2 = corners
     margin = max(_CROP_HEIGHTS * (y2 - y1), _LEAST_MARGIN)
     left = int(max(x1 - margin, 0))

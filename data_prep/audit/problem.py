@@ -1,4 +1,4 @@
-"""A finding of the audit, with its cases."""
+"""A problem that the audit of a data set found, with its cases."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Problem:
-    """A finding of the audit."""
+    """A problem that an audit found."""
 
-    check: str  # short name of the check, for programs
+    check: str  # short name of the check
     severity: Severity  # `error` makes results wrong, `warning` may, `info` is worth knowing
-    message: str  # a sentence for the person who owns the data
-    count: int  # how many images or patients are concerned
-    examples: tuple[str, ...] = ()  # up to five of them by id
+    message: str  # a sentence for the owner of the data
+    count: int  # number of concerned images, patients or other units
+    examples: tuple[str, ...] = ()  # ids of up to five of them
     advice: str = ""
     unit: str = "image"  # what is counted: image, patient, ...
-    # the first cases to look at, each one image or a pair, by `image_id`; by path what was left out
-    pictures: tuple[tuple[str, ...], ...] = ()
-    split: str = ""  # name of the split that it is of; empty where it is of the whole set
-    # all of them in the order of worth, not in `audit.json`: `image_id`, or `path` of files; and
-    # `group`, where images belong together
+    # The first cases to look at: one image or a pair each, by `image_id`, or by path for files.
+    images: tuple[tuple[str, ...], ...] = ()
+    split: str = ""  # name of the split, or "" for the whole data set
+    # All cases: `image_id`, or `path` of files, and `group` where images belong together. They are
+    # not stored in `audit.json`.
     cases: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
 
     @classmethod
-    def of(
+    def from_cases(
         cls,
         check: str,
         severity: Severity,
@@ -47,10 +47,18 @@ class Problem:
         contrast: tuple[pd.DataFrame, str, str] | None = None,
         shown: Sequence[str] | None = None,
     ) -> Problem:
-        """Count cases and keep the first few in order; `shown` are to look at, else the examples.
+        """Build a problem from its cases: count them and keep the first few as examples.
 
-        `contrast` are the images of the cases, with a column of what belongs together and one in
-        which it differs: two images that differ are then to look at side by side.
+        Args:
+            check: Short name of the check.
+            severity: How much the problem affects results.
+            message: A sentence for the owner of the data, without a full stop.
+            cases: Ids of the concerned images or patients, or paths of files.
+            advice: What to do.
+            unit: What is counted.
+            contrast: Images of the cases, the column that groups them, and the column in which
+                they differ. Two differing images of a group are then shown side by side.
+            shown: Images to show; without it the examples are shown.
         """
         unique = pd.Series(cases, dtype=TEXT).dropna().drop_duplicates()
         examples = tuple(unique.sort_values().head(_SHOWN))
@@ -70,19 +78,19 @@ class Problem:
 
     @property
     def sizes(self) -> list[int]:
-        """How many images belong together, group by group; empty where each stands alone."""
+        """Number of images in each group; empty if the cases are not grouped."""
         if "group" not in self.cases:
             return []
         return [int(n) for n in self.cases.groupby("group", sort=False).size()]
 
     @property
-    def said(self) -> str:
-        """The finding with its count, as part of a sentence."""
+    def counted_message(self) -> str:
+        """Message with the number of cases, as part of a sentence."""
         return f"{self.message} ({self.count:,} {self.unit}{'' if self.count == 1 else 's'})"
 
     @property
     def line(self) -> str:
-        """The finding as one line."""
+        """Problem as one line of text."""
         more = ", ..." if self.count > len(self.examples) else ""
         shown = f" ({', '.join(self.examples)}{more})" if self.examples else ""
         return f"{self.severity}: {self.message}{shown}"

@@ -6,21 +6,25 @@ from typing import Any
 
 from cxr_compare.data_prep.audit.problem import Problem, Severity
 
-# A system has to beat these to have learned more than metadata and image borders tell.
+# A system must exceed such a figure to have learned more than metadata and image borders.
 SHORTCUT_AUROC = 0.65
 _ADVICE = {
-    "person": "report systems on its subgroups too; a difference in who was ill is not skill",
+    "person": "report systems on its subgroups, too; a difference in who was ill is not skill",
     "file": "a system may learn the kind of file instead of the disease: evaluate within one kind",
-    "picture": "look whether the two classes were exposed or processed differently",
-    "border": "little lung lies there: a system may learn how images are framed and marked. "
-    "Evaluate it on images from elsewhere, and look at the maps of where it finds the disease",
+    "picture": "check if the two classes were exposed or processed differently",
+    "border": "borders show little lung, so a system may learn how images are framed and marked. "
+    "Evaluate it on images from elsewhere, and look at maps of where it finds the disease",
     "siblings": "never split by image, and keep every figure of a patient in one role",
-    "together": "read every result against this figure: it needs no look at the lungs",
+    "together": "compare every result with this figure, which needs no information from the lungs",
 }
 
 
 def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
-    """Report facts that alone predict a target, of each kind of fact the strongest."""
+    """Report facts that alone predict a target: the strongest fact of each kind.
+
+    Args:
+        measured: AUROC and interval of each fact and target.
+    """
     strong = [
         row
         for row in sorted(measured, key=lambda row: -row["auroc"])
@@ -38,7 +42,7 @@ def _problem(row: dict[str, Any], more: int) -> Problem:
     }.get(row["kind"], f"{row['fact']} alone predict{'' if '+' in row['fact'] else 's'}")
     text = f"{subject} '{row['target']}' with AUROC {row['auroc']:.3f}{ends}"
     if more:
-        text += f", and {more} more facts or targets have 0.65 or above"
+        text += f", and {more} more facts or targets have an AUROC of 0.65 or above"
     severity: Severity = "warning" if row["kind"] == "file" else "info"
     check = f"shortcut_{row['kind']}"
     advice = _ADVICE[row["kind"]]

@@ -17,7 +17,11 @@ from cxr_compare.data_prep.duplicates.patient_groups import patient_groups
 
 
 def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """Find patients whose images have more than one role."""
+    """Find the images of patients who have more than one role.
+
+    Returns:
+        Columns ``patient_id, image_id, role``, sorted.
+    """
     rows = images[["patient_id", "image_id"]].merge(evaluated_images(split), on="image_id")
     rows["group"] = rows["image_id"].map(patient_groups(images))
     leaks = rows_that_differ(rows, "group", "role")
@@ -26,21 +30,23 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
-    """Report patients in two roles of a split, and images that the split forgets or invents."""
+    """Report patients in two roles, images without a role, and roles of unknown images."""
     leaks = find_leaks(images, split)
     missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
     unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
     problems = [
-        Problem.of(
+        Problem.from_cases(
             "patient_leak",
             "error",
-            f"split '{name}': patient in more than one role, so test figures come out too good",
+            f"split '{name}': patient in more than one role, which makes test figures too good",
             leaks["patient_id"],
             unit="patient",
             contrast=(leaks, "patient_id", "role"),
         ),
-        Problem.of("split_lacks", "error", f"split '{name}': image without a role", missing),
-        Problem.of(
+        Problem.from_cases(
+            "split_lacks", "error", f"split '{name}': image without a role", missing
+        ),
+        Problem.from_cases(
             "split_unknown",
             "error",
             f"split '{name}': image not in the set",
@@ -52,16 +58,16 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
 
 
 def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
-    """Report roles in which a target has only one class: nothing can be learned or evaluated."""
+    """Report roles in which a target has only one class, so that nothing can be evaluated."""
     lacking = []
     for role in EVALUATED_ROLES:
         chosen = labels[is_member(labels.index, split.loc[split["role"] == role, "image_id"])]
         if role == "train" and not len(chosen):
-            continue  # a set to evaluate on needs none
+            continue  # a data set may be for evaluation only
         for target in labels.columns:
-            for word, value in (("positive", 1.0), ("negative", 0.0)):
+            for name_of_class, value in (("positive", 1.0), ("negative", 0.0)):
                 if not (chosen[target] == value).any():
-                    lacking.append(f"{role} has no {word} image of '{target}'")
+                    lacking.append(f"{role} has no {name_of_class} image of '{target}'")
     more = f", and {len(lacking) - 3} more such" if len(lacking) > 3 else ""
     text = f"split '{name}': {', '.join(lacking[:3])}{more}"
     advice = "add images, or draw a split with other shares; nothing can be evaluated there"

@@ -1,6 +1,7 @@
 """Random changes to a training image and its boxes, repeatable from a seed.
 
-The only module that imports albumentations, which takes 1.7 s: pixel reading must not import it.
+This is the only module that imports albumentations. The import takes 1.7 s, so modules that read
+pixels must not import this one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import random
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which else asks the network
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = (
+    "1"  # set before the import, which otherwise uses the network
+)
 
 import albumentations
 import cv2
@@ -21,21 +24,21 @@ import numpy as np
 from cxr_compare.data_prep.augment.mosaic import DroppedBoxes, cut_boxes
 from cxr_compare.data_prep.store.preprocess import MIN_VISIBLE
 
-_HOLE_GREY = 114  # what a model that normalises as for ImageNet sees as 0
+_HOLE_GREY = 114  # a model with the normalisation of ImageNet sees this as 0
 _CONTRAST = albumentations.RandomBrightnessContrast(p=1.0)
 
 
-class _Augmented(NamedTuple):
-    """A changed image."""
+class AugmentedImage(NamedTuple):
+    """An augmented image with its boxes."""
 
     pixels: np.ndarray  # uint8 `(H, W)`
     boxes: np.ndarray  # `xyxy`, px of `pixels`, clipped to it, float32, `(M, 4)`
-    kept: np.ndarray  # their rows in the boxes that were given, int64, `(M,)`, ascending
+    kept: np.ndarray  # rows of these boxes in the input, int64, `(M,)`, ascending
     dropped: DroppedBoxes
 
 
 class _Move(NamedTuple):
-    """How an image is moved about its centre: mirrored, then scaled, then turned, then shifted."""
+    """Movement of an image about its centre: mirrored, then scaled, turned and shifted."""
 
     mirrored: bool
     scale_x: float
@@ -45,7 +48,7 @@ class _Move(NamedTuple):
     shift_y: int
 
     def matrix(self, x: float, y: float) -> np.ndarray:
-        """What moves points, `(2, 3)`; the centre of the image is at x, y."""
+        """Return the matrix that moves points, `(2, 3)`; the centre of the image is at x, y."""
         cos = math.cos(math.radians(self.degrees))
         sin = math.sin(math.radians(self.degrees))
         scale_x = -self.scale_x if self.mirrored else self.scale_x
@@ -59,14 +62,14 @@ class _Move(NamedTuple):
         return np.array([[xx, xy, to_x - xx * x - xy * y], [yx, yy, to_y - yx * x - yy * y]])
 
     def pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Move an image; what comes from outside of it is black."""
+        """Move an image; areas from outside the image are black."""
         height, width = pixels.shape
-        matrix = self.matrix((width - 1) / 2, (height - 1) / 2)  # of the centres of pixels
-        # Copied first: a warp reads across rows, which is slow where they are in no cache yet.
+        matrix = self.matrix((width - 1) / 2, (height - 1) / 2)  # centres of pixels
+        # A warp reads across rows, which is slow unless they are in a cache: copy them first.
         return cv2.warpAffine(pixels.copy(), matrix, (width, height), flags=cv2.INTER_LINEAR)
 
     def boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Move boxes: each becomes the frame of the ellipse in it, as a lesion has no corners."""
+        """Move boxes; each becomes the box around its moved ellipse, as lesions have no corners."""
         matrix = self.matrix(width / 2, height / 2)
         centres = (boxes[:, :2] + boxes[:, 2:]) / 2
         radii = (boxes[:, 2:] - boxes[:, :2]) / 2
@@ -77,7 +80,7 @@ class _Move(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes; made by `build_augmentation`, which describes them. Threads may share it."""
+    """Random changes to an image, made by `build_augmentation`; threads may share it."""
 
     rotate_degrees: float
     scale: float
@@ -86,14 +89,22 @@ class Augmentation:
     stretch: bool
     brightness: float
     contrast: float
-    others: tuple[albumentations.BasicTransform, ...]  # of the grey levels, in this order
+    others: tuple[albumentations.BasicTransform, ...]  # changes of grey levels, in this order
     holes: albumentations.CoarseDropout | None
 
-    def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> _Augmented:
-        """Change uint8 ``(H, W)`` and ``xyxy`` px boxes ``(N, 4)``; a seed gives one result.
+    def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> AugmentedImage:
+        """Change an image and its boxes.
 
-        A box is dropped where under 30 % of its area are left or not covered, or under 2 px of a
+        A box is dropped if less than 30 % of its area is left or uncovered, or less than 2 px of a
         side.
+
+        Args:
+            pixels: Image, uint8 ``(H, W)``.
+            boxes: Boxes, ``xyxy`` px, ``(N, 4)``; None for no boxes.
+            seed: Random seed; the same seed gives the same result.
+
+        Raises:
+            ValueError: The boxes have another shape.
         """
         height, width = pixels.shape
         corners = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
@@ -120,7 +131,9 @@ class Augmentation:
             corners = corners[visible]
             kept = kept[visible]
             dropped = dropped._replace(covered=int((~visible).sum()))
-        return _Augmented(np.ascontiguousarray(pixels), corners.astype(np.float32), kept, dropped)
+        return AugmentedImage(
+            np.ascontiguousarray(pixels), corners.astype(np.float32), kept, dropped
+        )
 
     def _draw_move(self, rng: random.Random, width: int, height: int) -> _Move | None:
         mirrored = rng.random() < self.horizontal_flip
@@ -137,7 +150,7 @@ class Augmentation:
         )
 
     def _draw_greys(self, rng: random.Random) -> tuple[float, float]:
-        """What grey levels are multiplied by, and what is then added to them."""
+        """Draw the factor of the grey levels and the number that is then added."""
         contrast = 1 + rng.uniform(-self.contrast, self.contrast)
         return contrast, 255 * rng.uniform(-self.brightness, self.brightness)
 
@@ -156,14 +169,29 @@ def build_augmentation(  # noqa: PLR0913 - the keys of [augmentation]
     horizontal_flip: float = 0.0,
     stretch: bool = False,
 ) -> Augmentation | None:
-    """Choose the changes that the settings of these names ask for; None where they ask for none.
+    """Build the augmentation of these settings.
 
-    `configs.settings` says in which unit and how far each may go. Each is drawn evenly from its
-    range, on its own, for every image; blur, noise and cutout (one or two grey rectangles) change
-    half of the images. Mirror images are off unless asked for: a chest has its heart on the left.
-    `stretch` draws `scale` for width and height apart, for images that someone squeezed into
-    squares: how wide they were differs from hospital to hospital, and with it between ill and
-    healthy.
+    Each change is drawn uniformly from its range, independently for every image. Blur, noise and
+    cutout (one or two grey rectangles) change half of the images. `configs.settings` gives the
+    units and limits. Mirror images are off by default, since the heart is on the left.
+
+    Args:
+        rotate_degrees: Largest rotation to either side.
+        scale: Largest relative change of size.
+        shift: Largest shift as a share of the side.
+        brightness: Largest change of brightness as a share of the grey range.
+        contrast: Largest relative change of contrast.
+        gamma: Largest relative change of gamma.
+        blur: Largest sigma of a Gaussian blur, px.
+        noise: Largest standard deviation of noise as a share of the grey range.
+        cutout: Largest side of a grey rectangle as a share of the side.
+        horizontal_flip: Probability of a mirror image.
+        stretch: Draw `scale` separately for width and height. This suits images that were squeezed
+            into squares, whose original shape differs between hospitals and so between ill and
+            healthy patients.
+
+    Returns:
+        The augmentation, or None if the settings change nothing.
     """
     others = _others(gamma, blur, noise)
     moves = rotate_degrees, scale, shift, horizontal_flip, stretch
@@ -188,7 +216,7 @@ def _holes(cutout: float) -> albumentations.CoarseDropout | None:
     if not cutout:
         return None
     sides = (min(0.05, cutout), cutout)
-    # The mask says where the holes are: albumentations would round boxes to whole pixels.
+    # The mask marks the holes, since albumentations would round boxes to whole pixels.
     return albumentations.CoarseDropout(
         num_holes_range=(1, 2),
         hole_height_range=sides,
@@ -202,7 +230,7 @@ def _holes(cutout: float) -> albumentations.CoarseDropout | None:
 def _apply(
     step: albumentations.BasicTransform, rng: random.Random, **targets: Any
 ) -> dict[str, Any]:
-    """Apply a transform of albumentations; a copy of it, as it holds the generators it draws by."""
+    """Apply a copy of a transform, since albumentations stores random generators in it."""
     step = copy.copy(step)
     step.set_random_state(np.random.default_rng(rng.getrandbits(64)), rng)
     return step(**targets)
@@ -211,7 +239,7 @@ def _apply(
 def _cut_holes(
     holes: albumentations.CoarseDropout, rng: random.Random, pixels: np.ndarray, boxes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The image with holes, and which boxes are not covered by them."""
+    """Cut holes into an image; return it, and True for each box that is still visible."""
     changed = _apply(holes, rng, image=pixels, mask=np.zeros_like(pixels))
     covered = [
         changed["mask"][int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))].mean()

@@ -1,4 +1,4 @@
-"""Four training images in one square: lesions at half their size, in places of all kinds."""
+"""Join four training images to one square, with smaller lesions at other positions."""
 
 from __future__ import annotations
 
@@ -12,60 +12,75 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 
 N_TILES = 4
-_NEAREST_EDGE = 0.3  # of the side: the parts meet at least so far from each edge
+_NEAREST_EDGE = 0.3  # smallest distance from the edges to the point where parts meet, as a share
 
 
 class DroppedBoxes(NamedTuple):
-    """Boxes that were given to an augmentation, and those of them that did not come back."""
+    """Number of boxes before an augmentation, and of those that it dropped, by reason."""
 
-    given: int = 0  # boxes that went in
-    outside: int = 0  # too little of them was left in the image, or in their part of a mosaic
+    n_boxes: int = 0  # boxes before the augmentation
+    outside: int = 0  # too little was left in the image, or in the part of a mosaic
     small: int = 0  # a side became shorter than 2 px
     covered: int = 0  # a cutout hid most of them
 
     def plus(self, other: DroppedBoxes) -> DroppedBoxes:
-        """Both together."""
-        return DroppedBoxes(*(own + its for own, its in zip(self, other, strict=True)))
+        """Return the sums of two counts.
+
+        Example:
+            >>> DroppedBoxes(3, 1).plus(DroppedBoxes(2, 0, 1)).total
+            2
+        """
+        return DroppedBoxes(*(first + second for first, second in zip(self, other, strict=True)))
 
     @property
     def total(self) -> int:
-        """Boxes that were dropped, for whatever reason."""
+        """Number of dropped boxes."""
         return sum(self[1:])
 
     def sentence(self) -> str:
-        """The counts in words."""
+        """Describe the counts as a clause.
+
+        Example:
+            >>> DroppedBoxes(10, 1, 2).sentence()
+            'dropped 3 of 10 boxes: out of the image 1, under 2 px 2'
+        """
         if not self.total:
-            return f"dropped none of {counted(self.given, 'box')}"
+            return f"dropped none of {counted(self.n_boxes, 'box')}"
         reasons = zip(("out of the image", "under 2 px", "covered"), self[1:], strict=True)
         named = ", ".join(f"{reason} {count:,}" for reason, count in reasons if count)
-        return f"dropped {self.total:,} of {counted(self.given, 'box')}: {named}"
+        return f"dropped {self.total:,} of {counted(self.n_boxes, 'box')}: {named}"
 
 
 NONE_DROPPED = DroppedBoxes()
-"""Where there was nothing to drop."""
+"""Counts of an image without boxes."""
 
 
-class _Mosaic(NamedTuple):
-    """A joined image."""
+class Mosaic(NamedTuple):
+    """A joined image with its boxes."""
 
     pixels: np.ndarray  # uint8 `(S, S)`
     boxes: np.ndarray  # `xyxy`, px of `pixels`, float32, `(M, 4)`
-    # per part, the rows of its boxes that are left, int64, ascending; `boxes` holds them part by
-    # part
+    # Rows of the remaining boxes of each part, int64, ascending; `boxes` holds them part by part.
     kept: list[np.ndarray]
     dropped: DroppedBoxes
 
 
 def join_mosaic(
     images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], seed: int | Sequence[int]
-) -> _Mosaic:
+) -> Mosaic:
     """Join four images at a random point; each is shrunk until it fills its part.
 
-    The images, uint8 ``(S, S)`` of one size, go to the upper left, upper right, lower left and
-    lower right; their boxes are ``xyxy``, px, ``(N, 4)``. The seed decides the point alone, which
-    lies 30 to 70 % along each side. A part that is not square shows the half of its image that lies
-    there, and boxes are cut to what it shows. A box is dropped where under 30 % of its area or
-    under 2 px of a side are left.
+    The point is at 30 to 70 % of each side. A part that is not square shows the area of its image
+    next to the point, and boxes are clipped to the part. A box is dropped if less than 30 % of its
+    area or less than 2 px of a side is left.
+
+    Args:
+        images: Upper left, upper right, lower left and lower right image, uint8 ``(S, S)``.
+        boxes: Boxes of each image, ``xyxy`` px, ``(N, 4)``.
+        seed: Random seed of the point.
+
+    Raises:
+        InputError: There are not four square images of one size.
 
     Source:
         Bochkovskiy, Wang and Liao 2020, YOLOv4.
@@ -80,9 +95,9 @@ def join_mosaic(
     moved = []
     kept = []
     dropped = DroppedBoxes()
-    for place, (image, own) in enumerate(zip(images, boxes, strict=True)):
-        left = place % 2 == 0
-        top = place < 2
+    for position, (image, image_boxes) in enumerate(zip(images, boxes, strict=True)):
+        left = position % 2 == 0
+        top = position < 2
         tile = (0 if left else x, 0 if top else y, x if left else size, y if top else size)
         side = max(tile[2] - tile[0], tile[3] - tile[1])
         x0 = x - side if left else x
@@ -91,21 +106,37 @@ def join_mosaic(
         pixels[tile[1] : tile[3], tile[0] : tile[2]] = shrunk[
             tile[1] - y0 : tile[3] - y0, tile[0] - x0 : tile[2] - x0
         ]
-        shown, rows, missing = cut_boxes(own * (side / size) + [x0, y0, x0, y0], tile)
+        shown, rows, missing = cut_boxes(image_boxes * (side / size) + [x0, y0, x0, y0], tile)
         moved.append(shown)
         kept.append(rows)
         dropped = dropped.plus(missing)
-    return _Mosaic(pixels, np.concatenate(moved).astype(np.float32), kept, dropped)
+    return Mosaic(pixels, np.concatenate(moved).astype(np.float32), kept, dropped)
 
 
-def cut_boxes(
-    boxes: np.ndarray, tile: tuple[int, int, int, int]
-) -> tuple[np.ndarray, np.ndarray, DroppedBoxes]:
-    """Boxes cut to a part of the square, their rows, and what was dropped."""
+class CutBoxes(NamedTuple):
+    """Boxes that were clipped to a part of an image."""
+
+    boxes: np.ndarray  # `xyxy` px, `(M, 4)`
+    rows: np.ndarray  # rows of these boxes in the input, int64, `(M,)`
+    dropped: DroppedBoxes
+
+
+def cut_boxes(boxes: np.ndarray, tile: tuple[int, int, int, int]) -> CutBoxes:
+    """Clip boxes to a part of an image.
+
+    Args:
+        boxes: Boxes, ``xyxy`` px, ``(N, 4)``.
+        tile: The part: x1, y1, x2, y2.
+
+    Returns:
+        The remaining boxes, their rows, and the counts of dropped ones.
+    """
     cut = np.minimum(np.maximum(boxes, [*tile[:2]] * 2), [*tile[2:]] * 2)
     sides = cut[:, 2:] - cut[:, :2]
     whole = boxes[:, 2:] - boxes[:, :2]
     visible = sides[:, 0] * sides[:, 1] >= MIN_VISIBLE * whole[:, 0] * whole[:, 1]
     rows = np.flatnonzero(visible & (sides.min(axis=1) >= MIN_SIDE))
     inside = int(np.count_nonzero(visible))
-    return cut[rows], rows, DroppedBoxes(len(boxes), len(boxes) - inside, inside - len(rows))
+    return CutBoxes(
+        cut[rows], rows, DroppedBoxes(len(boxes), len(boxes) - inside, inside - len(rows))
+    )

@@ -112,7 +112,8 @@ class AuditProblem(Record):
     examples: list[str]
     advice: str
     unit: str = ABSENT
-    pictures: list[list[str]] = ABSENT
+    images: list[list[str]] = ABSENT
+    pictures: list[list[str]] = ABSENT  # key of `images` in earlier versions
     split: str = ABSENT
 
 

@@ -1,4 +1,4 @@
-"""The copies in a data set: its images read small, the search done once and kept with the set."""
+"""Near duplicates of a data set: searched once, and stored in its folder."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from cxr_compare.data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
     SEARCH,
     NearDuplicates,
-    copies_from_pairs,
     find_near_duplicates,
+    near_duplicates_from_pairs,
     small_image,
 )
 from cxr_compare.data_prep.store.dataset import DataSet, ImageFile
@@ -29,7 +29,7 @@ from cxr_compare.data_prep.work.engine import Engine
 from cxr_compare.data_prep.work.object_store import StoreError
 
 _COPIES = "near_duplicates.json"
-"""Name of what a search for copies found, in the folder of its data set."""
+"""File in the folder of a data set that stores the near duplicates."""
 _WORTH_AN_ENGINE = 100  # files: starting a process costs as much as decoding these
 
 
@@ -40,27 +40,33 @@ def find_dataset_copies(
     pixels: bool = True,
     engine: Engine | None = None,
 ) -> NearDuplicates:
-    """The copies in a data set, as the audit reports them and as a split keeps them together.
+    """Find the near duplicates of a data set, for the audit and the splits.
 
-    What was found is kept in the folder and used again as long as the images are the same.
+    The result is stored in the folder and used again as long as the images are the same.
+
+    Args:
+        dataset: The data set.
+        decode: Its decode table; read if None.
+        pixels: Compare pixels, too, where fingerprints alone do not decide.
+        engine: Runs the decoding of image files.
     """
     if decode is None:
         decode = dataset.optional_table("decode")
     with_images = pixels and dataset.images["path"].notna().any()
     read = open_reader(dataset)[0] if with_images else None
     key = _key(decode)
-    kept = _read_kept(dataset.folder / _COPIES, key)
-    if kept is not None and (read is None or _images_add_nothing(kept, read.source)):
-        rows = pd.DataFrame(kept["pairs"], columns=list(PAIR_COLUMNS))
-        return copies_from_pairs(
-            decode, rows, kept["candidates"], kept["undecided"], kept["complete"]
+    stored = _read_stored(dataset.folder / _COPIES, key)
+    if stored is not None and (read is None or _images_add_nothing(stored, read.source)):
+        rows = pd.DataFrame(stored["pairs"], columns=list(PAIR_COLUMNS))
+        return near_duplicates_from_pairs(
+            decode, rows, stored["candidates"], stored["undecided"], stored["complete"]
         )
     read_many = None
     if engine is not None and read is not None and read.store is None:
         read_many = partial(_read_files, read, engine)
     near = find_near_duplicates(decode, read, read_many=read_many)
     if os.access(dataset.folder, os.W_OK):
-        _keep(dataset.folder / _COPIES, key, read.source if read else None, near)
+        _store(dataset.folder / _COPIES, key, read.source if read else None, near)
     return near
 
 
@@ -86,29 +92,29 @@ def _read_small_file(file: ImageFile) -> np.ndarray | None:
 
 
 def _key(decode: pd.DataFrame) -> str:
-    """What a search depends on: the images, and the limits of the search."""
+    """Return a text that changes with the images or the limits of the search."""
     columns = ["image_id", "pixel_sha256", "perceptual_hash"]
     images = frame_digest(decode.reindex(columns=columns).astype(TEXT), columns)
     return f"{images} {SEARCH}"
 
 
-def _read_kept(path: Path, key: str) -> dict[str, Any] | None:
+def _read_stored(path: Path, key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        kept = read_json(path, "near_duplicates")
+        stored = read_json(path, "near_duplicates")
     except InputError:
-        return None  # of another version: the search makes it anew
-    return kept if kept["key"] == key else None
+        return None  # written by another version; the search is done again
+    return stored if stored["key"] == key else None
 
 
-def _images_add_nothing(kept: dict[str, Any], source: str) -> bool:
-    """Whether reading the images now would say nothing new."""
-    looked = all(row[-1] is not None for row in kept["pairs"]) and not kept["undecided"]
-    return looked or kept["pixels"] == source
+def _images_add_nothing(stored: dict[str, Any], source: str) -> bool:
+    """Return True if reading the images now would not change the stored result."""
+    is_decided = all(row[-1] is not None for row in stored["pairs"]) and not stored["undecided"]
+    return is_decided or stored["pixels"] == source
 
 
-def _keep(path: Path, key: str, pixels: str | None, near: NearDuplicates) -> None:
+def _store(path: Path, key: str, pixels: str | None, near: NearDuplicates) -> None:
     rows = [
         [one, other, distance, turn, None if np.isnan(correlation) else correlation]
         for one, other, distance, turn, correlation in near.pairs.itertuples(index=False)

@@ -9,7 +9,7 @@ import numpy as np
 from cxr_compare.data_prep.images.fingerprint import TURNS, WORD_BITS, WORDS
 
 CERTAIN_DISTANCE = 15
-"""Pairs that differ in at most so many bits are found without exception."""
+"""Every pair of fingerprints that differs in at most so many bits is found."""
 _BANDS = 8
 _BYTES = 4
 _CHUNK = 1 << 20
@@ -24,18 +24,18 @@ _PAIRS_AT_LEAST = 2_000_000
 
 @dataclass(frozen=True)
 class ClosePairs:
-    """Pairs of fingerprints, by position."""
+    """Pairs of similar fingerprints, by their rows."""
 
     first: np.ndarray  # int64, shape `(P,)`
     second: np.ndarray  # int64, shape `(P,)`; above `first`
-    distance: np.ndarray  # bits by which they differ, shape `(P,)`
-    turn: np.ndarray  # position of the turn in `TURNS`, shape `(P,)`
-    # whether the guarantee of `CERTAIN_DISTANCE` was kept; a set in which very many fingerprints
-    # are alike is searched only so far
+    distance: np.ndarray  # number of differing bits, shape `(P,)`
+    turn: np.ndarray  # index of the turn in `TURNS`, shape `(P,)`
+    # True if every pair within `CERTAIN_DISTANCE` was found. The search stops early if very many
+    # fingerprints are alike.
     complete: bool
 
 
-# Recall, by the pigeonhole principle: the 256 bits are dealt to 8 bands of 32, each of four bytes.
+# Recall, by the pigeonhole principle: the 256 bits are banded to 8 bands of 32, each of four bytes.
 # If two fingerprints differ in at most 15 bits, some band has at most one wrong bit, hence at least
 # three right bytes. A table for each choice of three bytes of a band (32 tables) therefore has both
 # fingerprints under one key: every pair within `CERTAIN_DISTANCE` is found. Pairs further apart are
@@ -44,16 +44,21 @@ class ClosePairs:
 # turn inverts whole words, and a key is brought to the one of its eight turns in which its first
 # bits are 0.
 def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
-    """Find the pairs of fingerprints that differ in few bits, in the best of eight turns."""
+    """Find the pairs of fingerprints that differ in few bits, in the best of eight turns.
+
+    Args:
+        hashes: Fingerprints as rows of bytes, uint8 ``(N, 32)``.
+        max_distance: Number of bits by which a pair may differ.
+    """
     n = len(hashes)
     words = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, WORDS)
-    dealt = _deal_bits(hashes)
+    banded = _deal_bits(hashes)
     codes_of_tables = [np.empty(0, np.int64)]
     complete = True
     for band in range(_BANDS):
         for left_out in range(_BYTES):
             chosen = [band * _BYTES + byte for byte in range(_BYTES) if byte != left_out]
-            pairs, whole = _pairs_of_table(_keys(dealt[:, chosen]), words, max_distance)
+            pairs, whole = _pairs_of_table(_keys(banded[:, chosen]), words, max_distance)
             codes_of_tables.append(pairs)
             complete &= whole
     codes = np.unique(np.concatenate(codes_of_tables))
@@ -64,9 +69,10 @@ def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
 
 
 def _deal_bits(hashes: np.ndarray) -> np.ndarray:
-    """Reorder the bits: each byte gets two of each word, each band high and low frequencies.
+    """Distribute the bits over the bands, so that each band has high and low frequencies.
 
-    Bit ``b`` of every byte goes to band ``b``, which is the transposition of 8 x 8 bits.
+    Bit ``b`` of every byte goes to band ``b``, which is a transposition of 8 x 8 bits. Each byte
+    then holds two bits of each word.
     """
     n = len(hashes)
     # word, byte, half -> byte, then half and word, the last first: rows of a matrix of bits.
@@ -80,7 +86,7 @@ def _deal_bits(hashes: np.ndarray) -> np.ndarray:
 
 
 def _keys(three: np.ndarray) -> np.ndarray:
-    """Three bytes as one number that is the same in all eight turns."""
+    """Combine three bytes to one number that is the same in all eight turns."""
     bits = three[:, 0] >> 4
     a = bits >> 3 & 1
     b = bits >> 2 & 1
@@ -94,29 +100,33 @@ def _keys(three: np.ndarray) -> np.ndarray:
 def _pairs_of_table(
     keys: np.ndarray, words: np.ndarray, max_distance: int
 ) -> tuple[np.ndarray, bool]:
-    """Pairs under one key that are close indeed, as ``first * N + second``."""
+    """Find the close pairs among rows of one key, as ``first * N + second``.
+
+    Returns:
+        The pairs, and False if the search stopped early since too many rows share a key.
+    """
     n = len(keys)
     table = np.sort(keys << np.uint64(40) | np.arange(n, dtype=np.uint64))
     keys = table >> np.uint64(40)
     rows = (table & np.uint64((1 << 40) - 1)).astype(np.int64)
-    live = np.arange(n)
+    rows_left = np.arange(n)
     step = 1
     budget = max(_PAIRS_PER_TABLE * n, _PAIRS_AT_LEAST)
     codes: list[np.ndarray] = []
     while True:
-        live = live[live + step < n]
-        live = live[keys[live] == keys[live + step]]
-        if not len(live):
+        rows_left = rows_left[rows_left + step < n]
+        rows_left = rows_left[keys[rows_left] == keys[rows_left + step]]
+        if not len(rows_left):
             return np.concatenate([np.empty(0, np.int64), *codes]), True
-        budget -= len(live)
+        budget -= len(rows_left)
         if budget < 0:
             return np.concatenate([np.empty(0, np.int64), *codes]), False
-        for start in range(0, len(live), _CHUNK):
-            part = live[start : start + _CHUNK]
+        for start in range(0, len(rows_left), _CHUNK):
+            part = rows_left[start : start + _CHUNK]
             one = rows[part]
             other = rows[part + step]
             counts = np.bitwise_count(words[one] ^ words[other])
-            # In no turn do a word's bits differ by less than this.
+            # In every turn the bits of a word differ by at least this number.
             least = np.minimum(counts, WORD_BITS - counts).sum(axis=1, dtype=np.int16)
             one = one[least <= max_distance]
             other = other[least <= max_distance]
@@ -126,7 +136,14 @@ def _pairs_of_table(
 
 
 def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fewest differing bits over the eight turns, and in which turn."""
+    """Compute the least number of differing bits over the eight turns.
+
+    Args:
+        differences: Differing bits of each pair, uint64 ``(P, words)``.
+
+    Returns:
+        The least number of bits and the index of the turn, each of shape ``(P,)``.
+    """
     counts = np.bitwise_count(differences).astype(np.int16)
     flips = _inverted_words().astype(np.int16)
     distances = counts @ (1 - 2 * flips.T) + WORD_BITS * flips.sum(axis=1)
@@ -135,7 +152,7 @@ def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _inverted_words() -> np.ndarray:
-    """Which words of the fingerprint each turn inverts."""
+    """Return True for each word of the fingerprint that a turn inverts, ``(8, words)``."""
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
     return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)

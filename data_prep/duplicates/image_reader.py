@@ -18,15 +18,15 @@ _TRIED = 3
 
 
 class _Unreadable(NamedTuple):
-    """Why the files of a data set cannot be read."""
+    """Reason why the files of a data set cannot be read."""
 
-    lost: bool  # whether they should be there; false where their place is not known on purpose
-    text: str  # why
+    lost: bool  # True if the files should exist; False if the paths are hidden on purpose
+    text: str  # the reason
     advice: str
 
 
 class ImageReader:
-    """Reads an image from the store, without its black border, else from its file."""
+    """Reader of a data set's images: from a pixel store without its borders, else from files."""
 
     def __init__(self, dataset: DataSet, store: PixelStore | None) -> None:
         self.dataset = dataset
@@ -37,11 +37,15 @@ class ImageReader:
 
     @property
     def source(self) -> str:
-        """Where the images come from."""
+        """Name of the pixel store that is read, or "files"."""
         return "files" if self.store is None else self.store.folder.name
 
     def __call__(self, image_id: str) -> np.ndarray:
-        """The image, uint8 ``(H, W)``."""
+        """Read an image by its id, uint8 ``(H, W)``.
+
+        Raises:
+            InputError: The image cannot be read.
+        """
         if self.store is None or image_id not in self.stored:
             return self.dataset.read_original(image_id)
         width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
@@ -54,19 +58,23 @@ class ImageReader:
 
 
 def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | None]:
-    """Find out where the images can be read: from a pixel store, else from their files."""
+    """Open the images of a data set: from its smallest pixel store, else from their files.
+
+    Returns:
+        The reader, None if nothing can be read; and why the files cannot be read, None if they can.
+    """
     store = _smallest_store(dataset)
     lacking = _why_unreadable(dataset)
     return (ImageReader(dataset, store) if store or lacking is None else None), lacking
 
 
 def _why_unreadable(dataset: DataSet) -> _Unreadable | None:
-    """Why the files cannot be read; None if those tried are there."""
+    """Return why the files cannot be read, or None if one of those tried exists."""
     try:
         paths = dataset.image_files["path"].dropna()
     except InputError as error:
-        why = str(error).removeprefix(f"{dataset.folder}: ")
-        return _Unreadable(False, f"the images are not at hand: {why}", "")
+        reason = str(error).removeprefix(f"{dataset.folder}: ")
+        return _Unreadable(False, f"the images are not available: {reason}", "")
     tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
     if any(file_exists(dataset.source_root / name) for name in tried):
         return None
@@ -76,7 +84,7 @@ def _why_unreadable(dataset: DataSet) -> _Unreadable | None:
 
 
 def _smallest_store(dataset: DataSet) -> PixelStore | None:
-    """The smallest plain pixel store that still shows what there is to see."""
+    """Return the smallest complete pixel store that is large enough, or None."""
     folders = {}
     for folder in (dataset.folder / "pixels").glob("letterbox-*"):
         size = re.fullmatch(r"letterbox-(\d+)", folder.name)
@@ -86,5 +94,5 @@ def _smallest_store(dataset: DataSet) -> PixelStore | None:
         try:
             return PixelStore.open(folders[size_px])
         except InputError:
-            continue  # begun and not complete; the files have the images too
+            continue  # not complete; a larger store or the files are read instead
     return None

@@ -1,13 +1,12 @@
-"""Copies of an image that are not equal to it: found by fingerprint, then checked on pixels.
+"""Find copies of images that are not equal pixel for pixel, by fingerprint and then by pixels.
 
-Measured on 716 RSNA images, 200 of which were copied in 23 ways: of each way 198 to 200 are found
-if grey curve, size, aspect, JPEG quality (30 and up) or noise were changed or the image turned,
-139 after local contrast enhancement, 28 with 2 % cropped off, 31 turned by 2 degrees, none with
-broad borders added. No pair of different images was taken for copies, among 16 million pairs of
-that trial and 9.7 million of RSNA and Kermany (5,232 of them of one patient): their detail
-correlates by 0.84 at most, that of the copies found by 0.97 to 1.00 in all but a few.
-
-Also here: which images are of one patient, by id or by a shared copy.
+The search was measured on 716 RSNA images, 200 of which were copied in 23 ways. It found 198 to
+200 of the 200 copies with a changed grey curve, size, aspect, JPEG quality (30 and up) or noise,
+and of those that were mirrored, upside down or inverted; 139 after local contrast enhancement, 28
+with 2 % cropped off, 31 turned by 2 degrees, and none with broad borders. No pair of different
+images was taken for copies, among 16 million pairs of that trial and 9.7 million of RSNA and
+Kermany (5,232 of them of one patient). The detail of different images correlates by at most 0.84,
+that of nearly all found copies by 0.97 to 1.00.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from cxr_compare.data_prep.duplicates.patient_groups import connected_components
 from cxr_compare.data_prep.images.fingerprint import HASH_BITS, TURNS, grey_ranks, squash
 
 NEAR_CORRELATION = 0.85
-"""Images whose fine detail correlates by as much are copies of one image."""
+"""Correlation of the fine detail from which on two images are copies of one image."""
 _MAX_DISTANCE = 40
-"""Bits by which the fingerprints of candidates may differ."""
+"""Number of bits by which the fingerprints of candidates may differ."""
 TRUSTED_DISTANCE = 20
-"""Pairs so close count as copies where pixels cannot be looked at: none of 9.7 million pairs of
-different images came below 42."""
+"""Bits up to which a pair counts as copies without its pixels; the closest of 9.7 million pairs of
+different images differ by 42."""
 
 _SIDE = 128
 _FINE_PX = 1.0
 _COARSE_PX = 8.0
 _MAX_IMAGES = 2_000
 SEARCH = f"{_MAX_DISTANCE} {TRUSTED_DISTANCE} {NEAR_CORRELATION} {_SIDE} {_FINE_PX} {_COARSE_PX}"
-"""All limits of the search as text: what was found under others is found anew."""
+"""All limits of the search as text; a stored result with other limits is searched for again."""
 PAIR_COLUMNS = ("image_id", "other_id", "distance", "turn", "correlation")
 
 Read = Callable[[str], np.ndarray]
@@ -48,22 +47,27 @@ _ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Copies that are not equal pixel for pixel."""
+    """Copies of images that are not equal pixel for pixel."""
 
-    # `image_id, other_id, distance` (bits), `turn` (what was done to the second, a key of
-    # `data_prep.images.fingerprint.TURNS`), `correlation` (missing where the pixels were not
-    # looked at)
+    # `image_id, other_id, distance` (bits), `turn` (a key of `fingerprint.TURNS`: how the second
+    # image was turned), `correlation` (missing where the pixels were not compared).
     pairs: pd.DataFrame
-    # `group, image_id`: images that are copies of each other by way of the pairs, with the equal
-    # images of each
+    # `group, image_id`: images that the pairs connect, together with the images equal to them.
     groups: pd.DataFrame
-    candidates: int  # pairs with like fingerprints
-    # candidates that the fingerprint alone does not decide and whose pixels were not looked at
+    candidates: int  # number of pairs with similar fingerprints
+    # Number of candidates whose fingerprints do not decide and whose pixels were not compared.
     undecided: int
-    complete: bool  # whether all close fingerprints were compared
+    complete: bool  # True if all similar fingerprints were compared
 
-    def linked(self, decode: pd.DataFrame) -> pd.Series:
-        """A key of each image that copies share, equal or not, as a split wants it."""
+    def copy_keys(self, decode: pd.DataFrame) -> pd.Series:
+        """Return a key of each image that its copies share, whether equal or nearly equal.
+
+        Args:
+            decode: The decode table, with ``image_id`` and ``pixel_sha256``.
+
+        Returns:
+            Keys indexed by ``image_id``; a split keeps images of one key in one role.
+        """
         keys = decode.set_index("image_id")["pixel_sha256"]
         near = "near-" + self.groups.set_index("image_id")["group"].astype(TEXT)
         return near.reindex(keys.index).astype(TEXT).fillna(keys)
@@ -76,7 +80,15 @@ def find_near_duplicates(
     max_images: int = _MAX_IMAGES,
     read_many: _ReadMany | None = None,
 ) -> NearDuplicates:
-    """Find copies that were brightened, compressed, resized, squashed, mirrored or inverted."""
+    """Find copies that were brightened, compressed, resized, stretched, turned or inverted.
+
+    Args:
+        decode: The decode table; without ``perceptual_hash`` nothing is found.
+        read: Reads an image by id, uint8 ``(H, W)``. Without it, fingerprints alone decide.
+        max_images: Number of images to read at most, those of undecided pairs first.
+        read_many: Reads several images by id, in order, small as by `small_image`; used in place
+            of `read`.
+    """
     if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
         decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype=TEXT))
     candidates, complete = _candidates(decode)
@@ -87,23 +99,23 @@ def find_near_duplicates(
     by_hash = unseen & (candidates["distance"] <= TRUSTED_DISTANCE)
     near = candidates[(candidates["correlation"] >= NEAR_CORRELATION) | by_hash]
     undecided = int((unseen & ~by_hash).sum())
-    return copies_from_pairs(decode, near, len(candidates), undecided, complete)
+    return near_duplicates_from_pairs(decode, near, len(candidates), undecided, complete)
 
 
-def copies_from_pairs(
+def near_duplicates_from_pairs(
     decode: pd.DataFrame, pairs: pd.DataFrame, candidates: int, undecided: int, complete: bool
 ) -> NearDuplicates:
-    """What a search found, from its pairs and counts."""
+    """Rebuild the result of a search from its stored pairs and counts."""
     pairs = pairs[list(PAIR_COLUMNS)].reset_index(drop=True)
     pairs = pairs.astype({"distance": "int64", "correlation": "float64"})
     return NearDuplicates(pairs, _groups(decode, pairs), candidates, undecided, complete)
 
 
 def detail_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of two images' detail, whatever their grey curves and sizes.
+    """Compute the correlation of the fine detail of two images, whatever their greys and sizes.
 
-    Both are squashed to 128 x 128 and ranked; what is finer than 1 px or coarser than 8 px of that
-    is taken away, since all chests share their coarse outline.
+    Both images are resized to 128 x 128 and their greys are ranked. Structures finer than 1 px or
+    coarser than 8 px are removed, since all chests share their coarse outline.
     """
     return float((_detail(one) * _detail(other)).sum())
 
@@ -117,10 +129,10 @@ def _detail(pixels: np.ndarray) -> np.ndarray:
 
 
 def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Pairs of images with like fingerprints; of equal images only the first takes part."""
+    """List pairs of images with similar fingerprints; of equal images only the first counts."""
     whole = (decode["perceptual_hash"].str.len() == HASH_BITS // 4).to_numpy(dtype=bool)
     images = decode.loc[whole, ["image_id", "pixel_sha256", "perceptual_hash"]]
-    if not images["image_id"].is_monotonic_increasing:  # as it is in a table of ours
+    if not images["image_id"].is_monotonic_increasing:  # tables of prepared sets are sorted
         images = images.sort_values("image_id")
     images = images[~images["pixel_sha256"].duplicated()]
     code, texts = pd.factorize(images["perceptual_hash"])
@@ -146,37 +158,37 @@ def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
 
 
 def _as_bytes(texts: pd.Index) -> np.ndarray:
-    """Hexadecimal texts of one length as rows of bytes."""
+    """Convert hexadecimal texts of one length to rows of bytes."""
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, HASH_BITS // 8)
 
 
 def _correlate(
     candidates: pd.DataFrame, read_many: _ReadMany | None, max_images: int
 ) -> np.ndarray:
-    """Likeness of each pair; NaN where an image could not or should not be read."""
-    answer = np.full(len(candidates), np.nan)
+    """Compute the correlation of each pair; NaN where an image was not read."""
+    correlations = np.full(len(candidates), np.nan)
     if read_many is None:
-        return answer
-    wanted: dict[str, None] = {}
+        return correlations
+    to_read: dict[str, None] = {}
     rows = []
     settled = (candidates["distance"] <= TRUSTED_DISTANCE).to_numpy()
     first, second, turn = (candidates[c].to_numpy() for c in ("image_id", "other_id", "turn"))
     for row in np.argsort(settled, kind="stable"):
         unread = {first[row]: None, second[row]: None}
-        if len(wanted | unread) <= max_images:
-            wanted |= unread
+        if len(to_read | unread) <= max_images:
+            to_read |= unread
             rows.append(row)
-    small = dict(zip(wanted, read_many(list(wanted)), strict=True))
+    small = dict(zip(to_read, read_many(list(to_read)), strict=True))
     for row in rows:
         one = small[first[row]]
         other = small[second[row]]
         if one is not None and other is not None:
-            answer[row] = detail_correlation(turn_image(one, turn[row]), other)
-    return answer
+            correlations[row] = detail_correlation(turn_image(one, turn[row]), other)
+    return correlations
 
 
 def small_image(pixels: np.ndarray) -> np.ndarray:
-    """What a search for copies keeps of an image: uint8 ``(128, 128)``."""
+    """Shrink an image to what a search for copies compares: uint8 ``(128, 128)``."""
     return squash(pixels, _SIDE)
 
 
@@ -188,7 +200,7 @@ def _read_small(read: Read, image_id: str) -> np.ndarray | None:
 
 
 def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Connected images; those equal to one in a pair belong to its group."""
+    """Group connected images; images equal to one of a pair belong to its group."""
     ids = pd.Index(decode["image_id"])
     involved = pd.unique(np.concatenate([pairs["image_id"], pairs["other_id"]]))
     shown = decode["pixel_sha256"].iloc[ids.get_indexer(pd.Index(involved))]
@@ -204,7 +216,12 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def turn_image(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Turn an image."""
+    """Mirror, flip or invert an image as a key of `image_facts.TURNS` says.
+
+    Example:
+        >>> turn_image(np.array([[0, 255]], np.uint8), "mirrored").tolist()
+        [[255, 0]]
+    """
     negative, mirrored, upside_down = TURNS[turn]
     shown = pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
     return 255 - shown if negative else shown

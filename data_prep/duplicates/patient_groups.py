@@ -10,7 +10,13 @@ import scipy  # whose parts load when they are first used
 def connected_components(
     starts: list[np.ndarray], ends: list[np.ndarray], n_nodes: int
 ) -> np.ndarray:
-    """The connected part of a graph that each node lies in, by the ends of its edges."""
+    """Return the connected component of each node of a graph.
+
+    Args:
+        starts: First node of each edge, in several arrays.
+        ends: Second node of each edge, in the same order.
+        n_nodes: Number of nodes.
+    """
     edges = (np.concatenate(starts), np.concatenate(ends))
     ones = np.ones(len(edges[0]), dtype=np.int8)
     graph = scipy.sparse.coo_array((ones, edges), shape=(n_nodes, n_nodes))
@@ -18,11 +24,24 @@ def connected_components(
 
 
 Links = pd.Series | pd.DataFrame | None
-"""Keys of images, indexed by ``image_id``: images that share one are of one patient."""
+"""Keys of images, indexed by ``image_id``; images that share a key are of one patient."""
 
 
 def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
-    """Name the patient group of each image: its patient, or the first of all linked patients."""
+    """Return the patient group of each image: its patient, or the first of all linked patients.
+
+    Args:
+        images: Columns ``image_id`` and ``patient_id``.
+        links: Keys that images of one patient share, such as those of copies.
+
+    Returns:
+        Name of the group, indexed by ``image_id`` in sorted order.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
+        >>> patient_groups(images, pd.Series(["x", "x"], index=["a", "b"])).tolist()
+        ['p', 'p']
+    """
     patient = images.set_index("image_id")["patient_id"].sort_index()
     codes, names = pd.factorize(patient, sort=True)
     # Patients and keys are the two kinds of nodes of one graph; its components are the groups.
@@ -43,7 +62,7 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
 
 
 def key_columns(links: Links) -> list[pd.Series]:
-    """The keys that link images, one Series a kind of key, indexed by ``image_id``."""
+    """Return the keys that link images as one Series for each kind of key."""
     if links is None:
         return []
     frame = pd.DataFrame(links)

@@ -15,55 +15,69 @@ _EXAMPLES = 2
 
 @dataclass(frozen=True)
 class SeenImages:
-    """Those of some images that a training has seen, itself or under another name.
+    """Images that a training has seen, by their own id or as a copy under another id.
 
-    Its pixels are not at hand: near copies are told by fingerprint alone.
+    The pixels of the training images are not available, so near copies are found by fingerprint
+    alone.
     """
 
-    n_images: int  # that were looked for
-    known: pd.Index  # whose id, or whose patient, was seen
-    same: pd.Series  # equal pixel for pixel to an image of another id: that id, by image id
-    near: pd.Series  # fingerprint within `TRUSTED_DISTANCE` of one of another id: that id
+    n_images: int  # number of images that were looked up
+    by_id: pd.Index  # ids of the images whose id or patient was seen
+    # Id of the seen image that is equal pixel for pixel, by image id.
+    equal: pd.Series
+    # Id of the seen image whose fingerprint is within `TRUSTED_DISTANCE`, by image id.
+    near: pd.Series
 
     @classmethod
-    def among(cls, images: pd.DataFrame, seen: pd.DataFrame) -> SeenImages:
-        """Look for images among those seen; without fingerprints no copy is found.
+    def from_tables(cls, images: pd.DataFrame, seen: pd.DataFrame) -> SeenImages:
+        """Look up images among those that a training has seen.
 
         Args:
-            images: ``image_id``, ``patient_id`` and `FINGERPRINTS`, where known.
-            seen: The same columns.
+            images: Columns ``image_id``, ``patient_id`` and, where known, `FINGERPRINTS`. Without
+                fingerprints no copy is found.
+            seen: The same columns of the training images.
         """
         named = images["image_id"].isin(seen["image_id"])
-        known = images.loc[named | images["patient_id"].isin(seen["patient_id"]), "image_id"]
+        by_id = images.loc[named | images["patient_id"].isin(seen["patient_id"]), "image_id"]
         columns = ["image_id", *FINGERPRINTS]
         renamed, seen = (
             table.reindex(columns=columns).dropna(subset="pixel_sha256")
             for table in (images[~named], seen)
         )
-        equal = seen.drop_duplicates("pixel_sha256").set_index("pixel_sha256")["image_id"]
-        same = renamed.set_index("image_id")["pixel_sha256"].map(equal).dropna()
-        near = _near_seen(renamed[~renamed["image_id"].isin(same.index)], seen)
-        return cls(len(images), pd.Index(known), same, near)
+        id_of_pixels = seen.drop_duplicates("pixel_sha256").set_index("pixel_sha256")["image_id"]
+        equal = renamed.set_index("image_id")["pixel_sha256"].map(id_of_pixels).dropna()
+        near = _near_seen(renamed[~renamed["image_id"].isin(equal.index)], seen)
+        return cls(len(images), pd.Index(by_id), equal, near)
 
     @property
     def all_ids(self) -> pd.Index:
-        """All images that it has seen or that are copies of those."""
-        return self.known.union(self.same.index).union(self.near.index)
+        """Ids of all images that were seen or are copies of seen images."""
+        return self.by_id.union(self.equal.index).union(self.near.index)
 
-    def copy_lines(self, system: str) -> list[str]:
-        """How many test images are copies, with examples: equal ones first; none without any."""
-        of_all = f"of {counted(self.n_images, 'test image')} in training under other names"
+    def describe_copies(self, system: str) -> list[str]:
+        """Describe how many test images are copies of training images, with examples.
+
+        Args:
+            system: Name of the system that was trained.
+
+        Returns:
+            A line on equal copies and one on near copies; no line where there are none.
+        """
+        where = f"of {counted(self.n_images, 'test image')} in training under other ids"
+        kinds = (("has seen", self.equal), ("may have seen near copies of", self.near))
         lines = []
-        for said, copies in (("has seen", self.same), ("may have seen near copies of", self.near)):
-            shown = [f"{image} = {seen}" for image, seen in copies.iloc[:_EXAMPLES].items()]
-            more = ["..."] * (len(copies) > _EXAMPLES)
-            if shown:
-                lines.append(f"{system} {said} {len(copies)} {of_all} ({', '.join(shown + more)})")
+        for verb, copies in kinds:
+            if copies.empty:
+                continue
+            examples = [f"{image} = {seen}" for image, seen in copies.iloc[:_EXAMPLES].items()]
+            if len(copies) > _EXAMPLES:
+                examples.append("...")
+            lines.append(f"{system} {verb} {len(copies)} {where} ({', '.join(examples)})")
         return lines
 
 
 def _near_seen(images: pd.DataFrame, seen: pd.DataFrame) -> pd.Series:
-    """The image seen that each is a copy of, by fingerprint; tables of `FINGERPRINTS`."""
+    """Return the seen image that each image is a near copy of, by fingerprint."""
     if images.empty or seen.empty:
         return images.set_index("image_id")["pixel_sha256"][:0]
     sides = [
@@ -72,6 +86,6 @@ def _near_seen(images: pd.DataFrame, seen: pd.DataFrame) -> pd.Series:
     ]
     groups = find_near_duplicates(pd.concat(sides, ignore_index=True)).groups
     ids = groups["image_id"].str[1:]
-    own = groups["image_id"].str[0] == "1"
-    copied = groups["group"].map(ids[~own].groupby(groups["group"]).first())
-    return copied[own].set_axis(ids[own]).dropna().sort_index()
+    is_new = groups["image_id"].str[0] == "1"
+    copied = groups["group"].map(ids[~is_new].groupby(groups["group"]).first())
+    return copied[is_new].set_axis(ids[is_new]).dropna().sort_index()

@@ -18,20 +18,19 @@ from cxr_compare.data_prep.work.store_addresses import store_address
 
 @dataclass
 class AnnotationFolder:
-    """Where label files and images are put."""
+    """Folder that label files and images are written into."""
 
     path: Path
-    # `none` puts no images there, `png` and `jpeg` rendered ones, `link` symbolic links, `copy`
-    # copies
+    # How images are written: `none`, as rendered `png` or `jpeg`, as symbolic `link`, as `copy`.
     mode: str
     dataset: DataSet
-    advance: Callable[[int], None] = lambda n: None  # told when an image is done
-    cannot: list[str] = field(default_factory=list)  # what the format cannot say, one line each
+    advance: Callable[[int], None] = lambda n: None  # called with the number of finished images
+    not_exported: list[str] = field(default_factory=list)  # losses of the format, one line each
     _tasks: list[RenderTask] = field(default_factory=list)
 
     @property
     def renders(self) -> bool:
-        """Whether the images are rendered."""
+        """True if the images are rendered."""
         return self.mode in SUFFIXES
 
     def write(self, name: str, text: str) -> None:
@@ -41,7 +40,7 @@ class AnnotationFolder:
         path.write_text(text, encoding="utf-8")
 
     def file_name_of(self, image: ImageEntry) -> str:
-        """The image's id as a file's name, with the suffix of its file, or of what is rendered."""
+        """Return the file name of an image: its id, with the suffix of its file or rendering."""
         if self.renders:
             return image.stem + SUFFIXES[self.mode]
         path = Path(image.file or "")
@@ -50,36 +49,43 @@ class AnnotationFolder:
         return image.stem + (path.suffix if path.suffix.lower() in IMAGE_SUFFIXES else ".dcm")
 
     def put_image(self, image: ImageEntry, name: str) -> None:
-        """Put the file of an image below the folder, if files are put at all.
+        """Write the file of an image below the folder, unless the mode is ``none``.
 
-        What is rendered comes with `render`.
+        Images to render are only collected; `render` writes them.
+
+        Raises:
+            InputError: The image file is gone.
         """
         if self.mode == "none" or image.file is None:
             self.advance(1)
             return
         source = self.dataset.image_file(image.image_id)
         origin = source.path
-        place = self.path / name
+        target = self.path / name
         if not file_exists(origin):
             raise InputError(f"{origin}: the image is gone; bring it back")
-        place.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if self.renders:
             size = (int(image.width or 0), int(image.height or 0)) if image.has_size else None
-            self._tasks.append(RenderTask(origin, place, source.window, source.sha256, size))
+            self._tasks.append(RenderTask(origin, target, source.window, source.sha256, size))
             return
         if self.mode == "link" and store_address(origin) is None:
-            place.symlink_to(origin.absolute())
+            target.symlink_to(origin.absolute())
         else:
             with open_image(origin, sha256=source.sha256) as file:
-                shutil.copyfile(file, place)
+                shutil.copyfile(file, target)
         self.advance(1)
 
     def render(self, workers: int) -> None:
-        """Render the images that were put."""
+        """Render the collected images.
+
+        Args:
+            workers: Number of processes.
+        """
         for _ in render_all(self._tasks, workers=workers):
             self.advance(1)
 
-    def cannot_say(self, number: int, text: str) -> None:
-        """Remember what the format cannot say, if it is met at all; the text follows the number."""
+    def note_loss(self, number: int, text: str) -> None:
+        """Note a loss of the format if it occurs; the text follows the number of cases."""
         if number:
-            self.cannot.append(f"{number:,} {text}")
+            self.not_exported.append(f"{number:,} {text}")

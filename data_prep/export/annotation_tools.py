@@ -14,9 +14,11 @@ from cxr_compare.data_prep.formats.annotation_tools import PATIENTS
 
 
 def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``annotations.xml``, and ``labels.json`` as a task's constructor takes it."""
-    (images, classes), system = _marked_images(content, folder), content.how.get("system")
-    classes += ["unknown"] * any(marks is None for *_, marks in images)
+    """Write ``annotations.xml``, and ``labels.json`` for the constructor of a task."""
+    images, classes = _marked_images(content, folder)
+    system = content.how.get("system")
+    if any(marks is None for *_, marks in images):
+        classes.append("unknown")
     text = render_template("cvat.xml.jinja", images=images, classes=classes, system=system)
     folder.write("annotations.xml", text)
     score = {"name": "score", "input_type": "text", "mutable": False, "values": [""]}
@@ -25,29 +27,30 @@ def write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
 
 
 def write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write ``tasks.json``, and ``labels.xml`` as a project's labelling interface."""
+    """Write ``tasks.json``, and ``labels.xml`` for the labelling interface of a project."""
     images, classes = _marked_images(content, folder)
-    said = {"images": images, "system": content.how.get("system")}
-    place = "" if folder.mode == "none" else "images/"
-    folder.write("tasks.json", render_template("label_studio.json.jinja", folder=place, **said))
+    values = {"images": images, "system": content.how.get("system")}
+    image_folder = "" if folder.mode == "none" else "images/"
+    folder.write(
+        "tasks.json", render_template("label_studio.json.jinja", folder=image_folder, **values)
+    )
     folder.write("labels.xml", render_template("label_studio.xml.jinja", classes=classes))
 
 
 def _marked_images(
     content: AnnotationContent, folder: AnnotationFolder
 ) -> tuple[list[tuple[Any, ...]], list[str]]:
-    """Images with file name and marks (if read), and names of marks; writes `PATIENTS`, too."""
+    """Write the images and `PATIENTS`; return the images with their marks, and the classes."""
     marks = content.marks()
     listed = []
     for image in content.entries():
         name = (image.file or image.stem) if folder.mode == "none" else folder.file_name_of(image)
         if image.width is None or image.height is None:
             raise InputError(f"image {image.image_id!r}: has no size; annotation tools need it")
-        own = marks.get(image.image_id)
-        ends = (image.width, image.height)
-        if own is not None:  # boxes that were cut out of a map may be wider than the image
-            own = [(f, max(x, 0.0), max(y, 0.0), *map(min, to, ends), s) for f, x, y, *to, s in own]
-        listed.append((image, name, own))
+        image_marks = marks.get(image.image_id)
+        if image_marks is not None:
+            image_marks = [_clip(mark, image.width, image.height) for mark in image_marks]
+        listed.append((image, name, image_marks))
         folder.put_image(image, f"images/{name}")
     columns = ["patient_id", "study_id", "view", "sex", "age_years", "role"]
     known = content.images.reindex(columns=columns).assign(file=[name for _, name, _ in listed])
@@ -55,17 +58,25 @@ def _marked_images(
     known["patient_id"] = known["patient_id"].mask(assumed)
     known = known.rename(columns={"role": "split"}).dropna(axis="columns", how="all")
     folder.write(PATIENTS, known.to_csv(index=False))
-    lost = content.unsayable().query("why == 'unknown' and image_id in @marks.keys()")
-    told = "images: a finding is unknown, which is read back as absent"
-    folder.cannot_say(lost["image_id"].nunique(), told)
+    inexpressible = content.inexpressible_labels()
+    is_unknown = (inexpressible["why"] == "unknown") & inexpressible["image_id"].isin(list(marks))
+    n_unknown = inexpressible.loc[is_unknown, "image_id"].nunique()
+    folder.note_loss(n_unknown, "images have an unknown finding, which is read back as absent")
     others = sorted(set(content.labels["findings"]["reader"]) - {REFERENCE_READER})
-    told = f"readers: the reference alone goes out; --reader takes one of {', '.join(others)}"
-    folder.cannot_say(len(others), told)
-    kept = {path.stem for path in (folder.dataset.folder / "splits").glob("*.parquet")}
-    splits = sorted(kept - {content.how["split"]})
-    told = f"splits stay behind; --split takes one of {', '.join(splits)}"
-    folder.cannot_say(len(splits), told)
+    text = f"readers are not exported; --reader takes one of {', '.join(others)}"
+    folder.note_loss(len(others), text)
+    stored = {path.stem for path in (folder.dataset.folder / "splits").glob("*.parquet")}
+    splits = sorted(stored - {content.how["split"]})
+    text = f"splits are not exported; --split takes one of {', '.join(splits)}"
+    folder.note_loss(len(splits), text)
     renamed = int((content.images["stem"] != content.images["image_id"]).sum())
-    folder.cannot_say(renamed, "image ids are no file names: changed")
-    named = {mark[0] for own in marks.values() for mark in own} - set(content.classes)
+    folder.note_loss(renamed, "image ids were changed, since they are no file names")
+    named = {mark[0] for image_marks in marks.values() for mark in image_marks}
+    named -= set(content.classes)
     return listed, [*content.classes, *sorted(named)]
+
+
+def _clip(mark: tuple[Any, ...], width: int, height: int) -> tuple[Any, ...]:
+    """Clip a mark to the image, since a box that was cut out of a map may be larger."""
+    finding, x1, y1, x2, y2, score = mark
+    return (finding, max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height), score)

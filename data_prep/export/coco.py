@@ -7,13 +7,14 @@ from typing import Any
 
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.content import MISREAD, AnnotationContent
-from cxr_compare.data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
+from cxr_compare.data_prep.formats.cxr_extension import KEY, image_objects, set_object
 
 
 def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write COCO: ``annotations/instances.json``, or a file a role with a split.
+    """Write COCO: ``annotations/instances.json``, or with a split a file for each role.
 
-    ``file_name`` is the image's path in the source and below ``images/``, or the rendered file's.
+    ``file_name`` is the path of the image in the source and below ``images/``, or the name of the
+    rendered file.
     """
     category_ids = {name: number for number, name in enumerate(content.classes, start=1)}
     categories = [
@@ -25,7 +26,7 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
     for role, images in content.by_role():
         listed = list[dict[str, Any]]()
         annotations = list[dict[str, Any]]()
-        objects = write_objects(images, **content.labels)
+        objects = image_objects(images, **content.labels)
         for number, (image, facts) in enumerate(
             zip(content.entries(images), objects, strict=True), start=first_image
         ):
@@ -49,11 +50,11 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
             folder.put_image(image, f"images/{name}")
         first_image = first_image + len(listed)
         first_box = first_box + len(annotations)
-        known = {"pixels": content.dataset.has_pixels, **content.how, "role": role}
+        facts_of_set = {"pixels": content.dataset.has_pixels, **content.how, "role": role}
         written = {
             "info": {
                 "description": f"{content.dataset.name}, by cxr export",
-                KEY: write_set_facts(content.targets, **known),
+                KEY: set_object(content.targets, **facts_of_set),
             },
             "images": listed,
             "annotations": annotations,
@@ -62,4 +63,4 @@ def write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
         name = "instances.json" if role is None else f"instances_{role}.json"
         text = json.dumps(written, ensure_ascii=False, allow_nan=False)
         folder.write(f"annotations/{name}", text)
-    folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
+    folder.note_loss(content.inexpressible_labels()["image_id"].nunique(), MISREAD)

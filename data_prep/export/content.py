@@ -1,4 +1,4 @@
-"""What of a data set goes into label files, and what those files cannot say."""
+"""Select the labels of a data set that are exported, and find what label files cannot express."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
@@ -20,13 +21,13 @@ _TABLES = ("findings", "boxes", "box_coverage")
 _KEY = ["image_id", "finding"]
 _FACTS = ("study_id", "view", "sex", "age_years", "spacing_col_mm")
 MISREAD = (
-    "images: a finding is unknown, uncertain or not fully boxed; cxr prepare reads that back, "
-    "other programs take it for absent, or its boxes for all"
+    "images have a finding that is unknown, uncertain or not fully boxed. cxr prepare reads this "
+    "back, but other programs take the finding for absent, or its boxes for all boxes"
 )
 
 
 class ImageEntry(NamedTuple):
-    """What every label file says of an image."""
+    """Facts on an image that every label file states."""
 
     image_id: str  # its id
     stem: str  # the id as a file's name
@@ -37,46 +38,47 @@ class ImageEntry(NamedTuple):
 
     @property
     def has_size(self) -> bool:
-        """Whether width and height are known."""
+        """True if width and height are known."""
         return self.width is not None and self.height is not None
 
 
 @dataclass(frozen=True)
 class AnnotationContent:
-    """The part of a data set that is exported."""
+    """Part of a data set that is exported."""
 
-    dataset: DataSet  # with the chosen reader's labels, of the chosen target, as the reference's
-    # the images table in the order of `image_id`; also `role` (missing where no split is
-    # exported), `image` (its path) and `stem` (the id as a file's name)
+    # Data set in which the chosen reader's labels of the chosen target are those of the reference.
+    dataset: DataSet
+    # Images table sorted by `image_id`, with `role` (missing without a split), `file` (the path)
+    # and `stem` (the id as a file name).
     images: pd.DataFrame
-    # the tables `findings`, `boxes` and `box_coverage` of all readers that go out; the chosen one
-    # is `reference`
+    # Exported tables `findings`, `boxes` and `box_coverage` of all readers; the chosen reader is
+    # `reference`.
     labels: dict[str, pd.DataFrame]
     classes: tuple[str, ...]  # findings, in alphabetical order
     targets: dict[str, dict[str, Any]]  # as in `dataset.json`
-    how: dict[str, Any]  # where the labels come from, ready for JSON and YAML
+    how: dict[str, Any]  # origin of the labels, ready for JSON and YAML
 
     @property
     def has_roles(self) -> bool:
-        """Whether a split is exported."""
+        """True if a split is exported."""
         return bool(self.images["role"].notna().all())
 
     def entries(self, images: pd.DataFrame | None = None) -> Iterator[ImageEntry]:
-        """Each image, or each of some, in order."""
+        """Yield the facts on each image, or on each of `images`, in order."""
         images = self.images if images is None else images
         columns = images[list(ImageEntry._fields)].astype(object)
         rows = columns.where(columns.notna(), None).itertuples(index=False, name=None)
         return (ImageEntry(*row) for row in rows)
 
-    def facts_known(self) -> list[str]:
-        """Columns beside ids and labels that say something of an image."""
+    def known_facts(self) -> list[str]:
+        """List the columns beside ids and labels that have a value for some image."""
         free = [c for c in self.images.columns if c.startswith("x_")]
         several = ["source"] if self.images["source"].nunique() > 1 else []
         known = [c for c in (*_FACTS, *free) if c in self.images and self.images[c].notna().any()]
         return [*several, *known]
 
     def by_role(self) -> Iterator[tuple[str | None, pd.DataFrame]]:
-        """The images of each role, train first; all of them under None without a split."""
+        """Yield the images of each role, train first; without a split all images under None."""
         if not self.has_roles:
             yield None, self.images
             return
@@ -86,14 +88,17 @@ class AnnotationContent:
                 yield role, chosen
 
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
-        """``finding, x1, y1, x2, y2`` of the reference's boxes, px, by image id."""
-        marks = self.marks().items()
-        return {name: [m[:5] for m in of_image if m[1] == m[1]] for name, of_image in marks}
+        """Return ``finding, x1, y1, x2, y2`` (px) of the reference's boxes by image id."""
+        boxes = {}
+        for image_id, marks in self.marks().items():
+            boxes[image_id] = [mark[:5] for mark in marks if not np.isnan(mark[1])]
+        return boxes
 
     def marks(self) -> dict[str, list[tuple[Any, ...]]]:
-        """``finding, x1, y1, x2, y2, score`` of the reference, by id of each image that it read.
+        """Return ``finding, x1, y1, x2, y2, score`` of the reference, by id of the images it read.
 
-        A finding without a box has no edges, a label no score: NaN; an uncertain one says so.
+        Edges are NaN for a finding without a box, and the score is NaN for a label. The name of an
+        uncertain finding begins with "uncertain".
         """
         findings = self.dataset.findings
         stated = findings[findings["state"] != "absent"]
@@ -110,8 +115,12 @@ class AnnotationContent:
             marks.setdefault(image_id, []).append(tuple(mark))
         return marks
 
-    def unsayable(self) -> pd.DataFrame:
-        """What boxes and silence cannot say of the reference's labels."""
+    def inexpressible_labels(self) -> pd.DataFrame:
+        """List the labels of the reference that boxes and missing boxes cannot express.
+
+        Returns:
+            Columns ``image_id, finding, why``: unknown, uncertain or not fully boxed.
+        """
         findings = self.dataset.findings
         coverage = self.dataset.box_coverage
         pairs = self.images[["image_id"]].merge(
@@ -128,7 +137,7 @@ class AnnotationContent:
         return pairs[_KEY].assign(why=why).dropna(ignore_index=True)
 
 
-def content_of(
+def select_content(
     dataset: DataSet,
     *,
     split: str | None,
@@ -136,7 +145,19 @@ def content_of(
     target: str | None,
     predicted: Mapping[str, pd.DataFrame] | None = None,
 ) -> AnnotationContent:
-    """Choose what goes out: the labels, or on its images what a system predicted in their place."""
+    """Select the part of a data set that is exported.
+
+    Args:
+        dataset: The data set.
+        split: Name of the split whose roles are exported; None for no roles.
+        reader: Reader whose labels are exported as those of the reference.
+        target: Target whose findings are exported; None for all findings.
+        predicted: Tables ``findings``, ``boxes`` and ``box_coverage`` of a system's predictions,
+            which are exported instead of the labels.
+
+    Raises:
+        InputError: The reader does not exist, or a finding has characters that files cannot hold.
+    """
     tables = dict(predicted or {name: dataset.optional_table(name) for name in _TABLES})
     readers = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
     if reader not in readers:
@@ -151,8 +172,8 @@ def content_of(
             name: table[table["reader"] == reader].assign(reader=REFERENCE_READER)
             for name, table in tables.items()
         }
-    own = {name: table[table["reader"] == REFERENCE_READER] for name, table in tables.items()}
-    chosen = dataset.with_tables(own)
+    reference = {name: table[table["reader"] == REFERENCE_READER] for name, table in tables.items()}
+    chosen = dataset.with_tables(reference)
     classes = sorted(set(tables["findings"]["finding"]) | set(tables["boxes"]["finding"]))
     odd = next((name for name in classes if not name.isprintable() or name != name.strip()), None)
     if odd is not None:
@@ -185,11 +206,22 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
 
 
 def file_stems(ids: pd.Series) -> pd.Series:
-    """Make each id fit to be a file's name, and different from the others whatever their case."""
-    fit = ids.str.fullmatch(r"\w[\w.-]{0,149}")  # one that begins with - would be an option
+    """Turn ids into file names that are unique whatever their case.
+
+    Args:
+        ids: Unique ids.
+
+    Returns:
+        File names without suffix, with the same index.
+
+    Example:
+        >>> file_stems(pd.Series(["a/b", "A_b"])).tolist()
+        ['a_b-1', 'A_b']
+    """
+    fit = ids.str.fullmatch(r"\w[\w.-]{0,149}")  # a leading - would look like an option
     bare = ids.str.replace(r"[^\w.-]+", "_", regex=True).str.lstrip(".-")
     stems = ids.where(fit, bare.str[:150])
-    # Those that fit keep their names: they come first where several become one.
+    # Ids that fit come first, so that they keep their names.
     ordered = stems[(~fit).sort_values(kind="stable").index]
     taken = set()
     names = {}

@@ -1,4 +1,4 @@
-"""Label files for other programs and annotators, of a prepared data set."""
+"""Export the labels of a prepared data set for other programs and annotation tools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.annotation_tools import write_cvat, write_label_studio
 from cxr_compare.data_prep.export.coco import write_coco
-from cxr_compare.data_prep.export.content import AnnotationContent, content_of
+from cxr_compare.data_prep.export.content import AnnotationContent, select_content
 from cxr_compare.data_prep.export.kaggle import write_kaggle
 from cxr_compare.data_prep.export.render import SUFFIXES
 from cxr_compare.data_prep.export.voc import write_voc
@@ -28,39 +28,39 @@ from cxr_compare.data_prep.store.dataset import DataSet
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
 _ANNOTATION_TOOLS = ("cvat", "label-studio")
-# Without images their readers load nothing.
+# The readers of these formats load nothing without images.
 _USUAL_MODES = {"yolo": "png", "voc": "jpeg", "cvat": "png", "label-studio": "png"}
-_BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # at most, nearly
+_BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # approximate upper limits
 
 
 @dataclass(frozen=True, repr=False)
 class ExportSummary(ShownAsText):
-    """What was written."""
+    """Result of an export."""
 
     format: str  # name of the format
-    folder: Path  # where it is
+    folder: Path  # folder that was written
     n_images: int  # images of the data set
     n_boxes: int  # boxes of the reader whose labels were written
-    cannot: tuple[str, ...]  # what the format could not say, one sentence each
+    not_exported: tuple[str, ...]  # losses of the format, one sentence each
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for a program, ready for JSON."""
+        """Return the result, JSON-ready."""
         return {
             "format": self.format,
             "folder": str(self.folder),
             "n_images": self.n_images,
             "n_boxes": self.n_boxes,
-            "cannot_say": list(self.cannot),
+            "not_exported": list(self.not_exported),
         }
 
     def __str__(self) -> str:
         done = f"{counted(self.n_images, 'image')}, {counted(self.n_boxes, 'box')}"
-        lost = [f"{self.format}: {line}" for line in self.cannot]
+        lost = [f"{self.format}: {line}" for line in self.not_exported]
         return "\n".join([*lost, f"{self.folder}: {done} in {self.format} format"])
 
     @property
     def next_steps(self) -> tuple[str, ...]:
-        """What to do with it."""
+        """Commands that usually follow."""
         if self.format in _ANNOTATION_TOOLS:
             return ("cxr prepare FILE IMAGES OUT, for the file that the tool exports",)
         return (
@@ -93,13 +93,27 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
     workers: int | None = 1,
     advance: Callable[[int], None] = lambda n: None,
 ) -> ExportSummary:
-    """Write a data set's labels for other programs; the folder appears whole or not at all.
+    """Write the labels of a data set for other programs.
 
-    docs/formats.md says what each format holds, and which `images` it gets by default. Without a
-    `split` no roles are written, without a `target` all findings are (``kaggle`` holds one target).
-    `predicted` are the tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of what
-    `system` predicted, which annotators of ``cvat`` and ``label-studio`` correct. `workers` render
-    images: 1 works in this process, None takes all processors. `advance` is told how many are done.
+    The folder appears complete or not at all. docs/formats.md explains the formats.
+
+    Args:
+        dataset: The data set.
+        out: Folder to write, which must not exist.
+        format: Name of the format.
+        split: Name of the split whose roles are written; None writes no roles.
+        reader: Reader whose labels are written.
+        target: Target whose findings are written; None writes all (``kaggle`` holds one target).
+        images: How images are written: none, png, jpeg, link or copy; None takes the default of
+            the format.
+        predicted: Tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of a
+            system's predictions, for annotators to correct in ``cvat`` or ``label-studio``.
+        system: Name of that system.
+        workers: Number of processes that render images; None takes all processors.
+        advance: Called with the number of finished images.
+
+    Raises:
+        InputError: The options do not fit together, or an image cannot be read.
     """
     out = Path(out)
     if format not in _WRITERS:
@@ -118,8 +132,11 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
         )
     if predicted and format not in _ANNOTATION_TOOLS:
         raise InputError(f"--predictions: {format} holds labels alone; use cvat or label-studio")
-    content = content_of(dataset, split=split, reader=reader, target=target, predicted=predicted)
-    content.how.update({"system": system} if system else {})
+    content = select_content(
+        dataset, split=split, reader=reader, target=target, predicted=predicted
+    )
+    if system:
+        content.how["system"] = system
     require_free_space(out, _bytes_needed(content, images))
     with atomic_folder(out) as temporary:
         folder = AnnotationFolder(temporary, images, dataset, advance)
@@ -127,15 +144,14 @@ def export_annotations(  # noqa: PLR0913 - options of cxr export
         folder.render(cpu_count() if workers is None else workers)
     if images in ("link", "copy") and format != "kaggle":
         suffixes = content.images["file"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
-        folder.cannot_say(
+        folder.note_loss(
             int((~suffixes.isin(IMAGE_SUFFIXES[:-2])).sum()),
-            "images are DICOM, which many programs of this format do not read; --images png "
-            "renders them",
+            "images are DICOM, which many programs do not read; --images png renders them",
         )
     if images == "copy" and "id_key" in dataset.info:
-        folder.cannot.append("the copies keep their headers, which may name the patients")
+        folder.not_exported.append("the copies keep their headers, which may name the patients")
     n_boxes = len(content.dataset.boxes)
-    return ExportSummary(format, out, len(content.images), n_boxes, tuple(folder.cannot))
+    return ExportSummary(format, out, len(content.images), n_boxes, tuple(folder.not_exported))
 
 
 def _bytes_needed(content: AnnotationContent, mode: str) -> int:

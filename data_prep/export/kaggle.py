@@ -14,7 +14,7 @@ _NIH = "nih:"
 
 
 def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write the labels of the content's one target."""
+    """Write the labels of the only target in the layout of the RSNA challenge on Kaggle."""
     target = content.dataset.target(next(iter(content.targets)))
     label = content.dataset.labels(target).reindex(content.images["image_id"]).to_numpy()
     images = content.images.assign(label=label)
@@ -42,9 +42,9 @@ def write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
     _write_classes(images[known], folder)
     _write_mapping(images, folder)
     for image, labelled in zip(content.entries(), known, strict=True):
-        place = rsna.TRAIN_IMAGES if labelled else rsna.TEST_IMAGES
-        folder.put_image(image, f"{place}/{folder.file_name_of(image)}")
-    _lost_in_kaggle(content, images, folder)
+        image_folder = rsna.TRAIN_IMAGES if labelled else rsna.TEST_IMAGES
+        folder.put_image(image, f"{image_folder}/{folder.file_name_of(image)}")
+    _note_losses(content, images, folder)
 
 
 def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
@@ -54,7 +54,9 @@ def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     written = images["x_class"].map(names)
     is_opaque = images["x_class"] == "lung_opacity"
     if written.isna().any() or (is_opaque != (images["label"] == 1)).any():
-        folder.cannot.append("cannot say x_class: its classes are not those of the challenge")
+        folder.not_exported.append(
+            "x_class is not exported, since its classes are not those of the challenge"
+        )
         return
     table = pd.DataFrame({"patientId": images["stem"], "class": written})
     folder.write(rsna.CLASS_INFO, table.to_csv(index=False))
@@ -64,9 +66,9 @@ def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     given = images["patient_id_source"] != "assumed_image"
     number = images["patient_id"].str.removeprefix(_NIH)
     is_nih = given & images["patient_id"].str.startswith(_NIH) & number.str.fullmatch(r"[^\W_]+")
-    folder.cannot_say(
+    folder.note_loss(
         int((given & ~is_nih).sum()),
-        "images have a patient who is not NIH's, which cannot be said: each reads back as one",
+        "images have a patient who is not of NIH: each image reads back as a patient of its own",
     )
     if not is_nih.any():
         return
@@ -81,22 +83,30 @@ def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     folder.write(rsna.MAPPING, table.to_csv(index=False))
 
 
-def _lost_in_kaggle(
+def _note_losses(
     content: AnnotationContent, images: pd.DataFrame, folder: AnnotationFolder
 ) -> None:
     if content.classes != (rsna.FINDING,):
         names = ", ".join(content.classes)
-        folder.cannot.append(f"the finding has no name there: {names} reads back as {rsna.FINDING}")
-    folder.cannot_say(
-        int(images["label"].isna().sum()), "images have no label for the target: unlabelled there"
+        folder.not_exported.append(
+            f"the name of the finding is not exported: {names} reads back as {rsna.FINDING}"
+        )
+    folder.note_loss(
+        int(images["label"].isna().sum()),
+        "images have no label for the target and are exported without one",
     )
-    unsayable = content.unsayable()
-    partly = unsayable.loc[unsayable["why"] == "not fully boxed", "image_id"]
-    folder.cannot_say(
-        partly.nunique(), "positive images are not fully boxed; others read the boxes as all"
+    inexpressible_labels = content.inexpressible_labels()
+    partly = inexpressible_labels.loc[inexpressible_labels["why"] == "not fully boxed", "image_id"]
+    folder.note_loss(
+        partly.nunique(),
+        "positive images are not fully boxed; other programs take their boxes for all boxes",
     )
     if content.has_roles:
-        folder.cannot.append("cannot say a split: all labelled images are in one table")
-    missing = [fact for fact in content.facts_known() if fact != "x_class"]
+        folder.not_exported.append(
+            "the split is not exported: all labelled images are in one table"
+        )
+    missing = [fact for fact in content.known_facts() if fact != "x_class"]
     if missing:
-        folder.cannot.append(f"cannot say {', '.join(missing)}, unless the images' headers do")
+        folder.not_exported.append(
+            f"{', '.join(missing)}: not exported, unless the headers of the images state them"
+        )

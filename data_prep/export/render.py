@@ -1,6 +1,6 @@
-"""Images of a data set as plain 8-bit PNG or JPEG files: the pixels that the models see.
+"""Render images of a data set as 8-bit PNG or JPEG files, with the pixels that the models see.
 
-Imports no pandas: worker processes start with this module, and start fast.
+This module does not import pandas, so that worker processes start fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cxr_compare.data_prep.work.local_engine import LocalEngine
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 """Suffix of a rendered file by the name of its format."""
 _OPTIONS = {".png": (), ".jpg": (cv2.IMWRITE_JPEG_QUALITY, 95)}
-_ROWS_A_WORKER = 16  # fewer are done before another process has started
+_ROWS_A_WORKER = 16  # fewer images are finished before another process has started
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,26 @@ class RenderTask:
     """An image to render."""
 
     origin: Path  # the file to decode
-    place: Path  # the file to write; its suffix says the format
+    target: Path  # the file to write; its suffix gives the format
     window: str | None  # name of the DICOM window; None for the first
-    sha256: str  # of the file when it was prepared
-    # width and height that the tables state, px; None where they state none
+    sha256: str  # digest of the file when it was prepared
+    # Width and height in the tables, px; None if unknown.
     size: tuple[int, int] | None
 
 
 def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
-    """Render images at their original size, so that boxes hold as they are."""
+    """Render images at their original size, so that boxes need no scaling.
+
+    Args:
+        tasks: Images to render.
+        workers: Number of processes at most.
+
+    Yields:
+        None after each image.
+
+    Raises:
+        InputError: An image cannot be read or has another size than when it was prepared.
+    """
     workers = min(workers, 1 + len(tasks) // _ROWS_A_WORKER)
     for error in LocalEngine(workers).map_rows(_render, tasks, on_crash=_crashed):
         if error is not None:
@@ -44,7 +55,7 @@ def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
 
 
 def _render(task: RenderTask) -> str | None:
-    """Write one image; returns what went wrong."""
+    """Write one image; return the error message, or None."""
     from cxr_compare.data_prep.images.image import (
         read_image,  # names of label files need no decoder
     )
@@ -56,9 +67,9 @@ def _render(task: RenderTask) -> str | None:
         if task.size is not None and task.size != (width, height):
             stated = " x ".join(map(str, task.size))
             return f"{task.origin}: {width} x {height} px, not {stated} as when it was prepared"
-        options = _OPTIONS[task.place.suffix]
-        encoded = cv2.imencode(task.place.suffix, pixels, options)[1]
-        with atomic_path(task.place) as temporary:
+        options = _OPTIONS[task.target.suffix]
+        encoded = cv2.imencode(task.target.suffix, pixels, options)[1]
+        with atomic_path(task.target) as temporary:
             temporary.write_bytes(encoded.tobytes())
     except InputError as error:
         return str(error)

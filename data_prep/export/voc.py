@@ -11,16 +11,16 @@ from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.content import MISREAD, AnnotationContent
 from cxr_compare.data_prep.export.templates import render_template
-from cxr_compare.data_prep.formats.cxr_extension import write_objects, write_set_facts
+from cxr_compare.data_prep.formats.cxr_extension import image_objects, set_object
 from cxr_compare.data_prep.formats.voc import SET_FACTS
 
 _IMAGES_FOLDER = "JPEGImages"
 
 
 def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write an XML file an image, named by the image's id, and the lists of the roles."""
+    """Write an XML file for each image, named by its id, and the lists of the roles."""
     boxes = content.boxes_by_image()
-    objects = write_objects(content.images, **content.labels)
+    objects = image_objects(content.images, **content.labels)
     for image, facts in zip(content.entries(), objects, strict=True):
         name = folder.file_name_of(image)
         path = None
@@ -42,21 +42,25 @@ def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     for role, chosen in content.by_role():
         if role is not None:
             _write_list(role, chosen, folder)
-    # All that is not for testing; without a split all. Readers of VOC start from such a list.
-    seen = ~is_member(content.images["role"], ["test", "unused"])
-    _write_list("trainval", content.images[seen], folder)
-    folder.write(SET_FACTS, json.dumps(write_set_facts(content.targets, **content.how), indent=2))
-    _lost_in_voc(content, folder)
+    # Readers of VOC start from this list: all images that are not for testing.
+    is_listed = ~is_member(content.images["role"], ["test", "unused"])
+    _write_list("trainval", content.images[is_listed], folder)
+    folder.write(SET_FACTS, json.dumps(set_object(content.targets, **content.how), indent=2))
+    _note_losses(content, folder)
 
 
 def _write_list(name: str, images: pd.DataFrame, folder: AnnotationFolder) -> None:
     folder.write(f"ImageSets/Main/{name}.txt", "".join(f"{stem}\n" for stem in images["stem"]))
 
 
-def _lost_in_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
+def _note_losses(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    folder.note_loss(content.inexpressible_labels()["image_id"].nunique(), MISREAD)
     edges = content.dataset.boxes[["x1", "y1", "x2", "y2"]]
     broken = int((edges % 1 != 0).any(axis=1).sum())
-    folder.cannot_say(broken, "boxes have fractions of a pixel; some programs read whole ones only")
+    folder.note_loss(
+        broken, "boxes have fractions of a pixel; some programs read whole pixels only"
+    )
     if not content.dataset.has_pixels:
-        folder.cannot.append("there are no images: cxr prepare can read back coco only")
+        folder.not_exported.append(
+            "the data set has no images, so cxr prepare can read back the format coco only"
+        )

@@ -11,29 +11,29 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.ids import is_member
 from cxr_compare.data_prep.export.annotation_folder import AnnotationFolder
 from cxr_compare.data_prep.export.content import AnnotationContent, ImageEntry
-from cxr_compare.data_prep.formats.cxr_extension import KEY, write_set_facts
+from cxr_compare.data_prep.formats.cxr_extension import KEY, set_object
 
 _UNLABELLED = "unlabelled/images"
 
 
 def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
-    """Write a label file an image, named by the image's id, shares with twelve decimals."""
+    """Write a label file for each image, named by its id; shares have twelve decimals."""
     boxes = content.boxes_by_image()
-    unsayable = content.unsayable()
-    silent = is_member(content.images["image_id"], unsayable["image_id"])
-    if silent.all():
-        first = unsayable.iloc[0]
+    inexpressible_labels = content.inexpressible_labels()
+    is_unlabelled = is_member(content.images["image_id"], inexpressible_labels["image_id"])
+    if is_unlabelled.all():
+        first = inexpressible_labels.iloc[0]
         raise InputError(
-            f"{content.dataset.folder}: yolo can say nothing of it: on each image some finding is "
+            f"{content.dataset.folder}: yolo cannot express it: on each image some finding is "
             f"unknown, uncertain or not fully boxed (image {first['image_id']!r}: "
             f"{first['finding']} is {first['why']}); choose one with --target"
         )
     numbers = {name: number for number, name in enumerate(content.classes)}
-    for image, is_silent in zip(content.entries(), silent, strict=True):
+    for image, unlabelled in zip(content.entries(), is_unlabelled, strict=True):
         under = f"{image.role}/" if image.role else ""
-        # Beside images/, not in it: programs take images there without a label file for negatives.
-        images = _UNLABELLED if is_silent else f"images/{image.role}" if image.role else "images"
-        if not is_silent:
+        # Programs take images in images/ without a label file for negatives.
+        images = _UNLABELLED if unlabelled else f"images/{image.role}" if image.role else "images"
+        if not unlabelled:
             lines = [
                 _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
             ]
@@ -41,7 +41,7 @@ def write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
         folder.put_image(image, f"{images}/{folder.file_name_of(image)}")
     text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
     folder.write("data.yaml", text)
-    _lost_in_yolo(content, folder, unsayable)
+    _note_losses(content, folder, inexpressible_labels)
 
 
 def _line(number: int, edges: list[float], image: ImageEntry) -> str:
@@ -58,30 +58,30 @@ def _line(number: int, edges: list[float], image: ImageEntry) -> str:
 def _description(content: AnnotationContent) -> dict[str, Any]:
     roles = [role for role, _ in content.by_role() if role in ("train", "val", "test")]
     places = {role: f"images/{role}" for role in roles} or {"train": "images"}
-    facts = write_set_facts(content.targets, pixels=True, **content.how)
+    facts = set_object(content.targets, pixels=True, **content.how)
     names = dict(enumerate(content.classes))
     return {**places, "nc": len(names), "names": names, KEY: facts}
 
 
-def _lost_in_yolo(
-    content: AnnotationContent, folder: AnnotationFolder, unsayable: pd.DataFrame
+def _note_losses(
+    content: AnnotationContent, folder: AnnotationFolder, inexpressible_labels: pd.DataFrame
 ) -> None:
-    counts = unsayable["why"].value_counts()
-    said = ", ".join(f"{count:,} {why}" for why, count in counts.items())
-    folder.cannot_say(
-        unsayable["image_id"].nunique(),
-        f"images have no label file, for a finding is not simply there or not ({said})",
+    counts = inexpressible_labels["why"].value_counts()
+    reasons = ", ".join(f"{count:,} {why}" for why, count in counts.items())
+    folder.note_loss(
+        inexpressible_labels["image_id"].nunique(),
+        f"images have no label file, since a finding is neither present nor absent ({reasons})",
     )
     images = content.images
-    folder.cannot_say(
+    folder.note_loss(
         int(images["patient_id"].nunique()),
-        "patients cannot be said: read it back with --patient-pattern if the ids tell them",
+        "patients are not exported; read back with --patient-pattern if the ids contain them",
     )
-    if content.facts_known():
-        folder.cannot.append(f"cannot say {', '.join(content.facts_known())}")
+    if content.known_facts():
+        folder.not_exported.append(f"{', '.join(content.known_facts())}: not exported")
     renamed = int((images["stem"] != images["image_id"]).sum())
-    folder.cannot_say(renamed, "image ids are no file names: changed")
+    folder.note_loss(renamed, "image ids were changed, since they are no file names")
     if folder.mode == "none":
-        folder.cannot.append(
-            "labels alone: programs look for images in images/ beside labels/ (--images png)"
+        folder.not_exported.append(
+            "images are not exported; programs expect them in images/ beside labels/ (--images png)"
         )

@@ -1,8 +1,7 @@
-"""Formats of annotation tools: CVAT's XML ("CVAT for images 1.1") and Label Studio's JSON.
+"""Label tables from the files of annotation tools (`cvat`, `label_studio`).
 
-Each file becomes a label table (`data_prep.formats.table`): a row a shape or label of an image, and
-one without a label where somebody looked and marked nothing; docs/formats.md says what counts.
-Source: https://docs.cvat.ai/docs/other/xml_format and https://labelstud.io/guide/task_format
+Each file becomes a label table (`label_table`): one row for each shape or label of an image, and a
+row without a label where an annotator marked nothing. docs/formats.md explains the rules.
 """
 
 from __future__ import annotations
@@ -21,38 +20,43 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.folder_scan import files_below
-from cxr_compare.data_prep.formats.label_values import to_edges
+from cxr_compare.data_prep.formats.label_values import finite_or_nan
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
 PATIENTS = "patients.csv"
-_MOST_BYTES = 1 << 26
+MOST_BYTES = 1 << 26
+"""Size limit of an annotation file."""
 BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 _ANGLES = np.deg2rad(np.arange(360))
 _ELLIPSE = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
 _MOST_DEGREES = 360
-_NAMED = 5
-UNKNOWN = "unknown"  # as a label: what the image shows beside its other labels is not known
+_IMAGES_NAMED = 5
+UNKNOWN = "unknown"
+"""Label which means that all other findings of the image are unknown."""
 LabelRow = dict[str, str]
 
 
 @dataclass
 class MarkNotes:
-    """What the user must know of files of a tool."""
+    """Notes on the files of an annotation tool."""
 
-    counts: Counter[str] = field(default_factory=Counter)  # of each sentence, how often it holds
-    unread: list[str] = field(default_factory=list)  # images with marks that say nothing to us
+    counts: Counter[str] = field(default_factory=Counter)  # number of cases by note
+    unread: list[str] = field(default_factory=list)  # images with marks that were not understood
 
-    def notes(self) -> list[str]:
-        """A sentence for each."""
+    def sentences(self) -> list[str]:
+        """Return one sentence for each kind of case."""
         notes = [counted_phrase(n, text) for text, n in self.counts.items() if n]
         images = list(dict.fromkeys(self.unread))
         if images:
-            named = ", ".join(images[:_NAMED]) + (", ..." if len(images) > _NAMED else "")
+            named = ", ".join(images[:_IMAGES_NAMED])
+            if len(images) > _IMAGES_NAMED:
+                named += ", ..."
             notes.append(
-                f"WARNING: {counted(len(images), 'image', 'have')} marks that say nothing here, "
-                f"such as a box without a class or a text: findings that no other mark names are "
-                f"unknown there, not absent ({named}); give the marks a class, or remove them"
+                f"WARNING: {counted(len(images), 'image', 'have')} marks that state no finding, "
+                f"such as a box without a class or a text ({named}). Findings that no other mark "
+                "names "
+                "are unknown on these images, not absent; give the marks a class, or remove them"
             )
         return notes
 
@@ -63,15 +67,23 @@ ReadMarks = Callable[[Path, MarkNotes], Iterator[LabelRow]]
 def box_cells(
     shape: Mapping[str, Any],
     size: Any,
-    seen: MarkNotes,
+    notes: MarkNotes,
     scale: Any = 1,
     *,
     turns: str = "middle",
 ) -> LabelRow:
-    """Cells of a box, or of the box around a shape, whose numbers have the names of CVAT."""
+    """Return the cells of a box, or of the upright box around a shape.
+
+    Args:
+        shape: Numbers of the shape under the names that CVAT gives them.
+        size: Width and height of the image, px.
+        notes: Notes, in which shapes without an upright box are counted.
+        scale: Factor from the shape's unit to px, for x and y.
+        turns: Centre of a rotation: the "middle" of the shape or its upper left "corner".
+    """
 
     def numbers(*names: str) -> Any:
-        return np.array(to_edges(map(shape.get, names))) * scale
+        return np.array(finite_or_nan(map(shape.get, names))) * scale
 
     turn = np.deg2rad(_degrees(shape.get("rotation", 0)))
     low = numbers("xtl", "ytl")
@@ -86,9 +98,10 @@ def box_cells(
         pivot = numbers("cx", "cy")
         points = pivot + numbers("rx", "ry") * _ELLIPSE
     elif "points" in shape:
-        given = to_edges(shape["points"])
-        whole = given if len(given) % 2 == 0 < len(given) else [np.nan, np.nan]
-        points = np.reshape(whole, (-1, 2)) * scale
+        numbers_of_points = finite_or_nan(shape["points"])
+        if not numbers_of_points or len(numbers_of_points) % 2:
+            numbers_of_points = [np.nan, np.nan]
+        points = np.reshape(numbers_of_points, (-1, 2)) * scale
     if turn:
         # clockwise, as y runs down
         cos = np.cos(turn)
@@ -97,40 +110,50 @@ def box_cells(
     if turn or shape.keys() & {"rx", "points", "rle"}:
         around = np.concatenate([points.min(axis=0), points.max(axis=0)])
         edges = np.clip(around, 0, [*size, *size])
-        seen.counts["shapes have no upright box: the box around each is taken"] += 1
-    edges = np.where(np.isnan(edges), np.inf, edges)  # which rules out the image
+        notes.counts["shapes have no upright box: the box around each of these is taken"] += 1
+    edges = np.where(np.isnan(edges), np.inf, edges)  # an infinite edge excludes the image
     return dict(zip(BOX_SIDES, edges.round(4).astype(str), strict=True))
 
 
 def _degrees(value: Any) -> float:
-    """A rotation; NaN where it is none."""
-    (degrees,) = to_edges([value])
+    """Return a rotation in degrees, or NaN if the value is none."""
+    (degrees,) = finite_or_nan([value])
     return degrees if abs(degrees) <= _MOST_DEGREES else np.nan
 
 
 def label_tables_of_tool(
     builder: SourceBuilder, suffix: str, read: ReadMarks
 ) -> dict[Path, pd.DataFrame]:
-    """The label tables of a tool's files: those that the user gave, else all in the folder."""
+    """Read the label tables of an annotation tool.
+
+    Args:
+        builder: Builder of the source. Its options may name the files; else all files of the
+            folder with this suffix are read.
+        suffix: Suffix of the files.
+        read: Reads the rows of one file.
+
+    Raises:
+        InputError: A file labels no image, or several files label the same image.
+    """
     root = builder.root
-    seen = MarkNotes()
+    notes = MarkNotes()
     tables = dict[Path, pd.DataFrame]()
-    given = [path for path in builder.options.labels if path.suffix == suffix]
-    for path in given or [root / name for name in files_below(root, suffix)]:
-        frame = pd.DataFrame(list(read(path, seen)))
+    listed = [path for path in builder.options.labels if path.suffix == suffix]
+    for path in listed or [root / name for name in files_below(root, suffix)]:
+        frame = pd.DataFrame(list(read(path, notes)))
         if frame.empty:
-            raise InputError(f"{path}: says nothing of an image")
+            raise InputError(f"{path}: labels no image")
         columns = list(dict.fromkeys([*frame.columns, "label", *BOX_SIDES]))
         table = frame.reindex(columns=columns, fill_value="").fillna("").astype(TEXT)
         tables[path] = table.replace({"reader": {"": REFERENCE_READER}})
     if not tables:
         builder.require_format()
-    builder.notes += seen.notes()
+    builder.notes += notes.sentences()
     named = Counter(name for t in tables.values() if "file" in t for name in t["file"].unique())
     if named and named.most_common(1)[0][1] > 1 and not builder.options.columns:
         raise InputError(
             f"{path}: another file marks the same images, such as {named.most_common(1)[0][0]!r}; "
-            "is each a reader's? Say --columns reader=TABLE"
+            "if each file is of one reader, give --columns reader=TABLE"
         )
     for path in {folder / PATIENTS: 0 for folder in [root, *(p.parent for p in tables)]}:
         tables |= {path: read_text_table(path, ())} if path.is_file() else {}

@@ -1,12 +1,12 @@
-"""Format of COCO JSON (instances), as CVAT, Label Studio, Roboflow and `cxr export` write it.
+"""Format `coco`: COCO JSON (instances), as CVAT, Label Studio, Roboflow and `cxr export` write it.
 
-docs/formats.md says how images are found and what silence means; beyond that:
+docs/formats.md explains how images are found and what a missing annotation means. In addition:
 
-- A first category of Roboflow that only groups the others is none.
-- A crowd (``iscrowd``) is no single lesion: its finding is present, its box is left out. An
+- The first category of Roboflow, which only groups the others, is no class.
+- A crowd (``iscrowd``) is no single lesion: its finding is present, but its box is left out. An
   annotation with neither ``bbox`` nor polygon excludes its image.
-- A reader is silent only on images that he read. `cxr_extension` under ``cxr`` stands in place of
-  what silence says.
+- A missing annotation of a reader means absence only on images that the reader read. An image with
+  the object ``cxr`` (`cxr_extension`) states its labels there instead.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text_files import decode_text, text_encoding
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.cxr_extension import KEY, read_object, read_set_facts
+from cxr_compare.data_prep.formats.cxr_extension import KEY, read_image_object, read_set_object
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
-from cxr_compare.data_prep.formats.image_index import ImageIndex, role_of
+from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.label_files import LabelFiles
-from cxr_compare.data_prep.formats.label_values import plain_facts, stated_size, to_edges
+from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side, read_plain_facts
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 
 
 def read_json_file(path: Path) -> Any:
-    """Read any JSON file."""
+    """Read any JSON file.
+
+    Raises:
+        InputError: The file cannot be read as JSON.
+    """
     try:
         content = path.read_bytes()
         mark, encoding = text_encoding(content)
-        if encoding == "utf-8":  # which the parser checks on its way
+        if encoding == "utf-8":  # the parser checks the encoding itself
             return from_json(content.removeprefix(mark))
         return from_json(decode_text(content, str(path)))
     except InputError:
@@ -46,22 +50,22 @@ def read_json_file(path: Path) -> Any:
 
 
 def _id_text(value: Any) -> str | None:
-    """An id as text; None where it is none."""
+    """Return an id as text, or None if the value is no id."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int | str) and value != "" else None
 
 
-def _box_edges(given: Any) -> tuple[float, ...] | None:
-    """x1, y1, x2, y2 of a ``bbox``, NaN for what is no number; None where it is no bbox."""
-    if not isinstance(given, list) or len(given) != 4:
+def _box_edges(bbox: Any) -> tuple[float, ...] | None:
+    """Return x1, y1, x2, y2 of a ``bbox``, or None if it is no bbox; NaN for non-numbers."""
+    if not isinstance(bbox, list) or len(bbox) != 4:
         return None
-    x, y, width, height = to_edges(given)
+    x, y, width, height = finite_or_nan(bbox)
     return (x, y, x + width, y + height)
 
 
 def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
-    """The box around the polygons of an annotation; None for a mask, or none."""
+    """Return the box around the polygons of an annotation, or None for a mask or nothing."""
     if not isinstance(segmentation, list) or not segmentation:
         return None
     xs: list[float] = []
@@ -69,9 +73,9 @@ def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return None
-        xs += to_edges(polygon[::2])
-        ys += to_edges(polygon[1::2])
-    corners = np.array([xs, ys])  # numpy, for a NaN must not get lost on the way
+        xs += finite_or_nan(polygon[::2])
+        ys += finite_or_nan(polygon[1::2])
+    corners = np.array([xs, ys])  # the minimum of numpy keeps a NaN
     return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
 
 
@@ -83,12 +87,13 @@ _CROWDS = (1, "1")
 _CROWD_FLAGS = (None, 0, "0", "", *_CROWDS)
 
 
-# What one file says of one image: per finding its boxes (none: absent), and whether that is all.
+# Labels of one image in one file: the boxes of each finding (without boxes it is absent), and True
+# if these boxes show all its lesions.
 _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
 
 def _read_coco(builder: SourceBuilder) -> SourceTables:
-    """Read the COCO files of a folder; or one file, whose images need not be there."""
+    """Read the COCO files of a folder, or one file whose images need not exist."""
     source = builder.root
     gathered = LabelFiles(builder)
     files = []
@@ -103,27 +108,27 @@ def _read_coco(builder: SourceBuilder) -> SourceTables:
         if not source.is_file():
             builder.require_format()
         if not others:
-            raise InputError(f"{source}: holds no JSON file but hidden ones")
+            raise InputError(f"{source}: holds no JSON file except hidden ones")
         raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
-    gathered.seen["JSON files are not COCO: passed over"] += len(others)
+    gathered.counts["files are JSON but not COCO: these are ignored"] += len(others)
     used = {category for file in files for category in file.used_categories()}
     images = ImageIndex(source)
     earlier: dict[tuple[str, str], tuple[str, _Labels]] = {}
     for file in files:
         file.read(images, used, earlier)
-    return gathered.tables()
+    return gathered.build_tables()
 
 
 @dataclass
 class _CocoFile:
-    """One JSON file, and where what it says is gathered."""
+    """One COCO file, which adds its content to the gathered label files."""
 
     root: Path
     path: str
     content: dict[str, Any]
     gathered: LabelFiles
     names: dict[str, str] = field(default_factory=dict)  # category id -> name
-    groups: set[str] = field(default_factory=set)
+    groups: set[str] = field(default_factory=set)  # names of supercategories
 
     def __post_init__(self) -> None:
         if "annotations" not in self.content:
@@ -137,72 +142,82 @@ class _CocoFile:
             self.groups.add(str(item.get("supercategory")))
 
     def used_categories(self) -> set[str]:
-        """Names of the categories that an annotation has."""
+        """Return the names of the categories that annotations have."""
         ids = {_id_text(item.get("category_id")) for item in self._items("annotations")}
         return {self.names[key] for key in ids if key in self.names}
 
     def read(
         self, files: ImageIndex, used: set[str], earlier: dict[tuple[str, str], tuple[str, _Labels]]
     ) -> None:
-        """Gather what the file says."""
-        own = self._set_facts()
+        """Gather the labels of the file.
+
+        Args:
+            files: Images of the source folder.
+            used: Names of the categories that annotations of any file have.
+            earlier: Labels of each image and reader in the files read before, with the file's path.
+        """
+        set_facts = self._set_facts()
         findings = {
-            key: name if own else class_finding(name, str(self.root / self.path))
+            key: name if set_facts else class_finding(name, str(self.root / self.path))
             for key, name in self.names.items()
-            if own or name in used or name not in self.groups
+            if set_facts or name in used or name not in self.groups
         }
-        may_have = not self.root.is_file()  # but where one file alone is read
-        images = self._images(files, has_pixels=may_have and (own is None or own["pixels"]))
+        has_pixels = not self.root.is_file() and (set_facts is None or set_facts["pixels"])
+        images = self._images(files, has_pixels=has_pixels)
         complete = bool(self.content["annotations"])
-        spoke: dict[str | None, set[str]] = {}
+        annotators: dict[str | None, set[str]] = {}
         for item in self.content["annotations"]:
-            spoke.setdefault(_id_text(item.get("image_id")), set()).add(_reader_of(item))
-        every = set().union(*spoke.values()) or {REFERENCE_READER}
+            image_id = _id_text(item.get("image_id"))
+            annotators.setdefault(image_id, set()).add(_reader_of(item))
+        all_readers = set().union(*annotators.values()) or {REFERENCE_READER}
         read_by = {
-            key: self._readers(key, image, spoke.get(key, every), every)
+            key: self._readers(key, image, annotators.get(key, all_readers), all_readers)
             for key, (_, image) in images.items()
         }
-        for reader in sorted(every.union(*read_by.values())):
+        for reader in sorted(all_readers.union(*read_by.values())):
             labels = self._labels(images, findings, reader)
             for key, (file, image) in images.items():
-                said = labels.get(key, {})
+                image_labels = labels.get(key, {})
                 if complete and KEY not in image and reader in read_by[key]:
-                    said = self._with_absent(file, image, said, findings)
+                    image_labels = self._with_absent(file, image, image_labels, findings)
                 if reader != REFERENCE_READER and reader in read_by[key]:
                     self.gathered.read_by.setdefault(file, set()).add(reader)
-                self._tell(file, image, said, earlier, reader)
+                self._gather(file, image, image_labels, earlier, reader)
 
     def _readers(
-        self, key: str, image: dict[str, Any], spoke: set[str], every: set[str]
+        self, key: str, image: dict[str, Any], annotators: set[str], all_readers: set[str]
     ) -> set[str]:
-        """Who read an image: as it says, else everyone, if no one was silent alone."""
+        """Return the readers of an image: those that it lists, else all readers of the file.
+
+        Raises:
+            InputError: The image lists no readers and only some readers annotated it.
+        """
         listed = image.get("readers")
         if isinstance(listed, list):
             return {str(reader) for reader in listed}
-        if spoke != every:
-            silent = min(every - spoke)
-            spoken = min(spoke)
+        if annotators != all_readers:
+            missing = min(all_readers - annotators)
             raise self._fail(
                 f"image {key}",
-                f"has annotations of {spoken}, none of {silent}: did {silent} read it? Give each "
-                'image a list "readers"',
+                f"has annotations of {min(annotators)}, none of {missing}: did {missing} read it? "
+                'Give each image a list "readers"',
             )
-        return every
+        return all_readers
 
     def _set_facts(self) -> dict[str, Any] | None:
-        """What `cxr export` says of the whole set; None in anybody else's file."""
+        """Return the facts that `cxr export` wrote on the whole data set, or None."""
         info = self.content.get("info")
         if not isinstance(info, dict) or KEY not in info:
             return None
-        facts = read_set_facts(info[KEY], f"{self.root / self.path}: info: {KEY}")
+        facts = read_set_object(info[KEY], f"{self.root / self.path}: info: {KEY}")
         self.gathered.targets |= facts["targets"]
         return facts
 
     def _images(
         self, files: ImageIndex, *, has_pixels: bool
     ) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Id -> path of the file and the image's entry; roles and exclusions on the way."""
-        role = role_of(self.path)
+        """Return the path and entry of each image by its id; gather roles and exclusions."""
+        role = role_from_path(self.path)
         folder = self.path.rpartition("/")[0]
         folders = (folder, f"{folder}/images", "", "images")
         images: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -219,10 +234,10 @@ class _CocoFile:
             file = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
             if len(matches) != 1:
                 fits = f"file_name fits {counted(len(matches), 'image')}"
-                self.gathered.out.add([file], fits if matches else "no such image")
+                self.gathered.exclusions.add([file], fits if matches else "no such image")
                 continue
             if key in images and images[key] != (file, image):
-                self.gathered.out.add(
+                self.gathered.exclusions.add(
                     [file, images[key][0]], f"image id {key} appears more than once"
                 )
             images[key] = (file, image)
@@ -233,11 +248,11 @@ class _CocoFile:
     def _labels(
         self, images: dict[str, tuple[str, dict[str, Any]]], findings: dict[str, str], reader: str
     ) -> dict[str, _Labels]:
-        """What the annotations say, by image id; one that cannot be read excludes its image."""
+        """Return the labels of a reader by image id; exclude images of unreadable annotations."""
         labels: dict[str, _Labels] = {}
         listed = {_id_text(image.get("id")) for image in self.content["images"]}
-        out = self.gathered.out
-        seen = self.gathered.seen
+        exclusions = self.gathered.exclusions
+        counts = self.gathered.counts
         ids = set()
         for number, item in enumerate(self.content["annotations"]):
             if _reader_of(item) != reader:
@@ -249,83 +264,91 @@ class _CocoFile:
             ids.add(_id_text(item.get("id")))
             if key not in images:
                 if key not in listed:
-                    out.add([f"{self.path}: image {key}"], "annotated, but not among the images")
+                    exclusions.add(
+                        [f"{self.path}: image {key}"], "annotated, but not among the images"
+                    )
                 continue
             file = images[key][0]
             if category not in findings:
-                out.add([file], f"category_id {category} is not among the categories")
+                exclusions.add([file], f"category_id {category} is not among the categories")
                 continue
-            of_image = labels.setdefault(key, {})
-            boxes = of_image.setdefault(findings[category], ([], True))[0]
+            image_labels = labels.setdefault(key, {})
+            boxes = image_labels.setdefault(findings[category], ([], True))[0]
             crowd = item.get("iscrowd")
             if crowd not in _CROWD_FLAGS:
-                out.add([file], f"iscrowd is {str(crowd)[:40]!r}, neither 0 nor 1")
+                exclusions.add([file], f"iscrowd is {str(crowd)[:40]!r}, neither 0 nor 1")
                 continue
             if crowd in _CROWDS:
-                of_image[findings[category]] = (boxes, False)
-                seen["annotations are crowds: boxed in part"] += 1
+                image_labels[findings[category]] = (boxes, False)
+                counts["annotations are crowds: findings of these are boxed in part"] += 1
                 continue
             box = _box_edges(item.get("bbox"))
             if box is None:
                 box = _polygon_edges(item.get("segmentation"))
-                seen["annotations have no bbox: the box around the polygon is taken"] += 1
+                counts["annotations have no bbox: the box around the polygon is taken"] += 1
             if box is None:
-                out.add([file], "annotation with neither bbox nor polygon")
+                exclusions.add([file], "annotation with neither bbox nor polygon")
             elif not (box[0] < box[2] and box[1] < box[3]):
-                out.add([file], "bbox without size (x, y, width, height; all of them numbers)")
+                exclusions.add(
+                    [file], "bbox without size (x, y, width, height; all of them numbers)"
+                )
             else:
                 boxes.append(box)
         items = self.content["annotations"]
         repeated = sum(_reader_of(item) == reader for item in items) - len(ids)
-        seen["annotations have the id of another: read as two"] += repeated
+        counts[
+            "annotations have the id of another one: these are read as separate annotations"
+        ] += repeated
         return labels
 
     def _with_absent(
-        self, file: str, image: dict[str, Any], said: _Labels, findings: dict[str, str]
+        self, file: str, image: dict[str, Any], labels: _Labels, findings: dict[str, str]
     ) -> _Labels:
-        """Add what silence says: absent, for all categories or, in LVIS, for those listed."""
+        """Add absent findings: all categories without annotation or, in LVIS, those listed."""
         listed = image.get("neg_category_ids")
         if isinstance(listed, list):
             absent = {findings.get(_id_text(item) or "") for item in listed} - {None}
             partly = image.get("not_exhaustive_category_ids")
             for item in partly if isinstance(partly, list) else []:
                 finding = findings.get(_id_text(item) or "")
-                if finding in said:
-                    said[finding] = (said[finding][0], False)
+                if finding in labels:
+                    labels[finding] = (labels[finding][0], False)
         else:
             absent = set(findings.values())
         self.gathered.classes.setdefault(file, ())
-        silent = sorted(str(finding) for finding in absent if finding not in said)
-        return {**said, **{finding: ([], True) for finding in silent}}
+        unannotated = sorted(str(finding) for finding in absent if finding not in labels)
+        return {**labels, **{finding: ([], True) for finding in unannotated}}
 
-    def _tell(
+    def _gather(
         self,
         file: str,
         image: dict[str, Any],
-        said: _Labels,
+        labels: _Labels,
         earlier: dict[tuple[str, str], tuple[str, _Labels]],
         reader: str,
     ) -> None:
-        """Gather what a reader says in the file of one image, and said in no earlier file."""
+        """Gather the labels of a reader on one image that no earlier file has."""
         is_new = (file, reader) not in earlier
-        before, known = earlier.get((file, reader), (self.path, {}))
-        if any(sorted(known[f][0]) != sorted(said[f][0]) for f in known.keys() & said.keys()):
-            self.gathered.out.add([file], f"boxed differently in {before} and {self.path}")
+        first_path, first = earlier.get((file, reader), (self.path, {}))
+        shared = first.keys() & labels.keys()
+        if any(sorted(first[f][0]) != sorted(labels[f][0]) for f in shared):
+            reason = f"boxed differently in {first_path} and {self.path}"
+            self.gathered.exclusions.add([file], reason)
             return
-        new = {finding: label for finding, label in said.items() if finding not in known}
-        earlier[file, reader] = (before, {**known, **new})
+        new = {finding: label for finding, label in labels.items() if finding not in first}
+        earlier[file, reader] = (first_path, {**first, **new})
         try:
-            facts = {key: stated_size(image.get(key)) for key in ("height", "width")}
+            facts = {key: parse_side(image.get(key)) for key in ("height", "width")}
         except InputError as error:
-            self.gathered.out.add([file], str(error))
+            self.gathered.exclusions.add([file], str(error))
             return
         if KEY in image and is_new:
-            place = f"{self.root / self.path}: image {_id_text(image['id'])}: {KEY}"
-            own, rows = read_object(image[KEY], file, place)
-            facts |= own
+            position = f"{self.root / self.path}: image {_id_text(image['id'])}: {KEY}"
+            stated, rows = read_image_object(image[KEY], file, position)
+            facts |= stated
             self.gathered.rows.add(rows)
         else:
-            facts |= plain_facts(image)
+            facts |= read_plain_facts(image)
         self.gathered.images.setdefault(file, facts)
         if file in self.gathered.classes:
             names = {*self.gathered.classes[file], *new}
@@ -345,8 +368,8 @@ class _CocoFile:
             raise self._fail(f"{name}[{wrong}]", "is no object")
         return items
 
-    def _fail(self, place: str, reason: str) -> InputError:
-        return InputError(f"{self.root / self.path}: {place}: {reason}")
+    def _fail(self, position: str, reason: str) -> InputError:
+        return InputError(f"{self.root / self.path}: {position}: {reason}")
 
 
 COCO = Format(

@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import ORIGINS
 from cxr_compare.data_prep.contracts.text_files import read_toml_file
 
-# Roles of what is said of an image beside its labels, and the columns of `images.csv`.
+# Column of `images.csv` by the role of a fact on the image.
 FACTS = {
     "patient": "patient_id",
     "study": "study_id",
@@ -51,7 +51,7 @@ def column_dictionary() -> dict[str, Any]:
 
 
 class _KnownTable(BaseModel):
-    """A table of a known data set, as columns.toml explains it."""
+    """Description of a table of a known data set in columns.toml."""
 
     model_config = ConfigDict(strict=True)
     name: str
@@ -65,7 +65,7 @@ class _KnownTable(BaseModel):
 
 
 class _Names(BaseModel):
-    """What is read of a file of names of columns and of whole tables."""
+    """Content of a file with names of columns and descriptions of whole tables."""
 
     model_config = ConfigDict(strict=True)
     names: dict[str, list[str]] = {}
@@ -73,7 +73,11 @@ class _Names(BaseModel):
 
 
 def read_column_names(path: Path) -> dict[str, Any]:
-    """Read names of columns and of whole tables."""
+    """Read names of columns and descriptions of whole tables from a TOML file.
+
+    Raises:
+        InputError: A key is wrong, or names a role that does not exist.
+    """
     content = read_toml_file(path)
     try:
         _Names.model_validate(content)

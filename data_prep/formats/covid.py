@@ -1,7 +1,7 @@
-"""Format of three sets of COVID-19 radiographs, told apart by what lies in the folder.
+"""Format `covid`: three data sets of COVID-19 radiographs, distinguished by their files.
 
-The Radiography Database has folders of classes, the image data collection ``metadata.csv``, the
-Hannover repository ``data.csv`` with ``png/``.
+The Radiography Database has a folder for each class, the image data collection has
+``metadata.csv``, and the Hannover repository has ``data.csv`` and ``png/``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cxr_compare.data_prep.formats.source import (
     SourceTables,
     reference_rows,
 )
-from cxr_compare.data_prep.formats.targets import targets_of
+from cxr_compare.data_prep.formats.targets import targets_from_findings
 from cxr_compare.data_prep.formats.views import normal_views
 
 COVID = "covid_19"
@@ -45,21 +45,26 @@ _EVALUATED = (
 )
 _KINDS = ("viral", "bacterial", "fungal", "lipoid", "aspiration")
 _UNKNOWN = {"", "todo", "unknown", "unclear"}
-# There, the host alone names many sources.
+# On these hosts many sources are published, so the owner and the data set are named, too.
 _PLATFORMS = ("github.com", "kaggle.com")
 
 
 def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A target for each finding that is worth evaluating; rare germs stay findings only."""
-    there = set(findings)
-    targets = targets_of([name for name in _EVALUATED if name in there])
+    """Make a target of each finding worth evaluating; rare pathogens remain findings only."""
+    stated = set(findings)
+    targets = targets_from_findings([name for name in _EVALUATED if name in stated])
     if COVID in targets:
         targets[COVID]["display_name"] = "COVID-19"
     return targets
 
 
-def _origin_of(address: str) -> str:
-    """Where an image was taken from: the host, and on a platform the owner and set, too."""
+def origin_from_url(address: str) -> str:
+    """Return the host that an image was taken from, on a platform with owner and data set.
+
+    Example:
+        >>> origin_from_url("https://www.github.com/a/b/c.png"), origin_from_url("no address")
+        ('github.com/a/b', '')
+    """
     try:
         parts = urlsplit(address.strip().lower())
     except ValueError:
@@ -70,13 +75,18 @@ def _origin_of(address: str) -> str:
 
 
 def _origins_of(addresses: pd.Series) -> pd.Series:
-    """`_origin_of` each address; missing where there is none."""
-    origins = addresses.map({address: _origin_of(address) for address in addresses.unique()})
+    """Return the origin of each address; missing without an address."""
+    origins = addresses.map({address: origin_from_url(address) for address in addresses.unique()})
     return origins.where(origins != "").astype(TEXT)
 
 
-def _path_findings(cell: str) -> list[str]:
-    """Take a published finding apart: each part of the path is one."""
+def findings_from_path(cell: str) -> list[str]:
+    """Split a published finding such as ``Pneumonia/Viral/COVID-19`` into findings.
+
+    Example:
+        >>> findings_from_path("Pneumonia/Viral/COVID-19")
+        ['pneumonia', 'viral_pneumonia', 'covid_19']
+    """
     names = [finding_name(part) for part in re.split("[/,]", cell)]
     return [f"{n}_pneumonia" if n in _KINDS else n for n in names if n not in _UNKNOWN]
 
@@ -92,7 +102,7 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
     """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection."""
     path = builder.root / _METADATA
     notes = builder.notes
-    out = builder.out
+    exclusions = builder.exclusions
     # The collection's early tables write ``Patientid`` for ``patientid``.
     text = read_text_table(
         path,
@@ -119,12 +129,14 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
         }
     )
     modality = text["modality"].str.upper()
-    out.add(ids[is_member(view, _SLICES) | (modality == "CT")], "a CT slice, no radiograph")
-    out.add(ids[is_member(view, _LATERAL)], "lateral view")
-    out.add(ids[~is_member(modality, [*_RADIOGRAPHS, "CT"])], "of another modality than X-ray")
-    parts = {cell: _path_findings(cell) for cell in text["finding"].unique()}
+    exclusions.add(ids[is_member(view, _SLICES) | (modality == "CT")], "a CT slice, no radiograph")
+    exclusions.add(ids[is_member(view, _LATERAL)], "lateral view")
+    exclusions.add(
+        ids[~is_member(modality, [*_RADIOGRAPHS, "CT"])], "of another modality than X-ray"
+    )
+    parts = {cell: findings_from_path(cell) for cell in text["finding"].unique()}
     mixed = [cell for cell, names in parts.items() if "no_finding" in names and len(names) > 1]
-    out.add(ids[is_member(text["finding"], mixed)], "'No Finding' beside a finding")
+    exclusions.add(ids[is_member(text["finding"], mixed)], "'No Finding' beside a finding")
     images = _with_patients(_with_files(rows, _METADATA, builder), "covid_collection", builder)
     findings = _findings_of_paths(text.assign(image_id=ids), parts, images["image_id"])
     covid = findings.loc[findings["finding"] == COVID, "state"]
@@ -132,16 +144,16 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
     n_absent = int((covid == "absent").sum())
     notes.append(
         f"COVID-19 is present on {n_present} and absent on {n_absent} of "
-        f"{counted(len(images), 'image')}; on the others, which have another finding or none "
-        "named, it is unknown"
+        f"{counted(len(images), 'image')}; it is unknown on the others, which have another "
+        "finding or no label"
     )
-    return builder.tables(images, findings, _covid_targets(findings["finding"]), files=rows)
+    return builder.build(images, findings, _covid_targets(findings["finding"]), files=rows)
 
 
 def _read_hannover(builder: SourceBuilder) -> SourceTables:
     """Read the COVID-19 image repository of Hannover Medical School."""
     path = builder.root / _HANNOVER
-    out = builder.out
+    exclusions = builder.exclusions
     required = ("patient_id", "image_id", "projection", "modality")
     text = read_text_table(path, required, ("sex", "age", "admission_offset")).drop_duplicates()
     rows = pd.DataFrame(
@@ -159,34 +171,34 @@ def _read_hannover(builder: SourceBuilder) -> SourceTables:
         }
     )
     slices = ~is_member(rows["x_modality"], _RADIOGRAPHS)
-    out.add(rows.loc[slices, "image_id"], "of another modality than X-ray")
-    out.add(rows.loc[rows["view"] == "LL", "image_id"], "lateral view")
+    exclusions.add(rows.loc[slices, "image_id"], "of another modality than X-ray")
+    exclusions.add(rows.loc[rows["view"] == "LL", "image_id"], "lateral view")
     images = _with_patients(_with_files(rows, _HANNOVER, builder), "hannover", builder)
     findings = reference_rows(images["image_id"], COVID, state="present", origin="folder")
     builder.notes.append(
         f"WARNING: all {counted(images['patient_id'].nunique(), 'patient', 'have')} COVID-19, so "
-        "the target has no negative: combine it with another set (cxr prepare A B --out C) to "
-        "evaluate anything"
+        "the target has no negative image; combine this data set with another one (cxr prepare A "
+        "B --out C) before you evaluate"
     )
-    return builder.tables(images, findings, _covid_targets([COVID]), files=rows)
+    return builder.build(images, findings, _covid_targets([COVID]), files=rows)
 
 
 def _with_files(images: pd.DataFrame, table: str, builder: SourceBuilder) -> pd.DataFrame:
-    """Keep the rows with a file, or, where no file is there at all, every row without one.
+    """Keep the rows with a file; if the source has no image file at all, keep every row.
 
-    Images of other folders than the table names (masks, drawings) are no part of the set.
+    Images in folders that the table does not name (masks, drawings) are ignored.
     """
     source = builder.root
-    out = builder.out
+    exclusions = builder.exclusions
     ids = images["image_id"]
-    out.add(ids[ids.duplicated()], f"two rows in {table}")
+    exclusions.add(ids[ids.duplicated()], f"two rows in {table}")
     folders = images["path"].str.rsplit("/", n=1).str[0].unique()
     files = list_image_files(source)
     files = files[is_member(files["path"].str.rsplit("/", n=1).str[0], folders)]
     has_pixels = builder.match_files(images, files, "path", table)
-    kept = out.keep(images).reset_index(drop=True)
+    kept = exclusions.keep(images).reset_index(drop=True)
     if kept.empty:
-        raise InputError(f"{source / table}: leaves no image; {out.first('it lists none')}")
+        raise InputError(f"{source / table}: leaves no image; {exclusions.first('it lists none')}")
     if not has_pixels:
         builder.notes.append(NO_PIXELS)
         kept["path"] = pd.Series(None, index=kept.index, dtype=TEXT)
@@ -194,7 +206,7 @@ def _with_files(images: pd.DataFrame, table: str, builder: SourceBuilder) -> pd.
 
 
 def _with_patients(images: pd.DataFrame, name_space: str, builder: SourceBuilder) -> pd.DataFrame:
-    """Turn ``patient`` into ``patient_id`` and its source; add ``source``."""
+    """Replace ``patient`` by ``patient_id`` and ``patient_id_source``, and add ``source``."""
     patients = builder.patients(
         name_space + ":" + images["patient"].where(images["patient"] != ""),
         f"{name_space}:image-" + images["image_id"],
@@ -207,7 +219,7 @@ def _with_patients(images: pd.DataFrame, name_space: str, builder: SourceBuilder
 def _findings_of_paths(
     text: pd.DataFrame, parts: dict[str, list[str]], kept: pd.Series
 ) -> pd.DataFrame:
-    """Present for each part of a row's path; on healthy images every finding is absent."""
+    """Build findings from paths: each part is present; on healthy images all are absent."""
     rows = text.loc[is_member(text["image_id"], kept), ["image_id", "finding"]]
     pairs = [(cell, name) for cell, names in parts.items() for name in names]
     parts_of = pd.DataFrame(pairs, columns=["cell", "finding"], dtype=TEXT)
@@ -220,10 +232,10 @@ def _findings_of_paths(
 def _with_healthy(
     named: pd.DataFrame, healthy: str, names: list[str], *, origin: str
 ) -> pd.DataFrame:
-    """Each named finding is present; on images that are named healthy all are absent."""
+    """Build findings: each named one is present; on images named healthy all are absent."""
     is_healthy = named["finding"] == healthy
-    every = pd.DataFrame({"finding": names}, dtype=TEXT)
-    absent = named.loc[is_healthy, ["image_id"]].merge(every, how="cross").assign(state="absent")
+    findings = pd.DataFrame({"finding": names}, dtype=TEXT)
+    absent = named.loc[is_healthy, ["image_id"]].merge(findings, how="cross").assign(state="absent")
     rows = pd.concat([named[~is_healthy].assign(state="present"), absent], ignore_index=True)
     return reference_rows(rows["image_id"], rows["finding"], state=rows["state"], origin=origin)
 
@@ -246,7 +258,7 @@ _SOURCE_COLUMNS = ("FILE NAME", "URL")
 
 
 def _read_covid(builder: SourceBuilder) -> SourceTables:
-    """Read the tables, or the folders, of a COVID-19 set; no pixel is decoded."""
+    """Read the tables or folders of a COVID-19 data set; no pixel is decoded."""
     source = builder.root
     base = next((source / name for name in _HOLDERS if _has_classes(source / name)), None)
     if base is not None:
@@ -261,7 +273,7 @@ def _read_covid(builder: SourceBuilder) -> SourceTables:
 
 
 def _has_classes(base: Path) -> bool:
-    """Whether one of the folders in a folder is that of COVID-19."""
+    """Return True if one of the folders in a folder is that of COVID-19."""
     folders = [path.name for path in base.iterdir() if path.is_dir()] if base.is_dir() else []
     return any(_CLASSES.get(finding_name(name)) == COVID for name in folders)
 
@@ -273,56 +285,58 @@ def _read_radiography(builder: SourceBuilder, base: Path) -> SourceTables:
     patients = builder.patients(
         patients_from_names(files["name"], pattern, space),
         f"{space}:" + files["image_id"],
-        lambda n: f"nobody published the patients, so each of {counted(n, 'image')}",
+        lambda n: f"the patients were not published, so each of {counted(n, 'image')}",
     )
     images = files[["image_id"]].join(patients)
     images = images.assign(source=space, path=files["path"], x_class=files["x_class"])
     origins = _origins(files, base, builder.notes)
     if origins is not None:
         images["x_origin"] = origins
-    # The folder's own finding is present; of a normal image all are absent.
+    # The finding of the folder is present; on a normal image all findings are absent.
     named = images[["image_id", "x_class"]].rename(columns={"x_class": "finding"})
-    there = [name for name in _FINDINGS if (named["finding"] == name).any()]
-    findings = _with_healthy(named, "normal", there, origin="folder")
-    return builder.tables(images, findings, _covid_targets(images["x_class"]))
+    stated = [name for name in _FINDINGS if (named["finding"] == name).any()]
+    findings = _with_healthy(named, "normal", stated, origin="folder")
+    return builder.build(images, findings, _covid_targets(images["x_class"]))
 
 
 def _list_labelled(builder: SourceBuilder, base: Path) -> pd.DataFrame:
-    """``image_id, path, folder, name, x_class`` of the usable images."""
+    """List the usable images: ``image_id, path, folder, name, x_class``."""
     source = builder.root
-    out = builder.out
+    exclusions = builder.exclusions
     files = list_image_files(source, base.relative_to(source).as_posix())
     prefix = "" if base == source else f"{base.relative_to(source).as_posix()}/"
     files["inside"] = files["path"].str.removeprefix(prefix)
     masks = files["inside"].str.lower().str.contains("/masks/", regex=False)
     if masks.any():
-        builder.notes.append(f"{int(masks.sum())} masks are no radiographs: left out")
+        builder.notes.append(
+            f"{int(masks.sum())} masks were left out, since they are no radiographs"
+        )
     files = files[~masks].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
     files["x_class"] = files["folder"].fillna("").map(finding_name).map(_CLASSES).astype(TEXT)
     named = files["name"].fillna("").str.extract(_PUBLISHED)[0]
     named_class = named.fillna("").map(finding_name).map(_CLASSES).astype(TEXT)
-    out.add(files.loc[files["x_class"].isna(), "path"], "not in the folder of a class")
+    exclusions.add(files.loc[files["x_class"].isna(), "path"], "not in the folder of a class")
     against = named_class.notna() & (named_class != files["x_class"])
-    out.add(files.loc[against, "path"], "named as of another class than its folder")
+    exclusions.add(files.loc[against, "path"], "named as of another class than its folder")
     empty = f"{base}: the folders of its classes hold no image; unpack them there"
     return builder.usable_files(files, named.notna(), empty)
 
 
 def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | None:
-    """Where each image was taken from, by the ``*.metadata.xlsx`` of its class."""
+    """Return the origin of each image from the ``*.metadata.xlsx`` of its class."""
     tables = {path.name.lower(): path for path in base.glob("*.xlsx")}
     parts = []
     for folder in images["folder"].unique():
         path = tables.get(f"{folder.lower()}.metadata.xlsx")
         if path is not None:
-            parts.append(_read_origins(path).assign(folder=folder))
+            parts.append(read_origins(path).assign(folder=folder))
     if not parts:
         return None
     sources = pd.concat(parts).drop_duplicates(["folder", "name"])
     # The tables write NORMAL-1 and COVID1 for Normal-1.png and COVID-1.png.
-    wanted = images[["folder"]].assign(name=_plain(images["name"]))
-    origins = wanted.merge(sources, on=["folder", "name"], how="left")["x_origin"].astype(TEXT)
+    keys = images[["folder"]].assign(name=_plain(images["name"]))
+    origins = keys.merge(sources, on=["folder", "name"], how="left")["x_origin"].astype(TEXT)
     n_classes = images["x_class"].groupby(origins).transform("nunique")
     notes.append(
         f"WARNING: {int((n_classes == 1).sum())} of {counted(len(origins), 'image')} come from a "
@@ -336,7 +350,7 @@ def _plain(names: pd.Series) -> pd.Series:
     return names.str.lower().str.replace(r"[-_ ]", "", regex=True)
 
 
-def _read_origins(path: Path) -> pd.DataFrame:
+def read_origins(path: Path) -> pd.DataFrame:
     """Read a ``*.metadata.xlsx`` of the Radiography Database: the first sheet counts."""
     text = read_table_file(path, sheet_names(path)[0]).text
     text.columns = pd.Index([" ".join(str(name).split()).upper() for name in text.columns])

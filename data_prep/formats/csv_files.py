@@ -18,12 +18,12 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import empty_table, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.class_names import STATE_WORDS
+from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
 from cxr_compare.data_prep.formats.folder_scan import has_match
-from cxr_compare.data_prep.formats.label_files import in_name_space
+from cxr_compare.data_prep.formats.label_files import add_name_space
 from cxr_compare.data_prep.formats.label_values import LONGEST_SIDE_PX
-from cxr_compare.data_prep.formats.labels import stated_tables
-from cxr_compare.data_prep.formats.reference import ROW
+from cxr_compare.data_prep.formats.labels import tables_from_labels
+from cxr_compare.data_prep.formats.reference import LABEL_KEY
 from cxr_compare.data_prep.formats.source import FINDING_KEY, Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.formats.views import normal_views
 
@@ -37,16 +37,16 @@ _TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
 def _read_csv_set(builder: SourceBuilder) -> SourceTables:
     """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``."""
     path = builder.root / _IMAGES
-    out = builder.out
+    exclusions = builder.exclusions
     text = read_text_table(path, ("image_id",), ("patient_id", "path"))
     text = _without_repeats(text, path, ["image_id"], builder.notes)
     labels = _read_labels(builder)
     boxes = _read_boxes(builder)
     if (text["path"] != "").any():
-        out.add(text.loc[text["path"] == "", "image_id"], f"no path in {_IMAGES}")
+        exclusions.add(text.loc[text["path"] == "", "image_id"], f"no path in {_IMAGES}")
     for frame, name in ((labels, _LABELS), (boxes, _BOXES)):
         strangers = frame.loc[~is_member(frame["image_id"], text["image_id"]), "image_id"]
-        out.add(strangers, f"row in {name}, but not in {_IMAGES}")
+        exclusions.add(strangers, f"row in {name}, but not in {_IMAGES}")
     return tables_from_image_rows(builder, text, labels, boxes, path)
 
 
@@ -56,11 +56,23 @@ def tables_from_image_rows(
     labels: pd.DataFrame,
     boxes: pd.DataFrame,
     path: Path,
-    **how: Any,
+    **options: Any,
 ) -> SourceTables:
-    """What the cells of an ``images.csv`` (`text`, read from `path`), labels and boxes mean."""
+    """Build the tables of a source from rows like those of an ``images.csv``.
+
+    Args:
+        builder: Builder of the source.
+        text: Cells of the images table as text, with ``image_id``, ``patient_id`` and ``path``.
+        labels: Columns ``image_id, finding, reader, state, origin``.
+        boxes: Columns ``image_id, finding, reader, x1, y1, x2, y2``.
+        path: File of the images table, for messages.
+        **options: Further arguments of `tables_from_labels`.
+
+    Raises:
+        InputError: A cell cannot be understood, or every image is excluded.
+    """
     images, roles = _images(builder, text, path)
-    return stated_tables(
+    return tables_from_labels(
         builder,
         images,
         labels,
@@ -69,14 +81,14 @@ def tables_from_image_rows(
         lacking="label",
         files=images.dropna(subset="path"),
         split=roles,
-        **how,
+        **options,
     )
 
 
 def _images(
     builder: SourceBuilder, text: pd.DataFrame, path: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """The ``images`` table, and ``image_id, role`` where there is a ``split`` column."""
+    """Build the ``images`` table, and ``image_id, role`` if there is a ``split`` column."""
     space = builder.root.resolve().name
     if text.empty:
         raise InputError(f"{path}: lists no image")
@@ -87,12 +99,14 @@ def _images(
             f"{path}: unknown column '{unknown[0]}'; call it 'x_{unknown[0]}' to keep it for "
             "subgroups, or remove it"
         )
+    remedy = ""
+    if "patient_pattern" in builder.format.options:
+        remedy = "Give --patient-pattern if the file names contain the patient"
     patients = builder.patients(
-        in_name_space(text["patient_id"].where(text["patient_id"] != ""), space),
+        add_name_space(text["patient_id"].where(text["patient_id"] != ""), space),
         f"{space}:image-" + text["image_id"],
         lambda n: f"{path.name} gives no patient_id for {counted(n, 'image')}, so each",
-        remedy="Give --patient-pattern if the file names tell the patient"
-        * ("patient_pattern" in builder.format.options),
+        remedy=remedy,
     )
     images = text[["image_id", *free]].join(patients).assign(source=space)
     images["path"] = _relative_paths(text["path"], path)
@@ -111,20 +125,20 @@ def _images(
 
 
 def _require_sides(images: pd.DataFrame, column: str, path: Path) -> None:
-    """Refuse a height or width that no image has."""
+    """Refuse a height or width that no image can have."""
     sides = images[column].dropna()
     wrong = sides[(sides < 1) | (sides > LONGEST_SIDE_PX) | (sides % 1 != 0)]
     if len(wrong):
         raise InputError(
             f"{path}: image {images['image_id'][wrong.index[0]]!r}: {column}={wrong.iloc[0]:g} px "
-            "is no side of an image; correct it, or leave the cell empty"
+            "is not the side of an image; correct it, or leave the cell empty"
         )
 
 
 def _without_repeats(
     text: pd.DataFrame, path: Path, key: list[str], notes: list[str]
 ) -> pd.DataFrame:
-    """Drop exact repeats with a note; an empty key, or a key in two versions, is an error."""
+    """Drop repeated rows with a note; refuse an empty key, and an image with different rows."""
     for column in key:
         refuse_line(text[column] == "", path, f"{column} is empty; fill it in")
     candidates = text[text.duplicated(key, keep=False)]  # comparing whole rows takes far longer
@@ -135,12 +149,12 @@ def _without_repeats(
         refuse_line(versions.duplicated(key), path, reason, versions["image_id"])
     if not repeated.any():
         return text
-    notes.append(f"{path.name}: {int(repeated.sum())} repeated rows, kept once")
+    notes.append(f"{path.name}: {int(repeated.sum())} repeated rows were dropped")
     return text.drop(index=candidates.index[repeated])
 
 
 def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
-    """Paths as given, missing where empty; those that leave the folder are refused."""
+    """Return the paths, missing where empty; refuse paths that leave the folder."""
     outside = text.str.startswith(("/", "~", "\\")) | text.str.contains(
         r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True
     )
@@ -170,13 +184,13 @@ def _stated_roles(text: pd.DataFrame, patients: pd.Series, path: Path) -> pd.Dat
 def _read_labels(builder: SourceBuilder) -> pd.DataFrame:
     path = builder.root / _LABELS
     text = _read_rows(path, (*FINDING_KEY, "state"), builder.notes)
-    state = renamed(text["state"].str.lower(), STATE_WORDS)
+    state = renamed(text["state"].str.lower(), STATE_OF_TEXT)
     expected = "; expected present, absent or uncertain (or 1, 0)"
     refuse_line(state.isna(), path, expected, text["state"])
     if text.empty:
         raise InputError(f"{path}: has no label")
     origin = (text["reader"] == REFERENCE_READER).map({True: "consensus", False: "reader"})
-    rows = text[ROW].assign(state=state, origin=origin.astype(TEXT))
+    rows = text[LABEL_KEY].assign(state=state, origin=origin.astype(TEXT))
     return rows.drop_duplicates(ignore_index=True)
 
 
@@ -186,21 +200,21 @@ def _read_boxes(builder: SourceBuilder) -> pd.DataFrame:
         return empty_table("boxes")
     text = _read_rows(path, ("image_id", *EDGES, "finding"), builder.notes)
     edges = {edge: to_numbers(text[edge], path, edge) for edge in EDGES}
-    return text[ROW].assign(**edges).reset_index(drop=True)
+    return text[LABEL_KEY].assign(**edges).reset_index(drop=True)
 
 
 def _read_rows(path: Path, columns: tuple[str, ...], notes: list[str]) -> pd.DataFrame:
-    """Read labels or boxes, with the ``reader`` of each row: who is named, or the reference."""
+    """Read labels or boxes with the ``reader`` of each row; without a name it is the reference."""
     text = read_text_table(path, columns)
     unknown = [c for c in text.columns if c not in (*columns, "reader") and c[:2] != "x_"]
     if unknown:
         raise InputError(
-            f"{path}: unknown column '{unknown[0]}'; call it 'reader' if it says who read the "
-            f"image, 'x_{unknown[0]}' to have it passed over, or remove it"
+            f"{path}: unknown column '{unknown[0]}'; call it 'reader' if it names who read the "
+            f"image, 'x_{unknown[0]}' to have it ignored, or remove it"
         )
     if "reader" not in text.columns:
         text["reader"] = REFERENCE_READER
-    return _without_repeats(text, path, ROW, notes)
+    return _without_repeats(text, path, LABEL_KEY, notes)
 
 
 CSV = Format(

@@ -1,11 +1,9 @@
-"""Formats of any tree of DICOM files, with the labels in a table or in reports beside them.
+"""Format `dicom`: a folder tree of DICOM files, with the labels in a table.
 
-What each file is, its header tells. The image's id is its SOPInstanceUID and the patient's is
-PatientID, so the folder that comes of it holds identifiers unless they are replaced
-(`data_prep.contracts.pseudonyms`). Values of the label table are never quoted in a message: a
-column may hold names of patients.
-
-`SR` takes the labels from structured reports (DICOM PS3.16, TID 1500, 1410 and 1411).
+The headers describe the files. The id of an image is its SOPInstanceUID and that of a patient is
+PatientID, so the data set holds identifiers unless they are replaced
+(`data_prep.contracts.pseudonyms`). Cells of the label table are never quoted in a message, since a
+column may hold the names of patients.
 """
 
 from __future__ import annotations
@@ -25,10 +23,10 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import files_below
-from cxr_compare.data_prep.formats.label_table import read_tables
-from cxr_compare.data_prep.formats.labels import stated_tables
+from cxr_compare.data_prep.formats.label_table import read_label_tables
+from cxr_compare.data_prep.formats.labels import tables_from_labels
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
-from cxr_compare.data_prep.formats.statements import read_statements
+from cxr_compare.data_prep.formats.statements import read_labels_and_boxes
 from cxr_compare.data_prep.images.dicom_header import has_preamble
 from cxr_compare.data_prep.images.radiograph_check import DicomFile, check_dicom_file
 from cxr_compare.data_prep.work.image_files import open_image
@@ -36,8 +34,8 @@ from cxr_compare.data_prep.work.local_engine import LocalEngine
 from cxr_compare.data_prep.work.object_store import StoreError
 
 
-def _place_rows(builder: SourceBuilder, tables: Any, files: pd.DataFrame) -> None:
-    """Give the rows of label tables the images that they name."""
+def _match_rows(builder: SourceBuilder, tables: Any, files: pd.DataFrame) -> None:
+    """Match the rows of label tables to the images that they name."""
     for table in tables:
         key = next(key for key in _KEYS if table.has(key))
         cells = table.cells(key)
@@ -45,58 +43,67 @@ def _place_rows(builder: SourceBuilder, tables: Any, files: pd.DataFrame) -> Non
         if key == "file":
             cells = _relative(cells, builder.root)
         named = pd.DataFrame({"key": cells, "row": range(len(cells))})
-        found = named.merge(names, on="key").sort_values("row", kind="stable")
-        if found.empty:
+        matches = named.merge(names, on="key").sort_values("row", kind="stable")
+        if matches.empty:
             raise InputError(
                 f"{table.path}: none of its {cells.nunique()} {cells.name} is that of an image in "
                 f"{builder.root}; check the column, or name the images in another one (--columns "
                 "file=COLUMN)"
             )
-        if missing := int((~is_member(cells, names["key"])).sum()):
+        missing = int((~is_member(cells, names["key"])).sum())
+        if missing:
             builder.notes.append(
-                f"{table.path.name}: {missing} of {len(cells)} rows name no image: not there, or "
-                "left out"
+                f"{table.path.name}: {missing} of {len(cells)} rows name an image that is missing "
+                "or was left out"
             )
-        several = found.groupby("key")["image_id"].nunique()
+        several = matches.groupby("key")["image_id"].nunique()
         several = several[several > 1]
         if len(several):
             builder.notes.append(
                 f"{table.path.name}: {len(several)} {cells.name} name several images each "
-                f"({int(several.sum())} in all), which get the same labels"
+                f"({int(several.sum())} in all); these images get the same labels"
             )
-        table.place(found)
+        table.keep_matches(matches)
 
 
 def _names(files: pd.DataFrame, key: str) -> pd.DataFrame:
-    """``key, image_id, path``: every way to name each image by this kind of key."""
+    """List every name of each image for a kind of key: columns ``key, image_id, path``."""
     suffix = r"\.[A-Za-z][A-Za-z0-9]{0,5}$"  # not the last number of a UID
     bare = files["path"].str.replace(suffix, "", regex=True)
     names, stems = (paths.str.rsplit("/", n=1).str[-1] for paths in (files["path"], bare))
-    ways = {
+    names_by_key = {
         "file": [files["path"], bare, names, stems, files["image_id"]],
         "study": [files["study"], files["accession_number"]],
         "patient": [files["patient_id"]],
     }[key]
-    pairs = [files[["image_id", "path"]].assign(key=way) for way in ways]
-    known = pd.concat(pairs, ignore_index=True).astype(TEXT).drop_duplicates()
-    return known[known["key"] != ""].reset_index(drop=True)
+    pairs = [files[["image_id", "path"]].assign(key=column) for column in names_by_key]
+    unique = pd.concat(pairs, ignore_index=True).astype(TEXT).drop_duplicates()
+    return unique[unique["key"] != ""].reset_index(drop=True)
 
 
 def _relative(keys: pd.Series, root: Path) -> pd.Series:
-    """Paths as the tree has them: with ``/``, and relative to its folder."""
+    """Write paths with ``/`` and relative to the root."""
     slashed = keys.str.replace("\\", "/", regex=False).str.removeprefix("./")
     for folder in dict.fromkeys((root, root.resolve())):
         slashed = slashed.str.removeprefix(folder.as_posix().rstrip("/") + "/")
     return slashed
 
 
-_KEYS = ("file", "study", "patient")  # what a table may name images by, the finest first
-_FIRST_FILES = 500  # that detection opens
+_KEYS = ("file", "study", "patient")  # roles by which a table may name images, the finest first
+_FIRST_FILES = 500  # number of files that detection opens
 _FEW_FILES = 5000  # a header takes 0.6 ms, starting worker processes some seconds
 
 
-def _look_at_files(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]:
-    """Look at every file below a folder, whatever its name; hidden ones are passed over."""
+def read_headers(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]:
+    """Read the header of every file below a folder, except of hidden ones.
+
+    Args:
+        root: The folder.
+        skip: Relative paths of files that are not read.
+
+    Returns:
+        A record of each file in the order of the paths, with a reason if it cannot be used.
+    """
     paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1
     crashed = "reading its header crashed or ran out of memory"
@@ -127,35 +134,36 @@ def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     notes = builder.notes
     labels = builder.options.labels
     has_labels = bool(labels) or builder.format.name != DICOM.name
-    tables_of_labels = read_tables(builder, _KEYS, quoted=False) if has_labels else []
-    home = source.resolve()
-    inside = [path.resolve() for path in labels if path.resolve().is_relative_to(home)]
-    skip = {path.relative_to(home).as_posix() for path in inside}
-    seen = _without_second_copies(list(_look_at_files(source, skip)))
-    taken = [file for file in seen if file.reason is None]
-    if not taken:
+    tables_of_labels = read_label_tables(builder, _KEYS, quoted=False) if has_labels else []
+    root = source.resolve()
+    inside = [path.resolve() for path in labels if path.resolve().is_relative_to(root)]
+    skip = {path.relative_to(root).as_posix() for path in inside}
+    headers = _without_second_copies(list(read_headers(source, skip)))
+    usable = [file for file in headers if file.reason is None]
+    if not usable:
         raise InputError(
-            f"{source}: no chest radiograph among {counted(len(seen), 'file')}; {_reasons(seen)}"
+            f"{source}: no chest radiograph among {counted(len(headers), 'file')}; "
+            f"{_reasons(headers)}"
         )
-    files = pd.DataFrame(taken).drop(columns="reason")
-    notes += _notes(seen, files)
+    files = pd.DataFrame(usable).drop(columns="reason")
+    notes += _notes(headers, files)
     images = _images(files, builder)
-    left_out = Exclusions({file.path: file.reason for file in seen if file.reason})
+    left_out = Exclusions({file.path: file.reason for file in headers if file.reason})
     tables: dict[str, Any] = {"files": files, "excluded": left_out.table({}, "header")}
     if not tables_of_labels:
         notes.append(
-            "no image has a label, so nothing can be trained or evaluated; give a table of "
+            "No image has a label, so nothing can be trained or evaluated; give a table of "
             "labels before the folder"
         )
-        return builder.tables(images, empty_table("findings"), **tables)
-    _place_rows(builder, tables_of_labels, files)
-    stated, boxes = read_statements(builder, tables_of_labels)
+        return builder.build(images, empty_table("findings"), **tables)
+    _match_rows(builder, tables_of_labels, files)
+    stated, boxes = read_labels_and_boxes(builder, tables_of_labels)
     path = tables_of_labels[0].path
-    return stated_tables(builder, images, stated, boxes, path=path, **tables)
+    return tables_from_labels(builder, images, stated, boxes, path=path, **tables)
 
 
 def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
-    """Leave out files whose SOPInstanceUID an earlier file has: it names one image."""
+    """Mark files that have the SOPInstanceUID of an earlier file as unusable."""
     first: dict[str, str] = {}
     kept = []
     for file in seen:
@@ -166,7 +174,7 @@ def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
 
 
 def _images(files: pd.DataFrame, builder: SourceBuilder) -> pd.DataFrame:
-    """The ``images`` table; of the header's names it holds image, patient and study alone."""
+    """Build the ``images`` table, with the ids of image, patient and study."""
     study = files["study"].where(files["study"] != "")
     stated = files["patient"].where(files["patient"] != "")
     patients = builder.patients(
@@ -178,8 +186,8 @@ def _images(files: pd.DataFrame, builder: SourceBuilder) -> pd.DataFrame:
     share = int(most.iloc[0]) / len(files) if len(most) else 0.0
     if share > _SAME_PATIENT_EVERYWHERE and len(files) >= _ENOUGH_TO_TELL:
         builder.notes.append(
-            f"WARNING: one PatientID is on {share:.0%} of the images: where an anonymiser gave all "
-            "the same, no split by patient can be drawn"
+            f"WARNING: one PatientID is on {share:.0%} of the images. If an anonymiser gave the "
+            "same PatientID to all, no split by patient can be drawn"
         )
     return pd.DataFrame(
         {
@@ -198,14 +206,14 @@ def _images(files: pd.DataFrame, builder: SourceBuilder) -> pd.DataFrame:
 def _notes(seen: list[DicomFile], files: pd.DataFrame) -> list[str]:
     notes = [f"{len(files)} of {counted(len(seen), 'file')} are taken as chest radiographs"]
     if len(files) < len(seen):
-        notes[0] += f"; left out: {_reasons(seen)}"
+        notes[0] += f"; the others were left out: {_reasons(seen)}"
     for column, what in (("view", "view"), ("states_chest", "body part")):
         unknown = files[column].isna() | (files[column] == False)  # noqa: E712 - bool or text
         if unknown.any():
-            taken = "frontal" if what == "view" else "chests"
+            assumed = "frontal" if what == "view" else "chests"
             notes.append(
-                f"{counted(int(unknown.sum()), 'image', 'do')} not state the {what}: taken as "
-                f"{taken}; look at them"
+                f"{counted(int(unknown.sum()), 'image', 'do')} not state the {what}; such images "
+                f"are taken as {assumed}; look at them"
             )
     return notes
 
@@ -217,7 +225,7 @@ def _reasons(seen: list[DicomFile]) -> str:
 
 
 def _holds_dicom(folder: Path) -> bool:
-    """Whether one of the first files below a folder is DICOM by its content."""
+    """Return True if one of the first files below a folder is DICOM by its content."""
     files = (path for path in islice(folder.rglob("*"), _FIRST_FILES) if path.is_file())
     return any(map(has_preamble, files))
 

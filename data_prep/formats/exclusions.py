@@ -15,21 +15,27 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 
 @dataclass
 class Exclusions:
-    """Images ruled out one rule at a time; the first reason for an image stands.
+    """Excluded images with their reasons; the first reason for an image is kept.
 
     Example:
-        >>> out = Exclusions()
-        >>> out.add(["a", "a"], "two labels")
-        >>> out.add(["a", "b"], "no label")
-        >>> out.table({"a": "img/a.png"})["path"].tolist()
+        >>> exclusions = Exclusions()
+        >>> exclusions.add(["a", "a"], "two labels")
+        >>> exclusions.add(["a", "b"], "no label")
+        >>> exclusions.table({"a": "img/a.png"})["path"].tolist()
         ['img/a.png', 'b']
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
-    boxes: dict[str, np.ndarray] = field(default_factory=dict)  # the box that is the reason, px
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)  # wrong box of an image, px
 
     def add(self, image_ids: Iterable[str], reason: str, boxes: np.ndarray | None = None) -> None:
-        """Rule out images for one reason; for their boxes, shape ``(N, 4)``, where it is these."""
+        """Exclude images for one reason.
+
+        Args:
+            image_ids: Ids of the images; those excluded before keep their reason.
+            reason: The reason, as users read it.
+            boxes: The wrong box of each image, ``(N, 4)``, ``xyxy`` px, if a box is the reason.
+        """
         for row, image_id in enumerate(image_ids):
             if image_id not in self.reasons:
                 self.reasons[image_id] = reason
@@ -37,17 +43,22 @@ class Exclusions:
                     self.boxes[image_id] = boxes[row]
 
     def first(self, otherwise: str = "") -> str:
-        """The first reason of all."""
+        """Return the first reason, or `otherwise` without any."""
         return next(iter(self.reasons.values()), otherwise)
 
     def keep(self, frame: pd.DataFrame, key: str = "image_id") -> pd.DataFrame:
-        """The rows of a frame whose ``image_id`` is not ruled out."""
+        """Return the rows of a frame whose image, in the column `key`, is not excluded."""
         if not self.reasons:
             return frame
         return frame[~is_member(frame[key], list(self.reasons))].reset_index(drop=True)
 
     def table(self, paths: Mapping[str, str], stage: str = "labels") -> pd.DataFrame:
-        """The ``excluded`` table; an image without a known path is listed by its id."""
+        """Build the ``excluded`` table.
+
+        Args:
+            paths: Path of each image by its id; an image without a path is listed by its id.
+            stage: Step of `prepare` that excluded the images.
+        """
         if not self.reasons:
             return empty_table("excluded")
         boxes = pd.DataFrame(self.boxes, EDGES, dtype="float64").T.reindex(list(self.reasons))

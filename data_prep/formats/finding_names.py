@@ -6,7 +6,7 @@ import re
 
 
 def finding_name(text: str) -> str:
-    """Bring a published label to the form of a finding: lower case, words joined by ``_``.
+    """Turn a published label into the name of a finding: lower case, words joined by ``_``.
 
     Example:
         >>> finding_name("Pleural Thickening"), finding_name("Nodule/Mass")
@@ -16,7 +16,7 @@ def finding_name(text: str) -> str:
 
 
 def display_name(finding: str) -> str:
-    """A finding as people read it.
+    """Turn the name of a finding into text for people.
 
     Example:
         >>> display_name("pleural_thickening")

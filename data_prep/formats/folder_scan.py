@@ -14,12 +14,16 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def has_match(*patterns: str) -> Callable[[Path], bool]:
-    """A test of folders: something in it has one of the names, or fits one of the patterns."""
-    return lambda folder: any(next(folder.glob(p), None) is not None for p in patterns)
+    """Make a test that is true for folders in which a path matches one of the glob patterns."""
+
+    def holds_match(folder: Path) -> bool:
+        return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+
+    return holds_match
 
 
 def has_columns(path: Path, *columns: str) -> bool:
-    """Whether a file is there whose first line names the columns."""
+    """Return True if the file exists and its first line names all columns, in any case."""
     return set(columns) <= {name.lower() for name in header_of(path)}
 
 
@@ -27,7 +31,13 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".d
 
 
 def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = ".") -> list[str]:
-    """Relative paths of the files below a folder that end so; hidden ones are passed over."""
+    """List the files below a folder, sorted within each folder; hidden ones are skipped.
+
+    Args:
+        root: Folder that the returned paths are relative to.
+        suffixes: End of the file names in lower case, or several; "" takes every file.
+        folder: Folder below `root` to list.
+    """
     paths = []
     for below, folders, names in os.walk(root / folder):
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
@@ -41,13 +51,17 @@ def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = 
 
 
 def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
-    """``path, image_id`` of the images below a folder, known by the suffix of their names."""
+    """List the image files below a folder, recognised by their suffix.
+
+    Returns:
+        Columns ``path`` (relative to `root`) and ``image_id`` (the name without suffix).
+    """
     paths = sorted(files_below(root, IMAGE_SUFFIXES, folder))
     return pd.DataFrame({"path": paths, "image_id": [Path(p).stem for p in paths]}, dtype=TEXT)
 
 
 def require_unique_ids(images: pd.DataFrame, root: Path) -> None:
-    """Refuse two images whose names give one image id."""
+    """Refuse two images whose file names give the same image id."""
     repeated = images["image_id"].duplicated(keep=False)
     if repeated.any():
         first = images.loc[repeated].sort_values(["image_id", "path"])["path"].iloc[:2].tolist()

@@ -20,13 +20,15 @@ _ROLE = re.compile(
 _LABEL_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 
 
-def role_of(text: str) -> str | None:
-    """The role that a name or path says: the last folder or file that names one decides.
+def role_from_path(text: str) -> str | None:
+    """Return the role that a name or path states, or None.
+
+    The last folder or file name that states a role decides.
 
     Example:
-        >>> role_of("labels/train2017"), role_of("valid/images"), role_of("instances_test.json")
-        ('train', 'val', 'test')
-        >>> role_of("trainval.txt"), role_of("constrained/0001.png")
+        >>> role_from_path("labels/train2017"), role_from_path("valid/images")
+        ('train', 'val')
+        >>> role_from_path("trainval.txt"), role_from_path("constrained/0001.png")
         (None, None)
     """
     for part in reversed(text.lower().split("/")):
@@ -37,46 +39,58 @@ def role_of(text: str) -> str | None:
 
 
 class ImageIndex:
-    """The images below a folder, found by what label files call them."""
+    """Images below a folder, found by the names that label files give them.
+
+    Attributes:
+        paths: Paths of the image files relative to the folder, sorted.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self.paths: list[str] = list_image_files(root)["path"].tolist()  # relative, sorted
-        self._known = set(self.paths)
+        self.paths: list[str] = list_image_files(root)["path"].tolist()
+        self._path_set = set(self.paths)
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
-        self._by_place: dict[tuple[str, str], list[str]] = {}
+        self._by_folder_and_stem: dict[tuple[str, str], list[str]] = {}
         for path in self.paths:
             folder, name = posixpath.split(path)
             stem = posixpath.splitext(name)[0]
             self._by_name.setdefault(name.lower(), []).append(path)
             self._by_stem.setdefault(stem, []).append(path)
-            self._by_place.setdefault((folder, stem), []).append(path)
+            self._by_folder_and_stem.setdefault((folder, stem), []).append(path)
 
     def by_name(self, name: str, folders: Iterable[str], role: str | None = None) -> list[str]:
-        """Find an image by the name or path that a label file gives."""
+        """Find an image by the name or path that a label file gives.
+
+        Args:
+            name: Name or path as the label file writes it, perhaps of another machine.
+            folders: Folders where the image may be, relative to the root, the likeliest first.
+            role: Role of the label file; where several images fit, those of this role come first.
+
+        Returns:
+            The matching paths: one where it is clear which image is meant, none, or several.
+        """
         parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
         folders = list(folders)
         for start in range(len(parts)):
             for folder in folders:
                 path = posixpath.normpath(posixpath.join(folder, *parts[start:]))
-                if path in self._known or self._is_unlisted(path):
+                if path in self._path_set or self._is_unlisted(path):
                     return [path]
         if not parts:
             return []
         last = parts[-1]
-        stems = (last, posixpath.splitext(last)[0])  # a UID has full stops, and no suffix
-        matches = self._by_name.get(last.lower()) or next(
-            filter(None, map(self._by_stem.get, stems)), None
-        )
-        if matches and len(matches) > 1 and role:
-            matches = [
-                path for path in matches if role_of(posixpath.dirname(path)) == role
-            ] or matches
-        return matches or []
+        stems = (last, posixpath.splitext(last)[0])  # a UID has full stops, but no suffix
+        matches = self._by_name.get(last.lower(), [])
+        for stem in stems:
+            matches = matches or self._by_stem.get(stem, [])
+        if len(matches) > 1 and role:
+            of_role = [p for p in matches if role_from_path(posixpath.dirname(p)) == role]
+            return of_role or matches
+        return matches
 
     def _is_unlisted(self, path: str) -> bool:
-        """A file that the label names exactly is an image whatever its suffix, or without one."""
+        """Return True for a file of any suffix that is no label file and that a label names."""
         if path.startswith(("..", "/")) or path.lower().endswith(_LABEL_SUFFIXES):
             return False
         try:
@@ -85,9 +99,14 @@ class ImageIndex:
             return False
 
     def by_stem(self, stem: str, folders: Iterable[str]) -> list[str]:
-        """Find an image that has the name of a label file."""
+        """Find the images that have the name of a label file.
+
+        Args:
+            stem: Name of the label file without its suffix.
+            folders: Folders where the image may be, the likeliest first.
+        """
         for folder in folders:
-            matches = self._by_place.get((folder, stem))
+            matches = self._by_folder_and_stem.get((folder, stem))
             if matches:
                 return matches
         return self._by_stem.get(stem, [])

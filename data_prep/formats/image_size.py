@@ -13,11 +13,17 @@ from cxr_compare.data_prep.work.image_files import open_image
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _EXIF_ORIENTATION = 0x0112
-_LYING = (5, 6, 7, 8)
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image, px, from its header alone, upright as its EXIF says."""
+    """Read the width and height of an image, px, from its header alone.
+
+    The EXIF orientation is applied, so that the sides are those of the upright image.
+
+    Raises:
+        InputError: The file is no image, is broken, or is larger than the limit.
+    """
     with open_image(path) as file:
         return _size_of(file)
 
@@ -27,7 +33,7 @@ def _size_of(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
-            if image.getexif().get(_EXIF_ORIENTATION) in _LYING:
+            if image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS:
                 width, height = height, width
     except UnidentifiedImageError:
         width, height = _dicom_size(path)

@@ -1,12 +1,12 @@
-"""Format of the paediatric chest X-rays of Kermany et al. (2018), as Kaggle and Mendeley give them.
+"""Format `kermany`: the paediatric chest X-rays of Kermany et al. (2018), from Kaggle or Mendeley.
 
-The name says bacterial or viral, and who the child is: ``person1_bacteria_2.jpeg``,
-``IM-0115-0001.jpeg``, ``NORMAL2-IM-1427-0001.jpeg``; in Mendeley's first release
+The file name contains the kind of pneumonia and the child: ``person1_bacteria_2.jpeg``,
+``IM-0115-0001.jpeg``, ``NORMAL2-IM-1427-0001.jpeg``, and in Mendeley's first release
 ``BACTERIA-1008087-0001.jpeg``.
 
-``person1`` of a bacterial and of a viral name count as one child. That is the safe reading: numbers
-and image numbers rise together within each kind, over train and test alike, so each kind seems to
-be counted by itself and most such pairs to be two children.
+``person1`` of a bacterial and of a viral name counts as one child. This is the safe assumption.
+Person and image numbers rise together within each kind, across train and test, so each kind seems
+to be numbered separately and most such pairs seem to be two children.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.folder_scan import has_match, list_image_files
 from cxr_compare.data_prep.formats.patients import patients_from_names
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables, reference_rows
-from cxr_compare.data_prep.formats.targets import targets_of
+from cxr_compare.data_prep.formats.targets import targets_from_findings
 
 _FINDINGS = ("pneumonia", "bacterial_pneumonia", "viral_pneumonia")
 _NESTED = "chest_xray"
@@ -32,7 +32,7 @@ _PATIENT = (
 )
 _KIND = r"^(?:person\d+_)?(bacteria|virus)[_-]"
 _CLASSES = {"bacteria": "bacterial", "virus": "viral"}
-# Fewer images cannot tell two thresholds or two trainings apart.
+# With fewer images, two thresholds or two trainings cannot be distinguished.
 _SMALL_VAL = 100
 
 
@@ -43,28 +43,29 @@ def _read_kermany(builder: SourceBuilder) -> SourceTables:
     patients = builder.patients(
         patients_from_names(files["name"], pattern, "kermany"),
         "kermany:" + files["image_id"],
-        lambda n: f"the names of {n} images do not tell the patient, so each",
-        remedy="--patient-pattern finds them",
+        lambda n: f"the names of {n} images do not contain the patient, so each",
+        remedy="Give --patient-pattern to find the patients",
     )
     images = files[["image_id"]].join(patients)
     images = images.assign(
         source="kermany", path=files["path"], view="AP", x_class=files["x_class"]
     )
     builder.notes.append(
-        "children of one to five years, all anteroposterior: not to be read as adults"
+        "The images show children of one to five years, all anteroposterior; results do not apply "
+        "to adults"
     )
-    return builder.tables(
+    return builder.build(
         images,
         _findings(files),
-        targets_of(_FINDINGS),
+        targets_from_findings(_FINDINGS),
         official=_official(files, images["patient_id"], builder.notes),
     )
 
 
 def _list_labelled(builder: SourceBuilder) -> pd.DataFrame:
-    """``image_id, path, role, folder, name, x_class`` of the usable images."""
+    """List the usable images: ``image_id, path, role, folder, name, x_class``."""
     source = builder.root
-    out = builder.out
+    exclusions = builder.exclusions
     holders = (*_ROLES, "NORMAL", "PNEUMONIA")
     prefix = "" if any((source / name).is_dir() for name in holders) else f"{_NESTED}/"
     files = list_image_files(source)
@@ -72,17 +73,20 @@ def _list_labelled(builder: SourceBuilder) -> pd.DataFrame:
     copies = files["inside"].str.startswith(f"{_NESTED}/")  # Kaggle's archive holds the set twice
     if copies.any():
         builder.notes.append(
-            f"{counted(int(copies.sum()), 'image', 'are')} below a second {_NESTED} folder: left "
-            "out"
+            f"{counted(int(copies.sum()), 'image')} below a second {_NESTED} folder were left out"
         )
     files = files[~copies].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
     kind = files["name"].str.lower().str.extract(_KIND)[0]
-    out.add(files.loc[files["folder"].isna(), "path"], "not in a NORMAL or PNEUMONIA folder")
+    exclusions.add(files.loc[files["folder"].isna(), "path"], "not in a NORMAL or PNEUMONIA folder")
     in_normal = files["folder"] == "NORMAL"
-    out.add(files.loc[in_normal & kind.notna(), "path"], "in NORMAL, but named as a pneumonia")
+    exclusions.add(
+        files.loc[in_normal & kind.notna(), "path"], "in NORMAL, but named as a pneumonia"
+    )
     named_normal = files["name"].str.startswith("NORMAL", na=False)
-    out.add(files.loc[~in_normal & named_normal, "path"], "in PNEUMONIA, but named as normal")
+    exclusions.add(
+        files.loc[~in_normal & named_normal, "path"], "in PNEUMONIA, but named as normal"
+    )
     kinds = kind.map(_CLASSES).fillna("pneumonia")
     files["x_class"] = kinds.where(~in_normal, "normal").astype(TEXT)
     published = files["name"].str.extract(_PATIENT)[0].notna()
@@ -91,7 +95,7 @@ def _list_labelled(builder: SourceBuilder) -> pd.DataFrame:
 
 
 def _findings(files: pd.DataFrame) -> pd.DataFrame:
-    """Pneumonia by folder; its kind by name, unknown where the name does not say."""
+    """Build findings: pneumonia by folder, its kind by file name or else unknown."""
     classes = files["x_class"]
     of_kind = classes.where(classes != "pneumonia")
     answers = (classes != "normal", of_kind == "bacterial", of_kind == "viral")
@@ -105,14 +109,15 @@ def _findings(files: pd.DataFrame) -> pd.DataFrame:
 
 
 def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.DataFrame | None:
-    """The folders' roles, with what is known against them."""
+    """Return the roles of the folders, and note their flaws."""
     if not {"train", "test"} <= set(files["role"].dropna()):
         return None  # a part of the set is no split
     role = files["role"].fillna("unused").astype(TEXT)
     n_val = int((role == "val").sum())
     if n_val < _SMALL_VAL:
         notes.append(
-            f"the official validation set has {counted(n_val, 'image')}: too few to choose on"
+            f"The official validation set has {counted(n_val, 'image')}, too few to choose a "
+            "threshold or an epoch on"
         )
     tested = patients[role == "test"]
     trained = patients[role == "train"]
@@ -121,11 +126,11 @@ def _official(files: pd.DataFrame, patients: pd.Series, notes: list[str]) -> pd.
         same = patients + " " + files["x_class"]
         n_same = int(is_member(same[role == "test"].drop_duplicates(), same[role == "train"]).sum())
         notes.append(
-            f"WARNING: by name, {shared.nunique()} of {patients.nunique()} patients are in both "
-            f"the official train ({int(is_member(trained, shared).sum())} of {len(trained)} "
+            f"WARNING: by file name, {shared.nunique()} of {patients.nunique()} patients are in "
+            f"both the official train ({int(is_member(trained, shared).sum())} of {len(trained)} "
             f"images) and test ({len(shared)} of {len(tested)} images), {n_same} of them with the "
-            "same kind of pneumonia in both. Each kind seems to be numbered by itself; here a "
-            "number is one patient, which the default split keeps whole"
+            "same kind of pneumonia in both. Each kind seems to be numbered separately; here a "
+            "number counts as one patient, whom the default split gives one role"
         )
     return pd.DataFrame({"image_id": files["image_id"], "role": role})
 

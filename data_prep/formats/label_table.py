@@ -19,7 +19,11 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.tables import refuse_line
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.class_names import NO_FINDING, STATE_WORDS, class_finding
+from cxr_compare.data_prep.formats.class_names import (
+    NO_FINDING_CLASSES,
+    STATE_OF_TEXT,
+    class_finding,
+)
 from cxr_compare.data_prep.formats.columns import (
     BOX_ROLES,
     SIDES,
@@ -31,56 +35,75 @@ from cxr_compare.data_prep.formats.columns import (
 from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
-_TABLE = "TABLE"  # as a column: the name of the row's table
+_TABLE = "TABLE"  # stands for a column that holds the name of the table
 _MOST_READERS = 20
-_MOST_WORDS = 8
+_MOST_LABELS = 8
 
 
 @dataclass
 class LabelTable:
-    """A table as it was read, and what its columns mean."""
+    """Label table of the user with the roles of its columns."""
 
     path: Path
     text: pd.DataFrame
-    known: Mapping[str, Any]  # its entry in columns.toml, where it is of a known data set
-    columns: dict[str, list[str]] = field(default_factory=dict)  # by role
-    names: dict[str, str] = field(default_factory=dict)  # of columns that are findings
-    images: pd.DataFrame = field(default_factory=pd.DataFrame)  # `image_id, path` of each row
-    asked: set[str] = field(default_factory=set)  # roles that the user gave
-    labels: Sequence[str] = ()  # all that stands in the label column, of whatever image
+    known: Mapping[str, Any]  # entry of columns.toml if the table is of a known data set, else {}
+    columns: dict[str, list[str]] = field(default_factory=dict)  # columns by role
+    names: dict[str, str] = field(default_factory=dict)  # findings by column
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)  # `image_id, path` of the rows
+    assigned_roles: set[str] = field(default_factory=set)  # roles that the user assigned
+    labels: Sequence[str] = ()  # distinct cells of the label column, of all rows
 
-    def place(self, matches: pd.DataFrame) -> None:
-        """Keep the rows that `matches` (``row, image_id, path``) has, once for each image."""
+    def keep_matches(self, matches: pd.DataFrame) -> None:
+        """Keep the rows whose images were found.
+
+        Args:
+            matches: Columns ``row`` (position in the table), ``image_id`` and ``path``. A row that
+                names several images is repeated for each.
+        """
         self.labels = self.cells("label").unique().tolist()
         self.text = self.text.iloc[matches["row"].to_numpy()]
         self.images = matches[["image_id", "path"]].set_index(self.text.index)
 
-    def give(self, role: str, columns: Iterable[str]) -> None:
-        """Give columns a role in place of their own; ``finding:NAME`` names a finding, too."""
+    def assign_role(self, role: str, columns: Iterable[str]) -> None:
+        """Assign a role to columns, and take their former role away.
+
+        Args:
+            role: Role, or ``finding:NAME``, which also names the finding.
+            columns: Names of columns; those that the table does not have are ignored.
+        """
         role, _, finding = role.partition(":")
-        given = [column for column in columns if column in self.text.columns]
+        assigned = [column for column in columns if column in self.text.columns]
         for others in self.columns.values():
-            others[:] = [column for column in others if column not in given]
-        kept = self.columns.get(role, []) if role in ("finding", "unused") else []
-        self.columns[role] = [*kept, *given]
-        self.names |= dict.fromkeys(given, finding) if finding else {}
+            others[:] = [column for column in others if column not in assigned]
+        earlier = self.columns.get(role, []) if role in ("finding", "unused") else []
+        self.columns[role] = [*earlier, *assigned]
+        if finding:
+            self.names |= dict.fromkeys(assigned, finding)
 
     def has(self, role: str) -> bool:
-        """Whether a column has a role."""
+        """Return True if a column has the role."""
         return bool(self.columns.get(role))
 
     def cells(self, role: str) -> pd.Series:
-        """The cells of a role: of several columns the first that is filled."""
+        """Return the cells of a role, translated by the dictionary.
+
+        Where several columns have the role, the first filled cell of the row counts.
+        """
         cells = pd.Series("", index=self.text.index, dtype=TEXT, name=role)
         for column in self.columns.get(role, ()):
             cells = cells.where(cells != "", self.text[column]).rename(column)
-        books = (column_dictionary(), self.known)
-        meaning = {k: v for b in books for k, v in b.get("values", {}).get(role, {}).items()}
+        meanings: dict[str, str] = {}
+        for dictionary in (column_dictionary(), self.known):
+            meanings |= dictionary.get("values", {}).get(role, {})
         lower = cells.str.lower()
-        return cells.where(~is_member(lower, list(meaning)), renamed(lower, meaning))
+        return cells.where(~is_member(lower, list(meanings)), renamed(lower, meanings))
 
-    def word_lines(self, *, quoted: bool = True) -> list[str]:
-        """What words of the label column are taken for, where they name no finding."""
+    def describe_labels(self, *, quoted: bool = True) -> list[str]:
+        """Describe how labels that name no finding are understood, as lines of text.
+
+        Args:
+            quoted: Cells may be quoted; otherwise only labels of the dictionary are shown.
+        """
         columns = self.columns.get("label", ()) if not self.has("state") else ()
         if not columns:
             return []
@@ -91,7 +114,7 @@ class LabelTable:
         lines = []
         for cell, name in names.items():
             absent = absent_finding(name, classes) if quoted else ""
-            if cell.lower() in self.unknown_words:
+            if cell.lower() in self.unknown_labels:
                 meaning = "unknown"
             elif name in normal_classes():
                 meaning = "no finding"
@@ -99,32 +122,36 @@ class LabelTable:
                 meaning = f"{absent} is absent"
             else:
                 continue
-            word = cell if quoted else cell.lower()  # which is then a word of the dictionary
-            lines.append(f"  {word}: taken for {meaning} ({counted(int(counts[cell]), 'row')})")
-        return lines[:_MOST_WORDS]
+            label = cell if quoted else cell.lower()  # then a label of the dictionary
+            lines.append(f"  {label}: taken for {meaning} ({counted(int(counts[cell]), 'row')})")
+        return lines[:_MOST_LABELS]
 
     @property
-    def unknown_words(self) -> set[str]:
-        """Words of the label column that name no finding, in lower case."""
+    def unknown_labels(self) -> set[str]:
+        """Labels that mean that nothing is known of the image, in lower case."""
         return {*column_dictionary()["unknown"], *self.known.get("unknown", ())}
 
     @property
     def box_roles(self) -> set[str]:
-        """The sides and points of boxes that it has."""
+        """Roles of box edges, sides and centres that the table has."""
         return {role for role in BOX_ROLES if self.has(role)}
 
     @property
     def unused(self) -> list[str]:
         """Columns without a role."""
-        taken = {column for columns in self.columns.values() for column in columns}
-        return [column for column in self.text.columns if column not in taken]
+        used = {column for columns in self.columns.values() for column in columns}
+        return [column for column in self.text.columns if column not in used]
 
     def finding(self, column: str) -> str:
-        """The finding that a column is of."""
+        """Return the finding that a column states."""
         return self.names.get(column) or class_finding(column, str(self.path))
 
     def lines(self, *, quoted: bool = True) -> list[str]:
-        """What was recognised, with three rows of the data if they may be quoted."""
+        """Describe the recognised columns as lines of text.
+
+        Args:
+            quoted: The first three rows may be shown.
+        """
         rows = [(role, column) for role, columns in self.columns.items() for column in columns]
         rows = [(f"finding {self.finding(c)}" if r == "finding" else r, c) for r, c in rows]
         rows += [("not used", column) for column in self.unused]
@@ -133,8 +160,10 @@ class LabelTable:
         cells += [(*row, *(*self.text[row[1]][:shown], "", "", "")[:3]) for row in rows]
         cells = [tuple(c if len(c) < 29 else f"{c[:16]}...{c[-9:]}" for c in row) for row in cells]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        by = f"a table of {self.known['name']}" if self.known else "columns are told by their names"
-        lines = [f"{self.path.name}: {counted(len(self.text), 'row')}; {by}"]
+        kind = "columns were recognised by their names"
+        if self.known:
+            kind = f"a table of {self.known['name']}"
+        lines = [f"{self.path.name}: {counted(len(self.text), 'row')}; {kind}"]
         for row in cells:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  " + "  ".join(padded).rstrip())
@@ -142,19 +171,23 @@ class LabelTable:
 
 
 def normal_classes() -> set[str]:
-    """Class names that say that nothing is there."""
-    return {*NO_FINDING, *column_dictionary()["normal"]}
+    """Return the class names that mean that an image shows no finding."""
+    return {*NO_FINDING_CLASSES, *column_dictionary()["normal"]}
 
 
 def _plain_name(cell: str) -> str:
-    """The class that a cell names alone; nothing where it has no letter, or lists several."""
+    """Return the class of a cell, or "" if the cell has no letter or lists several classes."""
     if not re.search(r"[^\W\d_]", cell) or re.search(r"[|;\[]", cell):
         return ""
     return class_finding(cell, "")
 
 
 def absent_finding(name: str, classes: Collection[str]) -> str:
-    """The finding that a class says is absent, such as ``no_mass``; nothing where it says none.
+    """Return the finding that a class such as ``no_mass`` states to be absent, or "".
+
+    Args:
+        name: Class name.
+        classes: All class names of the labels.
 
     Example:
         >>> absent_finding("no_mass", ["mass"]), absent_finding("non_mass", ["nodule"])
@@ -162,17 +195,19 @@ def absent_finding(name: str, classes: Collection[str]) -> str:
     """
     if name in normal_classes():
         return ""
-    word, _, finding = name.partition("_")
-    known = set(classes)
-    if word in column_dictionary()["absent_before"]:
-        known.update(column_dictionary()["findings"]["names"])
-    elif word not in column_dictionary()["may_be_absent_before"]:
+    negation, _, finding = name.partition("_")
+    findings = set(classes)
+    if negation in column_dictionary()["absent_before"]:
+        findings.update(column_dictionary()["findings"]["names"])
+    elif negation not in column_dictionary()["may_be_absent_before"]:
         return ""
-    return finding if finding in known else ""
+    return finding if finding in findings else ""
 
 
-def _recognise(path: Path, text: pd.DataFrame, books: Sequence[Mapping[str, Any]]) -> LabelTable:
-    """Tell what the columns of a table mean: as a known set's, else by their names."""
+def _recognise(
+    path: Path, text: pd.DataFrame, dictionaries: Sequence[Mapping[str, Any]]
+) -> LabelTable:
+    """Recognise the columns of a table of a known data set, or else by their names."""
     if text.empty:
         raise InputError(f"{path}: has no row")
     if len(text.columns) == 1 and re.search(r"[:|\s]", text.columns[0]):
@@ -180,35 +215,40 @@ def _recognise(path: Path, text: pd.DataFrame, books: Sequence[Mapping[str, Any]
             f"{path}: has one column, {text.columns[0]!r}; separate cells by commas, semicolons or "
             "tabs"
         )
-    entries = [entry for book in books for entry in book.get("table", ())]
+    entries = [entry for dictionary in dictionaries for entry in dictionary.get("table", ())]
     fitting = (entry for entry in entries if set(entry["columns"]) <= set(text.columns))
     known: Mapping[str, Any] = next(fitting, {})
     table = LabelTable(path, text, known)
     for role, columns in known.get("roles", {}).items():
-        table.give(role, [columns] if isinstance(columns, str) else columns)
+        table.assign_role(role, [columns] if isinstance(columns, str) else columns)
     plain = {re.sub("[^a-z0-9]", "", column.lower()): column for column in reversed(text.columns)}
-    for role, names in ((r, n) for book in books for r, n in book.get("names", {}).items()):
-        free = [plain[name] for name in names if plain.get(name) in table.unused]
-        if free and not table.has(role) and not (known and role in BOX_ROLES):
-            table.give(role, free[:1])
+    for dictionary in dictionaries:
+        for role, names in dictionary.get("names", {}).items():
+            free = [plain[name] for name in names if plain.get(name) in table.unused]
+            if free and not table.has(role) and not (known and role in BOX_ROLES):
+                table.assign_role(role, free[:1])
     for _, high, side, _ in SIDES:
-        if table.has(high) and table.has(side) and not known:  # beside corners: of the image
-            table.give(f"image_{side}", list(table.columns[side]))
+        if (
+            table.has(high) and table.has(side) and not known
+        ):  # with corners, a width is that of the image
+            table.assign_role(f"image_{side}", list(table.columns[side]))
     return table
 
 
-def _correct(tables: Sequence[LabelTable], word: str) -> None:
-    """Follow one ROLE=COLUMN of the user's, or ROLE=COLUMN+COLUMN; without a column nothing is."""
-    role, equals, listed = word.partition("=")
-    require_role(role, f"--columns {word}")
+def _correct(tables: Sequence[LabelTable], correction: str) -> None:
+    """Apply one ROLE=COLUMN or ROLE=COLUMN+COLUMN of the user; ROLE= takes the role away."""
+    role, equals, listed = correction.partition("=")
+    require_role(role, f"--columns {correction}")
     if not equals:
-        raise InputError(f"--columns {word}: say {role}=COLUMN")
-    known = [column for table in tables for column in table.text.columns]
-    columns = [listed] if listed in known else [c for c in listed.split("+") if c]
+        raise InputError(f"--columns {correction}: say {role}=COLUMN")
+    existing = [column for table in tables for column in table.text.columns]
+    columns = [listed] if listed in existing else [c for c in listed.split("+") if c]
     for column in columns:
-        if column not in (*known, _TABLE):
-            near = nearest_name(column, known, f"it has {', '.join(known)}")
-            raise InputError(f"--columns {word}: {tables[0].path} has no column '{column}'; {near}")
+        if column not in (*existing, _TABLE):
+            near = nearest_name(column, existing, f"it has {', '.join(existing)}")
+            raise InputError(
+                f"--columns {correction}: {tables[0].path} has no column '{column}'; {near}"
+            )
     for table in tables:
         if columns == [_TABLE]:
             same = [other for other in tables if other.path.name == table.path.name]
@@ -216,56 +256,71 @@ def _correct(tables: Sequence[LabelTable], word: str) -> None:
             table.text[_TABLE] = named.name.partition(".")[0]
         if not columns or set(columns) & set(table.text.columns):
             table.columns[role.partition(":")[0]] = []
-            table.give(role, columns)
-            table.asked.add(role)
+            table.assign_role(role, columns)
+            table.assigned_roles.add(role)
 
 
 def _find_findings(table: LabelTable, class_names: Sequence[str], every: bool) -> None:
-    """Take columns that are called as findings are (or `every`) for those; a coded label, too."""
+    """Assign the role of findings to columns of states.
+
+    Args:
+        table: Table whose other columns are recognised.
+        class_names: Names of numbered classes; without them a label column of states is a finding.
+        every: Take every column of states, not only those with the name of a known finding.
+    """
     names = column_dictionary()["findings"]["names"]
     for column in table.unused if "finding" not in table.columns else ():
         counts = every and not column.startswith("x_") and holds_states(table.text[column])
         if counts or finding_name(column) in names:
-            table.give("finding", [column])
+            table.assign_role("finding", [column])
     coded = [role for role in ("label", "state") if table.has(role)]
     if len(coded) == 1 and not class_names and holds_states(table.cells(coded[0])):
-        table.give("finding", list(table.columns[coded[0]]))
+        table.assign_role("finding", list(table.columns[coded[0]]))
 
 
 def holds_states(cells: pd.Series) -> bool:
     """Return True if every filled cell is a state such as 1, 0, present or absent."""
     filled = cells[cells != ""].str.lower()
-    return len(filled) > 0 and bool(is_member(filled, list(STATE_WORDS)).all())
+    return len(filled) > 0 and bool(is_member(filled, list(STATE_OF_TEXT)).all())
 
 
-def read_tables(
+def read_label_tables(
     builder: SourceBuilder, keys: Sequence[str] = ("file",), *, quoted: bool = True
 ) -> list[LabelTable]:
-    """Recognise the user's tables, show what was recognised, and refuse what is not clear.
+    """Recognise the label tables of the user and show the user what was recognised.
 
-    Each names images by one of the roles `keys`. Where cells must not be quoted, every column of
-    states counts as a finding, as nobody can see which does not.
+    Args:
+        builder: Builder of the source, whose options name the tables.
+        keys: Roles by which a table may name its images, the first that it has counts.
+        quoted: Cells may be shown. Where they must not be, every column of states counts as a
+            finding, since the user cannot see which columns are none.
+
+    Returns:
+        The tables with the roles of their columns.
+
+    Raises:
+        InputError: A table names no image or no finding, or tables contradict each other.
     """
     options = builder.options
     texts = builder.label_tables()
     if not texts:
         raise InputError("--format table: say cxr prepare labels.csv IMAGES OUT")
-    files = [word for word in options.columns if word.endswith(".toml")]
-    books = [*(read_column_names(Path(file)) for file in files), column_dictionary()]
-    tables = [_recognise(path, text, books) for path, text in texts.items()]
-    for word in options.columns:
-        if word not in files:
-            _correct(tables, word)
+    files = [value for value in options.columns if value.endswith(".toml")]
+    dictionaries = [*(read_column_names(Path(file)) for file in files), column_dictionary()]
+    tables = [_recognise(path, text, dictionaries) for path, text in texts.items()]
+    for value in options.columns:
+        if value not in files:
+            _correct(tables, value)
     for table in tables:
         _find_findings(table, options.class_names, every=not quoted)
-        for line in (*table.lines(quoted=quoted), *table.word_lines(quoted=quoted)):
-            builder.say(line)
+        for line in (*table.lines(quoted=quoted), *table.describe_labels(quoted=quoted)):
+            builder.show(line)
         _warn_of_none(table, builder)
-    builder.say("Not so? Correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
+    builder.show("If a column is wrong, correct it with --columns ROLE=COLUMN[,ROLE=COLUMN ...]")
     path = tables[0].path
     unused = [(t, column) for t in tables for column in t.unused]
-    said = any(t.has(r) for t in tables for r in ("label", "finding", "no_finding", *BOX_ROLES))
-    if not said:
+    label_roles = ("label", "finding", "no_finding", *BOX_ROLES)
+    if not any(table.has(role) for table in tables for role in label_roles):
         states = "+".join(column for t, column in unused if holds_states(t.text[column]))
         advice = f"finding={states}" if states else "label=COLUMN"
         raise InputError(f"{path}: no column says what an image shows; say --columns {advice}")
@@ -276,32 +331,34 @@ def read_tables(
         key = next(key for key in keys if table.has(key))
         refuse_line(table.cells(key) == "", table.path, "no image is named; fill it in")
         opinions.append(_opinions(table, key))
-        if len(columns := table.columns.get("label", [])) > 1:  # each is a reader
+        columns = table.columns.get("label", [])
+        if len(columns) > 1:  # each column is a reader
             parts = [table.text.assign(label=table.text[c], reader=c) for c in columns]
             table.text = pd.concat(parts)
             table.columns |= {"label": ["label"], "reader": ["reader"]}
-    differ = pd.concat(opinions).groupby(["image", "of"])["said"].nunique() > 1
+    differ = pd.concat(opinions).groupby(["image", "subject"])["statement"].nunique() > 1
     if len(tables) > 1 and differ.any():
         raise InputError(
-            f"{path}: tables say different things of {counted(int(differ.sum()), 'image')}: is "
-            "each a reader's? Say --columns reader=TABLE, or correct them"
+            f"{path}: tables state different labels for {counted(int(differ.sum()), 'image')}; if "
+            "each table is of one reader, give --columns reader=TABLE, else correct them"
         )
     return tables
 
 
 def _warn_of_none(table: LabelTable, builder: SourceBuilder) -> None:
-    """Note labels ``None``, which pandas and Python write where a label is missing, too."""
+    """Warn of the label ``None``, which pandas and Python also write for a missing label."""
     columns = table.columns.get("label", ()) if not table.has("state") else ()
     count = sum(int((table.text[column] == "None").sum()) for column in columns)
     if count:
         builder.notes.append(
-            f"WARNING: {counted(count, 'row')} with the label None: taken for no finding; where it "
-            "means that nobody looked, as pandas writes it, leave the cell empty"
+            f"WARNING: {counted(count, 'row', 'have')} the label None, which is taken for no "
+            "finding. Leave the cell empty where it means that the label is missing, as pandas "
+            "writes it"
         )
 
 
 def _join(table: LabelTable, others: Sequence[LabelTable]) -> None:
-    """Name the images of a table that names studies or patients: those of the other tables."""
+    """Give a table that names only studies or patients the images that other tables list."""
     for key in ("study", "patient"):
         named = [other for other in others if other.has(key) and other.has("file")]
         if table.has(key) and named:
@@ -312,38 +369,51 @@ def _join(table: LabelTable, others: Sequence[LabelTable]) -> None:
             table.text = text.merge(pd.concat(pairs).drop_duplicates(), on=key)
             table.columns |= {key: [key], "file": ["file"]}
             return
-    found = ", ".join(table.text.columns)
+    columns = ", ".join(table.text.columns)
     raise InputError(
-        f"{table.path}: no column names the image; say --columns file=COLUMN; it has {found}"
+        f"{table.path}: no column names the image; say --columns file=COLUMN; it has {columns}"
     )
 
 
 def _opinions(table: LabelTable, key: str) -> pd.DataFrame:
-    """What rows say of an image, where one voice should say it; a second one is refused by name."""
+    """Return the statements of a table on its images; refuse a table with an unnamed second reader.
+
+    Returns:
+        Columns ``image``, ``subject`` (what is labelled) and ``statement`` of the rows that
+        contradict no other row.
+    """
     text = table.text
-    said = [column for role in ("label", "finding") for column in table.columns.get(role, ())]
-    of = table.cells("label") if table.has("state") else "+".join(table.columns.get("finding", ()))
-    rows = pd.DataFrame({"image": table.cells(key), "of": of, "said": ""}, dtype=TEXT)
-    for column in (*said, *table.columns.get("state", ())):
-        rows["said"] += "|" + text[column]
-    differ = rows.groupby(["image", "of"])["said"].transform("nunique") > 1
-    one_voice = bool(said) and not table.has("reader") and not table.box_roles
+    label_columns = [*table.columns.get("label", ()), *table.columns.get("finding", ())]
+    subject: Any = "+".join(table.columns.get("finding", ()))
+    if table.has("state"):
+        subject = table.cells("label")
+    rows = pd.DataFrame(
+        {"image": table.cells(key), "subject": subject, "statement": ""}, dtype=TEXT
+    )
+    for column in (*label_columns, *table.columns.get("state", ())):
+        rows["statement"] += "|" + text[column]
+    differ = rows.groupby(["image", "subject"])["statement"].transform("nunique") > 1
+    single_reader = bool(label_columns) and not table.has("reader") and not table.box_roles
     for column in table.unused:
         cells = text.loc[differ, column]
-        own = set(text[column]) - {""}
-        for other in said:
-            is_named_so = column.lower().startswith(other.lower())
-            if own and own <= set(text[other]) and (is_named_so or not holds_states(text[other])):
+        values = set(text[column]) - {""}
+        for other in label_columns:
+            if not values or not values <= set(text[other]):
+                continue
+            has_similar_name = column.lower().startswith(other.lower())
+            if has_similar_name or not holds_states(text[other]):
                 raise InputError(
-                    f"{table.path}: column '{column}' holds what '{other}' holds: a second reader? "
-                    f"Say --columns label={other}+{column} (each is a reader), or unused={column}"
+                    f"{table.path}: column '{column}' holds the same labels as '{other}'; if it is "
+                    f"a second reader, give --columns label={other}+{column} (each is a reader), "
+                    f"else unused={column}"
                 )
-        twice = rows[differ].assign(cell=cells).duplicated(["image", "of", "cell"]).any()
-        may_name = one_voice and differ.any() and not twice and (cells != "").all()
-        if may_name and cells.nunique() <= _MOST_READERS:
+        keys = ["image", "subject", "cell"]
+        is_repeated = rows[differ].assign(cell=cells).duplicated(keys).any()
+        may_name_reader = single_reader and differ.any() and not is_repeated and (cells != "").all()
+        if may_name_reader and cells.nunique() <= _MOST_READERS:
             raise InputError(
-                f"{table.path}: column '{column}' tells apart {int(differ.sum())} rows that say "
-                f"different things of one image: a reader? Say --columns reader={column}, or "
-                f"unused={column}"
+                f"{table.path}: column '{column}' distinguishes {int(differ.sum())} rows that "
+                f"label one image differently; if it names the reader, give --columns "
+                f"reader={column}, else unused={column}"
             )
-    return rows[~differ & one_voice]
+    return rows[~differ & single_reader]

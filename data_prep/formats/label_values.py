@@ -10,15 +10,15 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.views import VIEW_NAMES
 
 _FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
-"""What a label file may say of an image in plain words, beside its labels."""
+"""Keys of facts that a label file may state of an image beside its labels."""
 
 _SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F", "O": "O", "OTHER": "O"}
 LONGEST_SIDE_PX = 1_000_000
-"""No label file states a longer side of an image than this."""
+"""Longest side of an image that a label file may state, px."""
 
 
 def as_number(value: Any) -> float | None:
-    """A JSON value as a finite number, or None where it is none.
+    """Return a JSON value as a finite number, or None if it is none.
 
     Example:
         >>> as_number(3), as_number(" 2.5 "), as_number(True), as_number("nan"), as_number([1])
@@ -33,35 +33,47 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def to_edges(values: Iterable[Any]) -> list[float]:
-    """Edges or sides of a box as numbers; what is no finite number becomes NaN."""
+def finite_or_nan(values: Iterable[Any]) -> list[float]:
+    """Convert values to numbers; a value that is no finite number becomes NaN.
+
+    Example:
+        >>> finite_or_nan(["2.5", "wide", 3])
+        [2.5, nan, 3.0]
+    """
     numbers = (as_number(value) for value in values)
     return [math.nan if number is None else number for number in numbers]
 
 
-def plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
-    """Take what is known of the free keys; what is no such value counts as not there."""
-    words = {
+def read_plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
+    """Read patient, study, view, sex and age of an entry; values of a wrong kind are left out.
+
+    Args:
+        entry: Object of a label file that describes one image.
+
+    Returns:
+        Columns of the images table by name.
+    """
+    texts = {
         key: str(entry[key]).strip()
         for key in _FREE_KEYS
         if isinstance(entry.get(key), str | int | float)
     }
-    facts: dict[str, Any] = {key: words.get(key) for key in ("patient_id", "study_id")}
-    view = words.get("view", "").upper()
+    facts: dict[str, Any] = {key: texts.get(key) for key in ("patient_id", "study_id")}
+    view = texts.get("view", "").upper()
     facts["view"] = VIEW_NAMES.get(view, "other") if view else None
-    facts["sex"] = _SEXES.get(words.get("sex", "").upper())
+    facts["sex"] = _SEXES.get(texts.get("sex", "").upper())
     facts["age_years"] = as_number(entry.get("age_years"))
     return {key: value for key, value in facts.items() if value not in (None, "")}
 
 
-def stated_size(value: Any) -> int | None:
-    """A height or width that a label file states, px; None where it states none.
+def parse_side(value: Any) -> int | None:
+    """Return the height or width that a label file states, px, or None if it states none.
 
     Raises:
-        InputError: It states what no image has.
+        InputError: No image can have this side.
 
     Example:
-        >>> stated_size("1024"), stated_size(0), stated_size(None)
+        >>> parse_side("1024"), parse_side(0), parse_side(None)
         (1024, None, None)
     """
     number = as_number(value)

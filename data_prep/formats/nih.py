@@ -1,8 +1,8 @@
-"""Format of NIH ChestX-ray14 (Wang et al. 2017), as the NIH Clinical Center and Kaggle give it.
+"""Format `nih`: NIH ChestX-ray14 (Wang et al. 2017), as the NIH Clinical Center and Kaggle publish.
 
-The labels were mined from radiology reports by a program, so their origin is ``report_nlp``. Only
-an image and finding with official boxes, which are on 880 of 112,120 images, counts as boxed:
-another positive image was not looked at for boxes.
+A program mined the labels from radiology reports, so their origin is ``report_nlp``. Official boxes
+exist on 880 of 112,120 images. Only these images and findings count as boxed, since nobody looked
+for boxes on the other positive images.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from cxr_compare.data_prep.formats.source import (
     Format,
     SourceBuilder,
     SourceTables,
+    boxes_from_sizes,
     reference_rows,
-    sized_boxes,
 )
-from cxr_compare.data_prep.formats.targets import targets_of
+from cxr_compare.data_prep.formats.targets import targets_from_findings
 from cxr_compare.data_prep.formats.views import normal_views
 
 FINDINGS = (
@@ -53,9 +53,9 @@ FINDINGS = (
 )
 _NO_FINDING = "no_finding"
 _BOXES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
-# What BBox_List calls otherwise than Data_Entry does.
+# Names of findings that differ between BBox_List and Data_Entry.
 _BOX_NAMES = {"infiltrate": "infiltration"}
-# Its header, and that of Data_Entry, have commas inside brackets: one name is several columns.
+# The headers of BBox_List and Data_Entry have commas inside brackets, so a name spans columns.
 _BOX = ["Bbox [x", "y", "w", "h]"]
 _SIZES = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"]
 # The 2017 table writes 058Y, 013M and 002D; that of 2020 writes years.
@@ -63,8 +63,8 @@ _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _OLDEST = 120
 _TRAIN_LIST = "train_val_list.txt"
 _TEST_LIST = "test_list.txt"
-# Side of the published images, px: the boxes are in it.
 SIDE = 1024
+"""Side of the published images, px; the boxes are in these pixels."""
 _SUFFIX = r"\.\w+$"
 
 
@@ -72,29 +72,29 @@ def _read_nih(builder: SourceBuilder) -> SourceTables:
     """Read the tables of NIH ChestX-ray14; no pixel is decoded."""
     source = builder.root
     notes = builder.notes
-    out = builder.out
+    exclusions = builder.exclusions
     path = find_entries(source)
     if path is None:
         raise InputError(f"{source}: holds no Data_Entry_2017 table; put it there")
-    entries = builder.without_repeats(_read_entries(path), path.name)
+    entries = builder.drop_repeats(read_entries(path), path.name)
     if entries.empty:
         raise InputError(f"{path}: lists no image")
     named = _present_findings(entries, path)
-    boxes = _known_boxes(source, entries, notes)
+    boxes = _official_boxes(source, entries, notes)
     files = list_image_files(source)
     require_unique_ids(files, source)
-    _rule_out(builder, entries, boxes, named)
+    _exclude_contradictory(builder, entries, boxes, named)
     advice = "; give the folder of the NIH images"
     builder.match_files(entries, files, "image_id", path.name, advice)
-    kept = ~is_member(entries["image_id"], list(out.reasons))
-    boxes = out.keep(boxes)
+    kept = ~is_member(entries["image_id"], list(exclusions.reasons))
+    boxes = exclusions.keep(boxes)
     images = _images(entries[kept], files, boxes, notes)
     boxed = boxes[["image_id", "finding"]].drop_duplicates()
     # A model learns the findings of its target: with this one all 14, as CheXNet did.
-    return builder.tables(
+    return builder.build(
         images,
         _findings(images["image_id"], named[kept], notes),
-        targets_of(FINDINGS, of_all=True),
+        targets_from_findings(FINDINGS, any_finding=True),
         files=files,
         boxes=boxes,
         box_coverage=reference_rows(boxed["image_id"], boxed["finding"], coverage="all"),
@@ -103,12 +103,16 @@ def _read_nih(builder: SourceBuilder) -> SourceTables:
 
 
 def find_entries(folder: Path) -> Path | None:
-    """Find ``Data_Entry_2017``; the corrected table of 2020 comes before that of 2017."""
+    """Find the ``Data_Entry_2017`` table in a folder.
+
+    Returns:
+        The corrected table of 2020 if there is one, else that of 2017, else None.
+    """
     paths = [p for p in folder.glob("Data_Entry_2017*") if p.name.endswith((".csv", ".csv.gz"))]
     return min(paths, key=lambda p: ("v2020" not in p.name, p.name), default=None)
 
 
-def _read_entries(path: Path) -> pd.DataFrame:
+def read_entries(path: Path) -> pd.DataFrame:
     """Read ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``."""
     text = read_text_table(path, ("Image Index", "Finding Labels", "Patient ID"))
     entries = pd.DataFrame(
@@ -139,9 +143,16 @@ def _ages(text: pd.Series, path: Path) -> pd.Series:
 
 
 def read_field_sizes(path: Path) -> pd.DataFrame:
-    """Read from ``Data_Entry_2017`` how large, in mm, the field of each image is.
+    """Read the size of the field that each image shows, mm, from ``Data_Entry_2017``.
 
-    Original spacing x original width is the field's width, whatever the size of the copy.
+    The width of the field is the original spacing times the original width, whatever the size of
+    the copy.
+
+    Returns:
+        Columns ``nih_image, field_width_mm, field_height_mm``.
+
+    Raises:
+        InputError: The table lacks a column or holds a cell that is no number.
     """
     text = read_text_table(path, ("Image Index",))
     missing = [name for name in _SIZES if name not in text.columns]
@@ -159,8 +170,8 @@ def _field_sizes(text: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _present_findings(entries: pd.DataFrame, path: Path) -> np.ndarray:
-    """Say which findings, and last 'No Finding', each label cell names; shape (entries, 15)."""
-    # A few hundred cells differ in the whole set, so the loop is over those.
+    """Return True for each finding, and last for 'No Finding', that a row names: (entries, 15)."""
+    # The whole set has a few hundred different cells, so the loop runs over these.
     codes, cells = pd.factorize(entries["labels"])
     named = np.zeros((len(cells), len(FINDINGS) + 1), dtype=bool)
     for row, cell in enumerate(cells):
@@ -176,48 +187,50 @@ def _present_findings(entries: pd.DataFrame, path: Path) -> np.ndarray:
     return named[codes]
 
 
-def _known_boxes(source: Path, entries: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The official boxes, from ``BBox_List_2017.csv``, of the listed images."""
+def _official_boxes(source: Path, entries: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Read the official boxes of the listed images from ``BBox_List_2017.csv``."""
     path = next((source / name for name in _BOXES if (source / name).is_file()), None)
     if path is None:
-        notes.append(f"{_BOXES[0]}: not there, so no lesion is boxed")
+        notes.append(f"{_BOXES[0]} is missing, so no lesion is boxed")
         return empty_table("boxes")
     text = read_text_table(path, ("Image Index", "Finding Label", *_BOX))
     findings = text["Finding Label"].map(finding_name).replace(_BOX_NAMES)
     unknown = ~findings.isin(FINDINGS)
     refuse_line(unknown, path, " is none of the 14 findings", text["Finding Label"])
     ids = text["Image Index"].str.replace(_SUFFIX, "", regex=True)
-    boxes = sized_boxes(ids, findings, *(to_numbers(text[c], path, c) for c in _BOX))
+    boxes = boxes_from_sizes(ids, findings, *(to_numbers(text[c], path, c) for c in _BOX))
     boxes = boxes.drop_duplicates()
     listed = is_member(boxes["image_id"], entries["image_id"])
     if not listed.all():
         notes.append(
-            f"{path.name}: {counted(int((~listed).sum()), 'box')} of images not in the table, "
-            "unused"
+            f"{path.name}: {counted(int((~listed).sum()), 'box')} on images that the table does "
+            "not list were ignored"
         )
     return boxes[listed].reset_index(drop=True)
 
 
-def _rule_out(
+def _exclude_contradictory(
     builder: SourceBuilder, entries: pd.DataFrame, boxes: pd.DataFrame, named: np.ndarray
 ) -> None:
-    """Rule out images whose rows cannot be right."""
-    out = builder.out
+    """Exclude images whose rows contradict each other."""
+    exclusions = builder.exclusions
     ids = entries["image_id"]
-    out.add(ids[ids.duplicated()], "two different rows in Data_Entry")
+    exclusions.add(ids[ids.duplicated()], "two different rows in Data_Entry")
     digits = ids.str.extract(r"^(\d{8})_\d+$")[0]
-    out.add(ids[digits.isna()], "name does not begin with the 8 digits of a patient")
+    exclusions.add(ids[digits.isna()], "name does not begin with the 8 digits of a patient")
     number = entries["patient_number"]
     disagree = digits.notna() & number.notna() & (digits.astype("float64") != number)
-    out.add(ids[disagree], "patient in the name disagrees with Patient ID")
-    builder.rule_out_boxes(boxes)
+    exclusions.add(ids[disagree], "patient in the name disagrees with Patient ID")
+    builder.exclude_invalid_boxes(boxes)
     boxed = boxes["image_id"].to_numpy()
     first = ~ids.duplicated().to_numpy()
     rows = pd.Index(ids[first]).get_indexer(boxed)
     columns = pd.Index(FINDINGS).get_indexer(pd.Index(boxes["finding"]))
-    out.add(boxed[~named[first][rows, columns]], "box of a finding that is not labelled present")
+    exclusions.add(
+        boxed[~named[first][rows, columns]], "box of a finding that is not labelled present"
+    )
     contradictory = named[:, -1] & named[:, :-1].any(axis=1)
-    out.add(ids[contradictory], "'No Finding' beside a finding")
+    exclusions.add(ids[contradictory], "'No Finding' beside a finding")
 
 
 def _images(
@@ -229,7 +242,7 @@ def _images(
     images.insert(2, "patient_id_source", "given")
     images.insert(3, "source", "nih")
     images.insert(4, "path", ids.map(files.set_index("image_id")["path"]).astype(TEXT))
-    # Boxes are true for the published size only; a copy of another size is then refused.
+    # Boxes fit the published size only; with this size stated, a copy of another size is refused.
     sized = is_member(ids, boxes["image_id"]) | images["path"].isna()
     for column in ("height", "width"):
         images[column] = pd.Series(SIDE, index=images.index, dtype="Int64").where(sized)
@@ -238,24 +251,25 @@ def _images(
     impossible = int((images.get("age_years", pd.Series(dtype="float64")) > _OLDEST).sum())
     if impossible:
         notes.append(
-            f"{counted(impossible, 'image', 'have')} an age above {_OLDEST} years, kept as "
-            "published"
+            f"{counted(impossible, 'image', 'have')} an age above {_OLDEST} years, which is stored "
+            "as published"
         )
     if len(boxes):
         n_boxed = boxes["image_id"].nunique()
         notes.append(
-            f"{len(boxes)} official boxes on {n_boxed} of {counted(len(images), 'image')}; a "
-            "positive image without a box counts as not boxed"
+            f"There are {len(boxes)} official boxes on {n_boxed} of "
+            f"{counted(len(images), 'image')}; a positive image without a box counts as not boxed"
         )
     return images
 
 
 def _findings(ids: pd.Series, named: np.ndarray, notes: list[str]) -> pd.DataFrame:
-    """A row for each of the 14 findings on every labelled image."""
+    """Build a row for each of the 14 findings on every labelled image."""
     labelled = named.any(axis=1)
     if not labelled.all():
         notes.append(
-            f"{counted(int((~labelled).sum()), 'image', 'have')} no label: unknown, not negative"
+            f"{counted(int((~labelled).sum()), 'image', 'have')} no label: their findings are "
+            "unknown, not absent"
         )
     return reference_rows(
         np.repeat(ids.to_numpy(dtype=object)[labelled], len(FINDINGS)),
@@ -266,11 +280,13 @@ def _findings(ids: pd.Series, named: np.ndarray, notes: list[str]) -> pd.DataFra
 
 
 def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame | None:
-    """NIH's own split: its list for training and validation is ``train``."""
-    there = [(source / name).is_file() for name in (_TRAIN_LIST, _TEST_LIST)]
-    if not all(there):
-        if any(there):
-            notes.append(f"the official split needs both {_TRAIN_LIST} and {_TEST_LIST}: not read")
+    """Read NIH's own split; the list for training and validation becomes ``train``."""
+    exist = [(source / name).is_file() for name in (_TRAIN_LIST, _TEST_LIST)]
+    if not all(exist):
+        if any(exist):
+            notes.append(
+                f"The official split was not read: it needs both {_TRAIN_LIST} and {_TEST_LIST}"
+            )
         return None
     train = _read_list(source / _TRAIN_LIST)
     test = _read_list(source / _TEST_LIST)
@@ -285,7 +301,7 @@ def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame | 
 
 
 def _read_list(path: Path) -> pd.Series:
-    """Read ``train_val_list.txt`` or ``test_list.txt``: a file name a line."""
+    """Read ``train_val_list.txt`` or ``test_list.txt``, which hold one file name a line."""
     names = filter(None, map(str.strip, read_lines(path)))
     return pd.Series([Path(name).stem for name in names], dtype=TEXT).drop_duplicates()
 

@@ -11,7 +11,19 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) -> pd.Series:
-    r"""Find the patient of each image in a file's name; missing where it does not tell.
+    r"""Find the patient of each image in its file name; missing where the pattern does not match.
+
+    Args:
+        names: File names.
+        pattern: Regular expression whose first group is the patient. The name of the group, if it
+            has one, is the name space. None finds no patient.
+        name_space: Name space of the patients where the pattern names none.
+
+    Returns:
+        ``space:patient`` of each name, in the same order.
+
+    Raises:
+        InputError: The pattern is no regular expression, or has no group.
 
     Example:
         >>> names = pd.Series(["00019124_092.png", "x.png"])
@@ -27,5 +39,6 @@ def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) 
     if compiled.groups < 1:
         raise InputError(f"--patient-pattern {pattern!r}: put brackets around the patient's part")
     space = next(iter(compiled.groupindex), name_space)
-    patients = names.map(lambda name: m[1] if (m := compiled.search(name)) else None)
+    matches = names.map(compiled.search)
+    patients = matches.map(lambda match: match[1] if match else None)
     return space + ":" + patients.astype(TEXT)

@@ -1,12 +1,13 @@
-"""Several readers of one image: all that each says is kept, and the reference is made of it.
+"""Make the reference from the labels and boxes of several readers (``--reference``).
 
-Labels by vote, boxes by overlap and vote, as ``--reference`` asks; one owner for every format.
+Labels are decided by vote, boxes by overlap and vote. The labels of each reader are stored, too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,39 +19,63 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import FINDING_KEY, SourceBuilder
 
-ROW = [*FINDING_KEY, "reader"]
+LABEL_KEY = [*FINDING_KEY, "reader"]
 _RULES = ("majority", "any", "all")
 _SAME_LESION_IOU = 0.4
-"""Boxes of two readers that overlap by more than this are the same lesion to them."""
+"""IoU above which boxes of two readers outline the same lesion."""
 
 
-def with_reference(
-    builder: SourceBuilder, findings: pd.DataFrame, boxes: pd.DataFrame, local: Iterable[str] = ()
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Add the reference to what the readers say: ``findings``, ``boxes`` and ``box_coverage``.
+class ReferenceTables(NamedTuple):
+    """Tables of the readers and of the reference."""
 
-    Rows of the reader ``reference`` stand as they are. `local` are findings that the readers box
-    wherever they see them; those of `boxes` always count.
+    findings: pd.DataFrame
+    boxes: pd.DataFrame
+    box_coverage: pd.DataFrame
+
+
+def add_reference(
+    builder: SourceBuilder,
+    findings: pd.DataFrame,
+    boxes: pd.DataFrame,
+    boxed_findings: Iterable[str] = (),
+) -> ReferenceTables:
+    """Add the reference to the labels and boxes of the readers.
+
+    Args:
+        builder: Builder of the source, whose options name the rule.
+        findings: Columns ``image_id, finding, reader, state, origin``. Rows of the reader
+            ``reference`` are kept unchanged.
+        boxes: Columns ``image_id, finding, reader, x1, y1, x2, y2``, px of the original image.
+        boxed_findings: Findings that the readers box wherever they see them; those in `boxes`
+            always count as such.
+
+    Returns:
+        The findings, the boxes and the box coverage of readers and reference.
+
+    Raises:
+        InputError: The rule does not exist, or names a reader who labelled nothing.
     """
     rule = builder.options.reference
     is_reader = findings["reader"] != REFERENCE_READER
     readers = findings[is_reader]
-    own = findings[~is_reader]
-    drawn = boxes["reader"] != REFERENCE_READER
+    stated = findings[~is_reader]  # labels of the reference that the source itself states
+    by_readers = boxes["reader"] != REFERENCE_READER
     _require_rule(rule, readers["reader"])
     made = _reference_findings(readers, rule)
-    given = made[FINDING_KEY].merge(own[FINDING_KEY].drop_duplicates(), how="left", indicator=True)
-    made = made[(given["_merge"] == "left_only").to_numpy()].reset_index(drop=True)
-    fused = _reference_boxes(readers, boxes[drawn], pd.concat([own, made]), rule)
+    merged = made[FINDING_KEY].merge(
+        stated[FINDING_KEY].drop_duplicates(), how="left", indicator=True
+    )
+    made = made[(merged["_merge"] == "left_only").to_numpy()].reset_index(drop=True)
+    fused = _reference_boxes(readers, boxes[by_readers], pd.concat([stated, made]), rule)
     findings = pd.concat([findings, made], ignore_index=True)
     boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
-    named = pd.Series(tuple(local) if len(boxes) else (), dtype=TEXT)
+    named = pd.Series(tuple(boxed_findings) if len(boxes) else (), dtype=TEXT)
     localised = pd.concat([named, boxes["finding"].drop_duplicates()])
-    return findings, boxes, _coverage(findings, boxes, localised)
+    return ReferenceTables(findings, boxes, _coverage(findings, boxes, localised))
 
 
 def _require_rule(rule: str, readers: pd.Series) -> None:
-    """Check what the user said of the reference."""
+    """Refuse a rule that does not exist or that the readers cannot fulfil."""
     kind, _, name = rule.partition(":")
     if rule == _RULES[0] or (rule in _RULES and len(readers)):
         return
@@ -66,10 +91,10 @@ def _require_rule(rule: str, readers: pd.Series) -> None:
 
 
 def _reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Make the reference's findings of those of the readers."""
+    """Make the findings of the reference from those of the readers."""
     if rule not in _RULES:
-        own = findings[findings["reader"] == rule.partition(":")[2]]
-        return own.assign(reader=REFERENCE_READER).reset_index(drop=True)
+        chosen = findings[findings["reader"] == rule.partition(":")[2]]
+        return chosen.assign(reader=REFERENCE_READER).reset_index(drop=True)
     votes = findings[FINDING_KEY].assign(
         present=findings["state"] == "present", absent=findings["state"] == "absent", readers=1
     )
@@ -88,12 +113,11 @@ def _reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
 def _reference_boxes(
     findings: pd.DataFrame, boxes: pd.DataFrame, reference: pd.DataFrame, rule: str
 ) -> pd.DataFrame:
-    """Make the reference's boxes of those of the readers.
+    """Make the boxes of the reference from those of the readers.
 
-    Boxes of one finding that overlap are fused (see `same_lesions`) and a fused box, the mean of
-    the edges, is kept if enough of the finding's readers drew it: more than half for
-    ``majority``, one for ``any``, every one for ``all``. With ``reader:NAME`` his boxes are taken
-    as they are.
+    Overlapping boxes of one finding are fused to the mean of their edges (see `same_lesions`). A
+    fused box is kept if enough of the finding's readers drew it: more than half for ``majority``,
+    one for ``any``, every one for ``all``. ``reader:NAME`` takes the boxes of that reader.
     """
     if rule not in _RULES:
         fused = boxes[boxes["reader"] == rule.partition(":")[2]]
@@ -116,24 +140,36 @@ def _reference_boxes(
 
 
 def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarray:
-    """Tell which boxes of several readers are of one lesion.
+    """Group the boxes of several readers by lesion.
 
-    Greedy: of all pairs of boxes of one image and finding by different readers, the one that
-    overlaps most is joined first, then the next, down to `iou`. A lesion has one box a reader at
-    most, so a pair that would bring a second one is passed over. The order of the rows does not
-    matter.
+    The method is greedy: pairs of boxes of one image and finding by different readers are joined
+    in the order of their overlap, down to `iou`. A lesion has at most one box of each reader, so a
+    pair that would add a second one is skipped. The order of the rows does not matter.
+
+    Args:
+        boxes: Columns ``image_id, finding, reader, x1, y1, x2, y2``.
+        iou: Boxes that overlap by more than this outline the same lesion.
+
+    Returns:
+        Number of the lesion of each box, int64, shape ``(N,)``.
+
+    Example:
+        >>> rows = [("a", "mass", "R1", 0, 0, 10, 10), ("a", "mass", "R2", 0, 0, 10, 9)]
+        >>> columns = ["image_id", "finding", "reader", "x1", "y1", "x2", "y2"]
+        >>> same_lesions(pd.DataFrame(rows, columns=columns)).tolist()
+        [0, 0]
     """
-    ordered = boxes[[*ROW, *EDGES]].reset_index(drop=True)
-    ordered = ordered.sort_values([*ROW, *EDGES], kind="stable")
+    ordered = boxes[[*LABEL_KEY, *EDGES]].reset_index(drop=True)
+    ordered = ordered.sort_values([*LABEL_KEY, *EDGES], kind="stable")
     ordered["box"] = np.arange(len(ordered))
     pairs = ordered[[*FINDING_KEY, "box"]].merge(ordered[[*FINDING_KEY, "box"]], on=FINDING_KEY)
     first = pairs["box_x"].to_numpy()
     second = pairs["box_y"].to_numpy()
     reader = ordered["reader"].to_numpy()
     edges = ordered[EDGES].to_numpy(dtype="float64")
-    wanted = (first < second) & (reader[first] != reader[second])
-    first = first[wanted]
-    second = second[wanted]
+    is_pair = (first < second) & (reader[first] != reader[second])
+    first = first[is_pair]
+    second = second[is_pair]
     overlap = box_iou(edges[first], edges[second])
     near = overlap > iou
     first = first[near]
@@ -152,10 +188,10 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
 
 
 def _coverage(findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series) -> pd.DataFrame:
-    """Say where a reader's boxes are all there are."""
+    """List the images, findings and readers whose boxes show all lesions."""
     rows = findings[is_member(findings["finding"], localised)]
-    boxed = rows.merge(boxes[ROW].drop_duplicates(), on=ROW)
+    boxed = rows.merge(boxes[LABEL_KEY].drop_duplicates(), on=LABEL_KEY)
     absent = rows[rows["state"] == "absent"]
     present = boxed[boxed["state"] == "present"]
-    complete = pd.concat([absent[ROW], present[ROW]])
+    complete = pd.concat([absent[LABEL_KEY], present[LABEL_KEY]])
     return complete.assign(coverage="all").astype(TEXT).reset_index(drop=True)

@@ -1,7 +1,7 @@
-"""The formats that `cxr prepare` reads: detection, help and the table in the docs follow from here.
+"""The formats that `cxr prepare` reads; detection, help and the documents follow from this list.
 
-A new format is a module with a `Format` record, its line here, and its test. Its ``read`` gathers
-notes and exclusions in a `SourceBuilder`, which then makes the tables. Then
+A new format needs a module with a `Format` record, a line here, and a test. Its ``read`` gathers
+notes and exclusions in a `SourceBuilder`, which then builds the tables. Then run
 ``python tools/documents.py`` writes the table of the docs anew.
 """
 
@@ -30,7 +30,7 @@ from cxr_compare.data_prep.formats.vindr import VINDR
 from cxr_compare.data_prep.formats.voc import VOC
 from cxr_compare.data_prep.formats.yolo import YOLO
 
-# Detection takes the first that fits, so the vague ones stand last.
+# Detection takes the first format that fits, so those that fit many folders come last.
 _RECORDS = (
     RSNA,
     CSV,
@@ -54,33 +54,50 @@ def read_source(
     source: Path,
     format: str | None,  # noqa: A002 - the option's own name
     options: ReadOptions,
-    say: Callable[[str], None] = lambda line: None,
+    show: Callable[[str], None] = lambda line: None,
 ) -> SourceTables:
-    """Read a source folder in the format that the user named; `say` shows what was recognised."""
+    """Read a source folder in the format that the user named.
+
+    Args:
+        source: The source folder.
+        format: Name of the format; without one the error names a likely one.
+        options: Options of the user.
+        show: Called with each line on what was recognised.
+
+    Returns:
+        The tables of the source; no pixel is decoded.
+
+    Raises:
+        InputError: The folder is not in this format, an option does not apply to it, or the
+            source contradicts itself.
+    """
     if all((source / name).exists() for name in ("dataset.json", "images.parquet")):
         raise InputError(
-            f"{source}: is a prepared set already; to put several into one, say cxr prepare SET "
+            f"{source}: is a prepared data set already; to combine several, run cxr prepare SET "
             "SET ... --out OUT"
         )
     if format not in FORMATS:
         if source.is_dir():
-            _require_folder(source)  # that it is empty is what to say first
-        what = "no --format given" if format is None else f"--format {format} is not known"
-        advice = _likely(source) if source.is_dir() else None
-        raise InputError(f"{source}: {what}; {advice or 'use one of ' + ', '.join(FORMATS)}")
+            _require_folder(source)  # an empty folder is refused before its format is discussed
+        problem = "no --format given" if format is None else f"--format {format} is not known"
+        advice = _format_advice(source) if source.is_dir() else None
+        advice = advice or f"use one of {', '.join(FORMATS)}"
+        raise InputError(f"{source}: {problem}; {advice}")
     for option in fields(options):
         value = getattr(options, option.name)
         if value != option.default and option.name not in FORMATS[format].options:
             users = ", ".join(n for n, record in FORMATS.items() if option.name in record.options)
             raise InputError(
-                f"--{option.name.replace('_', '-')}: means nothing to --format {format}; only "
-                f"{users} uses it"
+                f"--{option.name.replace('_', '-')}: does not apply to --format {format}; formats "
+                f"that take it: {users}"
             )
     _require_folder(source)
     try:
-        return FORMATS[format].tables(source, options, say)
+        return FORMATS[format].read_source(source, options, show)
     except WrongFormatError as error:
-        raise InputError(f"{error}; {_likely(source) or 'no known format fits it'}") from None
+        raise InputError(
+            f"{error}; {_format_advice(source) or 'no known format fits it'}"
+        ) from None
 
 
 def _require_folder(source: Path) -> None:
@@ -94,35 +111,44 @@ def _require_folder(source: Path) -> None:
         raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
 
 
-def _likely_format(folder: Path) -> str | None:
-    """The likely ``--format`` of an existing folder; None where nothing fits."""
+def likely_format(folder: Path) -> str | None:
+    """Return the likely ``--format`` of an existing folder, or None where no format fits."""
     return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 
 
-def _likely(folder: Path) -> str | None:
-    """What to say of a folder that some format fits; None where none does."""
-    name = _likely_format(folder)
+def _format_advice(folder: Path) -> str | None:
+    """Return advice on the format of a folder, or None where no format fits."""
+    name = likely_format(folder)
     if name == TABLE.name:
         return f"it looks like a table of labels with images: {_command(name, folder, 'OUT')}"
-    return name and f"it looks like --format {name}"
+    if name is None:
+        return None
+    return f"it looks like --format {name}"
 
 
 def _command(name: str, folder: Path, out: str) -> str:
-    """The command that prepares a folder."""
+    """Return the command that prepares a folder in a format."""
     source = shlex.quote(str(folder))
     if name == TABLE.name:
         return f"cxr prepare {shlex.quote(str(first_table(folder)))} {source} {out}"
     return f"cxr prepare {source} {out} --format {name}"
 
 
-def unprepared(folder: Path) -> str | None:
-    """Says of a folder, or one right below it, that it holds a download still to be prepared."""
-    name = _likely_format(folder)
+def describe_raw_download(folder: Path) -> str | None:
+    """Describe a folder that holds a download still to be prepared.
+
+    Args:
+        folder: Folder that was taken for a data set; its subfolders are looked at, too.
+
+    Returns:
+        A clause with the command to run, or None where the folder fits no format.
+    """
+    name = likely_format(folder)
     where = folder
-    vague = (None, DICOM.name, TABLE.name)  # many a tree with DICOM files or tables fits those
+    vague = (None, DICOM.name, TABLE.name)  # many folders with DICOM files or tables fit these
     if name in vague:
         for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if (inner := _likely_format(below)) not in vague:
+            if (inner := likely_format(below)) not in vague:
                 name = inner
                 where = below
                 break

@@ -1,6 +1,6 @@
-"""Format of the RSNA Pneumonia Detection Challenge (2018), stage 2, as Kaggle gives it.
+"""Format `rsna`: the RSNA Pneumonia Detection Challenge (2018), stage 2, as on Kaggle.
 
-``patientId`` there names an image. Who the patient is comes from the public mapping to NIH
+Its column ``patientId`` names an image. The patients come from the public mapping to NIH
 ChestX-ray14 (``rsna_to_nih.csv`` in the same folder).
 """
 
@@ -25,8 +25,8 @@ from cxr_compare.data_prep.formats.source import (
     Format,
     SourceBuilder,
     SourceTables,
+    boxes_from_sizes,
     reference_rows,
-    sized_boxes,
 )
 from cxr_compare.data_prep.formats.views import normal_views
 
@@ -49,23 +49,29 @@ _DOUBTFUL_MSE = 20.0
 
 
 def _read_rsna(builder: SourceBuilder) -> SourceTables:
-    """Join the source's tables and rule out what contradicts itself."""
+    """Join the tables of the source and exclude images that contradict themselves."""
     source = builder.root
     notes = builder.notes
-    out = builder.out
+    exclusions = builder.exclusions
     labels = _read_labels(source / LABELS)
     train = _train_images(source, labels)
     test = _list_images(source, TEST_IMAGES)
-    classes = _read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
-    mapping = _read_mapping(source)
-    sizes = read_field_sizes(entries) if (entries := find_entries(source)) else None
-    people = _read_headers(headers) if (headers := _find_headers(source)) else None
-    rows = builder.without_repeats(labels, LABELS)
-    _rule_out(builder, rows, train, classes)
-    images = out.keep(pd.concat([train, test], ignore_index=True).drop_duplicates("image_id"))
+    classes = read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
+    mapping = read_mapping(source)
+    entries = find_entries(source)
+    sizes = read_field_sizes(entries) if entries else None
+    header_table = _find_headers(source)
+    people = read_header_table(header_table) if header_table else None
+    rows = builder.drop_repeats(labels, LABELS)
+    _exclude_contradictory(builder, rows, train, classes)
+    images = exclusions.keep(
+        pd.concat([train, test], ignore_index=True).drop_duplicates("image_id")
+    )
     images["source"] = SYNTHETIC if (source / _PHANTOM).exists() else "rsna"
     if classes is None:
-        notes.append(f"{CLASS_INFO}: not there, so 'normal' and 'not normal' cannot be told apart")
+        notes.append(
+            f"{CLASS_INFO} is missing, so 'normal' and 'not normal' cannot be distinguished"
+        )
     else:
         images = images.merge(classes.drop_duplicates("image_id"), on="image_id", how="left")
     images = _with_patients(images, mapping, test["image_id"], builder)
@@ -75,20 +81,22 @@ def _read_rsna(builder: SourceBuilder) -> SourceTables:
     if people is not None:
         images = images.merge(people, on="image_id", how="left")
     if images["path"].isna().all():
-        notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to evaluate on only")
+        notes.append(
+            f"{TRAIN_IMAGES} is missing, so predictions can only be evaluated on this data set"
+        )
         images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
-    rows = out.keep(rows)
-    one = rows.drop_duplicates("image_id")
+    rows = exclusions.keep(rows)
+    first_rows = rows.drop_duplicates("image_id")
     boxed = rows[rows["x"].notna()]
     # All lesions are boxed, except on a positive image that came without any box.
     complete = rows[(rows["Target"] == 0) | rows["x"].notna()].drop_duplicates("image_id")
-    state = np.where(one["Target"] == 1, "present", "absent")
-    return builder.tables(
+    state = np.where(first_rows["Target"] == 1, "present", "absent")
+    return builder.build(
         images,
-        reference_rows(one["image_id"], FINDING, state=state, origin="consensus"),
+        reference_rows(first_rows["image_id"], FINDING, state=state, origin="consensus"),
         {"opacity": {"any_of": [FINDING], "display_name": "Lung opacity"}},
         files=train.dropna(),
-        boxes=sized_boxes(boxed["image_id"], FINDING, *(boxed[side] for side in _BOX)),
+        boxes=boxes_from_sizes(boxed["image_id"], FINDING, *(boxed[side] for side in _BOX)),
         box_coverage=reference_rows(complete["image_id"], FINDING, coverage="all"),
         split=test[["image_id"]].assign(role="unused"),
     )
@@ -102,15 +110,15 @@ def _read_labels(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"image_id": text["patientId"], **numbers}).reset_index(drop=True)
 
 
-def _read_classes(path: Path) -> pd.DataFrame:
-    """Read ``stage_2_detailed_class_info.csv`` as ``image_id, x_class``, one row a row."""
+def read_classes(path: Path) -> pd.DataFrame:
+    """Read ``stage_2_detailed_class_info.csv`` as ``image_id, x_class``, row by row."""
     text = read_text_table(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
     refuse_line(classes.isna(), path, f"; expected one of {', '.join(CLASSES)}", text["class"])
     return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype(TEXT)})
 
 
-def _read_mapping(source: Path) -> pd.DataFrame | None:
+def read_mapping(source: Path) -> pd.DataFrame | None:
     """Read the mapping from RSNA images to NIH images, if it is there.
 
     The patient numbers are NIH's, or those of one phantom.
@@ -126,8 +134,8 @@ def _read_mapping(source: Path) -> pd.DataFrame | None:
     refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
     doubtful = text["nih_image"].duplicated(keep=False)
     if "mse" in text.columns:
-        # With the difference known, an image claimed twice is told by it: one of a pair is
-        # near 1 and the other near 90, or both are one image, published twice.
+        # The difference tells which match of an NIH image that is named twice is right: one is
+        # near 1 and the other near 90, or both are one image that was published twice.
         doubtful = ~(to_numbers(text["mse"], path, "mse") <= _DOUBTFUL_MSE)
     return pd.DataFrame(
         {
@@ -145,10 +153,10 @@ def _find_headers(source: Path) -> Path | None:
     return min((p for p in paths if p.name.endswith((".csv", ".csv.gz"))), default=None)
 
 
-def _read_headers(path: Path) -> pd.DataFrame:
-    """Read what the DICOM headers say of each image's person and view.
+def read_header_table(path: Path) -> pd.DataFrame:
+    """Read view, sex and age of each image from the public table of DICOM headers.
 
-    Its PixelSpacing is left out: that of NIH's original file, not of the 1024 px one.
+    PixelSpacing is ignored, since it is that of NIH's original file, not of the 1024 px image.
     """
     text = read_text_table(path, ("PatientID",), ("ViewPosition", "PatientSex", "PatientAge"))
     people = pd.DataFrame(
@@ -160,13 +168,13 @@ def _read_headers(path: Path) -> pd.DataFrame:
         }
     ).drop_duplicates()
     ids = people["image_id"].rename("PatientID")
-    twice = " appears more than once with different values; keep one line"
-    refuse_line(ids.duplicated(), path, twice, ids)
+    reason = " appears more than once with different values; keep one line"
+    refuse_line(ids.duplicated(), path, reason, ids)
     return people.reset_index(drop=True)
 
 
 def _train_images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
-    """List ``image_id, path`` of the labelled images; without a folder of them, of no path."""
+    """List ``image_id, path`` of the labelled images; the path is missing without a folder."""
     if not (source / TRAIN_IMAGES).exists() and not (source / TEST_IMAGES).exists():
         ids = labels["image_id"].drop_duplicates().reset_index(drop=True)
         if ids.empty:
@@ -179,7 +187,7 @@ def _train_images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def _list_images(source: Path, folder: str) -> pd.DataFrame:
-    """List ``image_id, path`` by file name; what a file is, its content will tell."""
+    """List ``image_id, path`` of all files in a folder; their content is not read."""
     names: list[str] = []
     if (source / folder).is_dir():
         with os.scandir(source / folder) as entries:
@@ -190,28 +198,32 @@ def _list_images(source: Path, folder: str) -> pd.DataFrame:
     return images
 
 
-def _rule_out(
+def _exclude_contradictory(
     builder: SourceBuilder, rows: pd.DataFrame, train: pd.DataFrame, classes: pd.DataFrame | None
 ) -> None:
-    """Rule out images whose label cannot be right; a wrong box is a wrong label."""
-    out = builder.out
+    """Exclude images whose labels contradict each other; a wrong box is a wrong label."""
+    exclusions = builder.exclusions
     ids = rows["image_id"]
     edges = rows[_BOX]
-    out.add(train.loc[~is_member(train["image_id"], ids), "image_id"], f"no row in {LABELS}")
-    out.add(ids[~is_member(ids, train["image_id"])], f"row in {LABELS}, but no image file")
-    out.add(ids[~rows["Target"].isin([0, 1])], "Target is neither 0 nor 1")
+    exclusions.add(train.loc[~is_member(train["image_id"], ids), "image_id"], f"no row in {LABELS}")
+    exclusions.add(ids[~is_member(ids, train["image_id"])], f"row in {LABELS}, but no image file")
+    exclusions.add(ids[~rows["Target"].isin([0, 1])], "Target is neither 0 nor 1")
     targets = rows.groupby("image_id")["Target"].nunique()
-    out.add(targets.index[targets > 1], "Target is both 0 and 1")
+    exclusions.add(targets.index[targets > 1], "Target is both 0 and 1")
     has_box = edges.notna().any(axis=1)
-    out.add(ids[(rows["Target"] == 0) & has_box], "Target 0 with a box")
-    builder.rule_out_boxes(sized_boxes(ids, FINDING, *(rows[s] for s in _BOX))[has_box.to_numpy()])
+    exclusions.add(ids[(rows["Target"] == 0) & has_box], "Target 0 with a box")
+    builder.exclude_invalid_boxes(
+        boxes_from_sizes(ids, FINDING, *(rows[s] for s in _BOX))[has_box.to_numpy()]
+    )
     if classes is None:
         return
     kinds = classes.drop_duplicates()
-    out.add(kinds.loc[kinds["image_id"].duplicated(), "image_id"], f"two classes in {CLASS_INFO}")
+    exclusions.add(
+        kinds.loc[kinds["image_id"].duplicated(), "image_id"], f"two classes in {CLASS_INFO}"
+    )
     opaque = ids.map(kinds.drop_duplicates("image_id").set_index("image_id")["x_class"])
     disagree = opaque.notna() & ((opaque == "lung_opacity") != (rows["Target"] == 1))
-    out.add(ids[disagree], f"Target disagrees with {CLASS_INFO}")
+    exclusions.add(ids[disagree], f"Target disagrees with {CLASS_INFO}")
 
 
 def _with_patients(
@@ -220,7 +232,7 @@ def _with_patients(
     unlabelled: pd.Series,
     builder: SourceBuilder,
 ) -> pd.DataFrame:
-    """Add ``patient_id`` and its source; a labelled image of unknown patient makes a note."""
+    """Add ``patient_id`` and its source; note the labelled images of unknown patients."""
     columns = ["image_id", "patient_id", "patient_id_source"]
     if mapping is None:
         mapping = pd.DataFrame(columns=columns, dtype=TEXT)
@@ -230,14 +242,15 @@ def _with_patients(
     images.loc[unknown, "patient_id_source"] = "assumed_image"
     n_labelled = int((unknown & ~is_member(images["image_id"], unlabelled)).sum())
     if n_labelled:
-        builder.warn_of_own_patients(
+        builder.warn_of_unknown_patients(
             f"the patient of {counted(n_labelled, 'image')} is not known, so each",
             remedy=f"Put the public {MAPPING} (columns patientId, nih_image) into the folder",
         )
     n_doubtful = int((images["patient_id_source"] == "mapped_unverified").sum())
     if n_doubtful:
         builder.notes.append(
-            f"{counted(n_doubtful, 'image', 'have')} a doubtful patient: used for training only"
+            f"{counted(n_doubtful, 'image', 'have')} a doubtful patient and are used for training "
+            "only"
         )
     return images
 

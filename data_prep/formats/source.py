@@ -1,7 +1,4 @@
-"""What every format hands to `cxr prepare`, and what several formats need on the way.
-
-Names of findings, targets, files in folders, patients in names, and the builder of the tables.
-"""
+"""Tables of a source before any pixel is read, and the builder with which formats make them."""
 
 from __future__ import annotations
 
@@ -22,90 +19,127 @@ from cxr_compare.data_prep.contracts.tables import empty_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.exclusions import Exclusions
 from cxr_compare.data_prep.formats.folder_scan import require_unique_ids
-from cxr_compare.data_prep.formats.targets import target_of, targets_of
+from cxr_compare.data_prep.formats.targets import target_from_findings, targets_from_findings
 
 FINDING_KEY = ["image_id", "finding"]
-_ROLES = ("split", "official")  # tables of roles
-NO_PIXELS = "no image is there: a data set without pixels, to evaluate predictions on only"
+_ROLE_TABLES = ("split", "official")
+NO_PIXELS = "the source holds no image file, so predictions can only be evaluated on this data set"
 
 
-def no_roles() -> pd.DataFrame:
-    """An empty ``image_id, role`` table."""
+def empty_roles() -> pd.DataFrame:
+    """Return an empty table with the columns ``image_id`` and ``role``."""
     return pd.DataFrame({"image_id": [], "role": []}, dtype=TEXT)
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    r"""What a user may state beside the folder; each format takes some of it."""
+    r"""Options of the user on how a source is read; each format takes some of them."""
 
-    # how several readers of one image become the reference: `majority`, `any`, `all` or
-    # `reader:NAME`
+    # How several readers of one image become the reference: `majority`, `any`, `all` or
+    # `reader:NAME`.
     reference: str = "majority"
-    labels: tuple[Path, ...] = ()  # tables of labels that lie elsewhere
-    sheet: str | None = None  # of these, where they are spreadsheets with several
-    # what their columns are, as ROLE=COLUMN, and TOML files that say it of whole tables
+    labels: tuple[Path, ...] = ()  # label tables outside the source folder
+    sheet: str | None = None  # sheet of the label tables that are spreadsheets
+    # Roles of columns as ROLE=COLUMN, and TOML files that describe whole tables.
     columns: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = ()  # names of the classes where the format only numbers them
-    # regular expression that finds the patient in a file's name; its first group is the patient,
-    # and the group's name, where it has one, the name space: `(?P<nih>\d{8})_` turns
-    # `00019124_092.png` into `nih:00019124`
+    class_names: tuple[str, ...] = ()  # names of the classes, where the format only numbers them
+    # Regular expression that finds the patient in a file's name. Its first group is the patient,
+    # and the name of that group, if it has one, is the name space: `(?P<nih>\d{8})_` turns
+    # `00019124_092.png` into `nih:00019124`.
     patient_pattern: str | None = None
 
 
 @dataclass(frozen=True)
 class SourceTables:
-    """One data set as its publisher gives it, before any pixel is read."""
+    """Tables of one data set as its publisher gives it, before any pixel is read."""
 
-    format: str  # its name, as in ``--format``
+    format: str  # name of the format, as in ``--format``
     root: Path  # folder that `images.path` is relative to
-    # `image_id, patient_id, patient_id_source, source, path` and whatever else of the table the
-    # source knows; `path` is missing for an image without pixels. `field_width_mm` and
-    # `field_height_mm`, where there, are the true size of what the image shows; they become the
-    # pixel spacing once the image's size is known
+    # `image_id, patient_id, patient_id_source, source, path` and all other columns of the images
+    # table that the source knows. `path` is missing for an image without pixels.
+    # `field_width_mm` and `field_height_mm` are the true size of what the image shows; they become
+    # the pixel spacing once the size of the image is known.
     images: pd.DataFrame
     findings: pd.DataFrame
     targets: dict[str, dict[str, Any]]  # name -> `{"any_of": [...], "display_name": ...}`
-    # not yet checked against the size of the images
+    # Boxes that are not yet checked against the size of the images.
     boxes: pd.DataFrame = field(default_factory=lambda: empty_table("boxes"))
     box_coverage: pd.DataFrame = field(default_factory=lambda: empty_table("box_coverage"))
-    # `path, stage, reason` of files and images that the labels rule out
+    # `path, stage, reason` of the files and images that the labels rule out.
     excluded: pd.DataFrame = field(default_factory=lambda: empty_table("excluded"))
-    # `image_id, role` where the source fixes the role; other images are drawn
-    split: pd.DataFrame = field(default_factory=no_roles)
-    # `image_id, role` of the publisher's own split, which becomes `official` beside the drawn one
-    official: pd.DataFrame = field(default_factory=no_roles)
-    notes: tuple[str, ...] = ()  # what a user must know, one sentence each
+    # `image_id, role` of the images whose role the source fixes; the other roles are drawn.
+    split: pd.DataFrame = field(default_factory=empty_roles)
+    # `image_id, role` of the publisher's own split, stored as `official` beside the drawn one.
+    official: pd.DataFrame = field(default_factory=empty_roles)
+    notes: tuple[str, ...] = ()  # what a user must know of the source, one sentence each
+
+    def with_targets(self, targets: Mapping[str, Sequence[str]]) -> SourceTables:
+        """Add targets of the user; a target of the same name is replaced.
+
+        Args:
+            targets: Findings that make each target positive, by the name of the target.
+
+        Returns:
+            The same tables with the added targets.
+
+        Raises:
+            InputError: A target names a finding that the source does not have, or none at all.
+        """
+        findings = set(self.findings["finding"])
+        for target in self.targets.values():
+            findings.update(target["any_of"])
+        added = {}
+        for name, members in targets.items():
+            unknown = [member for member in members if member not in findings]
+            if unknown or not members:
+                raise InputError(
+                    f"--target {name}: finding '{', '.join(unknown)}' is not in the source; it has "
+                    f"{', '.join(sorted(findings)) or 'none'}"
+                )
+            added[name] = target_from_findings(name, members)
+        return replace(self, targets={**self.targets, **added})
 
     def reader_notes(self, rule: str) -> list[str]:
-        """How often the readers differ, and what the reference, made by a rule, lacks."""
-        own = self.findings["reader"] == REFERENCE_READER
+        """Describe how often the readers differ and what the reference lacks.
+
+        Args:
+            rule: Rule that made the reference of the readers, as in ``--reference``.
+        """
+        is_reference = self.findings["reader"] == REFERENCE_READER
+        readers = self.findings[~is_reference]
+        reference = self.findings[is_reference].merge(readers[FINDING_KEY].drop_duplicates())
+        n_states = readers.groupby(FINDING_KEY)["state"].nunique()
+        n_differ = int((n_states > 1).sum())
+        n_uncertain = int((reference["state"] == "uncertain").sum())
+        n_unread = readers["image_id"].nunique() - reference["image_id"].nunique()
+        chosen_reader = rule.partition("reader:")[2]
         notes = []
-        readers = self.findings[~own]
-        made = self.findings[own].merge(readers[FINDING_KEY].drop_duplicates())
-        said = readers.groupby(FINDING_KEY)["state"].nunique()
-        n_differ = int((said > 1).sum())
-        n_open = int((made["state"] == "uncertain").sum())
-        n_silent = readers["image_id"].nunique() - made["image_id"].nunique()
-        if n_silent and (who := rule.partition("reader:")[2]):
-            notes.append(f"{counted(n_silent, 'image', 'were')} not read by {who}: no reference")
+        if n_unread and chosen_reader:
+            notes.append(
+                f"{counted(n_unread, 'image', 'were')} not read by {chosen_reader} and have no "
+                "reference label"
+            )
         elif n_differ:
-            uncertain = (
-                f", which leaves {n_open:,} uncertain: neither learned nor evaluated; another rule "
-                "(any, all, reader:NAME) decides more"
+            note = (
+                f"{counted(readers['reader'].nunique(), 'reader')} labelled the images and differ "
+                f"on {n_differ:,} of {len(n_states):,} labels; the labels of all readers are "
+                f"stored, and the reference follows --reference {rule}"
             )
-            notes.append(
-                f"{counted(readers['reader'].nunique(), 'reader')}; they differ on {n_differ:,} of "
-                f"{len(said):,} labels; all that each says is kept, the reference is --reference "
-                f"{rule}{uncertain * (n_open > 0)}"
-            )
-        present = made[is_member(made["finding"], self.boxes["finding"])].query(
-            "state == 'present'"
-        )
+            if n_uncertain:
+                note += (
+                    f", which leaves {n_uncertain:,} labels uncertain: they are neither learned "
+                    "nor evaluated. Another rule (any, all, reader:NAME) decides more of them"
+                )
+            notes.append(note)
+        is_boxed_finding = is_member(reference["finding"], self.boxes["finding"])
+        present = reference[is_boxed_finding & (reference["state"] == "present").to_numpy()]
         drawn = self.boxes.loc[self.boxes["reader"] == REFERENCE_READER, FINDING_KEY]
-        if n_split := len(present) - len(present.merge(drawn.drop_duplicates())):
+        n_without_box = len(present) - len(present.merge(drawn.drop_duplicates()))
+        if n_without_box:
             notes.append(
-                f"{n_split} of {len(present)} present findings of the reference have no box of it: "
-                "its readers agree that it is there, not where; localisation is not scored on them"
+                f"{n_without_box} of {len(present)} present findings of the reference have no box: "
+                "the readers agree that the finding is present, but not where it is; localisation "
+                "is not evaluated on them"
             )
         return notes
 
@@ -116,27 +150,36 @@ class WrongFormatError(InputError):
 
 @dataclass(frozen=True)
 class Format:
-    """A format that `cxr prepare` reads: all that help, docs and detection say of it."""
+    """A format that `cxr prepare` reads; the help, the documents and detection follow from it."""
 
     name: str  # as in `--format`
-    title: str  # what it is, as the README and the docs say it
-    folder: str  # what the source folder must hold, one sentence
-    # whether a folder looks like it; reads names and first lines only
+    title: str  # name for people, as in the README and the documents
+    folder: str  # one sentence on what the source folder must hold
+    # Return True if a folder looks like this format; reads names and first lines only.
     detect: Callable[[Path], bool]
-    # from a new builder, which knows the folder and the user's options, to the source's tables;
-    # decodes no pixel
+    # Turn a new builder, which knows the folder and the user's options, into the tables of the
+    # source; decodes no pixel.
     read: Callable[[SourceBuilder], SourceTables]
-    options: tuple[str, ...] = ()  # the `ReadOptions` that it takes
-    sources: tuple[str, ...] = ()  # where the known data sets of this format are published
-    is_deep: bool = False  # whether it reads files that lie deeper than `detect` looks
-    # label tables that it makes of files of its own kind, by path; see `data_prep.formats.table`
-    own_tables: Callable[[SourceBuilder], dict[Path, pd.DataFrame]] = lambda builder: {}
+    options: tuple[str, ...] = ()  # names of the `ReadOptions` that it takes
+    sources: tuple[str, ...] = ()  # addresses where the data sets of this format are published
+    is_deep: bool = False  # True if it reads files in deeper folders than `detect` looks into
+    # Make label tables of files of the format's own kind, by path; see `label_table`.
+    make_label_tables: Callable[[SourceBuilder], dict[Path, pd.DataFrame]] = lambda builder: {}
 
-    def tables(
-        self, source: Path, options: ReadOptions, say: Callable[[str], None]
+    def read_source(
+        self, source: Path, options: ReadOptions, show: Callable[[str], None]
     ) -> SourceTables:
-        """The tables of a folder or, where `read` allows it, of one file."""
-        builder = SourceBuilder(self, source, options, say)
+        """Read the tables of a folder or, where `read` allows it, of one file.
+
+        Args:
+            source: Source folder or file.
+            options: Options of the user.
+            show: Called with each line that the user should see at once.
+
+        Raises:
+            InputError: The source cannot be read, or contradicts itself.
+        """
+        builder = SourceBuilder(self, source, options, show)
         try:
             if not self.is_deep:
                 builder.require_format()
@@ -148,32 +191,32 @@ class Format:
 
 @dataclass
 class SourceBuilder:
-    """What a format gathers on its way to `SourceTables`: notes, and images that are ruled out."""
+    """Notes and exclusions that a format gathers, and the steps that all formats share."""
 
     format: Format
     root: Path  # the source folder
     options: ReadOptions
-    say: Callable[[str], None] = lambda line: None  # shows what the user should see at once
+    show: Callable[[str], None] = lambda line: None  # called with lines that the user sees at once
     notes: list[str] = field(default_factory=list)
-    out: Exclusions = field(default_factory=Exclusions)  # by image id, or by path where none is
+    exclusions: Exclusions = field(default_factory=Exclusions)  # by image id, or path without one
 
     def label_tables(self) -> dict[Path, pd.DataFrame]:
-        """The format's own label tables and those that the user gave, as text, by path."""
-        own = self.format.own_tables(self)
-        tables = dict(own)
+        """Return the format's own label tables and those of the user by path; cells are text."""
+        tables = dict(self.format.make_label_tables(self))
         sheet = self.options.sheet
         for path in self.options.labels:
-            if path not in own:
-                table = read_table_file(path, sheet if is_spreadsheet(path) else None)
-                tables[path] = table.text
-                for note in table.notes:
-                    self.say(f"{path.name}: {note}")
+            if path in tables:
+                continue
+            table = read_table_file(path, sheet if is_spreadsheet(path) else None)
+            tables[path] = table.text
+            for note in table.notes:
+                self.show(f"{path.name}: {note}")
         if sheet is not None and not any(map(is_spreadsheet, tables)):
             raise InputError(f"--sheet {sheet}: none of the tables is a spreadsheet; leave it out")
         return tables
 
     def require_format(self) -> None:
-        """Check that the folder looks like the format."""
+        """Refuse a folder that does not look like the format; name a neighbour that does."""
         if self.format.detect(self.root):
             return
         below = sorted(path for path in self.root.iterdir() if path.is_dir())
@@ -187,43 +230,57 @@ class SourceBuilder:
 
     def patients(
         self,
-        given: pd.Series,
-        own: pd.Series,
+        stated: pd.Series,
+        fallback: pd.Series,
         warning: Callable[[int], str] | None = None,
         remedy: str = "",
     ) -> pd.DataFrame:
-        """``patient_id, patient_id_source``; where the patient is missing, the image's own.
+        """Fill in missing patients and record where each patient id comes from.
 
-        The warning begins with what is said of so many images whose patient is missing.
+        Args:
+            stated: Patient of each image, missing where the source names none.
+            fallback: Patient id of an image whose patient is not named, unique to the image.
+            warning: Turns the number of images without a patient into the beginning of a warning.
+            remedy: Sentence that ends the warning.
+
+        Returns:
+            Columns ``patient_id`` and ``patient_id_source``, one row an image.
         """
-        known = given.notna()
-        n_unknown = int((~known).sum())
+        is_known = stated.notna()
+        n_unknown = int((~is_known).sum())
         if n_unknown and warning is not None:
-            self.warn_of_own_patients(warning(n_unknown), remedy)
-        told = known.map({True: "given", False: "assumed_image"}).astype(TEXT)
-        return pd.DataFrame({"patient_id": given.where(known, own), "patient_id_source": told})
+            self.warn_of_unknown_patients(warning(n_unknown), remedy)
+        origin = is_known.map({True: "given", False: "assumed_image"}).astype(TEXT)
+        patient_id = stated.where(is_known, fallback)
+        return pd.DataFrame({"patient_id": patient_id, "patient_id_source": origin})
 
-    def warn_of_own_patients(self, begin: str, remedy: str = "") -> None:
-        """Note that images of unknown patients count as patients of their own."""
-        self.notes.append(
-            f"WARNING: {begin} counts as a patient of its own: the same person may be in "
-            "training and test, and figures come out too good" + (f". {remedy}" if remedy else "")
+    def warn_of_unknown_patients(self, begin: str, remedy: str = "") -> None:
+        """Note that each image of an unknown patient counts as one patient."""
+        warning = (
+            f"WARNING: {begin} counts as a patient of its own. The same person may then be in "
+            "training and test, which makes the figures too good"
         )
+        self.notes.append(f"{warning}. {remedy}" if remedy else warning)
 
-    def without_repeats(self, rows: pd.DataFrame, file: str) -> pd.DataFrame:
-        """Rows of a file, exact repeats dropped with a note."""
-        once = rows.drop_duplicates()
-        if len(once) < len(rows):
-            self.notes.append(f"{file}: {len(rows) - len(once)} repeated rows, kept once")
-        return once
+    def drop_repeats(self, rows: pd.DataFrame, file: str) -> pd.DataFrame:
+        """Drop rows of a file that repeat an earlier one, and note how many."""
+        unique = rows.drop_duplicates()
+        if len(unique) < len(rows):
+            self.notes.append(f"{file}: {len(rows) - len(unique)} repeated rows were dropped")
+        return unique
 
     def usable_files(self, files: pd.DataFrame, published: pd.Series, empty: str) -> pd.DataFrame:
-        """The files that are not ruled out by their path, with ``image_id``.
+        """Return the files that are not excluded by their path, with an ``image_id``.
 
-        It is the file's ``name`` where that is a published one, else its path ``inside`` the set.
+        Args:
+            files: Columns ``path``, ``name`` and ``inside`` (the path inside the data set).
+            published: True where ``name`` is a published one, which then is the id; elsewhere the
+                id is the path inside the data set.
+            empty: Message of the error where no file is left.
         """
         bare = files["inside"].str.replace(r"\.\w+$", "", regex=True)
-        files = self.out.keep(files.assign(image_id=files["name"].where(published, bare)), "path")
+        image_id = files["name"].where(published, bare)
+        files = self.exclusions.keep(files.assign(image_id=image_id), "path")
         if files.empty:
             raise InputError(empty)
         require_unique_ids(files, self.root)
@@ -232,38 +289,61 @@ class SourceBuilder:
     def match_files(
         self, rows: pd.DataFrame, files: pd.DataFrame, key: str, table: str, advice: str = ""
     ) -> bool:
-        """Rule out rows without a file and files without a row; whether there are files at all."""
-        there = is_member(rows[key], files[key])
-        if not there.any() and len(files):
+        """Exclude rows without a file and files without a row.
+
+        Args:
+            rows: Rows of a label table, with ``image_id``.
+            files: Image files of the source.
+            key: Column that both tables share.
+            table: File name of the label table, for messages.
+            advice: End of the error message where no file is listed.
+
+        Returns:
+            True if the source has image files at all.
+        """
+        if files.empty:
+            return False
+        has_file = is_member(rows[key], files[key])
+        if not has_file.any():
             raise InputError(
                 f"{self.root}: none of its {len(files)} images is listed in {table}{advice}"
             )
-        if len(files):
-            self.out.add(rows.loc[~there, "image_id"], f"row in {table}, but no image")
-            self.out.add(files.loc[~is_member(files[key], rows[key]), key], f"no row in {table}")
-        return len(files) > 0
+        self.exclusions.add(rows.loc[~has_file, "image_id"], f"row in {table}, but no image")
+        unlisted = ~is_member(files[key], rows[key])
+        self.exclusions.add(files.loc[unlisted, key], f"no row in {table}")
+        return True
 
-    def rule_out_boxes(self, boxes: pd.DataFrame, hint: str = "", if_widths: str = "") -> None:
-        """Rule out images with an impossible box: a wrong box is a wrong label.
+    def exclude_invalid_boxes(
+        self, boxes: pd.DataFrame, hint: str = "", if_widths: str = ""
+    ) -> None:
+        """Exclude the images of impossible boxes, since a wrong box is a wrong label.
 
-        Where most boxes end before they begin, the user is asked whether they are widths.
+        Args:
+            boxes: Columns ``image_id, x1, y1, x2, y2`` (px of the original image).
+            hint: End of the reason where a box has no area.
+            if_widths: Advice where most boxes end before they begin, as they do when x2 and y2
+                are widths and heights; "" asks no such question.
+
+        Raises:
+            InputError: Most boxes end before they begin, and `if_widths` is given.
         """
         ids = boxes["image_id"].to_numpy()
-        edges = boxes[EDGES].to_numpy(dtype="float64")
+        edges = boxes[EDGES].to_numpy(dtype="float64")  # (N, 4) xyxy, original px
         edges = np.where(np.isfinite(edges), edges, np.nan)
-        odd = np.isnan(edges).any(axis=1)
-        self.out.add(ids[odd], "box with a missing or infinite number", edges[odd])
-        flat = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
-        if if_widths and flat.sum() > max(2, len(flat) / 2):
+        is_odd = np.isnan(edges).any(axis=1)
+        exclusions = self.exclusions
+        exclusions.add(ids[is_odd], "box with a missing or infinite number", edges[is_odd])
+        is_empty = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
+        if if_widths and is_empty.sum() > max(2, len(is_empty) / 2):
             raise InputError(
-                f"{self.root}: x2 is smaller than x1, or y2 than y1, in {flat.mean():.0%} of "
-                f"{len(flat)} boxes: are these widths and heights? {if_widths}"
+                f"{self.root}: x2 is smaller than x1, or y2 than y1, in {is_empty.mean():.0%} of "
+                f"{len(is_empty)} boxes: are these widths and heights? {if_widths}"
             )
-        self.out.add(ids[flat], f"box of zero or negative size{hint}", edges[flat])
-        outside = (edges < 0).any(axis=1)
-        self.out.add(ids[outside], "box outside the image", edges[outside])
+        exclusions.add(ids[is_empty], f"box of zero or negative size{hint}", edges[is_empty])
+        is_outside = (edges < 0).any(axis=1)
+        exclusions.add(ids[is_outside], "box outside the image", edges[is_outside])
 
-    def tables(
+    def build(
         self,
         images: pd.DataFrame,
         findings: pd.DataFrame,
@@ -272,54 +352,50 @@ class SourceBuilder:
         files: pd.DataFrame | None = None,
         **tables: pd.DataFrame | None,
     ) -> SourceTables:
-        """Put the tables together: of images that are not ruled out, but for ``split``.
+        """Put the tables of the source together.
 
-        ``files`` has ``image_id, path`` of what may be ruled out, which follows on ``excluded``.
-        Without targets each finding is one.
+        Args:
+            images: Images that are not excluded.
+            findings: Findings of these images.
+            targets: Targets by name; without them each finding is a target.
+            files: Columns ``image_id, path`` of all images that may be excluded; gives the paths
+                in the ``excluded`` table.
+            **tables: Further tables of `SourceTables`. Excluded images are taken out of ``split``
+                and ``official`` here.
         """
         paths = {} if files is None else dict(zip(files["image_id"], files["path"], strict=True))
-        parts = [tables.pop("excluded", None), self.out.table(paths)]
-        known = {name: table for name, table in tables.items() if table is not None}
-        known |= {name: self.out.keep(known[name]) for name in _ROLES if name in known}
+        excluded = self.exclusions.table(paths)
+        earlier = tables.pop("excluded", None)
+        if earlier is not None:
+            excluded = pd.concat([earlier, excluded], ignore_index=True)
+        further = {name: table for name, table in tables.items() if table is not None}
+        for name in _ROLE_TABLES:
+            if name in further:
+                further[name] = self.exclusions.keep(further[name])
+        if targets is None:
+            targets = targets_from_findings(sorted(set(findings["finding"])))
         return SourceTables(
             format=self.format.name,
             root=self.root,
             images=images,
             findings=findings,
-            targets=targets_of(sorted(set(findings["finding"]))) if targets is None else targets,
-            excluded=pd.concat([part for part in parts if part is not None], ignore_index=True),
+            targets=targets,
+            excluded=excluded.reset_index(drop=True),
             notes=tuple(self.notes),
-            **known,
+            **further,
         )
 
 
 def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
-    """Rows of the reference reader: ``image_id, finding, reader`` and the columns given."""
+    """Build rows of the reference reader: ``image_id, finding, reader`` and the given columns."""
     rows = {"image_id": image_ids, "finding": finding, "reader": REFERENCE_READER, **columns}
     return pd.DataFrame(rows).reset_index(drop=True)
 
 
-def sized_boxes(
+def boxes_from_sizes(
     image_ids: Any, finding: Any, x: pd.Series, y: pd.Series, width: pd.Series, height: pd.Series
 ) -> pd.DataFrame:
-    """The reference's boxes from their corner, width and height, px."""
+    """Build boxes of the reference from their upper left corner, width and height, px."""
     edges = {"x1": x, "y1": y, "x2": x + width, "y2": y + height}
     boxes = {"image_id": image_ids, "finding": finding, **edges, "reader": REFERENCE_READER}
     return pd.DataFrame(boxes).reset_index(drop=True)
-
-
-def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> SourceTables:
-    """Add the user's own targets to those of the format; one of the same name is replaced."""
-    findings = set(tables.findings["finding"]) | {
-        member for target in tables.targets.values() for member in target["any_of"]
-    }
-    added = {}
-    for name, members in targets.items():
-        unknown = [member for member in members if member not in findings]
-        if unknown or not members:
-            raise InputError(
-                f"--target {name}: finding '{', '.join(unknown)}' is not in the source; it has "
-                f"{', '.join(sorted(findings)) or 'none'}"
-            )
-        added[name] = target_of(name, members)
-    return replace(tables, targets={**tables.targets, **added})

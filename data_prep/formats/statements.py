@@ -15,25 +15,25 @@ from cxr_compare.data_prep.contracts.ids import is_member, renamed
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.tables import refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.class_names import STATE_WORDS, class_finding
+from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT, class_finding
 from cxr_compare.data_prep.formats.columns import SIDES, column_dictionary
 from cxr_compare.data_prep.formats.image_size import image_size
 from cxr_compare.data_prep.formats.label_table import LabelTable, absent_finding, normal_classes
-from cxr_compare.data_prep.formats.reference import ROW
+from cxr_compare.data_prep.formats.reference import LABEL_KEY
 from cxr_compare.data_prep.formats.source import SourceBuilder
 
-# before the finding in a label column: its state
+# Prefixes of a finding in a label column that state more than its presence.
 _UNCERTAIN = "uncertain_"
 _ABSENT = "absent_"
 
 
 def _classes(table: LabelTable, class_names: Sequence[str]) -> dict[str, list[str]]:
-    """The findings that each cell of the label column names; | or ; stand between several.
+    """Return the findings that each cell of the label column names.
 
-    Before one that is uncertain or absent stands that word.
+    Several findings are separated by | or ; and an uncertain or absent one has that prefix.
     """
     where = f"{table.path}: column '{table.columns['label'][0]}'"
-    found = {}
+    findings_of_cell = {}
     for cell in table.labels:
         if re.fullmatch(r"\d+(\.0)?", cell):
             if int(float(cell)) >= len(class_names):
@@ -47,17 +47,21 @@ def _classes(table: LabelTable, class_names: Sequence[str]) -> dict[str, list[st
         else:
             parts = re.split(r"[|;]", cell)
         named = [part for part in map(str.strip, parts) if part]
-        known = [part for part in named if part.lower() not in table.unknown_words]
-        found[cell] = [class_finding(part, where) for part in known]
+        labelled = [part for part in named if part.lower() not in table.unknown_labels]
+        findings_of_cell[cell] = [class_finding(part, where) for part in labelled]
     if table.has("state"):
-        return found
-    classes = {name.removeprefix(_UNCERTAIN) for names in found.values() for name in names}
+        return findings_of_cell
+    classes = {
+        name.removeprefix(_UNCERTAIN) for names in findings_of_cell.values() for name in names
+    }
     stated = {name: _stated(name, classes, where) for name in classes}
-    return {cell: [stated.get(name, name) for name in names] for cell, names in found.items()}
+    return {
+        cell: [stated.get(name, name) for name in names] for cell, names in findings_of_cell.items()
+    }
 
 
 def _stated(name: str, classes: Collection[str], where: str) -> str:
-    """A class, or where it says that a finding is absent, that finding behind that word."""
+    """Return a class, or for a class such as ``no_mass`` its finding with the prefix of absence."""
     absent = absent_finding(name, classes)
     if absent:
         return f"{_ABSENT}{absent}"
@@ -74,29 +78,33 @@ def _stated(name: str, classes: Collection[str], where: str) -> str:
 
 
 def _edges(table: LabelTable, root: Path) -> pd.DataFrame:
-    """Corners of the box in each row, px of the image; NaN where there is none."""
+    """Return the box of each row as x1, y1, x2, y2 in px of the image; NaN without a box."""
     path = table.path
-    given = table.box_roles
-    values = {role: to_numbers(cells := table.cells(role), path, str(cells.name)) for role in given}
+    box_roles = table.box_roles
+    values = {}
+    for role in box_roles:
+        cells = table.cells(role)
+        values[role] = to_numbers(cells, path, str(cells.name))
     edges = pd.DataFrame(index=table.text.index)
     for (low, high, side, middle), (first, last) in zip(
         SIDES, (["x1", "x2"], ["y1", "y2"]), strict=True
     ):
-        if low in given and (high in given or side in given):
+        if low in box_roles and (high in box_roles or side in box_roles):
             edges[first] = values[low]
-            edges[last] = values[high] if high in given else values[low] + values[side]
-        elif middle in given and side in given:
-            edges[first], edges[last] = (values[middle] + s * values[side] / 2 for s in (-1, 1))
+            edges[last] = values[high] if high in box_roles else values[low] + values[side]
+        elif middle in box_roles and side in box_roles:
+            edges[first] = values[middle] - values[side] / 2
+            edges[last] = values[middle] + values[side] / 2
         else:
             raise InputError(
                 f"{path}: a box needs {low} and {high} or {side}, or {middle} and {side}; it has "
-                f"{', '.join(sorted(given)) or 'none'}: name the others with --columns"
+                f"{', '.join(sorted(box_roles)) or 'none'}: name the others with --columns"
             )
     edges = edges[EDGES]
     if not max(column.max() for column in values.values()) <= 1:  # not shares of the size
         return edges
     x, y = ((*table.columns.get(role, ()), "")[0] for role in ("xmin", "ymin"))
-    if "xmax" not in given and x.lower().endswith("x") and "xmin" not in table.asked:
+    if "xmax" not in box_roles and x.lower().endswith("x") and "xmin" not in table.assigned_roles:
         raise InputError(
             f"{path}: boxes are in shares of the image: are {x}, {y} the corner or the centre? Say "
             f"--columns xmin={x},ymin={y} or --columns xcenter={x},ycenter={y}"
@@ -111,85 +119,109 @@ def _bare_finding(name: str) -> str:
 
 
 def _all_absent(names: Sequence[str]) -> bool:
-    """Whether a label says of findings that they are absent, and names none."""
+    """Return True if a label states that findings are absent and that none is present."""
     return bool(names) and all(name.startswith(_ABSENT) for name in names)
 
 
 class _Statements:
-    """What tables say of images, reader by reader."""
+    """Labels and boxes of images, gathered table by table and reader by reader."""
 
     def __init__(self) -> None:
-        self.said: list[pd.DataFrame] = []  # image, finding, reader and state
-        self.silent: list[pd.DataFrame] = []  # image, finding and reader: absent if nothing is said
+        self.labels: list[pd.DataFrame] = []  # image, finding, reader, state
+        self.implied: list[pd.DataFrame] = []  # image, finding, reader: absent without a label
         self.boxes: list[pd.DataFrame] = []
-        self.normal: list[pd.DataFrame] = []  # image and reader who says that nothing is there
-        self.boxed_normal: list[str] = []  # images that such a row boxes, as some converters do
+        self.normal: list[pd.DataFrame] = []  # image and reader who found nothing
+        self.boxed_normal: list[str] = []  # images with a box on such a row
 
     def add(
         self, table: LabelTable, rows: pd.DataFrame, root: Path, class_names: Sequence[str]
     ) -> None:
-        """Add what a table says; `rows` has the ``image_id`` and ``reader`` of its rows."""
-        none = normal_classes()
-        wide = table.columns.get("finding", [])
-        only = class_names[0] if len(class_names) == 1 else ""
-        of_box = pd.Series(table.finding(wide[0]) if len(wide) == 1 else only, index=rows.index)
+        """Add the statements of a table.
+
+        Args:
+            table: Label table whose rows have images.
+            rows: The ``image_id`` and ``reader`` of its rows.
+            root: Folder of the images.
+            class_names: Names of numbered classes.
+        """
+        columns = table.columns.get("finding", [])
+        only_finding = class_names[0] if len(class_names) == 1 else ""
+        if len(columns) == 1:
+            only_finding = table.finding(columns[0])
+        box_finding = pd.Series(only_finding, index=rows.index)
         if table.has("label"):
-            cells = table.cells("label")
-            found = _classes(table, class_names)
-            named = rows.assign(finding=cells.map(found), cell=cells, state="present")
-            of_box = named["finding"].map(" ".join)
-            if table.has("state"):
-                named["state"] = _states(table, table.columns["state"][0])
-                unnamed = (of_box == "") & (named["state"] != "")
-                refuse_line(unnamed, table.path, "a state, but the finding is empty; fill it in")
-            each = named.explode("finding").dropna(subset="finding")
-            only_absent = named["finding"].map(_all_absent)
-            for prefix, state in ((_UNCERTAIN, "uncertain"), (_ABSENT, "absent")):
-                is_so = each["finding"].str.startswith(prefix)
-                each["state"] = each["state"].mask(is_so, state)
-                each["finding"] = each["finding"].str.removeprefix(prefix)
-                of_box = of_box.str.removeprefix(prefix)
-            normal = is_member(each["finding"], none)
-            self.said.append(each[~normal & (each["state"] != "")])
-            self.normal.append(each[normal])
-            if not table.has("state") and not table.known.get("boxes_only"):
-                empty = (cells == "") & bool(table.box_roles)
-                speaks = rows[(empty | (of_box != "")) & ~only_absent]
-                # Beside what is known of an image, a row may say that the rest is not.
-                is_open = (cells != "") & (of_box == "")
-                speaks = speaks.merge(rows[is_open].drop_duplicates(), how="left", indicator="open")
-                speaks = speaks[speaks["open"] == "left_only"]
-                classes = {_bare_finding(n) for names in found.values() for n in names}
-                self._imply(speaks, classes - none)
-        for column in wide:
+            box_finding = self._add_label_column(table, rows, class_names)
+        for column in columns:
             states = _states(table, column)
-            said = rows.assign(finding=table.finding(column), state=states)
-            self.said.append(said[states != ""])
+            labels = rows.assign(finding=table.finding(column), state=states)
+            self.labels.append(labels[states != ""])
         for column in table.columns.get("no_finding", ()):
             normal_rows = rows[_states(table, column) == "present"]
             self.normal.append(normal_rows)
-            unsaid = column_dictionary()["nothing_on"]
-            self._imply(normal_rows, {table.finding(c) for c in wide} - set(unsaid))
+            not_implied = set(column_dictionary()["nothing_on"])
+            self._imply(normal_rows, {table.finding(name) for name in columns} - not_implied)
         if table.box_roles:
-            edges = _edges(table, root)
-            boxed = edges.notna().any(axis=1)
-            is_normal = is_member(of_box, none)
-            self.boxed_normal += rows.loc[boxed & is_normal, "image_id"].tolist()
-            boxed &= ~is_normal
-            reason = (
-                "a box, but not one finding that it is of; say --columns label=COLUMN, or "
-                "--class-names mass"
-            )
-            refuse_line(boxed & ((of_box == "") | of_box.str.contains(" ")), table.path, reason)
-            self.boxes.append(rows.assign(finding=of_box, **edges)[boxed])
+            self._add_boxes(table, rows, root, box_finding)
+
+    def _add_label_column(
+        self, table: LabelTable, rows: pd.DataFrame, class_names: Sequence[str]
+    ) -> pd.Series:
+        """Add the labels of the label column; return the findings of each row, space-separated."""
+        cells = table.cells("label")
+        findings_by_cell = _classes(table, class_names)
+        named = rows.assign(finding=cells.map(findings_by_cell), cell=cells, state="present")
+        row_findings = named["finding"].map(" ".join)
+        if table.has("state"):
+            named["state"] = _states(table, table.columns["state"][0])
+            is_unnamed = (row_findings == "") & (named["state"] != "")
+            refuse_line(is_unnamed, table.path, "a state, but the finding is empty; fill it in")
+        only_absent = named["finding"].map(_all_absent)
+        labels = named.explode("finding").dropna(subset="finding")
+        for prefix, state in ((_UNCERTAIN, "uncertain"), (_ABSENT, "absent")):
+            has_prefix = labels["finding"].str.startswith(prefix)
+            labels["state"] = labels["state"].mask(has_prefix, state)
+            labels["finding"] = labels["finding"].str.removeprefix(prefix)
+            row_findings = row_findings.str.removeprefix(prefix)
+        is_normal = is_member(labels["finding"], normal_classes())
+        self.labels.append(labels[~is_normal & (labels["state"] != "")])
+        self.normal.append(labels[is_normal])
+        if not table.has("state") and not table.known.get("boxes_only"):
+            is_empty = (cells == "") & bool(table.box_roles)
+            complete = rows[(is_empty | (row_findings != "")) & ~only_absent]
+            # A row of an image may state that its other findings are unknown.
+            is_open = (cells != "") & (row_findings == "")
+            complete = complete.merge(rows[is_open].drop_duplicates(), how="left", indicator="open")
+            complete = complete[complete["open"] == "left_only"]
+            classes = {_bare_finding(n) for names in findings_by_cell.values() for n in names}
+            self._imply(complete, classes - normal_classes())
+        return row_findings
+
+    def _add_boxes(
+        self, table: LabelTable, rows: pd.DataFrame, root: Path, box_finding: pd.Series
+    ) -> None:
+        """Add the box of each row, and note boxes on rows that found nothing."""
+        edges = _edges(table, root)
+        is_boxed = edges.notna().any(axis=1)
+        is_normal = is_member(box_finding, normal_classes())
+        self.boxed_normal += rows.loc[is_boxed & is_normal, "image_id"].tolist()
+        is_boxed &= ~is_normal
+        reason = (
+            "a box, but not one finding that it is of; say --columns label=COLUMN, or "
+            "--class-names mass"
+        )
+        has_one_finding = (box_finding != "") & ~box_finding.str.contains(" ")
+        refuse_line(is_boxed & ~has_one_finding, table.path, reason)
+        self.boxes.append(rows.assign(finding=box_finding, **edges)[is_boxed])
 
     def _imply(self, rows: pd.DataFrame, findings: Iterable[str]) -> None:
         names = pd.DataFrame({"finding": sorted(set(findings))}, dtype=TEXT)
-        self.silent.append(rows[["image_id", "reader"]].drop_duplicates().merge(names, how="cross"))
+        self.implied.append(
+            rows[["image_id", "reader"]].drop_duplicates().merge(names, how="cross")
+        )
 
 
 def _states(table: LabelTable, column: str) -> pd.Series:
-    states = renamed(table.text[column].str.lower(), {**STATE_WORDS, "": ""})
+    states = renamed(table.text[column].str.lower(), {**STATE_OF_TEXT, "": ""})
     reason = (
         f"column '{column}' holds no state; expected 1, 0, -1, present, absent, uncertain or "
         f"nothing. Say --columns unused={column} if it is no finding"
@@ -199,16 +231,29 @@ def _states(table: LabelTable, column: str) -> pd.Series:
 
 
 def _stacked(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    """Rows of several tables, each once."""
+    """Join the rows of several tables and drop repeats."""
     stacked = pd.concat([pd.DataFrame(columns=columns), *parts])[columns].drop_duplicates()
     types = {c: "float64" if c in EDGES else TEXT for c in columns}
     return stacked.astype(types).reset_index(drop=True)
 
 
-def read_statements(
+def read_labels_and_boxes(
     builder: SourceBuilder, tables: Sequence[LabelTable]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Labels and boxes that placed tables state, reader by reader, silence included."""
+    """Read the labels and boxes that label tables state, reader by reader.
+
+    A finding is absent where the rows of an image name others, or state that nothing is found.
+
+    Args:
+        builder: Builder of the source; contradictory images are excluded in it.
+        tables: Label tables whose rows have images.
+
+    Returns:
+        The labels (``image_id, finding, reader, state, origin``) and the boxes.
+
+    Raises:
+        InputError: A cell cannot be understood, or no row states a finding.
+    """
     stated = _Statements()
     for table in tables:
         rows = table.images[["image_id"]].assign(reader=REFERENCE_READER)
@@ -216,29 +261,35 @@ def read_statements(
             rows["reader"] = table.cells("reader")
         refuse_line(rows["reader"] == "", table.path, "reader is empty; fill it in")
         stated.add(table, rows, builder.root, builder.options.class_names)
-    said = _stacked(stated.said, [*ROW, "state"])
-    boxes = _stacked(stated.boxes, [*ROW, *EDGES])
-    known = pd.concat([said[ROW], boxes[ROW]]).drop_duplicates()
-    silent = _stacked(stated.silent, ROW).merge(known, how="left", indicator="known")
-    absent = silent.loc[silent["known"] == "left_only", ROW].assign(state="absent")
+    stated_labels = _stacked(stated.labels, [*LABEL_KEY, "state"])
+    boxes = _stacked(stated.boxes, [*LABEL_KEY, *EDGES])
+    labelled = pd.concat([stated_labels[LABEL_KEY], boxes[LABEL_KEY]]).drop_duplicates()
+    implied = _stacked(stated.implied, LABEL_KEY).merge(labelled, how="left", indicator="_in")
+    absent = implied.loc[implied["_in"] == "left_only", LABEL_KEY].assign(state="absent")
     if len(absent):
         builder.notes.append(
             f"{counted(len(absent), 'finding', 'are')} absent because the rows of an image do not "
-            "name them, or say that nothing is there"
+            "name them, or state that the image shows nothing"
         )
-    if idle := stated.boxed_normal:
+    idle = stated.boxed_normal
+    if idle:
         builder.notes.append(
-            f"WARNING: {counted(len(idle), 'box')} on rows that say that nothing is there, the "
-            f"first of {idle[0]}: passed over; where a box is right, correct the label"
+            f"WARNING: {counted(len(idle), 'box')} on rows that state that the image shows nothing "
+            f"were ignored, the first on image {idle[0]}. If a box is right, correct the label"
         )
     normal = _stacked(stated.normal, ["image_id", "reader"])
-    ill = pd.concat([said[said["state"] == "present"], boxes])[ROW]
-    ill = ill[~is_member(ill["finding"], column_dictionary()["nothing_on"])].merge(normal)
-    builder.out.add(ill["image_id"], "'no finding' beside a finding")
-    labels = pd.concat([said, absent], ignore_index=True)
+    present = pd.concat([stated_labels[stated_labels["state"] == "present"], boxes])[LABEL_KEY]
+    present = present[~is_member(present["finding"], column_dictionary()["nothing_on"])]
+    contradicted = present.merge(normal)
+    builder.exclusions.add(contradicted["image_id"], "'no finding' beside a finding")
+    labels = pd.concat([stated_labels, absent], ignore_index=True)
     if labels.empty and boxes.empty:
-        what = "every row says that nothing is there" if len(normal) else "no row says anything"
-        raise InputError(f"{tables[0].path}: {what}: no finding to learn; add images that show one")
+        reason = "no row states a label"
+        if len(normal):
+            reason = "every row states that the image shows nothing"
+        raise InputError(
+            f"{tables[0].path}: {reason}: no finding to learn; add images that show one"
+        )
     origin = next((t.known["origin"] for t in tables if "origin" in t.known), "consensus")
     by_reference = labels["reader"] == REFERENCE_READER
     labels["origin"] = by_reference.map({True: origin, False: "reader"}).astype(TEXT)

@@ -26,7 +26,7 @@ from cxr_compare.data_prep.formats.source import SourceBuilder
 from cxr_compare.data_prep.images.dicom_header import has_preamble
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-# Codes of DICOM: a group of measurements, its finding and algorithm, and who reports.
+# Codes of DICOM: a group of measurements, its finding and algorithm, and the observers.
 _GROUP = "125007"
 _FINDING = "121071"
 _ALGORITHM = "111001"
@@ -35,21 +35,22 @@ _DECIDED = {"10828004": "present", "260385009": "absent", "82334004": "uncertain
 
 
 def _items(item: Any) -> Iterator[Any]:
-    """A content item of a report, and all below it."""
+    """Yield a content item of a report and all items below it, in the order of the report."""
     waiting = [item]
     while waiting:
-        yield (one := waiting.pop())
-        waiting += reversed(one.get("ContentSequence") or ())
+        current = waiting.pop()
+        yield current
+        waiting += reversed(current.get("ContentSequence") or ())
 
 
-def _code(item: Any, of: str, part: str = "CodeValue") -> str:
-    return str((item.get(f"{of}CodeSequence") or [{}])[0].get(part, ""))
+def _code(item: Any, prefix: str, part: str = "CodeValue") -> str:
+    return str((item.get(f"{prefix}CodeSequence") or [{}])[0].get(part, ""))
 
 
 def _report_table(builder: SourceBuilder) -> dict[Path, pd.DataFrame]:
-    """One label table of all reports below the folder."""
+    """Build one label table of all reports below the folder."""
     root = builder.root
-    seen = Counter[str]()
+    counts = Counter[str]()
     rows = list[dict[str, str]]()
     for path in (root / name for name in files_below(root)):
         try:
@@ -57,42 +58,45 @@ def _report_table(builder: SourceBuilder) -> dict[Path, pd.DataFrame]:
                 report = pydicom.dcmread(
                     path, stop_before_pixels=True, specific_tags=["ContentSequence"]
                 )
-                rows += list(_rows_of_report(report, seen))
+                rows += list(_rows_of_report(report, counts))
         except Exception:  # noqa: BLE001 - pydicom raises all kinds on broken files
-            seen["DICOM files cannot be read to their end: no report is seen in them"] += 1
+            counts["files of DICOM cannot be read completely: reports in these are missing"] += 1
     if not rows:
         raise InputError(f"{root}: no structured report in it names a finding of an image")
-    builder.notes += [counted_phrase(n, text) for text, n in seen.items() if n]
+    builder.notes += [counted_phrase(n, text) for text, n in counts.items() if n]
     columns = ["file", "reader", "label", "state", *_SIDES]
     return {root: pd.DataFrame(rows).reindex(columns=columns).fillna("").astype(TEXT)}
 
 
-def _rows_of_report(report: Any, seen: Counter[str]) -> Iterator[dict[str, str]]:
+def _rows_of_report(report: Any, counts: Counter[str]) -> Iterator[dict[str, str]]:
     named = {_code(item, "ConceptName"): item for item in _items(report)}
     observers = [named[code] for code in _OBSERVERS if code in named]
     readers = [str(item.get("PersonName") or item.get("TextValue")) for item in observers]
     for group in (item for item in _items(report) if _code(item, "ConceptName") == _GROUP):
         inside = {_code(item, "ConceptName"): item for item in _items(group)}
         program = inside.get(_ALGORITHM, {}).get("TextValue")
-        own = {"reader": str(program or next(iter(readers), REFERENCE_READER)), "state": "present"}
+        reader = str(program or next(iter(readers), REFERENCE_READER))
+        label = {"reader": reader, "state": "present"}
         finding = _code(inside.get(_FINDING, {}), "Concept", "CodeMeaning")
-        own["label"] = finding_name(finding) or "unnamed"
+        label["label"] = finding_name(finding) or "unnamed"
         for region in (item for item in _items(group) if item.get("ValueType") == "SCOORD"):
-            seen["regions were drawn by a program: read like a reader's"] += bool(program)
+            drawn_by_program = (
+                "regions were drawn by a program: these are read like those of a reader"
+            )
+            counts[drawn_by_program] += bool(program)
             points = np.reshape([float(number) for number in region.GraphicData], (-1, 2))
             is_area = region.GraphicType == "POLYLINE" and len(np.unique(points, axis=0)) > 2
-            seen["regions have no area: read as findings without a box"] += not is_area
+            counts["regions have no area: these are read as findings without a box"] += not is_area
             edges = np.concatenate([points.min(axis=0), points.max(axis=0)]).astype(str)
             box = dict(zip(_SIDES, edges, strict=True)) if is_area else {}
-            yield from ({"file": i, **own, **box} for i in _images_of(region))
-        if state := "target" in inside and _DECIDED.get(
-            _code(inside.get("decision", {}), "Concept")
-        ):
-            own |= {"label": finding_name(_code(inside["target"], "Concept", "CodeMeaning"))}
-            yield from ({"file": i, **own, "state": state} for i in _images_of(group))
+            yield from ({"file": uid, **label, **box} for uid in _image_uids(region))
+        state = _DECIDED.get(_code(inside.get("decision", {}), "Concept"))
+        if "target" in inside and state:
+            label["label"] = finding_name(_code(inside["target"], "Concept", "CodeMeaning"))
+            yield from ({"file": uid, **label, "state": state} for uid in _image_uids(group))
 
 
-def _images_of(item: Any) -> list[str]:
+def _image_uids(item: Any) -> list[str]:
     references = (ref for i in _items(item) for ref in i.get("ReferencedSOPSequence") or ())
     return [str(reference.ReferencedSOPInstanceUID) for reference in references]
 
@@ -101,6 +105,6 @@ SR = replace(
     DICOM,
     name="sr",
     title="DICOM files with structured reports",
-    own_tables=_report_table,
+    make_label_tables=_report_table,
     folder="DICOM images, and reports (TID 1500) that refer to them",
 )

@@ -17,16 +17,16 @@ from cxr_compare.data_prep.formats.columns import FACTS, SIDES
 from cxr_compare.data_prep.formats.csv_files import tables_from_image_rows
 from cxr_compare.data_prep.formats.folder_scan import has_columns
 from cxr_compare.data_prep.formats.image_index import ImageIndex
-from cxr_compare.data_prep.formats.label_table import read_tables
+from cxr_compare.data_prep.formats.label_table import read_label_tables
 from cxr_compare.data_prep.formats.patients import patients_from_names
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
-from cxr_compare.data_prep.formats.statements import read_statements
+from cxr_compare.data_prep.formats.statements import read_labels_and_boxes
 from cxr_compare.data_prep.formats.views import normal_views
 
 
 def _read_table_set(builder: SourceBuilder) -> SourceTables:
-    """Read tables of labels, and find the images that they name."""
-    tables = read_tables(builder)
+    """Read the label tables of the user and find the images that they name."""
+    tables = read_label_tables(builder)
     names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
     paths = pd.Series(_find_images(names, builder), dtype=TEXT)
     bare = paths.map(_bare).str[1:]
@@ -35,12 +35,12 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
     files = pd.DataFrame({"path": paths, "image_id": stem.where(alone, bare)})
     for table in tables:
         named = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
-        table.place(named.merge(files, left_on="name", right_index=True))
+        table.keep_matches(named.merge(files, left_on="name", right_index=True))
     images = _facts(tables, builder).merge(files.drop_duplicates(), on="path")
     if "view" in images:
         lateral = normal_views(images["view"]) == "LL"
-        builder.out.add(images.loc[lateral, "image_id"], "lateral view")
-    labels, boxes = read_statements(builder, tables)
+        builder.exclusions.add(images.loc[lateral, "image_id"], "lateral view")
+    labels, boxes = read_labels_and_boxes(builder, tables)
     sides = [(t, high, side) for t in tables for _, high, side, _ in SIDES if t.has(high)]
     advice = ",".join(f"{side}={table.columns[high][0]}" for table, high, side in sides)
     path = tables[0].path
@@ -49,11 +49,11 @@ def _read_table_set(builder: SourceBuilder) -> SourceTables:
 
 
 def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]:
-    """The path of each image by what the tables call it; a name that fits none is ruled out."""
+    """Return the path of each image by its name in the tables; exclude names that fit no image."""
     if builder.root.is_file():  # a table alone, whose images need not be there
         return {name: name for name in names}
     index = ImageIndex(builder.root)
-    found = {}
+    path_by_name = {}
     times = Counter(posixpath.basename(name) for name in names)
     for name in names:
         matches = index.by_name(name, ("", "images"))
@@ -62,21 +62,23 @@ def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]
             agree = [one.endswith(other) or other.endswith(one) for one, other in ends]
             matches = [path for path, agrees in zip(matches, agree, strict=True) if agrees]
         if len(matches) == 1:
-            found[name] = matches[0]
+            path_by_name[name] = matches[0]
         else:
-            builder.out.add([name], f"fits {len(matches)} images" if matches else "no such image")
-    if not found:
+            builder.exclusions.add(
+                [name], f"fits {len(matches)} images" if matches else "no such image"
+            )
+    if not path_by_name:
         raise InputError(
             f"{builder.root}: holds {next(iter(index.paths), 'no image')}, but none of the "
             f"{len(names)} images that the table names, such as {names[0]!r}; give the right "
             "folder, or the right column with --columns file=COLUMN"
         )
-    if n_unlisted := len(index.paths) - len(set(found.values())):
+    if n_unlisted := len(index.paths) - len(set(path_by_name.values())):
         builder.notes.append(
-            f"{counted(n_unlisted, 'image')} of the folder without a row: left out. Where they "
-            "were looked at and show nothing, add rows with the label 'normal'"
+            f"{counted(n_unlisted, 'image', 'have')} no row in the table and were left out. Where "
+            "an image was read and shows nothing, add a row with the label 'normal'"
         )
-    return found
+    return path_by_name
 
 
 def _bare(path: str) -> str:
@@ -84,7 +86,7 @@ def _bare(path: str) -> str:
 
 
 def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
-    """What the tables say of each image beside labels, as `images.csv` would, by ``path``."""
+    """Collect what the tables state of each image beside labels, as columns of `images.csv`."""
     space = builder.root.resolve().name
     parts = []
     has_boxes = any(table.box_roles for table in tables)
@@ -115,12 +117,16 @@ def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
 
 
 def _holds_table(folder: Path) -> bool:
-    """Whether a folder has a table of labels."""
+    """Return True if a folder holds a table that may be one of labels."""
     return first_table(folder) is not None
 
 
 def first_table(folder: Path) -> Path | None:
-    """The first file with a column that names images, or else the first spreadsheet; or None."""
+    """Find a label table in a folder.
+
+    Returns:
+        The first file with a column that names images, else the first spreadsheet, else None.
+    """
     names = ("image_id", "image", "filename", "file", "path", "image_path", "image index")
     paths = sorted(path for path in folder.glob("*") if is_table_file(path))
     naming = (path for path in paths if any(has_columns(path, name) for name in names))

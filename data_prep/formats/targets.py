@@ -8,12 +8,33 @@ from typing import Any
 from cxr_compare.data_prep.formats.finding_names import display_name
 
 
-def targets_of(findings: Collection[str], *, of_all: bool = False) -> dict[str, dict[str, Any]]:
-    """A target of its own for each finding, and `of_all` as ``any_finding``."""
-    targets = {name: target_of(name, [name]) for name in findings}
-    return targets | ({"any_finding": target_of("any_finding", findings)} if of_all else {})
+def targets_from_findings(
+    findings: Collection[str], *, any_finding: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Make a target of each finding.
+
+    Args:
+        findings: Names of the findings.
+        any_finding: Add the target ``any_finding``, which any of the findings makes positive.
+
+    Returns:
+        Targets by name, as in ``dataset.json``.
+
+    Example:
+        >>> list(targets_from_findings(["mass", "edema"], any_finding=True))
+        ['mass', 'edema', 'any_finding']
+    """
+    targets = {name: target_from_findings(name, [name]) for name in findings}
+    return targets | (
+        {"any_finding": target_from_findings("any_finding", findings)} if any_finding else {}
+    )
 
 
-def target_of(name: str, findings: Iterable[str]) -> dict[str, Any]:
-    """A target that any of some findings makes positive."""
+def target_from_findings(name: str, findings: Iterable[str]) -> dict[str, Any]:
+    """Make a target that any of the findings makes positive.
+
+    Example:
+        >>> target_from_findings("opacity", ["consolidation", "infiltration"])["display_name"]
+        'Opacity'
+    """
     return {"any_of": list(dict.fromkeys(findings)), "display_name": display_name(name)}

@@ -19,6 +19,11 @@ VIEW_NAMES = {
 
 
 def normal_views(text: pd.Series) -> pd.Series:
-    """Bring view names to PA, AP, LL or other; empty becomes missing."""
+    """Translate view names to PA, AP, LL or other; an empty name becomes missing.
+
+    Example:
+        >>> normal_views(pd.Series(["ap supine", "Lateral", "oblique"])).tolist()
+        ['AP', 'LL', 'other']
+    """
     upper = text.fillna("").astype(TEXT).str.strip().str.upper()
     return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})

@@ -1,7 +1,7 @@
-"""Format of VinDr-CXR, as on PhysioNet or as in the VinBigData challenge on Kaggle.
+"""Format `vindr`: VinDr-CXR, as on PhysioNet or as in the VinBigData challenge on Kaggle.
 
-Three of 17 radiologists read each training image alone; the test images come with the consensus of
-five.
+Three of 17 radiologists read each training image independently; the test images have the consensus
+of five.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.table_files import read_text_table
 from cxr_compare.data_prep.contracts.tables import empty_table, refuse_line, to_numbers
 from cxr_compare.data_prep.contracts.text import TEXT
-from cxr_compare.data_prep.formats.class_names import STATE_WORDS
+from cxr_compare.data_prep.formats.class_names import STATE_OF_TEXT
 from cxr_compare.data_prep.formats.finding_names import finding_name
 from cxr_compare.data_prep.formats.folder_scan import (
     IMAGE_SUFFIXES,
@@ -30,12 +30,12 @@ from cxr_compare.data_prep.formats.folder_scan import (
     require_unique_ids,
 )
 from cxr_compare.data_prep.formats.image_size import image_size
-from cxr_compare.data_prep.formats.reference import ROW, with_reference
+from cxr_compare.data_prep.formats.reference import LABEL_KEY, add_reference
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
-from cxr_compare.data_prep.formats.targets import targets_of
+from cxr_compare.data_prep.formats.targets import targets_from_findings
 
 _NO_FINDING = "no_finding"
-_LOCAL_FINDINGS = (
+BOXED_FINDINGS = (
     "aortic_enlargement",
     "atelectasis",
     "calcification",
@@ -59,32 +59,32 @@ _LOCAL_FINDINGS = (
     "pulmonary_fibrosis",
     "rib_fracture",
 )
-"""The 22 findings that the readers box; the other six columns are of the whole image."""
+"""The 22 findings that the readers box; the other six columns describe the whole image."""
 
-_OTHER_NAMES = {"other_disease": "other_diseases"}  # so in image_labels_test.csv alone
-_CELLS = {"": "", **{cell: STATE_WORDS[cell] for cell in ("0", "1", "0.0", "1.0")}}
+_OTHER_NAMES = {"other_disease": "other_diseases"}  # named so in image_labels_test.csv only
+_CELLS = {"": "", **{cell: STATE_OF_TEXT[cell] for cell in ("0", "1", "0.0", "1.0")}}
 _CSV_EDGES = ["x_min", "y_min", "x_max", "y_max"]
 _SIZE_TYPES = {"image_id": TEXT, "height": "float64", "width": "float64"}
 _SIZES = (("dim0", "dim1"), ("height", "width"))
-# From so many boxed images on, boxes that all fit into resized copies were resized with them.
+# With this many boxed images, boxes that all fit into resized copies were resized with them.
 _ENOUGH_TO_TELL = 20
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The training or the test images, what is said of them, and by whom."""
+    """Labels and boxes of the training or the test images."""
 
     images: pd.DataFrame  # ``image_id, path``
     findings: pd.DataFrame  # with ``reader`` and ``origin``; ``no_finding`` included
     boxes: pd.DataFrame  # rows of the annotations that name a finding
-    label_file: str | None  # name of the file that says which images are labelled; None for none
+    label_file: str | None  # name of the file that lists the labelled images, or None
 
 
 def _read_vindr(builder: SourceBuilder) -> SourceTables:
     """Read the tables of VinDr-CXR; no pixel is decoded."""
     source = builder.root
     notes = builder.notes
-    out = builder.out
+    exclusions = builder.exclusions
     train = _read_part(source, "train", notes)
     test = _read_part(source, "test", notes)
     if train.images.empty and test.images.empty:
@@ -92,33 +92,33 @@ def _read_vindr(builder: SourceBuilder) -> SourceTables:
     files = pd.concat([train.images, test.images], ignore_index=True)
     require_unique_ids(files, source)
     for part in (train, test):
-        _rule_out(builder, part)
-    images = out.keep(files)
+        _exclude_contradictory(builder, part)
+    images = exclusions.keep(files)
     if images.empty:
-        raise InputError(f"{source}: every image is ruled out; {out.first()}")
-    findings = out.keep(pd.concat([train.findings, test.findings], ignore_index=True))
+        raise InputError(f"{source}: every image is ruled out; {exclusions.first()}")
+    findings = exclusions.keep(pd.concat([train.findings, test.findings], ignore_index=True))
     findings = findings[findings["finding"] != _NO_FINDING]
-    boxes = out.keep(pd.concat([train.boxes, test.boxes], ignore_index=True))
+    boxes = exclusions.keep(pd.concat([train.boxes, test.boxes], ignore_index=True))
     boxes = _in_pixels_of_the_files(boxes, images, source, notes)
-    findings, boxes, coverage = with_reference(builder, findings, boxes, _LOCAL_FINDINGS)
+    findings, boxes, coverage = add_reference(builder, findings, boxes, BOXED_FINDINGS)
     ids = images["image_id"]
     is_labelled = is_member(ids, findings["image_id"])
     read_alone = findings.loc[findings["origin"] == "reader", "image_id"]
     labelled_by = np.where(is_member(ids, read_alone), "readers", "consensus")
     roles = np.repeat(["train", "test"], [len(train.images), len(test.images)])
-    official = out.keep(files[["image_id"]].assign(role=roles))
-    builder.warn_of_own_patients("VinDr-CXR names no patients, so each image")
+    official = exclusions.keep(files[["image_id"]].assign(role=roles))
+    builder.warn_of_unknown_patients("VinDr-CXR names no patients, so each image")
     names = sorted(findings["finding"].unique())
-    return builder.tables(
+    return builder.build(
         images.assign(
             patient_id="vindr:" + ids,
             patient_id_source="assumed_image",
             source="vindr",
-            view="PA",  # all of them, says the publisher; the headers do not say
+            view="PA",  # as the publisher states; the headers do not state the view
             x_labels=pd.Series(labelled_by, index=images.index, dtype=TEXT).where(is_labelled),
         ),
         findings,
-        targets_of(names, of_all=True),
+        targets_from_findings(names, any_finding=True),
         files=files,
         boxes=boxes,
         box_coverage=coverage,
@@ -128,7 +128,7 @@ def _read_vindr(builder: SourceBuilder) -> SourceTables:
 
 
 def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
-    """Read the images of ``train/`` or ``test/`` and what is said of them."""
+    """Read the images of ``train/`` or ``test/`` with their labels and boxes."""
     images = list_image_files(source, name)
     by_readers = name == "train"
     labels = _find(source, f"image_labels_{name}.csv")
@@ -140,16 +140,16 @@ def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
     if labels is not None:
         findings = _read_image_labels(labels, by_readers)
         if marks is None:
-            notes.append(f"annotations_{name}.csv: not there, so nothing of {name} is boxed")
+            notes.append(f"annotations_{name}.csv is missing, so no {name} image has boxes")
     elif marks is not None:
         findings = _findings_from_annotations(boxes, by_readers)
     n_labelled = findings["image_id"].nunique()
     if n_labelled and images.empty:
-        notes.append(f"{name}/: holds no images, so the labels of {n_labelled} are left out")
+        notes.append(f"{name}/ holds no images, so the labels of {n_labelled} images are left out")
         findings = findings.iloc[:0]
         boxes = boxes.iloc[:0]
     if len(images) and not n_labelled:
-        notes.append(f"{counted(len(images), 'image')} of {name}/ without labels: unused")
+        notes.append(f"{counted(len(images), 'image', 'have')} no labels in {name}/ and are unused")
     label_file = labels or marks
     return _Part(
         images=images[["path", "image_id"]],
@@ -194,28 +194,28 @@ def _read_annotations(path: Path, by_readers: bool) -> pd.DataFrame:
 
 
 def _findings_from_annotations(annotations: pd.DataFrame, by_readers: bool) -> pd.DataFrame:
-    """What each reader says of each finding, where only annotations are published.
+    """Build the findings of each reader where only annotations are published.
 
-    A reader who read an image has a line for it, ``No finding`` if need be; what he did not mark
-    is absent.
+    A reader who read an image has at least one line for it, perhaps ``No finding``. Findings that
+    the reader did not mark are absent.
     """
-    marked = annotations[ROW].drop_duplicates()
+    marked = annotations[LABEL_KEY].drop_duplicates()
     read = marked[["image_id", "reader"]].drop_duplicates()
     names = pd.DataFrame({"finding": sorted(marked["finding"].unique())}, dtype=TEXT)
     rows = read.merge(names, how="cross").merge(marked, how="left", indicator="state")
-    said = rows["state"].astype(TEXT).map({"both": "present", "left_only": "absent"})
-    return _with_origin(rows.assign(state=said.astype(TEXT)), by_readers)
+    state = rows["state"].astype(TEXT).map({"both": "present", "left_only": "absent"})
+    return _with_origin(rows.assign(state=state.astype(TEXT)), by_readers)
 
 
 def _with_origin(rows: pd.DataFrame, by_readers: bool) -> pd.DataFrame:
     origin = "reader" if by_readers else "consensus"
-    return rows[[*ROW, "state"]].assign(origin=origin).astype(TEXT).reset_index(drop=True)
+    return rows[[*LABEL_KEY, "state"]].assign(origin=origin).astype(TEXT).reset_index(drop=True)
 
 
 def _read_rows(path: Path, by_readers: bool, required: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Read a table of labels or boxes, with ``reader``: the radiologist's, or ``reference``.
+    """Read a table of labels or boxes, with the radiologist or ``reference`` as ``reader``.
 
-    Columns that are no findings get names in lower case: some files have ``rad_ID``.
+    Columns that are no findings get names in lower case, since some files have ``rad_ID``.
     """
     keys = ("image_id", "rad_id") if by_readers else ("image_id",)
     names = {"image_id", "rad_id", "class_name", *_CSV_EDGES}
@@ -227,28 +227,33 @@ def _read_rows(path: Path, by_readers: bool, required: tuple[str, ...] = ()) -> 
     return text.assign(reader=text["rad_id"] if by_readers else REFERENCE_READER)
 
 
-def _rule_out(builder: SourceBuilder, part: _Part) -> None:
-    """Rule out images that lack a file or a label, or whose readers contradict themselves."""
+def _exclude_contradictory(builder: SourceBuilder, part: _Part) -> None:
+    """Exclude images without a file or label, and images whose readers contradict themselves."""
     if part.label_file is None:
         return
-    out = builder.out
+    exclusions = builder.exclusions
     images = part.images["image_id"]
     findings = part.findings
     boxes = part.boxes
     labelled = findings["image_id"].drop_duplicates()
-    out.add(images[~is_member(images, labelled)], f"no row in {part.label_file}")
+    exclusions.add(images[~is_member(images, labelled)], f"no row in {part.label_file}")
     for rows in (labelled, boxes["image_id"]):
-        out.add(rows[~is_member(rows, images)], f"row in {part.label_file}, but no image file")
-    out.add(findings.loc[findings.duplicated(ROW), "image_id"], "two labels by one reader")
-    said = findings[findings["state"] == "present"]
-    nothing = said["finding"] == _NO_FINDING
+        exclusions.add(
+            rows[~is_member(rows, images)], f"row in {part.label_file}, but no image file"
+        )
+    exclusions.add(
+        findings.loc[findings.duplicated(LABEL_KEY), "image_id"], "two labels by one reader"
+    )
+    present = findings[findings["state"] == "present"]
+    is_normal = present["finding"] == _NO_FINDING
     key = ["image_id", "reader"]
-    both = said.loc[nothing, key].merge(said.loc[~nothing, key].drop_duplicates(), on=key)
-    out.add(both["image_id"], "a reader says both 'No finding' and a finding")
-    builder.rule_out_boxes(boxes)
-    absent = findings.loc[findings["state"] == "absent", ROW]
-    contradicted = boxes.merge(absent.drop_duplicates(), on=ROW)["image_id"]
-    out.add(contradicted, "box of a finding that its reader labels absent")
+    with_finding = present.loc[~is_normal, key].drop_duplicates()
+    both = present.loc[is_normal, key].merge(with_finding, on=key)
+    exclusions.add(both["image_id"], "a reader says both 'No finding' and a finding")
+    builder.exclude_invalid_boxes(boxes)
+    absent = findings.loc[findings["state"] == "absent", LABEL_KEY]
+    contradicted = boxes.merge(absent.drop_duplicates(), on=LABEL_KEY)["image_id"]
+    exclusions.add(contradicted, "box of a finding that its reader labels absent")
 
 
 def _in_pixels_of_the_files(
@@ -258,7 +263,7 @@ def _in_pixels_of_the_files(
     once = boxes.drop_duplicates(ignore_index=True)
     if len(once) < len(boxes):
         notes.append(
-            f"{counted(len(boxes) - len(once), 'box', 'appear')} more than once, kept once"
+            f"{counted(len(boxes) - len(once), 'box', 'repeat')} another one and were dropped"
         )
     boxed = images[is_member(images["image_id"], once["image_id"])]
     sizes = _read_image_sizes(boxed, source).set_index("image_id")
@@ -275,16 +280,16 @@ def _in_pixels_of_the_files(
         first = boxed.set_index("image_id")["path"][sizes.index[unknown][0]]
         raise InputError(
             f"{source}: the boxes of {first} reach out of it, so it is a resized copy: add "
-            "train_meta.csv (image_id, dim0, dim1: height and width of the original), which says "
-            f"by how much ({int(unknown.sum())} such images)"
+            "train_meta.csv (image_id, dim0, dim1: height and width of the original), which gives "
+            f"the scale ({int(unknown.sum())} such images)"
         )
     scale = (sizes / originals).fillna(1.0)
     resized = int((scale != 1.0).any(axis=1).sum())
     if not resized:
         return once
     notes.append(
-        f"{resized} boxed images are not of the size that train_meta.csv gives their originals: "
-        "taken as copies resized whole, without padding, and their boxes scaled"
+        f"{resized} boxed images differ in size from their originals in train_meta.csv. They are "
+        "taken as copies that were resized without padding, and their boxes were scaled"
     )
     by_row = scale.reindex(once["image_id"]).fillna(1.0).to_numpy()[:, [1, 0, 1, 0]]
     edges = once[EDGES].to_numpy() * by_row
@@ -314,14 +319,14 @@ def _read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
     rows = []
     for image_id, path in zip(images["image_id"], images["path"], strict=True):
         if not path.lower().endswith(IMAGE_SUFFIXES[-2:]):
-            with suppress(InputError):  # broken: the decoder will say so
+            with suppress(InputError):  # a broken file is reported when it is decoded
                 width, height = image_size(root / path)
                 rows.append((image_id, height, width))
     return pd.DataFrame(rows, columns=list(_SIZE_TYPES)).astype(_SIZE_TYPES)
 
 
 def _has_tables(folder: Path) -> bool:
-    """PhysioNet's tables, or Kaggle's ``train.csv``: its header decides, as other sets have one."""
+    """Return True for PhysioNet's tables or, by its header, for the ``train.csv`` of Kaggle."""
     if has_match("annotations_t*.csv", "image_labels_t*.csv")(folder):
         return True
     return has_columns(folder / "train.csv", "image_id", "class_name", "rad_id")

@@ -1,11 +1,11 @@
-"""Format of Pascal VOC XML: one ``<annotation>`` an image, as of labelImg, CVAT and Roboflow.
+"""Format `voc`: Pascal VOC XML, an ``<annotation>`` an image, as labelImg and Roboflow write.
 
 Edges are taken as written: ``xmin, ymin, xmax, ymax`` are x1, y1, x2, y2. The challenge of 2007 to
-2012 counted pixels from 1 and included the last, which would put x1 and y1 one pixel lower; but no
-chest X-ray was in it, nearly every tool since writes edges, and the ``<database>`` that could tell
-is copied from one script to the next.
+2012 counted pixels from 1 and included the last, which would put x1 and y1 one pixel lower. But it
+held no chest X-ray, nearly every tool since then writes edges, and the ``<database>`` that could
+identify the challenge is copied from one script to the next.
 
-``<cxr>``, and ``cxr.json`` for the set, hold what VOC has no place for (`cxr_extension`).
+``<cxr>``, and ``cxr.json`` for the data set, hold what VOC cannot express (`cxr_extension`).
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.formats.class_names import class_finding
 from cxr_compare.data_prep.formats.coco import read_json_file
-from cxr_compare.data_prep.formats.cxr_extension import KEY, LabelRows, read_object, read_set_facts
+from cxr_compare.data_prep.formats.cxr_extension import (
+    KEY,
+    LabelRows,
+    read_image_object,
+    read_set_object,
+)
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
-from cxr_compare.data_prep.formats.image_index import ImageIndex, role_of
+from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
-from cxr_compare.data_prep.formats.label_values import stated_size, to_edges
+from cxr_compare.data_prep.formats.label_values import finite_or_nan, parse_side
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
 from cxr_compare.data_prep.images.image_limits import require_file
 
 SET_FACTS = "cxr.json"
-"""What `cxr export` says of the whole set."""
+"""File in which `cxr export` stores facts on the whole data set."""
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _MAX_BYTES = 1 << 24  # a thousand boxes take less than one MiB
-_PLACES = ("JPEGImages", "images")
+_IMAGE_FOLDERS = ("JPEGImages", "images")
 
 
 def _read_voc(builder: SourceBuilder) -> SourceTables:
@@ -57,20 +62,20 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
             _gather(root, source / path, image, gathered)
         except InputError as error:
             reason = str(error).removeprefix(f"{source / path}: ")
-            gathered.out.add([image or path], f"{path}: {reason}")
+            gathered.exclusions.add([image or path], f"{path}: {reason}")
         else:
             stated[image] = path
     names = tuple(sorted({row[1] for row in gathered.rows.boxes}))
     gathered.classes = dict.fromkeys(gathered.classes, names)
-    places = {posixpath.dirname(image) for image in stated}
+    folders = {posixpath.dirname(image) for image in stated}
     for image in index.paths:
-        if posixpath.dirname(image) in places:
+        if posixpath.dirname(image) in folders:
             gathered.images.setdefault(image, {})
     gathered.roles = _roles(source, gathered, stated)
     if (source / SET_FACTS).is_file():
-        facts = read_set_facts(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
+        facts = read_set_object(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
         gathered.targets = facts["targets"]
-    return gathered.tables()
+    return gathered.build_tables()
 
 
 class _NoDocumentType(ElementTree.TreeBuilder):
@@ -79,7 +84,17 @@ class _NoDocumentType(ElementTree.TreeBuilder):
 
 
 def parse_xml(path: Path, kind: str, most_bytes: int) -> ElementTree.Element:
-    """The root of an XML file, which must be a `kind`; a document type or entity is refused."""
+    """Read an XML file safely and return its root.
+
+    Args:
+        path: The file.
+        kind: Tag that the root must have.
+        most_bytes: Size limit of the file.
+
+    Raises:
+        InputError: The file is too large, is no XML, has another root, or has a document type or
+            entities.
+    """
     require_file(path)
     content = path.read_bytes() if path.stat().st_size <= most_bytes else b""
     if not content:
@@ -104,19 +119,19 @@ def parse_xml(path: Path, kind: str, most_bytes: int) -> ElementTree.Element:
 
 
 def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFiles) -> None:
-    """Gather what one file says of its image: all of it, or nothing where a part is wrong."""
+    """Gather the labels of one file: all of them, or none if a part is wrong."""
     facts: dict[str, Any] = {
-        side: stated_size(_text(root, f"size/{side}")) for side in ("height", "width")
+        side: parse_side(_text(root, f"size/{side}")) for side in ("height", "width")
     }
     rows = LabelRows()
-    own = root.find(KEY) is not None
-    if own:
+    has_object = root.find(KEY) is not None
+    if has_object:
         try:
             content = json.loads(_text(root, KEY))
         except (ValueError, RecursionError):
             raise InputError(f"<{KEY}> is not JSON") from None
-        known, rows = read_object(content, image, f"<{KEY}>")
-        facts |= known
+        stated, rows = read_image_object(content, image, f"<{KEY}>")
+        facts |= stated
     flags: Counter[str] = Counter()
     for number, item in enumerate(root.findall("object"), start=1):
         name = _text(item, "name")
@@ -126,17 +141,19 @@ def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFi
         if box is None:
             rotated = "; its box is rotated" if item.find("robndbox") is not None else ""
             raise InputError(f"object {number}: has no bndbox{rotated}")
-        edges = to_edges(_text(box, side) for side in _SIDES)
+        edges = finite_or_nan(_text(box, side) for side in _SIDES)
         if not (edges[0] < edges[2] and edges[1] < edges[3]):
             raise InputError(f"object {number}: bndbox without size, or not of numbers")
-        finding = name if own else class_finding(name, f"object {number}")
+        finding = name if has_object else class_finding(name, f"object {number}")
         rows.boxes.append((image, finding, REFERENCE_READER, *edges))
         for flag in ("difficult", "truncated"):
-            flags[f"objects are marked {flag}: read like the others"] += _text(item, flag) == "1"
-    gathered.seen.update(flags)
+            flags[f"objects are marked {flag}: these are read like the others"] += (
+                _text(item, flag) == "1"
+            )
+    gathered.counts.update(flags)
     gathered.images[image] = facts
     gathered.rows.add(rows)
-    if not own:
+    if not has_object:
         gathered.classes[image] = ()
 
 
@@ -145,21 +162,26 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 
 
 def _near(path: str, index: ImageIndex) -> str | None:
-    """The image that has the XML file's name, if it is clear which."""
+    """Return the image with the name of the XML file, or None if it is not clear which."""
     folder, name = posixpath.split(path)
     parent = posixpath.dirname(folder)
-    places = [posixpath.join(place, word) for place in (parent, folder) for word in _PLACES]
-    matches = index.by_stem(posixpath.splitext(name)[0], [*places, folder, parent])
+    folders = [posixpath.join(base, name) for base in (parent, folder) for name in _IMAGE_FOLDERS]
+    matches = index.by_stem(posixpath.splitext(name)[0], [*folders, folder, parent])
     return matches[0] if len(matches) == 1 else None
 
 
 def _image(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
-    """The image that an XML file labels."""
+    """Return the image that an XML file labels.
+
+    Raises:
+        InputError: No image or several fit, or the file names another image than its own name.
+    """
     folder = posixpath.dirname(path)
     parent = posixpath.dirname(folder)
-    places = [*(posixpath.join(parent, word) for word in _PLACES), folder, parent]
-    names = [text for tag in ("path", "filename") if (text := _text(root, tag))]
-    matches = [paths for name in names if (paths := index.by_name(name, places))]
+    folders = [*(posixpath.join(parent, name) for name in _IMAGE_FOLDERS), folder, parent]
+    names = [_text(root, tag) for tag in ("path", "filename")]
+    matches = [index.by_name(name, folders) for name in names if name]
+    matches = [paths for paths in matches if paths]
     near = _near(path, index)
     if near is not None:
         stated = next((paths[0] for paths in matches if len(paths) == 1), near)
@@ -173,22 +195,22 @@ def _image(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
     return matches[0][0]
 
 
-def _roles(root: Path, gathered: LabelFiles, told: dict[str, str]) -> list[tuple[str, str]]:
-    """The published role of each image: from the lists of ImageSets, else by folder."""
+def _roles(root: Path, gathered: LabelFiles, xml_files: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the published role of each image: from the lists of ImageSets, else by folder."""
     by_stem: dict[str, list[str]] = {}
     for image in gathered.images:
-        for stem in {_stem(image), _stem(told.get(image, image))}:
+        for stem in {_stem(image), _stem(xml_files.get(image, image))}:
             by_stem.setdefault(stem, []).append(image)
     roles = []
     for path in files_below(root, ".txt"):
-        role = role_of(_stem(path)) if _stem(path).isalpha() else None  # not mass_train.txt
+        role = role_from_path(_stem(path)) if _stem(path).isalpha() else None  # not mass_train.txt
         if role and posixpath.dirname(path).lower().endswith("imagesets/main"):
             for line in read_lines(root / path):
                 roles += [(image, role) for image in by_stem.get(line.strip(), ())]
     return roles or [
         (image, role)
         for image in gathered.images
-        if (role := role_of(posixpath.dirname(told.get(image, image))))
+        if (role := role_from_path(posixpath.dirname(xml_files.get(image, image))))
     ]
 
 

@@ -1,7 +1,7 @@
-"""Format of YOLO labels: a ``.txt`` for each image, as of Ultralytics, Darknet, CVAT, Roboflow.
+"""Format `yolo`: a ``.txt`` for each image, as Ultralytics, Darknet, CVAT and Roboflow write.
 
-docs/formats.md says what the files mean. A label file belongs to the image of its name: in the same
-folder, in the folder that has ``images`` where the label's has another word (``labels/train`` ->
+docs/formats.md explains the files. A label file belongs to the image of the same name: in the same
+folder, in the folder where one part of the path is ``images`` (``labels/train`` ->
 ``images/train``), or anywhere below the source if only one image has that name.
 """
 
@@ -17,9 +17,9 @@ import yaml  # type: ignore[import-untyped]
 
 from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.formats.class_names import class_finding
-from cxr_compare.data_prep.formats.cxr_extension import KEY, read_set_facts
+from cxr_compare.data_prep.formats.cxr_extension import KEY, read_set_object
 from cxr_compare.data_prep.formats.folder_scan import files_below, has_match
-from cxr_compare.data_prep.formats.image_index import ImageIndex, role_of
+from cxr_compare.data_prep.formats.image_index import ImageIndex, role_from_path
 from cxr_compare.data_prep.formats.image_size import image_size
 from cxr_compare.data_prep.formats.label_files import LabelFiles, read_lines
 from cxr_compare.data_prep.formats.source import Format, SourceBuilder, SourceTables
@@ -50,7 +50,11 @@ def _read_yaml(path: Path) -> Any:
 
 
 def read_class_names(path: Path) -> dict[int, str]:
-    """The name of each class number, as a ``data.yaml`` gives them."""
+    """Read the name of each class number from a file like ``data.yaml``.
+
+    Raises:
+        InputError: The file cannot be read, or names no classes.
+    """
     content = _read_yaml(path)
     if not isinstance(content, dict) or "names" not in content:
         raise InputError(f"{path}: names no classes; it needs a list 'names', as a data.yaml has")
@@ -58,19 +62,19 @@ def read_class_names(path: Path) -> dict[int, str]:
 
 
 def _class_names(
-    root: Path, given: tuple[str, ...], yamls: dict[str, dict[str, Any]]
+    root: Path, listed: tuple[str, ...], yamls: dict[str, dict[str, Any]]
 ) -> dict[int, str]:
-    """The name of each class number."""
-    if given:
-        return dict(enumerate(given))
+    """Return the name of each class number: `listed` by the user, else from the folder's files."""
+    if listed:
+        return dict(enumerate(listed))
     gathered = {path: _names_of(content, root / path) for path, content in yamls.items()}
     if not gathered:
-        places = [p for p in files_below(root, "") if posixpath.basename(p) in _NAME_FILES]
-        gathered = {path: _listed_names(root / path) for path in places}
+        paths = [p for p in files_below(root, "") if posixpath.basename(p) in _NAME_FILES]
+        gathered = {path: _listed_names(root / path) for path in paths}
     if not gathered:
         raise InputError(
-            f"{root}: the names of the classes are not there (data.yaml, classes.txt or obj.names);"
-            " give --class-names, in the order of their numbers"
+            f"{root}: no file names the classes (data.yaml, classes.txt or obj.names); give "
+            "--class-names, in the order of their numbers"
         )
     first, *others = gathered.items()
     for path, names in others:
@@ -108,54 +112,54 @@ def _listed_names(path: Path) -> dict[int, str]:
     return dict(enumerate(lines))
 
 
-def _published_places(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Where ``data.yaml`` and the lists of Darknet say that each role's images lie."""
-    places: list[tuple[str, str]] = []
+def _published_paths(root: Path, yamls: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the paths of images and their roles from ``data.yaml`` and the lists of Darknet."""
+    paths: list[tuple[str, str]] = []
     for content in yamls.values():
         for key, role in _ROLES:
             values = content.get(key)
             listed = values if isinstance(values, list) else [values]
-            places += [(value, role) for value in listed if isinstance(value, str) and value]
+            paths += [(value, role) for value in listed if isinstance(value, str) and value]
     lists = [(f"{key}.txt", role) for key, role in _ROLES]
-    for name, role in dict.fromkeys(lists + places):
+    for name, role in dict.fromkeys(lists + paths):
         path = root / posixpath.basename(name)
         if name.endswith(".txt") and path.is_file():
-            places += [(line.strip(), role) for line in read_lines(path) if line.strip()]
-    return [(place, role) for place, role in places if not place.endswith(".txt")]
+            paths += [(line.strip(), role) for line in read_lines(path) if line.strip()]
+    return [(path, role) for path, role in paths if not path.endswith(".txt")]
 
 
-class _Prediction(Exception):  # noqa: N818 - no error: it says what the file is
-    """A line has a confidence: these are a model's boxes, not labels."""
+class PredictionLineError(Exception):
+    """A line with a confidence, so the file holds boxes of a model instead of labels."""
 
 
-def _read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
-    """Read the lines of a label file."""
+def read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
+    """Read the boxes of a label file: class number, edges as shares, and True for a polygon."""
     gathered = []
     for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if not words:
+        cells = line.split()
+        if not cells:
             continue
-        if len(words) == 6:
-            raise _Prediction(f"line {number}")
-        if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
-            raise InputError(f"line {number}: {len(words)} values; 5 make a box")
+        if len(cells) == 6:
+            raise PredictionLineError(f"line {number}")
+        if len(cells) != 5 and (len(cells) < 7 or len(cells) % 2 == 0):
+            raise InputError(f"line {number}: {len(cells)} values; 5 make a box")
         try:
-            values = [float(word) for word in words]
+            values = [float(cell) for cell in cells]
         except ValueError:
             raise InputError(f"line {number}: not all of it are numbers") from None
         if not all(math.isfinite(value) for value in values):
             raise InputError(f"line {number}: a number is missing or infinite")
         if not values[0].is_integer() or values[0] < 0:
-            raise InputError(f"line {number}: {words[0]} is no class number")
-        gathered.append((int(values[0]), *_edges(values[1:], words[1:], number)))
+            raise InputError(f"line {number}: {cells[0]} is no class number")
+        gathered.append((int(values[0]), *_edges(values[1:], cells[1:], number)))
     return gathered
 
 
-def _edges(values: list[float], words: list[str], number: int) -> tuple[tuple[float, ...], bool]:
+def _edges(values: list[float], cells: list[str], number: int) -> tuple[tuple[float, ...], bool]:
     if len(values) == 4:
         x, y, width, height = values
         edges = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-        digits = max(len(word.partition(".")[2]) for word in words)  # some writers drop zeros
+        digits = max(len(cell.partition(".")[2]) for cell in cells)  # some writers drop zeros
         # Half a unit of the last digit in the centre, a quarter in half the width.
         slack = 0.75 * 10.0**-digits if digits else 0.0
     else:
@@ -183,13 +187,16 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
     gathered = LabelFiles(builder)
     yamls = _read_yamls(source)
     names = _class_names(source, builder.options.class_names, yamls)
-    own = [
-        read_set_facts(content[KEY], f"{source / path}: {KEY}")["targets"]
+    exported_targets = [
+        read_set_object(content[KEY], f"{source / path}: {KEY}")["targets"]
         for path, content in yamls.items()
-        if KEY in content  # as `cxr export` writes it, and nobody else
+        if KEY in content  # only `cxr export` writes this key
     ]
-    gathered.targets = own[0] if own else {}
-    findings = {n: name if own else class_finding(name, str(source)) for n, name in names.items()}
+    findings = dict(names)
+    if exported_targets:
+        gathered.targets = exported_targets[0]
+    else:
+        findings = {n: class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
     for text, images in labels.items():
         image = images[0] if len(images) == 1 else text
@@ -201,18 +208,19 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
         elif image in gathered.classes:
             reason = "two label files have its name"
         if reason:
-            gathered.out.add([image], reason)
+            gathered.exclusions.add([image], reason)
             continue
         gathered.classes[image] = classes
         _read_label(source, text, image, findings, gathered)
-    for image in _beside(index, gathered):
+    for image in _images_near_labelled(index, gathered):
         gathered.images.setdefault(image, {})
-    gathered.roles = _roles(source, yamls, gathered, {p[0]: t for t, p in labels.items() if p})
-    return gathered.tables()
+    label_files = {paths[0]: text for text, paths in labels.items() if paths}
+    gathered.roles = _roles(source, yamls, gathered, label_files)
+    return gathered.build_tables()
 
 
 def _match(root: Path, index: ImageIndex) -> dict[str, list[str]]:
-    """Label file -> its image; none or several where that is not clear."""
+    """Return the images that fit each label file: one, none, or several."""
     near: dict[str, list[str]] = {}
     matched: dict[str, list[str]] = {}
     for text in files_below(root, ".txt"):
@@ -235,12 +243,12 @@ def _is_no_label(text: str) -> bool:
 
 
 def _image_folders(folder: str) -> list[str]:
-    """Where the images of a label folder may lie, the likeliest first."""
+    """Return the folders that may hold the images of a label folder, the likeliest first."""
     parts = folder.split("/") if folder else []
     swapped = [
-        "/".join([*parts[:place], word, *parts[place + 1 :]])
-        for place in reversed(range(len(parts)))
-        for word in ("images", "JPEGImages")
+        "/".join([*parts[:level], name, *parts[level + 1 :]])
+        for level in reversed(range(len(parts)))
+        for name in ("images", "JPEGImages")
     ]
     dropped = ["/".join(parts[:n] + parts[n + 1 :]) for n in reversed(range(len(parts)))]
     return [*swapped, folder, *dropped]
@@ -249,69 +257,73 @@ def _image_folders(folder: str) -> list[str]:
 def _read_label(
     root: Path, text: str, image: str, findings: dict[int, str], gathered: LabelFiles
 ) -> None:
-    """Gather what one label file says of its image; one that cannot be read excludes it."""
+    """Gather the boxes of one label file; a file that cannot be read excludes its image."""
     facts: dict[str, Any] = {}
     gathered.images[image] = facts
     try:
-        boxes = _read_boxes(read_lines(root / text))
+        boxes = read_boxes(read_lines(root / text))
         unnamed = next((number for number, *_ in boxes if number not in findings), None)
         if unnamed is not None:
             raise InputError(f"class {unnamed} has no name; {len(findings)} classes are named")
         if boxes:
             facts["width"], facts["height"] = image_size(root / image)
-    except _Prediction as place:
+    except PredictionLineError as line:
         raise InputError(
-            f"{root / text}: {place}: six values: the last is a model's confidence, and labels have"
+            f"{root / text}: {line}: six values: the last is a model's confidence, and labels have"
             " none; to evaluate a model, give its boxes to cxr import"
         ) from None
     except InputError as error:
         reason = str(error).removeprefix(f"{root / text}: ").removeprefix(f"{root / image}: ")
-        gathered.out.add([image], f"{text}: {reason}")
+        gathered.exclusions.add([image], f"{text}: {reason}")
         return
     sides = (facts.get("width", 0), facts.get("height", 0)) * 2
     for number, shares, is_polygon in boxes:
         edges = [share * side for share, side in zip(shares, sides, strict=True)]
         gathered.add_box(image, findings[number], edges)
-        gathered.seen["polygons: the box around each is taken"] += is_polygon
+        gathered.counts["polygons were found: each is replaced by the box around it"] += is_polygon
 
 
-def _beside(index: ImageIndex, gathered: LabelFiles) -> list[str]:
-    """Images where labelled ones lie, or in the same place under another role."""
-    places = {_without_role(posixpath.dirname(path)) for path in gathered.classes}
-    return [path for path in index.paths if _without_role(posixpath.dirname(path)) in places]
+def _images_near_labelled(index: ImageIndex, gathered: LabelFiles) -> list[str]:
+    """Return the images in the folders of labelled images, or in such a folder of another role."""
+    folders = {_without_role(posixpath.dirname(path)) for path in gathered.classes}
+    return [path for path in index.paths if _without_role(posixpath.dirname(path)) in folders]
 
 
 @cache
 def _without_role(folder: str) -> str:
-    return "/".join(part for part in folder.split("/") if role_of(part) is None)
+    return "/".join(part for part in folder.split("/") if role_from_path(part) is None)
 
 
 def _roles(
-    root: Path, yamls: dict[str, dict[str, Any]], gathered: LabelFiles, texts: dict[str, str]
+    root: Path, yamls: dict[str, dict[str, Any]], gathered: LabelFiles, label_files: dict[str, str]
 ) -> list[tuple[str, str]]:
-    """The published role of each image: by place in ``data.yaml`` or a list, else by folder."""
-    known = set(gathered.images)
+    """Return the published role of each image: by ``data.yaml`` or a list, else by folder."""
+    existing = set(gathered.images)
     for path in gathered.images:
-        known.update(_places(path))
-    given: dict[str, set[str]] = {}
-    for place, role in _published_places(root, yamls):
-        parts = [p for p in place.replace("\\", "/").split("/") if p not in ("", ".", "..")]
+        existing.update(_path_and_folders(path))
+    published: dict[str, set[str]] = {}
+    for published_path, role in _published_paths(root, yamls):
+        parts = published_path.replace("\\", "/").split("/")
+        parts = [part for part in parts if part not in ("", ".", "..")]
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
-        end = next((end for end in ends if end in known), None)
-        if end is not None:  # the longest end that is here: the rest is another machine's
-            given.setdefault(end, set()).add(role)
+        # The longest end that exists here counts: the beginning is a folder of another machine.
+        end = next((end for end in ends if end in existing), None)
+        if end is not None:
+            published.setdefault(end, set()).add(role)
     roles = []
     for path in gathered.images:
-        said = {role for place in _places(path) for role in given.get(place, ())}
-        if not said:
-            folders = (posixpath.dirname(path), posixpath.dirname(texts.get(path, "")))
-            said = {named for folder in folders if (named := role_of(folder))}
-        roles += [(path, role) for role in sorted(said)]
+        path_roles: set[str | None] = set()
+        for part in _path_and_folders(path):
+            path_roles |= published.get(part, set())
+        if not path_roles:
+            folders = (posixpath.dirname(path), posixpath.dirname(label_files.get(path, "")))
+            path_roles = {role_from_path(folder) for folder in folders}
+        roles += [(path, role) for role in sorted(filter(None, path_roles))]
     return roles
 
 
-def _places(path: str) -> list[str]:
-    """An image and the folders it lies in."""
+def _path_and_folders(path: str) -> list[str]:
+    """Return the path of an image and of the folders that contain it."""
     parts = path.split("/")
     return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
 

@@ -1,4 +1,4 @@
-"""The splits of a data set: drawn, from a file, or nested parts; and where they are written."""
+"""Add splits to a prepared data set (`cxr split`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,25 @@ def add_splits(
     strict: bool = False,
     replaces: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Add a split to a prepared data set, or one for each fold."""
+    """Add a split to a prepared data set, or a split for each fold.
+
+    Args:
+        dataset: The data set.
+        name: Name of the split; splits of folds are named ``NAME-0`` and so on.
+        rule: How the split is drawn.
+        each_fold: Add a split for each fold that validates on it; the test set is the same.
+        test_folds: Add a split for each fold that tests on it and validates on the next.
+        file: The user's own split, which is taken instead of a drawn one.
+        keep_test_of: Name of a split whose test images are kept; the rest is drawn.
+        strict: Refuse ids of `file` that are unknown and images that it does not name.
+        replaces: Replace splits of the same name.
+
+    Returns:
+        By split name the counts of its ``roles`` and ``how`` it was made.
+
+    Raises:
+        InputError: The name, the folds or the file do not fit.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
     if test_folds and rule.folds < 3:
@@ -73,8 +91,8 @@ def _make_split(
     return split, {**how, "method": f"test of split '{keep_test_of}', validation drawn by patient"}
 
 
-def drawn_by(dataset: DataSet, name: str) -> dict[str, Any]:
-    """The rule of a split, or of the folds that bear its name."""
+def read_split_rule(dataset: DataSet, name: str) -> dict[str, Any]:
+    """Return the stored rule of a split, or of the fold splits of its name; {} without one."""
     for candidate in (name, f"{name}-0"):
         path = dataset.folder / "splits" / f"{candidate}.json"
         if path.is_file():

@@ -8,17 +8,17 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.text import TEXT
 
 Labels = pd.Series | pd.DataFrame | None
-"""By image id, in one column or several: strata to balance, or keys that copies share."""
+"""Strata to balance or keys that copies share, in one or more columns, indexed by image id."""
 
-_MOST_LEVELS = 50  # of one text column; rarer ones are not balanced on their own
-# enough equal folds for any shares to this precision
+_MOST_LEVELS = 50  # values of a text column that are balanced; rarer ones are not
+# Number of equal folds that gives any shares to this precision.
 _MOST_FOLDS = 50
 _SHARE_ERROR = 0.002
-_JOININGS = 200  # ways tried of putting folds together to parts
-# numpy's isclose, by which scikit-learn calls folds as good
+_JOININGS = 200  # random ways in which folds are joined to parts
+# Tolerances of numpy's isclose, with which scikit-learn compares folds.
 _NEAR = 1e-8
 _NEAR_SHARE = 1e-5
-_ROUNDING = 1e-12  # more than two ways of computing a standard deviation of shares differ by
+_ROUNDING = 1e-12  # exceeds the difference of two ways to compute a standard deviation
 
 
 def balanced_parts(
@@ -26,19 +26,29 @@ def balanced_parts(
     strata: Labels,
     shares: np.ndarray,
     rng: np.random.Generator,
-    held: np.ndarray | None = None,
+    fixed: np.ndarray | None = None,
 ) -> np.ndarray:
     """Assign groups to parts so that each part gets its share of groups, images and every stratum.
 
-    Groups are assigned to equal folds as by scikit-learn's `StratifiedGroupKFold`. It knows one
-    class a sample, so an image comes in once for each stratum that it is of. Folds are then put
-    together to parts, in the one of 200 random ways that comes closest to the shares.
+    Groups are assigned to equal folds as by scikit-learn's `StratifiedGroupKFold`. That method
+    takes one class a sample, so an image is entered once for each of its strata. Folds are then
+    joined to parts in the one of 200 random ways that comes closest to the shares.
+
+    Args:
+        group: Group of each image, indexed by ``image_id``.
+        strata: Strata of each image.
+        shares: Share of each part, ``(P,)``, sum 1.
+        rng: Source of random order.
+        fixed: Part of each group in sorted order, -1 where it is to be drawn.
+
+    Returns:
+        Part of each group, in sorted order of the groups.
     """
     code, names = pd.factorize(group, sort=True)
-    part = np.full(len(names), -1) if held is None else held.copy()
+    part = np.full(len(names), -1) if fixed is None else fixed.copy()
     free = part < 0
-    there = np.bincount(part[code][~free[code]], minlength=len(shares))
-    lacking = np.clip(shares * len(group) - there, 0, None)
+    assigned = np.bincount(part[code][~free[code]], minlength=len(shares))
+    lacking = np.clip(shares * len(group) - assigned, 0, None)
     sizes = _fold_counts(lacking / lacking.sum() if lacking.any() else shares, int(free.sum()))
     n_folds = int(sizes.sum())
     part_of_fold = np.repeat(np.arange(len(shares)), sizes)
@@ -72,51 +82,57 @@ def balanced_parts(
 def equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
     """Return the fold of each group, from its number of samples in each stratum, ``(G, S)``.
 
-    The folds are those that scikit-learn's `StratifiedGroupKFold` gives, group by group; a test
-    holds them to that. Its own loop computes a variance from scratch for each group and fold: it
-    draws the roles of RSNA's 26,684 images in 12.6 s and of NIH's 112,120 in 40.4 s, where this
-    takes 0.8 s and 1.8 s.
+    The result equals that of scikit-learn's `StratifiedGroupKFold`, group by group, as a test
+    checks. Scikit-learn computes a variance from scratch for each group and fold and takes 12.6 s
+    for RSNA's 26,684 images and 40.4 s for NIH's 112,120; this function takes 0.8 s and 1.8 s.
 
-    Groups whose strata differ most come first; each goes where the shares of the strata then vary
-    least between folds, and where two folds are as good, to the one with fewer samples. Variances
-    are updated from sums of whole numbers. Where these leave it open which fold is better, they are
-    computed as scikit-learn does, whose rounding decides.
+    Groups whose strata differ most come first. Each group goes to the fold that makes the shares of
+    the strata vary least between folds, and among equally good folds to the one with fewer samples.
+    Variances are updated from sums of whole numbers. Where these do not decide which fold is
+    better, they are computed as scikit-learn does, so that its rounding decides.
+
+    Args:
+        samples: Number of samples of each group in each stratum, ``(G, S)``.
+        n_folds: Number of folds.
+
+    Returns:
+        Fold of each group, int64 ``(G,)``.
     """
     of_stratum = samples.sum(axis=0)
     weight = 1 / (n_folds * of_stratum * len(of_stratum))
-    held = np.zeros((n_folds, samples.shape[1]))
+    fold_samples = np.zeros((n_folds, samples.shape[1]))
     spread = np.empty((n_folds, samples.shape[1]))
     total = np.zeros_like(of_stratum)
     squares = np.zeros_like(of_stratum)
     sizes = samples.sum(axis=1).tolist()
-    held_sizes = [0.0] * n_folds
+    fold_sizes = [0.0] * n_folds
     fold = np.empty(len(samples), dtype=np.int64)
     for group in np.argsort(-np.std(samples, axis=1), kind="stable").tolist():
         added = samples[group]
         total += added
         twice = 2 * n_folds * added
         alone = n_folds * added * added
-        np.multiply(held, twice, out=spread)
+        np.multiply(fold_samples, twice, out=spread)
         spread += squares + alone - total * total  # n_folds squared times the variance
         values = (np.sqrt(spread, out=spread) @ weight).tolist()
-        best = _better_fold(values, held_sizes, _ROUNDING)
+        best = _better_fold(values, fold_sizes, _ROUNDING)
         if best < 0:
-            share = np.repeat((held / of_stratum)[None], n_folds, axis=0)
-            own = np.arange(n_folds)
-            share[own, own] = (held + added) / of_stratum
-            best = _better_fold(share.std(axis=1).mean(axis=1).tolist(), held_sizes, 0.0)
+            share = np.repeat((fold_samples / of_stratum)[None], n_folds, axis=0)
+            diagonal = np.arange(n_folds)
+            share[diagonal, diagonal] = (fold_samples + added) / of_stratum
+            best = _better_fold(share.std(axis=1).mean(axis=1).tolist(), fold_sizes, 0.0)
         fold[group] = best
-        squares += twice * held[best] + alone
-        held[best] += added
-        held_sizes[best] += sizes[group]
+        squares += twice * fold_samples[best] + alone
+        fold_samples[best] += added
+        fold_sizes[best] += sizes[group]
     return fold
 
 
 def _better_fold(values: list[float], sizes: list[float], rounding: float) -> int:
-    """The fold of the least value, of near ones the smaller; -1 where rounding would decide.
+    """Return the fold with the least value, or -1 where rounding would decide.
 
-    A value that is within ``rounding`` of the least, or of being near it, leaves that open; with a
-    rounding of 0 every comparison counts as it is.
+    Among folds with nearly the least value, the one with fewer samples is better. A comparison
+    within `rounding` is undecided; with a rounding of 0 every comparison counts.
     """
     best = 0
     least = values[0]
@@ -140,17 +156,17 @@ def _better_fold(values: list[float], sizes: list[float], rounding: float) -> in
 
 
 def _fold_counts(shares: np.ndarray, n_groups: int) -> np.ndarray:
-    """Folds of each part: as few equal folds as give the shares, at least one a part."""
-    wanted = shares > 1e-9
-    if n_groups <= wanted.sum():
+    """Return the number of folds of each part: as few equal folds as approximate the shares."""
+    is_used = shares > 1e-9
+    if n_groups <= is_used.sum():
         largest = np.argsort(-shares, kind="stable")[:n_groups]
         return np.isin(np.arange(len(shares)), largest).astype(int)
-    best = wanted.astype(int)
+    best = is_used.astype(int)
     least = np.inf
-    for n_folds in range(int(wanted.sum()), min(_MOST_FOLDS, n_groups) + 1):
-        sizes = np.where(wanted, np.maximum(np.round(shares * n_folds), 1), 0).astype(int)
+    for n_folds in range(int(is_used.sum()), min(_MOST_FOLDS, n_groups) + 1):
+        sizes = np.where(is_used, np.maximum(np.round(shares * n_folds), 1), 0).astype(int)
         sizes[shares.argmax()] += n_folds - sizes.sum()
-        error = np.abs(sizes / n_folds - shares).max() if sizes[wanted].min() > 0 else np.inf
+        error = np.abs(sizes / n_folds - shares).max() if sizes[is_used].min() > 0 else np.inf
         if error < least - 1e-12:
             best = sizes
             least = error
@@ -162,7 +178,7 @@ def _fold_counts(shares: np.ndarray, n_groups: int) -> np.ndarray:
 def _samples(
     image_ids: pd.Index, code: np.ndarray, strata: Labels
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of images and the stratum that each row stands for."""
+    """Return the samples: the rows of images, and the stratum of each sample."""
     chosen = [np.unique(code, return_index=True)[1], np.arange(len(code))]  # groups, images
     frame = pd.DataFrame(index=image_ids) if strata is None else pd.DataFrame(strata)
     frame = frame.reindex(image_ids)
@@ -180,9 +196,9 @@ def _samples(
 def _unevenness(
     before: np.ndarray, counts: np.ndarray, parts: np.ndarray, shares: np.ndarray
 ) -> float:
-    """Chi-square of samples by part and stratum, rounded so that no machine's last bit decides."""
-    found = before.copy()
-    np.add.at(found, parts, counts)
+    """Compute the chi-square of samples by part and stratum, rounded to be equal everywhere."""
+    observed = before.copy()
+    np.add.at(observed, parts, counts)
     used = shares > 1e-9
-    expected = np.outer(shares, found.sum(axis=0))[used]
-    return round(float(((found[used] - expected) ** 2 / expected).sum()), 6)
+    expected = np.outer(shares, observed.sum(axis=0))[used]
+    return round(float(((observed[used] - expected) ** 2 / expected).sum()), 6)

@@ -8,15 +8,20 @@ from cxr_compare.data_prep.contracts.ids import is_member
 
 
 def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """Turn one fold into the validation role, all others into train; test stays."""
+    """Make a split that validates on one fold and trains on the others; test stays the same."""
     roles = split["role"].where(is_member(split["role"], ["test", "unused"]), "train")
     return split.assign(role=roles.mask(_is_fold(split, fold), "val"))
 
 
 def fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
-    """Turn one fold into the test role, the next into validation, all others into train.
+    """Make a split that tests on one fold, validates on the next and trains on the others.
 
     Over all folds each image is tested once, validated once, and trained on otherwise.
+
+    Args:
+        split: Split table with a ``fold`` of each image.
+        fold: Number of the test fold.
+        folds: Number of folds.
     """
     roles = fold_split(split, (fold + 1) % folds)["role"]
     return split.assign(role=roles.mask(_is_fold(split, fold), "test"))

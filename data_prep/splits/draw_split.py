@@ -19,32 +19,50 @@ from cxr_compare.data_prep.store.dataset import DataSet
 def draw_split(
     images: pd.DataFrame,
     findings: pd.DataFrame,
-    given: pd.DataFrame,
+    stated: pd.DataFrame,
     rule: SplitRule,
     linked: Labels = None,
 ) -> tuple[pd.DataFrame, SplitRecord]:
-    """Split a data set by patient, or follow the roles that it came with."""
+    """Split a data set by patient, or follow the roles that its source states.
+
+    Args:
+        images: The images table.
+        findings: The findings table.
+        stated: Columns ``image_id, role`` of images whose role is fixed. If all are ``unused``, the
+            other images are drawn.
+        rule: How the split is drawn.
+        linked: Keys that copies of an image share; they get one role.
+
+    Returns:
+        The split table (``image_id, role, fold``), and how it was made.
+    """
     strata = image_strata(images, findings)
-    if (given["role"] != "unused").any():
-        return official_split(given, images, None, rule, strata=strata)
-    free = images[~is_member(images["image_id"], given["image_id"])]
+    if (stated["role"] != "unused").any():
+        return official_split(stated, images, None, rule, strata=strata)
+    free = images[~is_member(images["image_id"], stated["image_id"])]
     split = split_by_patient(free, strata, rule, linked)
-    unused = given.assign(fold=pd.array([pd.NA] * len(given), dtype="Int64"))
+    unused = stated.assign(fold=pd.array([pd.NA] * len(stated), dtype="Int64"))
     method = {"balanced": "by patient, StratifiedGroupKFold", "hash": "by patient"}[rule.method]
     how: SplitRecord = {"method": method, "rule": asdict(rule)}
     if rule.method == "balanced":
         how["balanced"] = list(strata.columns)
-    elif empty := sorted({r for r in ("val", "test") if asdict(rule)[r] > 0} - set(split["role"])):
-        how["notes"] = [f"by hash no patient came to {' and '.join(empty)}: too few for that share"]
+    else:
+        expected = {role for role in ("val", "test") if asdict(rule)[role] > 0}
+        empty = sorted(expected - set(split["role"]))
+        if empty:
+            how["notes"] = [
+                f"by hash no patient was assigned to {' and '.join(empty)}: there are too few "
+                "patients for that share"
+            ]
     return pd.concat([split, unused]).sort_values("image_id", ignore_index=True), how
 
 
 def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
-    """The key that copies of one image share: equal pixels, or found to be nearly equal."""
-    return None if decode.empty else near.linked(decode)
+    """Return the key that equal or nearly equal copies of an image share, by image id."""
+    return None if decode.empty else near.copy_keys(decode)
 
 
 def dataset_links(dataset: DataSet) -> pd.Series | None:
-    """`image_links` of a prepared data set."""
+    """Return the keys that copies share in a prepared data set."""
     decode = dataset.optional_table("decode")
     return image_links(decode, find_dataset_copies(dataset, decode))

@@ -21,45 +21,59 @@ _ANNOTATED = ("train", "val")
 def nested_parts(
     split: pd.DataFrame, group: pd.Series, strata: pd.Series, shares: Sequence[float], seed: int = 0
 ) -> dict[float, pd.DataFrame]:
-    """Keep a share of the patients who train and validate; test images stay as they are.
+    """Keep shares of the patients who train and validate; test images keep their role.
 
-    Patients of a stratum are put in a random order, and the orders of all strata are merged so that
-    each prefix holds every stratum in proportion. A share is a prefix: a smaller one lies within a
-    larger one, and a patient is in it with all images or with none.
+    The patients of each stratum are put into a random order, and the orders of all strata are
+    merged so that each prefix holds every stratum in proportion. A share is a prefix, so a smaller
+    part lies within a larger one. A patient is in a part with all images or with none.
+
+    Args:
+        split: The whole split.
+        group: Patient group of each image, indexed by ``image_id``.
+        strata: Stratum of each image, indexed by ``image_id``.
+        shares: Shares of the patients to keep, each in (0, 1].
+        seed: Random seed of the orders.
+
+    Returns:
+        Split table by share; images of other patients are ``unused``.
+
+    Raises:
+        InputError: A share is outside (0, 1].
     """
-    if bad := [share for share in shares if not 0 < share <= 1]:
-        raise InputError(f"share {bad[0]:g}: give shares above 0 and up to 1, such as 0.25")
+    for share in shares:
+        if not 0 < share <= 1:
+            raise InputError(f"share {share:g}: give shares above 0 and up to 1, such as 0.25")
     owner = split["image_id"].map(group)
-    places = {}
+    ranks_by_role = {}
     for role in _ANNOTATED:
-        of_role = pd.DataFrame({"group": owner, "stratum": split["image_id"].map(strata)})
-        of_role = of_role[split["role"] == role].fillna({"stratum": ""})
-        stratum = of_role.groupby("group", sort=True)["stratum"].max()  # of several: the last
-        # Each role and share must not depend on the others: a generator of its own.
+        patients = pd.DataFrame({"group": owner, "stratum": split["image_id"].map(strata)})
+        patients = patients[split["role"] == role].fillna({"stratum": ""})
+        stratum = patients.groupby("group", sort=True)["stratum"].max()  # the last of several
+        # Roles must not depend on each other, so each has a random generator of its own.
         rng = np.random.default_rng([seed, _ANNOTATED.index(role)])
-        places[role] = _places(stratum, rng)
+        ranks_by_role[role] = _balanced_ranks(stratum, rng)
     parts = {}
     for share in shares:
         kept = split["role"].copy()
-        for role, place in places.items():
-            chosen = place.index[place < max(1, round(share * len(place)))]
+        for role, ranks in ranks_by_role.items():
+            chosen = ranks.index[ranks < max(1, round(share * len(ranks)))]
             kept[(split["role"] == role) & ~owner.isin(chosen)] = "unused"
         parts[share] = split.assign(role=kept)
     return parts
 
 
-def _places(stratum: pd.Series, rng: np.random.Generator) -> pd.Series:
-    """The place of each group, from 0, in an order whose prefixes hold every stratum alike."""
+def _balanced_ranks(stratum: pd.Series, rng: np.random.Generator) -> pd.Series:
+    """Rank the groups, from 0, in an order whose prefixes are balanced over strata."""
     key = pd.Series(0.0, index=stratum.index)
     for _, members in stratum.groupby(stratum, sort=True):
-        # A random start for each stratum: one of a single patient is not always in the same half.
+        # The random start avoids that a stratum of one patient always falls into the same half.
         ranks = rng.permutation(len(members)) + rng.random()
         key[members.index] = ranks / len(members)
     return key.rank(method="first").astype(int) - 1
 
 
 def _part_name(split: str, seed: int, share: float) -> str:
-    """Name of the split that holds a part; the whole split is itself."""
+    """Return the name of the split that holds a part; the whole split keeps its name."""
     return split if share == 1 else f"{split}.part-{share:g}-seed-{seed}"
 
 
@@ -70,33 +84,56 @@ def draw_nested_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[str, dict[tuple[float, int], pd.DataFrame]]:
-    """Draw the parts of a data set's splits, see `nested_parts`; nothing is written."""
+    """Draw the nested parts of splits (see `nested_parts`); nothing is written.
+
+    Args:
+        dataset: The data set.
+        target: Target whose labels are balanced.
+        splits: Names of the whole splits.
+        shares: Shares of the training and validation patients.
+        seeds: Random seeds of the parts.
+
+    Returns:
+        Split tables by split, and by share and seed.
+    """
     group = patient_groups(dataset.images, dataset_links(dataset))
     label = dataset.labels(target).map({0.0: "negative", 1.0: "positive"}).fillna("")
     classes = image_strata(dataset.images, dataset.findings)["class"].fillna("")
     strata = label + " " + classes.reindex(label.index)
-    return {
-        split: {
-            (share, seed): part
-            for seed in seeds
-            for share, part in nested_parts(whole, group, strata, shares, seed).items()
-        }
-        for split, whole in ((split, dataset.split(split)) for split in splits)
-    }
+    parts: dict[str, dict[tuple[float, int], pd.DataFrame]] = {}
+    for name in splits:
+        whole = dataset.split(name)
+        parts[name] = {}
+        for seed in seeds:
+            for share, part in nested_parts(whole, group, strata, shares, seed).items():
+                parts[name][share, seed] = part
+    return parts
 
 
 def add_nested_parts(
     dataset: DataSet, split: str, parts: Mapping[tuple[float, int], pd.DataFrame]
 ) -> dict[tuple[float, int], str]:
-    """Add the parts of a split to its data set; those that are there are checked, and stay."""
+    """Add the nested parts of a split to its data set.
+
+    Args:
+        dataset: The data set.
+        split: Name of the whole split.
+        parts: Split tables by share and seed.
+
+    Returns:
+        Name of each part's split.
+
+    Raises:
+        InputError: A split with the name of a part exists and differs from it.
+    """
     names = {}
     new = {}
     for (share, seed), table in parts.items():
         name = names[share, seed] = _part_name(split, seed, share)
-        known = dataset.ids["split_ids"].get(name)
-        if known is None:
+        stored_id = dataset.ids["split_ids"].get(name)
+        if stored_id is None:
             new[name] = table
-        elif known != frame_digest(table, ["image_id", "role"]):
+        elif stored_id != frame_digest(table, ["image_id", "role"]):
             raise InputError(
                 f"{dataset.folder}: split '{name}' is not the part of '{split}' that its name "
                 "says; was the split drawn anew? Remove it from the folder's splits, or choose "

@@ -14,7 +14,12 @@ _TARGETS_IN_LINE = 3
 
 
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count what each role of a split holds."""
+    """Count images, patients and positive images of each target in each role of a split.
+
+    Returns:
+        Counts by role and noun, such as ``{"train": {"images": 3, "patients": 2}}``; empty roles
+        are left out.
+    """
     rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
     labels = {
         str(name): rows["image_id"].map(dataset.labels(target)) == 1
@@ -31,16 +36,16 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
 
 def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Say what `count_roles` counted."""
-    held = {role: count for role, count in roles.items() if count["images"]}
-    wanted = list(dict.fromkeys(word for count in held.values() for word in count))
-    targets = [word for word in wanted if word.startswith(_POSITIVE)]
-    apart = targets if len(targets) > _TARGETS_IN_LINE else []
+    """Write the counts of `count_roles` as lines of text; many targets get a line each."""
+    filled = {role: counts for role, counts in roles.items() if counts["images"]}
+    nouns = list(dict.fromkeys(noun for counts in filled.values() for noun in counts))
+    targets = [noun for noun in nouns if noun.startswith(_POSITIVE)]
+    own_lines = targets if len(targets) > _TARGETS_IN_LINE else []
     lines = []
-    for role, count in held.items():
-        words = [f"{n:,} {word}" for word, n in count.items() if word not in apart]
-        lines.append(f"  {role:6s} {', '.join(words)}")
-    for word in apart:
-        found = [f"{count[word]:,} {role}" for role, count in held.items()]
-        lines.append(f"  {word}: {', '.join(found)}")
+    for role, counts in filled.items():
+        texts = [f"{n:,} {noun}" for noun, n in counts.items() if noun not in own_lines]
+        lines.append(f"  {role:6s} {', '.join(texts)}")
+    for noun in own_lines:
+        texts = [f"{counts[noun]:,} {role}" for role, counts in filled.items()]
+        lines.append(f"  {noun}: {', '.join(texts)}")
     return lines

@@ -17,11 +17,11 @@ from cxr_compare.data_prep.duplicates.patient_groups import key_columns, patient
 from cxr_compare.data_prep.splits.balanced_folds import Labels, balanced_parts
 
 
-def _hash_places(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:
-    """Place each name in [0, 1) by a keyed hash: whatever other names there are, it stays.
+def hash_to_unit_interval(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:
+    """Map each name to a number in [0, 1) by a keyed hash, independent of the other names.
 
     Example:
-        >>> _hash_places(["nih:00000001"], 0, "role").round(4).tolist()
+        >>> hash_to_unit_interval(["nih:00000001"], 0, "role").round(4).tolist()
         [0.5362]
     """
     key = f"{purpose}:{seed}".encode()
@@ -30,7 +30,7 @@ def _hash_places(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:
 
 
 def _unverified(images: pd.DataFrame) -> pd.Series:
-    """Ids of the images of which it is doubtful who they show."""
+    """Return the ids of the images whose patient is doubtful."""
     if "patient_id_source" not in images.columns:
         return images["image_id"].iloc[:0]
     return images.loc[images["patient_id_source"] == "mapped_unverified", "image_id"]
@@ -38,9 +38,9 @@ def _unverified(images: pd.DataFrame) -> pd.Series:
 
 METHODS = ("balanced", "hash")
 _PARTS = np.array(["test", "val", "train"])
-_TEST = 0  # its place in _PARTS
+_TEST = 0  # index in _PARTS
 _UNUSED = "unused -"
-# Where a patient has several roles, the first of these stands.
+# Where a patient has several roles, the first of these is kept.
 _PRECEDENCE = ("test", "val", "train")
 _FEW_IMAGES = 50
 _FEW_SHARE = 0.01
@@ -48,16 +48,16 @@ _FEW_SHARE = 0.01
 
 @dataclass(frozen=True)
 class SplitRule:
-    """SplitRecord a split is drawn."""
+    """Rule by which a split is drawn."""
 
     val: float = 0.15  # share of patients for validation, in [0, 1)
     test: float = 0.2  # share of patients for test, in [0, 1]
-    # number of folds that the train and validation patients are assigned to, at least 2
+    # Number of folds to which train and validation patients are assigned, at least 2.
     folds: int = 5
     seed: int = 0
     # `balanced`: each role gets its share of every stratum. `hash`: the role follows from the
-    # patient's id and the seed alone, so it stays when images are added; strata come out even
-    # only as far as chance has it
+    # patient's id and the seed alone, so it stays when images are added, but strata are balanced
+    # only by chance.
     method: str = "balanced"
 
     def __post_init__(self) -> None:
@@ -80,11 +80,21 @@ def split_by_patient(
     rule: SplitRule | None = None,
     linked: Labels = None,
 ) -> pd.DataFrame:
-    """Give every image a role such that a patient never has two.
+    """Give every image a role such that no patient has two roles.
 
-    Balanced, scikit-learn's `StratifiedGroupKFold` assigns patients to equal folds, which are put
-    together to roles, so that each role gets its share of patients, of images and of every
-    stratum. The result depends on ids and seed, not on the order of rows.
+    With the method ``balanced``, patients are assigned to equal folds as by scikit-learn's
+    `StratifiedGroupKFold`, and the folds are joined to roles. Each role then gets its share of
+    patients, of images and of every stratum. The result depends on ids and seed, not on the order
+    of rows.
+
+    Args:
+        images: Columns ``image_id`` and ``patient_id``; ``patient_id_source`` marks doubtful ones.
+        strata: Strata of each image, indexed by ``image_id``.
+        rule: How the split is drawn.
+        linked: Keys that copies of an image share, indexed by ``image_id``.
+
+    Returns:
+        Columns ``image_id, role, fold``.
     """
     nothing = pd.DataFrame({"image_id": [], "role": [], "fold": []})
     return extend_split(nothing, images, strata, rule, linked)
@@ -97,13 +107,23 @@ def extend_split(
     rule: SplitRule | None = None,
     linked: Labels = None,
 ) -> pd.DataFrame:
-    """Give roles to the images that were added to a data set; the old ones keep theirs.
+    """Give roles to the images that were added to a data set; old images keep their roles.
 
-    New images of a known patient take that patient's role and fold, and so do patients who share a
-    image with one. New patients are drawn by the rule: balanced, so that old and new together
-    approach its shares. ``unused`` is what would otherwise put an image or a patient into two
-    roles (the added image shows that two old patients are one), and a doubtful image of a patient
-    who does not train.
+    New images of an old patient take that patient's role and fold, and so do patients who share an
+    image with one. New patients are drawn by the rule; if it is balanced, old and new patients
+    together approach its shares. An image becomes ``unused`` if it would otherwise put an image or
+    a patient into two roles, for example because it shows that two old patients are one. A doubtful
+    image of a patient who does not train becomes ``unused``, too.
+
+    Args:
+        old: The split of the old images: ``image_id, role, fold``.
+        images: The images table with old and new images.
+        strata: Strata of each image, indexed by ``image_id``.
+        rule: How the new patients are drawn.
+        linked: Keys that copies of an image share, indexed by ``image_id``.
+
+    Returns:
+        Columns ``image_id, role, fold`` of all images.
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)
@@ -111,17 +131,18 @@ def extend_split(
     doubtful = pd.Series(is_member(group.index, _unverified(images)), index=group.index)
     was = old.set_index("image_id").reindex(group.index)
     is_new = was["role"].isna()
-    # A role and a fold in one word: two images that differ in either must not be linked.
+    # The state is role and fold as one text: images that differ in either must not be linked.
     state = was["role"].astype(TEXT) + " " + was["fold"].astype("Int64").astype(TEXT).fillna("-")
     evaluated = state[is_member(was["role"], _PARTS)]
     if len(evaluated):
-        given = patient.map(_single(evaluated, patient)).astype(TEXT)
-        given = given.where(given.notna(), group.map(_single(evaluated, group)).astype(TEXT))
-        state = state.where(~is_new, given)
+        inherited = patient.map(_single(evaluated, patient)).astype(TEXT)
+        by_group = group.map(_single(evaluated, group)).astype(TEXT)
+        inherited = inherited.where(inherited.notna(), by_group)
+        state = state.where(~is_new, inherited)
     if rule.method == "balanced":
         always = group[state.isna() & doubtful].unique()
         state[state.isna() & is_member(group, always)] = "train -"
-    # What has a place already counts by patient, so that old and new together come out even.
+    # Images with a role are counted by patient, so that old and new patients are balanced together.
     unit = group.where(state.isna(), patient)
     drawn = _draw_roles(unit[state != _UNUSED], strata, rule, state.groupby(unit).first().dropna())
     state = state.where(state.notna(), unit.map(drawn).astype(TEXT))
@@ -132,23 +153,24 @@ def extend_split(
 
 
 def _draw_roles(
-    group: pd.Series, strata: Labels, rule: SplitRule, held: pd.Series | None = None
+    group: pd.Series, strata: Labels, rule: SplitRule, fixed: pd.Series | None = None
 ) -> pd.Series:
-    """Draw a role and a fold for each group of images."""
+    """Draw a role and a fold for each group of images; `fixed` are the states of some groups."""
     names = pd.Index(np.sort(group.unique()))
-    role, fold = _read_states(pd.Series(index=names, dtype=TEXT) if held is None else held, names)
+    states = pd.Series(index=names, dtype=TEXT) if fixed is None else fixed
+    role, fold = _read_states(states, names)
     n_folds = max(rule.folds, int(fold.max(initial=-1)) + 1)
-    is_held = role >= 0
-    foldless = is_held & (fold < 0)  # always trains, or the old split has no folds
-    if held is not None and len(held) and foldless[is_held].all():
+    is_fixed = role >= 0
+    foldless = is_fixed & (fold < 0)  # always trains, or the old split has no folds
+    if fixed is not None and len(fixed) and foldless[is_fixed].all():
         foldless[:] = True
     shares = np.array([rule.test, rule.val, max(1 - rule.test - rule.val, 0.0)])
     if rule.method == "hash":
         drawn = np.searchsorted(
-            shares.cumsum()[:2], _hash_places(names, rule.seed, "role"), "right"
+            shares.cumsum()[:2], hash_to_unit_interval(names, rule.seed, "role"), "right"
         )
-        drawn_fold = (_hash_places(names, rule.seed, "fold") * n_folds).astype(int)
-        role = np.where(is_held, role, drawn)
+        drawn_fold = (hash_to_unit_interval(names, rule.seed, "fold") * n_folds).astype(int)
+        role = np.where(is_fixed, role, drawn)
         fold = np.where(fold < 0, drawn_fold, fold)
     else:
         rng = np.random.default_rng(rule.seed)
@@ -157,32 +179,33 @@ def _draw_roles(
         of_learning = group[is_member(group, names[learning])]
         equal = np.full(n_folds, 1 / n_folds)
         fold[learning] = balanced_parts(of_learning, strata, equal, rng, fold[learning])
-    words = np.where((role == _TEST) | foldless, "-", fold.astype(str))
-    return pd.Series(np.char.add(np.char.add(_PARTS[role], " "), words), index=names, dtype=TEXT)
+    fold_texts = np.where((role == _TEST) | foldless, "-", fold.astype(str))
+    texts = np.char.add(np.char.add(_PARTS[role], " "), fold_texts)
+    return pd.Series(texts, index=names, dtype=TEXT)
 
 
 def _read_states(state: pd.Series, names: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of role and fold, -1 where there is none."""
-    words = state.reindex(names).str.split(" ", expand=True).reindex(columns=[0, 1])
-    role = pd.Index(_PARTS).get_indexer(words[0])
-    return role, pd.to_numeric(words[1], errors="coerce").fillna(-1).to_numpy(dtype=int, copy=True)
+    """Return the codes of role and fold, -1 where there is none."""
+    parts = state.reindex(names).str.split(" ", expand=True).reindex(columns=[0, 1])
+    role = pd.Index(_PARTS).get_indexer(parts[0])
+    return role, pd.to_numeric(parts[1], errors="coerce").fillna(-1).to_numpy(dtype=int, copy=True)
 
 
 def _from_states(state: pd.Series) -> pd.DataFrame:
-    """The split table of the state of each image, as `_draw_roles` writes it."""
-    known = {word: word.split(" ") for word in state.unique()}
-    fold = state.map({word: None if f == "-" else int(f) for word, (_, f) in known.items()})
+    """Build the split table from the state of each image, as `_draw_roles` writes it."""
+    parts = {text: text.split(" ") for text in state.unique()}
+    fold = state.map({text: None if f == "-" else int(f) for text, (_, f) in parts.items()})
     return pd.DataFrame(
         {
             "image_id": state.index.to_numpy(),
-            "role": state.map({word: role for word, (role, _) in known.items()}).to_numpy(),
+            "role": state.map({text: role for text, (role, _) in parts.items()}).to_numpy(),
             "fold": fold.astype("Int64").array,
         }
     )
 
 
 def _single(state: pd.Series, owner: pd.Series) -> pd.Series:
-    """The state of each owner's images; ``unused -`` where they have several."""
+    """Return the state of each owner's images, or ``unused -`` if they have several states."""
     pairs = pd.DataFrame({"owner": owner, "state": state}).dropna().drop_duplicates()
     once = pairs.drop_duplicates("owner").set_index("owner")["state"]
     return once.mask(
@@ -191,14 +214,14 @@ def _single(state: pd.Series, owner: pd.Series) -> pd.Series:
 
 
 def _is_split_up(state: pd.Series, linked: Labels) -> np.ndarray:
-    """Whether an image shares a key with images of another state."""
-    found = np.zeros(len(state), dtype=bool)
+    """Return True for images that share a key with images of another state."""
+    is_split_up = np.zeros(len(state), dtype=bool)
     evaluated = state[state != _UNUSED]
     for keys in key_columns(linked):
         keys = keys.reindex(state.index)
         several = _single(evaluated, keys)
-        found |= is_member(keys, several.index[several == _UNUSED])
-    return found
+        is_split_up |= is_member(keys, several.index[several == _UNUSED])
+    return is_split_up
 
 
 def official_split(
@@ -209,10 +232,20 @@ def official_split(
     *,
     strata: Labels = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Follow roles that are given, but keep every patient in one of them.
+    """Follow published roles, but keep every patient in one role.
 
-    Of a patient with several roles the test images stand, else the validation images; the others
-    become ``unused``. Where no image is for validation, patients are drawn from train.
+    If a patient has several roles, the test images are kept, else the validation images, and the
+    others become ``unused``. Without validation images, validation patients are drawn from train.
+
+    Args:
+        official: Columns ``image_id, role`` as published.
+        images: The images table.
+        linked: Keys that copies of an image share, indexed by ``image_id``.
+        rule: How validation patients and folds are drawn.
+        strata: Strata of each image, indexed by ``image_id``.
+
+    Returns:
+        The split table (``image_id, role, fold``), and how it was made, with notes.
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)
@@ -232,7 +265,9 @@ def official_split(
         {"image_id": group.index.to_numpy(), "role": role.to_numpy(), "fold": fold.array}
     )
     how: dict[str, Any] = {
-        "method": "as given" + (", validation drawn by patient from the given train" * drawn),
+        "method": "as given, validation drawn by patient from the given train"
+        if drawn
+        else "as given",
         "rule": {**asdict(rule), "test": 0.0},
         "n_patients_in_two_roles": int(group[overlap].nunique()),
         "n_images_unused": int(overlap.sum()),
@@ -245,19 +280,20 @@ def _official_notes(how: dict[str, Any], role: pd.Series) -> list[str]:
     notes = []
     if how["n_images_unused"]:
         notes.append(
-            f"{counted(how['n_patients_in_two_roles'], 'patient')} (those who share an image "
-            "count as one) "
-            f"stand in more than one role: {how['n_images_unused']:,} of their images are unused "
-            "here, so that test and then validation stay whole"
+            f"{counted(how['n_patients_in_two_roles'], 'patient', 'have')} more than one role "
+            "(patients who share an image count as one). "
+            f"{how['n_images_unused']:,} of their images are unused here, so that test and then "
+            "validation stay complete"
         )
     if how["n_images_without_role"]:
-        notes.append(f"{counted(how['n_images_without_role'], 'image', 'have')} no role: unused")
+        notes.append(
+            f"{counted(how['n_images_without_role'], 'image', 'have')} no role and are unused"
+        )
     n_val = int((role == "val").sum())
     n_evaluated = int((role != "unused").sum())
     if 0 < n_val < max(_FEW_IMAGES, _FEW_SHARE * n_evaluated):
         notes.append(
-            f"validation has {counted(n_val, 'image')}, too few to choose a threshold or an epoch "
-            "on; "
-            "draw another with cxr split --from"
+            f"validation has {counted(n_val, 'image')}, too few to choose a threshold or an epoch; "
+            "draw another split with cxr split --from"
         )
     return notes

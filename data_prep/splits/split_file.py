@@ -15,7 +15,7 @@ from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.duplicates.patient_groups import key_columns
 from cxr_compare.data_prep.splits.balanced_folds import Labels
 
-_ROLE_WORDS = {
+_ROLE_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -26,12 +26,25 @@ _ROLE_WORDS = {
 def read_split_file(
     path: Path, images: pd.DataFrame, linked: Labels = None, *, strict: bool = False
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the user's own split: ``image_id,role[,fold]`` or ``patient_id,role[,fold]``."""
+    """Read the user's own split: ``image_id,role[,fold]`` or ``patient_id,role[,fold]``.
+
+    Args:
+        path: Table of the split.
+        images: The images table of the data set.
+        linked: Keys that copies of an image share; copies must have one role.
+        strict: Refuse unknown ids and images without a role.
+
+    Returns:
+        The split table, and how it was made.
+
+    Raises:
+        InputError: A cell is wrong, an id repeats, or a patient or image has two roles or folds.
+    """
     text = read_text_table(path, ("role",))
     key = next((k for k in ("image_id", "patient_id") if k in text.columns), None)
     if key is None:
         raise InputError(f"{path}: needs a column image_id or patient_id beside role")
-    roles = text["role"].str.lower().map(_ROLE_WORDS)
+    roles = text["role"].str.lower().map(_ROLE_NAMES)
     refuse_line(roles.isna(), path, "; use train, val, test or unused", text["role"])
     roles = roles.astype(TEXT)
     rows = pd.DataFrame({key: text[key], "role": roles, "fold": _folds(text, roles, path)})
@@ -50,9 +63,13 @@ def read_split_file(
     n_unknown = len(rows) - len(known)
     notes = []
     if n_lacking:
-        notes.append(f"{path.name} gives no role to {counted(n_lacking, 'image')}: unused")
+        notes.append(
+            f"{path.name} gives no role to {counted(n_lacking, 'image')}, which are unused"
+        )
     if n_unknown:
-        notes.append(f"{path.name} names {n_unknown:,} ids that are not in this data set: ignored")
+        notes.append(
+            f"{path.name} names {n_unknown:,} ids that are not in this data set; they are ignored"
+        )
     how: dict[str, Any] = {
         "method": "from a file",
         "file": path.name,
@@ -77,7 +94,7 @@ def _folds(text: pd.DataFrame, roles: pd.Series, path: Path) -> pd.Series:
 def _known_rows(
     rows: pd.DataFrame, images: pd.DataFrame, path: Path, *, strict: bool
 ) -> pd.DataFrame:
-    """The rows whose id is in the data set; an id that appears more than once is an error."""
+    """Return the rows whose id is in the data set; refuse a repeated id."""
     column = str(rows.columns[0])
     ids = rows[column]
     repeated = ids.duplicated()
@@ -99,21 +116,21 @@ def _known_rows(
 
 
 def _require_one_role(table: pd.DataFrame, linked: Labels, path: Path) -> None:
-    """Refuse a patient, or an image, with two roles or two folds; unused counts for nothing."""
+    """Refuse a patient or an image with two roles or two folds; unused images do not count."""
     used = table[table["role"].notna() & (table["role"] != "unused")]
-    place = used["role"] + used["fold"].astype(TEXT).radd(" of fold ").fillna("")
+    role = used["role"] + used["fold"].astype(TEXT).radd(" of fold ").fillna("")
     owners = [("patient", used["patient_id"])]
     owners += [("image", keys.reindex(used["image_id"])) for keys in key_columns(linked)]
     for what, owner in owners:
         pairs = pd.DataFrame(
-            {"owner": owner.to_numpy(), "place": place.to_numpy(), "image": used["image_id"]}
+            {"owner": owner.to_numpy(), "role": role.to_numpy(), "image": used["image_id"]}
         ).dropna(subset="owner")
-        pairs = pairs.drop_duplicates(["owner", "place"])
+        pairs = pairs.drop_duplicates(["owner", "role"])
         repeated = pairs["owner"].duplicated()
         if not repeated.any():
             continue
         rows = pairs[pairs["owner"] == pairs.loc[repeated, "owner"].iloc[0]].iloc[:2]
-        both = " and ".join(rows["place"])
+        both = " and ".join(rows["role"])
         name = repr(rows["owner"].iloc[0])
         if what == "image":
             name = " = ".join(repr(image) for image in rows["image"])

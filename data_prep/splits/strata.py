@@ -11,24 +11,34 @@ from cxr_compare.data_prep.contracts.text import TEXT
 
 
 def _image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
-    """The class of each image that a split balances first."""
+    """Return the class of each image: ``x_class``, else its rarest present finding or absent."""
     ids = pd.Index(images["image_id"])
-    known = findings[findings["reader"] == REFERENCE_READER]
+    reference = findings[findings["reader"] == REFERENCE_READER]
     classes = pd.Series(index=ids, dtype=TEXT)
-    classes[is_member(ids, known.loc[known["state"] == "absent", "image_id"])] = "absent"
-    present = known[known["state"] == "present"]
+    absent = reference.loc[reference["state"] == "absent", "image_id"]
+    classes[is_member(ids, absent)] = "absent"
+    present = reference[reference["state"] == "present"]
     frequency = present["finding"].map(present["finding"].value_counts())
     ordered = present.assign(frequency=frequency).sort_values(["frequency", "finding"])
     rarest = ordered.drop_duplicates("image_id").set_index("image_id")["finding"].astype(TEXT)
     classes = classes.where(~is_member(ids, rarest.index), rarest.reindex(ids))
     if "x_class" not in images.columns:
         return classes
-    own = images.set_index("image_id")["x_class"].astype(TEXT)
-    return own.where(own.notna(), classes)
+    stated = images.set_index("image_id")["x_class"].astype(TEXT)
+    return stated.where(stated.notna(), classes)
 
 
 def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
-    """Everything that a split balances."""
+    """Return the strata that a split balances.
+
+    Args:
+        images: The images table.
+        findings: The findings table.
+
+    Returns:
+        Columns ``class``, then source, set and view where they differ, and a flag for each present
+        finding, indexed by ``image_id``.
+    """
     strata = _image_classes(images, findings).rename("class").to_frame()
     for column in ("source", "x_set", "view"):
         if column in images.columns:

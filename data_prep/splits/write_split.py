@@ -14,14 +14,25 @@ from cxr_compare.data_prep.contracts.locks import folder_lock
 from cxr_compare.data_prep.contracts.tables import frame_digest, write_table
 
 SplitRecord = dict[str, Any]
+"""JSON-ready description of how a split was made."""
 
 
 def write_splits(
     folder: Path, splits: dict[str, pd.DataFrame], how: SplitRecord, *, replaces: bool
 ) -> None:
-    """Write splits by name, and their ids into ``dataset.json``."""
+    """Write splits and enter their ids into ``dataset.json``.
+
+    Args:
+        folder: Data set folder.
+        splits: Split tables by name.
+        how: How the splits were made.
+        replaces: Replace splits of these names; otherwise the names must be new.
+
+    Raises:
+        InputError: A split of the name exists, or does not exist although it is to be replaced.
+    """
     with folder_lock(folder):
-        # Read again under the lock: another command may have added a split meanwhile.
+        # This is read again under the lock, since another command may have added a split.
         info = read_json(folder / "dataset.json", "dataset")
         taken = sorted(set(splits) & set(info["ids"]["split_ids"]))
         if taken and not replaces:
@@ -37,11 +48,11 @@ def write_splits(
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: SplitRecord) -> str:
-    """Write a split's table and how it was made."""
-    place = make_folder(folder / "splits")
+    """Write the table of a split and how it was made; return the id of the split."""
+    split_folder = make_folder(folder / "splits")
     split_id = frame_digest(split, ["image_id", "role"])
-    write_table(split, place / f"{name}.parquet", "split")
+    write_table(split, split_folder / f"{name}.parquet", "split")
     n_images = {str(role): int(count) for role, count in split["role"].value_counts().items()}
     payload = {"name": name, "split_id": split_id, "how": how, "n_images": n_images}
-    write_json(place / f"{name}.json", "split", payload)
+    write_json(split_folder / f"{name}.json", "split", payload)
     return split_id

@@ -1,4 +1,4 @@
-"""The phantom's patient: one chest, in thorax units, that several images of it share."""
+"""Anatomy of a phantom patient: one chest in thorax units, shared by the patient's images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -13,25 +13,24 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 Field = NDArray[Any]  # float32, (H, W)
 
-# What air takes away, in the phantom's own unit: 1 is the attenuation of a trunk's thickness of
-# soft tissue.
 LUNG = 0.60
-_SUBPIXEL_BITS = 4  # cv2 draws at 1/16 px, so that a pose shifts shapes smoothly
-_SMALLEST_SIGMA = 2.5  # px; a wider blur is done on a smaller image, where it is as good
+"""Attenuation that the air of a lung removes; 1 is the attenuation of a trunk of soft tissue."""
+_SUBPIXEL_BITS = 4  # cv2 draws at 1/16 px, so that shapes move smoothly with the pose
+_SMALLEST_SIGMA = 2.5  # px; a wider blur is computed on a smaller image
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """A square image of `size` px under one pose.
+    """Square image of `size` px with one pose of the patient.
 
-    Thorax units: x grows to the image's right (the patient's left) from the midline, y grows
+    In thorax units, x grows to the image's right (the patient's left) from the midline, y grows
     down from the image's upper edge; 1 is the image's width.
     """
 
     size: int  # side in px
     scale: float = 1.0  # magnification of the patient
     angle: float = 0.0  # rotation in radians, clockwise on the screen
-    # where the midline meets the image's centre line, in image widths from the centre
+    # Position of the midline on the horizontal centre line, in image widths from the centre.
     shift_x: float = 0.0
     shift_y: float = 0.0  # displacement downwards, in image widths
 
@@ -49,19 +48,19 @@ class Canvas:
         return (turned + origin) * self.size
 
     def _fixed_point(self, points: Points) -> NDArray[np.int32]:
-        # cv2 counts from pixel centres, the phantom from pixel edges.
+        # Coordinates of cv2 begin at pixel centres, those of the phantom at pixel edges.
         return np.round((self.to_px(points) - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
     def blank(self) -> NDArray[np.uint8]:
-        """An empty 8-bit mask to draw on."""
+        """Return an empty 8-bit mask to draw on."""
         return np.zeros((self.size, self.size), np.uint8)
 
     def width_px(self, width: float) -> float:
-        """A length in thorax units as px."""
+        """Convert a length in thorax units to px."""
         return width * self.scale * self.size
 
     def fill(self, *outlines: Points) -> Field:
-        """A mask in [0, 1] of filled outlines, each of shape `(N, 2)`."""
+        """Draw filled outlines, each of shape `(N, 2)`, as a mask in [0, 1]."""
         mask = self.blank()
         for outline in outlines:
             cv2.fillPoly(mask, [self._fixed_point(outline)], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -81,23 +80,23 @@ class Canvas:
         cv2.polylines(mask, fixed, False, value, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
     def lines(self, curves: Sequence[Points], width: float) -> Field:
-        """A mask in [0, 1] of open curves; see `stroke`."""
+        """Draw open curves as a mask in [0, 1]; see `stroke`."""
         mask = self.blank()
         self.stroke(mask, curves, width)
         return to_field(mask)
 
     def soften(self, field: Field, sigma: float) -> Field:
-        """Gaussian blur; `sigma` in thorax units."""
+        """Blur a field by a Gaussian; `sigma` is in thorax units."""
         return blur(field, self.width_px(sigma))
 
 
 def to_field(mask: NDArray[np.uint8]) -> Field:
-    """An 8-bit mask as float32 in [0, 1]."""
+    """Convert an 8-bit mask to float32 in [0, 1]."""
     return mask.astype(np.float32) * np.float32(1 / 255)
 
 
 def blur(field: Field, sigma: float) -> Field:
-    """Gaussian blur with `sigma` in px; a wide one works on a reduced copy, for speed."""
+    """Blur a field by a Gaussian with `sigma` in px; a wide blur uses a reduced copy for speed."""
     if sigma < 0.3:
         return field
     factor = int(sigma // _SMALLEST_SIGMA)
@@ -124,7 +123,7 @@ def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
 def ellipse(
     x: float, y: float, radius_x: float, radius_y: float, angle: float = 0.0, corners: int = 36
 ) -> Points:
-    """The outline of an ellipse in thorax units, shape `(corners, 2)`; `angle` in radians."""
+    """Return the outline of an ellipse in thorax units, `(corners, 2)`; `angle` in radians."""
     turn = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     along = radius_x * np.cos(turn)
     across = radius_y * np.sin(turn)
@@ -134,13 +133,13 @@ def ellipse(
 
 
 def curve(*corners: tuple[float, float], steps: int = 24) -> Points:
-    """A smooth open curve from the first to the last corner (a Bezier curve of any degree)."""
+    """Return a Bezier curve from the first to the last corner, `(steps, 2)`."""
     return _bernstein(len(corners), steps) @ np.array(corners, dtype=np.float64)
 
 
 @cache
 def _bernstein(n_corners: int, steps: int) -> Points:
-    """How much each corner pulls at each step, `(steps, n_corners)`."""
+    """Return the weight of each corner at each step, `(steps, n_corners)`."""
     t = np.linspace(0, 1, steps)[:, None]
     k = np.arange(n_corners)
     binomial = np.array([comb(n_corners - 1, i) for i in range(n_corners)], dtype=np.float64)
@@ -148,13 +147,18 @@ def _bernstein(n_corners: int, steps: int) -> Points:
 
 
 def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -> Field:
-    """Clutter of many scales, as overlapping tissue makes it, with zero mean and unit deviation.
+    """Draw texture like that of overlapping tissue, with zero mean and unit deviation.
 
-    A positive `slope` favours coarse clutter, a negative one fine.
+    The power spectrum of mammograms falls with about the third power of frequency, which is assumed
+    for the chest, too. The texture is a sum of octaves of smooth noise.
+
+    Args:
+        size: Side of the texture, px.
+        rng: Source of randomness.
+        slope: A positive slope favours coarse texture, a negative one fine texture.
 
     Source:
-        The power spectrum of mammograms falls with about the third power of frequency (Burgess,
-        Jacobson and Judy 2001); taken for the chest too. Here as octaves of smooth noise.
+        Burgess, Jacobson and Judy 2001.
     """
     texture = np.zeros((size, size), np.float32)
     total = 0.0
@@ -166,32 +170,32 @@ def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -
         smooth = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
         texture += np.float32(weight) * smooth
         total += weight**2
-    return texture / np.float32(np.sqrt(0.6 * total))  # 0.6: what the interpolation leaves
+    return texture / np.float32(np.sqrt(0.6 * total))  # interpolation reduces the variance to 0.6
 
 
 _VESSEL_GENERATIONS = 5
 _TRUNKS = 7  # vessels that leave each lung root
-_BORDER_SHARES = np.r_[0.3, 0.5, np.ones(15), 0.6, 0.3][:, None]  # an apex stays round
+_BORDER_SHARES = np.r_[0.3, 0.5, np.ones(15), 0.6, 0.3][:, None]  # the apices remain round
 
 
 def _uniform(low: float, high: float) -> Any:
-    """A field that is drawn evenly from a range."""
+    """Make a field that is drawn uniformly from a range."""
     return field(metadata={"draw": lambda rng: rng.uniform(low, high)})
 
 
 def _normal(deviation: float | tuple[float, ...], size: int | None = None) -> Any:
-    """A field that is drawn from a normal law around 0."""
+    """Make a field that is drawn from a normal distribution around 0."""
     return field(metadata={"draw": lambda rng: rng.normal(0, deviation, size)})
 
 
 def _whole(low: int, below: int) -> Any:
-    """A field that is a whole number, each of some as likely as another."""
+    """Make a field that is a uniformly drawn whole number."""
     return field(metadata={"draw": lambda rng: int(rng.integers(low, below))})
 
 
 @dataclass(frozen=True)
 class _Skeleton:
-    """The bones of one chest; lengths in image widths; drawn field by field."""
+    """Bones of one chest, drawn field by field; lengths are in image widths."""
 
     bone: float = _uniform(0.75, 1.25)  # density of bone, 1 is usual; falls with age
     backs: int = _whole(9, 12)
@@ -206,7 +210,7 @@ class _Skeleton:
     front_slope: float = _uniform(0.5, 1.5)  # how far one falls towards the middle, 1 is usual
     front_shift: float = _uniform(-0.03, 0.04)  # how much lower the front ribs start
     rib_width: float = _uniform(0.019, 0.031)  # thickness of a rib
-    # how much lower each rib pair lies than in a regular cage, `(13,)`
+    # Distance of each rib pair below its position in a regular cage, `(13,)`.
     jitter: Points = _normal(0.004, 13)  # noqa: RUF009 - it makes a field
     collar_shift: float = _normal(0.022)  # how much lower the collar bones lie
     collar_slope: float = _uniform(0.1, 1.9)  # how far a collar bone rises to the side
@@ -215,7 +219,7 @@ class _Skeleton:
     arm: float = _uniform(0.96, 1.22)  # how far the arm is from the trunk, 1 is usual
     spine: float = _uniform(0.35, 1.2)  # density of the spine among the bones' surroundings
     spine_width: float = _uniform(0.052, 0.074)  # thickness of the spine
-    # sideways bends of the spine at neck, chest and belly, `(3,)`
+    # Sideways bends of the spine at neck, chest and belly, `(3,)`.
     spine_bend: Points = _normal((0.010, 0.030, 0.015))  # noqa: RUF009
     disc_gap: float = _uniform(0.043, 0.064)  # distance between two discs
     disc_shift: float = _uniform(0.0, 0.06)  # height of the first disc
@@ -229,7 +233,7 @@ class _Skeleton:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The shape of one chest; lengths in image widths, see `Canvas`."""
+    """Shape of one chest; lengths are in image widths, see `Canvas`."""
 
     half_width: float  # inner half width of the rib cage at its widest
     skew: float  # share by which the left half is wider than the mean, the right one narrower
@@ -266,14 +270,14 @@ class Anatomy:
         return self.top + self.hilum * (self.base - self.top)
 
     def wall(self, y: np.ndarray | float, side: int = 0) -> np.ndarray:
-        """Inner half width of the rib cage at height `y`; the mean of both where `side` is 0."""
+        """Return the inner half width of the rib cage at height `y`; side 0 gives the mean."""
         length = (self.base - self.top) / 0.55
         heights = self.top + np.array([-0.02, 0.02, 0.08, 0.18, 0.32, 0.46, 0.70]) * length
         shares = np.array([0.20, 0.44, 0.66, 0.84, 0.95, 1.0, 1.0]) ** self.taper
         return np.asarray(np.interp(y, heights, shares * self.half_width * (1 + side * self.skew)))
 
     def lung(self, side: int) -> Points:
-        """Outline of a lung; `side` -1 is the patient's right (the image's left), 1 the left."""
+        """Return the outline of a lung; side -1 is the patient's right, 1 the left."""
         width = self.half_width * (1 + side * self.skew)
         top = self.top
         base = self.base + (self.base_drop if side > 0 else 0.0)
@@ -301,7 +305,7 @@ class Anatomy:
         return outline * (side, 1.0)
 
     def heart_outline(self) -> Points:
-        """Outline of the heart and of the great vessels above it."""
+        """Return the outline of the heart and of the great vessels above it."""
         size = self.heart
         bottom = self.base + 0.055
         tall = self.heart_height
@@ -327,12 +331,12 @@ class Anatomy:
         return _smooth_outline(corners) + np.array([self.heart_shift, 0.0])
 
     def aortic_knob(self) -> Points:
-        """Outline of the aortic arch where it meets the left lung."""
+        """Return the outline of the aortic arch where it meets the left lung."""
         size = self.aorta
         return ellipse(0.040 + self.turn, self.hilum_y - 0.095, 0.036 * size, 0.040 * size)
 
     def posterior_rib(self, index: int, side: int) -> Points:
-        """Centre line of a back rib, spine to side; `index` 0 is the uppermost."""
+        """Return the centre line of a back rib from the spine; index 0 is the uppermost."""
         bones = self.skeleton
         y = self.top - 0.035 + bones.back_shift + index * bones.back_gap + bones.jitter[index]
         reach = float(self.wall(y + 0.4 * bones.back_slope, side)) + 0.012
@@ -347,7 +351,7 @@ class Anatomy:
         return line * (side, 1.0)
 
     def anterior_rib(self, index: int, side: int) -> Points:
-        """Centre line of a front rib, side to the cartilage; `index` 0 is the uppermost."""
+        """Return the centre line of a front rib from the side; index 0 is the uppermost."""
         bones = self.skeleton
         y = self.top + 0.055 + bones.front_shift + index * bones.front_gap - bones.jitter[index]
         reach = float(self.wall(y, side)) + 0.008
@@ -362,7 +366,7 @@ class Anatomy:
         return line * (side, 1.0)
 
     def clavicle(self, side: int, lift: float) -> Points:
-        """Centre line of a collar bone, inner end first; `lift` raises it (AP images)."""
+        """Return the centre line of a collar bone from its inner end; `lift` raises it (AP)."""
         bones = self.skeleton
         reach = self.half_width / 0.32
         y = self.top + 0.075 + bones.collar_shift - lift
@@ -373,11 +377,11 @@ class Anatomy:
             (0.20 * reach, y - rise),
             (0.335 * reach, y - rise),
         )
-        # The inner ends lie in front, the spine behind: a turn moves them apart.
+        # The inner ends are in front of the spine, so a turn of the patient separates them.
         return line * (side, 1.0) - np.array([0.6 * self.turn, 0.0])
 
     def trunk(self) -> Points:
-        """Outline of neck, shoulders and trunk."""
+        """Return the outline of neck, shoulders and trunk."""
         side = self.body
         top = self.top + self.shoulder
         half = np.array(
@@ -437,19 +441,19 @@ def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
 
 
 def _wander(rng: np.random.Generator, corners: int, deviation: float) -> Points:
-    """Smooth displacements of the corners of two outlines, `(2, corners, 2)`."""
+    """Draw smooth displacements of the corners of two outlines, `(2, corners, 2)`."""
     steps = rng.normal(0, deviation, (2, corners + 2, 2))
     return (steps[:, :-2] + steps[:, 1:-1] + steps[:, 2:]) / np.sqrt(3)
 
 
 def _grow_vessels(anatomy: Anatomy, rng: np.random.Generator) -> tuple[Points, ...]:
-    """Two vascular trees that fork outwards from the hila, as segments by generation."""
+    """Draw two vascular trees that fork outwards from the hila, as segments by generation."""
     generations: list[Points] = []
     starts = []
     angles = []
     lengths = []
     for side in (-1, 1):
-        # Down and out mostly, a few up: 0 points sideways, positive angles downwards.
+        # Most vessels point down and outwards; 0 is sideways, positive angles are downwards.
         turns = np.linspace(-1.2, 1.4, _TRUNKS) + rng.normal(0, 0.15, _TRUNKS)
         root = np.array([side * 0.085, anatomy.hilum_y])
         starts.append(root + rng.normal(0, 0.014, (_TRUNKS, 2)))

@@ -49,10 +49,16 @@ def _uid(*parts: str) -> str:
 
 
 def write_image(path: Path, patient: Patient, image: SynthImage) -> None:
-    """Write an image as the challenge stores them; `path` ends in `<image id>.dcm`."""
+    """Write an image as a DICOM file like those of the challenge.
+
+    Args:
+        path: File to write, named ``<image id>.dcm``.
+        patient: Patient of the image.
+        image: The drawn image.
+    """
     item = _header(path.stem, image)
     item.PatientSex = patient.sex
-    # Not a legal age string ("051Y" would be), but what the challenge's files hold.
+    # This is no legal age string ("051Y" would be), but the files of the challenge have it.
     age = DataElement(0x00101010, "AS", str(patient.age), validation_mode=pydicom_config.IGNORE)
     item.add(age)
     item.Rows, item.Columns = image.pixels.shape

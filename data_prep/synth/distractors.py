@@ -6,14 +6,20 @@ import numpy as np
 
 from cxr_compare.data_prep.synth.anatomy import Anatomy, Canvas, Field, curve, ellipse, to_field
 
-# Of the patient, on each of the patient's images: names, and the share that has some.
+# Names of distractors on all images of a patient, and the share of patients with any.
 CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm"), 0.42
-ACUTE = ("central_line", "ecg_leads", "tube"), 0.20  # of the day: drawn anew for each image
+ACUTE = ("central_line", "ecg_leads", "tube"), 0.20  # the same, drawn anew for each image
 _METAL = 0.55
 
 
 def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) -> tuple[str, ...]:
-    """Which distractors a patient or an image has; often none."""
+    """Draw the distractors of a patient or an image, often none.
+
+    Args:
+        rng: Source of randomness.
+        names: Names to draw from.
+        rate: Probability of any distractor.
+    """
     if rng.random() >= rate:
         return ()
     count = 1 + int(rng.random() < 0.3)
@@ -23,7 +29,7 @@ def draw_names(rng: np.random.Generator, names: tuple[str, ...], rate: float) ->
 def alter_anatomy(
     anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Anatomy:
-    """Change the chest itself where a distractor asks for it (big heart, raised diaphragm)."""
+    """Change the chest for distractors that are part of it (big heart, raised diaphragm)."""
     size = rng.uniform(1.28, 1.55)
     rise = rng.uniform(0.035, 0.075)
     if "big_heart" in distractors:
@@ -36,7 +42,7 @@ def alter_anatomy(
 def draw_distractors(
     canvas: Canvas, anatomy: Anatomy, distractors: tuple[str, ...], rng: np.random.Generator
 ) -> Field:
-    """Draw what lies over the chest."""
+    """Draw the attenuation of distractors in front of the chest, float32 ``(H, W)``."""
     field = np.zeros((canvas.size, canvas.size), np.float32)
     for name in distractors:
         if name in _DRAWERS:
@@ -81,7 +87,7 @@ def _granuloma(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Fi
 
 
 def _nipples(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Field:
-    # In front of the lung, alike on both sides: the classic false nodule.
+    # Nipples look alike on both sides and are often mistaken for nodules.
     x = rng.uniform(0.55, 0.68) * anatomy.half_width
     y = anatomy.base - rng.uniform(0.02, 0.09)
     radius = rng.uniform(0.010, 0.015)

@@ -191,7 +191,7 @@ class PhantomArguments:
                 raise InputError(f"synth: {message}")
 
 
-FLAWS_CSV = "planted_flaws.csv"
+FLAWS_CSV = "added_flaws.csv"
 _FIRST_FLAWED_PATIENT = 2_000_000
 _FLAW_STREAM = 7  # beside the patients' streams, which have two words of entropy
 _COPIES = 3

@@ -1,7 +1,4 @@
-"""The phantom's files: DICOM as the RSNA challenge has it, its CSV tables, names without dates.
-
-And flaws that real sets have, added on purpose, with a list of what must be found.
-"""
+"""Add the flaws of real data sets to a phantom, with a list of what an audit must find."""
 
 import uuid
 from dataclasses import dataclass, field, replace
@@ -23,15 +20,16 @@ from cxr_compare.data_prep.synth.rsna_tables import (
     rsna_tables,
 )
 
-FLAWS_CSV = "planted_flaws.csv"
+FLAWS_CSV = "added_flaws.csv"
+"""File that lists the flaws of a phantom."""
 _FIRST_FLAWED_PATIENT = 2_000_000
-_FLAW_STREAM = 7  # beside the patients' streams, which have two words of entropy
+_FLAW_STREAM = 7  # separate from the random streams of patients, which have two seed numbers
 _COPIES = 3
 
 
 @dataclass
 class _FlawedSet:
-    """The set under the gardener's hands."""
+    """Phantom to which flaws are added."""
 
     folder: Path
     records: list[dict[str, Any]]
@@ -49,27 +47,35 @@ class _FlawedSet:
         return self.folder / TRAIN_IMAGES / f"{image}.dcm"
 
     def redraw(self, record: dict[str, Any]) -> tuple[Patient, SynthImage]:
-        """An image of the set once more: the same pixels."""
+        """Draw an image of the phantom again, with the same pixels."""
         return self._draw(int(record["nih_patient"]) - 1, record["number"])
 
     def draw_fresh(self) -> tuple[dict[str, Any], Patient, SynthImage]:
-        """An image that the set does not have yet."""
+        """Draw an image that the phantom does not have yet."""
         patient, image = self._draw(_FIRST_FLAWED_PATIENT + self.fresh, 0)
         self.fresh += 1
         return image_record(self.arguments.seed, patient, 0, image), patient, image
 
     def _draw(self, patient_index: int, number: int) -> tuple[Patient, SynthImage]:
-        asked = self.arguments
-        patient = draw_patient(asked.seed, patient_index, asked.prevalence)
-        return patient, draw_image(patient, number, asked.size, asked.contrast)
+        arguments = self.arguments
+        patient = draw_patient(arguments.seed, patient_index, arguments.prevalence)
+        return patient, draw_image(patient, number, arguments.size, arguments.contrast)
 
 
 def add_flaws(
     folder: Path, records: list[dict[str, Any]], arguments: PhantomArguments
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Add flawed images to a phantom, and flawed rows to its tables.
+    """Add flawed images to a phantom and flawed rows to its tables.
 
-    Nothing that is there is changed, so that planting again gives the same.
+    No existing file is changed, so a repeated call gives the same result.
+
+    Args:
+        folder: Folder of the phantom.
+        records: Records of its images, see `image_record`.
+        arguments: Arguments of the phantom.
+
+    Returns:
+        The tables of the phantom by file name, and the list of flaws.
     """
     rng = np.random.default_rng(np.random.SeedSequence([arguments.seed, 0, _FLAW_STREAM]))
     ordered = sorted(records, key=lambda record: record["patientId"])
@@ -87,7 +93,7 @@ def _add_duplicates(flawed: _FlawedSet, sources: list[dict[str, Any]]) -> None:
     for number, record in enumerate(sources):
         copy = make_image_id(flawed.arguments.seed, "copy", number)
         patient, image = flawed.redraw(record)
-        # The mapping's key for a stranger: a number that no patient of the set has.
+        # A patient number that no patient of the phantom has.
         stranger = f"{_FIRST_FLAWED_PATIENT + 1_000_000 + number:08d}"
         elsewhere = {"nih_patient": stranger, "nih_image": f"{stranger}_000.png"}
         if number < _COPIES:
@@ -108,7 +114,7 @@ def _add_duplicates(flawed: _FlawedSet, sources: list[dict[str, Any]]) -> None:
 
 
 def _stretch(pixels: np.ndarray) -> np.ndarray:
-    """Grey values from the darkest to the brightest percent on the full range."""
+    """Stretch grey values from the first to the last percentile to the full range."""
     low, high = np.percentile(pixels, (1, 99))
     stretched = (pixels.astype(np.float32) - low) * (255 / max(high - low, 1))
     return np.clip(stretched, 0, 255).astype(np.uint8)

@@ -34,7 +34,7 @@ _STARTED = "synth.started.json"
 
 @dataclass(frozen=True, repr=False)
 class PhantomSummary(ShownAsText):
-    """What a phantom folder holds."""
+    """Counts of a phantom folder."""
 
     folder: Path
     n_images: int
@@ -47,7 +47,7 @@ class PhantomSummary(ShownAsText):
 
     def __str__(self) -> str:
         done_before = f"{self.folder}: already complete, nothing to do\n"
-        flaws = f", {counted(self.n_flaws, 'planted flaw')}" if self.n_flaws else ""
+        flaws = f", {counted(self.n_flaws, 'flaw')}" if self.n_flaws else ""
         return (
             f"{done_before if self.already_complete else ''}"
             f"{counted(self.n_images, 'image')} of {counted(self.n_patients, 'patient')}, "
@@ -56,7 +56,7 @@ class PhantomSummary(ShownAsText):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the counts, JSON-ready."""
         return asdict(self)
 
 
@@ -74,9 +74,26 @@ def write_phantom(
 ) -> PhantomSummary:
     """Write a synthetic chest X-ray set in RSNA layout.
 
-    The same arguments give the same bytes (with the same versions of numpy, opencv and pydicom),
-    whatever the number of workers. A run that was cut short goes on where it stopped; a complete
-    folder is left as it is.
+    The same arguments give the same bytes with the same versions of numpy, opencv and pydicom,
+    whatever the number of workers. A repeated call resumes an interrupted one; a complete folder is
+    not changed.
+
+    Args:
+        out: Folder to write.
+        n_images: Number of labelled images.
+        seed: Random seed.
+        size: Side of the images, px.
+        contrast: Contrast of the lesions: "mixed" or "high".
+        prevalence: Expected share of positive images, in (0, 1).
+        flaws: Add flaws of real data sets, and a list of them.
+        workers: Number of processes.
+        progress: Called with the number of finished images.
+
+    Returns:
+        Counts of the phantom.
+
+    Raises:
+        InputError: An argument is outside its range, or the folder holds something else.
     """
     out = Path(out)
     arguments = PhantomArguments(n_images, seed, size, contrast, prevalence, flaws)
@@ -102,8 +119,8 @@ def write_phantom(
 
 
 def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int] | None:
-    """The counts of a complete phantom; None for a folder to begin or to go on with."""
-    # A dot file is a lock or a temporary file that a killed run left.
+    """Return the counts of a complete phantom, or None for a new or incomplete folder."""
+    # A hidden file is a lock or a temporary file of an interrupted run.
     if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
         return None
     record = read_matching_record(
@@ -122,7 +139,7 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
 
 
 def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dict[str, int]:
-    """Write tables, flaws, and last of all the JSON that marks the folder complete."""
+    """Write the tables, the flaws and, last, the JSON that marks the folder complete."""
     records = [record for chunk in chunks if chunk.labelled for record in chunk.records()]
     counts = {
         "n_images": arguments.n_images,
@@ -133,9 +150,9 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
         "n_flaws": 0,
     }
     if arguments.flaws:
-        tables, planted = add_flaws(out, records, arguments)
-        write_csv(planted, out / FLAWS_CSV)
-        counts["n_flaws"] = len(planted)
+        tables, added = add_flaws(out, records, arguments)
+        write_csv(added, out / FLAWS_CSV)
+        counts["n_flaws"] = len(added)
     else:
         tables = rsna_tables(records)
     for name, frame in tables.items():
@@ -155,18 +172,18 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
 _PARTS_FOLDER = ".parts"
 _PART = "synth_part"
 _IMAGES_PER_CHUNK = 24
-_FIRST_TEST_PATIENT = 1_000_000_000  # far from the labelled ones
+_FIRST_TEST_PATIENT = 1_000_000_000  # far from the numbers of labelled patients
 _TEST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A worker's job: some patients' images, and the part file that says they are written."""
+    """Images of some patients that one worker writes, with a part file that marks them complete."""
 
-    folder: Path  # where the images go
+    folder: Path  # folder of the images
     part: Path  # the part file: the images' records as JSON
     patients: tuple[tuple[int, int], ...]  # pairs of patient index and number of images
-    labelled: bool  # whether the images belong to the labelled set
+    labelled: bool  # True if the images belong to the labelled set
     arguments: PhantomArguments
 
     @property
@@ -175,33 +192,38 @@ class _Chunk:
         return sum(count for _, count in self.patients)
 
     def records(self) -> list[dict[str, Any]]:
-        """The images' records, once the chunk is written."""
+        """Read the records of the images, once the chunk is written."""
         return list(read_json(self.part, _PART)["images"])
 
 
 def count_test_images(n_images: int) -> int:
-    """How many unlabelled images come with `n_images` labelled ones."""
+    """Return the number of unlabelled test images for a number of labelled ones.
+
+    Example:
+        >>> count_test_images(1000)
+        20
+    """
     return max(2, round(_TEST_SHARE * n_images))
 
 
 def _plan_chunks(out: Path, arguments: PhantomArguments) -> list[_Chunk]:
-    """Share the patients out, in a way that does not depend on the number of workers."""
+    """Divide the patients into chunks, independently of the number of workers."""
     chunks = []
     n_images = arguments.n_images
-    for labelled, first, wanted, name, folder in (
+    for labelled, first, count, name, folder in (
         (True, 0, n_images, "train", TRAIN_IMAGES),
         (False, _FIRST_TEST_PATIENT, count_test_images(n_images), "test", TEST_IMAGES),
     ):
-        for number, patients in enumerate(_share(arguments.seed, first, wanted)):
+        for number, patients in enumerate(_share(arguments.seed, first, count)):
             part = out / _PARTS_FOLDER / f"{name}-{number:05d}.json"
             chunks.append(_Chunk(out / folder, part, patients, labelled, arguments))
     return chunks
 
 
-def _share(seed: int, first: int, wanted: int) -> Iterator[tuple[tuple[int, int], ...]]:
+def _share(seed: int, first: int, n_images: int) -> Iterator[tuple[tuple[int, int], ...]]:
     patients: list[tuple[int, int]] = []
     index = first
-    left = wanted
+    left = n_images
     gathered = 0
     while left:
         count = min(left, count_images(seed, index))
@@ -216,7 +238,7 @@ def _share(seed: int, first: int, wanted: int) -> Iterator[tuple[tuple[int, int]
 
 
 def _write_chunk(chunk: _Chunk) -> int:
-    """Draw and write a chunk's images, then its part file; a pure function of the chunk."""
+    """Draw and write the images of a chunk, then its part file; return the number of images."""
     records = []
     arguments = chunk.arguments
     with _one_cv2_thread():
@@ -233,7 +255,7 @@ def _write_chunk(chunk: _Chunk) -> int:
 
 @contextmanager
 def _one_cv2_thread() -> Iterator[None]:
-    # The images are small: cv2's threads cost more than they bring, most so beside other workers.
+    # The images are small, so the threads of cv2 cost more than they save.
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

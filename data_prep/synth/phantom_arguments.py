@@ -8,7 +8,11 @@ from cxr_compare.data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
 
 @dataclass(frozen=True)
 class PhantomArguments:
-    """What a phantom is made from; the same arguments give the same bytes."""
+    """Arguments of a phantom; the same arguments give the same bytes.
+
+    Raises:
+        InputError: An argument is outside its range.
+    """
 
     n_images: int
     seed: int

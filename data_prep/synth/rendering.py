@@ -1,4 +1,4 @@
-"""One image of the phantom: from patient, pose and exposure to 8-bit pixels and their truth."""
+"""Draw one image of the phantom from patient, pose and exposure, with its true lesions."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -31,7 +31,7 @@ from cxr_compare.data_prep.synth.lesions import Contrast, Lesion, Site, add_lesi
 
 View = Literal["PA", "AP"]
 
-# Attenuation of parts of the chest, in the unit of `LUNG`.
+# Attenuation of parts of the chest in the unit of `LUNG`.
 _HEART = 0.30
 _MEDIASTINUM = 0.15
 _SPINE = 0.10
@@ -45,32 +45,32 @@ _BREAST = 0.075
 # Difficulty of the phantom: noise, in attenuation units.
 _TEXTURE = {"PA": 0.022, "AP": 0.026}
 _QUANTUM = {"PA": 0.010, "AP": 0.014}
-_TEXTURE_SPREAD = 0.25  # deviation of the logarithm of either noise between images
+_TEXTURE_SPREAD = 0.25  # standard deviation between images of the logarithm of either noise
 _IMAGES_PER_PATIENT = (0.45, 0.30, 0.25)  # shares of patients with 1, 2 and 3
-# How unevenly illness is spread over patients: Beta(concentration * prevalence, ...).
+# Concentration of the beta distribution of illness over patients.
 _CONCENTRATION = 2.0
 _PURPOSES = ("count", "body", "illness", "chronic", "image", "acute", "noise", "lesions")
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A phantom patient; the same on each of their images."""
+    """Patient of the phantom, the same on all images."""
 
     seed: int  # the set's seed
     index: int  # the patient's number in the set
     sex: str  # `F` or `M`
     age: int  # years
-    n_images: int  # how many images there are of the patient
+    n_images: int  # number of images of the patient
     anatomy: Anatomy  # the chest
     chronic: tuple[str, ...]  # distractors on each image
-    sites: tuple[Site, ...]  # where the patient falls ill
+    sites: tuple[Site, ...]  # possible lesions
     illness: float  # probability that an image shows lesions
     bedridden: float  # probability that an image is taken at the bedside (AP)
 
 
 @dataclass(frozen=True)
 class SynthImage:
-    """An image and its truth."""
+    """Image with its true lesions."""
 
     pixels: NDArray[np.uint8]  # uint8 `(size, size)`
     view: View  # `PA` or `AP`
@@ -81,19 +81,25 @@ class SynthImage:
 
 
 def count_images(seed: int, index: int) -> int:
-    """How many images a patient has; cheap, so that a plan needs no drawing."""
+    """Return the number of images of a patient, without drawing the patient."""
     rng = _generator(seed, index, "count")
     return 1 + int(rng.choice(3, p=_IMAGES_PER_PATIENT))
 
 
 def _generator(seed: int, index: int, purpose: str, number: int = 0) -> np.random.Generator:
-    # One stream for each purpose: what shows on a healthy image cannot depend on the lesions.
+    # Each purpose has its own random stream, so that healthy images do not depend on lesions.
     key = (_PURPOSES.index(purpose), number)
     return np.random.default_rng(np.random.SeedSequence([seed, index], spawn_key=key))
 
 
 def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
-    """Draw one patient; depends on its arguments alone."""
+    """Draw one patient; the result depends on the arguments alone.
+
+    Args:
+        seed: Seed of the phantom.
+        index: Number of the patient.
+        prevalence: Expected share of positive images.
+    """
     rng = _generator(seed, index, "body")
     sex = "M" if rng.random() < 0.56 else "F"
     age = int(np.clip(rng.normal(48, 17), 18, 92))
@@ -118,7 +124,19 @@ def draw_patient(seed: int, index: int, prevalence: float) -> Patient:
 def draw_image(
     patient: Patient, number: int, size: int, contrast: Contrast = "mixed"
 ) -> SynthImage:
-    """Draw one image of a patient."""
+    """Draw one image of a patient.
+
+    Args:
+        patient: The patient.
+        number: Number of the image, from 0.
+        size: Side of the image, px.
+        contrast: Contrast of the lesions.
+
+    Example:
+        >>> image = draw_image(draw_patient(seed=0, index=0, prevalence=0.3), 0, size=64)
+        >>> image.pixels.shape, image.pixels.dtype
+        ((64, 64), dtype('uint8'))
+    """
     key = (patient.seed, patient.index)
     rng = _generator(*key, "image", number)
     view: View = "AP" if rng.random() < patient.bedridden else "PA"
@@ -126,7 +144,7 @@ def draw_image(
     anatomy = _breathe(patient.anatomy, rng, view)
     acute = draw_names(rng, *ACUTE)
     attenuation, visible = _draw_chest(canvas, anatomy, portable=view == "AP")
-    # The same generator state for each image of a patient: a lasting distractor stays in place.
+    # The generator state is the same for each image, so that lasting distractors do not move.
     lasting = _generator(*key, "chronic")
     attenuation += draw_distractors(canvas, anatomy, patient.chronic, lasting)
     attenuation += draw_distractors(canvas, anatomy, acute, _generator(*key, "acute", number))
@@ -159,10 +177,10 @@ def _draw_pose(rng: np.random.Generator, size: int, view: View) -> Canvas:
 
 
 def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
-    """What differs between two images of a patient: breath, turn, angle of the beam, heart.
+    """Vary breath, turn, beam angle and heart size between the images of a patient.
 
-    A beam that comes more from above moves what lies in front down against what lies behind. The
-    heart is larger on an image taken from the front.
+    A beam that comes more from above moves the front of the chest down against its back. The heart
+    is larger on an AP image.
     """
     portable = view == "AP"
     rise = rng.uniform(0.02, 0.09) if portable else rng.uniform(-0.02, 0.03)
@@ -188,13 +206,13 @@ def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
 
 
 def _draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Field, Field]:
-    """Draw a chest without disease."""
+    """Draw a chest without lesions; return attenuation and visible lung, ``(H, W)`` each."""
     lungs = canvas.fill(anatomy.lung(-1), anatomy.lung(1))
     heart = canvas.soften(canvas.fill(anatomy.heart_outline()), 0.008 if portable else 0.006)
     air = _air(canvas, lungs)
     attenuation = _soft_tissue(canvas, anatomy)
     attenuation -= LUNG * air
-    # Below the diaphragm the heart lies among tissue as dense as itself.
+    # Below the diaphragm, tissue around the heart is as dense as the heart.
     attenuation += _HEART * heart * (0.3 + 0.7 * canvas.soften(lungs, 0.012))
     attenuation += _middle(canvas, anatomy)
     attenuation += _below_the_diaphragm(canvas, anatomy, lungs)
@@ -207,7 +225,7 @@ def _draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Fi
 
 
 def _air(canvas: Canvas, lungs: Field) -> Field:
-    # A lung is thick in its middle and thin at its rim: a sharp edge times a wide, flat dome.
+    # A lung is thick in the middle and thin at the rim, so a sharp edge is multiplied by a dome.
     dome = np.sqrt(np.clip(canvas.soften(lungs, 0.045), 0.0, 1.0))
     return canvas.soften(lungs, 0.004) * (0.25 + 0.75 * dome)
 
@@ -229,12 +247,13 @@ def _soft_tissue(canvas: Canvas, anatomy: Anatomy) -> Field:
 
 
 def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
-    """Mediastinum, aorta, spine with its discs, and the air of the windpipe."""
+    """Draw mediastinum, aorta, spine with discs, and the air of the trachea."""
     top = anatomy.top
     hilum = anatomy.hilum_y
     turn = anatomy.turn
     bones = anatomy.skeleton
-    width, (neck, chest, belly) = bones.spine_width, turn + bones.spine_bend
+    width = bones.spine_width
+    neck, chest, belly = turn + bones.spine_bend
     axis = curve((turn, -0.3), (neck, top), (chest, 0.5), (belly, 1.3), steps=40)
     middle = _MEDIASTINUM * canvas.soften(canvas.lines([axis], 0.085 * anatomy.inner), 0.014)
     spine = canvas.soften(canvas.lines([axis], width), 0.005)
@@ -284,7 +303,7 @@ def _bones(canvas: Canvas, anatomy: Anatomy, lungs: Field, lift: float) -> Field
     collars = [anatomy.clavicle(s, lift) for s in sides]
     ribs = skeleton.back_contrast * _RIB_BACK * _draw_hollow(canvas, backs, skeleton.rib_width)
     ribs += skeleton.front_contrast * _RIB_FRONT * _draw_hollow(canvas, fronts, skeleton.rib_width)
-    # Where there is no air around it, a rib hardly shows.
+    # A rib is hardly visible without air around it.
     ribs *= 0.35 + 0.65 * canvas.soften(lungs, 0.02)
     bones = ribs + _CLAVICLE * _draw_hollow(canvas, collars, skeleton.collar_width)
     reach = anatomy.body
@@ -314,7 +333,7 @@ def _draw_hollow(canvas: Canvas, lines: list[Points], width: float) -> Field:
 
 def _vessels(canvas: Canvas, anatomy: Anatomy) -> Field:
     mask = canvas.blank()
-    # Thin branches first, so that the trunks lie over them.
+    # Thin branches are drawn first, so that the trunks cover them.
     for generation in reversed(range(len(anatomy.vessels))):
         width = 0.018 * 0.68**generation
         canvas.stroke(mask, list(anatomy.vessels[generation]), width, 0.80**generation)
@@ -331,7 +350,7 @@ def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Ge
     strength = _TEXTURE[view] * np.exp(rng.normal(0, _TEXTURE_SPREAD))
     texture = power_law_texture(size, rng, rng.normal(0, 0.25)) * (0.5 + 0.5 * visible)
     attenuation += np.float32(strength) * texture
-    # Quanta are counted on a detector of 256 elements' grain whatever the image's size.
+    # The grain is that of a detector with 256 elements, whatever the size of the image.
     grain = rng.standard_normal((size, size), dtype=np.float32)
     if size > 256:
         sigma = 0.35 * size / 256
@@ -340,7 +359,7 @@ def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Ge
 
 
 def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArray[np.uint8]:
-    """Exposure and display: an S-shaped response curve, drawn without regard to the lesions."""
+    """Convert attenuation to 8-bit pixels by an S-shaped curve, independently of the lesions."""
     portable = view == "AP"
     middle = rng.normal(0.72, 0.065)
     width = rng.uniform(0.14, 0.29) * (1.25 if portable else 1.0)
@@ -360,19 +379,19 @@ def _stamp_marker(image: NDArray[np.uint8], rng: np.random.Generator, view: View
     height = rng.uniform(0.04, 0.16)
     scale = rng.uniform(0.8, 1.3)
     if rng.random() < 0.85:
-        place = (int(left * size), int(height * size))
+        corner = (int(left * size), int(height * size))
         font = cv2.FONT_HERSHEY_SIMPLEX
         thickness = max(1, size // 220)
         letter = "L" if on_right else "R"  # the image's right is the patient's left
-        cv2.putText(image, letter, place, font, scale * size / 700, 245, thickness, cv2.LINE_AA)
+        cv2.putText(image, letter, corner, font, scale * size / 700, 245, thickness, cv2.LINE_AA)
         if view == "AP" and rng.random() < 0.6:
             start = left - 0.10 if on_right else left
-            place = (int(start * size), int((height + 0.045) * size))
-            cv2.putText(image, "PORTABLE", place, font, size / 1500, 235, 1, cv2.LINE_AA)
+            corner = (int(start * size), int((height + 0.045) * size))
+            cv2.putText(image, "PORTABLE", corner, font, size / 1500, 235, 1, cv2.LINE_AA)
 
 
 def _collimate(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """Black borders where the beam was narrowed."""
+    """Draw black borders as of a narrowed beam."""
     size = image.shape[0]
     margins = np.maximum(0, rng.normal(-0.01, 0.022, 4)) * size
     top, bottom, left, right = margins.astype(int)

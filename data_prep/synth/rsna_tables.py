@@ -16,13 +16,20 @@ _MAPPING_COLUMNS = ["patientId", "nih_image", "nih_patient"]
 
 
 def make_image_id(seed: int, patient: int | str, number: int) -> str:
-    """The name of an image, in the form of the challenge's `patientId`."""
+    """Make the name of an image, in the form of the challenge's ``patientId``."""
     digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
 
 
 def image_record(seed: int, patient: Patient, number: int, image: SynthImage) -> dict[str, Any]:
-    """What the tables say about an image, JSON-ready."""
+    """Build the record of an image, from which the tables are made, JSON-ready.
+
+    Args:
+        seed: Seed of the phantom.
+        patient: Patient of the image.
+        number: Number of the image among the patient's images, from 0.
+        image: The drawn image.
+    """
     nih_patient = f"{patient.index + 1:08d}"
     return {
         "patientId": make_image_id(seed, patient.index, number),
@@ -49,7 +56,11 @@ def image_record(seed: int, patient: Patient, number: int, image: SynthImage) ->
 
 
 def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Lay out image records as the challenge's tables, and the truth beside them."""
+    """Build the tables of the challenge and the table of true lesions from image records.
+
+    Returns:
+        Tables by file name.
+    """
     ordered = sorted(records, key=lambda record: record["patientId"])
     rows = [row for record in ordered for row in _rows(record)]
     frame = pd.DataFrame(rows)

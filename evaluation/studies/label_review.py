@@ -173,7 +173,7 @@ def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> tuple[str
 def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
     """Return images with an equal or near copy that has the other label."""
     decode = dataset.optional_table("decode")
-    keys = find_dataset_copies(dataset, decode).linked(decode)
+    keys = find_dataset_copies(dataset, decode).copy_keys(decode)
     words = labels[labels.groupby(keys).transform("nunique") > 1].map(_WORDS)
     reason = "labelled " + words + "; a copy of the image is not"
     table = pd.DataFrame({"reason": reason, "doubt": 1.0, "kind": "contradicted copy"})

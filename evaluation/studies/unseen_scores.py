@@ -28,7 +28,7 @@ class UnseenScores:
     patients: npt.NDArray[np.str_]
     n_seen: int = 0  # images left out, as the system has seen them or their patients
     n_not_run: int = 0  # images left out, as the system gave no answer
-    copies: tuple[str, ...] = ()  # which of those it has seen under other names, in words
+    copies: tuple[str, ...] = ()  # which of those it has seen under other ids, in words
 
     @property
     def has_both_classes(self) -> bool:
@@ -71,5 +71,5 @@ def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
         test_set.patients(ids),
         len(ran) - len(ids),
         len(labels) - len(ran),
-        tuple(seen.copy_lines(system.name)),
+        tuple(seen.describe_copies(system.name)),
     )

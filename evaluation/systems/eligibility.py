@@ -109,24 +109,24 @@ def notes_on_seen_images(
     here = split.dataset.ids["content_id"]
     if "pixel_sha256" not in seen and any(made_on != here for _, made_on in training_sets(system)):
         text = f"{name} was trained by an older version, which kept no fingerprints of its images: "
-        text += "the same images under other names are not found."
+        text += "the same images under other ids are not found."
         notes.append(Note("training", text))
     leaked = split.seen_by(system, image_ids)
-    if len(leaked.known):
-        patients = sorted(set(split.patients(leaked.known)))
+    if len(leaked.by_id):
+        patients = sorted(set(split.patients(leaked.by_id)))
         shown = ", ".join(patients[:_SHOWN])
         raise InputError(
             f"{system.folder}: {name} has seen {counted(len(patients), 'patient')} of "
-            f"{counted(len(leaked.known), 'test image')} in training ({shown}); compare on a "
+            f"{counted(len(leaked.by_id), 'test image')} in training ({shown}); compare on a "
             "split whose test patients it has not seen"
         )
-    if len(leaked.same):
+    if len(leaked.equal):
         raise InputError(
-            f"{system.folder}: {leaked.copy_lines(name)[0]}; compare on images that it has not "
-            "seen: cxr transfer leaves these out, cxr split keeps copies in one role"
+            f"{system.folder}: {leaked.describe_copies(name)[0]}; compare on images that it has "
+            "not seen: cxr transfer leaves these out, cxr split keeps copies in one role"
         )
     told = "Part of this test set may not be new to it: this is no sure external validation."
-    return [*notes, *(Note("copies", f"{line}. {told}") for line in leaked.copy_lines(name))]
+    return [*notes, *(Note("copies", f"{line}. {told}") for line in leaked.describe_copies(name))]
 
 
 def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:

@@ -496,7 +496,7 @@ def truth_set(
     options = ReadOptions(columns=columns)
     if labels is TABLE:
         options = replace(options, labels=tables_given)
-    tables = labels.tables(path, options, say)
+    tables = labels.read_source(path, options, say)
     for image, reason in tables.excluded[["path", "reason"]].itertuples(index=False):
         raise InputError(f"{path}: {image}: {reason}; correct it")
     if tables.boxes.empty and tables.findings.empty:

@@ -112,4 +112,4 @@ class LabelledSplit:
         """Find the images that a system was fitted or selected on; none where that is unknown."""
         images, seen = self.dataset.identities(image_ids), system.seen
         of_roles = images[:0] if seen is None else seen[seen["role"].isin(roles)]
-        return SeenImages.among(images, of_roles)
+        return SeenImages.from_tables(images, of_roles)

@@ -195,7 +195,7 @@ def with_audit(background: Background, split: LabelledSplit) -> Background:
     from cxr_compare.data_prep.audit.audit import split_errors
 
     errors = split_errors(split.dataset, split.split)
-    audit = None if errors is None else tuple(problem.said for problem in errors)
+    audit = None if errors is None else tuple(problem.counted_message for problem in errors)
     return replace(background, audit=audit)
 
 

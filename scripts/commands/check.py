@@ -78,7 +78,7 @@ def check(
         with folder_lock(data):
             page.write_audit(dataset, found, data, pixels=not no_pixels)
     if split is not None:
-        found = found.of_split(split)
+        found = found.for_split(split)
     steps = trainings(dataset, split or "default") if found.passed else []
     return replace(found, folder=data, strict=strict, next_steps=tuple(steps))
 

@@ -221,7 +221,7 @@ def prepare(
                 strict=strict,
                 engine=decoders,
                 progress=console.track,
-                say=console.say,
+                show=console.say,
                 measure_shortcuts=measure_shortcuts,
             )
             summary = prepare.prepare(source, folder, options)

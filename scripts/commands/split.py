@@ -88,14 +88,14 @@ def split(
     if test_folds and folds is None:
         raise InputError("--test-folds: say how many with --folds")
     from cxr_compare.data_prep.audit import audit, page
-    from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits, drawn_by
+    from cxr_compare.data_prep.splits.add_split import SplitRule, add_splits, read_split_rule
     from cxr_compare.data_prep.splits.role_counts import role_lines
 
     dataset = DataSet.open(data)
     made = add_splits(
         dataset,
         name,
-        SplitRule(**({**drawn_by(dataset, name), **rule} if replace else rule)),
+        SplitRule(**({**read_split_rule(dataset, name), **rule} if replace else rule)),
         each_fold=folds is not None,
         test_folds=test_folds,
         file=file,

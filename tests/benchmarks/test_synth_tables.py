@@ -11,7 +11,7 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import turned_distances
 from cxr_compare.data_prep.duplicates.near_duplicates import _as_bytes, find_near_duplicates
-from cxr_compare.data_prep.formats.source import no_roles
+from cxr_compare.data_prep.formats.source import empty_roles
 from cxr_compare.data_prep.splits.add_split import SplitRule
 from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.store.dataset import DataSet
@@ -77,7 +77,7 @@ def test_some_images_have_equal_and_near_copies(decode):
 
 def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
     found = {problem.check: problem for problem in audit(dataset).problems}
-    assert found["picture_repeated"].count + found["picture_patients"].count > 10
+    assert found["image_repeated"].count + found["image_patients"].count > 10
     assert found["near_repeated"].count + found["near_patients"].count > 10
     assert "box_outside" not in found
     assert "patient_leak" not in found
@@ -86,7 +86,9 @@ def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
 @pytest.mark.long
 def test_a_split_of_twenty_thousand_images_takes_no_patient_or_image_apart(dataset, decode):
     linked = image_links(decode, find_near_duplicates(decode))
-    split, _ = draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(seed=1), linked)
+    split, _ = draw_split(
+        dataset.images, dataset.findings, empty_roles(), SplitRule(seed=1), linked
+    )
     assert find_leaks(dataset.images, split).empty
     roles = split.merge(decode[["image_id", "pixel_sha256"]], on="image_id")
     assert roles.groupby("pixel_sha256")["role"].nunique().max() == 1

@@ -110,7 +110,7 @@ def test_a_mosaic_depends_on_its_seed_alone_and_keeps_boxes_on_their_patches(sto
         np.testing.assert_array_equal(one.pixels, two.pixels)
         np.testing.assert_array_equal(one.boxes, two.boxes)
         assert one.image_id == "high"
-        assert len(one.labels) == len(one.boxes) == one.dropped.given - one.dropped.total
+        assert len(one.labels) == len(one.boxes) == one.dropped.n_boxes - one.dropped.total
         for x1, y1, x2, y2 in one.boxes.round().astype(int):
             assert one.pixels[y1 : y2 + 1, x1 : x2 + 1].max() > 120
         n_boxes += len(one.boxes)
@@ -130,7 +130,7 @@ def test_a_batch_counts_the_boxes_that_augmentation_dropped(store, boxes):
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",), far)
     batch = collate([dataset[row, seed] for row in range(4) for seed in range(10)])
     left = sum(len(image) for image in batch.boxes)
-    assert batch.dropped.given == 10 * len(boxes)
-    assert 0 < batch.dropped.total == batch.dropped.given - left
+    assert batch.dropped.n_boxes == 10 * len(boxes)
+    assert 0 < batch.dropped.total == batch.dropped.n_boxes - left
     assert batch.to("cpu").dropped == batch.dropped
     assert collate([dataset[row] for row in range(4)]).dropped.total == 0

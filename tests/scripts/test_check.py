@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_compare.data_prep.audit.audit import require_sound
+from cxr_compare.data_prep.audit.audit import require_no_errors
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.contracts.tables import read_table, write_table
 from cxr_compare.data_prep.duplicates.near_duplicates import (
@@ -96,9 +96,9 @@ def test_json_is_what_the_file_holds(folder, capsys):
     assert printed["facts"]["split_by_image"]["n_patients"] == 6
 
 
-def test_no_pixels_is_said(folder, capsys):
+def test_skipped_pixels_are_noted(folder, capsys):
     check(folder, no_pixels=True)
-    assert "the images were not looked at" in capsys.readouterr().err
+    assert "--no-pixels" in capsys.readouterr().err
 
 
 def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
@@ -179,9 +179,9 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(
     assert check(folder) == 1
     dataset = DataSet.open(folder)
     with pytest.raises(InputError, match=r"near|copy of the image") as refused:
-        require_sound(dataset, "default")
+        require_no_errors(dataset, "default")
     assert "--despite-audit" in str(refused.value)
-    assert require_sound(dataset, "default", despite_errors=True)[1]
+    assert require_no_errors(dataset, "default", despite_errors=True)[1]
     said = capsys.readouterr().err
     (following,) = trainings(dataset)
     assert f"what to do: make the split anew: {following}\n" in said
@@ -191,7 +191,7 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(
 
     check(folder)
     again = DataSet.open(folder)
-    assert require_sound(again, "default") == (True, ())
+    assert require_no_errors(again, "default") == (True, ())
     if given:
         assert set(again.image_ids("test")) == tests, "chosen test images stay"
 
@@ -225,9 +225,9 @@ def test_copies_are_sought_once_and_again_where_more_can_be_read(prepared, tmp_p
 
 def test_a_split_that_no_audit_has_seen_is_checked_by_patient(folder):
     dataset = DataSet.open(folder)
-    assert require_sound(dataset, "default") == (True, ())
+    assert require_no_errors(dataset, "default") == (True, ())
     (folder / "audit.json").unlink()
-    assert require_sound(dataset, "default") == (False, ())
+    assert require_no_errors(dataset, "default") == (False, ())
     leak(folder, "default")
     with pytest.raises(InputError, match=r"patient in more than one .*\(1 patient\).*--replace"):
-        require_sound(dataset, "default")
+        require_no_errors(dataset, "default")

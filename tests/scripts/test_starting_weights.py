@@ -139,10 +139,10 @@ def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_
     names = {name: "old-" + started.seen[name] for name in ("image_id", "patient_id")}
     write_table(started.seen.assign(**names), run / "seen.parquet", "seen")
     predict(run, out=tmp_path / "predictions", data=data, device="cpu", progress=True)
-    assert "test images in training under other names" in capsys.readouterr().err
+    assert "test images in training under other ids" in capsys.readouterr().err
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
     split = LabelledSplit(dataset, dataset.target())
-    with pytest.raises(InputError, match=r"RetinaNet has seen .* under other names \((.*) = old-"):
+    with pytest.raises(InputError, match=r"RetinaNet has seen .* under other ids \((.*) = old-"):
         common_images_of_predictions({"RetinaNet": system}, split)
 
 
@@ -275,7 +275,7 @@ def test_test_images_that_the_weights_saw_under_other_names_are_told_and_stay_kn
     assert start.leak_lines(own, test) == []
     start.run.seen = start.run.seen.assign(pixel_sha256=["nine", "eight"], perceptual_hash=None)  # type: ignore[misc]
     (line,) = start.leak_lines(own, test)
-    assert line.startswith("run has seen 1 of 1 test image in training under other names (9 = 7)")
+    assert line.startswith("run has seen 1 of 1 test image in training under other ids (9 = 7)")
     assert start.merge_seen(own)["pixel_sha256"].tolist() == ["one", "nine", "eight"]
 
 

@@ -170,7 +170,7 @@ def test_images_seen_under_other_names_are_left_out_and_named(sets, tmp_path, mo
     write_table(seen, tmp_path / "out/systems/kermany/run/seen.parquet", "seen")
     found = transfer([run, away, home], **asked).to_dict()
     assert {row["n_seen"] for row in found["figures"] if row["data_set"] == "kermany"} == {5}
-    named = "kermany: run has seen 5 of 60 test images in training under other names"
+    named = "kermany: run has seen 5 of 60 test images in training under other ids"
     assert any(note.startswith(named) and note.endswith("left out.") for note in found["notes"])
 
 

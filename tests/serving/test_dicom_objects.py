@@ -32,7 +32,7 @@ import highdicom as hd
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.nih import FINDINGS as NIH_FINDINGS
-from cxr_compare.data_prep.formats.vindr import _LOCAL_FINDINGS
+from cxr_compare.data_prep.formats.vindr import BOXED_FINDINGS
 from cxr_compare.data_prep.images.image import read_image
 from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction
 from cxr_compare.networks.public_checkpoints import XRAYVISION_FINDINGS
@@ -463,7 +463,7 @@ def test_codes_of_findings_mean_what_dicom_says() -> None:
         for held in pydicom.sr._concepts_dict.concepts[scheme].values():
             for value, (meaning, _) in held.items():
                 listed.setdefault((scheme, value), set()).add(meaning)
-    for finding in {*NIH_FINDINGS, *_LOCAL_FINDINGS, *XRAYVISION_FINDINGS, "covid_19"}:
+    for finding in {*NIH_FINDINGS, *BOXED_FINDINGS, *XRAYVISION_FINDINGS, "covid_19"}:
         code = finding_code(finding)
         assert len(code.value) <= 16, finding
         assert len(code.meaning) <= 64, finding

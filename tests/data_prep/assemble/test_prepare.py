@@ -356,7 +356,7 @@ def test_what_a_set_cannot_teach_is_said_before_any_image_is_read(tmp_path):
         return nullcontext(lambda n: None)
 
     options = preparing.PrepareOptions(
-        "csv", engine=LocalEngine(0), say=said.append, progress=progress
+        "csv", engine=LocalEngine(0), show=said.append, progress=progress
     )
     notes = preparing.prepare(source, tmp_path / "data", options).notes
     few = "WARNING: few patients: 2 positive for mass, 0 negative for mass"

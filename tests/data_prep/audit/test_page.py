@@ -11,7 +11,13 @@ import pytest
 from cxr_compare.data_prep.assemble.prepare import prepare
 from cxr_compare.data_prep.assemble.prepare_options import PrepareOptions
 from cxr_compare.data_prep.audit.audit import Audit, audit
-from cxr_compare.data_prep.audit.page import _explain, _render_audit, _tally, _verdict, write_audit
+from cxr_compare.data_prep.audit.page import (
+    first_step,
+    render_audit,
+    severity_counts,
+    verdict,
+    write_audit,
+)
 from cxr_compare.data_prep.audit.problem import Problem
 from cxr_compare.data_prep.audit.thumbnails import ILLEGIBLE_PX, open_images, thumbnail
 from cxr_compare.data_prep.contracts.checksums import file_digest
@@ -59,7 +65,7 @@ def found(dataset) -> Audit:
 
 @pytest.fixture(scope="module")
 def html(dataset, found) -> str:
-    return _render_audit(dataset, found)
+    return render_audit(dataset, found)
 
 
 def test_page_is_well_formed_and_needs_nothing_from_outside(html):
@@ -72,13 +78,13 @@ def test_page_is_well_formed_and_needs_nothing_from_outside(html):
 
 def test_page_opens_with_the_verdict(html, found):
     words = re.search(r"<h1>(.*?)</h1>", html, re.DOTALL)[1]
-    assert words == _verdict(found.counts)
+    assert words == verdict(found.counts)
     assert html.index("<h1>") < html.index('class="problem')
 
 
 def test_copies_are_shown_side_by_side_with_their_boxes(html, found):
     (problem,) = [p for p in found.problems if p.check == "near_patients"]
-    assert problem.pictures == (("b0", "b1"),)
+    assert problem.images == (("b0", "b1"),)
     article = next(a for a in html.split("<article") if "A copy of the image" in a)
     assert article.count("data:image/jpeg;base64,") == 2
     assert '<rect x="10.0" y="20.0" width="50.0" height="30.0"/>' in article
@@ -121,23 +127,23 @@ def test_of_copies_one_stays_and_of_those_with_two_labels_none():
     def problem(check, groups):
         rows = [(group, i, k) for group, ids in groups.items() for k, i in enumerate(ids.split())]
         table = pd.DataFrame(rows, columns=["group", "image_id", "place"])
-        return Problem.of(
+        return Problem.from_cases(
             check, "error", check, table["image_id"], contrast=(table, "group", "place")
         )
 
     problems = (
-        problem("picture_label", {1: "a b"}),
-        problem("picture_patients", {1: "a b", 2: "c d e"}),
+        problem("image_label", {1: "a b"}),
+        problem("image_patients", {1: "a b", 2: "c d e"}),
         problem("near_repeated", {1: "d f", 2: "b g"}),
-        Problem.of("view_lateral", "warning", "lateral", np.array(["l"])),
-        Problem.of("burned_in_text", "warning", "text", np.array(["t"])),
+        Problem.from_cases("view_lateral", "warning", "lateral", np.array(["l"])),
+        Problem.from_cases("burned_in_text", "warning", "text", np.array(["t"])),
     )
     out = Audit(problems, {}).exclusions.set_index("image_id")["reason"]
     assert out.to_dict() == {
-        "a": "picture_label",
-        "b": "picture_label",
-        "d": "picture_patients; c stays",
-        "e": "picture_patients; c stays",
+        "a": "image_label",
+        "b": "image_label",
+        "d": "image_patients; c stays",
+        "e": "image_patients; c stays",
         "l": "lateral",
     }
 
@@ -156,17 +162,17 @@ def test_an_image_that_a_wrong_box_rules_out_is_drawn_with_its_box_and_only_it(t
     cases = pd.read_csv(tmp_path / "set/audit_cases.csv").set_index("path")
     assert cases.loc["i003.png", ["x1", "y1", "x2", "y2"]].tolist() == [-5, 2, 30, 40]
     shutil.copy(source / "i001.png", source / "i000.png")  # of another file nothing is told
-    html = _render_audit(dataset, audit(dataset))
+    html = render_audit(dataset, audit(dataset))
     assert "i000.png</code><br>" not in html
     assert "i003.png</code><br>" in html
 
 
 def test_a_page_without_another_image_shows_the_most_typical_and_the_oddest(dataset, found):
-    facts = {"pictures": {"examples": {"typical": ["b2", "b3"], "oddest": ["b9"]}}}
-    html = _render_audit(dataset, Audit((), found.checked, found.facts | facts))
+    facts = {"images": {"examples": {"typical": ["b2", "b3"], "oddest": ["b9"]}}}
+    html = render_audit(dataset, Audit((), found.checked, found.facts | facts))
     shown = [re.findall(r'aria-label="Image (\w+)"', part) for part in html.split("<section")]
     assert [ids for ids in shown if ids] == [["b2", "b3"], ["b9"]]
-    assert "oddest" not in _render_audit(dataset, Audit(found.problems, {}, found.facts | facts))
+    assert "oddest" not in render_audit(dataset, Audit(found.problems, {}, found.facts | facts))
 
 
 def test_every_problem_is_on_the_page_with_what_to_do(html, found):
@@ -177,8 +183,8 @@ def test_every_problem_is_on_the_page_with_what_to_do(html, found):
 
 def test_ids_of_the_source_are_escaped(dataset, found):
     ids = np.array(["<script>alert(1)</script>"])
-    problem = Problem.of("x", "error", "<b>bold</b> thing", ids)
-    html = _render_audit(dataset, Audit((problem,), found.checked, found.facts))
+    problem = Problem.from_cases("x", "error", "<b>bold</b> thing", ids)
+    html = render_audit(dataset, Audit((problem,), found.checked, found.facts))
     assert "<script" not in html
     assert "<b>bold" not in html
 
@@ -189,7 +195,7 @@ def test_an_image_with_text_is_too_small_to_read(dataset, found, tmp_path):
     flagged = decode.assign(text_score=np.where(decode["image_id"] == "b0", 50.0, 0.0))
     write_table(flagged, folder / "decode.parquet", "decode")
     other = DataSet.open(folder)
-    html = _render_audit(other, audit(other))
+    html = render_audit(other, audit(other))
     pattern = r'width="(\d+)" height="\d+" role="img" aria-label="Image (\w+)"'
     sizes = {image_id: width for width, image_id in re.findall(pattern, html)}
     assert int(sizes["b0"]) == ILLEGIBLE_PX < int(sizes["b1"])
@@ -234,15 +240,15 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
 
 def test_every_case_is_in_the_csv_and_only_the_first_are_in_the_json(dataset, tmp_path):
     ids = [f"b{number}" for number in range(30)]
-    problem = Problem.of("x", "error", "wrong", np.array(ids), shown=ids[:24])
+    problem = Problem.from_cases("x", "error", "wrong", np.array(ids), shown=ids[:24])
     write_audit(dataset, Audit((problem,), {"images": N}), tmp_path, pixels=False)
     assert pd.read_csv(tmp_path / "audit_cases.csv")["image_id"].tolist() == ids
     (read,) = Audit.read(tmp_path / "audit.json").problems
-    assert (len(read.pictures), len(read.examples), len(read.cases)) == (24, 5, 0)
+    assert (len(read.images), len(read.examples), len(read.cases)) == (24, 5, 0)
 
 
 def test_without_pixels_the_page_has_no_images(dataset, found):
-    assert "data:image/jpeg" not in _render_audit(dataset, found, pixels=False)
+    assert "data:image/jpeg" not in render_audit(dataset, found, pixels=False)
 
 
 def test_gone_images_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
@@ -254,7 +260,7 @@ def test_gone_images_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
     finally:
         away.rename(source)
     checks = {p.check: p for p in found.problems}
-    assert checks["pictures_gone"].severity == "warning"
+    assert checks["images_gone"].severity == "warning"
     assert checks["near_patients"].count == 2
     assert "no longer in" in page.read_text()
     assert Audit.read(tmp_path / "audit.json") == found
@@ -277,7 +283,7 @@ def test_a_set_of_fourteen_targets_stays_small(dataset, found):
     rows = [r | {"target": f"t{n}"} for n in range(14) for r in found.facts["prevalence"]]
     bars = [r | {"target": f"t{n}"} for n in range(14) for r in found.facts["shortcuts"]]
     facts = found.facts | {"prevalence": rows, "shortcuts": bars}
-    html = _render_audit(dataset, Audit(found.problems, found.checked, facts))
+    html = render_audit(dataset, Audit(found.problems, found.checked, facts))
     assert len(html) < 1_000_000
     assert html.count('<figure class="bars">') == 14
 
@@ -297,13 +303,13 @@ def test_an_audit_without_facts_has_a_page(dataset, tmp_path):
     ],
 )
 def test_the_verdict_counts(counts, says):
-    assert _verdict(dict(zip(("error", "warning", "info"), counts, strict=True))) == says
+    assert verdict(dict(zip(("error", "warning", "info"), counts, strict=True))) == says
 
 
-def test_what_to_mend_first_is_the_worst():
+def test_the_worst_problem_is_named_first():
     worst = Problem("a", "error", "patients in two roles", 1)
-    assert _explain([worst]) == "Fix first: patients in two roles."
-    assert _tally({"error": 1, "warning": 0, "info": 2}) == [
+    assert worst.message in first_step([worst])
+    assert severity_counts({"error": 1, "warning": 0, "info": 2}) == [
         ("error", "1 invalidates results"),
         ("info", "2 worth knowing"),
     ]

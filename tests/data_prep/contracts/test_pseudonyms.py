@@ -21,7 +21,7 @@ from cxr_compare.data_prep.contracts.pseudonyms import (
 from cxr_compare.data_prep.contracts.tables import typed_table
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.source import SourceTables
-from cxr_compare.data_prep.formats.targets import targets_of
+from cxr_compare.data_prep.formats.targets import targets_from_findings
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 SECRETS = ("DOE^JANE", "4711-0815", "1.2.840.99.1", "1.2.840.99.2", "1.2.840.77", "SMITH", "jane")
@@ -55,7 +55,7 @@ def tables_with_names(root: Path) -> SourceTables:
         excluded=pd.DataFrame(
             {"path": ["SMITH/jane.pdf", "1.2.840.99.1"], "stage": "header", "reason": "no image"}
         ),
-        targets=targets_of(["mass"]),
+        targets=targets_from_findings(["mass"]),
         split=rows[["image_id"]].assign(role="train"),
         official=rows[["image_id"]].assign(role="test"),
     )

@@ -192,7 +192,7 @@ def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):
     # Not below images/: YOLO programs would train on it as on an image without lesions.
     assert (tmp_path / "out" / "unlabelled" / "images" / "c.png").is_file()
     assert not (tmp_path / "out" / "images" / "test").exists()
-    said = "\n".join(summary.cannot)
+    said = "\n".join(summary.not_exported)
     assert "2 images have no label file" in said
     assert "1 uncertain" in said
     assert "1 unknown" in said
@@ -218,7 +218,7 @@ def test_an_annotator_gets_what_is_known_and_it_reads_back(dataset, tmp_path, fo
     assert states == known
     assert states[("c", "mass", "reference")] == "uncertain"
     assert boxes == [box for box in expected(LABELS)[2] if box[2] == "reference"]
-    said = "\n".join(summary.cannot)
+    said = "\n".join(summary.not_exported)
     assert "the reference alone goes out; --reader takes one of" in said
     assert "read back as absent" not in said
     images = tables.images.set_index("image_id").loc[list("abcd")]
@@ -348,14 +348,14 @@ def test_kaggle_reads_back_as_the_challenge(tmp_path):
     assert (
         dict(zip(tables.images["image_id"], tables.images["x_class"], strict=True))["b"] == "normal"
     )
-    assert any("1 images have no label for the target" in line for line in summary.cannot)
-    assert any("1 positive images are not fully boxed" in line for line in summary.cannot)
+    assert any("1 images have no label for the target" in line for line in summary.not_exported)
+    assert any("1 positive images are not fully boxed" in line for line in summary.not_exported)
 
 
 def test_kaggle_says_what_it_cannot_hold_of_another_set(dataset, tmp_path):
     summary = export_annotations(dataset, tmp_path / "out", "kaggle", images="png", target="any")
     assert sorted(p.name for p in tmp_path.rglob("out/**/*.png")) == [f"{i}.png" for i in "abcd"]
-    said = "\n".join(summary.cannot)
+    said = "\n".join(summary.not_exported)
     assert "the finding has no name there: mass, nodule reads back as lung_opacity" in said
     assert "images have a patient who is not NIH's" in said
 

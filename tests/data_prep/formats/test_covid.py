@@ -6,7 +6,8 @@ import pytest
 from openpyxl import Workbook
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.covid import _origin_of, _path_findings, _read_origins
+from cxr_compare.data_prep.formats.covid import findings_from_path, origin_from_url, read_origins
+from cxr_compare.data_prep.formats.source import NO_PIXELS
 from tests.data_prep.formats.answers import reader, reasons, states_of, write_files
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
@@ -87,7 +88,7 @@ def test_patients_are_assumed_loudly_unless_a_pattern_finds_them(tmp_path):
     tables = read(write_radiography(tmp_path))
     assert set(tables.images["patient_id_source"]) == {"assumed_image"}
     assert "covid_radiography:COVID-1" in set(tables.images["patient_id"])
-    assert any(note.startswith("WARNING: nobody published the patients") for note in tables.notes)
+    assert any(note.startswith("WARNING: the patients were not") for note in tables.notes)
     tables = read(tmp_path, patient_pattern=r"-(\d+)")
     assert set(tables.images["patient_id"]) == {"covid_radiography:1"}
 
@@ -124,7 +125,7 @@ def test_a_broken_workbook_is_one_clear_line(tmp_path, content):
     path = tmp_path / "COVID.metadata.xlsx"
     path.write_bytes(content)
     with pytest.raises(InputError, match="not readable as a workbook"):
-        _read_origins(path)
+        read_origins(path)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_a_broken_workbook_is_one_clear_line(tmp_path, content):
 def test_a_workbook_of_something_else_says_what_it_lacks(tmp_path, rows, message):
     path = write_workbook(tmp_path / "COVID.metadata.xlsx", rows)
     with pytest.raises(InputError, match=message):
-        _read_origins(path)
+        read_origins(path)
 
 
 def test_images_outside_the_classes_or_against_their_name_are_left_out(tmp_path):
@@ -247,7 +248,7 @@ def test_images_without_a_row_are_left_out_and_masks_beside_them_ignored(tmp_pat
 def test_the_table_alone_is_a_set_without_pixels(tmp_path):
     tables = read(write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"]))
     assert tables.images["path"].isna().all()
-    assert any("without pixels" in note for note in tables.notes)
+    assert NO_PIXELS in tables.notes
 
 
 def test_contradicting_rows_exclude_their_image(tmp_path):
@@ -318,7 +319,7 @@ def test_a_source_that_cannot_be_read_is_refused(tmp_path, files, options, messa
     ],
 )
 def test_published_findings_are_taken_apart(cell, names):
-    assert _path_findings(cell) == names
+    assert findings_from_path(cell) == names
 
 
 @pytest.mark.parametrize(
@@ -332,7 +333,7 @@ def test_published_findings_are_taken_apart(cell, names):
     ],
 )
 def test_an_origin_is_the_host_or_the_set_on_a_platform(address, origin):
-    assert _origin_of(address) == origin
+    assert origin_from_url(address) == origin
 
 
 # Hannover

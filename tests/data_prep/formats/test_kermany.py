@@ -98,7 +98,7 @@ def test_the_second_copy_and_the_litter_of_the_archive_are_ignored(tmp_path):
     tables = read(write_source(tmp_path, USUAL + litter))
     assert len(tables.images) == len(USUAL)
     assert tables.excluded.empty
-    assert any("1 image is below a second chest_xray" in note for note in tables.notes)
+    assert any("1 image below a second chest_xray" in note for note in tables.notes)
 
 
 def test_a_strange_folder_or_a_name_against_its_folder_is_left_out_with_the_reason(tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.nih import FINDINGS, _read_entries, find_entries
+from cxr_compare.data_prep.formats.nih import FINDINGS, find_entries, read_entries
 from tests.data_prep.formats.answers import edges, reader, reasons, roles, states_of, write_files
 
 HEADER = (
@@ -119,7 +119,7 @@ def test_the_corrected_table_is_preferred_and_gz_is_read(tmp_path):
     newer = tmp_path / "Data_Entry_2017_v2020.csv.gz"
     newer.write_bytes(gzip.compress(f"{HEADER}\n{row(A, age='41')}\n".encode()))
     assert find_entries(tmp_path) == newer
-    assert _read_entries(newer)["age_years"].tolist() == [41]
+    assert read_entries(newer)["age_years"].tolist() == [41]
 
 
 def test_official_boxes_become_corners_and_what_they_stand_on_alone_counts_as_boxed(tmp_path):

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from cxr_compare.data_prep.contracts.errors import InputError
-from cxr_compare.data_prep.formats.registry import FORMATS, _likely_format, read_source, unprepared
+from cxr_compare.data_prep.formats.registry import (
+    FORMATS,
+    describe_raw_download,
+    likely_format,
+    read_source,
+)
 from cxr_compare.data_prep.formats.source import ReadOptions
 from cxr_compare.scripts.commands.prepare import prepare
 from cxr_compare.scripts.parameters import parameters_of
@@ -16,16 +21,18 @@ OPTIONS = [field.name for field in fields(ReadOptions)]
 
 
 def test_help_names_every_format():
-    words = next(p.help for p in parameters_of(prepare) if p.option == "--format")
-    listed = words.split("(")[0].replace(" or ", ", ").split(",")
-    assert [word.strip() for word in listed] == list(FORMATS), listed
+    text = next(p.help for p in parameters_of(prepare) if p.option == "--format")
+    names = text.split("(")[0].replace(" or ", ", ").split(",")
+    assert [name.strip() for name in names] == list(FORMATS), names
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_refusal_of_an_option_names_the_formats_that_take_it(tmp_path, option):
-    with pytest.raises(InputError, match=rf"^--{option.replace('_', '-')}: means") as refused:
+    with pytest.raises(
+        InputError, match=rf"^--{option.replace('_', '-')}: .*--format rsna"
+    ) as refused:
         read_source(tmp_path, "rsna", ReadOptions(**{option: ("given",)}))
-    named = str(refused.value).partition("; only ")[2].removesuffix(" uses it")
+    named = str(refused.value).partition("formats that take it: ")[2]
     assert named.split(", ") == [name for name, f in FORMATS.items() if option in f.options]
 
 
@@ -55,11 +62,11 @@ def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path, name):
         read_source(tmp_path, name, ReadOptions())
     with pytest.raises(InputError, match="no such folder"):
         read_source(tmp_path / "none", name, ReadOptions())
-    assert _likely_format(tmp_path) is None
+    assert likely_format(tmp_path) is None
 
 
 def test_a_download_or_the_folder_above_it_is_named_with_the_command(tmp_path):
-    assert unprepared(tmp_path) is None
+    assert describe_raw_download(tmp_path) is None
     download = tmp_path / "my disk" / "rsna"
     download.mkdir(parents=True)
     (download / "stage_2_train_labels.csv").touch()
@@ -67,5 +74,5 @@ def test_a_download_or_the_folder_above_it_is_named_with_the_command(tmp_path):
         "looks like a raw download (rsna: RSNA Pneumonia Detection Challenge 2018); run: cxr "
         f"prepare '{download}' out/data --format rsna"
     )
-    assert unprepared(download) == says
-    assert unprepared(download.parent) == says
+    assert describe_raw_download(download) == says
+    assert describe_raw_download(download.parent) == says

@@ -105,7 +105,7 @@ def test_what_was_recognised_is_shown_with_three_rows_and_what_is_not_used(tmp_p
     lines: list[str] = []
     table = "file,Dx,label,seen_again\na.png,,mass,2020-01-01\nb.png,,normal,\nc.png,,mass,\n"
     read_table(tmp_path, table, say=lines.append)
-    assert lines[0] == "labels.csv: 3 rows; columns are told by their names"
+    assert lines[0].startswith("labels.csv: 3 rows; ")
     assert lines[2].split() == ["file", "file", "a.png", "b.png", "c.png"]
     assert lines[3].split() == ["label", "label", "mass", "normal", "mass"]
     assert lines[5].split() == ["not", "used", "seen_again", "2020-01-01"]
@@ -201,7 +201,7 @@ def test_tables_that_differ_are_asked_for_readers(tmp_path):
             "jones.csv": "file,label\na.png,mass\nb.png,normal\n",
         },
     )
-    with pytest.raises(InputError, match="different things of 1 image: is each a reader's"):
+    with pytest.raises(InputError, match=r"1 image.*--columns reader=TABLE"):
         read(tmp_path, "smith.csv", "jones.csv")
 
 
@@ -271,16 +271,16 @@ def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_pa
         (
             "file,label,observer2\na.png,mass,R1\na.png,normal,R2\n",
             {},
-            "column 'observer2' tells apart 2 rows .*--columns reader=observer2",
+            "column 'observer2' .*2 rows .*--columns reader=observer2",
         ),
         (
             "file,label,second\na.png,mass,mass\nb.png,normal,mass\n",
             {},
-            r"'second' holds what 'label' holds: .*--columns label=label\+second",
+            r"'second' .*'label'.*--columns label=label\+second",
         ),
         ("file,target,target_jones\na.png,1,0\nb.png,0,0\n", {}, "a second reader"),
         ("file,label,reader\na.png,mass,\n", {}, "reader is empty"),
-        ("file,label\na.png,normal\n", {}, "every row says that nothing is there"),
+        ("file,label\na.png,normal\n", {}, r"labels\.csv: .*no finding to learn"),
         ("file,label\na.png,mass\nb.png,no contrast\n", {}, "'no contrast' say that something"),
     ],
 )

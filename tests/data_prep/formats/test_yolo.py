@@ -14,9 +14,9 @@ from pydicom.dataset import FileMetaDataset
 
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.image_size import image_size
-from cxr_compare.data_prep.formats.registry import _likely_format, read_source
+from cxr_compare.data_prep.formats.registry import likely_format, read_source
 from cxr_compare.data_prep.formats.source import ReadOptions, SourceTables
-from cxr_compare.data_prep.formats.yolo import _Prediction, _read_boxes
+from cxr_compare.data_prep.formats.yolo import PredictionLineError, read_boxes
 from tests.data_prep.formats.answers import reasons, roles, states
 
 NAMES = "names: [Mass, Nodule]\n"
@@ -74,7 +74,7 @@ def test_an_empty_file_is_absence_and_a_missing_one_is_not_known(tmp_path):
     }
     assert sorted(tables.images["image_id"]) == ["a", "b", "c"]
     assert tables.split.to_dict("records") == [{"image_id": "c", "role": "unused"}]
-    assert any("1 image has no label: unknown" in note for note in tables.notes)
+    assert any("1 image has no label" in note for note in tables.notes)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_polygons_get_the_box_around_them(tmp_path):
     files = {"a.png": None, "a.txt": label, "data.yaml": NAMES}
     tables = read(write_set(tmp_path, files))
     assert edges(tables) == [[10, 8, 30, 40]]
-    assert "1 polygons: the box around each is taken" in tables.notes
+    assert any(note.startswith("1 polygon") for note in tables.notes)
 
 
 def test_a_confidence_is_refused_for_these_are_no_labels(tmp_path):
@@ -157,10 +157,10 @@ def test_a_wrong_line_excludes_the_image_and_names_the_line(tmp_path, label, rea
 
 
 def test_edges_outside_by_rounding_of_the_text_lie_on_the_edge():
-    ((_, found, _),) = _read_boxes(["0 0.0667 0.5 0.1335 1.0000"])  # x1 = -0.00005
+    ((_, found, _),) = read_boxes(["0 0.0667 0.5 0.1335 1.0000"])  # x1 = -0.00005
     assert found[0] == 0
     with pytest.raises(InputError, match="outside"):
-        _read_boxes(["0 0.0667000 0.5 0.1335000 1.0000000"])
+        read_boxes(["0 0.0667000 0.5 0.1335000 1.0000000"])
 
 
 def test_a_label_without_an_image_or_with_two_is_left_out(tmp_path):
@@ -300,8 +300,8 @@ def test_a_folder_of_another_kind_is_named(tmp_path, files, message):
 @given(st.lists(st.text(st.sampled_from("0123456789.-e nai\t/"), max_size=40), max_size=3))
 def test_whatever_a_line_says_it_is_a_box_inside_or_an_error(lines):
     found = []
-    with suppress(InputError, _Prediction):
-        found = _read_boxes(lines)
+    with suppress(InputError, PredictionLineError):
+        found = read_boxes(lines)
     for _, (x1, y1, x2, y2), _ in found:
         assert 0 <= x1 < x2 <= 1
         assert 0 <= y1 < y2 <= 1
@@ -325,4 +325,4 @@ def test_real_yolo_boxes_are_those_of_the_csv_beside_them(shared_data):
 
 
 def test_a_label_folder_of_any_name_beside_images_is_known_for_yolo(shared_data):
-    assert _likely_format(shared_data / "nih_mass_boxes") == "yolo"
+    assert likely_format(shared_data / "nih_mass_boxes") == "yolo"

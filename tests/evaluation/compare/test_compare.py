@@ -251,7 +251,7 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
     seen = fingerprinted.loc[test[:3], ["pixel_sha256", "perceptual_hash"]].reset_index(drop=True)
     seen = seen.assign(image_id=["x1", "x2", "x3"], patient_id=["y1", "y2", "y3"], role="train")
     write_table(seen, system.folder / "seen.parquet", "seen")
-    said = rf"A has seen 3 of \d+ test images in training under other names \({test[0]} = x1, "
+    said = rf"A has seen 3 of \d+ test images in training under other ids \({test[0]} = x1, "
     with pytest.raises(InputError, match=said):
         compare_predictions({"A": system}, test_set)
     near = seen.assign(pixel_sha256=["1", "2", "3"])  # stored again: other bytes, like fingerprints
