@@ -138,7 +138,9 @@ class Request:
         Raises:
             InputError: There are errors, and `despite_audit` is False.
         """
-        audited, errors = require_no_errors(self.dataset, self.split, despite_errors=self.despite_audit)
+        audited, errors = require_no_errors(
+            self.dataset, self.split, despite_errors=self.despite_audit
+        )
         if not audited:
             progress.say(
                 f"note: no audit has looked at split '{self.split}' (cxr check "

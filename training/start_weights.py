@@ -153,14 +153,14 @@ class StartWeights(Checkpoint):
         used = seen[seen["role"].isin(["train", "val"])]  # to fit, and to select
         warnings = []
         validation = images[images["role"] == "val"]
-        n_trained = len(SeenImages.among(validation, used[used["role"] == "train"]).all_ids)
+        n_trained = len(SeenImages.from_tables(validation, used[used["role"] == "train"]).all_ids)
         if n_trained:
             warnings.append(
                 f"{self.source}: learned from patients of {n_trained} of the {len(validation)} "
                 "validation images; the validation figures will look better than they are"
             )
-        leaked = SeenImages.among(test_images, used)
-        n_seen = len(leaked.known)
+        leaked = SeenImages.from_tables(test_images, used)
+        n_seen = len(leaked.by_id)
         if n_seen:
             warnings.append(
                 f"{self.source}: has seen patients of {n_seen} of the {len(test_images)} test "
@@ -168,4 +168,4 @@ class StartWeights(Checkpoint):
                 "split"
             )
         advice = "cxr compare refuses equal images and warns of near copies"
-        return warnings + [f"{line}; {advice}" for line in leaked.copy_lines(self.source)]
+        return warnings + [f"{line}; {advice}" for line in leaked.describe_copies(self.source)]
