@@ -216,7 +216,7 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def turn_image(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Mirror, flip or invert an image as a key of `image_facts.TURNS` says.
+    """Mirror, flip or invert an image as a key of `fingerprint.TURNS` says.
 
     Example:
         >>> turn_image(np.array([[0, 255]], np.uint8), "mirrored").tolist()
