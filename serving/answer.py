@@ -17,8 +17,10 @@ from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.tables import inert_cell
 from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.metrics.prose import listing
+from cxr_compare.evaluation.overlays.contours import ActivationGrid
 from cxr_compare.evaluation.overlays.draw import as_figure, draw_predictions
-from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
+from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.serving.guard import Warned, WarningKind
 

@@ -17,7 +17,8 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.boxes import EDGES
 from cxr_compare.evaluation.boxes.map_boxes import map_grid, map_peaks
 from cxr_compare.evaluation.decisions.system_output import System, SystemOutput
-from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction, contour_levels
+from cxr_compare.evaluation.overlays.contours import ActivationGrid, contour_levels
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 
 if TYPE_CHECKING:

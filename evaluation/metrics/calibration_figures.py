@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,101 +14,133 @@ from cxr_compare.evaluation.statistics.bootstrap import per_cluster
 from cxr_compare.evaluation.statistics.calibration import CLIP, clipped_logit
 from cxr_compare.evaluation.statistics.logistic_regression import fit_logistic
 
-_CONVERGED = 1e-6  # gradient an image beyond which a fit has not ended
-
-
+_CONVERGED = 1e-6  # largest gradient per image of a fit that has ended
 _FARTHEST = 500.0  # log-odds that no probability in [CLIP, 1 - CLIP] asks for
+_N_BINS = 10
+_KNOTS = 256
 
 
 class _Overlap:
-    """Whether the classes overlap on the variable; where a cut parts them, no fit is finite.
+    """Overlap of the classes along a variable; where a cut separates them, no fit is finite.
 
     Source:
         Albert and Anderson 1984.
     """
 
-    def __init__(self, place: Integers, truth: npt.NDArray[np.bool_], clusters: Integers) -> None:
+    def __init__(
+        self, position: Integers, truth: npt.NDArray[np.bool_], clusters: Integers
+    ) -> None:
         self._ends = {
-            (label, sign): _Lowest(sign * place[truth == label], clusters[truth == label])
+            (label, sign): _Lowest(sign * position[truth == label], clusters[truth == label])
             for label in (False, True)
             for sign in (1, -1)
         }
 
-    def parted(self, weights: npt.NDArray[np.floating | np.integer]) -> npt.NDArray[np.bool_]:
-        """Whether a class is absent or a cut parts the classes, one shared value allowed."""
+    def separated(self, weights: npt.NDArray[np.floating | np.integer]) -> npt.NDArray[np.bool_]:
+        """Return True if a class is absent or a cut separates the classes, ``(R,)``.
+
+        One value that both classes share is allowed at the cut.
+        """
         lowest = {label: self._ends[label, 1](weights) for label in (False, True)}
         highest = {label: -self._ends[label, -1](weights) for label in (False, True)}
         return (lowest[True] >= highest[False]) | (lowest[False] >= highest[True])
 
 
 class _Lowest:
-    """The lowest value among the clusters that count, infinite where none does."""
+    """Lowest value among the patients that have a weight; infinite where none has."""
 
     def __init__(self, values: Integers, clusters: Integers) -> None:
         order = np.lexsort((values, clusters))
-        owners, first = np.unique(clusters[order], return_index=True)
+        patients, first = np.unique(clusters[order], return_index=True)
         lowest = values[order][first]
         rising = np.argsort(lowest, kind="stable")
-        self._owners, self._values = owners[rising], lowest[rising].astype(np.float64)
+        self._patients = patients[rising]
+        self._values = lowest[rising].astype(np.float64)
 
     def __call__(self, weights: npt.NDArray[np.floating | np.integer]) -> Floats:
-        if not len(self._owners):
+        if not len(self._patients):
             return np.full(len(weights), np.inf)
-        counts = weights[:, self._owners] > 0
+        counts = weights[:, self._patients] > 0
         return np.where(counts.any(axis=1), self._values[counts.argmax(axis=1)], np.inf)
 
 
-def _fit_line(
-    x: Floats, mass: Floats, positive: Floats, positive_x: Floats
-) -> tuple[Floats, Floats]:
-    """Logistic regressions on one variable, one per row: slopes and intercepts.
+class _Lines(NamedTuple):
+    """Slopes and intercepts, shape ``(R,)`` each; NaN without a fit."""
 
-    Source:
-        Cox 1958.
-    """
+    slope: Floats
+    intercept: Floats
+
+
+def _fit_lines(x: Floats, mass: Floats, positive: Floats, positive_x: Floats) -> _Lines:
+    """Fit logistic regressions on one variable, one per row (Cox 1958)."""
     n = mass.sum(axis=1)
-    coefficients, done = np.full((len(n), 2), np.nan), np.zeros(len(n), dtype=bool)
-    some = (positive > 0) & (positive < n)
-    if some.any():
-        start = np.log(positive[some] / (n - positive)[some])
+    coefficients = np.full((len(n), 2), np.nan)
+    done = np.zeros(len(n), dtype=bool)
+    has_both = (positive > 0) & (positive < n)
+    if has_both.any():
+        start = np.log(positive[has_both] / (n - positive)[has_both])
         fit = fit_logistic(
             np.column_stack([np.ones(len(x)), x]),
-            mass[some],
-            np.column_stack([positive, positive_x])[some],
+            mass[has_both],
+            np.column_stack([positive, positive_x])[has_both],
             start=np.column_stack([start, np.zeros(len(start))]),
         )
-        coefficients[some] = fit.coefficients
-        done[some] = fit.gradient <= _CONVERGED * n[some]
+        coefficients[has_both] = fit.coefficients
+        done[has_both] = fit.gradient <= _CONVERGED * n[has_both]
     intercept, slope = coefficients.T
     farthest = np.abs(intercept[:, None] + slope[:, None] * x[[0, -1]]).max(axis=1)
     done &= farthest < _FARTHEST
-    return np.where(done, slope, np.nan), np.where(done, intercept, np.nan)
+    return _Lines(np.where(done, slope, np.nan), np.where(done, intercept, np.nan))
 
 
-def _fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
-    """The shifts of log-odds that give each row its number of positives."""
-    shift, some = np.full(len(mass), np.nan), (positive > 0) & (positive < mass.sum(axis=1))
-    if some.any():
-        fit = fit_logistic(np.ones((len(x), 1)), mass[some], positive[some, None], offset=x)
-        shift[some] = fit.coefficients[:, 0]
+def _fit_offsets(x: Floats, mass: Floats, positive: Floats) -> Floats:
+    """Fit the shifts of log-odds that give each row its number of positives, shape ``(R,)``."""
+    shift = np.full(len(mass), np.nan)
+    has_both = (positive > 0) & (positive < mass.sum(axis=1))
+    if has_both.any():
+        fit = fit_logistic(np.ones((len(x), 1)), mass[has_both], positive[has_both, None], offset=x)
+        shift[has_both] = fit.coefficients[:, 0]
     return shift
 
 
-_N_BINS = 10
+def equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
+    """Assign probabilities to ten bins of equal width, closed on the right.
 
+    Args:
+        probability: Probabilities in [0, 1], shape ``(N,)``.
 
-_KNOTS = 256
+    Returns:
+        Bin from 0 to 9 of each probability, shape ``(N,)``; 0 is in the first bin.
 
+    Source:
+        Naeini, Cooper and Hauskrecht 2015.
 
-def _equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
-    """Bin of each probability: tenths of [0, 1], closed on the right (0 is in the first)."""
+    Example:
+        >>> equal_width_bins(np.array([0.0, 0.1, 0.11, 1.0])).tolist()
+        [0, 0, 1, 9]
+    """
     return np.searchsorted(np.arange(1, _N_BINS) / _N_BINS, probability, side="left")
 
 
 def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[np.int64]:
-    """Bin of each probability: cut at quantiles, closed on the right, equal values in one bin.
+    """Assign probabilities to bins that are cut at quantiles, equal values in one bin.
 
-    A decile is the smallest value that at least so many tenths of all values do not exceed.
+    Bins are closed on the right. A decile is the smallest value that at least so many tenths of all
+    values do not exceed.
+
+    Args:
+        probability: Probabilities in [0, 1], shape ``(N,)``.
+        n_bins: Number of bins.
+
+    Returns:
+        Bin from 0 of each probability, shape ``(N,)``.
+
+    Source:
+        Naeini, Cooper and Hauskrecht 2015.
+
+    Example:
+        >>> equal_mass_bins(np.array([0.1, 0.1, 0.1, 0.9]), n_bins=2).tolist()
+        [0, 0, 0, 1]
     """
     if not len(probability):
         return np.zeros(0, dtype=np.int64)
@@ -117,18 +150,32 @@ def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[n
 
 
 class CalibrationFigures:
-    """Probabilities and labels, summed once per patient, ready for any weights.
+    """Calibration error of probabilities, summed once per patient, ready for any weights.
 
-    ``ece`` and ``ece_equal_mass`` are the mean gap between observed and expected share of
-    positives over bins, weighted by their images. ``calibration_slope`` and
-    ``calibration_intercept`` are fitted jointly, ``logit P(y) = intercept + slope * logit(p)``;
-    ``calibration_in_the_large`` is the intercept with the slope held at 1. Probabilities are held
-    inside [`CLIP`, 1 - `CLIP`] for logarithms only. Under other weights the bins stay where the
-    images as they are put them.
+    ``brier`` and ``log_loss`` are mean losses. ``ece`` and ``ece_equal_mass`` are the mean gap
+    between observed and expected share of positives over bins, weighted by their images.
+    ``calibration_slope`` and ``calibration_intercept`` are fitted jointly, ``logit P(y) = intercept
+    + slope * logit(p)``; ``calibration_in_the_large`` is the intercept with a slope of 1.
+    Probabilities are limited to [`CLIP`, 1 - `CLIP`] for logarithms only. Under other weights the
+    bins stay those of the images as they are.
+
+    Args:
+        y_true: Labels, 0 or 1, shape ``(N,)``.
+        probability: Probabilities of the positive class in [0, 1], shape ``(N,)``.
+        clusters: Number of each image's patient from 0, shape ``(N,)``. Left out: every image is a
+            patient of its own.
+
+    Raises:
+        InputError: A probability is outside [0, 1].
 
     Source:
         Brier 1950; Naeini, Cooper and Hauskrecht 2015 (ECE); Cox 1958 and Van Calster et al. 2019
         (slope, intercept, in the large).
+
+    Example:
+        >>> figures = CalibrationFigures([0, 1, 1, 0], [0.2, 0.7, 0.4, 0.3]).figures()
+        >>> round(float(figures["brier"][0]), 3), round(float(figures["ece"][0]), 3)
+        (0.145, 0.35)
     """
 
     def __init__(
@@ -137,48 +184,55 @@ class CalibrationFigures:
         probability: npt.ArrayLike,
         clusters: Integers | Sequence[int] | None = None,
     ) -> None:
-        truth, p = np.asarray(y_true, dtype=bool), np.asarray(probability, dtype=np.float64)
+        truth = np.asarray(y_true, dtype=bool)
+        p = np.asarray(probability, dtype=np.float64)
         outside = np.flatnonzero(~((p >= 0) & (p <= 1)))
         if outside.size:
             raise InputError(f"probability must be in [0, 1]; row {outside[0]} is {p[outside[0]]}")
-        of_image = np.arange(len(p)) if clusters is None else np.asarray(clusters)
-        self.n_clusters = int(of_image.max()) + 1 if len(of_image) else 0
-        x, y = clipped_logit(p), truth.astype(np.float64)
-        held = np.clip(p, CLIP, 1 - CLIP)
-        loss = -np.where(truth, np.log(held), np.log1p(-held))
-        # n, positives, sum of their logits, Brier, log loss
-        columns = [np.ones(len(p)), y, y * x, (p - y) ** 2, loss]
-        self._sums = per_cluster(np.column_stack(columns), of_image, self.n_clusters)
-        # What a bin contributes is the size of its summed residual.
+        self._patients = np.arange(len(p)) if clusters is None else np.asarray(clusters)
+        self.n_clusters = int(self._patients.max()) + 1 if len(p) else 0
+        logit = clipped_logit(p)
+        label = truth.astype(np.float64)
+        clipped = np.clip(p, CLIP, 1 - CLIP)
+        loss = -np.where(truth, np.log(clipped), np.log1p(-clipped))
+        # Number of images, positives, sum of their logits, Brier score, log loss.
+        columns = [np.ones(len(p)), label, label * logit, (p - label) ** 2, loss]
+        self._sums = per_cluster(np.column_stack(columns), self._patients, self.n_clusters)
+        # A bin contributes the absolute value of its summed residual.
+        bins = {"ece": equal_width_bins(p), "ece_equal_mass": equal_mass_bins(p)}
         self._residuals = {
-            name: per_cluster(_spread(bins, y - p), of_image, self.n_clusters)
-            for name, bins in (
-                ("ece", _equal_width_bins(p)),
-                ("ece_equal_mass", equal_mass_bins(p)),
-            )
+            name: per_cluster(_one_hot(of_image, label - p), self._patients, self.n_clusters)
+            for name, of_image in bins.items()
         }
-        self._exact, place = np.unique(x, return_inverse=True)
-        self._place, self._of_image = place, of_image
-        self._grid, self._on_grid = self._gridded()
-        self._overlap = _Overlap(place, truth, of_image)
+        self._exact_logits, self._position = np.unique(logit, return_inverse=True)
+        self._grid = self._grid_of_logits()
+        self._overlap = _Overlap(self._position, truth, self._patients)
 
-    def _gridded(self) -> tuple[Floats, Floats]:
-        """The logits on at most `_KNOTS` knots, each image shared between its two neighbours."""
-        if len(self._exact) <= _KNOTS:
-            at = _spread(self._place, np.ones(len(self._place)), len(self._exact))
-            return self._exact, per_cluster(at, self._of_image, self.n_clusters)
-        knots = np.linspace(self._exact[0], self._exact[-1], _KNOTS)
-        x = self._exact[self._place]
-        lower = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, _KNOTS - 2)
-        upper = (x - knots[lower]) / (knots[1] - knots[0])
-        shares = _spread(lower, 1 - upper, _KNOTS) + _spread(lower + 1, upper, _KNOTS)
-        return knots, per_cluster(shares, self._of_image, self.n_clusters)
+    def _grid_of_logits(self) -> _Grid:
+        """Share each image between its two neighbours of at most `_KNOTS` knots."""
+        exact = self._exact_logits
+        if len(exact) <= _KNOTS:
+            shares = _one_hot(self._position, np.ones(len(self._position)), len(exact))
+            return _Grid(exact, per_cluster(shares, self._patients, self.n_clusters))
+        knots = np.linspace(exact[0], exact[-1], _KNOTS)
+        logit = exact[self._position]
+        lower = np.clip(np.searchsorted(knots, logit, side="right") - 1, 0, _KNOTS - 2)
+        upper_share = (logit - knots[lower]) / (knots[1] - knots[0])
+        shares = _one_hot(lower, 1 - upper_share, _KNOTS)
+        shares = shares + _one_hot(lower + 1, upper_share, _KNOTS)
+        return _Grid(knots, per_cluster(shares, self._patients, self.n_clusters))
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """The seven figures by their short names for every row of weights, NaN where undefined.
+        """Compute the seven figures under every row of weights.
 
-        With weights, shape ``(R, clusters)``, slope and intercepts are fitted on 256 knots, which
-        moves them by less than their third digit; without, on the probabilities themselves.
+        With weights, slope and intercepts are fitted on 256 knots, which changes them by less than
+        their third digit; without, on the probabilities themselves.
+
+        Args:
+            weights: Weights of patients, shape ``(R, P)``. Left out: each patient counts once.
+
+        Returns:
+            Figures by their short names, shape ``(R,)`` each; NaN where undefined.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]
@@ -188,19 +242,28 @@ class CalibrationFigures:
             for name, residuals in self._residuals.items():
                 figures[name] = np.abs(used @ residuals).sum(axis=1) / n
         if weights is None:
-            knots, mass = self._exact, np.bincount(self._place)[None, :].astype(np.float64)
+            knots = self._exact_logits
+            mass = np.bincount(self._position)[None, :].astype(np.float64)
         else:
-            knots, mass = self._grid, used @ self._on_grid
-        slope, intercept = _fit_line(knots, mass, positive, positive_logit)
-        parted = self._overlap.parted(used)
-        figures["calibration_slope"] = np.where(parted, np.nan, slope)
-        figures["calibration_intercept"] = np.where(parted, np.nan, intercept)
-        figures["calibration_in_the_large"] = _fit_offset(knots, mass, positive)
+            knots = self._grid.knots
+            mass = used @ self._grid.mass
+        lines = _fit_lines(knots, mass, positive, positive_logit)
+        separated = self._overlap.separated(used)
+        figures["calibration_slope"] = np.where(separated, np.nan, lines.slope)
+        figures["calibration_intercept"] = np.where(separated, np.nan, lines.intercept)
+        figures["calibration_in_the_large"] = _fit_offsets(knots, mass, positive)
         return figures
 
 
-def _spread(columns: npt.NDArray[np.int64], values: Floats, width: int = _N_BINS + 1) -> Floats:
-    """Each value in its column, shape ``(N, width)``."""
+class _Grid(NamedTuple):
+    """Knots of log-odds, shape ``(K,)``, and each patient's images on them, shape ``(P, K)``."""
+
+    knots: Floats
+    mass: Floats
+
+
+def _one_hot(columns: npt.NDArray[np.int64], values: Floats, width: int = _N_BINS + 1) -> Floats:
+    """Put each value into its column, shape ``(N, width)``."""
     table = np.zeros((len(columns), width))
     table[np.arange(len(columns)), columns] = values
     return table

@@ -1,7 +1,7 @@
-"""Image-level figures: what is counted at a threshold, ranking, and calibration error.
+"""Image-level figures at a threshold and of the ranking.
 
-One definition throughout: ``score >= threshold`` is positive. A figure whose denominator is
-empty is undefined: `None` in the results here, NaN in arrays of replicates, never 0.
+One definition throughout: ``score >= threshold`` is positive. A figure whose denominator is 0 is
+undefined: None in the results here, NaN in arrays of replicates, never 0.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def confusion_counts(
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores, shape ``(N,)``.
-        threshold: A score equal to it is called positive.
+        threshold: Threshold; a score equal to it is called positive.
 
     Returns:
-        ``tp``, ``fp``, ``tn``, ``fn``.
+        Numbers of images: ``tp``, ``fp``, ``tn``, ``fn``.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
@@ -49,13 +49,25 @@ def confusion_counts(
 def rates(
     tp: npt.ArrayLike, fp: npt.ArrayLike, tn: npt.ArrayLike, fn: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """The figures of every metric with a formula from counts, any shape.
+    """Compute every metric with a formula from counts.
 
-    Returns each figure in that shape; NaN where its denominator is 0, so also where a likelihood
-    ratio would be infinite.
+    Args:
+        tp: Positive images called positive, any shape.
+        fp: Negative images called positive, the same shape.
+        tn: Negative images called negative, the same shape.
+        fn: Positive images called negative, the same shape.
+
+    Returns:
+        Figures by their short names, in that shape; NaN where the denominator is 0, so also where a
+        likelihood ratio would be infinite.
 
     Source:
         Matthews 1975 for ``mcc``; Deeks and Altman 2004 for the likelihood ratios.
+
+    Example:
+        >>> figures = rates(tp=8, fp=3, tn=27, fn=2)
+        >>> float(figures["recall"]), float(figures["specificity"])
+        (0.8, 0.9)
     """
     counts = Counts(*(np.asarray(count, dtype=np.float64) for count in (tp, fp, tn, fn)))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -68,7 +80,7 @@ def rates(
 
 
 def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
-    """Area under the ROC curve: how often a positive image outscores a negative one.
+    """Compute the area under the ROC curve: how often a positive image outscores a negative one.
 
     A tie between the two counts half.
 
@@ -77,11 +89,14 @@ def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
         y_score: Scores, shape ``(N,)``.
 
     Returns:
-        The area in [0, 1], or `None` where one of the classes is absent; `cxr_compare.metrics` then
+        The area in [0, 1], or None where one of the classes is absent; `cxr_compare.metrics` then
         warns of it.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
+
+    Source:
+        Hanley and McNeil 1982.
 
     Example:
         >>> from cxr_compare import metrics
@@ -92,17 +107,20 @@ def auroc(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
 
 
 def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> float | None:
-    """Step-wise average precision over images, tied scores together (no interpolation).
+    """Compute step-wise average precision over images, tied scores together (no interpolation).
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores, shape ``(N,)``.
 
     Returns:
-        The average precision in [0, 1], or `None` where there is no positive image.
+        The average precision in [0, 1], or None where there is no positive image.
 
     Raises:
         InputError: Labels or scores are not one valid value per image.
+
+    Source:
+        As ``average_precision_score`` of scikit-learn.
 
     Example:
         >>> from cxr_compare import metrics
@@ -115,15 +133,15 @@ def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> fl
 def classification_metrics(
     y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float | None = None
 ) -> dict[str, float | None]:
-    """All image-level figures of one system.
+    """Compute all image-level figures of one system.
 
     Args:
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores, shape ``(N,)``.
-        threshold: Where given, the figures that need one are there too.
+        threshold: Threshold for the figures that need one; left out: without these figures.
 
     Returns:
-        Figures by their short names, `None` where undefined; `cxr_compare.metrics` then warns with
+        Figures by their short names, None where undefined; `cxr_compare.metrics` then warns with
         the reason.
 
     Raises:
@@ -136,8 +154,8 @@ def classification_metrics(
         >>> figures["auroc"], figures["precision"], figures["recall"]
         (0.75, 0.5, 0.5)
     """
-    of_ranking = RankedScores(y_true, y_score).figures()
-    figures = {name: _defined(figure[0]) for name, figure in of_ranking.items()}
+    ranking = RankedScores(y_true, y_score).figures()
+    figures = {name: _defined(figure[0]) for name, figure in ranking.items()}
     if threshold is None:
         return figures
     at_threshold = rates(**confusion_counts(y_true, y_score, threshold))

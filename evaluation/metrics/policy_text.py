@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 
-_POLICIES = {
+_NAMED = {
     "": "Without a threshold",
     "max_f1": "best F1",
     "youden": "best sensitivity + specificity",
 }
-
-
-_SIGNS = {
+_REPLACEMENTS = {
     "false_marks": "false positives per image",
     ">=": " ≥ ",
     "<=": " ≤ ",
@@ -19,13 +17,14 @@ _SIGNS = {
     ",prevalence=": " at prevalence ",
     "_": " ",
 }
-
-
 _COST = re.compile(r"cost:([\d.]+)/([\d.]+)(?:@([\d.]+))?")
 
 
 def policy_text(policy: str) -> str:
-    """Return the words for a threshold policy.
+    """Describe a threshold policy in words.
+
+    Args:
+        policy: Policy as the option ``--policy`` or ``--guarantee`` takes it; empty for none.
 
     Example:
         >>> policy_text("max_f1"), policy_text("sensitivity>=0.95")
@@ -37,13 +36,18 @@ def policy_text(policy: str) -> str:
         >>> policy_text("ppv>=0.3,prevalence=0.1&sensitivity>=0.8@0.90")
         'ppv ≥ 0.3 at prevalence 0.1 and sensitivity ≥ 0.8 with 90 % confidence'
     """
-    if cost := _COST.fullmatch(policy):
-        place = f"prevalence {cost[3]}" if cost[3] else "the prevalence of validation"
-        return f"least cost, a miss to a false alarm as {cost[1]} to {cost[2]}, at {place}"
+    cost = _COST.fullmatch(policy)
+    if cost is not None:
+        miss, false_alarm, stated = cost.groups()
+        prevalence = f"prevalence {stated}" if stated else "the prevalence of validation"
+        return f"least cost, a miss to a false alarm as {miss} to {false_alarm}, at {prevalence}"
     if policy.startswith("threshold="):
         return f"a declared score of {policy.removeprefix('threshold=')}"
+    if policy in _NAMED:
+        return _NAMED[policy]
     claim, guaranteed, confidence = policy.partition("@")
-    for sign, words in _SIGNS.items():
-        claim = claim.replace(sign, words)
-    sure = f" with {100 * float(confidence):g} % confidence" if guaranteed else ""
-    return _POLICIES.get(policy, claim + sure)
+    for symbol, text in _REPLACEMENTS.items():
+        claim = claim.replace(symbol, text)
+    if guaranteed:
+        return f"{claim} with {100 * float(confidence):g} % confidence"
+    return claim

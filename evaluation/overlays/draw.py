@@ -16,36 +16,32 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageColor import getrgb
 
 from cxr_compare.data_prep.contracts.atomic_files import atomic_path
-from cxr_compare.evaluation.overlays.shapes import (
-    KEY_SIZE,
-    NO_CONTOUR,
-    TRUTH_COLOUR,
-    ImagePrediction,
-    ImageTruth,
-    KeyEntry,
-    Label,
-    Points,
-    Shape,
-    describe_score,
-    describe_truth,
-    legend,
-    outcome,
-    prediction_shapes,
-)
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.legend import KEY_SIZE, KeyEntry, legend
+from cxr_compare.evaluation.overlays.outcomes import describe_score, describe_truth, outcome
+from cxr_compare.evaluation.overlays.prediction_shapes import NO_CONTOUR, prediction_shapes
+from cxr_compare.evaluation.overlays.shapes import LETTER_SHARE, TRUTH_COLOUR, Label, Points, Shape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 _SHIFT = 4  # cv2 takes fixed-point coordinates: 1/16 px
+
+
 _DASH = (9.0, 7.0)  # on, off, at a panel of 512 px
+
+
 _REFERENCE = 512.0
+
+
 _RIM = 0.6  # opacity of the dark rim
-_LETTER = 0.8  # size of the font, of the height of its line
+
+
 _DPI = 100  # of a figure of matplotlib
 
 
@@ -84,7 +80,7 @@ def _letter(canvas: npt.NDArray[np.uint8], label: Label, scale: float) -> npt.ND
     """Write a text on the image, with a dark rim."""
     sheet = Image.fromarray(canvas)
     height = max(7, round(label.size * scale))
-    font = _font(round(height * _LETTER), bold=True)
+    font = _font(round(height * LETTER_SHARE), bold=True)
     x, y = (edge * scale for edge in label.corner)
     middle = (x + label.width * scale / 2, y + height / 2)
     ImageDraw.Draw(sheet).text(
@@ -141,7 +137,11 @@ def _fixed(path: Points) -> npt.NDArray[np.int32]:
 
 
 _PAPER, _INK, _QUIET = (255, 255, 255), (24, 28, 34), (95, 103, 115)
+
+
 _WARNING = (178, 24, 24)
+
+
 _SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
 
 
@@ -229,7 +229,7 @@ def _legend_strip(
     lines: list[list[tuple[KeyEntry, int]]] = [[]] if entries else []
     swatch, across = round(line * 1.1), 0
     for entry in entries:
-        wide = min(room, swatch + size + round(plain.getlength(entry.words)) + size)
+        wide = min(room, swatch + size + round(plain.getlength(entry.text)) + size)
         if lines[-1] and across + wide > room:
             lines, across = [*lines, []], 0
         lines[-1].append((entry, across))
@@ -246,7 +246,7 @@ def _legend_strip(
         for entry, left in entries_of_line:
             canvas.paste(_swatch(entry, swatch), (edge + left, top))
             corner = (edge + left + swatch + size // 2, top)
-            words = _fit(entry.words, plain, room - left - swatch - size // 2)
+            words = _fit(entry.text, plain, room - left - swatch - size // 2)
             pen.text(corner, words, _INK, font=plain)
         top += line
     for row in noted:
@@ -372,51 +372,3 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
         raise ModuleNotFoundError("matplotlib is not installed: pip install matplotlib")
     fonts = Path(package.origin).with_name("mpl-data") / "fonts" / "ttf"
     return ImageFont.truetype(fonts / name, size)
-
-
-_SVG_DASH = "6 4"
-
-
-def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup:
-    """The shapes as SVG elements in original pixels, drawn in their order.
-
-    Strokes keep their width in screen pixels however large the image is shown. `text_class` is
-    the class of the texts.
-    """
-    return Markup("").join(
-        _text_element(shape, text_class) if isinstance(shape, Label) else _element(shape)
-        for shape in shapes
-    )
-
-
-def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
-    """Polylines as the ``d`` of an SVG path, rounded to 0.1 px."""
-    end = "Z" if closed else ""
-    return "".join(
-        "M" + "L".join(f"{x:.1f} {y:.1f}".replace(".0", "") for x, y in path) + end
-        for path in paths
-    )
-
-
-def _element(shape: Shape) -> Markup:
-    data = _path_data(shape.paths, closed=shape.closed)
-    dash = Markup(' stroke-dasharray="{}"').format(_SVG_DASH) if shape.dashed else ""
-    halo = fill = Markup()
-    if shape.rim and shape.width:
-        path = Markup('<path d="{}" class="halo" stroke-width="{:g}"{}/>')
-        halo = path.format(data, shape.width + shape.rim, dash)
-    if shape.tint:
-        fill = Markup(' fill="{}" fill-opacity="{:g}"').format(shape.colour, shape.tint)
-    return Markup(
-        '<g class="layer-{}">{}<path d="{}" stroke="{}" stroke-width="{:g}"{}{}/></g>'
-    ).format(shape.layer, halo, data, shape.colour, shape.width, dash, fill)
-
-
-def _text_element(label: Label, kind: str) -> Markup:
-    x, y = label.corner
-    return Markup(
-        '<text class="layer-{} {}" x="{:.1f}" y="{:.1f}" font-size="{:.3g}" fill="{}">{}</text>'
-    ).format(
-        label.layer, kind, x + label.width / 2, y + label.size / 2, label.size * _LETTER,
-        label.colour, label.text,
-    )  # fmt: skip

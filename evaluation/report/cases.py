@@ -27,7 +27,8 @@ from cxr_compare.evaluation.decisions.decided_output import (
     map_levels,
 )
 from cxr_compare.evaluation.overlays.draw import draw_overlay
-from cxr_compare.evaluation.overlays.shapes import ImagePrediction, ImageTruth, system_colour
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.shapes import system_colour
 from cxr_compare.evaluation.report.templates import CASES, sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import (

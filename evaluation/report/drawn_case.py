@@ -9,20 +9,17 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from cxr_compare.evaluation.overlays.draw import encode_webp, to_svg
-from cxr_compare.evaluation.overlays.shapes import (
-    NO_CONTOUR,
-    TRUTH_COLOUR,
-    ImagePrediction,
-    ImageTruth,
-    Label,
-    Shape,
+from cxr_compare.evaluation.overlays.draw import encode_webp
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.outcomes import (
     describe_score,
     describe_truth,
     outcome,
     outcome_kind,
-    prediction_shapes,
 )
+from cxr_compare.evaluation.overlays.prediction_shapes import NO_CONTOUR, prediction_shapes
+from cxr_compare.evaluation.overlays.shapes import TRUTH_COLOUR, Label, Shape
+from cxr_compare.evaluation.overlays.svg import to_svg
 from cxr_compare.evaluation.report.cases import CaseSource
 from cxr_compare.evaluation.report.templates import CASES, sentence
 

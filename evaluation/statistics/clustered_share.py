@@ -50,7 +50,7 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
     if total == len(images):
         single = Interval.from_share(share, total)
         return single.low, single.high
-    most_trials = float(total / _design_effects(hits[None], images)[0])
+    most_trials = float(total / design_effects(hits[None], images)[0])
 
     def exact_with_patient(share_of_patient: float) -> Interval:
         """Return the interval with one patient of usual size more."""
@@ -106,7 +106,7 @@ def share_below_p_values(
     trials = np.full(len(hits), total)
     if total > len(sizes):
         trials = np.minimum(
-            _independent_images(hits, sizes, error), total / _design_effects(hits, sizes)
+            _independent_images(hits, sizes, error), total / design_effects(hits, sizes)
         )
     counted = np.maximum(share * trials, 0)
     with np.errstate(invalid="ignore"):
@@ -128,15 +128,22 @@ def _independent_images(hits: Floats, images: Floats, error: float) -> Floats:
     return np.minimum(total, one_image_variance / np.maximum(variance, 1e-300))
 
 
-def _design_effects(hits: Floats, images: Floats) -> Floats:
-    """Return how many images carry the information of one, if all patients' images are as alike.
+def design_effects(hits: Floats, images: Floats) -> Floats:
+    """Compute how many images carry the information of one, if all patients' images are as alike.
 
     Args:
         hits: Images of each patient that count, one sample in each row, shape ``(R, patients)``.
-        images: All images of each patient, shape ``(patients,)``.
+        images: All images of each patient, above 0, shape ``(patients,)``.
+
+    Returns:
+        Design effects, at least 1, shape ``(R,)``.
 
     Source:
         Ridout, Demetrio and Firth 1999, Biometrics 55:137 (analysis of variance).
+
+    Example:
+        >>> design_effects(np.array([[2.0, 0.0, 2.0]]), np.array([2.0, 2.0, 2.0])).tolist()
+        [2.0]
     """
     total = images.sum()
     share = hits.sum(axis=1, keepdims=True) / total

@@ -166,7 +166,7 @@ def clustered_mcnemar(
     second_only = abs(float(gap[gap < 0].sum()))
     p_exact = None
     if not has_several_seeds:
-        p_exact = _exact_mcnemar(int(first_only), int(second_only))
+        p_exact = exact_mcnemar(int(first_only), int(second_only))
     if n_patients < 2:
         alone = ClusteredEstimate(difference, None, note="one patient gives no interval")
         return McNemar(alone, None, p_exact, first_only, second_only, n_images)
@@ -213,7 +213,19 @@ def _estimate_share_over_seeds(
     return estimate_over_seeds(values, columns.T @ columns, freedom)
 
 
-def _exact_mcnemar(first_only: int, second_only: int) -> float:
-    """Return the exact two-sided p-value of McNemar's test, images taken as independent."""
+def exact_mcnemar(first_only: int, second_only: int) -> float:
+    """Compute the exact two-sided p-value of McNemar's test, images taken as independent.
+
+    Args:
+        first_only: Number of images that only the first system gets right.
+        second_only: Number of images that only the second system gets right.
+
+    Source:
+        McNemar 1947, with the binomial distribution.
+
+    Example:
+        >>> exact_mcnemar(5, 0)
+        0.0625
+    """
     n = first_only + second_only
     return min(1.0, 2 * float(scipy.special.bdtr(min(first_only, second_only), n, 0.5)))

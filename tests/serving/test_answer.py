@@ -23,7 +23,7 @@ from cxr_compare.evaluation.decisions.decision import Decision
 from cxr_compare.evaluation.decisions.thresholds import ThresholdChoice
 from cxr_compare.evaluation.decisions.triage import Triage
 from cxr_compare.evaluation.decisions.tuning_options import TuningOptions
-from cxr_compare.evaluation.overlays.shapes import ImagePrediction
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.evaluation.statistics.figure_text import score_text
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands import predict

@@ -34,7 +34,8 @@ from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.formats.nih import FINDINGS as NIH_FINDINGS
 from cxr_compare.data_prep.formats.vindr import BOXED_FINDINGS
 from cxr_compare.data_prep.images.image import read_image
-from cxr_compare.evaluation.overlays.shapes import ActivationGrid, ImagePrediction
+from cxr_compare.evaluation.overlays.contours import ActivationGrid
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
 from cxr_compare.networks.public_checkpoints import XRAYVISION_FINDINGS
 from cxr_compare.scripts.cli import run_command
 from cxr_compare.scripts.commands.predict import predict

@@ -18,7 +18,7 @@ from cxr_compare.evaluation.boxes.map_boxes import (
     upsample,
 )
 from cxr_compare.evaluation.decisions.decision import Decision
-from cxr_compare.evaluation.overlays.shapes import ActivationGrid, map_shapes
+from cxr_compare.evaluation.overlays.contours import ActivationGrid, map_shapes
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
     compare_predictions,

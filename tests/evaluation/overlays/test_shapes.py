@@ -8,23 +8,20 @@ from PIL import Image
 from cxr_compare.data_prep.contracts.tables import write_table
 from cxr_compare.data_prep.store.dataset import DataSet
 from cxr_compare.evaluation.decisions.decided_output import DecidedOutput, _box_cut
-from cxr_compare.evaluation.overlays.draw import draw_overlay, draw_panel, to_png, to_svg
+from cxr_compare.evaluation.overlays.contours import ActivationGrid, contour_levels, map_shapes
+from cxr_compare.evaluation.overlays.draw import draw_overlay, draw_panel, to_png
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.outcomes import describe_score, describe_truth, outcome
+from cxr_compare.evaluation.overlays.prediction_shapes import prediction_shapes
 from cxr_compare.evaluation.overlays.shapes import (
     FAINT_COLOUR,
-    ActivationGrid,
-    ImagePrediction,
-    ImageTruth,
     Label,
+    LabelRequest,
     Shape,
-    _place_labels,
-    contour_levels,
-    describe_score,
-    describe_truth,
-    map_shapes,
-    outcome,
-    prediction_shapes,
+    place_labels,
     rectangle,
 )
+from cxr_compare.evaluation.overlays.svg import to_svg
 from cxr_compare.evaluation.report.cases import CaseSource, display_text
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
@@ -118,7 +115,9 @@ def test_texts_stay_inside_the_image_and_off_each_other(seed):
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.uniform(0, 500, (6, 2, 2)), axis=1).reshape(6, 4)  # xyxy
     corners[0] = (0, 0, 500, 500)  # no room outside
-    labels = _place_labels([("boxes", box, "0.91", COLOUR) for box in corners], (500, 500), 20.0)
+    labels = place_labels(
+        [LabelRequest("boxes", box, "0.91", COLOUR) for box in corners], (500, 500), 20.0
+    )
     assert labels[0].corner == (0.0, 0.0)
     for place, label in enumerate(labels):
         assert 0 <= label.corner[0] <= 500 - label.width
@@ -130,7 +129,7 @@ def test_texts_stay_inside_the_image_and_off_each_other(seed):
 
 def test_text_without_a_free_place_is_left_out():
     box = np.array([0.0, 0.0, 40.0, 20.0])
-    labels = _place_labels([("boxes", box, "0.91", COLOUR)] * 9, (60.0, 40.0), 20.0)
+    labels = place_labels([LabelRequest("boxes", box, "0.91", COLOUR)] * 9, (60.0, 40.0), 20.0)
     assert len(labels) == 2  # in the box and below it
 
 

@@ -11,8 +11,8 @@ from sklearn import metrics as oracle
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.metrics.calibration_figures import (
     CalibrationFigures,
-    _equal_width_bins,
     equal_mass_bins,
+    equal_width_bins,
 )
 from cxr_compare.evaluation.metrics.registry import family, why_undefined
 from cxr_compare.evaluation.statistics.calibration import CLIP, clipped_logit
@@ -76,7 +76,7 @@ def test_ece_counted_by_hand():
     [(0.0, 0), (0.1, 0), (0.1001, 1), (0.3, 2), (0.6, 5), (0.7, 6), (0.9, 8), (1.0, 9)],
 )
 def test_an_equal_width_bin_is_closed_on_the_right(probability, tenth):
-    assert _equal_width_bins(np.array([probability])).tolist() == [tenth]
+    assert equal_width_bins(np.array([probability])).tolist() == [tenth]
 
 
 def test_equal_mass_bins_hold_a_tenth_each_and_never_part_equal_values():

@@ -19,12 +19,12 @@ from cxr_compare.evaluation.statistics.clustered_estimate import (
     ClusteredEstimate,
     smallest_detectable,
 )
-from cxr_compare.evaluation.statistics.clustered_share import _design_effect, exact_share
+from cxr_compare.evaluation.statistics.clustered_share import design_effects, exact_share
 from cxr_compare.evaluation.statistics.clustered_variance import satterthwaite_freedom
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.mcnemar import (
-    _exact_mcnemar,
     clustered_mcnemar,
+    exact_mcnemar,
     mcnemar_test,
 )
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
@@ -267,7 +267,7 @@ def test_the_smallest_detectable_difference_has_the_power_it_names():
 
 @pytest.mark.parametrize(("first_only", "second_only"), [(6, 0), (9, 4), (5, 5), (121, 59)])
 def test_the_exact_test_is_that_of_its_oracles(first_only, second_only):
-    p_value = _exact_mcnemar(first_only, second_only)
+    p_value = exact_mcnemar(first_only, second_only)
     n = first_only + second_only
     assert p_value == pytest.approx(binomtest(first_only, n, 0.5).pvalue)
     tables = pytest.importorskip("statsmodels.stats.contingency_tables")
@@ -427,9 +427,9 @@ def test_a_patient_with_many_images_who_is_right_does_not_hide_how_alike_others_
     effective = images.sum() ** 2 / (images**2).sum()
     alike = Interval.from_share(hits.sum() / images.sum(), effective)
     assert exact_share(hits, images)[0] <= alike.low
-    assert _design_effect(hits[:40], images[:40]) == pytest.approx(3)  # alike throughout
-    assert _design_effect(np.full(40, 2.0), images[:40]) == 1
-    assert _design_effect(np.array([5.0]), np.array([9.0])) >= 1  # a single patient
+    assert design_effects(hits[None, :40], images[:40]) == pytest.approx(3)  # alike throughout
+    assert design_effects(np.full((1, 40), 2.0), images[:40]) == 1
+    assert design_effects(np.array([[5.0]]), np.array([9.0])) >= 1  # a single patient
 
 
 def test_a_share_of_one_in_patients_with_several_images_leaves_room_below():

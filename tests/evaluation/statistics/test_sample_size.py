@@ -24,8 +24,8 @@ from cxr_compare.evaluation.statistics.sample_size import (
     AssumedPlan,
     CrossedPlan,
     PilotPlan,
-    _power_of_t,
     fewest_patients,
+    power_of_t,
 )
 from tools.simulation.study_designs import NUMBERS_OF_IMAGES, plan_measure, reader_plan_measure
 
@@ -216,13 +216,13 @@ def test_the_interval_of_one_auroc_has_the_half_width_that_was_planned(
 def test_equal_systems_are_shown_to_differ_as_often_as_the_test_errs():
     study = AssumedPlan((0.8, 0.8), 0.3, 0.5).study(500)
     assert study.power(0.0) == pytest.approx(0.05, abs=1e-6)
-    assert _power_of_t(0.0, 3.0, level=0.9) == pytest.approx(0.1)
+    assert power_of_t(0.0, 3.0, level=0.9) == pytest.approx(0.1)
 
 
 def test_with_many_degrees_of_freedom_power_is_that_of_the_normal_distribution():
     expected = norm.cdf(2.5 - norm.ppf(0.975)) + norm.cdf(-2.5 - norm.ppf(0.975))
-    assert _power_of_t(2.5, np.inf) == pytest.approx(expected)
-    assert _power_of_t(2.5, 9e5) == pytest.approx(expected, abs=1e-5)
+    assert power_of_t(2.5, np.inf) == pytest.approx(expected)
+    assert power_of_t(2.5, 9e5) == pytest.approx(expected, abs=1e-5)
 
 
 def seeds_of(rng, n_patients, aurocs_of_seeds, positives):

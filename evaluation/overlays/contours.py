@@ -1,0 +1,143 @@
+"""Contours of activation maps, at the same map values for all images of a system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, cast
+
+import contourpy
+import numpy as np
+import numpy.typing as npt
+import scipy  # whose parts load when they are first used
+
+from cxr_compare.evaluation.boxes.map_boxes import upsample
+from cxr_compare.evaluation.overlays.shapes import Points, Shape
+
+CONTOUR_PROBABILITIES = (0.25, 0.5, 0.75)
+"""Contours lie where images whose map peaks there have these probabilities on average."""
+
+
+_TINT_PER_LEVEL = 0.09  # opacity that each level adds
+_OuterOffset = tuple[list[Points], list[npt.NDArray[np.uint32]]]
+"""Points of each polygon, and where its rings begin and end among them."""
+
+
+def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[float, float]:
+    """Find the map values at which a system's contours lie, the same for all images.
+
+    A class activation map adds up to a logit, so one of its values alone is no probability. The
+    system's own probabilities give a value its meaning: rising regression of the images'
+    probabilities on the peaks of their maps. No label is read.
+
+    Args:
+        peaks: Highest raw value of each image's map, shape ``(N,)``; NaN is left out.
+        probabilities: The system's probability for each of these images, shape ``(N,)``.
+
+    Returns:
+        The raw value by probability, for those of `CONTOUR_PROBABILITIES` that some map reaches
+        with a value above 0, which is evidence for the finding.
+
+    Source:
+        Zhou et al. 2016 (class activation maps); Ayer et al. 1955 (rising regression).
+
+    Example:
+        >>> contour_levels([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.6, 0.7])
+        {0.25: 3.0, 0.5: 3.0}
+    """
+    peak = np.asarray(peaks, np.float64)
+    probability = np.asarray(probabilities, np.float64)
+    defined = np.isfinite(peak) & np.isfinite(probability)
+    if not defined.any():
+        return {}
+    rising, inverse, counts = np.unique(peak[defined], return_inverse=True, return_counts=True)
+    means = np.bincount(inverse, probability[defined]) / counts
+    expected = scipy.optimize.isotonic_regression(means, weights=counts).x
+    levels = {}
+    for contour in CONTOUR_PROBABILITIES:
+        reached = rising[(expected >= contour) & (rising > 0)]
+        if len(reached):
+            levels[contour] = float(reached[0])
+    return levels
+
+
+@dataclass(frozen=True)
+class ActivationGrid:
+    """One activation map with the levels of its contours.
+
+    Attributes:
+        values: Raw values of the cells, shape ``(grid_h, grid_w)``.
+        frame: Outer frame xyxy in original px.
+        levels: Raw values of the contours, rising; the same for all images of a system.
+
+    Example:
+        >>> ActivationGrid(np.zeros((8, 8)), (0.0, 0.0, 256.0, 128.0), (0.5,)).cell
+        (32.0, 16.0)
+    """
+
+    values: npt.NDArray[np.float64]
+    frame: tuple[float, float, float, float]
+    levels: tuple[float, ...]
+
+    @property
+    def cell(self) -> tuple[float, float]:
+        """Width and height of one cell in original px."""
+        x1, y1, x2, y2 = self.frame
+        rows, columns = self.values.shape
+        return (x2 - x1) / columns, (y2 - y1) / rows
+
+
+def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
+    """Return the map's tinted areas and contour lines; none where it stays below the first.
+
+    Nothing is normalised per image: two images with equal values look equal.
+
+    Args:
+        grid: The map.
+        colour: ``#RRGGBB`` of the system.
+
+    Example:
+        >>> map_shapes(ActivationGrid(np.zeros((8, 8)), (0, 0, 256, 256), (0.5,)), "#E06C00")
+        []
+    """
+    x, y, z = _upsampled(grid)
+    generator = contourpy.contour_generator(x, y, z, fill_type=contourpy.FillType.OuterOffset)
+    shapes = []
+    for position, level in enumerate(grid.levels):
+        areas = _areas(generator, level, float(z.max()))
+        if areas:
+            width = 1.0 + 0.4 * position
+            shapes.append(Shape("map", areas, colour, width=width, tint=_TINT_PER_LEVEL, rim=0.0))
+    return shapes
+
+
+class _Upsampled(NamedTuple):
+    """Coordinates in original px, shapes ``(W,)`` and ``(H,)``, and values, shape ``(H, W)``."""
+
+    x: npt.NDArray[np.float64]
+    y: npt.NDArray[np.float64]
+    z: npt.NDArray[np.float64]
+
+
+def _upsampled(grid: ActivationGrid) -> _Upsampled:
+    """Interpolate as the map boxes do."""
+    values = np.asarray(grid.values, dtype=np.float64)
+    z = upsample(np.where(np.isfinite(values), values, 0.0))
+    x1, y1, x2, y2 = grid.frame
+    x = x1 + (np.arange(z.shape[1]) + 0.5) / z.shape[1] * (x2 - x1)
+    y = y1 + (np.arange(z.shape[0]) + 0.5) / z.shape[0] * (y2 - y1)
+    return _Upsampled(x, y, z)
+
+
+def _areas(
+    generator: contourpy.ContourGenerator, level: float, highest: float
+) -> tuple[Points, ...]:
+    """Return the rings (outer and holes) of the area at or above a level."""
+    if highest < level:
+        return ()
+    polygons, offsets = cast(_OuterOffset, generator.filled(level, np.inf))
+    return tuple(
+        np.asarray(points[start:end], dtype=np.float64)
+        for points, ends in zip(polygons, offsets, strict=True)
+        for start, end in pairwise(ends)
+    )

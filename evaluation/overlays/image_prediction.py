@@ -1,0 +1,135 @@
+"""Truth of one image, and the answer of one system to it, as overlays show them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.overlays.contours import ActivationGrid
+from cxr_compare.evaluation.overlays.shapes import (
+    TRUTH_COLOUR,
+    Label,
+    LabelRequest,
+    Shape,
+    place_labels,
+    rectangle,
+)
+
+NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
+_READER_COLOURS = ("#F0E442", "#56B4E9", "#E69FE0", "#00D0A0")
+_CALLED = {True: "POSITIVE", False: "negative", None: "undecided"}
+_TRIAGED = {"ruled_out": "ruled out", "referred": "refer to a reader", "ruled_in": "RULED IN"}
+
+
+@dataclass(frozen=True)
+class ImageTruth:
+    """Truth of one image.
+
+    Attributes:
+        label: 1 where the finding is present, 0 where absent, NaN where unknown.
+        boxes: Lesions xyxy in original px, shape ``(N, 4)``; None where nobody drew them.
+        kind: Kind of a negative image: ``normal``, ``not_normal`` or empty.
+        readers: Lesions as each single reader drew them, beside the reference.
+
+    Example:
+        >>> ImageTruth(1.0, np.array([[0.0, 0.0, 4.0, 2.0]])).title
+        'Truth'
+    """
+
+    label: float
+    boxes: npt.NDArray[np.float64] | None = None
+    kind: str = ""
+    readers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Title of its panel; it names the readers where the reference is incomplete."""
+        is_complete = not np.isnan(self.label) and self.boxes is not None
+        return "Truth" if is_complete or not self.readers else "Readers"
+
+    def shapes(self, size: tuple[int, int], line: float) -> list[Shape | Label]:
+        """Return the lesions; those of a reader have one colour and the reader's name.
+
+        Args:
+            size: Width and height of the image in original px.
+            line: Height of a text, as a share of the longer side.
+        """
+        lesions = NO_BOXES if self.boxes is None else self.boxes
+        requests = []
+        for number, (reader, boxes) in enumerate(self.readers.items()):
+            colour = _READER_COLOURS[number % len(_READER_COLOURS)]
+            requests += [LabelRequest("truth", box, reader, colour) for box in boxes]
+        return [
+            *(Shape("truth", (rectangle(one.box),), one.colour, width=1.5) for one in requests),
+            *(Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in lesions),
+            *place_labels(requests, size, max(size) * line),
+        ]
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """Answer of one system to one image; None stands for what is unknown or not there.
+
+    Attributes:
+        system: Display name.
+        colour: ``#RRGGBB`` on the X-ray.
+        score: Score of the image.
+        threshold: Threshold on that score.
+        probability: Calibrated probability of the finding.
+        decision: True where the image is called positive; None where it is undecided.
+        triage: ``ruled_out``, ``referred`` or ``ruled_in``; empty without triage.
+        withheld: True if a warning is against the answer, so that it does not count.
+        boxes: ``x1, y1, x2, y2, score`` in original px, shape ``(N, 5)``.
+        box_cut: Boxes with at least this score are drawn in full, others thin and grey.
+        grid: Activation map.
+        contours: Probabilities at which the map's contours lie.
+        point: Scored point x, y in original px.
+        localised: True if that point lies on a lesion.
+        within_cell: True if it lies on a lesion that is widened by one map cell.
+        cell_of: System whose map that cell is from, where it is another system's.
+        cell: Longer side of that cell, the coarsest of all systems, in original px.
+
+    Example:
+        >>> ImagePrediction("A", "#E06C00", decision=True).called
+        'POSITIVE'
+    """
+
+    system: str
+    colour: str
+    score: float | None = None
+    threshold: float | None = None
+    probability: float | None = None
+    decision: bool | None = None
+    triage: str = ""
+    withheld: bool = False
+    boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
+    box_cut: float = 0.5
+    grid: ActivationGrid | None = None
+    contours: tuple[float, ...] = ()
+    point: tuple[float, float] | None = None
+    localised: bool | None = None
+    within_cell: bool | None = None
+    cell_of: str = ""
+    cell: float = 0.0
+
+    @property
+    def called(self) -> str:
+        """Decision in words; a finding is in capitals.
+
+        Example:
+            >>> ImagePrediction("A", "", decision=True).called
+            'POSITIVE'
+            >>> ImagePrediction("A", "", triage="referred").called
+            'refer to a reader'
+        """
+        if self.withheld:
+            return "no answer"
+        return _TRIAGED.get(self.triage, _CALLED[self.decision])
+
+    @property
+    def contour_percentages(self) -> str:
+        """Probabilities at which the contours of the map lie, in percent."""
+        percentages = [f"{100 * share:.0f}" for share in self.contours]
+        return f"{', '.join(percentages)} %"

@@ -1,0 +1,89 @@
+"""Legend of the shapes of systems, where no truth is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction
+from cxr_compare.evaluation.overlays.shapes import Label, Points, Shape, cross, rectangle
+
+KEY_SIZE = (32, 22)
+"""Width and height of the frame of a legend's shapes."""
+_KEY_WIDTH = 30.0  # of lines; drawn about 2 px wide
+
+
+class KeyEntry(NamedTuple):
+    """One entry of a legend.
+
+    Attributes:
+        shapes: Shapes in a frame of `KEY_SIZE`.
+        text: Meaning of the shapes.
+    """
+
+    shapes: tuple[Shape, ...]
+    text: str
+
+
+def legend(
+    predictions: Sequence[ImagePrediction], drawn: Sequence[Sequence[Shape | Label]]
+) -> list[KeyEntry]:
+    """Explain each system's shapes, those that are drawn.
+
+    Args:
+        predictions: Answer of each system.
+        drawn: Shapes of each system, see `prediction_shapes`.
+
+    Returns:
+        Entries, system by system.
+
+    Example:
+        >>> answer = ImagePrediction("A", "#E06C00", point=(9.0, 9.0))
+        >>> [entry.text for entry in legend([answer], [[Shape("point", (), "#E06C00")]])]
+        ['A: centre of its highest-scoring box']
+    """
+    entries = []
+    for prediction, shapes in zip(predictions, drawn, strict=True):
+        if prediction.grid is not None and not prediction.contours:
+            text = f"{prediction.system}: activation map not drawn, its scale is unknown"
+            entries.append(KeyEntry((), text))
+            continue
+        layers = {shape.layer for shape in shapes}
+        entries += [
+            KeyEntry(_key_shapes(layer, prediction.colour), f"{prediction.system}: {meaning}")
+            for layer, meaning in _meanings(prediction).items()
+            if layer in layers
+        ]
+    return entries
+
+
+def _meanings(prediction: ImagePrediction) -> dict[str, str]:
+    """Return the meaning of each layer."""
+    if prediction.grid is None:
+        return {"boxes": "box with its score", "point": "centre of its highest-scoring box"}
+    percentages = prediction.contour_percentages
+    return {
+        "map": f"activation map, contours where images average a probability of {percentages}",
+        "boxes": "box cut out of the map",
+        "point": "highest point of the map",
+    }
+
+
+def _key_shapes(layer: str, colour: str) -> tuple[Shape, ...]:
+    """Return an example of a layer's shapes."""
+    if layer == "boxes":
+        return (Shape("boxes", (rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0),)
+    if layer == "point":
+        arms = cross(16, 11, 7)
+        return (Shape("point", arms, colour, width=_KEY_WIDTH, closed=False, rim=0),)
+    return tuple(
+        Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
+        for radii in ((14, 9), (9.5, 6), (5, 3))
+    )
+
+
+def _ellipse(x: float, y: float, across: float, down: float) -> Points:
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    return np.column_stack([x + across * np.cos(angle), y + down * np.sin(angle)])

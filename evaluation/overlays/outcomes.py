@@ -1,0 +1,135 @@
+"""Outcome of one image in one system, and captions of truth and score."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from cxr_compare.data_prep.contracts.errors import counted
+from cxr_compare.evaluation.overlays.image_prediction import ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.prediction_shapes import MAX_FULL_BOXES
+from cxr_compare.evaluation.statistics.figure_text import score_text
+
+Sign = Literal["right", "wrong", "open"]
+
+
+class Outcome(NamedTuple):
+    """Outcome of one image in one system.
+
+    Attributes:
+        sign: ``right``, ``wrong`` or ``open``.
+        text: The outcome in words.
+    """
+
+    sign: Sign
+    text: str
+
+
+OUTCOMES = {
+    "placed": Outcome("right", "found, on the lesion"),
+    "near": Outcome("right", "found; points beside the lesion, within one map cell"),
+    "found": Outcome("right", "found"),
+    "misplaced": Outcome("wrong", "right image, wrong place"),
+    "missed": Outcome("wrong", "missed"),
+    "alarm": Outcome("wrong", "false alarm"),
+    "clear": Outcome("right", "correctly clear"),
+    "undecided": Outcome("open", "undecided"),
+    "unknown": Outcome("open", "truth unknown"),
+}
+"""Outcomes by kind."""
+
+
+def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
+    """Return the kind of outcome of one image in one system, a key of `OUTCOMES`.
+
+    Example:
+        >>> outcome_kind(ImagePrediction("A", "#E06C00", decision=True), ImageTruth(0.0))
+        'alarm'
+    """
+    if prediction.decision is None:
+        return "undecided"
+    if np.isnan(truth.label):
+        return "unknown"
+    if truth.label < 1:
+        return "alarm" if prediction.decision else "clear"
+    if not prediction.decision:
+        return "missed"
+    if prediction.localised is None:
+        return "found"
+    if prediction.localised:
+        return "placed"
+    return "near" if prediction.within_cell else "misplaced"
+
+
+def outcome(prediction: ImagePrediction, truth: ImageTruth) -> Outcome:
+    """Return the outcome of one image in one system.
+
+    Example:
+        >>> outcome(ImagePrediction("A", "#E06C00", decision=False), ImageTruth(1.0))
+        Outcome(sign='wrong', text='missed')
+    """
+    kind = outcome_kind(prediction, truth)
+    sign, text = OUTCOMES[kind]
+    if kind == "near":
+        if prediction.cell_of:
+            text += f" of {prediction.cell_of}"
+        if prediction.cell:
+            text += f" ({prediction.cell:.0f} px)"
+    return Outcome(sign, text)
+
+
+def describe_score(prediction: ImagePrediction) -> str:
+    """Describe the score beside its threshold, and how many boxes are drawn if not all are.
+
+    Example:
+        >>> describe_score(ImagePrediction("A", "#E06C00", score=0.91, threshold=0.3))
+        'score 0.910 ≥ 0.300'
+    """
+    if prediction.score is None:
+        return "no score"
+    score = score_text(prediction.score)
+    if prediction.threshold is None:
+        return f"score {score}, no threshold{_drawn_boxes(prediction)}"
+    sign = "≥" if prediction.score >= prediction.threshold else "<"
+    threshold = score_text(prediction.threshold)
+    if score == threshold and prediction.score != prediction.threshold:
+        score = f"{prediction.score:.7g}"
+        threshold = f"{prediction.threshold:.7g}"
+    return f"score {score} {sign} {threshold}{_drawn_boxes(prediction)}"
+
+
+def _drawn_boxes(prediction: ImagePrediction) -> str:
+    """Return how many of the boxes that count are drawn; empty if all are."""
+    count = int((prediction.boxes[:, 4] >= prediction.box_cut).sum())
+    return f"; {MAX_FULL_BOXES} of {count} boxes" if count > MAX_FULL_BOXES else ""
+
+
+def describe_truth(truth: ImageTruth, finding: str) -> str:
+    """Describe the truth of an image, with the boxes of single readers.
+
+    Args:
+        truth: The truth.
+        finding: Display name of the finding.
+
+    Example:
+        >>> describe_truth(ImageTruth(0.0, kind="not_normal"), "Opacity")
+        'Opacity: absent (not normal)'
+    """
+    parts = [f"{finding}: {_state(truth)}"]
+    by_reader = [
+        f"{reader} {counted(len(boxes), 'box')}" for reader, boxes in truth.readers.items()
+    ]
+    if by_reader:
+        parts.append(", ".join(by_reader))
+    return "; ".join(parts)
+
+
+def _state(truth: ImageTruth) -> str:
+    if np.isnan(truth.label):
+        return "unknown"
+    if truth.label < 1:
+        kind = truth.kind.replace("_", " ")
+        return f"absent ({kind})" if kind else "absent"
+    boxes = "not boxed" if truth.boxes is None else counted(len(truth.boxes), "box")
+    return f"present, {boxes}"

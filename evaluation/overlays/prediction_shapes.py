@@ -1,0 +1,141 @@
+"""Shapes of one system's answer: its map, its boxes and its scored point.
+
+`prediction_shapes` decides how a prediction looks, for PNG files and for the report alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_compare.evaluation.overlays.contours import map_shapes
+from cxr_compare.evaluation.overlays.image_prediction import NO_BOXES, ImagePrediction, ImageTruth
+from cxr_compare.evaluation.overlays.shapes import (
+    FAINT_COLOUR,
+    TRUTH_COLOUR,
+    Label,
+    LabelRequest,
+    Shape,
+    corner_brackets,
+    cross,
+    place_labels,
+    rectangle,
+)
+
+
+def _on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
+    """Return True if a point lies in any true box, borders included."""
+    inside = (truth[:, 0] <= x) & (x <= truth[:, 2]) & (truth[:, 1] <= y) & (y <= truth[:, 3])
+    return bool(inside.any())
+
+
+MAX_FULL_BOXES = 8
+"""Most boxes that are drawn in full. More would hide the lungs; the caption says how many there
+are."""
+NO_EVIDENCE = ("no evidence above", "the first contour")
+"""Text on a map without contours, line by line, where the image has no caption."""
+NO_CONTOUR = "below all contours"
+"""Text in the caption of a map without contours."""
+_MAX_FAINT_BOXES = 5
+
+
+def prediction_shapes(
+    prediction: ImagePrediction,
+    truth: ImageTruth | None,
+    size: tuple[int, int],
+    *,
+    faint: bool = True,
+    line: float = 1 / 20,
+) -> list[Shape | Label]:
+    """Return the shapes of one system's map, boxes and scored point, with the truth as corners.
+
+    A box whose centre lies on a lesion is solid, any other is dashed; without a truth all are
+    solid. Each of the eight most confident boxes from the cut on has its score. Of the boxes below
+    the cut, the five most confident are thin and grey, in a layer of their own.
+
+    Args:
+        prediction: The system's answer.
+        truth: The truth; None where it is unknown.
+        size: Width and height of the image in original px.
+        faint: Draw boxes below the cut, too.
+        line: Height of a text, as a share of the longer side.
+
+    Returns:
+        The shapes, in the order in which they are drawn.
+
+    Example:
+        >>> answer = ImagePrediction("A", "#E06C00", point=(30.0, 40.0), decision=True)
+        >>> [shape.layer for shape in prediction_shapes(answer, None, (96, 96))]
+        ['point']
+    """
+    lesions = NO_BOXES if truth is None or truth.boxes is None else truth.boxes
+    side = max(size)
+    shapes: list[Shape | Label] = []
+    grid = prediction.grid
+    if grid is not None and grid.levels:  # a map without contours is not drawn
+        visible = [area for area in map_shapes(grid, prediction.colour) if _is_visible(area, size)]
+        shapes += visible
+        if not visible and truth is None and not prediction.withheld:
+            shapes += _no_evidence(prediction.colour, size, side * line)
+    shapes += [
+        Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
+        for box in lesions
+    ]
+    evaluated = None if truth is None else lesions
+    shapes += _box_shapes(prediction, evaluated, size, faint=faint, line=side * line)
+    if prediction.point is not None and prediction.decision is not False:
+        arms = cross(*prediction.point, arm=side / 48)
+        shapes.append(Shape("point", arms, prediction.colour, width=2.4, closed=False))
+    return shapes
+
+
+def _is_visible(area: Shape, size: tuple[int, int]) -> bool:
+    """Return True if some of an area lies on the image; a map's frame may reach beyond it."""
+    least = 0.001 * size[0] * size[1]
+    for path in area.paths:
+        low = path.min(axis=0).clip(0, size)
+        high = path.max(axis=0).clip(0, size)
+        if float((high - low).prod()) >= least:
+            return True
+    return False
+
+
+def _no_evidence(colour: str, size: tuple[int, int], line: float) -> list[Label]:
+    """Return the text of an empty map, in two lines at its foot."""
+    width, height = size
+    least = min(line, *(width / (0.6 * len(text)) for text in NO_EVIDENCE))
+    lines = []
+    for below, text in enumerate(reversed(NO_EVIDENCE)):
+        label = Label("map", text, (0.0, 0.0), least, colour)
+        corner = ((width - label.width) / 2, height - (1.2 + below) * least)
+        lines.append(replace(label, corner=corner))
+    return lines[::-1]
+
+
+def _box_shapes(
+    prediction: ImagePrediction,
+    lesions: npt.NDArray[np.float64] | None,
+    size: tuple[int, int],
+    *,
+    faint: bool,
+    line: float,
+) -> list[Shape | Label]:
+    """Return the boxes, the faint ones first so that they lie below; solid without lesions."""
+    ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
+    full = ordered[:, 4] >= prediction.box_cut
+    below = ordered[~full][:_MAX_FAINT_BOXES] if faint else NO_BOXES
+    thin = [Shape("faint", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8) for box in below]
+    called = ordered[full][:MAX_FULL_BOXES]
+    strong = []
+    for box in called[::-1]:
+        centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        dashed = lesions is not None and not _on_lesion(*centre, lesions)
+        corners = (rectangle(box),)
+        strong.append(Shape("boxes", corners, prediction.colour, width=2.4, dashed=dashed))
+    scores = [
+        *(LabelRequest("boxes", box, f"{box[4]:.2f}", prediction.colour) for box in called),
+        *(LabelRequest("faint", box, f"{box[4]:.2f}", FAINT_COLOUR) for box in below),
+    ]
+    return [*thin, *strong, *place_labels(scores, size, line)]

@@ -1,0 +1,73 @@
+"""Shapes as SVG elements, for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from cxr_compare.evaluation.overlays.shapes import LETTER_SHARE, Label, Points, Shape
+
+_SVG_DASH = "6 4"
+
+
+def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup:
+    """Convert shapes to SVG elements in original px, in their order.
+
+    Strokes keep their width in screen pixels however large the image is shown.
+
+    Args:
+        shapes: Shapes and texts.
+        text_class: CSS class of the texts.
+
+    Returns:
+        Elements, safe to put into a page.
+
+    Example:
+        >>> print(to_svg([Label("boxes", "0.9", (0.0, 0.0), 20.0, "#E06C00")]))
+        <text class="layer-boxes words" x="18.0" y="10.0" font-size="16" fill="#E06C00">0.9</text>
+    """
+    return Markup("").join(
+        _text_element(shape, text_class) if isinstance(shape, Label) else _element(shape)
+        for shape in shapes
+    )
+
+
+def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
+    """Return polylines as the ``d`` of an SVG path, rounded to 0.1 px."""
+    end = "Z" if closed else ""
+    return "".join(
+        "M" + "L".join(f"{x:.1f} {y:.1f}".replace(".0", "") for x, y in path) + end
+        for path in paths
+    )
+
+
+def _element(shape: Shape) -> Markup:
+    data = _path_data(shape.paths, closed=shape.closed)
+    dash = Markup(' stroke-dasharray="{}"').format(_SVG_DASH) if shape.dashed else ""
+    halo = Markup()
+    fill = Markup()
+    if shape.rim and shape.width:
+        path = Markup('<path d="{}" class="halo" stroke-width="{:g}"{}/>')
+        halo = path.format(data, shape.width + shape.rim, dash)
+    if shape.tint:
+        fill = Markup(' fill="{}" fill-opacity="{:g}"').format(shape.colour, shape.tint)
+    return Markup(
+        '<g class="layer-{}">{}<path d="{}" stroke="{}" stroke-width="{:g}"{}{}/></g>'
+    ).format(shape.layer, halo, data, shape.colour, shape.width, dash, fill)
+
+
+def _text_element(label: Label, text_class: str) -> Markup:
+    x, y = label.corner
+    template = Markup(
+        '<text class="layer-{} {}" x="{:.1f}" y="{:.1f}" font-size="{:.3g}" fill="{}">{}</text>'
+    )
+    return template.format(
+        label.layer,
+        text_class,
+        x + label.width / 2,
+        y + label.size / 2,
+        label.size * LETTER_SHARE,
+        label.colour,
+        label.text,
+    )
