@@ -6,9 +6,10 @@ programs are known to use, and those that differ from one of them in one or two 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import namedtuple
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,10 @@ Protocol = namedtuple(
 _RSNA_RULES = ("corners", "floor", "images", "form")  # rules in which its score may differ
 _IOUS = np.concatenate([np.linspace(0.1, 0.45, 8), IOU_THRESHOLDS])
 _MOST_CHANGES = 2  # rules in which a protocol may differ from a known one
+_FLOAT_DIFFERENCE = 1e-4  # by which the same protocol may differ between two programs
+_NEAR = 0.15  # distance within which arbitrary figures are drawn
+_ARBITRARY_FIGURES = 4000
+_MOST_CHANCE = 0.05  # of an arbitrary figure, where a protocol with changed rules counts as found
 _FAR = 9  # changes of a protocol that does not give the figure, for sorting
 
 
@@ -272,14 +277,74 @@ def _area(rule: str, called: Integers, n_true: int, n_boxes: int) -> float:
     return float(np.trapezoid(height, points))
 
 
+class ReportedFigure(NamedTuple):
+    """A figure that another program reports for the boxes.
+
+    Attributes:
+        value: The figure, in [0, 1].
+        tolerance: Largest distance of a protocol's figure that is taken as equal.
+        changed: Rules in which it differs from the first figure of the same program.
+    """
+
+    value: float
+    tolerance: float
+    changed: dict[str, str]
+
+    @classmethod
+    def from_text(cls, text: str) -> ReportedFigure:
+        """Read ``0.4712``, ``ap75=0.31`` (at IoU 0.75) or ``score0.3=0.44`` (boxes from score 0.3).
+
+        Raises:
+            InputError: The text has none of these forms, or the figure lies outside [0, 1].
+
+        Example:
+            >>> ReportedFigure.from_text("ap75=0.31")
+            ReportedFigure(value=0.31, tolerance=0.005, changed={'iou': '0.75'})
+        """
+        match = re.fullmatch(
+            r"(?:(?P<ap75>ap75)=|score(?P<floor>[0-9.]+)=)?(?P<value>[0-9.]+)", text
+        )
+        try:
+            value = float(match["value"]) if match else np.nan
+            floor = match["floor"] if match and match["floor"] else ""
+            if floor:
+                float(floor)
+        except ValueError:
+            value = np.nan
+        if match is None or not 0 <= value <= 1:
+            raise InputError(
+                f"--explain {text}: give a figure in [0, 1], such as 0.4712, and further ones of "
+                "the same program as ap75=F (at IoU 0.75) or score0.3=F (boxes from score 0.3)"
+            )
+        digits = max(1, len(match["value"].partition(".")[2]))
+        tolerance = max(_FLOAT_DIFFERENCE, 0.5 * 10**-digits)
+        changed = {"iou": "0.75"} if match["ap75"] else {"floor": floor} if floor else {}
+        return cls(value, tolerance, changed)
+
+    def value_by(self, rules: Protocol, evaluator: ProtocolEvaluator) -> float:
+        """Compute this figure by a protocol of the first one; NaN where there is none."""
+        if rules.area == "rsna" and "iou" in self.changed:
+            return np.nan
+        return evaluator.value(rules._replace(**self.changed))
+
+
 def explain(
-    figure: float, boxes: Any, truth: Any, image_ids: Iterable[Any] | None = None
+    figure: float | str | Sequence[float | str],
+    boxes: Any,
+    truth: Any,
+    image_ids: Iterable[Any] | None = None,
 ) -> dict[str, Any]:
     """Find the protocol by which these boxes have the figure that another program reports.
 
+    About 2,500 protocols are tried, so an arbitrary figure is often met by one of them. The share
+    of arbitrary figures that as few changed rules would meet is computed, too: a protocol with
+    changed rules counts as found only where that share is below 5 %.
+
     Args:
-        figure: The figure, in [0, 1]. A protocol gives it if it meets it within half of its last
-            digit, and within 0.001 at least.
+        figure: The figure, in [0, 1], or several of the same program: after the first one, the
+            texts ``ap75=F`` (at IoU 0.75) and ``score0.3=F`` (boxes from score 0.3). As a text
+            ``"0.470"`` keeps its last digit. A protocol gives a figure that it meets within half
+            of its last digit, and within 0.0001 at least.
         boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
             ``score`` and, for several classes, ``finding``; or outputs of a detection library, as
             `cxr_compare.boxes_table` takes them.
@@ -290,19 +355,25 @@ def explain(
     Returns:
         A dict with these keys:
 
-        - ``best``: the protocol with the fewest changes to a known one that gives the figure, or
-          the nearest: ``value``, ``protocol`` (name of the known one), ``changes`` and ``rules``
-          in words;
+        - ``best``: the protocol with the fewest changes to a known one that gives all figures, or
+          the nearest: ``value`` (of the first figure), ``protocol`` (name of the known one),
+          ``changes`` and ``rules`` in words;
         - ``next_best``: up to four further protocols, the same;
-        - ``within``: True if the best gives the ``figure`` within the ``tolerance``;
-        - ``n_tried`` and ``n_within``: protocols tried, and those that give the figure with 0, 1
+        - ``within``: True if the best gives every figure within its tolerance;
+        - ``found``: True if the best counts as found;
+        - ``chance``: share of arbitrary figures within 0.15 that would be given with as many
+          changes as the best, or fewer;
+        - ``figure``, ``further`` and ``tolerance``: the first figure, the others, and the tolerance
+          of the first;
+        - ``n_tried`` and ``n_within``: protocols tried, and those that give the figures with 0, 1
           and 2 changes;
         - ``cxr``: the figure of this program, and ``main_rule``, the one rule that moves it nearest
           to the best protocol;
         - ``text``: the answer in words.
 
     Raises:
-        InputError: The images have no predicted, or no true box, or a value is no box or score.
+        InputError: The images have no predicted, or no true box, or a value is no box, score or
+            figure.
 
     Source:
         Everingham et al. 2010 and 2015; Lin et al. 2014; the sources of Ultralytics, scikit-learn
@@ -317,25 +388,37 @@ def explain(
         >>> round(best["value"], 6), best["changes"]
         (1.0, ['only images with a true box'])
     """
-    digits = len(f"{figure!r}".partition(".")[2])
-    tolerance = max(0.001, 0.5 * 10**-digits) + 1e-9
+    given = [figure] if isinstance(figure, float | int | str) else list(figure)
+    reported = [ReportedFigure.from_text(_as_text(one)) for one in given]
+    if not reported or reported[0].changed or not all(one.changed for one in reported[1:]):
+        raise InputError(
+            "--explain: give the figure itself first, such as 0.4712, and then ap75=F or score0.3=F"
+        )
     boxes, truth, ids = box_arguments(boxes, truth, image_ids, one_class=False)
     ids = check_arguments(boxes, truth, ids)
     evaluator = ProtocolEvaluator(boxes, truth, ids)
     tried = evaluator.protocols()
-    distance = {rules: round(abs(evaluator.value(rules) - figure), 9) for rules in tried}
-    n_changes = {
-        rules: known.n_changes for rules, known in tried.items() if distance[rules] <= tolerance
-    }
+    values = np.array([[one.value_by(rules, evaluator) for one in reported] for rules in tried])
+    changes = np.array([known.n_changes for known in tried.values()])
+    gives = _gives(values, np.array([[one.value for one in reported]]), reported)[0]
+    n_changes = dict(zip(tried, np.where(gives, changes, _FAR).tolist(), strict=True))
+    distance = dict(zip(tried, abs(values[:, 0] - reported[0].value).round(9), strict=True))
     defined = [rules for rules in tried if not np.isnan(distance[rules])]
-    ranked = sorted(defined, key=lambda rules: (n_changes.get(rules, _FAR), distance[rules]))[:5]
+    ranked = sorted(defined, key=lambda rules: (n_changes[rules], distance[rules]))[:5]
     described = [_description(rules, tried[rules], evaluator.value(rules)) for rules in ranked]
+    fewest = n_changes[ranked[0]]
+    within = fewest < _FAR
+    few_changes = changes <= (fewest if within else _MOST_CHANGES)
+    chance = _chance(values[few_changes], reported)
     answer = {
-        "figure": figure,
-        "tolerance": tolerance,
-        "within": bool(n_changes),
+        "figure": reported[0].value,
+        "further": given[1:],
+        "tolerance": reported[0].tolerance,
+        "within": within,
+        "found": within and (fewest == 0 or chance < _MOST_CHANCE),
+        "chance": chance,
         "n_tried": len(tried),
-        "n_within": [[*n_changes.values()].count(n) for n in range(_MOST_CHANGES + 1)],
+        "n_within": [int((gives & (changes == n)).sum()) for n in range(_MOST_CHANGES + 1)],
         "best": described[0],
         "next_best": described[1:],
         **_figure_of_cxr(evaluator, ranked[0]),
@@ -346,6 +429,37 @@ def explain(
         undefined=StrictUndefined,
     )
     return {**answer, "text": templates.get_template("protocols.txt.jinja").render(answer)}
+
+
+def _as_text(figure: float | str) -> str:
+    return figure if isinstance(figure, str) else np.format_float_positional(float(figure))
+
+
+def _gives(
+    values: Floats, figures: Floats, reported: Sequence[ReportedFigure]
+) -> npt.NDArray[np.bool_]:
+    """Return True where a protocol gives all figures, shape ``(rows of figures, protocols)``.
+
+    Args:
+        values: Figures by each protocol, shape ``(protocols, F)``.
+        figures: Figures that a program might report, shape ``(rows, F)``.
+        reported: The reported figures, whose tolerances count.
+    """
+    gives = np.ones((len(figures), len(values)), dtype=bool)
+    for column, one in enumerate(reported):
+        distance = abs(values[:, column] - figures[:, [column]])
+        gives &= distance.round(9) <= one.tolerance + 1e-9
+    return gives
+
+
+def _chance(values: Floats, reported: Sequence[ReportedFigure]) -> float:
+    """Return the share of arbitrary figures near the reported ones that some protocol gives."""
+    rng = np.random.default_rng(0)
+    low = np.array([max(0.0, one.value - _NEAR) for one in reported])
+    high = np.array([min(1.0, one.value + _NEAR) for one in reported])
+    arbitrary = rng.uniform(low, high, (_ARBITRARY_FIGURES, len(reported)))
+    given = [_gives(values, rows, reported).any(axis=1) for rows in np.array_split(arbitrary, 20)]
+    return float(np.concatenate(given).mean())
 
 
 def _description(rules: Protocol, known: KnownProtocol, value: float) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
     ignore_unknown: bool = False,
     coco_truth: str | Path | None = None,
     key: str | Path | None = None,
-    explain: float | None = None,
+    explain: Sequence[float | str] = (),
 ) -> Predictions:
     """Read the predictions of any other software, or a reader's, into memory.
 
@@ -141,7 +141,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
         rows = _boxes(table, where, dataset, raw)
         ran, assumed = _assumed_run(ran, raw, listed, dataset, split, ids)
         notes += assumed
-        if explain is not None:
+        if explain:
             truth = dataset.boxes[dataset.boxes["reader"] == REFERENCE_READER]
             truth = truth[named | truth["finding"].isin(table["finding"].unique())]
             crowds = raw.crowds.assign(image_id=_as_ids(raw.crowds["image_id"], ids), crowd=True)
@@ -151,7 +151,7 @@ def read_predictions(  # noqa: PLR0913 - options of cxr import
             found = explain_figure(explain, table, pd.concat([truth, crowds]), test)
             explained = {"explained": found}
             notes.append(found["text"])
-    elif explain is not None:
+    elif explain:
         raise InputError(f"{where}: --explain is of boxes, and these are scores; leave it out")
     else:
         rows = _scores(table, where)

@@ -37,7 +37,7 @@ def import_predictions(
     ignore_unknown: bool = False,
     coco_truth: AnyPath | None = None,
     key: AnyPath | None = None,
-    explain: Annotated[float | None, Argument(minimum=0, maximum=1)] = None,
+    explain: Annotated[Sequence[str], Argument(metavar="FIGURE")] = (),
 ) -> Predictions:
     """Import predictions of other software, or a radiologist's readings.
 
@@ -66,8 +66,11 @@ def import_predictions(
         coco_truth: COCO annotation file whose image and category ids the results use. Its images
             count as those that were run.
         key: key.csv of the blind study (cxr overlay --blind) that FILE is read for.
-        explain: Boxes only: the figure of another program on the test images, such as 0.47. Says by
-            which rules (COCO, Pascal VOC, Ultralytics, RSNA and near ones) it comes about.
+        explain: Boxes only: the figure of another program on the test images, such as 0.4712. Says
+            which rules (COCO, Pascal VOC, Ultralytics, RSNA and near ones) would give it, and how
+            many arbitrary figures they would give, too. Further figures of the same program are
+            explained together with it: ap75=0.31 (at IoU 0.75), score0.3=0.44 (boxes from score
+            0.3).
 
     Returns:
         The predictions folder.
@@ -82,7 +85,8 @@ def import_predictions(
         cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
         --class-names out/yolo-set/data.yaml
 
-        cxr import results.json --data out/data --out out/other --name Other --explain 0.47
+        cxr import results.json --data out/data --out out/other --name Other --explain 0.4712
+        --explain ap75=0.3127
     """
     data = as_path(data)
     out = as_path(out)

@@ -461,14 +461,14 @@ def test_a_figure_of_another_program_is_explained(tmp_path, capsys):
         {"image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "score": 0.0005},
     ]
     (tmp_path / "results.json").write_text(json.dumps(results))
-    options = {"data": tmp_path / "data", "out": tmp_path / "out", "name": "O", "explain": 1.0}
+    options = {"data": tmp_path / "data", "out": tmp_path / "out", "name": "O", "explain": ["1.0"]}
     options["coco_truth"] = tmp_path / "truth.json"
     run_command(import_predictions, tmp_path / "results.json", **options)
     explained = Predictions.open(tmp_path / "out").info["explained"]
     # The box on the crowd does not count, and the other does, though cxr keeps none below 0.001.
-    assert explained["found"]["value"] == pytest.approx(1)
-    assert (explained["found"]["changes"], explained["own"]["value"]) == ([], 0)
-    assert "1.0 is 1.0000 by COCO AP50" in capsys.readouterr().err
+    assert explained["best"]["value"] == pytest.approx(1)
+    assert (explained["best"]["changes"], explained["cxr"]["value"]) == ([], 0)
+    assert "would give 1.0000" in capsys.readouterr().err
     (tmp_path / "scores.csv").write_text("image_id,score\na,0.5\n")
     with pytest.raises(InputError, match="--explain is of boxes"):
         import_predictions(tmp_path / "scores.csv", **options)

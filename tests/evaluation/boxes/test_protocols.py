@@ -255,6 +255,7 @@ def test_the_protocol_of_a_figure_is_found(rules, name, changes):
     figure = round(evaluator.value(evaluator.complete(rules)), 6)
     answer = explain(figure, boxes, truth, images)
     assert answer["within"]
+    assert answer["found"] == (not changes or answer["chance"] < 0.05)
     assert answer["best"]["value"] == pytest.approx(figure, abs=1e-6)
     assert answer["best"]["protocol"].startswith(name)
     assert answer["best"]["changes"] == changes
@@ -262,7 +263,7 @@ def test_the_protocol_of_a_figure_is_found(rules, name, changes):
     if changes and name != "RSNA":  # one rule is the whole difference
         assert answer["main_rule"]["rule"] == changes[0]
         assert answer["main_rule"]["value"] == pytest.approx(figure, abs=1e-6)
-    assert json.loads(json.dumps(answer))["text"].startswith(f"{figure} is {figure:.4f} by {name}")
+    assert f"would give {figure:.4f}" in json.loads(json.dumps(answer))["text"]
 
 
 def test_a_figure_that_no_protocol_gives_is_answered_with_the_nearest():
@@ -273,13 +274,51 @@ def test_a_figure_that_no_protocol_gives_is_answered_with_the_nearest():
     assert away == sorted(away)
 
 
-def test_few_digits_are_met_by_what_rounds_to_them_and_all_that_fit_are_counted():
+def test_a_figure_is_met_within_half_of_its_last_digit():
+    assert explain("0.50", FOUND, TRUTH, IMAGES)["tolerance"] == pytest.approx(0.005)
     assert explain(0.5, FOUND, TRUTH, IMAGES)["tolerance"] == pytest.approx(0.05)
     answer = explain(0.4975, FOUND, TRUTH, IMAGES)
     assert answer["best"]["protocol"] == "Ultralytics mAP50 from April 2026"
-    assert answer["tolerance"] == pytest.approx(0.001)
+    assert answer["tolerance"] == pytest.approx(0.0001)
     assert sum(answer["n_within"]) > 1
-    assert "To tell them apart, ask which it was" in answer["text"]
+
+
+def test_share_of_arbitrary_figures_that_are_explained_is_the_one_printed():
+    boxes, truth, images, evaluator = drawn()
+    figure = round(evaluator.value(evaluator.complete({"floor": "0.6", "most": "1"})), 4)
+    answer = explain(figure, boxes, truth, images)
+    most = len(answer["best"]["changes"])
+    values = [
+        evaluator.value(rules)
+        for rules, known in evaluator.protocols().items()
+        if known.n_changes <= most
+    ]
+    grid = np.linspace(max(0, figure - 0.15), min(1, figure + 0.15), 5001)
+    distance = abs(grid[:, None] - np.array(values)).min(axis=1)
+    assert answer["chance"] == pytest.approx((distance <= 1e-4).mean(), abs=0.03)
+
+
+def test_two_figures_are_explained_by_one_protocol_jointly():
+    boxes, truth, images, evaluator = drawn()
+    rules = evaluator.complete({"floor": "0.4", "images": "positive"})
+    first, at_075 = (f"{evaluator.value(one):.4f}" for one in (rules, rules._replace(iou="0.75")))
+    alone = explain(first, boxes, truth, images)
+    joint = explain([first, f"ap75={at_075}"], boxes, truth, images)
+    assert joint["within"]
+    assert sum(joint["n_within"]) <= sum(alone["n_within"])
+    assert joint["chance"] < alone["chance"] / 2
+    other = f"{evaluator.value(rules._replace(floor='0.55')):.4f}"
+    assert explain([first, f"score0.55={other}"], boxes, truth, images)["within"]
+    wrong = explain([first, "ap75=0.9999"], boxes, truth, images)
+    assert not wrong["within"]
+
+
+@pytest.mark.parametrize(
+    "figure", ["1.2", "ap75=0.3", "map=0.3", ["0.3", "0.4"], ["0.3", "score=0.4"], [], "0.3.1"]
+)
+def test_other_texts_are_no_figures(figure):
+    with pytest.raises(InputError, match="--explain"):
+        explain(figure, FOUND, TRUTH, IMAGES)
 
 
 def test_without_a_box_to_judge_there_is_no_figure():
