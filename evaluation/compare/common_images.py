@@ -1,4 +1,4 @@
-"""The test images that several systems are scored on, the same for all."""
+"""Test images that several systems are scored on, the same for all."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def validation_learned_from(name: str, system: System, truth: GroundTruth) -> li
 
 
 def _difference_line(ran: Mapping[str, pd.Index]) -> str:
-    """Which images the systems do not share, up to five a side."""
+    """Explain which images the systems do not share, up to five for each system."""
     union = pd.Index(sorted(set().union(*ran.values())))
     sides = []
     for name, ids in ran.items():

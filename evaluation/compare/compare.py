@@ -72,14 +72,14 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
             images that all ran on.
         policies: Policies for systems that are not tuned yet.
         replicates: Bootstrap resamples.
-        seed: Of the resamples.
+        seed: Random seed of the bootstrap.
         protocol: The question: primary figure, margin, reference system, subgroups.
-        prevalence: Of positives where the systems will be used, for PPV and NPV there, with what
-            is known of its own uncertainty: see `Prevalence`.
-        unit: ``study`` or ``patient``: the image-level figures by these, too.
-        extra_policies: Policies beside those that systems are tuned for.
+        prevalence: Prevalence at the place of use, for PPV and NPV there; see `Prevalence` for its
+            forms with an interval.
+        unit: ``study`` or ``patient`` to add the image-level figures by these.
+        extra_policies: Policies in addition to those that systems are tuned for.
         advance: Called with the number of replicates done in each step.
-        first: Called, before the resamples, with the first figures, a line each model.
+        first: Called before the resamples with the first figures, a line for each model.
 
     Returns:
         The comparison.
@@ -107,13 +107,11 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         first("\n".join(model.first_line for members in models.values() for model in members))
     resamples = Resamples(evaluated.n_patients, replicates, seed)
     drawn = resampled_figures(truth.finding, scorecards, resamples, advance=advance)
-    by_unit, unit_scorecards, unit_notes, unit_tests = evaluate_by_unit(
-        models, evaluated, truth, unit, resamples
-    )
+    by_unit = evaluate_by_unit(models, evaluated, truth, unit, resamples)
     estimates = with_clustered_auroc(drawn.estimates, scorecards)
     estimates, uncounted = with_uncounted_images(estimates, models, truth, protocol, resamples)
     grouped = unit != "image" and protocol.unit == unit
-    tests = paired_tests(drawn.estimates, scorecards, drawn.differences, unit_tests)
+    tests = paired_tests(drawn.estimates, scorecards, drawn.differences, by_unit.tests)
     return Comparison(
         finding=truth.finding,
         display_name=truth.display_name,
@@ -124,13 +122,13 @@ def compare_systems(  # noqa: PLR0913 - options of cxr compare
         systems={name: SystemResult.from_models(seeds) for name, seeds in models.items()},
         decisions=_decisions_table(models, truth.images),
         provenance=_record(models, protocol, resamples),
-        notes=[*notes, *of_models, *few_patients(evaluated), *unit_notes, *_seed_notes(models)],
+        notes=[*notes, *of_models, *few_patients(evaluated), *by_unit.notes, *_seed_notes(models)],
         protocol=protocol,
-        by_unit=by_unit,
+        by_unit=by_unit.estimates,
         goals=[
             GoalResult.from_scorecard(next(iter(of_case.values()))[0], metric, protocol, case)
             for case, of_case in {
-                "": unit_scorecards if grouped else scorecards,
+                "": by_unit.scorecards if grouped else scorecards,
                 **uncounted,
             }.items()
             for metric in protocol.goals
@@ -152,9 +150,17 @@ def pilot_parts(
     systems: Mapping[str, System | Sequence[System]],
     truth: GroundTruth,
 ) -> dict[str, list[AurocParts]]:
-    """What each test patient adds to each system's AUROC, one for each training seed.
+    """Return what each test patient adds to the AUROC of each system, for planning a study.
 
-    A further study is planned from it. Refuses as `compare_systems`, and images of one class.
+    Args:
+        systems: Systems by display name; several training seeds of one as a sequence.
+        truth: Ground truth; its ``test`` images are used.
+
+    Returns:
+        Contributions to the AUROC for each training seed of each system.
+
+    Raises:
+        InputError: As `compare_systems`, or all images are of one class.
     """
     named = name_models(systems)
     for name, members in named.items():
@@ -188,8 +194,11 @@ def name_models(
         InputError: A system has no model, or is called as a seed of another.
     """
     named: dict[str, dict[str, _Model]] = {}
-    for name, given in systems.items():
-        models = list(given) if isinstance(given, Sequence) else [given]
+    for name, model_or_models in systems.items():
+        if isinstance(model_or_models, Sequence):
+            models = list(model_or_models)
+        else:
+            models = [model_or_models]
         if not models:
             raise InputError(f"compare: system {name} has no predictions")
         several = len(models) > 1
@@ -234,17 +243,18 @@ def _check_protocol(protocol: Protocol, models: Models) -> None:
                     "shown, and no use of the test set was logged"
                 )
             choices = model.scorecard.choices_of(MetricKey(ALL, policy, metric))
-            if held := [name for name, again in choices.items() if not again]:
+            fixed = [name for name, made_again in choices.items() if not made_again]
+            if fixed:
                 raise InputError(
                     f"protocol: the primary figure '{metric}' of {model.name} rests on a choice "
-                    f"on validation whose luck is in no interval ({listing(held)}): fix another "
-                    "metric, or compare without a protocol; no figure was shown, and no use of the "
-                    "test set was logged"
+                    f"on validation whose sampling error is in no interval ({listing(fixed)}): "
+                    "fix another metric, or compare without a protocol; no figure was shown, and "
+                    "no use of the test set was logged"
                 )
 
 
 def _seed_notes(systems: Models) -> list[Note]:
-    """Tell of systems with several seeds."""
+    """Note the systems with several training seeds."""
     return [
         note("seeds", system=name, n_seeds=len(models))
         for name, models in systems.items()
@@ -253,7 +263,7 @@ def _seed_notes(systems: Models) -> list[Note]:
 
 
 def _check_seeds(name: str, members: Sequence[System]) -> None:
-    """Refuse the same training twice, which would make a recipe look steadier than it is."""
+    """Refuse the same training twice, which would hide the variation between trainings."""
     first_of: dict[str, System] = {}
     for member in members:
         training = member.facts.training_id
@@ -274,21 +284,23 @@ def _check_seeds(name: str, members: Sequence[System]) -> None:
 
 
 def _decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:
-    """One row per image and system: systems in order, images sorted, the first seed of each."""
+    """Return a row for each image and system, with the first seed of each system."""
     tables = [members[0].decisions(name) for name, members in models.items()]
     table = pd.concat(tables, ignore_index=True)
     return table.merge(images[["image_id", "patient_id"]], on="image_id", how="left")
 
 
 def _record(models: Models, protocol: Protocol, resamples: Resamples) -> dict[str, Any]:
-    """Return the part of the record of a comparison that its tables give."""
-    seeds = {name: [model.system.facts.seed for model in of] for name, of in models.items()}
+    """Return the settings of a comparison for its provenance."""
+    seeds = {
+        name: [model.system.facts.seed for model in members] for name, members in models.items()
+    }
     return {
         "bootstrap": {
             "replicates": resamples.n_replicates,
             "seed": resamples.seed,
             "interval": "percentile",
         },
-        "seeds": {name: of if len(of) > 1 else of[0] for name, of in seeds.items()},
+        "seeds": {name: values if len(values) > 1 else values[0] for name, values in seeds.items()},
         "protocol": protocol.to_dict(),
     }

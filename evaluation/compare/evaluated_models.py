@@ -1,9 +1,9 @@
-"""Trained models on the test images: as they are, by study or patient, and failures as wrong."""
+"""Trained models on the test images: by image, by study or patient, and with failures counted."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +38,9 @@ _FIRST = ("auroc", "average_precision", "ap50", "ap", "froc_mean", "wafroc", "po
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A trained model on the evaluated images: what validation chose, its output, its figures."""
+    """A trained model on the evaluated images: its decision rule, its output and its figures."""
 
-    name: str  # that of its system, with the number of the seed where there are several
+    name: str  # name of its system, with the number of the seed where there are several
     system: System
     decision: Decision
     output: SystemOutput
@@ -48,7 +48,7 @@ class EvaluatedModel:
 
     @property
     def first_line(self) -> str:
-        """Figures that rest on no threshold, without intervals."""
+        """Line of figures that need no threshold, without intervals."""
         once = {
             key.metric: figure for key, figure in self.scorecard.once.items() if key.subgroup == ALL
         }
@@ -57,22 +57,22 @@ class EvaluatedModel:
         return f"{self.name}: {', '.join(told)}"
 
     def guarantees(self, truth: GroundTruth) -> list[GuaranteeResult]:
-        """What was guaranteed of its thresholds on validation, and what was observed on test."""
+        """Return the guarantees of its thresholds, and what was observed on test images."""
         return guarantee_results(
             self.name, self.decision, self.output, truth, self.scorecard.evaluated
         )
 
     def decisions(self, system: str) -> pd.DataFrame:
-        """A row an image, see `Comparison.decisions`."""
-        scorecard, evaluated, platt = (
-            self.scorecard,
-            self.scorecard.evaluated,
-            self.decision.calibration,
-        )
+        """Return a row for each image, see `Comparison.decisions`."""
+        scorecard = self.scorecard
+        evaluated = scorecard.evaluated
+        calibration = self.decision.calibration
         frame = pd.DataFrame({"image_id": evaluated.image_ids.to_numpy(), "system": system})
         frame["label"] = evaluated.y_true.astype(np.float64)
         frame["score"] = scorecard.scores
-        frame["probability"] = np.nan if platt is None else platt.probability(scorecard.scores)
+        frame["probability"] = (
+            np.nan if calibration is None else calibration.probability(scorecard.scores)
+        )
         for policy in scorecard.thresholds:
             called = scorecard.called(policy)
             column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
@@ -89,11 +89,11 @@ class EvaluatedModel:
 
 
 Models = Mapping[str, Sequence[EvaluatedModel]]
-"""By system, one a training seed."""
+"""Models of each system, one for each training seed."""
 
 
 def _on_lesion(evaluated: EvaluationSet, hit: npt.NDArray[np.bool_] | None) -> pd.Series:
-    """Right place or not, known only for positive images whose boxes are trusted."""
+    """Return hits as a column that is known only for positive images whose boxes are trusted."""
     column = pd.Series(pd.array([pd.NA] * len(evaluated.image_ids), dtype="boolean"))
     if hit is not None:
         boxed = evaluated.y_true & evaluated.boxes_trusted
@@ -108,10 +108,20 @@ def evaluate_models(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Models, list[Note]]:
-    """Derive every model's decision and score it on the evaluated images.
+    """Derive every model's decision, and score the model on the evaluated images.
 
-    A figure of places with the tolerance of one cell has the same tolerance for all models: that
-    of the coarsest map on each image.
+    Localisation figures with the tolerance of one map cell have the same tolerance for all models:
+    the cell of the coarsest map on each image.
+
+    Args:
+        systems: Systems by name; the models of each by name, one for each training seed.
+        evaluated: The evaluated images.
+        truth: Ground truth.
+        policies: Policies of systems that were not tuned before.
+        extra_policies: Policies in addition to those that systems are tuned for.
+
+    Returns:
+        The evaluated models, and notes.
     """
     notes: list[Note] = []
     chosen: dict[str, tuple[SystemOutput, Decision]] = {}
@@ -132,8 +142,25 @@ def evaluate_models(
 
 
 def scorecards_of(models: Models) -> Scorecards:
-    """The scorecards of each system, one a training seed."""
+    """Return the scorecards of each system, one for each training seed."""
     return {name: [model.scorecard for model in members] for name, members in models.items()}
+
+
+@dataclass(frozen=True)
+class UnitEvaluation:
+    """Figures by study or patient.
+
+    Attributes:
+        estimates: The figures; `None` if images are the only unit.
+        scorecards: Their scorecards.
+        notes: Notes about the units.
+        tests: The bootstrap's tests of paired differences; `None` if images are the only unit.
+    """
+
+    estimates: Estimates | None = None
+    scorecards: Scorecards = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+    tests: pd.DataFrame | None = None
 
 
 def evaluate_by_unit(
@@ -142,38 +169,51 @@ def evaluate_by_unit(
     truth: GroundTruth,
     unit: Unit,
     resamples: Resamples,
-) -> tuple[Estimates | None, Scorecards, list[Note], pd.DataFrame | None]:
-    """Figures by study or patient, their scorecards, notes, and the bootstrap's paired tests."""
+) -> UnitEvaluation:
+    """Evaluate models by study or patient, with thresholds that are chosen by the same unit.
+
+    Args:
+        models: Models of each system.
+        evaluated: The evaluated images.
+        truth: Ground truth.
+        unit: ``image`` evaluates nothing; ``study`` or ``patient``.
+        resamples: Number and seed of the resamples.
+    """
     if unit == "image":
-        return None, {}, [], None
+        return UnitEvaluation()
     units, whole = evaluated_units(evaluated, truth, truth.labels_of("test"), unit)
     scorecards = {
         name: [_unit_scorecard(model, units, whole, truth, unit) for model in members]
         for name, members in models.items()
     }
-    drawn = resampled_figures(truth.finding, scorecards, resamples, unit=unit)
-    # Figures that need a place have no row by unit, not even one that says why.
-    all_scorecards = [scorecard for members in scorecards.values() for scorecard in members]
-    kept = {key.metric for scorecard in all_scorecards for key in scorecard.estimates()}
-    kept |= {
-        key.metric
-        for scorecard in all_scorecards
-        for key in scorecard.missing()
-        if key.policy and not METRICS[key.metric].boxed
-    }
-    estimates = drawn.estimates.changed(
-        lambda _, key, estimate: estimate if key.metric in kept else None
+    resampled = resampled_figures(truth.finding, scorecards, resamples, unit=unit)
+    # Localisation figures have no row by unit, not even one that says why.
+    metrics = set()
+    for members in scorecards.values():
+        for scorecard in members:
+            metrics |= {key.metric for key in scorecard.estimates()}
+            metrics |= {
+                key.metric
+                for key in scorecard.missing()
+                if key.policy and not METRICS[key.metric].boxed
+            }
+    estimates = resampled.estimates.changed(
+        lambda _, key, estimate: estimate if key.metric in metrics else None
     )
-    tests = resampled_tests(estimates, drawn.differences)
-    note = _unit_note(units, whole, len(evaluated.image_ids), estimates)
-    return _with_thresholds(estimates, scorecards), scorecards, [note], tests
+    return UnitEvaluation(
+        estimates=_with_thresholds(estimates, scorecards),
+        scorecards=scorecards,
+        notes=[_unit_note(units, whole, len(evaluated.image_ids), estimates)],
+        tests=resampled_tests(estimates, resampled.differences),
+    )
 
 
 def _unit_scorecard(
     model: EvaluatedModel, units: Units, whole: EvaluationSet, truth: GroundTruth, unit: Unit
 ) -> Scorecard:
-    rule, output = _decision_by(unit, model, truth), model.output
-    scores = pd.Series(units.highest(output.scores(model.decision.reduction)), units.names)
+    rule = _decision_by(unit, model, truth)
+    image_scores = model.output.scores(model.decision.reduction)
+    scores = pd.Series(units.highest(image_scores), units.names)
     return Scorecard(
         whole,
         scores,
@@ -185,7 +225,7 @@ def _unit_scorecard(
 
 
 def _decision_by(unit: Unit, model: EvaluatedModel, truth: GroundTruth) -> Decision:
-    """What validation chose, for a unit of its own chosen again."""
+    """Return the decision rule; for studies and patients it is chosen again."""
     chosen = model.decision
     if unit == "image":
         return chosen
@@ -194,7 +234,7 @@ def _decision_by(unit: Unit, model: EvaluatedModel, truth: GroundTruth) -> Decis
 
 
 def _with_thresholds(figures: Estimates, scorecards: Scorecards) -> Estimates:
-    """With the thresholds, which are not those by image; of several seeds the first's."""
+    """Add the thresholds, which differ from those by image; with several seeds, the first's."""
     counts = next(iter(next(iter(figures.systems.values())).values())).counts
     systems = {
         name: {
@@ -234,13 +274,16 @@ def with_uncounted_images(
 ) -> tuple[Estimates, dict[str, Scorecards]]:
     """Add the main figures on every test image that any model should have run on.
 
-    Returns them with the scorecards that goals are held against, by the unit of the protocol.
+    Images without a result of a model, or without a known label, are not counted otherwise. Here
+    they count once against each system and once for it, as two subgroups. If they count against
+    it, an image without a result is called and ranked the wrong way, and an image of unknown label
+    has the opposite of the label that the system gives it at the main threshold. If they count for
+    it, both are the other way round. An image with neither result nor label counts as positive.
+    Studies and patients with such an image are treated alike.
 
-    An image that is not counted otherwise, without a result of a model or without a known label,
-    counts against each system, or for it: two subgroups, none where there is no such image. One
-    without a result is called the wrong (right) way and ranked so; one of unknown label is taken as
-    the opposite of what the system calls it at the main threshold (as what it calls it); one
-    without either as positive. A study or patient with such an image likewise.
+    Returns:
+        The estimates with both subgroups, and the scorecards of each subgroup for goals, by the
+        unit of the protocol; unchanged and empty if there is no such image.
     """
     systems = [model.system for members in models.values() for model in members]
     tried = pd.Index(np.concatenate([system.images["image_id"] for system in systems]))
@@ -289,7 +332,8 @@ def _uncounted_scorecard(
     against: bool,
     unit: Unit,
 ) -> Scorecard:
-    system, decision = model.system, _decision_by(unit, model, truth)
+    system = model.system
+    decision = _decision_by(unit, model, truth)
     ran = labels.index[labels.index.isin(system.images_run)]
     scored = system.output_on(ran).scores(model.decision.reduction)
     thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
@@ -297,7 +341,8 @@ def _uncounted_scorecard(
     at = np.inf if chosen is None or chosen.threshold is None else chosen.threshold
     if decision.chosen_scores is not None:  # between these every refitted threshold lies
         thresholds += decision.chosen_scores.scores.tolist()
-    lowest, highest = min([*scored, *thresholds, 0.0]) - 1.0, max([*scored, *thresholds, 1.0]) + 1.0
+    lowest = min([*scored, *thresholds, 0.0]) - 1.0
+    highest = max([*scored, *thresholds, 1.0]) + 1.0
     evaluated = describe_images(truth, labels.index, labels)
     units, evaluated = evaluated_units(evaluated, truth, labels.fillna(0.0), unit)
     failed = units.highest(~labels.index.isin(ran)) > 0

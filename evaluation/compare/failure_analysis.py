@@ -1,11 +1,11 @@
-"""Where each system fails: groups of images, kinds of error, kinds of lesion, with intervals."""
+"""Failure analysis: groups of images, kinds of error and kinds of lesion, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,9 @@ from cxr_compare.evaluation.compare.paired_tests import seed_parts
 from cxr_compare.evaluation.compare.prevalence import Prevalence
 from cxr_compare.evaluation.compare.protocol import Protocol
 from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards, evaluation_set_of
-from cxr_compare.evaluation.compare.shares import (
-    FAILURE_COLUMNS,
-    FEW,
-    ShareName,
-    Shares,
-    guaranteed_figures,
-)
+from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, FEW, ShareName, Shares
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
+from cxr_compare.evaluation.compare.validation_to_test import validation_to_test
 from cxr_compare.evaluation.decisions.ground_truth import EvaluationSet, GroundTruth
 from cxr_compare.evaluation.decisions.subgroups import Groups, image_groups
 from cxr_compare.evaluation.metrics.net_benefit import benefits
@@ -41,23 +36,25 @@ from cxr_compare.evaluation.statistics.clustered_auroc import (
 )
 from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
 
-SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
+SIZE_EDGES_MM = (30.0, 60.0)
+_SIZE_NAMES_MM = ("up to 30 mm", "30 to 60 mm", "over 60 mm")
 SIZE_EDGES = (0.02, 0.06)
 _SIZE_NAMES = ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of the image")
 _SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
 _LEFT_OUT = "siblings"
-_OF_LUNGS = "picture"
-"""Facts of the whole image, which disease changes, too."""
+_WHOLE_IMAGE = "picture"
+"""Kind of facts of the whole image, which disease changes, too."""
 RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Risks from which a user would act, at which the decision curve is given."""
+"""Risks from which a user would act, at which the decision curve is computed."""
 COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 """Share of the cost that missed positives would cause if every image were wrong."""
 TREAT_ALL = "call every image positive"
 
 
 def _lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
-    """Group true lesions by size, number in the image, place and view."""
-    corners, image = pairs.truth.corners, pairs.truth.image
+    """Group true lesions by size, number in the image, position and view."""
+    corners = pairs.truth.corners
+    image = pairs.truth.image
     sides = corners[:, 2:] - corners[:, :2]
     centre = (corners[:, :2] + corners[:, 2:]) / 2
     height, width = (_numbers(images, name)[image] for name in ("height", "width"))
@@ -105,7 +102,7 @@ def _cut(values: Floats, edges: Sequence[float], names: Sequence[str]) -> Groups
 
 
 def _images_of(evaluated: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the images table in the order of the evaluated images."""
+    """Return the rows of the images table in the order of the evaluated images."""
     rows = images.drop_duplicates("image_id").set_index("image_id")
     return rows.reindex(evaluated.image_ids).reset_index()
 
@@ -113,43 +110,70 @@ def _images_of(evaluated: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
 _Rows = npt.NDArray[np.bool_]
 
 
-def _members(of_row: Groups) -> Iterator[tuple[str, _Rows, _Rows]]:
-    """Each group with its rows, and the rows of all other groups."""
-    for group in sorted(set(of_row) - {""}):
-        inside = of_row == group
-        yield group, inside, ~inside & (of_row != "")
+class _GroupRows(NamedTuple):
+    """Rows of a group, and the rows of all other groups, shape ``(N,)``."""
+
+    name: str
+    inside: _Rows
+    outside: _Rows
 
 
-def _with_tests(
+def _split_groups(groups: Groups) -> Iterator[_GroupRows]:
+    for name in sorted(set(groups) - {""}):
+        inside = groups == name
+        yield _GroupRows(name, inside, ~inside & (groups != ""))
+
+
+def with_tests(
     table: pd.DataFrame, scorecards: Scorecards, groups: Mapping[str, Groups], policy: str
 ) -> pd.DataFrame:
-    """Permutation p-values of figures of few patients, see `_permuted`, and Holm's over all.
+    """Replace p-values of gaps with few patients by permutation, and add Holm's over all.
 
-    Where seeds are random, too, the greater p-value counts.
+    With several training seeds, which are random, too, the larger p-value counts.
     """
-    gaps, several = table["p_value"].notna(), max(map(len, scorecards.values())) > 1
-    for topic, of_image in groups.items():
-        for group, *sides in _members(of_image):
-            of = gaps & (table["topic"] == topic) & (table["group"] == f"{group} - rest")
-            permuted = _permuted(scorecards, policy, *sides) if of.any() else {}
-            own = table["p_value"][of]
-            named = zip(table["metric"][of], table["system"][of], own, strict=True)
-            p_values = [permuted.get((metric, system), p) for metric, system, p in named]
-            table.loc[of, "p_value"] = np.maximum(p_values, own) if several else p_values
-    table.loc[gaps, "p_holm"] = holm(table.loc[gaps, "p_value"].tolist())
+    is_gap = table["p_value"].notna()
+    has_seeds = max(map(len, scorecards.values())) > 1
+    for topic, group_of_image in groups.items():
+        for group in _split_groups(group_of_image):
+            rows = is_gap & (table["topic"] == topic) & (table["group"] == f"{group.name} - rest")
+            if not rows.any():
+                continue
+            permuted = permuted_p_values(scorecards, policy, group.inside, group.outside)
+            p_values = [
+                permuted.get((row["metric"], row["system"]), row["p_value"])
+                for _, row in table[rows].iterrows()
+            ]
+            if has_seeds:
+                table.loc[rows, "p_value"] = np.maximum(p_values, table["p_value"][rows])
+            else:
+                table.loc[rows, "p_value"] = p_values
+    table.loc[is_gap, "p_holm"] = holm(table.loc[is_gap, "p_value"].tolist())
     return table
 
 
-def _permuted(
+def permuted_p_values(
     scorecards: Scorecards, policy: str, inside: _Rows, outside: _Rows
 ) -> dict[tuple[str, str], float]:
-    """P-values by metric and system, or first system minus another, of figures of few patients.
+    """Compute permutation p-values of gaps between a group and the rest, for few patients.
 
-    Sensitivity is of those with positive images, specificity with negative ones, AUROC of either:
-    few where fewer than `FEW` are in the group or outside. Thresholds are held.
+    A figure has few patients if fewer than `FEW` of those who count are in the group or outside.
+    Patients with positive images count for sensitivity, with negative images for specificity, and
+    both for AUROC. Thresholds are fixed.
+
+    Args:
+        scorecards: Scorecards of each system.
+        policy: Threshold policy.
+        inside: True for images of the group, shape ``(N,)``.
+        outside: True for images of the rest, shape ``(N,)``.
+
+    Returns:
+        P-values by metric and system, or ``FIRST - OTHER`` for differences.
     """
-    evaluated, p_values = evaluation_set_of(scorecards), dict[tuple[str, str], float]()
-    truth, patients, known = evaluated.y_true, evaluated.patients, inside | outside
+    evaluated = evaluation_set_of(scorecards)
+    p_values: dict[tuple[str, str], float] = {}
+    truth = evaluated.y_true
+    patients = evaluated.patients
+    known = inside | outside
     figures = {name: _figures_of_images(members, policy) for name, members in scorecards.items()}
     images = {metric: of for each in figures.values() for metric, (_, of, _) in each.items()}
     for metric, of in {"auroc": np.ones_like(truth), **images}.items():
@@ -173,7 +197,8 @@ def _permuted(
 
 def _add_combined_auroc(shares: Shares, scorecards: Scorecards) -> None:
     """Add the AUROC of the mean probability of two systems, and what it gains over each of them."""
-    evaluated, name = evaluation_set_of(scorecards), ShareName("combined", "", "", "auroc")
+    evaluated = evaluation_set_of(scorecards)
+    name = ShareName("combined", "", "", "auroc")
 
     def parts_of(scores: Floats) -> AurocParts | None:
         return auroc_parts(evaluated.y_true, scores, evaluated.patients, evaluated.n_patients)
@@ -203,25 +228,36 @@ def failure_table(
     prevalence: Prevalence | None,
     resamples: Resamples,
 ) -> pd.DataFrame:
-    """In which groups, and in which way, each system fails, with the shortcut baseline beside."""
+    """Tabulate in which groups and ways each system fails, with the shortcut baseline.
+
+    Args:
+        models: Models of each system.
+        truth: Ground truth.
+        protocol: The question, which names subgroups.
+        prevalence: Prevalence at the place of use; `None` without.
+        resamples: Number and seed of the resamples.
+
+    Returns:
+        Rows with the columns of `FAILURE_COLUMNS`.
+    """
     scorecards = scorecards_of(models)
     evaluated = evaluation_set_of(scorecards)
     policy = protocol.main_policy(list(next(iter(scorecards.values()))[0].thresholds))
     rows = _images_of(evaluated, truth.images)
     groups = image_groups(rows, protocol.subgroups)
     shares = Shares.from_scorecards(scorecards, policy, resamples, set(groups))
-    _add_groups(shares, scorecards, groups, policy)
+    add_groups(shares, scorecards, groups, policy)
     for name, members in scorecards.items():
         for share in _shares_of_lesions(members, rows):
             shares.add(name, *share)
         _add_net_benefit(shares, name, members)
     _add_agreement(shares, scorecards, policy)
-    _add_at_prevalence(shares, scorecards, policy, prevalence)
+    add_at_prevalence(shares, scorecards, policy, prevalence)
     _add_combined_auroc(shares, scorecards)
     tables = [
-        _with_tests(shares.table(list(scorecards), resamples), scorecards, groups, policy),
+        with_tests(shares.table(list(scorecards), resamples), scorecards, groups, policy),
         _shortcut_rows(truth, evaluated, scorecards),
-        guaranteed_figures(scorecards, resamples.seed),
+        validation_to_test(scorecards, resamples.seed),
     ]
     filled = [table for table in tables if len(table)]
     if not filled:
@@ -230,13 +266,13 @@ def failure_table(
 
 
 _Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], npt.ArrayLike | None]
-"""What `Shares.add` takes of a system: name, what is counted, of what, patients, and per call."""
+"""Arguments of `Shares.add` after the system."""
 
 
 def _figures_of_images(
     scorecards: Sequence[Scorecard], policy: str
 ) -> dict[str, tuple[Floats, _Rows, Floats | None]]:
-    """Shares at a policy: of each image its value, whether it counts, what a call adds."""
+    """Return figures at a policy: for each image its value, if it counts, and what a call adds."""
     evaluated = scorecards[0].evaluated
     calls = [called for scorecard in scorecards if (called := scorecard.called(policy)) is not None]
     if len(calls) < len(scorecards):
@@ -257,16 +293,18 @@ def _figures_of_images(
     return figures
 
 
-def _add_groups(
+def add_groups(
     shares: Shares, scorecards: Scorecards, groups: Mapping[str, Groups], policy: str
 ) -> None:
     """Add the figures of every group and of all others; of two groups the first has the others."""
     for name, members in scorecards.items():
-        figures, patients = _figures_of_images(members, policy), members[0].evaluated.patients
-        for topic, of_image in groups.items():
-            sides = [(group, inside) for group, inside, _ in _members(of_image)]
-            told = sides[: -1 if len(sides) == 2 else None]
-            sides += [(f"not {group}", ~inside & (of_image != "")) for group, inside in told]
+        figures = _figures_of_images(members, policy)
+        patients = members[0].evaluated.patients
+        for topic, group_of_image in groups.items():
+            named = list(_split_groups(group_of_image))
+            sides = [(group.name, group.inside) for group in named]
+            compared = named[:-1] if len(named) == 2 else named
+            sides += [(f"not {group.name}", group.outside) for group in compared]
             for group, chosen in sides:
                 for metric, (value, of, per_call) in figures.items():
                     mask = of & chosen
@@ -280,7 +318,7 @@ def _add_groups(
 
 
 def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iterator[_Share]:
-    """Kinds of error, and lesions reached by kind of lesion, means over seeds."""
+    """Yield kinds of error, and lesions reached by kind of lesion, means over seeds."""
     evaluated = members[0].evaluated
     matched = [
         (scorecard.pairs, scorecard.box_cut)
@@ -299,9 +337,10 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     reached = np.mean(
         [is_positive(find_lesions(pairs).best, cut) for pairs, cut in matched], axis=0
     )
-    pairs, trusted = matched[0][0], rows[evaluated.boxes_trusted].reset_index(drop=True)
+    pairs = matched[0][0]
+    trusted = rows[evaluated.boxes_trusted].reset_index(drop=True)
     for topic, of_lesion in _lesion_groups(pairs, trusted).items():
-        for group, chosen, _ in _members(of_lesion):
+        for group, chosen, _ in _split_groups(of_lesion):
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
             yield key, reached * chosen, chosen, patients[pairs.truth.image], None
 
@@ -312,7 +351,7 @@ def _shortcut_rows(
     """Guess the label of the evaluated images from view, sex, age, file, grey level and edge alone.
 
     Each guess is learned on four fifths of these images' patients and evaluated on the rest, in
-    turn: a system that does not beat it has not shown that it reads the lungs.
+    turn. A system that does not beat the guess has not shown that it reads the lungs.
     """
     images = _images_of(evaluated, truth.images)
     positive = evaluated.y_true.astype(np.float64)
@@ -327,53 +366,82 @@ def _shortcut_rows(
     ]
 
     def row_of(
-        guess: Mapping[str, Any], topic: str, system: str, estimate: float,
-        ends: tuple[float | None, float | None], note: str,
-    ) -> dict[str, Any]:  # fmt: skip
-        method = _SHORTCUT_METHOD if ends[0] is not None else ""
+        guess: Mapping[str, Any],
+        topic: str,
+        system: str,
+        estimate: float,
+        ends: tuple[float | None, float | None],
+        note: str,
+    ) -> dict[str, Any]:
         return {
-            "topic": topic, "group": guess["fact"], "system": system, "policy": "",
-            "metric": "auroc", "estimate": estimate, "ci_low": ends[0], "ci_high": ends[1],
-            "ci_method": method, "count": guess["n_positive"], "of": guess["n_images"],
-            "n_patients": evaluated.n_patients, "note": note,
-        }  # fmt: skip
+            "topic": topic,
+            "group": guess["fact"],
+            "system": system,
+            "policy": "",
+            "metric": "auroc",
+            "estimate": estimate,
+            "ci_low": ends[0],
+            "ci_high": ends[1],
+            "ci_method": _SHORTCUT_METHOD if ends[0] is not None else "",
+            "count": guess["n_positive"],
+            "of": guess["n_images"],
+            "n_patients": evaluated.n_patients,
+            "note": note,
+        }
 
     rows = []
     for guess in guesses:
-        ends, known = (guess["ci_low"], guess["ci_high"]), f"known of {guess['n_known']} images"
+        ends = (guess["ci_low"], guess["ci_high"])
+        known = f"known of {guess['n_known']} images"
         rows.append(row_of(guess, SHORTCUT, SHORTCUT, guess["auroc"], ends, known))
-    compared = [row for row in guesses if "beyond" in row and row["kind"] != _OF_LUNGS]
+    compared = [row for row in guesses if "beyond" in row and row["kind"] != _WHOLE_IMAGE]
     for name, gap in compared[0]["beyond"].items() if compared else ():  # the strongest is first
-        ends, told = gap.interval or (None, None), "over pairs of images in one fold"
-        rows.append(row_of(compared[0], BEYOND_SHORTCUT, name, gap.value, ends, told))
+        ends = gap.interval or (None, None)
+        note = "over pairs of images in one fold"
+        rows.append(row_of(compared[0], BEYOND_SHORTCUT, name, gap.value, ends, note))
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
 
-def _kappa(
+def cohen_kappa(
     both: npt.ArrayLike, only_first: npt.ArrayLike, only_second: npt.ArrayLike, n: npt.ArrayLike
 ) -> Floats:
-    """Cohen's kappa of two systems' calls.
+    """Compute Cohen's kappa of the calls of two systems.
+
+    Args:
+        both: Images called positive by both, counts or shares.
+        only_first: Images called positive by the first only.
+        only_second: Images called positive by the second only.
+        n: All images.
+
+    Returns:
+        Kappa, NaN where chance alone agrees on everything.
+
+    Example:
+        >>> float(cohen_kappa(5, 0, 0, 10))
+        1.0
 
     Source:
         Cohen 1960.
     """
     a, b, c, total = (np.asarray(x, np.float64) for x in (both, only_first, only_second, n))
     with np.errstate(invalid="ignore", divide="ignore"):
-        first, second = (a + b) / total, (a + c) / total
+        first = (a + b) / total
+        second = (a + c) / total
         observed = 1 - (b + c) / total
         chance = first * second + (1 - first) * (1 - second)
         return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
 
 
 def _add_agreement(shares: Shares, scorecards: Scorecards, policy: str) -> None:
-    """Add what every pair of systems agrees on, of the first seed of each.
+    """Add the agreement of every pair of systems, with the first seed of each.
 
     Images that both, one or none gets right (topic ``right_wrong``; all images, positive ones,
     negative ones), Cohen's kappa of the calls (topic ``agreement``), and sensitivity and
     specificity if an image were called positive by either or by both (topic ``combined``).
     """
     evaluated = evaluation_set_of(scorecards)
-    truth, patients = evaluated.y_true, evaluated.patients
+    truth = evaluated.y_true
+    patients = evaluated.patients
     everything = np.ones(len(truth), dtype=bool)
     populations = {"all": everything, "positive": truth, "negative": ~truth}
     for first, second in combinations(scorecards, 2):
@@ -398,7 +466,7 @@ def _add_agreement(shares: Shares, scorecards: Scorecards, policy: str) -> None:
             shares.add(pair, key, cell, everything, patients)
             needed.append((pair, key))
         named = (pair, ShareName("agreement", "", policy, "kappa"))
-        shares.derive(named, needed, partial(_kappa, n=1.0))
+        shares.derive(named, needed, partial(cohen_kappa, n=1.0))
         for words, joined in (("or", one | two), ("and", one & two)):
             hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
             for metric, (hit, of) in hits.items():
@@ -426,13 +494,18 @@ def _add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) ->
         shares.add(TREAT_ALL, key, every, ones, evaluated.patients)
 
 
-def _predictive_values(
+def predictive_values(
     recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike
 ) -> dict[str, Floats]:
-    """PPV and NPV where positives are as frequent as the user says.
+    """Compute PPV and NPV at a prevalence, if sensitivity and specificity hold there.
+
+    Args:
+        recall: Sensitivity.
+        specificity: Specificity.
+        prevalence: Share of positives.
 
     Source:
-        Bayes' rule; the sensitivity and specificity are taken to hold there.
+        Bayes' rule.
     """
     hit, kept, ill = (np.asarray(x, np.float64) for x in (recall, specificity, prevalence))
     well = 1 - ill
@@ -443,7 +516,7 @@ def _predictive_values(
         }
 
 
-def _add_at_prevalence(
+def add_at_prevalence(
     shares: Shares, scorecards: Scorecards, policy: str, prevalence: Prevalence | None
 ) -> None:
     """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
@@ -457,7 +530,8 @@ def _add_at_prevalence(
         ]
         if len(calls) < len(members):
             continue
-        evaluated, called = members[0].evaluated, np.mean(calls, axis=0)
+        evaluated = members[0].evaluated
+        called = np.mean(calls, axis=0)
         needed = []
         for metric, value, of, per_call in (
             ("recall", called, evaluated.y_true, 1),
@@ -481,4 +555,4 @@ def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
 
 
 def _predictive(metric: str, prevalence: Prevalence, recall: Floats, specificity: Floats) -> Floats:
-    return _predictive_values(recall, specificity, prevalence.like(recall))[metric]
+    return predictive_values(recall, specificity, prevalence.like(recall))[metric]

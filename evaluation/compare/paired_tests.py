@@ -42,24 +42,54 @@ from cxr_compare.evaluation.statistics.clustered_estimate import (
 from cxr_compare.evaluation.statistics.mcnemar import clustered_mcnemar
 
 TEST_COLUMNS = (
-    "target", "unit", "subgroup", "policy", "metric", "first", "second", "method", "independent",
-    "estimate", "ci_low", "ci_high", "ci_low_all", "ci_high_all", "standard_error", "p_value",
-    "p_holm", "p_holm_pairs", "detectable", "first_only", "second_only", "n_images", "n_patients",
+    "target",
+    "unit",
+    "subgroup",
+    "policy",
+    "metric",
+    "first",
+    "second",
+    "method",
+    "independent",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "ci_low_all",
+    "ci_high_all",
+    "standard_error",
+    "p_value",
+    "p_holm",
+    "p_holm_pairs",
+    "detectable",
+    "first_only",
+    "second_only",
+    "n_images",
+    "n_patients",
     "note",
-)  # fmt: skip
+)
 _FAMILY = ["unit", "subgroup", "policy", "metric", "method"]
 _NUMBERS = (
-    "ci_low", "ci_high", "ci_low_all", "ci_high_all", "standard_error", "p_value", "p_holm",
-    "p_holm_pairs", "detectable", "first_only", "second_only",
-)  # fmt: skip
+    "ci_low",
+    "ci_high",
+    "ci_low_all",
+    "ci_high_all",
+    "standard_error",
+    "p_value",
+    "p_holm",
+    "p_holm_pairs",
+    "detectable",
+    "first_only",
+    "second_only",
+)
 
 
 def _percentile_p(replicates: Floats, patients: float | None = None) -> float | None:
-    """Two-sided p-value of a difference of 0, from the bootstrap's replicates of it.
+    """Compute the two-sided p-value of a difference of 0 from the bootstrap's replicates.
 
-    Twice the share of replicates on the smaller side of 0, those at 0 on both sides; 1 is added
-    to both counts, so that no number of replicates gives a p-value of 0. With the effective
-    patients given, it is that of the expanded percentiles of `expanded_level`.
+    It is twice the share of replicates on the smaller side of 0, where replicates at 0 count on
+    both sides. 1 is added to both counts, so that no number of replicates gives a p-value of 0.
+    With the effective number of patients it is the p-value of the expanded percentiles of
+    `expanded_level`.
 
     Source:
         Efron and Tibshirani 1993, section 15.4 and 16.4; Davison and Hinkley 1997, section 4.2.
@@ -125,7 +155,9 @@ def _resampled_test(
     if drawn is None or not estimate.bounded:
         return row
     if isinstance(drawn, ClusteredEstimate):
-        error, p_value, reach = drawn.error, drawn.p_value, drawn.detectable
+        error = drawn.error
+        p_value = drawn.p_value
+        reach = drawn.detectable
     else:
         patients = estimate.effective_patients
         freedom = np.inf if patients is None else max(patients - 1, 1.0)
@@ -142,7 +174,7 @@ def _resampled_test(
 def _adjusted(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Join tests, with Holm's p-values over the pairs of a unit, subgroup, policy, metric, method.
 
-    ``p_holm``, of what an answer tells, follows later: `Comparison.tests_with_holm`.
+    ``p_holm``, over all that an answer mentions, follows later: `Comparison.tests_with_holm`.
     """
     rows: list[dict[Any, Any]] = [row for table in tables for row in table.to_dict("records")]
     families: dict[tuple[str, ...], list[dict[Any, Any]]] = {}
@@ -174,9 +206,18 @@ def paired_tests(
 ) -> pd.DataFrame:
     """Test every pair of systems on every figure.
 
-    AUROC, accuracy, sensitivity and specificity have tests of their own, by patient and by image;
-    all that the bootstrap has replicates of has its p-value, too, and stands after them; but
-    where thresholds were refitted, that test stands first, since McNemar's holds them.
+    AUROC, accuracy, sensitivity and specificity have tests of their own, by patient and by image.
+    They come first, and the bootstrap's p-values of all figures after them. Where resamples choose
+    thresholds again, the bootstrap's test comes first, since McNemar's test keeps thresholds fixed.
+
+    Args:
+        estimates: Estimates with the bootstrap's intervals.
+        scorecards: Scorecards of each system, one for each training seed.
+        differences: Replicates of the paired differences.
+        more: Further tests, such as those by study or patient.
+
+    Returns:
+        The tests with the columns of `TEST_COLUMNS`.
 
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
@@ -203,11 +244,11 @@ def _subgroups(evaluated: EvaluationSet) -> dict[str, np.ndarray]:
 
 
 _ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
-"""Obuchowski's estimates by subgroup and pair; of one system the second of the pair is empty."""
+"""Obuchowski's estimates by subgroup and pair; for one system the second name is empty."""
 
 
 def _clustered_auroc(scorecards: Scorecards) -> _ClusteredAuroc:
-    """Obuchowski's estimate of every AUROC and its paired differences, clustered by patient."""
+    """Estimate every AUROC and its paired differences by Obuchowski, clustered by patient."""
     subgroups = _subgroups(evaluation_set_of(scorecards))
     return {subgroup: _aurocs(scorecards, chosen) for subgroup, chosen in subgroups.items()}
 
@@ -215,7 +256,7 @@ def _clustered_auroc(scorecards: Scorecards) -> _ClusteredAuroc:
 def _aurocs(
     scorecards: Scorecards, chosen: np.ndarray, *, by_image: bool = False
 ) -> dict[tuple[str, str], ClusteredEstimate]:
-    """AUROC of every system, then of every pair; a system that lacks it is left out."""
+    """Estimate the AUROC of every system and every pair; a system that lacks it is left out."""
     of_systems = {
         name: seed_parts(members, chosen, by_image=by_image) for name, members in scorecards.items()
     }
@@ -224,16 +265,28 @@ def _aurocs(
     for pair in combinations(parts, 2):
         aurocs[pair] = auroc_over_seeds(parts[pair[0]], parts[pair[1]])
     if by_image:  # DeLong's own: normal, and without a logit
-        aurocs = {of: replace(each, freedom=np.inf, bounded=False) for of, each in aurocs.items()}
+        aurocs = {
+            names: replace(auroc, freedom=np.inf, bounded=False) for names, auroc in aurocs.items()
+        }
     return aurocs
 
 
 def seed_parts(
     members: Sequence[Scorecard], chosen: np.ndarray, *, by_image: bool = False
 ) -> list[AurocParts] | None:
-    """What patients, or images, add to the AUROC of each seed; `None` where a class is absent."""
+    """Return what patients, or images, add to the AUROC of each seed.
+
+    Args:
+        members: Scorecards of one system, one for each training seed.
+        chosen: True for the images that count, shape ``(N,)``.
+        by_image: Let images count as independent.
+
+    Returns:
+        Contributions for each seed; `None` where a class is absent.
+    """
     evaluated = members[0].evaluated
-    clusters, n_clusters = evaluated.patients[chosen], evaluated.n_patients
+    clusters = evaluated.patients[chosen]
+    n_clusters = evaluated.n_patients
     if by_image:
         n_clusters = int(chosen.sum())
         clusters = np.arange(n_clusters)
@@ -247,15 +300,15 @@ def seed_parts(
 
 @dataclass
 class _Rows:
-    """Rows of tests by another method than the bootstrap; `level`: of all contrasts at once."""
+    """Rows of tests by other methods than the bootstrap."""
 
     target: str
-    reference: str
-    level: float
+    reference: str  # name of the reference system
+    level: float  # coverage of each interval for which all contrasts hold at once
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, estimate: ClusteredEstimate, pair: tuple[str, str], **rest: Any) -> None:
-        """Add a row: an estimate with what follows from it, and what it is of."""
+        """Add a row: an estimate with what follows from it, and its further columns."""
         low, high = estimate.interval or (None, None)
         of_two = bool(pair[1])
         wide = estimate.interval_at(self.level) if of_two and pair[0] == self.reference else None
@@ -303,7 +356,7 @@ def _auroc_rows(
 def _decision_rows(
     rows: _Rows, subgroup: str, scorecards: Scorecards, evaluated_on: np.ndarray
 ) -> None:
-    """Clustered and exact McNemar at every policy that both systems have a threshold for."""
+    """Add McNemar's tests, clustered and exact, at every policy with a threshold for both."""
     evaluated = evaluation_set_of(scorecards)
     policies = dict.fromkeys(p for members in scorecards.values() for p in members[0].thresholds)
     refitted = {
@@ -324,7 +377,7 @@ def _decision_rows(
     }
     for policy in policies:
         right = {name: _shares_right(members, policy) for name, members in scorecards.items()}
-        held = choices_text({THRESHOLDS: False}) if policy in refitted else ""
+        fixed = choices_text({THRESHOLDS: False}) if policy in refitted else ""
         for pair in combinations(scorecards, 2):
             one, other = (right[name] for name in pair)
             if one is None or other is None:
@@ -345,16 +398,16 @@ def _decision_rows(
                     "n_images": test.n_images,
                     "n_patients": len(np.unique(patients)),
                 }
-                by_patient = {"method": MCNEMAR + held, "independent": "patients"}
+                by_patient = {"method": MCNEMAR + fixed, "independent": "patients"}
                 rows.add(test.difference, pair, **of, **by_patient, p_value=test.p_value)
                 if test.p_exact is not None:
                     value = ClusteredEstimate(test.difference.value, None)
-                    by_image = {"method": EXACT + held, "independent": "images"}
+                    by_image = {"method": EXACT + fixed, "independent": "images"}
                     rows.add(value, pair, **of, **by_image, p_value=test.p_exact)
 
 
 def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
-    """Whether each seed gets each image right at a policy, shape ``(seeds, N)``."""
+    """Return 1 where a seed decides an image correctly at a policy, shape ``(seeds, N)``."""
     right = []
     for scorecard in members:
         called = scorecard.called(policy)
@@ -365,8 +418,9 @@ def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
 
 
 def with_clustered_auroc(estimates: Estimates, scorecards: Scorecards) -> Estimates:
-    """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
-    clustered, levels = _clustered_auroc(scorecards), family_levels(len(scorecards))
+    """Give every AUROC Obuchowski's interval; without one it has no interval at all."""
+    clustered = _clustered_auroc(scorecards)
+    levels = family_levels(len(scorecards))
 
     def with_interval(names: tuple[str, ...], key: MetricKey, estimate: Estimate) -> Estimate:
         pair = (*names, "")[:2]

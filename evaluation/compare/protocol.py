@@ -1,4 +1,4 @@
-"""The question that was fixed beforehand, and how often the test images were used before."""
+"""Protocol: the question of a comparison, fixed beforehand."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Protocol:
     Attributes:
         metric: The primary figure, by its short name; more must be better.
         partner: The other half of its operating point, as a second primary figure: a system is
-            better only where it is in both. Empty: there is one primary figure.
+            better only if it is better in both. Empty: there is one primary figure.
         policy: The threshold policy they are taken at; empty for a figure without a threshold.
         margin: How much worse still counts as not worse: a difference in the metric, above 0.
         subgroups: Columns of the images table whose groups are reported.
         reference: Name of the reference system; `None`: the first one given.
         target: Name of the target; `None`: the one that the command names.
-        unit: What the answer is for; `None`: images, and tables by another unit beside.
-        goals: What the true ``recall`` and ``specificity`` of each system must lie above, both of
-            them; they are the question then, and the primary figure compares beside it.
-        declared: Whether a protocol file fixed this beforehand.
-        file_sha256: Of that file.
+        unit: Unit of the answer; `None`: images, with tables by another unit beside.
+        goals: Bounds that the true ``recall`` and ``specificity`` must both exceed. They are then
+            the question, and the primary figure is compared beside it.
+        declared: True if a protocol file fixed this beforehand.
+        file_sha256: SHA-256 of that file.
     """
 
     metric: str = "auroc"
@@ -47,7 +47,7 @@ class Protocol:
     file_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a question that no figure answers."""
+        """Refuse a question that no figure can answer."""
         for metric in self.metrics:
             self._check_metric(metric)
         if self.policy:
@@ -66,15 +66,15 @@ class Protocol:
             able = [metric for metric in METRICS if not _why_not_alone(metric)]
             raise InputError(f"protocol: no metric '{name}'; there are {', '.join(able)}")
         metric = METRICS[name]
-        if why := metric.why_not_primary:
-            raise InputError(f"protocol: metric '{name}': {why}; choose another")
+        if metric.why_not_primary:
+            raise InputError(f"protocol: metric '{name}': {metric.why_not_primary}; choose another")
         if "threshold" in metric.needs and not self.policy:
             raise InputError(f"protocol: metric '{name}' needs a policy, such as max_f1")
         if self.policy and "threshold" not in metric.needs and not self.goals:
             raise InputError(f"protocol: metric '{name}' has no policy; leave it out")
         if metric.boxed and self.unit not in (None, "image"):
             raise InputError(
-                f"protocol: metric '{name}': places are evaluated by image only; leave out "
+                f"protocol: metric '{name}': localisation is evaluated by image only; leave out "
                 f"unit = '{self.unit}', or choose another metric"
             )
 
@@ -99,18 +99,23 @@ class Protocol:
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
         """Metric and policy of each primary figure."""
-        at = {name: self.policy * ("threshold" in METRICS[name].needs) for name in self.metrics}
-        return tuple(at.items())
+        return tuple(
+            (name, self.policy if "threshold" in METRICS[name].needs else "")
+            for name in self.metrics
+        )
 
     @property
     def title(self) -> str:
-        """The primary figure in words, as they stand inside a sentence."""
+        """Primary figure in words, inside a sentence."""
         _, policy = self.keys[0]
         at = f" at the threshold for {policy_text(policy)}" if policy else ""
         return listing([METRICS[metric].title_in_sentence for metric in self.metrics]) + at
 
     def main_policy(self, policies: Sequence[str]) -> str:
-        """The policy, of some, of everything that is given at one threshold only.
+        """Return the policy of everything that is shown at one threshold only.
+
+        Args:
+            policies: Policies to choose from.
 
         Example:
             >>> EXPLORATORY.main_policy(["youden", "max_f1"]), EXPLORATORY.main_policy(["youden"])
@@ -119,7 +124,11 @@ class Protocol:
         return self.policy or ("max_f1" if "max_f1" in policies else next(iter(policies), ""))
 
     def in_order(self, systems: Mapping[str, Any]) -> list[str]:
-        """The systems' names, the reference first; an InputError where it is none of them."""
+        """Return the systems' names with the reference first.
+
+        Raises:
+            InputError: The reference is none of the systems.
+        """
         names = list(systems)
         if self.reference is None:
             return names
@@ -131,7 +140,11 @@ class Protocol:
         return [self.reference, *(name for name in names if name != self.reference)]
 
     def unit_of(self, requested: Unit) -> Unit:
-        """What a decision is made for: as the protocol fixed it, else as requested."""
+        """Return the unit of decisions: as the protocol fixed it, else as requested.
+
+        Raises:
+            InputError: The protocol fixed another unit than the requested one.
+        """
         if self.unit is None or self.unit == requested:
             return requested
         if requested != "image":
@@ -142,13 +155,13 @@ class Protocol:
         return self.unit
 
     def to_dict(self) -> dict[str, Any]:
-        """As the report's provenance holds it."""
+        """Return the protocol for the report's provenance."""
         kind = "confirmatory" if self.declared else "exploratory"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}
 
 
 def _why_not_alone(metric: str) -> str:
-    """Why a metric cannot decide alone which system is better, and what to write instead."""
+    """Return why a metric cannot decide alone which system is better, and what to write instead."""
     record = METRICS[metric]
     if record.why_not_primary or not record.partners:
         return record.why_not_primary

@@ -1,7 +1,7 @@
-"""Shares of images or lesions, and AUROC, by group and system: intervals, gaps and their tests.
+"""Shares of images or lesions, and AUROC, by group and system, with intervals, gaps and tests.
 
-Whatever is a count over a count is summed by patient once; every resample is then one product of
-matrices, however many shares there are. Shares of called images are taken at thresholds that are
+Counts are summed by patient once. Every resample is then one product of matrices, however many
+shares there are. Shares of called images are taken at thresholds that are
 refitted on resampled validation patients.
 """
 
@@ -22,34 +22,44 @@ from cxr_compare.evaluation.compare.scorecard import Scorecards, evaluation_set_
 from cxr_compare.evaluation.decisions.box_cut import BOX_CUT
 from cxr_compare.evaluation.decisions.refitted_choices import choose_again
 from cxr_compare.evaluation.decisions.thresholds import ValidationScores
-from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.statistics.arrays import Floats, is_positive
 from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 from cxr_compare.evaluation.statistics.clustered_auroc import OBUCHOWSKI, AurocParts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.clustered_variance import effective_patients
 from cxr_compare.evaluation.statistics.intervals import (
-    LEVEL,
-    MOST_UNDEFINED,
     Interval,
     percentile_interval,
 )
-from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
-from cxr_compare.evaluation.statistics.ranking import RankedScores
 
 FAILURE_COLUMNS = (
-    "topic", "group", "system", "policy", "metric", "estimate", "ci_low", "ci_high", "ci_method",
-    "count", "of", "n_patients", "note", "p_value", "p_holm",
-)  # fmt: skip
+    "topic",
+    "group",
+    "system",
+    "policy",
+    "metric",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "ci_method",
+    "count",
+    "of",
+    "n_patients",
+    "note",
+    "p_value",
+    "p_holm",
+)
 NONE_OF_THEM = "there is none of them"
-FEWEST, FEW = 5, 30
-"""A group of fewer patients than the first has counts only; than the second permutation tests."""
+FEWEST = 5
+"""A group with fewer patients has counts only."""
+FEW = 30
+"""A group with fewer patients has permutation tests."""
 TOO_FEW = f"fewer than {FEWEST} patients: counts only"
 MOVER = "MOVER (Newcombe 1998) of both intervals: "
 
 
 class ShareName(NamedTuple):
-    """What a share is of: topic, group (such as ``F``), policy and metric."""
+    """Name of a share: topic, group (such as ``F``), policy and metric."""
 
     topic: str
     group: str
@@ -58,13 +68,13 @@ class ShareName(NamedTuple):
 
 
 _Key = tuple[str, ShareName]
-"""A system and what a share is of; a share without a topic only serves others."""
+"""A system and the name of a share. A share without a topic only serves to derive others."""
 _Values = Mapping[_Key, tuple[float, Floats]]
 """Estimate and replicates of each share."""
 
 
 class _Derived(NamedTuple):
-    """A figure that follows from shares: its key, the shares, the function of them."""
+    """A figure that follows from shares: its key, the shares, and the function of them."""
 
     key: _Key
     of: Sequence[_Key]
@@ -72,20 +82,23 @@ class _Derived(NamedTuple):
 
 
 class _Calls:
-    """Which images each system calls positive, and in each resample at refitted thresholds.
+    """Images that each system calls positive, with fixed thresholds and in each resample.
 
-    Validation patients are drawn beside the test patients, as for every figure.
+    Validation patients are resampled beside the test patients, as for every figure.
 
     Attributes:
-        patients: Of each image, shape ``(N,)``.
-        held: By system whose thresholds are refitted, the share of its seeds that call an image.
-        unsure: By system, why resamples cannot say how far its threshold varies; empty: they can.
-        thresholds: Refitted, a column a seed of these systems; `None` without any.
+        patients: Patient of each image, shape ``(N,)``.
+        fixed: For each system whose thresholds are chosen again: share of its seeds that call an
+            image positive at the fixed threshold, shape ``(N,)``.
+        unsure: Reason why resamples cannot say how far a system's threshold varies; empty if they
+            can.
+        thresholds: Thresholds chosen again, a column for each seed of these systems; `None` without
+            any.
     """
 
     def __init__(self, scorecards: Scorecards, policy: str, resamples: Resamples) -> None:
         self.patients = evaluation_set_of(scorecards).patients
-        self.held: dict[str, Floats] = {}
+        self.fixed: dict[str, Floats] = {}
         self.unsure: dict[str, str] = {}
         chosen_on: dict[tuple[str, int], list[ValidationScores]] = {}
         self._scores: dict[str, list[Floats]] = {}
@@ -97,14 +110,14 @@ class _Calls:
             of_seeds = [replace(scores, policies=(policy,)) for scores in kept]
             chosen_on |= {(name, seed): [scores] for seed, scores in enumerate(of_seeds)}
             self._scores[name] = [scorecard.scores for scorecard in members]
-            self.held[name] = np.mean(calls, axis=0)
+            self.fixed[name] = np.mean(calls, axis=0)
             self.unsure[name] = next(filter(None, (v.too_few_for(policy) for v in kept)), "")
         self._columns = [name for name, _ in chosen_on]
         refitted = [of_model[policy] for of_model in choose_again(chosen_on, resamples).values()]
         self.thresholds = np.column_stack(refitted) if refitted else None
 
     def called(self, system: str, thresholds: Floats) -> npt.NDArray[np.float32]:
-        """The share of a system's seeds that call an image, ``(R, N)``, at rows of `thresholds`."""
+        """Return the share of a system's seeds that call each image positive, shape ``(R, N)``."""
         of_seeds = thresholds[:, [name == system for name in self._columns]]
         calls = [
             is_positive(scores, column[:, None])
@@ -115,21 +128,36 @@ class _Calls:
         return called
 
 
+class _Counts(NamedTuple):
+    """Numerator, denominator and number of patients of a share; `None` where unknown."""
+
+    numerator: float | None = None
+    denominator: float | None = None
+    n_patients: int | None = None
+
+
 class _Share(NamedTuple):
-    """Counts by patient, and what an image adds if it is called."""
+    """Counts of a share by patient, and what an image adds if it is called positive."""
 
     counted: Floats
     of: Floats
     per_call: Floats | None
 
     @property
-    def counts(self) -> tuple[float, float, int]:
-        """How many, of how many, of how many patients."""
-        return float(self.counted.sum()), float(self.of.sum()), int(np.count_nonzero(self.of))
+    def counts(self) -> _Counts:
+        """Numerator, denominator and number of patients."""
+        return _Counts(
+            float(self.counted.sum()), float(self.of.sum()), int(np.count_nonzero(self.of))
+        )
+
+    @property
+    def of_patients(self) -> int:
+        """Number of patients with images or lesions that count."""
+        return int(np.count_nonzero(self.of))
 
     @property
     def is_proportion(self) -> bool:
-        """Whether no patient adds less than nothing or more than all of its images or lesions."""
+        """True if no patient adds less than 0, or more than all of its images or lesions."""
         return bool(((self.counted >= 0) & (self.counted <= self.of)).all())
 
 
@@ -137,18 +165,18 @@ class _Figure(NamedTuple):
     """A figure with its interval, or the difference of two."""
 
     interval: Interval
-    varied: Floats  # replicates, or what each patient adds: who vary together correlate
+    varied: Floats  # replicates, or what each patient adds, for correlations
     method: str
-    counts: tuple[float | None, float | None, int | None] = (None, None, None)
+    counts: _Counts = _Counts()
 
     def minus(self, other: _Figure) -> _Figure:
-        """The difference; see `Interval.minus`."""
+        """Return the difference of two figures, see `Interval.minus`."""
         gap = self.interval.minus(other.interval, _correlation(self.varied, other.varied))
         return _Figure(gap, self.varied - other.varied, MOVER + self.method.removeprefix(MOVER))
 
 
 def _correlation(first: Floats, second: Floats) -> float:
-    """Pearson's, of what is known of both; 0 where either does not vary."""
+    """Compute Pearson's correlation where both are known; 0 where either does not vary."""
     known = ~(np.isnan(first) | np.isnan(second))
     if not known.any() or min(np.ptp(first[known]), np.ptp(second[known])) == 0:
         return 0.0
@@ -160,10 +188,9 @@ class Shares:
     """Counts over counts, by patient, of several systems.
 
     Attributes:
-        n_patients: How many patients are resampled.
-        calls: Where given, shares that count called images are resampled at refitted thresholds.
-        gaps: Topics whose groups are also held against the rest, as ``not GROUP`` in the same
-            topic.
+        n_patients: Number of patients that are resampled.
+        calls: Called images at thresholds that resamples choose again; `None` keeps them fixed.
+        gaps: Topics whose groups are also compared with the rest, ``not GROUP`` in the same topic.
     """
 
     n_patients: int
@@ -177,7 +204,7 @@ class Shares:
     def from_scorecards(
         cls, scorecards: Scorecards, policy: str, resamples: Resamples, gaps: set[str]
     ) -> Shares:
-        """Without any yet, for these systems' calls at a policy."""
+        """Make an empty collection for these systems' calls at a policy."""
         return cls(
             evaluation_set_of(scorecards).n_patients, _Calls(scorecards, policy, resamples), gaps
         )
@@ -191,8 +218,18 @@ class Shares:
         patients: npt.NDArray[np.integer[Any]],
         per_call: npt.ArrayLike | None = None,
     ) -> None:
-        """Add a share of images or lesions; `per_call`: what an image adds if it is called."""
-        if self.calls is None or system not in self.calls.held:
+        """Add a share of images or lesions.
+
+        Args:
+            system: Name of the system.
+            name: Name of the share.
+            counted: What each image or lesion adds to the numerator, shape ``(N,)``.
+            of: What it adds to the denominator, shape ``(N,)``.
+            patients: Patient of each image or lesion, shape ``(N,)``.
+            per_call: What an image adds to the numerator if it is called positive; `None` for a
+                share that does not depend on calls.
+        """
+        if self.calls is None or system not in self.calls.fixed:
             per_call = None
         by_patient, total = (
             np.asarray(
@@ -205,14 +242,22 @@ class Shares:
         self._shares[system, name] = _Share(by_patient, total, added)
 
     def derive(self, key: _Key, of: Sequence[_Key], compute: Callable[..., Floats]) -> None:
-        """Add a figure that follows from shares."""
+        """Add a figure that is computed from shares."""
         self._derived.append(_Derived(key, of, compute))
 
     def add_auroc(
         self, system: str, name: ShareName, estimate: ClusteredEstimate, parts: AurocParts
     ) -> None:
-        """Add an AUROC, or a difference of two on the same images, and what patients add to it."""
-        interval, images = estimate.as_interval, parts.images
+        """Add an AUROC, or a difference of two on the same images.
+
+        Args:
+            system: Name of the system.
+            name: Name of the figure.
+            estimate: The AUROC with its interval.
+            parts: What each patient adds to it.
+        """
+        interval = estimate.as_interval
+        images = parts.images
         if name.topic in self.gaps and np.count_nonzero(images, axis=0).min() < FEWEST:
             interval = Interval(estimate.value, note=TOO_FEW)
         added = parts.contributions
@@ -220,11 +265,11 @@ class Shares:
             interval,
             np.zeros(len(images)) if added is None else added,
             EXACT_AUROC if estimate.exact else OBUCHOWSKI,
-            (images[:, 0].sum(), images.sum(), int(images.any(axis=1).sum())),
+            _Counts(images[:, 0].sum(), images.sum(), int(images.any(axis=1).sum())),
         )
 
     def table(self, systems: Sequence[str], resamples: Resamples) -> pd.DataFrame:
-        """Every figure, its paired difference from the first system's, and the gaps of both."""
+        """Return every figure, its difference from the first system, and gaps between groups."""
         values = self._values(resamples) if self._shares else {}
         figures = {key: self._figure(key, *of, resamples) for key, of in values.items()}
         figures |= self._aurocs
@@ -242,7 +287,7 @@ class Shares:
         return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
     def _values(self, resamples: Resamples) -> _Values:
-        """Estimate and replicates of every share, and of what follows from them."""
+        """Compute estimate and replicates of every share, and of what follows from them."""
         shares = list(self._shares.values())
         counts = np.stack([share.counted for share in shares], axis=1)
         # Many shares are of the same images: every distinct denominator is summed once.
@@ -262,12 +307,14 @@ class Shares:
     def _replicates(
         self, counts: Floats, totals: Floats, of: Sequence[int], resamples: Resamples
     ) -> Floats:
-        """Every share on every resample, shape ``(R, shares)``."""
+        """Compute every share on every resample, shape ``(R, shares)``."""
         # Percentiles need no more digits than single precision has, and come twice as fast.
-        table, whole = counts.astype(np.float32), totals.astype(np.float32)
-        calls, per_call = self.calls, {}
+        table = counts.astype(np.float32)
+        whole = totals.astype(np.float32)
+        calls = self.calls
+        per_call = {}
         if calls is not None and calls.thresholds is not None:
-            for system, held in calls.held.items():
+            for system, fixed in calls.fixed.items():
                 added = {
                     column: share.per_call
                     for column, ((name, _), share) in enumerate(self._shares.items())
@@ -277,9 +324,9 @@ class Shares:
                     continue
                 table_of_images = np.stack(list(added.values()), axis=1)  # (N, K)
                 per_call[system] = list(added), table_of_images.astype(np.float32)
-                for column, values in added.items():  # what no call adds is left
+                for column, values in added.items():  # only what no call adds remains
                     table[:, column] -= np.bincount(
-                        calls.patients, values * held, minlength=self.n_patients
+                        calls.patients, values * fixed, minlength=self.n_patients
                     )
 
         def statistic(
@@ -304,15 +351,17 @@ class Shares:
         return any(d.key == key and all(map(self._refitted, d.of)) for d in self._derived)
 
     def _figure(self, key: _Key, estimate: float, drawn: Floats, resamples: Resamples) -> _Figure:
-        """A share with its interval, which of few patients reaches as far as the exact one."""
-        (system, name), share, refitted = key, self._shares.get(key), self._refitted(key)
+        """Give a share its interval, which reaches as far as the exact one for few patients."""
+        system, name = key
+        share = self._shares.get(key)
+        refitted = self._refitted(key)
         method = resamples.method + choices_text(_choices(name, refitted=refitted))
         interval = percentile_interval(drawn, estimate=estimate)
         unsure = self.calls.unsure.get(system) if refitted and self.calls is not None else None
-        counts = (None, None, None) if share is None else share.counts
+        counts = _Counts() if share is None else share.counts
         if np.isnan(estimate):
             interval = Interval(note=NONE_OF_THEM)
-        elif name.topic in self.gaps and share is not None and share.counts[2] < FEWEST:
+        elif name.topic in self.gaps and share is not None and share.of_patients < FEWEST:
             interval = Interval(estimate, note=TOO_FEW)
         elif unsure:
             interval = Interval(estimate, note=f"no interval: {unsure}")
@@ -321,14 +370,16 @@ class Shares:
             if trials > 1 and (interval.unmoved or trials < FEW):
                 method = EXACT_METHOD if interval.unmoved else f"{method}; {EXACT_METHOD}"
                 exact = Interval.from_share(estimate, trials)
-                low, high = np.fmin(interval.low, exact.low), np.fmax(interval.high, exact.high)
-                interval = Interval(estimate, float(low), float(high))
+                low = float(np.fmin(interval.low, exact.low))
+                high = float(np.fmax(interval.high, exact.high))
+                interval = Interval(estimate, low, high)
         return _Figure(interval, drawn, method, counts)
 
 
 def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
-    """A row of the table."""
-    (system, name), interval, (count, of, n_patients) = key, figure.interval, figure.counts
+    """Return a figure as a row of the table."""
+    system, name = key
+    interval = figure.interval
     return {
         **name._asdict(),
         "system": system,
@@ -336,9 +387,9 @@ def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
         "ci_low": interval.low,
         "ci_high": interval.high,
         "ci_method": figure.method if interval.bounded else "",
-        "count": count,
-        "of": of,
-        "n_patients": n_patients,
+        "count": figure.counts.numerator,
+        "of": figure.counts.denominator,
+        "n_patients": figure.counts.n_patients,
         "note": interval.note,
     }
 
@@ -346,7 +397,7 @@ def _row(key: _Key, figure: _Figure) -> dict[str, Any]:
 def _against_first(
     figures: Mapping[_Key, _Figure], systems: Sequence[str]
 ) -> Iterator[tuple[_Key, _Figure]]:
-    """The paired differences of the first system from each other one."""
+    """Yield the paired differences of the first system from each other one."""
     for (system, name), figure in figures.items():
         for other in systems[1:] if system == systems[0] else ():
             if (other, name) in figures:
@@ -354,80 +405,9 @@ def _against_first(
 
 
 def _choices(name: ShareName, *, refitted: bool) -> dict[str, bool]:
-    """The choices on validation that a share rests on, and whether resamples make them again."""
+    """Return the choices that a share rests on: True for those that resamples make again."""
     if is_chosen(name.policy):
         return {THRESHOLDS: refitted}
     if name.topic == "errors" or name.topic.startswith("lesions by "):
         return {BOX_CUT: False}
     return {"calibration": False} if name.metric == "net_benefit_calibrated" else {}
-
-
-VALIDATION = "validation to test"
-"""Topic: figures at a chosen threshold on validation, and on test with what was to be expected."""
-_AT_THRESHOLDS = ("recall", "specificity", "accuracy")
-_EXCHANGES, _CELLS = 1000, 2_000_000
-_EXPECTED = "expected: validation and test patients exchanged, threshold chosen again; all at once"
-
-
-def guaranteed_figures(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
-    """Figures on validation and on test, and where those on test were to be expected.
-
-    Patients of both are exchanged 1,000 times, and the threshold is chosen again each time: it
-    does well on the images that chose it. The ranges of the figures at one threshold hold at once
-    in 95 % of equal populations. Of several seeds it is the first.
-    """
-    rows, evaluated = [], evaluation_set_of(scorecards)
-    for name, (scorecard, *_) in scorecards.items():
-        chosen, policies = scorecard.validation, scorecard.chosen_policies
-        if chosen is None or not policies:
-            continue
-        owner = np.unique(chosen.patients, return_inverse=True)[1]
-        patients = np.concatenate([owner, evaluated.patients + owner.max() + 1])
-        truth = np.concatenate([chosen.y_true, evaluated.y_true])
-        scores = np.concatenate([chosen.scores, scorecard.scores])
-        pooled = ValidationScores(truth, scores, patients.astype(str), tuple(policies))
-        inside, rng = np.arange(len(truth)) < len(owner), np.random.default_rng(seed)
-        exchanged, sides_of = ExchangedPatients(inside, truth, patients), _both_sides(pooled)
-        step = max(1, _CELLS // len(inside))
-        steps = (min(step, _EXCHANGES - done) for done in range(0, _EXCHANGES, step))
-        drawn = (sides_of(exchanged.draw(count, rng)) for count in steps)
-        sides = np.concatenate([sides_of(inside[None]), *drawn], axis=2)
-        for policy, (val, test) in zip(policies, sides, strict=True):
-            of = {"system": name, "policy": policy, "ci_method": "", "note": ""}
-            figures = zip(_AT_THRESHOLDS, val[0], test[0], *_expected(val, test), strict=True)
-            for metric, then, now, low, high in figures:
-                ends = {"ci_low": low, "ci_high": high, "ci_method": _EXPECTED}
-                rows.append({**of, "metric": metric, "group": "validation", "estimate": then})
-                rows.append({**of, "metric": metric, "group": "test", "estimate": now, **ends})
-    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)).assign(topic=VALIDATION)
-
-
-def _both_sides(pooled: ValidationScores) -> Callable[[npt.NDArray[np.bool_]], Floats]:
-    """Gives figures of images inside rows of members and outside, ``(policies, 2, R, 3)``."""
-    n_images = len(pooled.y_true)
-    ranked = RankedScores(pooled.y_true, pooled.scores)
-    refit = pooled.refit(np.arange(n_images), n_images)
-    whole = ranked.sums(np.ones((1, n_images), dtype=np.int16))
-
-    def figures(members: npt.NDArray[np.bool_]) -> Floats:
-        inside, table = members.astype(np.int16), []
-        sums = ranked.sums(inside)
-        for cuts in refit(inside).values():
-            of_all, counts = whole.counts(cuts), sums.counts(cuts)
-            sides = [rates(**counts), rates(**{n: of_all[n] - counts[n] for n in counts})]
-            table.append([[side[metric] for metric in _AT_THRESHOLDS] for side in sides])
-        return np.array(table).swapaxes(2, 3)
-
-    return figures
-
-
-def _expected(val: Floats, test: Floats) -> tuple[Floats, Floats]:
-    """Where each figure of the first row on test was to be expected, by all rows."""
-    falls = test - val
-    known = falls[~np.isnan(falls).any(axis=1)]
-    if len(known) < (1 - MOST_UNDEFINED) * len(falls):
-        return np.full(falls.shape[1], np.nan), np.full(falls.shape[1], np.nan)
-    middle, spread = known.mean(axis=0), known.std(axis=0)
-    farthest = np.abs((known - middle) / np.where(spread > 0, spread, np.inf)).max(axis=1)
-    reach = np.quantile(farthest, LEVEL) * spread
-    return np.maximum(val[0] + middle - reach, 0), np.minimum(val[0] + middle + reach, 1)

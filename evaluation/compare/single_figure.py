@@ -119,7 +119,7 @@ class FigureEstimate:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a figure is computed on; images in the order of their ids."""
+    """Images that a figure is computed on, in the order of their ids."""
 
     ids: pd.Index
     y_true: npt.NDArray[np.bool_]
@@ -207,7 +207,8 @@ def _resampled(scorecard: Scorecard, key: MetricKey, resamples: Resamples) -> Es
 
 def _as_result(metric: str, policy: str, figure: Estimate, knows_patients: bool) -> FigureEstimate:
     size = figure.counts
-    note, method = figure.note, figure.method
+    note = figure.note
+    method = figure.method
     if not knows_patients:
         note, method = (_by_image(text) for text in (note, method))
     return FigureEstimate(
@@ -290,7 +291,8 @@ def _read_boxes(
     _require_ids(ids, len(ids))
     order = np.argsort(ids.to_numpy(dtype=str), kind="stable")
     owners, n_patients = _owners(patients, ids)
-    ids, owners = ids[order], owners[order]
+    ids = ids[order]
+    owners = owners[order]
     true = true[true["image_id"].isin(ids)].reset_index(drop=True)
     found = found[found["image_id"].isin(ids)].reset_index(drop=True)
     highest = found.groupby("image_id")["score"].max().reindex(ids).fillna(0.0)

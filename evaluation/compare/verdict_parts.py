@@ -1,4 +1,4 @@
-"""Parts of a verdict: statements, conclusions, and how far the answer reaches."""
+"""Parts of a verdict: statements, conclusions, and limits of the answer."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Verdict:
         opening: The images that were evaluated, as an answer begins.
         main: The answer.
         kind: Kind of the answer.
-        scope_parts: How far the answer reaches.
+        scope_parts: Limits of the answer.
         conclusions: Further comparisons.
         claims: Differences of the primary figure between all pairs, decided as one family.
         cautions: What may make the answer wrong, the most harmful first; shown below the headline.
@@ -122,7 +122,7 @@ class Verdict:
 
     @property
     def scope(self) -> dict[str, str]:
-        """How far the answer reaches: sentences by the few words that sum them up."""
+        """Limits of the answer: sentences by the few words that sum them up."""
         return {
             part.brief.text: " ".join(statement.text for statement in part.statements)
             for part in self.scope_parts

@@ -1,6 +1,6 @@
-"""What one system says of images at its decision: scores, decisions, boxes, maps and points.
+"""Decided output of one system: scores, decisions, boxes, maps and points of images.
 
-`decide` makes it of a system's output, for one image as for many; a comparison brings its own.
+`decide` makes it from a system's output, for one image or for many.
 """
 
 from __future__ import annotations
@@ -25,27 +25,36 @@ if TYPE_CHECKING:
     from cxr_compare.evaluation.decisions.decision import Decision
 
 _UNDECIDED_CUT = 0.5
-_OF_STANDING = {"ruled_out": False, "referred": None, "ruled_in": True}
+_DECISION_OF_STANDING = {"ruled_out": False, "referred": None, "ruled_in": True}
 NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES, "score"])
 
 
 @dataclass(frozen=True)
 class DecidedOutput:
-    """What one system gave on all images, indexed by image for quick looking up."""
+    """Decided output of one system on all images, indexed by image for quick access.
 
-    name: str  # display name
-    # `score` and, as far as known, `probability`, `decision`, `triage`, `localised`, `point_x`,
-    # `point_y`; a row an image
+    Attributes:
+        name: Display name.
+        decisions: A row for each image, by id: ``score`` and, where known, ``probability``,
+            ``decision``, ``triage``, ``localised``, ``point_x``, ``point_y``.
+        boxes: ``image_id``, corners, ``score``; for a detector also ``finding``.
+        maps: Rows of the maps table, one for each image; `None` without maps.
+        levels: Levels of the contours: raw map value by probability, see `contour_levels`.
+        calibrated: True if these are calibrated probabilities, False if they are scores.
+        threshold: Threshold of the score; `None` where undecided.
+        above: Score from which triage rules images in; `None` where it rules none in.
+    """
+
+    name: str
     decisions: pd.DataFrame
-    boxes: pd.DataFrame  # `image_id`, corners, `score`; a detector's `finding`, too
-    maps: pd.DataFrame | None = None  # rows of the maps table, one per image; `None` without maps
-    # contours: raw map value by probability; see `contour_levels`
+    boxes: pd.DataFrame
+    maps: pd.DataFrame | None = None
     levels: dict[float, float] = field(default_factory=dict)
-    calibrated: bool = False  # whether those are calibrated probabilities; else they are scores
-    threshold: float | None = None  # on the score; `None` where undecided
-    above: float | None = None  # from which on triage rules images in; `None` where it rules none
+    calibrated: bool = False
+    threshold: float | None = None
+    above: float | None = None
 
-    # A row of a table takes longer to find by pandas than all that is then done with it.
+    # Pandas takes longer to find a row than everything that is then done with it.
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
         return {str(name): column.to_numpy() for name, column in self.decisions.items()}
@@ -70,11 +79,16 @@ class DecidedOutput:
         return {str(image): row for row, image in enumerate(ids)}
 
     def prediction(self, image_id: str, colour: str) -> ImagePrediction:
-        """Return this system's view of an image; empty where it gave none."""
+        """Return what this system says about an image; empty where it gave nothing.
+
+        Args:
+            image_id: Id of the image.
+            colour: Colour of the system.
+        """
         row: dict[str, Any] = {}
         if image_id in self.decisions.index:
-            place = self.decisions.index.get_loc(image_id)
-            row = {name: column[place] for name, column in self._columns.items()}
+            position = self.decisions.index.get_loc(image_id)
+            row = {name: column[position] for name, column in self._columns.items()}
         boxes = self._corners[self._box_rows.get(image_id, np.zeros(0, np.intp))]
         decision = _flag(row.get("decision"))
         return ImagePrediction(
@@ -95,14 +109,14 @@ class DecidedOutput:
         )
 
     def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None, triage: str) -> float:
-        """Boxes cut out of a map are all meant: their level was chosen on validation."""
+        """Return the score from which boxes are shown; boxes cut out of a map are all shown."""
         if self.maps is not None:
             return math.inf if decision is False else 0.0
         threshold = self.above if triage == "ruled_in" else self.threshold
         return _box_cut(boxes[:, 4], decision, threshold)
 
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
-        """The finding of each box of an image; one cut out of a map has the map's."""
+        """Return the finding of each box of an image; a box of a map has the map's finding."""
         rows = self._box_rows.get(image_id, np.zeros(0, np.intp))
         if "finding" in self.boxes:
             return self.boxes["finding"].to_numpy()[rows]
@@ -113,9 +127,9 @@ class DecidedOutput:
         row = self._map_rows.get(image_id)
         if row is None:
             return None
-        one = {name: column[row] for name, column in self._map_columns.items()}
-        x1, y1, x2, y2 = (float(one[corner]) for corner in EDGES)
-        return ActivationGrid(map_grid(one), (x1, y1, x2, y2), tuple(self.levels.values()))
+        map_row = {name: column[row] for name, column in self._map_columns.items()}
+        x1, y1, x2, y2 = (float(map_row[corner]) for corner in EDGES)
+        return ActivationGrid(map_grid(map_row), (x1, y1, x2, y2), tuple(self.levels.values()))
 
 
 def decide(
@@ -126,14 +140,17 @@ def decide(
     *,
     levels: dict[float, float] | None = None,
 ) -> DecidedOutput:
-    """Score, decide and point on the images of the evidence.
+    """Score images, and decide and point on them.
 
     Args:
         name: Display name.
-        evidence: What the system says of the images.
-        decision: What validation chose; `None` leaves all undecided.
-        policy: One of the decision's. One of its triage's gives no decision on what is referred.
-        levels: Where contours lie; see `map_levels`.
+        evidence: Output of the system on the images.
+        decision: Decision rule; `None` leaves all images undecided.
+        policy: Policy of the decision. A policy of triage gives no decision on referred images.
+        levels: Levels of the contours, see `map_levels`.
+
+    Returns:
+        The decided output.
     """
     scores = evidence.scores(None if decision is None else decision.reduction)
     table = pd.DataFrame({"score": scores})
@@ -144,36 +161,54 @@ def decide(
         triage = decision.triage
     if triage is not None:
         table["triage"] = standings = triage.standings(scores)
-        table["decision"] = pd.Series(standings).map(_OF_STANDING).to_numpy(dtype=object)
+        table["decision"] = pd.Series(standings).map(_DECISION_OF_STANDING).to_numpy(dtype=object)
     probability = None if decision is None else decision.probability(scores)
     if probability is not None:
         table["probability"] = probability
     points = evidence.points()
     if points is not None:
         table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)
-    maps = None if evidence.gives_boxes else evidence.maps
-    scale, cut = (None, None) if decision is None else (decision.map_scale, decision.map_boxes)
-    boxes = evidence.finding_boxes if evidence.gives_boxes else evidence.boxes(scores, scale, cut)
-    drawn = NO_BOXES if boxes is None else boxes
-    calibrated = maps is not None and probability is not None
-    above = None if triage is None else triage.above
-    return DecidedOutput(name, table, drawn, maps, levels or {}, calibrated, threshold, above)
+    maps = None
+    boxes: pd.DataFrame | None = None
+    if evidence.gives_boxes:
+        boxes = evidence.finding_boxes
+    else:
+        maps = evidence.maps
+        if decision is not None:
+            boxes = evidence.boxes(scores, decision.map_scale, decision.map_boxes)
+    return DecidedOutput(
+        name=name,
+        decisions=table,
+        boxes=NO_BOXES if boxes is None else boxes,
+        maps=maps,
+        levels=levels or {},
+        calibrated=maps is not None and probability is not None,
+        threshold=threshold,
+        above=None if triage is None else triage.above,
+    )
 
 
 def map_levels(system: System, decision: Decision | None) -> dict[float, float]:
-    """Where a system's contours lie: by its probabilities of all images that it ran on.
+    """Return the levels of a system's contours, from all images that it ran on.
 
-    So an image looks the same whatever other images are drawn.
+    An image therefore looks the same whichever other images are drawn.
+
+    Args:
+        system: The system.
+        decision: Its decision rule; `None` before tuning.
+
+    Returns:
+        Raw map value by probability.
     """
-    of_all = system.output_on(system.images_run)
-    scores = of_all.scores(None if decision is None else decision.reduction)
+    output = system.output_on(system.images_run)
+    scores = output.scores(None if decision is None else decision.reduction)
     probability = None if decision is None else decision.probability(scores)
     values = scores if probability is None else pd.Series(probability, scores.index)
-    return levels_at(of_all.maps, values)
+    return levels_at(output.maps, values)
 
 
 def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
-    """Where a system's contours lie, from its own probabilities of the images with maps."""
+    """Return the levels of a system's contours, from its probabilities of images with maps."""
     if maps is None:
         return {}
     peaks = map_peaks(maps, probabilities.index)["peak"]
@@ -181,11 +216,11 @@ def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float
 
 
 def _box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
-    """The score from which a detector's boxes count.
+    """Return the score from which a detector's boxes are shown.
 
-    A positive image shows the box that decided and every box at or above the threshold; a
-    negative one shows none, whatever rule reduced the boxes to the image's score. One that triage
-    refers is undecided, too, and shows the boxes at or above the threshold.
+    A positive image shows the box that decided, and every box at or above the threshold. A negative
+    image shows none, whichever rule reduced the boxes to the image's score. An image that triage
+    refers is undecided, and shows the boxes at or above the threshold.
     """
     if decision is None:
         return _UNDECIDED_CUT if threshold is None else threshold
@@ -204,5 +239,6 @@ def _flag(value: Any) -> bool | None:
 
 
 def _point(row: Any) -> tuple[float, float] | None:
-    x, y = _real(row.get("point_x")), _real(row.get("point_y"))
+    x = _real(row.get("point_x"))
+    y = _real(row.get("point_y"))
     return None if x is None or y is None else (x, y)

@@ -38,7 +38,9 @@ _OLD_COUNT_KEY = "patients_false_marks"
 
 @dataclass(frozen=True)
 class Decision:
-    """How the raw output of a system becomes scores, decisions and boxes, chosen on validation.
+    """Rule by which the raw output of a system becomes scores, decisions and boxes.
+
+    Everything in it was chosen on validation images.
 
     Attributes:
         target: Name of the target.

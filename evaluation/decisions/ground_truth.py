@@ -28,7 +28,7 @@ def no_boxes() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is true of images, for one finding.
+    """Ground truth of images for one finding: labels, roles, patients and lesions.
 
     Attributes:
         images: A row for each image: ``image_id``, ``patient_id``; where known
@@ -45,12 +45,13 @@ class GroundTruth:
         boxes_trusted: Images on which all lesions are boxed, and those known to have none: only on
             these can localisation be evaluated.
         uncertain: Images that readers called uncertain, which is why their label is unknown.
-        facts: By image id what metadata and image borders say of the test images, for the guess
-            without the lungs: see `evaluation.compare.shortcuts`. May be empty.
+        facts: Facts from metadata and image borders of the test images, by image id, for the guess
+            without the lungs; see `evaluation.compare.shortcuts`. May be empty.
         synthetic: Images that `cxr synth` drew.
-        ids: What a decision is bound to: ``content_id``, ``labels_id``, ``split``, ``split_id``.
+        ids: Ids that a decision is bound to: ``content_id``, ``labels_id``, ``split``,
+            ``split_id``.
         data_name: Name of the data set; empty where there is none.
-        source: What an error message calls it: the folder or file that it was read from.
+        source: Folder or file that it was read from, for error messages.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"]})
@@ -107,13 +108,13 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The images that every system is scored on, and what is true of them."""
+    """Images that every system is scored on, with their ground truth."""
 
     image_ids: pd.Index  # shape ``(N,)``, sorted
     y_true: npt.NDArray[np.bool_]  # shape ``(N,)``
     patients: npt.NDArray[np.int64]  # patient of each image as an index from 0, shape ``(N,)``
     n_patients: int  # how many patients
-    # Whether localisation may be evaluated on an image, shape ``(N,)``.
+    # True if localisation can be evaluated on an image, shape ``(N,)``.
     boxes_trusted: npt.NDArray[np.bool_]
     truth: pd.DataFrame  # true boxes of the target on these images, original px
     x_class: pd.Series | None = None  # the kind of each image, where the data set knows it
@@ -123,13 +124,13 @@ class EvaluationSet:
 
     @cached_property
     def versus_normal(self) -> npt.NDArray[np.bool_] | None:
-        """Positive images and those that are normal, shape ``(N,)``; `None` where unknown."""
+        """True for positive and for normal images, shape ``(N,)``; `None` where unknown."""
         if self.x_class is None or not (self.x_class == "normal").any():
             return None
         return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
 
     def population(self, figure: MetricKey) -> npt.NDArray[np.bool_]:
-        """The images that a figure is computed on, shape ``(N,)``."""
+        """Return True for the images that a figure is computed on, shape ``(N,)``."""
         if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
             return self.versus_normal
         if figure.metric in METRICS and METRICS[figure.metric].boxed:
@@ -138,7 +139,13 @@ class EvaluationSet:
 
 
 def describe_images(truth: GroundTruth, image_ids: pd.Index, labels: pd.Series) -> EvaluationSet:
-    """Return what is true of the images under evaluation: sorted ids, and a label of each."""
+    """Collect the ground truth of the images under evaluation.
+
+    Args:
+        truth: Ground truth of all images.
+        image_ids: Images under evaluation, sorted, shape ``(N,)``.
+        labels: Label of each of these images, by id.
+    """
     patients, n_patients = cluster_index(truth.patients(image_ids))
     boxes = truth.true_boxes
     table = truth.images.set_index("image_id").reindex(image_ids)

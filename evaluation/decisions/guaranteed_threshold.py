@@ -69,7 +69,7 @@ class FalseBoxes(NamedTuple):
 
 
 class Localisation(NamedTuple):
-    """Where a system points on the validation images, and whether it is right."""
+    """Positions that a system points at on the validation images, and whether they are right."""
 
     boxed: npt.NDArray[np.bool_]  # True if all lesions of an image are boxed, shape `(N,)`
     # True if the scored point of an image lies on a lesion, shape `(N,)`; `None` without points

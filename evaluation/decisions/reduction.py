@@ -18,7 +18,7 @@ _TOP_K = 3
 
 @dataclass(frozen=True)
 class Reduction:
-    """How the boxes of an image become its score.
+    """Rule by which the boxes of an image become its score.
 
     ``max`` takes the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``; ``top_k``
     is the sum of the three most confident scores divided by three, so that missing boxes count 0.
@@ -42,14 +42,23 @@ class Reduction:
         return cls(payload["rule"], payload["min_score"])
 
     def reduce_ranked(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
-        """One score an image from boxes sorted by image, the most confident first.
+        """Reduce boxes that are sorted by image, the most confident first.
+
+        Args:
+            rows: Index of the image of each box, shape ``(B,)``.
+            scores: Score of each box, shape ``(B,)``.
+            n_images: Number of images.
+
+        Returns:
+            One score for each image, shape ``(n_images,)``; 0 without boxes.
 
         Example:
             >>> Reduction("max").reduce_ranked(np.array([1, 1]), np.array([0.75, 0.5]), 2).tolist()
             [0.0, 0.75]
         """
         used = scores >= self.min_score
-        rows, scores = rows[used], scores[used]
+        rows = rows[used]
+        scores = scores[used]
         reduced = np.zeros(n_images)
         if not len(rows):
             return reduced
@@ -70,22 +79,39 @@ CANDIDATES = (
     Reduction("top_k"),
     *(Reduction("noisy_or", floor) for floor in (0.3, 0.2, 0.1, 0.05, 0.02, 0.01)),
 )
-"""What validation chooses from, the simpler first: among equals the earlier wins."""
+"""Reductions that validation chooses from, simpler ones first; among equals the earlier wins."""
 
 
 def reduce_boxes(
     boxes: pd.DataFrame, image_ids: pd.Index, reduction: Reduction | None = None
 ) -> pd.Series:
-    """Reduce lesion boxes to one score per image, by default that of the highest box."""
+    """Reduce the boxes of each image to one image score.
+
+    Args:
+        boxes: Predicted boxes with ``image_id`` and ``score`` in [0, 1]; may be empty.
+        image_ids: Images under evaluation, unique, shape ``(N,)``.
+        reduction: Rule; by default the score of the highest box.
+
+    Returns:
+        One score for each image, shape ``(N,)``, in the order of `image_ids`.
+
+    Raises:
+        InputError: An id repeats, a box belongs to no image, or a score lies outside [0, 1].
+
+    Example:
+        >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.75]})
+        >>> reduce_boxes(boxes, pd.Index(["a", "b"])).tolist()
+        [0.75, 0.0]
+    """
     rows, scores = _rows_and_scores(boxes, image_ids)
-    # By image, the most confident box first: the result cannot depend on the order of rows.
+    # Sorted by image, the most confident box first: the order of rows cannot matter.
     order = np.lexsort((-scores, rows))
     reduced = (reduction or Reduction()).reduce_ranked(rows[order], scores[order], len(image_ids))
     return pd.Series(reduced, index=image_ids, name="score")
 
 
 def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Position of each box's image in `image_ids`, and its score, both checked."""
+    """Return the index of each box's image in `image_ids`, and its score, both checked."""
     if not image_ids.is_unique:
         repeated = image_ids[image_ids.duplicated()][0]
         raise InputError(f"image ids must be unique; {repeated!r} repeats")

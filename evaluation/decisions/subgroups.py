@@ -11,14 +11,26 @@ import pandas as pd
 from cxr_compare.data_prep.contracts.errors import InputError
 
 Groups = npt.NDArray[np.object_]
-"""Name of each image's or lesion's group, "" where it is unknown."""
+"""Name of the group of each image or lesion; "" where it is unknown."""
 _DEFAULT = ("sex", "age_band", "source", "view")
-_AGE_EDGES, _AGE_NAMES = (18, 40, 60, 80), ("under 18", "18 to 39", "40 to 59", "60 to 79", "80 up")
+_AGE_EDGES = (18, 40, 60, 80)
+_AGE_NAMES = ("under 18", "18 to 39", "40 to 59", "60 to 79", "80 up")
 MOST_GROUPS = 12
 
 
 def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
-    """Group images by what the images table knows of them; ``a*b`` groups by two columns at once.
+    """Group images by columns of their table.
+
+    Args:
+        images: The images table.
+        columns: Columns to group by; ``a*b`` groups by two columns at once. By default sex, age
+            band, source and view, where they are known.
+
+    Returns:
+        Name of the group of each image, shape ``(N,)``, by column; "" where it is unknown.
+
+    Raises:
+        InputError: A column does not exist, or has too many values.
 
     Example:
         >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
@@ -26,7 +38,8 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
         {'sex': ['F', '', 'M'], 'age_band': ['60 to 79', '18 to 39', '']}
     """
     groups_of: dict[str, Groups] = {}
-    for column in dict.fromkeys("age_band" if c == "age_years" else c for c in columns or _DEFAULT):
+    requested = ["age_band" if name == "age_years" else name for name in columns or _DEFAULT]
+    for column in dict.fromkeys(requested):
         source = "age_years" if column == "age_band" else column
         if source not in images and "*" not in column:
             if columns:
@@ -51,11 +64,13 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
     return groups_of
 
 
-def _intersections(images: pd.DataFrame, asked: str) -> Groups:
-    """The groups of two columns, joined; "" where either is unknown."""
-    both = [of for part in asked.split("*") for of in image_groups(images, [part]).values()]
+def _intersections(images: pd.DataFrame, columns: str) -> Groups:
+    """Join the groups of two columns; "" where either is unknown."""
+    both: list[Groups] = []
+    for column in columns.split("*"):
+        both += image_groups(images, [column]).values()
     if len(both) != 2:
-        raise InputError(f"subgroup '{asked}': give two columns whose values are known: sex*view")
+        raise InputError(f"subgroup '{columns}': give two columns whose values are known: sex*view")
     joined = [f"{one}, {other}" if one and other else "" for one, other in zip(*both, strict=True)]
     return np.array(joined, dtype=object)
 

@@ -1,4 +1,4 @@
-"""A system's output as tables in memory, and what it says of chosen images."""
+"""Output of a system as tables in memory, as a whole and on chosen images."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SystemFacts:
-    """What is known of a system beside its output."""
+    """Facts about a system beside its output."""
 
     seed: int | str | None = None  # of its training; `None` where unknown
     training_id: str | None = None  # tells one training from another; a run and its export share it
     inference_id: str | None = None  # tells one way of predicting from another
-    exported: bool = False  # whether it is an export of a run
+    exported: bool = False  # True if it is an export of a run
     # Parameters, FLOPs, latency; values may be `None`.
     cost: Mapping[str, Any] = field(default_factory=dict)
     # Name and content id of each data set that it was trained on; empty where unknown.
     trained_on: tuple[tuple[str, str], ...] = ()
-    # Validation images that it was fitted on, or that are copies of images that it was fitted on.
+    # Validation images that it was fitted on, or that are copies of such images.
     fitted_on: pd.Index = field(default_factory=lambda: pd.Index([], dtype=object))
-    notes: tuple[Note, ...] = ()  # what a reader must know of what it has seen in training
+    notes: tuple[Note, ...] = ()  # notes about the images that it has seen in training
 
 
 @dataclass(frozen=True)
 class System:
-    """A trained model, a reader or other software: what it gave on every image, for one finding.
+    """A trained model, a reader or other software, with its output for one finding.
 
     Attributes:
         name: Its name.
@@ -58,9 +58,9 @@ class System:
             image, ``score`` in [0, 1]; empty for a classifier.
         maps: Activation maps; empty where the system has none.
         findings: The findings of the rows.
-        decision: What ``cxr tune`` stored for this finding; `None` before that.
-        facts: What is known of its training.
-        source: What an error message calls it: the folder or file that it was read from.
+        decision: Decision that ``cxr tune`` stored for this finding; `None` before that.
+        facts: Facts about its training.
+        source: Folder or file that it was read from, for error messages.
 
     Example:
         >>> images = pd.DataFrame({"image_id": ["a", "b"], "status": ["ok", "failed"]})
@@ -92,14 +92,14 @@ class System:
 
 @dataclass(frozen=True)
 class SystemOutput:
-    """A system's output on chosen images, for one target."""
+    """Output of a system on chosen images, for one target."""
 
     system: System
     image_ids: pd.Index  # the images, on all of which the system ran; unique, shape ``(N,)``
 
     @property
     def gives_boxes(self) -> bool:
-        """Whether the system is a detector, whose boxes must be reduced to image scores."""
+        """True for a detector, whose boxes must be reduced to image scores."""
         return self.system.kind == "boxes"
 
     def _rows(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -132,7 +132,14 @@ class SystemOutput:
         return scored.drop_duplicates("image_id").drop(columns="score").reset_index(drop=True)
 
     def scores(self, reduction: Reduction | None) -> pd.Series:
-        """One score per image, in the order of `image_ids`; an InputError where one has none."""
+        """Return one score for each image, shape ``(N,)``, in the order of `image_ids`.
+
+        Args:
+            reduction: Rule by which boxes become a score; `None` takes the highest box.
+
+        Raises:
+            InputError: An image has no score.
+        """
         if self.gives_boxes:
             return reduce_boxes(self.predicted_boxes, self.image_ids, reduction)
         highest = self._finding_scores.groupby("image_id")["score"].max()
@@ -146,7 +153,7 @@ class SystemOutput:
         return combined
 
     def points(self) -> pd.DataFrame | None:
-        """Where the decision points: top box's centre or map's peak; `None` without either."""
+        """Return the scored points: centres of top boxes, or peaks of maps; None without either."""
         if self.gives_boxes:
             return top_box_centres(self.predicted_boxes, self.image_ids)
         if self.maps is None:
@@ -154,9 +161,10 @@ class SystemOutput:
         return map_peaks(self.maps, self.image_ids)[["point_x", "point_y"]]
 
     def cells(self) -> Floats | None:
-        """Width and height of each image's map cell, original px, ``(N, 2)``; 0 without a map.
+        """Return width and height of each image's map cell in original px, shape ``(N, 2)``.
 
-        `None` where no map points.
+        Returns:
+            The sizes, 0 for an image without a map; `None` if the system has no maps.
         """
         if self.gives_boxes or self.maps is None:
             return None
@@ -172,10 +180,15 @@ class SystemOutput:
     def boxes(
         self, scores: pd.Series, scale: tuple[float, float] | None, rule: MapBoxRule | None
     ) -> pd.DataFrame | None:
-        """The system's boxes: a detector's own, a classifier's cut out of its maps.
+        """Return the boxes of a detector, or those that are cut out of a classifier's maps.
 
-        Image `scores`, the scale of maps and the rule that validation chose; `None` where there is
-        nothing to make boxes of.
+        Args:
+            scores: Image scores, shape ``(N,)``.
+            scale: Raw low and high end of the maps, as validation chose them.
+            rule: Rule by which maps become boxes, as validation chose it.
+
+        Returns:
+            The boxes; `None` where there is nothing to make boxes of.
         """
         if self.gives_boxes:
             return self.predicted_boxes

@@ -266,7 +266,7 @@ def _box_cut_choice(
 
 @dataclass(frozen=True)
 class _MapChoice:
-    """How activation maps become boxes."""
+    """Rule by which activation maps become boxes, and what else was tried."""
 
     scale: tuple[float, float] | None  # raw low and high end of the maps; `None` without maps
     rule: MapBoxRule | None

@@ -25,15 +25,15 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True)
 class Units:
-    """Which images make which units."""
+    """Assignment of images to units of evaluation."""
 
-    names: pd.Index  # of the units that are evaluated, sorted, shape `(U,)`
+    names: pd.Index  # names of the units that are evaluated, sorted, shape `(U,)`
     # unit of each image, -1 for an image of a unit that is left out, shape `(N,)`
     of_image: npt.NDArray[np.int64]
     n_left_out: int = 0  # units left out for an unknown label
 
     def highest(self, values: npt.ArrayLike) -> Floats:
-        """The highest value of each unit's images, shape ``(U,)``.
+        """Return the highest value of each unit's images, shape ``(U,)``.
 
         Example:
             >>> Units(pd.Index(["a", "b"]), np.array([1, 0, 0])).highest([0.5, 0.1, 0.3]).tolist()
@@ -45,10 +45,10 @@ class Units:
         return highest
 
     def first(self, values: npt.NDArray[_Value]) -> npt.NDArray[_Value]:
-        """The value of each unit's first image, shape ``(U,)``."""
+        """Return the value of each unit's first image, shape ``(U,)``."""
         used = np.flatnonzero(self.of_image >= 0)
-        place = np.unique(self.of_image[used], return_index=True)[1]
-        return values[used[place]]
+        _, first = np.unique(self.of_image[used], return_index=True)
+        return values[used[first]]
 
 
 def _unit_names(truth: GroundTruth, image_ids: pd.Index, unit: Unit) -> npt.NDArray[np.str_]:
@@ -70,23 +70,43 @@ def _unit_names(truth: GroundTruth, image_ids: pd.Index, unit: Unit) -> npt.NDAr
 
 
 def group_images(truth: GroundTruth, labels: pd.Series, image_ids: pd.Index, unit: Unit) -> Units:
-    """Group images into units."""
+    """Assign images to the units of an evaluation.
+
+    Args:
+        truth: Ground truth, which names studies and patients.
+        labels: Label of every image of the role, NaN where unknown.
+        image_ids: Images under evaluation, shape ``(N,)``.
+        unit: ``image``, ``study`` or ``patient``.
+
+    Returns:
+        The units. One with an image of unknown label and no positive image is left out.
+    """
     names = _unit_names(truth, image_ids, unit)
     unknown = pd.Index(labels.index[labels.isna().to_numpy()])
     doubtful = set(_unit_names(truth, unknown, unit)) if len(unknown) else set()
     doubtful -= set(names[labels.reindex(image_ids).to_numpy() == 1])
-    kept = ~np.isin(names, sorted(doubtful))
-    chosen, place = np.unique(names[kept], return_inverse=True)
+    is_used = ~np.isin(names, sorted(doubtful))
+    unit_names, index = np.unique(names[is_used], return_inverse=True)
     of_image = np.full(len(names), -1, dtype=np.int64)
-    of_image[kept] = place
-    left_out = len(np.unique(names[~kept]))
-    return Units(pd.Index(chosen, name="image_id"), of_image, left_out)
+    of_image[is_used] = index
+    n_left_out = len(np.unique(names[~is_used]))
+    return Units(pd.Index(unit_names, name="image_id"), of_image, n_left_out)
 
 
 def evaluated_units(
     evaluated: EvaluationSet, truth: GroundTruth, labels: pd.Series, unit: Unit
 ) -> tuple[Units, EvaluationSet]:
-    """Which images make which units, and these in the place of images; without places."""
+    """Turn an evaluation of images into one of units.
+
+    Args:
+        evaluated: The images under evaluation.
+        truth: Ground truth.
+        labels: Label of every image of the role, NaN where unknown.
+        unit: ``image``, ``study`` or ``patient``.
+
+    Returns:
+        The units, and an evaluation set with units in place of images and without boxes.
+    """
     units = group_images(truth, labels, evaluated.image_ids, unit)
     count = len(units.names)
     kinds = None

@@ -10,8 +10,9 @@ import pandas as pd
 
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
-from cxr_compare.evaluation.compare.shares import TOO_FEW, VALIDATION
+from cxr_compare.evaluation.compare.shares import TOO_FEW
 from cxr_compare.evaluation.compare.shortcuts import BEYOND_SHORTCUT, SHORTCUT
+from cxr_compare.evaluation.compare.validation_to_test import VALIDATION
 from cxr_compare.evaluation.metrics.metric import ALL, MetricKey
 from cxr_compare.evaluation.metrics.registry import METRICS, highlighted, metric_title
 from cxr_compare.evaluation.report.failure_rows import (

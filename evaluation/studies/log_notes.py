@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.statistics.betting import (
-    mean_interval,
-)
+from cxr_compare.evaluation.statistics.betting import mean_interval
 from cxr_compare.evaluation.studies.monitor_result import FEWEST, MeanInterval
 from cxr_compare.evaluation.studies.monitored_figures import MOST_SYSTEMS, FigureBlock, FirstWeeks
 from cxr_compare.evaluation.studies.study_sentences import study_sentence

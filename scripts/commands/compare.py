@@ -30,12 +30,7 @@ from cxr_compare.scripts.compare_inputs import (
 )
 from cxr_compare.scripts.options import DataFolder, Names, own_split, read_roles
 from cxr_compare.scripts.parameters import AnyPath, Argument, as_path
-from cxr_compare.scripts.report_question import (
-    Finished,
-    finished_report,
-    system_states,
-    usual_name,
-)
+from cxr_compare.scripts.report_question import Finished, finished_report, system_states, usual_name
 from cxr_compare.scripts.runner import command
 from cxr_compare.scripts.systems import (
     ComparedSystem,

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from cxr_compare.evaluation.compare.failure_analysis import _add_groups, _with_tests
-from cxr_compare.evaluation.compare.shares import Shares, guaranteed_figures
+from cxr_compare.evaluation.compare.failure_analysis import add_groups, with_tests
+from cxr_compare.evaluation.compare.shares import Shares
+from cxr_compare.evaluation.compare.validation_to_test import validation_to_test
 from cxr_compare.evaluation.statistics.bootstrap import Resamples
 from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.studies.transfer_analysis import (
@@ -62,8 +63,8 @@ def group_measure(
         groups = {"group": np.where(inside, _IN_GROUP, _OTHERS).astype(object)}
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
         shares = Shares.from_scorecards(scorecards, _POLICY, resamples, set(groups))
-        _add_groups(shares, scorecards, groups, _POLICY)
-        table = _with_tests(shares.table(list(scorecards), resamples), scorecards, groups, _POLICY)
+        add_groups(shares, scorecards, groups, _POLICY)
+        table = with_tests(shares.table(list(scorecards), resamples), scorecards, groups, _POLICY)
         return _claims(table, ("auroc",) if shift else _METRICS)
 
     return measure
@@ -137,7 +138,7 @@ def guarantee_measure(
         validation = draw(rng, n_validation, skills, clusters=clusters)
         test = draw(rng, n_test, skills, clusters=clusters)
         scorecards = evaluated_scorecards(validation, test, [1], policies)
-        table = guaranteed_figures(scorecards, int(rng.integers(2**31))).dropna(subset=["ci_low"])
+        table = validation_to_test(scorecards, int(rng.integers(2**31))).dropna(subset=["ci_low"])
         outside = ~table["estimate"].between(table["ci_low"], table["ci_high"])
         marks = outside.groupby([table["policy"], table["metric"]]).any()
         found = {f"{policy}|{metric}": float(mark) for (policy, metric), mark in marks.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtri
 
-from cxr_compare.evaluation.compare.failure_analysis import _add_at_prevalence, _predictive_values
+from cxr_compare.evaluation.compare.failure_analysis import add_at_prevalence, predictive_values
 from cxr_compare.evaluation.compare.prevalence import Prevalence
 from cxr_compare.evaluation.compare.scorecard import Scorecard
 from cxr_compare.evaluation.compare.shares import Shares
@@ -30,7 +30,7 @@ def predictive_measure(
     cut = float(ndtri(_RATE))
     policy = f"threshold={expit(cut):.12f}"
     chosen = {policy: ThresholdChoice(policy, float(expit(cut)))}
-    truth = _predictive_values(_RATE, _RATE, prevalence)
+    truth = predictive_values(_RATE, _RATE, prevalence)
 
     def measure(rng: np.random.Generator) -> Found:
         test = draw(rng, n_patients, [[2 * cut]], clusters=clusters)
@@ -40,7 +40,7 @@ def predictive_measure(
             given = f"{max(rng.binomial(counted, prevalence), 1)}/{counted}"
         resamples = Resamples(test.n_patients, _REPLICATES, int(rng.integers(2**31)))
         shares = Shares.from_scorecards({"A": [scorecard]}, policy, resamples, set())
-        _add_at_prevalence(shares, {"A": [scorecard]}, policy, Prevalence.parse(given))
+        add_at_prevalence(shares, {"A": [scorecard]}, policy, Prevalence.parse(given))
         table = shares.table(["A"], resamples)
         rows = table[table["topic"] == "prevalence"].set_index("metric")
         return {

@@ -15,23 +15,18 @@ from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.compare.estimates import AGAINST, FOR
 from cxr_compare.evaluation.compare.failure_analysis import (
     TREAT_ALL,
-    _add_groups,
-    _kappa,
     _lesion_groups,
-    _predictive_values,
     _trusted_spacing,
-    _with_tests,
+    add_groups,
+    cohen_kappa,
+    predictive_values,
+    with_tests,
 )
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.compare.scorecard import Scorecard
-from cxr_compare.evaluation.compare.shares import (
-    MOVER,
-    TOO_FEW,
-    ShareName,
-    Shares,
-    guaranteed_figures,
-)
+from cxr_compare.evaluation.compare.shares import MOVER, TOO_FEW, ShareName, Shares
 from cxr_compare.evaluation.compare.shortcuts import SHORTCUT
+from cxr_compare.evaluation.compare.validation_to_test import validation_to_test
 from cxr_compare.evaluation.decisions.subgroups import image_groups
 from cxr_compare.evaluation.decisions.thresholds import (
     ThresholdChoice,
@@ -136,11 +131,11 @@ def test_kappa_and_predictive_values_are_those_of_their_oracles():
     rng = np.random.default_rng(2)
     one, two = rng.random(200) < 0.4, rng.random(200) < 0.4
     two[:80] = one[:80]
-    mine = _kappa((one & two).sum(), (one & ~two).sum(), (~one & two).sum(), 200)
+    mine = cohen_kappa((one & two).sum(), (one & ~two).sum(), (~one & two).sum(), 200)
     assert float(mine) == pytest.approx(cohen_kappa_score(one, two))
-    assert np.isnan(_kappa(5, 0, 0, 5))
+    assert np.isnan(cohen_kappa(5, 0, 0, 5))
     # 10,000 people of whom 1 % are ill, counted.
-    values = _predictive_values(0.8, 0.9, 0.01)
+    values = predictive_values(0.8, 0.9, 0.01)
     assert values["ppv"] == pytest.approx(80 / (80 + 990))
     assert values["npv"] == pytest.approx(8910 / (8910 + 20))
 
@@ -202,9 +197,9 @@ def scorecards_of_group(rng, n=160, in_group=20, worse=0.0):
 
 def groups_tested(scorecards, groups):
     shares = Shares.from_scorecards(scorecards, "max_f1", Resamples(160, 200), set(groups))
-    _add_groups(shares, scorecards, groups, "max_f1")
+    add_groups(shares, scorecards, groups, "max_f1")
     table = shares.table(list(scorecards), Resamples(160, 200))
-    return _with_tests(table, scorecards, groups, "max_f1")
+    return with_tests(table, scorecards, groups, "max_f1")
 
 
 def test_a_group_in_which_one_system_fails_is_found_and_so_is_the_interaction():
@@ -249,7 +244,7 @@ def test_what_validation_promised_is_held_against_what_choosing_gives():
         scorecard = Scorecard(
             evaluated, pd.Series(scores, evaluated.image_ids), thresholds, validation=chosen
         )
-        table = guaranteed_figures({"A": [scorecard]})
+        table = validation_to_test({"A": [scorecard]})
         accuracy = float(((val >= thresholds["max_f1"].threshold) == val_truth).mean())
         on_validation = row_of(table, group="validation", metric="accuracy")
         assert on_validation["estimate"] == pytest.approx(accuracy)
@@ -324,7 +319,7 @@ def test_a_comparison_says_what_it_is_worth_elsewhere(compared):
     recall = row_of(metrics, metric="recall", **of)["estimate"]
     kept = row_of(metrics, metric="specificity", **of)["estimate"]
     value = row_of(table, topic="prevalence", group="0.02", system="A", metric="ppv")
-    assert value["estimate"] == pytest.approx(float(_predictive_values(recall, kept, 0.02)["ppv"]))
+    assert value["estimate"] == pytest.approx(float(predictive_values(recall, kept, 0.02)["ppv"]))
     cost = row_of(table, topic="cost_curve", group="0.5", system="A")
     assert cost["estimate"] == pytest.approx(((1 - recall) + (1 - kept)) / 2)
     mine = compared.decisions[compared.decisions["system"] == "A"]

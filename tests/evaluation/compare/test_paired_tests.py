@@ -10,13 +10,9 @@ from scipy.stats import binomtest, norm, t
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.evaluation.compare.cautions import few_patients
 from cxr_compare.evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
-from cxr_compare.evaluation.compare.failure_analysis import _add_groups
+from cxr_compare.evaluation.compare.failure_analysis import add_groups
 from cxr_compare.evaluation.compare.holm import holm
-from cxr_compare.evaluation.compare.intervals import (
-    EXACT_METHOD,
-    SystemFigures,
-    resampled_figures,
-)
+from cxr_compare.evaluation.compare.intervals import EXACT_METHOD, SystemFigures, resampled_figures
 from cxr_compare.evaluation.compare.paired_tests import (
     DELONG,
     EXACT,
@@ -170,9 +166,7 @@ def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(evalu
     of_image = np.where(np.arange(N) % 2 == 0, "F", "M").astype(object)
     seeds = [scorecard(evaluated, 1, skill=0.3), scorecard(evaluated, 1, skill=2.0)]
     shares = Shares(90, gaps={"sex"})
-    _add_groups(
-        shares, {"A": seeds, "B": [scorecard(evaluated, 2)]}, {"sex": of_image}, "no policy"
-    )
+    add_groups(shares, {"A": seeds, "B": [scorecard(evaluated, 2)]}, {"sex": of_image}, "no policy")
     several = shares.table(["A", "B"], Resamples(90, 10))
     inside = of_image == "F"
     values, parts = [], []

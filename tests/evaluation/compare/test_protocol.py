@@ -49,7 +49,7 @@ def test_a_margin_is_compared_with_the_whole_interval(low, high, standing):
         ({"metric": "brier"}, "lower is better"),
         ({"metric": "iobb_false_marks_10"}, "lower is better"),
         ({"metric": "calibration_slope"}, "neither higher nor lower is better, 1 is ideal"),
-        ({"metric": "ap50", "unit": "patient"}, "places are evaluated by image only"),
+        ({"metric": "ap50", "unit": "patient"}, "evaluated by image only"),
         ({"metric": "aurok"}, "no metric 'aurok'; there are auroc"),
         ({"metric": "recall"}, "needs a policy"),
         (

@@ -1,4 +1,4 @@
-"""Figures at a chosen threshold carry the luck of choosing it; thresholds held stand beside."""
+"""Intervals of figures at a threshold include its uncertainty, or keep the threshold fixed."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from sklearn import metrics as oracle
 
 from cxr_compare.evaluation.compare.estimates import FIXED_CHOICE, REFITTED, Estimates
 from cxr_compare.evaluation.compare.evaluated_models import _uncounted_scorecard
-from cxr_compare.evaluation.compare.failure_analysis import _add_at_prevalence
+from cxr_compare.evaluation.compare.failure_analysis import add_at_prevalence
 from cxr_compare.evaluation.compare.intervals import (
     EXACT_METHOD,
     Replicates,
@@ -313,7 +313,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, draw
             right = called if per_call == 1 else ~called
             key = ShareName("whole", "all", "max_f1", metric)
             shares.add(name, key, right * of, of & everything, evaluated.patients, per_call * of)
-    _add_at_prevalence(shares, scorecards, "max_f1", Prevalence.parse(0.1))
+    add_at_prevalence(shares, scorecards, "max_f1", Prevalence.parse(0.1))
     index = ["topic", "metric", "system"]
     rows = dict(shares.table(["A", "B"], resamples).set_index(index).iterrows())
     for metric in ("recall", "specificity"):
@@ -331,7 +331,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(evaluated, draw
             assert REFITTED in row["ci_method"]
     assert REFITTED in rows["prevalence", "ppv", "A"]["ci_method"]
     bare = Shares(evaluated.n_patients)
-    _add_at_prevalence(bare, scorecards, "max_f1", Prevalence.parse(0.1))
+    add_at_prevalence(bare, scorecards, "max_f1", Prevalence.parse(0.1))
     held = dict(bare.table(["A", "B"], resamples).set_index(index).iterrows())
     assert held["prevalence", "ppv", "A"]["ci_method"].endswith(f"{FIXED_CHOICE}: thresholds")
     width = [figures["prevalence", "npv", "A"] for figures in (rows, held)]

@@ -36,7 +36,7 @@ class _Scores:
         return pd.Series(self.by_rule[reduction.rule])
 
 
-def test_every_rule_is_tried_and_recorded_and_luck_does_not_displace_the_highest_box(
+def test_every_rule_is_tried_and_sampling_error_does_not_displace_the_highest_box(
     predict, test_set, evaluation_set, target
 ):
     system = predict("A", "boxes", seed=1)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from cxr_compare.evaluation.compare.estimates import Estimates
-from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW, VALIDATION
+from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW
+from cxr_compare.evaluation.compare.validation_to_test import VALIDATION
 from cxr_compare.evaluation.metrics.notes import Note
 from cxr_compare.evaluation.report.agreement_tables import agreement_tables
 from cxr_compare.evaluation.report.charts import report_charts

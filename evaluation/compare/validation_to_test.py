@@ -1,0 +1,143 @@
+"""Figures on validation compared with those on test, and where those on test were expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxr_compare.evaluation.compare.scorecard import Scorecard, Scorecards
+from cxr_compare.evaluation.compare.shares import FAILURE_COLUMNS
+from cxr_compare.evaluation.decisions.thresholds import ValidationScores
+from cxr_compare.evaluation.metrics.image_metrics import rates
+from cxr_compare.evaluation.statistics.arrays import Floats
+from cxr_compare.evaluation.statistics.intervals import LEVEL, MOST_UNDEFINED
+from cxr_compare.evaluation.statistics.patient_exchange import ExchangedPatients
+from cxr_compare.evaluation.statistics.ranking import RankedScores
+
+VALIDATION = "validation to test"
+"""Topic of figures at a chosen threshold on validation and on test."""
+_METRICS = ("recall", "specificity", "accuracy")
+_EXCHANGES = 1000
+_CELLS = 2_000_000
+"""Number of image decisions that are computed at once."""
+_EXPECTED = "expected: validation and test patients exchanged, threshold chosen again; all at once"
+
+
+def validation_to_test(scorecards: Scorecards, seed: int = 0) -> pd.DataFrame:
+    """Compare figures on validation with those on test, and with where these were expected.
+
+    A threshold does well on the images that chose it. Patients of validation and test are therefore
+    exchanged 1,000 times at random, and the threshold is chosen again each time. The ranges of the
+    figures at one threshold hold at once in 95 % of equal populations. With several training seeds,
+    the first one is taken.
+
+    Args:
+        scorecards: Scorecards of each system, one for each training seed.
+        seed: Random seed of the exchanges.
+
+    Returns:
+        Rows with the columns of `FAILURE_COLUMNS`.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, (scorecard, *_) in scorecards.items():
+        validation = scorecard.validation
+        policies = scorecard.chosen_policies
+        if validation is None or not policies:
+            continue
+        sides = _exchanged_figures(scorecard, validation, policies, seed)
+        for policy, (on_validation, on_test) in zip(policies, sides, strict=True):
+            expected = _expected_on_test(on_validation, on_test)
+            for column, metric in enumerate(_METRICS):
+                row = {
+                    "system": name,
+                    "policy": policy,
+                    "metric": metric,
+                    "ci_method": "",
+                    "note": "",
+                }
+                validation_row = {"group": "validation", "estimate": on_validation[0, column]}
+                test_row = {
+                    "group": "test",
+                    "estimate": on_test[0, column],
+                    "ci_low": expected.low[column],
+                    "ci_high": expected.high[column],
+                    "ci_method": _EXPECTED,
+                }
+                rows += [row | validation_row, row | test_row]
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)).assign(topic=VALIDATION)
+
+
+def _exchanged_figures(
+    scorecard: Scorecard, validation: ValidationScores, policies: Sequence[str], seed: int
+) -> Floats:
+    """Compute figures on both sides, first as they are, then with patients exchanged.
+
+    Returns:
+        Figures, shape ``(policies, 2, 1 + exchanges, metrics)``; side 0 is validation.
+    """
+    evaluated = scorecard.evaluated
+    _, owner = np.unique(validation.patients, return_inverse=True)
+    patients = np.concatenate([owner, evaluated.patients + owner.max() + 1])
+    truth = np.concatenate([validation.y_true, evaluated.y_true])
+    scores = np.concatenate([validation.scores, scorecard.scores])
+    pooled = ValidationScores(truth, scores, patients.astype(str), tuple(policies))
+    inside = np.arange(len(truth)) < len(owner)
+    rng = np.random.default_rng(seed)
+    exchanged = ExchangedPatients(inside, truth, patients)
+    figures_of = _figures_of_both_sides(pooled)
+    step = max(1, _CELLS // len(inside))
+    parts = [figures_of(inside[None])]
+    for done in range(0, _EXCHANGES, step):
+        count = min(step, _EXCHANGES - done)
+        parts.append(figures_of(exchanged.draw(count, rng)))
+    return np.concatenate(parts, axis=2)
+
+
+def _figures_of_both_sides(
+    pooled: ValidationScores,
+) -> Callable[[npt.NDArray[np.bool_]], Floats]:
+    """Return a function of members ``(R, N)`` that gives ``(policies, 2, R, metrics)``."""
+    n_images = len(pooled.y_true)
+    ranked = RankedScores(pooled.y_true, pooled.scores)
+    refit = pooled.refit(np.arange(n_images), n_images)
+    whole = ranked.sums(np.ones((1, n_images), dtype=np.int16))
+
+    def figures(members: npt.NDArray[np.bool_]) -> Floats:
+        inside = members.astype(np.int16)
+        sums = ranked.sums(inside)
+        table = []
+        for thresholds in refit(inside).values():
+            all_counts = whole.counts(thresholds)
+            counts = sums.counts(thresholds)
+            outside = {name: all_counts[name] - counts[name] for name in counts}
+            sides = [rates(**counts), rates(**outside)]
+            table.append([[side[metric] for metric in _METRICS] for side in sides])
+        return np.array(table).swapaxes(2, 3)
+
+    return figures
+
+
+class _Expected(NamedTuple):
+    """Range in which each figure on test was expected, shape ``(metrics,)``."""
+
+    low: Floats
+    high: Floats
+
+
+def _expected_on_test(on_validation: Floats, on_test: Floats) -> _Expected:
+    """Return the expected range of the first row on test, from all rows ``(R, metrics)``."""
+    falls = on_test - on_validation
+    known = falls[~np.isnan(falls).any(axis=1)]
+    if len(known) < (1 - MOST_UNDEFINED) * len(falls):
+        unknown = np.full(falls.shape[1], np.nan)
+        return _Expected(unknown, unknown)
+    middle = known.mean(axis=0)
+    spread = known.std(axis=0)
+    distance = np.abs((known - middle) / np.where(spread > 0, spread, np.inf)).max(axis=1)
+    reach = np.quantile(distance, LEVEL) * spread
+    expected = on_validation[0] + middle
+    return _Expected(np.maximum(expected - reach, 0), np.minimum(expected + reach, 1))
