@@ -382,8 +382,9 @@ def wait_for_processes(
     code = processes[failed].returncode
     if code < 0:
         # Where memory runs out, the system sends signal 9, and the process cannot report it.
-        why = " (out of memory? try a smaller training.batch_size)" * (code == -signal.SIGKILL)
-        line = f"cxr: process {failed + 1} of {len(processes)} was ended by signal {-code}{why}"
+        line = f"cxr: process {failed + 1} of {len(processes)} was ended by signal {-code}"
+        if code == -signal.SIGKILL:
+            line += " (out of memory? try a smaller training.batch_size)"
         return 2, f"{line}; run the same command again to go on"
     return int(code), _last_error_line(logs[failed]) if failed else ""
 

@@ -181,8 +181,10 @@ def typer_command(function: Callable[..., Any]) -> Callable[..., Any]:
 def _annotation(parameter: Parameter) -> Any:
     argument = parameter.argument
     repeated = parameter.several and not parameter.positional
-    words = parameter.help + " May be repeated." * repeated
-    shared: dict[str, Any] = {"help": words, "metavar": argument.metavar}
+    text = parameter.help
+    if repeated:
+        text += " May be repeated."
+    shared: dict[str, Any] = {"help": text, "metavar": argument.metavar}
     if parameter.type in (int, float):
         shared |= {"min": argument.minimum, "max": argument.maximum}
     if argument.completions is not None:

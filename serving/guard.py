@@ -26,7 +26,7 @@ from cxr_compare.data_prep.work.progress import Progress
 from cxr_compare.serving.guard_images import (
     MEASURES,
     STATISTICS_VERSION,
-    Measured,
+    ImageStatistics,
     draw,
     spoil,
     vary,
@@ -104,7 +104,7 @@ class GuardFit:
     precision: np.ndarray  # (D, D), inverse of their covariance: of a Mahalanobis distance
     weights: np.ndarray  # (2 D + 2,), of numbers, squares and distance, and the constant
 
-    def scores(self, measured: Measured) -> np.ndarray:
+    def scores(self, measured: ImageStatistics) -> np.ndarray:
         """Log odds that an image is none of a chest, given as many of either."""
         return _terms(self, measured) @ self.weights
 
@@ -123,7 +123,9 @@ class Guard:
 
     def score(self, pixels: np.ndarray) -> float:
         """Log odds that an image, uint8 ``(H, W)`` of any size, is no frontal chest X-ray."""
-        return float(self._fit.scores(Measured.of([visible_part(pixels, self.size)]))[0])
+        return float(
+            self._fit.scores(ImageStatistics.from_images([visible_part(pixels, self.size)]))[0]
+        )
 
     def warnings(
         self,
@@ -290,13 +292,13 @@ def fit_guard(
         patients = patients.iloc[np.sort(rng.choice(len(patients), _MOST_IMAGES, replace=False))]
     images = [visible_part(source.image(image_id), source.size) for image_id in patients.index]
     n = len(images)
-    own = Measured.of(images)
-    varied = Measured.of(vary(image, rng) for image in images)
+    own = ImageStatistics.from_images(images)
+    varied = ImageStatistics.from_images(vary(image, rng) for image in images)
     made_of = np.tile(np.arange(n), 2)
     partner = np.concatenate([rng.permutation(n), rng.permutation(n)])
     pairs = zip(made_of, partner, strict=True)
-    made = Measured.of(spoil(images[one], images[two], rng) for one, two in pairs)
-    drawn = Measured.of(draw(number, rng) for number in range(_DRAWN))
+    made = ImageStatistics.from_images(spoil(images[one], images[two], rng) for one, two in pairs)
+    drawn = ImageStatistics.from_images(draw(number, rng) for number in range(_DRAWN))
 
     import pandas as pd
 
@@ -323,7 +325,9 @@ def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
     return tuple(np.bincount(groups, minlength=len(_AGE_GROUPS)).tolist())
 
 
-def _fit(own: Measured, varied: Measured, made: Measured, drawn: Measured) -> GuardFit:
+def _fit(
+    own: ImageStatistics, varied: ImageStatistics, made: ImageStatistics, drawn: ImageStatistics
+) -> GuardFit:
     inside = own + varied
     outside = made + drawn
     most = len(own.layout) // _IMAGES_A_PART
@@ -353,7 +357,7 @@ def _principal_parts(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndar
     return mean, np.ascontiguousarray(vectors[:, ::-1][:, :most].T, np.float32)
 
 
-def _numbers(fit: GuardFit, measured: Measured) -> np.ndarray:
+def _numbers(fit: GuardFit, measured: ImageStatistics) -> np.ndarray:
     """Return the numbers of an image: principal components, residual, and overall statistics."""
     columns = []
     for values, mean, parts in (
@@ -367,12 +371,12 @@ def _numbers(fit: GuardFit, measured: Measured) -> np.ndarray:
     return np.hstack([*columns, measured.overall])
 
 
-def _standardised(fit: GuardFit, measured: Measured) -> np.ndarray:
+def _standardised(fit: GuardFit, measured: ImageStatistics) -> np.ndarray:
     numbers: np.ndarray = (_numbers(fit, measured) - fit.centre) / fit.spread
     return np.clip(numbers, -_LARGEST_VALUE, _LARGEST_VALUE)
 
 
-def _terms(fit: GuardFit, measured: Measured) -> np.ndarray:
+def _terms(fit: GuardFit, measured: ImageStatistics) -> np.ndarray:
     """Return numbers, their squares, the Mahalanobis distance and 1, shape ``(N, 2 D + 2)``."""
     numbers = _standardised(fit, measured)
     distance = ((numbers @ fit.precision) * numbers).sum(1, keepdims=True) / numbers.shape[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -23,14 +23,18 @@ _LAYOUT_SIDE = 24
 _SQUARE = 64
 _CELLS = 4
 _DIRECTIONS = 8
-MEASURES = (_LAYOUT_SIDE**2, _CELLS**2 * _DIRECTIONS, 12)  # numbers of each kind in `Measured`
+MEASURES = (
+    _LAYOUT_SIDE**2,
+    _CELLS**2 * _DIRECTIONS,
+    12,
+)  # numbers in `ImageStatistics`
 _FLAT_RANGE = 12  # grey values between the 8th and the 92nd percentile of a row of a border
 _DRAWN_SIDE = 128
 _TINY = 1e-6
 
 
 @dataclass(frozen=True)
-class Measured:
+class ImageStatistics:
     """Statistics of images, one row an image, float32."""
 
     layout: np.ndarray  # (N, 576), ranks of grey values: any rising grey curve gives the same
@@ -38,17 +42,21 @@ class Measured:
     overall: np.ndarray  # (N, 12), entropy, edges, spectrum, symmetry, flat and saturated pixels
 
     @classmethod
-    def of(cls, images: Iterable[np.ndarray]) -> Self:
+    def from_images(cls, images: Iterable[np.ndarray]) -> Self:
         """Measure images, uint8, any shape ``(H, W)``."""
-        rows = [_measure_one(image) for image in images]
-        return cls(*(np.array(column, np.float32) for column in zip(*rows, strict=True)))
+        rows = [_statistics(image) for image in images]
+        return cls(
+            layout=np.array([row.layout for row in rows], np.float32),
+            edges=np.array([row.edges for row in rows], np.float32),
+            overall=np.array([row.overall for row in rows], np.float32),
+        )
 
-    def __getitem__(self, rows: np.ndarray) -> Measured:
-        return Measured(self.layout[rows], self.edges[rows], self.overall[rows])
+    def __getitem__(self, rows: np.ndarray) -> ImageStatistics:
+        return ImageStatistics(self.layout[rows], self.edges[rows], self.overall[rows])
 
-    def __add__(self, other: Measured) -> Measured:
+    def __add__(self, other: ImageStatistics) -> ImageStatistics:
         columns = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Measured(*map(np.concatenate, columns))
+        return ImageStatistics(*map(np.concatenate, columns))
 
 
 def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -78,7 +86,15 @@ def _without_borders(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _measure_one(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class _Statistics(NamedTuple):
+    """Statistics of one image; see `ImageStatistics`."""
+
+    layout: np.ndarray
+    edges: np.ndarray
+    overall: np.ndarray
+
+
+def _statistics(image: np.ndarray) -> _Statistics:
     image = _without_borders(image)
     method = cv2.INTER_AREA if min(image.shape) >= _SQUARE else cv2.INTER_LINEAR
     square = cv2.resize(np.ascontiguousarray(image), (_SQUARE, _SQUARE), interpolation=method)
@@ -89,7 +105,7 @@ def _measure_one(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     gradient_y = cv2.Sobel(values, cv2.CV_32F, 0, 1)
     size, angle = cv2.cartToPolar(gradient_x, gradient_y)
     overall = _overall(image, values, ranks, float(size.mean()))
-    return ranks.ravel(), _directions(size, angle), overall
+    return _Statistics(ranks.ravel(), _directions(size, angle), overall)
 
 
 def _directions(size: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -110,13 +126,21 @@ def _cell_of_pixel() -> np.ndarray:
     return (rows * _CELLS + columns).ravel()
 
 
+class _SpectrumRings(NamedTuple):
+    """Rings of equal frequency in the spectrum of a square image, and the window before it."""
+
+    ring_of_frequency: np.ndarray
+    ring_sizes: np.ndarray
+    window: np.ndarray
+
+
 @cache
-def _rings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rings() -> _SpectrumRings:
     """Return the ring of each frequency of a spectrum, the size of each ring, and the window."""
     rows, columns = np.mgrid[-_SQUARE // 2 : _SQUARE // 2, -_SQUARE // 2 : _SQUARE // 2]
     ring = np.fft.ifftshift(np.hypot(rows, columns).astype(np.int64)).ravel()
     window = np.hanning(_SQUARE).astype(np.float32)
-    return ring, np.bincount(ring), np.outer(window, window)
+    return _SpectrumRings(ring, np.bincount(ring), np.outer(window, window))
 
 
 def _overall(
@@ -126,9 +150,9 @@ def _overall(
     seen = counts[counts > 0]
     spread = float(values.std()) + 1e-3
     laplacian = float(np.abs(cv2.Laplacian(values, cv2.CV_32F)).mean())
-    ring, places, window = _rings()
-    power = np.abs(np.fft.fft2((values - values.mean()) * window)) ** 2
-    power = np.bincount(ring, power.ravel())[1:31] / places[1:31]
+    rings = _rings()
+    power = np.abs(np.fft.fft2((values - values.mean()) * rings.window)) ** 2
+    power = np.bincount(rings.ring_of_frequency, power.ravel())[1:31] / rings.ring_sizes[1:31]
     logs = np.log(power + 1e-3)
     scale = np.log(np.arange(1, 31))
     slope, level = np.polyfit(scale, logs, 1)

@@ -130,7 +130,9 @@ class _Answers(NamedTuple):
     ran: pd.Index
 
     @classmethod
-    def of(cls, model: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -> Self:
+    def from_model(
+        cls, model: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame
+    ) -> Self:
         part = concat_parts(list(model.predict(source, ids, sizes, _BATCH)))
         ran = part.images.loc[part.images["status"] == "ok", "image_id"]
         output = Predictions.from_part({"system": "", "kind": model.kind}, part)
@@ -184,7 +186,7 @@ def prove(
             "same cxr train command again, which adds it"
         )
     sizes = dataset.images[["image_id", "width", "height"]]
-    answers = [_Answers.of(model, store, ids, sizes) for model in (run.model, exported)]
+    answers = [_Answers.from_model(model, store, ids, sizes) for model in (run.model, exported)]
     words = counted(len(ids), "validation image") + f" of “{dataset.name}”"
     return Proof(
         exported.precision,
@@ -208,7 +210,8 @@ def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> lis
         {f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1]
     )
     sides = [
-        _Answers.of(model, source, source.ids, source.sizes) for model in (run.model, exported)
+        _Answers.from_model(model, source, source.ids, source.sizes)
+        for model in (run.model, exported)
     ]
     first, second = (side.ran for side in sides)
     ran = first.intersection(second)

@@ -65,20 +65,22 @@ def predict_data_set(  # noqa: PLR0913 - options of cxr predict
     """Predict the val and test images of a split, or chosen ones, into a predictions folder.
 
     Args:
-        model: What predicts.
-        dataset: Whose images.
-        out: The folder; one that was begun is gone on with.
-        split: Which of its splits.
-        terminal: What shows how far it is.
-        batch_size: Images at a time; by default what suits the model.
-        name: Of the system; by default the run's.
-        validation_of: Predict the val images alone, for the operating point of this target.
-        image_ids: Predict these images alone.
+        model: Run or export that predicts.
+        dataset: Data set with the images.
+        out: Folder of the predictions. One that was begun is continued.
+        split: Split of the data set that names the roles.
+        terminal: Shows the progress.
+        batch_size: Images predicted at a time; by default what suits the model.
+        name: Name of the system; by default the run's.
+        validation_of: Predict only the val images, for the operating point of this target.
+        image_ids: Predict only these images.
         made_before: Predictions of the same model, which are taken over.
         engine: Predicts in parts; without one this process does.
         on_part: Called with each part, the images' store and the seconds that it took.
 
-    No cost is measured of chosen images, nor of val images alone, as nobody compares them.
+    Returns:
+        The predictions. The cost of an image is measured only where all val and test images are
+        predicted, as nobody compares it otherwise.
 
     Raises:
         InputError: The model predicts a finding that the data set does not label, or the folder

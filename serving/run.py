@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,20 @@ if TYPE_CHECKING:
     from cxr_compare.training.run_folder import RunFolder
 
 _SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest X-ray"
+
+
+class OperatingPoint(NamedTuple):
+    """How a run decides.
+
+    Attributes:
+        decision: Decision from validation images; None where the run cannot decide.
+        policy: Policy whose threshold decides.
+        undecided_because: Reason why the run cannot decide; None if it can.
+    """
+
+    decision: Decision | None
+    policy: str
+    undecided_because: str | None
 
 
 @dataclass(eq=False, repr=False)
@@ -109,8 +123,8 @@ class Run:
     def target(self) -> Target:
         """Target of the run, with the display name from the validation predictions."""
         if isinstance(self.model, ExportedModel):
-            asked = self.model.spec.target
-            return Target(asked["name"], tuple(asked["any_of"]), asked["display_name"])
+            exported = self.model.spec.target
+            return Target(exported["name"], tuple(exported["any_of"]), exported["display_name"])
         name = str(self.model.info["target"])
         stored = validation_folder(self.folder) / "predictions.json"
         target = read_json(stored, "predictions").get("target") if stored.is_file() else None
@@ -118,7 +132,7 @@ class Run:
         return Target(name, self.model.learnt, display_name)
 
     @cached_property
-    def operating_point(self) -> tuple[Decision | None, str, str | None]:
+    def operating_point(self) -> OperatingPoint:
         """Decision and policy of the run, or the reason why it cannot decide."""
         usual = self.wanted_policy or POLICIES[0]
         exported = is_export(self.folder)
@@ -126,13 +140,13 @@ class Run:
             reason = "run the same cxr train command again (adds the operating point)"
             if exported:
                 reason = "no operating point was exported, as the run had none; export it anew"
-            return None, usual, reason
+            return OperatingPoint(None, usual, reason)
         decision = Decision.from_dict(read_json(self.decision_file, "decision"))
         if not (exported or self._has_chosen(decision)):
             reason = "its operating point was chosen at another precision or with other weights"
-            return None, usual, f"{reason}; run cxr tune on the run again"
+            return OperatingPoint(None, usual, f"{reason}; run cxr tune on the run again")
         policy = decision.policy(self.wanted_policy, self.folder)
-        return decision, policy, decision.thresholds[policy].reason
+        return OperatingPoint(decision, policy, decision.thresholds[policy].reason)
 
     @property
     def triage(self) -> Triage | None:
@@ -152,12 +166,12 @@ class Run:
     @property
     def decision(self) -> Decision | None:
         """Decision from validation images; None where nothing could be chosen."""
-        return self.operating_point[0]
+        return self.operating_point.decision
 
     @property
     def policy(self) -> str:
         """Policy whose threshold decides."""
-        return self.operating_point[1]
+        return self.operating_point.policy
 
     @cached_property
     def guarantees(self) -> tuple[str, ...]:
@@ -165,13 +179,14 @@ class Run:
         if self.decision is None:
             return ()
         lines = self.decision.guarantees(self.policy)
-        exported = "; made with the run, of which this is an export"
-        return tuple(line + exported * is_export(self.folder) for line in lines)
+        if not is_export(self.folder):
+            return tuple(lines)
+        return tuple(f"{line}; made with the run, of which this is an export" for line in lines)
 
     @property
     def undecided_because(self) -> str | None:
         """Reason why the run cannot decide; None if it can."""
-        return self.operating_point[2]
+        return self.operating_point.undecided_because
 
     @cached_property
     def map_levels(self) -> dict[float, float]:
@@ -194,7 +209,7 @@ class Run:
 
     @cached_property
     def guard(self) -> Guard | None:
-        """Tells what is no frontal chest X-ray; `None` where the run has none."""
+        """Out-of-distribution check; None where the run has none."""
         path = self.folder / GUARD_NAME
         return Guard.read(path) if path.is_file() else None
 

@@ -183,7 +183,10 @@ def curve(
     ):
         if before is None:
             write_json(out / _STARTED, "curve_started", {**started, **provenance()})
-        runs = _train(plan, machines, ["--device", device, *["--despite-audit"] * despite_audit])
+        options = ["--device", device]
+        if despite_audit:
+            options.append("--despite-audit")
+        runs = _train(plan, machines, options)
         dataset = DataSet.open(data)  # with its new parts
         predictions = {}
         with console.track("Predicting runs", len(runs)) as advance:

@@ -104,7 +104,8 @@ def sweep(
         require_only_files(out, _OWN, "sweep")
     request.audit_errors(console)
     options = ["--device", device, "--devices", str(devices)]
-    options += ["--despite-audit"] * despite_audit
+    if despite_audit:
+        options.append("--despite-audit")
     reads = (data, out / _STARTED)
     engine = chosen_engine()
     with (
@@ -115,7 +116,7 @@ def sweep(
             write_json(out / _STARTED, "sweep_started", {**started, **provenance()})
         result = _run(Sweep(plan), trials, machines, started, data, options)
     tried_all = plan.most is not None and len(result["trials"]) >= plan.most
-    lines = ["Every combination has been tried"] * tried_all
+    lines = ["Every combination has been tried"] if tried_all else []
     lines += [*sentences(result), f"Best run: {out / 'best'}", f"Page:     {out / PAGE}"]
     return Outcome(
         "\n".join(lines),

@@ -130,7 +130,8 @@ def _warn_of_open_networks(
                 )
 
 
-def _server(url: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port of a URL; two URLs of one server have the same."""
+def _server(url: str) -> str:
+    """Return scheme, host and port of a URL as text; two URLs of one server have the same."""
     parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{parts.hostname}:{port}"

@@ -25,7 +25,7 @@ from cxr_compare.serving.export_graph import anchors_of, write_graph
 from cxr_compare.serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
 from cxr_compare.serving.guard import GUARD_NAME, Guard, GuardFit
 from cxr_compare.serving.guard_images import MEASURES
-from cxr_compare.serving.run import Run
+from cxr_compare.serving.run import OperatingPoint, Run
 from cxr_compare.serving.trained_model import TrainedModel
 
 SIZE = 64
@@ -104,6 +104,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
         model = TrainedModel(run, network, preprocess, "fp32", "cpu")
         loaded = Run(folder, name)
         loaded.model, loaded.target, loaded.guard = model, TARGET, _guard()
-        loaded.operating_point, loaded.map_levels = (decision, "max_f1", None), {}
+        loaded.operating_point = OperatingPoint(decision, "max_f1", None)
+        loaded.map_levels = {}
         made[kind] = (folder, loaded)
     return made

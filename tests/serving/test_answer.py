@@ -36,7 +36,7 @@ from cxr_compare.serving.answer import (
     render_answers,
 )
 from cxr_compare.serving.guard import Guard, Warned
-from cxr_compare.serving.run import Run
+from cxr_compare.serving.run import OperatingPoint, Run
 from cxr_compare.serving.trained_model import TrainedModel
 from cxr_compare.serving.web.app import RESULT_FORMATS
 
@@ -219,7 +219,8 @@ def test_triage_decides_where_no_other_policy_is_asked_for(
     for policy in (tuned.policy(None, ""), "max_f1"):
         by_policy = Run(Path("run"), "CheXNet")
         by_policy.model, by_policy.target = run.model, TARGET
-        by_policy.operating_point, by_policy.map_levels = (tuned, policy, None), {}
+        by_policy.operating_point = OperatingPoint(tuned, policy, None)
+        by_policy.map_levels = {}
         said[policy] = by_policy.predict(chest)
     found, other = said[OUT], said["max_f1"]
     assert (found.triage, found.decision, found.threshold) == (triage, decision, cuts[0])
