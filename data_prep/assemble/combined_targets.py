@@ -104,8 +104,8 @@ def _partly_labelled(findings: Mapping[str, pd.DataFrame], known: Sequence[str])
         where = tuple(part for part, table in findings.items() if _labelled(table, [finding]))
         findings_by_sets.setdefault(where, []).append(finding)
     return [
-        f"only {' and '.join(where)} labels {', '.join(names)}; on other images this is unknown, "
-        "not absent"
+        f"labelled only in {' and '.join(where)}: {', '.join(names)}; on other images this is "
+        "unknown, not absent"
         for where, names in findings_by_sets.items()
         if len(where) < len(findings)
     ]

@@ -91,7 +91,7 @@ def _keys(three: np.ndarray) -> np.ndarray:
     a = bits >> 3 & 1
     b = bits >> 2 & 1
     c = bits >> 1 & 1
-    # A turn inverts the fourth word if it inverts an odd number of the others (`_inverted_words`).
+    # A turn inverts the fourth word if it inverts an odd number of the others (`inverted_words`).
     flips = (a << 3 | b << 2 | c << 1 | (a ^ b ^ c)) * np.uint8(17)
     turned = (three ^ flips[:, None]).astype(np.uint64)
     return turned[:, 0] << np.uint64(16) | turned[:, 1] << np.uint64(8) | turned[:, 2]
@@ -145,13 +145,13 @@ def turned_distances(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The least number of bits and the index of the turn, each of shape ``(P,)``.
     """
     counts = np.bitwise_count(differences).astype(np.int16)
-    flips = _inverted_words().astype(np.int16)
+    flips = inverted_words().astype(np.int16)
     distances = counts @ (1 - 2 * flips.T) + WORD_BITS * flips.sum(axis=1)
     turn = distances.argmin(axis=1)
     return np.take_along_axis(distances, turn[:, None], axis=1)[:, 0], turn
 
 
-def _inverted_words() -> np.ndarray:
+def inverted_words() -> np.ndarray:
     """Return True for each word of the fingerprint that a turn inverts, ``(8, words)``."""
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)

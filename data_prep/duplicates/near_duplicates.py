@@ -117,10 +117,15 @@ def detail_correlation(one: np.ndarray, other: np.ndarray) -> float:
     Both images are resized to 128 x 128 and their greys are ranked. Structures finer than 1 px or
     coarser than 8 px are removed, since all chests share their coarse outline.
     """
-    return float((_detail(one) * _detail(other)).sum())
+    return float((fine_detail(one) * fine_detail(other)).sum())
 
 
-def _detail(pixels: np.ndarray) -> np.ndarray:
+def fine_detail(pixels: np.ndarray) -> np.ndarray:
+    """Extract the fine detail of an image, float32 ``(128, 128)`` with mean 0 and norm 1.
+
+    Args:
+        pixels: Image, uint8 ``(H, W)``.
+    """
     ranks = grey_ranks(squash(pixels, _SIDE))
     fine, coarse = (cv2.GaussianBlur(ranks, (0, 0), sigma) for sigma in (_FINE_PX, _COARSE_PX))
     detail = fine - coarse

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxr_compare.data_prep.contracts.errors import InputError
+from cxr_compare.data_prep.contracts.errors import InputError, counted_phrase
 from cxr_compare.data_prep.export.content import ImageEntry
 from cxr_compare.data_prep.export.render import SUFFIXES, RenderTask, render_all
 from cxr_compare.data_prep.formats.folder_scan import IMAGE_SUFFIXES
@@ -86,6 +86,11 @@ class AnnotationFolder:
             self.advance(1)
 
     def note_loss(self, number: int, text: str) -> None:
-        """Note a loss of the format if it occurs; the text follows the number of cases."""
+        """Note a loss of the format if it occurs.
+
+        Args:
+            number: Number of cases; 0 adds no note.
+            text: Text after the number, which begins with a noun in the plural and a verb.
+        """
         if number:
-            self.not_exported.append(f"{number:,} {text}")
+            self.not_exported.append(counted_phrase(number, text))

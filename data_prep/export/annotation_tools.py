@@ -70,7 +70,7 @@ def _marked_images(
     text = f"splits are not exported; --split takes one of {', '.join(splits)}"
     folder.note_loss(len(splits), text)
     renamed = int((content.images["stem"] != content.images["image_id"]).sum())
-    folder.note_loss(renamed, "image ids were changed, since they are no file names")
+    folder.note_loss(renamed, "ids were changed, since they are no file names")
     named = {mark[0] for image_marks in marks.values() for mark in image_marks}
     named -= set(content.classes)
     return listed, [*content.classes, *sorted(named)]

@@ -99,7 +99,7 @@ def _note_losses(
     partly = inexpressible_labels.loc[inexpressible_labels["why"] == "not fully boxed", "image_id"]
     folder.note_loss(
         partly.nunique(),
-        "positive images are not fully boxed; other programs take their boxes for all boxes",
+        "images are positive and not fully boxed; other programs take their boxes for all boxes",
     )
     if content.has_roles:
         folder.not_exported.append(

@@ -80,7 +80,7 @@ def _note_losses(
     if content.known_facts():
         folder.not_exported.append(f"{', '.join(content.known_facts())}: not exported")
     renamed = int((images["stem"] != images["image_id"]).sum())
-    folder.note_loss(renamed, "image ids were changed, since they are no file names")
+    folder.note_loss(renamed, "ids were changed, since they are no file names")
     if folder.mode == "none":
         folder.not_exported.append(
             "images are not exported; programs expect them in images/ beside labels/ (--images png)"

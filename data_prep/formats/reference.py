@@ -61,17 +61,17 @@ def add_reference(
     stated = findings[~is_reader]  # labels of the reference that the source itself states
     by_readers = boxes["reader"] != REFERENCE_READER
     _require_rule(rule, readers["reader"])
-    made = _reference_findings(readers, rule)
+    made = vote_findings(readers, rule)
     merged = made[FINDING_KEY].merge(
         stated[FINDING_KEY].drop_duplicates(), how="left", indicator=True
     )
     made = made[(merged["_merge"] == "left_only").to_numpy()].reset_index(drop=True)
-    fused = _reference_boxes(readers, boxes[by_readers], pd.concat([stated, made]), rule)
+    fused = fuse_boxes(readers, boxes[by_readers], pd.concat([stated, made]), rule)
     findings = pd.concat([findings, made], ignore_index=True)
     boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
     named = pd.Series(tuple(boxed_findings) if len(boxes) else (), dtype=TEXT)
     localised = pd.concat([named, boxes["finding"].drop_duplicates()])
-    return ReferenceTables(findings, boxes, _coverage(findings, boxes, localised))
+    return ReferenceTables(findings, boxes, box_coverage_of_readers(findings, boxes, localised))
 
 
 def _require_rule(rule: str, readers: pd.Series) -> None:
@@ -90,7 +90,7 @@ def _require_rule(rule: str, readers: pd.Series) -> None:
         raise InputError(f"--reference {rule}: no such reader; there are {', '.join(names)}")
 
 
-def _reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
+def vote_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
     """Make the findings of the reference from those of the readers."""
     if rule not in _RULES:
         chosen = findings[findings["reader"] == rule.partition(":")[2]]
@@ -110,7 +110,7 @@ def _reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
     return made.assign(reader=REFERENCE_READER, state=state, origin="consensus").astype(TEXT)
 
 
-def _reference_boxes(
+def fuse_boxes(
     findings: pd.DataFrame, boxes: pd.DataFrame, reference: pd.DataFrame, rule: str
 ) -> pd.DataFrame:
     """Make the boxes of the reference from those of the readers.
@@ -187,7 +187,9 @@ def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarr
     return number
 
 
-def _coverage(findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series) -> pd.DataFrame:
+def box_coverage_of_readers(
+    findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series
+) -> pd.DataFrame:
     """List the images, findings and readers whose boxes show all lesions."""
     rows = findings[is_member(findings["finding"], localised)]
     boxed = rows.merge(boxes[LABEL_KEY].drop_duplicates(), on=LABEL_KEY)

@@ -10,7 +10,7 @@ from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.data_prep.contracts.text import TEXT
 
 
-def _image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
+def image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
     """Return the class of each image: ``x_class``, else its rarest present finding or absent."""
     ids = pd.Index(images["image_id"])
     reference = findings[findings["reader"] == REFERENCE_READER]
@@ -39,7 +39,7 @@ def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
         Columns ``class``, then source, set and view where they differ, and a flag for each present
         finding, indexed by ``image_id``.
     """
-    strata = _image_classes(images, findings).rename("class").to_frame()
+    strata = image_classes(images, findings).rename("class").to_frame()
     for column in ("source", "x_set", "view"):
         if column in images.columns:
             strata[column] = images[column].astype(TEXT).to_numpy()

@@ -143,7 +143,7 @@ def draw_image(
     canvas = _draw_pose(rng, size, view)
     anatomy = _breathe(patient.anatomy, rng, view)
     acute = draw_names(rng, *ACUTE)
-    attenuation, visible = _draw_chest(canvas, anatomy, portable=view == "AP")
+    attenuation, visible = draw_chest(canvas, anatomy, portable=view == "AP")
     # The generator state is the same for each image, so that lasting distractors do not move.
     lasting = _generator(*key, "chronic")
     attenuation += draw_distractors(canvas, anatomy, patient.chronic, lasting)
@@ -205,7 +205,7 @@ def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
     )
 
 
-def _draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Field, Field]:
+def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Field, Field]:
     """Draw a chest without lesions; return attenuation and visible lung, ``(H, W)`` each."""
     lungs = canvas.fill(anatomy.lung(-1), anatomy.lung(1))
     heart = canvas.soften(canvas.fill(anatomy.heart_outline()), 0.008 if portable else 0.006)

@@ -89,15 +89,15 @@ def test_a_patient_of_two_sets_is_one_and_has_one_role(tmp_path, two_sets):
     assert find_leaks(both.images, both.split()).empty
 
 
-def test_a_finding_that_a_set_did_not_ask_about_is_unknown_there(tmp_path, two_sets):
+def test_a_finding_that_a_set_does_not_label_is_unknown_there(tmp_path, two_sets):
     combine(two_sets, tmp_path / "both")
     both = DataSet.open(tmp_path / "both")
     unknown = both.labels(both.target("pneumonia")).isna()
     assert set(both.images.loc[unknown.to_numpy(), "x_set"]) == {"one"}
-    assert any("only two asked about pneumonia" in note for note in both.info["notes"])
+    assert any("only in two: pneumonia" in note for note in both.info["notes"])
 
 
-def test_a_target_of_the_users_is_judged_by_what_each_set_asked_about(tmp_path, two_sets):
+def test_a_target_of_the_user_follows_the_findings_that_each_set_labels(tmp_path, two_sets):
     wanted = {"opacity": ["lung_opacity", "pneumonia"]}
     summary = combine(two_sets, tmp_path / "both", targets=wanted)
     both = DataSet.open(tmp_path / "both")
@@ -233,7 +233,7 @@ def test_hashed_ids_and_paths_stay_hashed_and_lead_to_the_images(tmp_path, monke
         combine([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     monkeypatch.setitem(os.environ, "CXR_ID_KEY", str(key))
     summary = combine([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
-    assert any("nobody can tell who is in both" in note for note in summary.notes)
+    assert any("hashed and the others are not" in note for note in summary.notes)
     both = DataSet.open(tmp_path / "both")
     assert both.images["path"].str.fullmatch(r"hidden/[0-9a-f]{24}").all()
     for part in ("a", "b"):

@@ -251,7 +251,7 @@ def test_without_pixels_the_page_has_no_images(dataset, found):
     assert "data:image/jpeg" not in render_audit(dataset, found, pixels=False)
 
 
-def test_gone_images_are_said_and_copies_told_by_fingerprint(dataset, tmp_path):
+def test_gone_images_are_noted_and_copies_found_by_fingerprint(dataset, tmp_path):
     source = dataset.source_root
     away = source.rename(source.with_name("elsewhere"))
     try:

@@ -360,7 +360,7 @@ def test_boxes_of_another_shape_are_refused():
         FLIP.apply(noise_image(), np.zeros((2, 5)), seed=0)
 
 
-def test_albumentations_is_told_not_to_call_out_before_it_is_imported():
+def test_albumentations_is_kept_from_the_network_before_it_is_imported():
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
     source = inspect.getsource(sys.modules[Augmentation.__module__])
     assert source.index('os.environ["NO_ALB') < source.index("\nimport albumentations")

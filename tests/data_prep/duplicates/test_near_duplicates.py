@@ -7,8 +7,8 @@ import pytest
 from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.duplicates.fingerprint_pairs import (
     CERTAIN_DISTANCE,
-    _inverted_words,
     close_pairs,
+    inverted_words,
 )
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
@@ -39,7 +39,7 @@ def test_every_pair_within_the_certain_distance_is_found_in_every_turn():
     hashes = random_hashes(2000)
     for row in range(1000):  # each of the first thousand has a turned and damaged copy
         damaged = flipped_bits(hashes[row], rng.choice(256, CERTAIN_DISTANCE, replace=False))
-        words = np.unpackbits(damaged).reshape(4, 64) ^ _inverted_words()[row % 8][:, None]
+        words = np.unpackbits(damaged).reshape(4, 64) ^ inverted_words()[row % 8][:, None]
         hashes[1000 + row] = np.packbits(words.ravel())
     found = close_pairs(hashes, 40)
     assert found.first.tolist() == list(range(1000))
@@ -66,7 +66,7 @@ def test_pairs_beyond_the_distance_asked_are_left_out():
     assert close_pairs(hashes, 12).first.size == 1
 
 
-def test_very_many_like_fingerprints_are_cut_short_and_it_is_said(monkeypatch):
+def test_a_search_of_very_many_similar_fingerprints_is_cut_short_and_says_so(monkeypatch):
     monkeypatch.setattr("cxr_compare.data_prep.duplicates.fingerprint_pairs._PAIRS_AT_LEAST", 100)
     hashes = np.repeat(random_hashes(1), 200, axis=0)
     hashes[:, 31] = np.arange(200)

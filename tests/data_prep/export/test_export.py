@@ -197,8 +197,8 @@ def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):
     assert "1 uncertain" in said
     assert "1 unknown" in said
     assert "1 not fully boxed" in said
-    assert "3 patients cannot be said" in said
-    assert "cannot say source, study_id, view, sex, age_years, x_ward, x_score" in said
+    assert "3 patients are not exported" in said
+    assert "source, study_id, view, sex, age_years, x_ward, x_score: not exported" in said
 
 
 def files_of_tools(out: Path, format: str) -> str:  # noqa: A002
@@ -219,7 +219,7 @@ def test_an_annotator_gets_what_is_known_and_it_reads_back(dataset, tmp_path, fo
     assert states[("c", "mass", "reference")] == "uncertain"
     assert boxes == [box for box in expected(LABELS)[2] if box[2] == "reference"]
     said = "\n".join(summary.not_exported)
-    assert "the reference alone goes out; --reader takes one of" in said
+    assert "--reader takes one of" in said
     assert "read back as absent" not in said
     images = tables.images.set_index("image_id").loc[list("abcd")]
     assert images["patient_id"].tolist() == ["nih:0001", "nih:0001", "t:2", "out:image-d"]
@@ -249,7 +249,7 @@ def test_predictions_are_no_labels_until_somebody_corrected_them(dataset, tmp_pa
         end = text.index("<task>")
         (out / "annotations.xml").write_text(text[:start] + text[end:])
     else:
-        with pytest.raises(InputError, match="no row says anything"):
+        with pytest.raises(InputError, match=r"tasks\.json: "):
             read(out, format)
         tasks = json.loads(text)
         assert [task["predictions"][0]["score"] for task in tasks] == [0.75, 0.5]
@@ -348,16 +348,16 @@ def test_kaggle_reads_back_as_the_challenge(tmp_path):
     assert (
         dict(zip(tables.images["image_id"], tables.images["x_class"], strict=True))["b"] == "normal"
     )
-    assert any("1 images have no label for the target" in line for line in summary.not_exported)
-    assert any("1 positive images are not fully boxed" in line for line in summary.not_exported)
+    assert any("1 image has no label for the target" in line for line in summary.not_exported)
+    assert any("1 image is positive and not fully boxed" in line for line in summary.not_exported)
 
 
 def test_kaggle_says_what_it_cannot_hold_of_another_set(dataset, tmp_path):
     summary = export_annotations(dataset, tmp_path / "out", "kaggle", images="png", target="any")
     assert sorted(p.name for p in tmp_path.rglob("out/**/*.png")) == [f"{i}.png" for i in "abcd"]
     said = "\n".join(summary.not_exported)
-    assert "the finding has no name there: mass, nodule reads back as lung_opacity" in said
-    assert "images have a patient who is not NIH's" in said
+    assert "mass, nodule reads back as lung_opacity" in said
+    assert "1 image has a patient who is not of NIH" in said
 
 
 @pytest.mark.parametrize(

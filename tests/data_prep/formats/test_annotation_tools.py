@@ -211,7 +211,7 @@ def test_a_box_without_a_class_beside_others_leaves_the_rest_of_its_image_unknow
     assert states_of(tables, "b") == {"mass": "absent", "nodule": "present"}
 
 
-def test_what_is_said_of_a_region_that_has_a_class_leaves_nothing_unknown(tmp_path):
+def test_further_results_of_a_region_with_a_class_leave_nothing_unknown(tmp_path):
     marked = {**MARKED, "id": "r1"}
     parts = (
         {**result("rectangle", **BOX_WITHOUT_CLASS), "id": "r1"},

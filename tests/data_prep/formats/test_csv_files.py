@@ -46,7 +46,7 @@ def test_leading_zeros_byte_order_marks_and_the_name_NA_survive(tmp_path):
     assert tables.images[["image_id", "patient_id"]].iloc[0].tolist() == ["0012", "s:NA"]
 
 
-def test_missing_patients_are_assumed_and_that_is_said_loudly(tmp_path):
+def test_missing_patients_are_assumed_with_a_warning(tmp_path):
     images = "image_id\na\nb\nc\n"
     tables = read(write_set(tmp_path, images))
     assert set(tables.images["patient_id_source"]) == {"assumed_image"}

@@ -69,7 +69,7 @@ def test_patients_come_from_the_names(tmp_path):
     assert set(column(tables, "patient_id_source").values()) == {"given"}
 
 
-def test_names_without_a_patient_are_said_loudly_and_a_pattern_helps(tmp_path):
+def test_names_without_a_patient_give_a_warning_and_a_pattern_helps(tmp_path):
     source = write_source(tmp_path, ("PNEUMONIA/kid7-a.png", "NORMAL/kid8-a.png"))
     tables = read(source)
     assert set(column(tables, "patient_id_source").values()) == {"assumed_image"}

@@ -6,10 +6,10 @@ import pytest
 
 from cxr_compare.data_prep.contracts.text import TEXT
 from cxr_compare.data_prep.formats.reference import (
-    _coverage,
-    _reference_boxes,
-    _reference_findings,
+    box_coverage_of_readers,
+    fuse_boxes,
     same_lesions,
+    vote_findings,
 )
 
 
@@ -46,7 +46,7 @@ def boxes(*rows: tuple[str, float, float]) -> pd.DataFrame:
 )
 def test_votes(states, majority, any_, all_):
     rules = ("majority", "any", "all")
-    found = [_reference_findings(votes(*states), rule)["state"] for rule in rules]
+    found = [vote_findings(votes(*states), rule)["state"] for rule in rules]
     assert [state.item() for state in found] == [majority, any_, all_]
 
 
@@ -91,23 +91,23 @@ def test_a_fused_box_is_the_mean_of_its_edges_and_needs_enough_readers():
     findings = votes("present", "present", "present")
     rows = boxes(("R1", 0, 0), ("R2", 1, 0), ("R3", 2, 0), ("R1", 50, 0), ("R2", 51, 0))
     for rule, starts in {"majority": [1.0, 50.5], "any": [1.0, 50.5], "all": [1.0]}.items():
-        reference = _reference_findings(findings, rule)
-        assert _reference_boxes(findings, rows, reference, rule)["x1"].tolist() == starts
+        reference = vote_findings(findings, rule)
+        assert fuse_boxes(findings, rows, reference, rule)["x1"].tolist() == starts
 
 
 def test_readers_who_drew_nothing_count_in_the_majority():
     findings = votes("present", "present", "absent", "absent", "present")
     rows = boxes(("R1", 0, 0), ("R2", 1, 0), ("R5", 90, 0))
-    reference = _reference_findings(findings, "majority")
+    reference = vote_findings(findings, "majority")
     assert reference["state"].item() == "present"
-    assert _reference_boxes(findings, rows, reference, "majority").empty  # 2 of 5 at most
-    coverage = _coverage(reference, rows.iloc[:0], pd.Series(["mass"]))
+    assert fuse_boxes(findings, rows, reference, "majority").empty  # 2 of 5 at most
+    coverage = box_coverage_of_readers(reference, rows.iloc[:0], pd.Series(["mass"]))
     assert coverage.empty
 
 
 def test_no_readers_give_no_reference():
     nobody = votes().astype(TEXT)
     nothing = boxes().astype({"reader": TEXT}).assign(image_id="", finding="")
-    reference = _reference_findings(nobody, "majority")
+    reference = vote_findings(nobody, "majority")
     assert reference.empty
-    assert _reference_boxes(nobody, nothing, reference, "majority").empty
+    assert fuse_boxes(nobody, nothing, reference, "majority").empty

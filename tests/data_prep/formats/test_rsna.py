@@ -90,7 +90,7 @@ def test_a_positive_without_a_box_is_kept_but_not_called_covered(tmp_path):
     assert set(tables.box_coverage["image_id"]) == {"b"}
 
 
-def test_repeated_rows_count_once_and_are_told(tmp_path):
+def test_repeated_rows_count_once_and_are_noted(tmp_path):
     rows = ["a,1,1,5,5,1", "a,1,1,5,5,1", "b" + NOTHING + "0"]
     tables = read(write_source(tmp_path, rows))
     assert len(tables.boxes) == 1
@@ -105,7 +105,7 @@ def test_normal_and_not_normal_are_kept_apart(tmp_path):
     assert kinds[["a", "b"]].tolist() == ["normal", "not_normal"]
 
 
-def test_without_a_mapping_each_image_is_a_patient_and_that_is_said_loudly(tmp_path):
+def test_without_a_mapping_each_image_is_a_patient_with_a_warning(tmp_path):
     tables = read(write_source(tmp_path, ["a" + NOTHING + "0", "b" + NOTHING + "0"]))
     people = tables.images.set_index("image_id")
     assert people.loc["a", "patient_id"] == "rsna:a"

@@ -47,7 +47,7 @@ def test_every_parser_reads_the_same(tmp_path_factory, lines, end, mark, open_en
     ],
     ids=["longer line", "not UTF-8", "quote left open", "empty", "another column"],
 )
-def test_a_broken_table_is_told_with_its_place(tmp_path, content, message):
+def test_the_error_of_a_broken_table_names_the_position(tmp_path, content, message):
     path = tmp_path / "table.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -76,7 +76,7 @@ def test_numbers_are_exact_and_missing_words_are_missing():
 
 
 @pytest.mark.parametrize("wrong", ["tall", "1,5", "0x10", "nan(5)", "1_000", "--1"])
-def test_a_cell_that_is_no_number_is_told_with_its_line(wrong):
+def test_the_error_of_a_cell_that_is_no_number_names_the_line(wrong):
     text = pd.Series(["1", "2", wrong, "NA"])
     with pytest.raises(InputError, match=r"line 4: x=.* is not a number"):
         to_numbers(text, Path("t.csv"), "x")

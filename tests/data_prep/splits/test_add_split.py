@@ -15,7 +15,7 @@ from cxr_compare.data_prep.splits.add_split import add_splits
 from cxr_compare.data_prep.splits.draw_split import draw_split, image_links
 from cxr_compare.data_prep.splits.role_counts import role_lines
 from cxr_compare.data_prep.splits.split import SplitRule
-from cxr_compare.data_prep.splits.strata import _image_classes, image_strata
+from cxr_compare.data_prep.splits.strata import image_classes, image_strata
 from cxr_compare.data_prep.store.dataset import DataSet
 from tests.scripts.small_sets import table_set
 
@@ -40,9 +40,9 @@ def test_the_class_is_the_sources_own_and_else_the_rarest_finding():
         }
     )
     images = pd.DataFrame({"image_id": list("abcd")})
-    classes = _image_classes(images, findings)
+    classes = image_classes(images, findings)
     assert classes.fillna("unknown").tolist() == ["edema", "mass", "absent", "unknown"]
-    own = _image_classes(images.assign(x_class=["x", None, "y", None]), findings)
+    own = image_classes(images.assign(x_class=["x", None, "y", None]), findings)
     assert own.fillna("unknown").tolist() == ["x", "mass", "y", "unknown"]
 
 

@@ -69,7 +69,7 @@ def test_validation_is_drawn_from_train_by_patient_where_there_is_none():
     assert how["notes"] == []
 
 
-def test_a_tiny_validation_set_is_kept_but_said_to_be_tiny():
+def test_a_tiny_validation_set_is_kept_with_a_note():
     images = make_images(list(range(400)))
     roles = ["val"] * 16 + ["test"] * 100 + ["train"] * 284
     split, how = official_split(give(images, *roles), images)

@@ -296,7 +296,7 @@ def test_by_hash_linked_patients_follow_the_id_that_sorts_first():
     assert together["i00004"] == together["i00017"] == alone["i00017"]
 
 
-def test_by_hash_a_doubtful_image_is_never_judged_on_and_moves_nobody():
+def test_by_hash_a_doubtful_image_is_never_evaluated_and_moves_nobody():
     images = make_images([n // 2 for n in range(400)])
     sure = drawn(images, method="hash", val=0.3, test=0.3)
     images.loc[::2, "patient_id_source"] = "mapped_unverified"

@@ -8,8 +8,8 @@ from scipy.stats import mannwhitneyu
 from cxr_compare.data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
     NearDuplicates,
-    _detail,
     find_near_duplicates,
+    fine_detail,
 )
 from cxr_compare.data_prep.images.decoded_image import pixel_digest
 from cxr_compare.data_prep.images.fingerprint import perceptual_hash, squash
@@ -19,7 +19,7 @@ from cxr_compare.data_prep.synth.anatomy import Canvas
 from cxr_compare.data_prep.synth.rendering import (
     Patient,
     SynthImage,
-    _draw_chest,
+    draw_chest,
     draw_image,
     draw_patient,
 )
@@ -159,7 +159,7 @@ def test_an_image_depends_on_seed_patient_and_number_alone():
 
 def test_the_heart_lies_on_the_images_right():
     patient = draw_patient(0, 1, 0.3)
-    attenuation, visible = _draw_chest(Canvas(128), patient.anatomy, portable=False)
+    attenuation, visible = draw_chest(Canvas(128), patient.anatomy, portable=False)
     lower = slice(int(128 * (patient.anatomy.base - 0.12)), int(128 * patient.anatomy.base))
     assert visible[lower, :64].sum() > 1.15 * visible[lower, 64:].sum()
     assert np.isfinite(attenuation).all()
@@ -182,7 +182,7 @@ def test_ten_sets_hold_no_copies_and_their_chests_differ_as_real_ones_do(drawn):
         own = {str(key): image.pixels for key, (_, image) in drawn.items() if key[0] == seed}
         assert search(own).pairs.empty
     firsts = [image.pixels for key, (_, image) in drawn.items() if key[2] == 0]
-    details = np.stack([_detail(squash(pixels, 128)).ravel() for pixels in firsts])
+    details = np.stack([fine_detail(squash(pixels, 128)).ravel() for pixels in firsts])
     pairs = (details @ details.T)[np.triu_indices(len(details), 1)]
     assert 0.15 < np.median(pairs) < 0.30
     assert np.quantile(pairs, 0.999) < 0.72
