@@ -130,7 +130,7 @@ def test_a_split_file_of_the_users_becomes_the_default_split(tmp_path):
 
 def test_an_official_split_is_refused_where_the_source_has_none(tmp_path):
     source = write_source(tmp_path / "source")
-    with pytest.raises(InputError, match="^--split official: "):
+    with pytest.raises(InputError, match=r"^--split official: "):
         make(source, tmp_path / "set", split="official")
 
 
