@@ -1,1 +1,1 @@
-"""`prepare` and `combine`: from a source to a data set folder."""
+"""`prepare` and `combine`: make a data set folder from a source or from other data sets."""

@@ -1,1 +1,1 @@
-"""What is wrong with a data set, and its page."""
+"""Checks of a data set for everything that makes results wrong, and the page of the audit."""

@@ -1,1 +1,1 @@
-"""Augmentation and mosaic."""
+"""Augmentation of training images, and mosaics."""

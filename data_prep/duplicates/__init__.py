@@ -1,1 +1,1 @@
-"""Near duplicates, and the images of one patient."""
+"""Near duplicates of images, and the groups of images of one patient."""

@@ -1,1 +1,1 @@
-"""Label files for other software."""
+"""Writers of label files for other software."""

@@ -1,1 +1,1 @@
-"""A file for each public data set or label format, and their registry."""
+"""Readers of public data sets and label formats, one module each, and their registry."""

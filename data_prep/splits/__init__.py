@@ -1,1 +1,1 @@
-"""Roles and folds by patient."""
+"""Splits of a data set into roles and folds by patient."""

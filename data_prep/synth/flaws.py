@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,14 @@ FLAWS_CSV = "added_flaws.csv"
 _FIRST_FLAWED_PATIENT = 2_000_000
 _FLAW_STREAM = 7  # separate from the random streams of patients, which have two seed numbers
 _COPIES = 3
+
+
+class _NewImage(NamedTuple):
+    """Image that a phantom did not have, with its record and patient."""
+
+    record: dict[str, Any]
+    patient: Patient
+    image: SynthImage
 
 
 @dataclass
@@ -50,11 +58,12 @@ class _FlawedSet:
         """Draw an image of the phantom again, with the same pixels."""
         return self._draw(int(record["nih_patient"]) - 1, record["number"])
 
-    def draw_fresh(self) -> tuple[dict[str, Any], Patient, SynthImage]:
+    def draw_fresh(self) -> _NewImage:
         """Draw an image that the phantom does not have yet."""
         patient, image = self._draw(_FIRST_FLAWED_PATIENT + self.fresh, 0)
         self.fresh += 1
-        return image_record(self.arguments.seed, patient, 0, image), patient, image
+        record = image_record(self.arguments.seed, patient, 0, image)
+        return _NewImage(record, patient, image)
 
     def _draw(self, patient_index: int, number: int) -> tuple[Patient, SynthImage]:
         arguments = self.arguments
