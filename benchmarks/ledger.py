@@ -84,15 +84,17 @@ def _of_fold(dataset: DataSet, folder: Path, fold: int, draws: int, seed: int) -
     predictions = Predictions.open(folder)
     ids = dataset.image_ids("test", f"fold-{fold}").intersection(predictions.images_run)
     patients = dataset.images.set_index("image_id").loc[ids, "patient_id"].to_numpy()
-    yield _figures(predictions.boxes, dataset.boxes, pd.Series(ids))
+    yield figures_by_protocol(predictions.boxes, dataset.boxes, pd.Series(ids))
     of_patient = pd.Series(ids).groupby(patients).apply(list)
     rng = np.random.default_rng([seed, fold])
     for _ in range(draws):
         drawn = of_patient.iloc[rng.integers(len(of_patient), size=len(of_patient))]
-        yield _figures(predictions.boxes, dataset.boxes, pd.Series(np.concatenate([*drawn])))
+        yield figures_by_protocol(
+            predictions.boxes, dataset.boxes, pd.Series(np.concatenate([*drawn]))
+        )
 
 
-def _figures(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> Floats:
+def figures_by_protocol(boxes: pd.DataFrame, truth: pd.DataFrame, images: pd.Series) -> Floats:
     """Compute the figure of each protocol; images may be given more than once."""
     copies = images.rename("image_id").rename_axis("copy").reset_index()
     copies["copy"] = copies["copy"].astype(str)

@@ -25,7 +25,7 @@ from nbclient import NotebookClient
 
 from cxr_compare.data_prep.contracts.json_files import read_json, write_json
 from cxr_compare.scripts.cli import main
-from tests.scripts.launched import _FORK
+from tests.scripts.launched import FORK_SERVER
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -239,7 +239,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Done:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place / "server"))
         listener.listen()
-        server = _FORK.Process(target=exec, args=(SERVER, {"listener": listener}))
+        server = FORK_SERVER.Process(target=exec, args=(SERVER, {"listener": listener}))
         server.start()
         try:
             done = run_quickstart(place / "out", {"BASH_FUNC_cxr%%": f"() {{ {ask}\n}}"})

@@ -51,13 +51,14 @@ def generated() -> dict[str, str]:
         "docs/guarantees.md": {"patients needed": needed_table},
         "docs/tutorial.md": {"notebook": lambda: _tutorial().markdown},
         "docs/weights.md": {
-            "networks": networks_table, "classifier keys": lambda: key_block("classifier")
+            "networks": networks_table,
+            "classifier keys": lambda: key_block("classifier"),
         },
         "docs/detector.md": {
             "detector keys": lambda: key_block("detector", "data", "model"),
             "keys of other detectors": other_keys,
         },
-    }  # fmt: skip
+    }
     pages = {
         path: with_parts(_read(path), {name: part() for name, part in own.items()})
         for path, own in parts.items()
@@ -129,7 +130,7 @@ def _sentence(folder: Path) -> str:
 
 
 def needed_table() -> str:
-    """How many patients with one image each show a guarantee, by the share that is found."""
+    """Return a table of the patients with one image each that a guarantee needs."""
     shares = (100, 99, 98, 96, 94)  # %
     lines = [
         f"| guarantee | {' | '.join(f'{share} %' for share in shares)} |",
@@ -182,7 +183,7 @@ def _key_lines(key: _Key) -> list[str]:
 
 
 def other_keys() -> str:
-    """What other detectors than RetinaNet are asked beside what all are, by architecture."""
+    """Return the keys that only other detectors than RetinaNet have, by architecture."""
     common = ("backbone", "weights", "trainable", "architecture", "norm")
     blocks: dict[str, list[str]] = {}
     for name in DETECTORS[1:]:
@@ -355,12 +356,22 @@ def _command(function: Callable[..., Any], shared: set[str]) -> str:
     body, examples = description(function)
     rows = {parameter: _row(parameter) for parameter in parameters_of(function)}
     also = [f"`{parameter.option}`" for parameter, row in rows.items() if row in shared]
-    return "\n".join([
-        f"## {name}", "", _linked(body), "",
-        *_HEADER, *(row for row in rows.values() if row not in shared), "",
-        *([f"[Shared](#shared-options): {', '.join(also)}.", ""] if also else []),
-        "```bash", *examples, "```", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"## {name}",
+            "",
+            _linked(body),
+            "",
+            *_HEADER,
+            *(row for row in rows.values() if row not in shared),
+            "",
+            *([f"[Shared](#shared-options): {', '.join(also)}.", ""] if also else []),
+            "```bash",
+            *examples,
+            "```",
+            "",
+        ]
+    )
 
 
 def _row(parameter: Parameter) -> str:

@@ -33,15 +33,47 @@ REPLICATES = "300"
 TABLES = ("*.csv", "*.parquet", "*.json", "*.npy")
 # What a run says of itself: when, where, by which program.
 VOLATILE = {
-    "created", "made", "time", "seconds", "versions", "version", "git_revision", "revision",
+    "created",
+    "made",
+    "time",
+    "seconds",
+    "versions",
+    "version",
+    "git_revision",
+    "revision",
     "processor_seconds",
-    "hardware", "command", "source", "source_root", "data", "path", "paths", "started", "ended",
-    "duration_s", "looks", "n_looks", "machine", "folder", "run", "sha256_of_this_file",
-}  # fmt: skip
+    "hardware",
+    "command",
+    "source",
+    "source_root",
+    "data",
+    "path",
+    "paths",
+    "started",
+    "ended",
+    "duration_s",
+    "looks",
+    "n_looks",
+    "machine",
+    "folder",
+    "run",
+    "sha256_of_this_file",
+}
 KEYS = (
-    "target", "unit", "subgroup", "system", "policy", "metric", "test", "topic", "group",
-    "comparison", "method", "measure", "image_id",
-)  # fmt: skip
+    "target",
+    "unit",
+    "subgroup",
+    "system",
+    "policy",
+    "metric",
+    "test",
+    "topic",
+    "group",
+    "comparison",
+    "method",
+    "measure",
+    "image_id",
+)
 VAL_DIGITS = set("012")
 
 
@@ -61,10 +93,14 @@ def make_chexnet(shared: Path, out: Path) -> None:
     patient = truth["Image Index"].str[:8]
     role = patient.str[-1].isin(VAL_DIGITS).map({True: "val", False: "test"})
     kinds = {"Lung Opacity": "lung_opacity", "Normal": "normal"}
-    images = pd.DataFrame({
-        "image_id": truth["Image Index"], "patient_id": "nih:" + patient, "split": role,
-        "x_class": truth["class"].map(kinds).fillna("not_normal"),
-    })  # fmt: skip
+    images = pd.DataFrame(
+        {
+            "image_id": truth["Image Index"],
+            "patient_id": "nih:" + patient,
+            "split": role,
+            "x_class": truth["class"].map(kinds).fillna("not_normal"),
+        }
+    )
     source = out / "source"
     source.mkdir(parents=True)
     images.to_csv(source / "images.csv", index=False)
@@ -74,13 +110,35 @@ def make_chexnet(shared: Path, out: Path) -> None:
     cxr("prepare", source, out / "data", "--format", "csv", "--split", "official")
     systems = []
     for finding in ("Pneumonia", "Consolidation", "Infiltration"):
-        cxr("import", folder / "preds.csv", "--data", out / "data", "--out", out / finding,
-            "--name", f"CheXNet {finding}", "--columns",
-            f"image=Image Index,score=prob_{finding}", "--ignore-unknown")  # fmt: skip
+        cxr(
+            "import",
+            folder / "preds.csv",
+            "--data",
+            out / "data",
+            "--out",
+            out / finding,
+            "--name",
+            f"CheXNet {finding}",
+            "--columns",
+            f"image=Image Index,score=prob_{finding}",
+            "--ignore-unknown",
+        )
         cxr("tune", out / finding, "--data", out / "data")
         systems.append(out / finding)
-    cxr("compare", *systems, "--data", out / "data", "--out", out / "report",
-        "--replicates", REPLICATES, "--margin", "0.05", "--unit", "patient")  # fmt: skip
+    cxr(
+        "compare",
+        *systems,
+        "--data",
+        out / "data",
+        "--out",
+        out / "report",
+        "--replicates",
+        REPLICATES,
+        "--margin",
+        "0.05",
+        "--unit",
+        "patient",
+    )
 
 
 def make_phantom(quickstart: Path, out: Path) -> None:
@@ -102,10 +160,33 @@ def make_phantom(quickstart: Path, out: Path) -> None:
     shutil.copytree(detector, out / "top_k")
     shutil.rmtree(out / "top_k" / "decisions")
     cxr("tune", out / "top_k", "--data", data, "--reduction", "top_k")
-    cxr("compare", detector, classifier, "--data", data, "--out", out / "report",
-        "--replicates", REPLICATES, "--unit", "patient", "--prevalence", "0.1")  # fmt: skip
-    cxr("compare", f"top_k={out / 'top_k'}", f"plain={detector}", classifier, "--data", data,
-        "--out", out / "three", "--replicates", REPLICATES)  # fmt: skip
+    cxr(
+        "compare",
+        detector,
+        classifier,
+        "--data",
+        data,
+        "--out",
+        out / "report",
+        "--replicates",
+        REPLICATES,
+        "--unit",
+        "patient",
+        "--prevalence",
+        "0.1",
+    )
+    cxr(
+        "compare",
+        f"top_k={out / 'top_k'}",
+        f"plain={detector}",
+        classifier,
+        "--data",
+        data,
+        "--out",
+        out / "three",
+        "--replicates",
+        REPLICATES,
+    )
 
 
 def make_datasets(shared: Path, out: Path) -> None:
@@ -190,8 +271,15 @@ def table_differences(before: Path, after: Path) -> Iterator[str]:
 
 def compare(before: Path, after: Path, most: int) -> int:
     """Print all differences by file; 1 where there are any."""
-    files = sorted({p.relative_to(root) for root in (before, after) for glob in TABLES
-                    for p in root.rglob(glob) if ".decoded" not in p.parts})  # fmt: skip
+    files = sorted(
+        {
+            p.relative_to(root)
+            for root in (before, after)
+            for glob in TABLES
+            for p in root.rglob(glob)
+            if ".decoded" not in p.parts
+        }
+    )
     found = 0
     for file in files:
         a = before / file

@@ -50,7 +50,7 @@ _TEXTS = {
 
 @dataclass(frozen=True)
 class Licence:
-    """What the metadata of a package say of its licence."""
+    """Licence of a package, as its metadata state it."""
 
     name: str  # of the package
     version: str
@@ -59,14 +59,14 @@ class Licence:
 
     @property
     def problem(self) -> str:
-        """Why the package may not be needed; empty where it may."""
+        """Reason against a dependency on the package; empty if there is none."""
         if self.licence == UNKNOWN:
             return "states no licence"
         return "GPL or AGPL" if is_copyleft(self.licence) else ""
 
 
 def is_copyleft(licence: str) -> bool:
-    """Whether a licence is GPL or AGPL, in each of its alternatives.
+    """Return True if a licence is GPL or AGPL in each of its alternatives.
 
     Example:
         >>> is_copyleft("GPL-3.0-only"), is_copyleft("MIT OR GPL-3.0-only"), is_copyleft("LGPL-2.1")
@@ -155,11 +155,13 @@ def table(licences: Iterable[Licence]) -> str:
 def problems(
     licences: Iterable[Licence], missing: Mapping[str, str], *, skip_missing: bool
 ) -> list[str]:
-    """What forbids a release, a line each."""
+    """Return the problems that forbid a release, one line each."""
     lines = [f"{each.name} {each.version}: {each.problem}" for each in licences if each.problem]
     if not skip_missing:
-        lines += [f"{name}: is not installed ({why}), so its licence is not known"
-                  for name, why in missing.items()]  # fmt: skip
+        lines += [
+            f"{name}: is not installed ({why}), so its licence is not known"
+            for name, why in missing.items()
+        ]
     return lines
 
 

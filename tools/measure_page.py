@@ -71,8 +71,13 @@ class Browser:
 
     def open(self, page: Path, width: int, height: int, *, dark: bool = False) -> None:
         """Load a page at a size of the screen."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
-                  deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.page.goto(page.resolve().as_uri())
@@ -87,8 +92,9 @@ class Browser:
 
     def evaluate(self, script: str) -> Any:
         """Run a script in the page and return its value."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True,
-                           awaitPromise=True)  # fmt: skip
+        answer = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         if "exceptionDetails" in answer:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
@@ -100,15 +106,25 @@ class Browser:
     def opening(self, path: Path, section: str, *, wide: int = 1000) -> None:
         """Write the page down to the end of a section as a PNG file."""
         end = f"document.querySelector('{section}').getBoundingClientRect().bottom + scrollY"
-        clip = {"x": 0, "y": 0, "width": SIZES[0][0], "height": self.evaluate(end) + 16,
-                "scale": wide / SIZES[0][0]}  # fmt: skip
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": SIZES[0][0],
+            "height": self.evaluate(end) + 16,
+            "scale": wide / SIZES[0][0],
+        }
         image = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(image["data"]))
 
     def example(self, address: str, path: Path) -> None:
         """Write what the page of a server shows of its second example as a PNG file."""
-        self.call("Emulation.setDeviceMetricsOverride", width=1366, height=900,
-                  deviceScaleFactor=1, mobile=False)  # fmt: skip
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=1366,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         self.page.goto(address)
         button = "document.querySelector('#examples li:nth-child(2) button')"
         for wanted in (button, "document.querySelector('.pane:nth-child(2)')"):
@@ -123,8 +139,13 @@ class Browser:
     def print_pdf(self) -> bytes:
         """Print the page on A4, with its own margins."""
         self.call("Emulation.clearDeviceMetricsOverride")
-        answer = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69,
-                           preferCSSPageSize=True, printBackground=True)  # fmt: skip
+        answer = self.call(
+            "Page.printToPDF",
+            paperWidth=8.27,
+            paperHeight=11.69,
+            preferCSSPageSize=True,
+            printBackground=True,
+        )
         return base64.b64decode(answer["data"])
 
 
@@ -175,11 +196,13 @@ def measure(browser: Browser, page: Path, screens: Path | None = None) -> PageSi
         printed=len(re.findall(rb"/Type\s*/Page\b", printed)),
         complaints=browser.complaints,
         sections={
-            width: {name: (round(tall / high, 2), words)
-                    for name, (tall, words) in each["sections"].items()}
+            width: {
+                name: (round(tall / high, 2), words)
+                for name, (tall, words) in each["sections"].items()
+            }
             for width, (high, each) in read.items()
         },
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ VOID = {"meta", "link", "input", "br", "img"}
 
 
 class Outline(HTMLParser):
-    """Which tags of a page are left open or closed out of order, and its ids and links."""
+    """Tags of a page that are left open or closed out of order, and its ids and links."""
 
     def __init__(self, page):
         super().__init__()

@@ -88,7 +88,7 @@ class PretendedTensor(Tensor):
         return device.run(func, args, kwargs)
 
     def numpy(self, *, force: bool = False) -> Any:
-        """As CUDA: refused, but by force."""
+        """Refuse as a CUDA tensor does, except by force."""
         if force:
             return self.cpu().detach().numpy()
         raise TypeError(
@@ -264,7 +264,7 @@ class PretendedDevice:
         self.waits[f"{why}: {_line()}"] += 1
 
     def is_pinned(self, tensor: Tensor) -> bool:
-        """Whether a tensor lies in memory that was locked for copies."""
+        """Return True if a tensor is in page-locked memory."""
         return tensor.untyped_storage().data_ptr() in self.pinned
 
     def pin(self, tensor: Tensor) -> Tensor:
@@ -304,7 +304,7 @@ class PretendedDevice:
 
 
 def _is_masked_fill(func: Any, args: Any) -> bool:
-    """Whether torch sets by one mask to one number of the host, which needs no places."""
+    """Return True if torch sets values by one mask to one number, which needs no positions."""
     if func in (aten.index.Tensor,):
         return False
     masks = [index for index in args[1] if index is not None]
@@ -326,7 +326,7 @@ def _recording() -> Any:
 
 
 def _flat(args: Any, kwargs: dict[str, Any]) -> list[Any]:
-    """What an operation was given, and what is in its lists; deeper they do not go."""
+    """Yield the arguments of an operation and the elements of its lists, which are not nested."""
     flat: list[Any] = []
     for value in (*args, *kwargs.values()):
         flat.extend(value if isinstance(value, tuple | list) else (value,))
@@ -334,7 +334,7 @@ def _flat(args: Any, kwargs: dict[str, Any]) -> list[Any]:
 
 
 def _host(value: Any) -> Any:
-    """What lies on the device as its host, in lists, too."""
+    """Replace tensors of the device by their hosts, also in lists."""
     if isinstance(value, tuple | list):
         return type(value)(map(_host, value))
     return value.host if isinstance(value, PretendedTensor) else value
@@ -400,8 +400,12 @@ _INSTEAD = {
     aten.cudnn_batch_norm_backward.default: _cudnn_batch_norm_backward,
 }
 _COPIES = (aten._to_copy.default, aten.copy_.default)
-_INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default,
-             aten._index_put_impl_.default)  # fmt: skip
+_INDEXING = (
+    aten.index.Tensor,
+    aten.index_put_.default,
+    aten.index_put.default,
+    aten._index_put_impl_.default,
+)
 # Operations for which the host waits, since it needs a number to go on, and how often.
 _WAITING = {
     aten._local_scalar_dense: 1,
@@ -442,7 +446,7 @@ class _Mode(TorchDispatchMode):
 
 
 class _Stream:
-    """What is queued on it is done at once."""
+    """Stream that runs everything at once."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -488,9 +492,12 @@ def _patch(patch: pytest.MonkeyPatch, device: PretendedDevice) -> None:
     def properties(*_: Any) -> SimpleNamespace:
         major, minor = device.capability
         return SimpleNamespace(
-            name=device.name, total_memory=device.total_memory, major=major, minor=minor,
+            name=device.name,
+            total_memory=device.total_memory,
+            major=major,
+            minor=minor,
             multi_processor_count=1,
-        )  # fmt: skip
+        )
 
     nothing: Callable[..., None] = lambda *_, **__: None  # noqa: E731
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.ledger import PROTOCOLS, _figures
+from benchmarks.ledger import PROTOCOLS, figures_by_protocol
 
 pytestmark = pytest.mark.release
 
@@ -17,7 +17,7 @@ def figures_of(images):
         {"image_id": "positive", **SQUARE, "y2": 4.5, "score": 0.4},  # IoU 0.45
     ])  # fmt: skip
     truth = pd.DataFrame([{"image_id": "positive", **SQUARE}])
-    return dict(zip(PROTOCOLS, _figures(boxes, truth, pd.Series(images)), strict=True))
+    return dict(zip(PROTOCOLS, figures_by_protocol(boxes, truth, pd.Series(images)), strict=True))
 
 
 def test_each_protocol_counts_the_same_boxes_by_its_own_rules():

@@ -18,7 +18,7 @@ from cxr_compare.scripts.child_processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_FORK = multiprocessing.get_context("forkserver")  # `tests/conftest.py` says what it has
+FORK_SERVER = multiprocessing.get_context("forkserver")  # `tests/conftest.py` says what it has
 _PROGRAM = """
 import os, sys
 for name in [name for name in os.environ if name.startswith(("SLURM_", "RANK", "WORLD_SIZE"))]:
@@ -233,7 +233,7 @@ def launched(
             words=[str(word) for word in words],
             before=before[rank] if rank < len(before) else "",
         )
-        processes.append(_FORK.Process(target=exec, args=(code, {})))
+        processes.append(FORK_SERVER.Process(target=exec, args=(code, {})))
     for each in processes:
         each.start()
     try:

@@ -60,9 +60,13 @@ def with_frame(header: Dataset, syntax: str, frame: bytes) -> Dataset:
 def plain_header(film: np.ndarray, bits: int) -> Dataset:
     """An uncompressed radiograph."""
     return dicom_image(
-        film, bits_stored=bits, SOPClassUID=uid.DigitalXRayImageStorageForPresentation,
-        Modality="DX", BodyPartExamined="CHEST", ViewPosition="PA",
-    )  # fmt: skip
+        film,
+        bits_stored=bits,
+        SOPClassUID=uid.DigitalXRayImageStorageForPresentation,
+        Modality="DX",
+        BodyPartExamined="CHEST",
+        ViewPosition="PA",
+    )
 
 
 def lossless_jpeg(header: Dataset, syntax: Any, folder: Path) -> Dataset:
@@ -87,8 +91,10 @@ def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict
     """A film in every syntax that can be written here; eight bits, and deeper ones."""
     header8 = plain_header(eight, 8)
     header16 = plain_header(deep, bits)
-    made = {f"JPEG {kind}": with_frame(header8, uid.JPEGBaseline8Bit, frame)
-            for kind, frame in jpegs(Image.fromarray(eight)).items()}  # fmt: skip
+    made = {
+        f"JPEG {kind}": with_frame(header8, uid.JPEGBaseline8Bit, frame)
+        for kind, frame in jpegs(Image.fromarray(eight)).items()
+    }
     made["JPEG extended, 8 bit"] = with_frame(
         header8, uid.JPEGExtended12Bit, jpegs(Image.fromarray(eight))["baseline"]
     )
@@ -110,9 +116,13 @@ def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict
     for name, options in (("one tile", {}), ("tiles", {"tile_size": (side, side)})):
         for syntax, lossy in ((uid.JPEG2000Lossless, False), (uid.JPEG2000, True)):
             frame = image_file(
-                deep, "JPEG2000", no_jp2=True, irreversible=lossy, **options,
+                deep,
+                "JPEG2000",
+                no_jp2=True,
+                irreversible=lossy,
+                **options,
                 **({"quality_layers": [20, 8]} if lossy else {}),
-            )  # fmt: skip
+            )
             made[f"JPEG 2000 {'lossy' if lossy else 'lossless'}, {name}"] = with_frame(
                 header16, syntax, frame
             )
@@ -162,9 +172,12 @@ def _ended(kept: bytes, kind: str) -> bytes | None:
     if kind == "webp":
         kept += bytes(len(kept) % 2)
         return (
-            kept[:4] + struct.pack("<I", len(kept) - 8) + kept[8:16]
-            + struct.pack("<I", len(kept) - 20) + kept[20:]
-        )  # fmt: skip
+            kept[:4]
+            + struct.pack("<I", len(kept) - 8)
+            + kept[8:16]
+            + struct.pack("<I", len(kept) - 20)
+            + kept[20:]
+        )
     if kind == "png":
         return _ended_png(kept)
     return None
@@ -201,7 +214,7 @@ def damaged_dicoms(header: Dataset, folder: Path) -> Iterator[tuple[str, int, Pa
 
 
 def evaluate(path: Path) -> str:
-    """What became of a file: ``refused``, ``doubted``, ``calm``, or the exception."""
+    """Return the outcome of a file: ``refused``, ``doubted``, ``calm``, or the exception."""
     try:
         image = read_image(path)
     except InputError as error:
@@ -269,12 +282,18 @@ def real_films(data: Path, folder: Path) -> tuple[dict[str, Dataset], dict[str, 
     films = dicoms(film.pixel_array, deep.pixel_array, 10, folder)
     films["JPEG baseline, as published"] = film
     for name in (
-        "dicom-test-files__RG3_JPLY", "pydicom__JPGExtended.dcm",
-        "dicom-test-files__RG3_JLSN", "dicom-test-files__RG3_RLE",
-        "pydicom-data__RG3_J2KR.dcm", "pydicom-data__RG3_J2KI.dcm", "pydicom-data__RG1_J2KI.dcm",
-        "fo-dicom__CR-ModalitySequenceLUT.dcm", "pydicom-data__JPEG-LL.dcm",
-        "pydicom-data__bad_sequence.dcm", "pydicom__SC_rgb_jpeg_dcmtk.dcm",
-    ):  # fmt: skip
+        "dicom-test-files__RG3_JPLY",
+        "pydicom__JPGExtended.dcm",
+        "dicom-test-files__RG3_JLSN",
+        "dicom-test-files__RG3_RLE",
+        "pydicom-data__RG3_J2KR.dcm",
+        "pydicom-data__RG3_J2KI.dcm",
+        "pydicom-data__RG1_J2KI.dcm",
+        "fo-dicom__CR-ModalitySequenceLUT.dcm",
+        "pydicom-data__JPEG-LL.dcm",
+        "pydicom-data__bad_sequence.dcm",
+        "pydicom__SC_rgb_jpeg_dcmtk.dcm",
+    ):
         header = pydicom.dcmread(odd / name)
         films[f"{name.split('__')[1][:12]} {header.file_meta.TransferSyntaxUID.name[:16]}"] = header
     return films, plain_files(film.pixel_array, deep.pixel_array)

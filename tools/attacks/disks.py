@@ -51,15 +51,19 @@ class Case:
 
 CASES = (
     *(Case(name, *command) for name, command in material.COMMANDS.items()),
-    Case("train, pixels", "train {w}/tiny.toml --data {d}/data --out {w}/train-{n} --device cpu "
-         "--set data.image_size=96", ("data",)),
+    Case(
+        "train, pixels",
+        "train {w}/tiny.toml --data {d}/data --out {w}/train-{n} --device cpu "
+        "--set data.image_size=96",
+        ("data",),
+    ),
     Case("serve", "serve {w}/run --port 0", (), 25),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one command did."""
+    """Outcome of one command."""
 
     case: str
     place: str
@@ -71,7 +75,7 @@ class Row:
 
     @property
     def fell(self) -> str:
-        """What is wrong with it; empty where nothing is."""
+        """Description of the problem; empty if there is none."""
         if self.traceback:
             return "TRACEBACK"
         if self.status not in (0, 2):
@@ -129,9 +133,14 @@ def run(case: Case, label: str, names: Path, work: Path, disk: Path, **given: An
         said = done.stderr
     lines = [line for line in said.splitlines() if line.startswith("cxr: ")]
     row = Row(
-        case.name, label, status, len(lines), "Traceback" in said,
-        any(str(names) in line for line in lines), (said.splitlines() or [""])[-1],
-    )  # fmt: skip
+        case.name,
+        label,
+        status,
+        len(lines),
+        "Traceback" in said,
+        any(str(names) in line for line in lines),
+        (said.splitlines() or [""])[-1],
+    )
     print(
         f"{row.case:16} {row.place:11} {row.status:4} {row.cxr_lines:5} "
         f"{'yes' if row.traceback else 'no':9} {'yes' if row.named else 'no':5} "

@@ -30,8 +30,19 @@ from tools.attacks import material
 OUTCOMES = ("refused", "harmless", "silent", "traceback")
 # Pages, pictures and tables for people and other programs: the program does not read them again.
 UNREAD = {
-    ".html", ".png", ".svg", ".pdf", ".webp", ".js", ".tex", ".md", ".csv", ".txt", ".dcm", ".lock",
-}  # fmt: skip
+    ".html",
+    ".png",
+    ".svg",
+    ".pdf",
+    ".webp",
+    ".js",
+    ".tex",
+    ".md",
+    ".csv",
+    ".txt",
+    ".dcm",
+    ".lock",
+}
 Reader = Callable[[Path], Iterable[Any]]
 
 
@@ -119,7 +130,7 @@ def exported(folder: Path) -> Iterable[Any]:
 
 
 def report(folder: Path) -> Iterable[Any]:
-    """What other commands read of a report."""
+    """Return the part of a report that other commands read."""
     yield read_json(folder / "metrics.json", "metrics")
     yield read_table(folder / "decisions.parquet", "decisions")
     for path in sorted((folder / "systems").glob("*")):
@@ -127,13 +138,16 @@ def report(folder: Path) -> Iterable[Any]:
 
 
 READERS: dict[str, Reader] = {
-    "dataset.json": data_set, "run.json": run, "predictions.json": predictions,
-    "export.json": exported, "metrics.json": report,
-}  # fmt: skip
+    "dataset.json": data_set,
+    "run.json": run,
+    "predictions.json": predictions,
+    "export.json": exported,
+    "metrics.json": report,
+}
 
 
 def content(folder: Path, reader: Reader) -> list[str]:
-    """What the program reads in a folder, so that it can be compared."""
+    """Return what the program reads in a folder, in a form that can be compared."""
     return [_shown(item) for item in reader(folder)]
 
 
@@ -156,7 +170,7 @@ def kind_of(path: Path, folder: Path) -> str:
 
 
 def attempt(folder: Path, path: Path, reader: Reader, whole: list[str]) -> tuple[str, str]:
-    """What comes of opening a folder of which a file was changed: an outcome, and words."""
+    """Open a folder of which a file was changed; return the outcome and its message."""
     try:
         now = content(folder, reader)
     except InputError as error:
@@ -202,15 +216,41 @@ def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[
 def make(folder: Path) -> list[Path]:
     """Two runs, their predictions, exports and a report, beside the data set."""
     work = material.make(folder)
-    material.complete(work, (
-        ("detector/run.json", "train", work / "boxes.toml", "--data", work / "data", "--out",
-         work / "detector", "--device", "cpu"),
-        ("onnx/export.json", "export", work / "run", work / "onnx", "--format", "onnx"),
-        ("openvino/export.json", "export", work / "detector", work / "openvino",
-         "--format", "openvino"),
-        ("report/metrics.json", "compare", f"Tiny={work / 'run'}", f"Boxes={work / 'detector'}",
-         "--data", work / "data", "--out", work / "report"),
-    ))  # fmt: skip
+    material.complete(
+        work,
+        (
+            (
+                "detector/run.json",
+                "train",
+                work / "boxes.toml",
+                "--data",
+                work / "data",
+                "--out",
+                work / "detector",
+                "--device",
+                "cpu",
+            ),
+            ("onnx/export.json", "export", work / "run", work / "onnx", "--format", "onnx"),
+            (
+                "openvino/export.json",
+                "export",
+                work / "detector",
+                work / "openvino",
+                "--format",
+                "openvino",
+            ),
+            (
+                "report/metrics.json",
+                "compare",
+                f"Tiny={work / 'run'}",
+                f"Boxes={work / 'detector'}",
+                "--data",
+                work / "data",
+                "--out",
+                work / "report",
+            ),
+        ),
+    )
     names = ("data", "run", "detector", "predictions", "onnx", "openvino", "report")
     return [work / name for name in names]
 

@@ -31,18 +31,42 @@ WORKERS = {
     "workers of prepare": "CXR_ENGINE=ray prepare",
 }
 NAMES = (
-    "import", "predict --data", "export run", "export openvino", "export set", "train", "sweep",
-    "curve", "compare", "transfer", "CXR_ENGINE=ray predict", "CXR_ENGINE=ray prepare", *WORKERS,
-)  # fmt: skip
+    "import",
+    "predict --data",
+    "export run",
+    "export openvino",
+    "export set",
+    "train",
+    "sweep",
+    "curve",
+    "compare",
+    "transfer",
+    "CXR_ENGINE=ray predict",
+    "CXR_ENGINE=ray prepare",
+    *WORKERS,
+)
 _TIMES = {
-    "created", "revision", "seconds", "sha256", "cost", "images_per_second", "sha256_of_this_file",
+    "created",
+    "revision",
+    "seconds",
+    "sha256",
+    "cost",
+    "images_per_second",
+    "sha256_of_this_file",
     "peak_memory_bytes",
-}  # fmt: skip
+}
 _MOST_WORKERS = 5  # killed in a round
 # What says how long something took, or was written by the way.
 _ABOUT_TIME = (
-    "metrics.csv", "last.ckpt", "*.log", "*.html", "*.png", "study.journal", "*.xml", "*.jsonl",
-)  # fmt: skip
+    "metrics.csv",
+    "last.ckpt",
+    "*.log",
+    "*.html",
+    "*.png",
+    "study.journal",
+    "*.xml",
+    "*.jsonl",
+)
 
 
 def content(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the system forbids: files above a size (RLIMIT_FSIZE), and all that root may and others not.
+"""Limits of the system: files above a size (RLIMIT_FSIZE), and what only root may do.
 
 Usage: ``python -m tools.attacks.limits [VERB ...] [--work FOLDER]``. Needs root, to become another
 user. Exit status 1: something gave a traceback, was silent, or did not name the place.
@@ -21,9 +21,23 @@ from pathlib import Path
 from tools.attacks import material
 
 NAMES = (
-    "synth", "prepare", "check", "split", "train", "predict --data", "predict", "import",
-    "ensemble", "tune", "compare", "readers", "overlay", "export run", "export set", "plan",
-)  # fmt: skip
+    "synth",
+    "prepare",
+    "check",
+    "split",
+    "train",
+    "predict --data",
+    "predict",
+    "import",
+    "ensemble",
+    "tune",
+    "compare",
+    "readers",
+    "overlay",
+    "export run",
+    "export set",
+    "plan",
+)
 _NOBODY = 65534
 _SHARE = 0.3  # of the largest file
 _LEAST_SIZE = 64
@@ -36,7 +50,7 @@ def files(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def limit_files(size: int) -> Callable[[], None]:
-    """What a process does before it runs the command."""
+    """Limit the size of files, in a process that will run the command."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -58,18 +72,29 @@ def run(
 ) -> tuple[int, str]:
     """A command's status and what it says on stderr."""
     surroundings = {
-        **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(material.ROOT),
-        "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1", **variables,
-    }  # fmt: skip
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(material.ROOT),
+        "TMPDIR": str(scratch),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **variables,
+    }
     done = subprocess.run(
-        material.cxr_command(*words), env=surroundings, cwd=scratch, preexec_fn=before,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=900, check=False,
-    )  # fmt: skip
+        material.cxr_command(*words),
+        env=surroundings,
+        cwd=scratch,
+        preexec_fn=before,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     return done.returncode, done.stderr
 
 
 def problem(status: int, said: str, *, fails: bool, names: Path) -> str:
-    """What is wrong with the end of a command; empty where nothing is."""
+    """Return the problem with the end of a command; empty if there is none."""
     lines = [line for line in said.splitlines() if line.startswith("cxr: ")]
     if "Traceback" in said:
         return "TRACEBACK"

@@ -48,11 +48,17 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "check": ("check {d}/data", ("data",)),
     "split": ("split {d}/data --name other --seed 5", ("data",)),
     "train": ("train {w}/tiny.toml --data {w}/data --out {d}/out --device cpu", ()),
-    "sweep": ("sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 --device cpu "
-              "--over training.learning_rate=1e-4..1e-2", ()),
-    "curve": ("curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data "
-              "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu "
-              "--set training.epochs=1", ("data",)),
+    "sweep": (
+        "sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 --device cpu "
+        "--over training.learning_rate=1e-4..1e-2",
+        (),
+    ),
+    "curve": (
+        "curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data "
+        "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu "
+        "--set training.epochs=1",
+        ("data",),
+    ),
     "predict --data": ("predict {w}/run --data {w}/data --out {d}/out", ()),
     "CXR_ENGINE=ray predict": ("CXR_ENGINE=ray predict {w}/run --data {w}/data --out {d}/out", ()),
     "CXR_ENGINE=ray prepare": (
@@ -60,13 +66,17 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     "predict": ("predict {w}/run {w}/xrays/stage_2_test_images --out {d}/out --csv {d}/a.csv", ()),
-    "predict --dicom": ("predict {w}/run {w}/xrays/stage_2_test_images --no-overlay "
-                        "--dicom {d}/out", ()),
+    "predict --dicom": (
+        "predict {w}/run {w}/xrays/stage_2_test_images --no-overlay --dicom {d}/out",
+        (),
+    ),
     "import": ("import {w}/scores.csv --data {w}/data --out {d}/out --name Other", ()),
     "ensemble": ("ensemble {w}/predictions {w}/other --data {w}/data --out {d}/out", ()),
     "tune": ("tune {d}/predictions --data {w}/data", ("predictions",)),
-    "compare": ("compare A={d}/predictions --data {w}/data --out {d}/out --replicates 200",
-                ("predictions",)),
+    "compare": (
+        "compare A={d}/predictions --data {w}/data --out {d}/out --replicates 200",
+        ("predictions",),
+    ),
     "readers": ("readers {w}/ratings.csv --truth {w}/truth.csv --out {d}/out", ()),
     "transfer": ("transfer {w}/run {w}/data B={w}/data2 --out {d}/out", ()),
     "plan": ("plan --auroc 0.85,0.80 --prevalence 0.3 --out {d}/out", ()),
@@ -76,7 +86,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "export openvino": ("export {w}/run {d}/out --format openvino", ()),
     "export set": ("export {w}/data {d}/out --format coco --images png", ()),
     "export yolo": ("export {w}/data {d}/out --format yolo", ()),
-}  # fmt: skip
+}
 
 
 def cxr_command(*words: object) -> list[str]:
@@ -118,15 +128,44 @@ def make(folder: Path) -> Path:
     data = folder / "data"
     run = folder / "run"
     predictions = folder / "predictions"
-    complete(folder, (
-        ("xrays/synth.json", "synth", folder / "xrays", "--images", 90, "--size", 96,
-         "--seed", 3),
-        ("data/dataset.json", "prepare", folder / "xrays", data, "--format", "rsna",
-         "--size", 64),
-        ("run/run.json", "train", folder / "tiny.toml", "--data", data, "--out", run,
-         "--device", "cpu"),
-        ("predictions/predictions.json", "predict", run, "--data", data, "--out", predictions),
-    ))  # fmt: skip
+    complete(
+        folder,
+        (
+            (
+                "xrays/synth.json",
+                "synth",
+                folder / "xrays",
+                "--images",
+                90,
+                "--size",
+                96,
+                "--seed",
+                3,
+            ),
+            (
+                "data/dataset.json",
+                "prepare",
+                folder / "xrays",
+                data,
+                "--format",
+                "rsna",
+                "--size",
+                64,
+            ),
+            (
+                "run/run.json",
+                "train",
+                folder / "tiny.toml",
+                "--data",
+                data,
+                "--out",
+                run,
+                "--device",
+                "cpu",
+            ),
+            ("predictions/predictions.json", "predict", run, "--data", data, "--out", predictions),
+        ),
+    )
     if not (folder / "data2").exists():  # of `transfer`
         shutil.copytree(data, folder / "data2")
     _write_tables(folder, data)

@@ -88,8 +88,11 @@ class Bench:
     def results(self) -> int:
         """Results in the archive; each film must have a report and a capture."""
         found = [each for each in self.archive.all() if each.get("Manufacturer") == "cxr-compare"]
-        sources = [str(each.SourceImageSequence[0].ReferencedSOPInstanceUID)
-                   for each in found if "SourceImageSequence" in each]  # fmt: skip
+        sources = [
+            str(each.SourceImageSequence[0].ReferencedSOPInstanceUID)
+            for each in found
+            if "SourceImageSequence" in each
+        ]
         assert len(sources) == len(set(sources)), "a film was answered for twice"
         return len(found)
 
@@ -141,10 +144,15 @@ def studies(bench: Bench) -> None:
         bench.film("1.2.4.4", BodyPartExamined="HAND"), bench.film("1.2.4.4", "2", Modality="CT")
     )
     first, second, third = (look(pacs)[2] for _ in range(3))
-    bench.row("no chest film: named at the first call alone", first.partition("skipped (")[2][:60],
-              "body part" in first and "body part" not in second + third)  # fmt: skip
-    many = [bench.film("1.2.4.5", is_small=True, ViewPosition="PA" if n < 12 else "LL")
-            for n in range(300)]  # fmt: skip
+    bench.row(
+        "no chest film: named at the first call alone",
+        first.partition("skipped (")[2][:60],
+        "body part" in first and "body part" not in second + third,
+    )
+    many = [
+        bench.film("1.2.4.5", is_small=True, ViewPosition="PA" if n < 12 else "LL")
+        for n in range(300)
+    ]
     ids = bench.add(*many)
     change("300 instances, 12 of them frontal", (12, 0))
     bench.remove(ids[5])
@@ -176,9 +184,13 @@ def watched(bench: Bench) -> None:
     time.sleep(5)
     pacs.end(signal.SIGINT)
     said = pacs.said.read_text()
-    bench.row("a retake while watching", said.splitlines()[-2][:90],
-              bench.results() == before + 50 and said.count("no longer lists it") == 1
-              and "Traceback" not in said)  # fmt: skip
+    bench.row(
+        "a retake while watching",
+        said.splitlines()[-2][:90],
+        bench.results() == before + 50
+        and said.count("no longer lists it") == 1
+        and "Traceback" not in said,
+    )
 
 
 def mounted(folder: Path, size: str) -> Path:
@@ -217,9 +229,13 @@ def receive(bench: Bench) -> None:
         disk = mounted(bench.folder / f"inbox-{size}", size)
         peer = f"ORTHANC@127.0.0.1:{bench.archive.dicom}"
         pacs = bench.pacs(
-            f"receive-{size}", "--listen", f"CXR:{bench.listener}", "--send-to", peer,
+            f"receive-{size}",
+            "--listen",
+            f"CXR:{bench.listener}",
+            "--send-to",
+            peer,
             journal=disk / "j.sqlite",
-        )  # fmt: skip
+        )
         pacs.start()
         wait_until(lambda said=pacs.said: "Receiving" in said.read_text())
         before = bench.results()
@@ -256,10 +272,19 @@ def send(bench: Bench, films: list[Path]) -> set[Path]:
     refused = set()
     for film in films:
         sent = subprocess.run(
-            ["/usr/bin/storescu", "-v", "-xy", "-aec", "CXR", "127.0.0.1",
-             str(bench.listener), film],
-            capture_output=True, text=True,
-        )  # fmt: skip
+            [
+                "/usr/bin/storescu",
+                "-v",
+                "-xy",
+                "-aec",
+                "CXR",
+                "127.0.0.1",
+                str(bench.listener),
+                film,
+            ],
+            capture_output=True,
+            text=True,
+        )
         if "OutOfResources" in sent.stdout + sent.stderr:
             refused.add(film)
         elif sent.returncode:
@@ -268,8 +293,11 @@ def send(bench: Bench, films: list[Path]) -> set[Path]:
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
-    "studies": studies, "watched": watched, "pull": pull, "receive": receive,
-}  # fmt: skip
+    "studies": studies,
+    "watched": watched,
+    "pull": pull,
+    "receive": receive,
+}
 
 
 def main() -> None:

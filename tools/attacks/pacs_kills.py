@@ -61,7 +61,7 @@ class Peer:
         return 0
 
     def has(self, image: str) -> bool:
-        """Whether both results of an image are here."""
+        """Return True if both results of an image have arrived."""
         return image in self.captures and image in self.reports
 
     def close(self) -> None:
@@ -74,9 +74,13 @@ def image_of(number: int) -> Any:
     rng = np.random.default_rng(number)
     uid = f"1.2.3.55.{number}"
     made = radiograph(
-        rng.integers(0, 255, (64, 64), np.uint8), SOPInstanceUID=uid, StudyInstanceUID=f"{uid}.1",
-        SeriesInstanceUID=f"{uid}.2", PatientID=f"P{number}", ViewPosition="PA",
-    )  # fmt: skip
+        rng.integers(0, 255, (64, 64), np.uint8),
+        SOPInstanceUID=uid,
+        StudyInstanceUID=f"{uid}.1",
+        SeriesInstanceUID=f"{uid}.2",
+        PatientID=f"P{number}",
+        ViewPosition="PA",
+    )
     made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
     made.file_meta.MediaStorageSOPInstanceUID = uid
     return made
@@ -138,18 +142,27 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cxr-pacs-kills-") as name:
         folder = Path(name)
         words = (
-            "pacs", given.export.resolve(), "--listen", f"CXR:{port}", "--send-to",
-            f"KEEPER@127.0.0.1:{peer.port}", "--journal", folder / "journal.sqlite",
-            "--log", folder / "log",
-        )  # fmt: skip
+            "pacs",
+            given.export.resolve(),
+            "--listen",
+            f"CXR:{port}",
+            "--send-to",
+            f"KEEPER@127.0.0.1:{peer.port}",
+            "--journal",
+            folder / "journal.sqlite",
+            "--log",
+            folder / "log",
+        )
         said = (folder / "said.txt").open("ab")
         variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(material.ROOT)}
         until = time.monotonic() + _PATIENCE_S
         while kills < given.kills or any(not peer.has(uid) for uid in acknowledged):
             process = subprocess.Popen(
-                material.cxr_command(*words), env={**os.environ, **variables}, stderr=said,
+                material.cxr_command(*words),
+                env={**os.environ, **variables},
+                stderr=said,
                 stdout=said,
-            )  # fmt: skip
+            )
             last = kills >= given.kills
             kill_at = time.monotonic() + draw.uniform(3, 14)
             until = time.monotonic() + _PATIENCE_S

@@ -74,7 +74,8 @@ KINDS: dict[str, tuple[type[np.generic], Callable[[Path, np.ndarray], object]]] 
     "JPEG, progressive": (np.uint8, lambda path, v: _pillow(path, v, "JPEG", progressive=True)),
     "TIFF, 8 bit": (np.uint8, lambda path, v: _pillow(path, v, "TIFF")),
     "TIFF, 16 bit, deflate": (
-        np.uint16, lambda path, v: _pillow(path, v, "TIFF", compression="tiff_deflate")
+        np.uint16,
+        lambda path, v: _pillow(path, v, "TIFF", compression="tiff_deflate"),
     ),
     "BMP": (np.uint8, lambda path, v: _pillow(path, v, "BMP")),
     "PPM": (np.uint8, lambda path, v: _pillow(path, _colour(v), "PPM")),
@@ -85,15 +86,19 @@ KINDS: dict[str, tuple[type[np.generic], Callable[[Path, np.ndarray], object]]] 
     "DICOM, RLE": (np.uint16, lambda path, v: _dicom(path, v, uid.RLELossless)),
     "DICOM, JPEG-LS": (np.uint16, lambda path, v: _dicom(path, v, uid.JPEGLSLossless)),
     "DICOM, JPEG 2000": (np.uint16, lambda path, v: _dicom(path, v, uid.JPEG2000Lossless)),
-}  # fmt: skip
+}
 
 
 def measure(path: Path, how: str) -> tuple[float, float] | str:
     """MiB of the process, and beyond its imports; or why the image was refused."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD, str(path), how], cwd=material.ROOT, capture_output=True,
-        text=True, timeout=600, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", _CHILD, str(path), how],
+        cwd=material.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1][-200:]
     whole, beyond, *_ = done.stdout.split()

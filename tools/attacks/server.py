@@ -85,8 +85,11 @@ class Server:
 
     def __init__(self, export: Path, *options: object, **variables: str) -> None:
         surroundings = {
-            **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(material.ROOT), **variables
-        }  # fmt: skip
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(material.ROOT),
+            **variables,
+        }
         words = material.cxr_command("serve", export, "--port", 0, *options)
         self.process = subprocess.Popen(
             words, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -223,7 +226,7 @@ def wrong_rows(log: Path, sent: int) -> list[str]:
 
 
 def wrong_monitor(log: Path, out: Path) -> list[str]:
-    """What is wrong with a monitor of the log: it names rows of the future, and reads the rest."""
+    """Return the problems of a monitor, which must name rows of the future and read the rest."""
     wrong = []
     done = material.cxr("monitor", log, "--out", out)
     print(f"monitor: exit {done.returncode}: {done.stderr.strip().splitlines()[-1][-200:]}")

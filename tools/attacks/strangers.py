@@ -42,15 +42,26 @@ def attack(folders: list[Path], cases: int, seed: int) -> dict[str, Counter[str]
 
 
 def _material(folder: Path) -> list[Path]:
-    """What `tools.attacks.flips` changes, and the folders of a reader study and of a sweep."""
+    """Make the folders of `tools.attacks.flips`, and those of a reader study and of a sweep."""
     folders = flips.make(folder)
     study = ("--truth", folder / "truth.csv", "--out", folder / "readers")
     trials = ("--over", "training.learning_rate=1e-4..1e-3", "--trials", 2, "--device", "cpu")
-    material.complete(folder, (
-        ("readers/readers.json", "readers", folder / "ratings.csv", *study),
-        ("sweep/sweep.json", "sweep", folder / "tiny.toml", "--data", folder / "data", *trials,
-         "--out", folder / "sweep"),
-    ))  # fmt: skip
+    material.complete(
+        folder,
+        (
+            ("readers/readers.json", "readers", folder / "ratings.csv", *study),
+            (
+                "sweep/sweep.json",
+                "sweep",
+                folder / "tiny.toml",
+                "--data",
+                folder / "data",
+                *trials,
+                "--out",
+                folder / "sweep",
+            ),
+        ),
+    )
     return [*folders, *(folder / name for name in ("other", "xrays", "readers", "sweep"))]
 
 

@@ -68,7 +68,7 @@ def written(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def path_of(case: Case, folder: Path) -> Path:
-    """Where a case's result lies."""
+    """Return the file of a case's result."""
     return folder / f"{case.design}-{zlib.crc32(case.name.encode()):08x}.json"
 
 
@@ -88,9 +88,12 @@ def stored_run(
     """Run a case, or read what an earlier call has stored."""
     path = path_of(case, folder)
     wanted = {
-        "design": case.design, "case": case.name, "revision": revision(), "seed": seed,
+        "design": case.design,
+        "case": case.name,
+        "revision": revision(),
+        "seed": seed,
         "sets": max(1, round(sets * case.share)),
-    }  # fmt: skip
+    }
     if path.exists():
         known: dict[str, Any] = json.loads(path.read_text())
         if {**wanted, **({"revision": known["revision"]} if keep else {})}.items() <= known.items():
@@ -118,8 +121,11 @@ def run(case: Case, sets: int, seed: int) -> dict[str, dict[str, float]]:
                 off = 0.5 / np.sqrt(len(values))
                 low, mean, high = np.quantile(values, [max(0, 0.5 - off), 0.5, min(1, 0.5 + off)])
                 error = float(high - low) / 2
-            found[name] = {"mean": round(float(mean), 5), "error": round(error, 5),
-                           "n": len(values)}  # fmt: skip
+            found[name] = {
+                "mean": round(float(mean), 5),
+                "error": round(error, 5),
+                "n": len(values),
+            }
     return found
 
 

@@ -45,9 +45,16 @@ _POPULATIONS = 6
 _VALIDATIONS = 1500
 """Images by which a population's figures are known, how many times, and sets that choose cuts."""
 BOX_METRICS = (
-    "ap50", "ap", "froc_mean", "froc_centre_mean", "pointing_accuracy", "localised_sensitivity",
-    "rsna_score", "iobb_accuracy_25", "iobb_false_marks_25",
-)  # fmt: skip
+    "ap50",
+    "ap",
+    "froc_mean",
+    "froc_centre_mean",
+    "pointing_accuracy",
+    "localised_sensitivity",
+    "rsna_score",
+    "iobb_accuracy_25",
+    "iobb_false_marks_25",
+)
 _TOLD = (*BOX_METRICS, "auroc", "average_precision", "matched_recall_90", "recall", "specificity")
 
 
@@ -145,10 +152,12 @@ def draw_images(
         image = np.concatenate([place, stray])
         given = np.concatenate([evidence[system], alone])
         half = size[system] / 2
-        corners = np.vstack([
-            np.hstack([middle[system] - half, middle[system] + half]),
-            np.hstack([at, at + spread]),
-        ])  # fmt: skip
+        corners = np.vstack(
+            [
+                np.hstack([middle[system] - half, middle[system] + half]),
+                np.hstack([at, at + spread]),
+            ]
+        )
         marked = given > _FAINTEST
         boxes.append(_table(ids, image[marked], corners[marked], score=expit(given[marked])))
     evaluated = EvaluationSet(
@@ -158,7 +167,7 @@ def draw_images(
 
 
 def cut_choice(images: BoxedImages, system: int) -> BoxCutChoice:
-    """What the score cut of a detector's boxes is chosen on."""
+    """Return the images on which the score cut of a detector's boxes is chosen."""
     evaluated = images.evaluated
     pairs = pair_boxes(images.boxes[system], evaluated.truth, evaluated.image_ids)
     return BoxCutChoice(pairs, images.owners)
@@ -266,7 +275,7 @@ def box_measure(
     truth: dict[str, float],
     replicates: int,
 ) -> dict[str, float]:
-    """What is claimed of two equal detectors, and which figures of the first are covered."""
+    """Return the claims about two equal detectors, and which figures of the first are covered."""
     validation, test = (draw_images(rng, size, clusters) for size in sizes)
     scorecards = [compute_scorecard(validation, test, system) for system in range(2)]
     found = compared(scorecards, replicates, int(rng.integers(2**31)))
@@ -286,7 +295,7 @@ def box_measure(
 def reduction_measure(
     rng: np.random.Generator, sizes: tuple[int, int], rules: Sequence[str], replicates: int
 ) -> dict[str, float]:
-    """What is claimed of two equal detectors that may end with different reductions."""
+    """Return the claims about two equal detectors that may end with different reductions."""
     validation, test = (draw_images(rng, size, "one", WEAK) for size in sizes)
     scorecards = [compute_scorecard(validation, test, system, rules) for system in range(2)]
     found = compared(scorecards, replicates, int(rng.integers(2**31)))

@@ -74,13 +74,13 @@ def _evaluate(
     seeds: Sequence[int],
     policies: Sequence[str] = ("max_f1",),
 ) -> Evaluated:
-    """What is said of drawn samples; the seed of the resamples is drawn after them."""
+    """Evaluate drawn samples; the seed of the resamples is drawn after them."""
     seed = int(rng.integers(2**31))
     return evaluate(validation, test, seeds, replicates=REPLICATES, seed=seed, policies=policies)
 
 
 def _claimed(differences: Sequence[Estimate]) -> float:
-    """Whether any difference is claimed, as a sentence claims it."""
+    """Return True if a sentence claims any difference."""
     return float(any(each.excludes_zero for each in differences))
 
 
@@ -138,9 +138,13 @@ def _threshold_case(
             validation = draw(rng, n_validation, skills, clusters=clusters)
             test = draw(rng, n_test, skills, clusters=clusters)
             found = evaluate(
-                validation, test, [1, 1], replicates=REPLICATES, seed=int(rng.integers(2**31)),
+                validation,
+                test,
+                [1, 1],
+                replicates=REPLICATES,
+                seed=int(rng.integers(2**31)),
                 tested=rng.random() < _TESTED,
-            )  # fmt: skip
+            )
             figure = found.estimates.get("A", "recall", "max_f1")
             threshold = found.thresholds["A"][0]["max_f1"]
             held = getattr(figure, "held", None) or (figure.low, figure.high)
@@ -300,8 +304,12 @@ def _power_case(first: float, second: float, n_test: int, clusters: str = "one")
         validation = draw(rng, 150, skills, clusters=clusters)
         found = _evaluate(rng, validation, draw(rng, n_test, skills, clusters=clusters), [1, 1])
         each: Found = {}
-        for name, policy in (("auroc", ""), ("f1", "max_f1"), ("recall", "max_f1"),
-                             ("matched_recall_90", "")):  # fmt: skip
+        for name, policy in (
+            ("auroc", ""),
+            ("f1", "max_f1"),
+            ("recall", "max_f1"),
+            ("matched_recall_90", ""),
+        ):
             gap = found.estimates.difference("A", "B", name, policy)
             if gap.known:
                 each[f"{name} right"] = float(gap.excludes_zero and gap.estimate > 0)
@@ -451,9 +459,14 @@ def _without_luck(named: Callable[[], Iterator[Named]]) -> Callable[[], Iterator
 def goals() -> Iterator[Case]:
     """A system whose true sensitivity and specificity are the goals."""
     for n_patients, clusters, truth in (
-        (60, "one", 0.85), (200, "one", 0.85), (600, "one", 0.95), (60, "rsna", 0.85),
-        (200, "rsna", 0.85), (200, "rsna", 0.95), (600, "rsna", 0.85),
-    ):  # fmt: skip
+        (60, "one", 0.85),
+        (200, "one", 0.85),
+        (600, "one", 0.95),
+        (60, "rsna", 0.85),
+        (200, "rsna", 0.85),
+        (200, "rsna", 0.95),
+        (600, "rsna", 0.85),
+    ):
         for noise, how in ((NOISE, ""), (ALIKE, ", patients alike by 0.8")):
             if clusters == "one" and how:
                 continue

@@ -18,7 +18,7 @@ _ALIKE_OTHER = 0.1
 def goal_measure(
     rng: np.random.Generator, n_patients: int, clusters: str, truth: float, noise: Noise
 ) -> dict[str, float]:
-    """What is said of a system whose true sensitivity and specificity are `truth`."""
+    """Return the claims about a system whose true sensitivity and specificity are `truth`."""
     cut = float(ndtri(truth))  # of negatives; positives lie as far beyond it
     sample = draw(rng, n_patients, [[2 * cut]], clusters=clusters, noise=noise)
     policy = f"threshold={expit(cut):.12f}"

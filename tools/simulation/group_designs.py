@@ -99,17 +99,19 @@ def transfer_measure(
         away = draw(rng, n_away, skills, clusters=clusters, n_positive=n_positive)
         nobody = _unseen(Sample(home.y_true[:0], home.scores[:, :0], home.patients[:0]), 0)
         options = TransferOptions(_POLICY, [], replicates=_REPLICATES)
-        cells = _with_drops([
-            _evaluate_cell(
-                TransferCell("AB"[at], name, name == "home"),
-                _unseen(sample, at),
-                nobody,
-                None,
-                options,
-            )
-            for at in (0, 1)
-            for name, sample in (("home", home), ("away", away))
-        ])  # fmt: skip
+        cells = _with_drops(
+            [
+                _evaluate_cell(
+                    TransferCell("AB"[at], name, name == "home"),
+                    _unseen(sample, at),
+                    nobody,
+                    None,
+                    options,
+                )
+                for at in (0, 1)
+                for name, sample in (("home", home), ("away", away))
+            ]
+        )
         drop = cells[1].drop
         here = cells[1].auroc
         at_away = None if here is None else here.interval
@@ -158,11 +160,15 @@ def shortcut_measure(n_images: int) -> Measure:
 
     def measure(rng: np.random.Generator) -> Found:
         names = [f"i{place}" for place in range(n_images)]
-        images = pd.DataFrame({
-            "image_id": names, "patient_id": _patients(rng, names),
-            "view": rng.choice(["AP", "PA"], n_images), "sex": rng.choice(["F", "M"], n_images),
-            "age_years": rng.uniform(20, 90, n_images),
-        })  # fmt: skip
+        images = pd.DataFrame(
+            {
+                "image_id": names,
+                "patient_id": _patients(rng, names),
+                "view": rng.choice(["AP", "PA"], n_images),
+                "sex": rng.choice(["F", "M"], n_images),
+                "age_years": rng.uniform(20, 90, n_images),
+            }
+        )
         labels = pd.DataFrame({"x": (rng.random(n_images) < 0.4) * 1.0}, index=names)
         rows = [
             row

@@ -51,9 +51,12 @@ _BACKGROUND = 0.15
 """Mean number of boxes that hit no lesion of a usual image, and how much a patient's vary."""
 _DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 _REAL = (
-    ("RSNA", "Consolidation"), ("NIH", "Consolidation"), ("NIH", "Effusion"),
-    ("NIH", "Atelectasis"), ("NIH", "Infiltration"),
-)  # fmt: skip
+    ("RSNA", "Consolidation"),
+    ("NIH", "Consolidation"),
+    ("NIH", "Effusion"),
+    ("NIH", "Atelectasis"),
+    ("NIH", "Infiltration"),
+)
 """Whose labels, and of which finding."""
 
 

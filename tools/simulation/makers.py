@@ -71,7 +71,7 @@ class Sample:
 
     @property
     def n_patients(self) -> int:
-        """How many patients."""
+        """Number of patients."""
         return int(self.patients.max()) + 1
 
     def repeated(self, count: int) -> Sample:

@@ -32,7 +32,7 @@ _SYSTEM = "system"
 
 @dataclass(frozen=True)
 class Design:
-    """Who reads what.
+    """Assignment of readers to modalities and cases.
 
     Attributes:
         blocks: Readers of each block; a block has cases of its own.
@@ -50,7 +50,7 @@ class Design:
 
     @property
     def readers(self) -> int:
-        """How many, of each modality."""
+        """Number of readers of each modality."""
         return sum(self.blocks)
 
 
@@ -74,9 +74,13 @@ def simulated_marks(
     of_system = rated["modality"] == ""
     nothing = pd.DataFrame({"reader": "", "modality": "", "counted": [True]})
     return MarkedStudy(
-        pd.concat(truths), rated[~of_system], rated[of_system], marks=nothing, lesions=nothing,
+        pd.concat(truths),
+        rated[~of_system],
+        rated[of_system],
+        marks=nothing,
+        lesions=nothing,
         _found=found,
-    )  # fmt: skip
+    )
 
 
 def _block(

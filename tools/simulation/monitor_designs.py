@@ -61,7 +61,7 @@ _NOT_FOUND = 9_999.0  # patients
 
 
 def _alarms(log: pd.DataFrame) -> list[monitor_result.MonitoredFigure]:
-    """Of a log. Intervals, which are shown alone and cost a third of the time, are left out."""
+    """Return the alarms of a log, without intervals, which take a third of the time."""
     nothing = mock.patch.object(
         monitoring, "mean_interval", lambda values, level: np.zeros((len(np.atleast_2d(values)), 2))
     )
@@ -109,14 +109,19 @@ def _simulated(rng: np.random.Generator, n_patients: int, alike: float) -> pd.Da
     label = ndtr(noise(min(alike, LABELS_ALIKE))) < PREVALENCE
     score = expit(noise() + skill_of(0.85) * label - 1.5)
     images = {
-        "patient": patient, "system": "A", "status": np.where(noise() > 2.3, "refused", "ok"),
-        "score": score, "decision": score >= 0.5, "guard_distance": noise(),
+        "patient": patient,
+        "system": "A",
+        "status": np.where(noise() > 2.3, "refused", "ok"),
+        "score": score,
+        "decision": score >= 0.5,
+        "guard_distance": noise(),
         "seconds": np.exp(noise()),
         "label": np.where(rng.random(len(patient)) < _AUDITED, label, np.nan),
-        "view": np.where(noise() < 0, "AP", "PA"), "sex": of_patient(["M", "F"], [0.5, 0.5]),
+        "view": np.where(noise() < 0, "AP", "PA"),
+        "sex": of_patient(["M", "F"], [0.5, 0.5]),
         "age_band": of_patient([*AGE_BANDS][3:], [0.3, 0.4, 0.2, 0.1]),
         "maker": of_patient(["agfa", "ge", "siemens"], [0.5, 0.3, 0.2]),
-    }  # fmt: skip
+    }
     return _together(pd.DataFrame(images), sizes)
 
 
@@ -127,11 +132,16 @@ def _chexnet() -> pd.DataFrame:
     truth = pd.read_csv(folder / "truth_rsna.csv", usecols=["Image Index", "Target"])
     table = pd.read_csv(folder / "preds.csv").merge(truth, how="left")
     table = table.merge(pd.read_csv(_SHARED / "reference_csv" / "Data_Entry_2017_v2020.csv.gz"))
-    table["age_band"] = pd.cut(table["Patient Age"], [0, *AGE_BANDS.values()], right=False,
-                               labels=[*AGE_BANDS]).astype(object)  # fmt: skip
+    table["age_band"] = pd.cut(
+        table["Patient Age"], [0, *AGE_BANDS.values()], right=False, labels=[*AGE_BANDS]
+    ).astype(object)
     table["patient"] = table["Image Index"].str[:8]
-    names = {"prob_Consolidation": "score", "Target": "label", "View Position": "view",
-             "Patient Gender": "sex"}  # fmt: skip
+    names = {
+        "prob_Consolidation": "score",
+        "Target": "label",
+        "View Position": "view",
+        "Patient Gender": "sex",
+    }
     table = table.sort_values("Image Index").rename(columns=names)
     return table[["patient", *names.values(), "age_band"]].assign(system="CheXNet", status="ok")
 
@@ -178,7 +188,7 @@ def _decided(log: pd.DataFrame) -> pd.DataFrame:
 def stream_measure(
     make: Callable[[np.random.Generator], pd.DataFrame], *, every: int = 20, mapie: bool = True
 ) -> Measure:
-    """Whether any figure of the family ever rings, and, in one of so many streams, of others.
+    """Return whether any figure raises an alarm, and in some streams the alarms of other methods.
 
     MAPIE's bounds cost seconds a stream.
     """
@@ -236,7 +246,7 @@ class _Growing:
 
 
 class _ScoreItself:
-    """In place of a fitted regressor of MAPIE: the conformity of an image is its score."""
+    """Regressor for MAPIE that gives each image its score as conformity."""
 
     _is_fitted = True
 
@@ -369,18 +379,24 @@ def fault_measure(pool: str, change: Change) -> Measure:
         origin = log["time"].min()
 
         def patients(day: float) -> float:
-            """Who came from the change until a day; NaN where it rang before it."""
+            """Count the patients from the change until a day; NaN after an earlier alarm."""
             if not np.isfinite(day):
                 return _NOT_FOUND
             until = changed["day"] <= day
             return float(changed.loc[until, "patient"].nunique()) if day >= begin else np.nan
 
         alarms = _alarms(log)
-        rang = {row.key: (pd.Timestamp(row.change.on, tz="UTC") - origin).days
-                for row in alarms if row.change}  # fmt: skip
+        rang = {
+            row.key: (pd.Timestamp(row.change.on, tz="UTC") - origin).days
+            for row in alarms
+            if row.change
+        }
         sums = _cusums(log)
-        cusum = [day[np.argmax(s >= bounds[key])] for key, (s, day) in sums.items()
-                 if key in bounds and (s >= bounds[key]).any()]  # fmt: skip
+        cusum = [
+            day[np.argmax(s >= bounds[key])]
+            for key, (s, day) in sums.items()
+            if key in bounds and (s >= bounds[key]).any()
+        ]
         single = log.drop_duplicates("patient")  # MAPIE's units must be independent
         rings = _mapie(single)
         stream = single.loc[single["day"] >= _FIRST, "day"].to_numpy()

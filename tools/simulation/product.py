@@ -1,4 +1,4 @@
-"""What the program says of a simulated test set, by the program's own functions."""
+"""The program's own functions, applied to a simulated test set."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Evaluated:
 
     @property
     def cautions_chance(self) -> bool:
-        """Whether the opening says that a system was not shown to beat guessing."""
+        """Return True if the opening says that a system was not shown to beat guessing."""
         return any(caution.kind in ("chance", "below_chance") for caution in self.verdict.cautions)
 
     def pairs(self, metric: str, policy: str = "") -> list[Estimate]:

@@ -38,9 +38,12 @@ class Table(NamedTuple):
 
 
 _WAYS = {
-    "patients": "by patient", "images": "by image", "MAPIE": "MAPIE",
-    "one image": "one image each", "Bonferroni": "Bonferroni",
-}  # fmt: skip
+    "patients": "by patient",
+    "images": "by image",
+    "MAPIE": "MAPIE",
+    "one image": "one image each",
+    "Bonferroni": "Bonferroni",
+}
 
 _RINGS = {"monitor": "monitor", "CUSUM": "CUSUM", "MAPIE martingale of scores": "MAPIE"}
 _NOT_FOUND = 9_999  # patients
@@ -336,8 +339,11 @@ def every_row(results: Results) -> str:
 
 def _written(table: Table, results: Results) -> str:
     """A line a figure: its range over the cases of the design, and the largest standard error."""
-    rows = [row for row in results["after"]
-            if row["design"] == table.design and table.rows in row["case"]]  # fmt: skip
+    rows = [
+        row
+        for row in results["after"]
+        if row["design"] == table.design and table.rows in row["case"]
+    ]
     cells = [
         [row["found"][column.key] for row in rows if column.key in row["found"]]
         for column in table.columns
@@ -353,11 +359,15 @@ def _written(table: Table, results: Results) -> str:
 
 def _by_case(table: Table, results: Results) -> str:
     """A line a case of the design, and the largest standard error of a share."""
-    chosen = [row for row in results["after"]
-              if row["design"] == table.design
-              and row["case"].startswith(tuple(table.rows.split("|")))]  # fmt: skip
-    lines = [_row([table.cases, *(column.title for column in table.columns)]),
-             _row(["---", *["---:" for _ in table.columns]])]  # fmt: skip
+    chosen = [
+        row
+        for row in results["after"]
+        if row["design"] == table.design and row["case"].startswith(tuple(table.rows.split("|")))
+    ]
+    lines = [
+        _row([table.cases, *(column.title for column in table.columns)]),
+        _row(["---", *["---:" for _ in table.columns]]),
+    ]
     titled = ((_title(row["case"], table), row["found"]) for row in chosen)
     for title, of in groupby(titled, key=itemgetter(0)):
         found = [each for _, each in of]
