@@ -14,6 +14,7 @@ from cxr_compare.evaluation.statistics.intervals import Interval
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve
 from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, Kind, SizePoint
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
 
@@ -21,7 +22,7 @@ MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
 _MARKER_WORDS = {"s": "squares", ".": "dots", "D": "diamonds"}
 
 
-_CROSSING = 3  # its colour, which no arm has
+_CROSSING = 3  # its colour, which no model has
 
 
 _CROSSING_MARKER = "P"
@@ -34,6 +35,10 @@ _APART: Mapping[Kind, float] = {"detector": 1.0, "classifier": 1 / 1.03, "mixed"
 """Arms with as many images are drawn a little apart, else one hides the other."""
 
 
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("curve", macro, *values)
+
+
 def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
     """Chart a metric against annotated images, or against hours of annotation.
 
@@ -44,19 +49,19 @@ def curve_chart(study: CurveStudy, metric: str, times: Times | None = None) -> C
     """
     drawn = drawn_models(study, metric)
     unit = "images" if times is None else "hours"
-    curves = [curve for arm in drawn for curve in _curves(arm, times)]
+    curves = [curve for model in drawn for curve in _curves(model, times)]
     values = [x for curve in curves for x in curve.x if np.isfinite(x)]
     title = metric_title(metric)
-    across = "Annotated images" if times is None else "Annotation time, hours"
-    if times is None and any(arm["kind"] == "mixed" for arm in drawn):
-        across += f" ({KINDS['mixed']}: with boxes)"
+    by_images = times is None
+    has_mixed = any(model["kind"] == "mixed" for model in drawn)
+    across = _sentence("chart_axis", by_images, has_mixed)
     return Chart(
         key=f"{metric.replace('_', '-')}-{unit}",
-        title=f"{title} against {'annotated images' if times is None else 'annotation time'}",
+        title=_sentence("chart_title", title, by_images),
         x=Axis.log(across, min(values) / 1.15, max(values) * 1.15),
         y=_figure_axis(drawn, metric),
         curves=(*curves, *_crossing(study, metric, times)),
-        description=f"{title} against {unit} of annotation; the table below holds the figures.",
+        description=_sentence("chart_description", title, by_images),
         note=_overlap(study, metric),
     )
 
@@ -67,10 +72,13 @@ def _overlap(study: CurveStudy, metric: str) -> str:
     for point in study.points:
         if (figure := point.figures.get(metric)) is not None and figure.interval.bounded:
             ends.setdefault(point.share, []).append(figure.interval)
-    apart = [max(i.low for i in each) > min(i.high for i in each) for each in ends.values()]
+    apart = [
+        max(interval.low for interval in intervals) > min(interval.high for interval in intervals)
+        for intervals in ends.values()
+    ]
     if any(apart) or max(map(len, ends.values()), default=1) == 1:
         return ""
-    return "95 % intervals overlap at every size; whether arms differ, the differences say."
+    return _sentence("overlap")
 
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[Curve]:
@@ -85,23 +93,23 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[C
     scale = 1 if times is None else 3600
     height = float(curve.at(where.effort / cost).values[0])
     x = np.array(where.interval) / scale
-    point = Point(where.effort / scale, height, "where the fitted curves cross", _CROSSING_MARKER)
+    point = Point(where.effort / scale, height, _sentence("crossing_point"), _CROSSING_MARKER)
     yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), solid=True)
 
 
 def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
     """Return points and fitted line of each model for the charts of a metric and for the script."""
     drawn = []
-    for arm in study.arms:
-        points = [p for p in study.sizes(arm.kind) if metric in p.figures]
+    for model in study.models:
+        points = [p for p in study.sizes(model.kind) if metric in p.figures]
         if not points:
             continue
-        fit = study.fitted(metric, arm.kind)
+        fit = study.fitted(metric, model.kind)
         drawn.append(
             {
-                "kind": arm.kind,
-                "position": list(KINDS).index(arm.kind),
-                "boxes": study.boxes_per_image(arm.kind),
+                "kind": model.kind,
+                "position": list(KINDS).index(model.kind),
+                "boxes": study.boxes_per_image(model.kind),
                 "points": [_point(point, metric) for point in points],
                 "line": None if fit is None else _line(fit),
             }
@@ -111,9 +119,13 @@ def drawn_models(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
 
 def _point(point: SizePoint, metric: str) -> dict[str, Any]:
     figure = point.figures[metric].interval
-    words = (
-        f"{KINDS[point.kind]} with {point.n_images:,.0f} images and {point.n_boxes:,.0f} boxes: "
-        f"{metric_title(metric)} {figure_text(figure)}"
+    label = _sentence(
+        "point",
+        KINDS[point.kind],
+        point.n_images,
+        point.n_boxes,
+        metric_title(metric),
+        figure_text(figure),
     )
     ends = [figure.low, figure.high] if figure.bounded else [figure.estimate] * 2
     return {
@@ -122,7 +134,7 @@ def _point(point: SizePoint, metric: str) -> dict[str, Any]:
         "grown": point.n_grown,
         "figure": figure.estimate,
         "ends": ends,
-        "words": words,
+        "label": label,
     }
 
 
@@ -134,15 +146,15 @@ def _line(curve: LearningCurve) -> dict[str, Any]:
     return dict(zip(("images", "figure", "low", "high"), rows, strict=True))
 
 
-def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
+def _curves(model: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
     """Draw the fit within the measured range, and the points with their intervals."""
-    kind = arm["kind"]
-    position = arm["position"]
-    points = arm["points"]
+    kind = model["kind"]
+    position = model["position"]
+    points = model["points"]
     name = f"{KINDS[kind]}, {_MARKER_WORDS[MARKERS[kind]]}"
-    if (line := arm["line"]) is not None:
+    if (line := model["line"]) is not None:
         counts = line["images"]
-        x = np.array([n if times is None else times.hours(n, n * arm["boxes"]) for n in counts])
+        x = np.array([n if times is None else times.hours(n, n * model["boxes"]) for n in counts])
         y, low, high = (np.array(line[end]) for end in ("figure", "low", "high"))
         yield Curve(name, position, x, y, solid=True, band=(x, low, high))
         name = ""
@@ -153,7 +165,7 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
         for point in points
     ]
     marks = [
-        Point(across, point["figure"], point["words"], MARKERS[kind])
+        Point(across, point["figure"], point["label"], MARKERS[kind])
         for across, point in zip(at, points, strict=True)
     ]
     yield Curve.from_points(name, position, marks, (point["ends"] for point in points), faint=True)
@@ -162,9 +174,9 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
 def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
     """Return the axis of a metric around every interval and fitted curve."""
     ends: list[float] = []
-    for arm in drawn:
-        ends += [end for point in arm["points"] for end in (point["figure"], *point["ends"])]
-        ends += arm["line"]["figure"] if arm["line"] else []
+    for model in drawn:
+        ends += [end for point in model["points"] for end in (point["figure"], *point["ends"])]
+        ends += model["line"]["figure"] if model["line"] else []
     low = max(0.0, min(ends))
     high = min(1.0, max(ends))
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 1.0) if (high - low) / s <= 6)

@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.decisions.thresholds import POLICIES
-from cxr_compare.evaluation.metrics.policy_text import policy_text
 from cxr_compare.evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
 from cxr_compare.evaluation.studies.annotation_times import Times
 from cxr_compare.evaluation.studies.curve_study import (
     CURVE_METRICS,
-    Arm,
+    CurveModel,
     CurveStudy,
     Difference,
     Kind,
@@ -24,6 +22,7 @@ from cxr_compare.evaluation.studies.curve_study import (
     SizePoint,
 )
 from cxr_compare.evaluation.studies.share_figures import EvaluatedRun, ShareFigures, evaluate_shares
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.uses_log import log_use
 
@@ -38,7 +37,7 @@ _PAIRS: tuple[tuple[Kind, Kind], ...] = (
 class CurveDesign:
     """Design of a learning-curve study: models, shares, seeds and splits."""
 
-    arms: Mapping[Kind, Arm]  # in words
+    models: Mapping[Kind, CurveModel]  # in words
     shares: Sequence[float]  # of the annotated patients, ascending
     seeds: Sequence[int]  # from 0
     parts: Mapping[tuple[str, float, int], str]  # split to learn from, by split, share and seed
@@ -73,8 +72,8 @@ def evaluate_curve(
     """
     systems: dict[str, list[EvaluatedRun]] = {}
     used: dict[str, dict[str, Sequence[Predictions]]] = {}
-    for (arm, split, share, seed), answers in predictions.items():
-        name = _name(arm, share, seed)
+    for (model, split, share, seed), answers in predictions.items():
+        name = _name(model, share, seed)
         part = design.parts[split, share, seed]
         systems.setdefault(name, []).append(EvaluatedRun(split, part, answers))
         used.setdefault(split, {})[name] = [answers]
@@ -89,7 +88,7 @@ def evaluate_curve(
         target=test_set.target.display_name,
         folds=design.splits,
         n_seeds=len(design.seeds),
-        arms=list(design.arms.values()),
+        models=list(design.models.values()),
         points=points,
         differences=_differences(design, evaluated),
         fits=_fits(design, evaluated, points),
@@ -101,25 +100,25 @@ def evaluate_curve(
     )
 
 
-def _name(arm: str, share: float, seed: int) -> str:
-    return f"{arm}, {share:g}, seed {seed}"
+def _name(model: str, share: float, seed: int) -> str:
+    return f"{model}, {share:g}, seed {seed}"
 
 
-def _seeds(design: CurveDesign, arm: str, share: float) -> list[str]:
-    return [_name(arm, share, seed) for seed in design.seeds]
+def _seeds(design: CurveDesign, model: str, share: float) -> list[str]:
+    return [_name(model, share, seed) for seed in design.seeds]
 
 
-def _shares(design: CurveDesign, arm: str) -> list[float]:
-    return [share for share in design.shares if arm != "mixed" or share < max(design.shares)]
+def _shares(design: CurveDesign, model: str) -> list[float]:
+    return [share for share in design.shares if model != "mixed" or share < max(design.shares)]
 
 
 def _points(
     design: CurveDesign, counts: Mapping[float, _Counts], evaluated: ShareFigures
 ) -> list[SizePoint]:
     points = []
-    for arm in design.arms:
-        for share in _shares(design, arm):
-            names = _seeds(design, arm, share)
+    for model in design.models:
+        for share in _shares(design, model):
+            names = _seeds(design, model, share)
             figures = {
                 metric: SizeFigure(
                     evaluated.estimate(metric, names).as_interval, tuple(seeds.tolist())
@@ -127,7 +126,7 @@ def _points(
                 for metric in CURVE_METRICS
                 if not np.isnan(seeds := evaluated.values(metric, names)).any()
             }
-            points.append(_size_point(arm, share, counts, figures))
+            points.append(_size_point(model, share, counts, figures))
     return points
 
 
@@ -159,7 +158,7 @@ def _counts(design: CurveDesign, test_set: LabelledSplit) -> dict[float, _Counts
 
 
 def _size_point(
-    arm: Kind, share: float, counts: Mapping[float, _Counts], figures: Mapping[str, SizeFigure]
+    model: Kind, share: float, counts: Mapping[float, _Counts], figures: Mapping[str, SizeFigure]
 ) -> SizePoint:
     """Return the point of a model at one size.
 
@@ -168,21 +167,21 @@ def _size_point(
     """
     own = counts[share]
     whole = counts[max(counts)]
-    if arm == "classifier":
-        return SizePoint(arm, share, own.labelled, 0.0, 0.0, own.positive, figures)
-    if arm == "detector":
+    if model == "classifier":
+        return SizePoint(model, share, own.labelled, 0.0, 0.0, own.positive, figures)
+    if model == "detector":
         images = own.boxed
         positive = own.boxed_positive
     else:
         images = whole.labelled
         positive = whole.positive
-    return SizePoint(arm, share, images, own.boxes, own.boxed, positive, figures)
+    return SizePoint(model, share, images, own.boxes, own.boxed, positive, figures)
 
 
 def _differences(design: CurveDesign, evaluated: ShareFigures) -> list[Difference]:
     differences = []
     for first, second in _PAIRS:
-        if not {first, second} <= design.arms.keys():
+        if not {first, second} <= design.models.keys():
             continue
         for metric in CURVE_METRICS:
             for share in _shares(design, first):
@@ -200,22 +199,22 @@ def _fits(
     design: CurveDesign, evaluated: ShareFigures, points: Sequence[SizePoint]
 ) -> dict[str, dict[Kind, LearningCurve]]:
     """Fit curves of detector and classifier; the mixed model has all labels at every size."""
-    arms: tuple[Kind, ...] = ("detector", "classifier")
+    models: tuple[Kind, ...] = ("detector", "classifier")
     fits: dict[str, dict[Kind, LearningCurve]] = {}
     for metric in CURVE_METRICS:
         figures = evaluated.figures[metric]
-        held = [arm for arm in arms if _any(figures.reasons, evaluated.systems, arm)]
+        held = [model for model in models if _any(figures.reasons, evaluated.systems, model)]
         if not held:
             continue
         rows = [
             [
-                [evaluated.systems.index(name) for name in _seeds(design, arm, s)]
+                [evaluated.systems.index(name) for name in _seeds(design, model, s)]
                 for s in design.shares
             ]
-            for arm in held
+            for model in held
         ]
         order = np.concatenate([np.ravel(of_arm) for of_arm in rows])
-        amounts = [[p.n_images for p in points if p.kind == arm] for arm in held]
+        amounts = [[p.n_images for p in points if p.kind == model] for model in held]
         curves = fit_learning_curves(
             amounts,
             [figures.values[np.array(of_arm)] for of_arm in rows],
@@ -226,45 +225,39 @@ def _fits(
     return fits
 
 
-def _any(reasons: Mapping[str, str], systems: Sequence[str], arm: str) -> bool:
+def _any(reasons: Mapping[str, str], systems: Sequence[str], model: str) -> bool:
     """Return True if any system of a model has the figure."""
-    return any(name.startswith(f"{arm},") and name not in reasons for name in systems)
+    return any(name.startswith(f"{model},") and name not in reasons for name in systems)
 
 
 def _absent(design: CurveDesign, evaluated: ShareFigures) -> dict[tuple[str, Kind], str]:
     """Return the reason why a model has no figure at any size, by metric and model."""
     return {
-        (metric, arm): next(r for name, r in figures.reasons.items() if name.startswith(f"{arm},"))
+        (metric, model): next(
+            r for name, r in figures.reasons.items() if name.startswith(f"{model},")
+        )
         for metric, figures in evaluated.figures.items()
-        for arm in design.arms
-        if not _any(figures.reasons, evaluated.systems, arm)
+        for model in design.models
+        if not _any(figures.reasons, evaluated.systems, model)
     }
 
 
 def _notes(design: CurveDesign, whole: _Counts, evaluated: ShareFigures) -> list[str]:
     """Return notes on the design and its limits."""
     notes = [
-        f"Evaluated on {counted(evaluated.n_images, 'test image')} of "
-        f"{counted(evaluated.n_patients, 'patient')}, the same for all. {design.length}",
-        "Annotated images are those that train and those that validate: thresholds and the share "
-        "of each are chosen on the latter.",
-        f"Figures at a threshold are at that of each run's own validation images "
-        f"({policy_text(POLICIES[0])}).",
-        "Shares of a seed lie within one another and are the same for all arms; intervals take "
-        "trainings as independent. If those of a seed vary together, intervals of differences "
-        "between arms are rather too wide, those of a curve and of a crossing rather too narrow.",
-        "All seeds draw from the same patients, the largest share from all of them: how other "
-        "patients to learn from would change a figure is in the intervals in part only.",
+        _sentence("evaluated", evaluated.n_images, evaluated.n_patients, design.length),
+        _sentence("annotated"),
+        _sentence("threshold", POLICIES[0]),
+        _sentence("nested"),
+        _sentence("same_pool"),
         *evaluated.notes,
     ]
     if whole.boxed < whole.labelled:
-        notes.append(
-            f"Of {whole.labelled:,.0f} labelled images {whole.boxed:,.0f} are wholly boxed or "
-            "without a lesion; the detector learns from these alone, the classifier from all."
-        )
+        notes.append(_sentence("boxed", whole.labelled, whole.boxed))
     if len(design.splits) > 1:
-        notes.append(
-            f"Figures are means over {len(design.splits)} folds. Their training images overlap, "
-            "which intervals do not know."
-        )
+        notes.append(_sentence("folds", len(design.splits)))
     return notes
+
+
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("curve", macro, *values)

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.metrics.registry import METRICS, metric_title
 from cxr_compare.evaluation.report.chart_drawing import draw_with_legend
 from cxr_compare.evaluation.report.figure_files import save_figure
@@ -19,7 +17,7 @@ from cxr_compare.evaluation.statistics.figure_text import DASH, p_value_text
 from cxr_compare.evaluation.studies.annotation_times import AS_GIVEN, PRESETS
 from cxr_compare.evaluation.studies.curve_charts import MARKERS, curve_chart, drawn_models
 from cxr_compare.evaluation.studies.curve_statements import (
-    WORDS,
+    TIME_SENTENCES,
     amount_text,
     curve_statements,
     model_against,
@@ -27,6 +25,7 @@ from cxr_compare.evaluation.studies.curve_statements import (
 )
 from cxr_compare.evaluation.studies.curve_study import KINDS, MAIN, CurveStudy, SizePoint
 from cxr_compare.evaluation.studies.study_page import Statement, StudyPage, write_study
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 PAGE = "curve.html"
 
@@ -39,6 +38,10 @@ _FIGURE = "curve.png"
 
 FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}
 """What `write_curve` writes, for those who refuse a folder with anything else."""
+
+
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("curve", macro, *values)
 
 
 def write_curve(study: CurveStudy, out: Path) -> Path:
@@ -58,11 +61,11 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
 
 def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
     """Return one row for each model, size and metric."""
-    for arm in study.arms:
-        for point in study.sizes(arm.kind):
+    for model in study.models:
+        for point in study.sizes(model.kind):
             for metric, figure in point.figures.items():
                 yield {
-                    "arm": arm.kind,
+                    "model": model.kind,
                     "share": point.share,
                     "n_images": point.n_images,
                     "n_boxes": point.n_boxes,
@@ -97,7 +100,7 @@ def _stored(
     curves = [
         {
             "metric": metric,
-            "arm": kind,
+            "model": kind,
             "line": curve.line,
             "reason": curve.reason,
             "measured": curve.amounts,
@@ -106,19 +109,21 @@ def _stored(
             "left_out": curve.left_out,
             "draws": curve.draws,
         }
-        for metric, arms in study.fits.items()
-        for kind, curve in arms.items()
+        for metric, models in study.fits.items()
+        for kind, curve in models.items()
     ]
     return {
         "data_set": study.data_set,
         "target": study.target,
         "folds": list(study.folds),
         "n_seeds": study.n_seeds,
-        "arms": [vars(arm) for arm in study.arms],
+        "models": [vars(model) for model in study.models],
         "findings": {metric: [vars(statement) for statement in of] for metric, of in said.items()},
         "points": rows,
         "differences": differences,
-        "absent": [{"metric": m, "arm": a, "reason": why} for (m, a), why in study.absent.items()],
+        "absent": [
+            {"metric": m, "model": a, "reason": why} for (m, a), why in study.absent.items()
+        ],
         "curves": curves,
         "crossings": [row for metric in study.metrics for row in _crossings(study, metric)],
         "times": vars(study.times),
@@ -154,12 +159,10 @@ def _finite(value: float | None) -> float | None:
 def _page(study: CurveStudy, said: Mapping[str, list[Statement]]) -> StudyPage:
     first = said[study.metrics[0]] if study.metrics else []
     differences = [statement for statement in first if statement.about == "difference"]
-    folds = counted(len(study.folds), "fold")
-    seeds = counted(study.n_seeds, "seed")
     return StudyPage(
-        title=f"What do boxes buy? {study.target} on {study.data_set}",
-        kicker=f"What do boxes buy? · {study.target} on {study.data_set} · {folds}, {seeds}",
-        answer=differences[0].text if differences else "No two arms were compared",
+        title=_sentence("title", study.target, study.data_set),
+        kicker=_sentence("kicker", study.target, study.data_set, len(study.folds), study.n_seeds),
+        answer=differences[0].text if differences else _sentence("no_pair"),
         scope=list(_scope(study)),
         statements=[statement for statement in first if statement.about in ("images", "time")],
         notes=[*study.notes, *_cautions(study)],
@@ -176,8 +179,8 @@ def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[s
         "first": study.metrics[0] if study.metrics else "",
         "metrics": [_of_metric(study, metric, said[metric]) for metric in study.metrics],
         "legend": [
-            (list(KINDS).index(arm.kind), MARKERS[arm.kind], KINDS[arm.kind], arm)
-            for arm in study.arms
+            (list(KINDS).index(model.kind), MARKERS[model.kind], KINDS[model.kind], model)
+            for model in study.models
         ],
         "columns": ["Annotated by", "Images", "Positive", "Boxed", "Boxes", "Hours", *titles],
         "rows": list(_rows(study)),
@@ -189,33 +192,19 @@ def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[s
 
 def _scope(study: CurveStudy) -> Iterator[str]:
     """Return the number of comparisons and the rule by which one is shown."""
-    if sizes := len({difference.share for difference in study.differences}):
-        yield (
-            f"{counted(len(study.differences), 'comparison')} in all. Shown: the 95 % interval "
-            "leaves 0 out, and p is below 0.05 after Holm over "
-            f"{counted(sizes, 'size')}. Not shown is not the same as none."
-        )
+    sizes = len({difference.share for difference in study.differences})
+    if sizes:
+        yield _sentence("scope", len(study.differences), sizes)
 
 
 def _cautions(study: CurveStudy) -> Iterator[str]:
     if study.n_seeds == 1:
-        yield (
-            "One training for each arm, size and fold: intervals do not hold how another training "
-            "would differ, and no crossing is shown."
-        )
+        yield _sentence("one_seed")
     if len(study.metrics) > 1:
         first, *others = (metric_title(metric) for metric in study.metrics)
-        yield (
-            f"p-values are corrected over the sizes of two arms and a metric, not over pairs of "
-            f"arms, nor over {len(study.metrics)} metrics: {first} was named first, "
-            f"{listing(others)} are beside it."
-        )
-    yield (
-        "Seconds a label or a box that were not given to the command come from others' "
-        "measurements, most not of radiologists: put your own in their place."
-        if set(study.times.sources) - {AS_GIVEN}
-        else "Seconds a label and seconds a box are as given to the command."
-    )
+        yield _sentence("several_metrics", first, others)
+    all_given = not set(study.times.sources) - {AS_GIVEN}
+    yield _sentence("times", all_given)
 
 
 def _of_metric(study: CurveStudy, metric: str, said: list[Statement]) -> dict[str, Any]:
@@ -251,19 +240,19 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
         for first, second in pairs
         for title in (f"{KINDS[first].capitalize()} − {model_against(first, second)}", "p, Holm")
     ]
-    title = f"Differences in {metric_title(metric)}"
-    boxed = " (mixed arm: boxed)" if any("mixed" in pair for pair in pairs) else ""
-    return Table.from_rows(title, "", (f"Annotated images{boxed}", *heads), tuple(lines))
+    title = _sentence("differences_title", metric_title(metric))
+    has_mixed = any("mixed" in pair for pair in pairs)
+    return Table.from_rows(title, "", (_sentence("images_column", has_mixed), *heads), tuple(lines))
 
 
 def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
     """Return the points for the table, model by model."""
-    for arm in study.arms:
-        for point in study.sizes(arm.kind):
+    for model in study.models:
+        for point in study.sizes(model.kind):
             counts = point.n_images, point.n_positive, point.n_boxed, point.n_boxes
             yield {
-                "position": list(KINDS).index(arm.kind),
-                "arm": KINDS[arm.kind],
+                "position": list(KINDS).index(model.kind),
+                "model": KINDS[model.kind],
                 "counts": [f"{count:,.0f}" for count in counts],
                 "images": point.n_images,
                 "boxes": point.n_boxes,
@@ -288,7 +277,7 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
         metrics[metric] = {
             "title": metric_title(metric),
             "name": title_in_sentence(metric),
-            "arms": drawn_models(study, metric),
+            "models": drawn_models(study, metric),
             "y": {"low": y.low, "high": y.high, "ticks": y.ticks},
             "unclaimed": study.unclaimed(metric),
             "never": study.never_crossing(metric),
@@ -304,4 +293,4 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
                 if curve is not None
             ],
         }
-    return {"metrics": metrics, "words": WORDS, "times": vars(study.times)}
+    return {"metrics": metrics, "words": TIME_SENTENCES, "times": vars(study.times)}

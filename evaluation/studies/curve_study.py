@@ -16,15 +16,15 @@ Kind = Literal["detector", "classifier", "mixed"]
 
 
 CURVE_METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
-"""What the arms are compared by; the answer at the head of the page is the first's."""
+"""What the models are compared by; the answer at the head of the page is the first's."""
 
 
 KINDS: Mapping[Kind, str] = {
     "detector": "detector",
     "classifier": "classifier",
-    "mixed": "mixed arm",
+    "mixed": "mixed model",
 }
-"""Each arm in a sentence, and the order of colours."""
+"""Each model in a sentence, and the order of colours."""
 
 
 MAIN: tuple[Kind, Kind] = ("detector", "classifier")
@@ -38,7 +38,7 @@ _DECIMALS = 6
 
 
 @dataclass(frozen=True)
-class Arm:
+class CurveModel:
     """Model of a study with the annotation that it learns from; at most one of each kind."""
 
     kind: Kind
@@ -83,7 +83,7 @@ class Difference:
     second: Kind
     gap: Interval
     p_value: float | None  # of `CurveStudy.compared` Holm's, over all sizes
-    n_images: float = math.nan  # of the first arm, from `CurveStudy.compared`
+    n_images: float = math.nan  # of the first model, from `CurveStudy.compared`
 
     @property
     def shown(self) -> bool:
@@ -103,13 +103,13 @@ class CurveStudy:
     data_set: str  # display name
     target: str  # display name
     folds: Sequence[str]  # splits; each size is trained and evaluated in all
-    n_seeds: int  # trainings of each arm, size and fold
-    arms: Sequence[Arm]  # in the order to show them
-    points: Sequence[SizePoint]  # every arm at every size
+    n_seeds: int  # trainings of each model, size and fold
+    models: Sequence[CurveModel]  # in the order to show them
+    points: Sequence[SizePoint]  # every model at every size
     differences: Sequence[Difference] = ()
-    # By metric; all arms of one from one call.
+    # By metric; all models of one from one call.
     fits: Mapping[str, Mapping[Kind, LearningCurve]] = field(default_factory=dict)
-    # By metric and arm, why there is no figure.
+    # By metric and model, why there is no figure.
     absent: Mapping[tuple[str, Kind], str] = field(default_factory=dict)
     times: Times = PRESETS[0]  # for the charts as they are drawn first
     commands: Sequence[str] = ()

@@ -10,25 +10,26 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cxr_compare.data_prep.contracts.boxes import EDGES
-from cxr_compare.data_prep.contracts.errors import InputError, counted
+from cxr_compare.data_prep.contracts.errors import InputError
 from cxr_compare.data_prep.duplicates.dataset_copies import find_dataset_copies
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.boxes.lesion_hits import find_lesions
 from cxr_compare.evaluation.boxes.matching import pair_boxes
 from cxr_compare.evaluation.decisions.system_output import SystemOutput
-from cxr_compare.evaluation.metrics.prose import listing
 from cxr_compare.evaluation.report.cases import read_systems
 from cxr_compare.evaluation.report.drawn_case import DrawnCase
 from cxr_compare.evaluation.statistics.calibration import fit_calibration
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.studies.reader_agreement import ReaderAgreement
 from cxr_compare.evaluation.studies.study_page import StudyPage, write_study
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import read_output
 
@@ -38,10 +39,14 @@ _SHOWN = 40
 _IMAGE_BYTES = 60_000  # images on the page, and the most that each takes
 
 
-_WORDS = {1.0: "positive", 0.0: "negative"}
+_LABELS = {1.0: "positive", 0.0: "negative"}
 
 
 _COLUMNS = ["image_id", "kind", "reason", "doubt", "probability", "score", *EDGES]
+
+
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("label_review", macro, *values)
 
 
 def review_labels(dataset: DataSet, target: Target, systems: Sequence[Predictions]) -> str:
@@ -67,27 +72,23 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
             _Unseen.from_predictions(system, dataset, target)
         )
     evaluated = {name: _evaluate(name, runs, dataset) for name, runs in by_name.items()}
-    spoken = [each for name, runs in by_name.items() if evaluated[name][1] for each in runs]
+    used = [run for name, runs in by_name.items() if evaluated[name].sound for run in runs]
     readers = ReaderAgreement.from_dataset(dataset, target)
     labels = dataset.labels(target).dropna()
     boxed = dataset.boxes_trusted(target)
-    rows = [_copies(dataset, labels), _disputed(readers), _doubtful(labels, spoken)]
-    for each in spoken:
-        if each.output.gives_boxes:
-            own = boxed.intersection(each.output.image_ids)
-            rows = [*rows, *each.boxes(own)]
-            boxed = boxed.difference(own)
+    rows = [_copies(dataset, labels), _disputed(readers), _doubtful(labels, used)]
+    for run in used:
+        if run.output.gives_boxes:
+            ids = boxed.intersection(run.output.image_ids)
+            rows += run.boxes(ids)
+            boxed = boxed.difference(ids)
     table = _ranked(pd.concat(rows), dataset, labels)
-    counts = table["kind"].value_counts(sort=False)
-    kinds = listing([counted(n, str(kind)) for kind, n in counts.items()]) or "nothing was found"
+    counts = {str(kind): int(n) for kind, n in table["kind"].value_counts(sort=False).items()}
+    kinds = _sentence("kinds", counts)
     known = labels.index.union(readers.ratings.dropna(how="all").index)
-    n_images = table["image_id"].nunique()
-    answer = f"{n_images:,} of {len(known):,} labelled or read images to look at again"
-    by = listing([f"{n} ({counted(len(own), 'run')})" for n, own in by_name.items()]) or "no system"
-    stored = dataset.folder / "label_review.json"
-    before = by
-    with suppress(OSError, ValueError, AttributeError):  # none, or a damaged one: it is replaced
-        before = json.loads(stored.read_text()).get("by", by)
+    answer = _sentence("answer", table["image_id"].nunique(), len(known))
+    made_with = _sentence("systems", {name: len(runs) for name, runs in by_name.items()})
+    earlier = _earlier_systems(dataset) or made_with
     html = StudyPage(dataset.name, target.display_name, answer).render(
         "label_review.html.jinja",
         name=dataset.name,
@@ -96,14 +97,33 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
         answer=answer,
         n_rows=len(table),
         readers=readers,
-        cards=list(_cards(table, spoken, LabelledSplit(dataset, target))),
+        cards=list(_cards(table, used, LabelledSplit(dataset, target))),
         evaluated=evaluated.values(),
         unknown=[system.name for system in systems if system.seen is None],
     )
-    facts = {"answer": answer, "counts": dict(counts), "alpha": readers.alpha, "by": by}
-    page = f"Page: {write_study(dataset.folder, 'label_review', table, facts, html)}"
-    page += f", which replaces the list made with {before}" * (before != by)
-    return "\n".join([f"{answer}: {kinds}", *(words for words, _ in evaluated.values()), page])
+    facts = {"answer": answer, "counts": counts, "alpha": readers.alpha, "by": made_with}
+    path = write_study(dataset.folder, "label_review", table, facts, html)
+    replaced = earlier if earlier != made_with else ""
+    lines = [_sentence("summary", answer, kinds)]
+    lines += [evaluation.text for evaluation in evaluated.values()]
+    lines.append(_sentence("page", path, replaced))
+    return "\n".join(lines)
+
+
+def _earlier_systems(dataset: DataSet) -> str:
+    """Return the systems of the stored list; empty without one, or if it is damaged."""
+    with suppress(OSError, ValueError, AttributeError):
+        stored = json.loads((dataset.folder / "label_review.json").read_text())
+        return str(stored.get("by", ""))
+    return ""
+
+
+class _Evaluation(NamedTuple):
+    """Evaluation of a system on images that it never learned from."""
+
+    text: str
+    sound: bool
+    """True if it is shown to be better than chance."""
 
 
 @dataclass(frozen=True)
@@ -136,46 +156,52 @@ class _Unseen:
         score = pairs.boxes.score
         usual = float(np.median(support[support > 0])) if support.any() else np.inf
         alone = finds.false & (score >= usual)
-        says = "{} {} score {:.2f} (median of supported boxes: {:.2f})"
         name = self.predictions.name
-        drawn, missed = (
-            pd.DataFrame(boxes.corners, columns=EDGES).assign(
-                image_id=ids[boxes.image],
-                kind=kind,
-                score=of,
-                doubt=doubt,
-                reason=[says.format(name, words, one, usual) for one in of],
+        tables = []
+        for kind, boxes, scores, doubt in (
+            ("unsupported_box", pairs.truth, support, 1 - support),
+            ("missing_box", pairs.boxes, score, score),
+        ):
+            rows = pd.DataFrame(boxes.corners, columns=EDGES)
+            tables.append(
+                rows.assign(
+                    image_id=ids[boxes.image],
+                    kind=kind.replace("_", " "),
+                    score=scores,
+                    doubt=doubt,
+                    reason=[_sentence(kind, name, value, usual) for value in scores],
+                )
             )
-            for kind, words, boxes, of, doubt in (
-                ("unsupported box", "supports this box with", pairs.truth, support, 1 - support),
-                ("missing box", "predicts a box that nobody drew with", pairs.boxes, score, score),
-            )
-        )
+        drawn, missed = tables
         return [drawn[support < usual], missed[alone].drop_duplicates("image_id")]
 
 
-def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> tuple[str, bool]:
+def _evaluate(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> _Evaluation:
     """Evaluate how well a system ranks images that it never learned from."""
-    scores = pd.concat([each.output.scores(None) for each in runs])
-    truth = np.concatenate([each.test_set.labels[each.output.image_ids] for each in runs]) == 1
-    people = pd.factorize(dataset.images.set_index("image_id")["patient_id"][scores.index])[0]
-    run = np.repeat(np.arange(len(runs)), [len(each.output.image_ids) for each in runs])
-    parts = auroc_parts(truth, scores, people, len(scores), folds=run)  # pairs of images of one run
-    low, high = (parts and parts.estimate().interval) or (0.0, 1.0)
-    words = (
-        f"{name}: AUROC {parts.value if parts else np.nan:.3f} ({low:.3f} to {high:.3f}) on "
-        f"{counted(len(scores), 'image')} that it never learned from, {truth.sum()} positive"
-    )
-    weak = ": not shown to be better than chance, so it lists no labels and no boxes"
-    return words + weak * (low <= 0.5), low > 0.5
+    scores = pd.concat([run.output.scores(None) for run in runs])
+    labels = [run.test_set.labels[run.output.image_ids] for run in runs]
+    truth = np.concatenate(labels) == 1
+    patients = dataset.images.set_index("image_id")["patient_id"][scores.index]
+    folds = np.repeat(np.arange(len(runs)), [len(run.output.image_ids) for run in runs])
+    # Only images of one run are compared.
+    parts = auroc_parts(truth, scores, pd.factorize(patients)[0], len(scores), folds=folds)
+    value = np.nan
+    interval = None
+    if parts:
+        value = parts.value
+        interval = parts.estimate().interval
+    low, high = interval or (0.0, 1.0)
+    sound = low > 0.5
+    text = _sentence("evaluation", name, value, low, high, len(scores), int(truth.sum()), sound)
+    return _Evaluation(text, sound)
 
 
 def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
     """Return images with an equal or near copy that has the other label."""
     decode = dataset.optional_table("decode")
     keys = find_dataset_copies(dataset, decode).copy_keys(decode)
-    words = labels[labels.groupby(keys).transform("nunique") > 1].map(_WORDS)
-    reason = "labelled " + words + "; a copy of the image is not"
+    differing = labels[labels.groupby(keys).transform("nunique") > 1].map(_LABELS)
+    reason = differing.map(lambda label: _sentence("contradicted_copy", label))
     table = pd.DataFrame({"reason": reason, "doubt": 1.0, "kind": "contradicted copy"})
     return table.rename_axis("image_id").reset_index()
 
@@ -187,22 +213,21 @@ def _disputed(readers: ReaderAgreement) -> pd.DataFrame:
     area = ((boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])).groupby(boxes["image_id"])
     ratings = readers.ratings[readers.ratings.nunique(axis=1) > 1]
     largest = area.max().reindex(ratings.index).sort_values(ascending=False, kind="stable")
-    for image_id, said in ratings.loc[largest.index].iterrows():
-        sides = {word: [*said.index[said == value]] for value, word in _WORDS.items()}
-        words = "; ".join(f"{listing(names)}: {word}" for word, names in sides.items())
-        doubt = min(map(len, sides.values())) / said.count()
-        rows.append((image_id, "disputed label", words, doubt))
+    for image_id, labels in ratings.loc[largest.index].iterrows():
+        sides = {name: [*labels.index[labels == value]] for value, name in _LABELS.items()}
+        doubt = min(map(len, sides.values())) / labels.count()
+        rows.append((image_id, "disputed label", _sentence("disputed_label", sides), doubt))
     for image_id, drawn in boxes.groupby("image_id"):
         counts = drawn["reader"].value_counts(sort=False)
         alone = drawn["drawn_by"] == 1
         if len(counts) > 1 and alone.any():
-            words = listing([f"{name} {counted(n, 'box')}" for name, n in counts.items()])
-            words += f": {alone.sum()} of {len(drawn)} meet no box of another reader"
-            rows.append((image_id, "disputed box", words, alone.mean()))
+            by_reader = {str(name): int(n) for name, n in counts.items()}
+            text = _sentence("disputed_box", by_reader, int(alone.sum()), len(drawn))
+            rows.append((image_id, "disputed box", text, alone.mean()))
     return pd.DataFrame(rows, columns=_COLUMNS[:4])
 
 
-def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
+def _doubtful(labels: pd.Series, used: Sequence[_Unseen]) -> pd.DataFrame:
     """Return labels that are less likely than the other label, by systems that never saw the image.
 
     The other label's probability must reach its mean over the images that have it, and no system's
@@ -213,7 +238,7 @@ def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
     """
     chances = [pd.Series(dtype=float)]
     agree = pd.Index([])
-    for each in spoken:
+    for each in used:
         scores = each.output.scores(None)
         system = each.predictions
         own = {system.name: system}
@@ -228,11 +253,11 @@ def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
     usual = given.map({0.0: chance[given == 1].mean(), 1.0: chance[given == 0].mean()})
     beyond = (chance >= usual).where(given == 0, chance <= usual) & ~chance.index.isin(agree)
     table = pd.DataFrame({"doubt": chance.where(given == 0, 1 - chance), "probability": chance})
-    table = table.assign(kind="doubtful label", given=given.map(_WORDS), usual=usual)
+    table = table.assign(kind="doubtful label", given=given.map(_LABELS), usual=usual)
     table = table[(table["doubt"] >= 0.5) & beyond].rename_axis("image_id").reset_index()
-    says = "labelled {}; probability of the finding {:.2f}; mean of the other label's images {:.2f}"
     columns = (table[name] for name in ("given", "probability", "usual"))
-    return table.assign(reason=list(map(says.format, *columns)))
+    reasons = [_sentence("doubtful_label", *values) for values in zip(*columns, strict=True)]
+    return table.assign(reason=reasons)
 
 
 def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
@@ -242,19 +267,19 @@ def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataF
     rows = rows.iloc[np.argsort(rows.groupby("kind").cumcount(), kind="stable")]
     rows.insert(0, "rank", np.arange(1, len(rows) + 1))
     facts = dataset.images.set_index("image_id")[["patient_id", "path"]]
-    rows = rows.assign(label=rows["image_id"].map(labels.map(_WORDS))).join(facts, on="image_id")
+    rows = rows.assign(label=rows["image_id"].map(labels.map(_LABELS))).join(facts, on="image_id")
     return rows.round(dict.fromkeys(["doubt", "probability", "score", *EDGES], 4))
 
 
 def _cards(
-    table: pd.DataFrame, spoken: Sequence[_Unseen], test_set: LabelledSplit
+    table: pd.DataFrame, used: Sequence[_Unseen], test_set: LabelledSplit
 ) -> Iterator[tuple[pd.DataFrame, DrawnCase]]:
     """Return the first images of the table: their rows, with truth and predictions."""
     source = read_systems({}, test_set, [], policy="max_f1")
     most = _SHOWN if test_set.dataset.has_pixels else 0
     chosen: list[str] = table["image_id"].unique()[:most].tolist()
     drawn = list(source.systems)
-    for each in spoken:
+    for each in used:
         if own := [image_id for image_id in chosen if image_id in each.output.image_ids]:
             systems = {each.predictions.name: each.predictions}
             drawn += read_systems(systems, each.test_set, own, policy="max_f1").systems

@@ -11,6 +11,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.evaluation.statistics.obuchowski_rockette import Components
 from cxr_compare.evaluation.statistics.sample_size import AssumedPlan, CrossedPlan, PilotPlan, Plan
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _READERS = "readers.json"
 
@@ -111,10 +112,7 @@ def plans_assumed(
         for n_seeds in seeds
     }
     first = asdict(next(iter(plans.values())))
-    note = (
-        "Assumed: a patient's images are all positive or all negative, and a number of images is "
-        "that of every patient; unequal numbers need more patients (--images rsna, nih, or a pilot)"
-    )
+    note = study_sentence("plan", "assumed_images")
     notes = () if list(images) == [1] else (note,)
     facts = {"kind": "assumed", **first, "images": list(images), "seeds": list(seeds)}
     return PlanBasis(plans, len(aurocs) == 2, facts, notes)
@@ -158,11 +156,7 @@ def _assumed_readers(
         for number in readers or _USUAL_READERS
     }
     facts = {"aurocs": list(aurocs), "prevalence": prevalence, "reader_deviation": deviation}
-    note = (
-        "Assumed, as in published tables (Obuchowski 2000; Rockette et al. 1999): errors of a "
-        "reader's two AUROCs correlate by 0.47, those of different readers by 0.30, a reader's "
-        "true AUROCs with both modalities by 0.8. A pilot is better: cxr readers, then its folder"
-    )
+    note = study_sentence("plan", "assumed_readers")
     return PlanBasis(plans, True, {"kind": "assumed readers", **facts}, (note,))
 
 
@@ -219,13 +213,8 @@ def _plan_name(
     all_images: Sequence[int | str], images: int | str, all_seeds: Sequence[int], seeds: int
 ) -> str:
     """Return what distinguishes a plan from the others; empty for a single plan."""
-    words = []
-    if len(all_images) > 1:
-        words.append(
-            f"images as in {images.upper()}"
-            if isinstance(images, str)
-            else f"{counted(images, 'image')} a patient"
-        )
-    if len(all_seeds) > 1:
-        words.append(counted(seeds, "seed"))
-    return ", ".join(words)
+    several_images = len(all_images) > 1
+    several_seeds = len(all_seeds) > 1
+    return study_sentence(
+        "plan", "plan_name", images if several_images else None, seeds if several_seeds else None
+    )

@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.metrics.image_metrics import rates
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.statistics.arrays import Floats
-from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.statistics.ranking import roc_and_pr_curves
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis
 from cxr_compare.evaluation.studies.reader_statements import reader_statements
 from cxr_compare.evaluation.studies.reader_study import MarkedStudy, ReaderStudy
 from cxr_compare.evaluation.studies.study_page import ShownChart
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _STEPS = np.linspace(0.0, 1.0, 401)
+
+
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("readers", macro, *values)
 
 
 def reader_chart(analysis: ReaderAnalysis) -> Chart:
@@ -29,14 +32,11 @@ def reader_chart(analysis: ReaderAnalysis) -> Chart:
     for at, modality in enumerate(study.modalities):
         readings = study.readings[study.readings["modality"] == modality]
         drawn += _modality_curves(analysis, readings, modality, at)
-    title = "Each reader, and the mean"
-    note = ""
-    if study.has_ratings:
-        title = f"{reader_curve_name(study)}, mean of readers"
-        note = "The mean is that of the readers' curves, upwards at each place of the axis. "
-    if study.has_decisions and not isinstance(study, MarkedStudy):
-        note += "Dots: decisions of one reader; diamonds: their mean, or a system."
-    description = f"{title}: {reader_statements(analysis)[0].text}"
+    curve = reader_curve_name(study) if study.has_ratings else ""
+    title = _sentence("chart_title", curve)
+    has_points = study.has_decisions and not isinstance(study, MarkedStudy)
+    note = _sentence("chart_note", study.has_ratings, has_points)
+    description = _sentence("chart_description", title, reader_statements(analysis)[0].text)
     curves = (*drawn, *_system_curves(analysis))
     return _framed(
         study, key="readers", title=title, curves=curves, description=description, note=note
@@ -51,7 +51,7 @@ def reader_curve_name(study: ReaderStudy) -> str:
 def _framed(study: ReaderStudy, **options: Any) -> Chart:
     """Make a chart of readers' curves with its axes."""
     if isinstance(study, MarkedStudy):
-        x = "Cases without a lesion that have a false mark"
+        x = "Cases without a lesion that have a false positive"
         y = "Lesions found, weighted"
         return Chart(x=Axis(x), y=Axis(y), **options)
     x = "1 − specificity (false alarms among negatives)"
@@ -63,7 +63,7 @@ def _framed(study: ReaderStudy, **options: Any) -> Chart:
 def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
     """Chart each reader: the curve with every modality, and each system."""
     study = analysis.study
-    for place, (reader, readings) in enumerate(study.readings.groupby("reader", sort=False)):
+    for position, (reader, readings) in enumerate(study.readings.groupby("reader", sort=False)):
         curves = []
         for modality, rows in readings.groupby("modality", sort=False):
             name = f"{reader}, {modality}"
@@ -74,10 +74,10 @@ def charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
         yield ShownChart(
             _framed(
                 study,
-                key=f"reader-{place}",
+                key=f"reader-{position}",
                 title=title,
                 curves=(*curves, *_system_curves(analysis)),
-                description=f"{reader_curve_name(study)} of {title}",
+                description=_sentence("reader_description", reader_curve_name(study), title),
             )
         )
 
@@ -106,8 +106,8 @@ def _modality_curves(
             yield Curve(label, at, nothing, nothing, point, faint=True)
     middle: tuple[Point, ...] = ()
     if points:
-        x, y = (float(np.mean([getattr(point, of) for point in points])) for of in "xy")
-        middle = (Point(x, y, f"{modality}: mean of {counted(len(points), 'reader')}", "D"),)
+        x, y = (float(np.mean([getattr(point, axis) for point in points])) for axis in "xy")
+        middle = (Point(x, y, _sentence("mean_point", modality, len(points)), "D"),)
     if heights:
         mean = np.concatenate([[0.0], np.mean(heights, axis=0)])
         yield Curve(modality, at, np.concatenate([[0.0], _STEPS]), mean, middle)
@@ -137,5 +137,5 @@ def _point(
     values = rates(*(kind.sum() for kind in kinds))
     sensitivity = float(values["recall"])
     specificity = float(values["specificity"])
-    words = f"{label}: sensitivity {number(sensitivity)}, specificity {number(specificity)}"
-    return (Point(1 - specificity, sensitivity, words, marker),)
+    text = _sentence("decision_point", label, sensitivity, specificity)
+    return (Point(1 - specificity, sensitivity, text, marker),)

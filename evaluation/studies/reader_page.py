@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.contracts.provenance import provenance
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.report.table import Table
@@ -28,6 +27,11 @@ from cxr_compare.evaluation.studies.reader_statements import (
     reader_statements,
 )
 from cxr_compare.evaluation.studies.study_page import Section, ShownChart, StudyPage, write_study
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
+
+
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("readers", macro, *values)
 
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
@@ -76,9 +80,9 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     chart = reader_chart(analysis)
     first, *further = reader_statements(analysis)
     n_compared = len(analysis.rows_of("difference", analysis.primary))
-    scope = [] if first.shown or not n_compared else [_NOT_EQUAL]
+    scope = [] if first.shown or not n_compared else [_sentence("not_equal")]
     if n_compared > 1:
-        scope.append(f"Intervals here hold for all {n_compared} comparisons at once (Bonferroni).")
+        scope.append(_sentence("simultaneous", n_compared))
     names = [*study.modalities, *dict.fromkeys(study.systems["reader"])]
     legend = [(legend_sample(chart.key, at), modality_title(name)) for at, name in enumerate(names)]
     figures = _figure_table(analysis, analysis.primary)
@@ -90,46 +94,37 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     sections = [
         Section(
             "figures",
-            f"{figures.title} of each reader",
+            _sentence("figures_title", figures.title),
             charts=[ShownChart(chart, legend)],
             beside=figures,
-            note=f"In brackets: {percent_text(analysis.level)} interval.",
+            note=_sentence("brackets_note", percent_text(analysis.level)),
             folded={"Other figures of each reader": others} if others else {},
         )
     ]
     readers = study.readings["reader"].nunique()
     if study.has_ratings and readers > 1:
-        title = f"{reader_curve_name(study)} curve of each reader"
+        title = _sentence("figures_title", f"{reader_curve_name(study)} curve")
         sections.append(Section("by-reader", title, charts=list(charts_by_reader(analysis))))
     if differences.rows:
-        primary = study.metrics[analysis.primary].title_in_sentence
-        lead = (
-            "Each interval and p-value is of that comparison alone. Only "
-            f"{primary} decides the answer above; other figures are exploratory."
-        )
+        lead = _sentence("differences_lead", study.metrics[analysis.primary].title_in_sentence)
         sections.append(Section("differences", differences.title, lead, tables=[differences]))
     return StudyPage(
         title="Reader study",
-        kicker=f"Reader study · {counted(readers, 'reader')} · "
-        f"{counted(len(truth), 'case')} of {counted(truth['patient'].nunique(), 'patient')}, "
-        f"{truth['label'].sum():,} positive",
+        kicker=_sentence(
+            "kicker",
+            readers,
+            len(truth),
+            truth["patient"].nunique(),
+            int(truth["label"].sum()),
+        ),
         answer=first.text,
         scope=[" ".join(scope)] if scope else [],
         statements=further,
         signs=n_compared > 0,
         notes=notes,
         sections=sections,
-        details=[(components, _COMPONENTS)] if components.rows else [],
+        details=[(components, _sentence("components_note"))] if components.rows else [],
     )
-
-
-_NOT_EQUAL = "Not shown to differ is not the same as equal."
-
-
-_COMPONENTS = (
-    "Var(R): readers. Var(TR): readers by modalities. Cov1: same reader, other modality. Cov2: "
-    "other reader, same modality. Cov3: both differ. A negative variance is estimated as it stands."
-)
 
 
 def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
@@ -194,15 +189,10 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
     for metric, study in analysis.crossed.items():
         if study.components is None:
             continue
-        test = study.overall
-        words = DASH
-        if test is not None:
-            upper, lower = test.freedom
-            name = f"χ²({upper})" if np.isinf(lower) else f"F({upper}, {lower:.2f})"
-            words = f"{name} = {test.statistic:.2f}, p {p_value_text(test.p_value)}"
-        parts = asdict(study.components).values()
+        components = asdict(study.components).values()
         title = analysis.study.metrics[metric].title
-        rows.append((title, words, *(f"{value:.3g}" for value in parts)))
+        overall = DASH if study.overall is None else _overall_text(study.overall)
+        rows.append((title, overall, *(f"{value:.3g}" for value in components)))
     columns = (
         "Figure",
         "All modalities equal",
@@ -214,3 +204,14 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
         "Var(error)",
     )
     return Table.from_rows("Overall test and variance components", "", columns, tuple(rows))
+
+
+def _overall_text(test: Any) -> str:
+    upper, lower = test.freedom
+    facts = {
+        "upper": upper,
+        "lower": None if np.isinf(lower) else lower,
+        "statistic": test.statistic,
+        "p": p_value_text(test.p_value),
+    }
+    return _sentence("overall_test", facts)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from cxr_compare.data_prep.contracts.errors import counted
-from cxr_compare.evaluation.metrics.prose import listing
+from collections.abc import Collection
+from typing import Any
+
 from cxr_compare.evaluation.statistics.figure_text import number, range_text
 from cxr_compare.evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from cxr_compare.evaluation.studies.reader_files import ONLY_MODALITY
 from cxr_compare.evaluation.studies.study_page import Statement
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _FEW = 20
 
@@ -22,82 +24,84 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     if differences:
         return [Statement(_compared(analysis, row), row.decided) for row in differences]
     title = analysis.study.metrics[analysis.primary].title_in_sentence
-    return [
-        Statement(
-            f"{_who(row.first)} had a mean {title} of {number(row.estimate)} "
-            f"({_interval(analysis, row.ci_low, row.ci_high)}), {_scope(analysis, row)}."
+    statements = []
+    for row in analysis.rows_of("mean", analysis.primary):
+        interval = _interval(analysis, row.ci_low, row.ci_high)
+        text = _sentence(
+            "mean", _readers(row.first), title, row.estimate, interval, _scope(analysis, row)
         )
-        for row in analysis.rows_of("mean", analysis.primary)
-    ]
+        statements.append(Statement(text))
+    return statements
+
+
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("readers", macro, *values)
 
 
 def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
     title = analysis.study.metrics[row.metric].title_in_sentence
-    single = [*analysis.rows_of("mean", row.metric), *analysis.rows_of("system", row.metric)]
-    means = {of.first: of.estimate for of in single}
-    systems = {of.first for of in analysis.rows_of("system", row.metric)}
+    system_rows = analysis.rows_of("system", row.metric)
+    systems = {system.first for system in system_rows}
+    means = {
+        mean.first: mean.estimate for mean in (*analysis.rows_of("mean", row.metric), *system_rows)
+    }
     gap = row.estimate
     low = row.ci_low_all
     high = row.ci_high_all
     names = [row.first, row.second]
     if row.decided and gap < 0:
         names.reverse()
-        gap, low, high = -gap, *(None if end is None else -end for end in (high, low))
-    # Where the pair is of the readers with both only, the means are of other readers.
-    shown = abs(means[names[0]] - means[names[1]] - gap) < 1e-9
-    figures = [number(means[name]) if shown else "" for name in names]
+        gap = -gap
+        low, high = (None if end is None else -end for end in (high, low))
+    # If the pair is analysed over the readers with both, the means are of other readers.
+    means_differ_by_gap = abs(means[names[0]] - means[names[1]] - gap) < 1e-9
+    figures = [number(means[name]) if means_differ_by_gap else "" for name in names]
     if row.second in systems:
-        one, other = (
-            _in_brackets(name, figure) if name in systems else _who(name, figure)
+        first = _reader_or_system(names[0], figures[0], systems)
+        second = _reader_or_system(names[1], figures[1], systems, inside=row.decided)
+        kind = "system_higher" if row.decided else "system_open"
+    else:
+        first, second = (
+            _sentence("named", _sentence("modality", name), figure)
             for name, figure in zip(names, figures, strict=True)
         )
-        inside = other if names[1] in systems else other[0].lower() + other[1:]
-        verdict = (
-            f"{one} had a higher {title} than {inside}"
-            if row.decided
-            else f"{one} and {other} were not shown to differ in {title}"
-        )
-    else:
-        one, other = (
-            _in_brackets(_label(name), figure) for name, figure in zip(names, figures, strict=True)
-        )
-        verdict = (
-            f"Readers' {title} was higher for {one} than for {other}"
-            if row.decided
-            else f"Readers' {title} was not shown to differ between {one} and {other}"
-        )
-    ends = _interval(analysis, low, high, of_all=len(analysis.rows_of("difference", row.metric)))
-    return f"{verdict}: difference {number(gap)} ({ends}), {_scope(analysis, row)}."
+        kind = "modality_higher" if row.decided else "modality_open"
+    verdict = _sentence(kind, first, second, title)
+    n_comparisons = len(analysis.rows_of("difference", row.metric))
+    interval = _interval(analysis, low, high, n_comparisons=n_comparisons)
+    return _sentence("difference", verdict, gap, interval, _scope(analysis, row))
 
 
-def _in_brackets(text: str, *inside: str) -> str:
-    """Append texts in brackets, if there are any."""
-    held = ": ".join(filter(None, inside))
-    return f"{text} ({held})" if held else text
+def _reader_or_system(
+    name: str, figure: str, systems: Collection[str], *, inside: bool = False
+) -> str:
+    if name in systems:
+        return _sentence("named", name, figure)
+    return _readers(name, figure, inside=inside)
 
 
-def _who(modality: str, figure: str = "") -> str:
-    return _in_brackets("Readers", "" if modality == ONLY_MODALITY else _label(modality), figure)
-
-
-def _label(modality: str) -> str:
-    """Return a modality's name inside a sentence; a bare number becomes "modality 1"."""
-    return modality_title(modality) if modality.isdigit() else f"“{modality}”"
+def _readers(modality: str, figure: str = "", *, inside: bool = False) -> str:
+    label = "" if modality == ONLY_MODALITY else _sentence("modality", modality)
+    return _sentence("readers", label, figure, inside)
 
 
 def modality_title(name: str) -> str:
-    """Return a modality or system as a column heading; a bare number becomes "modality 1"."""
-    return f"modality {name}" if name.isdigit() else name
+    """Return a modality or system as a column heading; a bare number becomes "modality 1".
+
+    Example:
+        >>> modality_title("1"), modality_title("with AI")
+        ('modality 1', 'with AI')
+    """
+    return _sentence("modality_title", name)
 
 
 def _interval(
-    analysis: ReaderAnalysis, low: float | None, high: float | None, *, of_all: int = 1
+    analysis: ReaderAnalysis, low: float | None, high: float | None, *, n_comparisons: int = 1
 ) -> str:
     if low is None or high is None:
-        return "no interval: nothing varies"
-    words = f"{percent_text(analysis.level)} interval"
-    words = words if of_all < 2 else f"simultaneous {words} of {of_all} comparisons"
-    return f"{words} {precise_range(low, high)}"
+        return _sentence("no_interval")
+    level = percent_text(analysis.level)
+    return _sentence("interval", level, n_comparisons, precise_range(low, high))
 
 
 def precise_range(low: float | None, high: float | None) -> str:
@@ -119,22 +123,21 @@ def percent_text(level: float) -> str:
 
 def _scope(analysis: ReaderAnalysis, row: StudyRow) -> str:
     """Return for whom a result holds, which depends on what is random."""
-    alone = _alone(analysis)
-    names = [name for name in (row.first, row.second) if name in alone]
-    if analysis.readers == "fixed" or (names and row.n_readers == 1):
-        readers = "for this reader" if row.n_readers == 1 else f"for these {row.n_readers} readers"
-    elif names:
-        readers = f"for readers like these (with {listing(names)} for its one reader)"
+    modalities = _read_by_one(analysis)
+    alone = [name for name in (row.first, row.second) if name in modalities]
+    fixed_cases = row.n_cases if analysis.cases == "fixed" else None
+    if analysis.readers == "fixed" or (alone and row.n_readers == 1):
+        kind = "one_reader" if row.n_readers == 1 else "these_readers"
+    elif alone:
+        kind = "readers_alone"
     elif analysis.cases == "random":
-        return "for readers and cases like these"
+        kind = "random_both"
     else:
-        readers = "for readers like these"
-    if analysis.cases == "fixed":
-        return f"{readers} on these {counted(row.n_cases, 'case')}"
-    return f"{readers} and cases like these"
+        kind = "random_readers"
+    return _sentence("scope", kind, row.n_readers, alone, fixed_cases)
 
 
-def _alone(analysis: ReaderAnalysis) -> list[str]:
+def _read_by_one(analysis: ReaderAnalysis) -> list[str]:
     """Return the modalities that only one reader used."""
     study = analysis.study
     return [modality for modality in study.modalities if len(study.readers(modality)) == 1]
@@ -144,32 +147,25 @@ def reader_notes(analysis: ReaderAnalysis) -> list[str]:
     """Return what to know before relying on a reader study."""
     study = analysis.study
     notes = list(study.notes)
-    for label, word in ((True, "positive"), (False, "negative")):
-        n = study.truth.loc[study.truth["label"] == label, "patient"].nunique()
-        if n < _FEW and analysis.cases == "random":
-            notes.append(
-                f"Only {counted(n, 'patient', 'have')} {word} cases; below {_FEW}, intervals may "
-                "be too narrow."
-            )
+    for label, name in ((True, "positive"), (False, "negative")):
+        n_patients = study.truth.loc[study.truth["label"] == label, "patient"].nunique()
+        if n_patients < _FEW and analysis.cases == "random":
+            notes.append(_sentence("few_patients", n_patients, name, _FEW))
     if analysis.readers == "random":
-        notes += [
-            f"One reader read with {modality}: how readers differ there is unknown."
-            for modality in _alone(analysis)
-        ]
-    means = analysis.rows_of("mean", analysis.primary)
-    if few := [row for row in means if row.ci_low_all is not None]:
-        told = [f"{modality_title(m.first)} {range_text(m.ci_low_all, m.ci_high_all)}" for m in few]
-        notes.append(
-            "Fewer than 5 readers: a published 95 % interval of their mean holds it in 88 to 94 %, "
-            "and up to 12 % of studies without a difference show one. Claims rest on cautious "
-            "intervals, as wide as the published ones of the tables or wider; of the mean: "
-            f"{listing(told)}."
-        )
+        notes += [_sentence("one_reader", modality) for modality in _read_by_one(analysis)]
+    cautious = [
+        {
+            "title": modality_title(row.first),
+            "range": range_text(row.ci_low_all, row.ci_high_all),
+        }
+        for row in analysis.rows_of("mean", analysis.primary)
+        if row.ci_low_all is not None
+    ]
+    if cautious:
+        notes.append(_sentence("few_readers", cautious))
     evaluated = {row.first for row in analysis.rows_of("system", analysis.metrics[-1])}
-    if without := [
-        name for name in dict.fromkeys(study.systems["reader"]) if name not in evaluated
-    ]:
-        notes.append(
-            f"There is no sensitivity or specificity of {listing(without)}, which decided nothing."
-        )
+    systems = dict.fromkeys(study.systems["reader"])
+    undecided = [name for name in systems if name not in evaluated]
+    if undecided:
+        notes.append(_sentence("undecided_systems", undecided))
     return notes

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cxr_compare.data_prep.contracts.schemas import REFERENCE_READER
 from cxr_compare.evaluation.compare.comparison import Comparison
 from cxr_compare.evaluation.metrics.notes import Note
-from cxr_compare.evaluation.metrics.prose import listing
-from cxr_compare.evaluation.statistics.figure_text import number
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
+
+_NOT_SHOWN = "not shown"
 
 
 def evaluate_by_readers(
@@ -48,32 +49,36 @@ def evaluate_by_readers(
                     "estimate": claim.difference.estimate,
                     "ci_low": claim.difference.low,
                     "ci_high": claim.difference.high,
-                    "higher": claim.leader or "not shown",
+                    "higher": claim.leader or _NOT_SHOWN,
                     "same_verdict": claim.standing == usual.standing,
                 }
             )
-    first = {row["difference"]: row["higher"] for row in reversed(rows)}  # by the reference
+    note = _verdict_note(rows, REFERENCE_READER)
+    return replace(comparison, by_reader=rows, notes=[*comparison.notes, note])
+
+
+def _verdict_note(rows: Sequence[Mapping[str, Any]], reference: str) -> Note:
+    """Return the note that compares the verdicts by each reader's labels with the reference's."""
+    of_reference = {row["difference"]: row["higher"] for row in reversed(rows)}
+    readers = [row["labels_of"] for row in rows if row["labels_of"] != reference]
+    readers = list(dict.fromkeys(readers))
     changed = [row for row in rows if not row["same_verdict"]]
-    opposite = [r for r in changed if "not shown" not in (r["higher"], first[r["difference"]])]
-    of = listing(list(dict.fromkeys(row["labels_of"] for row in opposite or changed)))
-    luck = (
-        "another. One of three equally good readers does that by luck alone in up to 55 % of "
-        "simulated test sets: compare the differences and their intervals."
-    )
-    text = (
-        f"By the labels of {of} in place of the reference the verdict is "
-        f"{'the opposite.' if opposite else luck}"
-    )
-    names = [n for n in dict.fromkeys(row["labels_of"] for row in rows) if n != REFERENCE_READER]
-    if not names:
-        text = "No reader of the data set has labelled the test images."
-    elif all(row["higher"] == "not shown" for row in rows):
-        ends = [number(end(row["estimate"] for row in rows)) for end in (min, max)]
-        text = (
-            f"Nothing is shown by the labels of {listing(names)}, either; differences go from "
-            f"{' to '.join(ends)}."
-        )
-    elif not changed:
-        text = f"The verdict is the same by the labels of {listing(names)}."
-    notes = [*comparison.notes, Note("reference" if opposite else "readers", text)]
-    return replace(comparison, by_reader=rows, notes=notes)
+    opposite = [
+        row for row in changed if _NOT_SHOWN not in (row["higher"], of_reference[row["difference"]])
+    ]
+    if not readers:
+        return Note("readers", _sentence("no_reader"))
+    if all(row["higher"] == _NOT_SHOWN for row in rows):
+        estimates = [row["estimate"] for row in rows]
+        return Note("readers", _sentence("nothing_shown", readers, min(estimates), max(estimates)))
+    if not changed:
+        return Note("readers", _sentence("same_verdict", readers))
+    if opposite:
+        names = list(dict.fromkeys(row["labels_of"] for row in opposite))
+        return Note("reference", _sentence("opposite_verdict", names))
+    names = list(dict.fromkeys(row["labels_of"] for row in changed))
+    return Note("readers", _sentence("other_verdict", names))
+
+
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("label_review", macro, *values)

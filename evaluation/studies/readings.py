@@ -23,6 +23,7 @@ from cxr_compare.evaluation.studies.reader_files import (
     read_truth,
 )
 from cxr_compare.evaluation.studies.reader_study import LESION, MarkedStudy, ReaderStudy
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import checked_decision, read_output
 
@@ -193,10 +194,8 @@ def join_readings(
         _require_both_classes(f"reader {reader}, modality {modality}", used.loc[rows["case"]])
     notes = []
     if len(used) < len(truth):
-        notes.append(
-            f"{len(truth) - len(used):,} of {counted(len(truth), 'case')} were read by nobody and "
-            "are left out, of systems too."
-        )
+        n_unread = len(truth) - len(used)
+        notes.append(study_sentence("readers", "unread_cases", n_unread, len(truth)))
     notes += _unread(read, len(used))
     evaluated = [_system_cases(name, table, used.index, read) for name, table in systems.items()]
     empty = read.iloc[:0]
@@ -311,12 +310,17 @@ def _unread(read: pd.DataFrame, n_cases: int) -> list[str]:
     if short.empty:
         return []
     modality, reader = short.index[0]
-    return [
-        f"{len(short)} of {len(counts)} readings lack cases (the first: reader {reader} with "
-        f"{modality} has {short.iloc[0]:,} of {n_cases:,}); each figure is of the cases that were "
-        "read, and the covariance takes account of it. That is fair only if which cases were left "
-        "out has nothing to do with how hard they are."
-    ]
+    note = study_sentence(
+        "readers",
+        "incomplete",
+        len(short),
+        len(counts),
+        reader,
+        modality,
+        int(short.iloc[0]),
+        n_cases,
+    )
+    return [note]
 
 
 def _system_cases(

@@ -19,6 +19,7 @@ from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_boots
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.obuchowski_rockette import estimate_over_seeds
 from cxr_compare.evaluation.studies.curve_study import CURVE_METRICS
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 from cxr_compare.evaluation.systems.stored_predictions import (
     checked_decision,
@@ -113,7 +114,7 @@ def evaluate_shares(
         # After hours of training, one image that a model cannot answer must not end everything.
         of_split = replace(test_set, split=split)
         evaluated, left_out = common_images_of_predictions(predictions, of_split, images="common")
-        notes += [f"{split}: {note.text}" for note in left_out]
+        notes += [study_sentence("curve", "left_out", split, note.text) for note in left_out]
         of_classes = (evaluated.patients[of] for of in (evaluated.y_true, ~evaluated.y_true))
         n_of_classes = (len(np.unique(patients)) for patients in of_classes)
         counts += len(evaluated.image_ids), evaluated.n_patients, *n_of_classes

@@ -21,12 +21,17 @@ from cxr_compare.evaluation.statistics.sample_size import (
     fewest_patients,
 )
 from cxr_compare.evaluation.studies.plan_basis import PlanBasis
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 _POWER = 0.8
 
 
-def _protocol_words(plan: AssumedPlan, number: str, power: float, level: float) -> str:
-    """Which number to take, and what the published tables ask for: a reviewer may expect theirs."""
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("plan", macro, *values)
+
+
+def _protocol_text(plan: AssumedPlan, number: str, power: float, level: float) -> str:
+    """Return which number to take, and the number that published tables ask for."""
     positives = obuchowski_positives(
         plan.aurocs,
         correlation=plan.correlation,
@@ -34,13 +39,7 @@ def _protocol_words(plan: AssumedPlan, number: str, power: float, level: float) 
         power=power,
         level=level,
     )
-    return (
-        f"Put {number} into the protocol: simulated studies of that size have the power that was "
-        "asked for. A reviewer may know the published tables (Obuchowski and McClish 1997; one "
-        "image a patient, one training): they ask for "
-        f"{round(positives / plan.prevalence):,} patients, {round(positives):,} of them positive, "
-        "because they leave out a covariance"
-    )
+    return _sentence("protocol", number, round(positives / plan.prevalence), round(positives))
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,13 +57,14 @@ class StudyPlan(ShownAsText):
         lines = list(self.sentences())
         first = self.basis.first
         own = self.basis.difference
-        asked = isclose(self.difference or own, own) and all(r["patients"] for r in self.rows)
-        if isinstance(first, AssumedPlan) and own and asked:
-            number = "the number" if self.half_width is None else "the larger number"
-            several = len(self.basis.plans) > 1
-            number += " of the plan that you will carry out" if several else " above"
-            lines.append(_protocol_words(first, number, self.power, self.level))
-        return "\n".join([*lines, *(f"Figure: {path}" for path in self.figures)])
+        own_difference = isclose(self.difference or own, own)
+        answered = all(row["patients"] for row in self.rows)
+        if isinstance(first, AssumedPlan) and own and own_difference and answered:
+            several_plans = len(self.basis.plans) > 1
+            number = _sentence("protocol_number", self.half_width is not None, several_plans)
+            lines.append(_protocol_text(first, number, self.power, self.level))
+        lines += [_sentence("figure_line", path) for path in self.figures]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return html_records(self.rows) + html_lines(str(self))
@@ -105,39 +105,26 @@ class StudyPlan(ShownAsText):
     def sentences(self) -> Iterator[str]:
         """Return each answer as a sentence, then the assumptions."""
         for row in self.rows:
-            text = (f"{row['plan']}: " if row["plan"] else "") + self._in_words(row)
-            yield text[0].upper() + text[1:]
+            yield _sentence("plan_answer", row["plan"], self._answer(row))
         several = {max(row["seeds"]) > 1 for row in self.rows if "seeds" in row}
         if len(several) == 2:
-            yield (
-                "With one seed the result is for these trained models alone, with several for the "
-                "way in which they were trained"
-            )
+            yield _sentence("several_seeds")
         yield from self.basis.notes
 
-    def _in_words(self, row: Mapping[str, Any]) -> str:
-        shown = "power" in row
+    def _answer(self, row: Mapping[str, Any]) -> str:
+        of_difference = "power" in row
         if row["patients"] is None:
-            wanted = "shows the difference so often" if shown else "makes the interval so short"
-            return (
-                f"no number of patients {wanted}: trainings or readers alone differ too much; plan "
-                "for more of them"
-            )
-        who = f"{row['patients']:,} test patients, {row['positives']:,} of them positive"
-        if not row["plan"]:  # whose name would tell
-            who += _design_in_words(row)
-        interval = f"{self.level:.0%} interval"
-        if shown:
-            text = (
-                f"a true difference of {self.difference:g} is shown in {self.power:.0%} of studies "
-                f"with {who}; the {interval} then has a half-width of {row['half_width']:.3f} on "
-                "the mean"
+            return _sentence("never_shown" if of_difference else "never_short")
+        design = "" if row["plan"] else _design_text(row)  # the name of a plan has its design
+        patients = _sentence("patients", row["patients"], row["positives"], design)
+        if of_difference:
+            text = _sentence(
+                "power", self.difference, self.power, patients, self.level, row["half_width"]
             )
         else:
-            text = f"the {interval} has a half-width of {self.half_width:g} on the mean with {who}"
+            text = _sentence("half_width", self.half_width, patients, self.level)
         if "patients_range" in row:
-            low, high = (f"{end:,}" if end else "no number" for end in row["patients_range"])
-            text += f". The pilot is not sure of its variance: from {low} to {high} patients"
+            text = _sentence("uncertain", text, *row["patients_range"])
         return text
 
     def to_dict(self) -> dict[str, Any]:
@@ -195,13 +182,8 @@ def _design(plan: Plan) -> dict[str, Any]:
     return {"readers": plan.readers}
 
 
-def _design_in_words(row: Mapping[str, Any]) -> str:
+def _design_text(row: Mapping[str, Any]) -> str:
     if "readers" in row:
-        return f", read by {row['readers']} readers"
-    images = row["images_of_a_patient"]
+        return _sentence("design", row["readers"], None, None)
     seeds = list(dict.fromkeys(row["seeds"]))
-    if isinstance(images, str):
-        words = f"images as in {images.upper()}"
-    else:
-        words = "1 image each" if images == 1 else f"{images:.3g} images each"
-    return f", {words}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
+    return _sentence("design", None, row["images_of_a_patient"], seeds)

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from cxr_compare.data_prep.contracts.atomic_files import write_text
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.evaluation.report.chart import Axis, Chart, Curve, Point
 from cxr_compare.evaluation.report.inline_svg import legend_sample
 from cxr_compare.evaluation.statistics.figure_text import number
 from cxr_compare.evaluation.studies.study_page import Section, ShownChart, StudyPage
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 PAGE = "sweep.html"
 _STATES = {
@@ -43,8 +43,13 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
     charts = [ShownChart(chart, _samples(chart)) for chart in _charts(sweep)]
     page = StudyPage(
         title=f"Sweep of {sweep['name']}",
-        kicker=f"Sweep · {sweep['name']} on {sweep['data_set']['name']} · "
-        f"{counted(len(sweep['trials']), 'trial')} over {counted(len(sweep['space']), 'key')}",
+        kicker=_sentence(
+            "kicker",
+            sweep["name"],
+            sweep["data_set"]["name"],
+            len(sweep["trials"]),
+            len(sweep["space"]),
+        ),
         answer=answer,
         scope=further[:-1],
         notes=further[-1:],
@@ -58,48 +63,52 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
     return write_text(folder / PAGE, html)
 
 
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("sweep", macro, *values)
+
+
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
     """Return the findings of a sweep, the answer first and the caution last."""
     best = sweep["best"]
     trials = sweep["trials"]
     if best is None:
-        return [f"None of {counted(len(trials), 'trial')} has a figure on validation yet."]
+        return [_sentence("nothing", len(trials))]
     objective = _TITLES[sweep["objective"]]
     spread = sweep["spread"]
-    settings = ", ".join(f"{key} {_short(text)}" for key, text in best["settings"].items())
-    low, middle, high = (number(spread[key]) for key in ("low", "median", "high"))
-    said = [
-        f"Trial {best['number']} is best on validation: {objective} {number(best['value'])} at "
-        f"epoch {best['best_epoch']}, with {settings}.",
-        f"{counted(spread['n'], 'trained trial')}: {objective} {low} to {high}, median {middle}.",
+    settings = _settings_text(best["settings"])
+    statements = [
+        _sentence("best", best["number"], objective, best["value"], best["best_epoch"], settings),
+        _sentence(
+            "spread", spread["n"], objective, spread["low"], spread["high"], spread["median"]
+        ),
     ]
-    if (base := sweep["as_it_stands"]) is not None and trials[base]["value"] is not None:
-        said.append(
-            f"The configuration as it stands, trial {base}: {number(trials[base]['value'])}."
-        )
-    if pruned := [trial["epochs"] for trial in trials if trial["state"] == "pruned"]:
-        epochs = counted(sum(pruned), "epoch") + " in all" * (len(pruned) > 1)
-        said.append(f"Pruning stopped {counted(len(pruned), 'trial')}, after {epochs}.")
-    said.append(
-        f"It was chosen as the best of {spread['n']} on the same validation images, so "
-        f"{number(best['value'])} is optimistic; cxr compare evaluates the run on test patients."
-    )
-    return said
+    unchanged = sweep["as_it_stands"]
+    if unchanged is not None and trials[unchanged]["value"] is not None:
+        statements.append(_sentence("unchanged", unchanged, trials[unchanged]["value"]))
+    pruned = [trial["epochs"] for trial in trials if trial["state"] == "pruned"]
+    if pruned:
+        statements.append(_sentence("pruned", len(pruned), sum(pruned)))
+    statements.append(_sentence("optimistic", spread["n"], best["value"]))
+    return statements
+
+
+def _settings_text(settings: Mapping[str, str]) -> str:
+    items = [(key, _short(text)) for key, text in settings.items()]
+    return _sentence("settings", items)
 
 
 def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
     """Return a line on one trial: its result, the number of ended trials, and the best so far."""
-    record = sweep["trials"][number]
-    best = sweep["best"]
-    settings = ", ".join(
-        f"{key.rpartition('.')[2]} {_short(text)}" for key, text in record["settings"].items()
-    )
-    value = record["value"]
-    figure = record["reason"] if value is None else f"{sweep['objective']} {value:.4f}"
-    state = "" if record["state"] == "complete" else f"{record['state']}: "
-    so_far = "" if best is None else f"; best {best['value']:.4f} (trial {best['number']})"
+    trial = sweep["trials"][number]
+    settings = {key.rpartition(".")[2]: text for key, text in trial["settings"].items()}
+    figure = trial["reason"]
+    if trial["value"] is not None:
+        figure = f"{sweep['objective']} {trial['value']:.4f}"
+    state = "" if trial["state"] == "complete" else trial["state"]
     ended = sum(trial["state"] != "unfinished" for trial in sweep["trials"])
-    return f"{ended} of {trials}: trial {number} ({settings}) {state}{figure}{so_far}"
+    return _sentence(
+        "trial_line", ended, trials, number, _settings_text(settings), state, figure, sweep["best"]
+    )
 
 
 def _short(text: str) -> str:
@@ -128,14 +137,14 @@ def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
     )
     points = [_point(trial, trial["number"], best) for trial in shown]
     trials = Curve("trial", 0, _NOTHING, _NOTHING, tuple(points))
-    words = f"{objective} of {counted(len(shown), 'trial')} in their order"
+    description = _sentence("trials_description", objective, len(shown))
     yield Chart(
         key="by-trial",
         title="Trials in their order",
         x=_numeric_axis("Trial", numbers),
         y=y,
         curves=(trials, so_far),
-        description=words,
+        description=description,
     )
     for index, key in enumerate(sweep["space"]):
         texts = [trial["settings"][key] for trial in shown]
@@ -147,7 +156,7 @@ def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
             x=axis,
             y=y,
             curves=(Curve("trial", 0, _NOTHING, _NOTHING, tuple(points)),),
-            description=f"{objective} of each trial against {key}",
+            description=_sentence("key_description", objective, key),
         )
 
 
@@ -162,9 +171,9 @@ def _samples(chart: Chart) -> list[tuple[str, str]]:
 
 
 def _point(trial: Mapping[str, Any], x: float, best: int | None) -> Point:
-    settings = ", ".join(f"{key} {_short(text)}" for key, text in trial["settings"].items())
-    words = f"trial {trial['number']}: {number(trial['value'])} ({settings})"
-    return Point(x, trial["value"], words, "D" if trial["number"] == best else ".")
+    settings = _settings_text(trial["settings"])
+    label = _sentence("point", trial["number"], trial["value"], settings)
+    return Point(x, trial["value"], label, "D" if trial["number"] == best else ".")
 
 
 def _numeric_axis(title: str, values: Sequence[float]) -> Axis:

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxr_compare.data_prep.contracts.errors import counted
 from cxr_compare.data_prep.store.predictions import Predictions
 from cxr_compare.evaluation.compare.holm import holm
 from cxr_compare.evaluation.decisions.decision import Decision
@@ -26,6 +25,7 @@ from cxr_compare.evaluation.statistics.bootstrap import Resamples, cluster_boots
 from cxr_compare.evaluation.statistics.clustered_auroc import auroc_parts
 from cxr_compare.evaluation.statistics.clustered_estimate import ClusteredEstimate
 from cxr_compare.evaluation.statistics.intervals import Interval, percentile_interval
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.studies.transfer_pairs import Pair
 from cxr_compare.evaluation.studies.unseen_scores import UnseenScores, score_unseen
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
@@ -257,6 +257,10 @@ class Transfer:
         return next(cells, None)
 
 
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("transfer", macro, *values)
+
+
 def evaluate_transfer(
     evaluated: Sequence[tuple[Pair, Predictions]],
     options: TransferOptions,
@@ -275,21 +279,17 @@ def evaluate_transfer(
             widest[pair.data_set] = pair.test_set, test.image_ids
         blank = TransferCell(pair.system, pair.data_set, pair.home)
         cells.append(_evaluate_cell(blank, test, val, pair.decision, options))
-        left_out += [f"{pair.data_set}: {line}; left out." for line in test.copies]
+        left_out += [_sentence("copies", pair.data_set, line) for line in test.copies]
         advance()
     sets = [
         _EvaluatedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
         for name, (test_set, image_ids) in widest.items()
     ]
-    left_out += [
-        f"{cell.system} on {cell.data_set}: {counted(count, 'test image')} left out, {why}."
-        for cell in cells
-        for count, why in (
-            (cell.n_seen, "whose patients or pixels it has seen"),
-            (cell.n_not_run, "which it could not read"),
-        )
-        if count
-    ]
+    for cell in cells:
+        if cell.n_seen:
+            left_out.append(_sentence("seen", cell.system, cell.data_set, cell.n_seen))
+        if cell.n_not_run:
+            left_out.append(_sentence("not_run", cell.system, cell.data_set, cell.n_not_run))
     return Transfer(sets, _with_drops(cells), options.policy, [*notes, *left_out])
 
 

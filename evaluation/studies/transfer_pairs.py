@@ -11,6 +11,7 @@ from cxr_compare.data_prep.contracts.errors import InputError, counted
 from cxr_compare.data_prep.contracts.json_files import read_json
 from cxr_compare.data_prep.store.dataset import DataSet, Target
 from cxr_compare.evaluation.decisions.decision import Decision
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.systems.eligibility import sets_of_run
 from cxr_compare.evaluation.systems.labelled_split import LabelledSplit
 
@@ -36,6 +37,10 @@ class Pair:
     names: Mapping[str, str]  # what the data set calls the findings that the system learned
     test_set: LabelledSplit
     decision: Decision | None  # from home
+
+
+def _sentence(macro: str, *values: Any) -> str:
+    return study_sentence("transfer", macro, *values)
 
 
 def pair_systems(
@@ -68,19 +73,15 @@ def pair_systems(
             labelled = set(dataset.findings["finding"])
             names = _names_here(system.learnt, labelled, same)
             if not names:
-                learnt = ", ".join(system.learnt)
                 notes.append(
-                    f"{system.name} learned {learnt}, which {name} does not label (it has "
-                    f"{', '.join(sorted(labelled))}); --same {system.learnt[0]}=NAME, where one of "
-                    "these means the same."
+                    _sentence(
+                        "not_labelled", system.name, list(system.learnt), name, sorted(labelled)
+                    )
                 )
                 continue
             target = _target_here(dataset, names.values(), targets)
             if target is None:
-                own = ", ".join(names.values())
-                notes.append(
-                    f"{system.name} on {name}: no target of {name} follows from {own} alone."
-                )
+                notes.append(_sentence("no_target", system.name, name, list(names.values())))
                 continue
             test_set = LabelledSplit(dataset, target, splits[name, system.name])
             home = _is_home(system.info, dataset)
@@ -97,23 +98,17 @@ def _set_notes(name: str, test_set: LabelledSplit) -> Iterator[str]:
     """Return notes on the evaluated test images of a data set."""
     evaluated = test_set.images["image_id"].isin(test_set.labels_of("test").dropna().index)
     if (test_set.images.loc[evaluated, "patient_id_source"] == "assumed_image").any():
-        yield (
-            f"{name} does not name all patients: an image without one counts as a patient, and "
-            "intervals are rather too short."
-        )
-    if synthetic := int(test_set.dataset.synthetic[evaluated].sum()):
-        which = "all" if synthetic == evaluated.sum() else f"{synthetic:,} of {evaluated.sum():,}"
-        yield f"{name}: {which} test images are synthetic; their figures say nothing of patients."
+        yield _sentence("unknown_patients", name)
+    n_synthetic = int(test_set.dataset.synthetic[evaluated].sum())
+    if n_synthetic:
+        yield _sentence("synthetic", name, n_synthetic, int(evaluated.sum()))
 
 
 def _home_notes(system: TrainedSystem, pairs: Sequence[Pair]) -> Iterator[str]:
     if system.decision is None:
-        yield (
-            f"{system.name} holds no operating point from its training ({system.folder}): AUROC "
-            "and local thresholds only."
-        )
+        yield _sentence("no_decision", system.name, system.folder)
     if not any(pair.home for pair in pairs if pair.system == system.name):
-        yield f"The data set that {system.name} was trained on is not among these: no drop is told."
+        yield _sentence("no_home", system.name)
 
 
 def _splits(
@@ -136,25 +131,15 @@ def _splits(
         different = set(own.values())
         common = different.pop() if len(different) == 1 else LabelledSplit.split
         if different:
-            own_words = ", ".join(f"{system} '{split}'" for system, split in own.items())
-            notes.append(
-                f"{name}: each system trained there is evaluated on the test images of its own "
-                f"split ({own_words}), others on '{common}': compare them within one split only."
-            )
+            notes.append(_sentence("several_splits", name, own, common))
         for system in systems:
             split = splits[name, system.name] = own.get(system.name, common)
             learnt_on = (system.info.get("data_set") or {}).get("split")
             if system.name in own and learnt_on and learnt_on != split:
-                notes.append(
-                    f"{system.name} learned on split '{learnt_on}', which {name} does not have: "
-                    f"evaluated on the test images of '{split}' that it has not seen."
-                )
+                notes.append(_sentence("other_split", system.name, learnt_on, name, split))
             before = [learned["content_id"] for learned in sets_of_run(system.info)]
             if system.name not in own and dataset.ids["content_id"] in before:
-                notes.append(
-                    f"{system.name} began with weights that had learned from {name}, which is no "
-                    "external data set for it."
-                )
+                notes.append(_sentence("start_weights", system.name, name))
     return splits, notes
 
 

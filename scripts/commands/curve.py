@@ -283,7 +283,7 @@ def _train_all(
 def _design(plan: CurvePlan) -> CurveDesign:
     """Return the design of the curve: models, shares, seeds and the length of training."""
     from cxr_compare.evaluation.studies.curve_evaluation import CurveDesign
-    from cxr_compare.evaluation.studies.curve_study import Arm
+    from cxr_compare.evaluation.studies.curve_study import CurveModel
 
     configs = {}
     for kind in plan.models:
@@ -299,7 +299,7 @@ def _design(plan: CurvePlan) -> CurveDesign:
         if kind == "mixed":
             name = f"{name} from {plan.classifier.name}"
             note = "Starts from the classifier of all labels; boxes on a share of the images."
-        configs[kind] = Arm(kind, name, settings, note)
+        configs[kind] = CurveModel(kind, name, settings, note)
     stops = plan.detector.training.patience or plan.classifier.training.patience
     length = "Every share learned for " + ("at most " if stops else "") + f"as many {plan.equal}"
     length += ": a small one for fewer steps." if plan.equal == "epochs" else "."

@@ -138,7 +138,7 @@ def test_every_share_and_seed_is_trained_once_though_another_call_adds_seeds(dat
     table = pd.read_csv(out / "curve.csv")
     of_quarter = table[(table["share"] == 0.25) & (table["metric"] == "auroc")]
     assert set(of_quarter["n_images"]) == {45}  # of 180
-    assert of_quarter.set_index("arm")["n_boxes"].to_dict() == {"detector": 15, "classifier": 0}
+    assert of_quarter.set_index("model")["n_boxes"].to_dict() == {"detector": 15, "classifier": 0}
     assert found["provenance"]["data_set"]["name"] == "data"
     splits = DataSet.open(data).ids["split_ids"]
     assert sorted(splits) == [
@@ -182,11 +182,11 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_adds_boxes_to_al
     assert plan.config(whole).training.epochs == 10
     assert plan.config(mixed).data.split == "default.part-0.25-seed-0"
     points = pd.read_csv(data.parent / "out" / "curve.csv").query("metric == 'auroc'")
-    of_mixed = points[points["arm"] == "mixed"]
+    of_mixed = points[points["model"] == "mixed"]
     assert of_mixed["n_images"].tolist() == [180, 180]
     assert of_mixed["n_boxes"].tolist() == [15, 30]
     found = read_json(data.parent / "out" / "curve.json", "curve")
-    known = points.set_index(["arm", "share"])["estimate"]
+    known = points.set_index(["model", "share"])["estimate"]
     gaps = pd.DataFrame(found["differences"]).query("metric == 'auroc' and first == 'mixed'")
     for second, share in (("classifier", [1.0, 1.0]), ("detector", [0.25, 0.5])):
         of = gaps[gaps["second"] == second]
@@ -212,7 +212,7 @@ def test_images_wholly_boxed_are_counted_and_one_without_an_answer_is_left_out_a
     data = change(source, tmp_path, boxes=lambda boxes: boxes.iloc[::2])
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
     points = pd.read_csv(tmp_path / "out" / "curve.csv").query("metric == 'auroc' and share == 1")
-    points = points.set_index("arm")
+    points = points.set_index("model")
     assert points["n_images"].to_dict() == {"classifier": 180, "detector": 160}
     assert points["n_positive"].to_dict() == {"classifier": 60, "detector": 40}
     notes = read_json(tmp_path / "out" / "curve.json", "curve")["notes"]

@@ -66,8 +66,8 @@ def test_an_interval_can_be_planned_for_one_system_alone():
 
 def test_the_half_width_is_called_the_mean_one():
     power, interval = str(plan(**ASSUMED, half_width=0.05)).splitlines()[:2]
-    assert power.endswith("the 95% interval then has a half-width of 0.035 on the mean")
-    assert interval.startswith("The 95% interval has a half-width of 0.05 on the mean with")
+    assert power.endswith("mean half-width of 0.035")
+    assert "mean half-width of 0.05 " in interval
 
 
 def test_one_answer_for_each_number_of_images_and_seeds():
@@ -93,7 +93,7 @@ def test_unequal_numbers_of_images_need_more_patients_and_the_answer_says_whose_
     assert needed["images as in RSNA"] > 1.5 * needed["2 images a patient"]
     said = str(found)
     assert "of them positive, images as in RSNA; the 95%" in str(plan(**ASSUMED, images="rsna"))
-    assert "unequal numbers need more patients (--images rsna, nih, or a pilot)" in said
+    assert "(--images rsna, nih, or a pilot)" in said
 
 
 def test_readers_can_be_planned_without_a_pilot_and_it_is_said_what_is_assumed():
@@ -222,7 +222,7 @@ def test_an_option_that_would_not_be_read_is_refused(capsys, tmp_path, arguments
 def test_no_number_of_patients_makes_up_for_trainings_that_differ():
     trained = {"seed_deviation": 0.05, "seed_correlation": 0.8}
     found = plan(**ASSUMED, difference=0.02, seeds=2, **trained)
-    assert "No number of patients shows the difference so often" in str(found)
+    assert "No number of patients" in str(found)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -16,12 +16,13 @@ from cxr_compare.evaluation.studies.annotation_times import PRESETS, Times
 from cxr_compare.evaluation.studies.curve_page import FILES, PAGE, STORED, write_curve
 from cxr_compare.evaluation.studies.curve_statements import curve_statements
 from cxr_compare.evaluation.studies.curve_study import (
-    Arm,
+    CurveModel,
     CurveStudy,
     Difference,
     SizeFigure,
     SizePoint,
 )
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 
 NO_CUT = "its maps have no cut from validation"
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -97,7 +98,7 @@ def example(
             "target": "Lung opacity",
             "folds": [f"fold-{at}" for at in range(5)],
             "n_seeds": seeds,
-            "arms": [Arm(kind, ARMS[kind][0], ARMS[kind][1]) for kind in kinds],
+            "models": [CurveModel(kind, ARMS[kind][0], ARMS[kind][1]) for kind in kinds],
             "points": [
                 SizePoint(
                     kind,
@@ -128,12 +129,12 @@ ARMS = {
 }
 
 
-def said(study, about, metric="auroc"):
+def statements_on(study, about, metric="auroc"):
     return [each for each in curve_statements(study, metric) if each.about == about]
 
 
-def test_each_direction_and_what_is_not_shown_is_said_with_its_sizes():
-    first, second, third = said(example(), "difference")
+def test_each_direction_and_what_is_not_shown_has_its_sizes():
+    first, second, third = statements_on(example(), "difference")
     assert re.fullmatch(
         r"The AUROC of the detector is higher than that of the classifier by 0\.\d+ \(.*\) with 54 "
         r"and 0\.\d+ \(.*\) with 107 annotated images; the AUROC of the classifier is higher than "
@@ -141,41 +142,39 @@ def test_each_direction_and_what_is_not_shown_is_said_with_its_sizes():
         first.text,
     )
     assert first.shown
-    assert "AUROC of the classifier of all labels is higher than that of the mixed" in second.text
-    assert third.text.startswith("The AUROC of the mixed arm is higher than that of the detector")
-    assert " with 54 " in third.text, "the mixed arm's size is that of its boxed images"
+    assert "classifier with all labels is higher than that of the mixed model" in second.text
+    assert third.text.startswith("The AUROC of the mixed model is higher than that of the detector")
+    assert " with 54 " in third.text, "the mixed model's size is that of its boxed images"
 
 
 def test_holm_over_the_sizes_decides_not_each_size_alone():
     study = example()
     gap = Interval(0.03, 0.001, 0.059)
     rows = [Difference("auroc", share, "detector", "classifier", gap, 0.04) for share in SHARES]
-    (found,) = said(replace(study, differences=rows), "difference")
-    assert not found.shown
-    assert found.text == (
+    (statement,) = statements_on(replace(study, differences=rows), "difference")
+    assert not statement.shown
+    assert statement.text == (
         "A difference in AUROC between the detector and the classifier is not shown, with 54, 107, "
         "215 or 430 annotated images."
     )
     alone = replace(study, differences=rows[:1])
-    assert [each.shown for each in said(alone, "difference")] == [True]
+    assert [each.shown for each in statements_on(alone, "difference")] == [True]
 
 
 def test_without_a_p_value_nothing_is_shown():
     row = Difference("auroc", 1.0, "detector", "classifier", Interval(0.3, 0.2, 0.4), None)
-    assert not said(replace(example(), differences=[row]), "difference")[0].shown
+    assert not statements_on(replace(example(), differences=[row]), "difference")[0].shown
 
 
-def test_a_crossing_is_said_with_who_is_ahead_on_either_side():
-    (found,) = said(example(), "images")
-    assert found.shown
-    assert re.fullmatch(
-        r"By number of images, the fitted AUROC curves cross at \d+ images \(\d+ to \d+\), where "
-        r"both were measured: with less the detector is ahead, with more the classifier\.",
-        found.text,
+def test_a_crossing_names_the_better_model_on_either_side():
+    (statement,) = statements_on(example(), "images")
+    assert statement.shown
+    assert re.search(
+        r" at \d+ images \(\d+ to \d+\), .*less the detector .*more the classifier", statement.text
     )
 
 
-def two_arms(a, b):
+def two_models(a, b):
     return {"auroc": {"detector": (1.0, 0.3), "classifier": (a, b)}}
 
 
@@ -186,8 +185,7 @@ def two_arms(a, b):
             {},
             "images",
             "average_precision",
-            r"reaches beyond the 54 to 430 images at which "
-            r"both were measured\.$",
+            r"beyond the 54 to 430 images at which both were measured\.$",
         ),
         (
             {"times": Times(1.0, 3000.0)},
@@ -195,10 +193,10 @@ def two_arms(a, b):
             "auroc",  # boxes are dear
             r"not shown: there is no time at which both were measured\.$",
         ),
-        ({"powers": two_arms(1.1, 0.3)}, "images", "auroc", "not shown to differ in slope"),
-        ({"powers": two_arms(1.1, 0.3)}, "time", "auroc", "not shown to differ in slope"),
+        ({"powers": two_models(1.1, 0.3)}, "images", "auroc", "not shown to differ in slope"),
+        ({"powers": two_models(1.1, 0.3)}, "time", "auroc", "not shown to differ in slope"),
         (
-            {"powers": two_arms(1.0, 0.3), "error": 0.03, "times": Times(10.0, 0.0)},
+            {"powers": two_models(1.0, 0.3), "error": 0.03, "times": Times(10.0, 0.0)},
             "budget",
             "auroc",
             r"a difference is not shown \(.* to .*\)\.$",
@@ -206,21 +204,21 @@ def two_arms(a, b):
     ],
     ids=["beyond the sizes", "at no time", "parallel", "parallel in time", "equal"],
 )
-def test_what_is_not_shown_is_said_with_the_reason(study, about, metric, words):
-    (found,) = said(example(**study), about, metric)
-    assert not found.shown
-    assert re.search(words, found.text)
+def test_what_is_not_shown_has_a_reason(study, about, metric, words):
+    (statement,) = statements_on(example(**study), about, metric)
+    assert not statement.shown
+    assert re.search(words, statement.text)
 
 
-def test_one_training_is_said_to_be_one_and_gives_no_crossing():
+def test_one_training_is_stated_and_gives_no_crossing():
     study = example(seeds=1)
-    assert said(study, "difference")[0].text.endswith("each was trained once.")
-    assert not said(study, "images")[0].shown
-    assert "one training at each size" in said(study, "images")[0].text
-    assert "a difference is not shown: one training" in said(study, "budget")[0].text
+    assert statements_on(study, "difference")[0].text.endswith("each was trained once.")
+    assert not statements_on(study, "images")[0].shown
+    assert "one training at each size" in statements_on(study, "images")[0].text
+    assert "a difference is not shown: one training" in statements_on(study, "budget")[0].text
 
 
-def test_what_an_arm_lacks_is_said_with_the_reason():
+def test_a_missing_figure_of_a_model_has_a_reason():
     found = list(curve_statements(example(), "localised_sensitivity"))
     assert found[0].text == (f"The classifier has no localised sensitivity: {NO_CUT}.")
     assert {each.about for each in found} == {"absent", "difference"}  # no curve to cross
@@ -228,26 +226,26 @@ def test_what_an_arm_lacks_is_said_with_the_reason():
 
 def test_points_that_are_no_power_law_give_a_curve_and_no_conclusion():
     study = example(error=0.002, spread=0.001, offset=(0.0, 0.05, 0.05, 0.0))
-    first, second = said(study, "fit")
+    first, second = statements_on(study, "fit")
     assert first.text.startswith("The points of the detector depart from a power law (p ")
     assert "nothing is concluded" in second.text
-    assert "the points do not lie on a power law" in said(study, "time")[0].text
+    assert "the points do not lie on a power law" in statements_on(study, "time")[0].text
 
 
 def test_one_size_gives_no_curve_and_says_so():
     study = example(sizes=IMAGES[-1:])
-    assert said(study, "fit")[0].text.startswith("No curve of the detector")
-    assert said(study, "images") == []
+    assert statements_on(study, "fit")[0].text.startswith("No curve of the detector")
+    assert statements_on(study, "images") == []
 
 
 def test_the_same_time_buys_so_many_of_each_and_far_beyond_no_figure_is_given():
     study = example()
-    (found,) = said(study, "budget")
-    assert found.text.startswith("1.7 hours are 187 images with boxes or 414 labelled images. ")
-    assert found.shown
+    (statement,) = statements_on(study, "budget")
+    assert statement.text.startswith("1.7 hours are 187 images with boxes or 414 labelled images. ")
+    assert statement.shown
     dear = replace(study, times=Times(1.0, 3000.0))
-    assert "No AUROC is given there: the detector was measured with 54 to 430." in (
-        said(dear, "budget")[0].text
+    assert statements_on(dear, "budget")[0].text.endswith(
+        "the detector was measured with 54 to 430."
     )
 
 
@@ -286,22 +284,21 @@ def test_lines_end_where_measuring_does(written):
     known = json.loads(
         re.search(r'id="study">(.*?)</script>', (folder / PAGE).read_text(), re.S)[1]
     )
-    lines = [arm["line"] for arm in known["metrics"]["auroc"]["arms"] if arm["line"]]
+    lines = [model["line"] for model in known["metrics"]["auroc"]["models"] if model["line"]]
     assert len(lines) == 2
     for line in lines:
         assert (line["images"][0], line["images"][-1]) == (IMAGES[0], IMAGES[-1])
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
-    [(0.03, "overlap at every size; whether arms differ, the differences say."), (0.002, None)],
+    ("error", "overlap"),
+    [(0.03, True), (0.002, False)],
     ids=["wide", "narrow"],
 )
-def test_the_picture_says_where_all_intervals_overlap(tmp_path, error, told):
-    study = example(two_arms(1.2 if told is None else 1.0, 0.3), error=error)
+def test_the_charts_note_where_all_intervals_overlap(tmp_path, error, overlap):
+    study = example(two_models(1.0 if overlap else 1.2, 0.3), error=error)
     page = html.unescape(write_curve(study, tmp_path).read_text())
-    assert ("intervals overlap at every size" in page) == bool(told)
-    assert told is None or page.count(told) == 2, "below both charts"
+    assert page.count(study_sentence("curve", "overlap")) == 2 * overlap, "below both charts"
 
 
 def test_the_table_and_the_json_hold_every_point_with_its_seeds(written):
@@ -319,10 +316,10 @@ def test_the_table_and_the_json_hold_every_point_with_its_seeds(written):
     assert sum(each["shown"] for each in stored["differences"]) > 3
 
 
-def test_a_study_without_a_second_arm_still_has_a_page(tmp_path):
+def test_a_study_of_one_model_still_has_a_page(tmp_path):
     study = example({"auroc": {"detector": (0.55, 0.18)}})
     text = write_curve(study, tmp_path).read_text()
-    assert "No two arms were compared" in text
+    assert study_sentence("curve", "no_pair") in text
     assert len(re.findall(r"<svg [^>]*data-chart", text)) == 2
 
 

@@ -1,10 +1,11 @@
-"""The page of a sweep shows every trial, escapes what it is told, and says what is optimistic."""
+"""The page of a sweep shows every trial, escapes texts, and states its optimism."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cxr_compare.evaluation.studies.study_sentences import study_sentence
 from cxr_compare.evaluation.studies.sweep_page import (
     PAGE,
     _columns,
@@ -64,21 +65,22 @@ TRIALS = [
 
 
 def test_the_answer_comes_first_and_its_optimism_last() -> None:
-    said = sentences(_page_of(TRIALS))
-    assert said[0].startswith("Trial 2 is best on validation: AUROC 0.750 at epoch 2, with")
-    assert "2 trained trials: AUROC 0.500 to 0.750, median 0.600." in said
-    assert "The configuration as it stands, trial 0: 0.500." in said
-    assert "chosen as the best of 2 on the same validation images" in said[-1]
+    statements = sentences(_page_of(TRIALS))
+    assert "Trial 2 is best" in statements[0]
+    assert "AUROC 0.750 at epoch 2" in statements[0]
+    assert study_sentence("sweep", "spread", 2, "AUROC", 0.5, 0.75, 0.6) in statements
+    assert study_sentence("sweep", "unchanged", 0, 0.5) in statements
+    assert statements[-1] == study_sentence("sweep", "optimistic", 2, 0.75)
 
 
-def test_what_pruning_saved_is_said() -> None:
+def test_pruned_trials_are_counted_with_their_epochs() -> None:
     stopped = {"state": "pruned", "reason": "epoch 2: behind"}
     pruned = [
         _trial(5, None, **{**stopped, "epochs": 2}),
         _trial(6, None, **{**stopped, "epochs": 3}),
     ]
     sweep = _page_of([*TRIALS, *pruned])
-    assert "Pruning stopped 2 trials, after 5 epochs in all." in sentences(sweep)
+    assert study_sentence("sweep", "pruned", 2, 5) in sentences(sweep)
     assert [row["epoch"] for row in _rows(sweep)] == ["2 of 3"] * 3 + ["–"] * 2 + [
         "– of 2",
         "– of 3",
